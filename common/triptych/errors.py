@@ -1,0 +1,18 @@
+"""The one exception for what a user can put right: the command line prints it as one line and exits with 2."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class TriptychError(Exception):
+    """Bad input or bad usage. The message says what was received, what was expected, and the way out."""
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> TriptychError:
+    """An error for `name`, which is no `kind`: names the nearest match among `known`, or all of them."""
+    known = sorted(known)
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known)}"
+    return TriptychError(f"unknown {kind} '{name}'; {hint}")

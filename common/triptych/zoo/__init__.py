@@ -1,0 +1,131 @@
+"""The architectures, one file per family, each a table that can be laid beside its source.
+
+A new family is a new file in this folder with a tuple `ENTRIES`; nothing else has to be touched.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+
+from triptych.errors import TriptychError, unknown
+from triptych.shapes import output_shapes
+from triptych.spec import Architecture, Initializer, Layer
+
+XAVIER_UNIFORM = Initializer("xavier_uniform")
+
+ImageShape = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a user may change about an architecture without changing its structure.
+
+    `width_ratio` divides every number of channels, and the dense widths too unless `dense_width` states them.
+    """
+
+    classes: int
+    width_ratio: float = 1
+    dense_width: int | None = None
+    head: str | None = None
+
+    def channels(self, number: int, name: str, multiple_of: int = 1) -> int:
+        """`number` channels of layer `name`, narrowed; rounded down to a multiple (of the groups), at least 1."""
+        narrowed = int(number / self.width_ratio) // multiple_of * multiple_of
+        if narrowed < 1:
+            raise TriptychError(
+                f"--width-ratio {self.width_ratio:g} leaves no channels in layer '{name}', which has {number}; "
+                f"use at most {number // multiple_of}"
+            )
+        return narrowed
+
+    def dense(self, number: int, name: str) -> int:
+        """The width of dense layer `name`: `--dense-width` where given, else narrowed like the channels."""
+        return self.dense_width if self.dense_width is not None else self.channels(number, name)
+
+
+@dataclass(frozen=True)
+class Published:
+    """What is known of an architecture at its own size, recomputed by a test: trained parameters and
+    multiply-accumulates of convolution and dense layers for one image; the same with the auxiliary heads."""
+
+    parameters: int
+    macs: int
+    with_heads: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One name in the zoo: how to build its layers, the input and classes of its source, and known figures.
+
+    `conformance` is `(width_ratio, resolution)`: small, complete in structure, and the flatten larger than 1x1,
+    because a permuted flatten cannot be seen otherwise.
+    """
+
+    name: str
+    source: str
+    input: ImageShape
+    classes: int
+    build: Callable[[Options], tuple[Layer, ...]]
+    conformance: tuple[float, int]
+    published: Published | None = None
+    heads: tuple[str, ...] = ()
+    initializer: Initializer = XAVIER_UNIFORM
+
+
+@cache
+def registry() -> dict[str, Entry]:
+    """Every entry by name, from every module of this package. Raises ValueError if a name is taken twice."""
+    found: dict[str, Entry] = {}
+    for module in pkgutil.iter_modules(__path__):
+        for entry in importlib.import_module(f"{__name__}.{module.name}").ENTRIES:
+            if entry.name in found:
+                raise ValueError(f"architecture '{entry.name}' is registered twice")
+            found[entry.name] = entry
+    return found
+
+
+def get_entry(name: str) -> Entry:
+    """The entry `name`. Raises TriptychError with the nearest match if there is none."""
+    if name not in registry():
+        raise unknown("architecture", name, registry())
+    return registry()[name]
+
+
+def build(
+    name: str,
+    *,
+    input: ImageShape | None = None,
+    classes: int | None = None,
+    width_ratio: float = 1,
+    dense_width: int | None = None,
+    head: str | None = None,
+) -> Architecture:
+    """The architecture `name`, validated; what is not given is as in its source.
+
+    `input` is `(channels, height, width)`; `head` one of the entry's heads. Raises TriptychError for an unknown
+    name or head, a ratio that leaves no channels, and an input too small for the layers.
+    """
+    entry = get_entry(name)
+    if not width_ratio > 0:
+        raise TriptychError(f"--width-ratio {width_ratio:g} must be above 0")
+    for option, value in (
+        ("--classes", classes),
+        ("--dense-width", dense_width),
+        *(("--input", v) for v in input or ()),
+    ):
+        if value is not None and value < 1:
+            raise TriptychError(f"{option} {value} must be at least 1")
+    if head is not None and head not in entry.heads:
+        if not entry.heads:
+            raise TriptychError(f"architecture '{name}' has one head only; leave --head out")
+        raise unknown(f"head of '{name}'", head, entry.heads)
+    options = Options(classes or entry.classes, width_ratio, dense_width, head)
+    architecture = Architecture(
+        name, input or entry.input, options.classes, entry.build(options), entry.initializer, entry.source
+    )
+    output_shapes(architecture)
+    return architecture

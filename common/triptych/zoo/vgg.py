@@ -1,0 +1,106 @@
+"""VGG: Table 1 of Simonyan and Zisserman, "Very Deep Convolutional Networks" (2014), columns A to E."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from triptych.errors import TriptychError
+from triptych.spec import (
+    BatchNorm,
+    Block,
+    Conv,
+    Dense,
+    Dropout,
+    Flatten,
+    Layer,
+    LocalResponseNorm,
+    MaxPool,
+    ReLU,
+)
+from triptych.zoo import Entry, Options, Published
+
+CHANNELS = (64, 128, 256, 512, 512)
+
+# The kernels of each block's convolutions, a block per row of the paper's table between two poolings.
+A = ((3,), (3,), (3, 3), (3, 3), (3, 3))
+B = ((3, 3), (3, 3), (3, 3), (3, 3), (3, 3))
+C = ((3, 3), (3, 3), (3, 3, 1), (3, 3, 1), (3, 3, 1))
+D = ((3, 3), (3, 3), (3, 3, 3), (3, 3, 3), (3, 3, 3))
+E = ((3, 3), (3, 3), (3, 3, 3, 3), (3, 3, 3, 3), (3, 3, 3, 3))
+
+# Dense widths before the classes. `small` is the CIFAR-10 variant used on Ascend: 512 features at 32x32, 100, classes.
+HEADS = {"paper": (4096, 4096), "small": (100,)}
+
+
+def block(number: int, kernels: tuple[int, ...], options: Options, *, norm: bool, lrn: bool, dropout: bool) -> Block:
+    """One row of the table: convolutions with ReLU, then a 2x2 max-pool."""
+    layers: list[Layer] = []
+    for index, kernel in enumerate(kernels, start=1):
+        conv = f"conv{index}"
+        channels = options.channels(CHANNELS[number - 1], f"block{number}.{conv}")
+        layers.append(Conv(conv, channels, kernel=(kernel, kernel), padding=(kernel // 2, kernel // 2)))
+        if norm:
+            layers.append(BatchNorm(f"norm{index}"))
+        layers.append(ReLU(f"relu{index}"))
+        if lrn:
+            layers.append(LocalResponseNorm(f"lrn{index}", size=5, alpha=1e-4, beta=0.75, k=2.0))
+        if dropout:
+            layers.append(Dropout(f"dropout{index}", 0.5))
+    return Block(f"block{number}", (*layers, MaxPool("pool", kernel=(2, 2), stride=(2, 2))))
+
+
+def head(options: Options, name: str) -> tuple[Layer, ...]:
+    """Flatten and the dense layers. `paper`: dense, ReLU, dropout, twice; `small` drops after convolutions instead."""
+    layers: list[Layer] = [Flatten("flatten")]
+    for number, units in enumerate(HEADS[name], start=1):
+        layers += [Dense(f"dense{number}", options.dense(units, f"dense{number}")), ReLU(f"relu{number}")]
+        if name == "paper":
+            layers.append(Dropout(f"dropout{number}", 0.5))
+    return (*layers, Dense(f"dense{len(HEADS[name]) + 1}", options.classes))
+
+
+def vgg(
+    table: tuple[tuple[int, ...], ...], options: Options, *, norm: bool = False, lrn: bool = False
+) -> tuple[Layer, ...]:
+    """The layers of one column. `lrn` normalises after the first convolution, as column A-LRN does."""
+    name = options.head or "paper"
+    if name not in HEADS:
+        raise TriptychError(f"VGG has no head '{name}'")
+    blocks = (
+        block(number, kernels, options, norm=norm, lrn=lrn and number == 1, dropout=name == "small")
+        for number, kernels in enumerate(table, start=1)
+    )
+    return (*blocks, *head(options, name))
+
+
+def entry(name: str, column: str, build: partial[tuple[Layer, ...]], parameters: int, macs: int) -> Entry:
+    return Entry(
+        name=name,
+        source=f"Simonyan and Zisserman 2014, table 1, column {column}",
+        input=(3, 224, 224),
+        classes=1000,
+        build=build,
+        conformance=(16, 64),
+        published=Published(parameters, macs),
+        heads=tuple(HEADS),
+    )
+
+
+# name, column of the paper, table, parameters, what batch norm adds to them, MACs at 3x224x224 with 1000 classes.
+# The figures are torchvision's for A, B, D, E; batch norm (not in the paper) keeps the convolution's bias, as there.
+_COLUMNS = (
+    ("vgg11", "A", A, 132_863_336, 5_504, 7_609_090_048),
+    ("vgg13", "B", B, 133_047_848, 5_888, 11_308_466_176),
+    ("vgg16_1x1", "C", C, 133_638_952, 8_448, 11_770_888_192),
+    ("vgg16", "D", D, 138_357_544, 8_448, 15_470_264_320),
+    ("vgg19", "E", E, 143_667_240, 11_008, 19_632_062_464),
+)
+
+ENTRIES = (
+    *(entry(name, column, partial(vgg, table), count, macs) for name, column, table, count, _, macs in _COLUMNS),
+    entry("vgg11_lrn", "A-LRN", partial(vgg, A, lrn=True), 132_863_336, 7_609_090_048),
+    *(
+        entry(f"{name}_bn", f"{column}, with batch norm", partial(vgg, table, norm=True), count + norm, macs)
+        for name, column, table, count, norm, macs in _COLUMNS
+    ),
+)
