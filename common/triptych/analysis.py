@@ -74,7 +74,7 @@ def layer_parameters(layer: Layer, path: str, shape: Shape) -> tuple[ParameterIn
         case Conv():
             area = math.prod(layer.kernel)
             weight: Shape = (layer.channels, shape[0] // layer.groups, *layer.kernel)
-            fans = (weight[1] * area, layer.channels // layer.groups * area)
+            fans = (weight[1] * area, layer.channels * area)  # groups do not lower fan_out, as in every framework
         case Dense():
             weight = (layer.units, shape[0])
             fans = (shape[0], layer.units)

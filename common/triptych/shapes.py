@@ -108,7 +108,13 @@ def run_shapes(layers: tuple[Layer, ...], shape: Shape, prefix: str, into: dict[
     """The shape after `layers`; every record's output shape is added to `into` under its path."""
     _check_names(layers, prefix)
     for layer in layers:
-        shape = into[join(prefix, layer.name)] = layer_output(layer, shape, join(prefix, layer.name), into)
+        path = join(prefix, layer.name)
+        if isinstance(layer, Auxiliary):  # what it puts out are its own logits; what it was given goes on
+            if prefix:
+                raise SpecError(path, "an auxiliary head must stand at the top level of the architecture")
+            into[path] = run_shapes(layer.layers, shape, path, into)
+        else:
+            shape = into[path] = layer_output(layer, shape, path, into)
     return shape
 
 
@@ -150,9 +156,6 @@ def layer_output(layer: Layer, shape: Shape, path: str, into: dict[str, Shape] |
             return shape
         case Block():
             return run_shapes(layer.layers, shape, path, into)
-        case Auxiliary():
-            run_shapes(layer.layers, shape, path, into)
-            return shape
         case Branches():
             return _branches(layer, shape, path, into)
         case Residual():

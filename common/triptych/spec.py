@@ -171,7 +171,8 @@ class Residual:
 
 @dataclass(frozen=True)
 class Auxiliary:
-    """A side classifier: passes its input on unchanged, and in training adds `weight` times its own loss."""
+    """A side classifier, at the top level only: passes its input on unchanged, and in training adds `weight` times
+    its own loss."""
 
     name: str
     layers: tuple[Layer, ...]

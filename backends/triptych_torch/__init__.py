@@ -1,0 +1,22 @@
+"""The PyTorch backend: `torch.nn.Module` networks whose `state_dict` keys are the canonical names."""
+
+from triptych_torch.device import devices, versions
+from triptych_torch.model import build
+from triptych_torch.parameters import from_canonical, initialize, to_canonical
+from triptych_torch.passes import forward, gradients
+from triptych_torch.training import Trainer
+
+name = "torch"
+
+__all__ = [
+    "Trainer",
+    "build",
+    "devices",
+    "forward",
+    "from_canonical",
+    "gradients",
+    "initialize",
+    "name",
+    "to_canonical",
+    "versions",
+]

@@ -1,0 +1,66 @@
+"""From stored uint8 images to the network's input, batched on the device (see `triptych.preprocess`)."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from triptych.backend import Gather
+from triptych.preprocess import InputTransform, channel_matrix, resize_matrix
+
+
+class Input:
+    """Applies one transform. Images travel to the device as uint8, whole batches at a time."""
+
+    def __init__(self, transform: InputTransform, device: torch.device, dtype: torch.dtype) -> None:
+        self.transform = transform
+        self.device = device
+        self.dtype = dtype
+        self.matrices: dict[tuple[str, int], torch.Tensor] = {}
+        self.mean = self.constant(np.reshape(transform.mean or 0.0, (-1, 1, 1)))
+        self.std = self.constant(np.reshape(transform.std or 1.0, (-1, 1, 1)))
+
+    def __call__(self, images: np.ndarray, gather: Gather | None = None) -> torch.Tensor:
+        x = torch.from_numpy(images).to(self.device)
+        if gather is not None:
+            x = self.crop_and_flip(x, gather)
+        x = x.to(self.dtype) / 255
+        x = self.fit_channels(x)
+        x = self.resize(x)
+        if self.transform.mean or self.transform.std:
+            x = (x - self.mean) / self.std
+        return x.contiguous(memory_format=torch.channels_last)
+
+    def crop_and_flip(self, x: torch.Tensor, gather: Gather) -> torch.Tensor:
+        """One gather from the padded images."""
+        padding = self.transform.crop_padding
+        padded = torch.nn.functional.pad(x, (padding,) * 4)
+        rows, columns = (torch.from_numpy(indices).to(self.device) for indices in gather)
+        numbers = torch.arange(len(x), device=self.device)[:, None, None]
+        return padded.permute(0, 2, 3, 1)[numbers, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+    def fit_channels(self, x: torch.Tensor) -> torch.Tensor:
+        """Grey repeated, or colour to grey."""
+        if x.shape[1] == self.transform.channels:
+            return x
+        weights = self.matrix("channels", channel_matrix, x.shape[1], self.transform.channels)
+        return torch.einsum("oc,nchw->nohw", weights, x)
+
+    def resize(self, x: torch.Tensor) -> torch.Tensor:
+        """Bilinear, as two matrix products."""
+        height, width = x.shape[2:]
+        if height != self.transform.height:
+            x = self.matrix("rows", resize_matrix, height, self.transform.height) @ x
+        if width != self.transform.width:
+            x = x @ self.matrix("columns", resize_matrix, width, self.transform.width).T
+        return x
+
+    def matrix(self, kind: str, make: object, size_in: int, size_out: int) -> torch.Tensor:
+        """A matrix on the device, made once per stored size."""
+        if (kind, size_in) not in self.matrices:
+            self.matrices[kind, size_in] = self.constant(make(size_in, size_out))
+        return self.matrices[kind, size_in]
+
+    def constant(self, value: np.ndarray) -> torch.Tensor:
+        """A NumPy constant on the device, in the network's type."""
+        return torch.from_numpy(np.asarray(value)).to(self.device, self.dtype)

@@ -1,0 +1,78 @@
+"""Single passes for conformance: every layer's output, the loss, every gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import nn
+
+from triptych import spec
+from triptych.initializers import Parameters
+from triptych_torch.layers import Dropout
+from triptych_torch.model import Network
+from triptych_torch.parameters import to_numpy
+
+
+def forward(
+    network: Network, images: np.ndarray, *, train: bool = False, masks: Mapping[str, np.ndarray] | None = None
+) -> Parameters:
+    """Every layer's output by path."""
+    outputs: Parameters = {}
+
+    def keep(path: str) -> object:
+        return lambda module, inputs, output: outputs.update({path: to_numpy(output)})
+
+    hooks = [module.register_forward_hook(keep(path)) for path, module in network.named_modules() if path]
+    network.train(train)
+    with torch.no_grad(), dropout_masks(network, masks or {}):
+        network(to_tensor(network, images))
+    for hook in hooks:
+        hook.remove()
+    return outputs
+
+
+def gradients(
+    network: Network, images: np.ndarray, labels: np.ndarray, *, masks: Mapping[str, np.ndarray]
+) -> tuple[float, Parameters]:
+    """The training loss and its gradient by path."""
+    network.train()
+    network.zero_grad()
+    x = to_tensor(network, images).requires_grad_()
+    with dropout_masks(network, masks):
+        loss = total_loss(network, network(x), torch.from_numpy(labels).to(x.device))
+    loss.backward()
+    found = {path: to_numpy(parameter.grad) for path, parameter in network.named_parameters()}
+    return loss.item(), found | {"input": to_numpy(x.grad)}
+
+
+def total_loss(network: Network, output: torch.Tensor | tuple[torch.Tensor, ...], labels: torch.Tensor) -> torch.Tensor:
+    """Mean cross-entropy, plus the weighted losses of the side classifiers."""
+    logits, *side = output if isinstance(output, tuple) else (output,)
+    weights = [layer.weight for layer in network.architecture.layers if isinstance(layer, spec.Auxiliary)]
+    loss = nn.functional.cross_entropy(logits, labels)
+    for weight, auxiliary in zip(weights, side, strict=False):
+        loss = loss + weight * nn.functional.cross_entropy(auxiliary, labels)
+    return loss
+
+
+def to_tensor(network: Network, images: np.ndarray) -> torch.Tensor:
+    """Float images on the network's device, in its type."""
+    like = next(network.parameters())
+    return torch.from_numpy(images).to(like.device, like.dtype)
+
+
+@contextmanager
+def dropout_masks(network: Network, masks: Mapping[str, np.ndarray]) -> Iterator[None]:
+    """Feed the masks to the dropout layers that they name."""
+    device = next(network.parameters()).device
+    layers = {path: module for path, module in network.named_modules() if isinstance(module, Dropout)}
+    for path, layer in layers.items():
+        layer.mask = torch.from_numpy(masks[path]).to(device) if path in masks else None
+    try:
+        yield
+    finally:
+        for layer in layers.values():
+            layer.mask = None

@@ -1,0 +1,77 @@
+"""The training step: input, forward, loss, backward, update."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+
+from triptych.backend import Gather
+from triptych.initializers import Parameters
+from triptych.optimizers import Optimizer, Rates
+from triptych.preprocess import InputTransform
+from triptych.randomness import derive_seed
+from triptych_torch.input import Input
+from triptych_torch.model import Network
+from triptych_torch.optimizer import Sgd
+from triptych_torch.passes import dropout_masks, total_loss
+
+
+class Trainer:
+    """Trains one network; see `triptych.backend.Trainer`."""
+
+    def __init__(self, network: Network, optimizer: Optimizer, transform: InputTransform, seed: int) -> None:
+        like = next(network.parameters())
+        self.network = network
+        self.optimizer = Sgd(network, optimizer)
+        self.input = Input(transform, like.device, like.dtype)
+        self.device = like.device
+        self.seed = seed
+
+    def step(
+        self,
+        images: np.ndarray,
+        labels: np.ndarray,
+        rates: Rates,
+        number: int,
+        *,
+        gather: Gather | None = None,
+        masks: Mapping[str, np.ndarray] | None = None,
+    ) -> torch.Tensor:
+        """One update; returns the loss and the number of right answers, still on the device."""
+        self.network.train()
+        torch.manual_seed(derive_seed(self.seed, "dropout", number))
+        target = torch.from_numpy(labels).to(self.device)
+        with dropout_masks(self.network, masks or {}):
+            output = self.run(self.input(images, gather))
+        loss = total_loss(self.network, output, target)
+        loss.backward()
+        self.optimizer.step(rates)
+        logits = output[0] if isinstance(output, tuple) else output
+        correct = (logits.detach().argmax(1) == target).sum()
+        return torch.stack([loss.detach().double(), correct.double()])
+
+    def read(self, handles: Sequence[torch.Tensor]) -> np.ndarray:
+        """`(steps, 2)`; waits for the device."""
+        return torch.stack(list(handles)).cpu().numpy()
+
+    def predict(self, images: np.ndarray) -> np.ndarray:
+        """Logits of stored images."""
+        self.network.eval()
+        with torch.inference_mode():
+            return self.run(self.input(images)).float().cpu().numpy()
+
+    def run(self, x: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, ...]:
+        """The network, under autocast for bf16; logits come back in float32 then."""
+        if self.network.precision != "bf16":
+            return self.network(x)
+        with torch.autocast(self.device.type, torch.bfloat16):
+            output = self.network(x)
+        return tuple(map(torch.Tensor.float, output)) if isinstance(output, tuple) else output.float()
+
+    def state(self) -> Parameters:
+        return self.optimizer.state()
+
+    def load_state(self, state: Parameters) -> None:
+        self.optimizer.load_state(state)

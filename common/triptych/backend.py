@@ -1,0 +1,146 @@
+"""The contract between the common code and a backend, and the one table that names the backends.
+
+A backend is a package whose module fulfils `Backend`. Its networks are native objects, opaque here; everything that
+crosses the line is NumPy: images `(N, C, H, W)`, labels `(N,)`, canonical parameters by path.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triptych.errors import TriptychError, unknown
+from triptych.initializers import Parameters
+from triptych.optimizers import Optimizer, Rates
+from triptych.preprocess import InputTransform
+from triptych.runtime import prepare_process
+from triptych.spec import Architecture
+
+Images: TypeAlias = NDArray[np.uint8]
+Labels: TypeAlias = NDArray[np.int64]
+Masks: TypeAlias = Mapping[str, NDArray[np.bool_]]
+Gather: TypeAlias = tuple[NDArray[np.int64], NDArray[np.int64]]
+Native: TypeAlias = Any
+
+
+@dataclass(frozen=True)
+class Device:
+    """A device by the name that `--device` takes; `reason` says why it is not available, or what it is."""
+
+    name: str
+    available: bool
+    reason: str
+
+
+class Trainer(Protocol):
+    """Trains one network. Losses stay on the device until `read`, so that a step waits for nothing."""
+
+    def __init__(self, network: Native, optimizer: Optimizer, transform: InputTransform, seed: int) -> None: ...
+
+    def step(
+        self,
+        images: Images,
+        labels: Labels,
+        rates: Rates,
+        number: int,
+        *,
+        gather: Gather | None = None,
+        masks: Masks | None = None,
+    ) -> Native:
+        """One update on stored images. `gather` crops and flips them (see `triptych.batches`); dropout is seeded by
+        `(seed, number)`, or uses `masks`. Returns a handle for `read`."""
+
+    def read(self, handles: Sequence[Native]) -> NDArray[np.float64]:
+        """`(steps, 2)`: the mean loss (auxiliary losses included) and the number of right answers of each step."""
+
+    def predict(self, images: Images) -> NDArray[np.float32]:
+        """Logits `(N, classes)` in evaluation mode."""
+
+    def state(self) -> Parameters:
+        """The optimiser's state by canonical path: the velocity, learning rate outside."""
+
+    def load_state(self, state: Parameters) -> None:
+        """Continue from such a state, whichever backend wrote it."""
+
+
+class Backend(Protocol):
+    """What a backend's package offers."""
+
+    name: str
+    Trainer: type[Trainer]
+
+    def versions(self) -> dict[str, str]:
+        """The framework's packages and their versions."""
+
+    def devices(self) -> list[Device]:
+        """Every device this framework knows, each with a reason."""
+
+    def build(self, architecture: Architecture, *, device: str = "cpu", precision: str = "fp32") -> Native:
+        """A native network. Raises TriptychError for a device or precision that is not there."""
+
+    def initialize(self, network: Native, seed: int) -> None:
+        """Start the weights as this framework does by default (its own law, its own generator)."""
+
+    def to_canonical(self, network: Native) -> Parameters: ...
+
+    def from_canonical(self, network: Native, parameters: Parameters) -> None: ...
+
+    def forward(
+        self, network: Native, images: NDArray[np.floating[Any]], *, train: bool = False, masks: Masks | None = None
+    ) -> dict[str, NDArray[np.floating[Any]]]:
+        """Every layer's output by path, in canonical layout; in train mode with the given dropout masks."""
+
+    def gradients(
+        self, network: Native, images: NDArray[np.floating[Any]], labels: Labels, *, masks: Masks
+    ) -> tuple[float, Parameters]:
+        """The training loss and its gradient by path, the images' own under `input`."""
+
+
+@dataclass(frozen=True)
+class _Package:
+    package: str
+    requires: str
+    extra: str
+
+
+BACKENDS = {
+    "torch": _Package("triptych_torch", "torch", "torch"),
+    "mxnet": _Package("triptych_mxnet", "mxnet", "mxnet"),
+    "jax": _Package("triptych_jax", "flax", "jax"),
+}
+
+
+def check_installed(name: str) -> None:
+    """Raises TriptychError for an unknown backend, and for one whose framework is not installed."""
+    if name not in BACKENDS:
+        raise unknown("backend", name, BACKENDS)
+    entry = BACKENDS[name]
+    if importlib.util.find_spec(entry.requires) is None:
+        raise TriptychError(
+            f"backend '{name}' needs the package '{entry.requires}', which is not installed; "
+            f"install it with: pip install -c constraints.txt 'triptych[{entry.extra}]'"
+        )
+
+
+def installed() -> list[str]:
+    """The backends whose framework is installed, in the order of the table; nothing is imported for it."""
+    return [name for name, entry in BACKENDS.items() if importlib.util.find_spec(entry.requires) is not None]
+
+
+def load(name: str) -> Backend:
+    """Import a backend, after the process is prepared for it. Raises TriptychError if it cannot be."""
+    check_installed(name)
+    prepare_process()
+    try:
+        return cast(Backend, importlib.import_module(BACKENDS[name].package))
+    except (ImportError, OSError, AttributeError) as error:
+        raise TriptychError(
+            f"backend '{name}' is installed but cannot be imported ({type(error).__name__}: {error}); "
+            "install the tested versions: pip install -c constraints.txt"
+        ) from error

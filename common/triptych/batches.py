@@ -1,0 +1,96 @@
+"""The batch plan: which images, in which order, with which crop and flip, drawn once in NumPy for every backend."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from triptych.errors import TriptychError
+from triptych.randomness import generator, shuffled
+
+Integers = npt.NDArray[np.int64]
+Flags = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What is done to the images of a training batch.
+
+    `crop_padding`: pixels of black added on every side, before a crop of the original size at a random place.
+    `flip`: mirror left and right with probability 1/2.
+    """
+
+    crop_padding: int = 0
+    flip: bool = False
+
+    def __post_init__(self) -> None:
+        if self.crop_padding < 0:
+            raise TriptychError(f"the crop padding is {self.crop_padding} pixels; it must be at least 0")
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """One batch of n images: which (`index`), and for each how it is cropped and whether it is mirrored.
+
+    `index`, `rows` and `columns` are int64 (n,), `flips` is bool (n,). `rows` and `columns` are the upper left
+    corner of the crop in the padded image, 0 .. 2 * padding; the padding itself means no shift.
+    """
+
+    index: Integers
+    rows: Integers
+    columns: Integers
+    flips: Flags
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+
+def _offsets(draws: np.random.Generator, count: int, padding: int) -> Integers:
+    """`count` numbers in 0 .. 2 * padding; from `random`, for the reason given in `shuffled`."""
+    return (draws.random(count) * (2 * padding + 1)).astype(np.int64)
+
+
+def plan(
+    seed: int,
+    epoch: int,
+    num_images: int,
+    batch_size: int,
+    augmentation: Augmentation,
+    *,
+    drop_last: bool = False,
+) -> list[Batch]:
+    """The batches of one epoch, in order: every image once, shuffled; the last batch may be smaller.
+
+    A pure function. The images' order does not depend on the batch size, on the augmentation or on `drop_last`
+    (leave out a last batch that is not full), and the crops not on the flips. Raises TriptychError for sizes below 1
+    and when no batch is left.
+    """
+    if num_images < 1 or batch_size < 1:
+        raise TriptychError(f"{num_images} images in batches of {batch_size}: both must be at least 1")
+    end = num_images - num_images % batch_size if drop_last else num_images
+    if not end:
+        raise TriptychError(f"a batch of {batch_size} is never full with {num_images} images; use a smaller batch size")
+    padding = augmentation.crop_padding
+    order = shuffled(num_images, generator(seed, "order", epoch))
+    rows = _offsets(generator(seed, "crop rows", epoch), num_images, padding)
+    columns = _offsets(generator(seed, "crop columns", epoch), num_images, padding)
+    flips = (generator(seed, "flip", epoch).random(num_images) < 0.5) & augmentation.flip
+    slices = [slice(start, min(start + batch_size, end)) for start in range(0, end, batch_size)]
+    return [Batch(order[part], rows[part], columns[part], flips[part]) for part in slices]
+
+
+def gather_indices(batch: Batch, height: int, width: int, padding: int) -> tuple[Integers, Integers]:
+    """Crop and flip as one gather: rows (n, height) and columns (n, width) into the padded images.
+
+    For images padded to (height + 2 * padding, width + 2 * padding), image i becomes
+    `padded[i][:, rows[i][:, None], columns[i]]`. Raises TriptychError if an offset was drawn for a larger padding.
+    """
+    largest = max(batch.rows.max(initial=0), batch.columns.max(initial=0))
+    if largest > 2 * padding:
+        raise TriptychError(f"the batch has a crop offset of {largest}, a padding of {padding} allows {2 * padding}")
+    rows = batch.rows[:, None] + np.arange(height)
+    across = np.arange(width)
+    columns = batch.columns[:, None] + np.where(batch.flips[:, None], across[::-1], across)
+    return rows, columns
