@@ -27,7 +27,6 @@ class Sgd:
         for group in self.native.param_groups:
             group["lr"], group["momentum"] = rates.learning_rate, rates.momentum
         self.native.step()
-        self.native.zero_grad(set_to_none=True)
 
     def state(self) -> Parameters:
         """The velocity by path; empty while there is none."""

@@ -39,12 +39,12 @@ def gradients(
 ) -> tuple[float, Parameters]:
     """The training loss and its gradient by path."""
     network.train()
-    network.zero_grad()
     x = to_tensor(network, images).requires_grad_()
     with dropout_masks(network, masks):
         loss = total_loss(network, network(x), torch.from_numpy(labels).to(x.device))
     loss.backward()
     found = {path: to_numpy(parameter.grad) for path, parameter in network.named_parameters()}
+    network.zero_grad()
     return loss.item(), found | {"input": to_numpy(x.grad)}
 
 

@@ -46,6 +46,7 @@ class Trainer:
         with dropout_masks(self.network, masks or {}):
             output = self.run(self.input(images, gather))
         loss = total_loss(self.network, output, target)
+        self.network.zero_grad()
         loss.backward()
         self.optimizer.step(rates)
         logits = output[0] if isinstance(output, tuple) else output

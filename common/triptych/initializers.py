@@ -14,12 +14,19 @@ from numpy.typing import NDArray
 from triptych.analysis import ParameterInfo, parameters
 from triptych.errors import TriptychError, unknown
 from triptych.randomness import generator
-from triptych.spec import Architecture, Initializer
+from triptych.spec import Architecture, Initializer, InitializerName
 
 Parameters = dict[str, NDArray[np.floating[Any]]]
 
 STARTS = {"bias": 0.0, "scale": 1.0, "shift": 0.0, "running_mean": 0.0, "running_var": 1.0}
-NAMES = ("xavier_uniform", "xavier_normal", "kaiming_uniform", "kaiming_normal", "normal", "constant")
+NAMES: tuple[InitializerName, ...] = (
+    "xavier_uniform",
+    "xavier_normal",
+    "kaiming_uniform",
+    "kaiming_normal",
+    "normal",
+    "constant",
+)
 
 
 def draw(architecture: Architecture, seed: int, initializer: Initializer | None = None) -> Parameters:

@@ -142,7 +142,8 @@ def _branches(layer: Branches, x: Array, path: str, run: Pass) -> tuple[Array, P
 
     def pull(dy: Array) -> Array:
         parts = np.split(dy, edges, axis=1)
-        return np.sum([pull(part) for (_, pull), part in zip(ends, parts, strict=True)], axis=0)
+        gradients: Array = np.sum([pull(part) for (_, pull), part in zip(ends, parts, strict=True)], axis=0)
+        return gradients
 
     return np.concatenate([y for y, _ in ends], axis=1), pull
 

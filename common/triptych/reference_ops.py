@@ -47,7 +47,8 @@ def _crop(x: Array, padding: Pair, like: Array) -> Array:
 
 def _windows(x: Array, kernel: Pair, stride: Pair) -> Array:
     """A view `(N, C, rows, columns, *kernel)` of every window."""
-    return sliding_window_view(x, kernel, axis=(2, 3))[:, :, :: stride[0], :: stride[1]]
+    view: Array = sliding_window_view(x, kernel, axis=(2, 3))  # type: ignore[call-overload]  # NumPy's stub: one axis
+    return view[:, :, :: stride[0], :: stride[1]]
 
 
 def _places(kernel: Pair, stride: Pair, output: tuple[int, ...]) -> Iterator[tuple[int, int, slice, slice]]:
@@ -154,7 +155,8 @@ def local_response_norm(x: Array, layer: LocalResponseNorm, rounding: Rounding =
     def neighbours(values: Array) -> Array:
         half = layer.size // 2
         wide = np.pad(values, ((0, 0), (half, half), (0, 0), (0, 0)))
-        return sliding_window_view(wide, layer.size, axis=1).sum(-1)
+        sums: Array = sliding_window_view(wide, layer.size, axis=1).sum(-1)
+        return sums
 
     base = layer.k + layer.coefficient * neighbours(x * x)
     y = rounding(x * base**-layer.beta, layer.size)
@@ -202,7 +204,8 @@ def avg_pool(x: Array, layer: AvgPool, rounding: Rounding = exact) -> tuple[Arra
     _, rows, columns = layer_output(layer, x.shape[1:], layer.name)
 
     def sums(values: Array) -> Array:
-        return _windows(values, layer.kernel, layer.stride)[:, :, :rows, :columns].sum((-2, -1))
+        found: Array = _windows(values, layer.kernel, layer.stride)[:, :, :rows, :columns].sum((-2, -1))
+        return found
 
     ones = np.ones((1, 1, *x.shape[2:]), x.dtype)
     ones = _pad(ones, layer.padding, 1.0 if layer.count_padding else 0.0)

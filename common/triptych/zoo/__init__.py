@@ -25,9 +25,11 @@ class Options:
     """What a user may change about an architecture without changing its structure.
 
     `width_ratio` divides every number of channels, and the dense widths too unless `dense_width` states them.
+    `input` is for auxiliary heads only, whose windows shrink with their map.
     """
 
     classes: int
+    input: ImageShape
     width_ratio: float = 1
     dense_width: int | None = None
     head: str | None = None
@@ -123,9 +125,9 @@ def build(
         if not entry.heads:
             raise TriptychError(f"architecture '{name}' has one head only; leave --head out")
         raise unknown(f"head of '{name}'", head, entry.heads)
-    options = Options(classes or entry.classes, width_ratio, dense_width, head)
+    options = Options(classes or entry.classes, input or entry.input, width_ratio, dense_width, head)
     architecture = Architecture(
-        name, input or entry.input, options.classes, entry.build(options), entry.initializer, entry.source
+        name, options.input, options.classes, entry.build(options), entry.initializer, entry.source
     )
     output_shapes(architecture)
     return architecture

@@ -1,0 +1,31 @@
+# Set-up is one virtual environment; the stamp makes a second call install nothing.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: compare test test-all lint clean
+
+# The main job: conformance of VGG-11 on every backend, then a short training on each from the same start.
+compare: $(STAMP)
+	$(BIN)/triptych compare
+
+test: $(STAMP) lint
+	$(BIN)/python -m pytest -q
+
+# Also the jobs with environments of their own: no framework at all, and today's JAX alone.
+test-all: test
+	bash tests/environments/run
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+$(STAMP): pyproject.toml constraints.txt
+	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all,dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV)

@@ -1,0 +1,146 @@
+"""Conformance: do a backend and the reference, and so any two backends, compute the same network?
+
+`conform` checks structure, forward (evaluation and training mode), gradients and two optimiser steps of one case on
+one backend, in float64 and in float32, against the NumPy reference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from triptych.analysis import parameters
+from triptych.backend import Backend, Native
+from triptych.conformance.case import Case
+from triptych.conformance.comparator import Check, compare
+from triptych.conformance.observe import (
+    DTYPES,
+    LEVELS,
+    Observation,
+    choose_rates,
+    observe_backend,
+    observe_reference,
+)
+from triptych.conformance.tolerance import Budgets, budgets
+from triptych.optimizers import Rates
+from triptych.shapes import output_shapes
+from triptych.spec import Architecture, Shape
+
+ALL_LEVELS = ("structure", *LEVELS)
+Build = Callable[[Architecture], Native]
+
+
+@dataclass(frozen=True, eq=False)
+class Judge:
+    """A case with what the reference says of it; made once, used for every backend."""
+
+    case: Case
+    steps: tuple[Rates, Rates]
+    expected: Observation
+    budgets: dict[str, Budgets]
+
+
+@dataclass(eq=False)
+class Report:
+    """The checks of one backend on one case in one precision, and what was observed (for pairwise differences)."""
+
+    architecture: str
+    backend: str
+    precision: str
+    checks: list[Check]
+    observed: Observation = field(default_factory=dict)
+
+    @property
+    def passed(self) -> bool:
+        """Every level was compared, and every check passed."""
+        levels = {check.level for check in self.checks}
+        return levels >= set(ALL_LEVELS) and all(check.passed for check in self.checks)
+
+    def worst(self, level: str) -> Check:
+        """The check of `level` that comes nearest to its budget, or exceeds it most."""
+        return max((check for check in self.checks if check.level == level), key=lambda check: check.ratio)
+
+    @property
+    def failures(self) -> list[Check]:
+        return [check for check in self.checks if not check.passed]
+
+
+def judge(case: Case) -> Judge:
+    """Run the reference, exactly and perturbed. Raises ValueError for a case on which a fault could not be seen."""
+    steps = choose_rates(case)
+    expected = observe_reference(case, steps)
+    logits = expected["forward eval"][case.architecture.layers[-1].name]
+    if np.ptp(logits, axis=0).max() == 0 or np.ptp(logits, axis=1).max() == 0:
+        raise ValueError(f"the reference's logits for '{case.architecture.name}' are constant: they would hide a fault")
+    return Judge(case, steps, expected, budgets(case, steps, expected))
+
+
+def conform(
+    backend: Backend, judged: Judge, precision: str, *, device: str = "cpu", build: Build | None = None
+) -> Report:
+    """All levels of one backend in one precision ("fp64" or "fp32"). `build` may plant another network (tests)."""
+    case = judged.case
+    network = (
+        build(case.architecture)
+        if build is not None
+        else backend.build(case.architecture, device=device, precision=precision)
+    )
+    report = Report(case.architecture.name, backend.name, precision, structure(backend, network, case))
+    if not all(check.passed for check in report.checks):
+        return report  # without the same names and shapes there is nothing further to compare
+    try:
+        report.observed = observe_backend(backend, network, case, judged.steps, precision)
+    except Exception as error:  # whatever a framework raises for a network that does not fit
+        problem = f"the backend failed: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        report.checks.append(Check("forward eval", "(run)", float("inf"), 0.0, 0.0, problem))
+        return report
+    report.checks += output_shapes_match(case, report.observed)
+    for level in LEVELS:
+        allowed = judged.budgets[precision][level]
+        report.checks += compare(level, judged.expected[level], report.observed[level], allowed)
+    return report
+
+
+def structure(backend: Backend, network: Native, case: Case) -> list[Check]:
+    """Names and shapes of every canonical parameter against the spec."""
+    expected = {info.path: info.shape for info in parameters(case.architecture)}
+    found = {path: value.shape for path, value in backend.to_canonical(network).items()}
+    return _same_shapes(expected, found)
+
+
+def output_shapes_match(case: Case, observed: Observation) -> list[Check]:
+    """Names and output shapes of every layer in training mode, side classifiers included, against the spec."""
+    expected = {path: (len(case.labels), *shape) for path, shape in output_shapes(case.architecture).items()}
+    found = {path: value.shape for path, value in observed["forward train"].items()}
+    return _same_shapes(expected, found)
+
+
+def _same_shapes(expected: Mapping[str, Shape], found: Mapping[str, Shape]) -> list[Check]:
+    checks = []
+    for path in dict.fromkeys((*expected, *found)):
+        problem = ""
+        if path not in found:
+            problem = "is missing"
+        elif path not in expected:
+            problem = "is not in the spec"
+        elif found[path] != expected[path]:
+            problem = f"has the shape {found[path]}, expected {expected[path]}"
+        checks.append(Check("structure", path, 0.0, 0.0, 0.0, problem))
+    return checks
+
+
+def pairwise(left: Report, right: Report, judged: Judge) -> dict[str, Check]:
+    """By level, the largest difference between two backends relative to what both budgets together allow."""
+    found = {}
+    for level, allowed in judged.budgets[left.precision].items():
+        if level not in left.observed or level not in right.observed:
+            continue
+        double = {name: 2 * budget for name, budget in allowed.items()}
+        checks = compare(level, left.observed[level], right.observed[level], double)
+        found[level] = max(checks, key=lambda check: check.ratio)
+    return found
+
+
+__all__ = ["ALL_LEVELS", "DTYPES", "LEVELS", "Check", "Judge", "Report", "conform", "judge", "pairwise"]

@@ -1,0 +1,86 @@
+"""One conformance case: an architecture with parameters, images, labels and dropout masks, all from one seed.
+
+The images are random, several, not constant and not square; biases, gamma, beta and running statistics are not at their
+neutral start: otherwise a missing bias, a swapped axis or the wrong statistics could not be seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triptych import zoo
+from triptych.analysis import ParameterInfo, parameters, primitives
+from triptych.initializers import Parameters, draw_one
+from triptych.optimizers import Optimizer
+from triptych.preprocess import InputTransform, apply_reference
+from triptych.randomness import dropout_mask, generator
+from triptych.spec import Architecture, Dropout
+
+BATCH = 4
+EXTRA_WIDTH = 32  # pixels by which the images are wider than high
+OPTIMIZER = Optimizer(momentum=0.9, weight_decay=5e-4, decayed="weights")
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """What every backend and the reference are given. `stored` are uint8 images, as a trainer takes them."""
+
+    architecture: Architecture
+    seed: int
+    parameters: Parameters
+    stored: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+
+    @property
+    def transform(self) -> InputTransform:
+        """Shifts the stored images around 0, so that no channel is all positive."""
+        channels, height, width = self.architecture.input
+        return InputTransform(channels, height, width, mean=(0.5,) * channels, std=(0.25,) * channels)
+
+    @property
+    def images(self) -> NDArray[np.float64]:
+        """The stored images as the network's input, `(N, C, H, W)`."""
+        return np.asarray(apply_reference(self.stored, self.transform), np.float64)
+
+    def masks(self, step: int) -> dict[str, NDArray[np.bool_]]:
+        """The dropout masks of one training step, by layer path; True where a value is kept."""
+        return {
+            info.path: dropout_mask(self.seed, step, info.path, (BATCH, *info.output), info.layer.rate)
+            for info in primitives(self.architecture)
+            if isinstance(info.layer, Dropout)
+        }
+
+
+def conformance_architecture(name: str) -> Architecture:
+    """Architecture `name`, narrow and small but complete, wider than high, at the size that its entry states."""
+    entry = zoo.get_entry(name)
+    ratio, resolution = entry.conformance
+    shape = (entry.input[0], resolution, resolution + EXTRA_WIDTH)
+    return zoo.build(name, input=shape, classes=10, width_ratio=ratio)
+
+
+def make_case(architecture: Architecture, seed: int = 0) -> Case:
+    """A case for `architecture`; equal arguments, equal bits."""
+    random = generator(seed, "conformance", "images")
+    stored = (random.random((BATCH, *architecture.input)) * 256).astype(np.uint8)
+    labels = (generator(seed, "conformance", "labels").random(BATCH) * architecture.classes).astype(np.int64)
+    values = {info.path: _value(info, architecture, seed) for info in parameters(architecture)}
+    return Case(architecture, seed, values, stored, labels)
+
+
+def _value(info: ParameterInfo, architecture: Architecture, seed: int) -> NDArray[np.float32]:
+    """The shared initialisation for weights, values off the neutral start for the rest."""
+    start = draw_one(info, seed, architecture.initializer)
+    if info.role == "weight":
+        return start
+    shift = generator(seed, "conformance", info.path).random(info.shape) - 0.5
+    return (start + 0.5 * shift).astype(np.float32)
+
+
+def zoo_cases(names: list[str], seed: int = 0) -> Iterator[Case]:
+    """A case at conformance size for every name, made when it is asked for."""
+    return (make_case(conformance_architecture(name), seed) for name in names)

@@ -1,0 +1,50 @@
+"""One tolerance rule for the whole zoo, derived from the float64 reference; see `triptych.rounding`.
+
+float32: a tensor may be off by `SAFETY` times the largest deviation that rounding caused in `PAIRS` pairs of
+perturbed executions of the reference, plus one rounding of the tensor itself.
+float64: by 1e-12 of the tensor's scale, or by the same float32 budget shrunk by the ratio of the two units,
+whichever is larger. The second matters where a tensor is the small rest of a cancellation (the bias of a convolution
+before a batch norm has the gradient 0), so that its own scale says nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from triptych.conformance.case import Case
+from triptych.conformance.observe import Observation, observe_reference
+from triptych.optimizers import Rates
+from triptych.randomness import generator
+from triptych.reference_ops import largest
+from triptych.rounding import FLOAT32_UNIT, Perturbation
+
+SAFETY = 2.0
+PAIRS = 3
+FLOAT64_SHARE = 1e-12
+UNIT_RATIO = 2.0**-29  # float64's rounding unit over float32's
+
+Budgets = dict[str, dict[str, float]]
+
+
+def budgets(case: Case, steps: Sequence[Rates], expected: Observation) -> dict[str, Budgets]:
+    """The largest allowed absolute difference by precision, level and name."""
+    perturbed = [
+        observe_reference(case, steps, Perturbation(generator(case.seed, "rounding", pair), sign))
+        for pair in range(PAIRS)
+        for sign in (1.0, -1.0)
+    ]
+    single = {
+        level: {
+            name: SAFETY * max(largest(run[level][name] - value) for run in perturbed) + FLOAT32_UNIT * largest(value)
+            for name, value in arrays.items()
+        }
+        for level, arrays in expected.items()
+    }
+    double = {
+        level: {
+            name: max(FLOAT64_SHARE * largest(expected[level][name]), UNIT_RATIO * budget)
+            for name, budget in named.items()
+        }
+        for level, named in single.items()
+    }
+    return {"fp64": double, "fp32": single}

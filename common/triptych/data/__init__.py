@@ -1,0 +1,80 @@
+"""Data sets as uint8 arrays. A new source is a new module with a function `load` and one row in `SOURCES`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from triptych.data import cifar10, fashion_mnist, fashion_mnist_mini, folders, synthetic
+from triptych.data.dataset import Dataset, Split
+from triptych.errors import TriptychError, unknown
+
+__all__ = ["SOURCES", "Dataset", "Source", "Split", "describe", "load"]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A named data set: `load(data_dir)` reads it; `locate(data_dir)` is where it lies, None if it is not here."""
+
+    load: Callable[[Path | None], Dataset]
+    locate: Callable[[Path | None], Path | None]
+    size: str
+    how_to_get: Callable[[], str]
+
+
+SOURCES = {
+    "fashion-mnist": Source(
+        fashion_mnist.load,
+        fashion_mnist.locate,
+        "60,000 + 10,000, 1x28x28, 10 classes",
+        lambda: f"downloaded when used; or {fashion_mnist.HOW_TO_GET}",
+    ),
+    "fashion-mnist-mini": Source(
+        fashion_mnist_mini.load,
+        lambda _: fashion_mnist_mini.FILE,
+        "5,120 + 2,560, 1x28x28, 10 classes",
+        lambda: "part of the package",
+    ),
+    "cifar10": Source(cifar10.load, cifar10.locate, "50,000 + 10,000, 3x32x32, 10 classes", cifar10.how_to_get),
+    "synthetic": Source(
+        synthetic.load,
+        lambda _: Path(synthetic.__file__),
+        "512 + 256, 1x28x28, 10 classes",
+        lambda: "drawn when used",
+    ),
+}
+
+
+def load(name_or_dir: str, *, data_dir: str | Path | None = None) -> Dataset:
+    """The data set of this name, or the class folders in this directory (`./NAME` for one that is called like a set).
+
+    `data_dir` is where the files of `fashion-mnist` and `cifar10` lie, if not in the usual places; the others do not
+    need it. Raises TriptychError for an unknown name and for files that are missing, damaged or not the originals.
+    """
+    if source := SOURCES.get(name_or_dir):
+        return source.load(Path(data_dir).expanduser() if data_dir else None)
+    folder = Path(name_or_dir).expanduser()
+    if folder.is_dir():
+        return folders.load(folder)
+    if os.sep in name_or_dir:
+        raise TriptychError(
+            f"there is no folder '{name_or_dir}'; expected class folders of images, or a data set's name"
+        )
+    raise TriptychError(f"{unknown('data set', name_or_dir, SOURCES)}; a folder of class folders of images works too")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of `triptych data list`; `where` is None if the set is not here."""
+
+    name: str
+    where: Path | None
+    size: str
+    how_to_get: str
+
+
+def describe(data_dir: Path | None = None) -> list[Row]:
+    """Every named data set: whether and where it is here, its size (training + test images), and how to get it."""
+    return [Row(name, s.locate(data_dir), s.size, s.how_to_get()) for name, s in SOURCES.items()]

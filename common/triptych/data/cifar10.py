@@ -1,0 +1,138 @@
+"""CIFAR-10: 50,000 training and 10,000 test images, 3x32x32, ten classes (Krizhevsky 2009).
+
+Read from the official "python version", as the archive or as the folder in it, or from class folders.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+import tarfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from triptych.data import folders
+from triptych.data.dataset import Dataset, Split
+from triptych.data.files import cache_dir, check_hash
+from triptych.errors import TriptychError
+
+CLASS_NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+URL = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
+ARCHIVE, ARCHIVE_MD5 = "cifar-10-python.tar.gz", "c58f30108f718f92721af3b95e74349a"
+FOLDER = "cifar-10-batches-py"
+SHAPE = (3, 32, 32)
+
+# MD5 as the authors publish it for the archive, and torchvision for the files in it.
+TRAIN_MD5 = {
+    "data_batch_1": "c99cafc152244af753f735de768cd75f",
+    "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
+    "data_batch_3": "54ebc095f3ab1f0389bbae665268c751",
+    "data_batch_4": "634d18415352ddfa80567beed471001a",
+    "data_batch_5": "482c414d41f54cd18b22e5b47cb7c3cb",
+}
+TEST_MD5 = {"test_batch": "40351d587109b95175f43aff81a1287e"}
+
+Read = Callable[[str], bytes]
+
+# What a pickled array is rebuilt with; taken from an array, because the function's module differs between NumPys.
+_RECONSTRUCT = np.empty(0).__reduce__()[0]
+ALLOWED: dict[tuple[str, str], Any] = {
+    ("numpy.core.multiarray", "_reconstruct"): _RECONSTRUCT,
+    ("numpy._core.multiarray", "_reconstruct"): _RECONSTRUCT,
+    ("numpy", "ndarray"): np.ndarray,
+    ("numpy", "dtype"): np.dtype,
+}
+
+
+def how_to_get() -> str:
+    """What to do when the files are not there or are wrong."""
+    return f"fetch {URL} into {cache_dir() / 'cifar10'}, or name its folder with --data-dir"
+
+
+class ArrayUnpickler(pickle.Unpickler):
+    """Rebuilds arrays, numbers, strings and containers; refuses everything else, so a file cannot run code."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        """The object a pickle names. Raises UnpicklingError unless it is one of those an array needs."""
+        if (module, name) not in ALLOWED:
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is not part of an array")
+        return ALLOWED[module, name]
+
+
+def parse_batch(content: bytes, what: str) -> Split:
+    """The images and labels of one batch file. Raises TriptychError for anything but a CIFAR batch."""
+    try:
+        batch = ArrayUnpickler(io.BytesIO(content), encoding="bytes").load()
+        images = np.asarray(batch[b"data"], np.uint8).reshape(-1, *SHAPE)
+        return Split(images, np.asarray(batch[b"labels"], np.int64))
+    except Exception as error:  # a malformed pickle can raise nearly anything
+        raise TriptychError(f"{what} is no CIFAR-10 batch ({error}); {how_to_get()}") from None
+
+
+def _split(read: Read, hashes: dict[str, str], where: Path) -> Split:
+    parts = []
+    for name, md5 in hashes.items():
+        content = read(name)
+        check_hash(content, md5, f"{where / name}", how_to_get(), "md5")
+        parts.append(parse_batch(content, f"{where / name}"))
+    return Split(np.concatenate([part.images for part in parts]), np.concatenate([part.labels for part in parts]))
+
+
+def _dataset(read: Read, where: Path) -> Dataset:
+    return Dataset("cifar10", _split(read, TRAIN_MD5, where), _split(read, TEST_MD5, where), CLASS_NAMES)
+
+
+def _read_file(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise TriptychError(f"{path} cannot be read: {error.strerror}; {how_to_get()}") from None
+
+
+def load_folder(folder: Path) -> Dataset:
+    """The set from the extracted folder of six batch files, each checked."""
+    return _dataset(lambda name: _read_file(folder / name), folder)
+
+
+def load_archive(path: Path) -> Dataset:
+    """The set from the archive, checked before it is unpacked (in memory)."""
+    content = _read_file(path)
+    check_hash(content, ARCHIVE_MD5, str(path), how_to_get(), "md5")
+    members = {}
+    try:
+        with tarfile.open(fileobj=io.BytesIO(content)) as archive:
+            for member in archive:
+                if file := archive.extractfile(member):
+                    members[member.name] = file.read()
+        return _dataset(lambda name: members[f"{FOLDER}/{name}"], path)
+    except (tarfile.TarError, EOFError, zlib.error, OSError, KeyError) as error:
+        raise TriptychError(f"{path} is not the archive of CIFAR-10 ({error}); {how_to_get()}") from None
+
+
+def locate(data_dir: Path | None = None) -> Path | None:
+    """The archive, the extracted folder or the folder of class folders, in `data_dir` (default: the cache), if any."""
+    folder = data_dir or cache_dir() / "cifar10"
+    if (folder / "train").is_dir():
+        return folder
+    candidates = (folder / FOLDER, folder / ARCHIVE)
+    if (folder / "data_batch_1").is_file():
+        return folder
+    return next((path for path in candidates if path.exists()), None)
+
+
+def load(data_dir: Path | None = None) -> Dataset:
+    """The whole set. Raises TriptychError where it is not there, or a file is not the original."""
+    found = locate(data_dir)
+    if found is None:
+        raise TriptychError(
+            f"cifar10: no {ARCHIVE}, {FOLDER} or train/ in {data_dir or cache_dir() / 'cifar10'}; {how_to_get()}"
+        )
+    if found.is_file():
+        return load_archive(found)
+    if (found / "train").is_dir():
+        return folders.load(found, name="cifar10")
+    return load_folder(found)

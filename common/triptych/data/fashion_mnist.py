@@ -1,0 +1,142 @@
+"""Fashion-MNIST: 60,000 training and 10,000 test images, 1x28x28, ten kinds of clothing (Zalando SE, MIT licence).
+
+Four files in the IDX format: big-endian header (magic, then one 32-bit size per axis), then the bytes. They are looked
+for in the folder given, else where Debian's package has them, else in the user's cache, else downloaded into it.
+"""
+
+from __future__ import annotations
+
+import gzip
+import http.client
+import struct
+import urllib.error
+import urllib.request
+import zlib
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from triptych.data.dataset import Dataset, Split
+from triptych.data.files import atomic_write, cache_dir, check_hash
+from triptych.errors import TriptychError
+
+CLASS_NAMES = (
+    "t-shirt",
+    "trouser",
+    "pullover",
+    "dress",
+    "coat",
+    "sandal",
+    "shirt",
+    "sneaker",
+    "bag",
+    "ankle boot",
+)
+
+# SHA-256 of the uncompressed files: the same whoever compressed them.
+HASHES = {
+    "train-images-idx3-ubyte": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+    "train-labels-idx1-ubyte": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+    "t10k-images-idx3-ubyte": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+    "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+}
+
+DEBIAN_DIR = Path("/usr/share/datasets/fashion-mnist")
+URL = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
+TIMEOUT = 30  # seconds without an answer
+HOW_TO_GET = f"install Debian's package dataset-fashion-mnist, or put the four files from {URL} into --data-dir"
+UBYTE = 0x08  # the only type code of IDX that these files use
+
+
+def find_file(folder: Path, name: str) -> Path | None:
+    """`name` or `name`.gz in `folder`, if there."""
+    return next((path for path in (folder / name, folder / f"{name}.gz") if path.is_file()), None)
+
+
+def read_idx(content: bytes, what: str) -> npt.NDArray[np.uint8]:
+    """The array in an IDX file's (uncompressed) bytes. `what` names it in the TriptychError for a malformed one."""
+    if len(content) < 4 or content[:3] != bytes([0, 0, UBYTE]):
+        raise TriptychError(f"{what} is no IDX file: it begins with {content[:4]!r}, expected {bytes([0, 0, UBYTE])!r}")
+    start = 4 + 4 * content[3]
+    if len(content) < start:
+        raise TriptychError(f"{what} is truncated: {len(content)} bytes, its header alone has {start}")
+    shape = struct.unpack(f">{content[3]}I", content[4:start])
+    expected = start + int(np.prod(shape, dtype=object))
+    if len(content) != expected:
+        raise TriptychError(f"{what} has {len(content)} bytes, its header {shape} expects {expected}")
+    return np.frombuffer(content, np.uint8, offset=start).reshape(shape).copy()  # a copy, because that is writable
+
+
+def _content(path: Path) -> bytes:
+    """The uncompressed bytes of `path`. Raises TriptychError where it cannot be read or unpacked."""
+    try:
+        data = path.read_bytes()
+        return gzip.decompress(data) if path.suffix == ".gz" else data
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        size = f"{path.stat().st_size} bytes"
+        raise TriptychError(f"{path} is truncated or damaged ({size}; gzip: {error}); {HOW_TO_GET}") from None
+    except OSError as error:
+        raise TriptychError(f"{path} cannot be read: {error.strerror}") from None
+
+
+def _download(name: str, folder: Path) -> None:
+    """Fetches `name`.gz into `folder`; it gets its name only when its content was found right."""
+    url = f"{URL}{name}.gz"
+    try:
+        with urllib.request.urlopen(url, timeout=TIMEOUT) as response:
+            data: bytes = response.read()
+        content = gzip.decompress(data)
+    except (OSError, http.client.HTTPException, EOFError, zlib.error) as error:
+        reason = error.reason if isinstance(error, urllib.error.URLError) else error
+        raise TriptychError(f"fashion-mnist: downloading {url} failed ({reason}); {HOW_TO_GET}") from None
+    check_hash(content, HASHES[name], f"the download {url}", HOW_TO_GET)
+    try:
+        with atomic_write(folder / f"{name}.gz") as file:
+            file.write(data)
+    except OSError as error:
+        raise TriptychError(
+            f"cannot write to {folder}: {error.strerror}; set TRIPTYCH_DATA to another folder"
+        ) from None
+
+
+def locate(data_dir: Path | None = None) -> Path | None:
+    """The folder that holds all four files: `data_dir` alone if given, else Debian's or the cache's, if either does."""
+    folders = [data_dir] if data_dir else [DEBIAN_DIR, cache_dir() / "fashion-mnist"]
+    return next((folder for folder in folders if all(find_file(folder, name) for name in HASHES)), None)
+
+
+def _require(data_dir: Path | None) -> Path:
+    """The folder with the files, after a download if need be."""
+    if folder := locate(data_dir):
+        return folder
+    if data_dir:
+        missing = next(name for name in HASHES if not find_file(data_dir, name))
+        raise TriptychError(f"{data_dir} holds neither {missing} nor {missing}.gz; {HOW_TO_GET}")
+    folder = cache_dir() / "fashion-mnist"
+    for name in HASHES:
+        if not find_file(folder, name):
+            _download(name, folder)
+    return folder
+
+
+def _array(folder: Path, name: str) -> npt.NDArray[np.uint8]:
+    path = find_file(folder, name)
+    if path is None:
+        raise TriptychError(f"{folder / name} is not there; {HOW_TO_GET}")
+    content = _content(path)
+    array = read_idx(content, str(path))  # first, because it tells a truncated file from an altered one
+    check_hash(content, HASHES[name], str(path), HOW_TO_GET)
+    return array
+
+
+def _split(folder: Path, prefix: str) -> Split:
+    images = _array(folder, f"{prefix}-images-idx3-ubyte")
+    labels = _array(folder, f"{prefix}-labels-idx1-ubyte")
+    return Split(images[:, None], labels.astype(np.int64))
+
+
+def load(data_dir: Path | None = None) -> Dataset:
+    """The whole set. Raises TriptychError for a missing, truncated or altered file, and for a failed download."""
+    folder = _require(data_dir)
+    return Dataset("fashion-mnist", _split(folder, "train"), _split(folder, "t10k"), CLASS_NAMES)

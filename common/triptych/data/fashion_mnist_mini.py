@@ -1,0 +1,58 @@
+"""The data set inside the package: 5,120 training and 2,560 test images of Fashion-MNIST, as many of each class.
+
+Real images, taken from the real training and test set by `triptych.data.make_mini`; no file, no network needed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from triptych.data.dataset import Dataset, Split
+from triptych.data.fashion_mnist import CLASS_NAMES
+from triptych.errors import TriptychError
+
+FILE = Path(__file__).with_name("fashion_mnist_mini.npz")
+ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
+SHA256 = "7ca6154e02c93546af2ac78c2b23f792fdb8e815dabb9d69e314ba25cf8455f5"
+
+
+def content_hash(arrays: Mapping[str, npt.NDArray[np.uint8]]) -> str:
+    """SHA-256 over names, shapes and bytes of the four arrays: the content's, whichever zlib wrote the file."""
+    digest = hashlib.sha256()
+    for name in ARRAYS:
+        digest.update(f"{name} {arrays[name].dtype} {arrays[name].shape};".encode())
+        digest.update(np.ascontiguousarray(arrays[name]).reshape(-1).data)
+    return digest.hexdigest()
+
+
+def read(path: Path = FILE) -> dict[str, npt.NDArray[np.uint8]]:
+    """The four uint8 arrays: images (N, 28, 28), labels (N,). Raises TriptychError for a damaged file."""
+    way_out = "install triptych again"
+    try:
+        with zipfile.ZipFile(path) as archive:
+            # A member is read whole, with its checksum, before NumPy sees it: a wrong header could claim any size.
+            members = {name: io.BytesIO(archive.read(f"{name}.npy")) for name in ARRAYS}
+        arrays = {name: np.load(members[name], allow_pickle=False) for name in ARRAYS}
+    except Exception as error:  # which one depends on the byte that is wrong
+        raise TriptychError(f"{path} is missing or damaged ({error}); {way_out}") from None
+    found = content_hash(arrays)
+    if found != SHA256:
+        raise TriptychError(f"{path} is damaged: sha256 of its content is {found}, expected {SHA256}; {way_out}")
+    return arrays
+
+
+def load(data_dir: Path | None = None) -> Dataset:
+    """5,120 training and 2,560 test images, 1x28x28, 10 classes. `data_dir` is not needed."""
+    arrays = read()
+    train, test = (
+        Split(arrays[f"{name}_images"][:, None], arrays[f"{name}_labels"].astype(np.int64))
+        for name in ("train", "test")
+    )
+    return Dataset("fashion-mnist-mini", train, test, CLASS_NAMES)

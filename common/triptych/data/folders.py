@@ -1,0 +1,115 @@
+"""Your own images: one folder per class, any sizes, any of PNG and JPEG.
+
+`DIR/train/CLASS/*` with `DIR/test/CLASS/*` (or `DIR/val`), or `DIR/CLASS/*`, of which a fifth of every class is then
+the test set. Folders whose names begin with `.` or `__` are not looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from triptych.data import decoded
+from triptych.data.dataset import Dataset, Images, Split
+from triptych.errors import TriptychError
+from triptych.randomness import generator, shuffled
+
+SUFFIXES = (".png", ".jpg", ".jpeg")
+TEST_SHARE = 0.2
+
+Files = dict[str, list[Path]]  # class name to its images, both sorted
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The files of both splits by class; `classes` are those of `train`, sorted by name."""
+
+    train: Files
+    test: Files
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return tuple(self.train)
+
+    def paths(self) -> list[Path]:
+        """All training images, then all test images, each class by class."""
+        return [path for files in (self.train, self.test) for paths in files.values() for path in paths]
+
+    def labels(self, files: Files) -> list[int]:
+        """The label of every image of `files`, in the order of `paths`."""
+        return [self.classes.index(name) for name, paths in files.items() for _ in paths]
+
+
+def _subfolders(folder: Path) -> Iterator[Path]:
+    if folder.is_dir():
+        yield from sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith((".", "__")))
+
+
+def _images(folder: Path) -> list[Path]:
+    found = (path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and not path.name.startswith("."))
+    return sorted(path for path in found if path.is_file())
+
+
+def _classes(folder: Path) -> Files:
+    return {path.name: _images(path) for path in _subfolders(folder)}
+
+
+def _divide(files: Files) -> Listing:
+    """A fifth of every class for the test, at least one image, always the same for the same number of files."""
+    train, test = {}, {}
+    for name, paths in files.items():
+        if len(paths) < 2:
+            raise TriptychError(f"class '{name}' has {len(paths)} image; training and test need one each")
+        number = max(1, round(TEST_SHARE * len(paths)))
+        order = shuffled(len(paths), generator(0, "class folders", name)).tolist()
+        test[name], train[name] = (sorted(paths[i] for i in part) for part in (order[:number], order[number:]))
+    return Listing(train, test)
+
+
+def _check_classes(train: Files, test: Files, folder: Path) -> None:
+    if extra := sorted(test.keys() - train.keys()):
+        raise TriptychError(f"{folder}: class '{extra[0]}' is in the test folder, but not in the training folder")
+    if empty := [name for name, paths in train.items() if not paths]:
+        raise TriptychError(f"{folder}: class folder '{empty[0]}' has no images ({', '.join(SUFFIXES)})")
+    if len(train) < 2:
+        found = f"only the class '{next(iter(train))}'" if train else "no class folders with images"
+        raise TriptychError(f"{folder} has {found}; expected at least two, as CLASS/*.png or train/CLASS/*.png")
+
+
+def list_images(folder: Path) -> Listing:
+    """What is in `folder`. Raises TriptychError for no or only one class, a class without images, or no test images."""
+    # A *class* may be called "train" too; it holds images, not folders.
+    if not any(_subfolders(folder / "train")):
+        files = _classes(folder)
+        _check_classes(files, {}, folder)
+        return _divide(files)
+    train = _classes(folder / "train")
+    test = next((found for name in ("test", "val") if (found := _classes(folder / name))), {})
+    _check_classes(train, test, folder)
+    if not any(test.values()):
+        raise TriptychError(f"{folder} has train/CLASS, but no images in test/CLASS or val/CLASS")
+    return Listing(train, test)
+
+
+def _stack(images: Images, labels: Sequence[int]) -> Split:
+    return Split(images, np.array(labels, np.int64))
+
+
+def load(folder: Path, size: tuple[int, int] | None = None, name: str | None = None) -> Dataset:
+    """The images of `folder`, all resized to one `size` (height, width), in bilinear quality; see `decoded.common_size`
+    for what it is if not given. Grey if every image is grey, else RGB. Decoded once, then read from the cache.
+
+    Raises TriptychError as `list_images` does, and for an image that cannot be read, by its name.
+    """
+    listing = list_images(folder)
+    images = decoded.load(listing.paths(), folder, size)
+    train, test = listing.labels(listing.train), listing.labels(listing.test)
+    return Dataset(
+        name or folder.resolve().name,
+        _stack(images[: len(train)], train),
+        _stack(images[len(train) :], test),
+        listing.classes,
+    )

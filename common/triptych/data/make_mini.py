@@ -1,0 +1,74 @@
+"""Makes `fashion_mnist_mini.npz` from the real Fashion-MNIST, always the same:
+
+python -m triptych.data.make_mini [--data-dir DIR] [--out FILE]
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from triptych.data import fashion_mnist
+from triptych.data.dataset import Split
+from triptych.data.fashion_mnist_mini import ARRAYS, FILE, content_hash
+from triptych.data.files import atomic_write
+from triptych.randomness import generator, shuffled
+
+PER_CLASS = {"train": 512, "test": 256}
+EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time a zip can state: the file must not depend on when it was made
+
+
+def choose(labels: npt.NDArray[np.int64], name: str) -> npt.NDArray[np.int64]:
+    """Which images split `name` takes: the same number of every class, in shuffled order."""
+    chosen = []
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        chosen.append(members[shuffled(len(members), generator(0, "fashion-mnist-mini", name, int(label)))])
+    indices = np.concatenate([members[: PER_CLASS[name]] for members in chosen])
+    shuffled_indices: npt.NDArray[np.int64] = indices[
+        shuffled(len(indices), generator(0, "fashion-mnist-mini", name, "order"))
+    ]
+    return shuffled_indices
+
+
+def select(train: Split, test: Split) -> dict[str, npt.NDArray[np.uint8]]:
+    """The four arrays of the file, from the real splits."""
+    arrays = {}
+    for name, split in (("train", train), ("test", test)):
+        indices = choose(split.labels, name)
+        arrays[f"{name}_images"] = split.images[indices, 0]
+        arrays[f"{name}_labels"] = split.labels[indices].astype(np.uint8)
+    return arrays
+
+
+def write(path: Path, arrays: Mapping[str, npt.NDArray[np.uint8]]) -> None:
+    """Like `np.savez_compressed`, with a fixed date. LZMA would be 14 % smaller and seven times slower to read."""
+    with atomic_write(path) as file, zipfile.ZipFile(file, "w") as archive:
+        for name in ARRAYS:
+            entry = zipfile.ZipInfo(f"{name}.npy", EPOCH)
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            member = io.BytesIO()
+            np.save(member, arrays[name], allow_pickle=False)
+            archive.writestr(entry, member.getvalue())
+
+
+def main() -> None:
+    """Writes the file and prints its size and the hash that `fashion_mnist_mini.SHA256` has to state."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-dir", type=Path, help="folder of the four IDX files")
+    parser.add_argument("--out", type=Path, default=FILE, help="file to write (default: the one in the package)")
+    options = parser.parse_args()
+    whole = fashion_mnist.load(options.data_dir)
+    arrays = select(whole.train, whole.test)
+    write(options.out, arrays)
+    print(f"{options.out}: {options.out.stat().st_size} bytes, sha256 of the content {content_hash(arrays)}")
+
+
+if __name__ == "__main__":
+    main()
