@@ -30,7 +30,8 @@ class BatchNorm(nn.BatchNorm2d):
         if before is not None:
             n = x.numel() / x.shape[1]
             kept = (1 - self.momentum) * before
-            self.running_var.sub_(kept).mul_((n - 1) / n).add_(kept)
+            # a new tensor: autograd forbids changing the one that the operator has seen
+            self.running_var = kept + (self.running_var - kept) * ((n - 1) / n)
         return y
 
 

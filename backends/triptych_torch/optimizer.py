@@ -27,6 +27,8 @@ class Sgd:
         for group in self.native.param_groups:
             group["lr"], group["momentum"] = rates.learning_rate, rates.momentum
         self.native.step()
+        if not rates.momentum:  # PyTorch would take up the velocity of an earlier step again
+            self.native.state.clear()
 
     def state(self) -> Parameters:
         """The velocity by path; empty while there is none."""

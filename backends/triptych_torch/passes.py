@@ -19,7 +19,7 @@ from triptych_torch.parameters import to_numpy
 def forward(
     network: Network, images: np.ndarray, *, train: bool = False, masks: Mapping[str, np.ndarray] | None = None
 ) -> Parameters:
-    """Every layer's output by path."""
+    """Every layer's output by path; the running statistics stay as they were."""
     outputs: Parameters = {}
 
     def keep(path: str) -> object:
@@ -27,7 +27,7 @@ def forward(
 
     hooks = [module.register_forward_hook(keep(path)) for path, module in network.named_modules() if path]
     network.train(train)
-    with torch.no_grad(), dropout_masks(network, masks or {}):
+    with torch.no_grad(), statistics_kept(network), dropout_masks(network, masks or {}):
         network(to_tensor(network, images))
     for hook in hooks:
         hook.remove()
@@ -37,12 +37,13 @@ def forward(
 def gradients(
     network: Network, images: np.ndarray, labels: np.ndarray, *, masks: Mapping[str, np.ndarray]
 ) -> tuple[float, Parameters]:
-    """The training loss and its gradient by path."""
+    """The training loss and its gradient by path; the running statistics stay as they were."""
     network.train()
     x = to_tensor(network, images).requires_grad_()
-    with dropout_masks(network, masks):
-        loss = total_loss(network, network(x), torch.from_numpy(labels).to(x.device))
-    loss.backward()
+    with statistics_kept(network):
+        with dropout_masks(network, masks):
+            loss = total_loss(network, network(x), torch.from_numpy(labels).to(x.device))
+        loss.backward()
     found = {path: to_numpy(parameter.grad) for path, parameter in network.named_parameters()}
     network.zero_grad()
     return loss.item(), found | {"input": to_numpy(x.grad)}
@@ -62,6 +63,17 @@ def to_tensor(network: Network, images: np.ndarray) -> torch.Tensor:
     """Float images on the network's device, in its type."""
     like = next(network.parameters())
     return torch.from_numpy(images).to(like.device, like.dtype)
+
+
+@contextmanager
+def statistics_kept(network: Network) -> Iterator[None]:
+    """Put the running statistics back at the end: a training-mode forward pass changes them in PyTorch."""
+    before = {path: buffer.clone() for path, buffer in network.named_buffers()}
+    try:
+        yield
+    finally:
+        for path, buffer in network.named_buffers():
+            buffer.copy_(before[path])
 
 
 @contextmanager

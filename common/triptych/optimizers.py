@@ -20,7 +20,8 @@ Decayed: TypeAlias = Literal["all", "weights"]
 class Optimizer:
     """Stochastic gradient descent: `v = momentum * v + g + weight_decay * w; w = w - learning_rate * v`.
 
-    The learning rate stands outside the velocity (PyTorch's and optax's form; MXNet's own keeps it inside).
+    The learning rate stands outside the velocity (PyTorch's and optax's form; MXNet's own keeps it inside). A step
+    with momentum 0 leaves no velocity behind.
     `decayed` says which trained parameters decay: "all", biases, gamma and beta included, or only the "weights" of
     convolution and dense layers.
     """
@@ -70,4 +71,4 @@ def reference_step(
         value = np.asarray(values[path], np.float64)
         kept[path] = rates.momentum * velocity.get(path, np.zeros_like(value)) + gradients[path] + strength * value
         moved[path] = value - rates.learning_rate * kept[path]
-    return moved, kept
+    return moved, kept if rates.momentum else {}

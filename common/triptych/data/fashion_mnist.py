@@ -18,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from triptych.data.dataset import Dataset, Split
-from triptych.data.files import atomic_write, cache_dir, check_hash
 from triptych.errors import TriptychError
+from triptych.files import atomic_write, cache_dir, check_hash
 
 CLASS_NAMES = (
     "t-shirt",

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from triptych.data import fashion_mnist
 from triptych.data.dataset import Split
 from triptych.data.fashion_mnist_mini import ARRAYS, FILE, content_hash
-from triptych.data.files import atomic_write
+from triptych.files import atomic_write
 from triptych.randomness import generator, shuffled
 
 PER_CLASS = {"train": 512, "test": 256}

@@ -1,0 +1,22 @@
+"""The MXNet backend: `gluon.HybridBlock` networks whose blocks are registered under the canonical names."""
+
+from triptych_mxnet.device import devices, versions
+from triptych_mxnet.model import build
+from triptych_mxnet.parameters import from_canonical, initialize, to_canonical
+from triptych_mxnet.passes import forward, gradients
+from triptych_mxnet.training import Trainer
+
+name = "mxnet"
+
+__all__ = [
+    "Trainer",
+    "build",
+    "devices",
+    "forward",
+    "from_canonical",
+    "gradients",
+    "initialize",
+    "name",
+    "to_canonical",
+    "versions",
+]

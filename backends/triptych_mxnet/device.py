@@ -1,0 +1,59 @@
+"""Devices and precisions of MXNet. The package imports this module first: here MXNet's own import is prepared."""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import os
+
+import numpy as np
+
+from triptych.backend import Device
+from triptych.errors import TriptychError
+
+# MXNet 1.9.1 uses numpy.bool, which NumPy 1.24 removed.
+np.bool = np.bool_
+# MXNet's own handler turns a segmentation fault into exit status 255, unless this one was there first.
+with contextlib.suppress(OSError, RuntimeError, AttributeError):  # no usable stderr
+    if not faulthandler.is_enabled():
+        faulthandler.enable()
+
+import mxnet as mx  # noqa: E402
+
+DTYPES = {"fp32": "float32", "fp64": "float64"}  # no bf16: Gluon's layers do not train in it
+
+
+def versions() -> dict[str, str]:
+    """The packages this backend runs on."""
+    return {"mxnet": mx.__version__}
+
+
+def devices() -> list[Device]:
+    """The CPU, and every CUDA device or why there is none."""
+    threads = os.environ.get("OMP_NUM_THREADS", "?")  # MXNet does not tell; see triptych.runtime
+    features = mx.runtime.Features()
+    kernels = "oneDNN" if features.is_enabled("MKLDNN") else "no oneDNN"
+    found = [Device("cpu", True, f"{threads} threads, {kernels}")]
+    count = mx.context.num_gpus() if features.is_enabled("CUDA") else 0
+    if not count:
+        built = features.is_enabled("CUDA")
+        reason = "no CUDA device is visible" if built else "this build of MXNet has no CUDA"
+        return [*found, Device("cuda", False, reason)]
+    return found + [Device(f"cuda:{i}", True, f"MXNet's gpu({i})") for i in range(count)]
+
+
+def get_device(name: str) -> mx.Context:
+    """The context called `name`. Raises TriptychError, with the reason, if it is not there."""
+    wanted = "cuda:0" if name == "cuda" else name
+    for device in devices():
+        if device.name == wanted and device.available:
+            return mx.cpu() if wanted == "cpu" else mx.gpu(int(wanted.split(":")[1]))
+    known = "; ".join(f"{d.name}: {d.reason}" for d in devices())
+    raise TriptychError(f"backend 'mxnet' has no device '{name}' here ({known})")
+
+
+def get_dtype(precision: str) -> str:
+    """The type of the weights for `--precision`. Raises TriptychError for one that is not supported."""
+    if precision not in DTYPES:
+        raise TriptychError(f"backend 'mxnet' has no precision '{precision}'; known: {', '.join(DTYPES)}")
+    return DTYPES[precision]

@@ -1,0 +1,75 @@
+"""From stored uint8 images to the network's input, batched on the device (see `triptych.preprocess`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import mxnet as mx
+import numpy as np
+
+from triptych.backend import Gather
+from triptych.preprocess import InputTransform, channel_matrix, resize_matrix
+
+
+class Input:
+    """Applies one transform. Images travel to the device as uint8, whole batches at a time."""
+
+    def __init__(self, transform: InputTransform, device: mx.Context, dtype: str) -> None:
+        self.transform = transform
+        self.device = device
+        self.dtype = dtype
+        self.matrices: dict[tuple[str, int], mx.nd.NDArray] = {}
+        self.mean = self.constant(np.reshape(transform.mean or 0.0, (1, -1, 1, 1)))
+        self.std = self.constant(np.reshape(transform.std or 1.0, (1, -1, 1, 1)))
+
+    def __call__(self, images: np.ndarray, gather: Gather | None = None) -> mx.nd.NDArray:
+        x = mx.nd.array(images, self.device, "uint8").astype(self.dtype)  # MXNet pads and gathers no uint8
+        if gather is not None:
+            x = self.crop_and_flip(x, gather)
+        x = x / 255
+        x = self.fit_channels(x)
+        if self.transform.mean or self.transform.std:  # commutes with the resize, whose weights sum to 1
+            x = mx.nd.broadcast_div(mx.nd.broadcast_sub(x, self.mean), self.std)
+        return self.resize(x)
+
+    def crop_and_flip(self, x: mx.nd.NDArray, gather: Gather) -> mx.nd.NDArray:
+        """One gather from the padded images."""
+        padding = self.transform.crop_padding
+        padded = mx.nd.pad(x, mode="constant", pad_width=(0, 0, 0, 0, *(padding,) * 4))
+        number, channels, height, width = padded.shape
+        rows, columns = gather
+        places = np.arange(number * channels).reshape(number, channels, 1, 1) * (height * width)
+        places = places + rows[:, None, :, None] * width + columns[:, None, None, :]
+        return padded.reshape(-1).take(mx.nd.array(places, self.device, "int32"))
+
+    def fit_channels(self, x: mx.nd.NDArray) -> mx.nd.NDArray:
+        """Grey repeated, or colour to grey."""
+        if x.shape[1] == self.transform.channels:
+            return x
+        weights = self.matrix("channels", channel_matrix, x.shape[1], self.transform.channels)
+        return _product(x.transpose((0, 2, 3, 1)), weights).transpose((0, 3, 1, 2))
+
+    def resize(self, x: mx.nd.NDArray) -> mx.nd.NDArray:
+        """Bilinear, as two matrix products."""
+        height, width = x.shape[2:]
+        if height != self.transform.height:
+            weights = self.matrix("rows", resize_matrix, height, self.transform.height)
+            x = _product(x.swapaxes(2, 3), weights).swapaxes(2, 3)
+        if width != self.transform.width:
+            x = _product(x, self.matrix("columns", resize_matrix, width, self.transform.width))
+        return x
+
+    def matrix(self, kind: str, make: Callable[[int, int], np.ndarray], size_in: int, size_out: int) -> mx.nd.NDArray:
+        """A matrix on the device, made once per stored size."""
+        if (kind, size_in) not in self.matrices:
+            self.matrices[kind, size_in] = self.constant(make(size_in, size_out))
+        return self.matrices[kind, size_in]
+
+    def constant(self, value: np.ndarray) -> mx.nd.NDArray:
+        """A NumPy constant on the device, in the network's type."""
+        return mx.nd.array(value, self.device, self.dtype)
+
+
+def _product(x: mx.nd.NDArray, weights: mx.nd.NDArray) -> mx.nd.NDArray:
+    """`weights (out, in)` on the last axis of `x`. Seven times faster than nd.dot, which does not use oneDNN."""
+    return mx.nd.FullyConnected(x, weights, num_hidden=weights.shape[0], no_bias=True, flatten=False)

@@ -1,0 +1,143 @@
+"""A spec's tree as a tree of blocks with the same names."""
+
+# ruff: noqa: N803 (Gluon calls the module of operators F)
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import ModuleType
+
+import mxnet as mx
+from mxnet import autograd, gluon
+
+from triptych import analysis, spec
+from triptych.spec import Architecture, Layer, Shape, join
+from triptych_mxnet.device import get_device, get_dtype
+from triptych_mxnet.layers import LAYERS, BatchNorm, Tensor
+
+_ATTRIBUTES = {"scale": "gamma", "shift": "beta"}  # Gluon's words for batch norm's weight and bias, by role
+
+
+class Sequence(gluon.HybridBlock):
+    """Named layers in a row."""
+
+    def __init__(self, layers: tuple[Layer, ...], prefix: str, inputs: dict[str, Shape]) -> None:
+        super().__init__()
+        for layer in layers:
+            self.register_child(build_layer(layer, join(prefix, layer.name), inputs), layer.name)
+
+    def hybrid_forward(self, F: ModuleType, x: Tensor) -> Tensor:
+        for child in self._children.values():
+            x = child(x)
+        return x
+
+
+class Branches(gluon.HybridBlock):
+    """Every branch on the same input, concatenated along the channels."""
+
+    def __init__(self, layer: spec.Branches, path: str, inputs: dict[str, Shape]) -> None:
+        super().__init__()
+        for branch in layer.branches:
+            self.register_child(build_layer(branch, join(path, branch.name), inputs), branch.name)
+
+    def hybrid_forward(self, F: ModuleType, x: Tensor) -> Tensor:
+        return F.concat(*[branch(x) for branch in self._children.values()], dim=1)
+
+
+class Residual(gluon.HybridBlock):
+    """`shortcut(x) + scale * body(x)`."""
+
+    def __init__(self, layer: spec.Residual, path: str, inputs: dict[str, Shape]) -> None:
+        super().__init__()
+        self.scale = layer.scale
+        for block in spec.children(layer):
+            self.register_child(build_layer(block, join(path, block.name), inputs), block.name)
+
+    def hybrid_forward(self, F: ModuleType, x: Tensor) -> Tensor:
+        *shortcut, body = self._children.values()
+        return (shortcut[0](x) if shortcut else x) + self.scale * body(x)
+
+
+class Auxiliary(Sequence):
+    """A side classifier; `Network` runs it in training only."""
+
+
+class Network(gluon.HybridBlock):
+    """The whole architecture. Returns logits; in training, with side classifiers, `(logits, *side logits)`."""
+
+    def __init__(self, architecture: Architecture, device: mx.Context, dtype: str) -> None:
+        super().__init__()
+        self.architecture = architecture
+        self.device = device
+        self.dtype = dtype
+        inputs = {info.path: info.input for info in analysis.analyse(architecture)}
+        for layer in architecture.layers:
+            self.register_child(build_layer(layer, layer.name, inputs), layer.name)
+
+    def hybrid_forward(self, F: ModuleType, x: Tensor) -> Tensor | tuple[Tensor, ...]:
+        side = []
+        for child in self._children.values():
+            if not isinstance(child, Auxiliary):
+                x = child(x)
+            elif F is mx.sym or autograd.is_training():  # one hybrid graph serves both modes, so it has the heads
+                side.append(child(x))
+        return (x, *side) if side else x
+
+    def named_blocks(self) -> Iterator[tuple[str, gluon.HybridBlock]]:
+        """Every block below this one, by path."""
+
+        def walk(block: gluon.HybridBlock, prefix: str) -> Iterator[tuple[str, gluon.HybridBlock]]:
+            for name, child in block._children.items():
+                yield join(prefix, name), child
+                yield from walk(child, join(prefix, name))
+
+        return walk(self, "")
+
+    def named_parameters(self) -> dict[str, gluon.Parameter]:
+        """The parameters and running statistics by canonical path."""
+        native = self._collect_params_with_prefix()
+        return {info.path: native[_native_path(info)] for info in analysis.parameters(self.architecture)}
+
+    def batch_norms(self) -> list[BatchNorm]:
+        """The batch-norm layers, whose running statistics are updated from outside."""
+        return [block for _, block in self.named_blocks() if isinstance(block, BatchNorm)]
+
+    @contextmanager
+    def imperative(self) -> Iterator[None]:
+        """Operator by operator in here, where hooks and masks act; the same bits as hybridized."""
+        active, flags = self._active, dict(self._flags)
+        self.hybridize(False)
+        try:
+            yield
+        finally:
+            self.hybridize(active, **flags)
+
+
+def _native_path(info: analysis.ParameterInfo) -> str:
+    layer, _, name = info.path.rpartition(".")
+    return join(layer, _ATTRIBUTES.get(info.role, name))
+
+
+def build_layer(layer: Layer, path: str, inputs: dict[str, Shape]) -> gluon.HybridBlock:
+    """The block for one record of the tree, composite or not."""
+    match layer:
+        case spec.Block():
+            return Sequence(layer.layers, path, inputs)
+        case spec.Auxiliary():
+            return Auxiliary(layer.layers, path, inputs)
+        case spec.Branches():
+            return Branches(layer, path, inputs)
+        case spec.Residual():
+            return Residual(layer, path, inputs)
+        case _:
+            return LAYERS[type(layer)](layer, inputs[path])
+
+
+def build(architecture: Architecture, *, device: str = "cpu", precision: str = "fp32") -> Network:
+    """The network on its device, weights as Gluon starts them."""
+    network = Network(architecture, get_device(device), get_dtype(precision))
+    network.cast(network.dtype)
+    network.initialize(ctx=network.device)
+    network.hybridize(static_alloc=True, static_shape=True)
+    return network

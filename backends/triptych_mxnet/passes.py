@@ -1,0 +1,89 @@
+"""Single passes for conformance: every layer's output, the loss, every gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+
+import mxnet as mx
+import numpy as np
+from mxnet import autograd
+
+from triptych import spec
+from triptych.initializers import Parameters
+from triptych_mxnet.layers import Dropout
+from triptych_mxnet.model import Network
+from triptych_mxnet.parameters import to_numpy
+
+
+def forward(
+    network: Network, images: np.ndarray, *, train: bool = False, masks: Mapping[str, np.ndarray] | None = None
+) -> Parameters:
+    """Every layer's output by path."""
+    outputs: Parameters = {}
+
+    def keep(path: str) -> object:
+        return lambda block, inputs, output: outputs.update({path: to_numpy(output)})
+
+    with network.imperative(), dropout_masks(network, masks or {}):
+        hooks = [block.register_forward_hook(keep(path)) for path, block in network.named_blocks()]
+        try:
+            with autograd.train_mode() if train else autograd.predict_mode():
+                network(to_tensor(network, images))
+        finally:  # before the network is hybrid again, which warns of hooks
+            for hook in hooks:
+                hook.detach()
+    return outputs
+
+
+def gradients(
+    network: Network, images: np.ndarray, labels: np.ndarray, *, masks: Mapping[str, np.ndarray]
+) -> tuple[float, Parameters]:
+    """The training loss and its gradient by path; the running statistics stay as they were."""
+    x = to_tensor(network, images)
+    x.attach_grad()
+    for layer in network.batch_norms():
+        layer.keep()
+    with dropout_masks(network, masks), autograd.record():
+        loss = total_loss(network, network(x), mx.nd.array(labels, network.device, "int32"))
+    loss.backward()
+    for layer in network.batch_norms():
+        layer.restore()
+    trained = {path: p for path, p in network.named_parameters().items() if p.grad_req != "null"}
+    found = {path: to_numpy(parameter.grad()) for path, parameter in trained.items()}
+    return float(loss.asscalar()), found | {"input": to_numpy(x.grad)}
+
+
+def total_loss(network: Network, output: mx.nd.NDArray | list[mx.nd.NDArray], labels: mx.nd.NDArray) -> mx.nd.NDArray:
+    """Mean cross-entropy, plus the weighted losses of the side classifiers."""
+    logits, *side = output if isinstance(output, list | tuple) else (output,)
+    weights = [layer.weight for layer in network.architecture.layers if isinstance(layer, spec.Auxiliary)]
+    loss = _cross_entropy(logits, labels)
+    for weight, auxiliary in zip(weights, side, strict=False):
+        loss = loss + weight * _cross_entropy(auxiliary, labels)
+    return loss
+
+
+def _cross_entropy(logits: mx.nd.NDArray, labels: mx.nd.NDArray) -> mx.nd.NDArray:
+    """The mean over the batch. MXNet's log_softmax, so its loss block too, is 27 times less accurate in float32."""
+    shifted = mx.nd.broadcast_sub(logits, mx.nd.BlockGrad(logits.max(axis=1, keepdims=True)))
+    return (shifted.exp().sum(axis=1).log() - shifted.pick(labels, axis=1)).mean()
+
+
+def to_tensor(network: Network, images: np.ndarray) -> mx.nd.NDArray:
+    """Float images on the network's device, in its type."""
+    return mx.nd.array(images, network.device, network.dtype)
+
+
+@contextmanager
+def dropout_masks(network: Network, masks: Mapping[str, np.ndarray]) -> Iterator[None]:
+    """Feed the masks to the dropout layers that they name; a hybrid graph would not see them."""
+    layers = {path: block for path, block in network.named_blocks() if isinstance(block, Dropout) and path in masks}
+    with network.imperative() if layers else nullcontext():
+        for path, layer in layers.items():
+            layer.mask = mx.nd.array(masks[path], network.device, network.dtype)
+        try:
+            yield
+        finally:
+            for layer in layers.values():
+                layer.mask = None

@@ -1,0 +1,74 @@
+"""The training step: input, forward, loss, backward, update."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import mxnet as mx
+import numpy as np
+from mxnet import autograd
+
+from triptych.backend import Gather
+from triptych.initializers import Parameters
+from triptych.optimizers import Optimizer, Rates
+from triptych.preprocess import InputTransform
+from triptych.randomness import derive_seed
+from triptych_mxnet.input import Input
+from triptych_mxnet.model import Network
+from triptych_mxnet.optimizer import Sgd
+from triptych_mxnet.passes import dropout_masks, total_loss
+
+
+class Trainer:
+    """Trains one network; see `triptych.backend.Trainer`."""
+
+    def __init__(self, network: Network, optimizer: Optimizer, transform: InputTransform, seed: int) -> None:
+        self.network = network
+        self.optimizer = Sgd(network, optimizer)
+        self.input = Input(transform, network.device, network.dtype)
+        self.batch_norms = network.batch_norms()
+        self.seed = seed
+
+    def step(
+        self,
+        images: np.ndarray,
+        labels: np.ndarray,
+        rates: Rates,
+        number: int,
+        *,
+        gather: Gather | None = None,
+        masks: Mapping[str, np.ndarray] | None = None,
+    ) -> mx.nd.NDArray:
+        """One update; returns the loss and the number of right answers, still on the device."""
+        mx.random.seed(derive_seed(self.seed, "dropout", number))
+        target = mx.nd.array(labels, self.network.device, "int32")
+        x = self.input(images, gather)
+        for layer in self.batch_norms:
+            layer.keep()
+        with dropout_masks(self.network, masks or {}), autograd.record():
+            output = self.network(x)
+            loss = total_loss(self.network, output, target)
+        loss.backward()
+        for layer in self.batch_norms:
+            layer.update(len(images))
+        self.optimizer.step(rates)
+        logits = output[0] if isinstance(output, list | tuple) else output
+        correct = (logits.argmax(axis=1).astype("int32") == target).sum()
+        return mx.nd.concat(loss.astype("float64"), correct.astype("float64"), dim=0)
+
+    def read(self, handles: Sequence[mx.nd.NDArray]) -> np.ndarray:
+        """`(steps, 2)`; waits for the device."""
+        return mx.nd.stack(*handles).asnumpy()
+
+    def predict(self, images: np.ndarray) -> np.ndarray:
+        """Logits of stored images."""
+        with autograd.predict_mode():
+            output = self.network(self.input(images))
+        logits = output[0] if isinstance(output, list | tuple) else output
+        return logits.astype("float32").asnumpy()
+
+    def state(self) -> Parameters:
+        return self.optimizer.state()
+
+    def load_state(self, state: Parameters) -> None:
+        self.optimizer.load_state(state)

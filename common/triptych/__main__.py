@@ -1,0 +1,49 @@
+"""The entry of the command line: `triptych` and `python -m triptych`."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from triptych.errors import TriptychError
+
+OK, FAILED, BAD_INPUT = 0, 1, 2
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run one command and exit: 0 success, 1 a check failed, 2 bad usage or input (one line on stderr)."""
+    from cyclopts import CycloptsError
+
+    from triptych.cli import app, expand_json
+    from triptych.interrupt import Interrupted
+
+    try:
+        status = app(
+            expand_json(sys.argv[1:] if arguments is None else arguments),
+            exit_on_error=False,
+            print_error=False,
+            result_action="return_value",
+        )
+        sys.stdout.flush()
+    except (TriptychError, CycloptsError) as error:
+        sys.exit(complain(str(error)))
+    except Interrupted as interruption:
+        print(f"triptych: stopped by {interruption}; finished epochs are kept", file=sys.stderr)
+        sys.exit(interruption.exit_status)
+    except KeyboardInterrupt:
+        print("triptych: stopped by SIGINT", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:  # the reader of our output has gone, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+    sys.exit(status if isinstance(status, int) else OK)
+
+
+def complain(message: str) -> int:
+    """One line on stderr; the exit status for bad input."""
+    print("triptych: " + " ".join(message.split()), file=sys.stderr)
+    return BAD_INPUT
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,50 @@
+"""`doctor`: which backends and devices work here, and why the others do not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from triptych.cli.options import JsonFile, write_json
+
+
+def doctor(*, json: JsonFile = None) -> int:
+    """Show which backends, versions and devices work here, and why the others do not.
+
+    Exit status 1 if no backend works. Example: triptych doctor
+    """
+    from triptych.backend import BACKENDS
+
+    found = [examine(name) for name in BACKENDS]
+    if json is not None:
+        write_json(json, found)
+    else:
+        show(found)
+    return 0 if any(entry["works"] for entry in found) else 1
+
+
+def examine(name: str) -> dict[str, Any]:
+    """One backend: whether it works, its versions, its devices, or what is wrong."""
+    from triptych import backend
+    from triptych.errors import TriptychError
+
+    try:
+        loaded = backend.load(name)
+        devices = [{"name": d.name, "available": d.available, "reason": d.reason} for d in loaded.devices()]
+        return {"backend": name, "works": True, "versions": loaded.versions(), "devices": devices, "problem": ""}
+    except TriptychError as error:
+        return {"backend": name, "works": False, "versions": {}, "devices": [], "problem": str(error)}
+
+
+def show(found: list[dict[str, Any]]) -> None:
+    """The findings as a table."""
+    from triptych.report.tables import print_table
+
+    rows = []
+    for entry in found:
+        versions = ", ".join(f"{package} {version}" for package, version in entry["versions"].items())
+        if not entry["works"]:
+            rows.append((entry["backend"], "", "", "no", entry["problem"]))
+        for device in entry["devices"]:
+            works = "yes" if device["available"] else "no"
+            rows.append((entry["backend"], versions, device["name"], works, device["reason"]))
+    print_table(("backend", "versions", "device", "works", "what it is, or why not"), rows)

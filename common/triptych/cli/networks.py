@@ -1,0 +1,171 @@
+"""`archs` and `summary`: what is in the zoo. No framework, not even NumPy, is needed for them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from triptych.cli.options import Flag, JsonFile, NetworkOptions, write_json
+
+if TYPE_CHECKING:
+    from triptych.analysis import LayerInfo
+    from triptych.spec import Architecture, Shape
+
+DEFAULT_NETWORK = NetworkOptions()
+
+
+def archs(*, json: JsonFile = None) -> None:
+    """List the architectures with parameters, multiply-accumulates, input and source.
+
+    Example: triptych archs
+    """
+    from triptych import analysis, zoo
+
+    rows: list[dict[str, Any]] = []
+    for name, entry in zoo.registry().items():
+        totals = analysis.totals(zoo.build(name))
+        rows.append(
+            {
+                "arch": name,
+                "parameters": totals.parameters,
+                "macs": totals.macs,
+                "input": list(entry.input),
+                "classes": entry.classes,
+                "heads": list(entry.heads),
+                "source": entry.source,
+            }
+        )
+    if json is not None:
+        write_json(json, rows)
+        return
+    from triptych.report.tables import print_table
+
+    print_table(
+        ("architecture", "input", "classes", "parameters", "MACs", "source"),
+        [
+            (
+                r["arch"],
+                size(tuple(r["input"])),
+                str(r["classes"]),
+                f"{r['parameters']:,}",
+                f"{r['macs']:,}",
+                r["source"],
+            )
+            for r in rows
+        ],
+        right=(2, 3, 4),
+    )
+
+
+def summary(
+    arch: Annotated[str, Parameter(help="Architecture; `triptych archs` lists them.")],
+    network: NetworkOptions = DEFAULT_NETWORK,
+    *,
+    blocks: Annotated[
+        Flag, Parameter(help="One line per block with its output shape, as the textbooks print it.")
+    ] = False,
+    json: JsonFile = None,
+) -> None:
+    """Print every layer's output shape, parameters, multiply-accumulates, receptive field and stride.
+
+    Example: triptych summary vgg11 --input 1x224x224 --classes 10 --blocks
+    """
+    architecture = network.build(arch)
+    if blocks:
+        print_blocks(architecture)
+    elif json is not None:
+        write_json(json, as_json(architecture))
+    else:
+        print_summary(architecture)
+
+
+def as_json(architecture: Architecture) -> dict[str, Any]:
+    """The summary as data: the layers that compute, by path; receptive field and stride of the larger axis."""
+    from triptych import analysis
+
+    totals = analysis.totals(architecture)
+    return {
+        "arch": architecture.name,
+        "input": list(architecture.input),
+        "classes": architecture.classes,
+        "parameters": totals.parameters,
+        "macs": totals.macs,
+        "auxiliary_parameters": totals.auxiliary_parameters,
+        "auxiliary_macs": totals.auxiliary_macs,
+        "forward_bytes": totals.forward_bytes,
+        "training_bytes": totals.training_bytes,
+        "layers": [
+            {
+                "name": info.path,
+                "kind": info.kind,
+                "output": list(info.output),
+                "parameters": info.parameters,
+                "macs": info.macs,
+                "receptive_field": max(info.receptive_field),
+                "stride": max(info.stride),
+                "auxiliary": info.auxiliary,
+            }
+            for info in analysis.primitives(architecture)
+        ],
+    }
+
+
+def print_blocks(architecture: Architecture) -> None:
+    """One line per record at the top level, for a batch of one image."""
+    from triptych.shapes import output_shapes
+
+    shapes = output_shapes(architecture)
+    for layer in architecture.layers:
+        print(f"{layer.name} output shape: {(1, *shapes[layer.name])}")
+
+
+def print_summary(architecture: Architecture) -> None:
+    """The layer table and the totals."""
+    from triptych import analysis
+    from triptych.report.tables import print_table
+
+    infos = analysis.analyse(architecture)
+    print(
+        f"{architecture.name}, input {size(architecture.input)}, {architecture.classes} classes; {architecture.source}"
+    )
+    print_table(
+        ("layer", "kind", "output", "parameters", "MACs", "field", "stride"),
+        [row(info) for info in infos],
+        right=(3, 4, 5, 6),
+    )
+    totals = analysis.totals(architecture)
+    print(f"parameters {totals.parameters:,}, multiply-accumulates {totals.macs:,} per image")
+    if totals.auxiliary_parameters:
+        print(
+            f"auxiliary heads, in training only: {totals.auxiliary_parameters:,} parameters and "
+            f"{totals.auxiliary_macs:,} multiply-accumulates more"
+        )
+    megabytes = totals.forward_bytes / 1e6, totals.training_bytes / 1e6
+    print(f"activations per image (float32): {megabytes[0]:.2f} MB forward, {megabytes[1]:.2f} MB training")
+
+
+def row(info: LayerInfo) -> tuple[str, ...]:
+    """One line of the table; composites head their layers, which are indented below them."""
+    from triptych.spec import children
+
+    name = "  " * info.depth + info.path.rsplit(".", 1)[-1]
+    if children(info.layer):
+        return name, info.kind, size(info.output), f"{info.parameters:,}", f"{info.macs:,}", "", ""
+    field, stride = pair(info.receptive_field), pair(info.stride)
+    return name, info.kind, size(info.output), count(info.parameters), count(info.macs), field, stride
+
+
+def size(shape: Shape) -> str:
+    """`64x112x112`."""
+    return "x".join(map(str, shape))
+
+
+def pair(values: tuple[int, int]) -> str:
+    """One number where rows and columns agree."""
+    return str(values[0]) if values[0] == values[1] else size(values)
+
+
+def count(number: int) -> str:
+    """With separators; nothing for 0."""
+    return f"{number:,}" if number else ""

@@ -1,0 +1,165 @@
+"""Options that several commands share, and how they become specs."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from triptych.errors import TriptychError
+
+if TYPE_CHECKING:
+    from triptych.backend import Backend
+    from triptych.recipes import Recipe
+    from triptych.spec import Architecture
+
+# cyclopts would offer --no-NAME and --empty-NAME for flags and lists.
+Flag = Annotated[bool, Parameter(negative="")]
+JsonFile = Annotated[str | None, Parameter(name="--json", help="Print JSON; with FILE (.json), write it there.")]
+Backends = Annotated[str | None, Parameter(help="Comma-separated; all that are installed if left out.")]
+
+
+@Parameter(name="*")
+@dataclass
+class NetworkOptions:
+    """What may be changed about an architecture."""
+
+    input: Annotated[str | None, Parameter(help="Input as CxHxW, e.g. 1x224x224.")] = None
+    resolution: Annotated[int | None, Parameter(help="Height and width of the input in pixels.")] = None
+    classes: Annotated[int | None, Parameter(help="Number of classes.")] = None
+    width_ratio: Annotated[float | None, Parameter(help="Divide channels, and dense widths, by this.")] = None
+    dense_width: Annotated[int | None, Parameter(help="Width of the dense layers before the last.")] = None
+    head: Annotated[str | None, Parameter(help="Head of the network, e.g. paper or small for VGG.")] = None
+
+    def shape(self) -> tuple[int, int, int] | None:
+        """`--input` as numbers. Raises TriptychError if it is not CxHxW, or contradicts `--resolution`."""
+        if self.input is None:
+            return None
+        match = re.fullmatch(r"(\d+)[x,](\d+)[x,](\d+)", self.input.strip().lower())
+        if match is None:
+            raise TriptychError(f"--input '{self.input}' is not CxHxW; write for example 1x224x224")
+        if self.resolution is not None:
+            raise TriptychError("give --input or --resolution, not both")
+        channels, height, width = map(int, match.groups())
+        return channels, height, width
+
+    def build(self, name: str) -> Architecture:
+        """Architecture `name` with these options."""
+        from triptych import zoo
+
+        entry = zoo.get_entry(name)
+        shape = self.shape() or entry.input
+        if self.resolution is not None:
+            shape = (shape[0], self.resolution, self.resolution)
+        return zoo.build(
+            name,
+            input=shape,
+            classes=self.classes,
+            width_ratio=1 if self.width_ratio is None else self.width_ratio,
+            dense_width=self.dense_width,
+            head=self.head,
+        )
+
+    def changes(self) -> dict[str, Any]:
+        """What these options change in a recipe."""
+        changed: dict[str, Any] = {}
+        if (shape := self.shape()) is not None:
+            changed |= {"channels": shape[0], "height": shape[1], "width": shape[2]}
+        if self.resolution is not None:
+            if self.resolution < 1:
+                raise TriptychError(f"--resolution {self.resolution} must be at least 1")
+            changed |= {"height": self.resolution, "width": self.resolution}
+        if self.width_ratio is not None:
+            # A ratio narrows the dense layers too, unless their width is given with it.
+            changed |= {"width_ratio": self.width_ratio, "dense_width": None}
+        for name in ("classes", "dense_width", "head"):
+            if getattr(self, name) is not None:
+                changed[name] = getattr(self, name)
+        return changed
+
+
+@Parameter(name="*")
+@dataclass
+class RunOptions:
+    """What may be changed about a recipe."""
+
+    arch: Annotated[str | None, Parameter(help="Architecture; `triptych archs` lists them.")] = None
+    data: Annotated[str | None, Parameter(help="Data set, or a folder of class folders.")] = None
+    data_dir: Annotated[Path | None, Parameter(help="Where the data set's files lie.")] = None
+    epochs: Annotated[int | None, Parameter(help="Passes over the training images.")] = None
+    batch_size: Annotated[int | None, Parameter(help="Images per step.")] = None
+    learning_rate: Annotated[float | None, Parameter(help="Learning rate.")] = None
+    momentum: Annotated[float | None, Parameter(help="Momentum of SGD.")] = None
+    weight_decay: Annotated[float | None, Parameter(help="Coupled weight decay.")] = None
+    init: Annotated[str | None, Parameter(help="xavier_uniform, kaiming_normal, normal:0.01, ..., or native.")] = None
+    precision: Annotated[str | None, Parameter(help="fp32, bf16 or fp64.")] = None
+    seed: Annotated[int | None, Parameter(help="Seed of everything random.")] = None
+
+    def apply(self, recipe: Recipe, network: NetworkOptions) -> Recipe:
+        """The recipe with what was given on the command line."""
+        from dataclasses import replace
+
+        names = {"arch": "architecture", "data": "data", "init": "initializer"}
+        same = ("epochs", "batch_size", "learning_rate", "precision", "seed")
+        changed = network.changes()
+        if self.arch is not None and self.arch != recipe.architecture:
+            # Another architecture: what the recipe says of the first one's head and width does not hold for it.
+            changed = {"head": None, "dense_width": None} | changed
+        for option, field in (*names.items(), *((name, name) for name in same)):
+            if getattr(self, option) is not None:
+                changed[field] = getattr(self, option)
+        optimizer = {
+            name: getattr(self, name) for name in ("momentum", "weight_decay") if getattr(self, name) is not None
+        }
+        return replace(recipe, **changed, optimizer=replace(recipe.optimizer, **optimizer))
+
+
+def load_backend(name: str | None) -> Backend:
+    """The backend `name`, or the first that is installed."""
+    from triptych import backend
+
+    return backend.load(name if name is not None else default_backend())
+
+
+def default_backend() -> str:
+    """The first backend whose framework is installed. Raises TriptychError if there is none."""
+    from triptych import backend
+
+    names = backend.installed()
+    if not names:
+        raise TriptychError("no framework is installed; install one with: pip install 'triptych[torch]'")
+    return names[0]
+
+
+def load_backends(names: str | None) -> list[Backend]:
+    """The backends in a comma-separated list, each once, or all that are installed."""
+    from triptych import backend
+
+    if names is None:
+        default_backend()
+        return [backend.load(name) for name in backend.installed()]
+    wanted = list(dict.fromkeys(name.strip() for name in names.split(",") if name.strip()))
+    if not wanted:
+        raise TriptychError("--backends names none; write for example torch,jax")
+    for name in wanted:
+        backend.check_installed(name)
+    return [backend.load(name) for name in wanted]
+
+
+def write_json(target: str, value: object) -> None:
+    """JSON to stdout for "-", else to a file. Raises TriptychError if the file cannot be written."""
+    import json
+
+    from triptych.files import write_atomically
+
+    text = json.dumps(value, indent=2) + "\n"
+    if target == "-":
+        print(text, end="")
+        return
+    try:
+        write_atomically(Path(target), text.encode())
+    except OSError as error:
+        raise TriptychError(f"--json {target} cannot be written: {error.strerror}") from None

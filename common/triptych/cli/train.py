@@ -1,0 +1,73 @@
+"""`train`: one recipe on one backend."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from triptych.cli.options import JsonFile, NetworkOptions, RunOptions, default_backend, write_json
+
+if TYPE_CHECKING:
+    from triptych.recipes import Recipe
+
+DEFAULT_NETWORK = NetworkOptions()
+DEFAULT_RUN = RunOptions()
+
+
+def train(
+    *,
+    recipe: Annotated[str, Parameter(help="What to start from: d2l-vgg, d2l-lenet, ...")] = "d2l-vgg",
+    backend: Annotated[str | None, Parameter(help="torch, mxnet or jax; the first installed if left out.")] = None,
+    run: RunOptions = DEFAULT_RUN,
+    network: NetworkOptions = DEFAULT_NETWORK,
+    device: Annotated[str, Parameter(help="cpu, cuda or cuda:i.")] = "cpu",
+    out: Annotated[Path | None, Parameter(help="A new folder for the run; runs/... if left out.")] = None,
+    resume: Annotated[Path | None, Parameter(help="Go on with this run, on any backend.")] = None,
+    json: JsonFile = None,
+) -> None:
+    """Train a recipe on one backend; options given change the recipe.
+
+    Example: triptych train --backend jax --recipe d2l-vgg --width-ratio 8 --resolution 64
+    """
+    from triptych import backend as backends
+    from triptych import data, recipes, runs, training
+    from triptych.cli.progress import Reporter
+    from triptych.errors import TriptychError
+
+    name = backend if backend is not None else default_backend()
+    backends.check_installed(name)
+    if resume is not None:
+        if out is not None:
+            raise TriptychError("give --out or --resume, not both: a resumed run stays in its folder")
+        chosen = only_longer(runs.read_recipe(resume), run, network)
+    else:
+        chosen = run.apply(recipes.get_recipe(recipe), network)
+    dataset = data.load(chosen.data, data_dir=run.data_dir)
+    recipes.build_architecture(chosen, dataset)  # refuse what cannot be built before anything is written
+    loaded = backends.load(name)
+    session = training.start(loaded, chosen, dataset, device=device, folder=resume)
+    if resume is not None:
+        training.resume(session)
+    else:
+        session.folder = runs.create(out or runs.new_folder(f"{chosen.architecture}-{name}"), chosen)
+    with Reporter(chosen.epochs, quiet=json == "-") as reporter:
+        epochs = training.fit(session, reporter)
+    if json is not None:
+        write_json(
+            json, {"run": str(session.folder), "recipe": chosen.name, "epochs": [runs.as_dict(e) for e in epochs]}
+        )
+    if json != "-":
+        print(f"model and metrics are in {session.folder}")
+
+
+def only_longer(recipe: Recipe, run: RunOptions, network: NetworkOptions) -> Recipe:
+    """A resumed run may get more epochs; everything else stays, or its result would be nobody's recipe."""
+    from triptych.errors import TriptychError
+
+    changed = run.apply(recipe, network)
+    allowed = RunOptions(epochs=run.epochs).apply(recipe, DEFAULT_NETWORK)
+    if changed != allowed:
+        raise TriptychError("with --resume only --epochs, --backend, --device and --data-dir can be given")
+    return allowed

@@ -1,0 +1,1 @@
+"""What a person looks at: tables on the terminal, figures, and one self-contained page."""

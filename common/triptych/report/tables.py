@@ -1,0 +1,32 @@
+"""Tables on the terminal, by rich."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Iterable, Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+WIDE = 200  # columns, where there is no terminal to ask
+
+
+def console(*, stderr: bool = False) -> Console:
+    """A console that never breaks a table for want of a terminal."""
+    stream = sys.stderr if stderr else sys.stdout
+    width = shutil.get_terminal_size().columns if stream.isatty() else WIDE
+    return Console(stderr=stderr, width=width, highlight=False)
+
+
+def print_table(
+    columns: Sequence[str], rows: Iterable[Sequence[str]], *, title: str | None = None, right: Iterable[int] = ()
+) -> None:
+    """Print `rows` of text under `columns`; those numbered in `right` are aligned to the right."""
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    aligned = set(right)
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="right" if index in aligned else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(text.replace("[", "\\[") for text in row))
+    console().print(table)

@@ -1,0 +1,188 @@
+"""The training loop, the same for every backend: plan the batches, step, read, test, save."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triptych import batches, initializers, recipes, runs
+from triptych.backend import Backend, Gather, Images, Labels, Native, Trainer
+from triptych.data import Dataset, Split
+from triptych.errors import TriptychError
+from triptych.interrupt import Interrupted, interruptible
+from triptych.preprocess import InputTransform
+from triptych.recipes import Recipe
+from triptych.runs import Checkpoint, Epoch
+
+READ_EVERY = 16  # steps between two looks at the losses; each look waits for the device
+
+
+class Listener(Protocol):
+    """Who is told how training goes: a progress bar, a log, nothing."""
+
+    def steps(self, epoch: int, done: int, total: int, loss: float, images_per_second: float) -> None:
+        """So many steps of this epoch are done; the mean loss and speed of the epoch so far."""
+
+    def epoch(self, epoch: Epoch) -> None:
+        """An epoch is done and saved."""
+
+
+@dataclass
+class Session:
+    """A network on a backend with what it is trained on and where its run is kept (`folder` None: nowhere)."""
+
+    backend: Backend
+    network: Native
+    trainer: Trainer
+    recipe: Recipe
+    dataset: Dataset
+    transform: InputTransform
+    folder: Path | None = None
+    epochs: list[Epoch] = field(default_factory=list)
+    step: int = 0
+
+
+def start(
+    backend: Backend, recipe: Recipe, dataset: Dataset, *, device: str = "cpu", folder: Path | None = None
+) -> Session:
+    """A session at step 0, from the recipe's initialiser. Raises TriptychError for what does not fit."""
+    architecture = recipes.build_architecture(recipe, dataset)
+    transform = recipes.build_transform(recipe, architecture)
+    network = backend.build(architecture, device=device, precision=recipe.precision)
+    if recipe.initializer == recipes.NATIVE:
+        backend.initialize(network, recipe.seed)
+    else:
+        law = initializers.parse(recipe.initializer)
+        backend.from_canonical(network, initializers.draw(architecture, recipe.seed, law))
+    trainer = backend.Trainer(network, recipe.optimizer, transform, recipe.seed)
+    return Session(backend, network, trainer, recipe, dataset, transform, folder)
+
+
+def resume(session: Session) -> None:
+    """Take up the folder's last checkpoint, whichever backend wrote it; none means from the start."""
+    if session.folder is None:
+        raise ValueError("a session without a folder cannot be resumed")
+    checkpoint = runs.load(session.folder)
+    if checkpoint is None:
+        return
+    session.backend.from_canonical(session.network, checkpoint.model)
+    session.trainer.load_state(checkpoint.optimizer)
+    session.epochs = runs.read_epochs(session.folder)[: checkpoint.epoch]
+    session.step = checkpoint.step
+
+
+def fit(session: Session, listener: Listener) -> list[Epoch]:
+    """Train until the recipe's epochs are done; returns all of them.
+
+    Raises TriptychError at the first step whose loss is not finite, and Interrupted on SIGINT or SIGTERM; finished
+    epochs stay saved in both cases.
+    """
+    with interruptible() as interrupted:
+        for number in range(len(session.epochs), session.recipe.epochs):
+            epoch = train_epoch(session, number, listener, interrupted)
+            session.epochs.append(epoch)
+            if session.folder is not None:
+                runs.save(session.folder, session.epochs, checkpoint_of(session))
+            listener.epoch(epoch)
+    return session.epochs
+
+
+def train_epoch(session: Session, number: int, listener: Listener, interrupted: Callable[[], int]) -> Epoch:
+    """One epoch (counted from 0) and its test."""
+    recipe, split = session.recipe, session.dataset.train
+    plan = batches.plan(recipe.seed, number, len(split), recipe.batch_size, recipe.augmentation)
+    handles: list[Native] = []
+    results = np.zeros((0, 2))
+    began = time.perf_counter()
+    for index, batch in enumerate(plan):
+        if interrupted():
+            raise Interrupted(interrupted())
+        images, labels = split.images[batch.index], split.labels[batch.index]
+        gather = gather_of(batch, session)
+        handles.append(session.trainer.step(images, labels, recipe.rates(session.step), session.step, gather=gather))
+        session.step += 1
+        if len(handles) == READ_EVERY or index + 1 == len(plan):
+            results = np.concatenate([results, session.trainer.read(handles)])
+            handles.clear()
+            check_finite(results, session.step - len(results))
+            speed = min((index + 1) * recipe.batch_size, len(split)) / (time.perf_counter() - began)
+            listener.steps(number + 1, index + 1, len(plan), float(results[:, 0].mean()), speed)
+    seconds = time.perf_counter() - began
+    sizes = np.array([len(batch) for batch in plan])
+    test_loss, test_accuracy = evaluate(session.trainer, session.dataset.test, recipe.batch_size)
+    return Epoch(
+        epoch=number + 1,
+        step=session.step,
+        backend=session.backend.name,
+        train_loss=float(np.average(results[:, 0], weights=sizes)),
+        train_accuracy=float(results[:, 1].sum() / sizes.sum()),
+        test_loss=test_loss,
+        test_accuracy=test_accuracy,
+        seconds=seconds,
+        images_per_second=float(sizes.sum() / seconds),
+        losses=tuple(results[:, 0]),
+    )
+
+
+def gather_of(batch: batches.Batch, session: Session) -> Gather | None:
+    """The crop and flip of a batch as gather indices; None if the recipe has neither, which saves the gather."""
+    augmentation = session.recipe.augmentation
+    if augmentation == batches.Augmentation():
+        return None
+    height, width = session.dataset.train.images.shape[2:]
+    return batches.gather_indices(batch, height, width, augmentation.crop_padding)
+
+
+def check_finite(results: NDArray[np.float64], first_step: int) -> None:
+    """Raises TriptychError for the first loss that is not finite, with its step."""
+    bad = np.flatnonzero(~np.isfinite(results[:, 0]))
+    if len(bad):
+        raise TriptychError(
+            f"the loss is {results[bad[0], 0]} at step {first_step + int(bad[0])}: training was stopped, finished "
+            "epochs are kept; try a smaller --learning-rate"
+        )
+
+
+def predictions(trainer: Trainer, images: Images, batch_size: int) -> Iterator[NDArray[np.float64]]:
+    """Logits, a batch at a time."""
+    for begin in range(0, len(images), batch_size):
+        yield trainer.predict(images[begin : begin + batch_size]).astype(np.float64)
+
+
+def evaluate(trainer: Trainer, split: Split, batch_size: int) -> tuple[float, float]:
+    """Mean loss and accuracy on a split, in evaluation mode. Raises TriptychError if there are no images."""
+    if not len(split):
+        raise TriptychError("there are no images to evaluate on")
+    logits = np.concatenate(list(predictions(trainer, split.images, batch_size)))
+    return score(logits, split.labels)
+
+
+def score(logits: NDArray[np.float64], labels: Labels) -> tuple[float, float]:
+    """Mean cross-entropy and accuracy of logits `(N, classes)`."""
+    shifted = logits - logits.max(1, keepdims=True)
+    losses = np.log(np.exp(shifted).sum(1)) - shifted[np.arange(len(labels)), labels]
+    return float(losses.mean()), float((logits.argmax(1) == labels).mean())
+
+
+def checkpoint_of(session: Session) -> Checkpoint:
+    """The session as it can be saved."""
+    state: dict[str, Any] = {
+        "backend": session.backend.name,
+        "seed": session.recipe.seed,
+        "versions": session.backend.versions(),
+        "input": list(recipes.build_architecture(session.recipe, session.dataset).input),
+        "class_names": list(session.dataset.class_names),
+    }
+    return Checkpoint(
+        len(session.epochs),
+        session.step,
+        session.backend.to_canonical(session.network),
+        session.trainer.state(),
+        state,
+    )
