@@ -55,12 +55,15 @@ class Case:
         }
 
 
-def conformance_architecture(name: str) -> Architecture:
-    """Architecture `name`, narrow and small but complete, wider than high, at the size that its entry states."""
+def conformance_architecture(name: str, *, head: str | None = None) -> Architecture:
+    """Architecture `name` (with another `head`, if given), narrow and small but complete, wider than high.
+
+    The size is the one that its entry in the zoo states.
+    """
     entry = zoo.get_entry(name)
     ratio, resolution = entry.conformance
     shape = (entry.input[0], resolution, resolution + EXTRA_WIDTH)
-    return zoo.build(name, input=shape, classes=10, width_ratio=ratio)
+    return zoo.build(name, input=shape, classes=10, width_ratio=ratio, head=head)
 
 
 def make_case(architecture: Architecture, seed: int = 0) -> Case:

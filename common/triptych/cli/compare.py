@@ -1,0 +1,75 @@
+"""`compare`: conformance on every backend, then a short training on each, as one report."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from triptych.cli.options import Backends, JsonFile, NetworkOptions, RunOptions, load_backends, write_json
+
+if TYPE_CHECKING:
+    from triptych.comparison import Comparison
+
+DEFAULT_NETWORK = NetworkOptions()
+DEFAULT_RUN = RunOptions()
+
+
+def compare(
+    *,
+    recipe: Annotated[str, Parameter(help="What to start from; the short `compare` if left out.")] = "compare",
+    backends: Backends = None,
+    run: RunOptions = DEFAULT_RUN,
+    network: NetworkOptions = DEFAULT_NETWORK,
+    device: Annotated[str, Parameter(help="cpu, cuda or cuda:i.")] = "cpu",
+    out: Annotated[Path | None, Parameter(help="A new folder for the report; runs/compare-... if left out.")] = None,
+    json: JsonFile = None,
+) -> int:
+    """Conformance of one architecture on all backends, then a short real training on each from the same start.
+
+    Prints one table and writes report.html. Exit status 1 if a check fails.
+    Example: triptych compare --arch lenet --epochs 2
+    """
+    from triptych import comparison, data, recipes, runs
+    from triptych.cli.progress import Reporter
+
+    chosen = run.apply(recipes.get_recipe(recipe), network)
+    dataset = data.load(chosen.data, data_dir=run.data_dir)
+    architecture = recipes.build_architecture(chosen, dataset)
+    loaded = load_backends(backends)
+    for backend in loaded:  # a device or precision that is not there is refused before minutes of work
+        backend.build(architecture, device=device, precision=chosen.precision)
+    folder = runs.make_folder(out or runs.new_folder(f"compare-{chosen.architecture}"))
+    quiet = json == "-"
+    if not quiet:
+        print(
+            f"conformance of {chosen.architecture} on {', '.join(backend.name for backend in loaded)} ...", flush=True
+        )
+    verdict = comparison.judge_backends(chosen, loaded, device)
+    with Reporter(chosen.epochs, quiet=quiet) as reporter:
+        trained = comparison.train_backends(chosen, loaded, dataset, folder, device, lambda: reporter)
+    found = comparison.Comparison(chosen, architecture, verdict, trained, {b.name: b.versions() for b in loaded})
+    comparison.write_report(found, folder / "report.html", shlex.join(["triptych", *sys.argv[1:]]))
+    if json is not None:
+        write_json(json, comparison.as_dict(found))
+    if not quiet:
+        show(found, folder)
+    return 0 if verdict.passed else 1
+
+
+def show(found: Comparison, folder: Path) -> None:
+    """The table, failures first, and where the report is."""
+    from triptych import comparison
+    from triptych.cli import conform
+    from triptych.report.tables import print_table
+
+    if not found.verdict.passed:
+        conform.show(found.verdict)
+    columns, rows = comparison.table(found)
+    print_table(columns, rows, right=range(1, len(columns)))
+    for name, reason in found.verdict.not_run.items():
+        print(f"{name}: not run ({reason})")
+    print(f"report: {folder / 'report.html'}")

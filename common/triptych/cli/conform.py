@@ -1,0 +1,119 @@
+"""`conform`: check backends against the reference and against each other."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from triptych.cli.options import Backends, Flag, JsonFile, NetworkOptions, load_backends, write_json
+
+if TYPE_CHECKING:
+    from triptych.conformance import Check, Report
+    from triptych.conformance.suite import Verdict
+    from triptych.spec import Architecture
+
+DEFAULT_NETWORK = NetworkOptions()
+
+
+def conform(
+    *,
+    arch: Annotated[str | None, Parameter(help="Architecture, or several with commas; vgg11 if left out.")] = None,
+    all: Annotated[Flag, Parameter(help="Every architecture of the zoo.")] = False,
+    backends: Backends = None,
+    network: NetworkOptions = DEFAULT_NETWORK,
+    precision: Annotated[str | None, Parameter(help="fp64 or fp32; both if left out.")] = None,
+    device: Annotated[str, Parameter(help="cpu, cuda or cuda:i.")] = "cpu",
+    seed: Annotated[int, Parameter(help="Seed of parameters, images and masks.")] = 0,
+    json: JsonFile = None,
+) -> int:
+    """Check structure, forward, gradients and updates against the reference, and every pair of backends.
+
+    Without size options the network is narrow and small but complete. Exit status 1 if a check fails.
+    Example: triptych conform --arch vgg16 --backends torch,jax
+    """
+    from triptych import zoo
+    from triptych.conformance import suite
+    from triptych.errors import TriptychError
+
+    if all and arch is not None:
+        raise TriptychError("give --arch or --all, not both")
+    if precision not in (None, *suite.PRECISIONS):
+        raise TriptychError(f"--precision '{precision}' cannot be judged; use fp64 or fp32")
+    names = list(zoo.registry()) if all else [name.strip() for name in (arch or "vgg11").split(",")]
+    architectures = [chosen(name, network) for name in names]
+    loaded = load_backends(backends)
+    precisions = suite.PRECISIONS if precision is None else (precision,)
+    verdicts = []
+    for architecture in architectures:
+        verdict = suite.run(architecture, loaded, precisions=precisions, seed=seed, device=device)
+        verdicts.append(verdict)
+        if json != "-":
+            show(verdict)
+    if json is not None:
+        write_json(json, [suite.as_dict(verdict) for verdict in verdicts])
+    passed = [verdict.passed for verdict in verdicts]
+    if json != "-":
+        print(f"{sum(passed)} of {len(passed)} architectures conform on {', '.join(b.name for b in loaded)}")
+    return 0 if sum(passed) == len(passed) else 1
+
+
+def chosen(name: str, network: NetworkOptions) -> Architecture:
+    """The architecture at conformance size, or as the options say."""
+    from triptych.conformance.case import conformance_architecture
+
+    return conformance_architecture(name) if network == DEFAULT_NETWORK else network.build(name)
+
+
+def show(verdict: Verdict) -> None:
+    """The worst check of every level as a table: difference, and its ratio to the budget."""
+    from triptych.conformance import ALL_LEVELS
+    from triptych.report.tables import print_table
+
+    shape = "x".join(map(str, verdict.architecture.input))
+    columns = ("backend", "precision", "result", *ALL_LEVELS)
+    rows = [
+        (
+            report.backend,
+            report.precision,
+            "pass" if report.passed else "FAIL",
+            *(cell(report, level) for level in ALL_LEVELS),
+        )
+        for report in verdict.reports
+    ]
+    for left, right, precision, checks in verdict.pairs:
+        result = "pass" if checks and all(check.passed for check in checks.values()) else "FAIL"
+        cells = (figures(checks[level]) if level in checks else "" for level in ALL_LEVELS)
+        rows.append((f"{left} - {right}", precision, result, *cells))
+    print_table(columns, rows, title=f"{verdict.architecture.name}, {shape}: largest difference (share of its budget)")
+    for report in verdict.reports:
+        for check in report.failures[:5]:
+            print(f"  {report.backend} {report.precision}: {check.level}, '{check.name}': {describe(check)}")
+        if len(report.failures) > 5:
+            print(f"  {report.backend} {report.precision}: {len(report.failures) - 5} more failures (see --json)")
+    for name, reason in verdict.not_run.items():
+        print(f"  {name}: not run ({reason})")
+    print()
+
+
+def cell(report: Report, level: str) -> str:
+    """One level of one backend."""
+    checks = [check for check in report.checks if check.level == level]
+    if not checks:
+        return "not run"
+    worst = report.worst(level)
+    if worst.problem:
+        return "FAIL"
+    if level == "structure":
+        return f"{len(checks)} equal"
+    return figures(worst)
+
+
+def figures(check: Check) -> str:
+    """Difference, and share of the budget."""
+    return f"{check.difference:.1e} ({check.ratio:.2f})"
+
+
+def describe(check: Check) -> str:
+    """Why a check failed."""
+    return check.problem or f"differs by {check.difference:.3e}, allowed {check.budget:.3e}"

@@ -1,0 +1,139 @@
+"""The main job: does an architecture conform on every backend, and does it then train alike on each?"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from triptych import __version__, runs, training
+from triptych.analysis import totals
+from triptych.backend import Backend
+from triptych.conformance import ALL_LEVELS, Check, suite
+from triptych.conformance.case import conformance_architecture
+from triptych.conformance.suite import Verdict
+from triptych.data import Dataset
+from triptych.recipes import Recipe
+from triptych.report import figures
+from triptych.report.page import write_page
+from triptych.runs import Epoch
+from triptych.spec import Architecture
+from triptych.training import Listener
+
+COLUMNS = ("backend", "parameters", "conformance", "forward (budget)", "gradient (budget)")
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """What was found: the verdict at conformance size, and the training of every backend."""
+
+    recipe: Recipe
+    architecture: Architecture
+    verdict: Verdict
+    trained: dict[str, list[Epoch]]
+    versions: dict[str, dict[str, str]]
+
+    @property
+    def parameters(self) -> int:
+        """Of the network that was trained."""
+        return totals(self.architecture).parameters
+
+
+def judge_backends(recipe: Recipe, backends: Sequence[Backend], device: str) -> Verdict:
+    """Conformance of the recipe's architecture, at conformance size, with the recipe's head."""
+    architecture = conformance_architecture(recipe.architecture, head=recipe.head)
+    return suite.run(architecture, backends, seed=recipe.seed, device=device)
+
+
+def train_backends(
+    recipe: Recipe,
+    backends: Sequence[Backend],
+    dataset: Dataset,
+    folder: Path,
+    device: str,
+    listener: Callable[[], Listener],
+) -> dict[str, list[Epoch]]:
+    """The same recipe from the same start on every backend, each in a run folder of its own below `folder`."""
+    trained = {}
+    for backend in backends:
+        session = training.start(backend, recipe, dataset, device=device)
+        session.folder = runs.create(folder / backend.name, recipe)
+        trained[backend.name] = training.fit(session, listener())
+    return trained
+
+
+def table(comparison: Comparison) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """The one table of the report: its columns, and a row per backend."""
+    epochs = range(1, comparison.recipe.epochs + 1)
+    columns = (*COLUMNS, *(f"epoch {number}: loss / test" for number in epochs), "images/s")
+    rows = []
+    for name, trained in comparison.trained.items():
+        reports = [report for report in comparison.verdict.reports if report.backend == name]
+        single = comparison.verdict.report(name, "fp32")
+        result = "pass" if all(report.passed for report in reports) else "FAIL"
+        forward = [check for check in single.checks if check.level.startswith("forward")]
+        gradient = [check for check in single.checks if check.level == "gradient"]
+        speed = max(epoch.images_per_second for epoch in trained)
+        cells = (f"{epoch.train_loss:.4f} / {epoch.test_accuracy:.4f}" for epoch in trained)
+        rows.append(
+            (name, f"{comparison.parameters:,}", result, largest(forward), largest(gradient), *cells, f"{speed:.0f}")
+        )
+    return columns, rows
+
+
+def largest(checks: Sequence[Check]) -> str:
+    """Difference and budget of the check that comes nearest to its budget."""
+    if not checks:
+        return "not run"
+    worst = max(checks, key=lambda check: check.ratio)
+    return worst.problem or f"{worst.difference:.1e} ({worst.budget:.1e})"
+
+
+def as_dict(comparison: Comparison) -> dict[str, Any]:
+    """The comparison as JSON has it."""
+    return {
+        "arch": comparison.recipe.architecture,
+        "recipe": dataclasses.asdict(comparison.recipe),
+        "parameters": comparison.parameters,
+        "conformance": suite.as_dict(comparison.verdict),
+        "trained": {name: [runs.as_dict(epoch) for epoch in epochs] for name, epochs in comparison.trained.items()},
+        "versions": comparison.versions,
+    }
+
+
+def write_report(comparison: Comparison, path: Path, command: str) -> None:
+    """`report.html`: the table, the curves and every level of conformance, readable with no network."""
+    columns, rows = table(comparison)
+    recipe, shape = comparison.recipe, "x".join(map(str, comparison.architecture.input))
+    count = len(comparison.trained)
+    drawn = [("Loss of every training step", figures.loss_curves(comparison.trained))]
+    drawn.append(("Test accuracy after every epoch", figures.accuracy_curves(comparison.trained)))
+    if count > 1:
+        drawn.append(("How far the losses are apart", figures.loss_differences(comparison.trained)))
+    verdict = suite.as_dict(comparison.verdict)
+    write_page(
+        path,
+        "compare.html",
+        title=f"{recipe.architecture} on {', '.join(comparison.trained)}",
+        version=__version__,
+        date=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        command=command,
+        summary=f"{comparison.parameters:,} parameters at {shape}; {'all' if comparison.verdict.passed else 'NOT all'} "
+        f"conformance checks passed.",
+        training=f"Recipe {recipe.name}: {recipe.data}, {shape}, channels / {recipe.width_ratio:g}, batch "
+        f"{recipe.batch_size}, learning rate {recipe.learning_rate:g}, momentum {recipe.optimizer.momentum:g}, "
+        f"weight decay {recipe.optimizer.weight_decay:g}, {recipe.initializer}, seed {recipe.seed}. Every backend "
+        "starts from the same parameters and sees the same batches. Images per second: the best epoch.",
+        conformance="Largest difference to the NumPy float64 reference, of its budget, for the tensor that comes "
+        "nearest to it (its name: point at the cell); pairs of backends against both budgets together. At "
+        f"{'x'.join(map(str, verdict['input']))}.",
+        columns=columns,
+        rows=rows,
+        figures=drawn,
+        levels=ALL_LEVELS,
+        verdict=verdict,
+        versions=comparison.versions,
+    )

@@ -1,0 +1,117 @@
+"""Conformance of several backends on one architecture: every backend in both precisions, then every pair."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+from triptych.analysis import totals
+from triptych.backend import BACKENDS, Backend
+from triptych.conformance import ALL_LEVELS, Check, Judge, Report, conform, judge, pairwise
+from triptych.conformance.case import make_case
+from triptych.spec import Architecture
+
+PRECISIONS = ("fp64", "fp32")
+
+
+@dataclass(frozen=True, eq=False)
+class Verdict:
+    """All that was found out about one architecture. `not_run` says which backends were left out, and why."""
+
+    architecture: Architecture
+    reports: list[Report]
+    pairs: list[tuple[str, str, str, dict[str, Check]]]  # left, right, precision, worst check by level
+    not_run: dict[str, str]
+
+    @property
+    def passed(self) -> bool:
+        """At least one backend was run, and every check of every backend and pair passed."""
+        pairs_passed = all(check.passed for *_, checks in self.pairs for check in checks.values())
+        return bool(self.reports) and all(report.passed for report in self.reports) and pairs_passed
+
+    def report(self, backend: str, precision: str) -> Report:
+        """The report of one backend in one precision."""
+        return next(r for r in self.reports if (r.backend, r.precision) == (backend, precision))
+
+
+def run(
+    architecture: Architecture,
+    backends: Sequence[Backend],
+    *,
+    precisions: Sequence[str] = PRECISIONS,
+    seed: int = 0,
+    device: str = "cpu",
+) -> Verdict:
+    """Judge `architecture` on every backend and compare the backends with each other."""
+    judged = judge(make_case(architecture, seed))
+    reports, pairs = [], []
+    for precision in precisions:
+        found = [conform(backend, judged, precision, device=device) for backend in backends]
+        pairs += compare_pairs(found, judged)
+        for report in found:
+            report.observed = {}  # megabytes per report, needed for the pairs only
+        reports += found
+    names = {backend.name for backend in backends}
+    not_run = {name: "not asked for or not installed" for name in BACKENDS if name not in names}
+    return Verdict(architecture, reports, pairs, not_run)
+
+
+def compare_pairs(reports: Sequence[Report], judged: Judge) -> list[tuple[str, str, str, dict[str, Check]]]:
+    """Every pair of backends in one precision."""
+    return [
+        (left.backend, right.backend, left.precision, pairwise(left, right, judged))
+        for left, right in combinations(reports, 2)
+    ]
+
+
+def as_dict(verdict: Verdict) -> dict[str, Any]:
+    """The verdict as JSON has it."""
+    return {
+        "arch": verdict.architecture.name,
+        "input": list(verdict.architecture.input),
+        "classes": verdict.architecture.classes,
+        "parameters": totals(verdict.architecture).parameters,
+        "passed": verdict.passed,
+        "not_run": verdict.not_run,
+        "backends": [report_dict(report) for report in verdict.reports],
+        "pairs": [
+            {
+                "backends": [left, right],
+                "precision": precision,
+                "levels": {level: check_dict(check) for level, check in checks.items()},
+            }
+            for left, right, precision, checks in verdict.pairs
+        ],
+    }
+
+
+def report_dict(report: Report) -> dict[str, Any]:
+    """One backend in one precision; a level without checks was not run and is null."""
+    levels = {check.level for check in report.checks}
+    return {
+        "backend": report.backend,
+        "precision": report.precision,
+        "passed": report.passed,
+        "levels": {level: check_dict(report.worst(level)) if level in levels else None for level in ALL_LEVELS},
+        "failures": [check_dict(check) for check in report.failures],
+    }
+
+
+def check_dict(check: Check) -> dict[str, Any]:
+    """One check; infinities, which JSON does not have, become null."""
+    return {
+        "level": check.level,
+        "tensor": check.name,
+        "passed": check.passed,
+        "difference": finite(check.difference),
+        "budget": check.budget,
+        "ratio": finite(check.ratio),
+        "problem": check.problem,
+    }
+
+
+def finite(value: float) -> float | None:
+    """The number, or None if it is infinite."""
+    return value if value != float("inf") else None

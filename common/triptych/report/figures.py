@@ -1,0 +1,68 @@
+"""Figures as SVG text, to be set into a page. matplotlib is imported when one is drawn."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from triptych.runs import Epoch
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# Okabe and Ito's colours, which the colour-blind can tell apart, and line styles, because equal curves overlap.
+STYLES = (("#0072B2", "-"), ("#D55E00", "--"), ("#009E73", ":"))
+
+
+def draw(plot: Callable[[Axes], Any], *, x: str, y: str) -> str:
+    """One figure as an SVG element; `plot` draws on the axes."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 3.8), layout="constrained")
+    axes = figure.subplots()
+    plot(axes)
+    axes.set(xlabel=x, ylabel=y)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]
+
+
+def loss_curves(trained: Mapping[str, Sequence[Epoch]]) -> str:
+    """The training loss of every step, a line per backend."""
+
+    def plot(axes: Axes) -> None:
+        for (name, epochs), (colour, style) in zip(trained.items(), STYLES * len(trained), strict=False):
+            losses = [loss for epoch in epochs for loss in epoch.losses]
+            axes.plot(range(1, len(losses) + 1), losses, style, color=colour, label=name, linewidth=1.2)
+
+    return draw(plot, x="step", y="training loss")
+
+
+def accuracy_curves(trained: Mapping[str, Sequence[Epoch]]) -> str:
+    """Test accuracy after every epoch, a line per backend."""
+
+    def plot(axes: Axes) -> None:
+        for (name, epochs), (colour, style) in zip(trained.items(), STYLES * len(trained), strict=False):
+            numbers = [epoch.epoch for epoch in epochs]
+            axes.plot(numbers, [e.test_accuracy for e in epochs], style, marker="o", color=colour, label=name)
+        axes.set_xticks(sorted({epoch.epoch for epochs in trained.values() for epoch in epochs}))
+
+    return draw(plot, x="epoch", y="test accuracy")
+
+
+def loss_differences(trained: Mapping[str, Sequence[Epoch]]) -> str:
+    """How far every backend's loss is from the first one's, per step, on a logarithmic scale."""
+    first, *others = trained
+    base = [loss for epoch in trained[first] for loss in epoch.losses]
+
+    def plot(axes: Axes) -> None:
+        for name, (colour, style) in zip(others, STYLES[1:] * len(trained), strict=False):
+            losses = [loss for epoch in trained[name] for loss in epoch.losses]
+            apart = [max(abs(a - b), 1e-9) for a, b in zip(base, losses, strict=False)]
+            axes.semilogy(range(1, len(apart) + 1), apart, style, color=colour, label=f"{name} - {first}", linewidth=1)
+
+    return draw(plot, x="step", y="difference of the training losses")

@@ -1,0 +1,18 @@
+"""Self-contained HTML pages: styles and figures inside, nothing fetched."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from triptych.files import write_atomically
+
+
+def write_page(path: Path, template: str, **values: Any) -> None:
+    """Render `templates/TEMPLATE` with `values` into a file. Text is escaped; figures are marked as safe there."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("triptych.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    write_atomically(path, environment.get_template(template).render(**values).encode())
