@@ -1,0 +1,22 @@
+"""The JAX backend: `flax.nnx` networks, channels last inside, trained with optax in one compiled step."""
+
+from triptych_jax.device import devices, versions
+from triptych_jax.model import build
+from triptych_jax.parameters import from_canonical, initialize, to_canonical
+from triptych_jax.passes import forward, gradients
+from triptych_jax.training import Trainer
+
+name = "jax"
+
+__all__ = [
+    "Trainer",
+    "build",
+    "devices",
+    "forward",
+    "from_canonical",
+    "gradients",
+    "initialize",
+    "name",
+    "to_canonical",
+    "versions",
+]

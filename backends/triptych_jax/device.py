@@ -1,0 +1,68 @@
+"""Devices and precisions of JAX."""
+
+from __future__ import annotations
+
+import os
+from importlib.util import find_spec
+
+import flax
+import jax
+import jaxlib
+import numpy as np
+import optax
+
+from triptych.backend import Device
+from triptych.errors import TriptychError
+from triptych.runtime import cores
+
+# Otherwise JAX takes three quarters of a GPU's memory at its first use, and leaves the other backends a quarter.
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+
+DTYPES = {"fp32": np.float32, "bf16": np.float32, "fp64": np.float64}  # bf16: float32 weights, bfloat16 layers
+
+
+def versions() -> dict[str, str]:
+    """The packages this backend runs on."""
+    return {package.__name__: package.__version__ for package in (jax, jaxlib, flax, optax)}
+
+
+def devices() -> list[Device]:
+    """The CPU, every CUDA device or why there is none, and the TPUs, if there are any."""
+    found = [Device("cpu", True, f"{cores()} threads, XLA")]
+    cuda, tpu = _names("cuda"), _names("tpu")
+    if not cuda:
+        built = find_spec("jax_cuda12_plugin") or find_spec("jax_cuda13_plugin")
+        reason = "no CUDA device is visible" if built else "this installation of JAX has no CUDA plugin"
+        found.append(Device("cuda", False, reason))
+    return found + [Device(name, True, device.device_kind) for name, device in (cuda | tpu).items()]
+
+
+def get_device(name: str) -> jax.Device:
+    """The device called `name`. Raises TriptychError, with the reason, if it is not there."""
+    platform, _, number = name.partition(":")
+    if name == "cpu":
+        return jax.devices("cpu")[0]
+    available = _names(platform) if platform in ("cuda", "tpu") else {}
+    wanted = f"{platform}:{number or 0}"
+    if wanted in available:
+        return available[wanted]
+    known = "; ".join(f"{d.name}: {d.reason}" for d in devices())
+    raise TriptychError(f"backend 'jax' has no device '{name}' here ({known})")
+
+
+def get_dtype(precision: str) -> type[np.floating]:
+    """The type of the weights for `--precision`. Raises TriptychError for one that is not supported."""
+    if precision not in DTYPES:
+        raise TriptychError(f"backend 'jax' has no precision '{precision}'; known: {', '.join(DTYPES)}")
+    if precision == "fp64":
+        # Without it JAX turns every float64 array into float32, silently. It holds for the whole process and makes
+        # float64 the default type, so this backend names the type of every array that it makes.
+        jax.config.update("jax_enable_x64", True)
+    return DTYPES[precision]
+
+
+def _names(platform: str) -> dict[str, jax.Device]:
+    try:
+        return {f"{platform}:{i}": device for i, device in enumerate(jax.local_devices(backend=platform))}
+    except RuntimeError:  # JAX knows no such platform here
+        return {}

@@ -1,0 +1,262 @@
+"""One native layer for every record of the spec, channels last. Each default that differs is passed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax import lax
+from numpy.lib.stride_tricks import sliding_window_view
+
+from triptych import spec
+from triptych.shapes import overhang
+from triptych.spec import Pair, Shape
+
+Options = dict[str, Any]  # dtype, param_dtype and rngs, for every layer that has arrays
+
+# GPUs and TPUs would multiply float32 in TF32 or bfloat16 by default: three decimal digits.
+PRECISION = lax.Precision.HIGHEST
+
+
+class BatchNorm(nnx.BatchNorm):
+    """nnx.BatchNorm keeps the biased variance; where the spec wants the unbiased one, it is scaled up."""
+
+    def __init__(self, features: int, layer: spec.BatchNorm, options: Options) -> None:
+        super().__init__(
+            features,
+            momentum=1 - layer.momentum,  # Flax weighs the old statistics, and by 0.99 if not told
+            epsilon=layer.eps,
+            use_scale=layer.gamma,
+            use_fast_variance=False,  # E[x^2] - E[x]^2 cancels
+            **options,
+        )
+        self.unbiased = layer.unbiased
+        # Flax makes them float32 whatever the type of the parameters is.
+        self.mean = nnx.BatchStat(jnp.zeros(features, self.param_dtype))
+        self.var = nnx.BatchStat(jnp.ones(features, self.param_dtype))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        before = self.var[...]
+        y = super().__call__(x)
+        n = x.size // x.shape[-1]
+        if self.unbiased and not self.use_running_average and n > 1:
+            kept = self.momentum * before
+            self.var[...] = kept + (self.var[...] - kept) * (n / (n - 1))
+        return y
+
+
+class Dropout(nnx.Dropout):
+    """nnx.Dropout with a key, or a mask (conformance; True where a value is kept), that is set before each pass."""
+
+    key: jax.Array | None = None
+    mask: jax.Array | None = None
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        if self.deterministic or self.rate == 0:
+            return x
+        if self.mask is None:
+            # Flax passes a Python float, which draws other bits once 64-bit types are switched on.
+            kept = jax.random.bernoulli(self.key, jnp.float32(1 - self.rate), x.shape)
+        else:
+            kept = jnp.transpose(self.mask, (0, 2, 3, 1)) if x.ndim == 4 else self.mask
+        return x * (kept.astype(x.dtype) / (1 - self.rate))
+
+
+class GlobalAvgPool(nnx.Module):
+    """The mean over height and width, kept as 1x1."""
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return x.mean((1, 2), keepdims=True)
+
+
+class _Function(nnx.Module):
+    """A function of the input and the spec's record as a layer: Flax has modules only for layers with state."""
+
+    def __init__(self, function: Callable[[jax.Array, Any], jax.Array], layer: spec.Layer) -> None:
+        self.function = function
+        self.layer = layer
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.function(x, self.layer)
+
+
+def conv(layer: spec.Conv, shape: Shape, options: Options) -> nnx.Module:
+    return nnx.Conv(
+        shape[0],
+        layer.channels,
+        layer.kernel,
+        layer.stride,
+        padding=_both_sides(layer.padding),  # the default is 'SAME', which at stride 2 is not the same in PyTorch
+        feature_group_count=layer.groups,
+        use_bias=layer.bias,
+        precision=PRECISION,
+        kernel_init=_zeros,
+        conv_general_dilated=_convolve,
+        **options,
+    )
+
+
+def dense(layer: spec.Dense, shape: Shape, options: Options) -> nnx.Module:
+    return nnx.Linear(shape[0], layer.units, use_bias=layer.bias, precision=PRECISION, kernel_init=_zeros, **options)
+
+
+def batch_norm(layer: spec.BatchNorm, shape: Shape, options: Options) -> nnx.Module:
+    return BatchNorm(shape[0], layer, options)
+
+
+def local_response_norm(layer: spec.LocalResponseNorm, shape: Shape, options: Options) -> nnx.Module:
+    return _Function(_local_response_norm, layer)
+
+
+def relu(layer: spec.ReLU, shape: Shape, options: Options) -> nnx.Module:
+    return _Function(_relu, layer)
+
+
+def sigmoid(layer: spec.Sigmoid, shape: Shape, options: Options) -> nnx.Module:
+    return _Function(_sigmoid, layer)
+
+
+def max_pool(layer: spec.MaxPool, shape: Shape, options: Options) -> nnx.Module:
+    return _Function(_max_pool, layer)
+
+
+def avg_pool(layer: spec.AvgPool, shape: Shape, options: Options) -> nnx.Module:
+    return _Function(_avg_pool, layer)
+
+
+def global_avg_pool(layer: spec.GlobalAvgPool, shape: Shape, options: Options) -> nnx.Module:
+    return GlobalAvgPool()
+
+
+def flatten(layer: spec.Flatten, shape: Shape, options: Options) -> nnx.Module:
+    return _Function(_flatten, layer)
+
+
+def dropout(layer: spec.Dropout, shape: Shape, options: Options) -> nnx.Module:
+    return Dropout(layer.rate)
+
+
+LAYERS: dict[type, Callable[[Any, Shape, Options], nnx.Module]] = {
+    spec.Conv: conv,
+    spec.Dense: dense,
+    spec.BatchNorm: batch_norm,
+    spec.LocalResponseNorm: local_response_norm,
+    spec.ReLU: relu,
+    spec.Sigmoid: sigmoid,
+    spec.MaxPool: max_pool,
+    spec.AvgPool: avg_pool,
+    spec.GlobalAvgPool: global_avg_pool,
+    spec.Flatten: flatten,
+    spec.Dropout: dropout,
+}
+
+
+def _zeros(key: jax.Array, shape: Shape, dtype: Any) -> jax.Array:
+    """Kernels are drawn in `initialize` or copied in: drawing them here would cost seconds in a large network."""
+    return jnp.zeros(shape, dtype)
+
+
+def _both_sides(padding: Pair) -> tuple[Pair, Pair]:
+    (rows, columns) = padding
+    return (rows, rows), (columns, columns)
+
+
+def _relu(x: jax.Array, layer: spec.ReLU) -> jax.Array:
+    return jax.nn.relu(x)  # jnp.maximum(x, 0) has the derivative 0.5 at 0
+
+
+def _sigmoid(x: jax.Array, layer: spec.Sigmoid) -> jax.Array:
+    return jax.nn.sigmoid(x)
+
+
+def _flatten(x: jax.Array, layer: spec.Flatten) -> jax.Array:
+    """In channels-height-width order: in NHWC order the next dense layer's weights would be permuted, silently."""
+    if x.ndim == 4:
+        x = jnp.transpose(x, (0, 3, 1, 2))
+    return x.reshape(len(x), -1)
+
+
+def _local_response_norm(x: jax.Array, layer: spec.LocalResponseNorm) -> jax.Array:
+    """JAX and Flax have none."""
+    half = layer.size // 2
+    squares = jnp.pad(x * x, ((0, 0), (0, 0), (0, 0), (half, half)))
+    channels = x.shape[-1]
+    energy = sum(squares[..., i : i + channels] for i in range(layer.size))
+    return x * (layer.k + layer.coefficient * energy) ** -layer.beta
+
+
+def _pool(x: jax.Array, layer: spec.MaxPool | spec.AvgPool, start: float, reduce: Callable[..., Any]) -> jax.Array:
+    """JAX has no ceil mode: what the last windows hang over is padding that only the lower right side gets."""
+    (rows, columns), (below, right) = layer.padding, overhang(layer, (x.shape[3], *x.shape[1:3]))
+    padding = ((0, 0), (rows, rows + below), (columns, columns + right), (0, 0))
+    return lax.reduce_window(x, start, reduce, (1, *layer.kernel, 1), (1, *layer.stride, 1), padding)
+
+
+def _max_pool(x: jax.Array, layer: spec.MaxPool) -> jax.Array:
+    halves = layer.kernel == layer.stride == (2, 2) and layer.padding == (0, 0)
+    if halves and x.shape[1] % 2 == 0 and x.shape[2] % 2 == 0:
+        return _max_pool_halves(x)
+    return _pool(x, layer, -np.inf, lax.max)
+
+
+def _avg_pool(x: jax.Array, layer: spec.AvgPool) -> jax.Array:
+    return _pool(x, layer, 0.0, lax.add) / _counts(layer, x.shape[1:3]).astype(x.dtype)
+
+
+def _counts(layer: spec.AvgPool, size: Pair) -> np.ndarray:
+    """How many values each window averages; nnx.avg_pool would count what hangs over along with the padding."""
+    ones = np.pad(np.ones(size), _both_sides(layer.padding), constant_values=float(layer.count_padding))
+    below, right = overhang(layer, (1, *size))
+    ones = np.pad(ones, ((0, below), (0, right)))
+    windows = sliding_window_view(ones, layer.kernel)[:: layer.stride[0], :: layer.stride[1]]
+    return windows.sum((2, 3))[..., None]
+
+
+def _convolve(x: jax.Array, kernel: jax.Array, strides: Pair, padding: tuple[Pair, Pair], **more: Any) -> jax.Array:
+    """lax.conv_general_dilated, as nnx.Conv calls it, or a matrix product where that is slow.
+
+    On the CPU, XLA's fast convolution does not take maps with fewer pixels than the kernel has: 3x3 on 2x2 maps, as
+    at the end of VGG, takes 5 to 80 times as long as this.
+    """
+    height, width, _, channels = kernel.shape
+    if more["feature_group_count"] > 1 or height * width <= x.shape[1] * x.shape[2]:
+        return lax.conv_general_dilated(x, kernel, strides, padding, **more)
+    x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
+    below, right = x.shape[1] - height + 1, x.shape[2] - width + 1
+    shifted = [
+        x[:, i : i + below : strides[0], j : j + right : strides[1]] for i in range(height) for j in range(width)
+    ]
+    return jnp.matmul(jnp.concatenate(shifted, -1), kernel.reshape(-1, channels), precision=more["precision"])
+
+
+@jax.custom_vjp
+def _max_pool_halves(x: jax.Array) -> jax.Array:
+    """2x2 windows side by side: bit for bit as `_pool`, ties included, without XLA's select-and-scatter, which takes
+    a quarter of a training step on the CPU."""
+    return _quarters(x).max(0)
+
+
+def _quarters(x: jax.Array) -> jax.Array:
+    """The four values of each window, in row order: `(4, N, H / 2, W / 2, C)`."""
+    n, height, width, channels = x.shape
+    windows = x.reshape(n, height // 2, 2, width // 2, 2, channels).transpose(2, 4, 0, 1, 3, 5)
+    return windows.reshape(4, n, height // 2, width // 2, channels)
+
+
+def _max_pool_halves_forward(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    quarters = _quarters(x)
+    return quarters.max(0), quarters.argmax(0).astype(jnp.uint8)  # argmax takes the first of equal values
+
+
+def _max_pool_halves_backward(winner: jax.Array, dy: jax.Array) -> tuple[jax.Array]:
+    n, height, width, channels = dy.shape
+    parts = jnp.stack([jnp.where(winner == i, dy, 0) for i in range(4)])
+    windows = parts.reshape(2, 2, n, height, width, channels).transpose(2, 3, 0, 4, 1, 5)
+    return (windows.reshape(n, 2 * height, 2 * width, channels),)
+
+
+_max_pool_halves.defvjp(_max_pool_halves_forward, _max_pool_halves_backward)

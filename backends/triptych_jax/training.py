@@ -1,0 +1,133 @@
+"""The training step: input, forward, loss, backward, update, compiled as one function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from triptych.backend import Gather
+from triptych.initializers import Parameters
+from triptych.optimizers import Optimizer, Rates
+from triptych.preprocess import InputTransform
+from triptych.randomness import derive_seed
+from triptych.spec import Architecture
+from triptych_jax.input import Input
+from triptych_jax.model import Arrays, Network, Path
+from triptych_jax.optimizer import Sgd
+from triptych_jax.passes import dropout_masks, total_loss
+
+
+class Trainer:
+    """Trains one network; see `triptych.backend.Trainer`."""
+
+    def __init__(self, network: Network, optimizer: Optimizer, transform: InputTransform, seed: int) -> None:
+        self.network = network
+        self.optimizer = Sgd(network, optimizer)
+        self.statistics = network.variables(nnx.BatchStat)
+        like = next(iter(self.optimizer.named.values()))[...]
+        self.input = Input(transform, like.device, like.dtype.type)
+        self.seed = seed
+        self.sizes: set[int] = set()  # of the batches that `run` is compiled for
+        network.eval()
+        self.compiled_run = _compile_run(nnx.graphdef(network), self.input)
+        network.train()
+        self.compiled_step = _compile_step(nnx.graphdef(network), self.input, optimizer, network.architecture)
+
+    def step(
+        self,
+        images: np.ndarray,
+        labels: np.ndarray,
+        rates: Rates,
+        number: int,
+        *,
+        gather: Gather | None = None,
+        masks: Mapping[str, np.ndarray] | None = None,
+    ) -> jax.Array:
+        """One update; returns the loss and the number of right answers, still on the device."""
+        handle, parameters, statistics, velocity = self.compiled_step(
+            _values(self.optimizer.named),
+            _values(self.statistics),
+            self.optimizer.velocity,
+            images,
+            labels.astype(np.int32),
+            (np.float32(rates.learning_rate), np.float32(rates.momentum)),
+            np.uint32(derive_seed(self.seed, "dropout", number)),
+            None if gather is None else tuple(indices.astype(np.int32) for indices in gather),
+            dict(masks or {}),
+        )
+        _assign(self.optimizer.named, parameters)
+        _assign(self.statistics, statistics)
+        self.optimizer.keep(velocity, rates)
+        return handle
+
+    def read(self, handles: Sequence[jax.Array]) -> np.ndarray:
+        """`(steps, 2)`; waits for the device."""
+        return np.asarray(jax.device_get(list(handles)), np.float64).reshape(-1, 2)
+
+    def predict(self, images: np.ndarray) -> np.ndarray:
+        """Logits of stored images."""
+        # A smaller last batch is filled up: every new size would be compiled, for seconds.
+        size = min((size for size in self.sizes if size >= len(images)), default=len(images))
+        self.sizes.add(size)
+        filled = np.concatenate([images, np.zeros((size - len(images), *images.shape[1:]), images.dtype)])
+        return np.array(self.run(filled)[: len(images)], np.float32)
+
+    def run(self, images: np.ndarray) -> np.ndarray:
+        """The compiled network in evaluation mode."""
+        return jax.device_get(self.compiled_run(_values(self.optimizer.named), _values(self.statistics), images))
+
+    def state(self) -> Parameters:
+        return self.optimizer.state()
+
+    def load_state(self, state: Parameters) -> None:
+        self.optimizer.load_state(state)
+
+
+@lru_cache(maxsize=8)  # a second trainer of the same network compiles nothing
+def _compile_step(
+    definition: nnx.GraphDef, input: Input, optimizer: Optimizer, architecture: Architecture
+) -> Callable[..., Any]:
+    # Nothing is donated: after an interrupted step the network must still be there to be saved.
+    @jax.jit
+    def step(parameters, statistics, velocity, images, labels, rates, seed, gather, masks):
+        x = input(images, gather)
+        key = jax.random.key(seed, impl="threefry2x32")
+
+        def loss_of(parameters: Arrays) -> tuple[jax.Array, tuple[jax.Array, Arrays]]:
+            network = nnx.merge(definition, nnx.from_flat_state({**parameters, **statistics}))
+            dropout_masks(network, masks, key)
+            output = network(x)
+            logits = output[0] if isinstance(output, tuple) else output
+            correct = (logits.argmax(1) == labels).sum()
+            return total_loss(network, output, labels), (correct, network.arrays(nnx.BatchStat))
+
+        (loss, (correct, after)), gradients = jax.value_and_grad(loss_of, has_aux=True)(parameters)
+        parameters, velocity = Sgd.step(optimizer, architecture, rates, parameters, gradients, velocity)
+        return jnp.stack([loss, correct.astype(loss.dtype)]), parameters, after, velocity
+
+    return step
+
+
+@lru_cache(maxsize=8)
+def _compile_run(definition: nnx.GraphDef, input: Input) -> Callable[..., Any]:
+    @jax.jit
+    def run(parameters: Arrays, statistics: Arrays, images: jax.Array) -> jax.Array:
+        network = nnx.merge(definition, nnx.from_flat_state({**parameters, **statistics}))
+        return network(input(images))
+
+    return run
+
+
+def _values(variables: Mapping[Path, nnx.Variable]) -> Arrays:
+    return {path: variable[...] for path, variable in variables.items()}
+
+
+def _assign(variables: Mapping[Path, nnx.Variable], values: Arrays) -> None:
+    for path, variable in variables.items():
+        variable[...] = values[path]
