@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 
@@ -24,19 +25,28 @@ def main(arguments: list[str] | None = None) -> None:
             print_error=False,
             result_action="return_value",
         )
-        sys.stdout.flush()
+        print(end="", flush=True)  # now, while an error is still ours to report; stdout may be closed
     except (TriptychError, CycloptsError) as error:
         sys.exit(complain(str(error)))
     except Interrupted as interruption:
-        print(f"triptych: stopped by {interruption}; finished epochs are kept", file=sys.stderr)
+        print(f"triptych: {interruption}", file=sys.stderr)
         sys.exit(interruption.exit_status)
     except KeyboardInterrupt:
         print("triptych: stopped by SIGINT", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:  # the reader of our output has gone, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        drop_output()
         sys.exit(141)
+    except OSError as error:  # the disk is full, a folder has gone
+        drop_output()
+        sys.exit(complain(f"cannot read or write: {error}"))
     sys.exit(status if isinstance(status, int) else OK)
+
+
+def drop_output() -> None:
+    """What is still to be written goes nowhere, so that Python's own flush at the end has nothing to complain of."""
+    with contextlib.suppress(OSError, AttributeError):  # there is no stdout
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def complain(message: str) -> int:

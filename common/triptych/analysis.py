@@ -224,26 +224,31 @@ def activation_bytes(architecture: Architecture, itemsize: int = 4) -> tuple[int
     shapes = output_shapes(architecture)
     peak = 0
 
-    def live(layer: Layer, prefix: str, size: int, held: int) -> int:
+    def live(layer: Layer, prefix: str, size: int, held: int, kept: bool) -> int:
+        """The output's size. `held` lives elsewhere meanwhile; `kept`: the input is needed afterwards, too."""
         nonlocal peak
         path = join(prefix, layer.name)
+        below = children(layer)
         output = math.prod(shapes[path])
         if isinstance(layer, Auxiliary):
             return size
         if isinstance(layer, Branches | Residual):
+            kept_inside = kept or (isinstance(layer, Residual) and layer.shortcut is None)
             done = 0
-            for child in children(layer):
-                done += live(child, path, size, held + size + done)
-            peak = max(peak, held + size + done + output)
+            for child in below:
+                done += live(child, path, size, held + done, kept_inside or child is not below[-1])
+            peak = max(peak, held + done + output + (size if kept_inside else 0))
             return output
-        for child in children(layer):
-            size = live(child, path, size, held)
-        peak = max(peak, held + size + output)
+        first = size
+        for number, child in enumerate(below):
+            size = live(child, path, size, held + (first if kept and number else 0), kept and not number)
+        if not below:
+            peak = max(peak, held + size + output)
         return output
 
     size = math.prod(architecture.input)
     for layer in architecture.layers:
-        size = live(layer, "", size, 0)
+        size = live(layer, "", size, 0, False)
     kept = sum(math.prod(info.output) for info in analyse(architecture) if not children(info.layer))
     return peak * itemsize, (math.prod(architecture.input) + kept) * itemsize
 

@@ -61,8 +61,17 @@ def parse(text: str) -> Initializer:
     name, _, value = text.partition(":")
     for known in NAMES:
         if name == known:
-            try:
-                return Initializer(known, float(value) if value else 0.01)
-            except ValueError:
-                raise TriptychError(f"initialiser '{text}': '{value}' is not a number") from None
+            return Initializer(known, _parse_value(known, value, text) if value else 0.01)
     raise unknown("initialiser", name, NAMES)
+
+
+def _parse_value(name: InitializerName, text: str, whole: str) -> float:
+    if name not in ("normal", "constant"):
+        raise TriptychError(f"initialiser '{whole}': '{name}' takes no number; write '{name}'")
+    try:
+        value = float(text)
+    except ValueError:
+        raise TriptychError(f"initialiser '{whole}': '{text}' is not a number") from None
+    if not math.isfinite(value) or (name == "normal" and value < 0):
+        raise TriptychError(f"initialiser '{whole}': {text} is no deviation or value to start from")
+    return value

@@ -12,8 +12,8 @@ from types import FrameType
 class Interrupted(BaseException):
     """Raised where it is safe to stop; `exit_status` is the shell's convention, 130 for SIGINT, 143 for SIGTERM."""
 
-    def __init__(self, number: int) -> None:
-        super().__init__(signal.Signals(number).name)
+    def __init__(self, number: int, kept: str = "") -> None:
+        super().__init__(f"stopped by {signal.Signals(number).name}; {kept}".removesuffix("; "))
         self.exit_status = 128 + number
 
 

@@ -56,6 +56,10 @@ class Recipe:
                 raise TriptychError(f"--{name.replace('_', '-')} {getattr(self, name)} must be at least 1")
         if not 0 <= self.learning_rate < float("inf"):
             raise TriptychError(f"--learning-rate {self.learning_rate} must be a number of at least 0")
+        if not 0 <= self.optimizer.momentum < 1:
+            raise TriptychError(f"--momentum {self.optimizer.momentum} must be at least 0 and below 1")
+        if not 0 <= self.optimizer.weight_decay < float("inf"):
+            raise TriptychError(f"--weight-decay {self.optimizer.weight_decay} must be a number of at least 0")
         if self.precision not in PRECISIONS:
             raise unknown("precision", self.precision, PRECISIONS)
         if self.initializer != NATIVE:
@@ -151,8 +155,8 @@ def to_json(recipe: Recipe) -> str:
     return json.dumps(dataclasses.asdict(recipe), indent=2)
 
 
-def from_json(text: str) -> Recipe:
-    """The recipe written by `to_json`. Raises TriptychError if it is not one."""
+def from_json(text: str, source: str = "this") -> Recipe:
+    """The recipe written by `to_json`. Raises TriptychError, which names the `source`, if it is not one."""
     try:
         values: dict[str, Any] = json.loads(text)
         values["optimizer"] = Optimizer(**values["optimizer"])
@@ -160,4 +164,4 @@ def from_json(text: str) -> Recipe:
         values |= {name: tuple(values[name]) for name in ("mean", "std")}
         return Recipe(**values)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise TriptychError(f"this is no recipe: {error}") from None
+        raise TriptychError(f"{source} is no recipe: {error}") from None

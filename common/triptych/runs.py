@@ -50,8 +50,13 @@ class Checkpoint:
 def create(folder: Path, recipe: Recipe) -> Path:
     """Make the folder and write the recipe. Raises TriptychError if it is in use or cannot be written."""
     make_folder(folder)
-    write_atomically(folder / RECIPE, recipes.to_json(recipe).encode())
+    write_recipe(folder, recipe)
     return folder
+
+
+def write_recipe(folder: Path, recipe: Recipe) -> None:
+    """The recipe of a run, also when it is continued for more epochs."""
+    write_atomically(folder / RECIPE, recipes.to_json(recipe).encode())
 
 
 def make_folder(folder: Path) -> Path:
@@ -85,8 +90,9 @@ def as_dict(epoch: Epoch) -> dict[str, Any]:
 
 def read_recipe(folder: Path) -> Recipe:
     """The recipe of a run. Raises TriptychError if the folder is no run."""
+    path = folder / RECIPE
     try:
-        return recipes.from_json((folder / RECIPE).read_text())
+        return recipes.from_json(path.read_bytes().decode(errors="replace"), str(path))
     except OSError as error:
         raise TriptychError(f"{folder} is not a run folder: cannot read {RECIPE} ({error.strerror})") from None
 
@@ -94,10 +100,10 @@ def read_recipe(folder: Path) -> Recipe:
 def read_epochs(folder: Path) -> list[Epoch]:
     """The metrics so far, an epoch per line. Raises TriptychError for a damaged line."""
     path = folder / METRICS
-    lines = path.read_text().splitlines() if path.exists() else []
     try:
+        lines = path.read_text().splitlines() if path.exists() else []
         return [Epoch(**(values | {"losses": tuple(values["losses"])})) for values in map(json.loads, lines)]
-    except (ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError) as error:
         raise TriptychError(f"{path} is damaged: {error}") from None
 
 
@@ -108,7 +114,9 @@ def save(folder: Path, epochs: list[Epoch], checkpoint: Checkpoint) -> None:
     """
     lines = "".join(json.dumps(asdict(epoch)) + "\n" for epoch in epochs)
     write_atomically(folder / METRICS, lines.encode())
-    new, old = folder / f"{CHECKPOINT}.new", folder / f"{CHECKPOINT}.old"
+    current, new, old = (folder / f"{CHECKPOINT}{suffix}" for suffix in ("", ".new", ".old"))
+    if old.exists() and not current.exists():
+        old.rename(current)  # killed between the two renames below: the only checkpoint there is
     for leftover in (new, old):
         shutil.rmtree(leftover, ignore_errors=True)
     new.mkdir()
@@ -116,7 +124,6 @@ def save(folder: Path, epochs: list[Epoch], checkpoint: Checkpoint) -> None:
     parameters.save(new / OPTIMIZER, checkpoint.optimizer)
     state = {"epoch": checkpoint.epoch, "step": checkpoint.step, **checkpoint.state}
     write_atomically(new / STATE, json.dumps(state, indent=2).encode())
-    current = folder / CHECKPOINT
     if current.exists():
         current.rename(old)
     new.rename(current)
@@ -132,6 +139,6 @@ def load(folder: Path) -> Checkpoint | None:
     try:
         state = json.loads((found / STATE).read_text())
         epoch, step = int(state.pop("epoch")), int(state.pop("step"))
-    except (ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise TriptychError(f"{found / STATE} is damaged: {error}") from None
     return Checkpoint(epoch, step, parameters.load(found / MODEL), parameters.load(found / OPTIMIZER), state)

@@ -212,12 +212,12 @@ def output_shapes(architecture: Architecture) -> dict[str, Shape]:
 
 
 def smallest_resolution(architecture: Architecture) -> int | None:
-    """The smallest square input, in pixels, that survives every window; None where none up to 1024 does."""
+    """The smallest square input, in pixels, that every layer takes; None where none up to 1024 is."""
     for size in range(1, SEARCH_LIMIT + 1):
         resized = replace(architecture, input=(architecture.input[0], size, size))
         try:
             run_shapes(resized.layers, resized.input, "", {})
-        except TooSmallError:
+        except SpecError:  # too small, or branches that differ at this size only
             continue
         return size
     return None

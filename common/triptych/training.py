@@ -65,7 +65,10 @@ def start(
 
 
 def resume(session: Session) -> None:
-    """Take up the folder's last checkpoint, whichever backend wrote it; none means from the start."""
+    """Take up the folder's last checkpoint, whichever backend wrote it; none means from the start.
+
+    Raises TriptychError if the checkpoint is ahead of the metrics or of the recipe's epochs.
+    """
     if session.folder is None:
         raise ValueError("a session without a folder cannot be resumed")
     checkpoint = runs.load(session.folder)
@@ -73,7 +76,16 @@ def resume(session: Session) -> None:
         return
     session.backend.from_canonical(session.network, checkpoint.model)
     session.trainer.load_state(checkpoint.optimizer)
-    session.epochs = runs.read_epochs(session.folder)[: checkpoint.epoch]
+    epochs = runs.read_epochs(session.folder)
+    if len(epochs) < checkpoint.epoch:
+        raise TriptychError(
+            f"{session.folder / runs.METRICS} holds {len(epochs)} epochs, the checkpoint is of {checkpoint.epoch}"
+        )
+    if session.recipe.epochs < checkpoint.epoch:
+        raise TriptychError(
+            f"--epochs {session.recipe.epochs} is less than the {checkpoint.epoch} that {session.folder} has finished"
+        )
+    session.epochs = epochs[: checkpoint.epoch]
     session.step = checkpoint.step
 
 
@@ -90,6 +102,8 @@ def fit(session: Session, listener: Listener) -> list[Epoch]:
             if session.folder is not None:
                 runs.save(session.folder, session.epochs, checkpoint_of(session))
             listener.epoch(epoch)
+        if interrupted():  # in the last epoch's last moments; `compare` must not go on with the next backend
+            raise Interrupted(interrupted(), kept(session))
     return session.epochs
 
 
@@ -102,7 +116,7 @@ def train_epoch(session: Session, number: int, listener: Listener, interrupted: 
     began = time.perf_counter()
     for index, batch in enumerate(plan):
         if interrupted():
-            raise Interrupted(interrupted())
+            raise Interrupted(interrupted(), kept(session))
         images, labels = split.images[batch.index], split.labels[batch.index]
         gather = gather_of(batch, session)
         handles.append(session.trainer.step(images, labels, recipe.rates(session.step), session.step, gather=gather))
@@ -110,12 +124,13 @@ def train_epoch(session: Session, number: int, listener: Listener, interrupted: 
         if len(handles) == READ_EVERY or index + 1 == len(plan):
             results = np.concatenate([results, session.trainer.read(handles)])
             handles.clear()
-            check_finite(results, session.step - len(results))
+            check_finite(results[:, 0], session.step - len(results), session)
             speed = min((index + 1) * recipe.batch_size, len(split)) / (time.perf_counter() - began)
             listener.steps(number + 1, index + 1, len(plan), float(results[:, 0].mean()), speed)
     seconds = time.perf_counter() - began
     sizes = np.array([len(batch) for batch in plan])
     test_loss, test_accuracy = evaluate(session.trainer, session.dataset.test, recipe.batch_size)
+    check_finite(np.array([test_loss]), session.step, session)  # the last step may have broken the network
     return Epoch(
         epoch=number + 1,
         step=session.step,
@@ -139,14 +154,20 @@ def gather_of(batch: batches.Batch, session: Session) -> Gather | None:
     return batches.gather_indices(batch, height, width, augmentation.crop_padding)
 
 
-def check_finite(results: NDArray[np.float64], first_step: int) -> None:
+def check_finite(losses: NDArray[np.float64], first_step: int, session: Session) -> None:
     """Raises TriptychError for the first loss that is not finite, with its step."""
-    bad = np.flatnonzero(~np.isfinite(results[:, 0]))
+    bad = np.flatnonzero(~np.isfinite(losses))
     if len(bad):
         raise TriptychError(
-            f"the loss is {results[bad[0], 0]} at step {first_step + int(bad[0])}: training was stopped, finished "
-            "epochs are kept; try a smaller --learning-rate"
+            f"{session.backend.name}: the loss is {losses[bad[0]]} at step {first_step + int(bad[0])}; training was "
+            f"stopped, {kept(session)}; try a smaller --learning-rate"
         )
+
+
+def kept(session: Session) -> str:
+    """What an end before the last epoch leaves behind."""
+    done = f"{len(session.epochs)} finished epochs are kept"
+    return done if session.folder is None else f"{done} in {session.folder} (train --resume goes on)"
 
 
 def predictions(trainer: Trainer, images: Images, batch_size: int) -> Iterator[NDArray[np.float64]]:

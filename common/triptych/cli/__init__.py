@@ -22,16 +22,20 @@ COMMANDS = (
     ("evaluate", "evaluate", "Loss and accuracy of a trained model, on any backend."),
     ("predict", "predict", "Classify images with a trained model, on any backend."),
     ("conform", "conform", "Check backends against the reference and each other."),
+    ("study", "study", "Answer one question of the networks' texts with tables and a figure."),
 )
 for _name, _module, _help in COMMANDS:
-    app.command(f"triptych.cli.{_module}:{_name}", name=_name, help=_help)
+    app.command(f"triptych.cli.{_module}:{_name}", name=_name)
 
 
 def expand_json(arguments: list[str]) -> list[str]:
-    """`--json` may stand alone (print to stdout) or before a file: one ending in .json, or a path with a separator."""
+    """`--json` may stand alone (print to stdout) or before a file, which ends in .json.
+
+    Anything else after it is an argument of the command: a model or an image, not to be overwritten.
+    """
     expanded: list[str] = []
     for index, argument in enumerate(arguments):
         following = arguments[index + 1] if index + 1 < len(arguments) else ""
-        is_file = following.endswith(".json") or ("/" in following and not following.startswith("-"))
-        expanded.append("--json=-" if argument == "--json" and not is_file else argument)
+        stands_alone = argument == "--json" and not following.endswith(".json")
+        expanded.append("--json=-" if stands_alone else argument)
     return expanded

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from triptych.cli.options import Backends, Flag, JsonFile, NetworkOptions, load_backends, write_json
+from triptych.cli.options import Backends, Flag, JsonFile, NetworkOptions, load_backends, whole, write_json
 
 if TYPE_CHECKING:
     from triptych.conformance import Check, Report
@@ -24,7 +24,7 @@ def conform(
     network: NetworkOptions = DEFAULT_NETWORK,
     precision: Annotated[str | None, Parameter(help="fp64 or fp32; both if left out.")] = None,
     device: Annotated[str, Parameter(help="cpu, cuda or cuda:i.")] = "cpu",
-    seed: Annotated[int, Parameter(help="Seed of parameters, images and masks.")] = 0,
+    seed: Annotated[int, Parameter(converter=whole, help="Seed of parameters, images and masks.")] = 0,
     json: JsonFile = None,
 ) -> int:
     """Check structure, forward, gradients and updates against the reference, and every pair of backends.
@@ -40,7 +40,7 @@ def conform(
         raise TriptychError("give --arch or --all, not both")
     if precision not in (None, *suite.PRECISIONS):
         raise TriptychError(f"--precision '{precision}' cannot be judged; use fp64 or fp32")
-    names = list(zoo.registry()) if all else [name.strip() for name in (arch or "vgg11").split(",")]
+    names = list(zoo.registry()) if all else [name.strip() for name in ("vgg11" if arch is None else arch).split(",")]
     architectures = [chosen(name, network) for name in names]
     loaded = load_backends(backends)
     precisions = suite.PRECISIONS if precision is None else (precision,)

@@ -46,14 +46,22 @@ def evaluate(
 
 
 def load_model(path: Path, run: RunOptions, network: NetworkOptions) -> Model:
-    """The model at `path`. Options are for a bare file; a run folder knows its own."""
+    """The model at `path`. A bare file needs options; a run folder knows its own recipe."""
+    from dataclasses import replace
+
     from triptych import models, recipes
     from triptych.errors import TriptychError
 
     if path.is_dir():
-        if network != DEFAULT_NETWORK or run.arch is not None:
-            raise TriptychError(f"{path} is a run and knows its architecture; leave the options for it out")
-        return models.load_run(path)
+        # A model that was trained in bf16 can be used where there is none, and in batches that fit another device.
+        changes = RunOptions(precision=run.precision, batch_size=run.batch_size)
+        if network != DEFAULT_NETWORK or replace(run, data=None, data_dir=None) != changes:
+            raise TriptychError(
+                f"{path} is a run and knows its recipe; only --backend, --device, --data, --data-dir, --precision and "
+                "--batch-size can be given"
+            )
+        model = models.load_run(path)
+        return replace(model, recipe=changes.apply(model.recipe, DEFAULT_NETWORK))
     if not path.exists():
         raise TriptychError(f"there is no run folder or model file {path}")
     if run.arch is None:

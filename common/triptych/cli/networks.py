@@ -60,8 +60,8 @@ def archs(*, json: JsonFile = None) -> None:
 
 def summary(
     arch: Annotated[str, Parameter(help="Architecture; `triptych archs` lists them.")],
-    network: NetworkOptions = DEFAULT_NETWORK,
     *,
+    network: NetworkOptions = DEFAULT_NETWORK,
     blocks: Annotated[
         Flag, Parameter(help="One line per block with its output shape, as the textbooks print it.")
     ] = False,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,13 +13,44 @@ from cyclopts import Parameter
 from triptych.errors import TriptychError
 
 if TYPE_CHECKING:
+    from cyclopts import Token
+
     from triptych.backend import Backend
     from triptych.recipes import Recipe
     from triptych.spec import Architecture
 
+
+def whole(kind: Any, tokens: Sequence[Token]) -> int:
+    """A whole number; cyclopts itself would round 1.5 to 2."""
+    text = tokens[0].value
+    try:
+        return int(text)
+    except ValueError:
+        raise TriptychError(f"{tokens[0].keyword} '{text}' is not a whole number") from None
+
+
+def check_json(kind: Any, target: str | None) -> None:
+    """Raises TriptychError if there is no writing to `target`: at once, not when hours of work are done."""
+    import tempfile
+
+    if target in (None, "-"):
+        return
+    path = Path(target)
+    if path.is_dir():
+        raise TriptychError(f"--json {target} is a folder; give a file")
+    try:
+        with tempfile.TemporaryFile(dir=next(folder for folder in path.absolute().parents if folder.exists())):
+            return
+    except OSError as error:
+        raise TriptychError(f"--json {target} cannot be written: {error.strerror}") from None
+
+
 # cyclopts would offer --no-NAME and --empty-NAME for flags and lists.
 Flag = Annotated[bool, Parameter(negative="")]
-JsonFile = Annotated[str | None, Parameter(name="--json", help="Print JSON; with FILE (.json), write it there.")]
+JsonFile = Annotated[
+    str | None, Parameter(name="--json", help="Print JSON; with FILE (.json), write it there.", validator=check_json)
+]
+Whole = Annotated[int | None, Parameter(converter=whole)]
 Backends = Annotated[str | None, Parameter(help="Comma-separated; all that are installed if left out.")]
 
 
@@ -28,10 +60,10 @@ class NetworkOptions:
     """What may be changed about an architecture."""
 
     input: Annotated[str | None, Parameter(help="Input as CxHxW, e.g. 1x224x224.")] = None
-    resolution: Annotated[int | None, Parameter(help="Height and width of the input in pixels.")] = None
-    classes: Annotated[int | None, Parameter(help="Number of classes.")] = None
+    resolution: Annotated[Whole, Parameter(help="Height and width of the input in pixels.")] = None
+    classes: Annotated[Whole, Parameter(help="Number of classes.")] = None
     width_ratio: Annotated[float | None, Parameter(help="Divide channels, and dense widths, by this.")] = None
-    dense_width: Annotated[int | None, Parameter(help="Width of the dense layers before the last.")] = None
+    dense_width: Annotated[Whole, Parameter(help="Width of the dense layers before the last.")] = None
     head: Annotated[str | None, Parameter(help="Head of the network, e.g. paper or small for VGG.")] = None
 
     def shape(self) -> tuple[int, int, int] | None:
@@ -89,25 +121,29 @@ class RunOptions:
     arch: Annotated[str | None, Parameter(help="Architecture; `triptych archs` lists them.")] = None
     data: Annotated[str | None, Parameter(help="Data set, or a folder of class folders.")] = None
     data_dir: Annotated[Path | None, Parameter(help="Where the data set's files lie.")] = None
-    epochs: Annotated[int | None, Parameter(help="Passes over the training images.")] = None
-    batch_size: Annotated[int | None, Parameter(help="Images per step.")] = None
+    epochs: Annotated[Whole, Parameter(help="Passes over the training images.")] = None
+    batch_size: Annotated[Whole, Parameter(help="Images per step.")] = None
     learning_rate: Annotated[float | None, Parameter(help="Learning rate.")] = None
     momentum: Annotated[float | None, Parameter(help="Momentum of SGD.")] = None
     weight_decay: Annotated[float | None, Parameter(help="Coupled weight decay.")] = None
     init: Annotated[str | None, Parameter(help="xavier_uniform, kaiming_normal, normal:0.01, ..., or native.")] = None
     precision: Annotated[str | None, Parameter(help="fp32, bf16 or fp64.")] = None
-    seed: Annotated[int | None, Parameter(help="Seed of everything random.")] = None
+    seed: Annotated[Whole, Parameter(help="Seed of everything random.")] = None
 
     def apply(self, recipe: Recipe, network: NetworkOptions) -> Recipe:
         """The recipe with what was given on the command line."""
         from dataclasses import replace
 
+        from triptych import zoo
+
         names = {"arch": "architecture", "data": "data", "init": "initializer"}
         same = ("epochs", "batch_size", "learning_rate", "precision", "seed")
         changed = network.changes()
         if self.arch is not None and self.arch != recipe.architecture:
-            # Another architecture: what the recipe says of the first one's head and width does not hold for it.
-            changed = {"head": None, "dense_width": None} | changed
+            # Another architecture: what the recipe says of the first one's head and width does not hold for it, and
+            # a small one (LeNet) cannot be made as narrow.
+            ratio = min(recipe.width_ratio, zoo.get_entry(self.arch).conformance[0])
+            changed = {"head": None, "dense_width": None, "width_ratio": ratio} | changed
         for option, field in (*names.items(), *((name, name) for name in same)):
             if getattr(self, option) is not None:
                 changed[field] = getattr(self, option)
@@ -159,7 +195,11 @@ def write_json(target: str, value: object) -> None:
     if target == "-":
         print(text, end="")
         return
+    path = Path(target)
     try:
-        write_atomically(Path(target), text.encode())
+        if path.exists() and not path.is_file():
+            path.write_text(text)  # a pipe or a device, as /dev/null, is written to, not replaced by a file
+        else:
+            write_atomically(path, text.encode())
     except OSError as error:
         raise TriptychError(f"--json {target} cannot be written: {error.strerror}") from None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from triptych.cli.evaluate import load_data, load_model
-from triptych.cli.options import JsonFile, NetworkOptions, RunOptions, load_backend, write_json
+from triptych.cli.options import JsonFile, NetworkOptions, RunOptions, Whole, load_backend, write_json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,7 +22,7 @@ def predict(
     model: Annotated[Path, Parameter(help="A run folder, or a safetensors file (then with --arch and its options).")],
     images: Annotated[list[Path] | None, Parameter(help="Image files.", negative="")] = None,
     *,
-    first: Annotated[int | None, Parameter(help="The first N test images instead, with their true classes.")] = None,
+    first: Annotated[Whole, Parameter(help="The first N test images instead, with their true classes.")] = None,
     backend: Annotated[str | None, Parameter(help="torch, mxnet or jax; the first installed if left out.")] = None,
     run: RunOptions = DEFAULT_RUN,
     network: NetworkOptions = DEFAULT_NETWORK,
@@ -41,6 +41,11 @@ def predict(
 
     if (images is None) == (first is None):
         raise TriptychError("give image files, or --first N for the first test images")
+    if first is not None and first < 1:
+        raise TriptychError(f"--first {first} must be at least 1")
+    for path in images or ():
+        if not path.is_file():
+            raise TriptychError(f"there is no image file {path}")
     loaded = load_model(model, run, network)
     pictures = [decoded.decode([path]) for path in images or ()]
     trainer = loaded.trainer(load_backend(backend), device)
@@ -48,8 +53,6 @@ def predict(
         logits = np.concatenate([trainer.predict(picture) for picture in pictures])
         rows = classify(logits, loaded.class_names, [str(path) for path in images or ()])
     else:
-        if first < 1:
-            raise TriptychError(f"--first {first} must be at least 1")
         dataset = load_data(model, run, loaded)
         test = dataset.test.images[:first]
         logits = np.concatenate(list(training.predictions(trainer, test, loaded.recipe.batch_size)))

@@ -18,7 +18,7 @@ DEFAULT_RUN = RunOptions()
 
 def train(
     *,
-    recipe: Annotated[str, Parameter(help="What to start from: d2l-vgg, d2l-lenet, ...")] = "d2l-vgg",
+    recipe: Annotated[str | None, Parameter(help="What to start from; d2l-vgg if left out.")] = None,
     backend: Annotated[str | None, Parameter(help="torch, mxnet or jax; the first installed if left out.")] = None,
     run: RunOptions = DEFAULT_RUN,
     network: NetworkOptions = DEFAULT_NETWORK,
@@ -41,15 +41,18 @@ def train(
     if resume is not None:
         if out is not None:
             raise TriptychError("give --out or --resume, not both: a resumed run stays in its folder")
+        if recipe is not None:
+            raise TriptychError("give --recipe or --resume, not both: a resumed run has its recipe")
         chosen = only_longer(runs.read_recipe(resume), run, network)
     else:
-        chosen = run.apply(recipes.get_recipe(recipe), network)
+        chosen = run.apply(recipes.get_recipe("d2l-vgg" if recipe is None else recipe), network)
     dataset = data.load(chosen.data, data_dir=run.data_dir)
     recipes.build_architecture(chosen, dataset)  # refuse what cannot be built before anything is written
     loaded = backends.load(name)
     session = training.start(loaded, chosen, dataset, device=device, folder=resume)
     if resume is not None:
         training.resume(session)
+        runs.write_recipe(resume, chosen)
     else:
         session.folder = runs.create(out or runs.new_folder(f"{chosen.architecture}-{name}"), chosen)
     with Reporter(chosen.epochs, quiet=json == "-") as reporter:

@@ -66,3 +66,19 @@ def loss_differences(trained: Mapping[str, Sequence[Epoch]]) -> str:
             axes.semilogy(range(1, len(apart) + 1), apart, style, color=colour, label=f"{name} - {first}", linewidth=1)
 
     return draw(plot, x="step", y="difference of the training losses")
+
+
+def bars(names: Sequence[str], series: Mapping[str, Sequence[float]], *, y: str, stacked: bool = False) -> str:
+    """A bar per name and series; `stacked` puts the series of a name on top of each other."""
+
+    def plot(axes: Axes) -> None:
+        places = [float(place) for place in range(len(names))]
+        width = 0.8 if stacked else 0.8 / len(series)
+        floor = [0.0] * len(names)
+        for index, (label, heights) in enumerate(series.items()):
+            left = [place + (0 if stacked else (index - (len(series) - 1) / 2) * width) for place in places]
+            axes.bar(left, heights, width, bottom=floor if stacked else None, label=label)
+            floor = [low + height for low, height in zip(floor, heights, strict=True)]
+        axes.set_xticks(places, names)
+
+    return draw(plot, x="", y=y)

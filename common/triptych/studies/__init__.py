@@ -1,0 +1,57 @@
+"""Studies: questions that the networks' texts ask, answered as tables and figures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from triptych.errors import unknown
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of numbers and text under named columns; ints are printed with separators."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str | int | float, ...], ...]
+
+    def text(self) -> list[tuple[str, ...]]:
+        """The rows as they are printed."""
+        return [
+            tuple(f"{v:,}" if isinstance(v, int) else f"{v:.3g}" if isinstance(v, float) else v for v in row)
+            for row in self.rows
+        ]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a study found. `figures` are `(caption, SVG)`; `findings` are sentences made from the numbers."""
+
+    tables: tuple[Table, ...]
+    figures: tuple[tuple[str, str], ...]
+    findings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Study:
+    """A question, where it comes from, and what answers it."""
+
+    name: str
+    question: str
+    source: str
+    run: Callable[[], Result]
+
+
+def registry() -> dict[str, Study]:
+    """Every study by name."""
+    from triptych.studies import kernels, parameters
+
+    return {study.name: study for study in (parameters.STUDY, kernels.STUDY)}
+
+
+def get_study(name: str) -> Study:
+    """The study `name`. Raises TriptychError with the nearest match if there is none."""
+    if name not in registry():
+        raise unknown("study", name, registry())
+    return registry()[name]

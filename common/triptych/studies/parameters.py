@@ -1,0 +1,140 @@
+"""Where the parameters sit in AlexNet, VGG, NiN and GoogLeNet, and what 1x1 convolutions and global pooling removed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from triptych import zoo
+from triptych.analysis import LayerInfo, analyse, primitives, totals
+from triptych.report.figures import bars
+from triptych.spec import Architecture, Block, Branches, Conv, Dense, Flatten, GlobalAvgPool, Layer
+from triptych.studies import Result, Study, Table
+
+NETWORKS = ("alexnet", "vgg11", "vgg16", "nin", "googlenet")
+INPUT, CLASSES = (3, 224, 224), 1000  # the same for all, so that only the layers differ
+GROUPS = ("first convolution", "larger convolutions", "1x1 convolutions", "dense, first", "dense, others", "other")
+
+
+def network(name: str) -> Architecture:
+    """A network at the common input and number of classes."""
+    return zoo.build(name, input=INPUT, classes=CLASSES)
+
+
+def group(info: LayerInfo, before: list[LayerInfo]) -> str:
+    """The group of a layer that has parameters; `before` are the layers ahead of it."""
+    same = [other for other in before if type(other.layer) is type(info.layer)]
+    match info.layer:
+        case Conv() if not same:
+            return "first convolution"
+        case Conv(kernel=(1, 1)):
+            return "1x1 convolutions"
+        case Conv():
+            return "larger convolutions"
+        case Dense():
+            return "dense, others" if same else "dense, first"
+        case _:
+            return "other"
+
+
+def shares(architecture: Architecture) -> dict[str, tuple[int, int]]:
+    """Parameters and multiply-accumulates by group; auxiliary heads are left out."""
+    found = dict.fromkeys(GROUPS, (0, 0))
+    before: list[LayerInfo] = []
+    for info in primitives(architecture):
+        if info.auxiliary:
+            continue
+        name = group(info, before)
+        found[name] = (found[name][0] + info.parameters, found[name][1] + info.macs)
+        before.append(info)
+    return found
+
+
+def without_reductions(layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
+    """Inception blocks whose larger convolutions see all channels: the 1x1 ahead of them, and its ReLU, left out."""
+    changed: list[Layer] = []
+    for layer in layers:
+        if isinstance(layer, Branches):
+            layer = replace(layer, branches=tuple(_without_reduction(branch) for branch in layer.branches))
+        changed.append(layer)
+    return tuple(changed)
+
+
+def _without_reduction(branch: Block) -> Block:
+    convolutions = [layer for layer in branch.layers if isinstance(layer, Conv)]
+    if len(convolutions) < 2 or convolutions[0].kernel != (1, 1):
+        return branch
+    start = branch.layers.index(convolutions[1])
+    return replace(branch, layers=branch.layers[start:])
+
+
+def without_global_pool(layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
+    """The whole last map goes into a dense layer to the classes, as in AlexNet and VGG."""
+    kept = [layer for layer in layers if not isinstance(layer, GlobalAvgPool | Flatten | Dense)]
+    return (*kept, Flatten("flatten"), Dense("dense", CLASSES))
+
+
+def what_if() -> Table:
+    """NiN and GoogLeNet as they are, and without what made them small."""
+    rows: list[tuple[str | int | float, ...]] = []
+    for name, changes in (
+        ("nin", (("dense layer for global average pooling", without_global_pool),)),
+        (
+            "googlenet",
+            (
+                ("dense layer for global average pooling", without_global_pool),
+                ("no 1x1 reduction before 3x3 and 5x5", without_reductions),
+            ),
+        ),
+    ):
+        base = totals(network(name))
+        rows.append((name, "as it is", base.parameters, base.macs, 1.0, 1.0))
+        for what, change in changes:
+            changed = totals(replace(network(name), layers=change(network(name).layers)))
+            ratios = changed.parameters / base.parameters, changed.macs / base.macs
+            rows.append((name, what, changed.parameters, changed.macs, *ratios))
+    columns = ("network", "change", "parameters", "MACs", "parameters, times", "MACs, times")
+    return Table("What 1x1 convolutions and global average pooling remove", columns, tuple(rows))
+
+
+def by_layer(name: str) -> Table:
+    """The top-level records of one network that have parameters."""
+    whole = totals(network(name)).parameters
+    rows: tuple[tuple[str | int | float, ...], ...] = tuple(
+        (info.path, info.kind, info.parameters, f"{info.parameters / whole:.1%}", info.macs)
+        for info in analyse(network(name))
+        if info.depth == 0 and info.parameters and not info.auxiliary
+    )
+    return Table(f"{name}, group by group", ("layers", "kind", "parameters", "share", "MACs"), rows)
+
+
+def run() -> Result:
+    """Parameters by kind of layer and by group, and what they would be without the two inventions."""
+    found = {name: shares(network(name)) for name in NETWORKS}
+    rows: tuple[tuple[str | int | float, ...], ...] = tuple(
+        (name, *(groups[kind][0] for kind in GROUPS), sum(parameters for parameters, _ in groups.values()))
+        for name, groups in found.items()
+    )
+    kinds = Table("Parameters by kind of layer, 3x224x224, 1000 classes", ("network", *GROUPS, "all"), rows)
+    removed = what_if()
+    findings = [
+        f"{name}: {sum(groups[k][0] for k in GROUPS if 'dense' in k) / sum(p for p, _ in groups.values()):.0%} "
+        "of the parameters are in dense layers."
+        for name, groups in found.items()
+    ]
+    findings += [f"{r[0]}, {r[1]}: {float(r[4]):.2f} times the parameters." for r in removed.rows if r[1] != "as it is"]
+    figure = bars(
+        list(NETWORKS),
+        {kind: [found[name][kind][0] / 1e6 for name in NETWORKS] for kind in GROUPS},
+        y="million parameters",
+        stacked=True,
+    )
+    tables = (kinds, removed, *(by_layer(name) for name in NETWORKS))
+    return Result(tables, (("Parameters by kind of layer", figure),), tuple(findings))
+
+
+STUDY = Study(
+    name="parameters",
+    question="Where do the parameters sit, and what did 1x1 convolutions and global average pooling remove?",
+    source="Lin et al. 2013, section 3.2; Szegedy et al. 2014, sections 4 and 5",
+    run=run,
+)
