@@ -33,6 +33,11 @@ class Result:
     findings: tuple[str, ...]
 
 
+def table_of(result: Result, title: str) -> Table:
+    """The table of a result that has this title."""
+    return next(table for table in result.tables if table.title == title)
+
+
 @dataclass(frozen=True)
 class Study:
     """A question, where it comes from, and what answers it."""
