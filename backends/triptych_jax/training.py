@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import jax
@@ -93,8 +93,11 @@ class Trainer:
 def _compile_step(
     definition: nnx.GraphDef, input: Input, optimizer: Optimizer, architecture: Architecture
 ) -> Callable[..., Any]:
+    # float64 is for conformance, a few steps of small networks: without LLVM's optimisations they start sooner.
+    options = {"xla_backend_optimization_level": 0} if input.dtype == np.float64 else None
+
     # Nothing is donated: after an interrupted step the network must still be there to be saved.
-    @jax.jit
+    @partial(jax.jit, compiler_options=options)
     def step(parameters, statistics, velocity, images, labels, rates, seed, gather, masks):
         x = input(images, gather)
         key = jax.random.key(seed, impl="threefry2x32")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+
 from cyclopts import App
 
 from triptych import __version__
@@ -12,20 +14,20 @@ app = App(
     version=__version__,
     help_format="plaintext",
 )
-# name, module, help line; the help stands here so that listing the commands imports none of them
+# name, module: a function of that name there, whose docstring is the command's help
 COMMANDS = (
-    ("compare", "compare", "Conformance on every backend, then a short training on each, as one report."),
-    ("doctor", "doctor", "Show which backends and devices work here, and why the others do not."),
-    ("archs", "networks", "List the architectures."),
-    ("summary", "networks", "Print an architecture's layers: shapes, parameters, operations, receptive field."),
-    ("train", "train", "Train a recipe on one backend."),
-    ("evaluate", "evaluate", "Loss and accuracy of a trained model, on any backend."),
-    ("predict", "predict", "Classify images with a trained model, on any backend."),
-    ("conform", "conform", "Check backends against the reference and each other."),
-    ("study", "study", "Answer one question of the networks' texts with tables and a figure."),
+    ("compare", "compare"),
+    ("doctor", "doctor"),
+    ("archs", "networks"),
+    ("summary", "networks"),
+    ("train", "train"),
+    ("evaluate", "evaluate"),
+    ("predict", "predict"),
+    ("conform", "conform"),
+    ("study", "study"),
 )
-for _name, _module, _help in COMMANDS:
-    app.command(f"triptych.cli.{_module}:{_name}", name=_name)
+for _name, _module in COMMANDS:
+    app.command(getattr(import_module(f"triptych.cli.{_module}"), _name), name=_name)
 
 
 def expand_json(arguments: list[str]) -> list[str]:

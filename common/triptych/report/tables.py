@@ -12,11 +12,18 @@ from rich.table import Table
 WIDE = 200  # columns, where there is no terminal to ask
 
 
+class PlainConsole(Console):
+    """rich would end the process with status 1 here, which means a failed check."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
 def console(*, stderr: bool = False) -> Console:
     """A console that never breaks a table for want of a terminal."""
     stream = sys.stderr if stderr else sys.stdout
-    width = shutil.get_terminal_size().columns if stream.isatty() else WIDE
-    return Console(stderr=stderr, width=width, highlight=False)
+    width = shutil.get_terminal_size().columns if stream is not None and stream.isatty() else WIDE
+    return PlainConsole(stderr=stderr, width=width, highlight=False)
 
 
 def print_table(
