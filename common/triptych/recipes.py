@@ -104,10 +104,11 @@ RECIPES = {
             height=32,
             width=32,
             width_ratio=8,
-            batch_size=64,
+            batch_size=32,
             epochs=4,
-            learning_rate=0.05,
+            learning_rate=0.02,
             optimizer=Optimizer(momentum=0.9),
+            initializer="kaiming_uniform",  # with Xavier it takes most of these few steps to start learning
         ),
     )
 }
