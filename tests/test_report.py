@@ -1,0 +1,144 @@
+"""The report of `compare`: self-contained, drawn, and the same figures as in the JSON."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+
+import pytest
+
+from triptych import backend
+from triptych.__main__ import main
+
+BACKENDS = backend.installed()
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+FETCHING = {"src", "href", "xlink:href", "srcset", "data", "action", "poster"}
+
+
+class Page(HTMLParser):
+    """Every tag with its attributes, and the tables as lists of rows of text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.tables: list[list[list[str]]] = []
+        self.in_cell = False
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        if tag == "table":
+            self.tables.append([])
+        elif tag == "tr":
+            self.tables[-1].append([])
+        elif tag in ("td", "th"):
+            self.tables[-1][-1].append("")
+            self.in_cell = True
+
+    def handle_endtag(self, tag):
+        self.in_cell = self.in_cell and tag not in ("td", "th")
+
+    def handle_data(self, data):
+        if self.in_cell:
+            self.tables[-1][-1][-1] += data
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory):
+    """The folder of a comparison of all backends, and its JSON."""
+    folder = tmp_path_factory.mktemp("compare")
+    options = ["--arch", "lenet", "--resolution", "28", "--data", "synthetic", "--epochs", "1", "--seed", "1"]
+    with pytest.raises(SystemExit) as stopped:
+        main(["compare", *options, "--out", str(folder / "out"), "--json", str(folder / "compare.json")])
+    assert stopped.value.code == 0
+    return folder / "out", json.loads((folder / "compare.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def text(compared):
+    return (compared[0] / "report.html").read_text()
+
+
+def test_every_backend_has_its_run_folder(compared):
+    folder, found = compared
+    assert {path.name for path in folder.iterdir()} == {"report.html", *BACKENDS}
+    assert list(found["trained"]) == BACKENDS
+    for name in BACKENDS:
+        lines = (folder / name / "metrics.jsonl").read_text().splitlines()
+        assert [json.loads(line) for line in lines] == found["trained"][name]
+        assert found["versions"][name] == backend.load(name).versions()
+    first_losses = [found["trained"][name][0]["losses"][0] for name in BACKENDS]
+    assert max(first_losses) - min(first_losses) < 1e-5  # the same start, the same images
+
+
+def test_nothing_is_fetched(text):
+    page = Page(text)
+    for tag, attributes in page.tags:
+        assert tag not in ("script", "link", "iframe", "img", "object", "embed") or attributes.get("href") == "data:,"
+        for name in FETCHING & attributes.keys():
+            assert attributes[name].startswith(("#", "data:")), f"<{tag} {name}={attributes[name]!r}>"
+        assert "url(http" not in (attributes.get("style") or "")
+    assert "@import" not in text
+    assert not re.search(r"url\(\s*[\"']?(?!#|data:)", text)
+
+
+def test_one_figure_per_caption(text):
+    figures = re.findall(r"<figure>(.*?)</figure>", text, re.DOTALL)
+    assert len(figures) == (3 if len(BACKENDS) > 1 else 2)
+    for figure in figures:
+        assert figure.count("<svg") == figure.count("</svg>") == 1
+        assert "<?xml" not in figure
+        assert re.search(r"<figcaption>[A-Z][\w ]+</figcaption>", figure)
+    tags = [tag for tag, _ in Page(text).tags]
+    assert tags.count("svg") == len(figures)
+    identifiers = re.findall(r'\bid="([^"]+)"', text)
+    references = re.findall(r'(?:xlink:href="#|url\(#)([^")]+)', text)
+    assert references
+    assert set(references) <= set(identifiers)
+
+
+def test_the_table_holds_the_figures_of_the_json(compared, text):
+    _, found = compared
+    head, *rows = Page(text).tables[0]
+    assert head[:3] == ["backend", "parameters", "conformance"]
+    assert [row[0] for row in rows] == BACKENDS
+    for name, row in zip(BACKENDS, (dict(zip(head, row, strict=True)) for row in rows), strict=True):
+        (epoch,) = found["trained"][name]
+        assert row["parameters"] == f"{found['parameters']:,}" == "61,706"
+        assert row["conformance"] == "pass"
+        assert row["epoch 1: loss / test"] == f"{epoch['train_loss']:.4f} / {epoch['test_accuracy']:.4f}"
+        assert row["images/s"] == f"{epoch['images_per_second']:.0f}"
+        (single,) = (
+            report
+            for report in found["conformance"]["backends"]
+            if (report["backend"], report["precision"]) == (name, "fp32")
+        )
+        gradient = single["levels"]["gradient"]
+        assert row["gradient (budget)"] == f"{gradient['difference']:.1e} ({gradient['budget']:.1e})"
+
+
+def test_every_level_is_shown_for_every_backend(compared, text):
+    _, found = compared
+    head, *rows = Page(text).tables[1]
+    reports, pairs = found["conformance"]["backends"], found["conformance"]["pairs"]
+    assert len(rows) == len(reports) + len(pairs) == 2 * len(BACKENDS) + len(BACKENDS) * (len(BACKENDS) - 1)
+    for report, row in zip(reports, rows, strict=False):
+        assert [cell.strip() for cell in row[:3]] == [report["backend"], report["precision"], "pass"]
+        for level, cell in zip(head[3:], row[3:], strict=True):
+            assert report["levels"][level] is not None, f"{level} was not run"
+            assert cell == "equal" or cell.startswith(f"{report['levels'][level]['difference']:.1e} of ")
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+def test_a_browser_shows_it_without_complaint(compared, tmp_path):
+    picture = tmp_path / "page.png"
+    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--v=0"]
+    command += [f"--user-data-dir={tmp_path / 'profile'}", f"--screenshot={picture}", "--window-size=1200,2400"]
+    page = compared[0] / "report.html"
+    run = subprocess.run([*command, page.as_uri()], capture_output=True, text=True, timeout=120)
+    assert run.returncode == 0
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert [line for line in run.stderr.splitlines() if "CONSOLE" in line] == []
