@@ -14,6 +14,7 @@ test: $(STAMP) lint
 	$(BIN)/python -m pytest -q
 
 # Also the jobs with environments of their own: no framework at all, and today's JAX alone.
+test-all: export TRIPTYCH_TEST_ALL := 1
 test-all: test
 	bash tests/environments/run
 

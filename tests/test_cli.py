@@ -121,8 +121,16 @@ def test_json_goes_to_the_screen_or_to_a_file(call, tmp_path):
     assert (tmp_path / "new" / "summary.json").read_text() == shown
     assert list((tmp_path / "new").iterdir()) == [tmp_path / "new" / "summary.json"]
     assert call("summary", "--json", "lenet") == shown
-    assert call("summary", "lenet", "--json=/dev/null") == ""
-    assert not os.path.isfile("/dev/null")  # a device is written to, not replaced
+
+
+def test_json_goes_into_a_pipe(call, tmp_path):
+    """A pipe or a device, as /dev/null, is written to, not replaced by a file."""
+    os.mkfifo(tmp_path / "pipe")
+    end = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    assert call("summary", "lenet", "--json=pipe") == ""
+    assert json.loads(os.read(end, 1 << 16))["arch"] == "lenet"
+    os.close(end)
+    assert (tmp_path / "pipe").is_fifo()
 
 
 def test_json_takes_no_argument_of_the_command_for_its_file():

@@ -20,8 +20,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from triptych import data
-from triptych.data import cifar10, decoded, fashion_mnist, fashion_mnist_mini, files, folders, make_mini
+from triptych import data, files
+from triptych.data import cifar10, decoded, fashion_mnist, fashion_mnist_mini, folders, make_mini
 from triptych.errors import TriptychError
 
 CIFAR_JPEG = Path(__file__).parents[1] / "../shared/data/cifar10-jpeg.tar.xz"

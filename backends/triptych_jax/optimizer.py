@@ -12,7 +12,7 @@ from triptych.initializers import Parameters
 from triptych.optimizers import Optimizer, Rates, decay_of, float32
 from triptych.spec import Architecture
 from triptych_jax.model import Arrays, Network
-from triptych_jax.parameters import canonical_name, from_numpy, to_numpy
+from triptych_jax.parameters import _canonical_name, _from_numpy, to_numpy
 
 
 class Sgd:
@@ -37,7 +37,7 @@ class Sgd:
         native = optax.chain(
             # First: behind the trace the decay would not enter the velocity.
             optax.add_decayed_weights(
-                float32(optimizer.weight_decay), {path: decay[canonical_name(path)] != 0 for path in parameters}
+                float32(optimizer.weight_decay), {path: decay[_canonical_name(path)] != 0 for path in parameters}
             ),
             optax.trace(momentum),
             optax.scale_by_learning_rate(learning_rate),
@@ -61,6 +61,6 @@ class Sgd:
         """Continue from a velocity; what it does not name starts at zero."""
         self.velocity, self.moving = {}, bool(state)
         for path, variable in self.named.items():
-            like, value = variable[...], state.get(canonical_name(path))
+            like, value = variable[...], state.get(_canonical_name(path))
             zeros = np.zeros(like.shape, like.dtype)
-            self.velocity[path] = jax.device_put(zeros, like.device) if value is None else from_numpy(value, like)
+            self.velocity[path] = jax.device_put(zeros, like.device) if value is None else _from_numpy(value, like)

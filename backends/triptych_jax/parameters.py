@@ -23,7 +23,7 @@ def from_canonical(network: Network, parameters: Parameters) -> None:
     """Copy `parameters` into the network. Raises TriptychError unless names and shapes fit exactly."""
     check_fit(network.architecture, parameters)
     for path, variable in network.variables(nnx.Param | nnx.BatchStat).items():
-        variable[...] = from_numpy(parameters[canonical_name(path)], variable[...])
+        variable[...] = _from_numpy(parameters[_canonical_name(path)], variable[...])
 
 
 def initialize(network: Network, seed: int) -> None:
@@ -44,17 +44,17 @@ def to_numpy(arrays: Arrays) -> Parameters:
     for path, array in jax.device_get(dict(arrays)).items():
         if path[-1] == "kernel":
             array = array.transpose((3, 2, 0, 1) if array.ndim == 4 else (1, 0))
-        found[canonical_name(path)] = np.array(array, order="C")
+        found[_canonical_name(path)] = np.array(array, order="C")
     return found
 
 
-def from_numpy(value: np.ndarray, like: jax.Array) -> jax.Array:
+def _from_numpy(value: np.ndarray, like: jax.Array) -> jax.Array:
     """A canonical array in the layout, type and place of `like`; only kernels have more than one axis."""
     if value.ndim > 1:
         value = value.transpose((2, 3, 1, 0) if value.ndim == 4 else (1, 0))
     return jax.device_put(np.array(value, like.dtype, order="C"), like.device)
 
 
-def canonical_name(path: Path) -> str:
+def _canonical_name(path: Path) -> str:
     """`("block1", "conv1", "kernel")` to `block1.conv1.weight`."""
     return ".".join((*path[:-1], NAMES[path[-1]]))

@@ -27,7 +27,7 @@ def forward(
 
     hooks = [module.register_forward_hook(keep(path)) for path, module in network.named_modules() if path]
     network.train(train)
-    with torch.no_grad(), statistics_kept(network), dropout_masks(network, masks or {}):
+    with torch.no_grad(), _statistics_kept(network), dropout_masks(network, masks or {}):
         network(to_tensor(network, images))
     for hook in hooks:
         hook.remove()
@@ -40,7 +40,7 @@ def gradients(
     """The training loss and its gradient by path; the running statistics stay as they were."""
     network.train()
     x = to_tensor(network, images).requires_grad_()
-    with statistics_kept(network):
+    with _statistics_kept(network):
         with dropout_masks(network, masks):
             loss = total_loss(network, network(x), torch.from_numpy(labels).to(x.device))
         loss.backward()
@@ -66,7 +66,7 @@ def to_tensor(network: Network, images: np.ndarray) -> torch.Tensor:
 
 
 @contextmanager
-def statistics_kept(network: Network) -> Iterator[None]:
+def _statistics_kept(network: Network) -> Iterator[None]:
     """Put the running statistics back at the end: a training-mode forward pass changes them in PyTorch."""
     before = {path: buffer.clone() for path, buffer in network.named_buffers()}
     try:
