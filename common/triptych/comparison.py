@@ -126,7 +126,8 @@ def write_report(comparison: Comparison, path: Path, command: str) -> None:
         training=f"Recipe {recipe.name}: {recipe.data}, {shape}, channels / {recipe.width_ratio:g}, batch "
         f"{recipe.batch_size}, learning rate {recipe.learning_rate:g}, momentum {recipe.optimizer.momentum:g}, "
         f"weight decay {recipe.optimizer.weight_decay:g}, {recipe.initializer}, seed {recipe.seed}. Every backend "
-        "starts from the same parameters and sees the same batches. Images per second: the best epoch.",
+        "starts from the same parameters and sees the same batches; dropout masks are drawn by each framework itself, "
+        "and part the curves. Images per second: the best epoch.",
         conformance="Largest difference to the NumPy float64 reference, of its budget, for the tensor that comes "
         "nearest to it (its name: point at the cell); pairs of backends against both budgets together. At "
         f"{'x'.join(map(str, verdict['input']))}.",
