@@ -13,6 +13,6 @@ class TriptychError(Exception):
 def unknown(kind: str, name: str, known: Iterable[str]) -> TriptychError:
     """An error for `name`, which is no `kind`: names the nearest match among `known`, or all of them."""
     known = sorted(known)
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5)
     hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known)}"
     return TriptychError(f"unknown {kind} '{name}'; {hint}")

@@ -140,10 +140,18 @@ class RunOptions:
         same = ("epochs", "batch_size", "learning_rate", "precision", "seed")
         changed = network.changes()
         if self.arch is not None and self.arch != recipe.architecture:
-            # Another architecture: what the recipe says of the first one's head and width does not hold for it, and
-            # a small one (LeNet) cannot be made as narrow.
-            ratio = min(recipe.width_ratio, zoo.get_entry(self.arch).conformance[0])
-            changed = {"head": None, "dense_width": None, "width_ratio": ratio} | changed
+            # Another architecture: what the recipe says of the first one's head and dense width does not hold for it,
+            # and a small one (LeNet) cannot be made as narrow, and gains nothing from larger images than its own.
+            entry = zoo.get_entry(self.arch)
+            _, height, width = entry.input
+            changed = {
+                "head": None,
+                "dense_width": None,
+                "width_ratio": min(recipe.width_ratio, entry.conformance[0]),
+                "height": min(recipe.height or height, height),
+                "width": min(recipe.width or width, width),
+                **changed,
+            }
         for option, field in (*names.items(), *((name, name) for name in same)):
             if getattr(self, option) is not None:
                 changed[field] = getattr(self, option)
