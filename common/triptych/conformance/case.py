@@ -6,7 +6,6 @@ neutral start: otherwise a missing bias, a swapped axis or the wrong statistics 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -82,8 +81,3 @@ def _value(info: ParameterInfo, architecture: Architecture, seed: int) -> NDArra
         return start
     shift = generator(seed, "conformance", info.path).random(info.shape) - 0.5
     return (start + 0.5 * shift).astype(np.float32)
-
-
-def zoo_cases(names: list[str], seed: int = 0) -> Iterator[Case]:
-    """A case at conformance size for every name, made when it is asked for."""
-    return (make_case(conformance_architecture(name), seed) for name in names)
