@@ -18,8 +18,9 @@ from triptych_jax.layers import Dropout
 from triptych_jax.model import Arrays, Network, Outputs
 from triptych_jax.parameters import to_numpy
 
-# These passes run once or twice, so compiling is all their time: without LLVM's optimisations it is a third.
-_compiled = partial(jax.jit, static_argnums=0, compiler_options={"xla_backend_optimization_level": 0})
+# Conformance runs a function once or twice, so compiling is all its time: without optimisation it is a quarter.
+QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+_compiled = partial(jax.jit, static_argnums=0, compiler_options=QUICK)
 
 
 def forward(

@@ -20,7 +20,7 @@ from triptych.spec import Architecture
 from triptych_jax.input import Input
 from triptych_jax.model import Arrays, Network, Path
 from triptych_jax.optimizer import Sgd
-from triptych_jax.passes import dropout_masks, total_loss
+from triptych_jax.passes import QUICK, dropout_masks, total_loss
 
 
 class Trainer:
@@ -37,7 +37,7 @@ class Trainer:
         network.eval()
         self.compiled_run = _compile_run(nnx.graphdef(network), self.input)
         network.train()
-        self.compiled_step = _compile_step(nnx.graphdef(network), self.input, optimizer, network.architecture)
+        self.static = (nnx.graphdef(network), self.input, optimizer, network.architecture)
 
     def step(
         self,
@@ -50,7 +50,8 @@ class Trainer:
         masks: Mapping[str, np.ndarray] | None = None,
     ) -> jax.Array:
         """One update; returns the loss and the number of right answers, still on the device."""
-        handle, parameters, statistics, velocity = self.compiled_step(
+        compiled_step = _compile_step(*self.static, quick=masks is not None)
+        handle, parameters, statistics, velocity = compiled_step(
             _values(self.optimizer.named),
             _values(self.statistics),
             self.optimizer.velocity,
@@ -91,13 +92,10 @@ class Trainer:
 
 @lru_cache(maxsize=8)  # a second trainer of the same network compiles nothing
 def _compile_step(
-    definition: nnx.GraphDef, input: Input, optimizer: Optimizer, architecture: Architecture
+    definition: nnx.GraphDef, input: Input, optimizer: Optimizer, architecture: Architecture, *, quick: bool
 ) -> Callable[..., Any]:
-    # float64 is for conformance, a few steps of small networks: without LLVM's optimisations they start sooner.
-    options = {"xla_backend_optimization_level": 0} if input.dtype == np.float64 else None
-
     # Nothing is donated: after an interrupted step the network must still be there to be saved.
-    @partial(jax.jit, compiler_options=options)
+    @partial(jax.jit, compiler_options=QUICK if quick else None)
     def step(parameters, statistics, velocity, images, labels, rates, seed, gather, masks):
         x = input(images, gather)
         key = jax.random.key(seed, impl="threefry2x32")
