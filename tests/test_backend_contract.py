@@ -233,10 +233,11 @@ TRANSFORM = InputTransform(1, 9, 8, (0.3,), (0.7,), crop_padding=1)
 
 
 def train(framework, architecture, optimizer, schedule, *, resume_at=None) -> tuple:
-    """Steps of a backend and of the reference on the same batches: `(trainer, network, values, velocity, handles)`."""
+    """Steps of a backend and of the reference on the same batches: `(trainer, network, values, state, figures,
+    expected figures)`."""
     random = np.random.default_rng(0)
     network = framework.build(architecture, precision="fp64")
-    values, velocity = parameters(architecture), {}
+    values, state = parameters(architecture), {}
     framework.from_canonical(network, values)
     trainer = framework.Trainer(network, optimizer, TRANSFORM, 0)
     decay = optimizers.decay_of(optimizer, architecture)
@@ -246,20 +247,20 @@ def train(framework, architecture, optimizer, schedule, *, resume_at=None) -> tu
         batch = plan(0, number, BATCH, BATCH, Augmentation(1, True))[0]
         masks = masks_of(architecture, number)
         if number == resume_at:
-            state, values_now = trainer.state(), framework.to_canonical(network)
+            saved, values_now = trainer.state(), framework.to_canonical(network)
             network = framework.build(architecture, precision="fp64")
             framework.from_canonical(network, values_now)
             trainer = framework.Trainer(network, optimizer, TRANSFORM, 0)
-            trainer.load_state(state)
+            trainer.load_state(saved)
         gather = gather_indices(batch, 6, 10, 1)
         handles.append(trainer.step(images, LABELS, rates, number, gather=gather, masks=masks))
         x = preprocess.apply_reference(images, TRANSFORM, batch)
         run = reference.forward(architecture, values, x, train=True, masks=masks)
         loss, gradients = reference.backward(run, LABELS)
-        moved, velocity = optimizers.reference_step(values, gradients, velocity, rates, decay)
+        moved, state = optimizers.reference_step(values, gradients, state, rates, optimizer, decay)
         values = {path: {**moved, **run.statistics}[path] for path in values}
         losses.append((loss, np.sum(run.logits.argmax(1) == LABELS)))
-    return trainer, network, values, velocity, trainer.read(handles), np.array(losses)
+    return trainer, network, values, state, trainer.read(handles), np.array(losses)
 
 
 def assert_close(found: dict[str, np.ndarray], expected: dict[str, np.ndarray], tolerance: float = 1e-13) -> None:
@@ -272,12 +273,22 @@ def assert_close(found: dict[str, np.ndarray], expected: dict[str, np.ndarray], 
 STEADY = [Rates(rate, 0.9) for rate in (0.1, 0.1, 0.05, 0.02, 0.2)]
 
 
-@pytest.mark.parametrize("decayed", ["all", "weights"])
-def test_training_equals_the_reference(framework: backend.Backend, decayed: str) -> None:
-    optimizer = Optimizer(0.9, 0.01, decayed)
-    trainer, network, values, velocity, figures, expected = train(framework, trained(), optimizer, STEADY)
+SGD = Optimizer(momentum=0.9, weight_decay=0.01)
+OPTIMIZERS = {
+    "all decay": SGD,
+    "weights decay": replace(SGD, decayed="weights"),
+    "nesterov": replace(SGD, nesterov=True),
+    "adam": Optimizer("adam", weight_decay=0.01, eps=0.1),
+    "adamw": Optimizer("adamw", weight_decay=0.1, beta1=0.7, decayed="weights", eps=0.1),
+}
+every_optimizer = pytest.mark.parametrize("optimizer", OPTIMIZERS.values(), ids=list(OPTIMIZERS))
+
+
+@every_optimizer
+def test_training_equals_the_reference(framework: backend.Backend, optimizer: Optimizer) -> None:
+    trainer, network, values, state, figures, expected = train(framework, trained(), optimizer, STEADY)
     assert_close(framework.to_canonical(network), values)
-    assert_close(trainer.state(), velocity)
+    assert_close(trainer.state(), state)
     np.testing.assert_allclose(figures, expected, rtol=1e-12)
     images = np.random.default_rng(5).integers(0, 256, (BATCH + 1, 1, 9, 8), np.uint8)
     logits = reference.forward(trained(), values, preprocess.apply_reference(images, TRANSFORM)).logits
@@ -298,14 +309,15 @@ def test_training_equals_the_reference(framework: backend.Backend, decayed: str)
     ids=lambda item: item[0],
 )
 def test_changing_rates_equal_the_reference(framework: backend.Backend, schedule: tuple) -> None:
-    trainer, network, values, velocity, *_ = train(framework, trained(), Optimizer(0.9, 0.01), schedule[1])
+    trainer, network, values, state, *_ = train(framework, trained(), SGD, schedule[1])
     assert_close(framework.to_canonical(network), values)
-    assert_close(trainer.state(), velocity)
+    assert_close(trainer.state(), state)
 
 
-def test_a_resumed_run_equals_an_unbroken_one(framework: backend.Backend) -> None:
-    whole = train(framework, trained(), Optimizer(0.9, 0.01), STEADY)
-    resumed = train(framework, trained(), Optimizer(0.9, 0.01), STEADY, resume_at=3)
+@every_optimizer
+def test_a_resumed_run_equals_an_unbroken_one(framework: backend.Backend, optimizer: Optimizer) -> None:
+    whole = train(framework, trained(), optimizer, STEADY)
+    resumed = train(framework, trained(), optimizer, STEADY, resume_at=3)
     assert_close(framework.to_canonical(resumed[1]), framework.to_canonical(whole[1]))
     assert_close(resumed[0].state(), whole[0].state())
 

@@ -247,22 +247,66 @@ def test_dropout_is_off_in_evaluation_and_follows_its_mask_in_training() -> None
 def test_steps_equal_a_hand_written_recurrence() -> None:
     """Two losses of one weight and one bias each; only the weights decay, and the rates change on the way."""
     architecture = Architecture("line", (1, 1, 1), 1, (Flatten("flatten"), Dense("dense", 1)))
-    decay = decay_of(Optimizer(weight_decay=0.25, decayed="weights"), architecture)
+    optimizer = Optimizer(weight_decay=0.25, decayed="weights")
+    decay = decay_of(optimizer, architecture)
     assert decay == {"dense.weight": 0.25, "dense.bias": 0.0}
     assert set(decay_of(Optimizer(weight_decay=0.25), architecture).values()) == {0.25}
-    values, velocity = {"dense.weight": np.array([[2.0]]), "dense.bias": np.array([1.0])}, {}
+    values, state = {"dense.weight": np.array([[2.0]]), "dense.bias": np.array([1.0])}, {}
     weight, bias, fast, slow = 2.0, 1.0, 0.0, 0.0
     for rate, momentum, slope in [(0.5, 0.5, 1.0), (0.25, 0.75, -2.0), (1.0, 0.5, 0.5)]:
         gradients = {"dense.weight": np.array([[slope]]), "dense.bias": np.array([3 * slope])}
-        values, velocity = reference_step(values, gradients, velocity, Rates(rate, momentum), decay)
+        values, state = reference_step(values, gradients, state, Rates(rate, momentum), optimizer, decay)
         fast = momentum * fast + slope + 0.25 * weight
         slow = momentum * slow + 3 * slope
         weight, bias = weight - rate * fast, bias - rate * slow
         assert (values["dense.weight"][0, 0], values["dense.bias"][0]) == (weight, bias)
-        assert (velocity["dense.weight"][0, 0], velocity["dense.bias"][0]) == (fast, slow)
-    values, velocity = reference_step(values, gradients, velocity, Rates(0.5), decay)
+        assert (state["velocity.dense.weight"][0, 0], state["velocity.dense.bias"][0]) == (fast, slow)
+    values, state = reference_step(values, gradients, state, Rates(0.5), optimizer, decay)
     assert values["dense.bias"][0] == bias - 0.5 * 3 * slope
-    assert velocity == {}
+    assert state == {}
+
+
+def test_every_optimizer_equals_pytorchs() -> None:
+    """torch.optim on one weight, in float64, with a rate that changes: an implementation that is not ours."""
+    torch = pytest.importorskip("torch")
+    architecture = Architecture("line", (1, 1, 1), 1, (Flatten("flatten"), Dense("dense", 1, bias=False)))
+    decay, betas = float(np.float32(0.1)), {"betas": (0.8, 0.95), "eps": 0.01}
+    nesterov = {"momentum": 0.5, "nesterov": True}
+    cases = [
+        (Optimizer(momentum=0.5, nesterov=True, weight_decay=0.1), torch.optim.SGD, nesterov),
+        (Optimizer("adam", weight_decay=0.1, beta1=0.8, beta2=0.95, eps=0.01), torch.optim.Adam, betas),
+        (Optimizer("adamw", weight_decay=0.1, beta1=0.8, beta2=0.95, eps=0.01), torch.optim.AdamW, betas),
+    ]
+    for optimizer, kind, options in cases:
+        weight = torch.nn.Parameter(torch.tensor([[2.0]], dtype=torch.float64))
+        native = kind([weight], lr=0.0, weight_decay=decay, **options)
+        values, state = {"dense.weight": np.array([[2.0]])}, {}
+        for rate, slope in ((0.5, 1.0), (0.25, -2.0), (1.0, 0.5)):
+            native.param_groups[0]["lr"], weight.grad = rate, torch.full((1, 1), slope, dtype=torch.float64)
+            native.step()
+            gradients, rates = {"dense.weight": np.array([[slope]])}, Rates(rate, optimizer.momentum)
+            values, state = reference_step(
+                values, gradients, state, rates, optimizer, decay_of(optimizer, architecture)
+            )
+            assert values["dense.weight"][0, 0] == pytest.approx(weight.item(), rel=1e-15)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"name": "adma"}, "did you mean 'adam'"),
+        ({"momentum": 1.0}, "--momentum 1.0 must be at least 0 and below 1"),
+        ({"beta1": -0.1}, "--beta1"),
+        ({"weight_decay": float("nan")}, "--weight-decay nan"),
+        ({"eps": 0.0}, "--eps 0.0 must be a number above 0"),
+        ({"name": "adam", "momentum": 0.9}, "--momentum belongs to sgd"),
+        ({"nesterov": True}, "--nesterov needs a momentum"),
+        ({"decayed": "biases"}, "decayed"),
+    ],
+)
+def test_impossible_optimizers_are_refused(wrong: dict, words: str) -> None:
+    with pytest.raises(TriptychError, match=words):
+        Optimizer(**wrong)
 
 
 def test_rates_are_float32() -> None:

@@ -197,7 +197,8 @@ some_recipes = st.builds(
     learning_rate=positive,
     optimizer=st.builds(
         Optimizer, momentum=st.floats(0, 0.999), weight_decay=positive, decayed=st.sampled_from(["all", "weights"])
-    ),
+    )
+    | st.builds(Optimizer, name=st.sampled_from(["adam", "adamw"]), beta1=st.floats(0, 0.999)),
     initializer=st.sampled_from(["native", "normal:0.01", *initializers.NAMES]),
     augmentation=st.builds(Augmentation, crop_padding=st.integers(0, 8), flip=st.booleans()),
     mean=st.lists(positive, max_size=3).map(tuple),

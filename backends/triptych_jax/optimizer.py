@@ -1,6 +1,9 @@
-"""SGD as the spec has it, and its state to and from canonical."""
+"""The optimisers as the spec has them, and their state to and from canonical."""
 
 from __future__ import annotations
+
+from functools import lru_cache, partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,58 +12,90 @@ import optax
 from flax import nnx
 
 from triptych.initializers import Parameters
-from triptych.optimizers import Optimizer, Rates, decay_of, float32
-from triptych.spec import Architecture
-from triptych_jax.model import Arrays, Network
+from triptych.optimizers import COUNT, SLOTS, Optimizer, Rates, decay_of, float32
+from triptych_jax.model import Arrays, Network, Path
 from triptych_jax.parameters import _canonical_name, _from_numpy, to_numpy
 
+NATIVE = {"velocity": "trace", "mean": "mu", "variance": "nu"}  # canonical: optax's
 
-class Sgd:
-    """SGD of optax's pieces, the learning rate outside the velocity. `moving`: whether there is a velocity."""
+
+class Updater:
+    """optax's pieces, chained as the spec has them, in one compiled function."""
 
     def __init__(self, network: Network, optimizer: Optimizer) -> None:
         self.named = network.variables(nnx.Param)
+        self.slots = SLOTS[optimizer.name]
+        decay = decay_of(optimizer, network.architecture)
+        decayed = frozenset(path for path in self.named if decay[_canonical_name(path)] != 0)
+        self.compile = partial(_compile_update, optimizer, decayed)
         self.load_state({})
 
-    @staticmethod
-    def step(
-        optimizer: Optimizer,
-        architecture: Architecture,
-        rates: tuple[jax.Array, jax.Array],
-        parameters: Arrays,
-        gradients: Arrays,
-        velocity: Arrays,
-    ) -> tuple[Arrays, Arrays]:
-        """The parameters and the velocity after one update; part of the compiled step."""
-        learning_rate, momentum = rates
-        decay = decay_of(optimizer, architecture)
-        native = optax.chain(
-            # First: behind the trace the decay would not enter the velocity.
-            optax.add_decayed_weights(
-                float32(optimizer.weight_decay), {path: decay[_canonical_name(path)] != 0 for path in parameters}
-            ),
-            optax.trace(momentum),
-            optax.scale_by_learning_rate(learning_rate),
-        )
-        state = optax.tree_utils.tree_set(native.init(parameters), trace=velocity)
-        updates, state = native.update(gradients, state, parameters)
-        # optax keeps the gradient as a velocity when the momentum is 0; the spec, like PyTorch, keeps none.
-        velocity = jax.tree.map(lambda v: jnp.where(momentum == 0, 0, v), optax.tree_utils.tree_get(state, "trace"))
-        return optax.apply_updates(parameters, updates), velocity
-
-    def keep(self, velocity: Arrays, rates: Rates) -> None:
-        """Take over what a step has computed."""
-        self.velocity = velocity
-        self.moving = rates.momentum != 0
+    def step(self, gradients: Arrays, rates: Rates, options: tuple[tuple[str, Any], ...] = ()) -> None:
+        """Move every parameter by its gradient; `options` for the compiler."""
+        now = (np.float32(rates.learning_rate), np.float32(rates.momentum))
+        parameters, self.kept = self.compile(options)(_values(self.named), gradients, self.kept, self.count, now)
+        for path, variable in self.named.items():
+            variable[...] = parameters[path]
+        self.count += 1
+        self.used = self.slots != SLOTS["sgd"] or rates.momentum != 0
 
     def state(self) -> Parameters:
-        """The velocity by path; empty while there is none."""
-        return to_numpy(self.velocity) if self.moving else {}
+        """The velocities, or means and variances, by slot and path; empty before the first step."""
+        if not self.used:
+            return {}
+        found = {
+            f"{slot}.{path}": value for slot in self.slots for path, value in to_numpy(self.kept[NATIVE[slot]]).items()
+        }
+        return found if self.slots == SLOTS["sgd"] else found | {COUNT: np.asarray(self.count, np.float64)}
 
     def load_state(self, state: Parameters) -> None:
-        """Continue from a velocity; what it does not name starts at zero."""
-        self.velocity, self.moving = {}, bool(state)
-        for path, variable in self.named.items():
-            like, value = variable[...], state.get(_canonical_name(path))
-            zeros = np.zeros(like.shape, like.dtype)
-            self.velocity[path] = jax.device_put(zeros, like.device) if value is None else _from_numpy(value, like)
+        """Continue from such a state; what it does not name starts at zero."""
+        self.used, self.count = bool(state), np.int32(state.get(COUNT, 0))
+        self.kept: dict[str, Arrays] = {NATIVE[slot]: {} for slot in self.slots}
+        for slot in self.slots:
+            for path, variable in self.named.items():
+                like, value = variable[...], state.get(f"{slot}.{_canonical_name(path)}")
+                zeros = np.zeros(like.shape, like.dtype)
+                self.kept[NATIVE[slot]][path] = (
+                    jax.device_put(zeros, like.device) if value is None else _from_numpy(value, like)
+                )
+
+
+@lru_cache(maxsize=32)  # a second trainer of the same network compiles nothing
+def _compile_update(optimizer: Optimizer, decayed: frozenset[Path], options: tuple[tuple[str, Any], ...]) -> Any:
+    # Nothing is donated: after an interrupted step the network must still be there to be saved.
+    @partial(jax.jit, compiler_options=dict(options))
+    def update(parameters, gradients, kept, count, rates):
+        learning_rate, momentum = rates
+        native = _native(optimizer, decayed, learning_rate, momentum)
+        state = optax.tree_utils.tree_set(native.init(parameters), **kept)
+        if optimizer.name != "sgd":
+            state = optax.tree_utils.tree_set(state, count=count)
+        updates, state = native.update(gradients, state, parameters)
+        kept = {name: optax.tree_utils.tree_get(state, name) for name in kept}
+        if optimizer.name == "sgd":
+            # optax keeps the gradient as a velocity when the momentum is 0; the spec, like PyTorch, keeps none.
+            kept = jax.tree.map(lambda v: jnp.where(momentum == 0, 0, v), kept)
+        return optax.apply_updates(parameters, updates), kept
+
+    return update
+
+
+def _native(
+    optimizer: Optimizer, decayed: frozenset[Path], learning_rate: jax.Array, momentum: jax.Array
+) -> optax.GradientTransformation:
+    decay = optax.add_decayed_weights(
+        float32(optimizer.weight_decay), lambda parameters: {path: path in decayed for path in parameters}
+    )
+    if optimizer.name == "sgd":
+        chain = (decay, optax.trace(momentum, nesterov=optimizer.nesterov))
+    else:
+        adam = optax.scale_by_adam(optimizer.beta1, optimizer.beta2, optimizer.eps)
+        # Before Adam the decay enters its moments, behind it does not: coupled and decoupled decay.
+        chain = (decay, adam) if optimizer.name == "adam" else (adam, decay)
+    return optax.chain(*chain, optax.scale_by_learning_rate(learning_rate))
+
+
+def _values(variables: dict[Path, nnx.Variable]) -> Arrays:
+    # `variable[...]` is an operation of its own in Flax 0.12.0: a tenth of a second per step in a deep network.
+    return dict(zip(variables, jax.tree.leaves(list(variables.values())), strict=True))

@@ -19,8 +19,8 @@ from triptych_jax.model import Arrays, Network, Outputs
 from triptych_jax.parameters import to_numpy
 
 # Conformance runs a function once or twice, so compiling is all its time: without optimisation it is a quarter.
-QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
-_compiled = partial(jax.jit, static_argnums=0, compiler_options=QUICK)
+QUICK = (("xla_backend_optimization_level", 0), ("xla_cpu_use_fusion_emitters", False))
+_compiled = partial(jax.jit, static_argnums=0, compiler_options=dict(QUICK))
 
 
 def forward(

@@ -1,4 +1,4 @@
-"""The training step: input, forward, loss, backward, update, compiled as one function."""
+"""The training step: input, forward, loss and backward compiled as one function, the update as another."""
 
 from __future__ import annotations
 
@@ -16,10 +16,9 @@ from triptych.initializers import Parameters
 from triptych.optimizers import Optimizer, Rates
 from triptych.preprocess import InputTransform
 from triptych.randomness import derive_seed
-from triptych.spec import Architecture
 from triptych_jax.input import Input
-from triptych_jax.model import Arrays, Network, Path
-from triptych_jax.optimizer import Sgd
+from triptych_jax.model import Arrays, Network
+from triptych_jax.optimizer import Updater, _values
 from triptych_jax.passes import QUICK, dropout_masks, total_loss
 
 
@@ -28,7 +27,7 @@ class Trainer:
 
     def __init__(self, network: Network, optimizer: Optimizer, transform: InputTransform, seed: int) -> None:
         self.network = network
-        self.optimizer = Sgd(network, optimizer)
+        self.optimizer = Updater(network, optimizer)
         self.statistics = network.variables(nnx.BatchStat)
         like = next(iter(self.optimizer.named.values()))[...]
         self.input = Input(transform, like.device, like.dtype.type)
@@ -37,7 +36,7 @@ class Trainer:
         network.eval()
         self.compiled_run = _compile_run(nnx.graphdef(network), self.input)
         network.train()
-        self.static = (nnx.graphdef(network), self.input, optimizer, network.architecture)
+        self.compile = partial(_compile_gradients, nnx.graphdef(network), self.input)
 
     def step(
         self,
@@ -50,21 +49,19 @@ class Trainer:
         masks: Mapping[str, np.ndarray] | None = None,
     ) -> jax.Array:
         """One update; returns the loss and the number of right answers, still on the device."""
-        compiled_step = _compile_step(*self.static, quick=masks is not None)
-        handle, parameters, statistics, velocity = compiled_step(
+        options = () if masks is None else QUICK  # only conformance feeds masks, for a few steps
+        handle, gradients, statistics = self.compile(options)(
             _values(self.optimizer.named),
             _values(self.statistics),
-            self.optimizer.velocity,
             images,
             labels.astype(np.int32),
-            (np.float32(rates.learning_rate), np.float32(rates.momentum)),
             np.uint32(derive_seed(self.seed, "dropout", number)),
             None if gather is None else tuple(indices.astype(np.int32) for indices in gather),
             dict(masks or {}),
         )
-        _assign(self.optimizer.named, parameters)
-        _assign(self.statistics, statistics)
-        self.optimizer.keep(velocity, rates)
+        for path, variable in self.statistics.items():
+            variable[...] = statistics[path]
+        self.optimizer.step(gradients, rates, options)
         return handle
 
     def read(self, handles: Sequence[jax.Array]) -> np.ndarray:
@@ -91,12 +88,11 @@ class Trainer:
 
 
 @lru_cache(maxsize=8)  # a second trainer of the same network compiles nothing
-def _compile_step(
-    definition: nnx.GraphDef, input: Input, optimizer: Optimizer, architecture: Architecture, *, quick: bool
+def _compile_gradients(
+    definition: nnx.GraphDef, input: Input, options: tuple[tuple[str, Any], ...]
 ) -> Callable[..., Any]:
-    # Nothing is donated: after an interrupted step the network must still be there to be saved.
-    @partial(jax.jit, compiler_options=QUICK if quick else None)
-    def step(parameters, statistics, velocity, images, labels, rates, seed, gather, masks):
+    @partial(jax.jit, compiler_options=dict(options))
+    def gradients(parameters, statistics, images, labels, seed, gather, masks):
         x = input(images, gather)
         key = jax.random.key(seed, impl="threefry2x32")
 
@@ -108,11 +104,10 @@ def _compile_step(
             correct = (logits.argmax(1) == labels).sum()
             return total_loss(network, output, labels), (correct, network.arrays(nnx.BatchStat))
 
-        (loss, (correct, after)), gradients = jax.value_and_grad(loss_of, has_aux=True)(parameters)
-        parameters, velocity = Sgd.step(optimizer, architecture, rates, parameters, gradients, velocity)
-        return jnp.stack([loss, correct.astype(loss.dtype)]), parameters, after, velocity
+        (loss, (correct, after)), found = jax.value_and_grad(loss_of, has_aux=True)(parameters)
+        return jnp.stack([loss, correct.astype(loss.dtype)]), found, after
 
-    return step
+    return gradients
 
 
 @lru_cache(maxsize=8)
@@ -123,13 +118,3 @@ def _compile_run(definition: nnx.GraphDef, input: Input) -> Callable[..., Any]:
         return network(input(images))
 
     return run
-
-
-def _values(variables: Mapping[Path, nnx.Variable]) -> Arrays:
-    # `variable[...]` is an operation of its own in Flax 0.12.0: a tenth of a second per step in a deep network.
-    return dict(zip(variables, jax.tree.leaves(list(variables.values())), strict=True))
-
-
-def _assign(variables: Mapping[Path, nnx.Variable], values: Arrays) -> None:
-    for path, variable in variables.items():
-        variable[...] = values[path]

@@ -1,65 +1,130 @@
-"""SGD as the spec has it, and its state to and from canonical."""
+"""The optimisers as the spec has them, and their state to and from canonical."""
 
 from __future__ import annotations
+
+import math
 
 import mxnet as mx
 import numpy as np
 from mxnet import gluon
 
 from triptych.initializers import Parameters
-from triptych.optimizers import Optimizer, Rates, decay_of, float32
+from triptych.optimizers import COUNT, SLOTS, Optimizer, Rates, decay_of, float32
 from triptych_mxnet.model import Network
 from triptych_mxnet.parameters import to_numpy
 
+States = tuple[mx.nd.NDArray, ...]
 
-class Sgd:
-    """gluon.Trainer with mx.optimizer.SGD, which keeps `-learning_rate * v` where the spec keeps the velocity v."""
+
+class Updater:
+    """gluon.Trainer with the optimisers below, which follow the spec where MXNet's own do not."""
 
     def __init__(self, network: Network, optimizer: Optimizer) -> None:
         decay = decay_of(optimizer, network.architecture)
         self.named = {path: parameter for path, parameter in network.named_parameters().items() if path in decay}
         for path, parameter in self.named.items():
             parameter.wd_mult = float(decay[path] != 0)
-        native = mx.optimizer.SGD(learning_rate=1.0, wd=float32(optimizer.weight_decay))
+        self.slots = SLOTS[optimizer.name]
+        native = _Sgd(optimizer) if optimizer.name == "sgd" else _Adam(optimizer)
         self.native = gluon.Trainer(list(self.named.values()), native, kvstore=None)
         self.load_state({})
 
     def step(self, rates: Rates) -> None:
         """Move every parameter by its gradient."""
-        # A learning rate of 0 would wipe out the velocity: it is kept under the last one, and the weights put back.
-        rate = rates.learning_rate or self.held
-        before = [] if rates.learning_rate else [parameter.data().copy() for parameter in self.named.values()]
-        self._take_up_loaded(rate)
-        # MXNet leaves the velocity as it is when the momentum is 0; a velocity of 0 makes every momentum the same.
-        scale = rate / self.held if rates.momentum and self.moving else 0.0
-        if scale != 1.0:
-            for velocity in self.velocities.values():
-                velocity *= scale
-        self.native.set_learning_rate(rate)
-        self.native.optimizer.momentum = rates.momentum or 0.5
+        self.native.set_learning_rate(rates.learning_rate)
+        self.native.optimizer.momentum = rates.momentum
         self.native.step(1)  # the loss is a mean already
-        for parameter, value in zip(self.named.values(), before, strict=False):
-            parameter.set_data(value)
-        self.held, self.moving = rate, rates.momentum != 0
 
     def state(self) -> Parameters:
-        """The velocity by path, in float64, because the learning rate divided out in float32 would not come back to
-        the same bits; empty while there is none."""
-        if self.loaded or not self.moving:
-            return dict(self.loaded)
-        return {path: to_numpy(value).astype(np.float64) / -self.held for path, value in self.velocities.items()}
+        """The velocities, or means and variances, by slot and path; empty before the first step."""
+        native = self.native.optimizer
+        if not native.used:
+            return {}
+        found = {
+            f"{slot}.{path}": to_numpy(value)
+            for path, states in zip(self.named, self.states, strict=True)
+            for slot, value in zip(self.slots, states, strict=True)
+        }
+        return found if native.count is None else found | {COUNT: np.asarray(native.count, np.float64)}
 
     def load_state(self, state: Parameters) -> None:
-        """Continue from a velocity; it is put under the learning rate of the next step."""
-        self.loaded, self.moving, self.held = dict(state), bool(state), 1.0
-        self.velocities = {path: mx.nd.zeros_like(parameter.data()) for path, parameter in self.named.items()}
+        """Continue from such a state; what it does not name starts at zero."""
+        native = self.native.optimizer
+        native.used = bool(state)
+        if native.count is not None:
+            native.begin_num_update = int(state.get(COUNT, 0))
+            native._index_update_count = {}
+        self.states: list[States] = []
+        for path, parameter in self.named.items():
+            weight = parameter.data()
+            self.states.append(native.create_state(0, weight))
+            for slot, value in zip(self.slots, self.states[-1], strict=True):
+                if f"{slot}.{path}" in state:
+                    value[:] = mx.nd.array(state[f"{slot}.{path}"], weight.context, weight.dtype)
         (updater,) = self.native._updaters
-        updater.states = dict(enumerate(self.velocities.values()))
+        updater.states = dict(enumerate(self.states))
         updater.states_synced = dict.fromkeys(updater.states, True)
 
-    def _take_up_loaded(self, rate: float) -> None:
-        for path, value in self.loaded.items():
-            velocity = self.velocities[path]
-            velocity[:] = mx.nd.array(np.asarray(value, np.float64) * -rate, velocity.context, velocity.dtype)
-        if self.loaded:
-            self.loaded, self.held = {}, rate
+
+class _Sgd(mx.optimizer.Optimizer):
+    """The learning rate outside the velocity: MXNet's own departs from PyTorch's when the rate changes."""
+
+    count = None
+
+    def __init__(self, optimizer: Optimizer) -> None:
+        super().__init__(learning_rate=0.0, wd=float32(optimizer.weight_decay))
+        self.nesterov = optimizer.nesterov
+        self.momentum = optimizer.momentum
+        self.used = False
+
+    def create_state(self, index: int, weight: mx.nd.NDArray) -> States:
+        return (mx.nd.zeros_like(weight),)
+
+    def update(self, index: int, weight: mx.nd.NDArray, grad: mx.nd.NDArray, state: States) -> None:
+        (velocity,) = state
+        rate, decay = self._get_lr(index), self._get_wd(index)
+        if not self.momentum:
+            mx.nd.sgd_update(weight, grad, out=weight, lr=rate, wd=decay)
+            velocity *= 0
+        else:
+            if decay:
+                grad = grad + decay * weight
+            velocity *= self.momentum
+            velocity += grad
+            move = grad + self.momentum * velocity if self.nesterov else velocity
+            mx.nd.sgd_update(weight, move, out=weight, lr=rate, wd=0.0)
+        self.used = self.momentum != 0
+
+
+class _Adam(mx.optimizer.Optimizer):
+    """Adam and AdamW; MXNet's own operators add eps before the bias correction and read their rates as float32."""
+
+    def __init__(self, optimizer: Optimizer) -> None:
+        super().__init__(learning_rate=0.0, wd=float32(optimizer.weight_decay))
+        self.beta1, self.beta2, self.eps = optimizer.beta1, optimizer.beta2, optimizer.eps
+        self.decoupled = optimizer.name == "adamw"
+        self.used = False
+
+    @property
+    def count(self) -> int:
+        """Steps made."""
+        return max(self._index_update_count.values(), default=self.begin_num_update)
+
+    def create_state(self, index: int, weight: mx.nd.NDArray) -> States:
+        return mx.nd.zeros_like(weight), mx.nd.zeros_like(weight)
+
+    def update(self, index: int, weight: mx.nd.NDArray, grad: mx.nd.NDArray, state: States) -> None:
+        self._update_count(index)
+        mean, variance = state
+        rate, decay, count = self._get_lr(index), self._get_wd(index), self._index_update_count[index]
+        if decay and self.decoupled:
+            weight *= 1 - rate * decay
+        elif decay:
+            grad = grad + decay * weight
+        mean *= self.beta1
+        mean += (1 - self.beta1) * grad
+        variance *= self.beta2
+        variance += (1 - self.beta2) * mx.nd.square(grad)
+        root = mx.nd.sqrt(variance) / math.sqrt(1 - self.beta2**count) + self.eps
+        weight -= rate / (1 - self.beta1**count) * mean / root
+        self.used = True

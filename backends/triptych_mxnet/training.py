@@ -15,7 +15,7 @@ from triptych.preprocess import InputTransform
 from triptych.randomness import derive_seed
 from triptych_mxnet.input import Input
 from triptych_mxnet.model import Network
-from triptych_mxnet.optimizer import Sgd
+from triptych_mxnet.optimizer import Updater
 from triptych_mxnet.passes import dropout_masks, total_loss
 
 
@@ -24,7 +24,7 @@ class Trainer:
 
     def __init__(self, network: Network, optimizer: Optimizer, transform: InputTransform, seed: int) -> None:
         self.network = network
-        self.optimizer = Sgd(network, optimizer)
+        self.optimizer = Updater(network, optimizer)
         self.input = Input(transform, network.device, network.dtype)
         self.batch_norms = network.batch_norms()
         self.seed = seed

@@ -1,17 +1,20 @@
-"""SGD as the spec has it, and its state to and from canonical."""
+"""The optimisers as the spec has them, and their state to and from canonical."""
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 from triptych.initializers import Parameters
-from triptych.optimizers import Optimizer, Rates, decay_of
+from triptych.optimizers import COUNT, Optimizer, Rates, decay_of
 from triptych_torch.model import Network
 from triptych_torch.parameters import to_numpy
 
+SLOTS = {"velocity": "momentum_buffer", "mean": "exp_avg", "variance": "exp_avg_sq"}  # canonical: PyTorch's
 
-class Sgd:
-    """torch.optim.SGD, the learning rate outside the velocity; one group per weight decay."""
+
+class Updater:
+    """torch.optim's SGD, Adam or AdamW, one group per weight decay."""
 
     def __init__(self, network: Network, optimizer: Optimizer) -> None:
         self.named = dict(network.named_parameters())
@@ -20,25 +23,47 @@ class Sgd:
             {"params": [self.named[path] for path in self.named if decay[path] == strength], "weight_decay": strength}
             for strength in sorted(set(decay.values()))
         ]
-        self.native = torch.optim.SGD(groups, lr=0.0)
+        self.native = _native(groups, optimizer)
 
     def step(self, rates: Rates) -> None:
         """Move every parameter by its gradient."""
         for group in self.native.param_groups:
-            group["lr"], group["momentum"] = rates.learning_rate, rates.momentum
+            group["lr"] = rates.learning_rate
+            if "momentum" in group:
+                group["momentum"] = rates.momentum
         self.native.step()
-        if not rates.momentum:  # PyTorch would take up the velocity of an earlier step again
+        if "momentum" in group and not rates.momentum:  # PyTorch would take up an earlier step's velocity again
             self.native.state.clear()
 
     def state(self) -> Parameters:
-        """The velocity by path; empty while there is none."""
-        buffers = {path: self.native.state[tensor].get("momentum_buffer") for path, tensor in self.named.items()}
-        return {path: to_numpy(buffer) for path, buffer in buffers.items() if buffer is not None}
+        """The velocities, or means and variances, by slot and path; empty before the first step."""
+        found = {}
+        for path, tensor in self.named.items():
+            native = self.native.state[tensor]
+            found |= {f"{slot}.{path}": to_numpy(native[key]) for slot, key in SLOTS.items() if _has(native, key)}
+            if "step" in native:
+                found[COUNT] = np.asarray(native["step"], np.float64)
+        return found
 
     def load_state(self, state: Parameters) -> None:
-        """Continue from a velocity."""
+        """Continue from such a state."""
         self.native.state.clear()
-        for path, value in state.items():
-            tensor = self.named[path]
-            buffer = torch.from_numpy(value.copy()).to(tensor.device, tensor.dtype)
-            self.native.state[tensor]["momentum_buffer"] = torch.empty_like(tensor).copy_(buffer)
+        for name, value in state.items():
+            slot, _, path = name.partition(".")
+            if path:
+                tensor = self.named[path]
+                buffer = torch.from_numpy(value.copy()).to(tensor.device, tensor.dtype)
+                self.native.state[tensor][SLOTS[slot]] = torch.empty_like(tensor).copy_(buffer)
+                if COUNT in state:
+                    self.native.state[tensor]["step"] = torch.tensor(float(state[COUNT]))
+
+
+def _native(groups: list[dict], optimizer: Optimizer) -> torch.optim.Optimizer:
+    if optimizer.name == "sgd":
+        return torch.optim.SGD(groups, lr=0.0, momentum=optimizer.momentum, nesterov=optimizer.nesterov)
+    kind = torch.optim.Adam if optimizer.name == "adam" else torch.optim.AdamW
+    return kind(groups, lr=0.0, betas=(optimizer.beta1, optimizer.beta2), eps=optimizer.eps)
+
+
+def _has(native: dict, key: str) -> bool:
+    return native.get(key) is not None  # SGD without momentum keeps a None

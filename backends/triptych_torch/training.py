@@ -14,7 +14,7 @@ from triptych.preprocess import InputTransform
 from triptych.randomness import derive_seed
 from triptych_torch.input import Input
 from triptych_torch.model import Network
-from triptych_torch.optimizer import Sgd
+from triptych_torch.optimizer import Updater
 from triptych_torch.passes import dropout_masks, total_loss
 
 
@@ -24,7 +24,7 @@ class Trainer:
     def __init__(self, network: Network, optimizer: Optimizer, transform: InputTransform, seed: int) -> None:
         like = next(network.parameters())
         self.network = network
-        self.optimizer = Sgd(network, optimizer)
+        self.optimizer = Updater(network, optimizer)
         self.input = Input(transform, like.device, like.dtype)
         self.device = like.device
         self.seed = seed

@@ -56,10 +56,6 @@ class Recipe:
                 raise TriptychError(f"--{name.replace('_', '-')} {getattr(self, name)} must be at least 1")
         if not 0 <= self.learning_rate < float("inf"):
             raise TriptychError(f"--learning-rate {self.learning_rate} must be a number of at least 0")
-        if not 0 <= self.optimizer.momentum < 1:
-            raise TriptychError(f"--momentum {self.optimizer.momentum} must be at least 0 and below 1")
-        if not 0 <= self.optimizer.weight_decay < float("inf"):
-            raise TriptychError(f"--weight-decay {self.optimizer.weight_decay} must be a number of at least 0")
         if self.precision not in PRECISIONS:
             raise unknown("precision", self.precision, PRECISIONS)
         if self.initializer != NATIVE:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 from cyclopts import Parameter
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from cyclopts import Token
 
     from triptych.backend import Backend
+    from triptych.optimizers import Name, Optimizer
     from triptych.recipes import Recipe
     from triptych.spec import Architecture
 
@@ -124,8 +125,11 @@ class RunOptions:
     epochs: Annotated[Whole, Parameter(help="Passes over the training images.")] = None
     batch_size: Annotated[Whole, Parameter(help="Images per step.")] = None
     learning_rate: Annotated[float | None, Parameter(help="Learning rate.")] = None
+    optimizer: Annotated[str | None, Parameter(help="sgd, adam or adamw.")] = None
     momentum: Annotated[float | None, Parameter(help="Momentum of SGD.")] = None
-    weight_decay: Annotated[float | None, Parameter(help="Coupled weight decay.")] = None
+    nesterov: Annotated[bool | None, Parameter(help="Nesterov's form of the momentum.")] = None
+    weight_decay: Annotated[float | None, Parameter(help="Weight decay; coupled, but in AdamW.")] = None
+    decayed: Annotated[str | None, Parameter(help="What decays: all, or the weights only.")] = None
     init: Annotated[str | None, Parameter(help="xavier_uniform, kaiming_normal, normal:0.01, ..., or native.")] = None
     precision: Annotated[str | None, Parameter(help="fp32, bf16 or fp64.")] = None
     seed: Annotated[Whole, Parameter(help="Seed of everything random.")] = None
@@ -155,10 +159,20 @@ class RunOptions:
         for option, field in (*names.items(), *((name, name) for name in same)):
             if getattr(self, option) is not None:
                 changed[field] = getattr(self, option)
-        optimizer = {
-            name: getattr(self, name) for name in ("momentum", "weight_decay") if getattr(self, name) is not None
-        }
-        return replace(recipe, **changed, optimizer=replace(recipe.optimizer, **optimizer))
+        return replace(recipe, **changed, optimizer=self.apply_to_optimizer(recipe.optimizer))
+
+    def apply_to_optimizer(self, optimizer: Optimizer) -> Optimizer:
+        """The optimiser with what was given; another one takes over the weight decay only."""
+        from dataclasses import replace
+
+        from triptych.optimizers import Optimizer
+
+        if self.optimizer is not None and self.optimizer != optimizer.name:
+            optimizer = Optimizer(
+                cast("Name", self.optimizer), weight_decay=optimizer.weight_decay, decayed=optimizer.decayed
+            )
+        names = ("momentum", "nesterov", "weight_decay", "decayed")
+        return replace(optimizer, **{name: getattr(self, name) for name in names if getattr(self, name) is not None})
 
 
 def load_backend(name: str | None) -> Backend:

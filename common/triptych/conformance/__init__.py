@@ -1,7 +1,7 @@
 """Conformance: do a backend and the reference, and so any two backends, compute the same network?
 
-`conform` checks structure, forward (evaluation and training mode), gradients and two optimiser steps of one case on
-one backend, in float64 and in float32, against the NumPy reference.
+`conform` checks structure, forward (evaluation and training mode), gradients and optimiser steps of one case on one
+backend, in float64 and in float32, against the NumPy reference.
 """
 
 from __future__ import annotations
@@ -19,12 +19,11 @@ from triptych.conformance.observe import (
     DTYPES,
     LEVELS,
     Observation,
-    choose_rates,
     observe_backend,
     observe_reference,
 )
 from triptych.conformance.tolerance import Budgets, budgets
-from triptych.optimizers import Rates
+from triptych.conformance.updates import Steps, choose_steps
 from triptych.shapes import output_shapes
 from triptych.spec import Architecture, Shape
 
@@ -37,7 +36,7 @@ class Judge:
     """A case with what the reference says of it; made once, used for every backend."""
 
     case: Case
-    steps: tuple[Rates, Rates]
+    steps: Steps
     expected: Observation
     budgets: dict[str, Budgets]
 
@@ -69,7 +68,7 @@ class Report:
 
 def judge(case: Case) -> Judge:
     """Run the reference, exactly and perturbed. Raises ValueError for a case on which a fault could not be seen."""
-    steps = choose_rates(case)
+    steps = choose_steps(case)
     expected = observe_reference(case, steps)
     logits = expected["forward eval"][case.architecture.layers[-1].name]
     if np.ptp(logits, axis=0).max() == 0 or np.ptp(logits, axis=1).max() == 0:

@@ -14,14 +14,12 @@ from numpy.typing import NDArray
 from triptych import zoo
 from triptych.analysis import ParameterInfo, parameters, primitives
 from triptych.initializers import Parameters, draw_one
-from triptych.optimizers import Optimizer
 from triptych.preprocess import InputTransform, apply_reference
 from triptych.randomness import dropout_mask, generator
 from triptych.spec import Architecture, Dropout
 
 BATCH = 4
 EXTRA_WIDTH = 32  # pixels by which the images are wider than high
-OPTIMIZER = Optimizer(momentum=0.9, weight_decay=5e-4, decayed="weights")
 
 
 @dataclass(frozen=True, eq=False)

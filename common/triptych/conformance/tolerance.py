@@ -9,11 +9,9 @@ before a batch norm has the gradient 0), so that its own scale says nothing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from triptych.conformance.case import Case
 from triptych.conformance.observe import Observation, observe_reference
-from triptych.optimizers import Rates
+from triptych.conformance.updates import Steps
 from triptych.randomness import generator
 from triptych.reference_ops import largest
 from triptych.rounding import FLOAT32_UNIT, Perturbation
@@ -26,7 +24,7 @@ UNIT_RATIO = 2.0**-29  # float64's rounding unit over float32's
 Budgets = dict[str, dict[str, float]]
 
 
-def budgets(case: Case, steps: Sequence[Rates], expected: Observation) -> dict[str, Budgets]:
+def budgets(case: Case, steps: Steps, expected: Observation) -> dict[str, Budgets]:
     """The largest allowed absolute difference by precision, level and name."""
     perturbed = [
         observe_reference(case, steps, Perturbation(generator(case.seed, "rounding", pair), sign))

@@ -1,0 +1,133 @@
+"""The update level: two steps of momentum, and one step of every other optimiser from a state that is not empty.
+
+The second step of momentum shows the velocity, and whether the learning rate, changed by then, is in it. The running
+statistics of batch norms are compared after these two steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from triptych import reference
+from triptych.backend import Backend, Native
+from triptych.conformance.case import Case
+from triptych.initializers import Parameters
+from triptych.optimizers import COUNT, SLOTS, Optimizer, Rates, decay_of, reference_step
+from triptych.randomness import generator
+from triptych.reference_ops import Array, Rounding, largest
+
+MOMENTUM = Optimizer(momentum=0.9, weight_decay=5e-4, decayed="weights")
+# From a state as after `START` steps: otherwise Nesterov's first step is a plain one, and Adam's depends on signs only.
+# eps is large, so that its place in the formula can be seen.
+OTHERS = {
+    "plain": Optimizer(weight_decay=5e-4),
+    "decay of all": Optimizer(momentum=0.9, weight_decay=5e-4),
+    "nesterov": Optimizer(momentum=0.9, nesterov=True, weight_decay=5e-4, decayed="weights"),
+    "adam": Optimizer("adam", weight_decay=5e-4, decayed="weights", eps=1e-3),
+    "adamw": Optimizer("adamw", weight_decay=5e-2, decayed="weights", eps=1e-3),
+}
+START = 3
+
+# The largest move of any parameter in the first step: small, so that the next pass is as well conditioned as the first.
+LARGEST_MOVE = 1e-3
+
+
+@dataclass(frozen=True)
+class Steps:
+    """What the optimiser steps of a case need: its largest gradient, and from it the learning rates."""
+
+    gradient: float
+
+    @property
+    def momentum(self) -> tuple[Rates, Rates]:
+        """The two steps of momentum."""
+        first = LARGEST_MOVE / self.gradient
+        return Rates(first, MOMENTUM.momentum), Rates(0.4 * first, MOMENTUM.momentum)
+
+    def rates(self, optimizer: Optimizer) -> Rates:
+        """The one step of another optimiser."""
+        rate = LARGEST_MOVE / self.gradient if optimizer.name == "sgd" else LARGEST_MOVE
+        return Rates(rate, optimizer.momentum)
+
+    def state(self, case: Case, optimizer: Optimizer) -> Parameters:
+        """A state as large as the gradients are; equal arguments, equal bits."""
+        found: Parameters = {}
+        for path in decay_of(optimizer, case.architecture):
+            for slot in SLOTS[optimizer.name]:
+                drawn = generator(case.seed, "conformance", slot, path).random(case.parameters[path].shape)
+                scaled = (0.5 + drawn) * self.gradient**2 if slot == "variance" else (2 * drawn - 1) * self.gradient
+                found[f"{slot}.{path}"] = scaled.astype(np.float32)
+        if optimizer.name == "sgd":
+            return found if optimizer.momentum else {}
+        return found | {COUNT: np.asarray(START, np.float64)}
+
+
+def choose_steps(case: Case) -> Steps:
+    """The steps for `case`, from the reference's gradients."""
+    run = reference.forward(case.architecture, case.parameters, case.images, train=True, masks=case.masks(0))
+    _, gradients = reference.backward(run, case.labels)
+    return Steps(max(largest(gradients[path]) for path in decay_of(MOMENTUM, case.architecture)))
+
+
+def reference_updates(case: Case, steps: Steps, first: reference.Pass, rounding: Rounding) -> dict[str, Array]:
+    """Parameters, states and running statistics after the steps; `first` is step 0 after its backward."""
+    values: dict[str, Array] = {path: np.asarray(v, np.float64) for path, v in case.parameters.items()}
+    found: dict[str, Array] = {}
+    for name, optimizer in OTHERS.items():
+        state = steps.state(case, optimizer)
+        moved, state = _reference_step(values, first, state, steps.rates(optimizer), optimizer, case)
+        found |= labelled(name, {path: rounding(value, 1) for path, value in (moved | state).items()})
+    state, run = {}, first
+    for number, rates in enumerate(steps.momentum):
+        if number:
+            run = reference.forward(
+                case.architecture, values, case.images, train=True, masks=case.masks(number), rounding=rounding
+            )
+            reference.backward(run, case.labels)
+        moved, state = _reference_step(values, run, state, rates, MOMENTUM, case)
+        values |= {path: rounding(value, 1) for path, value in (moved | run.statistics).items()}
+    return found | labelled("momentum", values | state)
+
+
+def _reference_step(
+    values: Mapping[str, Array],
+    run: reference.Pass,
+    state: Mapping[str, Array],
+    rates: Rates,
+    optimizer: Optimizer,
+    case: Case,
+) -> tuple[Parameters, Parameters]:
+    return reference_step(values, run.gradients, state, rates, optimizer, decay_of(optimizer, case.architecture))
+
+
+def backend_updates(backend: Backend, network: Native, case: Case, steps: Steps) -> dict[str, Array]:
+    """The same from a backend's trainer; the network is left as it was found."""
+    found: dict[str, Any] = {}
+    for name, optimizer in OTHERS.items():
+        trained = _train(backend, network, case, optimizer, (steps.rates(optimizer),), steps.state(case, optimizer))
+        moved = {path: trained[path] for path in decay_of(optimizer, case.architecture)}
+        found |= labelled(name, moved | {path: value for path, value in trained.items() if path not in case.parameters})
+    return found | labelled("momentum", _train(backend, network, case, MOMENTUM, steps.momentum, {}))
+
+
+def _train(
+    backend: Backend, network: Native, case: Case, optimizer: Optimizer, rates: tuple[Rates, ...], state: Parameters
+) -> Parameters:
+    backend.from_canonical(network, case.parameters)
+    trainer = backend.Trainer(network, optimizer, case.transform, case.seed)
+    if state:
+        trainer.load_state(state)
+    for number, now in enumerate(rates):
+        trainer.step(case.stored, case.labels, now, number, masks=case.masks(number))
+    values = backend.to_canonical(network) | trainer.state()
+    backend.from_canonical(network, case.parameters)
+    return values
+
+
+def labelled(name: str, arrays: Mapping[str, Array]) -> dict[str, Array]:
+    """The arrays under the name of their optimiser."""
+    return {f"{path} ({name})": value for path, value in arrays.items()}
