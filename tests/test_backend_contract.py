@@ -376,6 +376,19 @@ def test_passes_leave_the_network_as_it_was(framework: backend.Backend) -> None:
     assert_close(framework.to_canonical(network), parameters(architecture), 0.0)
 
 
+@pytest.mark.parametrize("widths", [(24, 16, 24), (12, 8, 20), (3, 5, 7)])
+def test_branches_may_have_any_widths(framework: backend.Backend, widths: tuple[int, ...]) -> None:
+    """In float32, where oneDNN's blocked layouts are used: MXNet's own concatenation fails for the first two."""
+    branches = tuple(Block(f"b{i}", (Conv("conv", width, (3, 3), padding=(1, 1)),)) for i, width in enumerate(widths))
+    architecture = small(Branches("mixed", branches), Conv("last", 16, (3, 3), padding=(1, 1)), channels=16)
+    network, values = framework.build(architecture), parameters(architecture)
+    framework.from_canonical(network, values)
+    images = np.random.default_rng(0).standard_normal((BATCH, *architecture.input)).astype(np.float32)
+    _, found = framework.gradients(network, images, LABELS, masks={})
+    run = reference.forward(architecture, values, images, train=True)
+    assert_close(found, reference.backward(run, LABELS)[1], 1e-5)
+
+
 def test_initialize_depends_on_the_seed_only(framework: backend.Backend) -> None:
     def start(seed: int) -> dict[str, np.ndarray]:
         network = framework.build(trained())

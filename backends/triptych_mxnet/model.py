@@ -42,7 +42,10 @@ class Branches(gluon.HybridBlock):
             self.register_child(build_layer(branch, join(path, branch.name), inputs), branch.name)
 
     def hybrid_forward(self, F: ModuleType, x: Tensor) -> Tensor:
-        return F.concat(*[branch(x) for branch in self._children.values()], dim=1)
+        joined = F.concat(*[branch(x) for branch in self._children.values()], dim=1)
+        # oneDNN cannot split a gradient in its blocked layout at 24 and 40 of 64 channels ("could not construct a
+        # sub-memory"); a slice of everything hands it over in the plain one (an identity is optimised away).
+        return F.slice_axis(joined, axis=0, begin=0, end=None)
 
 
 class Residual(gluon.HybridBlock):
