@@ -108,7 +108,7 @@ def test_snippets_are_short_enough_to_stand_side_by_side() -> None:
         for framework in FRAMEWORKS:
             lines = section.code[framework].splitlines()
             assert len(lines) <= 15, (section.title, framework)
-            assert max(map(len, lines)) <= 68, (section.title, framework)
+            assert max(map(len, lines)) <= 60, (section.title, framework)
 
 
 @needs_all_three
