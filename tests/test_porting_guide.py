@@ -97,6 +97,12 @@ def test_every_planted_bug_has_its_trap() -> None:
     assert named == known
 
 
+def test_every_planted_bug_is_in_the_catalogue() -> None:
+    """The names that the pages give are those of `tests/mutants`, where each is put into the backends."""
+    catalogue = pytest.importorskip("mutants", reason="the catalogue of planted bugs is not here").CATALOGUE
+    assert {trap.mutant for section in sections() for trap in section.traps} - {None} <= set(catalogue)
+
+
 def test_only_random_starts_may_agree_loosely() -> None:
     given = {(s.page, float(value)) for s in sections() for value in re.findall(r"tolerance = (\S+)", s.code["Input"])}
     assert given == {("initialisers", 0.02), ("optimisers", 1e-4)}
