@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import partial
+from collections.abc import Callable, Mapping
+from functools import lru_cache, partial
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -20,16 +21,29 @@ from triptych_jax.parameters import to_numpy
 
 # Conformance runs a function once or twice, so compiling is all its time: without optimisation it is a quarter.
 QUICK = (("xla_backend_optimization_level", 0), ("xla_cpu_use_fusion_emitters", False))
-_compiled = partial(jax.jit, static_argnums=0, compiler_options=dict(QUICK))
+
+
+class Pass(NamedTuple):
+    """A training pass. What only conformance looks at is empty unless it was asked for (`watch`)."""
+
+    loss: jax.Array
+    correct: jax.Array
+    gradients: Arrays
+    statistics: Arrays
+    input_gradient: jax.Array | None
+    outputs: Outputs
 
 
 def forward(
     network: Network, images: np.ndarray, *, train: bool = False, masks: Mapping[str, np.ndarray] | None = None
 ) -> Parameters:
     """Every layer's output by path."""
-    network.train() if train else network.eval()
-    x = to_tensor(network, images)
-    outputs = _forward(nnx.graphdef(network), network.arrays(nnx.Param | nnx.BatchStat), x, dict(masks or {}))
+    if train:
+        outputs = _watched(network, images, np.zeros(len(images)), masks or {}).outputs
+    else:
+        network.eval()
+        arrays = network.arrays(nnx.Param | nnx.BatchStat)
+        outputs = _evaluate(nnx.graphdef(network), arrays, to_tensor(network, images))
     return {path: _to_channels_first(output) for path, output in jax.device_get(outputs).items()}
 
 
@@ -37,11 +51,8 @@ def gradients(
     network: Network, images: np.ndarray, labels: np.ndarray, *, masks: Mapping[str, np.ndarray]
 ) -> tuple[float, Parameters]:
     """The training loss and its gradient by path."""
-    network.train()
-    parameters, statistics = network.arrays(nnx.Param), network.arrays(nnx.BatchStat)
-    x, target = to_tensor(network, images), np.asarray(labels, np.int32)
-    loss, (found, dx) = _gradients(nnx.graphdef(network), parameters, statistics, x, target, dict(masks))
-    return float(loss), to_numpy(found) | {"input": np.array(dx)}
+    found = _watched(network, images, labels, masks)
+    return float(found.loss), to_numpy(found.gradients) | {"input": np.array(found.input_gradient)}
 
 
 def total_loss(network: Network, output: jax.Array | tuple[jax.Array, ...], labels: jax.Array) -> jax.Array:
@@ -60,43 +71,63 @@ def to_tensor(network: Network, images: np.ndarray) -> jax.Array:
     return jax.device_put(np.asarray(images, like.dtype), like.device)
 
 
-def dropout_masks(network: Network, masks: Mapping[str, jax.Array], key: jax.Array | None = None) -> None:
+def dropout_masks(network: Network, masks: Mapping[str, jax.Array], key: jax.Array) -> None:
     """Feed the masks to the dropout layers that they name; the others draw from `key`, each its own."""
-    for path, layer in nnx.iter_graph(network):
-        if isinstance(layer, Dropout):
-            name = ".".join(path)
-            if name in masks:
-                layer.mask = masks[name]
-            elif key is not None:
-                layer.key = jax.random.fold_in(key, derive_seed(0, name))
-            elif not layer.deterministic:
-                raise TriptychError(f"layer '{name}': training needs a dropout mask for it")
+    for name, layer in _dropouts(network):
+        if name in masks:
+            layer.mask = masks[name]
+        else:
+            layer.key = jax.random.fold_in(key, derive_seed(0, name))
 
 
-@_compiled
-def _forward(definition: nnx.GraphDef, arrays: Arrays, x: jax.Array, masks: Mapping[str, jax.Array]) -> Outputs:
-    network = nnx.merge(definition, nnx.from_flat_state(arrays))
-    dropout_masks(network, masks)
+@lru_cache(maxsize=16)  # a second trainer of the same network compiles nothing
+def compile_pass(definition: nnx.GraphDef, *, watch: bool) -> Callable[..., Pass]:
+    """The function `(parameters, statistics, x, labels, masks, key) -> Pass` of a network, for training and for
+    conformance, which watches it."""
+
+    @partial(jax.jit, compiler_options=dict(QUICK) if watch else None)
+    def run(parameters, statistics, x, labels, masks, key):
+        def loss_of(parameters: Arrays, x: jax.Array) -> tuple[jax.Array, tuple]:
+            network = nnx.merge(definition, nnx.from_flat_state({**parameters, **statistics}))
+            dropout_masks(network, masks, key)
+            outputs: Outputs = {}
+            output = network(x, outputs)
+            logits = output[0] if isinstance(output, tuple) else output
+            correct = (logits.argmax(1) == labels).sum()
+            rest = (correct, network.arrays(nnx.BatchStat), outputs if watch else {})
+            return total_loss(network, output, labels), rest
+
+        differentiate = jax.value_and_grad(loss_of, (0, 1) if watch else (0,), has_aux=True)
+        (loss, (correct, after, outputs)), (found, *dx) = differentiate(parameters, x)
+        return Pass(loss, correct, found, after, dx[0] if watch else None, outputs)
+
+    return run
+
+
+def _watched(network: Network, images: np.ndarray, labels: np.ndarray, masks: Mapping[str, np.ndarray]) -> Pass:
+    network.train()
+    for name, _ in _dropouts(network):
+        if name not in masks:
+            raise TriptychError(f"layer '{name}': training needs a dropout mask for it")
+    run = compile_pass(nnx.graphdef(network), watch=True)
+    x, target = to_tensor(network, images), np.asarray(labels, np.int32)
+    return run(network.arrays(nnx.Param), network.arrays(nnx.BatchStat), x, target, dict(masks), make_key(0))
+
+
+def make_key(seed: int) -> jax.Array:
+    """The key that dropout draws from."""
+    return jax.random.key(np.uint32(seed), impl="threefry2x32")
+
+
+@partial(jax.jit, static_argnums=0, compiler_options=dict(QUICK))
+def _evaluate(definition: nnx.GraphDef, arrays: Arrays, x: jax.Array) -> Outputs:
     outputs: Outputs = {}
-    network(x, outputs)
+    nnx.merge(definition, nnx.from_flat_state(arrays))(x, outputs)
     return outputs
 
 
-@_compiled
-def _gradients(
-    definition: nnx.GraphDef,
-    parameters: Arrays,
-    statistics: Arrays,
-    x: jax.Array,
-    labels: jax.Array,
-    masks: Mapping[str, jax.Array],
-) -> tuple[jax.Array, tuple[Arrays, jax.Array]]:
-    def loss_of(parameters: Arrays, x: jax.Array) -> jax.Array:
-        network = nnx.merge(definition, nnx.from_flat_state({**parameters, **statistics}))
-        dropout_masks(network, masks)
-        return total_loss(network, network(x), labels)
-
-    return jax.value_and_grad(loss_of, (0, 1))(parameters, x)
+def _dropouts(network: Network) -> list[tuple[str, Dropout]]:
+    return [(".".join(path), layer) for path, layer in nnx.iter_graph(network) if isinstance(layer, Dropout)]
 
 
 def _to_channels_first(output: np.ndarray) -> np.ndarray:

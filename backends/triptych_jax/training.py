@@ -1,9 +1,9 @@
-"""The training step: input, forward, loss and backward compiled as one function, the update as another."""
+"""The training step: input, forward and backward, update, each compiled as one function."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any
 
 import jax
@@ -19,7 +19,7 @@ from triptych.randomness import derive_seed
 from triptych_jax.input import Input
 from triptych_jax.model import Arrays, Network
 from triptych_jax.optimizer import Updater, _values
-from triptych_jax.passes import QUICK, dropout_masks, total_loss
+from triptych_jax.passes import compile_pass, make_key
 
 
 class Trainer:
@@ -36,7 +36,7 @@ class Trainer:
         network.eval()
         self.compiled_run = _compile_run(nnx.graphdef(network), self.input)
         network.train()
-        self.compile = partial(_compile_gradients, nnx.graphdef(network), self.input)
+        self.definition = nnx.graphdef(network)
 
     def step(
         self,
@@ -49,20 +49,21 @@ class Trainer:
         masks: Mapping[str, np.ndarray] | None = None,
     ) -> jax.Array:
         """One update; returns the loss and the number of right answers, still on the device."""
-        options = () if masks is None else QUICK  # only conformance feeds masks, for a few steps
-        handle, gradients, statistics = self.compile(options)(
+        gather = None if gather is None else tuple(indices.astype(np.int32) for indices in gather)
+        # Only conformance feeds masks: the function that it has compiled already serves these steps too.
+        watch = masks is not None
+        found = compile_pass(self.definition, watch=watch)(
             _values(self.optimizer.named),
             _values(self.statistics),
-            images,
+            _prepare(self.input, jax.device_put(images, self.input.device), gather),
             labels.astype(np.int32),
-            np.uint32(derive_seed(self.seed, "dropout", number)),
-            None if gather is None else tuple(indices.astype(np.int32) for indices in gather),
             dict(masks or {}),
+            make_key(derive_seed(self.seed, "dropout", number)),
         )
         for path, variable in self.statistics.items():
-            variable[...] = statistics[path]
-        self.optimizer.step(gradients, rates, options)
-        return handle
+            variable[...] = found.statistics[path]
+        self.optimizer.step(found.gradients, rates, watch=watch)
+        return jnp.stack([found.loss, found.correct.astype(found.loss.dtype)])
 
     def read(self, handles: Sequence[jax.Array]) -> np.ndarray:
         """`(steps, 2)`; waits for the device."""
@@ -87,27 +88,7 @@ class Trainer:
         self.optimizer.load_state(state)
 
 
-@lru_cache(maxsize=8)  # a second trainer of the same network compiles nothing
-def _compile_gradients(
-    definition: nnx.GraphDef, input: Input, options: tuple[tuple[str, Any], ...]
-) -> Callable[..., Any]:
-    @partial(jax.jit, compiler_options=dict(options))
-    def gradients(parameters, statistics, images, labels, seed, gather, masks):
-        x = input(images, gather)
-        key = jax.random.key(seed, impl="threefry2x32")
-
-        def loss_of(parameters: Arrays) -> tuple[jax.Array, tuple[jax.Array, Arrays]]:
-            network = nnx.merge(definition, nnx.from_flat_state({**parameters, **statistics}))
-            dropout_masks(network, masks, key)
-            output = network(x)
-            logits = output[0] if isinstance(output, tuple) else output
-            correct = (logits.argmax(1) == labels).sum()
-            return total_loss(network, output, labels), (correct, network.arrays(nnx.BatchStat))
-
-        (loss, (correct, after)), found = jax.value_and_grad(loss_of, has_aux=True)(parameters)
-        return jnp.stack([loss, correct.astype(loss.dtype)]), found, after
-
-    return gradients
+_prepare = jax.jit(Input.__call__, static_argnums=0)
 
 
 @lru_cache(maxsize=8)
