@@ -85,7 +85,7 @@ def test_functions_of_the_contract_take_the_same_parameters(module: str) -> None
         for kind in (node for node in definitions(tree) if isinstance(node, ast.ClassDef)):
             found |= {f"{kind.name}.{n.name}": n for n in definitions(kind) if isinstance(n, ast.FunctionDef)}
         contract = {"forward", "gradients", "total_loss", "to_canonical", "from_canonical", "initialize", "get_device"}
-        contract |= {f"Trainer.{name}" for name in ("step", "read", "predict", "state", "load_state")}
+        contract |= {f"Trainer.{name}" for name in ("step", "read", "prepare", "predict", "state", "load_state")}
         return {name: parameters_of(function) for name, function in found.items() if name in contract}
 
     for name, folder in FOLDERS.items():
