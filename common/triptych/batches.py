@@ -103,8 +103,9 @@ def feed(
 ) -> Iterator[tuple[Images, Integers, tuple[Integers, Integers] | None]]:
     """What a trainer's steps are given, batch by batch: stored images (n, C, h, w), labels (n,), and the crop and flip
     as gather indices, or None if the augmentation has neither, which saves the gather."""
+    height, width = images.shape[2:]
     for batch in batches:
         gather = None
         if augmentation != Augmentation():
-            gather = gather_indices(batch, *images.shape[2:], augmentation.crop_padding)
+            gather = gather_indices(batch, height, width, augmentation.crop_padding)
         yield images[batch.index], labels[batch.index], gather
