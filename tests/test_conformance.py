@@ -17,7 +17,7 @@ from mutants.networks import NORM, PLAIN, judged
 from mutants.passes import set_entry
 from triptych import backend, reference, zoo
 from triptych.analysis import primitives
-from triptych.conformance import ALL_LEVELS, conform, judge, suite
+from triptych.conformance import ALL_LEVELS, conform, data, judge, suite
 from triptych.conformance.case import BATCH, conformance_architecture, make_case
 from triptych.spec import Architecture, BatchNorm
 
@@ -73,7 +73,7 @@ def test_budgets_stay_sharp_without_batch_norm(name: str) -> None:
         for path, value in arrays.items():
             scale = np.abs(value).max()
             assert judged.budgets["fp64"][level][path] <= 1e-8 * scale, (level, path)
-            if level.startswith("forward"):
+            if level.startswith(("data", "forward")):
                 assert judged.budgets["fp32"][level][path] <= 1e-3 * scale, (level, path)
 
 
@@ -106,6 +106,26 @@ def test_the_case_can_show_faults() -> None:
     same = make_case(NORM)
     np.testing.assert_array_equal(same.stored, case.stored)
     assert not np.array_equal(make_case(NORM, 1).stored, case.stored)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_data_of_a_case_can_show_faults(channels: int) -> None:
+    """Both axes are resized, one up and one down; crops, flips and normalisation differ; the last batch is smaller."""
+    case = make_case(replace(PLAIN, input=(channels, 6, 9)))
+    stored, transform, planned = data.stored_images(case), data.transform_of(case), data.planned(case)
+    assert stored.shape[2] < 6
+    assert stored.shape[3] > 9
+    assert len({*transform.mean, *transform.std}) == 2 * channels
+    assert [len(batch) for batch in planned] == [BATCH, BATCH, 1]
+    for drawn in ("rows", "columns", "flips"):
+        assert len(set(np.concatenate([getattr(batch, drawn) for batch in planned]))) > 1, drawn
+    inputs = data.observe_reference_inputs(case)
+    assert {name: value.shape for name, value in inputs.items()} == {
+        **{f"batch {number}": (len(batch), channels, 6, 9) for number, batch in enumerate(planned)},
+        "evaluation": (data.IMAGES, channels, 6, 9),
+        "other channels": (data.IMAGES, channels, 6, 9),
+    }
+    assert {data.other_channels(case), channels} == {1, 3}
 
 
 def test_the_reference_alone_is_judged_right() -> None:

@@ -93,5 +93,5 @@ MUTANTS = (
         "backward",
     ),
     Mutant("one value off", nets.PLAIN, outputs(one_value_off), FORWARD, "relu", "forward", hides=UNSEEN),
-    Mutant("a crash", nets.PLAIN, wrapped(gradients=crash), FORWARD, "input", "forward"),
+    Mutant("a crash", nets.PLAIN, wrapped(gradients=crash), FORWARD, "", "backward"),
 )
