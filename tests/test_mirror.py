@@ -73,6 +73,19 @@ def test_a_file_has_the_same_public_names_in_the_same_order(module: str) -> None
         assert [node.name for node in definitions(parse(folder / module))] == expected, name
 
 
+def test_the_planted_mistakes_have_the_same_names_in_every_framework() -> None:
+    expected, *others = (
+        [
+            node.name
+            for node in definitions(parse(ROOT / "tests" / "mutants" / f"native_{name}.py"))
+            if node.name.islower()
+        ]
+        for name in FOLDERS
+    )
+    assert expected
+    assert others == [expected] * len(others)
+
+
 def parameters_of(function: ast.FunctionDef) -> list[str]:
     return [argument.arg for argument in (*function.args.args, *function.args.kwonlyargs)]
 

@@ -16,7 +16,8 @@ Phase = Literal["structure", "data", "forward", "backward", "update"]
 class Mutant:
     """A mistake that ports make. `level`: the first of conformance that must fail.
 
-    `path` and `phase`: where `locate` must find it: a layer of the spec, "input", or nothing for a crash. `hides`: why float32 rounding may explain it, so that only float64 has to find it.
+    `path` and `phase`: where `locate` must find it: a layer of the spec, "input", or nothing for a crash.
+    `hides`: why float32 rounding may explain it, so that only float64 has to find it.
     `impossible`: by backend, why it cannot be planted there.
     """
 
