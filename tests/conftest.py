@@ -13,9 +13,9 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     properties = (pair for report in reports for pair in getattr(report, "user_properties", ()))
     results = list(dict.fromkeys(tuple(value) for name, value in properties if name == "mutant"))
     if results:
-        from mutants import CATALOGUE, PENDING, matrix
+        from mutants import CATALOGUE, matrix
         from triptych.backend import BACKENDS
 
         terminalreporter.section("planted faults: killed at which level")
-        for line in matrix.lines(list(CATALOGUE.values()), PENDING, list(BACKENDS), results):
+        for line in matrix.lines(list(CATALOGUE.values()), list(BACKENDS), results):
             terminalreporter.write_line(line)

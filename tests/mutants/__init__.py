@@ -9,7 +9,6 @@ from triptych.backend import Backend
 from triptych.conformance import ALL_LEVELS, Report, conform
 
 CATALOGUE = {mutant.name: mutant for table in (layers, passes, optimizers, inputs) for mutant in table.MUTANTS}
-PENDING = {name: reason for name, (_, reason) in optimizers.PENDING.items()}
 
 
 def run(mutant: Mutant, framework: Backend, precision: str) -> Report:
@@ -24,4 +23,4 @@ def first_failure(report: Report) -> str | None:
     return next((level for level in ALL_LEVELS if level in failed), None)
 
 
-__all__ = ["CATALOGUE", "PENDING", "Mutant", "first_failure", "run"]
+__all__ = ["CATALOGUE", "Mutant", "first_failure", "run"]

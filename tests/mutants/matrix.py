@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 from mutants.record import Mutant
 
@@ -24,28 +24,22 @@ def cell(mutant: Mutant, backend: str, results: Iterable[Result]) -> str:
     return ", ".join(f"{level} ({' '.join(sorted(p, reverse=True))})" for level, p in levels.items()) or NOT_RUN
 
 
-def lines(
-    catalogue: Sequence[Mutant], pending: Mapping[str, str], backends: Sequence[str], results: Sequence[Result]
-) -> list[str]:
-    """A table as text, mistakes down and backends across, with what was not run and why."""
+def lines(catalogue: Sequence[Mutant], backends: Sequence[str], results: Sequence[Result]) -> list[str]:
+    """A table as text, mistakes down and backends across."""
     rows = [("planted mistake", *backends)]
     rows += [(mutant.name, *(cell(mutant, backend, results) for backend in backends)) for mutant in catalogue]
-    rows += [(name, *(NOT_RUN for _ in backends)) for name in pending]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     found = ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    found += [f"{name}: not run, {reason}" for name, reason in pending.items()]
     found += [f"{mutant.name}: float64 only, {mutant.hides}" for mutant in catalogue if mutant.hides]
-    return [*found, counts(catalogue, pending, backends, results)]
+    return [*found, counts(catalogue, backends, results)]
 
 
-def counts(
-    catalogue: Sequence[Mutant], pending: Mapping[str, str], backends: Sequence[str], results: Sequence[Result]
-) -> str:
+def counts(catalogue: Sequence[Mutant], backends: Sequence[str], results: Sequence[Result]) -> str:
     """The matrix in a line."""
     ran = {(name, backend) for name, backend, *_ in results if backend in backends}
     survived = {(name, backend) for name, backend, _, level in results if level == SURVIVED}
     impossible = sum(backend in mutant.impossible for mutant in catalogue for backend in backends)
-    total = (len(catalogue) + len(pending)) * len(backends)
+    total = len(catalogue) * len(backends)
     return (
         f"{len(ran - survived)} killed, {len(survived)} survived, {total - len(ran) - impossible} not run, "
         f"{impossible} cannot be planted, of {total}"
