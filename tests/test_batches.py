@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from triptych.batches import Augmentation, Batch, gather_indices, plan
+from triptych.batches import Augmentation, Batch, feed, gather_indices, plan
 from triptych.errors import TriptychError
 from triptych.randomness import derive_seed, dropout_mask, generator, shuffled
 
@@ -137,3 +137,15 @@ def test_an_offset_beyond_the_padding_is_refused():
         with pytest.raises(TriptychError, match="offset of 5, a padding of 2 allows 4"):
             gather_indices(batch, 28, 28, 2)
         gather_indices(batch, 28, 28, 3)
+
+
+def test_the_feed_hands_over_what_is_planned():
+    images, labels = np.arange(7 * 2 * 3 * 4, dtype=np.uint8).reshape(7, 2, 3, 4), np.arange(7)
+    planned = plan(0, 0, 7, 3, Augmentation(1, True))
+    fed = feed(images, labels, planned, Augmentation(1, True))
+    for batch, (stored, right, gather) in zip(planned, fed, strict=True):
+        assert (right == batch.index).all()
+        assert (stored == images[batch.index]).all()
+        for found, expected in zip(gather, gather_indices(batch, 3, 4, 1), strict=True):
+            assert (found == expected).all()
+    assert [gather for *_, gather in feed(images, labels, planned, Augmentation())] == [None] * 3

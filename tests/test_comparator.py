@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import replace
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 
-from triptych.conformance.comparator import Check, compare
+from marks import needs_backend
+from mutants import CATALOGUE, run
+from mutants.comparators import BUDGET, LEAKY, Arrays, Compare
+from mutants.networks import PLAIN, judged
+from triptych import backend, conformance
+from triptych.conformance.comparator import compare
 from triptych.conformance.suite import check_dict
-
-Arrays = Mapping[str, np.ndarray]
-Compare = Callable[[str, Arrays, Arrays, Mapping[str, float]], list[Check]]
 
 VALUE = np.random.default_rng(0).standard_normal((4, 3))
 OTHER = np.random.default_rng(1).standard_normal(5)
-BUDGET = 1e-6
 EXPECTED = {"a": VALUE, "b": OTHER}
 BUDGETS = {"a": BUDGET, "b": BUDGET}
 
@@ -121,73 +124,31 @@ def test_float32_is_compared_in_float64() -> None:
     assert (check.passed, check.difference) == (False, 2.0**-30)
 
 
-def filtered(change: Callable[[np.ndarray], np.ndarray]) -> Compare:
-    """A comparator that changes both sides before it looks."""
-
-    def mutant(level: str, expected: Arrays, found: Arrays, budgets: Mapping[str, float]) -> list[Check]:
-        sides = ({name: change(value) for name, value in side.items()} for side in (expected, found))
-        return compare(level, *sides, budgets)
-
-    return mutant
-
-
-def simple(difference: Callable[[np.ndarray, np.ndarray], float]) -> Compare:
-    """A loop over the names of both sides, as one writes it in a minute."""
-
-    def mutant(level: str, expected: Arrays, found: Arrays, budgets: Mapping[str, float]) -> list[Check]:
-        names = [name for name in expected if name in found]
-        return [
-            Check(level, name, difference(expected[name], found[name]), budgets.get(name, BUDGET), 1.0)
-            for name in names
-        ]
-
-    return mutant
-
-
-def truncating(expected: np.ndarray, found: np.ndarray) -> float:
-    count = min(expected.size, found.size)
-    return float(np.abs(expected.ravel()[:count] - found.ravel()[:count]).max(initial=0.0))
-
-
-def broadcasting(expected: np.ndarray, found: np.ndarray) -> float:
-    try:
-        return float(np.abs(expected - found).max(initial=0.0))
-    except ValueError:
-        return np.inf
-
-
-def blind_to_nan(expected: np.ndarray, found: np.ndarray) -> float:
-    return 0.0 if not broadcasting(expected, found) > BUDGET else np.inf  # a comparison with NaN is false
-
-
-# a weaker comparator, and cases that it lets through
-MUTANTS: dict[str, tuple[Compare, set[str]]] = {
-    "NaN to zero": (filtered(np.nan_to_num), {"NaN on both sides"}),
-    "sorted": (filtered(lambda value: np.sort(value, axis=None)), {"permuted", "sorted", "wrong shape"}),
-    "magnitudes": (filtered(np.abs), {"the sign"}),
-    "mean for maximum": (
-        simple(lambda left, right: abs(float(np.mean(left) - np.mean(right)))),
-        {"permuted", "a constant"},
-    ),
-    "mean difference": (
-        simple(lambda left, right: float(np.mean(np.abs(left - right))) if left.shape == right.shape else np.inf),
-        {"one entry"},
-    ),
-    "shapes cut to fit": (simple(truncating), {"truncated"}),
-    "broadcast": (simple(broadcasting), {"broadcastable", "empty array"}),
-    "common names only": (simple(broadcasting), {"missing name", "extra name", "renamed"}),
-    "nothing is a pass": (simple(broadcasting), {"nothing to compare", "nothing expected"}),
-    "NaN is not larger": (simple(blind_to_nan), {"NaN found", "NaN expected", "NaN on both sides"}),
-    "a default budget": (simple(broadcasting), {"no budget"}),
-}
-
-
-@pytest.mark.filterwarnings("ignore:Mean of empty slice")  # of a mutant
-@pytest.mark.parametrize("mutant", MUTANTS)
+@pytest.mark.filterwarnings("ignore:Mean of empty slice", "ignore:All-NaN")  # of a mutant
+@pytest.mark.parametrize("mutant", LEAKY)
 def test_weaker_comparators_are_found_out(mutant: str) -> None:
-    comparator, lets_through = MUTANTS[mutant]
+    comparator, lets_through, _ = LEAKY[mutant]
     assert lets_through <= survivors(comparator)
 
 
 def test_the_comparator_lets_nothing_through() -> None:
     assert survivors(compare) == set()
+
+
+def passes(fault: str, comparator: Compare) -> bool:
+    """Whether conformance passes a backend with a fault, if it compares by `comparator`."""
+    framework = backend.load(backend.installed()[0])
+    with patch.object(conformance, "compare", comparator):
+        if fault in CATALOGUE:
+            return run(CATALOGUE[fault], framework, "fp64").passed
+        nothing = {**judged(PLAIN).expected, "gradient": {}}  # a reference that says nothing of a level
+        return conformance.conform(framework, replace(judged(PLAIN), expected=nothing), "fp64").passed
+
+
+@needs_backend
+@pytest.mark.parametrize("mutant", [name for name, (*_, fault) in LEAKY.items() if fault])
+def test_a_planted_fault_would_go_unnoticed(mutant: str) -> None:
+    """With the weaker comparator in place, the test of that fault fails: the suite notices the change."""
+    comparator, _, fault = LEAKY[mutant]
+    assert passes(fault, comparator)
+    assert not passes(fault, compare)

@@ -73,6 +73,19 @@ def test_a_file_has_the_same_public_names_in_the_same_order(module: str) -> None
         assert [node.name for node in definitions(parse(folder / module))] == expected, name
 
 
+def test_the_planted_mistakes_have_the_same_names_in_every_framework() -> None:
+    expected, *others = (
+        [
+            node.name
+            for node in definitions(parse(ROOT / "tests" / "mutants" / f"native_{name}.py"))
+            if node.name.islower()
+        ]
+        for name in FOLDERS
+    )
+    assert expected
+    assert others == [expected] * len(others)
+
+
 def parameters_of(function: ast.FunctionDef) -> list[str]:
     return [argument.arg for argument in (*function.args.args, *function.args.kwonlyargs)]
 
@@ -85,7 +98,7 @@ def test_functions_of_the_contract_take_the_same_parameters(module: str) -> None
         for kind in (node for node in definitions(tree) if isinstance(node, ast.ClassDef)):
             found |= {f"{kind.name}.{n.name}": n for n in definitions(kind) if isinstance(n, ast.FunctionDef)}
         contract = {"forward", "gradients", "total_loss", "to_canonical", "from_canonical", "initialize", "get_device"}
-        contract |= {f"Trainer.{name}" for name in ("step", "read", "predict", "state", "load_state")}
+        contract |= {f"Trainer.{name}" for name in ("step", "read", "prepare", "predict", "state", "load_state")}
         return {name: parameters_of(function) for name, function in found.items() if name in contract}
 
     for name, folder in FOLDERS.items():

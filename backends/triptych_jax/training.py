@@ -69,6 +69,10 @@ class Trainer:
         """`(steps, 2)`; waits for the device."""
         return np.asarray(jax.device_get(list(handles)), np.float64).reshape(-1, 2)
 
+    def prepare(self, images: np.ndarray, gather: Gather | None = None) -> np.ndarray:
+        """The network's input, made of stored images."""
+        return np.array(jax.jit(self.input)(images, gather))
+
     def predict(self, images: np.ndarray) -> np.ndarray:
         """Logits of stored images."""
         # A smaller last batch is filled up: every new size would be compiled, for seconds.

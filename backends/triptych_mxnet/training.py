@@ -16,6 +16,7 @@ from triptych.randomness import derive_seed
 from triptych_mxnet.input import Input
 from triptych_mxnet.model import Network
 from triptych_mxnet.optimizer import Updater
+from triptych_mxnet.parameters import to_numpy
 from triptych_mxnet.passes import dropout_masks, total_loss
 
 
@@ -59,6 +60,10 @@ class Trainer:
     def read(self, handles: Sequence[mx.nd.NDArray]) -> np.ndarray:
         """`(steps, 2)`; waits for the device."""
         return mx.nd.stack(*handles).asnumpy()
+
+    def prepare(self, images: np.ndarray, gather: Gather | None = None) -> np.ndarray:
+        """The network's input, made of stored images."""
+        return to_numpy(self.input(images, gather))
 
     def predict(self, images: np.ndarray) -> np.ndarray:
         """Logits of stored images."""

@@ -15,6 +15,7 @@ from triptych.randomness import derive_seed
 from triptych_torch.input import Input
 from triptych_torch.model import Network
 from triptych_torch.optimizer import Updater
+from triptych_torch.parameters import to_numpy
 from triptych_torch.passes import dropout_masks, total_loss
 
 
@@ -56,6 +57,10 @@ class Trainer:
     def read(self, handles: Sequence[torch.Tensor]) -> np.ndarray:
         """`(steps, 2)`; waits for the device."""
         return torch.stack(list(handles)).cpu().numpy()
+
+    def prepare(self, images: np.ndarray, gather: Gather | None = None) -> np.ndarray:
+        """The network's input, made of stored images."""
+        return to_numpy(self.input(images, gather))
 
     def predict(self, images: np.ndarray) -> np.ndarray:
         """Logits of stored images."""

@@ -59,6 +59,9 @@ class Trainer(Protocol):
     def read(self, handles: Sequence[Native]) -> NDArray[np.float64]:
         """`(steps, 2)`: the mean loss (auxiliary losses included) and the number of right answers of each step."""
 
+    def prepare(self, images: Images, gather: Gather | None = None) -> NDArray[np.floating[Any]]:
+        """The network's input `(N, C, H, W)` as `step` (with `gather`) and `predict` make it of stored images."""
+
     def predict(self, images: Images) -> NDArray[np.float32]:
         """Logits `(N, classes)` in evaluation mode."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +13,7 @@ from triptych.randomness import generator, shuffled
 
 Integers = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
+Images = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -94,3 +96,16 @@ def gather_indices(batch: Batch, height: int, width: int, padding: int) -> tuple
     across = np.arange(width)
     columns = batch.columns[:, None] + np.where(batch.flips[:, None], across[::-1], across)
     return rows, columns
+
+
+def feed(
+    images: Images, labels: Integers, batches: Sequence[Batch], augmentation: Augmentation
+) -> Iterator[tuple[Images, Integers, tuple[Integers, Integers] | None]]:
+    """What a trainer's steps are given, batch by batch: stored images (n, C, h, w), labels (n,), and the crop and flip
+    as gather indices, or None if the augmentation has neither, which saves the gather."""
+    height, width = images.shape[2:]
+    for batch in batches:
+        gather = None
+        if augmentation != Augmentation():
+            gather = gather_indices(batch, height, width, augmentation.crop_padding)
+        yield images[batch.index], labels[batch.index], gather

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triptych import batches, initializers, recipes, runs
-from triptych.backend import Backend, Gather, Images, Labels, Native, Trainer
+from triptych.backend import Backend, Images, Labels, Native, Trainer
 from triptych.data import Dataset, Split
 from triptych.errors import TriptychError
 from triptych.interrupt import Interrupted, interruptible
@@ -114,11 +114,10 @@ def train_epoch(session: Session, number: int, listener: Listener, interrupted: 
     handles: list[Native] = []
     results = np.zeros((0, 2))
     began = time.perf_counter()
-    for index, batch in enumerate(plan):
+    given = batches.feed(split.images, split.labels, plan, recipe.augmentation)
+    for index, (images, labels, gather) in enumerate(given):
         if interrupted():
             raise Interrupted(interrupted(), kept(session))
-        images, labels = split.images[batch.index], split.labels[batch.index]
-        gather = gather_of(batch, session)
         handles.append(session.trainer.step(images, labels, recipe.rates(session.step), session.step, gather=gather))
         session.step += 1
         if len(handles) == READ_EVERY or index + 1 == len(plan):
@@ -143,15 +142,6 @@ def train_epoch(session: Session, number: int, listener: Listener, interrupted: 
         images_per_second=float(sizes.sum() / seconds),
         losses=tuple(results[:, 0]),
     )
-
-
-def gather_of(batch: batches.Batch, session: Session) -> Gather | None:
-    """The crop and flip of a batch as gather indices; None if the recipe has neither, which saves the gather."""
-    augmentation = session.recipe.augmentation
-    if augmentation == batches.Augmentation():
-        return None
-    height, width = session.dataset.train.images.shape[2:]
-    return batches.gather_indices(batch, height, width, augmentation.crop_padding)
 
 
 def check_finite(losses: NDArray[np.float64], first_step: int, session: Session) -> None:

@@ -1,7 +1,7 @@
 """Conformance: do a backend and the reference, and so any two backends, compute the same network?
 
-`conform` checks structure, forward (evaluation and training mode), gradients and optimiser steps of one case on one
-backend, in float64 and in float32, against the NumPy reference.
+`conform` checks structure and shared start, input, forward (evaluation and training mode), gradients and optimiser
+steps of one case on one backend, in float64 and in float32, against the NumPy reference.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from triptych.conformance.observe import (
 )
 from triptych.conformance.tolerance import Budgets, budgets
 from triptych.conformance.updates import Steps, choose_steps
+from triptych.initializers import draw
 from triptych.shapes import output_shapes
 from triptych.spec import Architecture, Shape
 
@@ -87,7 +88,7 @@ def conform(
         else backend.build(case.architecture, device=device, precision=precision)
     )
     report = Report(case.architecture.name, backend.name, precision, structure(backend, network, case))
-    if not all(check.passed for check in report.checks):
+    if any(check.problem for check in report.checks):
         return report  # without the same names and shapes there is nothing further to compare
     try:
         report.observed = observe_backend(backend, network, case, judged.steps, precision)
@@ -103,10 +104,14 @@ def conform(
 
 
 def structure(backend: Backend, network: Native, case: Case) -> list[Check]:
-    """Names and shapes of every canonical parameter against the spec."""
+    """Names and shapes of every canonical parameter against the spec; if they fit, the bits of the shared start."""
     expected = {info.path: info.shape for info in parameters(case.architecture)}
-    found = {path: value.shape for path, value in backend.to_canonical(network).items()}
-    return _same_shapes(expected, found)
+    checks = _same_shapes(expected, {path: value.shape for path, value in backend.to_canonical(network).items()})
+    if not all(check.passed for check in checks):
+        return checks
+    start = draw(case.architecture, case.seed)
+    backend.from_canonical(network, start)
+    return compare("structure", start, backend.to_canonical(network), dict.fromkeys(start, 0.0))
 
 
 def output_shapes_match(case: Case, observed: Observation) -> list[Check]:

@@ -10,13 +10,14 @@ from numpy.typing import NDArray
 from triptych import reference
 from triptych.backend import Backend, Native
 from triptych.conformance.case import Case
+from triptych.conformance.data import observe_backend_inputs, observe_reference_inputs
 from triptych.conformance.updates import Steps, backend_updates, reference_updates
 from triptych.reference_ops import Rounding, exact
 
 # By level, then by name.
 Observation: TypeAlias = dict[str, dict[str, NDArray[np.floating[Any]]]]
 
-LEVELS = ("forward eval", "forward train", "gradient", "update")
+LEVELS = ("data", "forward eval", "forward train", "gradient", "update")
 DTYPES = {"fp64": np.float64, "fp32": np.float32}
 
 
@@ -28,6 +29,7 @@ def observe_reference(case: Case, steps: Steps, rounding: Rounding = exact) -> O
     )
     loss, gradients = reference.backward(trained, case.labels)
     return {
+        "data": observe_reference_inputs(case, rounding),
         "forward eval": evaluated.outputs,
         "forward train": trained.outputs,
         "gradient": {**gradients, "loss": np.asarray(loss)},
@@ -44,6 +46,7 @@ def observe_backend(backend: Backend, network: Native, case: Case, steps: Steps,
     backend.from_canonical(network, case.parameters)
     loss, gradients = backend.gradients(network, images, case.labels, masks=case.masks(0))
     return {
+        "data": observe_backend_inputs(backend, network, case),
         "forward eval": evaluated,
         "forward train": trained,
         "gradient": {**gradients, "loss": np.asarray(loss)},

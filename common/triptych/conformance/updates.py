@@ -1,7 +1,7 @@
 """The update level: two steps of momentum, and one step of every other optimiser from a state that is not empty.
 
-The second step of momentum shows the velocity, and whether the learning rate, changed by then, is in it. The running
-statistics of batch norms are compared after these two steps.
+The second step of momentum shows the velocity, and whether the learning rate, changed by then as the momentum is, is
+in it. The running statistics of batch norms are compared after these two steps.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Steps:
     def momentum(self) -> tuple[Rates, Rates]:
         """The two steps of momentum."""
         first = LARGEST_MOVE / self.gradient
-        return Rates(first, MOMENTUM.momentum), Rates(0.4 * first, MOMENTUM.momentum)
+        return Rates(first, MOMENTUM.momentum), Rates(0.4 * first, 0.8)
 
     def rates(self, optimizer: Optimizer) -> Rates:
         """The one step of another optimiser."""

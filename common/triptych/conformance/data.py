@@ -1,0 +1,75 @@
+"""The data level: what reaches the network when a backend is given stored images.
+
+Images of another size than the input, in a few batches of one planned epoch with crop and flip, handed over by the
+training loop's own feed; then without either, as in evaluation; then with other channels than the network's. Every
+channel has its own mean and deviation: constants or channels in another order show.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triptych.backend import Backend, Images, Native
+from triptych.batches import Augmentation, Batch, feed, plan
+from triptych.conformance.case import BATCH, Case
+from triptych.optimizers import Optimizer
+from triptych.preprocess import InputTransform, apply_reference
+from triptych.randomness import generator
+from triptych.reference_ops import Array, Rounding, exact
+
+AUGMENTATION = Augmentation(crop_padding=2, flip=True)
+IMAGES = 2 * BATCH + 1  # three batches, the last one smaller
+EPOCH = 1  # not 0, so that a plan which ignores the epoch shows
+
+
+def transform_of(case: Case) -> InputTransform:
+    """Resizes, and normalises every channel by numbers of its own."""
+    channels, height, width = case.architecture.input
+    mean = tuple(0.4 + 0.2 * channel / channels for channel in range(channels))
+    std = tuple(0.2 + 0.1 * channel / channels for channel in range(channels))
+    return InputTransform(channels, height, width, mean, std, AUGMENTATION.crop_padding)
+
+
+def stored_images(case: Case, channels: int | None = None) -> Images:
+    """`(IMAGES, channels, h, w)` lower than the network's input and wider: one axis is enlarged, one is shrunk."""
+    own, height, width = case.architecture.input
+    shape = (IMAGES, channels or own, height // 2 + 1, width + 5)
+    return (generator(case.seed, "conformance", "stored").random(shape) * 256).astype(np.uint8)
+
+
+def other_channels(case: Case) -> int:
+    """Stored channels that have to be fitted: grey images for a colour network, and colour ones for a grey network."""
+    return 3 if case.architecture.input[0] == 1 else 1
+
+
+def planned(case: Case) -> list[Batch]:
+    """The epoch's batches."""
+    return plan(case.seed, EPOCH, IMAGES, BATCH, AUGMENTATION)
+
+
+def observe_reference_inputs(case: Case, rounding: Rounding = exact) -> dict[str, Array]:
+    """The network's input by name, in float64."""
+    transform, stored = transform_of(case), stored_images(case)
+    found = {
+        f"batch {number}": apply_reference(stored[batch.index], transform, batch)
+        for number, batch in enumerate(planned(case))
+    }
+    found["evaluation"] = apply_reference(stored, transform)
+    found["other channels"] = apply_reference(stored_images(case, other_channels(case)), transform)
+    length = sum(stored.shape[1:]) + 3  # a fit of the channels, a resize, three operations by a constant
+    largest_term = 1 / min(transform.std)
+    return {name: rounding(np.asarray(value, np.float64), length, largest_term) for name, value in found.items()}
+
+
+def observe_backend_inputs(backend: Backend, network: Native, case: Case) -> dict[str, NDArray[np.floating[Any]]]:
+    """The same from a backend's trainer."""
+    trainer = backend.Trainer(network, Optimizer(), transform_of(case), case.seed)
+    stored = stored_images(case)
+    given = feed(stored, np.zeros(IMAGES, np.int64), planned(case), AUGMENTATION)
+    found = {f"batch {number}": trainer.prepare(images, gather) for number, (images, _, gather) in enumerate(given)}
+    found["evaluation"] = trainer.prepare(stored)
+    found["other channels"] = trainer.prepare(stored_images(case, other_channels(case)))
+    return found

@@ -1,0 +1,26 @@
+"""The planted mistakes: a table of what ports get wrong, and how each is put into one backend."""
+
+from __future__ import annotations
+
+from mutants import inputs, layers, optimizers, passes
+from mutants.networks import judged
+from mutants.record import Mutant
+from triptych.backend import Backend
+from triptych.conformance import ALL_LEVELS, Report, conform
+
+CATALOGUE = {mutant.name: mutant for table in (layers, passes, optimizers, inputs) for mutant in table.MUTANTS}
+
+
+def run(mutant: Mutant, framework: Backend, precision: str) -> Report:
+    """Conformance of a backend with the mistake in it."""
+    with mutant.plant(framework, precision) as (wrong, build):
+        return conform(wrong, judged(mutant.architecture), precision, build=build)
+
+
+def first_failure(report: Report) -> str | None:
+    """The level at which it was killed; None if it survived."""
+    failed = {check.level for check in report.failures}
+    return next((level for level in ALL_LEVELS if level in failed), None)
+
+
+__all__ = ["CATALOGUE", "Mutant", "first_failure", "run"]

@@ -1,0 +1,99 @@
+"""Mistakes before the network: the input transform, the order of the batches, the start of the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+
+from mutants import networks as nets
+from mutants.plants import patched, replaced, wrapped
+from mutants.record import Mutant
+from triptych.analysis import parameters
+
+
+def bgr_for_rgb(right: Any) -> Any:
+    class Reversed(right):  # type: ignore[misc]
+        def __call__(self, images: Any, gather: Any = None) -> Any:
+            return super().__call__(images[:, np.arange(images.shape[1])[::-1]], gather)
+
+    return Reversed
+
+
+def normalisation_swapped(right: Any) -> Any:
+    return lambda transform, *more: right(replace(transform, mean=transform.std, std=transform.mean), *more)
+
+
+def corner_matrix(size_in: int, size_out: int) -> np.ndarray:
+    """`align_corners=True`: the first and last pixels fall together, and nothing is averaged when it shrinks."""
+    places = np.arange(size_out) * ((size_in - 1) / (size_out - 1))
+    return np.maximum(0.0, 1.0 - np.abs(places[:, None] - np.arange(size_in)))
+
+
+def aligned_corners(right: Any) -> Any:
+    class Aligned(right):  # type: ignore[misc]
+        def resize(self, x: Any) -> Any:
+            with patch.dict(right.resize.__globals__, {"resize_matrix": corner_matrix}):
+                return super().resize(x)
+
+    return Aligned
+
+
+def unpadded_crop(right: Any) -> Any:
+    """The crop's offsets are taken from the corner of the image instead of its padding's."""
+
+    class Unpadded(right):  # type: ignore[misc]
+        def crop_and_flip(self, x: Any, gather: Any) -> Any:
+            rows, columns = gather
+            return super().crop_and_flip(x, (rows * 0 + np.arange(rows.shape[1]), columns))
+
+    return Unpadded
+
+
+@contextmanager
+def batch_order(framework: Any, precision: str) -> Iterator[Any]:
+    """A prefetch that is one batch behind: every batch after the first is the one before."""
+
+    class Late(framework.Trainer):  # type: ignore[misc, name-defined]
+        def late(self, given: tuple[Any, ...]) -> tuple[Any, ...]:
+            before = getattr(self, "before", given)
+            self.before = given
+            return before if before[0].shape == given[0].shape else given
+
+        def prepare(self, images: Any, gather: Any = None) -> Any:
+            return super().prepare(*self.late((images, gather)))
+
+        def step(
+            self, images: Any, labels: Any, rates: Any, number: int, *, gather: Any = None, masks: Any = None
+        ) -> Any:
+            images, gather, labels = self.late((images, gather, labels))
+            return super().step(images, labels, rates, number, gather=gather, masks=masks)
+
+    yield replaced(framework, Trainer=Late), None
+
+
+def fan_out_for_fan_in(right: Callable[..., Any], network: Any, values: dict[str, np.ndarray]) -> None:
+    """What `mode="fan_out"` draws, or a law that takes the axes of another layout."""
+    fans = {info.path: info.fan_in / info.fan_out for info in parameters(network.architecture) if info.role == "weight"}
+    right(network, values | {path: values[path] * np.float32(fan**0.5) for path, fan in fans.items()})
+
+
+FAN = wrapped(from_canonical=fan_out_for_fan_in)
+
+MUTANTS = (
+    *(
+        Mutant(name, architecture, plant, "data", "input", "data")
+        for name, architecture, plant in (
+            ("bgr for rgb", nets.COLOUR, patched("Input", bgr_for_rgb, "training")),
+            ("normalisation swapped", nets.COLOUR, patched("Input", normalisation_swapped, "training")),
+            ("aligned corners", nets.PLAIN, patched("Input", aligned_corners, "training")),
+            ("batch order", nets.PLAIN, batch_order),
+            ("crop without padding", nets.PLAIN, patched("Input", unpadded_crop, "training")),
+        )
+    ),
+    Mutant("initialiser fan", nets.PLAIN, FAN, "structure", "conv", "structure"),
+)

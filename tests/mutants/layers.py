@@ -1,0 +1,108 @@
+"""Mistakes in the network: layers, their arguments, how they are joined."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, cast
+
+import numpy as np
+
+from mutants import networks as nets
+from mutants.plants import built, change, fields, layer, loading, other_spec, wrapped
+from mutants.record import Mutant
+from triptych.spec import (
+    Architecture,
+    AvgPool,
+    BatchNorm,
+    Branches,
+    Conv,
+    Dense,
+    Dropout,
+    Flatten,
+    Layer,
+    ReLU,
+    Sigmoid,
+)
+
+
+def swap(architecture: Architecture, name: str, other: Layer) -> Architecture:
+    return replace(architecture, layers=tuple(other if layer.name == name else layer for layer in architecture.layers))
+
+
+def average_for_maximum(architecture: Architecture) -> Architecture:
+    return swap(architecture, "pool", AvgPool("pool", (3, 3), (2, 2), ceil=True))
+
+
+def reverse_branches(architecture: Architecture) -> Architecture:
+    return change(architecture, "mixed", branches=cast(Branches, architecture.layers[0]).branches[::-1])
+
+
+def in_training_mode(right: Any, network: Any, images: Any, *, train: bool = False, masks: Any = None) -> Any:
+    """Training mode when evaluation was asked for: batch statistics, dropout."""
+    own = masks if train else nets.judged(nets.DROPOUT).case.masks(9)
+    return right(network, images, train=True, masks=own)
+
+
+def unmasked(masks: Any) -> dict[str, np.ndarray]:
+    return {path: np.ones_like(mask) for path, mask in (masks or {}).items()}
+
+
+def forward_unmasked(right: Any, *given: Any, masks: Any = None, **mode: Any) -> Any:
+    return right(*given, masks=unmasked(masks), **mode)
+
+
+def gradients_unmasked(right: Any, *given: Any, masks: Any) -> Any:
+    return right(*given, masks=unmasked(masks))
+
+
+WINDOW = fields("lrn", size=5, alpha=0.5 * 5 / 3)
+TRAINING_MODE = wrapped(forward=in_training_mode)
+COLOURS = loading("conv.weight", lambda w: w[:, ::-1])
+NO_MASKS = wrapped(gradients=gradients_unmasked)
+STRUCTURE, FORWARD, TRAIN = "structure", "forward eval", "forward train"
+
+MUTANTS = (
+    Mutant("same padding at stride 2", nets.EVEN, layer(Conv, "same_padding"), FORWARD, "conv", "forward"),
+    Mutant("padding off by one", nets.STRIDED, fields("conv", padding=(0, 0)), FORWARD, "conv", "forward"),
+    Mutant("flatten order", nets.FLAT, layer(Flatten, "flatten_channels_last"), FORWARD, "flatten", "forward"),
+    Mutant("kernel flipped", nets.PLAIN, layer(Conv, "flipped_kernel"), FORWARD, "conv", "forward"),
+    Mutant("square weight transposed", nets.SQUARE, layer(Dense, "transposed_weight"), FORWARD, "hidden", "forward"),
+    Mutant("bias missing", nets.PLAIN, fields("conv", bias=False), STRUCTURE, "conv", "structure"),
+    Mutant("floor for ceil", nets.CEIL, fields("pool", ceil=False), STRUCTURE, "pool", "structure"),
+    Mutant("padding counted", nets.INSIDE, fields("pool", count_padding=True), FORWARD, "pool", "forward"),
+    Mutant("lrn alpha", nets.LRN, fields("lrn", divide_alpha=False), FORWARD, "lrn", "forward"),
+    Mutant("lrn k", nets.LRN, fields("lrn", k=1.0), FORWARD, "lrn", "forward"),
+    Mutant("lrn window", nets.LRN, WINDOW, FORWARD, "lrn", "forward"),
+    Mutant("batch norm eps", nets.NORM, fields("norm", eps=1e-3), FORWARD, "norm", "forward"),
+    Mutant("batch norm momentum", nets.NORM, fields("norm", momentum=0.9), "update", "norm", "update"),
+    Mutant("biased variance", nets.NORM, fields("norm", unbiased=False), "update", "norm", "update"),
+    Mutant("train for eval", nets.NORM, TRAINING_MODE, FORWARD, "norm", "forward"),
+    Mutant("gamma fixed", nets.NORM, layer(BatchNorm, "gamma_fixed"), FORWARD, "norm", "forward"),
+    Mutant("sigmoid for relu", nets.PLAIN, layer(ReLU, Sigmoid), FORWARD, "relu", "forward"),
+    Mutant("dropout scale", nets.DROPOUT, layer(Dropout, "unscaled_dropout"), TRAIN, "dropout", "forward"),
+    Mutant("dropout in eval", nets.DROPOUT, TRAINING_MODE, FORWARD, "dropout", "forward"),
+    Mutant("branch order", nets.BRANCHES, other_spec(reverse_branches), FORWARD, "mixed", "forward"),
+    Mutant("residual scale", nets.RESIDUAL, fields("unit", scale=1.0), FORWARD, "unit", "forward"),
+    Mutant("shared weights", nets.TWINS, built("share_weights"), STRUCTURE, "first", "structure"),
+    Mutant("bias not used", nets.PLAIN, loading("conv.bias", np.zeros_like), FORWARD, "conv", "forward"),
+    Mutant("colours reversed", nets.PLAIN, COLOURS, STRUCTURE, "conv", "structure"),
+    Mutant("another name", nets.PLAIN, fields("conv", name="conv1"), STRUCTURE, "conv", "structure"),
+    Mutant("another name, no array", nets.PLAIN, fields("relu", name="relu1"), STRUCTURE, "relu", "structure"),
+    Mutant("more channels", nets.STRIDED, fields("conv", channels=5), STRUCTURE, "conv", "structure"),
+    Mutant("padding, other shape", nets.AVERAGE, fields("conv", padding=(0, 0)), STRUCTURE, "conv", "structure"),
+    Mutant("padding, other dense", nets.PLAIN, fields("conv", padding=(0, 1)), STRUCTURE, "conv", "structure"),
+    Mutant("average for maximum", nets.CEIL, other_spec(average_for_maximum), FORWARD, "pool", "forward"),
+    Mutant("ceil for floor", nets.FLOOR, fields("pool", ceil=True), STRUCTURE, "pool", "structure"),
+    Mutant("padding not counted", nets.AVERAGE, fields("pool", count_padding=False), FORWARD, "pool", "forward"),
+    Mutant("gamma missing", nets.NORM, fields("norm", gamma=False), STRUCTURE, "norm", "structure"),
+    Mutant("another dropout rate", nets.DROPOUT, fields("dropout", rate=0.4), TRAIN, "dropout", "forward"),
+    Mutant("no dropout", nets.DROPOUT, wrapped(forward=forward_unmasked), TRAIN, "dropout", "forward"),
+    Mutant(
+        "no dropout in the gradient",
+        nets.DROPOUT,
+        wrapped(gradients=gradients_unmasked),
+        "gradient",
+        "dropout",
+        "backward",
+    ),
+)

@@ -1,0 +1,69 @@
+"""Mistakes in Flax's own terms; the same names as in the other two files."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from triptych import spec
+from triptych.spec import Shape
+from triptych_jax import layers
+from triptych_jax.layers import Options
+from triptych_jax.model import Network
+
+
+class Transposed(nnx.Linear):
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return x @ self.kernel[...].T + self.bias[...]
+
+
+class GammaFixed(layers.BatchNorm):
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return (super().__call__(x) - self.bias[...]) / self.scale[...] + self.bias[...]
+
+
+class Unscaled(layers.Dropout):
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return x if self.deterministic else x * jnp.transpose(self.mask, (0, 2, 3, 1)).astype(x.dtype)
+
+
+def same_padding(layer: spec.Conv, shape: Shape, options: Options) -> nnx.Module:
+    return nnx.Conv(shape[0], layer.channels, layer.kernel, layer.stride, **options)  # padding 'SAME' is the default
+
+
+def flipped_kernel(layer: spec.Conv, shape: Shape, options: Options) -> nnx.Module:
+    padding = tuple((pixels, pixels) for pixels in layer.padding)
+    return nnx.Conv(
+        shape[0], layer.channels, layer.kernel, layer.stride, padding=padding, conv_general_dilated=_convolve, **options
+    )
+
+
+def transposed_weight(layer: spec.Dense, shape: Shape, options: Options) -> nnx.Module:
+    return (Transposed if shape[0] == layer.units else nnx.Linear)(shape[0], layer.units, **options)
+
+
+def flatten_channels_last(layer: spec.Flatten, shape: Shape, options: Options) -> nnx.Module:
+    return layers._Function(_flatten, layer)
+
+
+def gamma_fixed(layer: spec.BatchNorm, shape: Shape, options: Options) -> nnx.Module:
+    return GammaFixed(shape[0], layer, options)
+
+
+def unscaled_dropout(layer: spec.Dropout, shape: Shape, options: Options) -> nnx.Module:
+    return Unscaled(layer.rate)
+
+
+def share_weights(network: Network) -> None:
+    network.second.kernel = network.first.kernel
+
+
+def _convolve(x: jax.Array, kernel: jax.Array, *given: Any, **more: Any) -> jax.Array:
+    return jax.lax.conv_general_dilated(x, kernel[::-1, ::-1], *given, **more)
+
+
+def _flatten(x: jax.Array, layer: spec.Flatten) -> jax.Array:
+    return x.reshape(len(x), -1)

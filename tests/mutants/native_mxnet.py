@@ -1,0 +1,75 @@
+"""Mistakes in Gluon's own terms; the same names as in the other two files."""
+
+# ruff: noqa: N803 (Gluon calls the module of operators F)
+
+from __future__ import annotations
+
+import math
+from types import ModuleType
+
+from mxnet import autograd, gluon
+from mxnet.gluon import nn
+
+from triptych import spec
+from triptych.spec import Shape
+from triptych_mxnet import layers
+from triptych_mxnet.layers import Tensor
+from triptych_mxnet.model import Network
+
+
+class SamePadded(nn.Conv2D):
+    def hybrid_forward(self, F: ModuleType, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        x = F.pad(x, mode="constant", pad_width=(0, 0, 0, 0, 0, 1, 0, 1))  # what SAME does to 3x3 at stride 2
+        return super().hybrid_forward(F, x, weight, bias)
+
+
+class Flipped(nn.Conv2D):
+    def hybrid_forward(self, F: ModuleType, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return super().hybrid_forward(F, x, F.flip(weight, axis=(2, 3)), bias)
+
+
+class Transposed(nn.Dense):
+    def hybrid_forward(self, F: ModuleType, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return super().hybrid_forward(F, x, F.transpose(weight), bias)
+
+
+class ChannelsLast(nn.Flatten):
+    def hybrid_forward(self, F: ModuleType, x: Tensor) -> Tensor:
+        return super().hybrid_forward(F, F.transpose(x, (0, 2, 3, 1)))
+
+
+class Unscaled(layers.Dropout):
+    def hybrid_forward(self, F: ModuleType, x: Tensor) -> Tensor:
+        return x * self.mask if autograd.is_training() else x
+
+
+def same_padding(layer: spec.Conv, shape: Shape) -> gluon.HybridBlock:
+    return SamePadded(layer.channels, layer.kernel, layer.stride, in_channels=shape[0])
+
+
+def flipped_kernel(layer: spec.Conv, shape: Shape) -> gluon.HybridBlock:
+    return Flipped(layer.channels, layer.kernel, layer.stride, layer.padding, in_channels=shape[0])
+
+
+def transposed_weight(layer: spec.Dense, shape: Shape) -> gluon.HybridBlock:
+    return (Transposed if shape[0] == layer.units else nn.Dense)(layer.units, in_units=shape[0])
+
+
+def flatten_channels_last(layer: spec.Flatten, shape: Shape) -> gluon.HybridBlock:
+    return ChannelsLast()
+
+
+def gamma_fixed(layer: spec.BatchNorm, shape: Shape) -> gluon.HybridBlock:
+    block = layers.BatchNorm(shape[0], math.prod(shape[1:]), layer)
+    block._kwargs["fix_gamma"] = True  # the default of nd.BatchNorm
+    return block
+
+
+def unscaled_dropout(layer: spec.Dropout, shape: Shape) -> gluon.HybridBlock:
+    return Unscaled(layer.rate)
+
+
+def share_weights(network: Network) -> None:
+    first, second = network._children["first"], network._children["second"]
+    second._reg_params["weight"] = first.weight
+    object.__setattr__(second, "weight", first.weight)

@@ -1,0 +1,72 @@
+"""Mistakes in PyTorch's own terms; the same names as in the other two files."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from triptych import spec
+from triptych.spec import Shape
+from triptych_torch import layers
+from triptych_torch.model import Network
+
+
+class SamePadded(nn.Conv2d):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = nn.functional.pad(x, (0, 1, 0, 1))  # what TensorFlow's and Flax's SAME does to 3x3 at stride 2, even size
+        return nn.functional.conv2d(x, self.weight, self.bias, self.stride)
+
+
+class Flipped(nn.Conv2d):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self._conv_forward(x, self.weight.flip(2, 3), self.bias)
+
+
+class Transposed(nn.Linear):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.linear(x, self.weight.T, self.bias)
+
+
+class ChannelsLast(nn.Flatten):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x.permute(0, 2, 3, 1))
+
+
+class GammaFixed(layers.BatchNorm):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        gamma = self.weight.reshape(-1, 1, 1)
+        beta = self.bias.reshape(-1, 1, 1)
+        return (super().forward(x) - beta) / gamma + beta
+
+
+class Unscaled(layers.Dropout):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * self.mask.to(x.dtype) if self.training else x
+
+
+def same_padding(layer: spec.Conv, shape: Shape) -> nn.Module:
+    return SamePadded(shape[0], layer.channels, layer.kernel, layer.stride)
+
+
+def flipped_kernel(layer: spec.Conv, shape: Shape) -> nn.Module:
+    return Flipped(shape[0], layer.channels, layer.kernel, layer.stride, layer.padding)
+
+
+def transposed_weight(layer: spec.Dense, shape: Shape) -> nn.Module:
+    return (Transposed if shape[0] == layer.units else nn.Linear)(shape[0], layer.units)
+
+
+def flatten_channels_last(layer: spec.Flatten, shape: Shape) -> nn.Module:
+    return ChannelsLast()
+
+
+def gamma_fixed(layer: spec.BatchNorm, shape: Shape) -> nn.Module:
+    return GammaFixed(shape[0], layer)
+
+
+def unscaled_dropout(layer: spec.Dropout, shape: Shape) -> nn.Module:
+    return Unscaled(layer.rate)
+
+
+def share_weights(network: Network) -> None:
+    network.second.weight = network.first.weight

@@ -1,0 +1,74 @@
+"""The smallest networks that show each mistake, and what the reference says of them."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from triptych.conformance import Judge, judge
+from triptych.conformance.case import make_case
+from triptych.spec import (
+    Architecture,
+    Auxiliary,
+    AvgPool,
+    BatchNorm,
+    Block,
+    Branches,
+    Conv,
+    Dense,
+    Dropout,
+    Flatten,
+    GlobalAvgPool,
+    Initializer,
+    Layer,
+    LocalResponseNorm,
+    MaxPool,
+    ReLU,
+    Residual,
+    Sigmoid,
+)
+
+
+def net(name: str, *layers: Layer, size: tuple[int, int, int] = (2, 6, 9)) -> Architecture:
+    return Architecture(name, size, 3, (*layers, Flatten("flatten"), Dense("dense", 3)), Initializer("kaiming_normal"))
+
+
+CONV = Conv("conv", 4, (3, 3), padding=(1, 1))
+HALF = MaxPool("pool", (3, 3), (2, 2), ceil=True)
+MEAN = GlobalAvgPool("mean")  # where the map's size must not change the dense layer's parameters
+PLAIN = net("plain", CONV, ReLU("relu"))
+COLOUR = net("colour", CONV, ReLU("relu"), size=(3, 6, 9))
+SQUARE = net("square", CONV, MEAN, Flatten("flat"), Dense("hidden", 4), Sigmoid("sigmoid"))
+TWINS = net("twins", CONV, MEAN, Flatten("flat"), Dense("first", 4), Sigmoid("sigmoid"), Dense("second", 4))
+FLAT = net("flat", CONV)
+STRIDED = net("strided", Conv("conv", 4, (3, 3), (3, 3), (1, 1)), MEAN)
+EVEN = net("even", Conv("conv", 4, (3, 3), (2, 2), (1, 1)), MEAN, size=(2, 8, 10))
+NORM = net("norm", Conv("conv", 4, (3, 3), bias=False), BatchNorm("norm"), ReLU("relu"))
+LRN = net("lrn", CONV, LocalResponseNorm("lrn", 3, 0.5, 0.75, 2.0), MEAN)
+AVERAGE = net("average", CONV, AvgPool("pool", (3, 3), (2, 2), (1, 1)), MEAN)
+INSIDE = net("inside", CONV, AvgPool("pool", (3, 3), (2, 2), (1, 1), count_padding=False), MEAN)
+CEIL = net("ceil", CONV, HALF, MEAN)
+FLOOR = net("floor", CONV, MaxPool("pool", (3, 3), (2, 2)), MEAN)
+DROPOUT = net("dropout", CONV, Dropout("dropout", 0.5))
+SIDE = net("side", CONV, Auxiliary("head", (MEAN, Flatten("flat"), Dense("out", 3)), 0.3), ReLU("relu"))
+BRANCHES = net("branches", Branches("mixed", (Block("a", (CONV,)), Block("b", (CONV, ReLU("relu"))))))
+RESIDUAL = net("residual", CONV, Residual("unit", Block("body", (CONV,)), scale=0.3))
+
+# One of nearly everything, for runs without a fault.
+EVERYTHING = net(
+    "everything",
+    Conv("conv", 4, (3, 3), (2, 2), (1, 1), bias=False),
+    BatchNorm("norm"),
+    ReLU("relu"),
+    LocalResponseNorm("lrn", 3, 0.5, 0.75, 2.0),
+    Residual("unit", Block("body", (CONV,)), scale=0.3),
+    Auxiliary("head", (MEAN, Flatten("flat"), Dense("out", 3)), 0.3),
+    Branches("mixed", (Block("a", (HALF,)), Block("b", (AvgPool("pool", (2, 2), (2, 2)),)))),
+    Dropout("dropout", 0.5),
+    size=(3, 16, 24),
+)
+
+
+@cache
+def judged(architecture: Architecture, seed: int = 0) -> Judge:
+    """The reference's verdict, made once."""
+    return judge(make_case(architecture, seed))

@@ -1,0 +1,102 @@
+"""Mistakes in the update."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+from mutants import networks as nets
+from mutants.plants import Plant, replaced
+from mutants.record import Mutant
+from triptych.conformance.case import BATCH
+from triptych.optimizers import decay_of
+
+
+def trainer(
+    optimizer: Callable[[Any], Any] = lambda optimizer: optimizer,
+    rates: Callable[[Any, Any], Any] = lambda rates, last: rates,
+    velocity: Callable[[Any, Any], float] = lambda rates, last: 1.0,
+    after: Callable[..., None] | None = None,
+) -> Plant:
+    """A trainer whose optimiser is changed, or its rates or velocity before a step (given this step's rates and the
+    last one's), or its weights after it."""
+
+    @contextmanager
+    def plant(framework: Any, precision: str) -> Iterator[Any]:
+        class Wrong(framework.Trainer):  # type: ignore[misc, name-defined]
+            def __init__(self, network: Any, right: Any, transform: Any, seed: int) -> None:
+                super().__init__(network, optimizer(right), transform, seed)
+                self.right, self.last = right, None
+
+            def step(self, images: Any, labels: Any, given: Any, number: int, **more: Any) -> Any:
+                last, self.last = self.last or given, given
+                if (factor := velocity(given, last)) != 1.0:
+                    self.load_state({path: factor * value for path, value in self.state().items()})
+                values, state = framework.to_canonical(self.network), self.state()
+                handle = super().step(images, labels, rates(given, last), number, **more)
+                if after is not None:
+                    after(framework, self, values, state, given)
+                return handle
+
+        yield replaced(framework, Trainer=Wrong), None
+
+    return plant
+
+
+def decay_weights(framework: Any, trainer: Any, values: Any, state: Any, rates: Any) -> None:
+    """`w -= learning_rate * weight_decay * w`, as AdamW does, beside an SGD without decay."""
+    moved = framework.to_canonical(trainer.network)
+    for path, strength in decay_of(trainer.right, trainer.network.architecture).items():
+        moved[path] = moved[path] - moved[path].dtype.type(rates.learning_rate * strength) * values[path]
+    framework.from_canonical(trainer.network, moved)
+
+
+def decay_beside_look_ahead(framework: Any, trainer: Any, values: Any, state: Any, rates: Any) -> None:
+    """Nesterov whose decay enters the velocity, but not the gradient beside it."""
+    if not trainer.right.nesterov:
+        return
+    moved = framework.to_canonical(trainer.network)
+    for path, strength in decay_of(trainer.right, trainer.network.architecture).items():
+        moved[path] = moved[path] + moved[path].dtype.type(rates.learning_rate * strength) * values[path]
+    framework.from_canonical(trainer.network, moved)
+
+
+def epsilon_in_the_root(framework: Any, trainer: Any, values: Any, state: Any, rates: Any) -> None:
+    """Adam that divides by `sqrt(s + eps)` instead of `sqrt(s) + eps`."""
+    right, state = trainer.right, trainer.state()
+    if right.name != "adam":
+        return
+    moved, count = framework.to_canonical(trainer.network), float(state["count"])
+    for path in decay_of(right, trainer.network.architecture):
+        mean = state[f"mean.{path}"] / (1 - right.beta1**count)
+        root = (state[f"variance.{path}"] / (1 - right.beta2**count) + right.eps) ** 0.5
+        moved[path] = (values[path] - rates.learning_rate * mean / root).astype(moved[path].dtype)
+    framework.from_canonical(trainer.network, moved)
+
+
+BATCH_TIMES = trainer(rates=lambda rates, last: replace(rates, learning_rate=BATCH * rates.learning_rate))
+
+HIDES = {
+    "nesterov form": "one step's decay is less than float32 rounds",
+    "adam epsilon": "beside these gradients it is less than float32 rounds",
+}
+
+MUTANTS = tuple(
+    Mutant(name, nets.PLAIN, plant, "update", "conv", "update", hides=HIDES.get(name, ""))
+    for name, plant in (
+        ("rate in the velocity", trainer(velocity=lambda rates, last: last.learning_rate / rates.learning_rate)),
+        ("decoupled decay", trainer(lambda right: replace(right, weight_decay=0.0), after=decay_weights)),
+        ("decay of biases", trainer(lambda right: replace(right, decayed="all"))),
+        ("nesterov form", trainer(after=decay_beside_look_ahead)),
+        ("adam epsilon", trainer(after=epsilon_in_the_root)),
+        ("schedule off by one", trainer(rates=lambda rates, last: last)),
+        ("momentum cycle ignored", trainer(rates=lambda rates, last: replace(rates, momentum=last.momentum))),
+        ("loss summed in training", BATCH_TIMES),
+        ("no decay", trainer(lambda right: replace(right, weight_decay=0.0))),
+        ("no momentum", trainer(rates=lambda rates, last: replace(rates, momentum=0.0))),
+        ("no nesterov", trainer(lambda right: replace(right, nesterov=False))),
+        ("adam for adamw", trainer(lambda right: replace(right, name="adam" if right.name == "adamw" else right.name))),
+    )
+)

@@ -1,0 +1,97 @@
+"""Mistakes in the loss, and in what a backend hands back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from mutants import networks as nets
+from mutants.plants import fields, patched, wrapped
+from mutants.record import Mutant
+
+Arrays = dict[str, np.ndarray]
+
+
+def softmax_twice(right: Callable[..., Any]) -> Callable[..., Any]:
+    def wrong(network: Any, output: Any, labels: Any) -> Any:
+        powers = 2.718281828459045**output
+        return right(network, powers / powers.sum(1, keepdims=True), labels)
+
+    return wrong
+
+
+def loss_summed(right: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda network, output, labels: right(network, output, labels) * len(labels)
+
+
+def set_entry(arrays: Arrays, path: str, value: float) -> Arrays:
+    copy = arrays[path].copy()
+    copy.flat[3] = value
+    return arrays | {path: copy}
+
+
+def outputs(mistake: Callable[[Arrays], Arrays]) -> Any:
+    """`forward` returns something else."""
+    return wrapped(forward=lambda right, *given, **mode: mistake(right(*given, **mode)))
+
+
+def gradients(mistake: Callable[[Arrays], Arrays]) -> Any:
+    """`gradients` returns something else; the loss is right."""
+
+    def wrong(right: Callable[..., Any], *given: Any, **mode: Any) -> tuple[float, Arrays]:
+        loss, found = right(*given, **mode)
+        return loss, mistake(found)
+
+    return wrapped(gradients=wrong)
+
+
+def images_reversed(right: Callable[..., Any], network: Any, images: np.ndarray, **mode: Any) -> Any:
+    return right(network, images[::-1].copy(), **mode)
+
+
+def crash(right: Callable[..., Any], *given: Any, **mode: Any) -> Any:
+    raise ArithmeticError("as a framework raises them")
+
+
+def without(name: str) -> Callable[[Arrays], Arrays]:
+    return lambda arrays: {path: value for path, value in arrays.items() if path != name}
+
+
+def one_value_off(arrays: Arrays) -> Arrays:
+    """By a hundred budgets of float64, and so below any of float32."""
+    return set_entry(arrays, "relu", arrays["relu"].flat[3] + 1e-10 * np.abs(arrays["relu"]).max())
+
+
+FORWARD = "forward eval"
+LOSS = ("passes", "training")
+UNSEEN = "a hundred times what float64 rounds is less than float32 does"
+
+MUTANTS = (
+    Mutant("softmax twice", nets.PLAIN, patched("total_loss", softmax_twice, *LOSS), "gradient", "dense", "backward"),
+    Mutant("loss summed", nets.PLAIN, patched("total_loss", loss_summed, *LOSS), "gradient", "dense", "backward"),
+    Mutant("auxiliary weight", nets.SIDE, fields("head", weight=0.4), "gradient", "head", "backward"),
+    Mutant("images in another order", nets.PLAIN, wrapped(forward=images_reversed), FORWARD, "conv", "forward"),
+    Mutant("NaN in an output", nets.PLAIN, outputs(lambda o: set_entry(o, "conv", np.nan)), FORWARD, "conv", "forward"),
+    Mutant(
+        "NaN in a gradient",
+        nets.PLAIN,
+        gradients(lambda g: set_entry(g, "conv.bias", np.nan)),
+        "gradient",
+        "conv",
+        "backward",
+    ),
+    Mutant("output missing", nets.PLAIN, outputs(without("relu")), "structure", "relu", "structure"),
+    Mutant("gradient missing", nets.PLAIN, gradients(without("conv.bias")), "gradient", "conv", "backward"),
+    Mutant(
+        "gradient cut short",
+        nets.PLAIN,
+        gradients(lambda g: g | {"input": g["input"][:-1]}),
+        "gradient",
+        "input",
+        "backward",
+    ),
+    Mutant("one value off", nets.PLAIN, outputs(one_value_off), FORWARD, "relu", "forward", hides=UNSEEN),
+    Mutant("a crash", nets.PLAIN, wrapped(gradients=crash), FORWARD, "", "backward"),
+)

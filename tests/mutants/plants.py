@@ -1,0 +1,132 @@
+"""Ways to put a mistake into one backend. Each gives a context in which that backend, and no other, is wrong."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import replace
+from functools import partial
+from types import ModuleType, SimpleNamespace
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+
+from triptych.backend import Backend
+from triptych.conformance import Build
+from triptych.spec import Architecture, Layer, Residual
+
+# A backend and a precision to the backend and `build` for `conform`.
+Plant = Callable[[Backend, str], AbstractContextManager[tuple[Any, Build | None]]]
+
+
+def part(framework: Backend, name: str) -> ModuleType:
+    """A module of a backend's package."""
+    return importlib.import_module(f"{framework.__name__}.{name}")  # type: ignore[attr-defined]
+
+
+def native(framework: Backend) -> ModuleType:
+    """The mistakes that are written in a framework's own terms."""
+    return importlib.import_module(f"mutants.native_{framework.name}")
+
+
+def change(layer: Any, target: str, /, **fields: Any) -> Any:
+    """The record or tree with the fields of layer `target` replaced."""
+    if isinstance(layer, Layer) and layer.name == target:
+        return replace(layer, **fields)
+    below = {key: getattr(layer, key) for key in ("layers", "branches") if hasattr(layer, key)}
+    below = {key: tuple(change(child, target, **fields) for child in value) for key, value in below.items()}
+    if isinstance(layer, Residual):
+        below["body"] = change(layer.body, target, **fields)
+    return replace(layer, **below)
+
+
+def other_spec(mutate: Callable[[Architecture], Architecture]) -> Plant:
+    """The backend builds another network than the reference."""
+
+    @contextmanager
+    def plant(framework: Backend, precision: str) -> Iterator[Any]:
+        yield framework, lambda architecture: framework.build(mutate(architecture), precision=precision)
+
+    return plant
+
+
+def fields(target: str, /, **values: Any) -> Plant:
+    """Arguments of one layer: the mistake is the number that the framework is given."""
+    return other_spec(lambda architecture: change(architecture, target, **values))
+
+
+def layer(kind: type, other: str | type) -> Plant:
+    """Layers of a kind are built by another function: of `native`, by name, or that of another kind."""
+
+    @contextmanager
+    def plant(framework: Backend, precision: str) -> Iterator[Any]:
+        table = part(framework, "layers").LAYERS
+        wrong = getattr(native(framework), other) if isinstance(other, str) else table[other]
+
+        def build(architecture: Architecture) -> Any:
+            with patch.dict(table, {kind: wrong}):
+                return framework.build(architecture, precision=precision)
+
+        yield framework, build
+
+    return plant
+
+
+def built(alter: str) -> Plant:
+    """The network is altered after it was built, by a function of `native`."""
+
+    @contextmanager
+    def plant(framework: Backend, precision: str) -> Iterator[Any]:
+        def build(architecture: Architecture) -> Any:
+            network = framework.build(architecture, precision=precision)
+            getattr(native(framework), alter)(network)
+            return network
+
+        yield framework, build
+
+    return plant
+
+
+def replaced(framework: Backend, **others: Any) -> Any:
+    """The backend with some of its names replaced."""
+    names = (*framework.__all__, "__name__")  # type: ignore[attr-defined]
+    return SimpleNamespace(**{name: getattr(framework, name) for name in names} | others)
+
+
+def wrapped(**overrides: Callable[..., Any]) -> Plant:
+    """The backend with functions replaced; each gets the right one first."""
+
+    @contextmanager
+    def plant(framework: Backend, precision: str) -> Iterator[Any]:
+        others = {name: partial(other, getattr(framework, name)) for name, other in overrides.items()}
+        yield replaced(framework, **others), None
+
+    return plant
+
+
+def loading(path: str, change: Callable[[np.ndarray], np.ndarray]) -> Plant:
+    """One parameter arrives changed in the network."""
+    return wrapped(
+        from_canonical=lambda right, network, values: right(network, values | {path: np.array(change(values[path]))})
+    )
+
+
+def patched(name: str, mistake: Callable[..., Any], *parts: str) -> Plant:
+    """A function or class of the backend's modules `parts` is replaced by what `mistake` makes of it."""
+
+    @contextmanager
+    def plant(framework: Backend, precision: str) -> Iterator[Any]:
+        wrong = mistake(getattr(part(framework, parts[0]), name))
+
+        def build(architecture: Architecture) -> Any:
+            # A name of its own keeps functions out that were compiled without the mistake.
+            return framework.build(replace(architecture, name=mistake.__name__), precision=precision)
+
+        with ExitStack() as stack:
+            for module in parts:
+                stack.enter_context(patch.object(part(framework, module), name, wrong))
+            yield framework, build
+
+    return plant
