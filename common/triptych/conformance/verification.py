@@ -11,7 +11,7 @@ from typing import Any
 from triptych import __version__, backend, zoo
 from triptych.backend import Backend
 from triptych.canonical import digest
-from triptych.conformance import suite
+from triptych.conformance import FLAGS, suite
 from triptych.conformance.certificate import Certificate, Judged, Measured, Result, describe, judged, own_digest
 from triptych.errors import TriptychError
 from triptych.spec import Architecture, walk
@@ -55,9 +55,10 @@ def verify(certificate: Certificate) -> Verification:
             continue
         new = judged(verdict, old.options)
         found.checks += sum(len(checks) for result in new.results for checks in result.checks.values())
-        found.reasons += [f"{old.name}: {reason}" for reason in differences(old, new, found)]
+        found.reasons += differences(old, new, found)
     if not certificate.architectures:
         found.reasons.append("it certifies no architecture")
+    found.reasons = list(dict.fromkeys(found.reasons))  # a flag is on for every architecture
     return found
 
 
@@ -135,47 +136,59 @@ def _field_differences(old: Any, new: Any, where: str) -> Iterator[str]:
 
 def differences(old: Judged, new: Judged, found: Verification) -> Iterator[str]:
     """What was found now and is not as recorded, but for the backends that cannot be run here."""
-    for name in ("spec", "weights", "inputs"):
+    for name in ("weights", "inputs"):
         before, now = getattr(old, f"{name}_hash"), getattr(new, f"{name}_hash")
         if before != now:
-            yield f"the {name} changed: SHA-256 {before[:12]}... in the certificate, {now[:12]}... here"
+            yield f"{old.name}: the {name} changed: SHA-256 {before[:12]}... in the certificate, {now[:12]}... here"
+    same = (old.weights_hash, old.inputs_hash) == (new.weights_hash, new.inputs_hash)
     here = {result.title: result for result in new.results}
     wanted = {result.title: result for result in old.results if not found.not_run.keys() & set(result.backends)}
     for title in dict.fromkeys((*wanted, *here)):
         if title not in here:
-            yield f"{title}: is in the certificate, but was not run"
+            yield f"{old.name}: {title}: is in the certificate, but was not run"
         elif title not in wanted:
-            yield f"{title}: was run, but is not in the certificate"
+            yield f"{old.name}: {title}: was run, but is not in the certificate"
         else:
-            pair = wanted[title], here[title]
-            flags = flag_differences(*pair, same_versions=not found.notes)
-            yield from (f"{title}: {reason}" for reason in (*flags, *result_differences(*pair)))
+            yield from flag_differences(wanted[title], here[title], same_versions=not found.notes)
+            reasons = result_differences(wanted[title], here[title], same_case=same)
+            yield from (f"{old.name}: {title}: {reason}" for reason in reasons)
 
 
 def flag_differences(old: Result, new: Result, *, same_versions: bool) -> Iterator[str]:
-    """Flags with another value; one that only one side knows counts if the versions are the same."""
+    """Flags that are on, and flags with another value; with other versions, only those that both sides know."""
     left, right = old.precision_flags, new.precision_flags
+    stuck = new.checks.get(FLAGS, {})
     for name in sorted(left.keys() | right.keys() if same_versions else left.keys() & right.keys()):
         before, now = left.get(name, "not there"), right.get(name, "not there")
-        if before != now:
-            yield f"the precision flag {name} was {before}, here it is {now}"
+        if name in stuck:
+            yield f"{new.backends[0]}: the precision flag {name} {stuck[name].problem}"
+        elif before != now:
+            yield f"{new.backends[0]}: the precision flag {name} was {before}, here it is {now}"
 
 
-def result_differences(old: Result, new: Result) -> Iterator[str]:
-    """Checks that fail now, checks and budgets that are others."""
-    yield from (f"{level} was not run here: {why}" for level, why in new.not_run.items() if level not in old.not_run)
+def result_differences(old: Result, new: Result, *, same_case: bool) -> Iterator[str]:
+    """Checks that fail now, and others than in the certificate; of the same case, budgets that are others."""
     before, now = dict(_checks(old)), dict(_checks(new))
     failed = [f"{where} {describe_check(check)}" for where, check in now.items() if not check.passed]
-    yield from _some("fails here", failed)
+    if FLAGS not in new.checks:
+        yield from _some("fails here", failed)
+    if stopped := [level for level in new.not_run if level not in old.not_run]:
+        yield f"not run here: {', '.join(stopped)}: {new.not_run[stopped[0]]}"
+        return
     if len(new.backends) == 1:  # of a pair only the worst tensor of each level is kept, which may be another one here
         yield from _some("in the certificate only", [where for where in before if where not in now])
         yield from _some("not in the certificate", [where for where in now if where not in before])
     changed = [
         f"{where} {before[where].budget:.6e}, here {now[where].budget:.6e}"
         for where in before
-        if where in now and not math.isclose(before[where].budget, now[where].budget, rel_tol=BUDGET_CLOSE)
+        if same_case and where in now and not close(before[where].budget, now[where].budget)
     ]
     yield from _some("another budget", changed)
+
+
+def close(old: float, new: float) -> bool:
+    """Equal budgets, but for the rounding of the sums they come from."""
+    return math.isclose(old, new, rel_tol=BUDGET_CLOSE)
 
 
 def describe_check(check: Measured) -> str:
