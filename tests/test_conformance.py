@@ -172,6 +172,7 @@ def wrapped(**overrides: Callable[..., Any]) -> Plant:
 
     def plant(framework: Backend, precision: str) -> tuple[Any, Any]:
         names = ("name", "Trainer", "build", "forward", "gradients", "from_canonical", "to_canonical")
+        names += ("precise", "precision_flags")
         right = {name: getattr(framework, name) for name in names}
         return SimpleNamespace(**right | {key: partial(other, right[key]) for key, other in overrides.items()}), None
 
