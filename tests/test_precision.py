@@ -205,6 +205,7 @@ def test_the_precision_of_jax_is_full_during_the_checks() -> None:
 
 
 @needs("jax")
+@pytest.mark.filterwarnings("ignore:The jax_default_dtype_bits:DeprecationWarning")
 def test_the_default_type_of_jax_is_put_back() -> None:
     import jax
 
@@ -222,6 +223,7 @@ def test_the_default_type_of_jax_is_put_back() -> None:
 
 # --- What a running process cannot change -----------------------------------------------------------------------------
 
+TENSOR_OP = "MXNET_CUDA_TENSOR_OP_MATH_ALLOW_CONVERSION"
 # backend, variable, its value, the flag, and a value that is exact
 VARIABLES = [
     *((name, "NVIDIA_TF32_OVERRIDE", "1", "NVIDIA_TF32_OVERRIDE", "0") for name in ("torch", "mxnet", "jax")),
@@ -230,12 +232,7 @@ VARIABLES = [
         for name in ("torch", "mxnet")
         for prefix, value in (("ONEDNN", "BF16"), ("DNNL", "ANY"))
     ),
-    (
-        "mxnet",
-        *("MXNET_CUDA_TENSOR_OP_MATH_ALLOW_CONVERSION", "1") * 1,
-        "MXNET_CUDA_TENSOR_OP_MATH_ALLOW_CONVERSION",
-        "0",
-    ),
+    ("mxnet", TENSOR_OP, "1", TENSOR_OP, "0"),
     ("jax", "XLA_FLAGS", "--xla_cpu_enable_fast_math=true", "xla_cpu_enable_fast_math", "--xla_cpu_use_x=true"),
     ("jax", "XLA_FLAGS", "--xla_x=1 --xla_gpu_ftz", "xla_gpu_ftz", "--xla_gpu_ftz=false"),
     ("jax", "XLA_FLAGS", "--xla_cpu_enable_fast_min_max=1", "xla_cpu_enable_fast_min_max", ""),

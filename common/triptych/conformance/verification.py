@@ -88,7 +88,7 @@ def version_notes(certificate: Certificate, backends: Sequence[Backend]) -> Iter
 def recorded_faults(old: Judged) -> Iterator[str]:
     """What the certificate itself says against a pass, or contradicts itself in."""
     for result in old.results:
-        failed = [f"{where} {describe_check(check)}" for where, check in _checks(result) if not check.passed]
+        failed = [f"{where}: {describe_check(check)}" for where, check in _checks(result) if not check.passed]
         yield from _some(f"{result.title}: the certificate records a failure", failed)
         yield from (f"{result.title}: {level} was not run: {reason}" for level, reason in result.not_run.items())
         if result.passed == bool(failed or result.not_run):
@@ -169,7 +169,7 @@ def flag_differences(old: Result, new: Result, *, same_versions: bool) -> Iterat
 def result_differences(old: Result, new: Result, *, same_case: bool) -> Iterator[str]:
     """Checks that fail now, and others than in the certificate; of the same case, budgets that are others."""
     before, now = dict(_checks(old)), dict(_checks(new))
-    failed = [f"{where} {describe_check(check)}" for where, check in now.items() if not check.passed]
+    failed = [f"{where}: {describe_check(check)}" for where, check in now.items() if not check.passed]
     if FLAGS not in new.checks:
         yield from _some("fails here", failed)
     if stopped := [level for level in new.not_run if level not in old.not_run]:
@@ -179,7 +179,7 @@ def result_differences(old: Result, new: Result, *, same_case: bool) -> Iterator
         yield from _some("in the certificate only", [where for where in before if where not in now])
         yield from _some("not in the certificate", [where for where in now if where not in before])
     changed = [
-        f"{where} {before[where].budget:.6e}, here {now[where].budget:.6e}"
+        f"{where}: {before[where].budget:.6e} in the certificate, {now[where].budget:.6e} here"
         for where in before
         if same_case and where in now and not close(before[where].budget, now[where].budget)
     ]
@@ -197,7 +197,7 @@ def describe_check(check: Measured) -> str:
 
 
 def _checks(result: Result) -> list[tuple[str, Measured]]:
-    return [(f"{level}, '{name}':", check) for level, named in result.checks.items() for name, check in named.items()]
+    return [(f"{level}, '{name}'", check) for level, named in result.checks.items() for name, check in named.items()]
 
 
 def _some(what: str, found: Sequence[str]) -> Iterator[str]:
