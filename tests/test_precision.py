@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from functools import cache
+from functools import cache, partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -82,6 +82,12 @@ def torch_call(name: str, *arguments: Any) -> None:
     getattr(torch, name)(*(getattr(torch, a.removeprefix("torch.")) if "torch." in str(a) else a for a in arguments))
 
 
+def has_newer() -> bool:
+    import torch
+
+    return hasattr(torch.backends, "fp32_precision")
+
+
 NEWER = ("cuda.matmul", "cudnn.conv", "mkldnn.matmul", "mkldnn.conv")
 # flag, value, how it is planted
 PLANTS: dict[str, tuple[str, Value, Callable[[], None]]] = {
@@ -132,8 +138,8 @@ def torch_defaults() -> Iterator[dict[str, Value]]:
 @pytest.mark.parametrize("plant", PLANTS)
 def test_a_flag_of_torch_is_switched_off_for_the_checks(plant: str, torch_defaults: dict[str, Value]) -> None:
     name, value, set_it = PLANTS[plant]
-    if name not in torch_defaults:
-        pytest.skip(f"this PyTorch has no {name}")
+    if plant.startswith("newer") and not has_newer():
+        pytest.skip("this PyTorch has no fp32_precision")
     set_it()
     found = flags("torch")
     assert found[name].value == value
@@ -150,10 +156,16 @@ def test_a_flag_of_torch_is_switched_off_for_the_checks(plant: str, torch_defaul
 def test_flags_of_torch_planted_together_are_put_back(torch_defaults: dict[str, Value]) -> None:
     """The older and the newer interface, and general and special switches, act on each other."""
     framework, random = backend.load("torch"), np.random.default_rng(0)
-    plants = [plant for plant in PLANTS.values() if plant[0] in torch_defaults and plant[0] != "default_dtype"]
-    for _ in range(300):
+    plants = [plant for key, (_, _, plant) in PLANTS.items() if "dtype" not in key and "newer" not in key]
+    plants.append(lambda: torch_call("set_float32_matmul_precision", "highest"))
+    plants += [partial(set_torch, f"backends.{name}.allow_tf32", False) for name in ("cuda.matmul", "cudnn")]
+    if has_newer():
+        parts = ("", "cudnn.", "mkldnn.", *(f"{part}." for part in NEWER))
+        settings = [(part, value) for part in parts for value in ("tf32", "ieee", "none")]
+        plants += [partial(set_torch, f"backends.{part}fp32_precision", value) for part, value in settings]
+    for _ in range(500):
         for index in random.permutation(len(plants))[: random.integers(1, 4)]:
-            plants[index][2]()
+            plants[index]()
         before = values(framework.precision_flags())
         with framework.precise():
             assert [flag for flag in framework.precision_flags() if not flag.exact] == []
@@ -233,8 +245,20 @@ VARIABLES = [
         for prefix, value in (("ONEDNN", "BF16"), ("DNNL", "ANY"))
     ),
     ("mxnet", TENSOR_OP, "1", TENSOR_OP, "0"),
-    ("jax", "XLA_FLAGS", "--xla_cpu_enable_fast_math=true", "xla_cpu_enable_fast_math", "--xla_cpu_use_x=true"),
-    ("jax", "XLA_FLAGS", "--xla_x=1 --xla_gpu_ftz", "xla_gpu_ftz", "--xla_gpu_ftz=false"),
+    (
+        "jax",
+        "XLA_FLAGS",
+        "--xla_cpu_enable_fast_math=true",
+        "xla_cpu_enable_fast_math",
+        "--xla_cpu_enable_fast_math=false",
+    ),
+    (
+        "jax",
+        "XLA_FLAGS",
+        "--xla_force_host_platform_device_count=1 --xla_gpu_ftz",
+        "xla_gpu_ftz",
+        "--xla_gpu_ftz=false",
+    ),
     ("jax", "XLA_FLAGS", "--xla_cpu_enable_fast_min_max=1", "xla_cpu_enable_fast_min_max", ""),
     ("jax", "XLA_FLAGS", "--xla_gpu_enable_fast_min_max=True", "xla_gpu_enable_fast_min_max", ""),
 ]
