@@ -4,6 +4,7 @@ from triptych_jax.device import devices, versions
 from triptych_jax.model import build
 from triptych_jax.parameters import from_canonical, initialize, to_canonical
 from triptych_jax.passes import forward, gradients
+from triptych_jax.precision import precise, precision_flags
 from triptych_jax.training import Trainer
 
 name = "jax"
@@ -17,6 +18,8 @@ __all__ = [
     "gradients",
     "initialize",
     "name",
+    "precise",
+    "precision_flags",
     "to_canonical",
     "versions",
 ]

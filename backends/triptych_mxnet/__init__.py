@@ -4,6 +4,7 @@ from triptych_mxnet.device import devices, versions
 from triptych_mxnet.model import build
 from triptych_mxnet.parameters import from_canonical, initialize, to_canonical
 from triptych_mxnet.passes import forward, gradients
+from triptych_mxnet.precision import precise, precision_flags
 from triptych_mxnet.training import Trainer
 
 name = "mxnet"
@@ -17,6 +18,8 @@ __all__ = [
     "gradients",
     "initialize",
     "name",
+    "precise",
+    "precision_flags",
     "to_canonical",
     "versions",
 ]

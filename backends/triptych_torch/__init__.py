@@ -4,6 +4,7 @@ from triptych_torch.device import devices, versions
 from triptych_torch.model import build
 from triptych_torch.parameters import from_canonical, initialize, to_canonical
 from triptych_torch.passes import forward, gradients
+from triptych_torch.precision import precise, precision_flags
 from triptych_torch.training import Trainer
 
 name = "torch"
@@ -17,6 +18,8 @@ __all__ = [
     "gradients",
     "initialize",
     "name",
+    "precise",
+    "precision_flags",
     "to_canonical",
     "versions",
 ]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias, cast
 
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from triptych.errors import TriptychError, unknown
 from triptych.initializers import Parameters
 from triptych.optimizers import Optimizer, Rates
+from triptych.precision import Flag
 from triptych.preprocess import InputTransform
 from triptych.runtime import prepare_process
 from triptych.spec import Architecture
@@ -83,6 +85,12 @@ class Backend(Protocol):
 
     def devices(self) -> list[Device]:
         """Every device this framework knows, each with a reason."""
+
+    def precision_flags(self, device: str = "cpu") -> list[Flag]:
+        """Every switch that trades accuracy for speed on `device`, with the value it has now."""
+
+    def precise(self, device: str = "cpu") -> AbstractContextManager[None]:
+        """Turns off, while it is open, those that can be turned off in a running process."""
 
     def build(self, architecture: Architecture, *, device: str = "cpu", precision: str = "fp32") -> Native:
         """A native network. Raises TriptychError for a device or precision that is not there."""
