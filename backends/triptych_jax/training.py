@@ -19,7 +19,7 @@ from triptych.randomness import derive_seed
 from triptych_jax.input import Input
 from triptych_jax.model import Arrays, Network
 from triptych_jax.optimizer import Updater, _values
-from triptych_jax.passes import compile_pass, make_key
+from triptych_jax.passes import _compile_pass, _make_key
 
 
 class Trainer:
@@ -51,13 +51,13 @@ class Trainer:
         """One update; returns the loss and the number of right answers, still on the device."""
         # Only conformance feeds masks: the function that it has compiled already serves these steps too.
         watch = masks is not None
-        found = compile_pass(self.definition, watch=watch)(
+        found = _compile_pass(self.definition, watch=watch)(
             _values(self.optimizer.named),
             _values(self.statistics),
             self.apply_input(images, gather),
             labels.astype(np.int32),
             dict(masks or {}),
-            make_key(derive_seed(self.seed, "dropout", number)),
+            _make_key(derive_seed(self.seed, "dropout", number)),
         )
         for path, variable in self.statistics.items():
             variable[...] = found.statistics[path]
