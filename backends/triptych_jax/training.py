@@ -50,8 +50,8 @@ class Trainer:
         masks: Mapping[str, np.ndarray] | None = None,
     ) -> jax.Array:
         """One update; returns the loss and the number of right answers, still on the device."""
-        # Only conformance feeds masks: the function that it has compiled already serves its first steps too. It is slow,
-        # so a longer run (a trajectory) gets the one for training.
+        # Only conformance feeds masks: the function that it has compiled already serves its first steps too. It is
+        # slow, so a longer run (a trajectory) gets the one for training.
         watch = masks is not None and self.steps < 2
         self.steps += 1
         found = _compile_pass(self.definition, watch=watch)(

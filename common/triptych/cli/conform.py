@@ -56,6 +56,8 @@ def conform(
         raise TriptychError("give --arch or --all, not both")
     if precision not in (None, *suite.PRECISIONS):
         raise TriptychError(f"--precision '{precision}' cannot be judged; use fp64 or fp32")
+    if trajectory is not None:
+        suite.check_steps(trajectory)
     names = list(zoo.registry()) if all else [name.strip() for name in ("vgg11" if arch is None else arch).split(",")]
     options = [chosen(name, network) for name in names]
     architectures = [zoo.build_with(name, option) for name, option in zip(names, options, strict=True)]
@@ -73,7 +75,7 @@ def conform(
             if json != "-":
                 show_long_run(run)
     if json is not None:
-        travelled = [suite.long_run_dict(run) for run in long_runs] or [None] * len(verdicts)
+        travelled = [suite.long_run_dict(run) for run in long_runs] if long_runs else [None] * len(verdicts)
         values = zip(verdicts, travelled, strict=True)
         write_json(json, [suite.as_dict(verdict) | {"trajectory": long_run} for verdict, long_run in values])
     if certificate is not None:

@@ -84,12 +84,8 @@ class LongRun:
 def run_long(
     architecture: Architecture, backends: Sequence[Backend], *, steps: int, seed: int = 0, device: str = "cpu"
 ) -> LongRun:
-    """The trajectory level: against the reference in float64, against each other in float32.
-
-    Raises TriptychError for a number of steps in which the rates do not change three times.
-    """
-    if steps < len(QUARTERS):
-        raise TriptychError(f"--trajectory {steps} must be at least {len(QUARTERS)} steps")
+    """The trajectory level: against the reference in float64, against each other in float32."""
+    check_steps(steps)
     journey = make_journey(make_case(architecture, seed), steps)
     expected = follow_reference(journey)
     checks = {}
@@ -99,6 +95,12 @@ def run_long(
             network = backend.build(architecture, device=device, precision="fp64")
             checks[backend.name] = judge_trajectory(expected, follow(backend, network, journey))
         return LongRun(architecture, steps, checks, bug_or_chaos(backends, journey, device=device))
+
+
+def check_steps(steps: int) -> None:
+    """Raises TriptychError for a number of steps in which the rates do not change three times."""
+    if steps < len(QUARTERS):
+        raise TriptychError(f"--trajectory {steps} must be at least {len(QUARTERS)} steps")
 
 
 def compare_pairs(reports: Sequence[Report], judged: Judge) -> list[tuple[str, str, str, dict[str, Check]]]:
