@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import AbstractContextManager, nullcontext
 from importlib.util import find_spec
 
 import flax
@@ -13,7 +14,7 @@ import optax
 
 from triptych.backend import Device
 from triptych.errors import TriptychError
-from triptych.runtime import cores
+from triptych.runtime import cores, vector_features
 
 # Otherwise JAX takes three quarters of a GPU's memory at its first use, and leaves the other backends a quarter.
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
@@ -28,11 +29,13 @@ def versions() -> dict[str, str]:
 
 def devices() -> list[Device]:
     """The CPU, every CUDA device or why there is none, and the TPUs, if there are any."""
-    found = [Device("cpu", True, f"{cores()} threads, XLA")]
+    found = [Device("cpu", True, ", ".join((f"{cores()} threads, XLA", *vector_features())))]
     cuda, tpu = _names("cuda"), _names("tpu")
     if not cuda:
         built = find_spec("jax_cuda12_plugin") or find_spec("jax_cuda13_plugin")
-        reason = "no CUDA device is visible" if built else "this installation of JAX has no CUDA plugin"
+        missing = "this installation of JAX has no CUDA plugin; pip install 'jax[cuda12]'"
+        seen = "no CUDA device is visible; `nvidia-smi` and CUDA_VISIBLE_DEVICES tell more"
+        reason = seen if built else missing
         found.append(Device("cuda", False, reason))
     return found + [Device(name, True, device.device_kind) for name, device in (cuda | tpu).items()]
 
@@ -59,6 +62,31 @@ def get_dtype(precision: str) -> type[np.floating]:
         # float64 the default type, so this backend names the type of every array that it makes.
         jax.config.update("jax_enable_x64", True)
     return DTYPES[precision]
+
+
+def precision_flags(device: str) -> dict[str, bool]:
+    """None: JAX shortens float32 products by default too, but the layers ask for `lax.Precision.HIGHEST`."""
+    return {}
+
+
+def set_deterministic() -> None:
+    """From now on equal steps give equal bits; read when JAX first meets the device."""
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_deterministic_ops=true".strip()
+
+
+def synchronize(device: jax.Device) -> None:
+    """Wait until everything asked of the device is done."""
+    jax.device_put(0, device).block_until_ready()
+
+
+def peak_memory(device: str) -> int:
+    """The most bytes that arrays have held on the device so far; 0 for the CPU, which does not count."""
+    return (get_device(device).memory_stats() or {}).get("peak_bytes_in_use", 0)
+
+
+def fallbacks(device: str) -> AbstractContextManager[list[str]]:
+    """XLA compiles whole programs for one device: nothing is left to the CPU."""
+    return nullcontext([])
 
 
 def _names(platform: str) -> dict[str, jax.Device]:

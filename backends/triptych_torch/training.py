@@ -12,11 +12,14 @@ from triptych.initializers import Parameters
 from triptych.optimizers import Optimizer, Rates
 from triptych.preprocess import InputTransform
 from triptych.randomness import derive_seed
+from triptych_torch.device import AUTOCAST, synchronize
 from triptych_torch.input import Input
 from triptych_torch.model import Network
 from triptych_torch.optimizer import Updater
 from triptych_torch.parameters import to_numpy
 from triptych_torch.passes import dropout_masks, total_loss
+
+SCALER, SCALER_FIELDS = "(loss scale)", ("scale", "_growth_tracker")
 
 
 class Trainer:
@@ -29,6 +32,8 @@ class Trainer:
         self.input = Input(transform, like.device, like.dtype)
         self.device = like.device
         self.seed = seed
+        # float16 gradients underflow without a scale; switched off, the scaler hands everything through unchanged
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=network.precision == "fp16")
 
     def step(
         self,
@@ -48,15 +53,17 @@ class Trainer:
             output = self.run(self.input(images, gather))
         loss = total_loss(self.network, output, target)
         self.network.zero_grad()
-        loss.backward()
-        self.optimizer.step(rates)
+        self.scaler.scale(loss).backward()
+        self.scaler.step(self.optimizer, rates)
+        self.scaler.update()
         logits = output[0] if isinstance(output, tuple) else output
         correct = (logits.detach().argmax(1) == target).sum()
-        return torch.stack([loss.detach().double(), correct.double()])
+        return torch.stack([loss.detach(), correct.to(loss.dtype)])  # no float64 on an NPU
 
     def read(self, handles: Sequence[torch.Tensor]) -> np.ndarray:
         """`(steps, 2)`; waits for the device."""
-        return torch.stack(list(handles)).cpu().numpy()
+        synchronize(self.device)
+        return torch.stack(list(handles)).cpu().double().numpy()
 
     def prepare(self, images: np.ndarray, gather: Gather | None = None) -> np.ndarray:
         """The network's input, made of stored images."""
@@ -69,15 +76,21 @@ class Trainer:
             return self.run(self.input(images)).float().cpu().numpy()
 
     def run(self, x: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, ...]:
-        """The network, under autocast for bf16; logits come back in float32 then."""
-        if self.network.precision != "bf16":
+        """The network, under autocast for bf16 and fp16; logits come back in float32 then."""
+        if self.network.precision not in AUTOCAST:
             return self.network(x)
-        with torch.autocast(self.device.type, torch.bfloat16):
+        with torch.amp.autocast(self.device.type, AUTOCAST[self.network.precision]):
             output = self.network(x)
         return tuple(map(torch.Tensor.float, output)) if isinstance(output, tuple) else output.float()
 
     def state(self) -> Parameters:
-        return self.optimizer.state()
+        scale = self.scaler.state_dict()
+        found = {SCALER: np.array([scale[name] for name in SCALER_FIELDS])} if scale else {}
+        return self.optimizer.state() | found
 
     def load_state(self, state: Parameters) -> None:
-        self.optimizer.load_state(state)
+        if SCALER in state and self.scaler.is_enabled():
+            values = dict(zip(SCALER_FIELDS, state[SCALER].tolist(), strict=True))
+            values["_growth_tracker"] = int(values["_growth_tracker"])
+            self.scaler.load_state_dict(self.scaler.state_dict() | values)
+        self.optimizer.load_state({path: value for path, value in state.items() if path != SCALER})

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias, cast
 
@@ -83,6 +84,20 @@ class Backend(Protocol):
 
     def devices(self) -> list[Device]:
         """Every device this framework knows, each with a reason."""
+
+    def set_deterministic(self) -> None:
+        """From now on equal steps give equal bits, if need be more slowly. Call it before the first network is built.
+
+        Raises TriptychError where the framework has no such switch."""
+
+    def precision_flags(self, device: str) -> dict[str, bool]:
+        """The switches that let this kind of device shorten the factors of float32 products, as they stand."""
+
+    def peak_memory(self, device: str) -> int:
+        """The most bytes that this process has held on the device; 0 where the framework does not tell."""
+
+    def fallbacks(self, device: str) -> AbstractContextManager[list[str]]:
+        """Collects the operators that the device leaves to the CPU within; the list is complete at the end."""
 
     def build(self, architecture: Architecture, *, device: str = "cpu", precision: str = "fp32") -> Native:
         """A native network. Raises TriptychError for a device or precision that is not there."""

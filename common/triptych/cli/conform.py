@@ -6,7 +6,17 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from triptych.cli.options import Backends, Flag, JsonFile, NetworkOptions, load_backends, whole, write_json
+from triptych.cli.options import (
+    Backends,
+    DeviceName,
+    Flag,
+    JsonFile,
+    NetworkOptions,
+    load_backends,
+    watching,
+    whole,
+    write_json,
+)
 
 if TYPE_CHECKING:
     from triptych.conformance import Check, Report
@@ -23,7 +33,7 @@ def conform(
     backends: Backends = None,
     network: NetworkOptions = DEFAULT_NETWORK,
     precision: Annotated[str | None, Parameter(help="fp64 or fp32; both if left out.")] = None,
-    device: Annotated[str, Parameter(help="cpu, cuda or cuda:i.")] = "cpu",
+    device: DeviceName = "cpu",
     seed: Annotated[int, Parameter(converter=whole, help="Seed of parameters, images and masks.")] = 0,
     json: JsonFile = None,
 ) -> int:
@@ -45,11 +55,12 @@ def conform(
     loaded = load_backends(backends)
     precisions = suite.PRECISIONS if precision is None else (precision,)
     verdicts = []
-    for architecture in architectures:
-        verdict = suite.run(architecture, loaded, precisions=precisions, seed=seed, device=device)
-        verdicts.append(verdict)
-        if json != "-":
-            show(verdict)
+    with watching(loaded, device):
+        for architecture in architectures:
+            verdict = suite.run(architecture, loaded, precisions=precisions, seed=seed, device=device)
+            verdicts.append(verdict)
+            if json != "-":
+                show(verdict)
     if json is not None:
         write_json(json, [suite.as_dict(verdict) for verdict in verdicts])
     passed = [verdict.passed for verdict in verdicts]
