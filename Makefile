@@ -12,6 +12,7 @@ compare: $(STAMP)
 
 test: $(STAMP) lint
 	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q tests/standin
 
 # Also the jobs with environments of their own: no framework at all, and today's JAX alone.
 test-all: export TRIPTYCH_TEST_ALL := 1

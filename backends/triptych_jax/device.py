@@ -20,6 +20,8 @@ from triptych.runtime import cores, vector_features
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 DTYPES = {"fp32": np.float32, "bf16": np.float32, "fp64": np.float64}  # bf16: float32 weights, bfloat16 layers
+# by platform: the extra of the package jax, and the modules that it installs
+PLUGINS = {"cuda": ("cuda12", "jax_cuda12_plugin", "jax_cuda13_plugin"), "tpu": ("tpu", "libtpu")}
 
 
 def versions() -> dict[str, str]:
@@ -28,16 +30,16 @@ def versions() -> dict[str, str]:
 
 
 def devices() -> list[Device]:
-    """The CPU, every CUDA device or why there is none, and the TPUs, if there are any."""
+    """The CPU, every CUDA device and every TPU, or why there is none."""
     found = [Device("cpu", True, ", ".join((f"{cores()} threads, XLA", *vector_features())))]
-    cuda, tpu = _names("cuda"), _names("tpu")
-    if not cuda:
-        built = find_spec("jax_cuda12_plugin") or find_spec("jax_cuda13_plugin")
-        missing = "this installation of JAX has no CUDA plugin; pip install 'jax[cuda12]'"
-        seen = "no CUDA device is visible; `nvidia-smi` and CUDA_VISIBLE_DEVICES tell more"
-        reason = seen if built else missing
-        found.append(Device("cuda", False, reason))
-    return found + [Device(name, True, device.device_kind) for name, device in (cuda | tpu).items()]
+    for platform, plugins in PLUGINS.items():
+        missing = f"this installation of JAX has no plugin for it; pip install 'jax[{plugins[0]}]'"
+        seen = f"no {platform.upper()} device is visible; JAX_PLATFORMS and the driver's own tool tell more"
+        reason = seen if any(map(find_spec, plugins[1:])) else missing
+        names = _names(platform)
+        found += [Device(name, True, device.device_kind) for name, device in names.items()]
+        found += [] if names else [Device(platform, False, reason)]
+    return found
 
 
 def get_device(name: str) -> jax.Device:
@@ -45,7 +47,7 @@ def get_device(name: str) -> jax.Device:
     platform, _, number = name.partition(":")
     if name == "cpu":
         return jax.devices("cpu")[0]
-    available = _names(platform) if platform in ("cuda", "tpu") else {}
+    available = _names(platform) if platform in PLUGINS else {}
     wanted = f"{platform}:{number or 0}"
     if wanted in available:
         return available[wanted]

@@ -202,6 +202,8 @@ def _invisible() -> str:
 def _explain(error: Exception) -> str:
     """An exception of torch_npu's import as cause and way out."""
     text = (str(error).splitlines() or [type(error).__name__])[0]
+    if "libascend_hal" in text:
+        return f"the Ascend driver is not on the library path ({text}); install it, then {_source()}"
     if "cannot open shared object" in text:
         if _set_env():
             return f"CANN is found, but its environment is not sourced ({text}); {_source()}"
