@@ -201,13 +201,14 @@ def _invisible() -> str:
 
 def _explain(error: Exception) -> str:
     """An exception of torch_npu's import as cause and way out."""
-    text = (str(error).splitlines() or [type(error).__name__])[0]
+    line = (str(error).splitlines() or [type(error).__name__])[0]
+    text = line.partition(". Please")[0]
     if "libascend_hal" in text:
         return f"the Ascend driver is not on the library path ({text}); install it, then {_source()}"
-    if "cannot open shared object" in text:
-        if _set_env():
-            return f"CANN is found, but its environment is not sourced ({text}); {_source()}"
+    if "cannot open shared object" in text and not _set_env():
         return f"Ascend CANN is not on the library path ({text}); install its toolkit, then {_source()}"
+    if "cannot open shared object" in text or "set_env.sh" in line:
+        return f"CANN is found, but its environment is not sourced ({text}); {_source()}"
     return f"torch_npu cannot be used ({type(error).__name__}: {text}); {_REINSTALL}"
 
 

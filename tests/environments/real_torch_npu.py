@@ -38,6 +38,8 @@ def stubs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The environment in which CANN seems to be installed."""
     folder = tmp_path_factory.mktemp("cann")
     stub_cann.make(folder)
+    for name in ("runtime", "compiler"):  # torch_npu looks for them below ASCEND_HOME_PATH
+        (folder / name).mkdir()
     return {"LD_LIBRARY_PATH": str(folder)}
 
 
@@ -59,7 +61,10 @@ def test_without_cann_the_cause_is_named() -> None:
 
 def test_with_cann_and_no_device_the_cause_is_named(stubs: dict[str, str]) -> None:
     assert "environment is not sourced (ASCEND_HOME_PATH is not set)" in reasons(**stubs)
-    assert "no device is visible" in reasons(**stubs, ASCEND_HOME_PATH=stubs["LD_LIBRARY_PATH"])
+    folder = stubs["LD_LIBRARY_PATH"]
+    half = reasons(**stubs, ASCEND_HOME_PATH=folder)
+    assert "environment is not sourced (ASCEND_OPP_PATH environment variable is not set" in half
+    assert "no device is visible" in reasons(**stubs, ASCEND_HOME_PATH=folder, ASCEND_OPP_PATH=folder)
 
 
 def names_of_the_stand_in() -> list[str]:
