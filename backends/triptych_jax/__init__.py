@@ -1,6 +1,6 @@
 """The JAX backend: `flax.nnx` networks, channels last inside, trained with optax in one compiled step."""
 
-from triptych_jax.device import devices, fallbacks, peak_memory, precision_flags, set_deterministic, versions
+from triptych_jax.device import devices, fallbacks, peak_memory, set_deterministic, versions
 from triptych_jax.model import build
 from triptych_jax.parameters import from_canonical, initialize, to_canonical
 from triptych_jax.passes import forward, gradients
@@ -19,7 +19,6 @@ __all__ = [
     "initialize",
     "name",
     "peak_memory",
-    "precision_flags",
     "set_deterministic",
     "to_canonical",
     "versions",

@@ -66,11 +66,6 @@ def get_dtype(precision: str) -> type[np.floating]:
     return DTYPES[precision]
 
 
-def precision_flags(device: str) -> dict[str, bool]:
-    """None: JAX shortens float32 products by default too, but the layers ask for `lax.Precision.HIGHEST`."""
-    return {}
-
-
 def set_deterministic() -> None:
     """From now on equal steps give equal bits; read when JAX first meets the device."""
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_deterministic_ops=true".strip()

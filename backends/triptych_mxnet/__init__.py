@@ -1,6 +1,6 @@
 """The MXNet backend: `gluon.HybridBlock` networks whose blocks are registered under the canonical names."""
 
-from triptych_mxnet.device import devices, fallbacks, peak_memory, precision_flags, set_deterministic, versions
+from triptych_mxnet.device import devices, fallbacks, peak_memory, set_deterministic, versions
 from triptych_mxnet.model import build
 from triptych_mxnet.parameters import from_canonical, initialize, to_canonical
 from triptych_mxnet.passes import forward, gradients
@@ -19,7 +19,6 @@ __all__ = [
     "initialize",
     "name",
     "peak_memory",
-    "precision_flags",
     "set_deterministic",
     "to_canonical",
     "versions",

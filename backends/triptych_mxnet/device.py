@@ -63,12 +63,6 @@ def get_dtype(precision: str) -> str:
     return DTYPES[precision]
 
 
-def precision_flags(device: str) -> dict[str, bool]:
-    """Whether this kind of device may shorten the factors of float32 products: only if a variable says so."""
-    name = "MXNET_CUDA_TENSOR_OP_MATH_ALLOW_CONVERSION"
-    return {} if device == "cpu" else {name: os.environ.get(name, "0") != "0"}
-
-
 def set_deterministic() -> None:
     """From now on equal steps give equal bits; oneDNN's are, cuDNN is told."""
     os.environ["MXNET_ENFORCE_DETERMINISM"] = "1"

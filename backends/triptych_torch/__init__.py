@@ -1,6 +1,6 @@
 """The PyTorch backend: `torch.nn.Module` networks whose `state_dict` keys are the canonical names."""
 
-from triptych_torch.device import devices, fallbacks, peak_memory, precision_flags, set_deterministic, versions
+from triptych_torch.device import devices, fallbacks, peak_memory, set_deterministic, versions
 from triptych_torch.model import build
 from triptych_torch.parameters import from_canonical, initialize, to_canonical
 from triptych_torch.passes import forward, gradients
@@ -19,7 +19,6 @@ __all__ = [
     "initialize",
     "name",
     "peak_memory",
-    "precision_flags",
     "set_deterministic",
     "to_canonical",
     "versions",

@@ -78,11 +78,6 @@ def get_dtype(precision: str) -> torch.dtype:
     return DTYPES[precision]
 
 
-def precision_flags(device: str) -> dict[str, bool]:
-    """The switches that shorten float32 products on this kind of device, as they stand; call it after `build`."""
-    return {f"torch.{switch}": attrgetter(switch)(torch) for switch in SHORTENED[device.partition(":")[0]]}
-
-
 def set_deterministic() -> None:
     """From now on equal steps give equal bits; an operator that cannot do so raises RuntimeError."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

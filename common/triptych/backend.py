@@ -90,9 +90,6 @@ class Backend(Protocol):
 
         Raises TriptychError where the framework has no such switch."""
 
-    def precision_flags(self, device: str) -> dict[str, bool]:
-        """The switches that let this kind of device shorten the factors of float32 products, as they stand."""
-
     def peak_memory(self, device: str) -> int:
         """The most bytes that this process has held on the device; 0 where the framework does not tell."""
 
