@@ -21,7 +21,7 @@ from triptych import backend, batches, data, recipes, runs, training, zoo
 from triptych.__main__ import main
 from triptych.batches import Augmentation
 from triptych.conformance import suite
-from triptych.conformance.case import OPTIMIZER, conformance_architecture, make_case
+from triptych.conformance.case import conformance_architecture, make_case
 from triptych.data import Dataset, Split
 from triptych.errors import TriptychError
 from triptych.optimizers import Optimizer, Rates
@@ -32,6 +32,7 @@ TORCH = backend.load("torch")
 VGG = Recipe("vgg", architecture="vgg11", width_ratio=16, head="small", batch_size=32, learning_rate=0.02, seed=3)
 VGG = replace(VGG, height=32, width=32, augmentation=Augmentation(4, True), optimizer=Optimizer(momentum=0.9))
 LENET = ("--recipe", "d2l-lenet", "--data", "synthetic", "--epochs", "1", "--backend", "torch")
+OPTIMIZER = Optimizer(momentum=0.9, weight_decay=5e-4)
 CONVOLUTION = "aten.convolution.default"
 
 
@@ -104,20 +105,31 @@ def outcome(session):
 # --- the same numbers as the CPU -------------------------------------------------------------------------------------
 
 
+def two_steps(name, device, optimizer, rates):
+    """The arrays that two steps and a prediction leave: losses, parameters, the optimiser's state, logits."""
+    case = make_case(conformance_architecture(name))
+    network = TORCH.build(case.architecture, device=device)
+    TORCH.from_canonical(network, case.parameters)
+    trainer = TORCH.Trainer(network, optimizer, case.transform, 0)
+    steps = [trainer.step(case.stored, case.labels, rates, number) for number in range(2)]
+    assert {parameter.device.type for parameter in network.parameters()} == {device}
+    state = {f"state {path}": value for path, value in trainer.state().items()}
+    last = {"losses": trainer.read(steps), "logits": trainer.predict(case.stored)}
+    return TORCH.to_canonical(network) | state | last
+
+
 @pytest.mark.parametrize("name", zoo.registry())
 def test_two_steps_equal_the_cpu_to_the_bit(name, nchw):
-    case, found = make_case(conformance_architecture(name)), {}
-    for device in ("cpu", "npu"):
-        network = TORCH.build(case.architecture, device=device)
-        TORCH.from_canonical(network, case.parameters)
-        trainer = TORCH.Trainer(network, OPTIMIZER, case.transform, 0)
-        steps = [trainer.step(case.stored, case.labels, Rates(0.01, 0.9), number) for number in range(2)]
-        assert {parameter.device.type for parameter in network.parameters()} == {device}
-        velocity = {f"velocity of {path}": value for path, value in trainer.state().items()}
-        found[device] = TORCH.to_canonical(network) | velocity | {"losses": trainer.read(steps)}
-        found[device]["logits"] = trainer.predict(case.stored)
-    assert_equal(found["npu"], found["cpu"])
+    rates = Rates(0.01, 0.9)
+    assert_equal(two_steps(name, "npu", OPTIMIZER, rates), two_steps(name, "cpu", OPTIMIZER, rates))
     assert npu.CALLS[CONVOLUTION] > 0
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw"])
+def test_two_steps_of_other_optimizers_equal_the_cpu_too(name, nchw):
+    chosen = Optimizer(name=name, weight_decay=1e-2)
+    found = two_steps("lenet", "npu", chosen, Rates(1e-3, 0.0))
+    assert_equal(found, two_steps("lenet", "cpu", chosen, Rates(1e-3, 0.0)))
 
 
 @pytest.mark.parametrize("path", [("npu", "npu", "npu"), ("cpu", "npu", "cpu"), ("npu", "cpu", "npu:0")])
