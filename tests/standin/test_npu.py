@@ -5,10 +5,13 @@ Run it by itself, as `make test` does: pytest tests/standin
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import npu
 import numpy as np
@@ -28,6 +31,7 @@ from triptych.optimizers import Optimizer, Rates
 from triptych.recipes import RECIPES, Recipe
 from triptych_torch import device as devices
 
+ROOT = Path(__file__).parents[2]
 TORCH = backend.load("torch")
 VGG = Recipe("vgg", architecture="vgg11", width_ratio=16, head="small", batch_size=32, learning_rate=0.02, seed=3)
 VGG = replace(VGG, height=32, width=32, augmentation=Augmentation(4, True), optimizer=Optimizer(momentum=0.9))
@@ -272,6 +276,26 @@ def test_doctor_lists_it(call):
 def test_the_stand_in_refuses_to_mix_devices():
     with pytest.raises(RuntimeError, match="all tensors to be on npu:0"):
         torch.nn.Linear(2, 2).to("npu")(torch.ones(1, 2))
+
+
+def test_the_acceptance_script_runs_through(monkeypatch, capfd):
+    """All that it can show here is that it works; its bench and recipe may still be missing, and it says so."""
+    spec = importlib.util.spec_from_file_location("acceptance", ROOT / "benchmarks" / "ascend_acceptance.py")
+    acceptance = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "acceptance", acceptance)
+    spec.loader.exec_module(acceptance)
+    monkeypatch.setattr(npu, "WITHOUT_KERNEL", {"aten.avg_pool2d.default"})
+    monkeypatch.setattr(acceptance, "THROUGHPUT", ("fp16",))
+    status = acceptance.main(["--arch", "lenet", "--recipe", "d2l-lenet", "--data", "synthetic"])
+    found = json.loads(Path("ascend-acceptance/report.json").read_text())
+    ends = {step["name"]: step["status"] for step in found["steps"]}
+    missing = [step["output"] for step in found["steps"] if step["status"] is None]
+    assert {ends[name] for name in ("environment", "conformance", "three epochs", "throughput fp16")} == {0}
+    assert (status, missing) in ((0, []), (1, ["there is no such command yet"]))
+    assert found["ran_on_the_cpu"] == ["aten::avg_pool2d"]
+    report = Path("ascend-acceptance/report.md").read_text()
+    assert "- aten::avg_pool2d\n" in report
+    assert re.search(r"\| fp16 \| \d+ \|", report)
 
 
 @pytest.mark.skipif("ascend-cifar10" not in RECIPES, reason="there is no recipe ascend-cifar10 yet")
