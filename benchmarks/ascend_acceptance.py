@@ -1,8 +1,9 @@
 """What nobody here could run: the NPU path on a real Ascend device. Run once, then send the folder back.
 
-python benchmarks/ascend_acceptance.py --data-dir FOLDER_WITH_CIFAR10        (about an hour; see docs/porting/ascend.md)
+python benchmarks/ascend_acceptance.py --data-dir FOLDER_WITH_CIFAR10
 
-Each step is a command of `triptych`; a failing one does not stop the others. Exit status 1 if one failed or was not run.
+Each step is a command of `triptych`; a failing one does not stop the others. Exit status 1 if one failed or was
+not run. See docs/porting/ascend.md.
 """
 
 from __future__ import annotations

@@ -71,6 +71,13 @@ def set_deterministic() -> None:
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_deterministic_ops=true".strip()
 
 
+def join_processes(device: str) -> int:
+    """0: this backend trains in one process."""
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        raise TriptychError("backend 'jax' trains in one process; torchrun is for --backend torch")
+    return 0
+
+
 def synchronize(device: jax.Device) -> None:
     """Wait until everything asked of the device is done."""
     jax.device_put(0, device).block_until_ready()

@@ -68,6 +68,13 @@ def set_deterministic() -> None:
     os.environ["MXNET_ENFORCE_DETERMINISM"] = "1"
 
 
+def join_processes(device: str) -> int:
+    """0: this backend trains in one process."""
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        raise TriptychError("backend 'mxnet' trains in one process; torchrun is for --backend torch")
+    return 0
+
+
 def synchronize(device: mx.Context) -> None:
     """Wait until everything asked of any device is done; what failed there is raised here."""
     mx.nd.waitall()

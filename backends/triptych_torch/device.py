@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import importlib.metadata
 import json
@@ -16,6 +17,7 @@ from operator import attrgetter
 from pathlib import Path
 
 import torch
+import torch.distributed
 
 from triptych.backend import Device
 from triptych.errors import TriptychError
@@ -34,6 +36,8 @@ SHORTENED = {
     "cuda": ("backends.cudnn.allow_tf32", "backends.cuda.matmul.allow_tf32"),
     "npu": ("npu.conv.allow_hf32", "npu.matmul.allow_hf32"),
 }
+# how processes talk: the CPU's group carries what DistributedDataParallel settles at its start
+GROUPS = {"cpu": "gloo", "cuda": "cpu:gloo,cuda:nccl", "npu": "cpu:gloo,npu:hccl"}
 _FALLBACK = re.compile(r"operator '([^']+)' is not currently supported on the NPU backend and will fall back")
 _PROBE = "from triptych_torch import device; device._print_npus()"
 _PROBE_SECONDS = 120
@@ -57,7 +61,9 @@ def get_device(name: str) -> torch.device:
     """The device called `name`, ready for use. Raises TriptychError, with the reason, if it is not there."""
     kind, _, number = name.partition(":")
     found = [*_cpus(), *_npus()] if kind == "npu" else devices()
-    wanted = name if kind == "cpu" or not (number or name == kind) else f"{kind}:{number or 0}"
+    wanted = (
+        name if kind == "cpu" or not (number or name == kind) else f"{kind}:{number or os.environ.get('LOCAL_RANK', 0)}"
+    )
     if wanted not in [device.name for device in found if device.available]:
         known = "; ".join(f"{device.name}: {device.reason}" for device in found)
         raise TriptychError(f"backend 'torch' has no device '{name}' here ({known})")
@@ -83,6 +89,16 @@ def set_deterministic() -> None:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     os.environ.setdefault("HCCL_DETERMINISTIC", "true")
     torch.use_deterministic_algorithms(True)
+
+
+def join_processes(device: str) -> int:
+    """Joins the processes that torchrun started, to train together on such a device; the number of this one."""
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+        return 0
+    kind = get_device(device).type
+    torch.distributed.init_process_group(GROUPS[kind])
+    atexit.register(torch.distributed.destroy_process_group)
+    return torch.distributed.get_rank()
 
 
 def synchronize(device: torch.device) -> None:

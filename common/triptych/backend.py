@@ -90,6 +90,11 @@ class Backend(Protocol):
 
         Raises TriptychError where the framework has no such switch."""
 
+    def join_processes(self, device: str) -> int:
+        """Joins the other processes of this training, if a launcher started several; the number of this one, from 0.
+
+        Each is given the same batches and takes its share of them. Raises TriptychError if the backend cannot."""
+
     def peak_memory(self, device: str) -> int:
         """The most bytes that this process has held on the device; 0 where the framework does not tell."""
 

@@ -61,14 +61,19 @@ def train(
     loaded = backends.load(name)
     if deterministic:
         loaded.set_deterministic()
+    first = loaded.join_processes(device) == 0  # the others neither write nor print
     session = training.start(loaded, chosen, dataset, device=device, folder=resume)
     if resume is not None:
         training.resume(session)
-        runs.write_recipe(resume, chosen)
-    else:
+        session.folder = resume if first else None
+    elif first:
         session.folder = runs.create(out or runs.new_folder(f"{chosen.architecture}-{name}"), chosen)
-    with watching([loaded], device) as fallbacks, Reporter(chosen.epochs, quiet=json == "-") as reporter:
+    if resume is not None and first:
+        runs.write_recipe(resume, chosen)
+    with watching([loaded], device) as fallbacks, Reporter(chosen.epochs, quiet=json == "-" or not first) as reporter:
         epochs = training.fit(session, reporter)
+    if not first:
+        return
     if json is not None:
         found = {"run": str(session.folder), "recipe": chosen.name, "epochs": [runs.as_dict(e) for e in epochs]}
         write_json(json, {**found, "peak_memory": loaded.peak_memory(device), "ran_on_the_cpu": fallbacks[0]})
