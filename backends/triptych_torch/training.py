@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -25,6 +26,18 @@ from triptych_torch.passes import dropout_masks, total_loss
 SCALER, SCALER_FIELDS = "(loss scale)", ("scale", "_growth_tracker")
 
 
+@contextmanager
+def _nondeterminism_explained() -> Iterator[None]:
+    """With --deterministic PyTorch refuses an operator that cannot be so; say it in one line."""
+    try:
+        yield
+    except RuntimeError as error:
+        operator, found, _ = str(error).partition(" does not have a deterministic implementation")
+        if not found:
+            raise
+        raise TriptychError(f"{operator} has no deterministic form on this device; leave out --deterministic") from None
+
+
 class Trainer:
     """Trains one network; see `triptych.backend.Trainer`."""
 
@@ -41,6 +54,7 @@ class Trainer:
         # float16 gradients underflow without a scale; switched off, the scaler hands everything through unchanged
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=network.precision == "fp16")
 
+    @_nondeterminism_explained()
     def step(
         self,
         images: np.ndarray,

@@ -214,6 +214,17 @@ def test_the_device_is_told_seed_mode_and_precision(call):
     torch.use_deterministic_algorithms(False)
 
 
+def test_an_operator_that_cannot_be_deterministic_is_named(monkeypatch):
+    session = training.start(TORCH, VGG, few_images(), device="npu")
+
+    def refuse(x):
+        raise RuntimeError("avg_pool3d_backward_cuda does not have a deterministic implementation, but you set ...")
+
+    monkeypatch.setattr(session.network, "forward", refuse)
+    with pytest.raises(TriptychError, match="^avg_pool3d_backward_cuda has no deterministic form .* --deterministic"):
+        training.fit(session, Silent())
+
+
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_reduced_precision_trains_near_the_full_one(precision, tmp_path):
     full, reduced = (fit(replace(VGG, precision=name), "npu", tmp_path / name, 1) for name in ("fp32", precision))
