@@ -221,7 +221,7 @@ def test_an_operator_that_cannot_be_deterministic_is_named(monkeypatch):
         raise RuntimeError("avg_pool3d_backward_cuda does not have a deterministic implementation, but you set ...")
 
     monkeypatch.setattr(session.network, "forward", refuse)
-    with pytest.raises(TriptychError, match="^avg_pool3d_backward_cuda has no deterministic form .* --deterministic"):
+    with pytest.raises(TriptychError, match=r"^avg_pool3d_backward_cuda has no deterministic form .* --deterministic"):
         training.fit(session, Silent())
 
 
