@@ -189,9 +189,9 @@ def test_inside_a_step_the_cpu_only_hands_over_what_it_stores(augmentation):
     """Images as bytes, labels, and with a crop two sets of indices; nothing comes back."""
     recipe, dataset = replace(VGG, augmentation=augmentation, mean=(0.5,), std=(0.25,)), few_images()
     session = training.start(TORCH, recipe, dataset, device="npu")
-    for number, batch in enumerate(batches.plan(3, 0, len(dataset.train), 32, augmentation)):
-        images, labels = dataset.train.images[batch.index], dataset.train.labels[batch.index]
-        gather = training.gather_of(batch, session)
+    plan = batches.plan(3, 0, len(dataset.train), 32, augmentation)
+    given = batches.feed(dataset.train.images, dataset.train.labels, plan, augmentation)
+    for number, (images, labels, gather) in enumerate(given):
         npu.CALLS.clear()
         with CpuOperators() as cpu:
             session.trainer.step(images, labels, Rates(0.02, 0.9), number, gather=gather)
