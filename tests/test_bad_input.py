@@ -145,6 +145,10 @@ def case(line, *fragments):
         case("train --resume nothing --recipe d2l-lenet", "--recipe or --resume, not both"),
         case("summary lenet --json=.", "--json . is a folder"),
         case("conform --arch lenet --json /proc/x.json", "--json /proc/x.json cannot be written"),
+        case("conform --arch lenet --certificate .", "--certificate . is a folder"),
+        case("conform --arch lenet --certificate /proc/x", "--certificate /proc/x cannot be written"),
+        case("conform --arch lenet --html /proc/x", "--html /proc/x cannot be written"),
+        case("verify nothing", "certificate nothing cannot be read: No such file"),
     ],
 )
 def test_bad_usage(arguments, fragments, refuse):

@@ -90,7 +90,9 @@ def parameters_of(function: ast.FunctionDef) -> list[str]:
     return [argument.arg for argument in (*function.args.args, *function.args.kwonlyargs)]
 
 
-@pytest.mark.parametrize("module", ["__init__.py", "device.py", "parameters.py", "passes.py", "training.py"])
+@pytest.mark.parametrize(
+    "module", ["__init__.py", "device.py", "parameters.py", "passes.py", "precision.py", "training.py"]
+)
 def test_functions_of_the_contract_take_the_same_parameters(module: str) -> None:
     def signatures(folder: Path) -> dict[str, list[str]]:
         tree = parse(folder / module)
@@ -98,6 +100,7 @@ def test_functions_of_the_contract_take_the_same_parameters(module: str) -> None
         for kind in (node for node in definitions(tree) if isinstance(node, ast.ClassDef)):
             found |= {f"{kind.name}.{n.name}": n for n in definitions(kind) if isinstance(n, ast.FunctionDef)}
         contract = {"forward", "gradients", "total_loss", "to_canonical", "from_canonical", "initialize", "get_device"}
+        contract |= {"precision_flags", "precise"}
         contract |= {f"Trainer.{name}" for name in ("step", "read", "prepare", "predict", "state", "load_state")}
         return {name: parameters_of(function) for name, function in found.items() if name in contract}
 

@@ -1,4 +1,4 @@
-"""The report of `compare`: self-contained, drawn, and the same figures as in the JSON."""
+"""The pages of `compare` and `conform`: self-contained, drawn, and the same figures as in the JSON."""
 
 from __future__ import annotations
 
@@ -6,12 +6,16 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
 
 from triptych import backend
 from triptych.__main__ import main
+from triptych.conformance import ALL_LEVELS, FLAGS, Check, suite
+from triptych.conformance.case import conformance_architecture
+from triptych.report import scoreboard
 
 BACKENDS = backend.installed()
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -74,15 +78,19 @@ def test_every_backend_has_its_run_folder(compared):
     assert max(first_losses) - min(first_losses) < 1e-5  # the same start, the same images
 
 
-def test_nothing_is_fetched(text):
-    page = Page(text)
-    for tag, attributes in page.tags:
+def check_nothing_is_fetched(text):
+    for tag, attributes in Page(text).tags:
         assert tag not in ("script", "link", "iframe", "img", "object", "embed") or attributes.get("href") == "data:,"
         for name in FETCHING & attributes.keys():
             assert attributes[name].startswith(("#", "data:")), f"<{tag} {name}={attributes[name]!r}>"
         assert "url(http" not in (attributes.get("style") or "")
     assert "@import" not in text
     assert not re.search(r"url\(\s*[\"']?(?!#|data:)", text)
+
+
+def test_nothing_is_fetched(text, board):
+    check_nothing_is_fetched(text)
+    check_nothing_is_fetched(board.read_text())
 
 
 def test_one_figure_per_caption(text):
@@ -132,12 +140,100 @@ def test_every_level_is_shown_for_every_backend(compared, text):
             assert cell == "equal" or cell.startswith(f"{report['levels'][level]['difference']:.1e} of ")
 
 
+@pytest.fixture(scope="module")
+def verdicts():
+    """LeNet as it is on the first backend, and twice with what could go wrong."""
+    right = suite.run(conformance_architecture("lenet"), [backend.load(BACKENDS[0])])
+    double, single = right.reports
+    off = [
+        replace(c, difference=7 * c.budget) if (c.level, c.name) == ("gradient", "conv2.bias") else c
+        for c in single.checks
+    ]
+    off = [replace(c, problem="is <missing>") if c.name == "dense1" else c for c in off if c.level != "update"]
+    flag = Check(FLAGS, "A_FLAG", float("inf"), 0.0, 0.0, "is on; unset it")
+    stopped = replace(double, checks=[flag], flags={"A_FLAG": "on"}, switched_off={})
+    wrong = replace(right, reports=[double, replace(single, checks=off)])
+    return [right, wrong, replace(right, reports=[stopped])]
+
+
+@pytest.fixture(scope="module")
+def board(verdicts, tmp_path_factory):
+    """The scoreboard's file."""
+    path = tmp_path_factory.mktemp("board") / "board.html"
+    scoreboard.write(path, verdicts, {BACKENDS[0]: {"package": "1.2"}}, "triptych conform")
+    return path
+
+
+def cells(text):
+    """By row: the class, text and title of every number."""
+    rows = [row for row in re.findall(r"<tr>(.*?)</tr>", text, re.DOTALL) if 'class="cell"' in row]
+    pattern = r'<span class="(\w+)" title="([^"]*)">([^<]*)</span>'
+    return [[(kind, shown, title) for kind, title, shown in re.findall(pattern, row)] for row in rows]
+
+
+def test_the_scoreboard_shows_the_worst_ratio_of_every_level(verdicts, board):
+    head, levels, *rows = Page(board.read_text()).tables[0]
+    groups = [*backend.BACKENDS, "pairs"]
+    assert head == ["", "", *groups]
+    assert levels == ["architecture", "result", *ALL_LEVELS * len(backend.BACKENDS), *ALL_LEVELS[1:]]
+    assert [row[:2] for row in rows] == [["lenet 1x28x60", result] for result in ("pass", "FAIL", "FAIL")]
+    numbers = cells(board.read_text())
+    assert [len(row) for row in numbers] == [2 * (len(levels) - 2)] * 3
+    first = 2 * len(ALL_LEVELS) * list(backend.BACKENDS).index(BACKENDS[0])
+    mine = [row[first : first + 2 * len(ALL_LEVELS)] for row in numbers]
+    for report, offset in zip(verdicts[0].reports, (0, 1), strict=True):
+        for level, (kind, shown, title) in zip(ALL_LEVELS, mine[0][offset::2], strict=True):
+            worst = report.worst(level)
+            assert kind == "pass"
+            if level == "structure":
+                assert shown == "equal"
+            else:
+                assert title.startswith(f"{worst.name}: differs by {worst.difference:.2e}, allowed {worst.budget:.2e}")
+                assert float(shown.removeprefix("&lt;")) == pytest.approx(worst.ratio, abs=0.01, rel=0.05)
+
+
+def test_the_scoreboard_shows_failures_red_and_what_was_not_run_grey(verdicts, board):
+    text = board.read_text()
+    numbers = cells(text)
+    first = 2 * len(ALL_LEVELS) * list(backend.BACKENDS).index(BACKENDS[0])
+    wrong = dict(zip(ALL_LEVELS, numbers[1][first + 1 : first + 2 * len(ALL_LEVELS) : 2], strict=True))
+    assert wrong["gradient"][:2] == ("fail", "7")
+    assert wrong["forward eval"] == ("fail", "FAIL", "dense1: is &lt;missing&gt;")
+    assert wrong["update"] == ("absent", "not run", "")
+    assert {cell[0] for cell in numbers[1][first : first + 2 * len(ALL_LEVELS) : 2]} == {"pass"}  # float64
+    assert {cell[:2] for cell in numbers[2]} == {("absent", "not run")}
+    others = numbers[0][:first] + numbers[0][first + 2 * len(ALL_LEVELS) :]
+    assert set(others) == {("absent", "not run", "")}
+    assert "lenet, " + BACKENDS[0] + " fp64: precision flags, 'A_FLAG' is on; unset it" in text
+    flags = Page(text).tables[1]
+    assert [BACKENDS[0], "A_FLAG", "on", "on"] in flags
+    for report in verdicts[0].reports:
+        for name, old in report.switched_off.items():
+            assert [BACKENDS[0], name, str(old), str(report.flags[name])] in flags
+    for name in set(backend.BACKENDS) - {BACKENDS[0]}:
+        assert re.search(rf'<p class="absent">{name}: not run \(not (asked for|installed)\)</p>', text)
+    style = re.sub(r"\s+", " ", text)
+    assert ".cell .absent { background: #e6e6e6;" in style
+    assert ".cell .fail { background: #b30000;" in style
+
+
+def test_the_command_writes_the_scoreboard(tmp_path):
+    page = tmp_path / "new" / "board.html"
+    with pytest.raises(SystemExit) as stopped:
+        main(["conform", "--arch", "lenet", "--backends", BACKENDS[0], "--precision", "fp32", "--html", str(page)])
+    assert stopped.value.code == 0
+    kinds = [kind for row in cells(page.read_text()) for kind, *_ in row]
+    assert kinds.count("pass") == len(ALL_LEVELS)  # float64 was not asked for
+    assert kinds.count("absent") == len(kinds) - len(ALL_LEVELS)
+
+
 @pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
-def test_a_browser_shows_it_without_complaint(compared, tmp_path):
+@pytest.mark.parametrize("which", ["compare", "conform"])
+def test_a_browser_shows_it_without_complaint(which, compared, board, tmp_path):
     picture = tmp_path / "page.png"
     command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--v=0"]
     command += [f"--user-data-dir={tmp_path / 'profile'}", f"--screenshot={picture}", "--window-size=1200,2400"]
-    page = compared[0] / "report.html"
+    page = board if which == "conform" else compared[0] / "report.html"
     run = subprocess.run([*command, page.as_uri()], capture_output=True, text=True, timeout=120)
     assert run.returncode == 0
     assert picture.read_bytes().startswith(b"\x89PNG")

@@ -4,6 +4,7 @@ from triptych_jax.device import devices, fallbacks, join_processes, peak_memory,
 from triptych_jax.model import build
 from triptych_jax.parameters import from_canonical, initialize, to_canonical
 from triptych_jax.passes import forward, gradients
+from triptych_jax.precision import precise, precision_flags
 from triptych_jax.training import Trainer
 
 name = "jax"
@@ -20,6 +21,8 @@ __all__ = [
     "join_processes",
     "name",
     "peak_memory",
+    "precise",
+    "precision_flags",
     "set_deterministic",
     "to_canonical",
     "versions",

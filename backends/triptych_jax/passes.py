@@ -23,7 +23,7 @@ from triptych_jax.parameters import to_numpy
 QUICK = (("xla_backend_optimization_level", 0), ("xla_cpu_use_fusion_emitters", False))
 
 
-class Pass(NamedTuple):
+class _Pass(NamedTuple):
     """A training pass. What only conformance looks at is empty unless it was asked for (`watch`)."""
 
     loss: jax.Array
@@ -81,8 +81,8 @@ def dropout_masks(network: Network, masks: Mapping[str, jax.Array], key: jax.Arr
 
 
 @lru_cache(maxsize=16)  # a second trainer of the same network compiles nothing
-def compile_pass(definition: nnx.GraphDef, *, watch: bool) -> Callable[..., Pass]:
-    """The function `(parameters, statistics, x, labels, masks, key) -> Pass` of a network, for training and for
+def _compile_pass(definition: nnx.GraphDef, *, watch: bool) -> Callable[..., _Pass]:
+    """The function `(parameters, statistics, x, labels, masks, key) -> _Pass` of a network, for training and for
     conformance, which watches it."""
 
     @partial(jax.jit, compiler_options=dict(QUICK) if watch else None)
@@ -99,22 +99,22 @@ def compile_pass(definition: nnx.GraphDef, *, watch: bool) -> Callable[..., Pass
 
         differentiate = jax.value_and_grad(loss_of, (0, 1) if watch else (0,), has_aux=True)
         (loss, (correct, after, outputs)), (found, *dx) = differentiate(parameters, x)
-        return Pass(loss, correct, found, after, dx[0] if watch else None, outputs)
+        return _Pass(loss, correct, found, after, dx[0] if watch else None, outputs)
 
     return run
 
 
-def _watched(network: Network, images: np.ndarray, labels: np.ndarray, masks: Mapping[str, np.ndarray]) -> Pass:
+def _watched(network: Network, images: np.ndarray, labels: np.ndarray, masks: Mapping[str, np.ndarray]) -> _Pass:
     network.train()
     for name, _ in _dropouts(network):
         if name not in masks:
             raise TriptychError(f"layer '{name}': training needs a dropout mask for it")
-    run = compile_pass(nnx.graphdef(network), watch=True)
+    run = _compile_pass(nnx.graphdef(network), watch=True)
     x, target = to_tensor(network, images), np.asarray(labels, np.int32)
-    return run(network.arrays(nnx.Param), network.arrays(nnx.BatchStat), x, target, dict(masks), make_key(0))
+    return run(network.arrays(nnx.Param), network.arrays(nnx.BatchStat), x, target, dict(masks), _make_key(0))
 
 
-def make_key(seed: int) -> jax.Array:
+def _make_key(seed: int) -> jax.Array:
     """The key that dropout draws from."""
     return jax.random.key(np.uint32(seed), impl="threefry2x32")
 

@@ -19,7 +19,7 @@ from triptych.randomness import derive_seed
 from triptych_jax.input import Input
 from triptych_jax.model import Arrays, Network
 from triptych_jax.optimizer import Updater, _values
-from triptych_jax.passes import compile_pass, make_key
+from triptych_jax.passes import _compile_pass, _make_key
 
 
 class Trainer:
@@ -49,16 +49,15 @@ class Trainer:
         masks: Mapping[str, np.ndarray] | None = None,
     ) -> jax.Array:
         """One update; returns the loss and the number of right answers, still on the device."""
-        gather = None if gather is None else tuple(indices.astype(np.int32) for indices in gather)
         # Only conformance feeds masks: the function that it has compiled already serves these steps too.
         watch = masks is not None
-        found = compile_pass(self.definition, watch=watch)(
+        found = _compile_pass(self.definition, watch=watch)(
             _values(self.optimizer.named),
             _values(self.statistics),
-            _prepare(self.input, jax.device_put(images, self.input.device), gather),
+            self.apply_input(images, gather),
             labels.astype(np.int32),
             dict(masks or {}),
-            make_key(derive_seed(self.seed, "dropout", number)),
+            _make_key(derive_seed(self.seed, "dropout", number)),
         )
         for path, variable in self.statistics.items():
             variable[...] = found.statistics[path]
@@ -71,7 +70,12 @@ class Trainer:
 
     def prepare(self, images: np.ndarray, gather: Gather | None = None) -> np.ndarray:
         """The network's input, made of stored images."""
-        return np.array(jax.jit(self.input)(images, gather))
+        return np.array(self.apply_input(images, gather))
+
+    def apply_input(self, images: np.ndarray, gather: Gather | None) -> jax.Array:
+        """The same, still on the device."""
+        gather = None if gather is None else tuple(indices.astype(np.int32) for indices in gather)
+        return _prepare(self.input, jax.device_put(images, self.input.device), gather)
 
     def predict(self, images: np.ndarray) -> np.ndarray:
         """Logits of stored images."""

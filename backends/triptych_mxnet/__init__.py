@@ -4,6 +4,7 @@ from triptych_mxnet.device import devices, fallbacks, join_processes, peak_memor
 from triptych_mxnet.model import build
 from triptych_mxnet.parameters import from_canonical, initialize, to_canonical
 from triptych_mxnet.passes import forward, gradients
+from triptych_mxnet.precision import precise, precision_flags
 from triptych_mxnet.training import Trainer
 
 name = "mxnet"
@@ -20,6 +21,8 @@ __all__ = [
     "join_processes",
     "name",
     "peak_memory",
+    "precise",
+    "precision_flags",
     "set_deterministic",
     "to_canonical",
     "versions",

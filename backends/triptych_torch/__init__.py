@@ -4,6 +4,7 @@ from triptych_torch.device import devices, fallbacks, join_processes, peak_memor
 from triptych_torch.model import build
 from triptych_torch.parameters import from_canonical, initialize, to_canonical
 from triptych_torch.passes import forward, gradients
+from triptych_torch.precision import precise, precision_flags
 from triptych_torch.training import Trainer
 
 name = "torch"
@@ -20,6 +21,8 @@ __all__ = [
     "join_processes",
     "name",
     "peak_memory",
+    "precise",
+    "precision_flags",
     "set_deterministic",
     "to_canonical",
     "versions",

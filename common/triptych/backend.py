@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from triptych.errors import TriptychError, unknown
 from triptych.initializers import Parameters
 from triptych.optimizers import Optimizer, Rates
+from triptych.precision import Flag
 from triptych.preprocess import InputTransform
 from triptych.runtime import prepare_process
 from triptych.spec import Architecture
@@ -84,6 +85,12 @@ class Backend(Protocol):
 
     def devices(self) -> list[Device]:
         """Every device this framework knows, each with a reason."""
+
+    def precision_flags(self, device: str = "cpu") -> list[Flag]:
+        """Every switch that trades accuracy for speed on `device`, with the value it has now."""
+
+    def precise(self, device: str = "cpu") -> AbstractContextManager[None]:
+        """Turns off, while it is open, those that can be turned off in a running process."""
 
     def set_deterministic(self) -> None:
         """From now on equal steps give equal bits, if need be more slowly. Call it before the first network is built.

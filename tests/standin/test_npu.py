@@ -164,6 +164,15 @@ def test_conformance_passes(name):
     assert npu.CALLS[CONVOLUTION]
 
 
+def test_the_certificate_records_that_hf32_was_off(call):
+    torch.npu.conv.allow_hf32 = True
+    arguments = ("--arch", "lenet", "--backends", "torch", "--device", "npu", "--certificate", "certificate.json")
+    call("conform", *arguments)
+    text = Path("certificate.json").read_text()
+    for name in ("npu.conv.allow_hf32", "npu.matmul.allow_hf32"):
+        assert re.search(rf'"name": "{name}",\s*"value": false', text), name
+
+
 # --- what a step asks of the device ----------------------------------------------------------------------------------
 
 

@@ -24,6 +24,7 @@ COMMANDS = (
     ("evaluate", "evaluate"),
     ("predict", "predict"),
     ("conform", "conform"),
+    ("verify", "verify"),
     ("study", "study"),
 )
 for _name, _module in COMMANDS:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
@@ -15,13 +18,14 @@ from triptych.cli.options import (
     load_backends,
     watching,
     whole,
+    writable,
     write_json,
 )
 
 if TYPE_CHECKING:
     from triptych.conformance import Check, Report
     from triptych.conformance.suite import Verdict
-    from triptych.spec import Architecture
+    from triptych.zoo import Options
 
 DEFAULT_NETWORK = NetworkOptions()
 
@@ -35,12 +39,20 @@ def conform(
     precision: Annotated[str | None, Parameter(help="fp64 or fp32; both if left out.")] = None,
     device: DeviceName = "cpu",
     seed: Annotated[int, Parameter(converter=whole, help="Seed of parameters, images and masks.")] = 0,
+    certificate: Annotated[
+        Path | None,
+        Parameter(help="Write every check with what it needs to be run again.", validator=writable("--certificate")),
+    ] = None,
+    html: Annotated[
+        Path | None, Parameter(help="Write the scoreboard, one page.", validator=writable("--html"))
+    ] = None,
     json: JsonFile = None,
 ) -> int:
     """Check structure, forward, gradients and updates against the reference, and every pair of backends.
 
     Without size options the network is narrow and small but complete. Exit status 1 if a check fails.
-    Example: triptych conform --arch vgg16 --backends torch,jax
+    `verify` runs a certificate again.
+    Example: triptych conform --arch vgg16 --backends torch,jax --certificate vgg16.json --html vgg16.html
     """
     from triptych import zoo
     from triptych.conformance import suite
@@ -51,7 +63,8 @@ def conform(
     if precision not in (None, *suite.PRECISIONS):
         raise TriptychError(f"--precision '{precision}' cannot be judged; use fp64 or fp32")
     names = list(zoo.registry()) if all else [name.strip() for name in ("vgg11" if arch is None else arch).split(",")]
-    architectures = [chosen(name, network) for name in names]
+    options = [chosen(name, network) for name in names]
+    architectures = [zoo.build_with(name, option) for name, option in zip(names, options, strict=True)]
     loaded = load_backends(backends)
     precisions = suite.PRECISIONS if precision is None else (precision,)
     verdicts = []
@@ -63,17 +76,28 @@ def conform(
                 show(verdict)
     if json is not None:
         write_json(json, [suite.as_dict(verdict) for verdict in verdicts])
+    if certificate is not None:
+        from triptych.conformance import certificate as certificates
+
+        written = certificates.make(verdicts, options, loaded, precisions=precisions, seed=seed, device=device)
+        certificates.write(certificate, written)
+    if html is not None:
+        from triptych.report import scoreboard
+
+        scoreboard.write(
+            html, verdicts, {b.name: b.versions() for b in loaded}, shlex.join(["triptych", *sys.argv[1:]])
+        )
     passed = [verdict.passed for verdict in verdicts]
     if json != "-":
         print(f"{sum(passed)} of {len(passed)} architectures conform on {', '.join(b.name for b in loaded)}")
     return 0 if sum(passed) == len(passed) else 1
 
 
-def chosen(name: str, network: NetworkOptions) -> Architecture:
-    """The architecture at conformance size, or as the options say."""
-    from triptych.conformance.case import conformance_architecture
+def chosen(name: str, network: NetworkOptions) -> Options:
+    """The options of the architecture: those of conformance size, or as the command line says."""
+    from triptych.conformance.case import conformance_options
 
-    return conformance_architecture(name) if network == DEFAULT_NETWORK else network.build(name)
+    return conformance_options(name) if network == DEFAULT_NETWORK else network.options(name)
 
 
 def show(verdict: Verdict) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from triptych.optimizers import Name, Optimizer
     from triptych.recipes import Recipe
     from triptych.spec import Architecture
+    from triptych.zoo import Options
 
 
 def whole(kind: Any, tokens: Sequence[Token]) -> int:
@@ -31,26 +32,32 @@ def whole(kind: Any, tokens: Sequence[Token]) -> int:
         raise TriptychError(f"{tokens[0].keyword} '{text}' is not a whole number") from None
 
 
-def check_json(kind: Any, target: str | None) -> None:
-    """Raises TriptychError if there is no writing to `target`: at once, not when hours of work are done."""
-    import tempfile
+def writable(option: str) -> Callable[[Any, Any], None]:
+    """A check of the file given with `option`: raises TriptychError if there is no writing to it. At once, not when
+    hours of work are done."""
 
-    if target in (None, "-"):
-        return
-    path = Path(target)
-    if path.is_dir():
-        raise TriptychError(f"--json {target} is a folder; give a file")
-    try:
-        with tempfile.TemporaryFile(dir=next(folder for folder in path.absolute().parents if folder.exists())):
+    def check(kind: Any, target: str | Path | None) -> None:
+        import tempfile
+
+        if target is None or str(target) == "-":
             return
-    except OSError as error:
-        raise TriptychError(f"--json {target} cannot be written: {error.strerror}") from None
+        path = Path(target)
+        if path.is_dir():
+            raise TriptychError(f"{option} {target} is a folder; give a file")
+        try:
+            with tempfile.TemporaryFile(dir=next(folder for folder in path.absolute().parents if folder.exists())):
+                return
+        except OSError as error:
+            raise TriptychError(f"{option} {target} cannot be written: {error.strerror}") from None
+
+    return check
 
 
 # cyclopts would offer --no-NAME and --empty-NAME for flags and lists.
 Flag = Annotated[bool, Parameter(negative="")]
 JsonFile = Annotated[
-    str | None, Parameter(name="--json", help="Print JSON; with FILE (.json), write it there.", validator=check_json)
+    str | None,
+    Parameter(name="--json", help="Print JSON; with FILE (.json), write it there.", validator=writable("--json")),
 ]
 Whole = Annotated[int | None, Parameter(converter=whole)]
 DeviceName = Annotated[str, Parameter(name="--device", help="cpu, cuda[:i] or npu[:i].")]
@@ -81,22 +88,23 @@ class NetworkOptions:
         channels, height, width = map(int, match.groups())
         return channels, height, width
 
-    def build(self, name: str) -> Architecture:
-        """Architecture `name` with these options."""
+    def options(self, name: str) -> Options:
+        """These options for architecture `name`."""
         from triptych import zoo
 
         entry = zoo.get_entry(name)
         shape = self.shape() or entry.input
         if self.resolution is not None:
             shape = (shape[0], self.resolution, self.resolution)
-        return zoo.build(
-            name,
-            input=shape,
-            classes=self.classes,
-            width_ratio=1 if self.width_ratio is None else self.width_ratio,
-            dense_width=self.dense_width,
-            head=self.head,
-        )
+        classes = entry.classes if self.classes is None else self.classes
+        ratio = 1 if self.width_ratio is None else self.width_ratio
+        return zoo.Options(classes, shape, ratio, self.dense_width, self.head)
+
+    def build(self, name: str) -> Architecture:
+        """Architecture `name` with these options."""
+        from triptych import zoo
+
+        return zoo.build_with(name, self.options(name))
 
     def changes(self) -> dict[str, Any]:
         """What these options change in a recipe."""

@@ -25,10 +25,12 @@ from triptych.conformance.observe import (
 from triptych.conformance.tolerance import Budgets, budgets
 from triptych.conformance.updates import Steps, choose_steps
 from triptych.initializers import draw
+from triptych.precision import Value, values
 from triptych.shapes import output_shapes
 from triptych.spec import Architecture, Shape
 
 ALL_LEVELS = ("structure", *LEVELS)
+FLAGS = "precision flags"  # no level: what fails here keeps every level from being run
 Build = Callable[[Architecture], Native]
 
 
@@ -44,13 +46,18 @@ class Judge:
 
 @dataclass(eq=False)
 class Report:
-    """The checks of one backend on one case in one precision, and what was observed (for pairwise differences)."""
+    """The checks of one backend on one case in one precision, and what was observed (for pairwise differences).
+
+    `flags` are the precision flags as they were during the checks, `switched_off` those that had another value before.
+    """
 
     architecture: str
     backend: str
     precision: str
     checks: list[Check]
     observed: Observation = field(default_factory=dict)
+    flags: dict[str, Value] = field(default_factory=dict)
+    switched_off: dict[str, Value] = field(default_factory=dict)
 
     @property
     def passed(self) -> bool:
@@ -80,27 +87,42 @@ def judge(case: Case) -> Judge:
 def conform(
     backend: Backend, judged: Judge, precision: str, *, device: str = "cpu", build: Build | None = None
 ) -> Report:
-    """All levels of one backend in one precision ("fp64" or "fp32"). `build` may plant another network (tests)."""
+    """All levels of one backend in one precision ("fp64" or "fp32"), in exact arithmetic, see `triptych.precision`.
+
+    `build` may plant another network (tests).
+    """
+    report = Report(judged.case.architecture.name, backend.name, precision, [])
+    before = values(backend.precision_flags(device))
+    with backend.precise(device):
+        flags = backend.precision_flags(device)
+        report.flags = values(flags)
+        report.switched_off = {name: old for name, old in before.items() if report.flags.get(name) != old}
+        report.checks += [_failed(FLAGS, flag.name, flag.problem) for flag in flags if not flag.exact]
+        if not report.checks:
+            make = build or (lambda architecture: backend.build(architecture, device=device, precision=precision))
+            _run_levels(report, backend, make(judged.case.architecture), judged)
+    return report
+
+
+def _run_levels(report: Report, backend: Backend, network: Native, judged: Judge) -> None:
     case = judged.case
-    network = (
-        build(case.architecture)
-        if build is not None
-        else backend.build(case.architecture, device=device, precision=precision)
-    )
-    report = Report(case.architecture.name, backend.name, precision, structure(backend, network, case))
+    report.checks += structure(backend, network, case)
     if any(check.problem for check in report.checks):
-        return report  # without the same names and shapes there is nothing further to compare
+        return  # without the same names and shapes there is nothing further to compare
     try:
-        report.observed = observe_backend(backend, network, case, judged.steps, precision)
+        report.observed = observe_backend(backend, network, case, judged.steps, report.precision)
     except Exception as error:  # whatever a framework raises for a network that does not fit
         problem = f"the backend failed: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-        report.checks.append(Check("forward eval", "(run)", float("inf"), 0.0, 0.0, problem))
-        return report
+        report.checks.append(_failed("forward eval", "(run)", problem))
+        return
     report.checks += output_shapes_match(case, report.observed)
     for level in LEVELS:
-        allowed = judged.budgets[precision][level]
+        allowed = judged.budgets[report.precision][level]
         report.checks += compare(level, judged.expected[level], report.observed[level], allowed)
-    return report
+
+
+def _failed(level: str, name: str, problem: str) -> Check:
+    return Check(level, name, float("inf"), 0.0, 0.0, problem)
 
 
 def structure(backend: Backend, network: Native, case: Case) -> list[Check]:
@@ -147,4 +169,4 @@ def pairwise(left: Report, right: Report, judged: Judge) -> dict[str, Check]:
     return found
 
 
-__all__ = ["ALL_LEVELS", "DTYPES", "LEVELS", "Check", "Judge", "Report", "conform", "judge", "pairwise"]
+__all__ = ["ALL_LEVELS", "DTYPES", "FLAGS", "LEVELS", "Check", "Judge", "Report", "conform", "judge", "pairwise"]

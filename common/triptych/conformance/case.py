@@ -7,6 +7,7 @@ neutral start: otherwise a missing bias, a swapped axis or the wrong statistics 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +44,11 @@ class Case:
         """The stored images as the network's input, `(N, C, H, W)`."""
         return np.asarray(apply_reference(self.stored, self.transform), np.float64)
 
+    def inputs(self) -> dict[str, NDArray[Any]]:
+        """Everything but the parameters that a backend is given, by name."""
+        drawn = {f"mask {step} of {path}": mask for step in range(2) for path, mask in self.masks(step).items()}
+        return {"images": self.stored, "labels": self.labels, **drawn}
+
     def masks(self, step: int) -> dict[str, NDArray[np.bool_]]:
         """The dropout masks of one training step, by layer path; True where a value is kept."""
         return {
@@ -52,15 +58,17 @@ class Case:
         }
 
 
-def conformance_architecture(name: str, *, head: str | None = None) -> Architecture:
-    """Architecture `name` (with another `head`, if given), narrow and small but complete, wider than high.
-
-    The size is the one that its entry in the zoo states.
-    """
+def conformance_options(name: str, head: str | None = None) -> zoo.Options:
+    """What makes architecture `name` narrow and small but complete, wider than high: as its entry in the zoo states."""
     entry = zoo.get_entry(name)
     ratio, resolution = entry.conformance
     shape = (entry.input[0], resolution, resolution + EXTRA_WIDTH)
-    return zoo.build(name, input=shape, classes=10, width_ratio=ratio, head=head)
+    return zoo.Options(10, shape, ratio, head=head)
+
+
+def conformance_architecture(name: str, *, head: str | None = None) -> Architecture:
+    """Architecture `name` (with another `head`, if given) at conformance size."""
+    return zoo.build_with(name, conformance_options(name, head))
 
 
 def make_case(architecture: Architecture, seed: int = 0) -> Case:

@@ -8,9 +8,9 @@ from itertools import combinations
 from typing import Any
 
 from triptych.analysis import totals
-from triptych.backend import BACKENDS, Backend
+from triptych.backend import BACKENDS, Backend, installed
 from triptych.conformance import ALL_LEVELS, Check, Judge, Report, conform, judge, pairwise
-from triptych.conformance.case import make_case
+from triptych.conformance.case import Case, make_case
 from triptych.spec import Architecture
 
 PRECISIONS = ("fp64", "fp32")
@@ -24,6 +24,7 @@ class Verdict:
     reports: list[Report]
     pairs: list[tuple[str, str, str, dict[str, Check]]]  # left, right, precision, worst check by level
     not_run: dict[str, str]
+    case: Case | None = None
 
     @property
     def passed(self) -> bool:
@@ -45,7 +46,8 @@ def run(
     device: str = "cpu",
 ) -> Verdict:
     """Judge `architecture` on every backend and compare the backends with each other."""
-    judged = judge(make_case(architecture, seed))
+    case = make_case(architecture, seed)
+    judged = judge(case)
     reports, pairs = [], []
     for precision in precisions:
         found = [conform(backend, judged, precision, device=device) for backend in backends]
@@ -54,8 +56,9 @@ def run(
             report.observed = {}  # megabytes per report, needed for the pairs only
         reports += found
     names = {backend.name for backend in backends}
-    not_run = {name: "not asked for or not installed" for name in BACKENDS if name not in names}
-    return Verdict(architecture, reports, pairs, not_run)
+    reasons = {name: "not asked for" if name in installed() else "not installed" for name in BACKENDS}
+    not_run = {name: reason for name, reason in reasons.items() if name not in names}
+    return Verdict(architecture, reports, pairs, not_run, case)
 
 
 def compare_pairs(reports: Sequence[Report], judged: Judge) -> list[tuple[str, str, str, dict[str, Check]]]:
@@ -96,6 +99,8 @@ def report_dict(report: Report) -> dict[str, Any]:
         "passed": report.passed,
         "levels": {level: check_dict(report.worst(level)) if level in levels else None for level in ALL_LEVELS},
         "failures": [check_dict(check) for check in report.failures],
+        "precision_flags": report.flags,
+        "switched_off": report.switched_off,
     }
 
 

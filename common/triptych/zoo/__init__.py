@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 
 from triptych.errors import TriptychError, unknown
@@ -131,3 +131,8 @@ def build(
     )
     output_shapes(architecture)
     return architecture
+
+
+def build_with(name: str, options: Options) -> Architecture:
+    """`build` with all options in one record."""
+    return build(name, **asdict(options))

@@ -1,0 +1,59 @@
+"""The switches of JAX and XLA that make float32 less than float32."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import jax
+
+from triptych.precision import Flag, environment
+
+_FULL = ("highest", "float32")
+_BITS = "jax_default_dtype_bits"  # gone from later versions of JAX
+# Options of XLA, read once: `--name` and `--name=true` turn one on. Without them all are off.
+_XLA = (
+    "xla_cpu_enable_fast_math",
+    "xla_cpu_enable_fast_min_max",
+    "xla_gpu_enable_fast_min_max",
+    "xla_gpu_ftz",
+)
+
+
+def precision_flags(device: str = "cpu") -> list[Flag]:
+    """Every switch that is there, with its value."""
+    precision = jax.default_matmul_precision.value
+    # The default is full precision on a CPU, TF32 on a GPU, bfloat16 on a TPU.
+    full = precision in _FULL or (precision is None and device == "cpu")
+    found = [Flag("default_matmul_precision", precision, full)]
+    if hasattr(jax.config, _BITS):
+        bits = getattr(jax.config, _BITS)
+        found.append(Flag("default_dtype_bits", bits, bits == "64"))
+    options = _options()
+    for name in _XLA:
+        chosen = options.get(name, "false")
+        exact = chosen.lower() in ("false", "0")
+        found.append(Flag(name, chosen, exact, "take it out of XLA_FLAGS and start again"))
+    return [*found, environment("NVIDIA_TF32_OVERRIDE", "0")]
+
+
+@contextmanager
+def precise(device: str = "cpu") -> Iterator[None]:
+    """Exact arithmetic in here; afterwards every switch is as it was."""
+    bits = getattr(jax.config, _BITS, None)
+    with jax.default_matmul_precision("highest"):  # for this thread, over what the process has
+        try:
+            if bits not in (None, "64"):
+                jax.config.update(_BITS, "64")
+            yield
+        finally:
+            if bits not in (None, "64"):
+                jax.config.update(_BITS, bits)
+
+
+def _options() -> dict[str, str]:
+    """The options in XLA_FLAGS with their values."""
+    words = os.environ.get("XLA_FLAGS", "").split()
+    pairs = (word.removeprefix("--").partition("=") for word in words)
+    return {name: value if equals else "true" for name, equals, value in pairs}

@@ -1,0 +1,40 @@
+"""The switches of MXNet that make float32 less than float32. All are read once: none can be switched off again."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import mxnet as mx
+
+from triptych.precision import Flag, environment
+
+_NEW_PROCESS = "start a new process without it"
+
+
+def precision_flags(device: str = "cpu") -> list[Flag]:
+    """Every switch that is there, with its value."""
+    mixed = sys.modules.get("mxnet.contrib.amp.amp")  # a module of its own, which `amp.init()` marks
+    amp = bool(getattr(mixed, "_amp_initialized", False))
+    flushes = _flushes()
+    return [
+        Flag("amp", amp, not amp, _NEW_PROCESS),
+        Flag("flush_denormal", flushes, not flushes, _NEW_PROCESS),
+        environment("MXNET_CUDA_TENSOR_OP_MATH_ALLOW_CONVERSION", "0"),
+        # cuDNN's default for float32 convolutions is TF32, and MXNet has no switch of its own.
+        environment("NVIDIA_TF32_OVERRIDE", "0", unset=not device.startswith("cuda")),
+        environment("ONEDNN_DEFAULT_FPMATH_MODE", "STRICT"),
+        environment("DNNL_DEFAULT_FPMATH_MODE", "STRICT"),
+    ]
+
+
+@contextmanager
+def precise(device: str = "cpu") -> Iterator[None]:
+    """Exact arithmetic in here, as far as MXNet leaves the choice: it leaves none."""
+    yield
+
+
+def _flushes() -> bool:
+    """Whether numbers below the smallest normal one become 0: MXNet's threads inherit it at the import."""
+    return float((mx.nd.array([1e-40]) * 1.5).asscalar()) == 0

@@ -1,0 +1,111 @@
+"""The switches of PyTorch that make float32 less than float32."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+
+from triptych.precision import Flag, Value, environment
+
+# The general before the special: a special one that follows the general one is then exact as soon as that is. TF32 for
+# convolutions is on by default. `fp32_precision` is the newer interface to the same switches, and has bf16 (oneDNN).
+_ATTRIBUTES: tuple[tuple[str, tuple[Value, ...]], ...] = (
+    ("backends.cuda.matmul.allow_tf32", (False,)),
+    ("backends.cudnn.allow_tf32", (False,)),
+    ("backends.fp32_precision", ("ieee", "none")),
+    ("backends.cudnn.fp32_precision", ("ieee", "none")),
+    ("backends.mkldnn.fp32_precision", ("ieee", "none")),
+    ("backends.cuda.matmul.fp32_precision", ("ieee", "none")),
+    ("backends.cudnn.conv.fp32_precision", ("ieee", "none")),
+    ("backends.mkldnn.matmul.fp32_precision", ("ieee", "none")),
+    ("backends.mkldnn.conv.fp32_precision", ("ieee", "none")),
+)
+# torch_npu adds these, and Ascend's HF32 is on for convolutions by default. Asked for when an NPU is used only.
+_NPU = (("npu.conv.allow_hf32", (False,)), ("npu.matmul.allow_hf32", (False,)))
+
+
+@dataclass(frozen=True)
+class _Switch:
+    name: str
+    read: Callable[[], Value]
+    write: Callable[[Value], object]
+    exact: tuple[Value, ...]  # the first is what `precise` sets
+
+
+def precision_flags(device: str = "cpu") -> list[Flag]:
+    """Every switch that is there, with its value."""
+    return [
+        *(Flag(switch.name, value, value in switch.exact) for switch, value in _read(device)),
+        environment("NVIDIA_TF32_OVERRIDE", "0"),
+        environment("ONEDNN_DEFAULT_FPMATH_MODE", "STRICT"),
+        environment("DNNL_DEFAULT_FPMATH_MODE", "STRICT"),
+    ]
+
+
+@contextmanager
+def precise(device: str = "cpu") -> Iterator[None]:
+    """Exact arithmetic in here; afterwards every switch is as it was."""
+    before = _read(device)
+    try:
+        for switch in _switches(device) * 2:  # twice: the newer interface makes an old switch readable again
+            if _value(switch) not in (None, *switch.exact):
+                switch.write(switch.exact[0])
+        yield
+    finally:
+        for switch, value in before:
+            if _value(switch) != value:
+                switch.write(value)
+
+
+def _switches(device: str) -> list[_Switch]:
+    kind = device.partition(":")[0]
+    return [
+        _Switch("float32_matmul_precision", torch.get_float32_matmul_precision, _set_matmul, ("highest",)),
+        *(_attribute(path, exact) for path, exact in _ATTRIBUTES),
+        *(_attribute(path, exact) for path, exact in _NPU if kind == "npu"),
+        _Switch("default_dtype", lambda: str(torch.get_default_dtype()), _set_default_dtype, ("torch.float32",)),
+        _Switch(
+            f"autocast {kind}",
+            lambda: torch.is_autocast_enabled(kind),
+            lambda value: torch.set_autocast_enabled(kind, value),
+            (False,),
+        ),
+        _Switch("flush_denormal", _flushes, lambda value: torch.set_flush_denormal(bool(value)), (False,)),
+    ]
+
+
+def _attribute(path: str, exact: tuple[Value, ...]) -> _Switch:
+    owner, _, name = path.rpartition(".")
+    find = operator.attrgetter(owner)
+    return _Switch(path, lambda: getattr(find(torch), name), lambda value: setattr(find(torch), name, value), exact)
+
+
+def _read(device: str) -> list[tuple[_Switch, Value]]:
+    """The switches that this build has, with their values."""
+    found = [(switch, _value(switch)) for switch in _switches(device)]
+    return [(switch, value) for switch, value in found if value is not None]
+
+
+def _value(switch: _Switch) -> Value:
+    """None if this build has no such switch, or refuses to state it because the newer interface was used for it."""
+    try:
+        return switch.read()
+    except (AttributeError, RuntimeError):
+        return None
+
+
+def _set_matmul(value: Value) -> None:
+    torch.set_float32_matmul_precision(str(value))
+
+
+def _set_default_dtype(value: Value) -> None:
+    torch.set_default_dtype(getattr(torch, str(value).removeprefix("torch.")))
+
+
+def _flushes() -> bool:
+    """Whether numbers below the smallest normal one become 0; PyTorch sets it but does not tell."""
+    return (torch.tensor([1e-40], dtype=torch.float32) * 1.5).item() == 0

@@ -1,0 +1,92 @@
+"""Bug or chaos? Two long float32 runs part; is that more than rounding alone explains?
+
+Training amplifies the smallest difference. How much it does so here is measured, not assumed: each backend runs again
+from starts that differ by one unit in the last place of every parameter (upwards or downwards, drawn), and the distance
+between two backends is held against the largest distance among runs of one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triptych.backend import Backend
+from triptych.conformance.case import Case
+from triptych.conformance.trajectory import Journey, follow
+from triptych.initializers import Parameters
+from triptych.randomness import generator
+from triptych.rounding import FLOAT32_UNIT
+
+Losses = NDArray[np.float64]
+
+TWINS = 2  # runs of every backend from neighbouring starts
+# A start that differs once is a smaller disturbance than arithmetic that differs in every step: clean pairs of the zoo
+# stay below 5 (docs/conformance.md), a rate that is wrong by 1 % is above 1000.
+FACTOR = 10.0
+SATURATED = 0.1  # of the loss: beyond it, two runs are strangers and nothing can be said
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Two backends' distance per step (of their losses), what one backend's own runs show, and the verdict."""
+
+    left: str
+    right: str
+    distance: NDArray[np.float64]
+    own: NDArray[np.float64]
+    saturated_at: int | None
+
+    @property
+    def ratio(self) -> float:
+        """The largest distance in terms of the backends' own, over the steps that can be judged."""
+        end = self.saturated_at
+        return float(np.max(self.distance[:end] / self.own[:end], initial=0.0))
+
+    @property
+    def verdict(self) -> str:
+        """ "chaos" (rounding explains it), "bug", or "undecided" where the runs were strangers from the start."""
+        if self.saturated_at == 0:
+            return "undecided"
+        return "bug" if self.ratio > FACTOR else "chaos"
+
+    @property
+    def first_step(self) -> int | None:
+        """The first step whose distance is more than rounding explains."""
+        beyond = np.flatnonzero(self.distance[: self.saturated_at] > FACTOR * self.own[: self.saturated_at])
+        return int(beyond[0]) if len(beyond) else None
+
+
+def neighbour(case: Case, twin: int) -> Parameters:
+    """The case's parameters, each one unit in the last place of float32 up or down."""
+    moved: Parameters = {}
+    for path, value in case.parameters.items():
+        up = generator(case.seed, "neighbour", path, twin).random(value.shape) < 0.5
+        moved[path] = np.nextafter(value, np.where(up, np.inf, -np.inf).astype(np.float32), dtype=np.float32)
+    return moved
+
+
+def losses(backend: Backend, journey: Journey, start: Parameters | None = None, *, device: str = "cpu") -> Losses:
+    """The loss of every step of one float32 run."""
+    network = backend.build(journey.case.architecture, device=device, precision="fp32")
+    return np.asarray(follow(backend, network, journey, start)["loss of every step"], np.float64)
+
+
+def bug_or_chaos(backends: Sequence[Backend], journey: Journey, *, device: str = "cpu") -> list[Comparison]:
+    """Every pair of `backends` over the journey's steps."""
+    starts = [None, *(neighbour(journey.case, twin) for twin in range(TWINS))]
+    runs = {backend.name: [losses(backend, journey, start, device=device) for start in starts] for backend in backends}
+    return [judge_pair(left, right, runs[left], runs[right]) for left, right in combinations(runs, 2)]
+
+
+def judge_pair(left: str, right: str, runs: Sequence[Losses], others: Sequence[Losses]) -> Comparison:
+    """Each side's first run is the one that is compared; the others are its twins."""
+    scale = np.maximum.accumulate(np.abs(runs[0]))
+    floor = 4 * FLOAT32_UNIT * scale  # the roundings of the loss itself
+    twins = [np.abs(first - twin) for first, *rest in (runs, others) for twin in rest]
+    own = np.maximum(np.maximum.accumulate(np.max(twins, axis=0)), floor)
+    strangers = np.flatnonzero(own > SATURATED * scale)
+    return Comparison(left, right, np.abs(runs[0] - others[0]), own, int(strangers[0]) if len(strangers) else None)

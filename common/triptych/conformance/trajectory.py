@@ -1,0 +1,120 @@
+"""The trajectory level: many training steps in float64, with dropout, crops, flips and three changes of the rates.
+
+The reference takes the same steps. Where the frameworks share the masks and the plan, a hundred steps in float64 still
+agree to about 1e-14 of a tensor's scale; the budget is 1e-11, which every mistake in an optimiser, a schedule, a plan
+or running statistics exceeds by orders of magnitude.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triptych import reference
+from triptych.backend import Backend, Native
+from triptych.batches import Augmentation, Batch, feed, plan
+from triptych.conformance.case import BATCH, Case
+from triptych.conformance.comparator import Check, compare
+from triptych.conformance.updates import LARGEST_MOVE, MOMENTUM, choose_steps
+from triptych.initializers import Parameters
+from triptych.optimizers import Optimizer, Rates, decay_of, reference_step
+from triptych.preprocess import InputTransform, apply_reference
+from triptych.randomness import generator
+from triptych.reference_ops import Array, largest
+
+LEVEL = "trajectory"
+STEPS = 100
+BUDGET = 1e-11  # of a tensor's scale, after `STEPS` steps
+IMAGES = 10 * BATCH
+AUGMENTATION = Augmentation(crop_padding=4, flip=True)
+# Learning rate (relative) and momentum of each quarter of the steps: three changes, and the momentum changes too.
+QUARTERS = ((1.0, 0.9), (0.4, 0.9), (1.5, 0.8), (0.1, 0.95))
+
+Arrays = dict[str, NDArray[np.floating[Any]]]
+
+
+@dataclass(frozen=True, eq=False)
+class Journey:
+    """A case with the steps to take."""
+
+    case: Case
+    learning_rate: float
+    steps: int = STEPS
+    optimizer: Optimizer = MOMENTUM
+
+    @property
+    def transform(self) -> InputTransform:
+        """Like the case's, with room for crops."""
+        channels, height, width = self.case.architecture.input
+        return InputTransform(channels, height, width, (0.5,) * channels, (0.25,) * channels, AUGMENTATION.crop_padding)
+
+    def images(self) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+        """`IMAGES` stored images of the input's size and their labels."""
+        random = generator(self.case.seed, "trajectory", "images")
+        stored = (random.random((IMAGES, *self.case.architecture.input)) * 256).astype(np.uint8)
+        labels = generator(self.case.seed, "trajectory", "labels").random(IMAGES) * self.case.architecture.classes
+        return stored, labels.astype(np.int64)
+
+    def batches(self) -> list[Batch]:
+        """The batches of as many epochs as the steps need."""
+        per_epoch = IMAGES // BATCH
+        epochs = range(-(-self.steps // per_epoch))
+        planned = [batch for epoch in epochs for batch in plan(self.case.seed, epoch, IMAGES, BATCH, AUGMENTATION)]
+        return planned[: self.steps]
+
+    def rates(self, step: int) -> Rates:
+        """Constant within a quarter of the steps."""
+        factor, momentum = QUARTERS[step * len(QUARTERS) // self.steps]
+        return Rates(factor * self.learning_rate, momentum if self.optimizer.name == "sgd" else 0.0)
+
+
+def make_journey(case: Case, steps: int = STEPS) -> Journey:
+    """`steps` steps from `case`, at the rate of its update level."""
+    return Journey(case, LARGEST_MOVE / choose_steps(case).gradient, steps)
+
+
+def follow_reference(journey: Journey) -> Arrays:
+    """The reference's losses `(steps,)`, and parameters, running statistics and optimiser state at the end."""
+    case, (stored, labels) = journey.case, journey.images()
+    architecture, optimizer = case.architecture, journey.optimizer
+    decay = decay_of(optimizer, architecture)
+    values: dict[str, Array] = {path: np.asarray(value, np.float64) for path, value in case.parameters.items()}
+    state: Parameters = {}
+    losses = []
+    for step, batch in enumerate(journey.batches()):
+        x = np.asarray(apply_reference(stored[batch.index], journey.transform, batch), np.float64)
+        run = reference.forward(architecture, values, x, train=True, masks=case.masks(step))
+        loss, _ = reference.backward(run, labels[batch.index])
+        moved, state = reference_step(values, run.gradients, state, journey.rates(step), optimizer, decay)
+        values |= moved | run.statistics
+        losses.append(loss)
+    return {"loss of every step": np.array(losses), **values, **state}
+
+
+def follow(backend: Backend, network: Native, journey: Journey, start: Parameters | None = None) -> Arrays:
+    """The same from a backend, from `start` or the case's own parameters; the network is left at the end."""
+    backend.from_canonical(network, journey.case.parameters if start is None else start)
+    trainer = backend.Trainer(network, journey.optimizer, journey.transform, journey.case.seed)
+    handles = [
+        trainer.step(images, labels, journey.rates(step), step, gather=gather, masks=journey.case.masks(step))
+        for step, (images, labels, gather) in enumerate(_given(journey))
+    ]
+    losses = trainer.read(handles)[:, 0]
+    return {"loss of every step": losses, **backend.to_canonical(network), **trainer.state()}
+
+
+def _given(journey: Journey) -> Iterator[tuple[Any, Any, Any]]:
+    stored, labels = journey.images()
+    return feed(stored, labels, journey.batches(), AUGMENTATION)
+
+
+def judge_trajectory(expected: Arrays, found: Arrays) -> list[Check]:
+    """One check per tensor, `BUDGET` of its scale; running means and biases, whose own scale can be 0, are judged at
+    the scale of the largest parameter."""
+    floor = max(largest(value) for name, value in expected.items() if name.endswith("weight"))
+    scales = {name: max(largest(value), 1e-3 * floor) for name, value in expected.items()}
+    return compare(LEVEL, expected, found, {name: BUDGET * scale for name, scale in scales.items()})

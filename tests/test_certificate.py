@@ -1,0 +1,525 @@
+"""Certificates: what is in one, that it verifies, and that whatever is changed in it or here is named."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from triptych import backend, canonical, zoo
+from triptych.__main__ import main
+from triptych.conformance import ALL_LEVELS, suite, verification
+from triptych.conformance import certificate as certificates
+from triptych.conformance.case import conformance_architecture, make_case
+from triptych.conformance.certificate import Certificate
+from triptych.spec import Architecture, Conv, Dense, Dropout, Flatten, Initializer, ReLU
+
+FIRST = backend.installed()[:1]
+needs_backend = pytest.mark.skipif(not FIRST, reason="no framework is installed")
+ZOO = [conformance_architecture(name) for name in zoo.registry()]
+
+
+def call(*arguments: object) -> int:
+    with pytest.raises(SystemExit) as stopped:
+        main([str(argument) for argument in arguments])
+    return int(str(stopped.value.code))
+
+
+# --- hashes -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("architecture", ZOO, ids=lambda architecture: architecture.name)
+def test_a_spec_survives_json(architecture: Architecture) -> None:
+    text = json.dumps(canonical.encode(architecture))
+    again = canonical.decode(json.loads(text), Architecture)
+    assert again == architecture
+    assert canonical.digest(again) == canonical.digest(architecture)
+
+
+def test_the_hash_of_a_spec_is_that_of_its_canonical_json() -> None:
+    layers = (Conv("conv", 3, (3, 3)), ReLU("relu"), Dropout("drop", 0.5), Flatten("flat"), Dense("dense", 3))
+    architecture = Architecture("tiny", (2, 6, 9), 3, layers, Initializer("normal", 0.01), "nowhere")
+    conv = (
+        '"bias":true,"channels":3,"groups":1,"kernel":[3,3],"name":"conv","padding":[0,0],"record":"Conv",'
+        '"stride":[1,1]'
+    )
+    text = (
+        '{"classes":3,"initializer":{"name":"normal","record":"Initializer","value":0.01},"input":[2,6,9],"layers":[{'
+        + conv
+        + '},{"name":"relu","record":"ReLU"},{"name":"drop","rate":0.5,"record":"Dropout"},{"name":"flat","record":'
+        '"Flatten"},{"bias":true,"name":"dense","record":"Dense","units":3}],"name":"tiny","record":"Architecture",'
+        '"source":"nowhere"}'
+    )
+    assert canonical.canonical(architecture) == text
+    assert canonical.digest(architecture) == hashlib.sha256(text.encode()).hexdigest()
+    whole = replace(architecture, layers=(*layers[:2], Dropout("drop", 0), *layers[3:]))
+    real = replace(architecture, layers=(*layers[:2], Dropout("drop", 0.0), *layers[3:]))
+    assert canonical.digest(whole) == canonical.digest(real)  # an int in a float field is the same number
+
+
+def test_hashes_are_the_same_in_every_process() -> None:
+    code = (
+        "from triptych import canonical\nfrom triptych.conformance.case import *\n"
+        "case = make_case(conformance_architecture('lenet'), 3)\nprint(canonical.digest(case.architecture), "
+        "canonical.arrays_digest(case.parameters), canonical.arrays_digest(case.inputs()))"
+    )
+    environment = os.environ | {"PYTHONHASHSEED": "123", "PYTHONPATH": os.pathsep.join(sys.path)}
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    case = make_case(conformance_architecture("lenet"), 3)
+    arrays = (canonical.arrays_digest(case.parameters), canonical.arrays_digest(case.inputs()))
+    assert run.stdout.split() == [canonical.digest(case.architecture), *arrays]
+
+
+def changed(value: Any) -> Any:
+    """Another value of the same type."""
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, str):
+        return f"{value}x"
+    return (value[0] + 1, *value[1:]) if isinstance(value, tuple) else value + 1
+
+
+def test_every_field_of_every_record_is_in_the_hash_and_is_named() -> None:
+    seen = set()
+    for architecture in ZOO:
+        for index, layer in enumerate(architecture.layers):
+            for field in (f for f in fields(layer) if f.name not in ("layers", "branches", "body", "shortcut")):
+                if (type(layer), field.name) in seen:
+                    continue
+                seen.add((type(layer), field.name))
+                other = replace(layer, **{field.name: changed(getattr(layer, field.name))})
+                layers = (*architecture.layers[:index], other, *architecture.layers[index + 1 :])
+                planted = replace(architecture, layers=layers)
+                assert canonical.digest(planted) != canonical.digest(architecture)
+                (line,) = verification.spec_differences(planted, architecture)
+                assert f"'{layer.name}" in line
+                if field.name != "name":
+                    assert f"{field.name} is {getattr(other, field.name)} in the certificate, " in line
+    assert len(seen) > 30
+
+
+def test_the_hash_of_arrays_sees_names_types_shapes_and_bytes() -> None:
+    values = {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.array([True, False])}
+    digest = canonical.arrays_digest(values)
+    same = {"b": values["b"], "a": np.asfortranarray(values["a"]).astype(">f4")}
+    assert canonical.arrays_digest(same) == digest
+    ulp = values["a"].copy()
+    ulp[1, 2] = np.nextafter(ulp[1, 2], np.float32(9))
+    others: list[dict[str, np.ndarray]] = [
+        {"a": values["a"]},
+        {"a": values["a"], "c": values["b"]},
+        values | {"a": values["a"].reshape(3, 2)},
+        values | {"a": values["a"].astype(np.float64)},
+        values | {"a": values["a"].view(np.int32)},
+        values | {"a": ulp},
+        values | {"a": values["a"].T.reshape(2, 3)},
+    ]
+    digests = {canonical.arrays_digest(other) for other in others}
+    assert len(digests | {digest}) == len(others) + 1
+
+
+# --- a certificate ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A certificate of LeNet on the first backend in float64."""
+    path = tmp_path_factory.mktemp("certificate") / "lenet.json"
+    options = ["--arch", "lenet", "--backends", FIRST[0], "--precision", "fp64"]
+    assert (
+        call("conform", *options, "--seed", "2", "--certificate", path, "--json", path.with_name("conform.json")) == 0
+    )
+    return path
+
+
+@needs_backend
+def test_what_a_certificate_holds(made: Path) -> None:
+    found, framework = json.loads(made.read_text()), backend.load(FIRST[0])
+    assert (found["format"], found["version"], found["passed"]) == ("triptych certificate", 1, True)
+    assert (found["seed"], found["device"], found["precisions"]) == (2, "cpu", ["fp64"])
+    assert found["backends"][framework.name]["versions"] == framework.versions()
+    assert found["backends"][framework.name]["device"].startswith("cpu: ")
+    others = {
+        name: "not asked for" if name in backend.installed() else "not installed"
+        for name in backend.BACKENDS
+        if name != framework.name
+    }
+    assert found["not_run"] == others | {"fp32": "not asked for"}
+    (judged,) = found["architectures"]
+    case = make_case(conformance_architecture("lenet"), 2)
+    assert canonical.decode(judged["spec"], Architecture) == case.architecture
+    assert judged["spec_hash"] == canonical.digest(case.architecture)
+    assert judged["weights_hash"] == canonical.arrays_digest(case.parameters)
+    assert judged["inputs_hash"] == canonical.arrays_digest(case.inputs())
+    (result,) = judged["results"]
+    report = suite.run(case.architecture, [framework], precisions=["fp64"], seed=2).report(framework.name, "fp64")
+    assert result["precision_flags"] == report.flags
+    assert result["switched_off"] == report.switched_off
+    assert list(result["checks"]) == list(ALL_LEVELS)
+    assert sum(map(len, result["checks"].values())) == len(report.checks)
+    for check in report.checks:
+        stored = result["checks"][check.level][check.name]
+        assert (stored["difference"], stored["budget"]) == (check.difference, check.budget)
+    (shown,) = json.loads(made.with_name("conform.json").read_text())
+    assert shown["backends"][0]["precision_flags"] == report.flags
+    assert str(made.parent) not in made.read_text()
+
+
+@needs_backend
+def test_a_certificate_verifies(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("verify", made) == 0
+    assert capsys.readouterr().out.startswith(f"verified: lenet on {FIRST[0]}; ")
+    assert call("verify", made, "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["passed"], found["reasons"], found["not_run"], found["notes"]) == (True, [], {}, [])
+    count = sum(
+        len(named) for named in json.loads(made.read_text())["architectures"][0]["results"][0]["checks"].values()
+    )
+    assert found["checks"] == count > 50
+
+
+@needs_backend
+def test_a_certificate_of_another_size_and_of_pairs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = [name for name in backend.installed() if name != "jax"]  # compiles for seconds
+    path = tmp_path / "c.json"
+    options = ["--arch", "lenet", "--input", "2x28x30", "--classes", "7"]
+    assert call("conform", *options, "--backends", ",".join(names or FIRST), "--certificate", path) == 0
+    found = certificates.read(path)
+    assert found.architectures[0].spec.input == (2, 28, 30)
+    assert [len(result.backends) for result in found.architectures[0].results].count(2) == 2 * (len(names) > 1)
+    capsys.readouterr()
+    assert call("verify", path) == 0, capsys.readouterr().out
+
+
+Change = Callable[[dict[str, Any]], object]
+TITLE = f"{FIRST[0]} fp64" if FIRST else ""
+
+
+def judged_of(value: dict[str, Any]) -> dict[str, Any]:
+    return value["architectures"][0]
+
+
+def result_of(value: dict[str, Any]) -> dict[str, Any]:
+    return judged_of(value)["results"][0]
+
+
+def gradient_of(value: dict[str, Any], name: str = "loss") -> dict[str, Any]:
+    return result_of(value)["checks"]["gradient"][name]
+
+
+def flag_of(value: dict[str, Any]) -> str:
+    return next(name for name in result_of(value)["precision_flags"] if "TF32" in name)
+
+
+def hide_failure(value: dict[str, Any]) -> None:
+    gradient_of(value)["difference"] = 1.0
+    value["passed"] = judged_of(value)["passed"] = result_of(value)["passed"] = False
+
+
+# what is changed in the file, and the one reason against it (its digest is made anew)
+TAMPERED: dict[str, tuple[Change, list[str]]] = {
+    "spec": (
+        lambda value: judged_of(value)["spec"]["layers"][0].update(padding=[1, 2]),
+        [
+            "lenet: the spec in the file is not the one that was judged",
+            "lenet: the spec changed: layer 'conv1': padding is (1, 2) in the certificate, (2, 2) in the zoo",
+            "lenet: the weights changed: SHA-256",
+        ],
+    ),
+    "spec hash": (
+        lambda value: judged_of(value).update(spec_hash="0" * 64),
+        ["lenet: the spec in the file is not the"],
+    ),
+    "weights hash": (
+        lambda value: judged_of(value).update(weights_hash="0" * 64),
+        ["lenet: the weights changed: SHA-256 000000000000... in the certificate, "],
+    ),
+    "inputs hash": (
+        lambda value: judged_of(value).update(inputs_hash="0" * 64),
+        ["lenet: the inputs changed: SHA-256"],
+    ),
+    "seed": (lambda value: value.update(seed=3), ["lenet: the weights changed", "lenet: the inputs changed"]),
+    "flag": (
+        lambda value: result_of(value)["precision_flags"].update({flag_of(value): "1"}),
+        [f"{TITLE[:-5]}: the precision flag NVIDIA_TF32_OVERRIDE was 1, here it is None"],
+    ),
+    "flag left out": (
+        lambda value: result_of(value)["precision_flags"].pop(flag_of(value)),
+        [f"{TITLE[:-5]}: the precision flag NVIDIA_TF32_OVERRIDE was not there, here it is None"],
+    ),
+    "larger budget": (
+        lambda value: gradient_of(value).update(budget=gradient_of(value)["budget"] * 1.00001),
+        [f"lenet: {TITLE}: another budget: gradient, 'loss': "],
+    ),
+    "beyond the budget": (
+        lambda value: gradient_of(value).update(difference=gradient_of(value)["budget"] * 1.01),
+        [
+            f"lenet: {TITLE}: the certificate records a failure: gradient, 'loss': differs by",
+            f"lenet: {TITLE}: recorded as a pass, which its checks contradict",
+        ],
+    ),
+    "a recorded failure": (hide_failure, [f"lenet: {TITLE}: the certificate records a failure: gradient, 'loss'"]),
+    "no difference": (
+        lambda value: gradient_of(value).update(difference=None),
+        [f"lenet: {TITLE}: the certificate records a failure", f"lenet: {TITLE}: recorded as a pass, which"],
+    ),
+    "check left out": (
+        lambda value: result_of(value)["checks"]["gradient"].pop("loss"),
+        [f"lenet: {TITLE}: not in the certificate: gradient, 'loss'"],
+    ),
+    "check invented": (
+        lambda value: result_of(value)["checks"]["gradient"].update(more=dict(gradient_of(value))),
+        [f"lenet: {TITLE}: in the certificate only: gradient, 'more'"],
+    ),
+    "level left out": (
+        lambda value: (result_of(value)["checks"].pop("update"), result_of(value)["not_run"].update(update="no time")),
+        [
+            f"lenet: {TITLE}: update was not run: no time",
+            f"lenet: {TITLE}: recorded as a pass, which its checks contradict",
+            *[f"lenet: {TITLE}: not in the certificate: "] * 4,
+        ],
+    ),
+    "results left out": (
+        lambda value: judged_of(value).update(results=[]),
+        ["lenet: recorded as a pass, which its results contradict", f"lenet: {TITLE}: was run, but is not in the"],
+    ),
+    "precision": (
+        lambda value: value.update(precisions=["fp32"]),
+        [f"lenet: {TITLE}: is in the certificate, but", "lenet"],
+    ),
+    "nothing": (lambda value: value.update(architectures=[]), ["it certifies no architecture"]),
+    "other name": (
+        lambda value: judged_of(value).update(name="vgg11"),
+        ["vgg11: the zoo does not build it: layer 'block5.pool': its 2x2 window"],
+    ),
+    "other option": (
+        lambda value: judged_of(value)["options"].update(classes=11),
+        ["lenet: the spec changed: classes is 10 in the certificate, 11 in the zoo"],
+    ),
+}
+
+
+@needs_backend
+@pytest.mark.parametrize("what", TAMPERED)
+def test_what_is_changed_in_the_file_is_the_reason(what: str, made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    change, expected = TAMPERED[what]
+    value = json.loads(made.read_text())
+    change(value)
+    tampered = canonical.decode(value, Certificate)
+    found = verification.verify(replace(tampered, digest=certificates.own_digest(tampered)))
+    assert not found.passed
+    assert found.notes == []
+    assert len(found.reasons) == len(expected), found.reasons
+    for reason, line in zip(found.reasons, expected, strict=True):
+        assert reason.startswith(line)
+
+
+@needs_backend
+def test_any_change_of_the_file_breaks_its_digest(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also one that no run can contradict: a recorded difference within its budget."""
+    value = json.loads(made.read_text())
+    gradient_of(value)["difference"] /= 2
+    changed = tmp_path / "changed.json"
+    changed.write_text(json.dumps(value))
+    assert call("verify", changed) == 1
+    first, last = capsys.readouterr().out.splitlines()
+    assert first == "refused: the file is not as it was written: its digest does not fit its content"
+    assert last.startswith(f"NOT verified: lenet on {FIRST[0]}; ")
+
+
+@needs_backend
+def test_other_versions_are_noted_and_no_reason(made: Path) -> None:
+    value = json.loads(made.read_text())
+    value["backends"][FIRST[0]]["versions"][FIRST[0]] = "0.1"
+    result_of(value)["precision_flags"]["a flag of that version"] = True
+    older = canonical.decode(value, Certificate)
+    found = verification.verify(replace(older, digest=certificates.own_digest(older)))
+    assert found.passed
+    assert found.notes == [f"{FIRST[0]} 0.1 in the certificate, {backend.load(FIRST[0]).versions()[FIRST[0]]} here"]
+
+
+# --- what is not the same here ----------------------------------------------------------------------------------------
+
+
+def refused(made: Path, capsys: pytest.CaptureFixture[str]) -> list[str]:
+    """The reasons that the command prints, after an end with status 1."""
+    capsys.readouterr()
+    assert call("verify", made) == 1
+    *lines, last = capsys.readouterr().out.splitlines()
+    assert last.startswith("NOT verified: lenet on ")
+    return lines
+
+
+@needs_backend
+def test_a_weight_that_is_drawn_otherwise_is_named(
+    made: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def other_case(*arguments: Any) -> Any:
+        case = make_case(*arguments)
+        weight = case.parameters["conv1.weight"].copy()
+        weight.flat[0] = np.nextafter(weight.flat[0], np.float32(1))
+        return replace(case, parameters=case.parameters | {"conv1.weight": weight})
+
+    monkeypatch.setattr(suite, "make_case", other_case)
+    (reason,) = refused(made, capsys)
+    assert reason.startswith("refused: lenet: the weights changed: SHA-256 ")
+
+
+@needs_backend
+def test_a_zoo_that_changed_is_named(
+    made: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    entry = zoo.get_entry("lenet")
+
+    def build(options: zoo.Options) -> tuple[Any, ...]:
+        first, *others = entry.build(options)
+        return (replace(first, padding=(1, 1)), *others)
+
+    monkeypatch.setitem(zoo.registry(), "lenet", replace(entry, build=build))
+    assert refused(made, capsys) == [
+        "refused: lenet: the spec changed: layer 'conv1': padding is (2, 2) in the certificate, (1, 1) in the zoo"
+    ]
+
+
+@needs_backend
+def test_a_backend_that_computes_otherwise_is_named(
+    made: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    framework = backend.load(FIRST[0])
+    right = framework.forward
+
+    def wrong(*arguments: Any, **options: Any) -> Any:
+        outputs = right(*arguments, **options)
+        return outputs | {"dense3": outputs["dense3"] * (1 + 1e-9)}
+
+    monkeypatch.setattr(framework, "forward", wrong)
+    reasons = refused(made, capsys)
+    places = [
+        f"refused: lenet: {TITLE}: fails here: forward {mode}, 'dense3': differs by " for mode in ("eval", "train")
+    ]
+    assert [reason.startswith(place) for reason, place in zip(reasons, places, strict=True)] == [True, True]
+
+
+@needs_backend
+def test_a_precision_flag_that_is_on_here_is_named(
+    made: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "1")
+    assert refused(made, capsys) == [
+        f"refused: {FIRST[0]}: the precision flag NVIDIA_TF32_OVERRIDE is 1, which a running process cannot change; "
+        "unset it and start again",
+        f"refused: lenet: {TITLE}: not run here: {', '.join(ALL_LEVELS)}: a precision flag is on",
+    ]
+
+
+@needs_backend
+def test_a_backend_or_device_that_is_not_here_is_not_run_and_no_pass(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    value = json.loads(made.read_text())
+    value["device"] = "cuda:99"
+    other = tmp_path / "cuda.json"
+    certificates.write(other, canonical.decode(value, Certificate))
+    assert f"{FIRST[0]}: not run: backend '{FIRST[0]}' has no device 'cuda:99' here" in refused(other, capsys)
+
+    missing = replace(backend.BACKENDS[FIRST[0]], requires="no_such_package")
+    monkeypatch.setitem(backend.BACKENDS, FIRST[0], missing)
+    (line,) = refused(made, capsys)
+    assert line.startswith(f"{FIRST[0]}: not run: backend '{FIRST[0]}' needs the package 'no_such_package'")
+    assert call("verify", made, "--json") == 1
+    found = json.loads(capsys.readouterr().out)
+    assert (found["passed"], found["reasons"], list(found["not_run"]), found["checks"]) == (False, [], FIRST, 0)
+
+
+# --- files that are no certificates -----------------------------------------------------------------------------------
+
+
+def without(*names: Any) -> Change:
+    def remove(value: dict[str, Any]) -> None:
+        place: Any = value
+        for name in names[:-1]:
+            place = place[name]
+        del place[names[-1]]
+
+    return remove
+
+
+DAMAGED: dict[str, tuple[Change, str]] = {
+    "no format": (without("format"), "is no certificate; make one with: triptych conform --certificate FILE"),
+    "other format": (lambda value: value.update(format="other"), "is no certificate; make one with"),
+    "later version": (lambda value: value.update(version=2), "version: 2 is not 1"),
+    "no seed": (without("seed"), "Certificate: missing or unknown in Certificate: 'seed'"),
+    "unknown field": (lambda value: value.update(more=1), "missing or unknown in Certificate: 'more'"),
+    "a seed of text": (lambda value: value.update(seed="2"), 'seed: "2" is not int'),
+    "a seed that is true": (lambda value: value.update(seed=True), "seed: true is not int"),
+    "precision": (lambda value: value.update(precisions=["fp8"]), "precisions[0]: \"fp8\" is not 'fp64' or 'fp32'"),
+    "unknown layer": (
+        lambda value: judged_of(value)["spec"]["layers"][0].update(record="Cnv"),
+        "architectures[0].spec.layers[0]: ",
+    ),
+    "no padding": (without("architectures", 0, "spec", "layers", 0, "padding"), "unknown in Conv: 'padding'"),
+    "three paddings": (
+        lambda value: judged_of(value)["spec"]["layers"][0].update(padding=[1, 2, 3]),
+        "architectures[0].spec.layers[0].padding: [1, 2, 3] is not 2 values",
+    ),
+    "checks": (lambda value: result_of(value).update(checks=[]), "results[0].checks: [] is not an object"),
+    "infinite": (
+        lambda value: gradient_of(value).update(budget=float("inf")),
+        "it is not JSON (Infinity is no number)",
+    ),
+}
+
+
+def refuse(path: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    capsys.readouterr()
+    assert call("verify", path) == 2
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    return err
+
+
+@needs_backend
+@pytest.mark.parametrize("what", DAMAGED)
+def test_a_damaged_certificate_is_refused(
+    what: str, made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    change, fragment = DAMAGED[what]
+    value = json.loads(made.read_text())
+    change(value)
+    path = tmp_path / "damaged.json"
+    path.write_text(json.dumps(value))
+    err = refuse(path, capsys)
+    assert str(path) in err
+    assert fragment in err
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"[1, 2]", b"null", b'"triptych certificate"', b"\xff\xfe\x00", b"[" * 100_000, b"\x89PNG\r\n"],
+    ids=["empty", "cut off", "list", "null", "text", "bytes", "deep", "picture"],
+)
+def test_a_foreign_file_is_refused(content: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "foreign"
+    path.write_bytes(content)
+    assert "is no certificate" in refuse(path, capsys)
+    assert "cannot be read: No such file" in refuse(tmp_path / "missing", capsys)
+    assert "cannot be read: Is a directory" in refuse(tmp_path, capsys)
+
+
+@needs_backend
+def test_a_certificate_cut_anywhere_is_refused(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    content, path = made.read_bytes().rstrip(), tmp_path / "cut.json"
+    for end in range(0, len(content), len(content) // 7):
+        path.write_bytes(content[:end])
+        assert "is no certificate, or damaged" in refuse(path, capsys)
