@@ -10,7 +10,7 @@ from importlib.util import find_spec
 
 import pytest
 
-from triptych import backend, standard_error
+from triptych import backend, standard_error, zoo
 from triptych.errors import TriptychError
 
 if find_spec("torch") is None:
@@ -135,6 +135,12 @@ def test_the_probe_lists_devices_and_their_kind(machine):
     machine(source=WORKING.format(count=2))
     assert [(d.name, d.available, d.reason) for d in npus()] == [(f"npu:{i}", True, "Ascend910B1") for i in range(2)]
     assert "torch_npu" not in sys.modules
+
+
+def test_the_cpu_is_taken_without_a_look_at_the_npu(machine, monkeypatch):
+    machine(source="raise RuntimeError")
+    monkeypatch.setattr("triptych_torch.device._npus_elsewhere", lambda: pytest.fail("a process was started"))
+    TORCH.build(zoo.build("lenet"), device="cpu")
 
 
 def test_a_crash_of_torch_npu_is_survived(machine):

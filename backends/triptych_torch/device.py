@@ -60,7 +60,8 @@ def devices() -> list[Device]:
 def get_device(name: str) -> torch.device:
     """The device called `name`, ready for use. Raises TriptychError, with the reason, if it is not there."""
     kind, _, number = name.partition(":")
-    found = [*_cpus(), *_npus()] if kind == "npu" else devices()
+    others = {"cpu": list, "cuda": _cudas, "npu": _npus}.get(kind, lambda: devices()[1:])
+    found = [*_cpus(), *others()]
     wanted = (
         name if kind == "cpu" or not (number or name == kind) else f"{kind}:{number or os.environ.get('LOCAL_RANK', 0)}"
     )
