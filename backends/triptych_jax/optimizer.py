@@ -44,7 +44,7 @@ class Updater:
             parameters, self.kept = self.compile(decayed=self.decayed)(*given, self.count, now)
         for path, variable in self.named.items():
             variable[...] = parameters[path]
-        self.count += 1
+        self.count = np.int32(self.count + 1)
         self.used = self.slots != SLOTS["sgd"] or rates.momentum != 0
 
     def _step_one(self, path: Path, given: tuple[Arrays, Arrays, dict[str, Arrays]], now: tuple) -> tuple:

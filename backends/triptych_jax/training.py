@@ -32,6 +32,7 @@ class Trainer:
         like = next(iter(self.optimizer.named.values()))[...]
         self.input = Input(transform, like.device, like.dtype.type)
         self.seed = seed
+        self.steps = 0
         self.sizes: set[int] = set()  # of the batches that `run` is compiled for
         network.eval()
         self.compiled_run = _compile_run(nnx.graphdef(network), self.input)
@@ -49,8 +50,10 @@ class Trainer:
         masks: Mapping[str, np.ndarray] | None = None,
     ) -> jax.Array:
         """One update; returns the loss and the number of right answers, still on the device."""
-        # Only conformance feeds masks: the function that it has compiled already serves these steps too.
-        watch = masks is not None
+        # Only conformance feeds masks: the function that it has compiled already serves its first steps too. It is slow,
+        # so a longer run (a trajectory) gets the one for training.
+        watch = masks is not None and self.steps < 2
+        self.steps += 1
         found = _compile_pass(self.definition, watch=watch)(
             _values(self.optimizer.named),
             _values(self.statistics),

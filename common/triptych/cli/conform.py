@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import shlex
 import sys
 from pathlib import Path
@@ -24,7 +25,7 @@ from triptych.cli.options import (
 
 if TYPE_CHECKING:
     from triptych.conformance import Check, Report
-    from triptych.conformance.suite import Verdict
+    from triptych.conformance.suite import LongRun, Verdict
     from triptych.zoo import Options
 
 DEFAULT_NETWORK = NetworkOptions()
@@ -39,6 +40,10 @@ def conform(
     precision: Annotated[str | None, Parameter(help="fp64 or fp32; both if left out.")] = None,
     device: DeviceName = "cpu",
     seed: Annotated[int, Parameter(converter=whole, help="Seed of parameters, images and masks.")] = 0,
+    trajectory: Annotated[
+        int | None,
+        Parameter(converter=whole, help="Train so many steps too: float64 exactly, float32 bug or chaos (100, say)."),
+    ] = None,
     certificate: Annotated[
         Path | None,
         Parameter(help="Write every check with what it needs to be run again.", validator=writable("--certificate")),
@@ -67,15 +72,22 @@ def conform(
     architectures = [zoo.build_with(name, option) for name, option in zip(names, options, strict=True)]
     loaded = load_backends(backends)
     precisions = suite.PRECISIONS if precision is None else (precision,)
-    verdicts = []
+    verdicts, long_runs = [], []
     with watching(loaded, device):
         for architecture in architectures:
             verdict = suite.run(architecture, loaded, precisions=precisions, seed=seed, device=device)
             verdicts.append(verdict)
             if json != "-":
                 show(verdict)
+            if trajectory is not None:
+                run = suite.run_long(architecture, loaded, steps=trajectory, seed=seed, device=device)
+                long_runs.append(run)
+                if json != "-":
+                    show_long_run(run)
     if json is not None:
-        write_json(json, [suite.as_dict(verdict) for verdict in verdicts])
+        travelled = [suite.long_run_dict(run) for run in long_runs] or [None] * len(verdicts)
+        values = zip(verdicts, travelled, strict=True)
+        write_json(json, [suite.as_dict(verdict) | {"trajectory": long_run} for verdict, long_run in values])
     if certificate is not None:
         from triptych.conformance import certificate as certificates
 
@@ -90,7 +102,7 @@ def conform(
     passed = [verdict.passed for verdict in verdicts]
     if json != "-":
         print(f"{sum(passed)} of {len(passed)} architectures conform on {', '.join(b.name for b in loaded)}")
-    return 0 if sum(passed) == len(passed) else 1
+    return 0 if sum(passed) == len(passed) and builtins.all(run.passed for run in long_runs) else 1
 
 
 def chosen(name: str, network: NetworkOptions) -> Options:
@@ -128,6 +140,26 @@ def show(verdict: Verdict) -> None:
             print(f"  {report.backend} {report.precision}: {len(report.failures) - 5} more failures (see --json)")
     for name, reason in verdict.not_run.items():
         print(f"  {name}: not run ({reason})")
+    print()
+
+
+def show_long_run(run: LongRun) -> None:
+    """A row per backend for float64, a row per pair for float32."""
+    from triptych.conformance.trajectory import BUDGET
+    from triptych.report.tables import print_table
+
+    rows = []
+    for name, checks in run.checks.items():
+        worst = max(checks, key=lambda check: check.ratio)
+        verdict = "pass" if builtins.all(check.passed for check in checks) else "FAIL"
+        rows.append((name, "fp64", verdict, worst.problem or f"{worst.name}: {figures(worst)}"))
+    for pair in run.pairs:
+        note = f"{pair.ratio:.1f} times what one unit in the last place does to one backend"
+        note += "" if pair.first_step is None else f", beyond it from step {pair.first_step}"
+        note += "" if pair.saturated_at is None else f"; undecided from step {pair.saturated_at}"
+        rows.append((f"{pair.left} - {pair.right}", "fp32", pair.verdict, note))
+    title = f"{run.architecture.name}, {run.steps} training steps (float64: budget {BUDGET:g} of the scale)"
+    print_table(("backend", "precision", "result", "worst"), rows, title=title)
     print()
 
 

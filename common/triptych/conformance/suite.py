@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -11,6 +12,9 @@ from triptych.analysis import totals
 from triptych.backend import BACKENDS, Backend, installed
 from triptych.conformance import ALL_LEVELS, Check, Judge, Report, conform, judge, pairwise
 from triptych.conformance.case import Case, make_case
+from triptych.conformance.chaos import Comparison, bug_or_chaos
+from triptych.conformance.trajectory import QUARTERS, follow, follow_reference, judge_trajectory, make_journey
+from triptych.errors import TriptychError
 from triptych.spec import Architecture
 
 PRECISIONS = ("fp64", "fp32")
@@ -61,12 +65,68 @@ def run(
     return Verdict(architecture, reports, pairs, not_run, case)
 
 
+@dataclass(frozen=True, eq=False)
+class LongRun:
+    """`steps` steps of training: every backend's checks in float64, and every pair's float32 runs."""
+
+    architecture: Architecture
+    steps: int
+    checks: dict[str, list[Check]]
+    pairs: list[Comparison]
+
+    @property
+    def passed(self) -> bool:
+        """Every check passed, and no two float32 runs part more than rounding explains."""
+        checks = [check for found in self.checks.values() for check in found]
+        return bool(checks) and all(c.passed for c in checks) and all(pair.verdict == "chaos" for pair in self.pairs)
+
+
+def run_long(
+    architecture: Architecture, backends: Sequence[Backend], *, steps: int, seed: int = 0, device: str = "cpu"
+) -> LongRun:
+    """The trajectory level: against the reference in float64, against each other in float32.
+
+    Raises TriptychError for a number of steps in which the rates do not change three times.
+    """
+    if steps < len(QUARTERS):
+        raise TriptychError(f"--trajectory {steps} must be at least {len(QUARTERS)} steps")
+    journey = make_journey(make_case(architecture, seed), steps)
+    expected = follow_reference(journey)
+    checks = {}
+    with ExitStack() as stack:
+        for backend in backends:
+            stack.enter_context(backend.precise(device))
+            network = backend.build(architecture, device=device, precision="fp64")
+            checks[backend.name] = judge_trajectory(expected, follow(backend, network, journey))
+        return LongRun(architecture, steps, checks, bug_or_chaos(backends, journey, device=device))
+
+
 def compare_pairs(reports: Sequence[Report], judged: Judge) -> list[tuple[str, str, str, dict[str, Check]]]:
     """Every pair of backends in one precision."""
     return [
         (left.backend, right.backend, left.precision, pairwise(left, right, judged))
         for left, right in combinations(reports, 2)
     ]
+
+
+def long_run_dict(run: LongRun) -> dict[str, Any]:
+    """The long run as JSON has it."""
+    return {
+        "steps": run.steps,
+        "passed": run.passed,
+        "fp64": {name: check_dict(max(found, key=lambda check: check.ratio)) for name, found in run.checks.items()},
+        "failures": {name: [check_dict(c) for c in found if not c.passed] for name, found in run.checks.items()},
+        "fp32": [
+            {
+                "backends": [pair.left, pair.right],
+                "verdict": pair.verdict,
+                "ratio": pair.ratio,
+                "first_step": pair.first_step,
+                "undecided_from": pair.saturated_at,
+            }
+            for pair in run.pairs
+        ],
+    }
 
 
 def as_dict(verdict: Verdict) -> dict[str, Any]:
