@@ -12,8 +12,9 @@ compare: $(STAMP)
 
 test: $(STAMP) lint
 	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q tests/standin
 
-# Also the jobs with environments of their own: no framework at all, and today's JAX alone.
+# Also the jobs with environments of their own: no framework at all, today's JAX alone, the real torch_npu.
 test-all: export TRIPTYCH_TEST_ALL := 1
 test-all: test
 	bash tests/environments/run

@@ -54,8 +54,8 @@ class Section:
 
 
 def pages() -> dict[str, Path]:
-    """The pages by name, without the index."""
-    return {path.stem: path for path in sorted(FOLDER.glob("*.md")) if path.stem != "index"}
+    """The pages by name, without those that have no snippets."""
+    return {path.stem: path for path in sorted(FOLDER.glob("*.md")) if path.stem not in ("index", "ascend")}
 
 
 def parse(page: str, text: str) -> list[Section]:

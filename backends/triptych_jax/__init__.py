@@ -1,6 +1,6 @@
 """The JAX backend: `flax.nnx` networks, channels last inside, trained with optax in one compiled step."""
 
-from triptych_jax.device import devices, versions
+from triptych_jax.device import devices, fallbacks, join_processes, peak_memory, set_deterministic, versions
 from triptych_jax.model import build
 from triptych_jax.parameters import from_canonical, initialize, to_canonical
 from triptych_jax.passes import forward, gradients
@@ -13,13 +13,17 @@ __all__ = [
     "Trainer",
     "build",
     "devices",
+    "fallbacks",
     "forward",
     "from_canonical",
     "gradients",
     "initialize",
+    "join_processes",
     "name",
+    "peak_memory",
     "precise",
     "precision_flags",
+    "set_deterministic",
     "to_canonical",
     "versions",
 ]

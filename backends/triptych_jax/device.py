@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import AbstractContextManager, nullcontext
 from importlib.util import find_spec
 
 import flax
@@ -13,12 +14,14 @@ import optax
 
 from triptych.backend import Device
 from triptych.errors import TriptychError
-from triptych.runtime import cores
+from triptych.runtime import cores, vector_features
 
 # Otherwise JAX takes three quarters of a GPU's memory at its first use, and leaves the other backends a quarter.
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 DTYPES = {"fp32": np.float32, "bf16": np.float32, "fp64": np.float64}  # bf16: float32 weights, bfloat16 layers
+# by platform: the extra of the package jax, and the modules that it installs
+PLUGINS = {"cuda": ("cuda12", "jax_cuda12_plugin", "jax_cuda13_plugin"), "tpu": ("tpu", "libtpu")}
 
 
 def versions() -> dict[str, str]:
@@ -27,14 +30,16 @@ def versions() -> dict[str, str]:
 
 
 def devices() -> list[Device]:
-    """The CPU, every CUDA device or why there is none, and the TPUs, if there are any."""
-    found = [Device("cpu", True, f"{cores()} threads, XLA")]
-    cuda, tpu = _names("cuda"), _names("tpu")
-    if not cuda:
-        built = find_spec("jax_cuda12_plugin") or find_spec("jax_cuda13_plugin")
-        reason = "no CUDA device is visible" if built else "this installation of JAX has no CUDA plugin"
-        found.append(Device("cuda", False, reason))
-    return found + [Device(name, True, device.device_kind) for name, device in (cuda | tpu).items()]
+    """The CPU, every CUDA device and every TPU, or why there is none."""
+    found = [Device("cpu", True, ", ".join((f"{cores()} threads, XLA", *vector_features())))]
+    for platform, plugins in PLUGINS.items():
+        missing = f"this installation of JAX has no plugin for it; pip install 'jax[{plugins[0]}]'"
+        seen = f"no {platform.upper()} device is visible; JAX_PLATFORMS and the driver's own tool tell more"
+        reason = seen if any(map(find_spec, plugins[1:])) else missing
+        names = _names(platform)
+        found += [Device(name, True, device.device_kind) for name, device in names.items()]
+        found += [] if names else [Device(platform, False, reason)]
+    return found
 
 
 def get_device(name: str) -> jax.Device:
@@ -42,7 +47,7 @@ def get_device(name: str) -> jax.Device:
     platform, _, number = name.partition(":")
     if name == "cpu":
         return jax.devices("cpu")[0]
-    available = _names(platform) if platform in ("cuda", "tpu") else {}
+    available = _names(platform) if platform in PLUGINS else {}
     wanted = f"{platform}:{number or 0}"
     if wanted in available:
         return available[wanted]
@@ -59,6 +64,33 @@ def get_dtype(precision: str) -> type[np.floating]:
         # float64 the default type, so this backend names the type of every array that it makes.
         jax.config.update("jax_enable_x64", True)
     return DTYPES[precision]
+
+
+def set_deterministic() -> None:
+    """From now on equal steps give equal bits; read when JAX first meets the device."""
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_deterministic_ops=true".strip()
+
+
+def join_processes(device: str) -> int:
+    """0: this backend trains in one process."""
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        raise TriptychError("backend 'jax' trains in one process; torchrun is for --backend torch")
+    return 0
+
+
+def synchronize(device: jax.Device) -> None:
+    """Wait until everything asked of the device is done."""
+    jax.device_put(0, device).block_until_ready()
+
+
+def peak_memory(device: str) -> int:
+    """The most bytes that arrays have held on the device so far; 0 for the CPU, which does not count."""
+    return (get_device(device).memory_stats() or {}).get("peak_bytes_in_use", 0)
+
+
+def fallbacks(device: str) -> AbstractContextManager[list[str]]:
+    """XLA compiles whole programs for one device: nothing is left to the CPU."""
+    return nullcontext([])
 
 
 def _names(platform: str) -> dict[str, jax.Device]:

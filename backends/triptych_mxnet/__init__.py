@@ -1,6 +1,6 @@
 """The MXNet backend: `gluon.HybridBlock` networks whose blocks are registered under the canonical names."""
 
-from triptych_mxnet.device import devices, versions
+from triptych_mxnet.device import devices, fallbacks, join_processes, peak_memory, set_deterministic, versions
 from triptych_mxnet.model import build
 from triptych_mxnet.parameters import from_canonical, initialize, to_canonical
 from triptych_mxnet.passes import forward, gradients
@@ -13,13 +13,17 @@ __all__ = [
     "Trainer",
     "build",
     "devices",
+    "fallbacks",
     "forward",
     "from_canonical",
     "gradients",
     "initialize",
+    "join_processes",
     "name",
+    "peak_memory",
     "precise",
     "precision_flags",
+    "set_deterministic",
     "to_canonical",
     "versions",
 ]

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import os
+from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 
 from triptych.backend import Device
 from triptych.errors import TriptychError
+from triptych.runtime import vector_features
 
 # MXNet 1.9.1 uses numpy.bool, which NumPy 1.24 removed.
 np.bool = np.bool_
@@ -33,11 +35,13 @@ def devices() -> list[Device]:
     threads = os.environ.get("OMP_NUM_THREADS", "?")  # MXNet does not tell; see triptych.runtime
     features = mx.runtime.Features()
     kernels = "oneDNN" if features.is_enabled("MKLDNN") else "no oneDNN"
-    found = [Device("cpu", True, f"{threads} threads, {kernels}")]
+    found = [Device("cpu", True, ", ".join((f"{threads} threads, {kernels}", *vector_features())))]
     count = mx.context.num_gpus() if features.is_enabled("CUDA") else 0
     if not count:
         built = features.is_enabled("CUDA")
-        reason = "no CUDA device is visible" if built else "this build of MXNet has no CUDA"
+        missing = "this build of MXNet has no CUDA; pip install mxnet-cu112, where its wheel fits the machine's CUDA"
+        seen = "no CUDA device is visible; `nvidia-smi` and CUDA_VISIBLE_DEVICES tell more"
+        reason = seen if built else missing
         return [*found, Device("cuda", False, reason)]
     return found + [Device(f"cuda:{i}", True, f"MXNet's gpu({i})") for i in range(count)]
 
@@ -57,3 +61,30 @@ def get_dtype(precision: str) -> str:
     if precision not in DTYPES:
         raise TriptychError(f"backend 'mxnet' has no precision '{precision}'; known: {', '.join(DTYPES)}")
     return DTYPES[precision]
+
+
+def set_deterministic() -> None:
+    """From now on equal steps give equal bits; oneDNN's are, cuDNN is told."""
+    os.environ["MXNET_ENFORCE_DETERMINISM"] = "1"
+
+
+def join_processes(device: str) -> int:
+    """0: this backend trains in one process."""
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        raise TriptychError("backend 'mxnet' trains in one process; torchrun is for --backend torch")
+    return 0
+
+
+def synchronize(device: mx.Context) -> None:
+    """Wait until everything asked of any device is done; what failed there is raised here."""
+    mx.nd.waitall()
+
+
+def peak_memory(device: str) -> int:
+    """0: MXNet does not tell."""
+    return 0
+
+
+def fallbacks(device: str) -> AbstractContextManager[list[str]]:
+    """MXNet refuses an operator without a kernel: nothing is left to the CPU."""
+    return nullcontext([])

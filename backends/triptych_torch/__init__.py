@@ -1,6 +1,6 @@
 """The PyTorch backend: `torch.nn.Module` networks whose `state_dict` keys are the canonical names."""
 
-from triptych_torch.device import devices, versions
+from triptych_torch.device import devices, fallbacks, join_processes, peak_memory, set_deterministic, versions
 from triptych_torch.model import build
 from triptych_torch.parameters import from_canonical, initialize, to_canonical
 from triptych_torch.passes import forward, gradients
@@ -13,13 +13,17 @@ __all__ = [
     "Trainer",
     "build",
     "devices",
+    "fallbacks",
     "forward",
     "from_canonical",
     "gradients",
     "initialize",
+    "join_processes",
     "name",
+    "peak_memory",
     "precise",
     "precision_flags",
+    "set_deterministic",
     "to_canonical",
     "versions",
 ]

@@ -7,6 +7,7 @@ import torch
 
 from triptych.backend import Gather
 from triptych.preprocess import InputTransform, channel_matrix, resize_matrix
+from triptych_torch.device import LAYOUTS
 
 
 class Input:
@@ -29,7 +30,7 @@ class Input:
         x = self.resize(x)
         if self.transform.mean or self.transform.std:
             x = (x - self.mean) / self.std
-        return x.contiguous(memory_format=torch.channels_last)
+        return x.contiguous(memory_format=LAYOUTS[self.device.type])
 
     def crop_and_flip(self, x: torch.Tensor, gather: Gather) -> torch.Tensor:
         """One gather from the padded images."""
@@ -63,4 +64,4 @@ class Input:
 
     def constant(self, value: np.ndarray) -> torch.Tensor:
         """A NumPy constant on the device, in the network's type."""
-        return torch.from_numpy(np.asarray(value)).to(self.device, self.dtype)
+        return torch.from_numpy(np.asarray(value)).to(self.dtype).to(self.device)  # no float64 on an NPU

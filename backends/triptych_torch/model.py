@@ -8,7 +8,7 @@ from torch import nn
 from triptych import spec
 from triptych.analysis import analyse
 from triptych.spec import Architecture, Layer, Shape, join
-from triptych_torch.device import get_device, get_dtype
+from triptych_torch.device import LAYOUTS, get_device, get_dtype
 from triptych_torch.layers import LAYERS
 
 
@@ -91,5 +91,4 @@ def build_layer(layer: Layer, path: str, inputs: dict[str, Shape]) -> nn.Module:
 def build(architecture: Architecture, *, device: str = "cpu", precision: str = "fp32") -> Network:
     """The network on its device, weights as PyTorch starts them."""
     target, dtype = get_device(device), get_dtype(precision)
-    # channels_last: oneDNN and cuDNN convolve it without reordering (a quarter faster on the CPU).
-    return Network(architecture, precision).to(target, dtype, memory_format=torch.channels_last)
+    return Network(architecture, precision).to(target, dtype, memory_format=LAYOUTS[target.type])

@@ -25,6 +25,11 @@ class Updater:
         ]
         self.native = _native(groups, optimizer)
 
+    @property
+    def param_groups(self) -> list[dict[str, object]]:
+        """What a GradScaler looks through for overflows."""
+        return self.native.param_groups
+
     def step(self, rates: Rates) -> None:
         """Move every parameter by its gradient."""
         for group in self.native.param_groups:
@@ -52,7 +57,7 @@ class Updater:
             slot, _, path = name.partition(".")
             if path:
                 tensor = self.named[path]
-                buffer = torch.from_numpy(value.copy()).to(tensor.device, tensor.dtype)
+                buffer = torch.from_numpy(value.copy()).to(tensor.dtype).to(tensor.device)
                 self.native.state[tensor][SLOTS[slot]] = torch.empty_like(tensor).copy_(buffer)
                 if COUNT in state:
                     self.native.state[tensor]["step"] = torch.tensor(float(state[COUNT]))

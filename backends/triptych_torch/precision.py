@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import torch
 
+from triptych.errors import TriptychError
 from triptych.precision import Flag, Value, environment
+from triptych_torch.device import get_device
 
 # The general before the special: a special one that follows the general one is then exact as soon as that is. TF32 for
 # convolutions is on by default. `fp32_precision` is the newer interface to the same switches, and has bf16 (oneDNN).
@@ -63,6 +65,8 @@ def precise(device: str = "cpu") -> Iterator[None]:
 
 def _switches(device: str) -> list[_Switch]:
     kind = device.partition(":")[0]
+    with suppress(TriptychError):  # loads torch_npu, which adds its switches
+        get_device(device)
     return [
         _Switch("float32_matmul_precision", torch.get_float32_matmul_precision, _set_matmul, ("highest",)),
         *(_attribute(path, exact) for path, exact in _ATTRIBUTES),

@@ -2,21 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
+from torch import distributed
+from torch.nn.parallel import DistributedDataParallel
 
 from triptych.backend import Gather
+from triptych.errors import TriptychError
 from triptych.initializers import Parameters
 from triptych.optimizers import Optimizer, Rates
 from triptych.preprocess import InputTransform
 from triptych.randomness import derive_seed
+from triptych_torch.device import AUTOCAST, synchronize
 from triptych_torch.input import Input
 from triptych_torch.model import Network
 from triptych_torch.optimizer import Updater
 from triptych_torch.parameters import to_numpy
 from triptych_torch.passes import dropout_masks, total_loss
+
+SCALER, SCALER_FIELDS = "(loss scale)", ("scale", "_growth_tracker")
+
+
+@contextmanager
+def _nondeterminism_explained() -> Iterator[None]:
+    """With --deterministic PyTorch refuses an operator that cannot be so; say it in one line."""
+    try:
+        yield
+    except RuntimeError as error:
+        operator, found, _ = str(error).partition(" does not have a deterministic implementation")
+        if not found:
+            raise
+        raise TriptychError(f"{operator} has no deterministic form on this device; leave out --deterministic") from None
 
 
 class Trainer:
@@ -29,7 +48,13 @@ class Trainer:
         self.input = Input(transform, like.device, like.dtype)
         self.device = like.device
         self.seed = seed
+        self.rank, self.size = _processes()
+        # batch norm's statistics are each process's own; those of the first are saved
+        self.parallel = DistributedDataParallel(network, broadcast_buffers=False) if self.size > 1 else network
+        # float16 gradients underflow without a scale; switched off, the scaler hands everything through unchanged
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=network.precision == "fp16")
 
+    @_nondeterminism_explained()
     def step(
         self,
         images: np.ndarray,
@@ -42,21 +67,28 @@ class Trainer:
     ) -> torch.Tensor:
         """One update; returns the loss and the number of right answers, still on the device."""
         self.network.train()
-        torch.manual_seed(derive_seed(self.seed, "dropout", number))
-        target = torch.from_numpy(labels).to(self.device)
-        with dropout_masks(self.network, masks or {}):
-            output = self.run(self.input(images, gather))
+        torch.manual_seed(derive_seed(self.seed, "dropout", number, *([self.rank] if self.rank else [])))
+        mine = _share(len(labels), self.rank, self.size)
+        target = torch.from_numpy(labels[mine]).to(self.device)
+        with dropout_masks(self.network, {path: mask[mine] for path, mask in (masks or {}).items()}):
+            output = self.run(self.input(images[mine], gather and tuple(indices[mine] for indices in gather)))
         loss = total_loss(self.network, output, target)
         self.network.zero_grad()
-        loss.backward()
-        self.optimizer.step(rates)
+        share = len(target) / len(labels)
+        self.scaler.scale(loss * (share * self.size)).backward()  # DistributedDataParallel divides by the size
+        self.scaler.step(self.optimizer, rates)
+        self.scaler.update()
         logits = output[0] if isinstance(output, tuple) else output
         correct = (logits.detach().argmax(1) == target).sum()
-        return torch.stack([loss.detach().double(), correct.double()])
+        result = torch.stack([loss.detach() * share, correct.to(loss.dtype)])  # no float64 on an NPU
+        if self.size > 1:
+            distributed.all_reduce(result)
+        return result
 
     def read(self, handles: Sequence[torch.Tensor]) -> np.ndarray:
         """`(steps, 2)`; waits for the device."""
-        return torch.stack(list(handles)).cpu().numpy()
+        synchronize(self.device)
+        return torch.stack(list(handles)).cpu().double().numpy()
 
     def prepare(self, images: np.ndarray, gather: Gather | None = None) -> np.ndarray:
         """The network's input, made of stored images."""
@@ -69,15 +101,35 @@ class Trainer:
             return self.run(self.input(images)).float().cpu().numpy()
 
     def run(self, x: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, ...]:
-        """The network, under autocast for bf16; logits come back in float32 then."""
-        if self.network.precision != "bf16":
-            return self.network(x)
-        with torch.autocast(self.device.type, torch.bfloat16):
-            output = self.network(x)
+        """The network, under autocast for bf16 and fp16; logits come back in float32 then."""
+        network = self.parallel if self.network.training else self.network
+        if self.network.precision not in AUTOCAST:
+            return network(x)
+        with torch.amp.autocast(self.device.type, AUTOCAST[self.network.precision]):
+            output = network(x)
         return tuple(map(torch.Tensor.float, output)) if isinstance(output, tuple) else output.float()
 
     def state(self) -> Parameters:
-        return self.optimizer.state()
+        scale = self.scaler.state_dict()
+        found = {SCALER: np.array([scale[name] for name in SCALER_FIELDS])} if scale else {}
+        return self.optimizer.state() | found
 
     def load_state(self, state: Parameters) -> None:
-        self.optimizer.load_state(state)
+        if SCALER in state and self.scaler.is_enabled():
+            values = dict(zip(SCALER_FIELDS, state[SCALER].tolist(), strict=True))
+            values["_growth_tracker"] = int(values["_growth_tracker"])
+            self.scaler.load_state_dict(self.scaler.state_dict() | values)
+        self.optimizer.load_state({path: value for path, value in state.items() if path != SCALER})
+
+
+def _processes() -> tuple[int, int]:
+    """The number of this process and how many train together."""
+    joined = distributed.is_available() and distributed.is_initialized()
+    return (distributed.get_rank(), distributed.get_world_size()) if joined else (0, 1)
+
+
+def _share(count: int, rank: int, size: int) -> slice:
+    """This process's images of a batch. Raises TriptychError if there are fewer images than processes."""
+    if count < size:
+        raise TriptychError(f"a batch of {count} images cannot be shared by {size} processes; change --batch-size")
+    return slice(count * rank // size, count * (rank + 1) // size)

@@ -92,6 +92,22 @@ class Backend(Protocol):
     def precise(self, device: str = "cpu") -> AbstractContextManager[None]:
         """Turns off, while it is open, those that can be turned off in a running process."""
 
+    def set_deterministic(self) -> None:
+        """From now on equal steps give equal bits, if need be more slowly. Call it before the first network is built.
+
+        Raises TriptychError where the framework has no such switch."""
+
+    def join_processes(self, device: str) -> int:
+        """Joins the other processes of this training, if a launcher started several; the number of this one, from 0.
+
+        Each is given the same batches and takes its share of them. Raises TriptychError if the backend cannot."""
+
+    def peak_memory(self, device: str) -> int:
+        """The most bytes that this process has held on the device; 0 where the framework does not tell."""
+
+    def fallbacks(self, device: str) -> AbstractContextManager[list[str]]:
+        """Collects the operators that the device leaves to the CPU within; the list is complete at the end."""
+
     def build(self, architecture: Architecture, *, device: str = "cpu", precision: str = "fp32") -> Native:
         """A native network. Raises TriptychError for a device or precision that is not there."""
 

@@ -15,7 +15,7 @@ from triptych.optimizers import Optimizer, Rates
 from triptych.preprocess import InputTransform
 from triptych.spec import Architecture
 
-PRECISIONS = ("fp32", "bf16", "fp64")
+PRECISIONS = ("fp32", "bf16", "fp16", "fp64")
 NATIVE = "native"  # the initialiser that leaves the start to the framework
 
 

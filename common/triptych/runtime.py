@@ -12,6 +12,7 @@ from functools import cache
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -2, -3, -8
 _KEEP = 2_000_000_000
 _TOP_PAD = 268_435_456
+_VECTOR_FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "asimd", "sve")
 
 
 def cores() -> int:
@@ -20,17 +21,26 @@ def cores() -> int:
 
 
 @cache
+def vector_features() -> tuple[str, ...]:
+    """The processor's vector extensions that change speed most, as Linux names them; empty where it does not tell."""
+    with contextlib.suppress(OSError), open("/proc/cpuinfo") as file:
+        listed = next((line.split() for line in file if line.startswith(("flags", "Features"))), [])
+        return tuple(name for name in _VECTOR_FEATURES if name in listed)
+    return ()
+
+
+@cache
 def prepare_process() -> None:
     """Set the number of threads and the memory allocator. Call it before the first framework is imported.
 
     Importing MXNet halves OpenMP's threads for every framework in the process unless OMP_NUM_THREADS is set, so it
     is set here, to the cores there are. OpenMP's threads spin while they wait, which costs a second process on the same
-    cores three to six times its speed; passive waiting does not. TORCH_DEVICE_BACKEND_AUTOLOAD=0 keeps an unusable
-    torch_npu from breaking `import torch` itself. What the user has set stays.
+    cores three to six times its speed; passive waiting does not. What the user has set stays. Not so for
+    TORCH_DEVICE_BACKEND_AUTOLOAD: with it, an unusable torch_npu makes `import torch` itself fail and hides the cause.
     """
     os.environ.setdefault("OMP_NUM_THREADS", str(cores()))
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    os.environ.setdefault("TORCH_DEVICE_BACKEND_AUTOLOAD", "0")
+    os.environ["TORCH_DEVICE_BACKEND_AUTOLOAD"] = "0"
     with contextlib.suppress(OSError, AttributeError):  # not glibc: nothing to set
         mallopt = ctypes.CDLL(None).mallopt
         for parameter, value in (

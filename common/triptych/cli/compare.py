@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from triptych.cli.options import Backends, JsonFile, NetworkOptions, RunOptions, load_backends, write_json
+from triptych.cli.options import (
+    Backends,
+    DeviceName,
+    JsonFile,
+    NetworkOptions,
+    RunOptions,
+    load_backends,
+    watching,
+    write_json,
+)
 
 if TYPE_CHECKING:
     from triptych.comparison import Comparison
@@ -24,7 +33,7 @@ def compare(
     backends: Backends = None,
     run: RunOptions = DEFAULT_RUN,
     network: NetworkOptions = DEFAULT_NETWORK,
-    device: Annotated[str, Parameter(help="cpu, cuda or cuda:i.")] = "cpu",
+    device: DeviceName = "cpu",
     out: Annotated[Path | None, Parameter(help="A new folder for the report; runs/compare-... if left out.")] = None,
     json: JsonFile = None,
 ) -> int:
@@ -48,8 +57,8 @@ def compare(
         print(
             f"conformance of {chosen.architecture} on {', '.join(backend.name for backend in loaded)} ...", flush=True
         )
-    verdict = comparison.judge_backends(chosen, loaded, device)
-    with Reporter(chosen.epochs, quiet=quiet) as reporter:
+    with watching(loaded, device), Reporter(chosen.epochs, quiet=quiet) as reporter:
+        verdict = comparison.judge_backends(chosen, loaded, device)
         trained = comparison.train_backends(chosen, loaded, dataset, folder, device, lambda: reporter)
     found = comparison.Comparison(chosen, architecture, verdict, trained, {b.name: b.versions() for b in loaded})
     comparison.write_report(found, folder / "report.html", shlex.join(["triptych", *sys.argv[1:]]))

@@ -10,7 +10,18 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from triptych.cli.options import Backends, Flag, JsonFile, NetworkOptions, load_backends, whole, writable, write_json
+from triptych.cli.options import (
+    Backends,
+    DeviceName,
+    Flag,
+    JsonFile,
+    NetworkOptions,
+    load_backends,
+    watching,
+    whole,
+    writable,
+    write_json,
+)
 
 if TYPE_CHECKING:
     from triptych.conformance import Check, Report
@@ -27,7 +38,7 @@ def conform(
     backends: Backends = None,
     network: NetworkOptions = DEFAULT_NETWORK,
     precision: Annotated[str | None, Parameter(help="fp64 or fp32; both if left out.")] = None,
-    device: Annotated[str, Parameter(help="cpu, cuda or cuda:i.")] = "cpu",
+    device: DeviceName = "cpu",
     seed: Annotated[int, Parameter(converter=whole, help="Seed of parameters, images and masks.")] = 0,
     trajectory: Annotated[
         int | None,
@@ -64,16 +75,17 @@ def conform(
     loaded = load_backends(backends)
     precisions = suite.PRECISIONS if precision is None else (precision,)
     verdicts, long_runs = [], []
-    for architecture in architectures:
-        verdict = suite.run(architecture, loaded, precisions=precisions, seed=seed, device=device)
-        verdicts.append(verdict)
-        if json != "-":
-            show(verdict)
-        if trajectory is not None:
-            run = suite.run_long(architecture, loaded, steps=trajectory, seed=seed, device=device)
-            long_runs.append(run)
+    with watching(loaded, device):
+        for architecture in architectures:
+            verdict = suite.run(architecture, loaded, precisions=precisions, seed=seed, device=device)
+            verdicts.append(verdict)
             if json != "-":
-                show_long_run(run)
+                show(verdict)
+            if trajectory is not None:
+                run = suite.run_long(architecture, loaded, steps=trajectory, seed=seed, device=device)
+                long_runs.append(run)
+                if json != "-":
+                    show_long_run(run)
     if json is not None:
         travelled = [suite.long_run_dict(run) for run in long_runs] if long_runs else [None] * len(verdicts)
         values = zip(verdicts, travelled, strict=True)

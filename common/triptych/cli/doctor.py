@@ -17,7 +17,7 @@ def doctor(*, json: JsonFile = None) -> int:
     found = [examine(name) for name in BACKENDS]
     if json is not None:
         write_json(json, found)
-    else:
+    if json != "-":
         show(found)
     return 0 if any(entry["works"] for entry in found) else 1
 

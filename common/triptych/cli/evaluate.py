@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from triptych.cli.options import JsonFile, NetworkOptions, RunOptions, load_backend, write_json
+from triptych.cli.options import DeviceName, JsonFile, NetworkOptions, RunOptions, load_backend, watching, write_json
 
 if TYPE_CHECKING:
     from triptych.data import Dataset
@@ -23,7 +23,7 @@ def evaluate(
     backend: Annotated[str | None, Parameter(help="torch, mxnet or jax; the first installed if left out.")] = None,
     run: RunOptions = DEFAULT_RUN,
     network: NetworkOptions = DEFAULT_NETWORK,
-    device: Annotated[str, Parameter(help="cpu, cuda or cuda:i.")] = "cpu",
+    device: DeviceName = "cpu",
     json: JsonFile = None,
 ) -> None:
     """Loss and accuracy of a trained model on the test images, on any backend, whichever trained it.
@@ -36,7 +36,8 @@ def evaluate(
     dataset = load_data(model, run, loaded)
     chosen = load_backend(backend)
     trainer = loaded.trainer(chosen, device)
-    loss, accuracy = training.evaluate(trainer, dataset.test, loaded.recipe.batch_size)
+    with watching([chosen], device):
+        loss, accuracy = training.evaluate(trainer, dataset.test, loaded.recipe.batch_size)
     images = len(dataset.test)
     if json is not None:
         found = {"backend": chosen.name, "data": dataset.name, "images": images, "loss": loss, "accuracy": accuracy}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -59,6 +60,7 @@ JsonFile = Annotated[
     Parameter(name="--json", help="Print JSON; with FILE (.json), write it there.", validator=writable("--json")),
 ]
 Whole = Annotated[int | None, Parameter(converter=whole)]
+DeviceName = Annotated[str, Parameter(name="--device", help="cpu, cuda[:i] or npu[:i].")]
 Backends = Annotated[str | None, Parameter(help="Comma-separated; all that are installed if left out.")]
 
 
@@ -139,7 +141,7 @@ class RunOptions:
     weight_decay: Annotated[float | None, Parameter(help="Weight decay; coupled, but in AdamW.")] = None
     decayed: Annotated[str | None, Parameter(help="What decays: all, or the weights only.")] = None
     init: Annotated[str | None, Parameter(help="xavier_uniform, kaiming_normal, normal:0.01, ..., or native.")] = None
-    precision: Annotated[str | None, Parameter(help="fp32, bf16 or fp64.")] = None
+    precision: Annotated[str | None, Parameter(help="fp32, bf16, fp16 or fp64.")] = None
     seed: Annotated[Whole, Parameter(help="Seed of everything random.")] = None
 
     def apply(self, recipe: Recipe, network: NetworkOptions) -> Recipe:
@@ -213,6 +215,26 @@ def load_backends(names: str | None) -> list[Backend]:
     for name in wanted:
         backend.check_installed(name)
     return [backend.load(name) for name in wanted]
+
+
+@contextmanager
+def watching(backends: Sequence[Backend], device: str) -> Iterator[list[list[str]]]:
+    """Collects by backend the operators that `device` leaves to the CPU within, and names them on stderr at the end."""
+    with ExitStack() as stack:
+        found: list[list[str]] = []
+        stack.callback(tell_fallbacks, found)  # called last, when the lists are complete
+        found += [stack.enter_context(backend.fallbacks(device)) for backend in backends]
+        yield found
+
+
+def tell_fallbacks(found: list[list[str]]) -> None:
+    """One line, if there is anything to say."""
+    import sys
+
+    names = sorted({name for operators in found for name in operators})
+    if names:
+        count = "1 operator" if len(names) == 1 else f"{len(names)} operators"
+        print(f"{count} ran on the CPU: {', '.join(names)}", file=sys.stderr)
 
 
 def write_json(target: str, value: object) -> None:

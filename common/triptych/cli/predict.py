@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from triptych.cli.evaluate import load_data, load_model
-from triptych.cli.options import JsonFile, NetworkOptions, RunOptions, Whole, load_backend, write_json
+from triptych.cli.options import (
+    DeviceName,
+    JsonFile,
+    NetworkOptions,
+    RunOptions,
+    Whole,
+    load_backend,
+    watching,
+    write_json,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,7 +35,7 @@ def predict(
     backend: Annotated[str | None, Parameter(help="torch, mxnet or jax; the first installed if left out.")] = None,
     run: RunOptions = DEFAULT_RUN,
     network: NetworkOptions = DEFAULT_NETWORK,
-    device: Annotated[str, Parameter(help="cpu, cuda or cuda:i.")] = "cpu",
+    device: DeviceName = "cpu",
     json: JsonFile = None,
 ) -> None:
     """Classify image files, or the first N test images, with a trained model, on any backend.
@@ -48,14 +57,17 @@ def predict(
             raise TriptychError(f"there is no image file {path}")
     loaded = load_model(model, run, network)
     pictures = [decoded.decode([path]) for path in images or ()]
-    trainer = loaded.trainer(load_backend(backend), device)
+    chosen = load_backend(backend)
+    trainer = loaded.trainer(chosen, device)
     if first is None:
-        logits = np.concatenate([trainer.predict(picture) for picture in pictures])
+        with watching([chosen], device):
+            logits = np.concatenate([trainer.predict(picture) for picture in pictures])
         rows = classify(logits, loaded.class_names, [str(path) for path in images or ()])
     else:
         dataset = load_data(model, run, loaded)
         test = dataset.test.images[:first]
-        logits = np.concatenate(list(training.predictions(trainer, test, loaded.recipe.batch_size)))
+        with watching([chosen], device):
+            logits = np.concatenate(list(training.predictions(trainer, test, loaded.recipe.batch_size)))
         rows = classify(logits, dataset.class_names, [f"test image {index}" for index in range(len(test))])
         for row, label in zip(rows, dataset.test.labels[:first], strict=True):
             row["true"] = dataset.class_names[label]

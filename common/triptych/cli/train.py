@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from triptych.cli.options import JsonFile, NetworkOptions, RunOptions, default_backend, write_json
+from triptych.cli.options import (
+    DeviceName,
+    Flag,
+    JsonFile,
+    NetworkOptions,
+    RunOptions,
+    default_backend,
+    watching,
+    write_json,
+)
 
 if TYPE_CHECKING:
     from triptych.recipes import Recipe
@@ -22,7 +31,8 @@ def train(
     backend: Annotated[str | None, Parameter(help="torch, mxnet or jax; the first installed if left out.")] = None,
     run: RunOptions = DEFAULT_RUN,
     network: NetworkOptions = DEFAULT_NETWORK,
-    device: Annotated[str, Parameter(help="cpu, cuda or cuda:i.")] = "cpu",
+    device: DeviceName = "cpu",
+    deterministic: Annotated[Flag, Parameter(help="Equal steps give equal bits, also where this costs time.")] = False,
     out: Annotated[Path | None, Parameter(help="A new folder for the run; runs/... if left out.")] = None,
     resume: Annotated[Path | None, Parameter(help="Go on with this run, on any backend.")] = None,
     json: JsonFile = None,
@@ -49,19 +59,27 @@ def train(
     dataset = data.load(chosen.data, data_dir=run.data_dir)
     recipes.build_architecture(chosen, dataset)  # refuse what cannot be built before anything is written
     loaded = backends.load(name)
+    if deterministic:
+        loaded.set_deterministic()
+    first = loaded.join_processes(device) == 0  # the others neither write nor print
     session = training.start(loaded, chosen, dataset, device=device, folder=resume)
     if resume is not None:
         training.resume(session)
-        runs.write_recipe(resume, chosen)
-    else:
+        session.folder = resume if first else None
+    elif first:
         session.folder = runs.create(out or runs.new_folder(f"{chosen.architecture}-{name}"), chosen)
-    with Reporter(chosen.epochs, quiet=json == "-") as reporter:
+    if resume is not None and first:
+        runs.write_recipe(resume, chosen)
+    with watching([loaded], device) as fallbacks, Reporter(chosen.epochs, quiet=json == "-" or not first) as reporter:
         epochs = training.fit(session, reporter)
+    if not first:
+        return
     if json is not None:
-        write_json(
-            json, {"run": str(session.folder), "recipe": chosen.name, "epochs": [runs.as_dict(e) for e in epochs]}
-        )
+        found = {"run": str(session.folder), "recipe": chosen.name, "epochs": [runs.as_dict(e) for e in epochs]}
+        write_json(json, {**found, "peak_memory": loaded.peak_memory(device), "ran_on_the_cpu": fallbacks[0]})
     if json != "-":
+        if peak := loaded.peak_memory(device):
+            print(f"peak memory of tensors on {device}: {peak / 2**20:.0f} MiB")
         print(f"model and metrics are in {session.folder}")
 
 

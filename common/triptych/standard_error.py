@@ -1,0 +1,62 @@
+"""Reading along with standard error, where C++ libraries write what they tell nobody else."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import subprocess
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+_WAIT_SECONDS = 10
+
+
+@contextlib.contextmanager
+def copied(into: list[str]) -> Iterator[None]:
+    """Appends to `into`, at the end, what this process writes to standard error within, and Python's warnings.
+
+    All of it is still shown at once: it runs through `tee`, a process of its own, so that a crash loses nothing.
+    Python's own `sys.stderr` goes on writing to where it did, so that a terminal stays one to it.
+    """
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        _warnings_noted(into),
+        os.fdopen(os.dup(2), "w", buffering=1, errors="backslashreplace") as shown,
+    ):
+        file = Path(folder) / "stderr"
+        tee = subprocess.Popen(["tee", "-i", str(file)], stdin=subprocess.PIPE, stdout=shown)
+        assert tee.stdin is not None
+        os.dup2(tee.stdin.fileno(), 2)
+        tee.stdin.close()
+        try:
+            with contextlib.redirect_stderr(shown) if _is_standard_error() else contextlib.nullcontext():
+                yield
+        finally:
+            os.dup2(shown.fileno(), 2)
+            with contextlib.suppress(subprocess.TimeoutExpired):  # a child of ours still holds the pipe
+                tee.wait(_WAIT_SECONDS)
+            into.append(file.read_text(errors="replace"))
+
+
+@contextlib.contextmanager
+def _warnings_noted(into: list[str]) -> Iterator[None]:
+    with warnings.catch_warnings():
+        show = warnings.showwarning
+
+        def note(message: Warning | str, *rest: Any, **named: Any) -> None:
+            into.append(str(message))
+            show(message, *rest, **named)
+
+        warnings.showwarning = note
+        yield
+
+
+def _is_standard_error() -> bool:
+    with contextlib.suppress(io.UnsupportedOperation, AttributeError, ValueError):
+        return sys.stderr.fileno() == 2
+    return False
