@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import jax
@@ -99,7 +99,9 @@ class Trainer:
         self.optimizer.load_state(state)
 
 
-_prepare = jax.jit(Input.__call__, static_argnums=0)
+@partial(jax.jit, static_argnums=0)
+def _prepare(input: Input, images: jax.Array, gather: Gather | None) -> jax.Array:
+    return input(images, gather)
 
 
 @lru_cache(maxsize=8)
