@@ -3,7 +3,7 @@
 from triptych_jax.device import devices, versions
 from triptych_jax.model import build
 from triptych_jax.parameters import from_canonical, initialize, to_canonical
-from triptych_jax.passes import forward, gradients
+from triptych_jax.passes import forward, gradients, layer_pass, loss_pass
 from triptych_jax.precision import precise, precision_flags
 from triptych_jax.training import Trainer
 
@@ -17,6 +17,8 @@ __all__ = [
     "from_canonical",
     "gradients",
     "initialize",
+    "layer_pass",
+    "loss_pass",
     "name",
     "precise",
     "precision_flags",

@@ -3,7 +3,7 @@
 from triptych_mxnet.device import devices, versions
 from triptych_mxnet.model import build
 from triptych_mxnet.parameters import from_canonical, initialize, to_canonical
-from triptych_mxnet.passes import forward, gradients
+from triptych_mxnet.passes import forward, gradients, layer_pass, loss_pass
 from triptych_mxnet.precision import precise, precision_flags
 from triptych_mxnet.training import Trainer
 
@@ -17,6 +17,8 @@ __all__ = [
     "from_canonical",
     "gradients",
     "initialize",
+    "layer_pass",
+    "loss_pass",
     "name",
     "precise",
     "precision_flags",

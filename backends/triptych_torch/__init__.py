@@ -3,7 +3,7 @@
 from triptych_torch.device import devices, versions
 from triptych_torch.model import build
 from triptych_torch.parameters import from_canonical, initialize, to_canonical
-from triptych_torch.passes import forward, gradients
+from triptych_torch.passes import forward, gradients, layer_pass, loss_pass
 from triptych_torch.precision import precise, precision_flags
 from triptych_torch.training import Trainer
 
@@ -17,6 +17,8 @@ __all__ = [
     "from_canonical",
     "gradients",
     "initialize",
+    "layer_pass",
+    "loss_pass",
     "name",
     "precise",
     "precision_flags",
