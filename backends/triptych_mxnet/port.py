@@ -75,7 +75,7 @@ class Port:
         self.block.cast(self.dtype)
         output = self.symbol()
         nodes = json.loads(output.tojson())["nodes"]
-        self.named = {name: p for name, p in self.block.collect_params().items()}
+        self.named = dict(self.block.collect_params().items())
         order = [node["name"] for node in nodes if node["name"] in self.named]
         self.kinds = [(node["name"], _kind(node)) for node in nodes if _kind(node)]
         internals = output.get_internals()

@@ -28,8 +28,8 @@ class PortParameter:
 
 @dataclass(eq=False)
 class Captured:
-    """The output of one operation in a pass, the name of the spec's record that it corresponds to, and the gradient that
-    arrived there, where the framework gives it."""
+    """The output of one operation in a pass, the name of the spec's record that it corresponds to, and the gradient
+    that arrived there, where the framework gives it."""
 
     kind: str
     value: Array

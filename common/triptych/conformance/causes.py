@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -112,11 +113,9 @@ def _shared_weights(truth: Truth, path: str, right: Trial) -> Iterator[Mistake]:
         other = layer_of(name)
         if weight is not None and name.endswith(".weight") and other != path and value.shape == weight.shape:
             values = {k: truth.given.get(join(other, k), v) for k, v in right.values.items()}
-            yield Mistake(f"it has the parameters of '{other}'", lambda t, values=values: replace(t, values=values))
-            yield Mistake(
-                f"it has the weight of '{other}'",
-                lambda t, value=value: replace(t, values={**t.values, "weight": value}),
-            )
+            yield Mistake(f"it has the parameters of '{other}'", partial(replace, values=values))
+            one = {**right.values, "weight": value}
+            yield Mistake(f"it has the weight of '{other}'", partial(replace, values=one))
 
 
 def of_layer(
@@ -140,7 +139,7 @@ def of_layer(
 def of_chain(
     truth: Truth, path: str, followers: list[tuple[str, Layer]], observed: Array, budget: float, train: bool
 ) -> str:
-    """The mistake in `path` that explains what comes out behind its `followers`, each given its predecessor's output."""
+    """The mistake in `path` that explains what comes out behind its `followers`, which are right."""
     parent = path.rpartition(".")[0]
     layers = (truth.layers[path], *(layer for _, layer in followers))
     simple = all(not isinstance(layer, Branches | Residual) for layer in layers)

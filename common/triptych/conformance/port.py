@@ -60,8 +60,8 @@ def find(reference: str) -> Any:
     ]
     if required:
         raise TriptychError(
-            f"'{reference}' needs arguments ({', '.join(required)}): name something that builds the network without any; "
-            "for a plain function that is one that returns (function, parameters)"
+            f"'{reference}' needs arguments ({', '.join(required)}): name something that builds the network "
+            "without any; for a plain function that is one that returns (function, parameters)"
         )
     try:
         return found()
@@ -130,8 +130,8 @@ def locate_port(
     found = _adapter(candidate)
     if found is None:
         raise TriptychError(
-            f"a {type(candidate).__name__} is no network of {', '.join(backend.installed())}; expected a module or block of "
-            "theirs, or (function, parameters)"
+            f"a {type(candidate).__name__} is no network of {', '.join(backend.installed())}; expected a module or "
+            "block of theirs, or (function, parameters)"
         )
     plain = without_dropout(architecture)
     truth = Truth(make_case(plain, seed, BATCH), precision)
@@ -338,8 +338,8 @@ class _Work:
             better = self.forward(run, "forward eval")
             if better is None or order.index(better.layer) > order.index(path):
                 self.notes.append(
-                    f"flattens height-width-channels: the columns of '{path}' were permuted for it (NCHW weights do not "
-                    "fit this network as they are)"
+                    f"flattens height-width-channels: the columns of '{path}' were permuted for it (NCHW weights "
+                    "do not fit this network as they are)"
                 )
                 return run, better
             del self.permuted[f"{path}.weight"]
@@ -457,7 +457,7 @@ class _Work:
 
     def perturbed_backward(self) -> list[Arrays]:
         """Parameters' and arriving gradients in perturbed executions."""
-        runs = []
+        runs: list[Arrays] = []
         for run, trace, gradients in self.truth.perturbed_traces():
             del run
             runs.append({**gradients, **{_at(path): value for path, value in trace.arriving.items()}})

@@ -97,8 +97,8 @@ class BackendSide:
 
     def forward(self, train: bool) -> Arrays:
         self.load()
-        mode = {"train": True, "masks": self.truth.case.masks(0)} if train else {}
-        found = self.backend.forward(self.network, self.truth.images, **mode)
+        masks = self.truth.case.masks(0) if train else None
+        found = self.backend.forward(self.network, self.truth.images, train=train, masks=masks)
         self.load()
         return found
 

@@ -49,7 +49,10 @@ def _mistakes(truth: Truth, name: str) -> Iterator[tuple[str, Wrong]]:
     right = Wrong(optimizer, rates, decay, state, truth.trained[2])
     everything = decay_of(replace(optimizer, decayed="all"), net)
     weights = decay_of(replace(optimizer, decayed="weights"), net)
-    scaled = {factor: tuple(replace(r, learning_rate=factor * r.learning_rate) for r in rates) for factor in (batch, 1 / batch)}
+    scaled = {
+        factor: tuple(replace(r, learning_rate=factor * r.learning_rate) for r in rates)
+        for factor in (batch, 1 / batch)
+    }
     yield "there is no weight decay", replace(right, decay=dict.fromkeys(decay, 0.0))
     yield "weight decay reaches biases, gamma and beta too", replace(right, decay=everything)
     yield "weight decay does not reach biases, gamma and beta", replace(right, decay=weights)
@@ -62,7 +65,10 @@ def _mistakes(truth: Truth, name: str) -> Iterator[tuple[str, Wrong]]:
     else:
         yield "weight decay is decoupled from the gradient (AdamW's form)", replace(right, decay=none, decoupled=-1.0)
     yield f"constant factor {batch} in the gradient: the loss is summed, not averaged", replace(right, factor=batch)
-    yield f"constant factor 1/{batch} in the gradient: divided by the batch size twice", replace(right, factor=1 / batch)
+    yield (
+        f"constant factor 1/{batch} in the gradient: divided by the batch size twice",
+        replace(right, factor=1 / batch),
+    )
     yield f"the learning rate is {batch} times as large, as for a summed loss", replace(right, rates=scaled[batch])
     yield f"the learning rate is divided by the batch size, {batch}", replace(right, rates=scaled[1 / batch])
     yield from _sgd_mistakes(right) if optimizer.name == "sgd" else _adam_mistakes(right)
@@ -148,13 +154,14 @@ def _inside_root(w: Array, state: Arrays, path: str, rates: Rates, wrong: Wrong)
     adam, count = wrong.optimizer, float(state[COUNT])
     mean = state[f"mean.{path}"] / (1 - adam.beta1**count)
     variance = state[f"variance.{path}"] / (1 - adam.beta2**count)
-    return _decayed(w, path, rates, wrong) - rates.learning_rate * mean / np.sqrt(variance + adam.eps)
+    move = rates.learning_rate * mean / np.sqrt(variance + adam.eps)
+    return np.asarray(_decayed(w, path, rates, wrong) - move)
 
 
 def _uncorrected(w: Array, state: Arrays, path: str, rates: Rates, wrong: Wrong) -> Array:
     mean, variance = state[f"mean.{path}"], state[f"variance.{path}"]
     move = rates.learning_rate * mean / (np.sqrt(variance) + wrong.optimizer.eps)
-    return _decayed(w, path, rates, wrong) - move
+    return np.asarray(_decayed(w, path, rates, wrong) - move)
 
 
 def _decayed(w: Array, path: str, rates: Rates, wrong: Wrong) -> Array:
