@@ -83,7 +83,11 @@ def layer_pass(
 def loss_pass(network: Network, logits: Sequence[np.ndarray], labels: np.ndarray) -> tuple[float, list[Parameters]]:
     """The training loss of given logits (those of the side classifiers last) and its gradients by them."""
     values, target = tuple(to_tensor(network, value) for value in logits), np.asarray(labels, np.int32)
-    loss, found = jax.value_and_grad(lambda values: total_loss(network, values, target))(values)
+
+    def loss_of(values: tuple[jax.Array, ...]) -> jax.Array:
+        return total_loss(network, values if len(values) > 1 else values[0], target)
+
+    loss, found = jax.value_and_grad(loss_of)(values)
     return float(loss), [np.array(value) for value in found]
 
 

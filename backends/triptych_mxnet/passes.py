@@ -87,7 +87,9 @@ def loss_pass(network: Network, logits: Sequence[np.ndarray], labels: np.ndarray
     for value in values:
         value.attach_grad()
     with autograd.record():
-        loss = total_loss(network, values, mx.nd.array(labels, network.device, "int32"))
+        loss = total_loss(
+            network, values if len(values) > 1 else values[0], mx.nd.array(labels, network.device, "int32")
+        )
     loss.backward()
     return float(loss.asscalar()), [to_numpy(value.grad) for value in values]
 

@@ -76,7 +76,9 @@ def layer_pass(
 def loss_pass(network: Network, logits: Sequence[np.ndarray], labels: np.ndarray) -> tuple[float, list[Parameters]]:
     """The training loss of given logits (those of the side classifiers last) and its gradients by them."""
     values = [to_tensor(network, value).requires_grad_() for value in logits]
-    loss = total_loss(network, tuple(values), torch.from_numpy(labels).to(values[0].device))
+    loss = total_loss(
+        network, tuple(values) if len(values) > 1 else values[0], torch.from_numpy(labels).to(values[0].device)
+    )
     loss.backward()
     return loss.item(), [to_numpy(value.grad) for value in values]
 

@@ -124,7 +124,8 @@ def show(result: Result) -> None:
     if found is None:
         print(f"  no difference: {', '.join(result.phases)} agree")
     else:
-        print(f"  first difference: layer '{found.layer}', phase {found.phase}")
+        place = f"layer '{found.layer}'" if found.layer else "no layer of its own"
+        print(f"  first difference: {place}, phase {found.phase}")
         print(f"  shown by: {found.check.name}: {describe(result)}")
         if found.note:
             print(f"  note: {found.note}")

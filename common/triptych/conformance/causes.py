@@ -83,7 +83,7 @@ def _results(truth: Truth, path: str, train: bool, backward: bool) -> Iterator[t
     """Every mistake that can be made in this layer, with what the reference computes then."""
     right = _trial(truth, path, train)
     gradient = (truth.trained if train else truth.evaluated)[1].arriving.get(path) if backward else None
-    for mistake in (*MISTAKES.get(type(right.layer), ()), *_shared_weights(truth, path, right)):
+    for mistake in (*MISTAKES.get(type(right.layer), ()), *_shared_weights(truth.given, path, right)):
         trial = mistake.change(right)
         if trial is None:
             continue
@@ -106,13 +106,13 @@ def run(trial: Trial, path: str, gradient: Array | None) -> dict[str, Array]:
     return named(reference.layer_pass(trial.layer, path, values, trial.x, gradient, train=trial.train, masks=masks))
 
 
-def _shared_weights(truth: Truth, path: str, right: Trial) -> Iterator[Mistake]:
+def _shared_weights(given: Arrays, path: str, right: Trial) -> Iterator[Mistake]:
     """The weights of another layer of the same shape in place of its own."""
-    weight = truth.given.get(join(path, "weight"))
-    for name, value in truth.given.items():
+    weight = given.get(join(path, "weight"))
+    for name, value in given.items():
         other = layer_of(name)
         if weight is not None and name.endswith(".weight") and other != path and value.shape == weight.shape:
-            values = {k: truth.given.get(join(other, k), v) for k, v in right.values.items()}
+            values = {k: given.get(join(other, k), v) for k, v in right.values.items()}
             yield Mistake(f"it has the parameters of '{other}'", partial(replace, values=values))
             one = {**right.values, "weight": value}
             yield Mistake(f"it has the weight of '{other}'", partial(replace, values=one))
@@ -132,8 +132,28 @@ def of_layer(
     for text, arrays in _results(truth, path, train, backward):
         if names and all(name in arrays and same(arrays[name], observed[name], budgets[name]) for name in names):
             return Cause(text)
+    if isinstance(layer, Dropout) and OUTPUT in names:
+        trace = (truth.trained if train else truth.evaluated)[1]
+        if text := _of_mask(trace.inputs[path], observed[OUTPUT], layer.rate, train):
+            return Cause(text)
     seen = {name: (right[name], observed[name], budgets[name]) for name in names if name in right}
     return Cause(_looks_like(seen), vague=True)
+
+
+def of_parameter(truth: Truth, given: Arrays, path: str, observed: Array) -> str:
+    """The mistake in a parameter itself that makes the observed values of those `given`."""
+    layer, _, name = path.rpartition(".")
+    own = {key.rpartition(".")[2]: value for key, value in given.items() if layer_of(key) == layer}
+    right = replace(_trial(truth, layer, train=True), values=own)
+    for mistake in (*MISTAKES.get(type(right.layer), ()), *_shared_weights(given, layer, right)):
+        try:
+            trial = mistake.change(right)
+        except (ValueError, IndexError):
+            continue
+        if trial is not None and name in trial.values and np.array_equal(trial.values[name], observed):
+            return _text(mistake, trial.layer, right.layer)
+    value = np.asarray(given[path], np.float64)
+    return _pattern(value, np.asarray(observed, np.float64), 1e-6 * largest(value))
 
 
 def of_chain(
@@ -155,6 +175,21 @@ def of_chain(
         if same(y, observed, budget):
             return text
     return ""
+
+
+def _of_mask(x: Array, observed: Array, rate: float, train: bool) -> str:
+    """What a dropout layer that is not right has kept, and by what it has scaled it."""
+    if x.shape != observed.shape:
+        return ""
+    known = np.abs(x) > 1e-6 * largest(x)
+    ratios = observed[known] / x[known]
+    kept = ratios[ratios != 0]
+    if not kept.size or np.ptp(kept) > 1e-6 * abs(kept[0]):
+        return ""
+    scale = f"what is kept is scaled by {kept[0]:.6g}"
+    if not train:
+        return f"dropout is active in evaluation: {1 - kept.size / ratios.size:.0%} is dropped, {scale}"
+    return f"{scale}, not {1 / (1 - rate):.6g}: as at a rate of {1 - 1 / kept[0]:.6g}"
 
 
 def _of_junction(
@@ -283,7 +318,7 @@ def _of_images(truth: Truth, check: Check, observed: Arrays, train: bool) -> Cau
         except (ValueError, TriptychError):
             continue
         if same(found, observed[check.name], check.budget):
-            return Cause(text, "input")
+            return Cause(text)
     return NONE
 
 
@@ -320,12 +355,12 @@ def _other_gradients(truth: Truth) -> Iterator[tuple[str, str, Arrays]]:
         (float(batch), f"constant factor {batch}: the loss is summed over the batch, not averaged"),
         (1 / batch, f"constant factor 1/{batch}: the loss is divided by the batch size twice"),
     ):
-        yield "loss", text, {name: factor * np.asarray(value) for name, value in right.items()}
+        yield "", text, {name: factor * np.asarray(value) for name, value in right.items()}
     for path, mask in case.masks(0).items():
         yield path, "nothing is dropped in training", _whole(truth, masks={path: np.ones_like(mask) * True})
     for text, make in IMAGE_MISTAKES:
         try:
-            yield "input", text, _whole(truth, images=make(case.images))
+            yield "", text, _whole(truth, images=make(case.images))
         except (ValueError, TriptychError):
             continue
 

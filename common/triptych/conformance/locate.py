@@ -18,6 +18,7 @@ from triptych.conformance.sides import ReferenceSide, Side
 from triptych.conformance.tolerance import FLOAT64_SHARE, allowance
 from triptych.conformance.truth import INPUT, OUTPUT, Arrays, Truth, layer_of
 from triptych.conformance.updates import UPDATES
+from triptych.initializers import draw
 from triptych.reference_ops import largest
 from triptych.rounding import FLOAT32_UNIT
 from triptych.shapes import output_shapes
@@ -31,7 +32,8 @@ WITHOUT_PERTURBATION = {"fp64": FLOAT64_SHARE, "fp32": FLOAT32_UNIT}
 
 @dataclass(frozen=True)
 class Difference:
-    """Where the sides part: `layer` by its path (or `input`, `loss`), `phase`, and the tensor that shows it.
+    """Where the sides part: `layer` by its path in the spec, `phase`, and the tensor that shows it. A fault in the
+    images is the first layer's, one in the loss the last layer's.
 
     `at_fault`: the sides that depart from the reference. `cause`: the mistake that reproduces what was observed, or
     empty. `note`: what else a reader should know.
@@ -107,7 +109,9 @@ class Comparison:
                 found[side.name] = work(side)
             except Exception as error:
                 first = str(error).splitlines()[0] if str(error) else ""
-                check = Check(phase, layer, float("inf"), 0.0, 0.0, f"failed: {type(error).__name__}: {first}")
+                check = Check(
+                    phase, layer or "(whole pass)", float("inf"), 0.0, 0.0, f"failed: {type(error).__name__}: {first}"
+                )
                 raise SideFailedError(Difference(layer, phase, check, (side.name,))) from error
         return found
 
@@ -136,7 +140,12 @@ def structure(both: Comparison) -> Difference | None:
     """Parameters and output shapes of both sides against the spec; if they are right, both take the case's values."""
     wrong: dict[str, tuple[str, str, Shape | None]] = {}
     faults = []
-    shapes = both.run(lambda side: side.output_shapes(), "(whole pass)", "structure")
+    try:
+        shapes = both.run(lambda side: side.output_shapes(), "", "structure")
+    except SideFailedError:  # nothing runs: the parameters may say why
+        if not _same_parameters(both) or (difference := _loaded(both)) is None:
+            raise
+        return difference
     for side in (both.left, both.right):
         outputs = shapes[side.name]
         for expected, found in (
@@ -157,8 +166,24 @@ def structure(both: Comparison) -> Difference | None:
         check = Check("structure", path, float("inf"), 0.0, 0.0, problem)
         cause = causes.of_shape(both.truth, layer, shape) if path == layer else ""
         return Difference(layer, "structure", check, tuple(dict.fromkeys(faults)), cause)
-    for side in (both.left, both.right):
-        side.load()
+    return _loaded(both)
+
+
+def _same_parameters(both: Comparison) -> bool:
+    return all(side.parameter_shapes() == both.truth.parameter_shapes for side in (both.left, both.right))
+
+
+def _loaded(both: Comparison) -> Difference | None:
+    """Both sides take the shared start and must hand back the same bits; then they take the case's parameters."""
+    start = draw(both.truth.case.architecture, both.truth.case.seed)
+    arrays = both.run(lambda side: side.load(start), "", "structure")
+    for name, found in arrays.items():
+        failed = _failed(compare("structure", start, found, dict.fromkeys(start, 0.0)))
+        if failed:
+            path = failed[0].name
+            cause = "" if path not in found else causes.of_parameter(both.truth, start, path, found[path])
+            return Difference(layer_of(path), "structure", failed[0], (name,), cause)
+    both.run(lambda side: side.load(both.truth.case.parameters), "", "structure")
     return None
 
 
@@ -187,7 +212,7 @@ def _each_layer_backward(both: Comparison) -> Difference | None:
     if failed:
         fault = both.at_fault(failed[0], expected, arrays)
         cause = causes.of_loss(both.truth, arrays[fault[0]] if fault else left, failed[0].budget)
-        return Difference(cause.layer or "loss", "backward", failed[0], fault, cause.text)
+        return Difference(cause.layer or truth_last(both.truth), "backward", failed[0], fault, cause.text)
     for path, _ in reversed(list(both.truth.nodes(True))):
         if (found := _one_layer(both, path, "backward", True, backward=True)) is not None:
             return found
@@ -254,7 +279,7 @@ def _whole(
     perturbed: Callable[[], list[Arrays]],
     alone: bool,
 ) -> Difference | None:
-    arrays = both.run(run, "(whole pass)", phase)
+    arrays = both.run(run, "", phase)
     left, right = arrays.values()
     failed = both.failures(phase, expected, left, right, perturbed)
     if not failed:
@@ -264,13 +289,22 @@ def _whole(
     observed = arrays[fault[0]] if fault else left
     cause = causes.of_pass(both.truth, phase, check, observed, alone)
     layer = check.name if phase.startswith("forward") else _first_behind(both.truth, check.name)
+    if alone and check.name == "input":
+        layer = "input"
     note = "every layer alone agrees: it is given something else, or the whole pass differs" if alone else ""
     return Difference(cause.layer or layer, phase, check, fault, cause.text, note)
 
 
 def _first_behind(truth: Truth, name: str) -> str:
     """The layer that a gradient belongs to; the images' own is the first layer's work."""
+    if name == "loss":
+        return truth_last(truth)
     return next(path for path, _ in truth.nodes(True)) if name == "input" else layer_of(name)
+
+
+def truth_last(truth: Truth) -> str:
+    """The layer whose output the loss takes; a fault in the loss shows there."""
+    return truth.case.architecture.layers[-1].name
 
 
 def _update(name: str) -> Callable[[Comparison], Difference | None]:
@@ -279,7 +313,7 @@ def _update(name: str) -> Callable[[Comparison], Difference | None]:
     def step(both: Comparison) -> Difference | None:
         truth = both.truth
         expected = truth.update(name)
-        arrays = both.run(lambda side: side.update(name), "(whole pass)", "update")
+        arrays = both.run(lambda side: side.update(name), "", "update")
         ordered = _in_order(truth, expected)
         left, right = arrays.values()
         failed = both.failures("update", ordered, left, right, lambda: truth.perturbed_update(name))

@@ -9,6 +9,7 @@ import numpy as np
 from triptych.backend import Backend, Native
 from triptych.conformance.truth import Arrays, Truth, named
 from triptych.conformance.updates import backend_update
+from triptych.initializers import Parameters
 from triptych.shapes import output_shapes
 from triptych.spec import Shape
 
@@ -25,8 +26,8 @@ class Side(Protocol):
     def output_shapes(self) -> dict[str, Shape]:
         """Every layer's output shape without the batch, in training mode."""
 
-    def load(self) -> None:
-        """Take the case's parameters."""
+    def load(self, values: Parameters) -> Arrays:
+        """Take these parameters; what is in the network then."""
 
     def forward(self, train: bool) -> Arrays:
         """A whole forward pass."""
@@ -57,8 +58,8 @@ class ReferenceSide:
     def output_shapes(self) -> dict[str, Shape]:
         return output_shapes(self.truth.case.architecture)
 
-    def load(self) -> None:
-        return
+    def load(self, values: Parameters) -> Arrays:
+        return values
 
     def forward(self, train: bool) -> Arrays:
         return (self.truth.trained if train else self.truth.evaluated)[0].outputs
@@ -92,14 +93,15 @@ class BackendSide:
         found = self.backend.forward(self.network, self.truth.images, train=True, masks=self.truth.case.masks(0))
         return {path: value.shape[1:] for path, value in found.items()}
 
-    def load(self) -> None:
-        self.backend.from_canonical(self.network, self.truth.case.parameters)
+    def load(self, values: Parameters) -> Arrays:
+        self.backend.from_canonical(self.network, values)
+        return self.backend.to_canonical(self.network)
 
     def forward(self, train: bool) -> Arrays:
-        self.load()
+        self.backend.from_canonical(self.network, self.truth.case.parameters)
         masks = self.truth.case.masks(0) if train else None
         found = self.backend.forward(self.network, self.truth.images, train=train, masks=masks)
-        self.load()
+        self.backend.from_canonical(self.network, self.truth.case.parameters)
         return found
 
     def gradients(self) -> Arrays:

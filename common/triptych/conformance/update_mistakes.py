@@ -85,6 +85,8 @@ def _sgd_mistakes(right: Wrong) -> Iterator[tuple[str, Wrong]]:
     plain = replace(optimizer, nesterov=False)
     yield "there is no momentum", replace(right, rates=still, optimizer=plain)
     yield "Nesterov momentum" if other.nesterov else "plain momentum, not Nesterov's", replace(right, optimizer=other)
+    if optimizer.nesterov:
+        yield "the decay enters the velocity, not the gradient beside it (Nesterov)", replace(right, form="look-ahead")
     yield "the gradient is dampened by 1 - momentum", replace(right, dampening=optimizer.momentum)
     yield "the velocity is lost between steps", replace(right, state={}, form="forgetful")
 
@@ -134,7 +136,9 @@ def _steps(truth: Truth, wrong: Wrong) -> dict[str, Array]:
         before = {path: np.asarray(values[path], np.float64) for path in wrong.decay}
         moved, state = reference_step(values, g, state, rates, wrong.optimizer, wrong.decay)
         if wrong.form in FORMS:
-            moved = {path: FORMS[wrong.form](before[path], state, path, rates, wrong) for path in moved}
+            moved = {
+                path: FORMS[wrong.form](before[path], value, state, path, rates, wrong) for path, value in moved.items()
+            }
         if wrong.decoupled:
             # -1: multiplied by the learning rate, as in AdamW; 1: not
             strength = wrong.optimizer.weight_decay * (rates.learning_rate if wrong.decoupled < 0 else 1.0)
@@ -150,7 +154,7 @@ def _gradients(truth: Truth, values: Arrays, number: int) -> dict[str, Array]:
     return reference.backward(run, case.labels)[1]
 
 
-def _inside_root(w: Array, state: Arrays, path: str, rates: Rates, wrong: Wrong) -> Array:
+def _inside_root(w: Array, moved: Array, state: Arrays, path: str, rates: Rates, wrong: Wrong) -> Array:
     adam, count = wrong.optimizer, float(state[COUNT])
     mean = state[f"mean.{path}"] / (1 - adam.beta1**count)
     variance = state[f"variance.{path}"] / (1 - adam.beta2**count)
@@ -158,14 +162,18 @@ def _inside_root(w: Array, state: Arrays, path: str, rates: Rates, wrong: Wrong)
     return np.asarray(_decayed(w, path, rates, wrong) - move)
 
 
-def _uncorrected(w: Array, state: Arrays, path: str, rates: Rates, wrong: Wrong) -> Array:
+def _uncorrected(w: Array, moved: Array, state: Arrays, path: str, rates: Rates, wrong: Wrong) -> Array:
     mean, variance = state[f"mean.{path}"], state[f"variance.{path}"]
     move = rates.learning_rate * mean / (np.sqrt(variance) + wrong.optimizer.eps)
     return np.asarray(_decayed(w, path, rates, wrong) - move)
+
+
+def _undecayed_look_ahead(w: Array, moved: Array, state: Arrays, path: str, rates: Rates, wrong: Wrong) -> Array:
+    return moved + rates.learning_rate * wrong.decay[path] * w
 
 
 def _decayed(w: Array, path: str, rates: Rates, wrong: Wrong) -> Array:
     return w * (1 - rates.learning_rate * wrong.decay[path]) if wrong.optimizer.name == "adamw" else w
 
 
-FORMS = {"inside the root": _inside_root, "uncorrected": _uncorrected}
+FORMS = {"inside the root": _inside_root, "uncorrected": _uncorrected, "look-ahead": _undecayed_look_ahead}
