@@ -27,6 +27,9 @@ def locate(
     precision: Annotated[str, Parameter(help="fp64 or fp32.")] = "fp64",
     device: Annotated[str, Parameter(help="cpu, cuda or cuda:i.")] = "cpu",
     seed: Annotated[int, Parameter(converter=whole, help="Seed of parameters, images and masks.")] = 0,
+    optimizers: Annotated[
+        str | None, Parameter(help="all, or momentum; momentum alone for a network of another size.")
+    ] = None,
     layout: Annotated[str | None, Parameter(help="Images of your network: NCHW or NHWC (JAX's default).")] = None,
     mapping: Annotated[Path | None, Parameter(help="JSON file: your parameter's name to the spec's path.")] = None,
     json: JsonFile = None,
@@ -57,7 +60,7 @@ def locate(
         left, right = right, left
     if left == REFERENCE:
         raise TriptychError("both sides are the reference; name a backend or your own network as --left")
-    result = _result(name, left, right, mode, network, precision, device, seed, layout, mapping)
+    result = _result(name, left, right, mode, network, precision, device, seed, optimizers, layout, mapping)
     if json is not None:
         write_json(json, as_dict(result))
     if json != "-":
@@ -74,6 +77,7 @@ def _result(
     precision: str,
     device: str,
     seed: int,
+    optimizers: str | None,
     layout: str | None,
     mapping: Path | None,
 ) -> Result:
@@ -82,6 +86,7 @@ def _result(
     from triptych.conformance.case import make_case
     from triptych.conformance.sides import BackendSide, ReferenceSide, Side
     from triptych.conformance.truth import Truth
+    from triptych.conformance.updates import UPDATES
     from triptych.errors import TriptychError
 
     own = [side for side in (left, right) if ":" in side]
@@ -103,9 +108,13 @@ def _result(
         if wanted == REFERENCE:
             return ReferenceSide(truth)
         built = loaded[wanted].build(truth.case.architecture, device=device, precision=precision)
-        return BackendSide(loaded[wanted], built, truth)
+        return BackendSide(loaded[wanted], built, truth, device)
 
-    return search.locate(side(left), side(right), truth, mode)
+    if optimizers not in (None, "all", "momentum"):
+        raise TriptychError(f"--optimizers '{optimizers}' must be all or momentum")
+    small = network == DEFAULT_NETWORK  # five more optimisers would take minutes on a network of full width
+    updates = UPDATES if optimizers == "all" or (optimizers is None and small) else ("momentum",)
+    return search.locate(side(left), side(right), truth, mode, updates)
 
 
 def chosen(name: str, network: NetworkOptions) -> Architecture:

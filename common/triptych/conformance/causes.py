@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from triptych import reference
+from triptych.conformance import data
 from triptych.conformance.comparator import Check
 from triptych.conformance.mistakes import (
     IMAGE_MISTAKES,
@@ -23,6 +24,7 @@ from triptych.conformance.mistakes import (
 from triptych.conformance.truth import INPUT, OUTPUT, Arrays, Truth, layer_of, maps_before_flatten, named, parameter_of
 from triptych.conformance.update_mistakes import updates_with_mistakes
 from triptych.errors import TriptychError
+from triptych.preprocess import apply_reference
 from triptych.reference_ops import Array, cross_entropy, largest
 from triptych.shapes import layer_output
 from triptych.spec import Auxiliary, BatchNorm, Branches, Dropout, Layer, Residual, Shape, join
@@ -154,6 +156,25 @@ def of_parameter(truth: Truth, given: Arrays, path: str, observed: Array) -> str
             return _text(mistake, trial.layer, right.layer)
     value = np.asarray(given[path], np.float64)
     return _pattern(value, np.asarray(observed, np.float64), 1e-6 * largest(value))
+
+
+def of_data(truth: Truth, failed: list[Check], observed: Arrays) -> str:
+    """The mistake in the images' way to the network, told from the transform of an evaluation."""
+    transform, stored = data.transform_of(truth.case), data.stored_images(truth.case)
+    budgets = {check.name: check.budget for check in failed if not check.problem}
+    if "evaluation" not in budgets:
+        return "only what a batch plan adds is wrong: order, crop or flip" if budgets else ""
+    tries = (
+        ("the colours are in reverse order (BGR for RGB)", stored[:, ::-1], transform),
+        ("mean and deviation are swapped", stored, replace(transform, mean=transform.std, std=transform.mean)),
+        ("the images are not normalised", stored, replace(transform, mean=(), std=())),
+        ("the images are mirrored", stored[..., ::-1], transform),
+    )
+    for text, images, wrong in tries:
+        value = np.asarray(apply_reference(images, wrong), np.float64)
+        if same(value, observed["evaluation"], budgets["evaluation"]):
+            return text
+    return ""
 
 
 def of_chain(

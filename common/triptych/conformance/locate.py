@@ -8,14 +8,15 @@ Budgets are the judge's (`triptych.conformance.tolerance`); perturbed executions
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from triptych.conformance import causes
 from triptych.conformance.comparator import Check, compare
+from triptych.conformance.data import observe_reference_inputs
 from triptych.conformance.sides import ReferenceSide, Side
-from triptych.conformance.tolerance import FLOAT64_SHARE, allowance
+from triptych.conformance.tolerance import FLOAT64_SHARE, allowance, perturbations
 from triptych.conformance.truth import INPUT, OUTPUT, Arrays, Truth, layer_of
 from triptych.conformance.updates import UPDATES
 from triptych.initializers import draw
@@ -26,7 +27,7 @@ from triptych.spec import Flatten, Shape, children
 
 BATCH = 2  # images: enough for a fault to show, half the time of four
 MODES = ("resynchronised", "accumulated")
-PHASES = ("structure", "forward eval", "forward train", "backward", "update")
+PHASES = ("structure", "data", "forward eval", "forward train", "backward", "update")
 WITHOUT_PERTURBATION = {"fp64": FLOAT64_SHARE, "fp32": FLOAT32_UNIT}
 
 
@@ -124,16 +125,19 @@ def _failed(checks: list[Check]) -> list[Check]:
     return [check for check in checks if not check.passed]
 
 
-def locate(left: Side, right: Side, truth: Truth, mode: str = MODES[0]) -> Result:
-    """The first difference between two sides, phase by phase."""
+def locate(left: Side, right: Side, truth: Truth, mode: str = MODES[0], updates: Sequence[str] = UPDATES) -> Result:
+    """The first difference between two sides, phase by phase; `updates`: the optimisers whose steps are compared."""
     comparison = Comparison(left, right, truth)
-    search = (structure, *(_RESYNCHRONISED if mode == MODES[0] else _ACCUMULATED))
+    search = (*_steps(alone=mode == MODES[0]), *map(_update, updates))
     try:
-        difference = next((found for step in search if (found := step(comparison)) is not None), None)
+        with left.exact(), right.exact():
+            difference = next((found for step in search if (found := step(comparison)) is not None), None)
     except SideFailedError as failed:
         difference = failed.args[0]
     name = truth.case.architecture.name
-    return Result(left.name, right.name, name, mode, truth.precision, PHASES, difference)
+    left_out = [update for update in UPDATES if update not in updates]
+    not_run = {"update: " + ", ".join(left_out): "give --optimizers all"} if left_out else {}
+    return Result(left.name, right.name, name, mode, truth.precision, PHASES, difference, not_run)
 
 
 def structure(both: Comparison) -> Difference | None:
@@ -167,6 +171,24 @@ def structure(both: Comparison) -> Difference | None:
         cause = causes.of_shape(both.truth, layer, shape) if path == layer else ""
         return Difference(layer, "structure", check, tuple(dict.fromkeys(faults)), cause)
     return _loaded(both)
+
+
+def _data(both: Comparison) -> Difference | None:
+    """What reaches the network of stored images."""
+    case = both.truth.case
+    expected = observe_reference_inputs(case)
+    arrays = both.run(lambda side: side.inputs(), "input", "data")
+    left, right = arrays.values()
+
+    def perturbed() -> list[Arrays]:
+        return [observe_reference_inputs(case, rounding) for rounding in perturbations(case.seed)]
+
+    failed = both.failures("data", expected, left, right, perturbed)
+    if not failed:
+        return None
+    fault = both.at_fault(failed[0], expected, arrays)
+    cause = causes.of_data(both.truth, failed, arrays[fault[0]] if fault else left)
+    return Difference("input", "data", failed[0], fault, cause)
 
 
 def _same_parameters(both: Comparison) -> bool:
@@ -329,6 +351,8 @@ def _update(name: str) -> Callable[[Comparison], Difference | None]:
 
 
 def _steps(alone: bool) -> Iterator[Callable[[Comparison], Difference | None]]:
+    yield structure
+    yield _data
     for train, phase in ((False, "forward eval"), (True, "forward train")):
         if alone:
             yield _each_layer(train, phase)
@@ -336,8 +360,3 @@ def _steps(alone: bool) -> Iterator[Callable[[Comparison], Difference | None]]:
     if alone:
         yield _each_layer_backward
     yield _whole_backward(alone)
-    yield from map(_update, UPDATES)
-
-
-_RESYNCHRONISED = tuple(_steps(alone=True))
-_ACCUMULATED = tuple(_steps(alone=False))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
 import numpy as np
 
 from triptych.backend import Backend, Native
+from triptych.conformance.data import observe_backend_inputs, observe_reference_inputs
 from triptych.conformance.truth import Arrays, Truth, named
 from triptych.conformance.updates import backend_update
 from triptych.initializers import Parameters
@@ -41,6 +43,12 @@ class Side(Protocol):
     def loss(self) -> Arrays:
         """The loss of the reference's logits, and its gradients by them."""
 
+    def inputs(self) -> Arrays:
+        """What reaches the network of stored images (`triptych.conformance.data`)."""
+
+    def exact(self) -> AbstractContextManager[None]:
+        """Switches that lower the precision are off in here."""
+
     def update(self, name: str) -> Arrays:
         """Parameters, statistics and state after the steps of one optimiser."""
 
@@ -73,6 +81,12 @@ class ReferenceSide:
     def loss(self) -> Arrays:
         return self.truth.loss()
 
+    def inputs(self) -> Arrays:
+        return observe_reference_inputs(self.truth.case)
+
+    def exact(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
     def update(self, name: str) -> Arrays:
         return self.truth.update(name)
 
@@ -80,9 +94,10 @@ class ReferenceSide:
 class BackendSide:
     """A backend's network on the truth's case; see `Side`."""
 
-    def __init__(self, backend: Backend, network: Native, truth: Truth) -> None:
+    def __init__(self, backend: Backend, network: Native, truth: Truth, device: str = "cpu") -> None:
         self.name = backend.name
         self.backend = backend
+        self.device = device
         self.network = network
         self.truth = truth
 
@@ -121,6 +136,12 @@ class BackendSide:
         logits = self.truth.logits
         loss, gradients = self.backend.loss_pass(self.network, list(logits.values()), self.truth.case.labels)
         return {"loss": np.asarray(loss), **dict(zip(logits, gradients, strict=True))}
+
+    def inputs(self) -> Arrays:
+        return observe_backend_inputs(self.backend, self.network, self.truth.case)
+
+    def exact(self) -> AbstractContextManager[None]:
+        return self.backend.precise(self.device)
 
     def update(self, name: str) -> Arrays:
         return backend_update(name, self.backend, self.network, self.truth.case, self.truth.steps)
