@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 import subprocess
 import sys
 import zipfile
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from marks import later
 from triptych import zoo
 from triptych.__main__ import main
 from triptych.analysis import ParameterInfo, parameters
@@ -24,9 +24,6 @@ from triptych.conformance.port import find, locate_port, pair
 from triptych.errors import TriptychError
 from triptych.ports import Captured, PortParameter
 from triptych.spec import Architecture
-
-ALL = bool(os.environ.get("TRIPTYCH_TEST_ALL"))
-later = pytest.mark.skipif(not ALL, reason="takes minutes: set TRIPTYCH_TEST_ALL=1, as `make test-all` does")
 
 LENET = zoo.build("lenet")
 # The textbook's AlexNet, a sixteenth as wide; at 112 pixels as at 224, padding 1 and 0 give the same shapes.
