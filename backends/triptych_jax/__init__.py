@@ -3,7 +3,7 @@
 from triptych_jax.device import devices, fallbacks, join_processes, peak_memory, set_deterministic, versions
 from triptych_jax.model import build
 from triptych_jax.parameters import from_canonical, initialize, to_canonical
-from triptych_jax.passes import forward, gradients
+from triptych_jax.passes import forward, gradients, layer_pass, loss_pass
 from triptych_jax.precision import precise, precision_flags
 from triptych_jax.training import Trainer
 
@@ -19,6 +19,8 @@ __all__ = [
     "gradients",
     "initialize",
     "join_processes",
+    "layer_pass",
+    "loss_pass",
     "name",
     "peak_memory",
     "precise",

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from functools import lru_cache, partial
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache, partial, reduce
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
@@ -15,8 +16,9 @@ from triptych import spec
 from triptych.errors import TriptychError
 from triptych.initializers import Parameters
 from triptych.randomness import derive_seed
+from triptych.spec import join
 from triptych_jax.layers import Dropout
-from triptych_jax.model import Arrays, Network, Outputs
+from triptych_jax.model import Arrays, Network, Outputs, _Composite
 from triptych_jax.parameters import to_numpy
 
 # Conformance runs a function once or twice, so compiling is all its time: without optimisation it is a quarter.
@@ -53,6 +55,40 @@ def gradients(
     """The training loss and its gradient by path."""
     found = _watched(network, images, labels, masks)
     return float(found.loss), to_numpy(found.gradients) | {"input": np.array(found.input_gradient)}
+
+
+def layer_pass(
+    network: Network,
+    path: str,
+    x: np.ndarray,
+    gradient: np.ndarray | None,
+    *,
+    train: bool,
+    masks: Mapping[str, np.ndarray],
+) -> tuple[Parameters, Parameters | None, Parameters]:
+    """One layer alone: its output, and with the gradient of that the gradients of `x` and of its parameters."""
+    network.train() if train else network.eval()
+    layer = reduce(getattr, path.split("."), network)
+    parameters, statistics = (nnx.to_flat_state(nnx.state(layer, kind)) for kind in (nnx.Param, nnx.BatchStat))
+    parameters, statistics = ({path: v[...] for path, v in flat} for flat in (parameters, statistics))
+    inside = {name[len(path) :].lstrip("."): mask for name, mask in masks.items() if f"{name}.".startswith(f"{path}.")}
+    value = to_tensor(network, x)
+    dy = None if gradient is None else to_tensor(network, gradient)
+    y, dx, found = jax.device_get(_layer_pass(nnx.graphdef(layer), parameters, statistics, value, dy, inside))
+    if gradient is None:
+        return np.array(y), None, {}
+    return np.array(y), np.array(dx), {join(path, name): array for name, array in to_numpy(found).items()}
+
+
+def loss_pass(network: Network, logits: Sequence[np.ndarray], labels: np.ndarray) -> tuple[float, list[Parameters]]:
+    """The training loss of given logits (those of the side classifiers last) and its gradients by them."""
+    values, target = tuple(to_tensor(network, value) for value in logits), np.asarray(labels, np.int32)
+
+    def loss_of(values: tuple[jax.Array, ...]) -> jax.Array:
+        return total_loss(network, values if len(values) > 1 else values[0], target)
+
+    loss, found = jax.value_and_grad(loss_of)(values)
+    return float(loss), [np.array(value) for value in found]
 
 
 def total_loss(network: Network, output: jax.Array | tuple[jax.Array, ...], labels: jax.Array) -> jax.Array:
@@ -128,6 +164,29 @@ def _evaluate(definition: nnx.GraphDef, arrays: Arrays, x: jax.Array) -> Outputs
 
 def _dropouts(network: Network) -> list[tuple[str, Dropout]]:
     return [(".".join(path), layer) for path, layer in nnx.iter_graph(network) if isinstance(layer, Dropout)]
+
+
+@partial(jax.jit, static_argnums=0, compiler_options=dict(QUICK))
+def _layer_pass(
+    definition: nnx.GraphDef,
+    parameters: Arrays,
+    statistics: Arrays,
+    x: jax.Array,
+    gradient: jax.Array | None,
+    masks: Mapping[str, jax.Array],
+) -> tuple[jax.Array, jax.Array | None, Arrays]:
+    def run(parameters: Arrays, x: jax.Array) -> jax.Array:
+        layer = nnx.merge(definition, nnx.from_flat_state({**parameters, **statistics}))
+        dropout_masks(layer, masks, _make_key(0))
+        x = jnp.transpose(x, (0, 2, 3, 1)) if x.ndim == 4 else x
+        y = layer(x, {}) if isinstance(layer, _Composite) else layer(x)
+        return jnp.transpose(y, (0, 3, 1, 2)) if y.ndim == 4 else y
+
+    if gradient is None:
+        return run(parameters, x), None, {}
+    y, pull = jax.vjp(run, parameters, x)
+    found, dx = pull(gradient)
+    return y, dx, found
 
 
 def _to_channels_first(output: np.ndarray) -> np.ndarray:

@@ -3,7 +3,7 @@
 from triptych_mxnet.device import devices, fallbacks, join_processes, peak_memory, set_deterministic, versions
 from triptych_mxnet.model import build
 from triptych_mxnet.parameters import from_canonical, initialize, to_canonical
-from triptych_mxnet.passes import forward, gradients
+from triptych_mxnet.passes import forward, gradients, layer_pass, loss_pass
 from triptych_mxnet.precision import precise, precision_flags
 from triptych_mxnet.training import Trainer
 
@@ -19,6 +19,8 @@ __all__ = [
     "gradients",
     "initialize",
     "join_processes",
+    "layer_pass",
+    "loss_pass",
     "name",
     "peak_memory",
     "precise",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 
 import mxnet as mx
@@ -52,6 +52,46 @@ def gradients(
     trained = {path: p for path, p in network.named_parameters().items() if p.grad_req != "null"}
     found = {path: to_numpy(parameter.grad()) for path, parameter in trained.items()}
     return float(loss.asscalar()), found | {"input": to_numpy(x.grad)}
+
+
+def layer_pass(
+    network: Network,
+    path: str,
+    x: np.ndarray,
+    gradient: np.ndarray | None,
+    *,
+    train: bool,
+    masks: Mapping[str, np.ndarray],
+) -> tuple[Parameters, Parameters | None, Parameters]:
+    """One layer alone: its output, and with the gradient of that the gradients of `x` and of its parameters."""
+    block = dict(network.named_blocks())[path]
+    value = to_tensor(network, x)
+    value.attach_grad()
+    for layer in network.batch_norms():
+        layer.keep()
+    with network.imperative(), dropout_masks(network, masks), autograd.record(train_mode=train):
+        y = block(value)
+    if gradient is None:
+        return to_numpy(y), None, {}
+    y.backward(to_tensor(network, gradient), train_mode=train)
+    for layer in network.batch_norms():
+        layer.restore()
+    trained = {name: p for name, p in network.named_parameters().items() if p.grad_req != "null"}
+    found = {name: to_numpy(p.grad()) for name, p in trained.items() if name.startswith(f"{path}.")}
+    return to_numpy(y), to_numpy(value.grad), found
+
+
+def loss_pass(network: Network, logits: Sequence[np.ndarray], labels: np.ndarray) -> tuple[float, list[Parameters]]:
+    """The training loss of given logits (those of the side classifiers last) and its gradients by them."""
+    values = [to_tensor(network, value) for value in logits]
+    for value in values:
+        value.attach_grad()
+    with autograd.record():
+        loss = total_loss(
+            network, values if len(values) > 1 else values[0], mx.nd.array(labels, network.device, "int32")
+        )
+    loss.backward()
+    return float(loss.asscalar()), [to_numpy(value.grad) for value in values]
 
 
 def total_loss(network: Network, output: mx.nd.NDArray | list[mx.nd.NDArray], labels: mx.nd.NDArray) -> mx.nd.NDArray:

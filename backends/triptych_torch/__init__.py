@@ -3,7 +3,7 @@
 from triptych_torch.device import devices, fallbacks, join_processes, peak_memory, set_deterministic, versions
 from triptych_torch.model import build
 from triptych_torch.parameters import from_canonical, initialize, to_canonical
-from triptych_torch.passes import forward, gradients
+from triptych_torch.passes import forward, gradients, layer_pass, loss_pass
 from triptych_torch.precision import precise, precision_flags
 from triptych_torch.training import Trainer
 
@@ -19,6 +19,8 @@ __all__ = [
     "gradients",
     "initialize",
     "join_processes",
+    "layer_pass",
+    "loss_pass",
     "name",
     "peak_memory",
     "precise",

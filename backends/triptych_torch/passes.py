@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -11,6 +11,7 @@ from torch import nn
 
 from triptych import spec
 from triptych.initializers import Parameters
+from triptych.spec import join
 from triptych_torch.layers import Dropout
 from triptych_torch.model import Network
 from triptych_torch.parameters import to_numpy
@@ -47,6 +48,39 @@ def gradients(
     found = {path: to_numpy(parameter.grad) for path, parameter in network.named_parameters()}
     network.zero_grad()
     return loss.item(), found | {"input": to_numpy(x.grad)}
+
+
+def layer_pass(
+    network: Network,
+    path: str,
+    x: np.ndarray,
+    gradient: np.ndarray | None,
+    *,
+    train: bool,
+    masks: Mapping[str, np.ndarray],
+) -> tuple[Parameters, Parameters | None, Parameters]:
+    """One layer alone: its output, and with the gradient of that the gradients of `x` and of its parameters."""
+    module = network.get_submodule(path)
+    network.train(train)
+    value = to_tensor(network, x).requires_grad_()
+    with _statistics_kept(network), dropout_masks(network, masks):
+        y = module(value)
+        if gradient is None:
+            return to_numpy(y), None, {}
+        y.backward(to_tensor(network, gradient))
+    found = {join(path, name): to_numpy(parameter.grad) for name, parameter in module.named_parameters()}
+    network.zero_grad()
+    return to_numpy(y), to_numpy(value.grad), found
+
+
+def loss_pass(network: Network, logits: Sequence[np.ndarray], labels: np.ndarray) -> tuple[float, list[Parameters]]:
+    """The training loss of given logits (those of the side classifiers last) and its gradients by them."""
+    values = [to_tensor(network, value).requires_grad_() for value in logits]
+    loss = total_loss(
+        network, tuple(values) if len(values) > 1 else values[0], torch.from_numpy(labels).to(values[0].device)
+    )
+    loss.backward()
+    return loss.item(), [to_numpy(value.grad) for value in values]
 
 
 def total_loss(network: Network, output: torch.Tensor | tuple[torch.Tensor, ...], labels: torch.Tensor) -> torch.Tensor:

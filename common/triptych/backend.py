@@ -128,6 +128,24 @@ class Backend(Protocol):
     ) -> tuple[float, Parameters]:
         """The training loss and its gradient by path, the images' own under `input`."""
 
+    def layer_pass(
+        self,
+        network: Native,
+        path: str,
+        x: NDArray[np.floating[Any]],
+        gradient: NDArray[np.floating[Any]] | None,
+        *,
+        train: bool,
+        masks: Masks,
+    ) -> tuple[NDArray[np.floating[Any]], NDArray[np.floating[Any]] | None, Parameters]:
+        """One layer alone on `x (N, C, H, W)` or `(N, features)`: its output, and with the `gradient` of that the
+        gradients of `x` and of its parameters by path (else None and none)."""
+
+    def loss_pass(
+        self, network: Native, logits: Sequence[NDArray[np.floating[Any]]], labels: Labels
+    ) -> tuple[float, list[NDArray[np.floating[Any]]]]:
+        """The training loss of given logits, those of side classifiers behind, and its gradients by them."""
+
 
 @dataclass(frozen=True)
 class _Package:

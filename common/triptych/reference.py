@@ -42,6 +42,16 @@ Pull = Callable[[Array], Array]  # the gradient of an output to the gradient of 
 
 
 @dataclass
+class Trace:
+    """What every record was given and gave back, by path: its input, the gradient that arrived at its output, and
+    the one that left it for its input."""
+
+    inputs: dict[str, Array] = field(default_factory=dict)
+    arriving: dict[str, Array] = field(default_factory=dict)
+    leaving: dict[str, Array] = field(default_factory=dict)
+
+
+@dataclass
 class Pass:
     """One execution. `outputs`, `gradients` and `statistics` (running mean and variance after this batch) are
     by path; `auxiliary` holds `(weight, logits, pull)` per side classifier; `pull` runs the backward pass."""
@@ -50,6 +60,7 @@ class Pass:
     train: bool
     masks: Masks
     rounding: Rounding = ops.exact
+    trace: Trace | None = None
     outputs: dict[str, Array] = field(default_factory=dict)
     gradients: dict[str, Array] = field(default_factory=dict)
     statistics: dict[str, Array] = field(default_factory=dict)
@@ -67,14 +78,15 @@ def forward(
     train: bool = False,
     masks: Masks | None = None,
     rounding: Rounding = ops.exact,
+    trace: Trace | None = None,
 ) -> Pass:
-    """Run `images (N, C, H, W)`, float, through the architecture in float64.
+    """Run `images (N, C, H, W)`, float, through the architecture in float64; `trace` is filled on the way, if given.
 
     `masks` holds, for training, one boolean array (True: kept) per dropout layer, by path. Raises TriptychError if
     one is missing.
     """
     wide = {path: np.asarray(value, np.float64) for path, value in parameters.items()}
-    run = Pass(wide, train, masks or {}, rounding)
+    run = Pass(wide, train, masks or {}, rounding, trace)
     run.logits, run.pull = _sequence(architecture.layers, np.asarray(images, np.float64), "", run)
     return run
 
@@ -92,13 +104,31 @@ def backward(run: Pass, labels: Labels) -> tuple[float, dict[str, Array]]:
     return loss, run.gradients
 
 
+def layer_pass(
+    layer: Layer,
+    path: str,
+    parameters: Mapping[str, Array],
+    x: Array,
+    gradient: Array | None = None,
+    *,
+    train: bool,
+    masks: Masks | None = None,
+    rounding: Rounding = ops.exact,
+) -> tuple[Array, Array | None, dict[str, Array]]:
+    """One record alone on `x`: its output, and with the `gradient` of that the gradients of `x` and of its parameters
+    by path (else None and none). An auxiliary head's output are its logits."""
+    run = Pass(parameters, train, masks or {}, rounding)
+    below = Block(layer.name, layer.layers) if isinstance(layer, Auxiliary) else layer
+    y, pull = _layer(below, np.asarray(x, np.float64), path, run)
+    return (y, None, {}) if gradient is None else (y, pull(gradient), run.gradients)
+
+
 def _sequence(layers: tuple[Layer, ...], x: Array, prefix: str, run: Pass) -> tuple[Array, Pull]:
     pulls = []
     for layer in layers:
         path = join(prefix, layer.name)
-        x, pull = _layer(layer, x, path, run)
-        if not isinstance(layer, Auxiliary):
-            run.outputs[path] = x
+        end = _layer(layer, x, path, run)
+        x, pull = end if isinstance(layer, Auxiliary) else _kept(path, x, end, run)
         pulls.append(pull)
 
     def pull_all(dy: Array) -> Array:
@@ -107,6 +137,23 @@ def _sequence(layers: tuple[Layer, ...], x: Array, prefix: str, run: Pass) -> tu
         return dy
 
     return x, pull_all
+
+
+def _kept(path: str, x: Array, end: tuple[Array, Pull], run: Pass) -> tuple[Array, Pull]:
+    """Note the output of a record, and all else for a trace."""
+    y, pull = end
+    run.outputs[path] = y
+    trace = run.trace
+    if trace is None:
+        return end
+    trace.inputs[path] = x
+
+    def traced(dy: Array) -> Array:
+        trace.arriving[path] = dy
+        trace.leaving[path] = pull(dy)
+        return trace.leaving[path]
+
+    return y, traced
 
 
 def _layer(layer: Layer, x: Array, path: str, run: Pass) -> tuple[Array, Pull]:
@@ -132,12 +179,14 @@ def _layer(layer: Layer, x: Array, path: str, run: Pass) -> tuple[Array, Pull]:
     return y, pull
 
 
+def _inside(block: Block, x: Array, path: str, run: Pass) -> tuple[Array, Pull]:
+    """A block directly below branches or a residual."""
+    inside = join(path, block.name)
+    return _kept(inside, x, _sequence(block.layers, x, inside, run), run)
+
+
 def _branches(layer: Branches, x: Array, path: str, run: Pass) -> tuple[Array, Pull]:
-    ends = []
-    for branch in layer.branches:
-        end = _sequence(branch.layers, x, join(path, branch.name), run)
-        run.outputs[join(path, branch.name)] = end[0]
-        ends.append(end)
+    ends = [_inside(branch, x, path, run) for branch in layer.branches]
     edges = np.cumsum([y.shape[1] for y, _ in ends])[:-1]
 
     def pull(dy: Array) -> Array:
@@ -149,13 +198,8 @@ def _branches(layer: Branches, x: Array, path: str, run: Pass) -> tuple[Array, P
 
 
 def _residual(layer: Residual, x: Array, path: str, run: Pass) -> tuple[Array, Pull]:
-    def side(block: Block) -> tuple[Array, Pull]:
-        y, pull = _sequence(block.layers, x, join(path, block.name), run)
-        run.outputs[join(path, block.name)] = y
-        return y, pull
-
-    body, pull_body = side(layer.body)
-    shortcut, pull_shortcut = (x, lambda dy: dy) if layer.shortcut is None else side(layer.shortcut)
+    body, pull_body = _inside(layer.body, x, path, run)
+    shortcut, pull_shortcut = (x, lambda dy: dy) if layer.shortcut is None else _inside(layer.shortcut, x, path, run)
     y = run.rounding(shortcut + layer.scale * body, 1)
     return y, lambda dy: run.rounding(pull_shortcut(dy) + pull_body(layer.scale * dy), 1)
 
@@ -163,9 +207,8 @@ def _residual(layer: Residual, x: Array, path: str, run: Pass) -> tuple[Array, P
 def _auxiliary(layer: Auxiliary, x: Array, path: str, run: Pass) -> tuple[Array, Pull]:
     if not run.train:
         return x, lambda dy: dy
-    logits, pull = _sequence(layer.layers, x, path, run)
+    logits, pull = _kept(path, x, _sequence(layer.layers, x, path, run), run)
     run.auxiliary[path] = (layer.weight, logits)
-    run.outputs[path] = logits
     return x, lambda dy: dy + pull(run.auxiliary_gradients[path])
 
 

@@ -25,6 +25,7 @@ COMMANDS = (
     ("predict", "predict"),
     ("conform", "conform"),
     ("verify", "verify"),
+    ("locate", "locate"),
     ("study", "study"),
 )
 for _name, _module in COMMANDS:

@@ -52,7 +52,7 @@ class Case:
     def masks(self, step: int) -> dict[str, NDArray[np.bool_]]:
         """The dropout masks of one training step, by layer path; True where a value is kept."""
         return {
-            info.path: dropout_mask(self.seed, step, info.path, (BATCH, *info.output), info.layer.rate)
+            info.path: dropout_mask(self.seed, step, info.path, (len(self.labels), *info.output), info.layer.rate)
             for info in primitives(self.architecture)
             if isinstance(info.layer, Dropout)
         }
@@ -71,11 +71,11 @@ def conformance_architecture(name: str, *, head: str | None = None) -> Architect
     return zoo.build_with(name, conformance_options(name, head))
 
 
-def make_case(architecture: Architecture, seed: int = 0) -> Case:
-    """A case for `architecture`; equal arguments, equal bits."""
+def make_case(architecture: Architecture, seed: int = 0, batch: int = BATCH) -> Case:
+    """A case of `batch` images for `architecture`; equal arguments, equal bits."""
     random = generator(seed, "conformance", "images")
-    stored = (random.random((BATCH, *architecture.input)) * 256).astype(np.uint8)
-    labels = (generator(seed, "conformance", "labels").random(BATCH) * architecture.classes).astype(np.int64)
+    stored = (random.random((batch, *architecture.input)) * 256).astype(np.uint8)
+    labels = (generator(seed, "conformance", "labels").random(batch) * architecture.classes).astype(np.int64)
     values = {info.path: _value(info, architecture, seed) for info in parameters(architecture)}
     return Case(architecture, seed, values, stored, labels)
 

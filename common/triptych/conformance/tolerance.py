@@ -9,11 +9,13 @@ before a batch norm has the gradient 0), so that its own scale says nothing.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
 from triptych.conformance.case import Case
 from triptych.conformance.observe import Observation, observe_reference
 from triptych.conformance.updates import Steps
 from triptych.randomness import generator
-from triptych.reference_ops import largest
+from triptych.reference_ops import Array, largest
 from triptych.rounding import FLOAT32_UNIT, Perturbation
 
 SAFETY = 2.0
@@ -26,23 +28,25 @@ Budgets = dict[str, dict[str, float]]
 
 def budgets(case: Case, steps: Steps, expected: Observation) -> dict[str, Budgets]:
     """The largest allowed absolute difference by precision, level and name."""
-    perturbed = [
-        observe_reference(case, steps, Perturbation(generator(case.seed, "rounding", pair), sign))
-        for pair in range(PAIRS)
-        for sign in (1.0, -1.0)
-    ]
-    single = {
-        level: {
-            name: SAFETY * max(largest(run[level][name] - value) for run in perturbed) + FLOAT32_UNIT * largest(value)
-            for name, value in arrays.items()
-        }
+    perturbed = [observe_reference(case, steps, rounding) for rounding in perturbations(case.seed)]
+    allowed = {
+        level: {name: allowance(value, [run[level][name] for run in perturbed]) for name, value in arrays.items()}
         for level, arrays in expected.items()
     }
-    double = {
-        level: {
-            name: max(FLOAT64_SHARE * largest(expected[level][name]), UNIT_RATIO * budget)
-            for name, budget in named.items()
-        }
-        for level, named in single.items()
+    return {
+        precision: {level: {name: both[precision] for name, both in named.items()} for level, named in allowed.items()}
+        for precision in ("fp64", "fp32")
     }
-    return {"fp64": double, "fp32": single}
+
+
+def perturbations(seed: int) -> Iterator[Perturbation]:
+    """The roundings for perturbed executions, in mirrored pairs."""
+    for pair in range(PAIRS):
+        for sign in (1.0, -1.0):
+            yield Perturbation(generator(seed, "rounding", pair), sign)
+
+
+def allowance(value: Array, perturbed: Iterable[Array]) -> dict[str, float]:
+    """By precision, the largest allowed absolute difference of a tensor, given what it was in perturbed executions."""
+    single = SAFETY * max(largest(other - value) for other in perturbed) + FLOAT32_UNIT * largest(value)
+    return {"fp64": max(FLOAT64_SHARE * largest(value), UNIT_RATIO * single), "fp32": single}

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -31,6 +30,7 @@ OTHERS = {
     "adamw": Optimizer("adamw", weight_decay=5e-2, decayed="weights", eps=1e-3),
 }
 START = 3
+UPDATES = (*OTHERS, "momentum")
 
 # The largest move of any parameter in the first step: small, so that the next pass is as well conditioned as the first.
 LARGEST_MOVE = 1e-3
@@ -66,21 +66,32 @@ class Steps:
         return found | {COUNT: np.asarray(START, np.float64)}
 
 
-def choose_steps(case: Case) -> Steps:
-    """The steps for `case`, from the reference's gradients."""
-    run = reference.forward(case.architecture, case.parameters, case.images, train=True, masks=case.masks(0))
-    _, gradients = reference.backward(run, case.labels)
+def choose_steps(case: Case, gradients: Mapping[str, Array] | None = None) -> Steps:
+    """The steps for `case`, from the reference's gradients, which may be known already."""
+    if gradients is None:
+        run = reference.forward(case.architecture, case.parameters, case.images, train=True, masks=case.masks(0))
+        _, gradients = reference.backward(run, case.labels)
     return Steps(max(largest(gradients[path]) for path in decay_of(MOMENTUM, case.architecture)))
 
 
 def reference_updates(case: Case, steps: Steps, first: reference.Pass, rounding: Rounding) -> dict[str, Array]:
     """Parameters, states and running statistics after the steps; `first` is step 0 after its backward."""
-    values: dict[str, Array] = {path: np.asarray(v, np.float64) for path, v in case.parameters.items()}
     found: dict[str, Array] = {}
-    for name, optimizer in OTHERS.items():
+    for name in UPDATES:
+        found |= reference_update(name, case, steps, first, rounding)
+    return found
+
+
+def reference_update(
+    name: str, case: Case, steps: Steps, first: reference.Pass, rounding: Rounding
+) -> dict[str, Array]:
+    """Those of one optimiser."""
+    values: dict[str, Array] = {path: np.asarray(v, np.float64) for path, v in case.parameters.items()}
+    if name in OTHERS:
+        optimizer = OTHERS[name]
         state = steps.state(case, optimizer)
         moved, state = _reference_step(values, first, state, steps.rates(optimizer), optimizer, case)
-        found |= labelled(name, {path: rounding(value, 1) for path, value in (moved | state).items()})
+        return labelled(name, {path: rounding(value, 1) for path, value in (moved | state).items()})
     state, run = {}, first
     for number, rates in enumerate(steps.momentum):
         if number:
@@ -90,7 +101,7 @@ def reference_updates(case: Case, steps: Steps, first: reference.Pass, rounding:
             reference.backward(run, case.labels)
         moved, state = _reference_step(values, run, state, rates, MOMENTUM, case)
         values |= {path: rounding(value, 1) for path, value in (moved | run.statistics).items()}
-    return found | labelled("momentum", values | state)
+    return labelled(name, values | state)
 
 
 def _reference_step(
@@ -106,12 +117,20 @@ def _reference_step(
 
 def backend_updates(backend: Backend, network: Native, case: Case, steps: Steps) -> dict[str, Array]:
     """The same from a backend's trainer; the network is left as it was found."""
-    found: dict[str, Any] = {}
-    for name, optimizer in OTHERS.items():
-        trained = _train(backend, network, case, optimizer, (steps.rates(optimizer),), steps.state(case, optimizer))
-        moved = {path: trained[path] for path in decay_of(optimizer, case.architecture)}
-        found |= labelled(name, moved | {path: value for path, value in trained.items() if path not in case.parameters})
-    return found | labelled("momentum", _train(backend, network, case, MOMENTUM, steps.momentum, {}))
+    found: dict[str, Array] = {}
+    for name in UPDATES:
+        found |= backend_update(name, backend, network, case, steps)
+    return found
+
+
+def backend_update(name: str, backend: Backend, network: Native, case: Case, steps: Steps) -> dict[str, Array]:
+    """Those of one optimiser."""
+    if name not in OTHERS:
+        return labelled(name, _train(backend, network, case, MOMENTUM, steps.momentum, {}))
+    optimizer = OTHERS[name]
+    trained = _train(backend, network, case, optimizer, (steps.rates(optimizer),), steps.state(case, optimizer))
+    moved = {path: trained[path] for path in decay_of(optimizer, case.architecture)}
+    return labelled(name, moved | {path: value for path, value in trained.items() if path not in case.parameters})
 
 
 def _train(

@@ -1,0 +1,287 @@
+"""Somebody's own Flax module (NNX or Linen) or JAX function, taken apart into its primitives; see `triptych.ports`."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen, nnx
+from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
+
+from triptych.ports import Captured, PortParameter, PortRun
+from triptych_jax.device import get_dtype
+
+# JAX's primitives by the spec's record. Functions of jax.nn are found by their name.
+KINDS = {
+    "conv_general_dilated": "Conv",
+    "dot_general": "Dense",
+    "relu": "ReLU",
+    "relu6": "ReLU",
+    "leaky_relu": "ReLU",
+    "max": "ReLU",
+    "logistic": "Sigmoid",
+    "tanh": "Sigmoid",
+    "reduce_window_max": "MaxPool",
+    "reduce_window_sum": "AvgPool",
+    "reduce_window": "MaxPool",
+    "reduce_sum": "GlobalAvgPool",
+    "reshape": "Flatten",
+    "concatenate": "Branches",
+    "add": "Residual",
+}
+COMPLETED = {"Conv": "add", "Dense": "add", "AvgPool": "div", "GlobalAvgPool": "div"}  # by which primitive
+ROLES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
+SWITCHES = {"train": True, "training": True, "is_training": True, "deterministic": False, "use_running_average": False}
+
+_compiled = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+
+
+def matches(candidate: Any) -> bool:
+    """A module of Flax, or a pair of a function of `(parameters, images)` and its parameters."""
+    pair = isinstance(candidate, tuple) and len(candidate) == 2 and callable(candidate[0])
+    return isinstance(candidate, nnx.Module | linen.Module) or (pair and not callable(candidate[1]))
+
+
+class Port:
+    """See `triptych.ports.Port`."""
+
+    def __init__(self, candidate: Any, layout: str | None, precision: str) -> None:
+        self.layout = layout or "NHWC"
+        self.dtype = get_dtype(precision)
+        self.candidate = candidate
+
+    def parameters(self, images: np.ndarray) -> Sequence[PortParameter]:
+        """In the order of their first use."""
+        kind = next(start for type_, start in STARTS if isinstance(self.candidate, type_))
+        self.function, arrays = kind(self.candidate, self.native(images))
+        self.arrays = {name: jnp.asarray(value, self.dtype) for name, value in arrays.items()}
+        inner = jax.make_jaxpr(partial(self.function, train=False))(self.arrays, self.native(images)).jaxpr
+        names = sorted(self.arrays)  # the order in which JAX flattens a dictionary
+        used = _first_uses(inner)
+        order = sorted(names, key=lambda name: used.get(inner.invars[names.index(name)], len(used)))
+        return [PortParameter(name, _to_canonical(self.arrays[name]).shape, _role(name)) for name in order]
+
+    def load(self, values: Mapping[str, np.ndarray]) -> None:
+        """Set the parameters of these names."""
+        self.arrays |= {name: jnp.asarray(_from_canonical(value), self.dtype) for name, value in values.items()}
+
+    def run(self, images: np.ndarray, *, train: bool, cotangent: np.ndarray | None = None) -> PortRun:
+        """One pass; with `cotangent`, the gradient of the logits, backward too."""
+        x = self.native(images)
+        traced = jax.make_jaxpr(partial(self.function, train=train))(self.arrays, x)
+        kinds: list[str] = []
+
+        def whole(arrays: Any, x: jax.Array, probes: list[jax.Array] | None) -> tuple[jax.Array, list[jax.Array]]:
+            watch = _Watch(probes)
+            (logits,) = watch.run(traced.jaxpr, traced.consts, jax.tree.leaves((arrays, x)))
+            kinds[:] = watch.kinds
+            return logits, watch.values
+
+        logits, values = _compiled(partial(whole, probes=None))(self.arrays, x)
+        captured = [Captured(kind, self.channels_first(y)) for kind, y in zip(kinds, values, strict=True)]
+        run = PortRun(captured, np.asarray(logits))
+        if cotangent is not None:
+            probes = [jnp.zeros_like(value) for value in values]
+            dy = jnp.asarray(cotangent, self.dtype)
+
+            @_compiled
+            def backward(arrays: Any, x: jax.Array, probes: list[jax.Array]) -> Any:
+                _, pull = jax.vjp(lambda *given: whole(*given)[0], arrays, x, probes)
+                return pull(dy)
+
+            gradients, dx, arrived = backward(self.arrays, x, probes)
+            run.gradients = {name: _to_canonical(value) for name, value in gradients.items()}
+            run.input_gradient = self.channels_first(dx)
+            for entry, gradient in zip(captured, arrived, strict=True):
+                entry.gradient = self.channels_first(gradient)
+        return run
+
+    def native(self, images: np.ndarray) -> jax.Array:
+        """Images as the network takes them."""
+        return jnp.asarray(images if self.layout == "NCHW" else images.transpose(0, 2, 3, 1), self.dtype)
+
+    def channels_first(self, value: jax.Array) -> np.ndarray:
+        """A copy on the host, channels first."""
+        array = np.array(value)
+        return array.transpose(0, 3, 1, 2) if self.layout == "NHWC" and array.ndim == 4 else array
+
+
+class _Watch:
+    """Runs a traced function primitive by primitive and keeps what corresponds to a layer.
+
+    `probes` are added to what is kept: zeros, by which the derivative is the gradient that arrives there.
+    """
+
+    def __init__(self, probes: list[jax.Array] | None) -> None:
+        self.probes = probes
+        self.kinds: list[str] = []
+        self.values: list[Any] = []
+        self.open: dict[int, tuple[str, Any]] = {}  # by identity: a sum that its bias or its division completes
+
+    def run(self, jaxpr: Jaxpr, consts: Sequence[Any], given: Sequence[Any]) -> list[Any]:
+        """The outputs of `jaxpr`."""
+        known: dict[Any, Any] = dict(zip((*jaxpr.constvars, *jaxpr.invars), (*consts, *given), strict=True))
+
+        def read(var: Any) -> Any:
+            return var.val if isinstance(var, Literal) else known[var]
+
+        for number, eqn in enumerate(jaxpr.eqns):
+            inputs = [read(var) for var in eqn.invars]
+            name, inside = _named(eqn)
+            if inside is not None and name not in KINDS:
+                outputs = self.run(inside.jaxpr, inside.consts, inputs)
+            else:
+                functions, parameters = eqn.primitive.get_bind_params(eqn.params)
+                outputs = eqn.primitive.bind(*functions, *inputs, **parameters)
+                outputs = list(outputs) if eqn.primitive.multiple_results else [outputs]
+                if len(outputs) == 1:
+                    following = _consumer(jaxpr, number, eqn.outvars[0])
+                    outputs[0] = self.see(name, inputs, outputs[0], following)
+            known.update(zip(eqn.outvars, outputs, strict=True))
+        return [read(var) for var in jaxpr.outvars]
+
+    def see(self, name: str, inputs: Sequence[Any], y: Any, following: str) -> Any:
+        """Keep `y` if it is a layer's output; what completes another's output takes its place."""
+        for value in inputs:
+            kind = self.open.pop(id(value), ("", None))[0]
+            if kind and name == COMPLETED[kind]:
+                return self.keep(kind, y)
+        kind = KINDS.get(name)
+        if kind is None or not _fits(kind, inputs, y):
+            return y
+        if COMPLETED.get(kind) and following in (COMPLETED[kind], "reshape", "broadcast_in_dim", "pjit", "jit"):
+            self.open[id(y)] = (kind, y)
+            return y
+        return self.keep(kind, y)
+
+    def keep(self, kind: str, y: Any) -> Any:
+        """Note it; with probes, what goes on is the sum."""
+        if self.probes is not None:
+            y = y + self.probes[len(self.values)]
+        self.kinds.append(kind)
+        self.values.append(y)
+        return y
+
+
+def _fits(kind: str, inputs: Sequence[Any], y: Any) -> bool:
+    """Shapes rule out most of what only looks like a layer."""
+    if kind in ("Dense", "Flatten"):
+        return y.ndim == 2 and (kind == "Dense" or inputs[0].ndim == 4)
+    if kind == "GlobalAvgPool":
+        return inputs[0].ndim == 4 and y.ndim == 2 and len(inputs[0]) == len(y)
+    if kind == "Residual":
+        return y.ndim == 4 and all(jnp.shape(value) == y.shape for value in inputs)
+    return y.ndim in (2, 4)
+
+
+def _named(eqn: Any) -> tuple[str, ClosedJaxpr | None]:
+    """A primitive's name, or that of the function which a call runs, with its body."""
+    inside = next((v for k in ("jaxpr", "call_jaxpr", "fun_jaxpr") if (v := eqn.params.get(k)) is not None), None)
+    if inside is None or eqn.primitive.name.startswith("custom_vjp"):
+        return eqn.primitive.name, None
+    closed = inside if isinstance(inside, ClosedJaxpr) else ClosedJaxpr(inside, ())
+    names = [str(eqn.params.get("name", "")), *(str(e.params.get("name", "")) for e in closed.jaxpr.eqns)]
+    known = next((name for name in names[:2] if name in KINDS), "")
+    if eqn.primitive.name.startswith("custom_jvp"):  # its derivative must stay with it
+        return known or eqn.primitive.name, None
+    return names[0], closed
+
+
+def _consumer(jaxpr: Jaxpr, number: int, var: Any) -> str:
+    """The name of the next primitive that takes `var`."""
+    return next((eqn.primitive.name for eqn in jaxpr.eqns[number + 1 :] if var in eqn.invars), "")
+
+
+def _first_uses(jaxpr: Jaxpr) -> dict[Any, int]:
+    used: dict[Any, int] = {}
+    for eqn in jaxpr.eqns:
+        for var in eqn.invars:
+            if not isinstance(var, Literal):
+                used.setdefault(var, len(used))
+    return used
+
+
+def _start_nnx(module: nnx.Module, x: jax.Array) -> tuple[Callable[..., jax.Array], dict[str, Any]]:
+    for _, node in nnx.iter_graph(module):
+        if isinstance(node, nnx.Dropout):
+            node.rate = 0.0
+    flat = dict(nnx.to_flat_state(nnx.state(module)))
+    kept = [path for path, variable in flat.items() if isinstance(variable, nnx.Param | nnx.BatchStat)]
+    state = {".".join(map(str, path)): path for path in kept}
+    others = {path: variable for path, variable in flat.items() if path not in state.values()}
+
+    def function(arrays: Mapping[str, jax.Array], x: jax.Array, train: bool) -> jax.Array:
+        module.train() if train else module.eval()
+        filled = {path: flat[path].replace(arrays[name]) for name, path in state.items()}
+        network = nnx.merge(nnx.graphdef(module), nnx.from_flat_state({**others, **filled}))
+        return _first(network(x))
+
+    return function, {name: flat[path][...] for name, path in state.items()}
+
+
+def _start_linen(module: linen.Module, x: jax.Array) -> tuple[Callable[..., jax.Array], dict[str, Any]]:
+    accepted = inspect.signature(type(module).__call__).parameters
+
+    def switches(train: bool) -> dict[str, bool]:
+        return {name: train == sense for name, sense in SWITCHES.items() if name in accepted}
+
+    def skip(following: Callable[..., Any], given: Any, named: Any, context: Any) -> Any:
+        dropout = isinstance(context.module, linen.Dropout) and context.method_name == "__call__"
+        return given[0] if dropout else following(*given, **named)
+
+    with linen.intercept_methods(skip):
+        variables = module.init(jax.random.key(0), x, **switches(False))
+    leaves = jax.tree_util.tree_leaves_with_path(variables)
+    names = [".".join(str(key.key) for key in path) for path, _ in leaves]
+    structure = jax.tree.structure(variables)
+
+    def function(arrays: Mapping[str, jax.Array], x: jax.Array, train: bool) -> jax.Array:
+        filled = jax.tree.unflatten(structure, [arrays[name] for name in names])
+        with linen.intercept_methods(skip):
+            mutable = [name for name in filled if name != "params"] if train else False
+            y = module.apply(filled, x, mutable=mutable, **switches(train))
+        return _first(y[0] if train else y)
+
+    return function, {name: value for name, (_, value) in zip(names, leaves, strict=True)}
+
+
+def _start_function(
+    pair: tuple[Callable[..., Any], Any], x: jax.Array
+) -> tuple[Callable[..., jax.Array], dict[str, Any]]:
+    own, parameters = pair
+    leaves = jax.tree_util.tree_leaves_with_path(parameters)
+    names = [".".join(str(getattr(key, "key", getattr(key, "idx", key))) for key in path) for path, _ in leaves]
+    structure = jax.tree.structure(parameters)
+    accepted = inspect.signature(own).parameters
+
+    def function(arrays: Mapping[str, jax.Array], x: jax.Array, train: bool) -> jax.Array:
+        switches = {name: train == sense for name, sense in SWITCHES.items() if name in accepted}
+        return _first(own(jax.tree.unflatten(structure, [arrays[name] for name in names]), x, **switches))
+
+    return function, {name: value for name, (_, value) in zip(names, leaves, strict=True)}
+
+
+STARTS = ((nnx.Module, _start_nnx), (linen.Module, _start_linen), (tuple, _start_function))
+
+
+def _first(output: Any) -> jax.Array:
+    return output[0] if isinstance(output, list | tuple) else output
+
+
+def _role(name: str) -> str:
+    return ROLES.get(name.rpartition(".")[2], "")
+
+
+def _to_canonical(value: Any) -> np.ndarray:
+    """Convolution weights HWIO to OIHW, dense weights (in, out) to (out, in)."""
+    array = np.array(value)
+    return array.transpose((3, 2, 0, 1)) if array.ndim == 4 else array.T if array.ndim == 2 else array
+
+
+def _from_canonical(value: np.ndarray) -> np.ndarray:
+    return value.transpose((2, 3, 1, 0)) if value.ndim == 4 else value.T if value.ndim == 2 else value

@@ -1,0 +1,149 @@
+"""Somebody's own Gluon block, taken apart into its operators; see `triptych.ports`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import mxnet as mx
+import numpy as np
+from mxnet import autograd, gluon
+
+from triptych.errors import TriptychError
+from triptych.ports import Captured, PortParameter, PortRun
+from triptych_mxnet.device import get_dtype
+from triptych_mxnet.parameters import to_numpy
+
+# MXNet's operators by the spec's record; some depend on an attribute.
+KINDS = {
+    "Convolution": "Conv",
+    "FullyConnected": "Dense",
+    "BatchNorm": "BatchNorm",
+    "LRN": "LocalResponseNorm",
+    "Activation": "ReLU",
+    "LeakyReLU": "ReLU",
+    "relu": "ReLU",
+    "sigmoid": "Sigmoid",
+    "tanh": "Sigmoid",
+    "Pooling": "MaxPool",
+    "mean": "GlobalAvgPool",
+    "Flatten": "Flatten",
+    "Reshape": "Flatten",
+    "Dropout": "Dropout",
+    "Concat": "Branches",
+    "elemwise_add": "Residual",
+    "broadcast_add": "Residual",
+    "_plus": "Residual",
+}
+BY_ATTRIBUTE = {
+    ("act_type", "sigmoid"): "Sigmoid",
+    ("act_type", "tanh"): "Sigmoid",
+    ("pool_type", "avg"): "AvgPool",
+    ("global_pool", "True"): "GlobalAvgPool",
+}
+ROLES = {
+    "weight": "weight",
+    "bias": "bias",
+    "gamma": "weight",
+    "beta": "bias",
+    "running_mean": "running_mean",
+    "running_var": "running_var",
+    "moving_mean": "running_mean",
+    "moving_var": "running_var",
+}
+
+
+def matches(candidate: Any) -> bool:
+    """A block of this framework."""
+    return isinstance(candidate, gluon.Block)
+
+
+class Port:
+    """See `triptych.ports.Port`."""
+
+    def __init__(self, candidate: gluon.Block, layout: str | None, precision: str) -> None:
+        self.layout = layout or "NCHW"
+        self.dtype = get_dtype(precision)
+        self.block = candidate
+
+    def parameters(self, images: np.ndarray) -> Sequence[PortParameter]:
+        """In the order of their first use."""
+        if any(parameter._data is None for parameter in self.block.collect_params().values()):
+            self.block.initialize(mx.init.Uniform(0.07), force_reinit=False)
+        self.block(self.tensor(images, "float32"))  # shapes that are inferred are known now
+        self.block.cast(self.dtype)
+        output = self.symbol()
+        nodes = json.loads(output.tojson())["nodes"]
+        self.named = dict(self.block.collect_params().items())
+        order = [node["name"] for node in nodes if node["name"] in self.named]
+        self.kinds = [(node["name"], _kind(node)) for node in nodes if _kind(node)]
+        internals = output.get_internals()
+        self.whole = gluon.SymbolBlock(
+            mx.sym.Group([*(internals[f"{name}_output"] for name, _ in self.kinds), output]),
+            mx.sym.var("data", dtype=self.dtype),
+            params=self.block.collect_params(),
+        )
+        return [PortParameter(name, self.named[name].shape, _role(name)) for name in order]
+
+    def symbol(self) -> mx.sym.Symbol:
+        """The network as a graph of operators, dropout at rate 0."""
+        try:
+            output = self.block(mx.sym.var("data"))
+        except Exception as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise TriptychError(f"the Gluon block takes no symbol, so it cannot be taken apart: {reason}") from error
+        output = output[0] if isinstance(output, list | tuple) else output
+        graph = json.loads(output.tojson())
+        for node in graph["nodes"]:
+            if node["op"] == "Dropout":
+                node["attrs"]["p"] = "0.0"
+            if node["op"] == "null":
+                node.get("attrs", {}).pop("__dtype__", None)  # float32, from before the cast
+        return mx.sym.load_json(json.dumps(graph))
+
+    def load(self, values: Mapping[str, np.ndarray]) -> None:
+        """Set the parameters of these names."""
+        self.values = {**getattr(self, "values", {}), **values}
+        for name, value in self.values.items():
+            self.named[name].set_data(mx.nd.array(value, dtype=self.dtype))
+
+    def run(self, images: np.ndarray, *, train: bool, cotangent: np.ndarray | None = None) -> PortRun:
+        """One pass; with `cotangent`, the gradient of the logits, backward too (none of the operators between)."""
+        x = mx.nd.array(images, dtype=self.dtype)
+        x.attach_grad()
+        with autograd.record(train_mode=train):
+            given = x if self.layout == "NCHW" else x.transpose((0, 2, 3, 1))
+            *outputs, logits = self.whole(given)
+        kinds = [kind for _, kind in self.kinds]
+        captured = [
+            Captured(kind, self.to_canonical(y))
+            for kind, y in zip(kinds, outputs, strict=True)
+            if not (kind in ("Dense", "Flatten") and y.ndim != 2)
+        ]
+        run = PortRun(captured, to_numpy(logits))
+        if cotangent is not None:
+            logits.backward(mx.nd.array(cotangent, dtype=self.dtype), train_mode=train)
+            trained = {name: p for name, p in self.named.items() if p.grad_req != "null"}
+            run.gradients = {name: to_numpy(parameter.grad()) for name, parameter in trained.items()}
+            run.input_gradient = to_numpy(x.grad)
+            self.load({})  # the backward pass has changed the running statistics
+        return run
+
+    def tensor(self, images: np.ndarray, dtype: str) -> mx.nd.NDArray:
+        """Images as the block takes them."""
+        return mx.nd.array(images if self.layout == "NCHW" else images.transpose(0, 2, 3, 1), dtype=dtype)
+
+    def to_canonical(self, value: mx.nd.NDArray) -> np.ndarray:
+        """A copy on the host, channels first."""
+        array = to_numpy(value)
+        return array.transpose(0, 3, 1, 2) if self.layout == "NHWC" and array.ndim == 4 else array
+
+
+def _kind(node: dict[str, Any]) -> str:
+    kind = KINDS.get(node["op"], "")
+    return next((BY_ATTRIBUTE[item] for item in node.get("attrs", {}).items() if item in BY_ATTRIBUTE), kind)
+
+
+def _role(name: str) -> str:
+    return next((role for ending, role in ROLES.items() if name.endswith(ending)), "")

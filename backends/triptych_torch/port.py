@@ -1,0 +1,144 @@
+"""Somebody's own `torch.nn.Module`, watched while it runs; see `triptych.ports`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
+
+from triptych.ports import Captured, PortParameter, PortRun
+from triptych_torch.device import get_dtype
+from triptych_torch.parameters import to_numpy
+
+# PyTorch's functions, which the modules call too, by the spec's record; a trailing underscore is taken off.
+KINDS = {
+    "conv2d": "Conv",
+    "linear": "Dense",
+    "addmm": "Dense",
+    "matmul": "Dense",
+    "batch_norm": "BatchNorm",
+    "local_response_norm": "LocalResponseNorm",
+    "relu": "ReLU",
+    "threshold": "ReLU",
+    "clamp": "ReLU",
+    "leaky_relu": "ReLU",
+    "sigmoid": "Sigmoid",
+    "tanh": "Sigmoid",
+    "max_pool2d": "MaxPool",
+    "avg_pool2d": "AvgPool",
+    "adaptive_avg_pool2d": "GlobalAvgPool",
+    "mean": "GlobalAvgPool",
+    "flatten": "Flatten",
+    "view": "Flatten",
+    "reshape": "Flatten",
+    "dropout": "Dropout",
+    "cat": "Branches",
+    "concat": "Branches",
+    "add": "Residual",
+}
+NEEDS_FLAT = ("Dense", "Flatten")  # count only where a vector per image comes out
+
+
+def matches(candidate: Any) -> bool:
+    """A module of this framework."""
+    return isinstance(candidate, nn.Module)
+
+
+class Port:
+    """See `triptych.ports.Port`."""
+
+    def __init__(self, candidate: nn.Module, layout: str | None, precision: str) -> None:
+        self.layout = layout or "NCHW"
+        self.dtype = get_dtype(precision)
+        self.module = candidate
+        for module in candidate.modules():
+            if isinstance(getattr(module, "inplace", None), bool):
+                module.inplace = False  # it would overwrite what the layer before has put out
+            if isinstance(module, nn.modules.dropout._DropoutNd):
+                module.p = 0.0
+
+    def parameters(self, images: np.ndarray) -> Sequence[PortParameter]:
+        """In the order of their first use."""
+        used: dict[int, int] = {}
+        self.pass_on(images, lambda function, tensors, y: [used.setdefault(id(t), len(used)) for t in tensors])
+        self.module.to(self.dtype)  # only now: a lazy module has its parameters by the first pass
+        named = self.tensors()
+        last = len(used)
+        order = sorted(named, key=lambda name: used.get(self.identities[name], last))
+        return [PortParameter(name, tuple(named[name].shape), _role(name)) for name in order]
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Parameters and running statistics by name."""
+        buffers = {name: b for name, b in self.module.named_buffers() if b.is_floating_point()}
+        return {**dict(self.module.named_parameters()), **buffers}
+
+    def load(self, values: Mapping[str, np.ndarray]) -> None:
+        """Set the parameters of these names."""
+        with torch.no_grad():
+            for name, tensor in self.tensors().items():
+                if name in values:
+                    tensor.copy_(torch.from_numpy(np.array(values[name])))
+
+    def run(self, images: np.ndarray, *, train: bool, cotangent: np.ndarray | None = None) -> PortRun:
+        """One pass; with `cotangent`, the gradient of the logits, backward too."""
+        captured: list[Captured] = []
+
+        def watch(function: str, tensors: Sequence[torch.Tensor], y: torch.Tensor) -> None:
+            kind = KINDS.get(function.rstrip("_"))
+            if kind is None or (kind in NEEDS_FLAT and y.ndim != 2):
+                return
+            entry = Captured(kind, self.to_canonical(y))
+            captured.append(entry)
+            if y.requires_grad:
+                y.register_hook(lambda gradient: setattr(entry, "gradient", self.to_canonical(gradient)))
+
+        x, logits = self.pass_on(images, watch, train)
+        run = PortRun(captured, to_numpy(logits))
+        if cotangent is not None:
+            logits.backward(torch.from_numpy(np.array(cotangent)).to(self.dtype))
+            trained = {name: p for name, p in self.module.named_parameters() if p.grad is not None}
+            run.gradients = {name: to_numpy(parameter.grad) for name, parameter in trained.items()}
+            run.input_gradient = self.to_canonical(x.grad)
+            self.module.zero_grad()
+        return run
+
+    def pass_on(
+        self, images: np.ndarray, watch: Callable[..., object], train: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Images and logits of a pass in which `watch` is called for every function."""
+        self.module.train(train)
+        like = next((p for p in self.module.parameters() if not nn.parameter.is_lazy(p)), None)
+        x = torch.from_numpy(np.array(images)).to(self.dtype if like is None else like.dtype).requires_grad_()
+        with _Watch(watch):
+            logits = self.module(x if self.layout == "NCHW" else x.permute(0, 2, 3, 1))
+        self.identities = {name: id(tensor) for name, tensor in self.tensors().items()}
+        return x, logits[0] if isinstance(logits, list | tuple) else logits
+
+    def to_canonical(self, value: torch.Tensor) -> np.ndarray:
+        """A copy on the host, channels first."""
+        value = value.permute(0, 3, 1, 2) if self.layout == "NHWC" and value.ndim == 4 else value
+        return to_numpy(value)
+
+
+class _Watch(TorchFunctionMode):
+    """Calls `watch(name, tensors given, tensor returned)` for every function of PyTorch at the outermost level."""
+
+    def __init__(self, watch: Callable[..., object]) -> None:
+        super().__init__()
+        self.watch = watch
+
+    def __torch_function__(self, function: Any, types: Any, given: Any = (), named: Any = None) -> Any:
+        y = function(*given, **(named or {}))
+        if isinstance(y, torch.Tensor) and y.is_floating_point():
+            tensors = [value for value in (*given, *(named or {}).values()) if isinstance(value, torch.Tensor)]
+            self.watch(getattr(function, "__name__", ""), tensors, y)
+        return y
+
+
+def _role(name: str) -> str:
+    last = name.rpartition(".")[2]
+    return last if last in ("weight", "bias", "running_mean", "running_var") else ""

@@ -1,0 +1,362 @@
+"""Where do two sides part? The first layer, by its path in the spec, and the phase.
+
+*Accumulated*: whole passes, in the order of execution; backward in reverse, by parameter gradients. *Resynchronised*:
+every layer alone, given what the reference's layer was given, so that a later difference is not blamed on an
+earlier one; then whole passes, which show what no layer alone does (wiring, the images themselves).
+Budgets are the judge's (`triptych.conformance.tolerance`); perturbed executions run only where they decide.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from triptych.conformance import causes
+from triptych.conformance.comparator import Check, compare
+from triptych.conformance.data import observe_reference_inputs
+from triptych.conformance.sides import ReferenceSide, Side
+from triptych.conformance.tolerance import FLOAT64_SHARE, allowance, perturbations
+from triptych.conformance.truth import INPUT, OUTPUT, Arrays, Truth, layer_of
+from triptych.conformance.updates import UPDATES
+from triptych.initializers import draw
+from triptych.reference_ops import largest
+from triptych.rounding import FLOAT32_UNIT
+from triptych.shapes import output_shapes
+from triptych.spec import Flatten, Shape, children
+
+BATCH = 2  # images: enough for a fault to show, half the time of four
+MODES = ("resynchronised", "accumulated")
+PHASES = ("structure", "data", "forward eval", "forward train", "backward", "update")
+WITHOUT_PERTURBATION = {"fp64": FLOAT64_SHARE, "fp32": FLOAT32_UNIT}
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Where the sides part: `layer` by its path in the spec, `phase`, and the tensor that shows it. A fault in the
+    images is the first layer's, one in the loss the last layer's.
+
+    `at_fault`: the sides that depart from the reference. `cause`: the mistake that reproduces what was observed, or
+    empty. `note`: what else a reader should know.
+    """
+
+    layer: str
+    phase: str
+    check: Check
+    at_fault: tuple[str, ...]
+    cause: str = ""
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What was compared, and the first difference, or None where the sides agree. `not_run`: what was left out, and
+    why; `notes`: what was found out about the sides."""
+
+    left: str
+    right: str
+    architecture: str
+    mode: str
+    precision: str
+    phases: tuple[str, ...]
+    difference: Difference | None
+    not_run: dict[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Two sides on one truth."""
+
+    left: Side
+    right: Side
+    truth: Truth
+
+    @property
+    def factor(self) -> float:
+        """How many budgets two sides may part by: one each, but the reference needs none."""
+        return 1.0 if isinstance(self.right, ReferenceSide) else 2.0
+
+    def failures(
+        self, level: str, order: Iterable[str], left: Arrays, right: Arrays, perturbed: Callable[[], list[Arrays]]
+    ) -> list[Check]:
+        """What differs between the sides, in the order of the computation."""
+        expected = {name: right[name] for name in dict.fromkeys((*order, *right)) if name in right}
+        share = WITHOUT_PERTURBATION[self.truth.precision]
+        failed = _failed(compare(level, expected, left, {n: share * largest(v) for n, v in expected.items()}))
+        if not failed or all(check.problem for check in failed):
+            return failed
+        others = perturbed()
+        budgets = {
+            name: self.factor * allowance(value, [run[name] for run in others])[self.truth.precision]
+            for name, value in expected.items()
+            if name in others[0]
+        }
+        return _failed(compare(level, expected, left, budgets))
+
+    def at_fault(self, check: Check, truth: Arrays, arrays: Mapping[str, Arrays]) -> tuple[str, ...]:
+        """Which sides depart from the reference in the tensor of a failed check."""
+        name, budget = check.name, check.budget / self.factor
+        right = {name: truth[name]} if name in truth else {}
+        found = {side: {k: v for k, v in own.items() if k == name} for side, own in arrays.items()}
+        wrong = {side: _failed(compare("", right, own, {name: budget})) for side, own in found.items()}
+        return tuple(side for side, checks in wrong.items() if any(c.problem or not check.problem for c in checks))
+
+    def run(self, work: Callable[[Side], Any], layer: str, phase: str) -> dict[str, Any]:
+        """What both sides make of a piece of work. Raises SideFailedError with what a framework raises."""
+        found = {}
+        for side in (self.left, self.right):
+            try:
+                found[side.name] = work(side)
+            except Exception as error:
+                first = str(error).splitlines()[0] if str(error) else ""
+                check = Check(
+                    phase, layer or "(whole pass)", float("inf"), 0.0, 0.0, f"failed: {type(error).__name__}: {first}"
+                )
+                raise SideFailedError(Difference(layer, phase, check, (side.name,))) from error
+        return found
+
+
+class SideFailedError(Exception):
+    """A framework raised an error; `args[0]` is the difference to report."""
+
+
+def _failed(checks: list[Check]) -> list[Check]:
+    return [check for check in checks if not check.passed]
+
+
+def locate(left: Side, right: Side, truth: Truth, mode: str = MODES[0], updates: Sequence[str] = UPDATES) -> Result:
+    """The first difference between two sides, phase by phase; `updates`: the optimisers whose steps are compared."""
+    comparison = Comparison(left, right, truth)
+    search = (*_steps(alone=mode == MODES[0]), *map(_update, updates))
+    try:
+        with left.exact(), right.exact():
+            difference = next((found for step in search if (found := step(comparison)) is not None), None)
+    except SideFailedError as failed:
+        difference = failed.args[0]
+    name = truth.case.architecture.name
+    left_out = [update for update in UPDATES if update not in updates]
+    not_run = {"update: " + ", ".join(left_out): "give --optimizers all"} if left_out else {}
+    return Result(left.name, right.name, name, mode, truth.precision, PHASES, difference, not_run)
+
+
+def structure(both: Comparison) -> Difference | None:
+    """Parameters and output shapes of both sides against the spec; if they are right, both take the case's values."""
+    wrong: dict[str, tuple[str, str, Shape | None]] = {}
+    faults = []
+    try:
+        shapes = both.run(lambda side: side.output_shapes(), "", "structure")
+    except SideFailedError:  # nothing runs: the parameters may say why
+        if not _same_parameters(both) or (difference := _loaded(both)) is None:
+            raise
+        return difference
+    for side in (both.left, both.right):
+        outputs = shapes[side.name]
+        for expected, found in (
+            (output_shapes(both.truth.case.architecture), outputs),
+            (both.truth.parameter_shapes, side.parameter_shapes()),
+        ):
+            for path in dict.fromkeys((*expected, *found)):
+                if found.get(path) != expected.get(path):
+                    layer = path if expected is not both.truth.parameter_shapes else layer_of(path)
+                    problem = f"{side.name} has {_shape(found, path)}, the spec {_shape(expected, path)}"
+                    wrong.setdefault(layer, (path, problem, outputs.get(layer)))
+                    faults.append(side.name)
+    order = [*both.truth.layers, *wrong]
+    for layer in sorted(wrong, key=order.index):
+        if children(both.truth.layers.get(layer, Flatten(""))) and len(wrong) > 1:
+            continue  # what is in it says more
+        path, problem, shape = wrong[layer]
+        check = Check("structure", path, float("inf"), 0.0, 0.0, problem)
+        cause = causes.of_shape(both.truth, layer, shape) if path == layer else ""
+        return Difference(layer, "structure", check, tuple(dict.fromkeys(faults)), cause)
+    return _loaded(both)
+
+
+def _data(both: Comparison) -> Difference | None:
+    """What reaches the network of stored images."""
+    case = both.truth.case
+    expected = observe_reference_inputs(case)
+    arrays = both.run(lambda side: side.inputs(), "input", "data")
+    left, right = arrays.values()
+
+    def perturbed() -> list[Arrays]:
+        return [observe_reference_inputs(case, rounding) for rounding in perturbations(case.seed)]
+
+    failed = both.failures("data", expected, left, right, perturbed)
+    if not failed:
+        return None
+    fault = both.at_fault(failed[0], expected, arrays)
+    cause = causes.of_data(both.truth, failed, arrays[fault[0]] if fault else left)
+    return Difference("input", "data", failed[0], fault, cause)
+
+
+def _same_parameters(both: Comparison) -> bool:
+    return all(side.parameter_shapes() == both.truth.parameter_shapes for side in (both.left, both.right))
+
+
+def _loaded(both: Comparison) -> Difference | None:
+    """Both sides take the shared start and must hand back the same bits; then they take the case's parameters."""
+    start = draw(both.truth.case.architecture, both.truth.case.seed)
+    arrays = both.run(lambda side: side.load(start), "", "structure")
+    for name, found in arrays.items():
+        failed = _failed(compare("structure", start, found, dict.fromkeys(start, 0.0)))
+        if failed:
+            path = failed[0].name
+            cause = "" if path not in found else causes.of_parameter(both.truth, start, path, found[path])
+            return Difference(layer_of(path), "structure", failed[0], (name,), cause)
+    both.run(lambda side: side.load(both.truth.case.parameters), "", "structure")
+    return None
+
+
+def _shape(shapes: Mapping[str, Shape], path: str) -> str:
+    return str(shapes[path]) if path in shapes else "nothing"
+
+
+def _each_layer(train: bool, phase: str) -> Callable[[Comparison], Difference | None]:
+    """Forward of every layer alone."""
+
+    def step(both: Comparison) -> Difference | None:
+        for path, _ in both.truth.nodes(train):
+            if (found := _one_layer(both, path, phase, train, backward=False)) is not None:
+                return found
+        return None
+
+    return step
+
+
+def _each_layer_backward(both: Comparison) -> Difference | None:
+    """The loss, then every layer alone, the last first."""
+    arrays = both.run(lambda side: side.loss(), "loss", "backward")
+    expected = both.truth.loss()
+    left, right = arrays.values()
+    failed = both.failures("backward", expected, left, right, both.truth.perturbed_loss)
+    if failed:
+        fault = both.at_fault(failed[0], expected, arrays)
+        cause = causes.of_loss(both.truth, arrays[fault[0]] if fault else left, failed[0].budget)
+        return Difference(cause.layer or truth_last(both.truth), "backward", failed[0], fault, cause.text)
+    for path, _ in reversed(list(both.truth.nodes(True))):
+        if (found := _one_layer(both, path, "backward", True, backward=True)) is not None:
+            return found
+    return None
+
+
+def _one_layer(both: Comparison, path: str, phase: str, train: bool, *, backward: bool) -> Difference | None:
+    truth = both.truth
+    expected = truth.kept_layer(path, train, backward)
+    arrays = both.run(lambda side: side.layer(path, train, backward), path, phase)
+    left, right = arrays.values()
+    failed = both.failures(phase, expected, left, right, lambda: truth.perturbed_layer(path, train, backward))
+    if not failed:
+        return None
+    check = failed[0]
+    fault = both.at_fault(check, expected, arrays)
+    observed = arrays[fault[0]] if fault else left
+    cause = causes.of_layer(truth, path, observed, {c.name: c.budget for c in failed}, train, backward)
+    named = replace(check, name=path if check.name == OUTPUT else check.name)
+    if check.name == INPUT:
+        named = replace(check, name=f"gradient of the input of {path}")
+    return Difference(cause.layer or path, phase, named, fault, cause.text)
+
+
+def _whole_forward(train: bool, phase: str, alone: bool) -> Callable[[Comparison], Difference | None]:
+    """Whole forward passes; `alone`: every layer was compared by itself before, and agreed."""
+
+    def step(both: Comparison) -> Difference | None:
+        truth = both.truth
+        expected = (truth.trained if train else truth.evaluated)[0].outputs
+        return _whole(both, phase, expected, lambda side: side.forward(train), partial_perturbed(truth, train), alone)
+
+    return step
+
+
+def partial_perturbed(truth: Truth, train: bool) -> Callable[[], list[Arrays]]:
+    """The perturbed executions of a whole forward pass, when they are needed."""
+    return lambda: truth.perturbed_forward(train)
+
+
+def _whole_backward(alone: bool) -> Callable[[Comparison], Difference | None]:
+    """Whole backward passes: the loss, then the parameters of the last layer first, the images last."""
+
+    def step(both: Comparison) -> Difference | None:
+        truth = both.truth
+        gradients = truth.trained[2]
+        order = ["loss", *reversed([name for name in _in_order(truth, gradients) if name not in ("loss", "input")])]
+        expected = {name: gradients[name] for name in (*order, "input")}
+        return _whole(both, "backward", expected, lambda side: side.gradients(), truth.perturbed_gradients, alone)
+
+    return step
+
+
+def _in_order(truth: Truth, arrays: Arrays) -> list[str]:
+    places = {path: place for place, path in enumerate(truth.layers)}
+    return sorted(arrays, key=lambda name: places.get(layer_of(name), -1))
+
+
+def _whole(
+    both: Comparison,
+    phase: str,
+    expected: Arrays,
+    run: Callable[[Side], Arrays],
+    perturbed: Callable[[], list[Arrays]],
+    alone: bool,
+) -> Difference | None:
+    arrays = both.run(run, "", phase)
+    left, right = arrays.values()
+    failed = both.failures(phase, expected, left, right, perturbed)
+    if not failed:
+        return None
+    check = failed[0]
+    fault = both.at_fault(check, expected, arrays)
+    observed = arrays[fault[0]] if fault else left
+    cause = causes.of_pass(both.truth, phase, check, observed, alone)
+    layer = check.name if phase.startswith("forward") else _first_behind(both.truth, check.name)
+    if alone and check.name == "input":
+        layer = "input"
+    note = "every layer alone agrees: it is given something else, or the whole pass differs" if alone else ""
+    return Difference(cause.layer or layer, phase, check, fault, cause.text, note)
+
+
+def _first_behind(truth: Truth, name: str) -> str:
+    """The layer that a gradient belongs to; the images' own is the first layer's work."""
+    if name == "loss":
+        return truth_last(truth)
+    return next(path for path, _ in truth.nodes(True)) if name == "input" else layer_of(name)
+
+
+def truth_last(truth: Truth) -> str:
+    """The layer whose output the loss takes; a fault in the loss shows there."""
+    return truth.case.architecture.layers[-1].name
+
+
+def _update(name: str) -> Callable[[Comparison], Difference | None]:
+    """The steps of one optimiser; by then the gradients agree, so what differs is the update's own."""
+
+    def step(both: Comparison) -> Difference | None:
+        truth = both.truth
+        expected = truth.update(name)
+        arrays = both.run(lambda side: side.update(name), "", "update")
+        ordered = _in_order(truth, expected)
+        left, right = arrays.values()
+        failed = both.failures("update", ordered, left, right, lambda: truth.perturbed_update(name))
+        if not failed:
+            return None
+        fault = both.at_fault(failed[0], expected, arrays)
+        cause = causes.of_update(truth, name, arrays[fault[0]] if fault else left, failed)
+        layers = len({layer_of(check.name) for check in failed})
+        note = f"optimiser steps '{name}': {len(failed)} of {len(ordered)} arrays, of {layers} layers, differ"
+        return Difference(cause.layer or layer_of(failed[0].name), "update", failed[0], fault, cause.text, note)
+
+    return step
+
+
+def _steps(alone: bool) -> Iterator[Callable[[Comparison], Difference | None]]:
+    yield structure
+    yield _data
+    for train, phase in ((False, "forward eval"), (True, "forward train")):
+        if alone:
+            yield _each_layer(train, phase)
+        yield _whole_forward(train, phase, alone)
+    if alone:
+        yield _each_layer_backward
+    yield _whole_backward(alone)

@@ -1,0 +1,147 @@
+"""The two sides of a comparison: a backend or the reference itself, with one face."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Protocol
+
+import numpy as np
+
+from triptych.backend import Backend, Native
+from triptych.conformance.data import observe_backend_inputs, observe_reference_inputs
+from triptych.conformance.truth import Arrays, Truth, named
+from triptych.conformance.updates import backend_update
+from triptych.initializers import Parameters
+from triptych.shapes import output_shapes
+from triptych.spec import Shape
+
+
+class Side(Protocol):
+    """One of two that are compared. Arrays are by path; those of one layer are `output`, `input` (its gradient)
+    and the gradients of its parameters."""
+
+    name: str
+
+    def parameter_shapes(self) -> dict[str, Shape]:
+        """Every canonical parameter's shape."""
+
+    def output_shapes(self) -> dict[str, Shape]:
+        """Every layer's output shape without the batch, in training mode."""
+
+    def load(self, values: Parameters) -> Arrays:
+        """Take these parameters; what is in the network then."""
+
+    def forward(self, train: bool) -> Arrays:
+        """A whole forward pass."""
+
+    def gradients(self) -> Arrays:
+        """A whole backward pass: by parameter, with `input` and `loss`."""
+
+    def layer(self, path: str, train: bool, backward: bool) -> Arrays:
+        """One layer alone, given what the reference's layer was given."""
+
+    def loss(self) -> Arrays:
+        """The loss of the reference's logits, and its gradients by them."""
+
+    def inputs(self) -> Arrays:
+        """What reaches the network of stored images (`triptych.conformance.data`)."""
+
+    def exact(self) -> AbstractContextManager[None]:
+        """Switches that lower the precision are off in here."""
+
+    def update(self, name: str) -> Arrays:
+        """Parameters, statistics and state after the steps of one optimiser."""
+
+
+class ReferenceSide:
+    """The reference; see `Side`."""
+
+    def __init__(self, truth: Truth) -> None:
+        self.name = "reference"
+        self.truth = truth
+
+    def parameter_shapes(self) -> dict[str, Shape]:
+        return self.truth.parameter_shapes
+
+    def output_shapes(self) -> dict[str, Shape]:
+        return output_shapes(self.truth.case.architecture)
+
+    def load(self, values: Parameters) -> Arrays:
+        return values
+
+    def forward(self, train: bool) -> Arrays:
+        return (self.truth.trained if train else self.truth.evaluated)[0].outputs
+
+    def gradients(self) -> Arrays:
+        return self.truth.trained[2]
+
+    def layer(self, path: str, train: bool, backward: bool) -> Arrays:
+        return self.truth.kept_layer(path, train, backward)
+
+    def loss(self) -> Arrays:
+        return self.truth.loss()
+
+    def inputs(self) -> Arrays:
+        return observe_reference_inputs(self.truth.case)
+
+    def exact(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def update(self, name: str) -> Arrays:
+        return self.truth.update(name)
+
+
+class BackendSide:
+    """A backend's network on the truth's case; see `Side`."""
+
+    def __init__(self, backend: Backend, network: Native, truth: Truth, device: str = "cpu") -> None:
+        self.name = backend.name
+        self.backend = backend
+        self.device = device
+        self.network = network
+        self.truth = truth
+
+    def parameter_shapes(self) -> dict[str, Shape]:
+        return {path: value.shape for path, value in self.backend.to_canonical(self.network).items()}
+
+    def output_shapes(self) -> dict[str, Shape]:
+        found = self.backend.forward(self.network, self.truth.images, train=True, masks=self.truth.case.masks(0))
+        return {path: value.shape[1:] for path, value in found.items()}
+
+    def load(self, values: Parameters) -> Arrays:
+        self.backend.from_canonical(self.network, values)
+        return self.backend.to_canonical(self.network)
+
+    def forward(self, train: bool) -> Arrays:
+        self.backend.from_canonical(self.network, self.truth.case.parameters)
+        masks = self.truth.case.masks(0) if train else None
+        found = self.backend.forward(self.network, self.truth.images, train=train, masks=masks)
+        self.backend.from_canonical(self.network, self.truth.case.parameters)
+        return found
+
+    def gradients(self) -> Arrays:
+        case = self.truth.case
+        loss, found = self.backend.gradients(self.network, self.truth.images, case.labels, masks=case.masks(0))
+        return {**found, "loss": np.asarray(loss)}
+
+    def layer(self, path: str, train: bool, backward: bool) -> Arrays:
+        trace = (self.truth.trained if train else self.truth.evaluated)[1]
+        gradient = np.array(trace.arriving[path]) if backward else None  # a copy: some are views that cannot be written
+        masks = self.truth.case.masks(0) if train else {}
+        return named(
+            self.backend.layer_pass(self.network, path, trace.inputs[path], gradient, train=train, masks=masks)
+        )
+
+    def loss(self) -> Arrays:
+        logits = self.truth.logits
+        loss, gradients = self.backend.loss_pass(self.network, list(logits.values()), self.truth.case.labels)
+        return {"loss": np.asarray(loss), **dict(zip(logits, gradients, strict=True))}
+
+    def inputs(self) -> Arrays:
+        return observe_backend_inputs(self.backend, self.network, self.truth.case)
+
+    def exact(self) -> AbstractContextManager[None]:
+        return self.backend.precise(self.device)
+
+    def update(self, name: str) -> Arrays:
+        return backend_update(name, self.backend, self.network, self.truth.case, self.truth.steps)
