@@ -11,7 +11,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from triptych import backend
+from triptych import backend, comparison, recipes
 from triptych.__main__ import main
 from triptych.conformance import ALL_LEVELS, FLAGS, Check, suite
 from triptych.conformance.case import conformance_architecture
@@ -64,6 +64,39 @@ def compared(tmp_path_factory):
 @pytest.fixture(scope="module")
 def text(compared):
     return (compared[0] / "report.html").read_text()
+
+
+def test_several_seeds_test_the_accuracies(compared, tmp_path):
+    """Networks that have not learned prove nothing, however equal they are; learned ones are judged by TOST."""
+    options = [
+        "--arch",
+        "lenet",
+        "--resolution",
+        "28",
+        "--data",
+        "synthetic",
+        "--epochs",
+        "1",
+        "--backends",
+        BACKENDS[0],
+    ]
+    with pytest.raises(SystemExit) as stopped:
+        main(["compare", *options, "--seeds", "3", "--out", str(tmp_path / "out"), "--json", str(tmp_path / "c.json")])
+    assert stopped.value.code == 0  # one backend: no pair to judge
+    found = json.loads((tmp_path / "c.json").read_text())
+    assert [len(values) for values in found["accuracies"].values()] == [3]
+    assert (tmp_path / "out" / "seed-2" / BACKENDS[0] / "metrics.jsonl").is_file()
+    verdict = suite.Verdict(conformance_architecture("lenet"), [], [], {})
+    good = {"a": [0.8, 0.81, 0.79], "b": [0.801, 0.809, 0.79]}
+    for accuracies, results in (
+        (good, ["equivalent"]),
+        (good | {"b": [0.78, 0.79, 0.77]}, ["NOT SHOWN"]),
+        ({"a": [0.1, 0.1, 0.1], "b": [0.1, 0.1, 0.1]}, ["NOT LEARNED"]),
+        ({"a": [0.8], "b": [0.8]}, []),
+    ):
+        made = comparison.Comparison(recipes.RECIPES["compare"], verdict.architecture, verdict, {}, {}, accuracies)
+        assert [row[-1] for row in comparison.accuracy_table(made)[1]] == results
+    assert "Equivalence of the accuracies: not run" in (compared[0] / "report.html").read_text()
 
 
 def test_every_backend_has_its_run_folder(compared):

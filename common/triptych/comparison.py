@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import combinations
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 from triptych import __version__, runs, training
@@ -14,6 +16,7 @@ from triptych.analysis import totals
 from triptych.backend import Backend
 from triptych.conformance import ALL_LEVELS, Check, suite
 from triptych.conformance.case import conformance_architecture
+from triptych.conformance.equivalence import FEWEST_SEEDS, Equivalence, equivalence
 from triptych.conformance.suite import Verdict
 from triptych.data import Dataset
 from triptych.recipes import Recipe
@@ -35,6 +38,26 @@ class Comparison:
     verdict: Verdict
     trained: dict[str, list[Epoch]]
     versions: dict[str, dict[str, str]]
+    accuracies: dict[str, list[float]] = field(default_factory=dict)  # after the last epoch, by backend, a value a seed
+
+    @property
+    def equivalences(self) -> dict[tuple[str, str], Equivalence]:
+        """Every pair of backends, if there are seeds enough to judge."""
+        if any(len(values) < FEWEST_SEEDS for values in self.accuracies.values()):
+            return {}
+        pairs = combinations(self.accuracies, 2)
+        return {(a, b): equivalence(self.accuracies[a], self.accuracies[b]) for a, b in pairs}
+
+    @property
+    def learned(self) -> bool:
+        """Twice as good as chance, on every backend: networks that have learned nothing are always equivalent."""
+        return all(mean(values) > 2 / self.architecture.classes for values in self.accuracies.values())
+
+    @property
+    def passed(self) -> bool:
+        """Conformance passed, and where several seeds were trained, they learned, and equally well."""
+        equivalences = self.equivalences.values()
+        return self.verdict.passed and (not equivalences or self.learned) and all(e.equivalent for e in equivalences)
 
     @property
     def parameters(self) -> int:
@@ -63,6 +86,38 @@ def train_backends(
         session.folder = runs.create(folder / backend.name, recipe)
         trained[backend.name] = training.fit(session, listener())
     return trained
+
+
+def train_seeds(
+    recipe: Recipe,
+    seeds: int,
+    backends: Sequence[Backend],
+    dataset: Dataset,
+    folder: Path,
+    device: str,
+    listener: Callable[[], Listener],
+) -> tuple[dict[str, list[Epoch]], dict[str, list[float]]]:
+    """Train with the recipe's seed and the next ones: the first seed's epochs, and every seed's last test accuracy."""
+    by_seed = []
+    for number in range(seeds):
+        seeded = dataclasses.replace(recipe, seed=recipe.seed + number)
+        below = folder if number == 0 else runs.make_folder(folder / f"seed-{seeded.seed}")
+        by_seed.append(train_backends(seeded, backends, dataset, below, device, listener))
+    names = [backend.name for backend in backends]
+    return by_seed[0], {name: [trained[name][-1].test_accuracy for trained in by_seed] for name in names}
+
+
+def accuracy_table(comparison: Comparison) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """The accuracy level: a row per pair of backends; empty with too few seeds."""
+    columns = ("backends", "accuracy", "", "difference", "90 % interval", "margin", "p", "result")
+    rows = []
+    for (left, right), found in comparison.equivalences.items():
+        means = (f"{mean(comparison.accuracies[name]):.4f}" for name in (left, right))
+        figures = (f"{found.difference:+.4f}", f"{found.low:+.4f} to {found.high:+.4f}", f"{found.margin:g}")
+        result = "equivalent" if found.equivalent else "NOT SHOWN"
+        result = result if comparison.learned else "NOT LEARNED"
+        rows.append((f"{left} - {right}", *means, *figures, f"{found.p:.4f}", result))
+    return columns, rows
 
 
 def table(comparison: Comparison) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
@@ -101,6 +156,11 @@ def as_dict(comparison: Comparison) -> dict[str, Any]:
         "conformance": suite.as_dict(comparison.verdict),
         "trained": {name: [runs.as_dict(epoch) for epoch in epochs] for name, epochs in comparison.trained.items()},
         "versions": comparison.versions,
+        "accuracies": comparison.accuracies,
+        "equivalence": [
+            {"backends": list(pair), "equivalent": found.equivalent, **dataclasses.asdict(found)}
+            for pair, found in comparison.equivalences.items()
+        ],
     }
 
 
@@ -133,6 +193,8 @@ def write_report(comparison: Comparison, path: Path, command: str) -> None:
         f"{'x'.join(map(str, verdict['input']))}.",
         columns=columns,
         rows=rows,
+        seeds=max(map(len, comparison.accuracies.values()), default=1),
+        accuracy=accuracy_table(comparison),
         figures=drawn,
         levels=ALL_LEVELS,
         verdict=verdict,

@@ -17,6 +17,7 @@ from triptych.cli.options import (
     RunOptions,
     load_backends,
     watching,
+    whole,
     write_json,
 )
 
@@ -33,6 +34,9 @@ def compare(
     backends: Backends = None,
     run: RunOptions = DEFAULT_RUN,
     network: NetworkOptions = DEFAULT_NETWORK,
+    seeds: Annotated[
+        int, Parameter(converter=whole, help="Train with so many seeds, and test the accuracies' equivalence (5, say).")
+    ] = 1,
     device: DeviceName = "cpu",
     out: Annotated[Path | None, Parameter(help="A new folder for the report; runs/compare-... if left out.")] = None,
     json: JsonFile = None,
@@ -44,7 +48,11 @@ def compare(
     """
     from triptych import comparison, data, recipes, runs
     from triptych.cli.progress import Reporter
+    from triptych.conformance.equivalence import FEWEST_SEEDS
+    from triptych.errors import TriptychError
 
+    if seeds != 1 and seeds < FEWEST_SEEDS:
+        raise TriptychError(f"--seeds {seeds} must be 1, or at least {FEWEST_SEEDS} for a test of equivalence")
     chosen = run.apply(recipes.get_recipe(recipe), network)
     dataset = data.load(chosen.data, data_dir=run.data_dir)
     architecture = recipes.build_architecture(chosen, dataset)
@@ -59,14 +67,15 @@ def compare(
         )
     with watching(loaded, device), Reporter(chosen.epochs, quiet=quiet) as reporter:
         verdict = comparison.judge_backends(chosen, loaded, device)
-        trained = comparison.train_backends(chosen, loaded, dataset, folder, device, lambda: reporter)
-    found = comparison.Comparison(chosen, architecture, verdict, trained, {b.name: b.versions() for b in loaded})
+        trained, accuracies = comparison.train_seeds(chosen, seeds, loaded, dataset, folder, device, lambda: reporter)
+    versions = {backend.name: backend.versions() for backend in loaded}
+    found = comparison.Comparison(chosen, architecture, verdict, trained, versions, accuracies)
     comparison.write_report(found, folder / "report.html", shlex.join(["triptych", *sys.argv[1:]]))
     if json is not None:
         write_json(json, comparison.as_dict(found))
     if not quiet:
         show(found, folder)
-    return 0 if verdict.passed else 1
+    return 0 if found.passed else 1
 
 
 def show(found: Comparison, folder: Path) -> None:
@@ -79,6 +88,8 @@ def show(found: Comparison, folder: Path) -> None:
         conform.show(found.verdict)
     columns, rows = comparison.table(found)
     print_table(columns, rows, right=range(1, len(columns)))
+    if found.equivalences:
+        print_table(*comparison.accuracy_table(found), title="test accuracy over all seeds (paired TOST)")
     for name, reason in found.verdict.not_run.items():
         print(f"{name}: not run ({reason})")
     print(f"report: {folder / 'report.html'}")

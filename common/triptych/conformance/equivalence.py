@@ -15,7 +15,7 @@ from triptych.errors import TriptychError
 
 MARGIN = 0.01  # one percentage point
 LEVEL = 0.05  # of each of the two tests
-SEEDS = 5
+FEWEST_SEEDS = 3
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,10 @@ def equivalence(left: Sequence[float], right: Sequence[float], margin: float = M
     """
     from scipy import stats
 
-    if len(left) != len(right) or len(left) < 3:
-        raise TriptychError(f"{len(left)} and {len(right)} accuracies: an equivalence test needs 3 or more pairs")
+    if len(left) != len(right) or len(left) < FEWEST_SEEDS:
+        raise TriptychError(
+            f"{len(left)} and {len(right)} accuracies: an equivalence test needs {FEWEST_SEEDS} or more pairs"
+        )
     differences = np.asarray(right, np.float64) - np.asarray(left, np.float64)
     mean, freedom = float(differences.mean()), len(differences) - 1
     error = float(differences.std(ddof=1) / np.sqrt(len(differences)))
