@@ -83,16 +83,13 @@ class _Sgd(mx.optimizer.Optimizer):
     def update(self, index: int, weight: mx.nd.NDArray, grad: mx.nd.NDArray, state: States) -> None:
         (velocity,) = state
         rate, decay = self._get_lr(index), self._get_wd(index)
-        if not self.momentum:
-            mx.nd.sgd_update(weight, grad, out=weight, lr=rate, wd=decay)
-            velocity *= 0
-        else:
-            if decay:
-                grad = grad + decay * weight
-            velocity *= self.momentum
-            velocity += grad
-            move = grad + self.momentum * velocity if self.nesterov else velocity
-            mx.nd.sgd_update(weight, move, out=weight, lr=rate, wd=0.0)
+        move = grad + decay * weight if decay else grad
+        velocity *= self.momentum
+        if self.momentum:
+            velocity += move
+            move = move + self.momentum * velocity if self.nesterov else velocity
+        # Not by sgd_update: operators read their learning rate from text, and not always as the nearest float32.
+        weight -= rate * move
         self.used = self.momentum != 0
 
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from triptych.conformance.suite import LongRun, Verdict
     from triptych.zoo import Options
 
+MOST_JOBS = 8  # each needs some gigabytes: the frameworks, and what JAX has compiled
 DEFAULT_NETWORK = NetworkOptions()
 
 
@@ -43,6 +44,9 @@ def conform(
     trajectory: Annotated[
         int | None,
         Parameter(converter=whole, help="Train so many steps too: float64 exactly, float32 bug or chaos (100, say)."),
+    ] = None,
+    jobs: Annotated[
+        int | None, Parameter(converter=whole, help="Processes that share several architectures; one per core.")
     ] = None,
     certificate: Annotated[
         Path | None,
@@ -69,6 +73,8 @@ def conform(
         raise TriptychError(f"--precision '{precision}' cannot be judged; use fp64 or fp32")
     if trajectory is not None:
         suite.check_steps(trajectory)
+    if jobs is not None and jobs < 1:
+        raise TriptychError(f"--jobs {jobs} must be at least 1")
     names = list(zoo.registry()) if all else [name.strip() for name in ("vgg11" if arch is None else arch).split(",")]
     options = [chosen(name, network) for name in names]
     architectures = [zoo.build_with(name, option) for name, option in zip(names, options, strict=True)]
@@ -76,8 +82,11 @@ def conform(
     precisions = suite.PRECISIONS if precision is None else (precision,)
     verdicts, long_runs = [], []
     with watching(loaded, device):
-        for architecture in architectures:
-            verdict = suite.run(architecture, loaded, precisions=precisions, seed=seed, device=device)
+        given = {"precisions": precisions, "seed": seed, "device": device}
+        shared = default_jobs(len(names), device) if jobs is None else jobs
+        for architecture, verdict in zip(
+            architectures, suite.run_many(architectures, loaded, jobs=shared, **given), strict=True
+        ):
             verdicts.append(verdict)
             if json != "-":
                 show(verdict)
@@ -105,6 +114,13 @@ def conform(
     if json != "-":
         print(f"{sum(passed)} of {len(passed)} architectures conform on {', '.join(b.name for b in loaded)}")
     return 0 if sum(passed) == len(passed) and builtins.all(run.passed for run in long_runs) else 1
+
+
+def default_jobs(architectures: int, device: str) -> int:
+    """One process per core for several architectures on the CPU; a single device is not shared."""
+    from triptych.runtime import cores
+
+    return min(cores(), architectures, MOST_JOBS) if device == "cpu" else 1
 
 
 def chosen(name: str, network: NetworkOptions) -> Options:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations
+from multiprocessing import get_context
 from typing import Any
 
 from triptych.analysis import totals
-from triptych.backend import BACKENDS, Backend, installed
+from triptych.backend import BACKENDS, Backend, installed, load
 from triptych.conformance import ALL_LEVELS, Check, Judge, Report, conform, judge, pairwise
 from triptych.conformance.case import Case, make_case
 from triptych.conformance.chaos import Comparison, bug_or_chaos
 from triptych.conformance.trajectory import QUARTERS, follow, follow_reference, judge_trajectory, make_journey
 from triptych.errors import TriptychError
+from triptych.runtime import cores
 from triptych.spec import Architecture
 
 PRECISIONS = ("fp64", "fp32")
@@ -63,6 +68,26 @@ def run(
     reasons = {name: "not asked for" if name in installed() else "not installed" for name in BACKENDS}
     not_run = {name: reason for name, reason in reasons.items() if name not in names}
     return Verdict(architecture, reports, pairs, not_run, case)
+
+
+def run_many(
+    architectures: Sequence[Architecture], backends: Sequence[Backend], *, jobs: int, **given: Any
+) -> Iterator[Verdict]:
+    """The verdicts of `run` in the order of the architectures; `jobs` processes share the work.
+
+    Most of it is JAX's compiling, which keeps one core busy.
+    """
+    if jobs == 1:
+        yield from (run(architecture, backends, **given) for architecture in architectures)
+        return
+    names = [backend.name for backend in backends]
+    os.environ["OMP_NUM_THREADS"] = str(max(1, cores() // jobs))  # for the new processes: this one has read it
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        yield from pool.map(partial(_run_named, names, given), architectures)
+
+
+def _run_named(names: Sequence[str], given: dict[str, Any], architecture: Architecture) -> Verdict:
+    return run(architecture, [load(name) for name in names], **given)
 
 
 @dataclass(frozen=True, eq=False)
