@@ -29,6 +29,7 @@ class Truth:
         self.precision = precision
         self.given: dict[str, Array] = {path: np.asarray(v, np.float64) for path, v in case.parameters.items()}
         self.layers = dict(walk(case.architecture.layers))
+        self._updates: dict[str, dict[str, Array]] = {}
 
     @property
     def images(self) -> Array:
@@ -59,7 +60,9 @@ class Truth:
 
     def update(self, name: str) -> dict[str, Array]:
         """Parameters, statistics and state after the steps of the optimiser called `name` in `updates.UPDATES`."""
-        return reference_update(name, self.case, self.steps, self.trained[0], exact)
+        if name not in self._updates:
+            self._updates[name] = reference_update(name, self.case, self.steps, self.trained[0], exact)
+        return self._updates[name]
 
     @cached_property
     def second(self) -> reference.Trace:
