@@ -39,7 +39,7 @@ class Family:
 
 
 FAMILIES = (
-    Family("lenet", 1, 28, 4),
+    Family("lenet", 1, 28, 8, 0.1),
     Family("alexnet", 4, 96, 4),
     Family("vgg11", 8, 32, 4),
     Family("nin", 4, 96, 4, 0.01),

@@ -17,6 +17,7 @@ from triptych_jax.model import Arrays, Network, Path
 from triptych_jax.parameters import _canonical_name, _from_numpy, to_numpy
 from triptych_jax.passes import QUICK
 
+ALL = "all"  # the one parameter of a network seen as a vector
 NATIVE = {"velocity": "trace", "mean": "mu", "variance": "nu"}  # canonical: optax's
 
 
@@ -32,14 +33,12 @@ class Updater:
         self.load_state({})
 
     def step(self, gradients: Arrays, rates: Rates, *, watch: bool = False) -> None:
-        """Move every parameter by its gradient. Conformance (`watch`) compiles by shape, not by network: the same
-        function for one parameter after the other, in a tenth of the time."""
+        """Move every parameter by its gradient. Conformance (`watch`) compiles the same function for one vector of all
+        parameters instead, in a tenth of the time: it acts on every number alone."""
         now = (np.float32(rates.learning_rate), np.float32(rates.momentum))
         given = (_values(self.named), gradients, self.kept)
         if watch:
-            moved = {path: self._step_one(path, given, now) for path in self.named}
-            parameters = {path: value for path, (value, _) in moved.items()}
-            self.kept = {slot: {path: kept[slot] for path, (_, kept) in moved.items()} for slot in self.kept}
+            parameters, self.kept = self._step_as_vector(given, now)
         else:
             parameters, self.kept = self.compile(decayed=self.decayed)(*given, self.count, now)
         for path, variable in self.named.items():
@@ -47,12 +46,29 @@ class Updater:
         self.count = np.int32(self.count + 1)
         self.used = self.slots != SLOTS["sgd"] or rates.momentum != 0
 
-    def _step_one(self, path: Path, given: tuple[Arrays, Arrays, dict[str, Arrays]], now: tuple) -> tuple:
-        parameters, gradients, kept = given
-        one = {"one": parameters[path]}, {"one": gradients[path]}, {slot: {"one": kept[slot][path]} for slot in kept}
-        update = self.compile(decayed=frozenset(("one",) if path in self.decayed else ()), options=QUICK)
-        moved, after = update(*one, self.count, now)
-        return moved["one"], {slot: after[slot]["one"] for slot in after}
+    def _step_as_vector(self, given: tuple[Arrays, Arrays, dict[str, Arrays]], now: tuple) -> tuple:
+        parameters: dict[Path, jax.Array] = {}
+        kept: dict[str, dict[Path, jax.Array]] = {slot: {} for slot in self.kept}
+        for decays in (True, False):
+            paths = [path for path in self.named if (path in self.decayed) == decays]
+            if paths:
+                values, gradients, slots = given
+                join = partial(_join, paths=paths)
+                vectors = join(values), join(gradients), {slot: join(arrays) for slot, arrays in slots.items()}
+                update = self.compile(decayed=frozenset((ALL,) if decays else ()), options=QUICK)
+                moved, after = update(*vectors, self.count, now)
+                parameters |= self._split(moved[ALL], paths)
+                for slot, value in after.items():
+                    kept[slot] |= self._split(value[ALL], paths)
+        return parameters, kept
+
+    def _split(self, vector: jax.Array, paths: list[Path]) -> dict[Path, jax.Array]:
+        likes = [self.named[path][...] for path in paths]
+        parts = np.split(np.asarray(vector), np.cumsum([like.size for like in likes])[:-1])
+        return {
+            path: jax.device_put(part.reshape(like.shape), like.device)
+            for path, part, like in zip(paths, parts, likes, strict=True)
+        }
 
     def state(self) -> Parameters:
         """The velocities, or means and variances, by slot and path; empty before the first step."""
@@ -109,6 +125,11 @@ def _native(
         # Before Adam the decay enters its moments, behind it does not: coupled and decoupled decay.
         chain = (decay, adam) if optimizer.name == "adam" else (adam, decay)
     return optax.chain(*chain, optax.scale_by_learning_rate(learning_rate))
+
+
+def _join(arrays: Arrays, paths: list[Path]) -> Arrays:
+    vector = np.concatenate([np.ravel(arrays[path]) for path in paths])
+    return {ALL: jax.device_put(vector, arrays[paths[0]].device)}
 
 
 def _values(variables: dict[Path, nnx.Variable]) -> Arrays:
