@@ -14,7 +14,7 @@ app = App(
     version=__version__,
     help_format="plaintext",
 )
-# name, module: a function of that name there, whose docstring is the command's help
+# name, module: a function of that name there, whose docstring is the command's help, or commands below that name
 COMMANDS = (
     ("compare", "compare"),
     ("doctor", "doctor"),
@@ -27,6 +27,7 @@ COMMANDS = (
     ("verify", "verify"),
     ("locate", "locate"),
     ("study", "study"),
+    ("data", "data"),
 )
 for _name, _module in COMMANDS:
     app.command(getattr(import_module(f"triptych.cli.{_module}"), _name), name=_name)
