@@ -59,6 +59,9 @@ def prepare(
     print(f"{tfds.PREFIX}{name} is in {folder}")
 
 
-data = App(help="List, download and prepare data sets.\n\nExample: triptych data list", help_format="plaintext")
+data = App(
+    help="Which data sets are here; download and prepare others.\n\nExample: triptych data list",
+    help_format="plaintext",
+)
 for _name, _command in (("list", list_sets), ("download", download), ("prepare", prepare)):
     data.command(_command, name=_name)

@@ -55,11 +55,12 @@ def how_to_get() -> str:
 
 
 def download(data_dir: Path | None = None) -> Path:
-    """Fetches the archive into `data_dir` (default: the cache), checked; its path. Raises TriptychError if it cannot."""
-    path, way_out = (
-        (data_dir or cache_dir() / "cifar10") / ARCHIVE,
-        "fetch it yourself and name its folder with --data-dir",
-    )
+    """Fetches the archive into `data_dir` (default: the cache), unless the whole one is there; its path.
+
+    Raises TriptychError if that fails.
+    """
+    path = (data_dir or cache_dir() / "cifar10") / ARCHIVE
+    way_out = "fetch it yourself and name its folder with --data-dir"
 
     def check(content: bytes, what: str = f"the download {URL}") -> None:
         check_hash(content, ARCHIVE_MD5, what, way_out, "md5")
