@@ -16,7 +16,7 @@ from typing import Any, Protocol, TypeAlias, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from triptych.errors import TriptychError, unknown
+from triptych.errors import TriptychError, require_package, unknown
 from triptych.initializers import Parameters
 from triptych.optimizers import Optimizer, Rates
 from triptych.precision import Flag
@@ -166,11 +166,7 @@ def check_installed(name: str) -> None:
     if name not in BACKENDS:
         raise unknown("backend", name, BACKENDS)
     entry = BACKENDS[name]
-    if importlib.util.find_spec(entry.requires) is None:
-        raise TriptychError(
-            f"backend '{name}' needs the package '{entry.requires}', which is not installed; "
-            f"install it with: pip install -c constraints.txt 'triptych[{entry.extra}]'"
-        )
+    require_package(entry.requires, entry.extra, f"backend '{name}'")
 
 
 def installed() -> list[str]:

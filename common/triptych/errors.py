@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import importlib.util
 from collections.abc import Iterable
 
 
@@ -16,3 +17,12 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> TriptychError:
     near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5)
     hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known)}"
     return TriptychError(f"unknown {kind} '{name}'; {hint}")
+
+
+def require_package(package: str, extra: str, what: str) -> None:
+    """Raises TriptychError, which says how to install it, unless `package`, which `what` needs, can be imported."""
+    if importlib.util.find_spec(package) is None:
+        raise TriptychError(
+            f"{what} needs the package '{package}', which is not installed; "
+            f"install it with: pip install -c constraints.txt 'triptych[{extra}]'"
+        )

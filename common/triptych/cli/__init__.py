@@ -14,7 +14,7 @@ app = App(
     version=__version__,
     help_format="plaintext",
 )
-# name, module: a function of that name there, whose docstring is the command's help
+# name, module: a function of that name there, whose docstring is the command's help, or commands below that name
 COMMANDS = (
     ("compare", "compare"),
     ("doctor", "doctor"),
@@ -27,6 +27,7 @@ COMMANDS = (
     ("verify", "verify"),
     ("locate", "locate"),
     ("study", "study"),
+    ("data", "data"),
 )
 for _name, _module in COMMANDS:
     app.command(getattr(import_module(f"triptych.cli.{_module}"), _name), name=_name)
@@ -35,11 +36,14 @@ for _name, _module in COMMANDS:
 def expand_json(arguments: list[str]) -> list[str]:
     """`--json` may stand alone (print to stdout) or before a file, which ends in .json.
 
-    Anything else after it is an argument of the command: a model or an image, not to be overwritten.
+    Anything else after it is an argument of the command: a model or an image, not to be overwritten. `--tensorboard`
+    may stand alone (in the run's folder) or before a folder.
     """
     expanded: list[str] = []
     for index, argument in enumerate(arguments):
         following = arguments[index + 1] if index + 1 < len(arguments) else ""
-        stands_alone = argument == "--json" and not following.endswith(".json")
-        expanded.append("--json=-" if stands_alone else argument)
+        stands_alone = (argument == "--json" and not following.endswith(".json")) or (
+            argument == "--tensorboard" and (not following or following.startswith("-"))
+        )
+        expanded.append(f"{argument}=-" if stands_alone else argument)
     return expanded

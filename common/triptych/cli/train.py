@@ -35,6 +35,9 @@ def train(
     deterministic: Annotated[Flag, Parameter(help="Equal steps give equal bits, also where this costs time.")] = False,
     out: Annotated[Path | None, Parameter(help="A new folder for the run; runs/... if left out.")] = None,
     resume: Annotated[Path | None, Parameter(help="Go on with this run, on any backend.")] = None,
+    tensorboard: Annotated[
+        str | None, Parameter(help="Log for TensorBoard; with DIR there, else in the run's folder.")
+    ] = None,
     json: JsonFile = None,
 ) -> None:
     """Train a recipe on one backend; options given change the recipe.
@@ -43,11 +46,14 @@ def train(
     """
     from triptych import backend as backends
     from triptych import data, recipes, runs, training
+    from triptych import tensorboard as logs
     from triptych.cli.progress import Reporter
     from triptych.errors import TriptychError
 
     name = backend if backend is not None else default_backend()
     backends.check_installed(name)
+    if tensorboard is not None:
+        logs.check(tensorboard)
     if resume is not None:
         if out is not None:
             raise TriptychError("give --out or --resume, not both: a resumed run stays in its folder")
@@ -70,8 +76,14 @@ def train(
         session.folder = runs.create(out or runs.new_folder(f"{chosen.architecture}-{name}"), chosen)
     if resume is not None and first:
         runs.write_recipe(resume, chosen)
-    with watching([loaded], device) as fallbacks, Reporter(chosen.epochs, quiet=json == "-" or not first) as reporter:
-        epochs = training.fit(session, reporter)
+    log = logs.place(tensorboard, session.folder)
+    quiet = json == "-" or not first
+    with (
+        watching([loaded], device) as fallbacks,
+        Reporter(chosen.epochs, quiet=quiet) as reporter,
+        logs.logged(reporter, log) as listener,
+    ):
+        epochs = training.fit(session, listener)
     if not first:
         return
     if json is not None:

@@ -7,21 +7,23 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from triptych.data import cifar10, fashion_mnist, fashion_mnist_mini, folders, synthetic
+from triptych.data import cifar10, fashion_mnist, fashion_mnist_mini, folders, synthetic, tfds
 from triptych.data.dataset import Dataset, Split
 from triptych.errors import TriptychError, unknown
 
-__all__ = ["SOURCES", "Dataset", "Source", "Split", "describe", "load"]
+__all__ = ["SOURCES", "Dataset", "Source", "Split", "describe", "download", "load"]
 
 
 @dataclass(frozen=True)
 class Source:
-    """A named data set: `load(data_dir)` reads it; `locate(data_dir)` is where it lies, None if it is not here."""
+    """A named data set: `load(data_dir)` reads it; `locate(data_dir)` is where it lies, None if it is not here;
+    `download(data_dir)` fetches it there, if it can be fetched."""
 
     load: Callable[[Path | None], Dataset]
     locate: Callable[[Path | None], Path | None]
     size: str
     how_to_get: Callable[[], str]
+    download: Callable[[Path | None], Path] | None = None
 
 
 SOURCES = {
@@ -30,6 +32,7 @@ SOURCES = {
         fashion_mnist.locate,
         "60,000 + 10,000, 1x28x28, 10 classes",
         lambda: f"downloaded when used; or {fashion_mnist.HOW_TO_GET}",
+        fashion_mnist.download,
     ),
     "fashion-mnist-mini": Source(
         fashion_mnist_mini.load,
@@ -37,7 +40,9 @@ SOURCES = {
         "5,120 + 2,560, 1x28x28, 10 classes",
         lambda: "part of the package",
     ),
-    "cifar10": Source(cifar10.load, cifar10.locate, "50,000 + 10,000, 3x32x32, 10 classes", cifar10.how_to_get),
+    "cifar10": Source(
+        cifar10.load, cifar10.locate, "50,000 + 10,000, 3x32x32, 10 classes", cifar10.how_to_get, cifar10.download
+    ),
     "synthetic": Source(
         synthetic.load,
         lambda _: Path(synthetic.__file__),
@@ -48,13 +53,17 @@ SOURCES = {
 
 
 def load(name_or_dir: str, *, data_dir: str | Path | None = None) -> Dataset:
-    """The data set of this name, or the class folders in this directory (`./NAME` for one that is called like a set).
+    """The data set of this name, the one of tensorflow-datasets (`tfds:NAME`), or the class folders in this directory
+    (`./NAME` for one that is called like a set).
 
-    `data_dir` is where the files of `fashion-mnist` and `cifar10` lie, if not in the usual places; the others do not
-    need it. Raises TriptychError for an unknown name and for files that are missing, damaged or not the originals.
+    `data_dir` is where the files of `fashion-mnist`, `cifar10` and TFDS lie, if not in the usual places; the others do
+    not need it. Raises TriptychError for an unknown name and for files that are missing, damaged or not the originals.
     """
+    place = Path(data_dir).expanduser() if data_dir else None
     if source := SOURCES.get(name_or_dir):
-        return source.load(Path(data_dir).expanduser() if data_dir else None)
+        return source.load(place)
+    if name_or_dir.startswith(tfds.PREFIX):
+        return tfds.load(name_or_dir.removeprefix(tfds.PREFIX), place)
     folder = Path(name_or_dir).expanduser()
     if folder.is_dir():
         return folders.load(folder)
@@ -76,5 +85,20 @@ class Row:
 
 
 def describe(data_dir: Path | None = None) -> list[Row]:
-    """Every named data set: whether and where it is here, its size (training + test images), and how to get it."""
-    return [Row(name, s.locate(data_dir), s.size, s.how_to_get()) for name, s in SOURCES.items()]
+    """Every named data set: whether and where it is here, its size (training + test images), and how to get it.
+
+    Those of tensorflow-datasets only if they are here.
+    """
+    ours = [Row(name, s.locate(data_dir), s.size, s.how_to_get()) for name, s in SOURCES.items()]
+    found = tfds.prepared(data_dir)
+    return ours + [Row(f"{tfds.PREFIX}{name}", where, size, tfds.how_to_get(name)) for name, where, size in found]
+
+
+def download(name: str, data_dir: Path | None = None) -> Path:
+    """Fetches the set into `data_dir` (default: the cache); where it lies. Raises TriptychError if it cannot."""
+    if name not in SOURCES:
+        raise unknown("data set", name, SOURCES)
+    source = SOURCES[name]
+    if source.download is None:
+        raise TriptychError(f"'{name}' needs no download: it is {source.how_to_get()}")
+    return source.download(data_dir)

@@ -17,6 +17,7 @@ import numpy as np
 
 from triptych.data import folders
 from triptych.data.dataset import Dataset, Split
+from triptych.data.download import fetch
 from triptych.errors import TriptychError
 from triptych.files import cache_dir, check_hash
 
@@ -50,7 +51,28 @@ ALLOWED: dict[tuple[str, str], Any] = {
 
 def how_to_get() -> str:
     """What to do when the files are not there or are wrong."""
-    return f"fetch {URL} into {cache_dir() / 'cifar10'}, or name its folder with --data-dir"
+    return f"triptych data download cifar10 (170 MB), or fetch {URL} yourself and name its folder with --data-dir"
+
+
+def download(data_dir: Path | None = None) -> Path:
+    """Fetches the archive into `data_dir` (default: the cache), unless the whole one is there; its path.
+
+    Raises TriptychError if that fails.
+    """
+    path = (data_dir or cache_dir() / "cifar10") / ARCHIVE
+    way_out = "fetch it yourself and name its folder with --data-dir"
+
+    def check(content: bytes, what: str = f"the download {URL}") -> None:
+        check_hash(content, ARCHIVE_MD5, what, way_out, "md5")
+
+    try:
+        if path.exists():
+            check(_read_file(path), str(path))
+            return path
+    except TriptychError:
+        pass  # damaged: the whole one takes its place
+    fetch(URL, path, check, way_out)
+    return path
 
 
 class ArrayUnpickler(pickle.Unpickler):

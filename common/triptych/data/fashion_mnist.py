@@ -7,10 +7,7 @@ for in the folder given, else where Debian's package has them, else in the user'
 from __future__ import annotations
 
 import gzip
-import http.client
 import struct
-import urllib.error
-import urllib.request
 import zlib
 from pathlib import Path
 
@@ -18,8 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from triptych.data.dataset import Dataset, Split
+from triptych.data.download import fetch
 from triptych.errors import TriptychError
-from triptych.files import atomic_write, cache_dir, check_hash
+from triptych.files import cache_dir, check_hash
 
 CLASS_NAMES = (
     "t-shirt",
@@ -44,7 +42,6 @@ HASHES = {
 
 DEBIAN_DIR = Path("/usr/share/datasets/fashion-mnist")
 URL = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
-TIMEOUT = 30  # seconds without an answer
 HOW_TO_GET = f"install Debian's package dataset-fashion-mnist, or put the four files from {URL} into --data-dir"
 UBYTE = 0x08  # the only type code of IDX that these files use
 
@@ -83,27 +80,30 @@ def _content(path: Path) -> bytes:
 def _download(name: str, folder: Path) -> None:
     """Fetches `name`.gz into `folder`; it gets its name only when its content was found right."""
     url = f"{URL}{name}.gz"
-    try:
-        with urllib.request.urlopen(url, timeout=TIMEOUT) as response:
-            data: bytes = response.read()
-        content = gzip.decompress(data)
-    except (OSError, http.client.HTTPException, EOFError, zlib.error) as error:
-        reason = error.reason if isinstance(error, urllib.error.URLError) else error
-        raise TriptychError(f"fashion-mnist: downloading {url} failed ({reason}); {HOW_TO_GET}") from None
-    check_hash(content, HASHES[name], f"the download {url}", HOW_TO_GET)
-    try:
-        with atomic_write(folder / f"{name}.gz") as file:
-            file.write(data)
-    except OSError as error:
-        raise TriptychError(
-            f"cannot write to {folder}: {error.strerror}; set TRIPTYCH_DATA to another folder"
-        ) from None
+
+    def check(data: bytes) -> None:
+        try:
+            content = gzip.decompress(data)
+        except (OSError, EOFError, zlib.error) as error:
+            raise TriptychError(f"the download {url} is damaged (gzip: {error}); {HOW_TO_GET}") from None
+        check_hash(content, HASHES[name], f"the download {url}", HOW_TO_GET)
+
+    fetch(url, folder / f"{name}.gz", check, HOW_TO_GET)
 
 
 def locate(data_dir: Path | None = None) -> Path | None:
     """The folder that holds all four files: `data_dir` alone if given, else Debian's or the cache's, if either does."""
     folders = [data_dir] if data_dir else [DEBIAN_DIR, cache_dir() / "fashion-mnist"]
     return next((folder for folder in folders if all(find_file(folder, name) for name in HASHES)), None)
+
+
+def download(data_dir: Path | None = None) -> Path:
+    """Fetches what is missing into `data_dir` (default: the cache); the folder. Raises TriptychError if it cannot."""
+    folder = data_dir or cache_dir() / "fashion-mnist"
+    for name in HASHES:
+        if not find_file(folder, name):
+            _download(name, folder)
+    return folder
 
 
 def _require(data_dir: Path | None) -> Path:
@@ -113,11 +113,7 @@ def _require(data_dir: Path | None) -> Path:
     if data_dir:
         missing = next(name for name in HASHES if not find_file(data_dir, name))
         raise TriptychError(f"{data_dir} holds neither {missing} nor {missing}.gz; {HOW_TO_GET}")
-    folder = cache_dir() / "fashion-mnist"
-    for name in HASHES:
-        if not find_file(folder, name):
-            _download(name, folder)
-    return folder
+    return download()
 
 
 def _array(folder: Path, name: str) -> npt.NDArray[np.uint8]:

@@ -1,0 +1,67 @@
+"""`data`: which data sets are here, and how the others come here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import App, Parameter
+
+from triptych.cli.options import JsonFile, write_json
+
+DataDir = Annotated[Path | None, Parameter(help="Where the data set's files lie, or are to lie.")]
+NOT_HERE = "not here"
+
+
+def list_sets(*, data_dir: DataDir = None, json: JsonFile = None) -> None:
+    """Show which data sets are here, where, their size, and how to get the others.
+
+    Any folder of class folders of PNG or JPEG images is a data set too. Example: triptych data list
+    """
+    from triptych.data import describe
+    from triptych.report.tables import print_table
+
+    rows = describe(data_dir)
+    if json is not None:
+        write_json(json, [{**vars(row), "where": None if row.where is None else str(row.where)} for row in rows])
+    if json != "-":
+        cells = [(r.name, r.size, NOT_HERE if r.where is None else str(r.where), r.how_to_get) for r in rows]
+        print_table(("data set", "training + test images", "where", "how to get it"), cells)
+
+
+def download(name: str, *, data_dir: DataDir = None) -> None:
+    """Fetch a data set; an interrupted download goes on where it was stopped, and its content is checked.
+
+    Example: triptych data download cifar10
+    """
+    from triptych.data import download as fetch
+
+    print(f"{name} is in {fetch(name, data_dir)}")
+
+
+def prepare(
+    form: Annotated[Literal["tfds"], Parameter(help="The format to write.")],
+    name: Annotated[str, Parameter(help="One of our data sets, as `triptych data list` names it.")],
+    *,
+    data_dir: DataDir = None,
+    out: Annotated[Path | None, Parameter(help="The folder of TFDS's data sets; in the cache if left out.")] = None,
+) -> None:
+    """Write a data set in the format of tensorflow-datasets; `--data tfds:NAME` then reads it, without TensorFlow.
+
+    Example: triptych data prepare tfds fashion-mnist
+    """
+    from triptych.data import SOURCES, load, tfds
+    from triptych.errors import unknown
+
+    if name not in SOURCES:
+        raise unknown("data set", name, SOURCES)
+    folder = tfds.prepare(name, load(name, data_dir=data_dir), out)
+    print(f"{tfds.PREFIX}{name} is in {folder}")
+
+
+data = App(
+    help="Which data sets are here; download and prepare others.\n\nExample: triptych data list",
+    help_format="plaintext",
+)
+for _name, _command in (("list", list_sets), ("download", download), ("prepare", prepare)):
+    data.command(_command, name=_name)

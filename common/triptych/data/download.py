@@ -1,0 +1,97 @@
+"""Downloads that show progress, go on where they were stopped, and get their name only when they were checked."""
+
+from __future__ import annotations
+
+import http.client
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from triptych.errors import TriptychError
+
+TIMEOUT = 30  # seconds without an answer
+CHUNK = 1 << 18  # bytes between two looks at the progress
+NO_SUCH_RANGE = 416  # HTTP: what is here is as long as the file, or longer
+PARTIAL = 206
+
+
+def fetch(url: str, path: Path, check: Callable[[bytes], None], way_out: str) -> None:
+    """Fetches `url` to `path`. What an interrupted download has brought stays beside it; the next one goes on there.
+
+    `check` raises TriptychError for wrong content, which is then thrown away. Raises TriptychError, which ends with
+    the `way_out`, where the address does not answer, the answer ends too early, or nothing can be written.
+    """
+    part = path.with_name(f".{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _receive(url, part, way_out)
+        try:
+            check(part.read_bytes())
+        except TriptychError:
+            part.unlink()
+            raise
+        part.replace(path)
+    except OSError as error:
+        raise TriptychError(f"cannot write to {path.parent}: {error.strerror}; choose another folder") from None
+
+
+def _receive(url: str, part: Path, way_out: str) -> None:
+    """Appends to `part` what it lacks, or writes it anew if the server cannot go on in the middle."""
+    response, begin = _open(url, part.stat().st_size if part.exists() else 0, way_out)
+    with response:
+        length = response.headers.get("Content-Length")
+        total = begin + int(length) if length is not None else None
+        with part.open("ab" if begin else "wb") as file:
+            for chunk in _watched(_chunks(response, url, way_out), url, begin, total):
+                file.write(chunk)
+    size = part.stat().st_size
+    if total is not None and size < total:
+        raise TriptychError(f"downloading {url} ended after {size} of {total} bytes; again goes on there; {way_out}")
+
+
+def _open(url: str, begin: int, way_out: str) -> tuple[Any, int]:
+    """The answer, and the position in the file at which it begins: `begin`, or 0."""
+    request = urllib.request.Request(url, headers={"Range": f"bytes={begin}-"} if begin else {})
+    try:
+        response = urllib.request.urlopen(request, timeout=TIMEOUT)
+    except (OSError, http.client.HTTPException) as error:
+        if begin and isinstance(error, urllib.error.HTTPError) and error.code == NO_SUCH_RANGE:
+            return _open(url, 0, way_out)
+        raise _failed(url, error, way_out) from None
+    wanted = response.status == PARTIAL and response.headers.get("Content-Range", "").startswith(f"bytes {begin}-")
+    return response, begin if wanted else 0
+
+
+def _chunks(response: Any, url: str, way_out: str) -> Iterator[bytes]:
+    try:
+        while chunk := response.read(CHUNK):
+            yield chunk
+    except (OSError, http.client.HTTPException) as error:
+        raise _failed(url, error, way_out) from None
+
+
+def _failed(url: str, error: Exception, way_out: str) -> TriptychError:
+    reason = error.reason if isinstance(error, urllib.error.URLError) else error
+    return TriptychError(f"downloading {url} failed ({reason}); {way_out}")
+
+
+def _watched(chunks: Iterator[bytes], url: str, begin: int, total: int | None) -> Iterator[bytes]:
+    """The chunks, while a terminal shows a bar of them; elsewhere one line says what is fetched."""
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    from triptych.report.tables import console
+
+    if not sys.stderr.isatty():
+        size = "" if total is None else f", {total:,} bytes"
+        print(f"downloading {url}{size}{f', going on at {begin:,}' if begin else ''}", file=sys.stderr, flush=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(
+        *columns, TimeRemainingColumn(), console=console(stderr=True), disable=not sys.stderr.isatty(), transient=True
+    ) as bar:
+        task = bar.add_task(url.rpartition("/")[2], total=total, completed=begin)
+        for chunk in chunks:
+            yield chunk
+            bar.advance(task, len(chunk))

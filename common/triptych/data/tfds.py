@@ -1,0 +1,202 @@
+"""Sets in the format of tensorflow-datasets, as its array_record data sources read it, without TensorFlow.
+
+`prepare` writes one of our own sets in that format. It stores images as a Tensor feature and takes them from our own
+reader, because TFDS itself needs TensorFlow to encode its Image feature and to unpack gzip.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import os
+import re
+import shutil
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from triptych.data.dataset import Dataset, Split
+from triptych.errors import TriptychError, require_package
+from triptych.files import cache_dir
+
+PREFIX = "tfds:"
+VERSION = "1.0.0"  # of the sets that `prepare` writes
+NOTE = "dataset_info.json"  # TFDS writes it last
+NUMBER = "[0-9]*"  # a version's folder; one that TFDS is still writing is called incomplete...
+TEST_SPLITS = ("test", "validation")
+BLOCK = 1024  # examples read at a time
+
+
+def how_to_get(name: str) -> str:
+    """What to do when a set is not here."""
+    return f"prepare it with: triptych data prepare tfds {name}; or with TFDS, file_format='array_record'"
+
+
+def roots(data_dir: Path | None = None) -> list[Path]:
+    """Where sets are looked for: `data_dir` alone if given, else our cache, then TFDS's own folder."""
+    if data_dir:
+        return [data_dir]
+    theirs = Path(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+    return [cache_dir() / "tfds", theirs]
+
+
+def tfds_name(name: str) -> str:
+    """The name as TFDS spells it. Raises TriptychError if it is none."""
+    own, slash, config = name.partition("/")
+    spelled = own.replace("-", "_").lower() + slash + config
+    if not re.fullmatch(r"[a-z0-9_]+(/[A-Za-z0-9_][\w.-]*)?", spelled):
+        raise TriptychError(f"'{PREFIX}{name}' names no set; expected for example {PREFIX}fashion-mnist")
+    return spelled
+
+
+def _version(folder: Path) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", folder.name))
+
+
+def locate(name: str, data_dir: Path | None = None) -> Path | None:
+    """The folder of the newest prepared version of `name` (or of `NAME/CONFIG`), if there is one."""
+    for root in roots(data_dir):
+        found = [note.parent for note in root.glob(f"{tfds_name(name)}/{NUMBER}/{NOTE}")]
+        if found:
+            return max(found, key=_version)
+    return None
+
+
+def prepared(data_dir: Path | None = None) -> Iterator[tuple[str, Path, str]]:
+    """Every set that is here: its name, its folder, its number of images. TFDS is not needed for it."""
+    for root in roots(data_dir):
+        for note in sorted((*root.glob(f"[!.]*/{NUMBER}/{NOTE}"), *root.glob(f"[!.]*/[!.]*/{NUMBER}/{NOTE}"))):
+            own, slash, config = note.parent.parent.relative_to(root).as_posix().partition("/")
+            yield own.replace("_", "-") + slash + config, note.parent, _size(note)
+
+
+def _size(note: Path) -> str:
+    try:
+        splits = json.loads(note.read_text())["splits"]
+        return ", ".join(f"{sum(map(int, split['shardLengths'])):,} {split['name']}" for split in splits)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return f"{NOTE} is damaged: {error}"
+
+
+@contextmanager
+def _library(what: str) -> Iterator[Any]:
+    """The package, told to be quiet where nobody looks; what it raises becomes a TriptychError about `what`."""
+    for package in ("tensorflow_datasets", "array_record"):
+        require_package(package, "tfds", what)
+    try:
+        import tensorflow_datasets
+
+        logging.getLogger("absl").setLevel(logging.ERROR)  # it would recommend OpenCV
+        if not sys.stderr.isatty():
+            tensorflow_datasets.disable_progress_bar()
+        with redirect_stdout(io.StringIO()):  # it tells what it does there, where our own output belongs
+            yield tensorflow_datasets
+    except TriptychError:
+        raise
+    except Exception as error:  # a package of many parts: files, protocol buffers, C++
+        raise TriptychError(f"{what}: {type(error).__name__}: {error}") from None
+
+
+def load(name: str, data_dir: Path | None = None) -> Dataset:
+    """The prepared set `name`: its splits train and test (else validation), its features image and label.
+
+    Raises TriptychError if it is not here, was prepared in another file format, is damaged, or is no set of images of
+    one size with a class each.
+    """
+    what = f"{PREFIX}{name}"
+    folder = locate(name, data_dir)
+    if folder is None:
+        places = " or ".join(str(root) for root in roots(data_dir))
+        raise TriptychError(f"{what}: no prepared {tfds_name(name)} in {places}; {how_to_get(name)}")
+    with _library(what) as library:
+        builder = library.builder_from_directory(folder)
+        image, label = builder.info.supervised_keys or ("image", "label")
+        features, splits = dict(builder.info.features.items()), builder.info.splits
+        classes = getattr(features.get(label), "names", None)
+        test = next((split for split in TEST_SPLITS if split in splits), None)
+        if not classes or image not in features or "train" not in splits or test is None:
+            raise TriptychError(f"{what} has no splits train and test of images with classes: {folder}")
+        train, tested = (_read(builder.as_data_source(split), image, label, what) for split in ("train", test))
+        return Dataset(what, train, tested, tuple(classes))
+
+
+def _read(source: Any, image: str, label: str, what: str) -> Split:
+    images: list[Any] = []
+    labels: list[int] = []
+    for begin in range(0, len(source), BLOCK):
+        examples = source.__getitems__(list(range(begin, min(begin + BLOCK, len(source)))))
+        images += [example[image] for example in examples]
+        labels += [int(example[label]) for example in examples]
+    shapes = {pixels.shape for pixels in images}
+    if len(shapes) != 1 or images[0].ndim != 3 or images[0].dtype != np.uint8:
+        raise TriptychError(
+            f"{what} has images of {len(shapes)} shapes, the first {images[0].shape} {images[0].dtype}; expected uint8 "
+            "of one size; write them as class folders, which may have any size, and use --data DIR"
+        )
+    stacked = np.ascontiguousarray(np.moveaxis(np.stack(images), 3, 1))
+    return Split(stacked, np.array(labels, np.int64))
+
+
+def prepare(name: str, dataset: Dataset, root: Path | None = None) -> Path:
+    """Writes `dataset` below `root` (default: the cache) as TFDS does, in the same order; the folder it is in.
+
+    It gets its name when it is whole; what a killed one left is removed by the next. Raises TriptychError if the set is
+    there already, or cannot be written.
+    """
+    root = root or cache_dir() / "tfds"
+    spelled = tfds_name(name)
+    final, working = root / spelled / VERSION, root / f".{spelled}.preparing"
+    if final.exists():
+        raise TriptychError(f"{final} is there already; remove it to prepare it again")
+    with _library(f"preparing {PREFIX}{name}") as library:
+        shutil.rmtree(working, ignore_errors=True)
+        try:
+            working.mkdir(parents=True)
+            builder = _builder(library, spelled, dataset)(data_dir=working, file_format="array_record")
+            builder.download_and_prepare()
+            final.parent.mkdir(parents=True, exist_ok=True)
+            Path(builder.data_dir).replace(final)
+        finally:
+            shutil.rmtree(working, ignore_errors=True)
+    return final
+
+
+def _builder(library: Any, spelled: str, dataset: Dataset) -> Any:
+    """A builder class of TFDS that yields the images of `dataset`."""
+    channels, height, width = dataset.train.images.shape[1:]
+
+    class Builder(library.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[misc, call-arg]
+        name = spelled
+        VERSION = library.core.Version(VERSION)
+
+        def _info(self) -> Any:
+            kinds = library.features
+            features = {
+                "image": kinds.Tensor(shape=(height, width, channels), dtype=np.uint8),
+                "label": kinds.ClassLabel(names=list(dataset.class_names)),
+            }
+            return library.core.DatasetInfo(
+                builder=self,
+                description=f"{dataset.name}, as triptych stores it.",
+                features=kinds.FeaturesDict(features),
+                supervised_keys=("image", "label"),
+                disable_shuffling=True,  # batches equal to those of the original need its order
+            )
+
+        def _split_generators(self, manager: Any) -> Mapping[str, Any]:
+            return {"train": _examples(dataset.train), "test": _examples(dataset.test)}
+
+        def _generate_examples(self) -> Any:
+            raise NotImplementedError  # abstract in TFDS, and not called
+
+    return Builder
+
+
+def _examples(split: Split) -> Iterator[tuple[int, dict[str, Any]]]:
+    for index, (image, label) in enumerate(zip(split.images, split.labels, strict=True)):
+        yield index, {"image": np.ascontiguousarray(np.moveaxis(image, 0, 2)), "label": int(label)}
