@@ -13,6 +13,7 @@ from triptych.cli.options import (
     JsonFile,
     NetworkOptions,
     RunOptions,
+    Whole,
     default_backend,
     watching,
     write_json,
@@ -35,6 +36,7 @@ def train(
     deterministic: Annotated[Flag, Parameter(help="Equal steps give equal bits, also where this costs time.")] = False,
     out: Annotated[Path | None, Parameter(help="A new folder for the run; runs/... if left out.")] = None,
     resume: Annotated[Path | None, Parameter(help="Go on with this run, on any backend.")] = None,
+    log_every: Annotated[Whole, Parameter(help="Print the loss of every N-th iteration.")] = None,
     json: JsonFile = None,
 ) -> None:
     """Train a recipe on one backend; options given change the recipe.
@@ -46,6 +48,8 @@ def train(
     from triptych.cli.progress import Reporter
     from triptych.errors import TriptychError
 
+    if log_every is not None and log_every < 1:
+        raise TriptychError(f"--log-every {log_every} must be at least 1")
     name = backend if backend is not None else default_backend()
     backends.check_installed(name)
     if resume is not None:
@@ -70,7 +74,8 @@ def train(
         session.folder = runs.create(out or runs.new_folder(f"{chosen.architecture}-{name}"), chosen)
     if resume is not None and first:
         runs.write_recipe(resume, chosen)
-    with watching([loaded], device) as fallbacks, Reporter(chosen.epochs, quiet=json == "-" or not first) as reporter:
+    telling = Reporter(chosen.epochs, quiet=json == "-" or not first, log_every=log_every or 0)
+    with watching([loaded], device) as fallbacks, telling as reporter:
         epochs = training.fit(session, reporter)
     if not first:
         return
@@ -86,9 +91,14 @@ def train(
 def only_longer(recipe: Recipe, run: RunOptions, network: NetworkOptions) -> Recipe:
     """A resumed run may get more epochs; everything else stays, or its result would be nobody's recipe."""
     from triptych.errors import TriptychError
+    from triptych.schedules import Planned
 
     changed = run.apply(recipe, network)
     allowed = RunOptions(epochs=run.epochs).apply(recipe, DEFAULT_NETWORK)
     if changed != allowed:
-        raise TriptychError("with --resume only --epochs, --backend, --device and --data-dir can be given")
+        raise TriptychError("with --resume only --epochs, --backend, --device, --log-every and --data-dir can be given")
+    if allowed != recipe and isinstance(recipe.schedule, Planned) and not recipe.schedule.total_epochs:
+        raise TriptychError(
+            f"the run's schedule '{recipe.schedule.name}' is planned over {recipe.epochs} epochs; it cannot get others"
+        )
     return allowed
