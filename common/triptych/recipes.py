@@ -216,7 +216,7 @@ RECIPES = {
             learning_rate=0.01,
             optimizer=Optimizer(momentum=0.9, weight_decay=5e-4),
             schedule=Plateau(measure="accuracy", patience=2),
-            augmentation=Augmentation(crop_padding=16, flip=True),
+            augmentation=Augmentation(crop_padding=16, flip=True, colour=0.1),
             mean=(0.485, 0.456, 0.406),
             std=(1 / 255,) * 3,  # the paper subtracts the mean of pixels of 0 .. 255 and divides by nothing
         ),
@@ -271,7 +271,9 @@ def build_architecture(recipe: Recipe, dataset: Dataset) -> Architecture:
 
 
 def build_transform(recipe: Recipe, architecture: Architecture) -> InputTransform:
-    """How stored images become the network's input."""
+    """How stored images become the network's input. Raises TriptychError for colour jitter of what has no colours."""
+    if recipe.augmentation.colour and architecture.input[0] != 3:
+        raise TriptychError(f"colour jitter needs a network with 3 channels; this one has {architecture.input[0]}")
     return InputTransform(*architecture.input, recipe.mean, recipe.std, recipe.augmentation.crop_padding)
 
 
