@@ -355,8 +355,9 @@ def test_the_input_equals_the_reference(framework: backend.Backend, stored: tupl
         transform = replace(TRANSFORM, channels=3, mean=(0.1, 0.2, 0.3), std=(0.5, 0.6, 0.7))
     else:
         transform = replace(TRANSFORM, channels=channels, mean=(), std=())
+    augmentation = Augmentation(1, True, colour=0.1 if channels == 3 else 0.0)
     images = np.random.default_rng(0).integers(0, 256, (BATCH, *stored), np.uint8)
-    batch = plan(0, 0, BATCH, BATCH, Augmentation(1, True))[0]
+    batch = plan(0, 0, BATCH, BATCH, augmentation)[0]
     network, values = framework.build(architecture, precision="fp64"), parameters(architecture)
     framework.from_canonical(network, values)
     trainer = framework.Trainer(network, Optimizer(), transform, 0)

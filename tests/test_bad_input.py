@@ -134,6 +134,11 @@ def case(line, *fragments):
         case("train --learning-rate fast", '"fast"'),
         *(case(f"train --momentum {x}", "--momentum", "below 1") for x in ("-0.1", "nan", "1")),
         *(case(f"train --weight-decay {x}", "--weight-decay", "at least 0") for x in ("-1", "nan", "inf")),
+        case("train --log-every 0", "--log-every 0 must be at least 1"),
+        case("train --schedule cosin", "unknown schedule 'cosin'", "did you mean 'cosine'?"),
+        case("train --schedule step:every=0", "--schedule step: every 0 must be at least 1"),
+        case("train --schedule one-cycle --momentum 0.9", "--momentum", "high_momentum"),
+        case("train --recipe ascend-cifar10 --momentum 0.9", "--momentum", "high_momentum"),
         case("conform --seed one", "--seed 'one' is not a whole number"),
         # Files.
         case("evaluate nothing", "there is no run folder or model file nothing"),

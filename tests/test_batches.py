@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from triptych.batches import Augmentation, Batch, feed, gather_indices, plan
+from triptych.batches import COLOUR_AXES, COLOUR_SCALES, Augmentation, Batch, feed, gather_indices, plan
 from triptych.errors import TriptychError
 from triptych.randomness import derive_seed, dropout_mask, generator, shuffled
 
@@ -24,6 +24,28 @@ def test_the_stream_is_pinned():
     assert generator(7, "order", 3).random(3).tolist() == [0.4989566332017046, 0.6181138831859859, 0.579201461874969]
     assert joined(plan(7, 3, 8, 3, Augmentation(2, True)), "index").tolist() == [6, 7, 3, 4, 0, 2, 1, 5]
     assert derive_seed(7, "torch") == 1372864161
+
+
+def test_the_colours_shifts_have_the_components_of_alexnet():
+    """Their covariance is that of the axes, times the jitter; every batch size has the same, and so have crops."""
+    planned = plan(3, 1, 20_000, 128, Augmentation(2, colour=0.1))
+    shifts = joined(planned, "shifts")
+    assert abs(shifts.mean(0)).max() < 0.001  # the largest deviation is 0.0127: six standard errors
+    expected = 0.1**2 * COLOUR_AXES @ np.diag(COLOUR_SCALES**2) @ COLOUR_AXES.T
+    np.testing.assert_allclose(np.cov(shifts.T), expected, rtol=0.05, atol=0.002 * expected.max())
+    assert abs((abs(shifts @ COLOUR_AXES) < 0.1 * COLOUR_SCALES).mean() - 0.6827) < 0.01  # normal numbers
+    assert (shifts == joined(plan(3, 1, 20_000, 77, Augmentation(colour=0.1)), "shifts")).all()
+    assert not (shifts == joined(plan(3, 2, 20_000, 77, Augmentation(colour=0.1)), "shifts")).any()
+    assert (joined(planned, "rows") == joined(plan(3, 1, 20_000, 128, Augmentation(2)), "rows")).all()
+    assert plan(3, 1, 10, 10, Augmentation(2, True))[0].shifts is None
+
+
+def test_part_of_a_gather_is_that_of_part_of_the_batch():
+    (batch,) = plan(0, 0, 6, 6, Augmentation(1, True, 0.1))
+    whole = gather_indices(batch, 4, 5, 1)
+    for left, right in zip(whole.part(slice(2, 5)), whole, strict=True):
+        assert np.array_equal(left, right[2:5])
+    assert whole._replace(shifts=None).part(slice(2, 5)).shifts is None
 
 
 def test_every_purpose_has_its_own_numbers():
@@ -122,7 +144,7 @@ def test_the_gather_is_a_crop_and_a_flip(padding, height, width, data):
     flip = data.draw(st.booleans())
     image = np.arange(1, 1 + height * width).reshape(height, width)
     batch = Batch(np.array([0]), np.array([row]), np.array([column]), np.array([flip]))
-    rows, columns = gather_indices(batch, height, width, padding)
+    rows, columns, _ = gather_indices(batch, height, width, padding)
     padded = np.pad(image, padding)
     expected = padded[row : row + height, column : column + width]
     expected = expected[:, ::-1] if flip else expected
@@ -141,11 +163,12 @@ def test_an_offset_beyond_the_padding_is_refused():
 
 def test_the_feed_hands_over_what_is_planned():
     images, labels = np.arange(7 * 2 * 3 * 4, dtype=np.uint8).reshape(7, 2, 3, 4), np.arange(7)
-    planned = plan(0, 0, 7, 3, Augmentation(1, True))
-    fed = feed(images, labels, planned, Augmentation(1, True))
+    augmentation = Augmentation(1, True, 0.1)
+    planned = plan(0, 0, 7, 3, augmentation)
+    fed = feed(images, labels, planned, augmentation)
     for batch, (stored, right, gather) in zip(planned, fed, strict=True):
         assert (right == batch.index).all()
         assert (stored == images[batch.index]).all()
         for found, expected in zip(gather, gather_indices(batch, 3, 4, 1), strict=True):
-            assert (found == expected).all()
+            assert np.array_equal(found, expected)
     assert [gather for *_, gather in feed(images, labels, planned, Augmentation())] == [None] * 3

@@ -119,6 +119,8 @@ def test_the_data_of_a_case_can_show_faults(channels: int) -> None:
     assert [len(batch) for batch in planned] == [BATCH, BATCH, 1]
     for drawn in ("rows", "columns", "flips"):
         assert len(set(np.concatenate([getattr(batch, drawn) for batch in planned]))) > 1, drawn
+    tints = {tuple(shift) for batch in planned if batch.shifts is not None for shift in batch.shifts}
+    assert len(tints) == (data.IMAGES if channels == 3 else 0)
     inputs = data.observe_reference_inputs(case)
     assert {name: value.shape for name, value in inputs.items()} == {
         **{f"batch {number}": (len(batch), channels, 6, 9) for number, batch in enumerate(planned)},

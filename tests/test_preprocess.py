@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -122,6 +124,14 @@ def test_crop_and_flip_come_before_everything_else():
     assert batch.flips.any()
     assert not batch.flips.all()
     assert (apply_reference(images, transform, batch) == apply_reference(by_hand, transform)).all()
+
+
+def test_a_tint_is_added_to_every_pixel_of_0_to_1():
+    images, transform = random_images(4, 3, 7, 9), InputTransform(3, 12, 5, (0.1, 0.2, 0.3), (0.5, 0.6, 0.7))
+    (batch,) = plan(0, 0, 4, 4, Augmentation(colour=0.2))
+    tinted, plain = (apply_reference(images, transform, b) for b in (batch, replace(batch, shifts=None)))
+    expected = np.broadcast_to((batch.shifts / transform.std)[:, :, None, None], plain.shape)
+    np.testing.assert_allclose(tinted - plain, expected, rtol=0, atol=1e-14)
 
 
 def test_a_centred_batch_changes_nothing():

@@ -13,12 +13,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from strategies import small, some_schedules
 from triptych import initializers, models, parameters, recipes, runs, zoo
 from triptych.batches import Augmentation
 from triptych.errors import TriptychError
 from triptych.optimizers import Optimizer
 from triptych.recipes import Recipe
 from triptych.runs import Checkpoint, Epoch
+from triptych.schedules import Step
 
 RECIPE = Recipe("test", architecture="lenet", data="synthetic", epochs=3)
 STATE = {"input": [1, 28, 28], "class_names": [f"pattern {number}" for number in range(10)]}
@@ -199,8 +201,10 @@ some_recipes = st.builds(
         Optimizer, momentum=st.floats(0, 0.999), weight_decay=positive, decayed=st.sampled_from(["all", "weights"])
     )
     | st.builds(Optimizer, name=st.sampled_from(["adam", "adamw"]), beta1=st.floats(0, 0.999)),
+    test_batch_size=st.integers(0, 99),
+    schedule=some_schedules,
     initializer=st.sampled_from(["native", "normal:0.01", *initializers.NAMES]),
-    augmentation=st.builds(Augmentation, crop_padding=st.integers(0, 8), flip=st.booleans()),
+    augmentation=st.builds(Augmentation, crop_padding=st.integers(0, 8), flip=st.booleans(), colour=small),
     mean=st.lists(positive, max_size=3).map(tuple),
     std=st.lists(positive, max_size=3).map(tuple),
     precision=st.sampled_from(recipes.PRECISIONS),
@@ -218,3 +222,20 @@ def test_named_recipes_build_and_survive_json(recipe):
     assert recipes.from_json(recipes.to_json(recipe)) == recipe
     shape = recipe.channels or 1, recipe.height, recipe.width
     zoo.build(recipe.architecture, input=shape, classes=10, width_ratio=recipe.width_ratio, head=recipe.head)
+
+
+def test_a_recipe_from_before_schedules_is_read():
+    """As older runs have written it: without a schedule and a batch size of the test."""
+    recipe = Recipe("old", learning_rate=0.3, optimizer=Optimizer(momentum=0.5))
+    values = json.loads(recipes.to_json(recipe))
+    del values["schedule"], values["test_batch_size"], values["augmentation"]["colour"]
+    assert recipes.from_json(json.dumps(values)) == recipe
+    values["schedule"] = {"name": "step", "every": 4}
+    assert recipes.from_json(json.dumps(values)).schedule == Step(every=4)
+
+
+@pytest.mark.parametrize("schedule", [{}, [], None, "step", {"name": "stop"}, {"name": "step", "evry": 1}])
+def test_a_recipe_with_a_schedule_that_is_none_is_refused(schedule):
+    values = json.loads(recipes.to_json(RECIPE)) | {"schedule": schedule}
+    with pytest.raises(TriptychError):
+        recipes.from_json(json.dumps(values))

@@ -24,6 +24,7 @@ from triptych.errors import TriptychError
 from triptych.interrupt import Interrupted
 from triptych.optimizers import Optimizer
 from triptych.recipes import Recipe
+from triptych.schedules import OneCycle, Plateau, Schedule
 
 BACKENDS = backend.installed()
 every_backend = pytest.mark.parametrize("name", BACKENDS)
@@ -101,6 +102,18 @@ def test_an_interrupted_run_resumes_to_the_same_bits(name, recipe, dataset, tmp_
     assert_same_end(fit(name, recipe, dataset, tmp_path / "part", resume=True), whole)
 
 
+def test_a_resumed_run_remembers_the_tests_of_its_schedule(dataset, tmp_path):
+    """The rate falls in the third epoch because of the first two, and the run was stopped in between."""
+    recipe = replace(LENET, epochs=3, schedule=Plateau(patience=0, threshold=1.0))
+    whole = fit(BACKENDS[0], recipe, dataset, tmp_path / "whole")
+    with pytest.raises(Interrupted, match="2 finished epochs"):
+        fit(BACKENDS[0], recipe, dataset, tmp_path / "part", lambda e: e.epoch == 2 and signal.raise_signal(15))
+    assert_same_end(fit(BACKENDS[0], recipe, dataset, tmp_path / "part", resume=True), whole)
+    constant = fit(BACKENDS[0], replace(recipe, schedule=Schedule()), dataset, tmp_path / "constant")
+    assert losses(constant)[:7] == losses(whole)[:7]
+    assert not set(losses(constant)[7:]) & set(losses(whole)[7:])
+
+
 def test_a_signal_in_the_last_moment_is_not_swallowed(dataset, tmp_path):
     """Else `compare` would go on with the next backend."""
     with pytest.raises(Interrupted) as stopped:
@@ -115,7 +128,9 @@ def test_a_signal_in_the_last_moment_is_not_swallowed(dataset, tmp_path):
 @pytest.fixture(scope="module")
 def exact_runs(dataset, tmp_path_factory):
     """Per backend: an uninterrupted float64 run with augmentation, and a copy of its folder after the first epoch."""
-    recipe = replace(LENET, precision="fp64", augmentation=CROP_AND_FLIP)
+    # One cycle: learning rate and momentum change in every step, of an SGD that was made without momentum.
+    optimizer = replace(LENET.optimizer, momentum=0.0)
+    recipe = replace(LENET, precision="fp64", augmentation=CROP_AND_FLIP, optimizer=optimizer, schedule=OneCycle())
     found = {}
     for name in BACKENDS:
         folder = tmp_path_factory.mktemp(name)
@@ -154,6 +169,7 @@ class Recorder:
 
     def __init__(self):
         self.seen = []
+        self.tested = []
 
     def step(self, *given, gather):
         self.seen.append((*given, gather))
@@ -162,13 +178,15 @@ class Recorder:
         return np.tile([float(len(self.seen)), 1.0], (len(handles), 1))
 
     def predict(self, images):
+        self.tested.append(len(images))
         return np.eye(10, dtype=np.float32)[np.zeros(len(images), int)]
 
 
 def test_every_trainer_is_given_the_planned_batches():
     """Whatever the backend: this is the common loop. Seventeen steps and a small last batch, to pass every reading."""
     dataset = first_images(132)
-    recipe = replace(LENET, epochs=1, batch_size=8, augmentation=CROP_AND_FLIP)
+    recipe = replace(LENET, epochs=1, batch_size=8, test_batch_size=100, augmentation=CROP_AND_FLIP)
+    recipe = replace(recipe, schedule=OneCycle())
     session = training.start(backend.load(BACKENDS[0]), recipe, dataset)
     session.trainer = recorder = Recorder()
     (epoch,) = training.fit(session, Silent())
@@ -180,7 +198,8 @@ def test_every_trainer_is_given_the_planned_batches():
         assert np.array_equal(labels, dataset.train.labels[batch.index])
         for left, right in zip(gather, batches.gather_indices(batch, 28, 28, 3), strict=True):
             assert np.array_equal(left, right)
-        assert (step, rates) == (number, recipe.rates(number))
+        assert (step, rates) == (number, recipe.rates(number, 17))
+    assert recorder.tested == [100, 32]
     assert epoch.losses == (16.0,) * 16 + (17.0,)
     assert epoch.train_loss == pytest.approx((16 * 128 + 17 * 4) / 132)  # a mean over images, not over steps
     assert (epoch.epoch, epoch.step, epoch.train_accuracy, epoch.test_accuracy) == (1, 17, 17 / 132, 14 / 132)

@@ -28,6 +28,8 @@ class Input:
             x = self.crop_and_flip(x, gather)
         x = x.astype(self.dtype) / 255
         x = self.fit_channels(x)
+        if gather is not None and gather.shifts is not None:
+            x = self.tint(x, gather.shifts)
         x = self.resize(x)
         if self.transform.mean or self.transform.std:
             mean = self.constant(np.reshape(self.transform.mean or 0.0, (-1, 1, 1)))
@@ -39,7 +41,7 @@ class Input:
         """One gather from the padded images."""
         padding = self.transform.crop_padding
         padded = jnp.pad(x, ((0, 0), (0, 0), (padding, padding), (padding, padding)))
-        rows, columns = gather
+        rows, columns, _ = gather
         numbers = np.arange(len(x), dtype=np.int32)[:, None, None]
         cropped = padded.transpose(0, 2, 3, 1)[numbers, rows[:, :, None], columns[:, None, :]]
         return cropped.transpose(0, 3, 1, 2)
@@ -50,6 +52,10 @@ class Input:
             return x
         weights = self.matrix(channel_matrix, x.shape[1], self.transform.channels)
         return jnp.einsum("oc,nchw->nohw", weights, x, precision=PRECISION)
+
+    def tint(self, x: jax.Array, shifts: jax.Array) -> jax.Array:
+        """A number more for every pixel of an image's channel."""
+        return x + shifts.astype(self.dtype)[:, :, None, None]
 
     def resize(self, x: jax.Array) -> jax.Array:
         """Bilinear, as two matrix products."""

@@ -77,7 +77,8 @@ class Trainer:
 
     def apply_input(self, images: np.ndarray, gather: Gather | None) -> jax.Array:
         """The same, still on the device."""
-        gather = None if gather is None else tuple(indices.astype(np.int32) for indices in gather)
+        if gather is not None:
+            gather = Gather(gather.rows.astype(np.int32), gather.columns.astype(np.int32), gather.shifts)
         return _prepare(self.input, jax.device_put(images, self.input.device), gather)
 
     def predict(self, images: np.ndarray) -> np.ndarray:

@@ -28,6 +28,8 @@ class Input:
             x = self.crop_and_flip(x, gather)
         x = x / 255
         x = self.fit_channels(x)
+        if gather is not None and gather.shifts is not None:
+            x = self.tint(x, gather.shifts)
         if self.transform.mean or self.transform.std:  # commutes with the resize, whose weights sum to 1
             x = mx.nd.broadcast_div(mx.nd.broadcast_sub(x, self.mean), self.std)
         return self.resize(x)
@@ -37,7 +39,7 @@ class Input:
         padding = self.transform.crop_padding
         padded = mx.nd.pad(x, mode="constant", pad_width=(0, 0, 0, 0, *(padding,) * 4))
         number, channels, height, width = padded.shape
-        rows, columns = gather
+        rows, columns, _ = gather
         places = np.arange(number * channels).reshape(number, channels, 1, 1) * (height * width)
         places = places + rows[:, None, :, None] * width + columns[:, None, None, :]
         return padded.reshape(-1).take(mx.nd.array(places, self.device, "int32"))
@@ -48,6 +50,10 @@ class Input:
             return x
         weights = self.matrix("channels", channel_matrix, x.shape[1], self.transform.channels)
         return _product(x.transpose((0, 2, 3, 1)), weights).transpose((0, 3, 1, 2))
+
+    def tint(self, x: mx.nd.NDArray, shifts: np.ndarray) -> mx.nd.NDArray:
+        """A number more for every pixel of an image's channel."""
+        return mx.nd.broadcast_add(x, self.constant(shifts[:, :, None, None]))
 
     def resize(self, x: mx.nd.NDArray) -> mx.nd.NDArray:
         """Bilinear, as two matrix products."""

@@ -27,6 +27,8 @@ class Input:
             x = self.crop_and_flip(x, gather)
         x = x.to(self.dtype) / 255
         x = self.fit_channels(x)
+        if gather is not None and gather.shifts is not None:
+            x = self.tint(x, gather.shifts)
         x = self.resize(x)
         if self.transform.mean or self.transform.std:
             x = (x - self.mean) / self.std
@@ -36,7 +38,7 @@ class Input:
         """One gather from the padded images."""
         padding = self.transform.crop_padding
         padded = torch.nn.functional.pad(x, (padding,) * 4)
-        rows, columns = (torch.from_numpy(indices).to(self.device) for indices in gather)
+        rows, columns = (torch.from_numpy(indices).to(self.device) for indices in gather[:2])
         numbers = torch.arange(len(x), device=self.device)[:, None, None]
         return padded.permute(0, 2, 3, 1)[numbers, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
@@ -46,6 +48,10 @@ class Input:
             return x
         weights = self.matrix("channels", channel_matrix, x.shape[1], self.transform.channels)
         return torch.einsum("oc,nchw->nohw", weights, x)
+
+    def tint(self, x: torch.Tensor, shifts: np.ndarray) -> torch.Tensor:
+        """A number more for every pixel of an image's channel."""
+        return x + self.constant(shifts)[:, :, None, None]
 
     def resize(self, x: torch.Tensor) -> torch.Tensor:
         """Bilinear, as two matrix products."""

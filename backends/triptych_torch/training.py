@@ -71,7 +71,7 @@ class Trainer:
         mine = _share(len(labels), self.rank, self.size)
         target = torch.from_numpy(labels[mine]).to(self.device)
         with dropout_masks(self.network, {path: mask[mine] for path, mask in (masks or {}).items()}):
-            output = self.run(self.input(images[mine], gather and tuple(indices[mine] for indices in gather)))
+            output = self.run(self.input(images[mine], gather and gather.part(mine)))
         loss = total_loss(self.network, output, target)
         self.network.zero_grad()
         share = len(target) / len(labels)

@@ -16,6 +16,7 @@ from typing import Any, Protocol, TypeAlias, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from triptych import batches
 from triptych.errors import TriptychError, require_package, unknown
 from triptych.initializers import Parameters
 from triptych.optimizers import Optimizer, Rates
@@ -27,7 +28,7 @@ from triptych.spec import Architecture
 Images: TypeAlias = NDArray[np.uint8]
 Labels: TypeAlias = NDArray[np.int64]
 Masks: TypeAlias = Mapping[str, NDArray[np.bool_]]
-Gather: TypeAlias = tuple[NDArray[np.int64], NDArray[np.int64]]
+Gather: TypeAlias = batches.Gather
 Native: TypeAlias = Any
 
 
@@ -55,8 +56,8 @@ class Trainer(Protocol):
         gather: Gather | None = None,
         masks: Masks | None = None,
     ) -> Native:
-        """One update on stored images. `gather` crops and flips them (see `triptych.batches`); dropout is seeded by
-        `(seed, number)`, or uses `masks`. Returns a handle for `read`."""
+        """One update on stored images. `gather` crops, flips and tints them (see `triptych.batches`); dropout is
+        seeded by `(seed, number)`, or uses `masks`. Returns a handle for `read`."""
 
     def read(self, handles: Sequence[Native]) -> NDArray[np.float64]:
         """`(steps, 2)`: the mean loss (auxiliary losses included) and the number of right answers of each step."""

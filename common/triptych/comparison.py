@@ -184,8 +184,9 @@ def write_report(comparison: Comparison, path: Path, command: str) -> None:
         summary=f"{comparison.parameters:,} parameters at {shape}; {'all' if comparison.verdict.passed else 'NOT all'} "
         f"conformance checks passed.",
         training=f"Recipe {recipe.name}: {recipe.data}, {shape}, channels / {recipe.width_ratio:g}, batch "
-        f"{recipe.batch_size}, learning rate {recipe.learning_rate:g}, momentum {recipe.optimizer.momentum:g}, "
-        f"weight decay {recipe.optimizer.weight_decay:g}, {recipe.initializer}, seed {recipe.seed}. Every backend "
+        f"{recipe.batch_size}, learning rate {recipe.learning_rate:g} ({recipe.schedule.name}), "
+        f"momentum {recipe.optimizer.momentum:g}, weight decay {recipe.optimizer.weight_decay:g}, "
+        f"{recipe.initializer}, seed {recipe.seed}. Every backend "
         "starts from the same parameters and sees the same batches; dropout masks are drawn by each framework itself, "
         "and part the curves. Images per second: the best epoch.",
         conformance="Largest difference to the NumPy float64 reference, of its budget, for the tensor that comes "

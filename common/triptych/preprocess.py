@@ -1,5 +1,6 @@
 """From stored uint8 images to a network's input, written as a few array operations that every backend can do
-batched on its device: a gather (crop and flip), two matrix products (resize), a scale and a shift (normalise).
+batched on its device: a gather (crop and flip), a shift (colours), two matrix products (resize), a scale and a
+shift (normalise).
 """
 
 from __future__ import annotations
@@ -26,8 +27,9 @@ class InputTransform:
     1. crop and flip, if a batch plan asks for it, in an image padded with `crop_padding` black pixels (stored size);
     2. divide by 255;
     3. fit the channels: a grey image is repeated, a colour image becomes grey by the BT.601 luma;
-    4. resize to `(height, width)` by `resize_matrix`; the aspect ratio is not kept;
-    5. subtract `mean` and divide by `std`, one number per network channel, in units of the divided image (0 .. 1).
+    4. add the batch plan's shift of each channel, if it has one (3 network channels);
+    5. resize to `(height, width)` by `resize_matrix`; the aspect ratio is not kept;
+    6. subtract `mean` and divide by `std`, one number per network channel, in units of the divided image (0 .. 1).
 
     An empty `mean` means 0 and an empty `std` means 1. Raises TriptychError for sizes below 1, a number of means or
     deviations that is not the number of channels, and a deviation that is not above 0.
@@ -85,7 +87,7 @@ def crop_and_flip(images: Images, batch: Batch, padding: int) -> Images:
     if len(images) != len(batch):
         raise TriptychError(f"{len(images)} images for a batch of {len(batch)}; pass images[batch.index]")
     height, width = images.shape[2:]
-    rows, columns = gather_indices(batch, height, width, padding)
+    rows, columns, _ = gather_indices(batch, height, width, padding)
     padded = np.pad(images, ((0, 0), (0, 0), (padding, padding), (padding, padding)))
     number, channel = np.arange(len(images))[:, None, None, None], np.arange(images.shape[1])[:, None, None]
     cropped: Images = padded[number, channel, rows[:, None, :, None], columns[:, None, None, :]]
@@ -100,8 +102,8 @@ def apply_reference(
 ) -> Float:
     """The whole transform in NumPy: uint8 (n, C, h, w) to `dtype` (n, channels, height, width).
 
-    What the backends are compared to. With `batch`, image i is cropped and flipped as its entry i says; without, as
-    in evaluation, no image is. Raises TriptychError if the images are not uint8 (n, C, h, w) or do not fit.
+    What the backends are compared to. With `batch`, image i is cropped, flipped and tinted as its entry i says;
+    without, as in evaluation, no image is. Raises TriptychError if the images are not uint8 (n, C, h, w) or do not fit.
     """
     if images_uint8.dtype != np.uint8 or images_uint8.ndim != 4:
         raise TriptychError(f"expected uint8 images (n, C, h, w), got {images_uint8.dtype} {images_uint8.shape}")
@@ -110,6 +112,8 @@ def apply_reference(
     _, stored_channels, height, width = images_uint8.shape
     x = images_uint8.astype(dtype) / np.asarray(255, dtype)
     x = np.einsum("oc,nchw->nohw", channel_matrix(stored_channels, transform.channels).astype(dtype), x)
+    if batch is not None and batch.shifts is not None:
+        x = x + batch.shifts[:, :, None, None].astype(dtype)
     x = resize_matrix(height, transform.height).astype(dtype) @ x
     x = x @ resize_matrix(width, transform.width).astype(dtype).T
     mean = np.asarray(transform.mean or 0.0, dtype).reshape(-1, 1, 1)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-from triptych import initializers, zoo
+from triptych import initializers, schedules, zoo
 from triptych.batches import Augmentation
 from triptych.data import Dataset
 from triptych.errors import TriptychError, unknown
 from triptych.optimizers import Optimizer, Rates
 from triptych.preprocess import InputTransform
+from triptych.schedules import Moment, OneCycle, Plateau, Schedule, Score
 from triptych.spec import Architecture
 
 PRECISIONS = ("fp32", "bf16", "fp16", "fp64")
@@ -24,8 +26,9 @@ class Recipe:
     """One training run on any backend.
 
     `data` is a data set's name or a folder. `height` and `width` are in pixels; 0 means the architecture's own.
-    `classes` and `channels` 0 are those of the data. `learning_rate` is constant. `initializer` is the law's name
-    (see `triptych.initializers.parse`) or `native`.
+    `classes` and `channels` 0 are those of the data. `test_batch_size` 0 is `batch_size`. `learning_rate` and the
+    optimiser's momentum are what `schedule` starts from. `initializer` is the law's name (see
+    `triptych.initializers.parse`) or `native`.
     """
 
     name: str
@@ -40,9 +43,11 @@ class Recipe:
     dense_width: int | None = None
     head: str | None = None
     batch_size: int = 128
+    test_batch_size: int = 0
     epochs: int = 5
     learning_rate: float = 0.05
     optimizer: Optimizer = Optimizer()  # noqa: RUF009  # frozen, so one shared value is safe
+    schedule: Schedule = Schedule()  # noqa: RUF009
     initializer: str = "xavier_uniform"
     augmentation: Augmentation = Augmentation()  # noqa: RUF009
     mean: tuple[float, ...] = ()
@@ -54,6 +59,8 @@ class Recipe:
         for name in ("batch_size", "epochs"):
             if getattr(self, name) < 1:
                 raise TriptychError(f"--{name.replace('_', '-')} {getattr(self, name)} must be at least 1")
+        if self.test_batch_size < 0:
+            raise TriptychError(f"the batch size {self.test_batch_size} of the test must be at least 0")
         if not 0 <= self.learning_rate < float("inf"):
             raise TriptychError(f"--learning-rate {self.learning_rate} must be a number of at least 0")
         if self.precision not in PRECISIONS:
@@ -61,25 +68,80 @@ class Recipe:
         if self.initializer != NATIVE:
             initializers.parse(self.initializer)
 
-    def rates(self, step: int) -> Rates:
-        """Learning rate and momentum of a step, counted from 0 over the whole run."""
-        return Rates(self.learning_rate, self.optimizer.momentum)
+    @property
+    def images_per_test(self) -> int:
+        """The batch size where nothing is trained."""
+        return self.test_batch_size or self.batch_size
 
+    def rates(self, step: int, steps_per_epoch: int = 1, history: Sequence[Score] = ()) -> Rates:
+        """Learning rate and momentum of a step, counted from 0 over the whole run; `history` has the finished epochs'
+        tests. Adam has no momentum to change."""
+        at = Moment(step, steps_per_epoch, self.epochs, history)
+        momentum = self.schedule.momentum(self.optimizer.momentum, at) if self.optimizer.name == "sgd" else 0.0
+        return Rates(self.schedule.learning_rate(self.learning_rate, at), momentum)
+
+
+# The textbook's first edition trains every one of these for 5 epochs, its later ones for 10.
+_D2L_VGG = Recipe(
+    name="d2l-vgg",
+    source="Dive into Deep Learning, section 8.2: VGG-11, channels / 4, 224x224",
+    architecture="vgg11",
+    data="fashion-mnist",
+    height=224,
+    width=224,
+    width_ratio=4,
+    dense_width=4096,
+    epochs=5,
+    learning_rate=0.05,
+)
+_D2L_ALEXNET = replace(
+    _D2L_VGG,
+    name="d2l-alexnet",
+    source="Dive into Deep Learning, section 8.1: AlexNet, 224x224",
+    architecture="alexnet",
+    width_ratio=1.0,
+    dense_width=None,
+    learning_rate=0.01,
+)
+# What is not known of the following texts, as a batch size or the start, is as in the textbook.
+_ADAM_ALEXNET = replace(
+    _D2L_ALEXNET,
+    name="adam-alexnet",
+    source="a text on simplifying AlexNet for Fashion-MNIST: Adam at 0.002, the best of three learning rates",
+    epochs=3,
+    learning_rate=0.002,
+    optimizer=Optimizer("adam"),
+)
+_PLAIN_VGG16 = replace(
+    _D2L_VGG,
+    name="plain-vgg16",
+    source="a text that trains VGG-16 unchanged, but for 10 classes and grey images, with SGD at 0.05",
+    architecture="vgg16",
+    classes=10,
+    width_ratio=1.0,
+    dense_width=None,
+)
 
 RECIPES = {
     recipe.name: recipe
     for recipe in (
-        Recipe(
-            name="d2l-vgg",
-            source="Dive into Deep Learning, section 8.2: VGG-11, channels / 4, 224x224",
-            architecture="vgg11",
-            data="fashion-mnist",
-            height=224,
-            width=224,
-            width_ratio=4,
-            dense_width=4096,
-            epochs=5,
-            learning_rate=0.05,
+        _D2L_VGG,
+        _D2L_ALEXNET,
+        replace(
+            _D2L_ALEXNET,
+            name="d2l-nin",
+            source="Dive into Deep Learning, section 8.3: NiN, 224x224, and the first edition's learning rate",
+            architecture="nin",
+            learning_rate=0.1,
+        ),
+        replace(
+            _D2L_ALEXNET,
+            name="d2l-googlenet",
+            source="Dive into Deep Learning, section 8.4: GoogLeNet, 96x96, and the first edition's learning rate",
+            architecture="googlenet_d2l",
+            height=96,
+            width=96,
+            learning_rate=0.1,
         ),
         Recipe(
             name="d2l-lenet",
@@ -91,6 +153,72 @@ RECIPES = {
             batch_size=256,
             epochs=10,
             learning_rate=0.9,
+        ),
+        replace(
+            _D2L_VGG,
+            name="adam-vgg",
+            source="a text on VGG-11 for Fashion-MNIST: channels / 8, dense layers of 512, Adam at 0.001",
+            width_ratio=8,
+            dense_width=512,
+            learning_rate=0.001,
+            optimizer=Optimizer("adam"),
+        ),
+        _ADAM_ALEXNET,
+        *(
+            replace(
+                _ADAM_ALEXNET,
+                name=f"adam-alexnet-{rate}",
+                source=f"the same text: Adam at {rate}, one of three learning rates",
+                learning_rate=rate,
+            )
+            for rate in (0.004, 0.001)
+        ),
+        _PLAIN_VGG16,
+        replace(
+            _PLAIN_VGG16,
+            name="plain-vgg19",
+            source="the same text: VGG-19",
+            architecture="vgg19",
+        ),
+        Recipe(
+            name="ascend-cifar10",
+            source="a text on VGG-11 for CIFAR-10 on Ascend: OneCycle of 150 epochs, stopped after 60. It leaves the "
+            "start to PyTorch (`--init native`); here it is one for all backends",
+            architecture="vgg11",
+            data="cifar10",
+            height=32,
+            width=32,
+            channels=3,
+            head="small",
+            batch_size=128,
+            test_batch_size=100,
+            epochs=60,
+            learning_rate=1.0,  # given to SGD, as no momentum is; the schedule overwrites both
+            optimizer=Optimizer(weight_decay=5e-4),
+            schedule=OneCycle(total_epochs=150, maximum=0.1),
+            initializer="kaiming_uniform",
+            augmentation=Augmentation(crop_padding=4, flip=True),
+            mean=(0.4914, 0.4822, 0.4465),
+            std=(0.2023, 0.1994, 0.2010),
+        ),
+        Recipe(
+            name="imagenet-vgg",
+            source="Simonyan and Zisserman 2014, section 3.1: column D, images of one scale. The paper cuts 224 out of "
+            "256 pixels, here the whole image is shifted; after how many epochs it divides the rate is not stated",
+            architecture="vgg16",
+            data="./imagenet",  # class folders; `--data` says where
+            height=224,
+            width=224,
+            channels=3,
+            classes=1000,
+            batch_size=256,
+            epochs=74,
+            learning_rate=0.01,
+            optimizer=Optimizer(momentum=0.9, weight_decay=5e-4),
+            schedule=Plateau(measure="accuracy", patience=2),
+            augmentation=Augmentation(crop_padding=16, flip=True, colour=0.1),
+            mean=(0.485, 0.456, 0.406),
+            std=(1 / 255,) * 3,  # the paper subtracts the mean of pixels of 0 .. 255 and divides by nothing
         ),
         Recipe(
             name="compare",
@@ -143,7 +271,9 @@ def build_architecture(recipe: Recipe, dataset: Dataset) -> Architecture:
 
 
 def build_transform(recipe: Recipe, architecture: Architecture) -> InputTransform:
-    """How stored images become the network's input."""
+    """How stored images become the network's input. Raises TriptychError for colour jitter of what has no colours."""
+    if recipe.augmentation.colour and architecture.input[0] != 3:
+        raise TriptychError(f"colour jitter needs a network with 3 channels; this one has {architecture.input[0]}")
     return InputTransform(*architecture.input, recipe.mean, recipe.std, recipe.augmentation.crop_padding)
 
 
@@ -157,6 +287,8 @@ def from_json(text: str, source: str = "this") -> Recipe:
     try:
         values: dict[str, Any] = json.loads(text)
         values["optimizer"] = Optimizer(**values["optimizer"])
+        if "schedule" in values:  # older files have none
+            values["schedule"] = schedules.from_dict(values["schedule"])
         values["augmentation"] = Augmentation(**values["augmentation"])
         values |= {name: tuple(values[name]) for name in ("mean", "std")}
         return Recipe(**values)

@@ -19,6 +19,7 @@ from triptych.interrupt import Interrupted, interruptible
 from triptych.preprocess import InputTransform
 from triptych.recipes import Recipe
 from triptych.runs import Checkpoint, Epoch
+from triptych.schedules import Score
 
 READ_EVERY = 16  # steps between two looks at the losses; each look waits for the device
 
@@ -26,8 +27,8 @@ READ_EVERY = 16  # steps between two looks at the losses; each look waits for th
 class Listener(Protocol):
     """Who is told how training goes: a progress bar, a log, nothing."""
 
-    def steps(self, epoch: int, done: int, total: int, loss: float, images_per_second: float) -> None:
-        """So many steps of this epoch are done; the mean loss and speed of the epoch so far."""
+    def steps(self, epoch: int, total: int, losses: NDArray[np.float64], images_per_second: float) -> None:
+        """The losses of this epoch's steps so far, of `total`, and its speed."""
 
     def epoch(self, epoch: Epoch) -> None:
         """An epoch is done and saved."""
@@ -114,21 +115,23 @@ def train_epoch(session: Session, number: int, listener: Listener, interrupted: 
     handles: list[Native] = []
     results = np.zeros((0, 2))
     began = time.perf_counter()
+    history = [Score(epoch.test_loss, epoch.test_accuracy) for epoch in session.epochs]
     given = batches.feed(split.images, split.labels, plan, recipe.augmentation)
     for index, (images, labels, gather) in enumerate(given):
         if interrupted():
             raise Interrupted(interrupted(), kept(session))
-        handles.append(session.trainer.step(images, labels, recipe.rates(session.step), session.step, gather=gather))
+        rates = recipe.rates(session.step, len(plan), history)
+        handles.append(session.trainer.step(images, labels, rates, session.step, gather=gather))
         session.step += 1
         if len(handles) == READ_EVERY or index + 1 == len(plan):
             results = np.concatenate([results, session.trainer.read(handles)])
             handles.clear()
             check_finite(results[:, 0], session.step - len(results), session)
             speed = min((index + 1) * recipe.batch_size, len(split)) / (time.perf_counter() - began)
-            listener.steps(number + 1, index + 1, len(plan), float(results[:, 0].mean()), speed)
+            listener.steps(number + 1, len(plan), results[:, 0], speed)
     seconds = time.perf_counter() - began
     sizes = np.array([len(batch) for batch in plan])
-    test_loss, test_accuracy = evaluate(session.trainer, session.dataset.test, recipe.batch_size)
+    test_loss, test_accuracy = evaluate(session.trainer, session.dataset.test, recipe.images_per_test)
     check_finite(np.array([test_loss]), session.step, session)  # the last step may have broken the network
     return Epoch(
         epoch=number + 1,

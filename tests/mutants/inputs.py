@@ -48,10 +48,19 @@ def unpadded_crop(right: Any) -> Any:
 
     class Unpadded(right):  # type: ignore[misc]
         def crop_and_flip(self, x: Any, gather: Any) -> Any:
-            rows, columns = gather
-            return super().crop_and_flip(x, (rows * 0 + np.arange(rows.shape[1]), columns))
+            return super().crop_and_flip(x, gather._replace(rows=gather.rows * 0 + np.arange(gather.rows.shape[1])))
 
     return Unpadded
+
+
+def unscaled_tint(right: Any) -> Any:
+    """The colours' shifts are meant for pixels of 0 .. 255."""
+
+    class Unscaled(right):  # type: ignore[misc]
+        def tint(self, x: Any, shifts: Any) -> Any:
+            return super().tint(x, shifts / 255)
+
+    return Unscaled
 
 
 @contextmanager
@@ -92,6 +101,7 @@ MUTANTS = (
             ("normalisation swapped", nets.COLOUR, patched("Input", normalisation_swapped, "training")),
             ("aligned corners", nets.PLAIN, patched("Input", aligned_corners, "training")),
             ("batch order", nets.PLAIN, batch_order),
+            ("unscaled tint", nets.COLOUR, patched("Input", unscaled_tint, "training")),
             ("crop without padding", nets.PLAIN, patched("Input", unpadded_crop, "training")),
         )
     ),

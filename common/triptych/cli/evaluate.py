@@ -37,7 +37,7 @@ def evaluate(
     chosen = load_backend(backend)
     trainer = loaded.trainer(chosen, device)
     with watching([chosen], device):
-        loss, accuracy = training.evaluate(trainer, dataset.test, loaded.recipe.batch_size)
+        loss, accuracy = training.evaluate(trainer, dataset.test, loaded.recipe.images_per_test)
     images = len(dataset.test)
     if json is not None:
         found = {"backend": chosen.name, "data": dataset.name, "images": images, "loss": loss, "accuracy": accuracy}

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from triptych.backend import Backend
     from triptych.optimizers import Name, Optimizer
     from triptych.recipes import Recipe
+    from triptych.schedules import Schedule
     from triptych.spec import Architecture
     from triptych.zoo import Options
 
@@ -135,6 +136,9 @@ class RunOptions:
     epochs: Annotated[Whole, Parameter(help="Passes over the training images.")] = None
     batch_size: Annotated[Whole, Parameter(help="Images per step.")] = None
     learning_rate: Annotated[float | None, Parameter(help="Learning rate.")] = None
+    schedule: Annotated[
+        str | None, Parameter(help="constant, step:every=2,factor=0.5, cosine, one-cycle, plateau or polynomial.")
+    ] = None
     optimizer: Annotated[str | None, Parameter(help="sgd, adam or adamw.")] = None
     momentum: Annotated[float | None, Parameter(help="Momentum of SGD.")] = None
     nesterov: Annotated[bool | None, Parameter(help="Nesterov's form of the momentum.")] = None
@@ -169,7 +173,24 @@ class RunOptions:
         for option, field in (*names.items(), *((name, name) for name in same)):
             if getattr(self, option) is not None:
                 changed[field] = getattr(self, option)
+        if self.batch_size is not None:
+            changed["test_batch_size"] = 0
+        changed["schedule"] = self.apply_to_schedule(recipe.schedule)
         return replace(recipe, **changed, optimizer=self.apply_to_optimizer(recipe.optimizer))
+
+    def apply_to_schedule(self, schedule: Schedule) -> Schedule:
+        """The schedule that was given, or the recipe's. Raises TriptychError for a momentum that would not count."""
+        from dataclasses import replace
+
+        from triptych import schedules
+
+        if self.schedule is not None:
+            schedule = schedules.parse(self.schedule)
+        elif isinstance(schedule, schedules.OneCycle) and self.learning_rate is not None:
+            schedule = replace(schedule, maximum=0.0)  # of what is given
+        if isinstance(schedule, schedules.OneCycle) and self.momentum is not None:
+            raise TriptychError("--momentum: one-cycle sets it itself; give its high_momentum and low_momentum instead")
+        return schedule
 
     def apply_to_optimizer(self, optimizer: Optimizer) -> Optimizer:
         """The optimiser with what was given; another one takes over the weight decay only."""

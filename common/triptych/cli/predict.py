@@ -67,7 +67,7 @@ def predict(
         dataset = load_data(model, run, loaded)
         test = dataset.test.images[:first]
         with watching([chosen], device):
-            logits = np.concatenate(list(training.predictions(trainer, test, loaded.recipe.batch_size)))
+            logits = np.concatenate(list(training.predictions(trainer, test, loaded.recipe.images_per_test)))
         rows = classify(logits, dataset.class_names, [f"test image {index}" for index in range(len(test))])
         for row, label in zip(rows, dataset.test.labels[:first], strict=True):
             row["true"] = dataset.class_names[label]

@@ -11,6 +11,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from triptych.report.tables import console
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from triptych.runs import Epoch
 
 
@@ -26,12 +29,15 @@ def line(epoch: Epoch, epochs: int) -> str:
 class Reporter:
     """Tells a person how training goes; a context manager, so that the bar is always taken down.
 
-    `quiet` prints nothing at all, for `--json` to stdout.
+    `quiet` prints nothing at all, for `--json` to stdout. `log_every` prints the loss of every so many iterations of
+    an epoch (0: of none), as soon as it is read from the device.
     """
 
-    def __init__(self, epochs: int, *, quiet: bool = False) -> None:
+    def __init__(self, epochs: int, *, quiet: bool = False, log_every: int = 0) -> None:
         self.epochs = epochs
         self.quiet = quiet
+        self.log_every = log_every
+        self.logged = (0, 0)  # the epoch, and how many of its iterations have been seen
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
@@ -53,10 +59,20 @@ class Reporter:
     ) -> None:
         self.bar.stop()
 
-    def steps(self, epoch: int, done: int, total: int, loss: float, images_per_second: float) -> None:
-        figures = f"loss {loss:.4f}  {images_per_second:.0f} images/s"
+    def steps(self, epoch: int, total: int, losses: NDArray[np.float64], images_per_second: float) -> None:
+        figures = f"loss {losses.mean():.4f}  {images_per_second:.0f} images/s"
         description = f"epoch {epoch}/{self.epochs}"
-        self.bar.update(self.task, description=description, completed=done, total=total, figures=figures)
+        self.bar.update(self.task, description=description, completed=len(losses), total=total, figures=figures)
+        if self.log_every and not self.quiet:
+            self.log(epoch, total, losses)
+
+    def log(self, epoch: int, total: int, losses: NDArray[np.float64]) -> None:
+        """A line for every `log_every`th iteration that is new."""
+        seen = self.logged[1] if self.logged[0] == epoch else 0
+        for number in range(seen // self.log_every + 1, len(losses) // self.log_every + 1):
+            iteration = number * self.log_every
+            print(f"epoch {epoch}, iteration {iteration}/{total}: loss {losses[iteration - 1]:.4f}", flush=True)
+        self.logged = (epoch, len(losses))
 
     def epoch(self, epoch: Epoch) -> None:
         if not self.quiet:

@@ -13,6 +13,7 @@ from triptych.cli.options import (
     JsonFile,
     NetworkOptions,
     RunOptions,
+    Whole,
     default_backend,
     watching,
     write_json,
@@ -38,6 +39,7 @@ def train(
     tensorboard: Annotated[
         str | None, Parameter(help="Log for TensorBoard; with DIR there, else in the run's folder.")
     ] = None,
+    log_every: Annotated[Whole, Parameter(help="Print the loss of every N-th iteration.")] = None,
     json: JsonFile = None,
 ) -> None:
     """Train a recipe on one backend; options given change the recipe.
@@ -50,6 +52,8 @@ def train(
     from triptych.cli.progress import Reporter
     from triptych.errors import TriptychError
 
+    if log_every is not None and log_every < 1:
+        raise TriptychError(f"--log-every {log_every} must be at least 1")
     name = backend if backend is not None else default_backend()
     backends.check_installed(name)
     if tensorboard is not None:
@@ -80,7 +84,7 @@ def train(
     quiet = json == "-" or not first
     with (
         watching([loaded], device) as fallbacks,
-        Reporter(chosen.epochs, quiet=quiet) as reporter,
+        Reporter(chosen.epochs, quiet=quiet, log_every=log_every or 0) as reporter,
         logs.logged(reporter, log) as listener,
     ):
         epochs = training.fit(session, listener)
@@ -98,9 +102,14 @@ def train(
 def only_longer(recipe: Recipe, run: RunOptions, network: NetworkOptions) -> Recipe:
     """A resumed run may get more epochs; everything else stays, or its result would be nobody's recipe."""
     from triptych.errors import TriptychError
+    from triptych.schedules import Planned
 
     changed = run.apply(recipe, network)
     allowed = RunOptions(epochs=run.epochs).apply(recipe, DEFAULT_NETWORK)
     if changed != allowed:
-        raise TriptychError("with --resume only --epochs, --backend, --device and --data-dir can be given")
+        raise TriptychError("with --resume only --epochs, --backend, --device, --log-every and --data-dir can be given")
+    if allowed != recipe and isinstance(recipe.schedule, Planned) and not recipe.schedule.total_epochs:
+        raise TriptychError(
+            f"the run's schedule '{recipe.schedule.name}' is planned over {recipe.epochs} epochs; it cannot get others"
+        )
     return allowed

@@ -1,8 +1,8 @@
 """The data level: what reaches the network when a backend is given stored images.
 
-Images of another size than the input, in a few batches of one planned epoch with crop and flip, handed over by the
-training loop's own feed; then without either, as in evaluation; then with other channels than the network's. Every
-channel has its own mean and deviation: constants or channels in another order show.
+Images of another size than the input, in a few batches of one planned epoch with crop, flip and (where there are
+colours) their jitter, handed over by the training loop's own feed; then without, as in evaluation; then with other
+channels than the network's. Every channel has its own mean and deviation: constants or channels in another order show.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from triptych.preprocess import InputTransform, apply_reference
 from triptych.randomness import generator
 from triptych.reference_ops import Array, Rounding, exact
 
-AUGMENTATION = Augmentation(crop_padding=2, flip=True)
+CROP_PADDING = 2
 IMAGES = 2 * BATCH + 1  # three batches, the last one smaller
 EPOCH = 1  # not 0, so that a plan which ignores the epoch shows
 
@@ -30,7 +30,7 @@ def transform_of(case: Case) -> InputTransform:
     channels, height, width = case.architecture.input
     mean = tuple(0.4 + 0.2 * channel / channels for channel in range(channels))
     std = tuple(0.2 + 0.1 * channel / channels for channel in range(channels))
-    return InputTransform(channels, height, width, mean, std, AUGMENTATION.crop_padding)
+    return InputTransform(channels, height, width, mean, std, CROP_PADDING)
 
 
 def stored_images(case: Case, channels: int | None = None) -> Images:
@@ -45,9 +45,14 @@ def other_channels(case: Case) -> int:
     return 3 if case.architecture.input[0] == 1 else 1
 
 
+def augmentation_of(case: Case) -> Augmentation:
+    """Crop and flip, and where there are colours, their jitter: a strong one, so that a forgotten one shows."""
+    return Augmentation(CROP_PADDING, flip=True, colour=0.5 if case.architecture.input[0] == 3 else 0.0)
+
+
 def planned(case: Case) -> list[Batch]:
     """The epoch's batches."""
-    return plan(case.seed, EPOCH, IMAGES, BATCH, AUGMENTATION)
+    return plan(case.seed, EPOCH, IMAGES, BATCH, augmentation_of(case))
 
 
 def observe_reference_inputs(case: Case, rounding: Rounding = exact) -> dict[str, Array]:
@@ -59,7 +64,7 @@ def observe_reference_inputs(case: Case, rounding: Rounding = exact) -> dict[str
     }
     found["evaluation"] = apply_reference(stored, transform)
     found["other channels"] = apply_reference(stored_images(case, other_channels(case)), transform)
-    length = sum(stored.shape[1:]) + 3  # a fit of the channels, a resize, three operations by a constant
+    length = sum(stored.shape[1:]) + 4  # a fit of the channels, a resize, four operations by a constant
     largest_term = 1 / min(transform.std)
     return {name: rounding(np.asarray(value, np.float64), length, largest_term) for name, value in found.items()}
 
@@ -68,7 +73,7 @@ def observe_backend_inputs(backend: Backend, network: Native, case: Case) -> dic
     """The same from a backend's trainer."""
     trainer = backend.Trainer(network, Optimizer(), transform_of(case), case.seed)
     stored = stored_images(case)
-    given = feed(stored, np.zeros(IMAGES, np.int64), planned(case), AUGMENTATION)
+    given = feed(stored, np.zeros(IMAGES, np.int64), planned(case), augmentation_of(case))
     found = {f"batch {number}": trainer.prepare(images, gather) for number, (images, _, gather) in enumerate(given)}
     found["evaluation"] = trainer.prepare(stored)
     found["other channels"] = trainer.prepare(stored_images(case, other_channels(case)))
