@@ -7,6 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from triptych.errors import TriptychError, require_package
 from triptych.runs import Epoch
 from triptych.training import Listener
@@ -42,8 +45,8 @@ class Log:
     def __init__(self, listener: Listener, writer: Any) -> None:
         self.listener, self.writer = listener, writer
 
-    def steps(self, epoch: int, done: int, total: int, loss: float, images_per_second: float) -> None:
-        self.listener.steps(epoch, done, total, loss, images_per_second)
+    def steps(self, epoch: int, total: int, losses: NDArray[np.float64], images_per_second: float) -> None:
+        self.listener.steps(epoch, total, losses, images_per_second)
 
     def epoch(self, epoch: Epoch) -> None:
         first = epoch.step - len(epoch.losses)
