@@ -25,7 +25,8 @@ class Recipe:
 
     `data` is a data set's name or a folder. `height` and `width` are in pixels; 0 means the architecture's own.
     `classes` and `channels` 0 are those of the data. `learning_rate` is constant. `initializer` is the law's name
-    (see `triptych.initializers.parse`) or `native`.
+    (see `triptych.initializers.parse`) or `native`. `init_from`, a run folder or a safetensors file, replaces the start
+    of the layers that fit (`triptych.transfer`); what the patterns in `freeze` match does not move.
     """
 
     name: str
@@ -44,6 +45,8 @@ class Recipe:
     learning_rate: float = 0.05
     optimizer: Optimizer = Optimizer()  # noqa: RUF009  # frozen, so one shared value is safe
     initializer: str = "xavier_uniform"
+    init_from: str = ""
+    freeze: tuple[str, ...] = ()
     augmentation: Augmentation = Augmentation()  # noqa: RUF009
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
@@ -158,7 +161,7 @@ def from_json(text: str, source: str = "this") -> Recipe:
         values: dict[str, Any] = json.loads(text)
         values["optimizer"] = Optimizer(**values["optimizer"])
         values["augmentation"] = Augmentation(**values["augmentation"])
-        values |= {name: tuple(values[name]) for name in ("mean", "std")}
+        values |= {name: tuple(values.get(name, ())) for name in ("mean", "std", "freeze")}
         return Recipe(**values)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise TriptychError(f"{source} is no recipe: {error}") from None

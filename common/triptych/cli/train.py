@@ -70,6 +70,9 @@ def train(
         session.folder = runs.create(out or runs.new_folder(f"{chosen.architecture}-{name}"), chosen)
     if resume is not None and first:
         runs.write_recipe(resume, chosen)
+    if session.new_layers is not None and first and json != "-":
+        new = ", ".join(session.new_layers)
+        print(f"{chosen.init_from}: {f'new layers: {new}' if new else 'every layer was taken over'}", flush=True)
     with watching([loaded], device) as fallbacks, Reporter(chosen.epochs, quiet=json == "-" or not first) as reporter:
         epochs = training.fit(session, reporter)
     if not first:
