@@ -296,6 +296,12 @@ def test_starts_that_do_not_fit_and_patterns_that_match_nothing(run, here, refus
     refuse([*LENET, "--freeze", ","], "--freeze ',' names nothing")
 
 
+def test_sizes_that_no_dense_form_has(run, refuse):
+    refuse(["evaluate", run, "--dense-size", "64"], "give --dense too")
+    refuse(["evaluate", run, "--dense", "--dense-size", "big"], "'big' is neither N nor HxW")
+    refuse(["evaluate", run, "--dense", "--dense-size", "27x40"], "at least the training size 28x28, got 27x40")
+
+
 def test_data_with_more_classes_than_the_model(run, here, refuse):
     for number in range(11):
         for split in ("train", "test"):

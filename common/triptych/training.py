@@ -182,10 +182,14 @@ def predictions(trainer: Trainer, images: Images, batch_size: int) -> Iterator[N
 
 def evaluate(trainer: Trainer, split: Split, batch_size: int) -> tuple[float, float]:
     """Mean loss and accuracy on a split, in evaluation mode. Raises TriptychError if there are no images."""
+    return score(logits_of(trainer, split, batch_size), split.labels)
+
+
+def logits_of(trainer: Trainer, split: Split, batch_size: int) -> NDArray[np.float64]:
+    """Logits `(N, classes)` of a split. Raises TriptychError if there are no images."""
     if not len(split):
         raise TriptychError("there are no images to evaluate on")
-    logits = np.concatenate(list(predictions(trainer, split.images, batch_size)))
-    return score(logits, split.labels)
+    return np.concatenate(list(predictions(trainer, split.images, batch_size)))
 
 
 def score(logits: NDArray[np.float64], labels: Labels) -> tuple[float, float]:

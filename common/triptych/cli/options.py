@@ -61,6 +61,10 @@ JsonFile = Annotated[
 ]
 Whole = Annotated[int | None, Parameter(converter=whole)]
 DeviceName = Annotated[str, Parameter(name="--device", help="cpu, cuda[:i] or npu[:i].")]
+Dense = Annotated[
+    Flag, Parameter(help="Dense layers as convolutions over images of their own size; scores are averaged.")
+]
+DenseSize = Annotated[str | None, Parameter(help="The size that --dense is run at: N or HxW, not below training's.")]
 Backends = Annotated[str | None, Parameter(help="Comma-separated; all that are installed if left out.")]
 
 
