@@ -1,10 +1,28 @@
 """Settles the process (threads, allocator) before any test imports a framework; prints the matrix of planted faults."""
 
+from collections.abc import Callable
 from typing import Any
+
+import pytest
 
 from triptych.runtime import prepare_process
 
 prepare_process()
+
+
+@pytest.fixture
+def call(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """`call("summary", "vgg11")`: its standard output, after an end with status 0 and nothing on stderr."""
+    from triptych.__main__ import main
+
+    def call(*arguments: object) -> str:
+        with pytest.raises(SystemExit) as stopped:
+            main([str(argument) for argument in arguments])
+        out, err = capsys.readouterr()
+        assert (stopped.value.code, err) == (0, ""), err
+        return out
+
+    return call
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

@@ -232,15 +232,15 @@ def trained() -> Architecture:
 TRANSFORM = InputTransform(1, 9, 8, (0.3,), (0.7,), crop_padding=1)
 
 
-def train(framework, architecture, optimizer, schedule, *, resume_at=None) -> tuple:
+def train(framework, architecture, optimizer, schedule, *, resume_at=None, frozen=frozenset()) -> tuple:
     """Steps of a backend and of the reference on the same batches: `(trainer, network, values, state, figures,
     expected figures)`."""
     random = np.random.default_rng(0)
     network = framework.build(architecture, precision="fp64")
     values, state = parameters(architecture), {}
     framework.from_canonical(network, values)
-    trainer = framework.Trainer(network, optimizer, TRANSFORM, 0)
-    decay = optimizers.decay_of(optimizer, architecture)
+    trainer = framework.Trainer(network, optimizer, TRANSFORM, 0, frozen)
+    decay = optimizers.decay_of(optimizer, architecture, frozen)
     handles, losses = [], []
     for number, rates in enumerate(schedule):
         images = random.integers(0, 256, (BATCH, 3, 6, 10), np.uint8)
@@ -250,15 +250,15 @@ def train(framework, architecture, optimizer, schedule, *, resume_at=None) -> tu
             saved, values_now = trainer.state(), framework.to_canonical(network)
             network = framework.build(architecture, precision="fp64")
             framework.from_canonical(network, values_now)
-            trainer = framework.Trainer(network, optimizer, TRANSFORM, 0)
+            trainer = framework.Trainer(network, optimizer, TRANSFORM, 0, frozen)
             trainer.load_state(saved)
         gather = gather_indices(batch, 6, 10, 1)
         handles.append(trainer.step(images, LABELS, rates, number, gather=gather, masks=masks))
         x = preprocess.apply_reference(images, TRANSFORM, batch)
-        run = reference.forward(architecture, values, x, train=True, masks=masks)
+        run = reference.forward(architecture, values, x, train=True, masks=masks, frozen=frozen)
         loss, gradients = reference.backward(run, LABELS)
         moved, state = optimizers.reference_step(values, gradients, state, rates, optimizer, decay)
-        values = {path: {**moved, **run.statistics}[path] for path in values}
+        values = values | moved | run.statistics
         losses.append((loss, np.sum(run.logits.argmax(1) == LABELS)))
     return trainer, network, values, state, trainer.read(handles), np.array(losses)
 
@@ -414,3 +414,57 @@ def test_wrong_requests_are_refused(framework: backend.Backend) -> None:
     network = framework.build(trained())
     with pytest.raises(TriptychError, match="do not fit"):
         framework.from_canonical(network, {})
+
+
+# --- frozen parameters: see triptych.backend.Trainer ----------------------------------------------------------------
+
+NORM = frozenset(f"norm.{name}" for name in ("weight", "bias", "running_mean", "running_var"))
+FROZEN = {
+    "the first layers": frozenset({"conv.weight", "conv.bias"}) | NORM,
+    "gamma and beta alone": frozenset({"norm.weight", "norm.bias"}),
+    "statistics alone": frozenset({"norm.running_mean"}),
+    "within, and a head": frozenset({"unit.body.conv.weight", "head.dense.weight", "dense.bias"}),
+}
+
+
+@pytest.mark.parametrize("optimizer", [SGD, OPTIMIZERS["adamw"]], ids=["sgd", "adamw"])
+@pytest.mark.parametrize("frozen", FROZEN.values(), ids=list(FROZEN))
+def test_frozen_parameters_stay_and_the_others_follow_the_reference(
+    framework: backend.Backend, frozen: frozenset[str], optimizer: Optimizer
+) -> None:
+    architecture = trained()
+    before = parameters(architecture)
+    trainer, network, values, state, figures, expected = train(
+        framework, architecture, optimizer, STEADY[:3], resume_at=2, frozen=frozen
+    )
+    found = framework.to_canonical(network)
+    still = frozen | (NORM - {"norm.weight", "norm.bias"} if "norm.running_mean" in frozen else frozenset())
+    assert {path for path in found if np.array_equal(found[path], before[path])} == still
+    assert_close(found, values)
+    assert_close(trainer.state(), state)
+    assert state.keys() & {f"{slot}.{path}" for slot in optimizers.SLOTS[optimizer.name] for path in frozen} == set()
+    np.testing.assert_allclose(figures, expected, rtol=1e-12)
+
+
+# What each framework differentiates by; JAX: the first argument of the compiled pass.
+DIFFERENTIATED = {
+    "torch": lambda trainer: [p for p, tensor in trainer.network.named_parameters() if tensor.grad is not None],
+    "mxnet": lambda trainer: [p for p, q in trainer.network.named_parameters().items() if q.grad_req != "null"],
+    "jax": lambda trainer: [
+        ".".join(p).replace("kernel", "weight").replace("scale", "weight") for p in trainer.optimizer.named
+    ],
+}
+
+
+def test_frozen_parameters_cost_no_gradient(framework: backend.Backend) -> None:
+    """And another trainer of the same network sets all free again."""
+    architecture = trained()
+    network = framework.build(architecture, precision="fp64")
+    framework.from_canonical(network, parameters(architecture))
+    images = np.random.default_rng(0).integers(0, 256, (BATCH, 1, 9, 8), np.uint8)
+    for frozen in (FROZEN["the first layers"], frozenset[str]()):
+        trainer = framework.Trainer(network, SGD, TRANSFORM, 0, frozen)
+        trainer.step(images, LABELS, Rates(0.1, 0.9), 0)
+        moving = optimizers.decay_of(SGD, architecture, frozen)
+        assert set(DIFFERENTIATED[framework.name](trainer)) == set(moving)
+    assert len(moving) == len([info for info in analysis.parameters(architecture) if info.trained])

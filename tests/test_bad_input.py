@@ -288,6 +288,25 @@ def test_resuming_what_does_not_fit_together(run, refuse):
     refuse(("train", "--resume", run), "do not fit 'lenet': 'dense1.weight' has the shape (120, 400)")
 
 
+def test_starts_that_do_not_fit_and_patterns_that_match_nothing(run, here, refuse):
+    vgg = ("train", "--arch", "vgg11", "--data", "synthetic", "--resolution", "32", "--width-ratio", "16")
+    refuse([*vgg, "--init-from", run], "nothing of --init-from fits 'vgg11'", "'block1.conv1.weight' is", "not there")
+    refuse([*LENET, "--init-from", here / "none"], "cannot read the parameters", "No such file")
+    shutil.rmtree(run / "checkpoint")
+    refuse([*LENET, "--init-from", run], "there is no checkpoint in it")
+    refuse(
+        [*LENET, "--freeze", "conv1.*,block*"], "--freeze 'block*' matches no parameter of 'lenet'", "'conv1.weight'"
+    )
+    refuse([*LENET, "--freeze", "*"], "--freeze * leaves nothing of 'lenet' to train")
+    refuse([*LENET, "--freeze", ","], "--freeze ',' names nothing")
+
+
+def test_sizes_that_no_dense_form_has(run, refuse):
+    refuse(["evaluate", run, "--dense-size", "64"], "give --dense too")
+    refuse(["evaluate", run, "--dense", "--dense-size", "big"], "'big' is neither N nor HxW")
+    refuse(["evaluate", run, "--dense", "--dense-size", "27x40"], "at least the training size 28x28, got 27x40")
+
+
 def test_data_with_more_classes_than_the_model(run, here, refuse):
     for number in range(11):
         for split in ("train", "test"):

@@ -14,7 +14,6 @@ import pytest
 from PIL import Image
 
 from triptych import backend
-from triptych.__main__ import main
 from triptych.cli import COMMANDS, expand_json
 
 BACKENDS = backend.installed()
@@ -27,20 +26,6 @@ ENTRY = {"name", "kind", "output", "parameters", "macs", "receptive_field", "str
 def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TRIPTYCH_DATA", str(tmp_path / "cache"))
-
-
-@pytest.fixture
-def call(capsys):
-    """`call("summary", "vgg11")`: its standard output, after an end with status 0 and nothing on stderr."""
-
-    def call(*arguments):
-        with pytest.raises(SystemExit) as stopped:
-            main([str(argument) for argument in arguments])
-        out, err = capsys.readouterr()
-        assert (stopped.value.code, err) == (0, ""), err
-        return out
-
-    return call
 
 
 # --- help and what is imported ---------------------------------------------------------------------------------------

@@ -24,10 +24,10 @@ NATIVE = {"velocity": "trace", "mean": "mu", "variance": "nu"}  # canonical: opt
 class Updater:
     """optax's pieces, chained as the spec has them, in one compiled function."""
 
-    def __init__(self, network: Network, optimizer: Optimizer) -> None:
-        self.named = network.variables(nnx.Param)
+    def __init__(self, network: Network, optimizer: Optimizer, frozen: frozenset[str]) -> None:
         self.slots = SLOTS[optimizer.name]
-        decay = decay_of(optimizer, network.architecture)
+        decay = decay_of(optimizer, network.architecture, frozen)
+        self.named = {path: p for path, p in network.variables(nnx.Param).items() if _canonical_name(path) in decay}
         self.decayed = frozenset(path for path in self.named if decay[_canonical_name(path)] != 0)
         self.compile = partial(_compile_update, optimizer)
         self.load_state({})

@@ -16,7 +16,9 @@ from triptych.initializers import Parameters
 from triptych.optimizers import Optimizer, Rates
 from triptych.preprocess import InputTransform
 from triptych.randomness import derive_seed
+from triptych.spec import keeps_statistics
 from triptych_jax.input import Input
+from triptych_jax.layers import BatchNorm
 from triptych_jax.model import Arrays, Network
 from triptych_jax.optimizer import Updater, _values
 from triptych_jax.passes import _compile_pass, _make_key
@@ -25,11 +27,20 @@ from triptych_jax.passes import _compile_pass, _make_key
 class Trainer:
     """Trains one network; see `triptych.backend.Trainer`."""
 
-    def __init__(self, network: Network, optimizer: Optimizer, transform: InputTransform, seed: int) -> None:
+    def __init__(
+        self,
+        network: Network,
+        optimizer: Optimizer,
+        transform: InputTransform,
+        seed: int,
+        frozen: frozenset[str] = frozenset(),
+    ) -> None:
         self.network = network
-        self.optimizer = Updater(network, optimizer)
+        self.optimizer = Updater(network, optimizer, frozen)
+        named = self.optimizer.named
+        self.fixed = {path: p for path, p in network.variables(nnx.Param).items() if path not in named}
         self.statistics = network.variables(nnx.BatchStat)
-        like = next(iter(self.optimizer.named.values()))[...]
+        like = next(iter(named.values()))[...]
         self.input = Input(transform, like.device, like.dtype.type)
         self.seed = seed
         self.steps = 0
@@ -37,6 +48,9 @@ class Trainer:
         network.eval()
         self.compiled_run = _compile_run(nnx.graphdef(network), self.input)
         network.train()
+        for path, module in nnx.iter_graph(network):
+            if isinstance(module, BatchNorm) and keeps_statistics(".".join(path), frozen):
+                module.use_running_average = True
         self.definition = nnx.graphdef(network)
 
     def step(
@@ -56,7 +70,7 @@ class Trainer:
         self.steps += 1
         found = _compile_pass(self.definition, watch=watch)(
             _values(self.optimizer.named),
-            _values(self.statistics),
+            self.constants(),
             self.apply_input(images, gather),
             labels.astype(np.int32),
             dict(masks or {}),
@@ -91,7 +105,11 @@ class Trainer:
 
     def run(self, images: np.ndarray) -> np.ndarray:
         """The compiled network in evaluation mode."""
-        return jax.device_get(self.compiled_run(_values(self.optimizer.named), _values(self.statistics), images))
+        return jax.device_get(self.compiled_run(_values(self.optimizer.named), self.constants(), images))
+
+    def constants(self) -> Arrays:
+        """What no gradient is taken by: running statistics and frozen parameters."""
+        return {**_values(self.statistics), **_values(self.fixed)}
 
     def state(self) -> Parameters:
         return self.optimizer.state()

@@ -32,6 +32,11 @@ class BatchNorm(nn.BatchNorm):
         super().__init__(momentum=0.0, epsilon=layer.eps, scale=layer.gamma, in_channels=features)
         self.layer = layer
         self.area = area
+        self.still = False
+
+    def freeze(self, still: bool) -> None:
+        """Whether the running statistics stay as they are, and are used in training too."""
+        self.still = self._kwargs["use_global_stats"] = still
 
     def keep(self) -> None:
         """Remember the running statistics, which the backward pass will replace."""

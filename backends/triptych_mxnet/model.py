@@ -12,7 +12,7 @@ import mxnet as mx
 from mxnet import autograd, gluon
 
 from triptych import analysis, spec
-from triptych.spec import Architecture, Layer, Shape, join
+from triptych.spec import Architecture, Layer, Shape, join, keeps_statistics
 from triptych_mxnet.device import get_device, get_dtype
 from triptych_mxnet.layers import LAYERS, BatchNorm, Tensor
 
@@ -105,6 +105,16 @@ class Network(gluon.HybridBlock):
     def batch_norms(self) -> list[BatchNorm]:
         """The batch-norm layers, whose running statistics are updated from outside."""
         return [block for _, block in self.named_blocks() if isinstance(block, BatchNorm)]
+
+    def freeze(self, frozen: frozenset[str]) -> None:
+        """From now on the parameters and running statistics named in `frozen` stay, and the others do not."""
+        for path, parameter in self.named_parameters().items():
+            # those of batch norm's statistics stay "null" whatever one says
+            parameter.grad_req = "null" if path in frozen else "write"
+        for path, block in self.named_blocks():
+            if isinstance(block, BatchNorm):
+                block.freeze(keeps_statistics(path, frozen))
+        self._clear_cached_op()  # the graph, if there is one, knows neither
 
     @contextmanager
     def imperative(self) -> Iterator[None]:

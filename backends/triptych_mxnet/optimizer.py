@@ -19,8 +19,8 @@ States = tuple[mx.nd.NDArray, ...]
 class Updater:
     """gluon.Trainer with the optimisers below, which follow the spec where MXNet's own do not."""
 
-    def __init__(self, network: Network, optimizer: Optimizer) -> None:
-        decay = decay_of(optimizer, network.architecture)
+    def __init__(self, network: Network, optimizer: Optimizer, frozen: frozenset[str]) -> None:
+        decay = decay_of(optimizer, network.architecture, frozen)
         self.named = {path: parameter for path, parameter in network.named_parameters().items() if path in decay}
         for path, parameter in self.named.items():
             parameter.wd_mult = float(decay[path] != 0)

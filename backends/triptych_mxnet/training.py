@@ -23,11 +23,19 @@ from triptych_mxnet.passes import dropout_masks, total_loss
 class Trainer:
     """Trains one network; see `triptych.backend.Trainer`."""
 
-    def __init__(self, network: Network, optimizer: Optimizer, transform: InputTransform, seed: int) -> None:
+    def __init__(
+        self,
+        network: Network,
+        optimizer: Optimizer,
+        transform: InputTransform,
+        seed: int,
+        frozen: frozenset[str] = frozenset(),
+    ) -> None:
         self.network = network
-        self.optimizer = Updater(network, optimizer)
+        network.freeze(frozen)
+        self.optimizer = Updater(network, optimizer, frozen)
         self.input = Input(transform, network.device, network.dtype)
-        self.batch_norms = network.batch_norms()
+        self.batch_norms = [layer for layer in network.batch_norms() if not layer.still]
         self.seed = seed
 
     def step(

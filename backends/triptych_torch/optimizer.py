@@ -16,9 +16,9 @@ SLOTS = {"velocity": "momentum_buffer", "mean": "exp_avg", "variance": "exp_avg_
 class Updater:
     """torch.optim's SGD, Adam or AdamW, one group per weight decay."""
 
-    def __init__(self, network: Network, optimizer: Optimizer) -> None:
-        self.named = dict(network.named_parameters())
-        decay = decay_of(optimizer, network.architecture)
+    def __init__(self, network: Network, optimizer: Optimizer, frozen: frozenset[str]) -> None:
+        decay = decay_of(optimizer, network.architecture, frozen)
+        self.named = {path: parameter for path, parameter in network.named_parameters() if path in decay}
         groups = [
             {"params": [self.named[path] for path in self.named if decay[path] == strength], "weight_decay": strength}
             for strength in sorted(set(decay.values()))

@@ -45,7 +45,7 @@ def gradients(
         with dropout_masks(network, masks):
             loss = total_loss(network, network(x), torch.from_numpy(labels).to(x.device))
         loss.backward()
-    found = {path: to_numpy(parameter.grad) for path, parameter in network.named_parameters()}
+    found = {path: to_numpy(p.grad) for path, p in network.named_parameters() if p.requires_grad}
     network.zero_grad()
     return loss.item(), found | {"input": to_numpy(x.grad)}
 
@@ -68,7 +68,7 @@ def layer_pass(
         if gradient is None:
             return to_numpy(y), None, {}
         y.backward(to_tensor(network, gradient))
-    found = {join(path, name): to_numpy(parameter.grad) for name, parameter in module.named_parameters()}
+    found = {join(path, name): to_numpy(p.grad) for name, p in module.named_parameters() if p.requires_grad}
     network.zero_grad()
     return to_numpy(y), to_numpy(value.grad), found
 

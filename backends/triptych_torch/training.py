@@ -16,8 +16,10 @@ from triptych.initializers import Parameters
 from triptych.optimizers import Optimizer, Rates
 from triptych.preprocess import InputTransform
 from triptych.randomness import derive_seed
+from triptych.spec import keeps_statistics
 from triptych_torch.device import AUTOCAST, synchronize
 from triptych_torch.input import Input
+from triptych_torch.layers import BatchNorm
 from triptych_torch.model import Network
 from triptych_torch.optimizer import Updater
 from triptych_torch.parameters import to_numpy
@@ -41,10 +43,22 @@ def _nondeterminism_explained() -> Iterator[None]:
 class Trainer:
     """Trains one network; see `triptych.backend.Trainer`."""
 
-    def __init__(self, network: Network, optimizer: Optimizer, transform: InputTransform, seed: int) -> None:
+    def __init__(
+        self,
+        network: Network,
+        optimizer: Optimizer,
+        transform: InputTransform,
+        seed: int,
+        frozen: frozenset[str] = frozenset(),
+    ) -> None:
         like = next(network.parameters())
         self.network = network
-        self.optimizer = Updater(network, optimizer)
+        self.optimizer = Updater(network, optimizer, frozen)
+        for path, parameter in network.named_parameters():
+            parameter.requires_grad_(path in self.optimizer.named)  # autograd stops below the first that needs it
+        self.still = [
+            m for path, m in network.named_modules() if isinstance(m, BatchNorm) and keeps_statistics(path, frozen)
+        ]
         self.input = Input(transform, like.device, like.dtype)
         self.device = like.device
         self.seed = seed
@@ -67,6 +81,8 @@ class Trainer:
     ) -> torch.Tensor:
         """One update; returns the loss and the number of right answers, still on the device."""
         self.network.train()
+        for layer in self.still:
+            layer.eval()  # requires_grad alone would leave the statistics moving
         torch.manual_seed(derive_seed(self.seed, "dropout", number, *([self.rank] if self.rank else [])))
         mine = _share(len(labels), self.rank, self.size)
         target = torch.from_numpy(labels[mine]).to(self.device)

@@ -42,9 +42,22 @@ class Device:
 
 
 class Trainer(Protocol):
-    """Trains one network. Losses stay on the device until `read`, so that a step waits for nothing."""
+    """Trains one network. Losses stay on the device until `read`, so that a step waits for nothing.
 
-    def __init__(self, network: Native, optimizer: Optimizer, transform: InputTransform, seed: int) -> None: ...
+    `frozen` names canonical arrays. Frozen parameters do not move, decay included, cost no gradient, and the optimiser
+    keeps nothing for them. A batch norm whose running mean or variance is frozen keeps both, and uses them instead of
+    the batch's in training too; freezing its gamma and beta alone leaves the statistics moving, as `requires_grad =
+    False` does in PyTorch.
+    """
+
+    def __init__(
+        self,
+        network: Native,
+        optimizer: Optimizer,
+        transform: InputTransform,
+        seed: int,
+        frozen: frozenset[str] = frozenset(),
+    ) -> None: ...
 
     def step(
         self,

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from triptych import parameters, recipes, runs, zoo
+from triptych import dense, parameters, recipes, runs, zoo
 from triptych.backend import Backend, Trainer
 from triptych.errors import TriptychError
 from triptych.initializers import Parameters
 from triptych.preprocess import InputTransform
 from triptych.recipes import Recipe
-from triptych.spec import Architecture
+from triptych.spec import Architecture, Pair
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,11 @@ class Model:
     def transform(self) -> InputTransform:
         """How stored images become the network's input."""
         return recipes.build_transform(self.recipe, self.architecture)
+
+    def dense(self, size: Pair) -> Model:
+        """The same parameters as convolutions over images of `size` (height, width); see `triptych.dense`."""
+        architecture = dense.convolve(self.architecture, size)
+        return replace(self, architecture=architecture, parameters=dense.reshape(architecture, self.parameters))
 
     def trainer(self, backend: Backend, device: str = "cpu") -> Trainer:
         """The model on a backend, for evaluation and prediction."""

@@ -81,12 +81,14 @@ def float32(value: float) -> float:
     return float(np.float32(value))
 
 
-def decay_of(optimizer: Optimizer, architecture: Architecture) -> dict[str, float]:
-    """The weight decay of every trained parameter by path, rounded to float32."""
+def decay_of(
+    optimizer: Optimizer, architecture: Architecture, frozen: frozenset[str] = frozenset()
+) -> dict[str, float]:
+    """The weight decay of every parameter that is trained and not `frozen`, by path, rounded to float32."""
     return {
         info.path: float32(optimizer.weight_decay) if optimizer.decayed == "all" or info.role == "weight" else 0.0
         for info in parameters(architecture)
-        if info.trained
+        if info.trained and info.path not in frozen
     }
 
 

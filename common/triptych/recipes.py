@@ -28,7 +28,8 @@ class Recipe:
     `data` is a data set's name or a folder. `height` and `width` are in pixels; 0 means the architecture's own.
     `classes` and `channels` 0 are those of the data. `test_batch_size` 0 is `batch_size`. `learning_rate` and the
     optimiser's momentum are what `schedule` starts from. `initializer` is the law's name (see
-    `triptych.initializers.parse`) or `native`.
+    `triptych.initializers.parse`) or `native`. `init_from`, a run folder or a safetensors file, replaces the start of the
+    layers that fit (`triptych.transfer`); what the patterns in `freeze` match does not move.
     """
 
     name: str
@@ -49,6 +50,8 @@ class Recipe:
     optimizer: Optimizer = Optimizer()  # noqa: RUF009  # frozen, so one shared value is safe
     schedule: Schedule = Schedule()  # noqa: RUF009
     initializer: str = "xavier_uniform"
+    init_from: str = ""
+    freeze: tuple[str, ...] = ()
     augmentation: Augmentation = Augmentation()  # noqa: RUF009
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
@@ -290,7 +293,7 @@ def from_json(text: str, source: str = "this") -> Recipe:
         if "schedule" in values:  # older files have none
             values["schedule"] = schedules.from_dict(values["schedule"])
         values["augmentation"] = Augmentation(**values["augmentation"])
-        values |= {name: tuple(values[name]) for name in ("mean", "std")}
+        values |= {name: tuple(values.get(name, ())) for name in ("mean", "std", "freeze")}
         return Recipe(**values)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise TriptychError(f"{source} is no recipe: {error}") from None

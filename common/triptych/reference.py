@@ -34,6 +34,7 @@ from triptych.spec import (
     Residual,
     Sigmoid,
     join,
+    keeps_statistics,
 )
 
 Labels = NDArray[np.integer[Any]]
@@ -61,6 +62,7 @@ class Pass:
     masks: Masks
     rounding: Rounding = ops.exact
     trace: Trace | None = None
+    frozen: frozenset[str] = frozenset()
     outputs: dict[str, Array] = field(default_factory=dict)
     gradients: dict[str, Array] = field(default_factory=dict)
     statistics: dict[str, Array] = field(default_factory=dict)
@@ -79,14 +81,15 @@ def forward(
     masks: Masks | None = None,
     rounding: Rounding = ops.exact,
     trace: Trace | None = None,
+    frozen: frozenset[str] = frozenset(),
 ) -> Pass:
     """Run `images (N, C, H, W)`, float, through the architecture in float64; `trace` is filled on the way, if given.
 
     `masks` holds, for training, one boolean array (True: kept) per dropout layer, by path. Raises TriptychError if
-    one is missing.
+    one is missing. Batch norms whose running statistics are `frozen` use them in training, too.
     """
     wide = {path: np.asarray(value, np.float64) for path, value in parameters.items()}
-    run = Pass(wide, train, masks or {}, rounding, trace)
+    run = Pass(wide, train, masks or {}, rounding, trace, frozen)
     run.logits, run.pull = _sequence(architecture.layers, np.asarray(images, np.float64), "", run)
     return run
 
@@ -250,6 +253,7 @@ def _primitive(layer: Layer, x: Array, path: str, run: Pass) -> tuple[Array, ops
 def _batch_norm(layer: BatchNorm, x: Array, path: str, run: Pass) -> tuple[Array, ops.Backward]:
     beta, mean, var = (run.parameters[join(path, name)] for name in ("bias", "running_mean", "running_var"))
     gamma = run.parameters.get(join(path, "weight"), np.ones_like(beta))
-    y, back, running = ops.batch_norm(x, gamma, beta, mean, var, layer, run.train, run.rounding)
+    train = run.train and not keeps_statistics(path, run.frozen)
+    y, back, running = ops.batch_norm(x, gamma, beta, mean, var, layer, train, run.rounding)
     run.statistics.update({join(path, name): value for name, value in running.items()})
     return y, back

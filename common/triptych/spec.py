@@ -242,6 +242,11 @@ def join(prefix: str, name: str) -> str:
     return f"{prefix}.{name}" if prefix else name
 
 
+def keeps_statistics(path: str, frozen: frozenset[str]) -> bool:
+    """Whether the batch norm at `path` keeps and uses its running statistics because one of them is `frozen`."""
+    return not frozen.isdisjoint((join(path, "running_mean"), join(path, "running_var")))
+
+
 def walk(layers: tuple[Layer, ...], prefix: str = "") -> Iterator[tuple[str, Layer]]:
     """Every record with its path in the order of execution, a composite after what is in it."""
     for layer in layers:

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from triptych import batches, initializers, recipes, runs
+from triptych import batches, initializers, recipes, runs, transfer
 from triptych.backend import Backend, Images, Labels, Native, Trainer
 from triptych.data import Dataset, Split
 from triptych.errors import TriptychError
@@ -36,7 +36,10 @@ class Listener(Protocol):
 
 @dataclass
 class Session:
-    """A network on a backend with what it is trained on and where its run is kept (`folder` None: nowhere)."""
+    """A network on a backend with what it is trained on and where its run is kept (`folder` None: nowhere).
+
+    `new_layers` are those that `init_from` had nothing for; None where it was not asked.
+    """
 
     backend: Backend
     network: Native
@@ -47,13 +50,20 @@ class Session:
     folder: Path | None = None
     epochs: list[Epoch] = field(default_factory=list)
     step: int = 0
+    new_layers: tuple[str, ...] | None = None
 
 
 def start(
     backend: Backend, recipe: Recipe, dataset: Dataset, *, device: str = "cpu", folder: Path | None = None
 ) -> Session:
-    """A session at step 0, from the recipe's initialiser. Raises TriptychError for what does not fit."""
+    """A session at step 0, from the recipe's start. Raises TriptychError for what does not fit.
+
+    A `folder` with a checkpoint is going to be resumed: what the run once began from need not be there any more.
+    """
     architecture = recipes.build_architecture(recipe, dataset)
+    frozen = transfer.frozen_paths(architecture, recipe.freeze)
+    afresh = bool(recipe.init_from) and (folder is None or runs.load(folder) is None)
+    given = transfer.load(recipe.init_from) if afresh else None
     transform = recipes.build_transform(recipe, architecture)
     network = backend.build(architecture, device=device, precision=recipe.precision)
     if recipe.initializer == recipes.NATIVE:
@@ -61,8 +71,12 @@ def start(
     else:
         law = initializers.parse(recipe.initializer)
         backend.from_canonical(network, initializers.draw(architecture, recipe.seed, law))
-    trainer = backend.Trainer(network, recipe.optimizer, transform, recipe.seed)
-    return Session(backend, network, trainer, recipe, dataset, transform, folder)
+    new_layers = None
+    if given is not None:
+        values, new_layers = transfer.take_over(architecture, backend.to_canonical(network), given)
+        backend.from_canonical(network, values)
+    trainer = backend.Trainer(network, recipe.optimizer, transform, recipe.seed, frozen)
+    return Session(backend, network, trainer, recipe, dataset, transform, folder, new_layers=new_layers)
 
 
 def resume(session: Session) -> None:
@@ -171,10 +185,14 @@ def predictions(trainer: Trainer, images: Images, batch_size: int) -> Iterator[N
 
 def evaluate(trainer: Trainer, split: Split, batch_size: int) -> tuple[float, float]:
     """Mean loss and accuracy on a split, in evaluation mode. Raises TriptychError if there are no images."""
+    return score(logits_of(trainer, split, batch_size), split.labels)
+
+
+def logits_of(trainer: Trainer, split: Split, batch_size: int) -> NDArray[np.float64]:
+    """Logits `(N, classes)` of a split. Raises TriptychError if there are no images."""
     if not len(split):
         raise TriptychError("there are no images to evaluate on")
-    logits = np.concatenate(list(predictions(trainer, split.images, batch_size)))
-    return score(logits, split.labels)
+    return np.concatenate(list(predictions(trainer, split.images, batch_size)))
 
 
 def score(logits: NDArray[np.float64], labels: Labels) -> tuple[float, float]:

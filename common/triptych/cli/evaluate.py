@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from triptych.cli.options import DeviceName, JsonFile, NetworkOptions, RunOptions, load_backend, watching, write_json
+from triptych.cli.options import (
+    Dense,
+    DenseSize,
+    DeviceName,
+    JsonFile,
+    NetworkOptions,
+    RunOptions,
+    load_backend,
+    watching,
+    write_json,
+)
 
 if TYPE_CHECKING:
     from triptych.data import Dataset
     from triptych.models import Model
+    from triptych.spec import Pair
 
 DEFAULT_NETWORK = NetworkOptions()
 DEFAULT_RUN = RunOptions()
@@ -23,6 +35,8 @@ def evaluate(
     backend: Annotated[str | None, Parameter(help="torch, mxnet or jax; the first installed if left out.")] = None,
     run: RunOptions = DEFAULT_RUN,
     network: NetworkOptions = DEFAULT_NETWORK,
+    dense: Dense = False,
+    dense_size: DenseSize = None,
     device: DeviceName = "cpu",
     json: JsonFile = None,
 ) -> None:
@@ -34,6 +48,7 @@ def evaluate(
 
     loaded = load_model(model, run, network)
     dataset = load_data(model, run, loaded)
+    loaded = as_dense(loaded, dense, dense_size, dataset.test.images.shape[2:])
     chosen = load_backend(backend)
     trainer = loaded.trainer(chosen, device)
     with watching([chosen], device):
@@ -41,9 +56,48 @@ def evaluate(
     images = len(dataset.test)
     if json is not None:
         found = {"backend": chosen.name, "data": dataset.name, "images": images, "loss": loss, "accuracy": accuracy}
-        write_json(json, found)
+        write_json(json, found | describe_dense(loaded))
     if json != "-":
-        print(f"{chosen.name}: {dataset.name}, {images} test images, loss {loss:.4f}, accuracy {accuracy:.4f}")
+        print(
+            f"{chosen.name}: {dataset.name}, {images} test images, loss {loss:.4f}, accuracy {accuracy:.4f}"
+            + "".join(
+                f", {name.replace('_', ' ')} {'x'.join(map(str, v))}" for name, v in describe_dense(loaded).items()
+            )
+        )
+
+
+def as_dense(model: Model, dense: bool, size: str | None, stored: Sequence[int]) -> Model:
+    """The model as it is, or with `--dense` in its convolutional form for images stored at `stored`."""
+    from triptych import dense as form
+    from triptych.errors import TriptychError
+
+    if size is not None and not dense:
+        raise TriptychError("--dense-size says at which size --dense is run; give --dense too")
+    if not dense:
+        return model
+    _, height, width = model.architecture.input
+    return model.dense(form.fit_size((stored[0], stored[1]), (height, width)) if size is None else parse_size(size))
+
+
+def parse_size(text: str) -> Pair:
+    """`64` or `48x64` as (height, width). Raises TriptychError for anything else."""
+    import re
+
+    from triptych.errors import TriptychError
+
+    match = re.fullmatch(r"(\d+)(?:x(\d+))?", text.strip().lower())
+    if match is None:
+        raise TriptychError(f"--dense-size '{text}' is neither N nor HxW; write for example 256 or 256x384")
+    return int(match[1]), int(match[2] or match[1])
+
+
+def describe_dense(model: Model) -> dict[str, list[int]]:
+    """The size that the convolutional form was run at and the map of scores it averaged; nothing for a plain model."""
+    from triptych import dense
+
+    if model.architecture.layers[-1].name != dense.FLATTEN:
+        return {}
+    return {"dense_size": [*model.architecture.input[1:]], "dense_scores": [*dense.score_map(model.architecture)[1:]]}
 
 
 def load_model(path: Path, run: RunOptions, network: NetworkOptions) -> Model:

@@ -62,6 +62,10 @@ JsonFile = Annotated[
 ]
 Whole = Annotated[int | None, Parameter(converter=whole)]
 DeviceName = Annotated[str, Parameter(name="--device", help="cpu, cuda[:i] or npu[:i].")]
+Dense = Annotated[
+    Flag, Parameter(help="Dense layers as convolutions over images of their own size; scores are averaged.")
+]
+DenseSize = Annotated[str | None, Parameter(help="The size that --dense is run at: N or HxW, not below training's.")]
 Backends = Annotated[str | None, Parameter(help="Comma-separated; all that are installed if left out.")]
 
 
@@ -145,6 +149,8 @@ class RunOptions:
     weight_decay: Annotated[float | None, Parameter(help="Weight decay; coupled, but in AdamW.")] = None
     decayed: Annotated[str | None, Parameter(help="What decays: all, or the weights only.")] = None
     init: Annotated[str | None, Parameter(help="xavier_uniform, kaiming_normal, normal:0.01, ..., or native.")] = None
+    init_from: Annotated[str | None, Parameter(help="Run folder or safetensors file: layers that fit start so.")] = None
+    freeze: Annotated[str | None, Parameter(help="What does not move, e.g. 'block1.*,block2.*'.")] = None
     precision: Annotated[str | None, Parameter(help="fp32, bf16, fp16 or fp64.")] = None
     seed: Annotated[Whole, Parameter(help="Seed of everything random.")] = None
 
@@ -154,7 +160,7 @@ class RunOptions:
 
         from triptych import zoo
 
-        names = {"arch": "architecture", "data": "data", "init": "initializer"}
+        names = {"arch": "architecture", "data": "data", "init": "initializer", "init_from": "init_from"}
         same = ("epochs", "batch_size", "learning_rate", "precision", "seed")
         changed = network.changes()
         if self.arch is not None and self.arch != recipe.architecture:
@@ -173,6 +179,10 @@ class RunOptions:
         for option, field in (*names.items(), *((name, name) for name in same)):
             if getattr(self, option) is not None:
                 changed[field] = getattr(self, option)
+        if self.freeze is not None:
+            changed["freeze"] = tuple(pattern.strip() for pattern in self.freeze.split(",") if pattern.strip())
+            if not changed["freeze"]:
+                raise TriptychError(f"--freeze '{self.freeze}' names nothing; write for example 'block1.*,block2.*'")
         if self.batch_size is not None:
             changed["test_batch_size"] = 0
         changed["schedule"] = self.apply_to_schedule(recipe.schedule)

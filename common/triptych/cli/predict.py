@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from triptych.cli.evaluate import load_data, load_model
+from triptych.cli.evaluate import as_dense, load_data, load_model
 from triptych.cli.options import (
+    Dense,
+    DenseSize,
     DeviceName,
     JsonFile,
     NetworkOptions,
@@ -23,6 +26,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from triptych.backend import Backend, Images
+    from triptych.models import Model
+
 DEFAULT_NETWORK = NetworkOptions()
 DEFAULT_RUN = RunOptions()
 
@@ -35,6 +41,8 @@ def predict(
     backend: Annotated[str | None, Parameter(help="torch, mxnet or jax; the first installed if left out.")] = None,
     run: RunOptions = DEFAULT_RUN,
     network: NetworkOptions = DEFAULT_NETWORK,
+    dense: Dense = False,
+    dense_size: DenseSize = None,
     device: DeviceName = "cpu",
     json: JsonFile = None,
 ) -> None:
@@ -56,16 +64,19 @@ def predict(
         if not path.is_file():
             raise TriptychError(f"there is no image file {path}")
     loaded = load_model(model, run, network)
-    pictures = [decoded.decode([path]) for path in images or ()]
-    chosen = load_backend(backend)
-    trainer = loaded.trainer(chosen, device)
     if first is None:
+        # A dense model takes an image as it is; else large ones are shrunk on reading, to be shrunk further anyway.
+        pictures = [decoded.decode([path], decoded.stored_size(path) if dense else None) for path in images or ()]
+        models = [as_dense(loaded, dense, dense_size, picture.shape[2:]) for picture in pictures]
+        chosen = load_backend(backend)
         with watching([chosen], device):
-            logits = np.concatenate([trainer.predict(picture) for picture in pictures])
+            logits = predict_each(pictures, models, chosen, device)
         rows = classify(logits, loaded.class_names, [str(path) for path in images or ()])
     else:
         dataset = load_data(model, run, loaded)
         test = dataset.test.images[:first]
+        chosen = load_backend(backend)
+        trainer = as_dense(loaded, dense, dense_size, test.shape[2:]).trainer(chosen, device)
         with watching([chosen], device):
             logits = np.concatenate(list(training.predictions(trainer, test, loaded.recipe.images_per_test)))
         rows = classify(logits, dataset.class_names, [f"test image {index}" for index in range(len(test))])
@@ -75,6 +86,17 @@ def predict(
         write_json(json, rows)
     if json != "-":
         show(rows)
+
+
+def predict_each(
+    pictures: Sequence[Images], models: Sequence[Model], backend: Backend, device: str
+) -> NDArray[np.float32]:
+    """Logits of pictures `(1, C, H, W)`, each by its model; those of one input size share what is built for it."""
+    import numpy as np
+
+    trainers = {model.architecture.input: model for model in models}
+    built = {shape: model.trainer(backend, device) for shape, model in trainers.items()}
+    return np.concatenate([built[m.architecture.input].predict(x) for m, x in zip(models, pictures, strict=True)])
 
 
 def classify(logits: NDArray[np.floating[Any]], names: tuple[str, ...], images: list[str]) -> list[dict[str, Any]]:

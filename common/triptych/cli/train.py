@@ -80,6 +80,9 @@ def train(
         session.folder = runs.create(out or runs.new_folder(f"{chosen.architecture}-{name}"), chosen)
     if resume is not None and first:
         runs.write_recipe(resume, chosen)
+    if session.new_layers is not None and first and json != "-":
+        new = ", ".join(session.new_layers)
+        print(f"{chosen.init_from}: {f'new layers: {new}' if new else 'every layer was taken over'}", flush=True)
     log = logs.place(tensorboard, session.folder)
     quiet = json == "-" or not first
     with (

@@ -52,6 +52,11 @@ def _header(image: Image) -> tuple[Size, bool]:
     return size, image.mode in GREY_MODES
 
 
+def stored_size(path: Path) -> Size:
+    """(height, width) of an image file as it is looked at. Raises TriptychError if it is none."""
+    return _open(path, _header)[0]
+
+
 def common_size(sizes: Sequence[Size]) -> Size:
     """(height, width) for all: theirs if they are all equal, else the median height and width; at most 256 each."""
     if len(set(sizes)) == 1:
