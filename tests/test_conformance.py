@@ -24,7 +24,8 @@ from triptych.spec import Architecture, BatchNorm
 
 def zoo_names() -> list[Any]:
     """The first families always; JAX compiles the deeper ones for minutes."""
-    quick = [name for name in zoo.registry() if name == "alexnet" or name.startswith(("lenet", "vgg"))]
+    vgg = [name for name in zoo.registry() if name.startswith("vgg") and "block" not in name]
+    quick = ["alexnet", "lenet", *vgg]
     return [name if name in quick else pytest.param(name, marks=later) for name in zoo.registry()]
 
 

@@ -24,6 +24,10 @@ from triptych.schedules import Score
 READ_EVERY = 16  # steps between two looks at the losses; each look waits for the device
 
 
+class DivergedError(TriptychError):
+    """A loss that is not finite."""
+
+
 class Listener(Protocol):
     """Who is told how training goes: a progress bar, a log, nothing."""
 
@@ -107,7 +111,7 @@ def resume(session: Session) -> None:
 def fit(session: Session, listener: Listener) -> list[Epoch]:
     """Train until the recipe's epochs are done; returns all of them.
 
-    Raises TriptychError at the first step whose loss is not finite, and Interrupted on SIGINT or SIGTERM; finished
+    Raises DivergedError at the first step whose loss is not finite, and Interrupted on SIGINT or SIGTERM; finished
     epochs stay saved in both cases.
     """
     with interruptible() as interrupted:
@@ -162,10 +166,10 @@ def train_epoch(session: Session, number: int, listener: Listener, interrupted: 
 
 
 def check_finite(losses: NDArray[np.float64], first_step: int, session: Session) -> None:
-    """Raises TriptychError for the first loss that is not finite, with its step."""
+    """Raises DivergedError for the first loss that is not finite, with its step."""
     bad = np.flatnonzero(~np.isfinite(losses))
     if len(bad):
-        raise TriptychError(
+        raise DivergedError(
             f"{session.backend.name}: the loss is {losses[bad[0]]} at step {first_step + int(bad[0])}; training was "
             f"stopped, {kept(session)}; try a smaller --learning-rate"
         )

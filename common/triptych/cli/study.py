@@ -2,42 +2,105 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from triptych.cli.options import JsonFile, write_json
+from triptych.cli.options import (
+    DeviceName,
+    Flag,
+    JsonFile,
+    NetworkOptions,
+    RunOptions,
+    default_backend,
+    load_backends,
+    watching,
+    write_json,
+)
 
 if TYPE_CHECKING:
+    from triptych.recipes import Recipe
     from triptych.studies import Result, Study
+    from triptych.studies.training import Trained
+    from triptych.training import Listener
+
+DEFAULT_NETWORK = NetworkOptions()
+DEFAULT_RUN = RunOptions()
 
 
 def study(
     name: Annotated[str | None, Parameter(help="Which study; without it they are listed.")] = None,
     *,
-    out: Annotated[Path | None, Parameter(help="A new folder for the page; runs/study-... if left out.")] = None,
+    backend: Annotated[str | None, Parameter(help="Comma-separated; the first installed if left out.")] = None,
+    quick: Annotated[Flag, Parameter(help="Small networks on the small data set, within minutes.")] = False,
+    run: RunOptions = DEFAULT_RUN,
+    network: NetworkOptions = DEFAULT_NETWORK,
+    device: DeviceName = "cpu",
+    out: Annotated[Path | None, Parameter(help="A folder for page and runs; runs/study-... if left out.")] = None,
     json: JsonFile = None,
 ) -> None:
     """Answer one question with tables and a figure, and write them as a page.
 
-    Example: triptych study parameters
+    A study that trains keeps its runs in the folder; started again, it takes finished ones from there and goes on with
+    the last. Options given change every run. A study that only counts needs none of them.
+    Example: triptych study depth --quick
     """
     from triptych import runs, studies
+    from triptych.studies.training import Trained
 
     if name is None:
         for each in studies.registry().values():
             print(f"{each.name}: {each.question}")
         return
     chosen = studies.get_study(name)
-    folder = runs.make_folder(out or runs.new_folder(f"study-{name}"))
-    result = chosen.run()
+    if isinstance(chosen, studies.Counted):
+        folder = runs.make_folder(out or runs.new_folder(f"study-{name}"))
+        result = chosen.run()
+    else:
+        assert isinstance(chosen, Trained)
+        folder = out or Path("runs") / f"study-{name}{'-quick' * quick}"
+        result = train(chosen, backend, quick, run, network, device, folder, quiet=json == "-")
     write(chosen, result, folder)
     if json is not None:
         tables = [{"title": t.title, "columns": t.columns, "rows": t.rows} for t in result.tables]
-        write_json(json, {"study": name, "tables": tables, "findings": result.findings})
+        write_json(json, {"study": name, "quick": quick, "tables": tables, "findings": result.findings})
     if json != "-":
         show(result, folder)
+
+
+def train(
+    chosen: Trained,
+    backend: str | None,
+    quick: bool,
+    run: RunOptions,
+    network: NetworkOptions,
+    device: str,
+    folder: Path,
+    *,
+    quiet: bool,
+) -> Result:
+    """Train what the folder does not have yet, and put it all together."""
+    from triptych.cli.progress import Reporter
+    from triptych.studies import outcome, training
+
+    def begin(title: str, recipe: Recipe) -> AbstractContextManager[Listener]:
+        if not quiet:
+            print(title, flush=True)
+        return Reporter(recipe.epochs, quiet=quiet)
+
+    planned = training.plan(
+        chosen, quick=quick, change=lambda recipe: run.apply(recipe, network), data_dir=run.data_dir
+    )
+    loaded = load_backends(backend or default_backend())
+    for each in loaded:  # a device or precision that is not there is refused before minutes of work
+        each.build(planned[0].architecture, device=device, precision=planned[0].recipe.precision)
+    training.open_folder(folder, chosen, planned, device)
+    with watching(loaded, device):
+        return outcome.answer(chosen, training.train(planned, loaded, folder, device, begin), quick=quick)
 
 
 def write(chosen: Study, result: Result, folder: Path) -> None:
@@ -46,8 +109,15 @@ def write(chosen: Study, result: Result, folder: Path) -> None:
     from triptych.files import write_atomically
     from triptych.report.page import write_page
 
+    command = shlex.join(["triptych", *sys.argv[1:]])
     write_page(
-        folder / "report.html", "study.html", title=chosen.question, study=chosen, result=result, version=__version__
+        folder / "report.html",
+        "study.html",
+        title=chosen.question,
+        study=chosen,
+        result=result,
+        version=__version__,
+        command=command,
     )
     for number, (_, svg) in enumerate(result.figures, start=1):
         write_atomically(folder / f"figure{number}.svg", svg.encode())
@@ -58,7 +128,7 @@ def show(result: Result, folder: Path) -> None:
     from triptych.report.tables import print_table
 
     for table in result.tables:
-        numbers = [i for i, value in enumerate(table.rows[0]) if not isinstance(value, str)] if table.rows else []
+        numbers = {i for row in table.rows for i, value in enumerate(row) if not isinstance(value, str)}
         print_table(table.columns, table.text(), title=table.title, right=numbers)
         print()
     for finding in result.findings:

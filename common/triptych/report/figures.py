@@ -12,7 +12,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 # Okabe and Ito's colours, which the colour-blind can tell apart, and line styles, because equal curves overlap.
-STYLES = (("#0072B2", "-"), ("#D55E00", "--"), ("#009E73", ":"))
+# Seven and four: 28 pairs before one comes again.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+STYLES = tuple(zip(COLOURS * 4, ("-", "--", ":", "-.") * 7, strict=True))
+
+FEW = 5  # names in a legend that leave room for the curves
 
 
 def draw(plot: Callable[[Axes], Any], *, x: str, y: str) -> str:
@@ -24,7 +28,11 @@ def draw(plot: Callable[[Axes], Any], *, x: str, y: str) -> str:
     plot(axes)
     axes.set(xlabel=x, ylabel=y)
     axes.grid(alpha=0.3)
-    axes.legend()
+    if len(names := axes.get_legend_handles_labels()[1]) > FEW:
+        figure.legend(loc="outside lower center", ncols=2, fontsize="small")
+        figure.set_figheight(3.8 + 0.1 * len(names))
+    elif names:
+        axes.legend()
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
     text = buffer.getvalue()
@@ -82,3 +90,15 @@ def bars(names: Sequence[str], series: Mapping[str, Sequence[float]], *, y: str,
         axes.set_xticks(places, names)
 
     return draw(plot, x="", y=y)
+
+
+def scatter(points: Mapping[str, tuple[float, float]], *, x: str, y: str) -> str:
+    """A named point each, x on a logarithmic scale."""
+
+    def plot(axes: Axes) -> None:
+        for (name, point), (colour, _), marker in zip(
+            points.items(), STYLES * len(points), "osD^v<>" * 4 * len(points), strict=False
+        ):
+            axes.semilogx(*point, marker, color=colour, label=name)
+
+    return draw(plot, x=x, y=y)

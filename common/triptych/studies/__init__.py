@@ -38,21 +38,30 @@ def table_of(result: Result, title: str) -> Table:
     return next(table for table in result.tables if table.title == title)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Study:
-    """A question, where it comes from, and what answers it."""
+    """A question and where it comes from. `traps` are errors in the source's code, with what really happens.
+    `notes` say what the source leaves open, and how it was settled."""
 
     name: str
     question: str
     source: str
+    notes: tuple[str, ...] = ()
+    traps: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counted(Study):
+    """A study that only counts; `run` answers it at once."""
+
     run: Callable[[], Result]
 
 
 def registry() -> dict[str, Study]:
     """Every study by name."""
-    from triptych.studies import kernels, parameters
+    from triptych.studies import experiments, kernels, parameters
 
-    return {study.name: study for study in (parameters.STUDY, kernels.STUDY)}
+    return {study.name: study for study in (parameters.STUDY, kernels.STUDY, *experiments.STUDIES)}
 
 
 def get_study(name: str) -> Study:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from triptych.analysis import analyse, totals
 from triptych.report.figures import bars
 from triptych.spec import Architecture, Conv, Dense, Flatten, GlobalAvgPool, Layer, ReLU
-from triptych.studies import Result, Study, Table
+from triptych.studies import Counted, Result, Table
 
 CHANNELS = 64
 SIZE = 56  # height and width of the map; any that holds the largest kernel gives the same ratios
@@ -60,7 +60,7 @@ def run() -> Result:
     )
 
 
-STUDY = Study(
+STUDY = Counted(
     name="kernels",
     question="What do stacks of 3x3 convolutions save against one 5x5, 7x7 or 11x11?",
     source="Simonyan and Zisserman 2014, section 2.3 (27C^2 against 49C^2)",

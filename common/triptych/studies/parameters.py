@@ -8,7 +8,7 @@ from triptych import zoo
 from triptych.analysis import LayerInfo, analyse, primitives, totals
 from triptych.report.figures import bars
 from triptych.spec import Architecture, Block, Branches, Conv, Dense, Flatten, GlobalAvgPool, Layer
-from triptych.studies import Result, Study, Table
+from triptych.studies import Counted, Result, Table
 
 NETWORKS = ("alexnet", "vgg11", "vgg16", "nin", "googlenet")
 INPUT, CLASSES = (3, 224, 224), 1000  # the same for all, so that only the layers differ
@@ -132,7 +132,7 @@ def run() -> Result:
     return Result(tables, (("Parameters by kind of layer", figure),), tuple(findings))
 
 
-STUDY = Study(
+STUDY = Counted(
     name="parameters",
     question="Where do the parameters sit, and what did 1x1 convolutions and global average pooling remove?",
     source="Lin et al. 2013, section 3.2; Szegedy et al. 2014, sections 4 and 5",

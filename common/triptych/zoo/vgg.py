@@ -96,11 +96,23 @@ _COLUMNS = (
     ("vgg19", "E", E, 143_667_240, 11_008, 19_632_062_464),
 )
 
+# Column A cut short, for the study of depth: the fewer blocks, the larger the map that the first dense layer sees.
+_FIRST_BLOCKS = (
+    ("vgg11_1block", 3_309_218_536, 3_395_911_680),
+    ("vgg11_2blocks", 1_665_125_224, 2_676_588_544),
+    ("vgg11_3blocks", 843_926_888, 4_629_037_056),
+    ("vgg11_4blocks", 436_425_064, 6_992_527_360),
+)
+
 ENTRIES = (
     *(entry(name, column, partial(vgg, table), count, macs) for name, column, table, count, _, macs in _COLUMNS),
     entry("vgg11_lrn", "A-LRN", partial(vgg, A, lrn=True), 132_863_336, 7_609_090_048),
     *(
         entry(f"{name}_bn", f"{column}, with batch norm", partial(vgg, table, norm=True), count + norm, macs)
         for name, column, table, count, norm, macs in _COLUMNS
+    ),
+    *(
+        entry(name, f"A, its first {name[6]} of 5 blocks only", partial(vgg, A[: int(name[6])]), count, macs)
+        for name, count, macs in _FIRST_BLOCKS
     ),
 )

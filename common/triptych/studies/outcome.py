@@ -1,0 +1,165 @@
+"""What the runs of a training study say together: tables, figures, and sentences made from the numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby, pairwise
+
+from triptych.report import figures
+from triptych.studies import Result, Table
+from triptych.studies.training import Outcome, Planned, Trained
+
+NONE = "-"  # in a cell: not measured, or not published
+FLAT = 0.005  # accuracy; less than this is no rise
+QUICK = (
+    "--quick: small networks, small images, few epochs, and not the full data. It shows that the study runs; its "
+    "accuracies are not to be held against the published ones."
+)
+
+Row = tuple[str | int | float, ...]
+
+
+def answer(study: Trained, outcomes: Sequence[Outcome], *, quick: bool) -> Result:
+    """The whole result of a study."""
+    drawn = (
+        ("Test accuracy after every epoch", figures.accuracy_curves({label(o): o.epochs for o in outcomes})),
+        ("Accuracy against cost", figures.scatter(costs(outcomes), x="million MACs per image", y="test accuracy")),
+    )
+    found = (*((QUICK,) if quick else ()), *findings(study, outcomes))
+    return Result((compared(outcomes), by_epoch(outcomes), settings([o.planned for o in outcomes])), drawn, found)
+
+
+def label(outcome: Outcome) -> str:
+    return f"{outcome.name}, {outcome.backend}"
+
+
+def costs(outcomes: Sequence[Outcome]) -> dict[str, tuple[float, float]]:
+    """Million multiply-accumulates and accuracy of every run that ended well."""
+    return {label(o): (o.totals.macs / 1e6, o.accuracy) for o in outcomes if o.accuracy is not None}
+
+
+def shown(value: float | None) -> float | str:
+    """A number, or what stands for none."""
+    return NONE if value is None else float(value)
+
+
+def first_of(outcomes: Sequence[Outcome], backend: str) -> Outcome:
+    """The study's first row on this backend, which its seconds are compared with."""
+    return next(outcome for outcome in outcomes if outcome.backend == backend)
+
+
+def ratio(value: float | None, base: float | None) -> float | None:
+    return None if value is None or not base else value / base
+
+
+def compared(outcomes: Sequence[Outcome]) -> Table:
+    """A row per run and backend: what it costs, what it reaches, and what the text says of it."""
+    columns = (
+        "run",
+        "backend",
+        "parameters",
+        "MACs",
+        "activations, MiB",
+        "s / epoch",
+        "times the first",
+        "train accuracy",
+        "test accuracy",
+        "published: times the first",
+        "published: test accuracy",
+    )
+    return Table("Every run", columns, tuple(row(outcome, outcomes) for outcome in outcomes))
+
+
+def row(outcome: Outcome, outcomes: Sequence[Outcome]) -> Row:
+    """One row of `compared`."""
+    size, published = outcome.totals, outcome.published
+    first = first_of(outcomes, outcome.backend)
+    train = None if outcome.accuracy is None else outcome.epochs[-1].train_accuracy
+    return (
+        outcome.name,
+        outcome.backend,
+        size.parameters,
+        size.macs,
+        size.training_bytes * outcome.planned.recipe.batch_size / 2**20,
+        shown(outcome.seconds),
+        shown(ratio(outcome.seconds, first.seconds)),
+        shown(train),
+        shown(outcome.accuracy),
+        shown(ratio(published.seconds, first.published.seconds)),
+        shown(published.test[-1] if published.test else None),
+    )
+
+
+def by_epoch(outcomes: Sequence[Outcome]) -> Table:
+    """A row per run, backend and epoch, with the published figures of the same epoch where there are some."""
+    columns = ("run", "backend", "epoch", "loss", "train accuracy", "test accuracy")
+    published = ("published: loss", "published: train", "published: test")
+    rows = tuple(
+        (o.name, o.backend, e.epoch, e.train_loss, e.train_accuracy, e.test_accuracy, *published_of(o, e.epoch))
+        for o in outcomes
+        for e in o.epochs
+    )
+    return Table("Every epoch", (*columns, *published), rows)
+
+
+def published_of(outcome: Outcome, epoch: int) -> Row:
+    """Published loss, train and test accuracy of one epoch; a single figure is of the last one, and is not here."""
+    all_of = (outcome.published.loss, outcome.published.train, outcome.published.test)
+    return tuple(shown(values[epoch - 1] if 1 < len(values) >= epoch else None) for values in all_of)
+
+
+def settings(planned: Sequence[Planned]) -> Table:
+    """What every run trains, and how."""
+    columns = ("run", "network", "data", "input", "channels /", "batch", "epochs", "optimiser", "rate", "start")
+    rows = tuple(
+        (
+            name,
+            each.recipe.architecture,
+            each.dataset.name,
+            "x".join(map(str, each.architecture.input)),
+            f"{each.recipe.width_ratio:g}",
+            each.recipe.batch_size,
+            each.recipe.epochs,
+            each.recipe.optimizer.name,
+            each.recipe.learning_rate,
+            each.recipe.initializer,
+        )
+        for name, (each, *_) in ((n, list(g)) for n, g in groupby(planned, key=lambda p: p.run.name))
+    )
+    return Table("Settings", columns, rows)
+
+
+def findings(study: Trained, outcomes: Sequence[Outcome]) -> list[str]:
+    """Sentences on every backend: the best run, the accuracy asked for, and where an axis stops paying."""
+    said = [f"{label(o)} stopped early: {o.problem}" for o in outcomes if o.problem]
+    for backend in dict.fromkeys(outcome.backend for outcome in outcomes):
+        done = [(o, o.accuracy) for o in outcomes if o.backend == backend and o.accuracy is not None]
+        if not done:
+            continue
+        best, reached = max(done, key=lambda pair: pair[1])
+        said.append(f"{backend}: {best.name} has the best test accuracy, {reached:.3f}.")
+        if study.floor is not None:
+            said.append(f"{backend}: {smallest(done, study.floor)}")
+        for series in dict.fromkeys(o.planned.run.series for o, _ in done if o.planned.run.series):
+            said.append(f"{backend}, {series}: {pays([p for p in done if p[0].planned.run.series == series])}")
+    return said
+
+
+def smallest(done: Sequence[tuple[Outcome, float]], floor: float) -> str:
+    """The network with the fewest parameters that does not fall under the floor."""
+    enough = [(outcome, accuracy) for outcome, accuracy in done if accuracy >= floor]
+    if not enough:
+        return f"no run reaches {floor:g}."
+    outcome, accuracy = min(enough, key=lambda pair: (pair[0].totals.parameters, -pair[1]))
+    return (
+        f"{outcome.name} is the smallest at or above {floor:g}: {outcome.totals.parameters:,} parameters, "
+        f"test accuracy {accuracy:.3f}."
+    )
+
+
+def pays(series: Sequence[tuple[Outcome, float]]) -> str:
+    """How far a step along the axis still gains accuracy."""
+    for (before, low), (after, high) in pairwise(series):
+        if high - low < FLAT:
+            return f"stops paying at {before.name}: {after.name} gains {high - low:+.3f} (under {FLAT:g} is no gain)."
+    return f"every step gains at least {FLAT:g}, up to {series[-1][0].name}."
