@@ -28,8 +28,8 @@ class Recipe:
     `data` is a data set's name or a folder. `height` and `width` are in pixels; 0 means the architecture's own.
     `classes` and `channels` 0 are those of the data. `test_batch_size` 0 is `batch_size`. `learning_rate` and the
     optimiser's momentum are what `schedule` starts from. `initializer` is the law's name (see
-    `triptych.initializers.parse`) or `native`. `init_from`, a run folder or a safetensors file, replaces the start of the
-    layers that fit (`triptych.transfer`); what the patterns in `freeze` match does not move.
+    `triptych.initializers.parse`) or `native`. `init_from`, a run folder or a safetensors file, replaces the start of
+    the layers that fit (`triptych.transfer`); what the patterns in `freeze` match does not move.
     """
 
     name: str
