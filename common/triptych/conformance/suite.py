@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from itertools import combinations
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context, parent_process
 from typing import Any
 
 from triptych.analysis import totals
@@ -82,8 +84,26 @@ def run_many(
         return
     names = [backend.name for backend in backends]
     os.environ["OMP_NUM_THREADS"] = str(max(1, cores() // jobs))  # for the new processes: this one has read it
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        yield from pool.map(partial(_run_named, names, given), architectures)
+    with ProcessPoolExecutor(jobs, get_context("spawn"), _end_with_the_parent) as pool:
+        try:
+            yield from pool.map(partial(_run_named, names, given), architectures)
+        except BaseException:  # an interrupt, too: nobody waits for what the others are at
+            for process in active_children():
+                process.terminate()
+            raise
+
+
+def _end_with_the_parent() -> None:
+    """A process whose parent was killed ends; Ctrl-C, which reaches all of them, is the parent's business."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = parent_process()
+
+    def watch() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _run_named(names: Sequence[str], given: dict[str, Any], architecture: Architecture) -> Verdict:
