@@ -30,7 +30,7 @@ from triptych.conformance.case import conformance_architecture, make_case
 from triptych.data import Dataset, Split
 from triptych.errors import TriptychError
 from triptych.optimizers import Optimizer, Rates
-from triptych.recipes import RECIPES, Recipe
+from triptych.recipes import Recipe
 from triptych_torch import device as devices
 
 ROOT = Path(__file__).parents[2]
@@ -363,7 +363,6 @@ def test_the_acceptance_script_runs_through(monkeypatch, capfd):
     assert re.search(r"\| fp16 \| \d+ \|", report)
 
 
-@pytest.mark.skipif("ascend-cifar10" not in RECIPES, reason="there is no recipe ascend-cifar10 yet")
 def test_the_recipe_of_the_source_text_takes_its_first_steps():
     recipe = replace(recipes.get_recipe("ascend-cifar10"), epochs=1, width_ratio=16, batch_size=32)
     session = training.start(TORCH, recipe, few_images(), device="npu")

@@ -7,6 +7,7 @@ from typing import Any
 from triptych.batches import Augmentation
 from triptych.optimizers import Optimizer
 from triptych.recipes import RECIPES, Recipe
+from triptych.schedules import OneCycle
 from triptych.studies import traps
 from triptych.studies.training import Published, Run, Trained
 
@@ -203,4 +204,18 @@ INCEPTION = Trained(
     ),
 )
 
-STUDIES = (VGG11_EPOCHS, RESOLUTION, ALEXNET_SIMPLIFY, DEPTH, SHALLOW, INCEPTION)
+ASCEND_CIFAR10 = Trained(
+    name="ascend-cifar10",
+    question="How does VGG-11 learn CIFAR-10 by the Ascend text's recipe, one cycle of 150 epochs stopped after 60?",
+    source="A text on VGG-11 for CIFAR-10 on Ascend, trained with torch_npu",
+    base=RECIPES["ascend-cifar10"],
+    runs=(Run("VGG-11, head small"),),
+    quick=MINI | {"width_ratio": 8, "epochs": 2, "schedule": OneCycle(total_epochs=2, maximum=0.1)},
+    notes=(
+        "The learning rate 1.0 that the text gives is overwritten by the cycle's start, 0.004, and the cycle moves the "
+        "momentum too, 0.95 to 0.85 and back, though SGD was built without any: that is what PyTorch really does.",
+        "With --quick the whole cycle in two epochs, on grey images.",
+    ),
+)
+
+STUDIES = (VGG11_EPOCHS, RESOLUTION, ALEXNET_SIMPLIFY, DEPTH, SHALLOW, INCEPTION, ASCEND_CIFAR10)
