@@ -11,7 +11,7 @@ compare: $(STAMP)
 	$(BIN)/triptych compare
 
 test: $(STAMP) lint
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 	$(BIN)/python -m pytest -q tests/standin
 
 # Also the jobs with environments of their own: no framework at all, today's JAX alone, the real torch_npu.

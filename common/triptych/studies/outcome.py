@@ -30,6 +30,7 @@ def answer(study: Trained, outcomes: Sequence[Outcome], *, quick: bool) -> Resul
 
 
 def label(outcome: Outcome) -> str:
+    """What a figure calls a row."""
     return f"{outcome.name}, {outcome.backend}"
 
 
@@ -49,6 +50,7 @@ def first_of(outcomes: Sequence[Outcome], backend: str) -> Outcome:
 
 
 def ratio(value: float | None, base: float | None) -> float | None:
+    """`value` over `base`; None where there is nothing to divide."""
     return None if value is None or not base else value / base
 
 

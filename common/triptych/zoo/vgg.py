@@ -73,14 +73,16 @@ def vgg(
     return (*blocks, *head(options, name))
 
 
-def entry(name: str, column: str, build: partial[tuple[Layer, ...]], parameters: int, macs: int) -> Entry:
+def entry(
+    name: str, column: str, build: partial[tuple[Layer, ...]], parameters: int, macs: int, blocks: int = 5
+) -> Entry:
     return Entry(
         name=name,
         source=f"Simonyan and Zisserman 2014, table 1, column {column}",
         input=(3, 224, 224),
         classes=1000,
         build=build,
-        conformance=(16, 64),
+        conformance=(16, 2 ** (blocks + 1)),  # 2x2 before the first dense layer
         published=Published(parameters, macs),
         heads=tuple(HEADS),
     )
@@ -112,7 +114,7 @@ ENTRIES = (
         for name, column, table, count, norm, macs in _COLUMNS
     ),
     *(
-        entry(name, f"A, its first {name[6]} of 5 blocks only", partial(vgg, A[: int(name[6])]), count, macs)
-        for name, count, macs in _FIRST_BLOCKS
+        entry(name, f"A, its first {blocks} of 5 blocks only", partial(vgg, A[:blocks]), count, macs, blocks)
+        for blocks, (name, count, macs) in enumerate(_FIRST_BLOCKS, start=1)
     ),
 )
