@@ -28,6 +28,7 @@ COMMANDS = (
     ("locate", "locate"),
     ("study", "study"),
     ("data", "data"),
+    ("bench", "bench"),
 )
 for _name, _module in COMMANDS:
     app.command(getattr(import_module(f"triptych.cli.{_module}"), _name), name=_name)
