@@ -1,6 +1,7 @@
 """Settles the process (threads, allocator) before any test imports a framework; prints the matrix of planted faults."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,6 +24,23 @@ def call(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
         return out
 
     return call
+
+
+@pytest.fixture
+def drawn_run(tmp_path: Path) -> Callable[..., Path]:
+    """`drawn_run("run", recipe)`: a run folder of LeNet after one epoch, of parameters as they are drawn."""
+    from triptych import initializers, runs, zoo
+    from triptych.runs import Checkpoint, Epoch
+
+    def make(name: str, recipe: Any) -> Path:
+        folder = runs.create(tmp_path / name, recipe)
+        model = initializers.draw(zoo.build("lenet"), 0, initializers.parse(recipe.initializer))
+        epoch = Epoch(1, 4, "torch", 2.3, 0.1, 2.3, 0.1, 1.0, 512.0, (2.3,) * 4)
+        state = {"input": [1, 28, 28], "class_names": [f"pattern {number}" for number in range(10)]}
+        runs.save(folder, [epoch], Checkpoint(1, 4, model, {}, state))
+        return folder
+
+    return make
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

@@ -12,15 +12,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from triptych import backend, initializers, recipes, runs, training, zoo
+from triptych import backend, recipes, training, zoo
 from triptych.__main__ import main
 from triptych.conformance import suite
 from triptych.data import fashion_mnist
 from triptych.recipes import Recipe
-from triptych.runs import Checkpoint, Epoch
 
 BACKENDS = backend.installed()
-CLASSES = tuple(f"pattern {number}" for number in range(10))
 LENET = ("train", "--arch", "lenet", "--data", "synthetic", "--resolution", "28")
 
 
@@ -46,14 +44,10 @@ def no_work(monkeypatch):
 
 
 @pytest.fixture
-def run(here):
-    """A run folder of one epoch, of parameters as they are drawn: nothing has to be trained for it."""
+def run(here, drawn_run):
+    """A run folder of one epoch: nothing has to be trained for it."""
     recipe = Recipe("test", architecture="lenet", data="synthetic", height=28, width=28, epochs=1)
-    folder = runs.create(here / "run", recipe)
-    model = initializers.draw(zoo.build("lenet"), seed=0)
-    epoch = Epoch(1, 4, "torch", 2.3, 0.1, 2.3, 0.1, 1.0, 512.0, (2.3,) * 4)
-    runs.save(folder, [epoch], Checkpoint(1, 4, model, {}, {"input": [1, 28, 28], "class_names": CLASSES}))
-    return folder
+    return drawn_run("here/run", recipe)
 
 
 def contents(folder):

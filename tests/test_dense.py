@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from triptych import analysis, backend, dense, initializers, reference, runs, zoo
+from triptych import analysis, backend, dense, initializers, models, reference, zoo
 from triptych.errors import TriptychError
 from triptych.recipes import Recipe
 from triptych.reference_ops import largest
-from triptych.runs import Checkpoint, Epoch
 from triptych.spec import Architecture, BatchNorm, Block, Branches, Conv, Dense, Flatten, GlobalAvgPool, MaxPool, ReLU
 
 BACKENDS = backend.installed()
@@ -93,16 +92,12 @@ def test_images_keep_their_size_and_aspect_where_they_can():
 
 
 @pytest.mark.parametrize("name", BACKENDS)
-def test_evaluate_and_predict(name, call, tmp_path, monkeypatch):
+def test_evaluate_and_predict(name, call, drawn_run, tmp_path, monkeypatch):
     """A run of drawn parameters: the plain figures at the training size, others on larger images."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TRIPTYCH_DATA", str(tmp_path / "cache"))
     recipe = Recipe("test", architecture="lenet", data="synthetic", height=28, width=28, initializer="kaiming_normal")
-    folder = runs.create(tmp_path / "run", recipe)
-    names = tuple(f"pattern {number}" for number in range(10))
-    model = initializers.draw(zoo.build("lenet"), 0, initializers.parse("kaiming_normal"))
-    epoch = Epoch(1, 4, "torch", 2.3, 0.1, 2.3, 0.1, 1.0, 512.0, (2.3,) * 4)
-    runs.save(folder, [epoch], Checkpoint(1, 4, model, {}, {"input": [1, 28, 28], "class_names": names}))
+    model = models.load_run(drawn_run("run", recipe))
 
     def measured(*options):
         return json.loads(call("evaluate", "run", "--backend", name, *options, "--json"))
@@ -124,7 +119,7 @@ def test_evaluate_and_predict(name, call, tmp_path, monkeypatch):
     assert rows[0] == usual[0] | {"probability": pytest.approx(usual[0]["probability"], rel=1e-5)}
     x = pixels[None, None] / 255
     wide = dense.convolve(zoo.build("lenet"), (40, 32))
-    logits = reference.forward(wide, dense.reshape(wide, model), x).logits[0]
-    assert rows[1]["predicted"] == names[logits.argmax()]
+    logits = reference.forward(wide, dense.reshape(wide, model.parameters), x).logits[0]
+    assert rows[1]["predicted"] == model.class_names[logits.argmax()]
     shares = np.exp(logits - logits.max())
     assert rows[1]["probability"] == pytest.approx(1 / shares.sum(), rel=1e-5)

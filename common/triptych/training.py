@@ -206,6 +206,13 @@ def score(logits: NDArray[np.float64], labels: Labels) -> tuple[float, float]:
     return float(losses.mean()), float((logits.argmax(1) == labels).mean())
 
 
+def confusion(logits: NDArray[np.float64], labels: Labels) -> NDArray[np.int64]:
+    """How many images of each class (row) were taken for each (column): `(classes, classes)`."""
+    counts = np.zeros((logits.shape[1],) * 2, np.int64)
+    np.add.at(counts, (labels, logits.argmax(1)), 1)
+    return counts
+
+
 def checkpoint_of(session: Session) -> Checkpoint:
     """The session as it can be saved."""
     state: dict[str, Any] = {

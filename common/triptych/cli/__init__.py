@@ -23,6 +23,7 @@ COMMANDS = (
     ("train", "train"),
     ("evaluate", "evaluate"),
     ("predict", "predict"),
+    ("feature-maps", "feature_maps"),
     ("conform", "conform"),
     ("verify", "verify"),
     ("locate", "locate"),
@@ -31,7 +32,7 @@ COMMANDS = (
     ("bench", "bench"),
 )
 for _name, _module in COMMANDS:
-    app.command(getattr(import_module(f"triptych.cli.{_module}"), _name), name=_name)
+    app.command(getattr(import_module(f"triptych.cli.{_module}"), _name.replace("-", "_")), name=_name)
 
 
 def expand_json(arguments: list[str]) -> list[str]:

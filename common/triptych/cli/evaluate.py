@@ -16,11 +16,15 @@ from triptych.cli.options import (
     NetworkOptions,
     RunOptions,
     load_backend,
+    picture,
     watching,
     write_json,
 )
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from triptych.data import Dataset
     from triptych.models import Model
     from triptych.spec import Pair
@@ -37,6 +41,14 @@ def evaluate(
     network: NetworkOptions = DEFAULT_NETWORK,
     dense: Dense = False,
     dense_size: DenseSize = None,
+    grid: Annotated[
+        Path | None,
+        Parameter(help="Draw the first test images with predicted and true names.", validator=picture("--grid")),
+    ] = None,
+    confusion: Annotated[
+        Path | None,
+        Parameter(help="Count and draw predicted against true classes.", validator=picture("--confusion")),
+    ] = None,
     device: DeviceName = "cpu",
     json: JsonFile = None,
 ) -> None:
@@ -45,6 +57,7 @@ def evaluate(
     Example: triptych evaluate runs/vgg11 --backend mxnet
     """
     from triptych import training
+    from triptych.report import pictures
 
     loaded = load_model(model, run, network)
     dataset = load_data(model, run, loaded)
@@ -52,11 +65,20 @@ def evaluate(
     chosen = load_backend(backend)
     trainer = loaded.trainer(chosen, device)
     with watching([chosen], device):
-        loss, accuracy = training.evaluate(trainer, dataset.test, loaded.recipe.images_per_test)
+        logits = training.logits_of(trainer, dataset.test, loaded.recipe.images_per_test)
+    loss, accuracy = training.score(logits, dataset.test.labels)
+    title = f"{loaded.architecture.name} on {dataset.name}, {chosen.name}: test accuracy {accuracy:.4f}"
+    names = all_names(dataset.class_names, logits.shape[1])
+    matrix = training.confusion(logits, dataset.test.labels)[: len(dataset.class_names)]
+    if grid is not None:
+        pictures.save(pictures.predictions(dataset.test, logits, names, title=title), grid)
+    if confusion is not None:
+        pictures.save(pictures.confusion(matrix, dataset.class_names, names, title=title), confusion)
     images = len(dataset.test)
     if json is not None:
         found = {"backend": chosen.name, "data": dataset.name, "images": images, "loss": loss, "accuracy": accuracy}
-        write_json(json, found | describe_dense(loaded))
+        counted = {} if confusion is None else {"class_names": names, "confusion": matrix.tolist()}
+        write_json(json, found | describe_dense(loaded) | counted)
     if json != "-":
         print(
             f"{chosen.name}: {dataset.name}, {images} test images, loss {loss:.4f}, accuracy {accuracy:.4f}"
@@ -64,6 +86,32 @@ def evaluate(
                 f", {name.replace('_', ' ')} {'x'.join(map(str, v))}" for name, v in describe_dense(loaded).items()
             )
         )
+        if confusion is not None:
+            show_confusion(matrix, dataset.class_names, names)
+        for file in (grid, confusion):
+            if file is not None:
+                print(f"figure: {file}")
+
+
+def all_names(names: tuple[str, ...], classes: int) -> tuple[str, ...]:
+    """The data's class names, and numbers for the classes that only the model has."""
+    return (*names, *map(str, range(len(names), classes)))
+
+
+def show_confusion(matrix: NDArray[np.int64], true: Sequence[str], predicted: Sequence[str]) -> None:
+    """The counts as a table; where it would be too wide, the most frequent mistakes only."""
+    import numpy as np
+
+    from triptych.report.pictures import ANNOTATED
+    from triptych.report.tables import print_table
+
+    if len(predicted) <= ANNOTATED:
+        rows = [(name, *map(str, counts)) for name, counts in zip(true, matrix, strict=True)]
+        print_table(("true \\ predicted", *predicted), rows, right=range(1, 1 + len(predicted)))
+        return
+    wrong = sorted(((int(n), r, c) for (r, c), n in np.ndenumerate(matrix) if n and r != c), reverse=True)
+    rows = [(true[row], predicted[column], str(count)) for count, row, column in wrong[:ANNOTATED]]
+    print_table(("true", "predicted", "images"), rows, title="most frequent mistakes", right=(2,))
 
 
 def as_dense(model: Model, dense: bool, size: str | None, stored: Sequence[int]) -> Model:

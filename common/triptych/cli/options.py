@@ -54,6 +54,17 @@ def writable(option: str) -> Callable[[Any, Any], None]:
     return check
 
 
+def picture(option: str) -> Callable[[Any, Any], None]:
+    """A check of the figure's file given with `option`: a format that can be drawn, and a place to write to."""
+
+    def check(kind: Any, target: Path | None) -> None:
+        if target is not None and target.suffix not in (".png", ".svg", ".pdf"):
+            raise TriptychError(f"{option} {target} must end in .png, .svg or .pdf")
+        writable(option)(kind, target)
+
+    return check
+
+
 # cyclopts would offer --no-NAME and --empty-NAME for flags and lists.
 Flag = Annotated[bool, Parameter(negative="")]
 JsonFile = Annotated[

@@ -51,6 +51,7 @@ def train(
     from triptych import tensorboard as logs
     from triptych.cli.progress import Reporter
     from triptych.errors import TriptychError
+    from triptych.report import run as report
 
     if log_every is not None and log_every < 1:
         raise TriptychError(f"--log-every {log_every} must be at least 1")
@@ -93,6 +94,8 @@ def train(
         epochs = training.fit(session, listener)
     if not first:
         return
+    if session.folder is not None:
+        report.write(session.folder, chosen, epochs, loaded.versions())
     if json is not None:
         found = {"run": str(session.folder), "recipe": chosen.name, "epochs": [runs.as_dict(e) for e in epochs]}
         write_json(json, {**found, "peak_memory": loaded.peak_memory(device), "ran_on_the_cpu": fallbacks[0]})

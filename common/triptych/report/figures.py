@@ -62,6 +62,18 @@ def accuracy_curves(trained: Mapping[str, Sequence[Epoch]]) -> str:
     return draw(plot, x="epoch", y="test accuracy")
 
 
+def learning_curves(epochs: Sequence[Epoch]) -> str:
+    """Training and test accuracy of one run after every epoch."""
+
+    def plot(axes: Axes) -> None:
+        numbers = [epoch.epoch for epoch in epochs]
+        for (colour, style), name in zip(STYLES, ("train", "test"), strict=False):
+            accuracies = [getattr(epoch, f"{name}_accuracy") for epoch in epochs]
+            axes.plot(numbers, accuracies, style, marker="o", color=colour, label=name)
+
+    return draw(plot, x="epoch", y="accuracy")
+
+
 def loss_differences(trained: Mapping[str, Sequence[Epoch]]) -> str:
     """How far every backend's loss is from the first one's, per step, on a logarithmic scale."""
     first, *others = trained

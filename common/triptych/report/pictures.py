@@ -1,0 +1,103 @@
+"""Figures of images: feature maps, predictions beside the truth, a confusion matrix. matplotlib is imported late."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triptych.data.dataset import Split
+from triptych.errors import TriptychError
+from triptych.files import write_atomically
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+RIGHT, WRONG = "#0072B2", "#D55E00"  # Okabe and Ito's blue and vermillion, which the colour-blind can tell apart
+ANNOTATED = 20  # classes up to which the counts are written into the cells
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure in the format that the file's suffix names. Raises TriptychError if it cannot be written."""
+    buffer = io.BytesIO()
+    stamp = {} if path.suffix == ".png" else {"CreationDate" if path.suffix == ".pdf" else "Date": None}
+    figure.savefig(buffer, format=path.suffix[1:], dpi=150, metadata=stamp)
+    try:
+        write_atomically(path, buffer.getvalue())
+    except OSError as error:
+        raise TriptychError(f"{path} cannot be written: {error.strerror}") from None
+
+
+def feature_maps(
+    picture: NDArray[np.uint8], maps: Mapping[str, NDArray[np.floating[Any]]], *, title: str, channels: int = 8
+) -> Figure:
+    """The picture `(C, h, w)`, and a row per layer with its first channels, each scaled to its own range."""
+    figure, rows = _grid(1 + len(maps), channels, 1.3)
+    _show(rows[0][0], picture)
+    figure.suptitle(title, fontsize="small")
+    for cells, (path, values) in zip(rows[1:], maps.items(), strict=True):
+        cells[0].set_title(f"{path}  {'x'.join(map(str, values.shape))}", loc="left", fontsize="small")
+        for cell, channel in zip(cells, values, strict=False):
+            cell.imshow(channel, cmap="gray", interpolation="nearest")
+    return figure
+
+
+def predictions(
+    split: Split,
+    logits: NDArray[np.floating[Any]],
+    names: Sequence[str],
+    *,
+    title: str,
+    columns: int = 8,
+    rows: int = 5,
+) -> Figure:
+    """The first images of a split, the predicted class above; where it is wrong, in another colour and the true one."""
+    count = min(len(split), columns * rows)
+    figure, cells = _grid(math.ceil(count / columns), columns, 1.4)
+    figure.suptitle(title, fontsize="small")
+    places = [cell for row in cells for cell in row]
+    for cell, image, label, best in zip(places, split.images, split.labels, logits.argmax(1), strict=False):
+        _show(cell, image)
+        text = names[best] if best == label else f"{names[best]}\nnot {names[label]}"
+        cell.set_title(text, fontsize="x-small", color=RIGHT if best == label else WRONG)
+    return figure
+
+
+def confusion(matrix: NDArray[np.int64], true: Sequence[str], predicted: Sequence[str], *, title: str) -> Figure:
+    """Counts `(true, predicted)`; the shade is the share of the true class."""
+    from matplotlib.figure import Figure
+
+    side = max(4.8, 0.5 * min(len(true), 2 * ANNOTATED))
+    figure = Figure(figsize=(side + 0.8, side), layout="constrained")
+    axes = figure.subplots()
+    shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    axes.set(xlabel="predicted", ylabel="true", title=title)
+    if len(predicted) <= ANNOTATED:
+        axes.set_xticks(range(len(predicted)), predicted, rotation=45, ha="right")
+        axes.set_yticks(range(len(true)), true)
+        for (row, column), count in np.ndenumerate(matrix):
+            colour = "white" if shares[row, column] > 0.5 else "black"
+            axes.text(column, row, str(count), ha="center", va="center", fontsize="x-small", color=colour)
+    return figure
+
+
+def _grid(rows: int, columns: int, inches: float) -> tuple[Figure, list[list[Axes]]]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(inches * columns, (inches + 0.2) * rows + 0.3), layout="constrained")
+    cells = figure.subplots(rows, columns, squeeze=False).tolist()
+    for cell in (cell for row in cells for cell in row):
+        cell.axis("off")
+    return figure, cells
+
+
+def _show(axes: Axes, image: NDArray[np.uint8]) -> None:
+    pixels = np.moveaxis(image, 0, 2)
+    axes.imshow(pixels[..., 0] if pixels.shape[2] == 1 else pixels, cmap="gray", vmin=0, vmax=255)

@@ -1,0 +1,46 @@
+"""The page of one run: its recipe, its learning curves, a row per epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from triptych import __version__
+from triptych.recipes import Recipe
+from triptych.report import figures
+from triptych.report.page import write_page
+from triptych.runs import Epoch
+
+REPORT = "report.html"
+COLUMNS = ("epoch", "backend", "loss", "train accuracy", "test loss", "test accuracy", "seconds", "images/s")
+
+
+def write(folder: Path, recipe: Recipe, epochs: Sequence[Epoch], versions: Mapping[str, str]) -> None:
+    """`report.html` in the run's folder, readable with no network."""
+    write_page(
+        folder / REPORT,
+        "run.html",
+        title=f"{recipe.architecture} on {recipe.data}",
+        version=__version__,
+        versions=versions,
+        figures=[
+            ("Loss of every training step", figures.loss_curves({"training": epochs})),
+            ("Accuracy after every epoch", figures.learning_curves(epochs)),
+        ],
+        columns=COLUMNS,
+        rows=[cells(epoch) for epoch in epochs],
+        recipe=asdict(recipe),
+    )
+
+
+def cells(epoch: Epoch) -> tuple[str, ...]:
+    """One epoch under the columns."""
+    figures = (epoch.train_loss, epoch.train_accuracy, epoch.test_loss, epoch.test_accuracy)
+    return (
+        str(epoch.epoch),
+        epoch.backend,
+        *(f"{figure:.4f}" for figure in figures),
+        f"{epoch.seconds:.1f}",
+        f"{epoch.images_per_second:.0f}",
+    )

@@ -1,0 +1,94 @@
+"""Figures of images and what they show: feature maps, predictions beside the truth, confusion."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from triptych import backend, featuremaps, initializers, models, reference, training, zoo
+from triptych.data import Split
+from triptych.errors import TriptychError
+from triptych.preprocess import apply_reference
+from triptych.recipes import Recipe
+from triptych.report import pictures, run
+from triptych.runs import Epoch
+
+BACKENDS = backend.installed()
+LENET = Recipe("test", architecture="lenet", data="synthetic", height=28, width=28, epochs=1)
+
+
+def test_confusion_counts_true_by_predicted():
+    logits = np.array([[0, 2, 1], [3, 0, 0], [0, 0, 1], [0, 9, 1.0]])
+    assert training.confusion(logits, np.array([0, 0, 1, 1])).tolist() == [[1, 1, 0], [0, 1, 1], [0, 0, 0]]
+
+
+def test_the_figures_say_which_is_which():
+    images = np.zeros((3, 1, 4, 4), np.uint8)
+    split = Split(images, np.array([0, 1, 1]))
+    figure = pictures.predictions(split, np.eye(2)[[0, 0, 1]], ("cat", "dog"), title="title", columns=2)
+    titles = [(axes.get_title(), axes.title.get_color()) for axes in figure.axes]
+    assert titles[:3] == [("cat", pictures.RIGHT), ("cat\nnot dog", pictures.WRONG), ("dog", pictures.RIGHT)]
+    matrix = np.array([[5, 2, 1], [0, 7, 3]])
+    (axes,) = pictures.confusion(matrix, ("cat", "dog"), ("cat", "dog", "2"), title="title").axes
+    assert {text.get_position(): text.get_text() for text in axes.texts} == {
+        (column, row): str(matrix[row, column]) for row in range(2) for column in range(3)
+    }
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["cat", "dog"]
+
+
+def test_which_layers_are_the_first_blocks():
+    vgg, alexnet = (zoo.build(name) for name in ("vgg11", "alexnet"))
+    assert featuremaps.stages(vgg, 2) == ("block1", "block2")
+    assert featuremaps.stages(zoo.build("lenet"), 9) == ("pool1", "pool2")
+    assert featuremaps.stages(alexnet, 2) == ("pool1", "pool2")
+    assert featuremaps.matching(vgg, ["block2.conv1", "*1.relu1"]) == ("block1.relu1", "block2.conv1")
+    with pytest.raises(TriptychError, match=r"--layers 'dense\*' matches no layer of 'vgg11' with a map"):
+        featuremaps.matching(vgg, ["dense*"])
+    with pytest.raises(TriptychError, match="--blocks 0 must be at least 1"):
+        featuremaps.stages(vgg, 0)
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+def test_captured_maps_are_those_of_the_reference(name):
+    architecture = zoo.build("lenet")
+    model = models.Model(LENET, architecture, initializers.draw(architecture, 0), ())
+    picture = np.random.default_rng(0).integers(0, 256, (1, 1, 20, 30), np.uint8)
+    maps = featuremaps.capture(backend.load(name), model, picture, ("pool1", "conv2"))
+    outputs = reference.forward(architecture, model.parameters, apply_reference(picture, model.transform)).outputs
+    assert list(maps) == ["pool1", "conv2"]
+    for path, found in maps.items():
+        np.testing.assert_allclose(found, outputs[path][0], rtol=0, atol=1e-5)
+    (row,) = featuremaps.describe({"x": np.array([[[0, 2], [0, -3]], [[0, 0], [0, 0]]])})
+    assert (row.layer, row.shape, row.zeros, row.dead, row.scale) == ("x", (2, 2, 2), 0.75, 1, 3)
+
+
+def test_the_commands_draw(call, drawn_run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TRIPTYCH_DATA", str(tmp_path / "cache"))
+    drawn_run("run", LENET)
+    out = json.loads(call("evaluate", "run", "--grid", "grid.png", "--confusion", "confusion.svg", "--json"))
+    matrix = np.array(out["confusion"])
+    assert (matrix.shape, matrix.sum()) == ((10, 10), out["images"])
+    assert matrix.trace() / matrix.sum() == pytest.approx(out["accuracy"])
+    assert b"<svg" in (tmp_path / "confusion.svg").read_bytes()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 30), np.uint8)).save("x.png")
+    text = call("feature-maps", "x.png", "--run", "run", "--blocks", "2", "--out", "maps.png")
+    assert "lenet, trained (run)" in text
+    assert "6x14x14" in text
+    for file in ("grid.png", "maps.png"):
+        with Image.open(file) as drawn:
+            assert np.ptp(np.asarray(drawn.convert("L"))) > 200
+
+
+def test_the_page_of_a_run_has_its_curves(tmp_path):
+    epochs = [Epoch(n, 4 * n, "torch", 2 / n, 0.1 * n, 2.3, 0.05 * n, 1.0, 512.0, (2.0, 1.5)) for n in (1, 2)]
+    run.write(tmp_path, LENET, epochs, {"package": "1.2"})
+    text = (tmp_path / run.REPORT).read_text()
+    assert text.count("<svg") == 2
+    assert "<td>0.2000</td>" in text
+    assert "package 1.2" in text
+    assert not re.search(r"<(script|link)[^>]*(src|href)=.https?:", text)
