@@ -26,6 +26,7 @@ ELSEWHERE = {
     "overview": "README.md",
     "porting-table": "backends/README.md",
     "results": "benchmarks/results/fashion-mnist-vgg11.md",
+    "results-zoo": "benchmarks/results/zoo-mini.md",
     "data-licence": "common/triptych/data/LICENSE-fashion-mnist.md",
 }
 
