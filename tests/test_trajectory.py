@@ -105,7 +105,6 @@ def test_mxnets_own_sgd_departs_at_the_first_change_of_the_rate() -> None:
         def update(self, index: int, weight: Any, grad: Any, state: Any) -> None:
             rates = {"lr": self._get_lr(index), "wd": self._get_wd(index), "momentum": self.momentum}
             mx.nd.sgd_mom_update(weight, grad, state[0], out=weight, **rates)
-            self.used = True
 
     with patch.object(optimizer, "_Sgd", Stock):
         framework = backend.load("mxnet")

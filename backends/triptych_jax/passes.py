@@ -26,10 +26,10 @@ QUICK = (("xla_backend_optimization_level", 0), ("xla_cpu_use_fusion_emitters", 
 
 
 class _Pass(NamedTuple):
-    """A training pass. What only conformance looks at is empty unless it was asked for (`watch`)."""
+    """A training pass; `figures` are the loss and the number of right answers. What only conformance looks at is empty
+    unless it was asked for (`watch`)."""
 
-    loss: jax.Array
-    correct: jax.Array
+    figures: jax.Array
     gradients: Arrays
     statistics: Arrays
     input_gradient: jax.Array | None
@@ -54,7 +54,7 @@ def gradients(
 ) -> tuple[float, Parameters]:
     """The training loss and its gradient by path."""
     found = _watched(network, images, labels, masks)
-    return float(found.loss), to_numpy(found.gradients) | {"input": np.array(found.input_gradient)}
+    return float(found.figures[0]), to_numpy(found.gradients) | {"input": np.array(found.input_gradient)}
 
 
 def layer_pass(
@@ -118,11 +118,13 @@ def dropout_masks(network: Network, masks: Mapping[str, jax.Array], key: jax.Arr
 
 @lru_cache(maxsize=16)  # a second trainer of the same network compiles nothing
 def _compile_pass(definition: nnx.GraphDef, *, watch: bool) -> Callable[..., _Pass]:
-    """The function `(parameters, statistics, x, labels, masks, key) -> _Pass` of a network, for training and for
+    """The function `(parameters, statistics, x, labels, masks, seed) -> _Pass` of a network, for training and for
     conformance, which watches it."""
 
     @partial(jax.jit, compiler_options=dict(QUICK) if watch else None)
-    def run(parameters, statistics, x, labels, masks, key):
+    def run(parameters, statistics, x, labels, masks, seed):
+        key = jax.random.key(seed, impl="threefry2x32")
+
         def loss_of(parameters: Arrays, x: jax.Array) -> tuple[jax.Array, tuple]:
             network = nnx.merge(definition, nnx.from_flat_state({**parameters, **statistics}))
             dropout_masks(network, masks, key)
@@ -135,7 +137,8 @@ def _compile_pass(definition: nnx.GraphDef, *, watch: bool) -> Callable[..., _Pa
 
         differentiate = jax.value_and_grad(loss_of, (0, 1) if watch else (0,), has_aux=True)
         (loss, (correct, after, outputs)), (found, *dx) = differentiate(parameters, x)
-        return _Pass(loss, correct, found, after, dx[0] if watch else None, outputs)
+        figures = jnp.stack([loss, correct.astype(loss.dtype)])
+        return _Pass(figures, found, after, dx[0] if watch else None, outputs)
 
     return run
 
@@ -147,12 +150,7 @@ def _watched(network: Network, images: np.ndarray, labels: np.ndarray, masks: Ma
             raise TriptychError(f"layer '{name}': training needs a dropout mask for it")
     run = _compile_pass(nnx.graphdef(network), watch=True)
     x, target = to_tensor(network, images), np.asarray(labels, np.int32)
-    return run(network.arrays(nnx.Param), network.arrays(nnx.BatchStat), x, target, dict(masks), _make_key(0))
-
-
-def _make_key(seed: int) -> jax.Array:
-    """The key that dropout draws from."""
-    return jax.random.key(np.uint32(seed), impl="threefry2x32")
+    return run(network.arrays(nnx.Param), network.arrays(nnx.BatchStat), x, target, dict(masks), np.uint32(0))
 
 
 @partial(jax.jit, static_argnums=0, compiler_options=dict(QUICK))
@@ -177,7 +175,7 @@ def _layer_pass(
 ) -> tuple[jax.Array, jax.Array | None, Arrays]:
     def run(parameters: Arrays, x: jax.Array) -> jax.Array:
         layer = nnx.merge(definition, nnx.from_flat_state({**parameters, **statistics}))
-        dropout_masks(layer, masks, _make_key(0))
+        dropout_masks(layer, masks, jax.random.key(0))
         x = jnp.transpose(x, (0, 2, 3, 1)) if x.ndim == 4 else x
         y = layer(x, {}) if isinstance(layer, _Composite) else layer(x)
         return jnp.transpose(y, (0, 3, 1, 2)) if y.ndim == 4 else y

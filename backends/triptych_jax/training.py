@@ -7,7 +7,6 @@ from functools import lru_cache, partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
@@ -21,7 +20,7 @@ from triptych_jax.input import Input
 from triptych_jax.layers import BatchNorm
 from triptych_jax.model import Arrays, Network
 from triptych_jax.optimizer import Updater, _values
-from triptych_jax.passes import _compile_pass, _make_key
+from triptych_jax.passes import _compile_pass
 
 
 class Trainer:
@@ -74,12 +73,12 @@ class Trainer:
             self.apply_input(images, gather),
             labels.astype(np.int32),
             dict(masks or {}),
-            _make_key(derive_seed(self.seed, "dropout", number)),
+            np.uint32(derive_seed(self.seed, "dropout", number)),
         )
         for path, variable in self.statistics.items():
             variable[...] = found.statistics[path]
         self.optimizer.step(found.gradients, rates, watch=watch)
-        return jnp.stack([found.loss, found.correct.astype(found.loss.dtype)])
+        return found.figures
 
     def read(self, handles: Sequence[jax.Array]) -> np.ndarray:
         """`(steps, 2)`; waits for the device."""

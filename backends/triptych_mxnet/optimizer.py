@@ -34,26 +34,32 @@ class Updater:
         self.native.set_learning_rate(rates.learning_rate)
         self.native.optimizer.momentum = rates.momentum
         self.native.step(1)  # the loss is a mean already
+        used = self.slots != SLOTS["sgd"] or rates.momentum != 0
+        if self.used and not used:  # the next velocity starts from nothing
+            for (velocity,) in self.states:
+                velocity[:] = 0
+        self.used = used
 
     def state(self) -> Parameters:
         """The velocities, or means and variances, by slot and path; empty before the first step."""
-        native = self.native.optimizer
-        if not native.used:
+        if not self.used:
             return {}
         found = {
             f"{slot}.{path}": to_numpy(value)
             for path, states in zip(self.named, self.states, strict=True)
             for slot, value in zip(self.slots, states, strict=True)
         }
-        return found if native.count is None else found | {COUNT: np.asarray(native.count, np.float64)}
+        return (
+            found
+            if self.slots == SLOTS["sgd"]
+            else found | {COUNT: np.asarray(self.native.optimizer.count, np.float64)}
+        )
 
     def load_state(self, state: Parameters) -> None:
         """Continue from such a state; what it does not name starts at zero."""
+        self.used = bool(state)
         native = self.native.optimizer
-        native.used = bool(state)
-        if native.count is not None:
-            native.begin_num_update = int(state.get(COUNT, 0))
-            native._index_update_count = {}
+        native.begin_num_update, native._index_update_count = int(state.get(COUNT, 0)), {}
         self.states: list[States] = []
         for path, parameter in self.named.items():
             weight = parameter.data()
@@ -69,13 +75,10 @@ class Updater:
 class _Sgd(mx.optimizer.Optimizer):
     """The learning rate outside the velocity: MXNet's own departs from PyTorch's when the rate changes."""
 
-    count = None
-
     def __init__(self, optimizer: Optimizer) -> None:
         super().__init__(learning_rate=0.0, wd=float32(optimizer.weight_decay))
         self.nesterov = optimizer.nesterov
         self.momentum = optimizer.momentum
-        self.used = False
 
     def create_state(self, index: int, weight: mx.nd.NDArray) -> States:
         return (mx.nd.zeros_like(weight),)
@@ -84,13 +87,12 @@ class _Sgd(mx.optimizer.Optimizer):
         (velocity,) = state
         rate, decay = self._get_lr(index), self._get_wd(index)
         move = grad + decay * weight if decay else grad
-        velocity *= self.momentum
         if self.momentum:
+            velocity *= self.momentum
             velocity += move
             move = move + self.momentum * velocity if self.nesterov else velocity
         # Not by sgd_update: operators read their learning rate from text, and not always as the nearest float32.
         weight -= rate * move
-        self.used = self.momentum != 0
 
 
 class _Adam(mx.optimizer.Optimizer):
@@ -100,7 +102,6 @@ class _Adam(mx.optimizer.Optimizer):
         super().__init__(learning_rate=0.0, wd=float32(optimizer.weight_decay))
         self.beta1, self.beta2, self.eps = optimizer.beta1, optimizer.beta2, optimizer.eps
         self.decoupled = optimizer.name == "adamw"
-        self.used = False
 
     @property
     def count(self) -> int:
@@ -124,4 +125,3 @@ class _Adam(mx.optimizer.Optimizer):
         variance += (1 - self.beta2) * mx.nd.square(grad)
         root = mx.nd.sqrt(variance) / math.sqrt(1 - self.beta2**count) + self.eps
         weight -= rate / (1 - self.beta1**count) * mean / root
-        self.used = True

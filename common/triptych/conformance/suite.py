@@ -21,7 +21,7 @@ from triptych.conformance.case import Case, make_case
 from triptych.conformance.chaos import Comparison, bug_or_chaos
 from triptych.conformance.trajectory import QUARTERS, follow, follow_reference, judge_trajectory, make_journey
 from triptych.errors import TriptychError
-from triptych.runtime import cores
+from triptych.runtime import cores, environment
 from triptych.spec import Architecture
 
 PRECISIONS = ("fp64", "fp32")
@@ -83,8 +83,8 @@ def run_many(
         yield from (run(architecture, backends, **given) for architecture in architectures)
         return
     names = [backend.name for backend in backends]
-    os.environ["OMP_NUM_THREADS"] = str(max(1, cores() // jobs))  # for the new processes: this one has read it
-    with ProcessPoolExecutor(jobs, get_context("spawn"), _end_with_the_parent) as pool:
+    threads = {"OMP_NUM_THREADS": str(max(1, cores() // jobs))}  # for the new processes: this one has read it
+    with environment(threads), ProcessPoolExecutor(jobs, get_context("spawn"), _end_with_the_parent) as pool:
         try:
             yield from pool.map(partial(_run_named, names, given), architectures)
         except BaseException:  # an interrupt, too: nobody waits for what the others are at
