@@ -20,6 +20,7 @@ from triptych_jax.input import Input
 from triptych_jax.layers import BatchNorm
 from triptych_jax.model import Arrays, Network
 from triptych_jax.optimizer import Updater, _values
+from triptych_jax.parameters import _canonical_name, _from_numpy
 from triptych_jax.passes import _compile_pass
 
 
@@ -79,6 +80,12 @@ class Trainer:
             variable[...] = found.statistics[path]
         self.optimizer.step(found.gradients, rates, watch=watch)
         return found.figures
+
+    def update(self, gradients: Parameters, rates: Rates) -> None:
+        """One step of the optimiser alone."""
+        named = self.optimizer.named
+        native = {path: _from_numpy(gradients[_canonical_name(path)], p[...]) for path, p in named.items()}
+        self.optimizer.step(native, rates, watch=True)
 
     def read(self, handles: Sequence[jax.Array]) -> np.ndarray:
         """`(steps, 2)`; waits for the device."""

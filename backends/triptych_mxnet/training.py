@@ -65,6 +65,13 @@ class Trainer:
         correct = (logits.argmax(axis=1).astype("int32") == target).sum()
         return mx.nd.concat(loss.astype("float64"), correct.astype("float64"), dim=0)
 
+    def update(self, gradients: Parameters, rates: Rates) -> None:
+        """One step of the optimiser alone."""
+        for path, parameter in self.optimizer.named.items():
+            parameter.grad()[:] = mx.nd.array(gradients[path], self.network.device, parameter.dtype)
+            parameter.data()._fresh_grad = True  # what backward would say: gluon.Trainer refuses stale gradients
+        self.optimizer.step(rates)
+
     def read(self, handles: Sequence[mx.nd.NDArray]) -> np.ndarray:
         """`(steps, 2)`; waits for the device."""
         return mx.nd.stack(*handles).asnumpy()

@@ -101,6 +101,12 @@ class Trainer:
             distributed.all_reduce(result)
         return result
 
+    def update(self, gradients: Parameters, rates: Rates) -> None:
+        """One step of the optimiser alone."""
+        for path, parameter in self.optimizer.named.items():
+            parameter.grad = torch.empty_like(parameter).copy_(torch.from_numpy(gradients[path]))
+        self.optimizer.step(rates)
+
     def read(self, handles: Sequence[torch.Tensor]) -> np.ndarray:
         """`(steps, 2)`; waits for the device."""
         synchronize(self.device)

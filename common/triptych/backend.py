@@ -72,6 +72,9 @@ class Trainer(Protocol):
         """One update on stored images. `gather` crops, flips and tints them (see `triptych.batches`); dropout is
         seeded by `(seed, number)`, or uses `masks`. Returns a handle for `read`."""
 
+    def update(self, gradients: Parameters, rates: Rates) -> None:
+        """One step of the optimiser alone, with the given gradient of every parameter that is trained, by path."""
+
     def read(self, handles: Sequence[Native]) -> NDArray[np.float64]:
         """`(steps, 2)`: the mean loss (auxiliary losses included) and the number of right answers of each step."""
 

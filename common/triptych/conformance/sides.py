@@ -144,4 +144,6 @@ class BackendSide:
         return self.backend.precise(self.device)
 
     def update(self, name: str) -> Arrays:
-        return backend_update(name, self.backend, self.network, self.truth.case, self.truth.steps)
+        found = backend_update(name, self.backend, self.network, self.truth.case, self.truth.steps)
+        self.backend.from_canonical(self.network, self.truth.case.parameters)
+        return found

@@ -12,7 +12,7 @@ from triptych.analysis import parameters, primitives
 from triptych.conformance.case import Case
 from triptych.conformance.observe import DTYPES
 from triptych.conformance.tolerance import perturbations
-from triptych.conformance.updates import MOMENTUM, Steps, choose_steps, reference_update
+from triptych.conformance.updates import MOMENTUM, OTHERS, Steps, choose_steps, reference_update
 from triptych.optimizers import SLOTS, decay_of, reference_step
 from triptych.reference_ops import Array, Rounding, cross_entropy, exact
 from triptych.spec import Architecture, Branches, Dense, Flatten, Layer, Residual, Shape, children, walk
@@ -134,9 +134,12 @@ class Truth:
 
     def perturbed_update(self, name: str) -> list[Arrays]:
         """The same in perturbed executions."""
-        roundings = perturbations(self.case.seed)
-        runs = zip(self.perturbed_traces(), roundings, strict=True)
-        return [reference_update(name, self.case, self.steps, run, rounding) for (run, *_), rounding in runs]
+        if name in OTHERS:  # they start from given gradients: no pass is needed
+            runs = [(self.trained[0], rounding) for rounding in perturbations(self.case.seed)]
+        else:
+            traces = zip(self.perturbed_traces(), perturbations(self.case.seed), strict=True)
+            runs = [(run, rounding) for (run, *_), rounding in traces]
+        return [reference_update(name, self.case, self.steps, run, rounding) for run, rounding in runs]
 
     def perturbed_traces(self) -> Iterator[tuple[reference.Pass, reference.Trace, Arrays]]:
         """Whole passes in perturbed executions, with what arrived at every layer."""

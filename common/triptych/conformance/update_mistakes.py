@@ -46,7 +46,8 @@ def _mistakes(truth: Truth, name: str) -> Iterator[tuple[str, Wrong]]:
     rates = (truth.steps.rates(optimizer),) if name in OTHERS else truth.steps.momentum
     state = truth.steps.state(truth.case, optimizer) if name in OTHERS else {}
     decay = decay_of(optimizer, net)
-    right = Wrong(optimizer, rates, decay, state, truth.trained[2])
+    gradients = truth.steps.gradients if name in OTHERS else truth.trained[2]
+    right = Wrong(optimizer, rates, decay, state, gradients)
     everything = decay_of(replace(optimizer, decayed="all"), net)
     weights = decay_of(replace(optimizer, decayed="weights"), net)
     scaled = {

@@ -1,13 +1,15 @@
-"""The update level: two steps of momentum, and one step of every other optimiser from a state that is not empty.
+"""The update level: two training steps of momentum, and one step of every other optimiser from a state not empty.
 
 The second step of momentum shows the velocity, and whether the learning rate, changed by then as the momentum is, is
-in it. The running statistics of batch norms are compared after these two steps.
+in it. The running statistics of batch norms are compared after these two steps. The other optimisers are given the
+reference's gradients: what the backend's own are was compared by then, and a pass for each of them would take minutes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -24,7 +26,6 @@ MOMENTUM = Optimizer(momentum=0.9, weight_decay=5e-4, decayed="weights")
 # eps is large, so that its place in the formula can be seen.
 OTHERS = {
     "plain": Optimizer(weight_decay=5e-4),
-    "decay of all": Optimizer(momentum=0.9, weight_decay=5e-4),
     "nesterov": Optimizer(momentum=0.9, nesterov=True, weight_decay=5e-4, decayed="weights"),
     "adam": Optimizer("adam", weight_decay=5e-4, decayed="weights", eps=1e-3),
     "adamw": Optimizer("adamw", weight_decay=5e-2, decayed="weights", eps=1e-3),
@@ -36,11 +37,16 @@ UPDATES = (*OTHERS, "momentum")
 LARGEST_MOVE = 1e-3
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Steps:
-    """What the optimiser steps of a case need: its largest gradient, and from it the learning rates."""
+    """What the optimiser steps of a case need: its gradients, as float32 has them, and from them the learning rates."""
 
-    gradient: float
+    gradients: Parameters
+
+    @cached_property
+    def gradient(self) -> float:
+        """The largest of any parameter."""
+        return max(largest(value) for value in self.gradients.values())
 
     @property
     def momentum(self) -> tuple[Rates, Rates]:
@@ -71,7 +77,8 @@ def choose_steps(case: Case, gradients: Mapping[str, Array] | None = None) -> St
     if gradients is None:
         run = reference.forward(case.architecture, case.parameters, case.images, train=True, masks=case.masks(0))
         _, gradients = reference.backward(run, case.labels)
-    return Steps(max(largest(gradients[path]) for path in decay_of(MOMENTUM, case.architecture)))
+    trained = decay_of(MOMENTUM, case.architecture)
+    return Steps({path: gradients[path].astype(np.float32).astype(np.float64) for path in trained})
 
 
 def reference_updates(case: Case, steps: Steps, first: reference.Pass, rounding: Rounding) -> dict[str, Array]:
@@ -90,7 +97,7 @@ def reference_update(
     if name in OTHERS:
         optimizer = OTHERS[name]
         state = steps.state(case, optimizer)
-        moved, state = _reference_step(values, first, state, steps.rates(optimizer), optimizer, case)
+        moved, state = _reference_step(values, steps.gradients, state, steps.rates(optimizer), optimizer, case)
         return labelled(name, {path: rounding(value, 1) for path, value in (moved | state).items()})
     state, run = {}, first
     for number, rates in enumerate(steps.momentum):
@@ -99,20 +106,20 @@ def reference_update(
                 case.architecture, values, case.images, train=True, masks=case.masks(number), rounding=rounding
             )
             reference.backward(run, case.labels)
-        moved, state = _reference_step(values, run, state, rates, MOMENTUM, case)
+        moved, state = _reference_step(values, run.gradients, state, rates, MOMENTUM, case)
         values |= {path: rounding(value, 1) for path, value in (moved | run.statistics).items()}
     return labelled(name, values | state)
 
 
 def _reference_step(
     values: Mapping[str, Array],
-    run: reference.Pass,
+    gradients: Mapping[str, Array],
     state: Mapping[str, Array],
     rates: Rates,
     optimizer: Optimizer,
     case: Case,
 ) -> tuple[Parameters, Parameters]:
-    return reference_step(values, run.gradients, state, rates, optimizer, decay_of(optimizer, case.architecture))
+    return reference_step(values, gradients, state, rates, optimizer, decay_of(optimizer, case.architecture))
 
 
 def backend_updates(backend: Backend, network: Native, case: Case, steps: Steps) -> dict[str, Array]:
@@ -120,31 +127,24 @@ def backend_updates(backend: Backend, network: Native, case: Case, steps: Steps)
     found: dict[str, Array] = {}
     for name in UPDATES:
         found |= backend_update(name, backend, network, case, steps)
+    backend.from_canonical(network, case.parameters)
     return found
 
 
 def backend_update(name: str, backend: Backend, network: Native, case: Case, steps: Steps) -> dict[str, Array]:
-    """Those of one optimiser."""
-    if name not in OTHERS:
-        return labelled(name, _train(backend, network, case, MOMENTUM, steps.momentum, {}))
-    optimizer = OTHERS[name]
-    trained = _train(backend, network, case, optimizer, (steps.rates(optimizer),), steps.state(case, optimizer))
-    moved = {path: trained[path] for path in decay_of(optimizer, case.architecture)}
-    return labelled(name, moved | {path: value for path, value in trained.items() if path not in case.parameters})
-
-
-def _train(
-    backend: Backend, network: Native, case: Case, optimizer: Optimizer, rates: tuple[Rates, ...], state: Parameters
-) -> Parameters:
+    """Those of one optimiser; the network keeps what they made of it."""
+    optimizer = OTHERS.get(name, MOMENTUM)
     backend.from_canonical(network, case.parameters)
     trainer = backend.Trainer(network, optimizer, case.transform, case.seed)
-    if state:
-        trainer.load_state(state)
-    for number, now in enumerate(rates):
-        trainer.step(case.stored, case.labels, now, number, masks=case.masks(number))
-    values = backend.to_canonical(network) | trainer.state()
-    backend.from_canonical(network, case.parameters)
-    return values
+    if name in OTHERS:
+        trainer.load_state(steps.state(case, optimizer))
+        trainer.update(steps.gradients, steps.rates(optimizer))
+    else:
+        for number, rates in enumerate(steps.momentum):
+            trainer.step(case.stored, case.labels, rates, number, masks=case.masks(number))
+    values = backend.to_canonical(network)
+    moved = {path: values[path] for path in decay_of(optimizer, case.architecture)} if name in OTHERS else values
+    return labelled(name, moved | trainer.state())
 
 
 def labelled(name: str, arrays: Mapping[str, Array]) -> dict[str, Array]:
