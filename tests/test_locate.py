@@ -19,7 +19,7 @@ from triptych.__main__ import main
 from triptych.backend import Backend
 from triptych.conformance import locate
 from triptych.conformance.case import conformance_architecture, make_case
-from triptych.conformance.locate import MODES, Difference
+from triptych.conformance.comparison import BATCH, MODES, PHASES, Difference
 from triptych.conformance.sides import BackendSide, ReferenceSide
 from triptych.conformance.truth import Truth
 from triptych.optimizers import Optimizer, Rates
@@ -160,7 +160,7 @@ def planted(fault: Fault | None, framework: Backend, truth: Truth) -> BackendSid
 
 @cache
 def truth_of(architecture: Architecture) -> Truth:
-    return Truth(make_case(architecture, 0, locate.BATCH))
+    return Truth(make_case(architecture, 0, BATCH))
 
 
 @cache
@@ -305,7 +305,7 @@ def test_the_command_says_that_they_agree(capsys: pytest.CaptureFixture[str]) ->
     assert run("--arch", "lenet", "--json") == 0
     found = json.loads(capsys.readouterr().out)
     assert (found["agree"], found["difference"]) == (True, None)
-    assert found["phases"] == list(locate.PHASES)
+    assert found["phases"] == list(PHASES)
 
 
 @pytest.mark.parametrize(
@@ -341,7 +341,7 @@ def test_the_whole_of_vgg16_is_located_in_time(name: str) -> None:
     from time import process_time
 
     framework = backend.load(name)
-    truth = Truth(make_case(conformance_architecture("vgg16"), 0, locate.BATCH))
+    truth = Truth(make_case(conformance_architecture("vgg16"), 0, BATCH))
     start = process_time()
     side = BackendSide(framework, framework.build(truth.case.architecture, precision="fp64"), truth)
     assert locate.locate(side, ReferenceSide(truth), truth).difference is None

@@ -19,8 +19,10 @@ from triptych.__main__ import main
 from triptych.analysis import ParameterInfo, parameters
 from triptych.backend import installed
 from triptych.conformance.align import align
-from triptych.conformance.locate import Result
-from triptych.conformance.port import find, locate_port, pair
+from triptych.conformance.candidates import find
+from triptych.conformance.comparison import Result
+from triptych.conformance.pairing import pair
+from triptych.conformance.port import locate_port
 from triptych.errors import TriptychError
 from triptych.ports import Captured, PortParameter
 from triptych.spec import Architecture

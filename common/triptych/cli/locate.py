@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from triptych.cli.options import JsonFile, NetworkOptions, whole, write_json
 
 if TYPE_CHECKING:
-    from triptych.conformance.locate import Result
+    from triptych.conformance.comparison import Result
     from triptych.spec import Architecture
 
 DEFAULT_NETWORK = NetworkOptions()
@@ -41,12 +41,12 @@ def locate(
     Example: triptych locate --left my_package:build_torch --right vgg16
     """
     from triptych import zoo
-    from triptych.conformance import locate as search
     from triptych.conformance import suite
+    from triptych.conformance.comparison import MODES
     from triptych.errors import TriptychError, unknown
 
-    if mode not in search.MODES:
-        raise unknown("--mode", mode, search.MODES)
+    if mode not in MODES:
+        raise unknown("--mode", mode, MODES)
     if precision not in suite.PRECISIONS:
         raise TriptychError(f"--precision '{precision}' cannot be judged; use fp64 or fp32")
     if left == right:
@@ -84,6 +84,7 @@ def _result(
     from triptych import backend
     from triptych.conformance import locate as search
     from triptych.conformance.case import make_case
+    from triptych.conformance.comparison import BATCH
     from triptych.conformance.sides import BackendSide, ReferenceSide, Side
     from triptych.conformance.truth import Truth
     from triptych.conformance.updates import UPDATES
@@ -93,16 +94,22 @@ def _result(
     if own and right != REFERENCE:
         raise TriptychError(f"'{own[0]}' is compared with an architecture: write --left {own[0]} --right {name}")
     if own:
-        from triptych.conformance import port
+        from triptych.conformance import candidates, port
 
         architecture = network.build(name)
         return port.locate_port(
-            port.find(own[0]), architecture, name=own[0], layout=layout, mapping=mapping, precision=precision, seed=seed
+            candidates.find(own[0]),
+            architecture,
+            name=own[0],
+            layout=layout,
+            mapping=mapping,
+            precision=precision,
+            seed=seed,
         )
     if layout is not None or mapping is not None:
         raise TriptychError("--layout and --mapping are for your own network; give it as --left module:name")
     loaded = {side: backend.load(side) for side in (left, right) if side != REFERENCE}
-    truth = Truth(make_case(chosen(name, network), seed, search.BATCH), precision)
+    truth = Truth(make_case(chosen(name, network), seed, BATCH), precision)
 
     def side(wanted: str) -> Side:
         if wanted == REFERENCE:

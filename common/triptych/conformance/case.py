@@ -7,7 +7,6 @@ neutral start: otherwise a missing bias, a swapped axis or the wrong statistics 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,11 +42,6 @@ class Case:
     def images(self) -> NDArray[np.float64]:
         """The stored images as the network's input, `(N, C, H, W)`."""
         return np.asarray(apply_reference(self.stored, self.transform), np.float64)
-
-    def inputs(self) -> dict[str, NDArray[Any]]:
-        """Everything but the parameters that a backend is given, by name."""
-        drawn = {f"mask {step} of {path}": mask for step in range(2) for path, mask in self.masks(step).items()}
-        return {"images": self.stored, "labels": self.labels, **drawn}
 
     def masks(self, step: int) -> dict[str, NDArray[np.bool_]]:
         """The dropout masks of one training step, by layer path; True where a value is kept."""

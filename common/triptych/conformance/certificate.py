@@ -21,6 +21,7 @@ from triptych import __version__
 from triptych.backend import Backend
 from triptych.canonical import arrays_digest, decode, digest, encode
 from triptych.conformance import ALL_LEVELS, FLAGS, Check, Report
+from triptych.conformance.data import everything
 from triptych.conformance.suite import PRECISIONS, Verdict, finite
 from triptych.errors import TriptychError
 from triptych.files import write_atomically
@@ -28,6 +29,12 @@ from triptych.precision import Value
 from triptych.runtime import cores
 from triptych.spec import Architecture
 from triptych.zoo import Options
+
+# Levels whose verdict is no part of a certificate.
+ELSEWHERE = {
+    "trajectory": "judged by `conform --trajectory 100`",
+    "accuracy": "judged by `compare --seeds 5`",
+}
 
 
 @dataclass(frozen=True)
@@ -92,7 +99,7 @@ class Participant:
 
 @dataclass(frozen=True)
 class Certificate:
-    """The file. `not_run`: backends and precisions that were left out, and why."""
+    """The file. `not_run`: backends, precisions and levels that were left out, and why."""
 
     format: Literal["triptych certificate"]
     version: Literal[1]
@@ -119,7 +126,7 @@ def make(
     device: str,
 ) -> Certificate:
     """The certificate of `verdicts`, all of the same backends, precisions, seed and device."""
-    left_out = {precision: "not asked for" for precision in PRECISIONS if precision not in precisions}
+    left_out = {precision: "not asked for" for precision in PRECISIONS if precision not in precisions} | ELSEWHERE
     certificate = Certificate(
         format="triptych certificate",
         version=1,
@@ -173,7 +180,7 @@ def judged(verdict: Verdict, options: Options | None) -> Judged:
         spec=case.architecture,
         spec_hash=digest(case.architecture),
         weights_hash=arrays_digest(case.parameters),
-        inputs_hash=arrays_digest(case.inputs()),
+        inputs_hash=arrays_digest(everything(case)),
         results=tuple(_result(report) for report in verdict.reports) + pairs,
     )
 

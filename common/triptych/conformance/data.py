@@ -40,6 +40,15 @@ def stored_images(case: Case, channels: int | None = None) -> Images:
     return (generator(case.seed, "conformance", "stored").random(shape) * 256).astype(np.uint8)
 
 
+def everything(case: Case) -> dict[str, NDArray[Any]]:
+    """All but the parameters that a backend is given on all levels, by name."""
+    found: dict[str, NDArray[Any]] = {
+        f"mask {step} of {path}": mask for step in range(2) for path, mask in case.masks(step).items()
+    }
+    found |= {"images": case.stored, "labels": case.labels}
+    return found | {"stored": stored_images(case), "other channels": stored_images(case, other_channels(case))}
+
+
 def other_channels(case: Case) -> int:
     """Stored channels that have to be fitted: grey images for a colour network, and colour ones for a grey network."""
     return 3 if case.architecture.input[0] == 1 else 1

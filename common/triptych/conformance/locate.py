@@ -8,121 +8,28 @@ Budgets are the judge's (`triptych.conformance.tolerance`); perturbed executions
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
-from triptych.conformance import causes
+from triptych.conformance import causes, pass_causes
 from triptych.conformance.comparator import Check, compare
+from triptych.conformance.comparison import (
+    MODES,
+    PHASES,
+    Comparison,
+    Difference,
+    Result,
+    SideFailedError,
+    only_failed,
+)
 from triptych.conformance.data import observe_reference_inputs
-from triptych.conformance.sides import ReferenceSide, Side
-from triptych.conformance.tolerance import FLOAT64_SHARE, allowance, perturbations
+from triptych.conformance.sides import Side
+from triptych.conformance.tolerance import perturbations
 from triptych.conformance.truth import INPUT, OUTPUT, Arrays, Truth, layer_of
 from triptych.conformance.updates import UPDATES
 from triptych.initializers import draw
-from triptych.reference_ops import largest
-from triptych.rounding import FLOAT32_UNIT
 from triptych.shapes import output_shapes
 from triptych.spec import Flatten, Shape, children
-
-BATCH = 2  # images: enough for a fault to show, half the time of four
-MODES = ("resynchronised", "accumulated")
-PHASES = ("structure", "data", "forward eval", "forward train", "backward", "update")
-WITHOUT_PERTURBATION = {"fp64": FLOAT64_SHARE, "fp32": FLOAT32_UNIT}
-
-
-@dataclass(frozen=True)
-class Difference:
-    """Where the sides part: `layer` by its path in the spec, `phase`, and the tensor that shows it. A fault in the
-    images is the first layer's, one in the loss the last layer's.
-
-    `at_fault`: the sides that depart from the reference. `cause`: the mistake that reproduces what was observed, or
-    empty. `note`: what else a reader should know.
-    """
-
-    layer: str
-    phase: str
-    check: Check
-    at_fault: tuple[str, ...]
-    cause: str = ""
-    note: str = ""
-
-
-@dataclass(frozen=True)
-class Result:
-    """What was compared, and the first difference, or None where the sides agree. `not_run`: what was left out, and
-    why; `notes`: what was found out about the sides."""
-
-    left: str
-    right: str
-    architecture: str
-    mode: str
-    precision: str
-    phases: tuple[str, ...]
-    difference: Difference | None
-    not_run: dict[str, str] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, eq=False)
-class Comparison:
-    """Two sides on one truth."""
-
-    left: Side
-    right: Side
-    truth: Truth
-
-    @property
-    def factor(self) -> float:
-        """How many budgets two sides may part by: one each, but the reference needs none."""
-        return 1.0 if isinstance(self.right, ReferenceSide) else 2.0
-
-    def failures(
-        self, level: str, order: Iterable[str], left: Arrays, right: Arrays, perturbed: Callable[[], list[Arrays]]
-    ) -> list[Check]:
-        """What differs between the sides, in the order of the computation."""
-        expected = {name: right[name] for name in dict.fromkeys((*order, *right)) if name in right}
-        share = WITHOUT_PERTURBATION[self.truth.precision]
-        failed = _failed(compare(level, expected, left, {n: share * largest(v) for n, v in expected.items()}))
-        if not failed or all(check.problem for check in failed):
-            return failed
-        others = perturbed()
-        budgets = {
-            name: self.factor * allowance(value, [run[name] for run in others])[self.truth.precision]
-            for name, value in expected.items()
-            if name in others[0]
-        }
-        return _failed(compare(level, expected, left, budgets))
-
-    def at_fault(self, check: Check, truth: Arrays, arrays: Mapping[str, Arrays]) -> tuple[str, ...]:
-        """Which sides depart from the reference in the tensor of a failed check."""
-        name, budget = check.name, check.budget / self.factor
-        right = {name: truth[name]} if name in truth else {}
-        found = {side: {k: v for k, v in own.items() if k == name} for side, own in arrays.items()}
-        wrong = {side: _failed(compare("", right, own, {name: budget})) for side, own in found.items()}
-        return tuple(side for side, checks in wrong.items() if any(c.problem or not check.problem for c in checks))
-
-    def run(self, work: Callable[[Side], Any], layer: str, phase: str) -> dict[str, Any]:
-        """What both sides make of a piece of work. Raises SideFailedError with what a framework raises."""
-        found = {}
-        for side in (self.left, self.right):
-            try:
-                found[side.name] = work(side)
-            except Exception as error:
-                first = str(error).splitlines()[0] if str(error) else ""
-                check = Check(
-                    phase, layer or "(whole pass)", float("inf"), 0.0, 0.0, f"failed: {type(error).__name__}: {first}"
-                )
-                raise SideFailedError(Difference(layer, phase, check, (side.name,))) from error
-        return found
-
-
-class SideFailedError(Exception):
-    """A framework raised an error; `args[0]` is the difference to report."""
-
-
-def _failed(checks: list[Check]) -> list[Check]:
-    return [check for check in checks if not check.passed]
 
 
 def locate(left: Side, right: Side, truth: Truth, mode: str = MODES[0], updates: Sequence[str] = UPDATES) -> Result:
@@ -200,7 +107,7 @@ def _loaded(both: Comparison) -> Difference | None:
     start = draw(both.truth.case.architecture, both.truth.case.seed)
     arrays = both.run(lambda side: side.load(start), "", "structure")
     for name, found in arrays.items():
-        failed = _failed(compare("structure", start, found, dict.fromkeys(start, 0.0)))
+        failed = only_failed(compare("structure", start, found, dict.fromkeys(start, 0.0)))
         if failed:
             path = failed[0].name
             cause = "" if path not in found else causes.of_parameter(both.truth, start, path, found[path])
@@ -233,7 +140,7 @@ def _each_layer_backward(both: Comparison) -> Difference | None:
     failed = both.failures("backward", expected, left, right, both.truth.perturbed_loss)
     if failed:
         fault = both.at_fault(failed[0], expected, arrays)
-        cause = causes.of_loss(both.truth, arrays[fault[0]] if fault else left, failed[0].budget)
+        cause = pass_causes.of_loss(both.truth, arrays[fault[0]] if fault else left, failed[0].budget)
         return Difference(cause.layer or truth_last(both.truth), "backward", failed[0], fault, cause.text)
     for path, _ in reversed(list(both.truth.nodes(True))):
         if (found := _one_layer(both, path, "backward", True, backward=True)) is not None:
@@ -309,7 +216,7 @@ def _whole(
     check = failed[0]
     fault = both.at_fault(check, expected, arrays)
     observed = arrays[fault[0]] if fault else left
-    cause = causes.of_pass(both.truth, phase, check, observed, alone)
+    cause = pass_causes.of_pass(both.truth, phase, check, observed, alone)
     layer = check.name if phase.startswith("forward") else _first_behind(both.truth, check.name)
     if alone and check.name == "input":
         layer = "input"
@@ -342,7 +249,7 @@ def _update(name: str) -> Callable[[Comparison], Difference | None]:
         if not failed:
             return None
         fault = both.at_fault(failed[0], expected, arrays)
-        cause = causes.of_update(truth, name, arrays[fault[0]] if fault else left, failed)
+        cause = pass_causes.of_update(truth, name, arrays[fault[0]] if fault else left, failed)
         layers = len({layer_of(check.name) for check in failed})
         note = f"optimiser steps '{name}': {len(failed)} of {len(ordered)} arrays, of {layers} layers, differ"
         return Difference(cause.layer or layer_of(failed[0].name), "update", failed[0], fault, cause.text, note)

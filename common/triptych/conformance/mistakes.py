@@ -6,14 +6,13 @@ Each is tried on the reference's own input: the one that reproduces what a frame
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from itertools import permutations
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from triptych.conformance.trials import Mistake, Trial, other_field, other_kind, other_output, other_value
 from triptych.reference_ops import Array
 from triptych.spec import (
     AvgPool,
@@ -30,64 +29,8 @@ from triptych.spec import (
     Pair,
     ReLU,
     Residual,
-    Shape,
     Sigmoid,
 )
-
-
-@dataclass(frozen=True, eq=False)
-class Trial:
-    """One layer about to run alone: its record, its own parameters by short name, its input, mode and mask (of a
-    dropout layer). `map`: the `(C, H, W)` that was flattened for a dense layer."""
-
-    layer: Any
-    values: Mapping[str, Array]
-    x: Array
-    train: bool
-    mask: NDArray[np.bool_] | None = None
-    map: Shape | None = None
-
-
-@dataclass(frozen=True)
-class Mistake:
-    """`change` makes the mistake before the layer runs, `result` on its output; None where it cannot be made."""
-
-    text: str
-    change: Callable[[Trial], Trial | None] = lambda trial: trial
-    result: Callable[[Trial, Array], Array | None] | None = None
-
-
-def _field(text: str, **values: Any) -> Mistake:
-    """Another value in the record; one given as a function is made of the record."""
-
-    def change(trial: Trial) -> Trial | None:
-        made = {name: value(trial.layer) if callable(value) else value for name, value in values.items()}
-        wrong = replace(trial.layer, **made)
-        return None if wrong == trial.layer else replace(trial, layer=wrong)
-
-    return Mistake(text, change)
-
-
-def _value(text: str, name: str, make: Callable[[Trial, Array], Array | None]) -> Mistake:
-    """Another value in parameter `name`."""
-
-    def change(trial: Trial) -> Trial | None:
-        made = make(trial, trial.values[name]) if name in trial.values else None
-        if made is None or made.shape != trial.values[name].shape:
-            return None
-        return replace(trial, values={**trial.values, name: made})
-
-    return Mistake(text, change)
-
-
-def _output(text: str, make: Callable[[Trial, Array], Array | None]) -> Mistake:
-    return Mistake(text, result=make)
-
-
-def _as(text: str, make: Callable[[Any], Layer]) -> Mistake:
-    """Another kind of layer."""
-    return Mistake(text, lambda trial: replace(trial, layer=make(trial.layer)))
-
 
 # Convolution ---------------------------------------------------------------------------------------------------------
 
@@ -110,7 +53,7 @@ def _padded(rows: int, columns: int) -> Callable[[Conv | MaxPool | AvgPool], Pai
 
 
 _PADDING = tuple(
-    _field("the padding is {wrong.padding}, not {right.padding}", padding=padding)
+    other_field("the padding is {wrong.padding}, not {right.padding}", padding=padding)
     for padding in (
         (0, 0),
         lambda layer: (layer.kernel[0] // 2, layer.kernel[1] // 2),
@@ -119,21 +62,21 @@ _PADDING = tuple(
     )
 )
 _BIAS = (
-    _value("the bias is missing", "bias", lambda trial, bias: np.zeros_like(bias)),
-    _value("the bias is added twice", "bias", lambda trial, bias: 2 * bias),
-    _value("the bias is subtracted", "bias", lambda trial, bias: -bias),
+    other_value("the bias is missing", "bias", lambda trial, bias: np.zeros_like(bias)),
+    other_value("the bias is added twice", "bias", lambda trial, bias: 2 * bias),
+    other_value("the bias is subtracted", "bias", lambda trial, bias: -bias),
 )
 _CONV = (
     *_PADDING,
     Mistake("SAME padding: at this stride the odd pixel goes below and right, not above and left", _same_padding),
-    _field("the stride's rows and columns are swapped", stride=lambda layer: layer.stride[::-1]),
+    other_field("the stride's rows and columns are swapped", stride=lambda layer: layer.stride[::-1]),
     *_BIAS,
-    _value("the kernel is flipped: convolution for cross-correlation", "weight", lambda t, w: w[:, :, ::-1, ::-1]),
-    _value("the kernel's rows and columns are swapped", "weight", lambda t, w: w.transpose(0, 1, 3, 2)),
-    _value("the weight's inputs and outputs are swapped", "weight", lambda t, w: w.transpose(1, 0, 2, 3)),
-    _value("the input channels are in reverse order (BGR for RGB)", "weight", lambda t, w: w[:, ::-1]),
-    _value("an HWIO weight is read as OIHW", "weight", lambda t, w: w.transpose(2, 3, 1, 0).reshape(w.shape)),
-    _value("an OIHW weight is read as HWIO", "weight", lambda t, w: _read_as_hwio(w)),
+    other_value("the kernel is flipped: convolution for cross-correlation", "weight", lambda t, w: w[:, :, ::-1, ::-1]),
+    other_value("the kernel's rows and columns are swapped", "weight", lambda t, w: w.transpose(0, 1, 3, 2)),
+    other_value("the weight's inputs and outputs are swapped", "weight", lambda t, w: w.transpose(1, 0, 2, 3)),
+    other_value("the input channels are in reverse order (BGR for RGB)", "weight", lambda t, w: w[:, ::-1]),
+    other_value("an HWIO weight is read as OIHW", "weight", lambda t, w: w.transpose(2, 3, 1, 0).reshape(w.shape)),
+    other_value("an OIHW weight is read as HWIO", "weight", lambda t, w: _read_as_hwio(w)),
 )
 
 
@@ -177,14 +120,14 @@ def softmax(logits: Array) -> Array:
 
 _HWC = "the map is flattened height-width-channels: the weight's columns are in another order"
 _DENSE = (
-    _value(_HWC, "weight", _columns((1, 2, 0))),
-    _value(_HWC, "weight", _rows_read_in((1, 2, 0))),
-    _value("the weight is transposed", "weight", lambda t, w: w.T),
-    _value("an (in, out) weight is read as (out, in)", "weight", lambda t, w: w.T.reshape(w.shape)),
+    other_value(_HWC, "weight", _columns((1, 2, 0))),
+    other_value(_HWC, "weight", _rows_read_in((1, 2, 0))),
+    other_value("the weight is transposed", "weight", lambda t, w: w.T),
+    other_value("an (in, out) weight is read as (out, in)", "weight", lambda t, w: w.T.reshape(w.shape)),
     *_BIAS,
-    _output("softmax is applied to the logits already", lambda t, y: softmax(y)),
-    _output("log-softmax is applied to the logits already", lambda t, y: np.log(softmax(y))),
-    _output("a ReLU follows", lambda t, y: np.maximum(y, 0)),
+    other_output("softmax is applied to the logits already", lambda t, y: softmax(y)),
+    other_output("log-softmax is applied to the logits already", lambda t, y: np.log(softmax(y))),
+    other_output("a ReLU follows", lambda t, y: np.maximum(y, 0)),
 )
 
 # Normalisation -------------------------------------------------------------------------------------------------------
@@ -215,18 +158,18 @@ def _swapped(first: str, second: str) -> Callable[[Trial], Trial | None]:
 
 _NORM = (
     *(
-        _field("eps is {wrong.eps:g}, not {right.eps:g}", eps=eps)
+        other_field("eps is {wrong.eps:g}, not {right.eps:g}", eps=eps)
         for eps in (1e-3, 1e-5, 1e-6, 2e-5, 1e-4, 1e-2, 1e-12, 0.0)
     ),
-    _value("gamma is fixed at 1", "weight", lambda t, gamma: np.ones_like(gamma)),
-    _value("beta is missing", "bias", lambda t, beta: np.zeros_like(beta)),
+    other_value("gamma is fixed at 1", "weight", lambda t, gamma: np.ones_like(gamma)),
+    other_value("beta is missing", "bias", lambda t, beta: np.zeros_like(beta)),
     Mistake("training mode for evaluation: the batch's statistics, not the running ones", _batch_statistics),
     Mistake("evaluation mode for training: the running statistics, not the batch's", lambda t: replace(t, train=False)),
     Mistake("the batch's variance is taken with n - 1", _unbiased_statistics),
     Mistake("the statistics count as constants in the backward pass", _batch_statistics),
     Mistake("gamma and beta are swapped", _swapped("weight", "bias")),
     Mistake("running mean and variance are swapped", _swapped("running_mean", "running_var")),
-    _value("the variance is used as a deviation", "running_var", lambda t, var: var**2),
+    other_value("the variance is used as a deviation", "running_var", lambda t, var: var**2),
 )
 _LRN = (
     Mistake(
@@ -237,13 +180,13 @@ _LRN = (
         "constant factor {right.size} in the LRN term: alpha not divided by n",
         lambda t: replace(t, layer=replace(t.layer, divide_alpha=False)) if t.layer.divide_alpha else None,
     ),
-    _field(
+    other_field(
         "constant factor {right.size} in the LRN term: alpha divided by n twice",
         alpha=lambda layer: layer.alpha / layer.size if layer.divide_alpha else layer.alpha / layer.size**2,
     ),
-    *(_field("k is {wrong.k:g}, not {right.k:g}", k=k) for k in (1.0, 2.0, 0.0)),
+    *(other_field("k is {wrong.k:g}, not {right.k:g}", k=k) for k in (1.0, 2.0, 0.0)),
     *(
-        _field(
+        other_field(
             "the window is {wrong.size}, not {right.size}",
             size=lambda layer, by=by: max(1, layer.size + by),
             alpha=lambda layer, by=by: _same_coefficient(layer, by),
@@ -251,13 +194,13 @@ _LRN = (
         for by in (-2, 2)
     ),
     *(
-        _field(
+        other_field(
             "the window is {wrong.size}, not {right.size}, and alpha divided by it",
             size=lambda layer, by=by: max(1, layer.size + by),
         )
         for by in (-2, 2)
     ),
-    *(_field("beta is {wrong.beta:g}, not {right.beta:g}", beta=beta) for beta in (0.75, 0.5, 1.0)),
+    *(other_field("beta is {wrong.beta:g}, not {right.beta:g}", beta=beta) for beta in (0.75, 0.5, 1.0)),
     Mistake("the layer is missing", result=lambda t, y: t.x),
     Mistake("the window is off by one channel", result=lambda t, y: _shifted_lrn(t, -1)),
     Mistake("the window is off by one channel", result=lambda t, y: _shifted_lrn(t, 1)),
@@ -279,14 +222,14 @@ def _shifted_lrn(trial: Trial, by: int) -> Array:
 
 # Activations, pooling, the rest --------------------------------------------------------------------------------------
 
-_MISSING = _output("the layer is missing", lambda t, y: t.x if t.x.shape == y.shape else None)
+_MISSING = other_output("the layer is missing", lambda t, y: t.x if t.x.shape == y.shape else None)
 _ACTIVATIONS = (
     _MISSING,
-    _output("tanh is applied", lambda t, y: np.tanh(t.x)),
-    _output("a leaky ReLU is applied, slope 0.01", lambda t, y: np.where(t.x > 0, t.x, 0.01 * t.x)),
-    _output("a leaky ReLU is applied, slope 0.25", lambda t, y: np.where(t.x > 0, t.x, 0.25 * t.x)),
-    _output("ReLU6 is applied", lambda t, y: np.clip(t.x, 0, 6)),
-    _output("softplus is applied", lambda t, y: np.logaddexp(0, t.x)),
+    other_output("tanh is applied", lambda t, y: np.tanh(t.x)),
+    other_output("a leaky ReLU is applied, slope 0.01", lambda t, y: np.where(t.x > 0, t.x, 0.01 * t.x)),
+    other_output("a leaky ReLU is applied, slope 0.25", lambda t, y: np.where(t.x > 0, t.x, 0.25 * t.x)),
+    other_output("ReLU6 is applied", lambda t, y: np.clip(t.x, 0, 6)),
+    other_output("softplus is applied", lambda t, y: np.logaddexp(0, t.x)),
 )
 
 
@@ -299,13 +242,13 @@ def _average(counted: bool) -> Callable[[MaxPool], Layer]:
 
 
 _POOL = (
-    _field("floor for ceil: the last window is dropped", ceil=False),
-    _field("ceil for floor: there is one window more", ceil=True),
+    other_field("floor for ceil: the last window is dropped", ceil=False),
+    other_field("ceil for floor: there is one window more", ceil=True),
     *_PADDING,
-    _field("the stride is {wrong.stride}, not {right.stride}", stride=lambda layer: layer.kernel),
-    _field("the kernel is {wrong.kernel}, not {right.kernel}", kernel=lambda layer: layer.stride),
-    _field("the kernel is {wrong.kernel}, not {right.kernel}", kernel=(2, 2)),
-    _field("the kernel is {wrong.kernel}, not {right.kernel}", kernel=(3, 3)),
+    other_field("the stride is {wrong.stride}, not {right.stride}", stride=lambda layer: layer.kernel),
+    other_field("the kernel is {wrong.kernel}, not {right.kernel}", kernel=lambda layer: layer.stride),
+    other_field("the kernel is {wrong.kernel}, not {right.kernel}", kernel=(2, 2)),
+    other_field("the kernel is {wrong.kernel}, not {right.kernel}", kernel=(3, 3)),
 )
 
 
@@ -319,16 +262,16 @@ def _dropped(scale: Callable[[float], float]) -> Callable[[Trial, Array], Array 
 
 
 _DROPOUT = (
-    _output("there is no dropout in training", lambda t, y: t.x if t.train else None),
-    _output("nothing is dropped, all is scaled", lambda t, y: t.x / (1 - t.layer.rate) if t.train else None),
-    _output("what is kept is not scaled by 1 / (1 - rate)", _dropped(lambda rate: 1.0)),
-    _output("what is kept is scaled by 1 - rate", _dropped(lambda rate: 1 - rate)),
-    _output("what is kept is scaled by 1 / rate", _dropped(lambda rate: 1 / rate if rate else 1.0)),
-    _output(
+    other_output("there is no dropout in training", lambda t, y: t.x if t.train else None),
+    other_output("nothing is dropped, all is scaled", lambda t, y: t.x / (1 - t.layer.rate) if t.train else None),
+    other_output("what is kept is not scaled by 1 / (1 - rate)", _dropped(lambda rate: 1.0)),
+    other_output("what is kept is scaled by 1 - rate", _dropped(lambda rate: 1 - rate)),
+    other_output("what is kept is scaled by 1 / rate", _dropped(lambda rate: 1 / rate if rate else 1.0)),
+    other_output(
         "the mask is inverted: rate taken for the share that is kept",
         lambda t, y: t.x * ~t.mask / (1 - t.layer.rate) if t.mask is not None and t.train else None,
     ),
-    _output(
+    other_output(
         "the input is scaled by 1 - rate in evaluation", lambda t, y: None if t.train else t.x * (1 - t.layer.rate)
     ),
 )
@@ -347,26 +290,26 @@ MISTAKES: dict[type, tuple[Mistake, ...]] = {
     Dense: _DENSE,
     BatchNorm: (*_NORM, _MISSING),
     LocalResponseNorm: _LRN,
-    ReLU: (_as("a sigmoid is applied, not a ReLU", lambda layer: Sigmoid(layer.name)), *_ACTIVATIONS),
-    Sigmoid: (_as("a ReLU is applied, not a sigmoid", lambda layer: ReLU(layer.name)), *_ACTIVATIONS),
+    ReLU: (other_kind("a sigmoid is applied, not a ReLU", lambda layer: Sigmoid(layer.name)), *_ACTIVATIONS),
+    Sigmoid: (other_kind("a ReLU is applied, not a sigmoid", lambda layer: ReLU(layer.name)), *_ACTIVATIONS),
     MaxPool: (
-        _as("average for maximum pooling", _average(True)),
-        _as("average for maximum pooling, padding not counted", _average(False)),
+        other_kind("average for maximum pooling", _average(True)),
+        other_kind("average for maximum pooling, padding not counted", _average(False)),
         *_POOL,
     ),
     AvgPool: (
-        _as("maximum for average pooling", _maximum),
-        _field("padding does not count in the average", count_padding=False),
-        _field("padding counts in the average", count_padding=True),
+        other_kind("maximum for average pooling", _maximum),
+        other_field("padding does not count in the average", count_padding=False),
+        other_field("padding counts in the average", count_padding=True),
         *_POOL,
     ),
     GlobalAvgPool: (
-        _output("maximum for average pooling", lambda t, y: t.x.max((2, 3), keepdims=True)),
-        _output("the sum for the average", lambda t, y: t.x.sum((2, 3), keepdims=True)),
+        other_output("maximum for average pooling", lambda t, y: t.x.max((2, 3), keepdims=True)),
+        other_output("the sum for the average", lambda t, y: t.x.sum((2, 3), keepdims=True)),
     ),
     Flatten: (
-        _output("the map is flattened height-width-channels", _flattened((1, 2, 0))),
-        _output("the map is flattened with height and width swapped", _flattened((0, 2, 1))),
+        other_output("the map is flattened height-width-channels", _flattened((1, 2, 0))),
+        other_output("the map is flattened with height and width swapped", _flattened((0, 2, 1))),
     ),
     Dropout: _DROPOUT,
 }

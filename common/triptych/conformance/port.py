@@ -6,32 +6,23 @@ beside the layer it corresponds to. Dropout is off on both sides, and side class
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
-import inspect
-import json
-import os
-import re
-import sys
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
-
-import numpy as np
+from typing import Any
 
 from triptych import analysis, backend
 from triptych.conformance import causes
 from triptych.conformance.align import align
+from triptych.conformance.candidates import find_adapter
 from triptych.conformance.case import make_case
 from triptych.conformance.comparator import Check
-from triptych.conformance.locate import BATCH, Comparison, Difference, Result
+from triptych.conformance.comparison import BATCH, Comparison, Difference, Result
+from triptych.conformance.pairing import pair, read_mapping
 from triptych.conformance.sides import ReferenceSide
 from triptych.conformance.truth import INPUT, OUTPUT, Arrays, Truth, layer_of, maps_before_flatten
 from triptych.errors import TriptychError, unknown
-from triptych.ports import Array, Port, PortAdapter, PortParameter, PortRun
-from triptych.runtime import prepare_process
+from triptych.ports import Array, Port, PortRun
 from triptych.spec import Architecture, Auxiliary, Block, Branches, Dropout, Layer, Residual
 
 LAYOUTS = ("NCHW", "NHWC")
@@ -40,72 +31,6 @@ NOT_RUN = {
     "dropout": "switched off on both sides: a port draws its own masks",
     "update": "a port brings no optimiser",
 }
-
-
-def find(reference: str) -> Any:
-    """The network that `module:name` stands for: an object there, or what a function or class without arguments
-    makes. Raises TriptychError, with the reason, if there is none."""
-    place, _, name = reference.partition(":")
-    module = _import(place, reference)
-    if not hasattr(module, name):
-        known = [key for key in vars(module) if not key.startswith("_")]
-        raise unknown(f"name in '{place}'", name, known)
-    found = getattr(module, name)
-    if _adapter(found) is not None or not callable(found):
-        return found
-    required = [
-        p.name
-        for p in inspect.signature(found).parameters.values()
-        if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
-    ]
-    if required:
-        raise TriptychError(
-            f"'{reference}' needs arguments ({', '.join(required)}): name something that builds the network "
-            "without any; for a plain function that is one that returns (function, parameters)"
-        )
-    try:
-        return found()
-    except Exception as error:
-        raise TriptychError(f"'{reference}' failed: {type(error).__name__}: {error}") from error
-
-
-def _import(place: str, reference: str) -> Any:
-    if not re.fullmatch(r"\w+(\.\w+)*:\w+", reference):
-        raise TriptychError(f"'{reference}' is not module:name, for example my_package.models:build_torch")
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
-    prepare_process()
-    try:
-        spec = importlib.util.find_spec(place)
-        if spec is None:
-            raise TriptychError(f"there is no module '{place}' (looked in {os.getcwd()} and sys.path)")
-        _prepare_frameworks(spec.origin)
-        return importlib.import_module(place)
-    except TriptychError:
-        raise
-    except Exception as error:
-        raise TriptychError(f"module '{place}' cannot be imported: {type(error).__name__}: {error}") from error
-
-
-def _prepare_frameworks(origin: str | None) -> None:
-    """Load the backends whose framework a file mentions first: they settle what an import needs."""
-    text = Path(origin).read_text(errors="replace") if origin and origin.endswith(".py") else ""
-    for name in backend.installed():
-        if re.search(rf"\b{re.escape(backend.BACKENDS[name].requires)}\b", text):
-            backend.load(name)
-
-
-def _adapter(candidate: Any) -> tuple[str, PortAdapter] | None:
-    """The backend whose framework a network belongs to, and its `port` module."""
-    roots = {kind.__module__.partition(".")[0] for kind in type(candidate).__mro__}
-    names = backend.installed()
-    likely = [name for name in names if backend.BACKENDS[name].requires in roots]
-    for name in likely or (names if isinstance(candidate, tuple) else []):
-        backend.load(name)
-        adapter = cast(PortAdapter, importlib.import_module(f"{backend.BACKENDS[name].package}.port"))
-        if adapter.matches(candidate):
-            return name, adapter
-    return None
 
 
 def locate_port(
@@ -127,7 +52,7 @@ def locate_port(
     """
     if layout not in (None, *LAYOUTS):
         raise unknown("layout", layout, LAYOUTS)
-    found = _adapter(candidate)
+    found = find_adapter(candidate)
     if found is None:
         raise TriptychError(
             f"a {type(candidate).__name__} is no network of {', '.join(backend.installed())}; expected a module or "
@@ -136,7 +61,7 @@ def locate_port(
     plain = without_dropout(architecture)
     truth = Truth(make_case(plain, seed, BATCH), precision)
     port = found[1].Port(candidate, layout, precision)
-    work = _Work(name, port, truth, _read(mapping))
+    work = _Work(name, port, truth, read_mapping(mapping))
     try:
         difference = work.find()
     except TriptychError:
@@ -169,114 +94,6 @@ def without_dropout(architecture: Architecture) -> Architecture:
 
     layers = tuple(off(layer) for layer in architecture.layers if not isinstance(layer, Auxiliary))
     return replace(architecture, layers=layers)
-
-
-def _read(mapping: Path | Mapping[str, str] | None) -> dict[str, str]:
-    if not isinstance(mapping, Path):
-        return dict(mapping or {})
-    try:
-        content = json.loads(mapping.read_text())
-    except OSError as error:
-        raise TriptychError(f"cannot read the mapping {mapping}: {error.strerror}") from None
-    except ValueError as error:
-        raise TriptychError(f"the mapping {mapping} is not JSON: {error}") from None
-    if not isinstance(content, dict) or not all(isinstance(value, str) for value in content.values()):
-        raise TriptychError(f"the mapping {mapping} must be an object of names: {{'your.name': 'spec.path'}}")
-    return content
-
-
-def pair(
-    own: Sequence[PortParameter], infos: Sequence[analysis.ParameterInfo], mapping: Mapping[str, str]
-) -> tuple[dict[str, str], Check | None]:
-    """The port's name by canonical path, and the first parameter that has no partner, as a failed check.
-
-    By the order of use, where shapes and roles agree in it; by shape where that is unique; and where neither tells by
-    `mapping`. Raises TriptychError if it is ambiguous, or if the mapping names what is not there.
-    """
-    names = {parameter.name: parameter for parameter in own}
-    paths = {info.path: info for info in infos}
-    for name, path in mapping.items():
-        if name not in names:
-            raise unknown("parameter of your network in the mapping", name, names)
-        if path not in paths:
-            raise unknown("parameter of the spec in the mapping", path, paths)
-    if len(set(mapping.values())) < len(mapping):
-        raise TriptychError("the mapping gives one parameter of the spec to two of your network")
-    pairs = {path: name for name, path in mapping.items()}
-    left = [parameter for parameter in own if parameter.name not in mapping]
-    wanted = [info for info in infos if info.path not in pairs]
-    if _same_multiset(left, wanted):
-        return pairs | _by_shape(left, wanted), _first_wrong_shape(pairs, names, paths)
-    return pairs, _first_unpaired(left, wanted) or _first_wrong_shape(pairs, names, paths)
-
-
-def _role(path: str) -> str:
-    return path.rpartition(".")[2]
-
-
-def _keys(left: Sequence[PortParameter], wanted: Sequence[analysis.ParameterInfo]) -> tuple[list[Any], list[Any]]:
-    """What must agree: the shape, and the role wherever the port's parameters all tell theirs."""
-    told = all(parameter.role for parameter in left)
-    return (
-        [(p.shape, p.role if told else "") for p in left],
-        [(i.shape, _role(i.path) if told else "") for i in wanted],
-    )
-
-
-def _same_multiset(left: Sequence[PortParameter], wanted: Sequence[analysis.ParameterInfo]) -> bool:
-    one, other = _keys(left, wanted)
-    return Counter(one) == Counter(other)
-
-
-def _by_shape(left: Sequence[PortParameter], wanted: Sequence[analysis.ParameterInfo]) -> dict[str, str]:
-    one, other = _keys(left, wanted)
-    by_key: dict[Any, list[str]] = {}
-    for key, parameter in zip(one, left, strict=True):
-        by_key.setdefault(key, []).append(parameter.name)
-    in_order = sorted(one, key=str) == sorted(other, key=str) and _layer_order(one) == _layer_order(other)
-    for key, info in zip(other, wanted, strict=True):
-        if not in_order and len(by_key[key]) > 1:
-            raise TriptychError(
-                f"it is ambiguous which parameter is '{info.path}' {info.shape}: {', '.join(by_key[key][:4])} have its "
-                "shape, and their order is not the spec's; say it in a JSON file with --mapping"
-            )
-    return {info.path: by_key[key].pop(0) for key, info in zip(other, wanted, strict=True)}
-
-
-def _layer_order(keys: Sequence[Any]) -> list[Any]:
-    """The weights in their order; within a layer, frameworks order biases and statistics differently."""
-    return [key for key in keys if len(key[0]) > 1]
-
-
-def _first_unpaired(left: Sequence[PortParameter], wanted: Sequence[analysis.ParameterInfo]) -> Check | None:
-    one, other = _keys(left, wanted)
-    missing = Counter(other) - Counter(one)
-    for key, info in zip(other, wanted, strict=True):
-        if missing[key]:
-            near = next((p for p in left if len(p.shape) == len(key[0]) and p.role == _role(info.path)), None)
-            surplus = Counter(one) - Counter(other)
-            spare = [p.shape for k, p in zip(one, left, strict=True) if surplus[k] and len(p.shape) == len(key[0])]
-            problem = f"the spec has {info.shape}, your network " + (
-                f"{spare[0]} in its place" if spare and near else "nothing of this shape left"
-            )
-            return _structural(info.path, problem)
-    for key, parameter in zip(one, left, strict=True):
-        if (Counter(one) - Counter(other))[key]:
-            return _structural(parameter.name, f"your network has {parameter.shape}, the spec nothing of this shape")
-    return None
-
-
-def _first_wrong_shape(
-    pairs: Mapping[str, str], names: Mapping[str, PortParameter], paths: Mapping[str, analysis.ParameterInfo]
-) -> Check | None:
-    for path, info in paths.items():
-        if path in pairs and names[pairs[path]].shape != info.shape:
-            return _structural(path, f"the spec has {info.shape}, '{pairs[path]}' has {names[pairs[path]].shape}")
-    return None
-
-
-def _structural(name: str, problem: str) -> Check:
-    return Check("structure", name, float("inf"), 0.0, 0.0, problem)
 
 
 class _Work:
@@ -484,6 +301,3 @@ class _Work:
 
 def _at(path: str) -> str:
     return f"gradient at the output of {path}"
-
-
-__all__ = ["Architecture", "find", "locate_port", "np", "pair", "without_dropout"]

@@ -9,12 +9,11 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
 from itertools import combinations
 from multiprocessing import active_children, get_context, parent_process
 from typing import Any
 
-from triptych.analysis import totals
+from triptych.analysis import primitives, totals
 from triptych.backend import BACKENDS, Backend, installed, load
 from triptych.conformance import ALL_LEVELS, Check, Judge, Report, conform, judge, pairwise
 from triptych.conformance.case import Case, make_case
@@ -86,7 +85,9 @@ def run_many(
     threads = {"OMP_NUM_THREADS": str(max(1, cores() // jobs))}  # for the new processes: this one has read it
     with environment(threads), ProcessPoolExecutor(jobs, get_context("spawn"), _end_with_the_parent) as pool:
         try:
-            yield from pool.map(partial(_run_named, names, given), architectures)
+            heaviest_first = sorted(architectures, key=lambda a: -sum(1 for _ in primitives(a)))
+            found = {a.name: pool.submit(_run_named, names, given, a) for a in heaviest_first}
+            yield from (found[architecture.name].result() for architecture in architectures)
         except BaseException:  # an interrupt, too: nobody waits for what the others are at
             for process in active_children():
                 process.terminate()

@@ -1,0 +1,83 @@
+"""Somebody's network by the name of its module, and the backend that its framework belongs to."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import os
+import re
+import sys
+from pathlib import Path
+from typing import Any, cast
+
+from triptych import backend
+from triptych.errors import TriptychError, unknown
+from triptych.ports import PortAdapter
+from triptych.runtime import prepare_process
+
+
+def find(reference: str) -> Any:
+    """The network that `module:name` stands for: an object there, or what a function or class without arguments
+    makes. Raises TriptychError, with the reason, if there is none."""
+    place, _, name = reference.partition(":")
+    module = _import(place, reference)
+    if not hasattr(module, name):
+        known = [key for key in vars(module) if not key.startswith("_")]
+        raise unknown(f"name in '{place}'", name, known)
+    found = getattr(module, name)
+    if find_adapter(found) is not None or not callable(found):
+        return found
+    required = [
+        p.name
+        for p in inspect.signature(found).parameters.values()
+        if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
+    ]
+    if required:
+        raise TriptychError(
+            f"'{reference}' needs arguments ({', '.join(required)}): name something that builds the network "
+            "without any; for a plain function that is one that returns (function, parameters)"
+        )
+    try:
+        return found()
+    except Exception as error:
+        raise TriptychError(f"'{reference}' failed: {type(error).__name__}: {error}") from error
+
+
+def _import(place: str, reference: str) -> Any:
+    if not re.fullmatch(r"\w+(\.\w+)*:\w+", reference):
+        raise TriptychError(f"'{reference}' is not module:name, for example my_package.models:build_torch")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    prepare_process()
+    try:
+        spec = importlib.util.find_spec(place)
+        if spec is None:
+            raise TriptychError(f"there is no module '{place}' (looked in {os.getcwd()} and sys.path)")
+        _prepare_frameworks(spec.origin)
+        return importlib.import_module(place)
+    except TriptychError:
+        raise
+    except Exception as error:
+        raise TriptychError(f"module '{place}' cannot be imported: {type(error).__name__}: {error}") from error
+
+
+def _prepare_frameworks(origin: str | None) -> None:
+    """Load the backends whose framework a file mentions first: they settle what an import needs."""
+    text = Path(origin).read_text(errors="replace") if origin and origin.endswith(".py") else ""
+    for name in backend.installed():
+        if re.search(rf"\b{re.escape(backend.BACKENDS[name].requires)}\b", text):
+            backend.load(name)
+
+
+def find_adapter(candidate: Any) -> tuple[str, PortAdapter] | None:
+    """The backend whose framework a network belongs to, and its `port` module."""
+    roots = {kind.__module__.partition(".")[0] for kind in type(candidate).__mro__}
+    names = backend.installed()
+    likely = [name for name in names if backend.BACKENDS[name].requires in roots]
+    for name in likely or (names if isinstance(candidate, tuple) else []):
+        backend.load(name)
+        adapter = cast(PortAdapter, importlib.import_module(f"{backend.BACKENDS[name].package}.port"))
+        if adapter.matches(candidate):
+            return name, adapter
+    return None
