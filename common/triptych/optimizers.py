@@ -122,10 +122,14 @@ def reference_step(
 def _sgd(
     w: Array, g: Array, slots: list[Array], rates: Rates, optimizer: Optimizer, decay: float, count: int
 ) -> tuple[Array, Array]:
-    g = g + decay * w
-    velocity = rates.momentum * slots[0] + g
-    move = g + rates.momentum * velocity if optimizer.nesterov else velocity
-    return w - rates.learning_rate * move, velocity
+    # In place where it can be: a dense layer of 17 million weights is 134 MB, and every temporary another.
+    g = g + decay * w if decay else g
+    velocity = rates.momentum * slots[0]
+    velocity += g
+    moved = g + rates.momentum * velocity if optimizer.nesterov else velocity.copy()
+    moved *= -rates.learning_rate
+    moved += w
+    return moved, velocity
 
 
 def _adam(

@@ -31,7 +31,7 @@ def exact(value: Array, length: int, scale: float | None = None) -> Array:
 
 def largest(array: Array) -> float:
     """The largest absolute value, 0 for an empty array; NaN if there is one."""
-    return float(np.max(np.abs(array), initial=0.0))
+    return float(np.maximum(array.max(initial=0.0), -array.min(initial=0.0)))  # without a copy as large as the array
 
 
 def _pad(x: Array, padding: Pair, value: float = 0.0, extra: Pair = (0, 0)) -> Array:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from triptych.reference_ops import largest
 
 Arrays = Mapping[str, NDArray[np.floating[Any]]]
 
@@ -60,12 +63,12 @@ def _compare_one(
         return _failed(level, name, 0.0, f"has the shape {other.shape}, expected {value.shape}")
     if value.size == 0:
         return _failed(level, name, 0.0, "is empty")
-    scale = float(np.max(np.abs(value)))
-    if not np.isfinite(value).all():
+    scale = largest(value)
+    if not math.isfinite(scale):
         return _failed(level, name, scale, "the reference itself is not finite")
-    if not np.isfinite(other).all():
+    if not math.isfinite(largest(other)):
         return _failed(level, name, scale, f"has {int((~np.isfinite(other)).sum())} values that are not finite")
     if name not in budgets:
         return _failed(level, name, scale, "has no budget")
-    difference = float(np.max(np.abs(np.asarray(other, np.float64) - value)))
-    return Check(level, name, difference, budgets[name], scale)
+    difference = np.subtract(other, value, dtype=np.float64)
+    return Check(level, name, largest(difference), budgets[name], scale)

@@ -113,10 +113,10 @@ class BackendSide:
         return self.backend.to_canonical(self.network)
 
     def forward(self, train: bool) -> Arrays:
-        self.backend.from_canonical(self.network, self.truth.case.parameters)
         masks = self.truth.case.masks(0) if train else None
         found = self.backend.forward(self.network, self.truth.images, train=train, masks=masks)
-        self.backend.from_canonical(self.network, self.truth.case.parameters)
+        if train:  # running statistics have moved
+            self.backend.from_canonical(self.network, self.truth.case.parameters)
         return found
 
     def gradients(self) -> Arrays:
@@ -144,6 +144,4 @@ class BackendSide:
         return self.backend.precise(self.device)
 
     def update(self, name: str) -> Arrays:
-        found = backend_update(name, self.backend, self.network, self.truth.case, self.truth.steps)
-        self.backend.from_canonical(self.network, self.truth.case.parameters)
-        return found
+        return backend_update(name, self.backend, self.network, self.truth.case, self.truth.steps)

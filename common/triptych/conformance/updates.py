@@ -39,14 +39,19 @@ LARGEST_MOVE = 1e-3
 
 @dataclass(frozen=True, eq=False)
 class Steps:
-    """What the optimiser steps of a case need: its gradients, as float32 has them, and from them the learning rates."""
+    """What the optimiser steps of a case need: its gradients `exact`, and from them the learning rates."""
 
-    gradients: Parameters
+    exact: Mapping[str, Array]
+
+    @cached_property
+    def gradients(self) -> Parameters:
+        """As float32 has them."""
+        return {path: value.astype(np.float32).astype(np.float64) for path, value in self.exact.items()}
 
     @cached_property
     def gradient(self) -> float:
         """The largest of any parameter."""
-        return max(largest(value) for value in self.gradients.values())
+        return max(largest(value) for value in self.exact.values())
 
     @property
     def momentum(self) -> tuple[Rates, Rates]:
@@ -78,7 +83,7 @@ def choose_steps(case: Case, gradients: Mapping[str, Array] | None = None) -> St
         run = reference.forward(case.architecture, case.parameters, case.images, train=True, masks=case.masks(0))
         _, gradients = reference.backward(run, case.labels)
     trained = decay_of(MOMENTUM, case.architecture)
-    return Steps({path: gradients[path].astype(np.float32).astype(np.float64) for path in trained})
+    return Steps({path: gradients[path] for path in trained})
 
 
 def reference_updates(case: Case, steps: Steps, first: reference.Pass, rounding: Rounding) -> dict[str, Array]:
