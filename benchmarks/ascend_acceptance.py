@@ -2,8 +2,8 @@
 
 python benchmarks/ascend_acceptance.py --data-dir FOLDER_WITH_CIFAR10
 
-Each step is a command of `triptych`; a failing one does not stop the others. Exit status 1 if one failed or was
-not run. See docs/porting/ascend.md.
+Each step is a command of `triptych`; a failing one does not stop the others. Exit status 1 if one failed. See
+docs/porting/ascend.md.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ import traceback
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from triptych import backend, cli, recipes, zoo
+from triptych import backend, zoo
 from triptych.__main__ import main as triptych
 
-RECIPE, FALLBACK_RECIPE = "ascend-cifar10", "d2l-vgg"
+RECIPE = "ascend-cifar10"
 THROUGHPUT = ("fp32", "bf16", "fp16")
 
 
 @dataclass
 class Step:
-    """A step and how it ended. `status` is that of the command; None: not run, for `output`'s reason."""
+    """A step and how it ended. `status` is that of the command."""
 
     name: str
     command: str
-    status: int | None
+    status: int
     output: str
 
 
@@ -41,7 +41,7 @@ def call(name: str, *arguments: object) -> Step:
     """Run one command of triptych in this process."""
     words, text = [str(argument) for argument in arguments], io.StringIO()
     print(f"-- {name}: triptych {shlex.join(words)}", flush=True)
-    status: int | None = 1
+    status = 1
     with contextlib.redirect_stdout(text), contextlib.redirect_stderr(text):
         try:
             triptych(words)
@@ -51,11 +51,6 @@ def call(name: str, *arguments: object) -> Step:
             traceback.print_exc(file=text)
     print(text.getvalue(), end="", flush=True)
     return Step(name, f"triptych {shlex.join(words)}", status, text.getvalue())
-
-
-def not_run(name: str, reason: str) -> Step:
-    print(f"-- {name}: not run ({reason})", flush=True)
-    return Step(name, "", None, reason)
 
 
 def environment() -> dict[str, str]:
@@ -71,36 +66,25 @@ def environment() -> dict[str, str]:
 def run_steps(options: argparse.Namespace, out: Path) -> list[Step]:
     """Everything, in order."""
     device, networks = options.device, ",".join(options.arch or zoo.registry())
-    torch, known = ("--backend", "torch", "--device", device), dict(cli.COMMANDS)
     # Ascend has no float64 convolutions: only float32 can be judged there.
     conform = ("conform", "--backends", "torch", "--device", device, "--precision", "fp32", "--arch", networks)
-    if "verify" in known:  # the certificate came with this command
-        conform = (*conform, "--certificate", out / "certificate.json")
-    steps = [
-        call("environment", "doctor", "--json", out / "doctor.json"),
-        call("conformance", *conform, "--json", out / "conformance.json"),
-    ]
-    name = options.recipe or (RECIPE if RECIPE in recipes.RECIPES else FALLBACK_RECIPE)
+    written = ("--certificate", out / "certificate.json", "--json", out / "conformance.json")
+    steps = [call("environment", "doctor", "--json", out / "doctor.json"), call("conformance", *conform, *written)]
     given = {"--data": options.data, "--data-dir": options.data_dir}
     data = [word for pair in given.items() if pair[1] is not None for word in pair]
-    train = ("train", "--recipe", name, *torch, *data)
-    if name == FALLBACK_RECIPE and not options.recipe:
-        steps.append(not_run(RECIPE, f"there is no such recipe yet; {FALLBACK_RECIPE} is run in its place"))
+    train = ("train", "--recipe", options.recipe, "--backend", "torch", "--device", device, *data)
     three = (*train, "--epochs", 3, "--out", out / "run", "--json", out / "training.json")
     steps.append(call("three epochs", *three))
     for precision in THROUGHPUT:
         one = ("--epochs", 1, "--precision", precision, "--json", out / f"throughput-{precision}.json")
         steps.append(call(f"throughput {precision}", *train, *one, "--out", out / f"throughput-{precision}"))
-    if "bench" in known:
-        steps.append(call("bench", "bench", "--backends", "torch", "--device", device, "--json", out / "bench.json"))
-    else:
-        steps.append(not_run("bench", "there is no such command yet"))
+    steps.append(call("bench", "bench", "--backends", "torch", "--device", device, "--json", out / "bench.json"))
     return steps
 
 
 def summary(steps: list[Step], fallbacks: list[str], out: Path) -> list[str]:
     """The report for a reader, in Markdown."""
-    ends = {0: "passed", None: "not run"}
+    ends = {0: "passed"}
     rows = [f"| {step.name} | {ends.get(step.status, f'FAILED, status {step.status}')} |" for step in steps]
     speeds = []
     for precision in THROUGHPUT:
@@ -121,7 +105,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="npu")
     parser.add_argument("--out", type=Path, default=Path("ascend-acceptance"))
-    parser.add_argument("--recipe", help=f"{RECIPE}, or {FALLBACK_RECIPE} where that is not there yet")
+    parser.add_argument("--recipe", default=RECIPE)
     parser.add_argument("--arch", nargs="*", help="for conformance; the whole zoo if left out")
     parser.add_argument("--data", help="another data set than the recipe's")
     parser.add_argument("--data-dir")
