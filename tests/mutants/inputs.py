@@ -28,6 +28,17 @@ def normalisation_swapped(right: Any) -> Any:
     return lambda transform, *more: right(replace(transform, mean=transform.std, std=transform.mean), *more)
 
 
+def constants_for_bytes(right: Any) -> Any:
+    """Pixels of 0 .. 255 are normalised with the constants for 0 .. 1."""
+
+    def scaled(values: tuple[float, ...]) -> tuple[float, ...]:
+        return tuple(value / 255 for value in values)
+
+    return lambda transform, *more: right(
+        replace(transform, mean=scaled(transform.mean), std=scaled(transform.std)), *more
+    )
+
+
 def corner_matrix(size_in: int, size_out: int) -> np.ndarray:
     """`align_corners=True`: the first and last pixels fall together, and nothing is averaged when it shrinks."""
     places = np.arange(size_out) * ((size_in - 1) / (size_out - 1))
@@ -91,7 +102,13 @@ def fan_out_for_fan_in(right: Callable[..., Any], network: Any, values: dict[str
     right(network, values | {path: values[path] * np.float32(fan**0.5) for path, fan in fans.items()})
 
 
+def rows_and_columns_swapped(right: Callable[..., Any], network: Any, values: dict[str, np.ndarray]) -> None:
+    """All axes of HWIO kernels reversed to OIWH, taken for OIHW."""
+    right(network, {path: np.swapaxes(value, 2, 3) if value.ndim == 4 else value for path, value in values.items()})
+
+
 FAN = wrapped(from_canonical=fan_out_for_fan_in)
+SWAPPED = wrapped(from_canonical=rows_and_columns_swapped)
 
 MUTANTS = (
     *(
@@ -99,6 +116,7 @@ MUTANTS = (
         for name, architecture, plant in (
             ("bgr for rgb", nets.COLOUR, patched("Input", bgr_for_rgb, "training")),
             ("normalisation swapped", nets.COLOUR, patched("Input", normalisation_swapped, "training")),
+            ("constants for bytes", nets.COLOUR, patched("Input", constants_for_bytes, "training")),
             ("aligned corners", nets.PLAIN, patched("Input", aligned_corners, "training")),
             ("batch order", nets.PLAIN, batch_order),
             ("unscaled tint", nets.COLOUR, patched("Input", unscaled_tint, "training")),
@@ -106,4 +124,5 @@ MUTANTS = (
         )
     ),
     Mutant("initialiser fan", nets.PLAIN, FAN, "structure", "conv", "structure"),
+    Mutant("kernel rows and columns", nets.PLAIN, SWAPPED, "structure", "conv", "structure"),
 )

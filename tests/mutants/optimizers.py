@@ -31,11 +31,19 @@ def trainer(
                 self.right, self.last = right, None
 
             def step(self, images: Any, labels: Any, given: Any, number: int, **more: Any) -> Any:
+                right = super().step
+                return self.wrongly(given, lambda rates: right(images, labels, rates, number, **more))
+
+            def update(self, gradients: Any, given: Any) -> None:
+                right = super().update
+                self.wrongly(given, lambda rates: right(gradients, rates))
+
+            def wrongly(self, given: Any, step: Callable[[Any], Any]) -> Any:
                 last, self.last = self.last or given, given
                 if (factor := velocity(given, last)) != 1.0:
                     self.load_state({path: factor * value for path, value in self.state().items()})
                 values, state = framework.to_canonical(self.network), self.state()
-                handle = super().step(images, labels, rates(given, last), number, **more)
+                handle = step(rates(given, last))
                 if after is not None:
                     after(framework, self, values, state, given)
                 return handle
@@ -97,6 +105,7 @@ MUTANTS = tuple(
         ("no decay", trainer(lambda right: replace(right, weight_decay=0.0))),
         ("no momentum", trainer(rates=lambda rates, last: replace(rates, momentum=0.0))),
         ("no nesterov", trainer(lambda right: replace(right, nesterov=False))),
+        ("default decay", trainer(lambda right: replace(right, weight_decay=1e-2))),  # that of torch.optim.AdamW
         ("adam for adamw", trainer(lambda right: replace(right, name="adam" if right.name == "adamw" else right.name))),
     )
 )
