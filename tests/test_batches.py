@@ -22,7 +22,13 @@ def joined(batches: list[Batch], field: str) -> np.ndarray:
 def test_the_stream_is_pinned():
     """These numbers are part of every published result: a changed key would silently be another experiment."""
     assert generator(7, "order", 3).random(3).tolist() == [0.4989566332017046, 0.6181138831859859, 0.579201461874969]
-    assert joined(plan(7, 3, 8, 3, Augmentation(2, True)), "index").tolist() == [6, 7, 3, 4, 0, 2, 1, 5]
+    planned = plan(7, 3, 8, 3, Augmentation(2, True, 0.1))
+    assert joined(planned, "index").tolist() == [6, 7, 3, 4, 0, 2, 1, 5]
+    assert joined(planned, "rows").tolist() == [0, 3, 3, 3, 0, 3, 0, 2]
+    assert joined(planned, "columns").tolist() == [0, 3, 1, 1, 3, 0, 2, 2]
+    assert joined(planned, "flips").tolist() == [True, False, True, False, True, False, True, True]
+    shifts = [0.009697312207980882, 0.012588007396426487, 0.013323276043026133]
+    np.testing.assert_allclose(planned[0].shifts[0], shifts, rtol=1e-12)  # sines and logarithms may round differently
     assert derive_seed(7, "torch") == 1372864161
 
 
@@ -133,9 +139,12 @@ def test_sizes_below_one_are_refused(images, batch):
         plan(0, 0, images, batch, Augmentation())
 
 
-def test_a_negative_padding_is_refused():
-    with pytest.raises(TriptychError, match="at least 0"):
+def test_a_negative_padding_and_an_endless_jitter_are_refused():
+    with pytest.raises(TriptychError, match="padding is -1 pixels"):
         Augmentation(-1)
+    for colour in (-0.1, float("nan"), float("inf")):
+        with pytest.raises(TriptychError, match=f"colour jitter is {colour}"):
+            Augmentation(colour=colour)
 
 
 @given(st.integers(0, 3), st.integers(1, 7), st.integers(1, 7), st.data())
@@ -163,12 +172,15 @@ def test_an_offset_beyond_the_padding_is_refused():
 
 def test_the_feed_hands_over_what_is_planned():
     images, labels = np.arange(7 * 2 * 3 * 4, dtype=np.uint8).reshape(7, 2, 3, 4), np.arange(7)
-    augmentation = Augmentation(1, True, 0.1)
+    augmentation = Augmentation(2, True, 0.1)
     planned = plan(0, 0, 7, 3, augmentation)
     fed = feed(images, labels, planned, augmentation)
     for batch, (stored, right, gather) in zip(planned, fed, strict=True):
         assert (right == batch.index).all()
         assert (stored == images[batch.index]).all()
-        for found, expected in zip(gather, gather_indices(batch, 3, 4, 1), strict=True):
+        for found, expected in zip(gather, gather_indices(batch, 3, 4, 2), strict=True):
             assert np.array_equal(found, expected)
+    colour = Augmentation(colour=0.1)
+    (*_, gather), *_ = feed(images, labels, plan(0, 0, 7, 3, colour), colour)
+    assert gather.shifts.shape == (3, 3)
     assert [gather for *_, gather in feed(images, labels, planned, Augmentation())] == [None] * 3

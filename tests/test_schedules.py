@@ -93,7 +93,8 @@ def test_one_cycle_of_few_steps(epochs):
     ("schedule", "mode"),
     [
         (Plateau(patience=1), "min"),
-        (Plateau(measure="accuracy", patience=0, factor=0.5, threshold=0.01, minimum=0.03), "max"),
+        (Plateau(patience=0, factor=0.5, threshold=0.05), "min"),  # one of the gains is smaller
+        (Plateau(measure="accuracy", patience=0, factor=0.5, threshold=0.1, minimum=0.03), "max"),
     ],
 )
 def test_plateau_as_in_pytorch(schedule, mode):
@@ -201,7 +202,13 @@ def test_rates_are_never_negative_or_endless(schedule, step, steps_per_epoch, ep
         ("cosine:per=hour", "unknown schedule unit 'hour'"),
         ("cosine:total_epochs=-1", "total_epochs -1"),
         ("plateau:measure=luck", "unknown schedule measure"),
+        ("cosine:minimum=-1", "minimum -1.0 must be at least 0"),
+        ("polynomial:power=0", "power 0.0 must be at least"),
         ("one-cycle:low_momentum=1", "low_momentum 1.0 must be at least 0 and at most"),
+        ("one-cycle:div=0", "div 0.0 must be at least"),
+        ("one-cycle:warm_up=1.1", "warm_up 1.1 must be at least 0 and at most 1"),
+        ("plateau:factor=1.1", "factor 1.1 must be at least .* and at most 1"),
+        ("plateau:patience=-1", "patience -1 must be at least 0"),
         ("constant:name=step", "unknown setting of schedule 'constant' 'name'"),
     ],
 )

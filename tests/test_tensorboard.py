@@ -10,8 +10,9 @@ import sys
 import pytest
 
 from marks import needs_backend
-from triptych import backend
+from triptych import backend, tensorboard
 from triptych.__main__ import main
+from triptych.runs import Epoch
 
 pytest.importorskip("tensorboard", reason="tensorboard is not installed")
 LENET = ("train", "--recipe", "d2l-lenet", "--data", "synthetic", "--batch-size", "128")
@@ -55,6 +56,23 @@ def test_every_figure_of_a_run_and_of_what_resumes_it_is_logged(tmp_path, capsys
     losses = [loss for e in epochs for loss in e["losses"]]
     assert curves["loss/step"] == pytest.approx(dict(enumerate(losses, start=1)), rel=1e-6)
     assert len(losses) == 12
+
+
+def test_whoever_hears_of_an_epoch_finds_it_in_the_log(tmp_path):
+    """So a kill loses nothing; and what listens to the run hears of every step."""
+    heard = []
+
+    class Reader:
+        def steps(self, *figures):
+            heard.append(figures)
+
+        def epoch(self, epoch):
+            heard.append(read(tmp_path)["loss/test"])
+
+    with tensorboard.logged(Reader(), tmp_path) as listener:
+        listener.steps(1, 4, (), 512.0)
+        listener.epoch(Epoch(1, 4, "torch", 2.0, 0.1, 1.5, 0.2, 1.0, 512.0, (2.0,) * 4))
+    assert heard == [(1, 4, (), 512.0), {1: 1.5}]
 
 
 @needs_backend
