@@ -516,6 +516,13 @@ def test_grey_only_if_all_are(tmp_path):
     assert data.load(str(tmp_path)).train.images.shape == (3, 3, 8, 6)
 
 
+@pytest.mark.parametrize(("mode", "channels"), [("1", 1), ("LA", 1), ("P", 3), ("RGBA", 3), ("CMYK", 3)])
+def test_every_kind_of_image_of_8_bits_is_read(tmp_path, mode, channels):
+    path = tmp_path / f"x.{'jpg' if mode == 'CMYK' else 'png'}"
+    Image.new(mode, (4, 3)).save(path)
+    assert decoded.decode([path]).shape == (1, channels, 3, 4)
+
+
 @given(st.lists(st.tuples(st.integers(1, 600), st.integers(1, 600)), min_size=1, max_size=9))
 def test_the_common_size(sizes):
     height, width = decoded.common_size(sizes)
@@ -533,11 +540,18 @@ def test_different_sizes_become_one(pictures):
     assert folders.load(pictures, size=(11, 13)).test.images.shape == (2, 3, 11, 13)
 
 
-def test_a_photograph_on_its_side_is_turned(tmp_path):
+def test_a_smaller_size_is_a_mean_of_the_pixels(tmp_path):
+    board = np.indices((8, 8)).sum(0) % 2 * 255
+    Image.fromarray(board.astype(np.uint8)).save(tmp_path / "x.png")
+    assert abs(decoded.decode([tmp_path / "x.png"], (2, 2)) - 127.5).max() < 2
+
+
+@pytest.mark.parametrize("orientation", [5, 6])  # to be mirrored at the diagonal, or turned clockwise: left becomes top
+def test_a_photograph_on_its_side_is_turned(tmp_path, orientation):
     image = Image.new("RGB", (20, 10))
     image.paste((255, 255, 255), (0, 0, 10, 10))  # the left half is white
     exif = Image.Exif()
-    exif[decoded.ORIENTATION] = 6  # to be turned clockwise: left becomes top
+    exif[decoded.ORIENTATION] = orientation
     for name in ("a/0.png", "a/1.png", "b/0.png", "b/1.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         image.save(tmp_path / name, exif=exif)

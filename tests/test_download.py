@@ -28,15 +28,21 @@ class Handler(BaseHTTPRequestHandler):
         server: Any = self.server
         asked = self.headers.get("Range")
         server.asked.append(asked)
-        begin = int(asked.removeprefix("bytes=").rstrip("-")) if asked and server.ranges else 0
+        partial = asked is not None and server.ranges is not False
+        begin = int(asked.removeprefix("bytes=").rstrip("-")) if server.ranges is True and partial else 0
         if begin >= len(server.content):
             self.send_error(416)
             return
-        self.send_response(206 if begin else 200)
-        if begin:
+        self.send_response(206 if partial else 200)
+        if partial:
             self.send_header("Content-Range", f"bytes {begin}-{len(server.content) - 1}/{len(server.content)}")
-        self.send_header("Content-Length", str(len(server.content) - begin))
-        self.end_headers()
+        if server.chunked:
+            self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+            self.wfile.write(b"fffff\r\n")  # the chunk's length: more than comes
+        else:
+            self.send_header("Content-Length", str(len(server.content) - begin))
+            self.end_headers()
         self.wfile.write(server.content[begin:][: server.until])
 
     def log_message(self, *_: Any) -> None:
@@ -46,7 +52,7 @@ class Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def server() -> Iterator[Any]:
     running: Any = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    running.content, running.until, running.ranges, running.asked = CONTENT, None, True, []
+    running.content, running.until, running.ranges, running.asked, running.chunked = CONTENT, None, True, [], False
     running.url = f"http://127.0.0.1:{running.server_port}/set.tar.gz"
     threading.Thread(target=running.serve_forever, daemon=True).start()
     yield running
@@ -70,7 +76,7 @@ def break_off(server: Any, path: Path) -> Path:
     return part
 
 
-@pytest.mark.parametrize("ranges", [True, False])
+@pytest.mark.parametrize("ranges", [True, False, "another one"])
 def test_a_broken_download_goes_on_or_begins_again(server, tmp_path, ranges, capsys):
     path = tmp_path / "sets" / "set.tar.gz"
     break_off(server, path)
@@ -81,7 +87,14 @@ def test_a_broken_download_goes_on_or_begins_again(server, tmp_path, ranges, cap
     assert server.asked == [None, f"bytes={HALF}-"]
     told = capsys.readouterr().err
     assert f"{len(CONTENT):,} bytes" in told
-    assert (f"going on at {HALF:,}" in told) == ranges
+    assert (f"going on at {HALF:,}" in told) == (ranges is True)
+
+
+def test_a_download_that_breaks_twice_counts_from_the_beginning(server, tmp_path):
+    break_off(server, tmp_path / "sets" / "set.tar.gz")
+    server.until = 1000
+    with pytest.raises(TriptychError, match=f"ended after {HALF + 1000} of {len(CONTENT)} bytes"):
+        fetch(server.url, tmp_path / "sets" / "set.tar.gz", check, "")
 
 
 def test_what_does_not_fit_together_is_thrown_away_and_fetched_anew(server, tmp_path):
@@ -93,6 +106,16 @@ def test_what_does_not_fit_together_is_thrown_away_and_fetched_anew(server, tmp_
     assert list(tmp_path.iterdir()) == []
     fetch(server.url, path, check, "")
     assert path.read_bytes() == CONTENT
+
+
+def test_an_answer_of_unknown_length_that_breaks_off(server, tmp_path):
+    server.chunked = True
+    with pytest.raises(TriptychError, match=r"downloading .* failed \(IncompleteRead.*get it elsewhere"):
+        fetch(server.url, tmp_path / "set", check, "get it elsewhere")
+    server.chunked = False
+    fetch(server.url, tmp_path / "set", check, "")
+    assert server.asked[1].startswith("bytes=")
+    assert (tmp_path / "set").read_bytes() == CONTENT
 
 
 def test_a_part_as_long_as_the_file_is_fetched_anew(server, tmp_path):
@@ -108,6 +131,9 @@ def test_a_server_that_is_not_there_and_a_folder_that_cannot_be_written(server, 
     (tmp_path / "file").touch()
     with pytest.raises(TriptychError, match="cannot write to"):
         fetch(server.url, tmp_path / "file" / "x", check, "")
+    server.content = b""  # it then refuses every range, also the whole
+    with pytest.raises(TriptychError, match="downloading .* failed"):
+        fetch(server.url, tmp_path / "x", check, "")
 
 
 def test_cifar10_is_fetched_and_a_damaged_one_replaced(server, tmp_path, monkeypatch, capsys):

@@ -12,6 +12,7 @@ import pytest
 from marks import needs_backend
 from triptych import backend, tensorboard
 from triptych.__main__ import main
+from triptych.errors import TriptychError
 from triptych.runs import Epoch
 
 pytest.importorskip("tensorboard", reason="tensorboard is not installed")
@@ -73,6 +74,13 @@ def test_whoever_hears_of_an_epoch_finds_it_in_the_log(tmp_path):
         listener.steps(1, 4, (), 512.0)
         listener.epoch(Epoch(1, 4, "torch", 2.0, 0.1, 1.5, 0.2, 1.0, 512.0, (2.0,) * 4))
     assert heard == [(1, 4, (), 512.0), {1: 1.5}]
+
+
+def test_only_the_process_that_has_a_run_writes_and_only_where_it_can(tmp_path):
+    assert tensorboard.place("logs", None) is None
+    (tmp_path / "file").touch()
+    with pytest.raises(TriptychError, match="cannot be written"), tensorboard.logged(None, tmp_path / "file" / "logs"):
+        pass
 
 
 @needs_backend
