@@ -7,10 +7,12 @@ import hashlib
 import io
 import os
 import pickle
+import shutil
 import struct
 import subprocess
 import sys
 import tarfile
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -100,6 +102,7 @@ def test_a_split_that_is_not_one_is_refused():
     split = data.Split(np.zeros((2, 1, 4, 4), np.uint8), np.array([0, 2]))
     with pytest.raises(ValueError, match=r"not in 0 \.\. 1"):
         data.Dataset("x", split, split, ("a", "b"))
+    data.Dataset("x", split, data.Split(split.images[:0], split.labels[:0]), ("a", "b", "c"))
 
 
 # --- files -----------------------------------------------------------------------------------------------------------
@@ -127,6 +130,8 @@ def test_the_cache_folder_follows_the_environment(monkeypatch, tmp_path):
     assert files.cache_dir() == tmp_path / "triptych"
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert files.cache_dir() == Path.home() / ".cache/triptych"
+    monkeypatch.setenv("TRIPTYCH_DATA", "~/sets")
+    assert files.cache_dir() == Path.home() / "sets"
 
 
 # --- Fashion-MNIST ---------------------------------------------------------------------------------------------------
@@ -156,6 +161,7 @@ def fashion(tmp_path, monkeypatch):
 def test_idx_files_compressed_and_not(fashion):
     dataset = data.load("fashion-mnist", data_dir=str(fashion))
     assert dataset.train.images.shape == (20, 1, 28, 28)
+    assert dataset.train.images.flags.writeable  # as above
     assert dataset.test.labels.tolist() == list(range(10))
     assert dataset.class_names[9] == "ankle boot"
 
@@ -188,7 +194,8 @@ def repacked(change: Callable[[bytes], bytes]) -> Callable[[Path], None]:
         (repacked(lambda c: b"\0\0\x0d" + c[3:]), "is no IDX file"),
         (repacked(lambda c: c[:10]), "its header alone has 16"),
         (repacked(lambda c: c[:-1]), r"has 15695 bytes, its header \(20, 28, 28\) expects 15696"),
-        (repacked(lambda c: c[:4] + b"\xff\xff\xff\xff" + c[8:]), "expects 3367254359296"),
+        (repacked(lambda c: c + c[-1:]), r"has 15697 bytes, its header \(20, 28, 28\) expects 15696"),
+        (repacked(lambda c: c[:4] + bytes([255] * 8) + c[12:]), f"expects {16 + 28 * (2**32 - 1) ** 2}"),
         (repacked(lambda c: c[:-1] + bytes([c[-1] ^ 1])), "sha256 of its content is [0-9a-f]{64}.*expected"),
         (lambda path: path.unlink(), "holds neither"),
     ],
@@ -244,6 +251,9 @@ def test_a_download_is_checked_and_kept(fashion, cache, monkeypatch):
     assert sorted(path.name for path in (cache / "fashion-mnist").iterdir()) == sorted(asked)
     data.load("fashion-mnist")
     assert len(asked) == 4
+    (cache / "fashion-mnist" / f"{name}.gz").unlink()
+    data.load("fashion-mnist")
+    assert asked[4:] == [f"{name}.gz"]
 
 
 def refuse(*_: object, **__: object) -> None:
@@ -472,7 +482,9 @@ def pictures(tmp_path):
 
 def test_class_folders(pictures):
     (pictures / "train/bee/notes.txt").write_text("not an image")
-    (pictures / "train/.hidden").mkdir()
+    (pictures / "train/bee/._0.png").write_bytes(b"what macOS leaves beside an image")
+    for folder in (".hidden", "__MACOSX", "bee/folder.png"):
+        (pictures / "train" / folder).mkdir()
     (pictures / "train/bee/2.png").rename(pictures / "train/bee/2.PNG")
     dataset = data.load(str(pictures))
     assert dataset.name == "set"
@@ -485,12 +497,19 @@ def test_class_folders(pictures):
 
 
 def test_val_stands_in_for_test(pictures):
-    (pictures / "test").rename(pictures / "val")
-    assert len(data.load(str(pictures)).test) == 2
+    shutil.copytree(pictures / "test", pictures / "val")
+    save(pictures / "val/ant/1.png")
+    assert len(data.load(str(pictures)).test) == 2  # where both are there, `val` is not looked at
+    shutil.rmtree(pictures / "test")
+    assert data.load(str(pictures)).test.labels.tolist() == [0, 0, 1]
+    shutil.rmtree(pictures / "val/ant")
+    assert data.load(str(pictures)).test.labels.tolist() == [1]
 
 
-def test_class_folders_in_place_of_cifar10(pictures):
-    dataset = data.load("cifar10", data_dir=pictures)
+def test_class_folders_in_place_of_cifar10(pictures, monkeypatch):
+    monkeypatch.setenv("HOME", str(pictures.parent))
+    assert data.load("~/set").name == "set"
+    dataset = data.load("cifar10", data_dir="~/set")
     assert (dataset.name, dataset.class_names) == ("cifar10", ("ant", "bee"))
 
 
@@ -504,7 +523,7 @@ def test_without_a_split_a_fifth_of_each_class_is_the_test(tmp_path):
     assert dataset.test.labels.tolist() == [0, 0, 1, 1]
     assert dataset.train.labels.tolist() == [0] * 8 + [1] * 8
     assert [value // 100 for value in red[1]] == [0, 0, 1, 1]
-    assert red[1] == data.load(str(tmp_path)).test.images[:, 0, 0, 0].tolist()
+    assert red[1] == [1, 8, 101, 108]  # always the same ones, of every class others
 
 
 def test_grey_only_if_all_are(tmp_path):
@@ -567,7 +586,10 @@ def test_large_images_are_decoded_in_threads_to_the_same_result(tmp_path, monkey
         save(path, number)
     alone = decoded.decode(paths)
     monkeypatch.setattr(decoded, "THREADED", 0)
+    original, workers = decoded._pixels, []
+    monkeypatch.setattr(decoded, "_pixels", lambda *a: workers.append(threading.current_thread()) or original(*a))
     assert (decoded.decode(paths) == alone).all()
+    assert threading.main_thread() not in workers
     paths[5].write_bytes(b"no image")
     with pytest.raises(TriptychError, match=r"5\.png"):
         decoded.decode(paths)
@@ -629,7 +651,7 @@ def decoding(monkeypatch):
     return calls
 
 
-def test_images_are_decoded_once_per_change(pictures, decoding):
+def test_images_are_decoded_once_per_change(pictures, decoding, monkeypatch):
     before = data.load(str(pictures))
     after = data.load(str(pictures))
     assert len(decoding) == 1
@@ -641,19 +663,29 @@ def test_images_are_decoded_once_per_change(pictures, decoding):
     (pictures / "train/ant/1.png").rename(pictures / "train/ant/9.png")
     assert data.load(str(pictures)).train.images[2, 0, 0, 0] == 222
     assert len(decoding) == 3
+    note = (pictures / "train/ant/9.png").stat().st_mtime_ns
+    save(pictures / "train/ant/9.png", 7, mode="L")  # of another size, at the same time
+    os.utime(pictures / "train/ant/9.png", ns=(1, note))
+    assert data.load(str(pictures)).train.images[2, 0, 0, 0] == 7
+    monkeypatch.setattr(decoded, "FORMAT", decoded.FORMAT + 1)
+    data.load(str(pictures))
+    assert len(decoding) == 5
 
 
 def test_a_file_that_moves_to_another_class_is_noticed(pictures):
     """Same sizes, same times: only the name tells, and the images after it move up."""
-    paths = sorted((pictures / "train").glob("*/*.png"))
+    paths = sorted(pictures.glob("*/*/*.png"))
     assert len({path.stat().st_size for path in paths}) == 1
     for path in paths:
         os.utime(path, ns=(1, 1))
     assert data.load(str(pictures)).train.images[:, 0, 0, 0].tolist() == [100, 101, 102, 0, 1, 2]
-    paths[0].rename(pictures / "train/bee/9.png")
+    for split in ("train", "test"):  # the files' own names stay in their order, too
+        (pictures / split / "ant").rename(pictures / split / "cow")
+    assert data.load(str(pictures)).train.images[:, 0, 0, 0].tolist() == [0, 1, 2, 100, 101, 102]
+    (pictures / "train/cow/0.png").rename(pictures / "train/bee/9.png")
     moved = data.load(str(pictures)).train
-    assert moved.images[:, 0, 0, 0].tolist() == [101, 102, 0, 1, 2, 100]
-    assert moved.labels.tolist() == [0, 0, 1, 1, 1, 1]
+    assert moved.images[:, 0, 0, 0].tolist() == [0, 1, 2, 100, 101, 102]
+    assert moved.labels.tolist() == [0, 0, 0, 0, 1, 1]
 
 
 def test_every_size_has_its_entry(pictures, decoding, cache):
@@ -662,6 +694,18 @@ def test_every_size_has_its_entry(pictures, decoding, cache):
         assert folders.load(pictures).train.images.shape[2:] == (8, 6)
     assert len(decoding) == 2
     assert len(list(cache.rglob("*.npy"))) == 2
+
+
+def test_every_folder_has_its_entry_also_if_they_are_called_alike(pictures, decoding, monkeypatch):
+    elsewhere = pictures.parent / "elsewhere"
+    shutil.copytree(pictures, elsewhere / "set")
+    for _ in range(2):
+        for place in (pictures.parent, elsewhere):
+            monkeypatch.chdir(place)
+            data.load("set")
+    assert len(decoding) == 2
+    monkeypatch.chdir(pictures)
+    assert data.load(".").name == "set"
 
 
 @pytest.mark.parametrize("suffix", ["npy", "json"])

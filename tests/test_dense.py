@@ -88,7 +88,9 @@ def test_what_has_no_dense_form():
 def test_images_keep_their_size_and_aspect_where_they_can():
     assert dense.fit_size((40, 30), (28, 28)) == (40, 30)
     assert dense.fit_size((14, 20), (28, 28)) == (28, 40)
+    assert dense.fit_size((20, 14), (28, 28)) == (40, 28)
     assert dense.fit_size((3, 1000), (28, 32)) == (28, 9333)
+    assert dense.fit_size((3, 500), (28, 32)) == (28, 4667)
 
 
 @pytest.mark.parametrize("name", BACKENDS)

@@ -16,6 +16,7 @@ from triptych.preprocess import apply_reference
 from triptych.recipes import Recipe
 from triptych.report import pictures, run
 from triptych.runs import Epoch
+from triptych.spec import Architecture, Block, Branches, Conv, Dense, Flatten, Residual
 
 BACKENDS = backend.installed()
 LENET = Recipe("test", architecture="lenet", data="synthetic", height=28, width=28, epochs=1)
@@ -32,12 +33,41 @@ def test_the_figures_say_which_is_which():
     figure = pictures.predictions(split, np.eye(2)[[0, 0, 1]], ("cat", "dog"), title="title", columns=2)
     titles = [(axes.get_title(), axes.title.get_color()) for axes in figure.axes]
     assert titles[:3] == [("cat", pictures.RIGHT), ("cat\nnot dog", pictures.WRONG), ("dog", pictures.RIGHT)]
+    assert len(titles) == 4  # no more rows than images need
     matrix = np.array([[5, 2, 1], [0, 7, 3]])
     (axes,) = pictures.confusion(matrix, ("cat", "dog"), ("cat", "dog", "2"), title="title").axes
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("predicted", "true")
+    shades = axes.get_images()[0].get_array()
+    np.testing.assert_allclose(shades, [[5 / 8, 2 / 8, 1 / 8], [0, 0.7, 0.3]])
     assert {text.get_position(): text.get_text() for text in axes.texts} == {
         (column, row): str(matrix[row, column]) for row in range(2) for column in range(3)
     }
     assert [label.get_text() for label in axes.get_yticklabels()] == ["cat", "dog"]
+    many = [f"class {number}" for number in range(pictures.ANNOTATED + 1)]
+    (axes,) = pictures.confusion(np.zeros((len(many),) * 2, np.int64), many, many, title="no image at all").axes
+    assert not axes.texts
+    assert (axes.get_images()[0].get_array() == 0).all()
+
+
+def test_the_maps_are_drawn_below_the_picture():
+    picture, maps = np.arange(18, dtype=np.uint8).reshape(3, 2, 3), {"conv": np.arange(12.0).reshape(3, 2, 2)}
+    cells = pictures.feature_maps(picture, maps, title="title", channels=2).axes
+    shown = [cell.get_images()[0].get_array() if cell.get_images() else None for cell in cells]
+    assert (shown[0] == picture.transpose(1, 2, 0)).all()
+    assert shown[1] is None
+    assert np.array_equal(shown[2:], maps["conv"][:2])
+    assert cells[2].get_title("left") == "conv  3x2x2"
+
+
+@pytest.mark.parametrize("suffix", [".png", ".svg", ".pdf"])
+def test_a_file_of_a_figure_does_not_say_when_it_was_drawn(tmp_path, suffix):
+    figure = pictures.predictions(Split(np.zeros((1, 1, 4, 4), np.uint8), np.zeros(1, int)), np.eye(1), "a", title="")
+    pictures.save(figure, tmp_path / f"x{suffix}")
+    content = (tmp_path / f"x{suffix}").read_bytes()
+    assert len(content) > 1000
+    assert not re.search(rb"CreationDate|<dc:date>", content)
+    with pytest.raises(TriptychError, match="cannot be written"):
+        pictures.save(figure, tmp_path / f"x{suffix}" / f"x{suffix}")
 
 
 def test_which_layers_are_the_first_blocks():
@@ -48,6 +78,12 @@ def test_which_layers_are_the_first_blocks():
     assert featuremaps.matching(vgg, ["block2.conv1", "*1.relu1"]) == ("block1.relu1", "block2.conv1")
     with pytest.raises(TriptychError, match=r"--layers 'dense\*' matches no layer of 'vgg11' with a map"):
         featuremaps.matching(vgg, ["dense*"])
+    with pytest.raises(TriptychError, match=r"--layers 'auxiliary\*' matches no layer of 'googlenet' with a map"):
+        featuremaps.matching(zoo.build("googlenet"), ["auxiliary*"])
+    conv = (Conv("conv", 2, (1, 1)),)
+    stages = (Branches("mixed", (Block("a", conv),)), Residual("unit", Block("body", conv)))
+    vector = Block("head", (Flatten("flatten"), Dense("dense", 2)))
+    assert featuremaps.stages(Architecture("x", (2, 4, 4), 2, (*stages, vector)), 3) == ("mixed", "unit")
     with pytest.raises(TriptychError, match="--blocks 0 must be at least 1"):
         featuremaps.stages(vgg, 0)
 
@@ -89,6 +125,9 @@ def test_the_page_of_a_run_has_its_curves(tmp_path):
     run.write(tmp_path, LENET, epochs, {"package": "1.2"})
     text = (tmp_path / run.REPORT).read_text()
     assert text.count("<svg") == 2
-    assert "<td>0.2000</td>" in text
+    assert run.cells(epochs[0]) == ("1", "torch", "2.0000", "0.1000", "2.3000", "0.0500", "1.0", "512")
+    for epoch in epochs:
+        assert "".join(f"<td>{cell}</td>" for cell in run.cells(epoch)) in text
+    assert "<tr><td>data</td><td>synthetic</td></tr>" in text
     assert "package 1.2" in text
     assert not re.search(r"<(script|link)[^>]*(src|href)=.https?:", text)
