@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,21 +26,26 @@ def here(tmp_path, monkeypatch):
 
 
 class Clockwork:
-    """A backend of known speed: a training step takes `seconds`, a batch of inference half of that, the first ones
-    ten times as long."""
+    """A backend of known speed: a training step takes `seconds`, for which `read` waits, a batch of inference half of
+    that, the first ones ten times as long."""
 
-    def __init__(self, name: str, seconds: float, clock: list[float], turns: list[str], loss: float = 1.0) -> None:
-        self.name, self.seconds, self.clock, self.turns, self.loss = name, seconds, clock, turns, loss
+    def __init__(
+        self, name: str, seconds: float, clock: list[float], turns: list[str], loss: float, batch_size: int
+    ) -> None:
+        self.name, self.seconds, self.clock, self.turns = name, seconds, clock, turns
+        self.loss, self.batch_size = loss, batch_size
         self.trained = self.predicted = 0
+        self.queued = 0.0
 
     def step(self, images, labels, rates, number, *, gather=None, masks=None):
         assert number == self.trained
-        assert len(images) == len(labels)
+        assert len(images) == len(labels) == self.batch_size
         self.trained += 1
         self.turns.append(self.name)
-        self.clock[0] += self.seconds * (10 if number < bench.WARM_UP else 1)
+        self.queued += self.seconds * (10 if number < bench.WARM_UP else 1)
 
     def read(self, handles):
+        self.clock[0], self.queued = self.clock[0] + self.queued, 0.0
         return np.full((len(handles), 2), self.loss)
 
     def predict(self, images):
@@ -47,7 +53,7 @@ class Clockwork:
         self.predicted += 1
 
     def devices(self):
-        return [backend.Device("cpu", True, f"the processor of {self.name}")]
+        return [backend.Device("cuda:0", True, "another"), backend.Device("cpu", True, f"the processor of {self.name}")]
 
     def versions(self):
         return {self.name: "1.0"}
@@ -60,12 +66,16 @@ class Clockwork:
 def time_of(monkeypatch):
     """`time_of(a=0.1, b=0.2)`: a measurement of backends with these seconds per step, and whose turn it was."""
 
-    def time_of(loss: float = 1.0, steps: int = 2, **seconds: float) -> tuple[bench.Bench, list[str]]:
+    def time_of(
+        loss: float = 1.0, steps: int = 2, batch_size: int = 64, **seconds: float
+    ) -> tuple[bench.Bench, list[str]]:
         clock, turns = [0.0], []
-        made = [Clockwork(name, value, clock, turns, loss) for name, value in seconds.items()]
+        made = [Clockwork(name, value, clock, turns, loss, batch_size) for name, value in seconds.items()]
+        recipe = replace(bench.RECIPE, batch_size=batch_size)
         monkeypatch.setattr(bench.time, "perf_counter", lambda: clock[0])
         monkeypatch.setattr(training, "start", lambda made, *_, **__: type("Session", (), {"trainer": made}))
-        return bench.measure(bench.RECIPE, data.load("synthetic"), made, steps=steps, rounds=3), turns
+        monkeypatch.setattr(bench.os, "getloadavg", lambda: (3.5, 0.0, 0.0))
+        return bench.measure(recipe, data.load("synthetic"), made, steps=steps, rounds=3), turns
 
     return time_of
 
@@ -80,7 +90,8 @@ def test_speeds_are_images_per_second_without_the_warm_up(time_of):
     assert rows[1] == ("b", "b 1.0", "320", "320 to 320", "0.50", "640", "640 to 640", "0.50")
     facts = bench.as_dict(found)
     assert facts["rows"][1]["training"]["ratio"] == pytest.approx(0.5)
-    assert facts["rows"][1]["device"] == "cpu: the processor of b"
+    assert (facts["rows"][1]["device"], facts["rows"][1]["peak_memory"]) == ("cpu: the processor of b", 12)
+    assert facts["load_before"] == 3.5
     assert (facts["input"], facts["batch_size"], facts["steps"], facts["rounds"]) == ([1, 64, 64], 64, 2, 3)
 
 
@@ -95,11 +106,18 @@ def test_a_median_and_not_a_mean(time_of):
     found, _ = time_of(a=0.1)
     found.rows[0].training[1] = 1e9  # somebody stopped the clock
     assert bench.as_dict(found)["rows"][0]["training"]["images_per_second"] == pytest.approx(640)
+    assert bench.table(found)[1][0][2:5] == ("640", "640 to 1000000000", "1.00")
+
+
+def test_a_batch_may_be_larger_than_the_set(time_of):
+    found, _ = time_of(a=0.1, batch_size=600)
+    assert found.rows[0].training == pytest.approx([6000] * 3)
 
 
 def test_a_loss_that_is_no_number_and_no_rounds_are_refused(time_of):
-    with pytest.raises(TriptychError, match="the loss is"):
-        time_of(loss=float("nan"), a=0.1)
+    for loss in (float("nan"), float("inf")):
+        with pytest.raises(TriptychError, match="the loss is"):
+            time_of(loss=loss, a=0.1)
     with pytest.raises(TriptychError, match="--steps 0 must be at least 1"):
         time_of(steps=0, a=0.1)
 

@@ -523,7 +523,7 @@ def test_without_a_split_a_fifth_of_each_class_is_the_test(tmp_path):
     assert dataset.test.labels.tolist() == [0, 0, 1, 1]
     assert dataset.train.labels.tolist() == [0] * 8 + [1] * 8
     assert [value // 100 for value in red[1]] == [0, 0, 1, 1]
-    assert red[1] == [1, 8, 101, 108]  # always the same ones, of every class others
+    assert red[1] == [1, 8, 101, 108]  # always the same ones
 
 
 def test_grey_only_if_all_are(tmp_path):

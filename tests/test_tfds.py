@@ -87,37 +87,54 @@ def png(pixels: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-@pytest.mark.parametrize("kind", ["Image", "Tensor"])
-def test_a_set_that_somebody_prepared_is_read(tmp_path, kind, capfd):
-    """As the stock builders store it, with a configuration, and images as PNG."""
-    images = np.random.default_rng(0).integers(0, 256, (6, 5, 4, 3), np.uint8)
+IMAGES = np.random.default_rng(0).integers(0, 256, (6, 5, 4, 3), np.uint8)
+
+
+def prepare_photos(folder, kind="Tensor", image="image", classes=True, splits=("train", "validation")):
+    """A set as the stock builders store it, with a configuration, and an Image as PNG."""
 
     class Stock(library.core.GeneratorBasedBuilder, skip_registration=True):
         name = "photos"
         BUILDER_CONFIGS = [library.core.BuilderConfig(name="Small-1", version="9.0.0")]  # noqa: RUF012
 
         def _info(self):
-            image = {"Image": {"encoding_format": "png"}, "Tensor": {"dtype": np.uint8}}[kind]
+            options = {"Image": {"encoding_format": "png"}, "Tensor": {"dtype": np.uint8}}[kind]
             features = {
-                "image": getattr(library.features, kind)(shape=(5, 4, 3), **image),
-                "label": library.features.ClassLabel(num_classes=2),
+                image: getattr(library.features, kind)(shape=(5, 4, 3), **options),
+                "label": library.features.ClassLabel(num_classes=2) if classes else np.int64,
             }
-            return library.core.DatasetInfo(builder=self, features=library.features.FeaturesDict(features))
+            return library.core.DatasetInfo(
+                builder=self,
+                features=library.features.FeaturesDict(features),
+                supervised_keys=None if image == "image" else (image, "label"),
+            )
 
         def _split_generators(self, manager):
-            return {name: self._generate_examples() for name in ("train", "validation")}
+            return {name: self._generate_examples() for name in splits}
 
         def _generate_examples(self):
-            for i, image in enumerate(images):
-                yield i, {"image": png(image) if kind == "Image" else image, "label": i % 2}
+            for i, pixels in enumerate(IMAGES):
+                yield i, {image: png(pixels) if kind == "Image" else pixels, "label": i % 2}
 
-    Stock(data_dir=tmp_path / "theirs", file_format="array_record").download_and_prepare()
+    Stock(data_dir=folder, file_format="array_record").download_and_prepare()
+
+
+@pytest.mark.parametrize(("kind", "image"), [("Image", "image"), ("Tensor", "photo")])
+def test_a_set_that_somebody_prepared_is_read(tmp_path, kind, image, capfd):
+    prepare_photos(tmp_path / "theirs", kind, image)
     capfd.readouterr()
     found = data.load("tfds:photos/Small-1")
     assert capfd.readouterr() == ("", "")
     assert found.class_names == ("0", "1")
-    assert sorted(map(bytes, found.test.images)) == sorted(map(bytes, np.moveaxis(images, 3, 1)))
+    assert sorted(map(bytes, found.test.images)) == sorted(map(bytes, np.moveaxis(IMAGES, 3, 1)))
     assert [name for name, *_ in tfds.prepared()] == ["photos/Small-1"]
+
+
+@pytest.mark.parametrize("options", [{"classes": False}, {"splits": ("train",)}, {"splits": ("test",)}])
+def test_a_set_without_classes_or_splits_is_refused(tmp_path, options):
+    prepare_photos(tmp_path / "theirs", **options)
+    with pytest.raises(TriptychError, match="tfds:photos/Small-1 has no splits train and test of images with classes"):
+        data.load("tfds:photos/Small-1")
 
 
 def test_the_newest_version_counts(tmp_path):
@@ -125,14 +142,17 @@ def test_the_newest_version_counts(tmp_path):
         (tmp_path / "some_set" / version).mkdir(parents=True)
         (tmp_path / "some_set" / version / tfds.NOTE).write_text("{}")
     assert tfds.locate("some-set", tmp_path) == tmp_path / "some_set/10.0.0"
-    assert "damaged" in next(tfds.prepared(tmp_path))[2]
+    name, _, size = next(tfds.prepared(tmp_path))
+    assert name == "some-set"
+    assert "damaged" in size
 
 
 def test_what_is_not_here_or_wrong_is_one_line(prepared, tmp_path):
     with pytest.raises(TriptychError, match=r"no prepared fashion_mnist in .*triptych data prepare tfds fashion-mnist"):
         data.load("tfds:fashion-mnist")
-    with pytest.raises(TriptychError, match="names no set"):
-        data.load("tfds:../x")
+    for name in ("../x", "x/../y"):
+        with pytest.raises(TriptychError, match="names no set"):
+            data.load(f"tfds:{name}")
     folder = tmp_path / "cache/tfds/colour_set/1.0.0"
     folder.mkdir(parents=True)
     for file in (prepared / "colour_set/1.0.0").iterdir():
@@ -181,13 +201,21 @@ def test_an_interrupted_preparation_leaves_nothing(tmp_path, monkeypatch):
     assert list((tmp_path / "root").iterdir()) == []
 
 
-def test_a_set_of_images_of_several_sizes_is_refused():
+@pytest.mark.parametrize(
+    ("shapes", "kind", "message"),
+    [
+        (((4, 4, 1), (5, 4, 1)), np.uint8, "images of 2 shapes"),
+        (((4, 4, 1),) * 2, np.float32, "float32"),
+        (((4, 4),) * 2, np.uint8, r"\(4, 4\) uint8"),
+    ],
+)
+def test_images_that_cannot_be_one_array_are_refused(shapes, kind, message):
     class Several(list):
         def __getitems__(self, indices):
             return [self[i] for i in indices]
 
-    source = Several({"image": np.zeros((size, 4, 1), np.uint8), "label": 0} for size in (4, 5))
-    with pytest.raises(TriptychError, match=r"images of 2 shapes.*--data DIR"):
+    source = Several({"image": np.zeros(shape, kind), "label": 0} for shape in shapes)
+    with pytest.raises(TriptychError, match=f"{message}.*--data DIR"):
         tfds._read(source, "image", "label", "tfds:x")
 
 
