@@ -194,9 +194,13 @@ def test_costs_and_published_figures_stand_beside_ours():
     assert rows[0][4] == values * 4 * 128 / 2**20
     assert rows[0][5:] == (4.0, 1.0, 0.4, 0.4, 1.0, 0.625)
     assert rows[1][5:] == (6.0, 1.5, 0.6, 0.6, 0.5, 0.75)
+    settings = table_of(result, "Settings").rows
+    assert settings[0][:-1] == ("sigmoid", "lenet", "synthetic", "1x28x28", "1", 128, 2, "sgd", 0.1)
     epochs = table_of(result, "Every epoch").rows
     assert [row[-3:] for row in epochs] == [(2.0, "-", 0.5), (1.0, "-", 0.625), ("-", "-", "-"), ("-", "-", "-")]
     assert not any("--quick" in said for said in result.findings)
+    assert "--quick" in outcome.answer(TINY, outcomes, quick=True).findings[0]
+    assert outcome.costs(outcomes)["sigmoid, torch"] == (0.41652, 0.4)
 
 
 def test_an_axis_pays_until_the_accuracy_stops_rising():
@@ -211,8 +215,13 @@ def test_an_axis_pays_until_the_accuracy_stops_rising():
 
 def test_the_smallest_network_above_the_floor_is_named():
     small, large = made(Run("small"), 0.8), made(Run("large"), 0.9, width_ratio=0.5)
+    worse = made(Run("as small, but worse"), 0.75)
     for floor, expected in ((0.7, "small is the smallest"), (0.85, "large is the smallest"), (0.95, "no run reaches")):
-        assert expected in outcome.findings(replace(TINY, floor=floor), [large, small])[1]
+        said = outcome.findings(replace(TINY, floor=floor), [worse, large, small])
+        assert said[0] == "torch: large has the best test accuracy, 0.900."
+        assert said[1].startswith(f"torch: {expected}")
+    said = outcome.findings(replace(TINY, floor=None), [small, replace(large, backend="jax")])
+    assert [words.partition(" has")[0] for words in said] == ["torch: small", "jax: large"]  # each by itself
 
 
 # The command
