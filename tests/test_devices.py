@@ -20,6 +20,8 @@ if find_spec("torch_npu") is not None:
 
 import torch
 
+from triptych_torch.device import get_device
+
 TORCH = backend.load("torch")
 VERSION = torch.__version__.partition("+")[0]
 WORKING = """
@@ -54,6 +56,10 @@ CASES = {
         {"source": WORKING.format(count=0)},
         ["CANN is found, but its environment is not sourced", "ASCEND_HOME_PATH is not set", "run: source "],
     ),
+    "operators not found": (
+        {"source": "raise RuntimeError('no operators. Please run source set_env.sh in the CANN installation path.')"},
+        ["CANN is found, but its environment is not sourced (no operators); run: source "],
+    ),
     "other version": (
         {"source": "", "version": "2.1.0"},
         [f"torch_npu 2.1.0 is not for torch {torch.__version__}", "pip install 'torch-npu=="],
@@ -67,6 +73,7 @@ CASES = {
         ["no device is visible", "npu-smi info", "ASCEND_RT_VISIBLE_DEVICES (here 7)"],
     ),
     "index": ({"source": WORKING.format(count=2)}, ["npu:0: Ascend910B1; npu:1: Ascend910B1"]),
+    "nothing said": ({"source": "raise RuntimeError"}, ["torch_npu cannot be used (RuntimeError: RuntimeError)"]),
     "anything": (
         {"source": "raise RuntimeError('ERR00100\\nlong story')"},
         ["torch_npu cannot be used (RuntimeError: ERR00100)", "of one release"],
@@ -141,6 +148,18 @@ def test_the_cpu_is_taken_without_a_look_at_the_npu(machine, monkeypatch):
     machine(source="raise RuntimeError")
     monkeypatch.setattr("triptych_torch.device._npus_elsewhere", lambda: pytest.fail("a process was started"))
     TORCH.build(zoo.build("lenet"), device="cpu")
+
+
+def test_each_process_of_torchrun_takes_its_own_device_with_whole_factors(monkeypatch):
+    fakes = {"is_available": lambda: True, "device_count": lambda: 2, "get_device_name": str, "set_device": str}
+    for name, fake in fakes.items():
+        monkeypatch.setattr(torch.cuda, name, fake)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    torch.backends.cuda.matmul.allow_tf32 = True  # by default it is not
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert [get_device(name) for name in ("cuda", "cuda:0")] == [torch.device("cuda:1"), torch.device("cuda:0")]
+    assert not torch.backends.cudnn.allow_tf32
+    assert not torch.backends.cuda.matmul.allow_tf32
 
 
 def test_a_crash_of_torch_npu_is_survived(machine):

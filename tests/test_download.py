@@ -132,7 +132,7 @@ def test_a_server_that_is_not_there_and_a_folder_that_cannot_be_written(server, 
     with pytest.raises(TriptychError, match="cannot write to"):
         fetch(server.url, tmp_path / "file" / "x", check, "")
     server.content = b""  # it then refuses every range, also the whole
-    with pytest.raises(TriptychError, match="downloading .* failed"):
+    with pytest.raises(TriptychError, match=r"downloading .* failed"):
         fetch(server.url, tmp_path / "x", check, "")
 
 

@@ -143,6 +143,14 @@ def test_a_killed_study_ends_as_one_that_was_not(tmp_path):
 def test_a_folder_of_other_settings_is_refused(finished):
     with pytest.raises(TriptychError, match="holds a study with other settings"):
         trained(finished[0], quick=False)
+    with pytest.raises(TriptychError, match="holds a study with other settings"):
+        open_folder(finished[0], TINY, plan(TINY, quick=True), "cuda")
+
+
+def test_quick_overrules_a_run_and_what_a_run_says_of_quick_overrules_that():
+    run = Run("", {"epochs": 5, "batch_size": 8}, {"batch_size": 4})
+    recipes = [recipe_of(TINY, run, quick=quick) for quick in (False, True)]
+    assert [(recipe.epochs, recipe.batch_size) for recipe in recipes] == [(5, 8), (1, 4)]
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path):
@@ -200,6 +208,7 @@ def test_costs_and_published_figures_stand_beside_ours():
     assert [row[-3:] for row in epochs] == [(2.0, "-", 0.5), (1.0, "-", 0.625), ("-", "-", "-"), ("-", "-", "-")]
     assert not any("--quick" in said for said in result.findings)
     assert "--quick" in outcome.answer(TINY, outcomes, quick=True).findings[0]
+    assert replace(outcomes[0], problem="it diverged").accuracy is None
     assert outcome.costs(outcomes)["sigmoid, torch"] == (0.41652, 0.4)
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from triptych import backend, initializers, runs, transfer, zoo
 from triptych.__main__ import main
+from triptych.errors import TriptychError
 
 BACKENDS = backend.installed()
 EVERY = ("train", "--arch", "lenet", "--data", "synthetic", "--resolution", "28", "--epochs", "1")
@@ -49,6 +50,8 @@ def test_patterns_match_whole_paths_and_statistics():
     }
     assert transfer.frozen_paths(bn, ["dense[12].bias", "dense3.w*"]) == {"dense1.bias", "dense2.bias", "dense3.weight"}
     assert transfer.frozen_paths(bn, []) == frozenset()
+    with pytest.raises(TriptychError, match="leaves nothing of 'vgg11_bn' to train"):  # statistics are not trained
+        transfer.frozen_paths(bn, ["*.weight", "*.bias"])
 
 
 @pytest.mark.parametrize("name", BACKENDS)
