@@ -18,6 +18,7 @@ from triptych_jax.parameters import _canonical_name, _from_numpy, to_numpy
 from triptych_jax.passes import QUICK
 
 ALL = "all"  # the one parameter of a network seen as a vector
+MANY = 40  # arrays; with fewer, joining them costs more than compiling for each (VGG-16 has 32, up to 134 MB large)
 NATIVE = {"velocity": "trace", "mean": "mu", "variance": "nu"}  # canonical: optax's
 
 
@@ -33,14 +34,15 @@ class Updater:
         self.load_state({})
 
     def step(self, gradients: Arrays, rates: Rates, *, watch: bool = False) -> None:
-        """Move every parameter by its gradient. Conformance (`watch`) compiles the same function for one vector of all
+        """Move every parameter by its gradient. Conformance (`watch`) compiles the same function for one vector of many
         parameters instead, in a tenth of the time: it acts on every number alone."""
         now = (np.float32(rates.learning_rate), np.float32(rates.momentum))
         given = (_values(self.named), gradients, self.kept)
-        if watch:
+        if watch and len(self.named) > MANY:
             parameters, self.kept = self._step_as_vector(given, now)
         else:
-            parameters, self.kept = self.compile(decayed=self.decayed)(*given, self.count, now)
+            update = self.compile(decayed=self.decayed, options=QUICK if watch else ())
+            parameters, self.kept = update(*given, self.count, now)
         for path, variable in self.named.items():
             variable[...] = parameters[path]
         self.count = np.int32(self.count + 1)

@@ -28,8 +28,11 @@ class Side(Protocol):
     def output_shapes(self) -> dict[str, Shape]:
         """Every layer's output shape without the batch, in training mode."""
 
-    def load(self, values: Parameters) -> Arrays:
-        """Take these parameters; what is in the network then."""
+    def load(self, values: Parameters) -> None:
+        """Take these parameters."""
+
+    def values(self) -> Arrays:
+        """The parameters that are in the network."""
 
     def forward(self, train: bool) -> Arrays:
         """A whole forward pass."""
@@ -59,6 +62,7 @@ class ReferenceSide:
     def __init__(self, truth: Truth) -> None:
         self.name = "reference"
         self.truth = truth
+        self.held = truth.case.parameters
 
     def parameter_shapes(self) -> dict[str, Shape]:
         return self.truth.parameter_shapes
@@ -66,8 +70,11 @@ class ReferenceSide:
     def output_shapes(self) -> dict[str, Shape]:
         return output_shapes(self.truth.case.architecture)
 
-    def load(self, values: Parameters) -> Arrays:
-        return values
+    def load(self, values: Parameters) -> None:
+        self.held = values
+
+    def values(self) -> Arrays:
+        return self.held
 
     def forward(self, train: bool) -> Arrays:
         return (self.truth.trained if train else self.truth.evaluated)[0].outputs
@@ -102,14 +109,16 @@ class BackendSide:
         self.truth = truth
 
     def parameter_shapes(self) -> dict[str, Shape]:
-        return {path: value.shape for path, value in self.backend.to_canonical(self.network).items()}
+        return {path: value.shape for path, value in self.values().items()}
 
     def output_shapes(self) -> dict[str, Shape]:
         found = self.backend.forward(self.network, self.truth.images, train=True, masks=self.truth.case.masks(0))
         return {path: value.shape[1:] for path, value in found.items()}
 
-    def load(self, values: Parameters) -> Arrays:
+    def load(self, values: Parameters) -> None:
         self.backend.from_canonical(self.network, values)
+
+    def values(self) -> Arrays:
         return self.backend.to_canonical(self.network)
 
     def forward(self, train: bool) -> Arrays:
