@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -189,7 +190,7 @@ def made(run: Run, *accuracies: float, seconds: float = 1.0, width_ratio: float 
         Epoch(n, n, "torch", 1 / n, accuracy, 1.0, accuracy, seconds * n, 1.0)
         for n, accuracy in enumerate(accuracies, start=1)
     )
-    return Outcome(planned, "torch", epochs)
+    return Outcome(planned, "torch", Path(), epochs)
 
 
 def test_costs_and_published_figures_stand_beside_ours():

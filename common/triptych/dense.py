@@ -65,7 +65,17 @@ def reshape(architecture: Architecture, parameters: Mapping[str, NDArray[Any]]) 
 
 def score_map(architecture: Architecture) -> Shape:
     """`(classes, height, width)` of the scores that a convolutional form averages."""
-    return output_shapes(architecture)[architecture.layers[-3].name]
+    return output_shapes(architecture)[score_layer(architecture)]
+
+
+def score_layer(architecture: Architecture) -> str:
+    """The layer of a convolutional form whose output is the map of scores."""
+    return architecture.layers[-3].name
+
+
+def total_stride(architecture: Architecture) -> Pair:
+    """Pixels (down, right) between the places of two neighbouring scores of a convolutional form."""
+    return next(info.stride for info in analysis.analyse(architecture) if info.path == score_layer(architecture))
 
 
 def fit_size(stored: Pair, trained: Pair) -> Pair:

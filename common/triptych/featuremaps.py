@@ -82,3 +82,31 @@ def describe(maps: Maps) -> list[Row]:
         )
         for path, values in maps.items()
     ]
+
+
+def coarse_share(values: NDArray[np.floating[Any]]) -> float | None:
+    """How much of the variance within the maps `(C, H, W)` is left when they are averaged over squares of 2x2: near 1
+    for broad shapes, 1/4 for noise, 0 for a chequerboard. None for maps of one value, or of one row or column."""
+    channels, height, width = values.shape
+    if min(height, width) < 2:
+        return None
+    even = values[:, : height // 2 * 2, : width // 2 * 2].astype(np.float64)
+    squares = even.reshape(channels, height // 2, 2, width // 2, 2).mean((2, 4))
+    whole = even.var((1, 2)).sum()
+    return float(squares.var((1, 2)).sum() / whole) if whole > 0 else None
+
+
+def likeness(values: NDArray[np.floating[Any]], picture: NDArray[np.floating[Any]]) -> float | None:
+    """How much the maps `(C, H, W)` look like the `picture` `(channels, h, w)`, shrunk to their size: the mean over the
+    maps that are not flat of the correlation's absolute value. None if all are flat."""
+    rows, columns = (
+        preprocess.resize_matrix(*sizes) for sizes in zip(picture.shape[1:], values.shape[1:], strict=True)
+    )
+    shrunk = rows @ picture.mean(0) @ columns.T
+    found = [_correlation(channel.astype(np.float64), shrunk) for channel in values if np.ptp(channel) > 0]
+    return float(np.mean(np.abs(found))) if found and np.ptp(shrunk) > 0 else None
+
+
+def _correlation(a: NDArray[np.floating[Any]], b: NDArray[np.floating[Any]]) -> float:
+    a, b = a - a.mean(), b - b.mean()
+    return float((a * b).sum() / np.sqrt((a**2).sum() * (b**2).sum()))

@@ -100,7 +100,9 @@ def train(
         each.build(planned[0].architecture, device=device, precision=planned[0].recipe.precision)
     training.open_folder(folder, chosen, planned, device)
     with watching(loaded, device):
-        return outcome.answer(chosen, training.train(planned, loaded, folder, device, begin), quick=quick)
+        outcomes = training.train(planned, loaded, folder, device, begin)
+        looked = training.look(chosen, outcomes, loaded, device)
+    return outcome.answer(chosen, outcomes, quick=quick, looked=looked)
 
 
 def write(chosen: Study, result: Result, folder: Path) -> None:

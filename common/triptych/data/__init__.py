@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from triptych.data import cifar10, fashion_mnist, fashion_mnist_mini, folders, synthetic, tfds
+from triptych.data import cifar10, fashion_mnist, fashion_mnist_mini, folders, parts, synthetic, tfds
 from triptych.data.dataset import Dataset, Split
 from triptych.errors import TriptychError, unknown
 
@@ -56,10 +56,21 @@ def load(name_or_dir: str, *, data_dir: str | Path | None = None) -> Dataset:
     """The data set of this name, the one of tensorflow-datasets (`tfds:NAME`), or the class folders in this directory
     (`./NAME` for one that is called like a set).
 
+    `@classes=LO-HI,train=COUNT,test=COUNT` behind any of them takes a part: these classes, counted from 0 from then
+    on, and the first so many images, as many of each class; each of the three can be left out.
+
     `data_dir` is where the files of `fashion-mnist`, `cifar10` and TFDS lie, if not in the usual places; the others do
-    not need it. Raises TriptychError for an unknown name and for files that are missing, damaged or not the originals.
+    not need it. Raises TriptychError for an unknown name, for files that are missing, damaged or not the originals, and
+    for a part that is not there.
     """
     place = Path(data_dir).expanduser() if data_dir else None
+    whole = Path(name_or_dir).expanduser().is_dir()  # a folder's own name may have the mark in it
+    name, part = (name_or_dir, None) if whole else parts.divide(name_or_dir)
+    dataset = _load_whole(name, place)
+    return dataset if part is None else parts.take(dataset, part, name_or_dir)
+
+
+def _load_whole(name_or_dir: str, place: Path | None) -> Dataset:
     if source := SOURCES.get(name_or_dir):
         return source.load(place)
     if name_or_dir.startswith(tfds.PREFIX):

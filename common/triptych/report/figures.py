@@ -10,6 +10,7 @@ from triptych.runs import Epoch
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 # Okabe and Ito's colours, which the colour-blind can tell apart, and line styles, because equal curves overlap.
 # Seven and four: 28 pairs before one comes again.
@@ -33,6 +34,11 @@ def draw(plot: Callable[[Axes], Any], *, x: str, y: str) -> str:
         figure.set_figheight(3.8 + 0.1 * len(names))
     elif names:
         axes.legend()
+    return svg(figure)
+
+
+def svg(figure: Figure) -> str:
+    """A figure as an SVG element."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
     text = buffer.getvalue()
@@ -112,5 +118,15 @@ def scatter(points: Mapping[str, tuple[float, float]], *, x: str, y: str) -> str
             points.items(), STYLES * len(points), "osD^v<>" * 4 * len(points), strict=False
         ):
             axes.semilogx(*point, marker, color=colour, label=name)
+
+    return draw(plot, x=x, y=y)
+
+
+def lines(series: Mapping[str, Sequence[tuple[float, float]]], *, x: str, y: str) -> str:
+    """A named line each through its points."""
+
+    def plot(axes: Axes) -> None:
+        for (name, points), (colour, style) in zip(series.items(), STYLES * len(series), strict=False):
+            axes.plot(*zip(*points, strict=True), style, marker="o", color=colour, label=name)
 
     return draw(plot, x=x, y=y)

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
 
 from triptych.errors import unknown
+
+Row = tuple[str | int | float, ...]
+NONE = "-"  # in a cell: not measured, or not published
+
+
+def shown(value: float | None) -> float | str:
+    """A number, or what stands for none."""
+    return NONE if value is None else float(value)
 
 
 @dataclass(frozen=True)
@@ -14,7 +23,7 @@ class Table:
 
     title: str
     columns: tuple[str, ...]
-    rows: tuple[tuple[str | int | float, ...], ...]
+    rows: tuple[Row, ...]
 
     def text(self) -> list[tuple[str, ...]]:
         """The rows as they are printed."""
@@ -31,6 +40,16 @@ class Result:
     tables: tuple[Table, ...]
     figures: tuple[tuple[str, str], ...]
     findings: tuple[str, ...]
+
+
+def join(results: Sequence[Result]) -> Result:
+    """Several results in one; the rows of tables with the same title stand in one table."""
+    tables: dict[str, Table] = {}
+    for table in chain.from_iterable(result.tables for result in results):
+        before = tables.get(table.title, replace(table, rows=()))
+        tables[table.title] = replace(table, rows=(*before.rows, *table.rows))
+    figures = tuple(chain.from_iterable(result.figures for result in results))
+    return Result(tuple(tables.values()), figures, tuple(chain.from_iterable(result.findings for result in results)))
 
 
 def table_of(result: Result, title: str) -> Table:

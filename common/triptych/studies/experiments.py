@@ -8,14 +8,9 @@ from triptych.batches import Augmentation
 from triptych.optimizers import Optimizer
 from triptych.recipes import RECIPES, Recipe
 from triptych.schedules import OneCycle
-from triptych.studies import traps
+from triptych.studies import dense_scores, feature_maps, fine_tuning, traps
+from triptych.studies.settings import ALEXNET, LENET, LIVELY, MINI, SMALL_ALEXNET, SMALL_VGG, VGG11
 from triptych.studies.training import Published, Run, Trained
-
-MINI: dict[str, Any] = {"data": "fashion-mnist-mini", "batch_size": 32, "dense_width": None, "epochs": 1}
-SMALL_VGG: dict[str, Any] = {"height": 32, "width": 32, "width_ratio": 8}
-SMALL_ALEXNET: dict[str, Any] = {"height": 65, "width": 65, "width_ratio": 8}  # the smallest that its poolings take
-# From Xavier's start the deeper VGG do not begin to learn within a few epochs of SGD without momentum.
-LIVELY: dict[str, Any] = {"optimizer": Optimizer(momentum=0.9), "initializer": "kaiming_uniform"}
 
 VGG11_EPOCHS = Trained(
     name="vgg11-epochs",
@@ -140,7 +135,7 @@ SHALLOW = Trained(
     source="Dive into Deep Learning, sections 7.6, 8.1 and 8.2: VGG is slower and larger than AlexNet",
     base=RECIPES["d2l-lenet"],
     runs=(
-        Run("LeNet"),
+        LENET,
         Run("ReLU for sigmoid", {"architecture": "lenet_relu", **RELU_RATE}),
         Run("also max for average pooling", {"architecture": "lenet_max", **RELU_RATE}),
         Run("also dropout", {"architecture": "lenet_dropout", **RELU_RATE}),
@@ -154,17 +149,8 @@ SHALLOW = Trained(
                 **RELU_RATE,
             },
         ),
-        Run(
-            "AlexNet",
-            {"architecture": "alexnet", "height": 224, "width": 224, "batch_size": 128, "learning_rate": 0.01},
-            SMALL_ALEXNET | LIVELY,
-        ),
-        Run(
-            "VGG-11",
-            {"architecture": "vgg11", "height": 224, "width": 224, "batch_size": 128, "learning_rate": 0.05}
-            | {"width_ratio": 4, "dense_width": 4096},
-            SMALL_VGG | LIVELY | {"learning_rate": 0.02},
-        ),
+        ALEXNET,
+        VGG11,
     ),
     quick=MINI | {"epochs": 2},
     notes=(
@@ -218,4 +204,15 @@ ASCEND_CIFAR10 = Trained(
     ),
 )
 
-STUDIES = (VGG11_EPOCHS, RESOLUTION, ALEXNET_SIMPLIFY, DEPTH, SHALLOW, INCEPTION, ASCEND_CIFAR10)
+STUDIES = (
+    VGG11_EPOCHS,
+    RESOLUTION,
+    ALEXNET_SIMPLIFY,
+    DEPTH,
+    SHALLOW,
+    INCEPTION,
+    ASCEND_CIFAR10,
+    feature_maps.STUDY,
+    dense_scores.STUDY,
+    fine_tuning.STUDY,
+)

@@ -6,27 +6,30 @@ from collections.abc import Sequence
 from itertools import groupby, pairwise
 
 from triptych.report import figures
-from triptych.studies import Result, Table
+from triptych.studies import NONE, Result, Row, Table, contests, shown
 from triptych.studies.training import Outcome, Planned, Trained
 
-NONE = "-"  # in a cell: not measured, or not published
 FLAT = 0.005  # accuracy; less than this is no rise
 QUICK = (
     "--quick: small networks, small images, few epochs, and not the full data. It shows that the study runs; its "
     "accuracies are not to be held against the published ones."
 )
 
-Row = tuple[str | int | float, ...]
+ACCURACY = "test accuracy"
+NOTHING = Result((), (), ())
 
 
-def answer(study: Trained, outcomes: Sequence[Outcome], *, quick: bool) -> Result:
-    """The whole result of a study."""
-    drawn = (
-        ("Test accuracy after every epoch", figures.accuracy_curves({label(o): o.epochs for o in outcomes})),
-        ("Accuracy against cost", figures.scatter(costs(outcomes), x="million MACs per image", y="test accuracy")),
-    )
-    found = (*((QUICK,) if quick else ()), *findings(study, outcomes))
-    return Result((compared(outcomes), by_epoch(outcomes), settings([o.planned for o in outcomes])), drawn, found)
+def answer(study: Trained, outcomes: Sequence[Outcome], *, quick: bool, looked: Result = NOTHING) -> Result:
+    """The whole result of a study, after what its look found."""
+    tables: tuple[Table, ...] = (compared(outcomes), by_epoch(outcomes), settings([o.planned for o in outcomes]))
+    if study.compete:
+        tables = (contests.table(outcomes), *tables)
+        second = (contests.TITLE, contests.figure(outcomes))
+    else:
+        second = ("Accuracy against cost", figures.scatter(costs(outcomes), x="million MACs per image", y=ACCURACY))
+    first = ("Test accuracy after every epoch", figures.accuracy_curves({label(o): o.epochs for o in outcomes}))
+    found = (*((QUICK,) if quick else ()), *looked.findings, *findings(study, outcomes))
+    return Result((*looked.tables, *tables), (*looked.figures, first, second), found)
 
 
 def label(outcome: Outcome) -> str:
@@ -37,11 +40,6 @@ def label(outcome: Outcome) -> str:
 def costs(outcomes: Sequence[Outcome]) -> dict[str, tuple[float, float]]:
     """Million multiply-accumulates and accuracy of every run that ended well."""
     return {label(o): (o.totals.macs / 1e6, o.accuracy) for o in outcomes if o.accuracy is not None}
-
-
-def shown(value: float | None) -> float | str:
-    """A number, or what stands for none."""
-    return NONE if value is None else float(value)
 
 
 def first_of(outcomes: Sequence[Outcome], backend: str) -> Outcome:
@@ -112,7 +110,7 @@ def published_of(outcome: Outcome, epoch: int) -> Row:
 
 def settings(planned: Sequence[Planned]) -> Table:
     """What every run trains, and how."""
-    columns = ("run", "network", "data", "input", "channels /", "batch", "epochs", "optimiser", "rate", "start")
+    columns = ("run", "network", "data", "input", "channels /", "batch", "epochs", "optimiser", "rate")
     rows = tuple(
         (
             name,
@@ -124,19 +122,24 @@ def settings(planned: Sequence[Planned]) -> Table:
             each.recipe.epochs,
             each.recipe.optimizer.name,
             each.recipe.learning_rate,
-            each.recipe.initializer,
+            each.recipe.init_from or each.recipe.initializer,
+            ", ".join(each.recipe.freeze) or NONE,
         )
         for name, (each, *_) in ((n, list(g)) for n, g in groupby(planned, key=lambda p: p.run.name))
     )
-    return Table("Settings", columns, rows)
+    return Table("Settings", (*columns, "start", "frozen"), rows)
 
 
 def findings(study: Trained, outcomes: Sequence[Outcome]) -> list[str]:
-    """Sentences on every backend: the best run, the accuracy asked for, and where an axis stops paying."""
+    """Sentences on every backend: who wins each series, or the best run, the accuracy asked for, and where an axis
+    stops paying."""
     said = [f"{label(o)} stopped early: {o.problem}" for o in outcomes if o.problem]
     for backend in dict.fromkeys(outcome.backend for outcome in outcomes):
         done = [(o, o.accuracy) for o in outcomes if o.backend == backend and o.accuracy is not None]
         if not done:
+            continue
+        if study.compete:
+            said += [f"{backend}, {verdict}" for verdict in contests.verdicts([outcome for outcome, _ in done])]
             continue
         best, reached = max(done, key=lambda pair: pair[1])
         said.append(f"{backend}: {best.name} has the best test accuracy, {reached:.3f}.")

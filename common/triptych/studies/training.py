@@ -22,7 +22,7 @@ from triptych.files import write_atomically
 from triptych.recipes import Recipe
 from triptych.runs import Epoch
 from triptych.spec import Architecture
-from triptych.studies import Study
+from triptych.studies import Result, Study, join
 from triptych.training import Listener
 
 SETTINGS = "study.json"
@@ -30,6 +30,8 @@ NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 # Begins to show a run: its title, and the recipe that it trains.
 Show: TypeAlias = Callable[[str, Recipe], AbstractContextManager[Listener]]
+# What the trained models show: the outcomes of one backend that ended well, the backend, the device.
+Look: TypeAlias = Callable[["Sequence[Outcome]", Backend, str], Result]
 
 
 @dataclass(frozen=True)
@@ -45,27 +47,39 @@ class Published:
 
 @dataclass(frozen=True)
 class Run:
-    """One row: what it `changes` in the study's recipe, and what else with `--quick`. Runs of one `series` go along an
-    axis, from less to more."""
+    """One row: what it `changes` in the study's recipe, and what else with `--quick`.
+
+    Runs of one `series` go along an axis, from less to more, or compete (see `Trained`). `start` names an earlier run
+    whose parameters this one begins with, on the same backend.
+    """
 
     name: str
     changes: Mapping[str, Any] = field(default_factory=dict)
     quick: Mapping[str, Any] = field(default_factory=dict)
     published: Published = Published()  # frozen, so one shared value is safe
     series: str = ""
+    start: str = ""
+
+    @property
+    def choice(self) -> str:
+        """The name within the series, where the run is called `SERIES: CHOICE`."""
+        return self.name.removeprefix(f"{self.series}: ")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trained(Study):
     """A study that trains variations of the recipe `base`; `quick` is what changes in all of them with `--quick`.
 
-    `floor` is the test accuracy that the text asks for.
+    `floor` is the test accuracy that the text asks for. The runs of a series `compete` for the best accuracy, or go
+    along an axis. `look` looks at the trained models, and its result stands before that of the training.
     """
 
     base: Recipe
     runs: tuple[Run, ...]
     quick: Mapping[str, Any]
     floor: float | None = None
+    compete: bool = False
+    look: Look | None = None
 
 
 @dataclass(frozen=True)
@@ -83,10 +97,11 @@ class Planned:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a run on a backend; `problem` says why it ended early."""
+    """What became of a run on a backend, kept in its run `folder`; `problem` says why it ended early."""
 
     planned: Planned
     backend: str
+    folder: Path
     epochs: tuple[Epoch, ...]
     problem: str = ""
 
@@ -114,8 +129,9 @@ class Outcome:
 
 
 def recipe_of(study: Trained, run: Run, *, quick: bool = False) -> Recipe:
-    """The recipe of one run."""
-    changes = {**run.changes, **(study.quick if quick else NOTHING), **(run.quick if quick else NOTHING)}
+    """The recipe of one run; what it starts from is the other run's name, until it is trained."""
+    start = {"init_from": run.start} if run.start else NOTHING
+    changes = {**start, **run.changes, **(study.quick if quick else NOTHING), **(run.quick if quick else NOTHING)}
     return dataclasses.replace(study.base, name=f"study {study.name}: {run.name}", source=study.source, **changes)
 
 
@@ -174,11 +190,13 @@ def train(
     planned: Sequence[Planned], backends: Sequence[Backend], folder: Path, device: str, show: Show
 ) -> list[Outcome]:
     """Every run on every backend, in order. Finished ones are taken from the folder, a begun one goes on."""
-    return [
-        train_one(each, backend, folder / backend.name / slug(each.run.name), device, show)
-        for each in planned
-        for backend in backends
-    ]
+    done: dict[tuple[str, str], Outcome] = {}
+    for each in planned:
+        for backend in backends:
+            start = done[each.run.start, backend.name] if each.run.start else None
+            place = folder / backend.name / slug(each.run.name)
+            done[each.run.name, backend.name] = train_one(each, backend, place, device, show, start)
+    return list(done.values())
 
 
 def slug(name: str) -> str:
@@ -186,14 +204,21 @@ def slug(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
-def train_one(planned: Planned, backend: Backend, folder: Path, device: str, show: Show) -> Outcome:
-    """One run on one backend. A loss that is not finite ends the run, not the study."""
+def train_one(
+    planned: Planned, backend: Backend, folder: Path, device: str, show: Show, start: Outcome | None = None
+) -> Outcome:
+    """One run on one backend, from the end of `start` if it has one. A loss that is not finite ends the run and those
+    that start from it, not the study."""
     recipe, title = planned.recipe, f"{planned.run.name}, {backend.name}"
+    if start is not None:
+        if start.problem:
+            return Outcome(planned, backend.name, folder, (), f"'{start.name}', which it starts from, ended early")
+        recipe = dataclasses.replace(recipe, init_from=str(start.folder))
     if (folder / runs.RECIPE).exists():
         checkpoint = runs.load(folder)
         if checkpoint is not None and checkpoint.epoch == recipe.epochs:
             with show(f"{title}: finished before", recipe):
-                return Outcome(planned, backend.name, tuple(runs.read_epochs(folder)))
+                return Outcome(planned, backend.name, folder, tuple(runs.read_epochs(folder)))
     else:
         shutil.rmtree(folder, ignore_errors=True)  # killed before the recipe was written
         runs.create(folder, recipe)
@@ -205,4 +230,12 @@ def train_one(planned: Planned, backend: Backend, folder: Path, device: str, sho
             training.fit(session, listener)
         except training.DivergedError as error:
             problem = str(error)
-    return Outcome(planned, backend.name, tuple(session.epochs), problem)
+    return Outcome(planned, backend.name, folder, tuple(session.epochs), problem)
+
+
+def look(study: Trained, outcomes: Sequence[Outcome], backends: Sequence[Backend], device: str) -> Result:
+    """What the study's look finds on every backend; nothing for a study that has none."""
+    if study.look is None:
+        return Result((), (), ())
+    done = [outcome for outcome in outcomes if outcome.accuracy is not None]
+    return join([study.look([o for o in done if o.backend == each.name], each, device) for each in backends])

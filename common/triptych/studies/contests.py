@@ -1,0 +1,100 @@
+"""Runs that compete: which wins in each series, and whether the test set is large enough to say so."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from triptych.report import figures
+from triptych.studies import NONE, Table
+from triptych.studies.training import Outcome
+
+TITLE = "Which wins"
+
+
+@dataclass(frozen=True)
+class Contest:
+    """The runs of one series on one backend with their test accuracies, the best first; `images` tested them."""
+
+    series: str
+    backend: str
+    ranked: tuple[tuple[str, float], ...]
+    images: int
+
+    @property
+    def lead(self) -> float:
+        """Of the first over the second."""
+        return self.ranked[0][1] - self.ranked[1][1]
+
+    @property
+    def noise(self) -> float:
+        """Two standard errors of the lead, had other images of the same kind been drawn for each of the two."""
+        return 2 * math.sqrt(sum(share * (1 - share) for _, share in self.ranked[:2]) / self.images)
+
+    @property
+    def clear(self) -> bool:
+        """Whether the lead is more than chance explains."""
+        return self.lead > self.noise
+
+
+def contests(outcomes: Sequence[Outcome]) -> list[Contest]:
+    """A contest per series and backend of the runs that ended well, where there are two or more."""
+    groups: dict[tuple[str, str], list[Outcome]] = {}
+    for outcome in outcomes:
+        if outcome.planned.run.series and outcome.accuracy is not None:
+            groups.setdefault((outcome.planned.run.series, outcome.backend), []).append(outcome)
+    found = []
+    for (series, backend), group in groups.items():
+        ranked = sorted(((o.planned.run.choice, o.accuracy or 0.0) for o in group), key=lambda pair: -pair[1])
+        if len(ranked) > 1:
+            found.append(Contest(series, backend, tuple(ranked), len(group[0].planned.dataset.test)))
+    return found
+
+
+def choices(outcomes: Sequence[Outcome]) -> list[str]:
+    """What competes, in the study's order."""
+    return list(dict.fromkeys(outcome.planned.run.choice for outcome in outcomes if outcome.planned.run.series))
+
+
+def table(outcomes: Sequence[Outcome]) -> Table:
+    """A row per series and backend: every choice's accuracy, the best, its lead over the next, and the noise."""
+    found = contests(outcomes)
+    rows = tuple(
+        (
+            c.series,
+            c.backend,
+            *(dict(c.ranked).get(choice, NONE) for choice in choices(outcomes)),
+            c.ranked[0][0] if c.clear else f"{c.ranked[0][0]} (within noise)",
+            c.lead,
+            c.noise,
+        )
+        for c in found
+    )
+    return Table(
+        TITLE, ("case", "backend", *choices(outcomes), "best", "lead over the next", "two standard errors"), rows
+    )
+
+
+def figure(outcomes: Sequence[Outcome]) -> str:
+    """A group of bars per series and backend, a bar per choice; none for a run that ended early."""
+    found = contests(outcomes)
+    several = len({c.backend for c in found}) > 1
+    names = [c.series.replace(", ", "\n") + f"\n{c.backend}" * several for c in found]
+    heights = {choice: [dict(c.ranked).get(choice, 0.0) for c in found] for choice in choices(outcomes)}
+    return figures.bars(names, heights, y="test accuracy")
+
+
+def verdicts(outcomes: Sequence[Outcome]) -> list[str]:
+    """A sentence per series: who wins and by how much over the next, or that the test set cannot tell."""
+    said = []
+    for c in contests(outcomes):
+        (best, reached), (after, lower) = c.ranked[:2]
+        text = f"'{best}' wins with {reached:.3f}, {c.lead:.3f} over '{after}'"
+        if not c.clear:
+            text = (
+                f"'{best}' is first with {reached:.3f}, '{after}' has {lower:.3f}: no more apart than {c.images:,} "
+                f"test images can tell ({c.noise:.3f})"
+            )
+        said.append(f"{c.series}: {text}; the last is '{c.ranked[-1][0]}' with {c.ranked[-1][1]:.3f}.")
+    return said

@@ -1,0 +1,110 @@
+"""What the first blocks of the three families make of one image: figures, and how coarse the maps are."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from triptych import featuremaps, models, preprocess
+from triptych.analysis import analyse
+from triptych.backend import Backend
+from triptych.recipes import RECIPES
+from triptych.report import figures, pictures
+from triptych.studies import Result, Row, Table, join, shown
+from triptych.studies.settings import LOOKED_AT, MINI
+from triptych.studies.training import Outcome, Trained
+
+BLOCKS = 2  # LeNet has no more
+IMAGE = 0  # of the test set
+NOISE = 0.25  # the share of variance that averaging over four independent values leaves
+PICTURE = "the picture"
+COLUMNS = (
+    "network",
+    "backend",
+    "end of",
+    "maps",
+    "zeros",
+    "dead channels",
+    "largest",
+    "sees, pixels",
+    "step, pixels",
+    "left at half size",
+    "likeness to the picture",
+)
+
+
+def look(outcomes: Sequence[Outcome], backend: Backend, device: str) -> Result:
+    """A figure, rows and sentences per network."""
+    return join([look_at(outcome, backend, device) for outcome in outcomes])
+
+
+def look_at(outcome: Outcome, backend: Backend, device: str) -> Result:
+    """The first blocks of one trained network."""
+    model = models.load_run(outcome.folder)
+    test = outcome.planned.dataset.test
+    stored = test.images[IMAGE : IMAGE + 1]
+    maps = featuremaps.capture(backend, model, stored, featuremaps.stages(model.architecture, BLOCKS), device)
+    seen = preprocess.apply_reference(stored, model.transform, dtype=np.float32)[0]
+    places = {info.path: info for info in analyse(model.architecture)}
+    rows: list[Row] = []
+    for each in featuremaps.describe({PICTURE: seen, **maps}):
+        values = maps.get(each.layer, seen)
+        place = places.get(each.layer)
+        rows.append(
+            (
+                outcome.name,
+                outcome.backend,
+                each.layer,
+                "x".join(map(str, each.shape)),
+                each.zeros,
+                each.dead,
+                each.scale,
+                place.receptive_field[0] if place else 1,
+                place.stride[0] if place else 1,
+                shown(featuremaps.coarse_share(values)),
+                shown(featuremaps.likeness(values, seen)),
+            )
+        )
+    what = f"test image {IMAGE} ({outcome.planned.dataset.class_names[test.labels[IMAGE]]})"
+    title = f"{outcome.name}, {outcome.backend}"
+    drawn = figures.svg(pictures.feature_maps(stored[0], maps, title=f"{title}: {what}"))
+    table = Table(f"The first {BLOCKS} blocks on {what}", COLUMNS, tuple(rows))
+    return Result((table,), ((f"The first maps of each block: {title}", drawn),), (sentence(title, rows),))
+
+
+def sentence(title: str, rows: Sequence[Row]) -> str:
+    """What the last of the blocks still holds of the picture, from the rows of one network."""
+    first, last = (dict(zip(COLUMNS, row, strict=True)) for row in (rows[0], rows[-1]))
+    size, values = (math.prod(map(int, str(row["maps"]).split("x"))) for row in (first, last))
+    side = str(first["maps"]).split("x")[1]
+    share, like = last["left at half size"], last["likeness to the picture"]
+    sees = last["sees, pixels"]
+    said = f"{title}: {last['end of']} has {values:,} values for {size:,} pixels, each sees {sees} of {side} a side"
+    if isinstance(share, float):
+        kind = "broad shapes more than detail" if share > 0.5 else "detail more than broad shapes"
+        said += f"; at half its size {share:.0%} of its variance is left (noise: {NOISE:.0%}), so it holds {kind}"
+    if isinstance(like, float):
+        said += f"; its maps' likeness to the picture is {like:.2f}"
+    return f"{said}."
+
+
+STUDY = Trained(
+    name="feature-maps",
+    question="What do the first blocks of LeNet, AlexNet and VGG see of one image?",
+    source="the remark that the first layers of a network see coarse information, as edges and outlines",
+    base=replace(RECIPES["d2l-lenet"], name="study feature-maps"),
+    runs=LOOKED_AT,
+    quick=MINI | {"epochs": 2},
+    look=look,
+    notes=(
+        "Block's end means the pooling of LeNet and AlexNet, and VGG's blocks.",
+        "'Left at half size' is the share of the variance within the maps that averaging over squares of 2x2 leaves: near "
+        "1 for broad shapes, 1/4 for noise, next to nothing for thin lines.",
+        "'Likeness' is the mean absolute correlation of a map with the picture at the map's size.",
+        "LeNet sees 28x28 images, AlexNet and VGG-11 224x224 (with --quick 97x97 and 64x64), enlarged from 28x28; an "
+        "enlarged picture has no detail of its own, so that its maps are the smoother.",
+    ),
+)

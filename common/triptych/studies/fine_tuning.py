@@ -1,0 +1,99 @@
+"""What to train of a pretrained network, by how much data there is and how like the first it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from triptych.recipes import Recipe
+from triptych.studies.settings import LIVELY, MINI, SMALL_VGG
+from triptych.studies.training import Run, Trained
+
+PRETRAINED = "pretraining"
+# Four classes against six and ten: were the numbers equal, the new task would start with the old one's last layer.
+FIRST = "classes=0-3"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One of the four: its data, in full and with `--quick`, and for how many epochs of it each."""
+
+    name: str
+    data: str
+    quick_data: str
+    epochs: int
+    quick_epochs: int
+
+
+CASES = (
+    Case(
+        "little data, similar",
+        "fashion-mnist@classes=4-9,train=600",
+        "fashion-mnist-mini@classes=4-9,train=120,test=600",
+        30,
+        12,
+    ),
+    Case("much data, similar", "fashion-mnist@classes=4-9", "fashion-mnist-mini@classes=4-9,test=600", 5, 2),
+    Case("little data, different", "cifar10@train=600", "synthetic@train=120", 30, 12),
+    Case("much data, different", "cifar10", "synthetic", 5, 8),
+)
+TREATMENTS: dict[str, dict[str, Any]] = {
+    "last layer only": {"freeze": ("block*", "dense1.*", "dense2.*")},
+    "upper layers": {"freeze": ("block1.*", "block2.*", "block3.*")},
+    "everything, pretrained": {},
+    "everything, from scratch": {"init_from": ""},
+}
+
+
+def runs() -> Iterator[Run]:
+    """The pretraining, then every treatment of every case."""
+    yield Run(
+        PRETRAINED,
+        {"data": f"fashion-mnist@{FIRST}"},
+        {"data": f"fashion-mnist-mini@{FIRST},test=600", "epochs": 4},
+    )
+    for case in CASES:
+        for treatment, changes in TREATMENTS.items():
+            yield Run(
+                f"{case.name}: {treatment}",
+                {"data": case.data, "epochs": case.epochs, **changes},
+                {"data": case.quick_data, "epochs": case.quick_epochs},
+                series=case.name,
+                start="" if "init_from" in changes else PRETRAINED,
+            )
+
+
+STUDY = Trained(
+    name="transfer",
+    question="What should be trained of a pretrained network: the last layer, the upper layers, all, or a new one?",
+    source="the usual advice by two questions: is there little data or much, and is it similar or different? "
+    "(Stanford's CS231n, Transfer Learning)",
+    base=Recipe(
+        name="study transfer",
+        architecture="vgg11",
+        data=f"fashion-mnist@{FIRST}",
+        height=32,
+        width=32,
+        channels=1,
+        width_ratio=4,
+        dense_width=512,
+        batch_size=32,
+        epochs=5,
+        learning_rate=0.01,
+        **LIVELY,
+    ),
+    runs=tuple(runs()),
+    quick=MINI | SMALL_VGG,
+    compete=True,
+    notes=(
+        "Pretrained on the first four classes of Fashion-MNIST (t-shirt, trouser, pullover, dress). Similar: the other "
+        "six. Different: CIFAR-10 in grey. Little: 600 images (with --quick 120); much: all of them.",
+        "The last dense layer is always new. 'Upper layers' are the last two blocks and the dense layers.",
+        "The usual advice: little and similar, the last layer; little and different, more of the upper layers; much "
+        "and similar, everything from pretrained; much and different, everything, from scratch if need be.",
+        "All at the same learning rate and, within a case, for as many epochs.",
+        "With --quick 'different' is the synthetic set, whose ten drawn patterns are far easier than photographs: "
+        "which treatment wins there says nothing about CIFAR-10.",
+    ),
+)
