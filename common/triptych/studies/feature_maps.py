@@ -84,8 +84,8 @@ def sentence(title: str, rows: Sequence[Row]) -> str:
     sees = last["sees, pixels"]
     said = f"{title}: {last['end of']} has {values:,} values for {size:,} pixels, each sees {sees} of {side} a side"
     if isinstance(share, float):
-        kind = "broad shapes more than detail" if share > 0.5 else "detail more than broad shapes"
-        said += f"; at half its size {share:.0%} of its variance is left (noise: {NOISE:.0%}), so it holds {kind}"
+        kind = "neighbouring places say much the same" if share > 0.5 else "neighbouring places differ"
+        said += f"; at half its size {share:.0%} of its variance is left (noise: {NOISE:.0%}): {kind}"
     if isinstance(like, float):
         said += f"; its maps' likeness to the picture is {like:.2f}"
     return f"{said}."
@@ -100,9 +100,10 @@ STUDY = Trained(
     quick=MINI | {"epochs": 2},
     look=look,
     notes=(
-        "Block's end means the pooling of LeNet and AlexNet, and VGG's blocks.",
-        "'Left at half size' is the share of the variance within the maps that averaging over squares of 2x2 leaves: near "
-        "1 for broad shapes, 1/4 for noise, next to nothing for thin lines.",
+        "A block ends with a pooling in LeNet and AlexNet; VGG's are its own.",
+        "'Left at half size' is the share of the variance within the maps that averaging over squares of 2x2 leaves: "
+        "near 1 for broad shapes, 1/4 for noise, next to nothing for thin lines. It is of the map's own grid, whose step in "
+        "pixels stands beside it.",
         "'Likeness' is the mean absolute correlation of a map with the picture at the map's size.",
         "LeNet sees 28x28 images, AlexNet and VGG-11 224x224 (with --quick 97x97 and 64x64), enlarged from 28x28; an "
         "enlarged picture has no detail of its own, so that its maps are the smoother.",

@@ -32,10 +32,10 @@ CASES = (
         "fashion-mnist@classes=4-9,train=600",
         "fashion-mnist-mini@classes=4-9,train=120,test=600",
         30,
-        12,
+        24,
     ),
     Case("much data, similar", "fashion-mnist@classes=4-9", "fashion-mnist-mini@classes=4-9,test=600", 5, 2),
-    Case("little data, different", "cifar10@train=600", "synthetic@train=120", 30, 12),
+    Case("little data, different", "cifar10@train=600", "synthetic@train=120", 30, 24),
     Case("much data, different", "cifar10", "synthetic", 5, 8),
 )
 TREATMENTS: dict[str, dict[str, Any]] = {
