@@ -119,11 +119,14 @@ def test_the_winner_is_named_with_its_lead_and_a_tie_is_called_one():
     noise = 2 * (0.91 * 0.09 / 100 + 0.9 * 0.1 / 100) ** 0.5
     assert second.startswith("b: 'x' is first with 0.910, 'y' has 0.900: no more apart than 100 test images can tell")
     assert f"({noise:.3f})" in second
+    (level,) = contests.verdicts([made("c: x", 1.0), made("c: y", 1.0)])
+    assert level == "c: 'x' and 'y' are level at 1.000; the last is 'y' with 1.000."
     table = contests.table([*clear, *close])
     assert table.columns[2:5] == ("x", "y", "z")
+    assert [row[-1] for row in table.rows] == ["yes", "no"]
     assert [row[:6] for row in table.rows] == [
         ("a", "torch", 0.5, 0.9, 0.7, "y"),
-        ("b", "torch", 0.91, 0.9, "-", "x (within noise)"),
+        ("b", "torch", 0.91, 0.9, "-", "x"),
     ]
 
 
@@ -136,7 +139,8 @@ def test_every_backend_has_its_own_contest():
     said = outcome.findings(TINY, outcomes)
     assert [text.partition(" wins")[0] for text in said] == ["torch, a: 'y'", "jax, a: 'x'"]
     result = outcome.answer(TINY, outcomes, quick=True)
-    assert result.tables[0].title == result.figures[1][0] == contests.TITLE
+    assert result.tables[0].title == result.figures[0][0] == contests.TITLE
+    assert [caption.rpartition(": ")[2] for caption, _ in result.figures[1:]] == ["a"]
 
 
 # What the first blocks see

@@ -20,8 +20,8 @@ STYLES = tuple(zip(COLOURS * 4, ("-", "--", ":", "-.") * 7, strict=True))
 FEW = 5  # names in a legend that leave room for the curves
 
 
-def draw(plot: Callable[[Axes], Any], *, x: str, y: str) -> str:
-    """One figure as an SVG element; `plot` draws on the axes."""
+def draw(plot: Callable[[Axes], Any], *, x: str, y: str, few: int = FEW) -> str:
+    """One figure as an SVG element; `plot` draws on the axes. More than `few` names stand below them."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.4, 3.8), layout="constrained")
@@ -29,7 +29,7 @@ def draw(plot: Callable[[Axes], Any], *, x: str, y: str) -> str:
     plot(axes)
     axes.set(xlabel=x, ylabel=y)
     axes.grid(alpha=0.3)
-    if len(names := axes.get_legend_handles_labels()[1]) > FEW:
+    if len(names := axes.get_legend_handles_labels()[1]) > few:
         figure.legend(loc="outside lower center", ncols=2, fontsize="small")
         figure.set_figheight(3.8 + 0.1 * len(names))
     elif names:
@@ -107,7 +107,7 @@ def bars(names: Sequence[str], series: Mapping[str, Sequence[float]], *, y: str,
             floor = [low + height for low, height in zip(floor, heights, strict=True)]
         axes.set_xticks(places, names)
 
-    return draw(plot, x="", y=y)
+    return draw(plot, x="", y=y, few=1)  # bars leave no room for names beside them
 
 
 def scatter(points: Mapping[str, tuple[float, float]], *, x: str, y: str) -> str:

@@ -58,31 +58,44 @@ def choices(outcomes: Sequence[Outcome]) -> list[str]:
 
 
 def table(outcomes: Sequence[Outcome]) -> Table:
-    """A row per series and backend: every choice's accuracy, the best, its lead over the next, and the noise."""
+    """A row per series and backend: every choice's accuracy, the best, its lead, whether that is clear."""
     found = contests(outcomes)
     rows = tuple(
         (
             c.series,
             c.backend,
             *(dict(c.ranked).get(choice, NONE) for choice in choices(outcomes)),
-            c.ranked[0][0] if c.clear else f"{c.ranked[0][0]} (within noise)",
+            c.ranked[0][0],
             c.lead,
             c.noise,
+            "yes" if c.clear else "no",
         )
         for c in found
     )
     return Table(
-        TITLE, ("case", "backend", *choices(outcomes), "best", "lead over the next", "two standard errors"), rows
+        TITLE,
+        ("case", "backend", *choices(outcomes), "best", "lead over the next", "two standard errors", "clear"),
+        rows,
     )
 
 
-def figure(outcomes: Sequence[Outcome]) -> str:
-    """A group of bars per series and backend, a bar per choice; none for a run that ended early."""
+def drawn(outcomes: Sequence[Outcome]) -> tuple[tuple[str, str], ...]:
+    """A group of bars per series and backend, a bar per choice (none for a run that ended early); then how the runs of
+    each series learned."""
     found = contests(outcomes)
     several = len({c.backend for c in found}) > 1
     names = [c.series.replace(", ", "\n") + f"\n{c.backend}" * several for c in found]
     heights = {choice: [dict(c.ranked).get(choice, 0.0) for c in found] for choice in choices(outcomes)}
-    return figures.bars(names, heights, y="test accuracy")
+    curves = (
+        (
+            f"Test accuracy after every epoch: {series}",
+            figures.accuracy_curves(
+                {f"{o.planned.run.choice}, {o.backend}": o.epochs for o in outcomes if o.planned.run.series == series}
+            ),
+        )
+        for series in dict.fromkeys(c.series for c in found)
+    )
+    return ((TITLE, figures.bars(names, heights, y="test accuracy")), *curves)
 
 
 def verdicts(outcomes: Sequence[Outcome]) -> list[str]:
@@ -90,8 +103,10 @@ def verdicts(outcomes: Sequence[Outcome]) -> list[str]:
     said = []
     for c in contests(outcomes):
         (best, reached), (after, lower) = c.ranked[:2]
-        text = f"'{best}' wins with {reached:.3f}, {c.lead:.3f} over '{after}'"
-        if not c.clear:
+        text = f"'{best}' and '{after}' are level at {reached:.3f}"
+        if c.clear:
+            text = f"'{best}' wins with {reached:.3f}, {c.lead:.3f} over '{after}'"
+        elif c.lead:
             text = (
                 f"'{best}' is first with {reached:.3f}, '{after}' has {lower:.3f}: no more apart than {c.images:,} "
                 f"test images can tell ({c.noise:.3f})"

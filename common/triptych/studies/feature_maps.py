@@ -102,8 +102,8 @@ STUDY = Trained(
     notes=(
         "A block ends with a pooling in LeNet and AlexNet; VGG's are its own.",
         "'Left at half size' is the share of the variance within the maps that averaging over squares of 2x2 leaves: "
-        "near 1 for broad shapes, 1/4 for noise, next to nothing for thin lines. It is of the map's own grid, whose step in "
-        "pixels stands beside it.",
+        "near 1 for broad shapes, 1/4 for noise, next to nothing for thin lines. It is of the map's own grid, whose "
+        "step in pixels stands beside it.",
         "'Likeness' is the mean absolute correlation of a map with the picture at the map's size.",
         "LeNet sees 28x28 images, AlexNet and VGG-11 224x224 (with --quick 97x97 and 64x64), enlarged from 28x28; an "
         "enlarged picture has no detail of its own, so that its maps are the smoother.",

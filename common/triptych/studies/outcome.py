@@ -15,21 +15,20 @@ QUICK = (
     "accuracies are not to be held against the published ones."
 )
 
-ACCURACY = "test accuracy"
 NOTHING = Result((), (), ())
 
 
 def answer(study: Trained, outcomes: Sequence[Outcome], *, quick: bool, looked: Result = NOTHING) -> Result:
     """The whole result of a study, after what its look found."""
     tables: tuple[Table, ...] = (compared(outcomes), by_epoch(outcomes), settings([o.planned for o in outcomes]))
+    drawn: tuple[tuple[str, str], ...] = (
+        ("Test accuracy after every epoch", figures.accuracy_curves({label(o): o.epochs for o in outcomes})),
+        ("Accuracy against cost", figures.scatter(costs(outcomes), x="million MACs per image", y="test accuracy")),
+    )
     if study.compete:
-        tables = (contests.table(outcomes), *tables)
-        second = (contests.TITLE, contests.figure(outcomes))
-    else:
-        second = ("Accuracy against cost", figures.scatter(costs(outcomes), x="million MACs per image", y=ACCURACY))
-    first = ("Test accuracy after every epoch", figures.accuracy_curves({label(o): o.epochs for o in outcomes}))
+        tables, drawn = (contests.table(outcomes), *tables), contests.drawn(outcomes)
     found = (*((QUICK,) if quick else ()), *looked.findings, *findings(study, outcomes))
-    return Result((*looked.tables, *tables), (*looked.figures, first, second), found)
+    return Result((*looked.tables, *tables), (*looked.figures, *drawn), found)
 
 
 def label(outcome: Outcome) -> str:
