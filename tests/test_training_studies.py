@@ -78,6 +78,8 @@ def test_every_run_can_be_built_and_is_another_one(study):
     quick = plan(study, quick=True)
     assert [p.run for p in full] == [p.run for p in quick] == list(study.runs)
     assert len({slug(run.name) for run in study.runs}) == len(study.runs)  # their folders
+    names = [run.name for run in study.runs]
+    assert all(run.start in ("", *names[:place]) for place, run in enumerate(study.runs))
     if not study.compete:  # the accuracies of an axis are of the same data
         assert {recipe_of(study, run).data for run in study.runs} == {study.base.data}
     assert all(totals(q.architecture).macs < totals(f.architecture).macs for f, q in zip(full, quick, strict=True)) or (

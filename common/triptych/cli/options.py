@@ -146,7 +146,9 @@ class RunOptions:
     """What may be changed about a recipe."""
 
     arch: Annotated[str | None, Parameter(help="Architecture; `triptych archs` lists them.")] = None
-    data: Annotated[str | None, Parameter(help="Data set, or a folder of class folders.")] = None
+    data: Annotated[
+        str | None, Parameter(help="Data set, or a folder of class folders; 'SET@classes=5-9,train=500': a part of it.")
+    ] = None
     data_dir: Annotated[Path | None, Parameter(help="Where the data set's files lie.")] = None
     epochs: Annotated[Whole, Parameter(help="Passes over the training images.")] = None
     batch_size: Annotated[Whole, Parameter(help="Images per step.")] = None
