@@ -5,8 +5,9 @@ from __future__ import annotations
 import shlex
 import sys
 from contextlib import AbstractContextManager
+from json import dumps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
@@ -64,10 +65,10 @@ def study(
         assert isinstance(chosen, Trained)
         folder = out or Path("runs") / f"study-{name}{'-quick' * quick}"
         result = train(chosen, backend, quick, run, network, device, folder, quiet=json == "-")
-    write(chosen, result, folder)
+    found = as_dict(name, quick, result)
+    write(chosen, result, found, folder)
     if json is not None:
-        tables = [{"title": t.title, "columns": t.columns, "rows": t.rows} for t in result.tables]
-        write_json(json, {"study": name, "quick": quick, "tables": tables, "findings": result.findings})
+        write_json(json, found)
     if json != "-":
         show(result, folder)
 
@@ -105,13 +106,20 @@ def train(
     return outcome.answer(chosen, outcomes, quick=quick, looked=looked)
 
 
-def write(chosen: Study, result: Result, folder: Path) -> None:
-    """`report.html` and every figure as a file of its own."""
+def as_dict(name: str, quick: bool, result: Result) -> dict[str, Any]:
+    """The result as JSON has it, with the command that gave it."""
+    tables = [{"title": t.title, "columns": t.columns, "rows": t.rows} for t in result.tables]
+    command = shlex.join(["triptych", *sys.argv[1:]])
+    return {"study": name, "command": command, "quick": quick, "tables": tables, "findings": result.findings}
+
+
+def write(chosen: Study, result: Result, found: dict[str, Any], folder: Path) -> None:
+    """`report.html`, `result.json` and every figure as a file of its own."""
     from triptych import __version__
     from triptych.files import write_atomically
     from triptych.report.page import write_page
 
-    command = shlex.join(["triptych", *sys.argv[1:]])
+    write_atomically(folder / "result.json", (dumps(found, indent=2) + "\n").encode())
     write_page(
         folder / "report.html",
         "study.html",
@@ -119,7 +127,7 @@ def write(chosen: Study, result: Result, folder: Path) -> None:
         study=chosen,
         result=result,
         version=__version__,
-        command=command,
+        command=found["command"],
     )
     for number, (_, svg) in enumerate(result.figures, start=1):
         write_atomically(folder / f"figure{number}.svg", svg.encode())

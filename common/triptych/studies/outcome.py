@@ -11,8 +11,8 @@ from triptych.studies.training import Outcome, Planned, Trained
 
 FLAT = 0.005  # accuracy; less than this is no rise
 QUICK = (
-    "--quick: small networks, small images, few epochs, and not the full data. It shows that the study runs; its "
-    "accuracies are not to be held against the published ones."
+    "--quick: small networks, small images, few epochs, and not the full data unless --data names it. It shows that "
+    "the study runs; its accuracies are not to be held against the published ones."
 )
 
 NOTHING = Result((), (), ())

@@ -20,3 +20,9 @@ GREY = (
     "The text's VGG-16 takes 3 channels and is fed the grey images of Fashion-MNIST: the first convolution raises "
     "RuntimeError. Here a network takes the channels of its data."
 )
+DROPOUT = (
+    "Dropout stands between convolution and max pooling. In training what it keeps is doubled, and of a 2x2 window "
+    "the largest that is left goes on; in evaluation nothing is doubled, so every pooling hands on less than the "
+    "network was trained with. Measured with a quarter of the channels after four epochs: 0.45 on average behind the "
+    "last pooling in training, 0.07 in evaluation; 38 % of test images right with dropout left on, 12 % without."
+)

@@ -1,0 +1,49 @@
+"""Studies that were run, as one page in Markdown beside their figures.
+
+python benchmarks/studies.py FOLDER [FOLDER ...] > benchmarks/results/studies.md
+
+FOLDER is what `triptych study NAME --out FOLDER` left. The figures are copied to benchmarks/results.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from triptych import studies
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def lines(folder: Path) -> Iterator[str]:
+    """One study: its question, command, findings, tables and first figure."""
+    found = json.loads((folder / "result.json").read_text())
+    name, study = found["study"], studies.get_study(found["study"])
+    yield f"## {name}\n"
+    yield f"{study.question}\n"
+    yield f"`{found['command']}`\n"
+    yield from (f"- {finding}" for finding in found["findings"])
+    for table in found["tables"]:
+        rows = tuple(tuple(row) for row in table["rows"])
+        yield f"\n{table['title']}:\n"
+        yield "| " + " | ".join(table["columns"]) + " |"
+        yield "|---" * len(table["columns"]) + "|"
+        yield from ("| " + " | ".join(row) + " |" for row in studies.Table("", tuple(table["columns"]), rows).text())
+    shutil.copyfile(folder / "figure1.svg", RESULTS / f"{name}.svg")
+    yield f"\n![{name}]({name}.svg)\n"
+    yield from (f"Note: {note}\n" for note in study.notes)
+    yield from (f"Trap in the source: {trap}\n" for trap in study.traps)
+
+
+def main(folders: list[Path]) -> None:
+    """Print every study's part."""
+    print("# Studies, as run\n")
+    for folder in folders:
+        print("\n".join(lines(folder)))
+
+
+if __name__ == "__main__":
+    main([Path(argument) for argument in sys.argv[1:]] or sys.exit(__doc__))
