@@ -57,3 +57,13 @@ def test_features_of_96x96_images_do_not_fit_28x28(pools: int, size: int, words:
 def test_grey_images_do_not_fit_three_channels() -> None:
     with pytest.raises(RuntimeError, match="to have 3 channels, but got 1"):
         nn.Conv2d(3, 64, 3, padding=1)(torch.zeros(1, 1, 28, 28))
+
+
+def test_dropout_before_max_pooling_hands_on_more_in_training_than_in_evaluation() -> None:
+    torch.manual_seed(0)
+    layers = nn.Sequential(nn.ReLU(), nn.Dropout(0.5), nn.MaxPool2d(2))
+    x = torch.randn(8, 16, 32, 32)
+    ratio = layers.train()(x).mean() / layers.eval()(x).mean()
+    assert ratio > 1.3
+    behind = nn.Sequential(nn.ReLU(), nn.MaxPool2d(2), nn.Dropout(0.5))  # the other way round nothing shifts
+    assert abs(behind.train()(x).mean() / behind.eval()(x).mean() - 1) < 0.02
