@@ -64,6 +64,6 @@ def test_dropout_before_max_pooling_hands_on_more_in_training_than_in_evaluation
     layers = nn.Sequential(nn.ReLU(), nn.Dropout(0.5), nn.MaxPool2d(2))
     x = torch.randn(8, 16, 32, 32)
     ratio = layers.train()(x).mean() / layers.eval()(x).mean()
-    assert ratio > 1.3
+    assert ratio > 1.15  # at one pooling of five
     behind = nn.Sequential(nn.ReLU(), nn.MaxPool2d(2), nn.Dropout(0.5))  # the other way round nothing shifts
     assert abs(behind.train()(x).mean() / behind.eval()(x).mean() - 1) < 0.02
