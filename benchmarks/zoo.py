@@ -45,9 +45,9 @@ FAMILIES = (
     Family("nin", 4, 96, 3, 0.01),
     Family("googlenet_bn", 8, 64, 3),
     Family("inception_v2", 8, 64, 3),
-    Family("inception_v3", 8, 75, 1),
-    Family("inception_v4", 8, 75, 1),
-    Family("inception_resnet_v1", 8, 75, 1),
+    Family("inception_v3", 8, 75, 2),
+    Family("inception_v4", 8, 75, 3),
+    Family("inception_resnet_v1", 8, 75, 2),
 )
 
 
