@@ -34,7 +34,8 @@ bias missing, floor for ceil, padding counted, lrn alpha, lrn k, lrn window, bat
 biased variance, train for eval, gamma fixed, sigmoid for relu, dropout scale, dropout in eval, softmax twice,
 loss summed, rate in the velocity, decoupled decay, decay of biases, nesterov form, adam epsilon,
 schedule off by one, momentum cycle ignored, branch order, residual scale, auxiliary weight, bgr for rgb,
-normalisation swapped, aligned corners, batch order, initialiser fan, shared weights"""
+normalisation swapped, aligned corners, batch order, initialiser fan, shared weights, kernel rows and columns,
+constants for bytes, default decay"""
 
 
 @cache
