@@ -8,6 +8,7 @@ FOLDER is what `triptych study NAME --out FOLDER` left. The figures are copied t
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -16,15 +17,17 @@ from pathlib import Path
 from triptych import studies
 
 RESULTS = Path(__file__).parent / "results"
+ABOUT = """Two cores of an Intel Xeon (AVX-512), loaded with other work: seconds are good for ratios at most. Made by
+`python benchmarks/studies.py`. What is not here was not run on full data."""
 
 
 def lines(folder: Path) -> Iterator[str]:
     """One study: its question, command, findings, tables and first figure."""
     found = json.loads((folder / "result.json").read_text())
-    name, study = found["study"], studies.get_study(found["study"])
-    yield f"## {name}\n"
+    study = studies.get_study(found["study"])
+    yield f"## {folder.name}\n"
     yield f"{study.question}\n"
-    yield f"`{found['command']}`\n"
+    yield f"`{without_places(found['command'])}`\n"
     yield from (f"- {finding}" for finding in found["findings"])
     for table in found["tables"]:
         rows = tuple(tuple(row) for row in table["rows"])
@@ -32,15 +35,20 @@ def lines(folder: Path) -> Iterator[str]:
         yield "| " + " | ".join(table["columns"]) + " |"
         yield "|---" * len(table["columns"]) + "|"
         yield from ("| " + " | ".join(row) + " |" for row in studies.Table("", tuple(table["columns"]), rows).text())
-    shutil.copyfile(folder / "figure1.svg", RESULTS / f"{name}.svg")
-    yield f"\n![{name}]({name}.svg)\n"
+    shutil.copyfile(folder / "figure1.svg", RESULTS / f"{folder.name}.svg")
+    yield f"\n![{folder.name}]({folder.name}.svg)\n"
     yield from (f"Note: {note}\n" for note in study.notes)
     yield from (f"Trap in the source: {trap}\n" for trap in study.traps)
 
 
+def without_places(command: str) -> str:
+    """The command without the folders of the machine it ran on."""
+    return re.sub(r"/\S+", "DIR", command.partition(" --out ")[0])
+
+
 def main(folders: list[Path]) -> None:
     """Print every study's part."""
-    print("# Studies, as run\n")
+    print(f"# Studies, as run\n\n{ABOUT}\n")
     for folder in folders:
         print("\n".join(lines(folder)))
 

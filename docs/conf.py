@@ -27,6 +27,8 @@ ELSEWHERE = {
     "porting-table": "backends/README.md",
     "results": "benchmarks/results/fashion-mnist-vgg11.md",
     "results-zoo": "benchmarks/results/zoo-mini.md",
+    "results-equivalence": "benchmarks/results/equivalence.md",
+    "results-studies": "benchmarks/results/studies.md",
     "data-licence": "common/triptych/data/LICENSE-fashion-mnist.md",
 }
 
