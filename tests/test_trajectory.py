@@ -147,14 +147,14 @@ def test_a_neighbour_is_one_unit_away_everywhere() -> None:
 )
 def test_the_verdict_is_relative_to_a_backends_own_runs(moved: float, twin: float, verdict: str, first: Any) -> None:
     base = np.ones(5)
-    pair = chaos.judge_pair("a", "b", [base, base + twin], [base + moved, base + moved + twin])
+    pair = chaos.judge_pair("a", "b", {"a": [base, base + twin], "b": [base + moved, base + moved + twin]})
     assert (pair.verdict, pair.first_step) == (verdict, first)
 
 
 def test_what_comes_after_the_runs_are_strangers_is_not_judged() -> None:
     base, twin = np.ones(6), np.array([0, 0, 0, 0.5, 0.5, 0.5])
     other = base + np.array([0, 0, 0, 0, 0, 9.0])
-    pair = chaos.judge_pair("a", "b", [base, base + twin], [other, other])
+    pair = chaos.judge_pair("a", "b", {"a": [base, base + twin], "b": [other, other]})
     assert (pair.verdict, pair.saturated_at) == ("chaos", 3)
 
 
@@ -197,3 +197,11 @@ def test_equivalence_does_not_depend_on_the_side(left: list[float], moves: list[
     one, other = equivalence(left, right), equivalence(right, left)
     assert one.equivalent == other.equivalent == (one.low > -0.01 and one.high < 0.01)
     assert one.difference == pytest.approx(-other.difference)
+
+
+def test_the_neighbours_of_a_third_backend_show_a_knifes_edge_too() -> None:
+    base = np.ones(10)
+    behind = np.where(np.arange(10) < 5, 0.0, 1e-3)  # the other side of the edge, from step 5 on
+    two = {"a": [base, base], "b": [base + behind, base + behind]}
+    assert chaos.judge_pair("a", "b", two).verdict == "bug"
+    assert chaos.judge_pair("a", "b", two | {"c": [base, base + behind]}).verdict == "chaos"
