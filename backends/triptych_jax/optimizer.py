@@ -23,7 +23,8 @@ NATIVE = {"velocity": "trace", "mean": "mu", "variance": "nu"}  # canonical: opt
 
 
 class Updater:
-    """optax's pieces, chained as the spec has them, in one compiled function."""
+    """optax's pieces, chained as the spec has them. A training step has them in its own compiled function; `step` is
+    for gradients that are there already."""
 
     def __init__(self, network: Network, optimizer: Optimizer, frozen: frozenset[str]) -> None:
         self.slots = SLOTS[optimizer.name]
@@ -33,18 +34,21 @@ class Updater:
         self.compile = partial(_compile_update, optimizer)
         self.load_state({})
 
-    def step(self, gradients: Arrays, rates: Rates, *, watch: bool = False) -> None:
-        """Move every parameter by its gradient. Conformance (`watch`) compiles the same function for one vector of many
-        parameters instead, in a tenth of the time: it acts on every number alone."""
-        now = (np.float32(rates.learning_rate), np.float32(rates.momentum))
+    def step(self, gradients: Arrays, rates: Rates) -> None:
+        """Move every parameter by its gradient, for conformance: many parameters are joined to one vector, for which
+        the same function is compiled in a tenth of the time: it acts on every number alone."""
         given = (_values(self.named), gradients, self.kept)
-        if watch and len(self.named) > MANY:
-            parameters, self.kept = self._step_as_vector(given, now)
+        if len(self.named) > MANY:
+            moved, kept = self._step_as_vector(given, _numbers(rates))
         else:
-            update = self.compile(decayed=self.decayed, options=QUICK if watch else ())
-            parameters, self.kept = update(*given, self.count, now)
+            moved, kept = self.compile(decayed=self.decayed, options=QUICK)(*given, self.count, _numbers(rates))
+        self.take(moved, kept, rates)
+
+    def take(self, moved: Arrays, kept: dict[str, Arrays], rates: Rates) -> None:
+        """Parameters and state after a step."""
+        self.kept = kept
         for path, variable in self.named.items():
-            variable[...] = parameters[path]
+            variable[...] = moved[path]
         self.count = np.int32(self.count + 1)
         self.used = self.slots != SLOTS["sgd"] or rates.momentum != 0
 
@@ -127,6 +131,10 @@ def _native(
         # Before Adam the decay enters its moments, behind it does not: coupled and decoupled decay.
         chain = (decay, adam) if optimizer.name == "adam" else (adam, decay)
     return optax.chain(*chain, optax.scale_by_learning_rate(learning_rate))
+
+
+def _numbers(rates: Rates) -> tuple[np.float32, np.float32]:
+    return np.float32(rates.learning_rate), np.float32(rates.momentum)
 
 
 def _join(arrays: Arrays, paths: list[Path]) -> Arrays:

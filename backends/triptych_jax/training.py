@@ -1,4 +1,4 @@
-"""The training step: input, forward and backward, update, each compiled as one function."""
+"""The training step: the input compiled as one function; forward, backward and update as another."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from triptych.spec import keeps_statistics
 from triptych_jax.input import Input
 from triptych_jax.layers import BatchNorm
 from triptych_jax.model import Arrays, Network
-from triptych_jax.optimizer import Updater, _values
+from triptych_jax.optimizer import Updater, _compile_update, _numbers, _values
 from triptych_jax.parameters import _canonical_name, _from_numpy
 from triptych_jax.passes import _compile_pass
 
@@ -52,6 +52,7 @@ class Trainer:
             if isinstance(module, BatchNorm) and keeps_statistics(".".join(path), frozen):
                 module.use_running_average = True
         self.definition = nnx.graphdef(network)
+        self.compiled_step = _compile_step(self.definition, optimizer, self.optimizer.decayed)
 
     def step(
         self,
@@ -68,7 +69,7 @@ class Trainer:
         # slow, so a longer run (a trajectory) gets the one for training.
         watch = masks is not None and self.steps < 2
         self.steps += 1
-        found = _compile_pass(self.definition, watch=watch)(
+        given = (
             _values(self.optimizer.named),
             self.constants(),
             self.apply_input(images, gather),
@@ -76,16 +77,23 @@ class Trainer:
             dict(masks or {}),
             np.uint32(derive_seed(self.seed, "dropout", number)),
         )
+        updater = self.optimizer
+        if watch:
+            found = _compile_pass(self.definition, watch=True)(*given)
+            updater.step(found.gradients, rates)
+            figures, statistics = found.figures, found.statistics
+        else:
+            figures, statistics, moved, kept = self.compiled_step(given, updater.kept, updater.count, _numbers(rates))
+            updater.take(moved, kept, rates)
         for path, variable in self.statistics.items():
-            variable[...] = found.statistics[path]
-        self.optimizer.step(found.gradients, rates, watch=watch)
-        return found.figures
+            variable[...] = statistics[path]
+        return figures
 
     def update(self, gradients: Parameters, rates: Rates) -> None:
         """One step of the optimiser alone."""
         named = self.optimizer.named
         native = {path: _from_numpy(gradients[_canonical_name(path)], p[...]) for path, p in named.items()}
-        self.optimizer.step(native, rates, watch=True)
+        self.optimizer.step(native, rates)
 
     def read(self, handles: Sequence[jax.Array]) -> np.ndarray:
         """`(steps, 2)`; waits for the device."""
@@ -122,6 +130,20 @@ class Trainer:
 
     def load_state(self, state: Parameters) -> None:
         self.optimizer.load_state(state)
+
+
+@lru_cache(maxsize=16)  # a second trainer of the same network compiles nothing
+def _compile_step(definition: nnx.GraphDef, optimizer: Optimizer, decayed: frozenset) -> Callable[..., Any]:
+    """Pass and update in one function: two cost a tenth of a small network's step."""
+    run, update = _compile_pass(definition, watch=False), _compile_update(optimizer, decayed)
+
+    @jax.jit
+    def step(given: tuple, kept: dict[str, Arrays], count: jax.Array, rates: tuple) -> tuple:
+        found = run(*given)
+        moved, kept = update(given[0], found.gradients, kept, count, rates)
+        return found.figures, found.statistics, moved, kept
+
+    return step
 
 
 @partial(jax.jit, static_argnums=0)
