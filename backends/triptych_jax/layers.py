@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -40,8 +41,8 @@ class BatchNorm(nnx.BatchNorm):
         )
         self.unbiased = layer.unbiased
         # Flax makes them float32 whatever the type of the parameters is.
-        self.mean = nnx.BatchStat(jnp.zeros(features, self.param_dtype))
-        self.var = nnx.BatchStat(jnp.ones(features, self.param_dtype))
+        self.mean = nnx.BatchStat(np.zeros(features, self.param_dtype))
+        self.var = nnx.BatchStat(np.ones(features, self.param_dtype))
 
     def __call__(self, x: jax.Array) -> jax.Array:
         before = self.var[...]
@@ -82,7 +83,7 @@ class _Function(nnx.Module):
 
     def __init__(self, function: Callable[[jax.Array, Any], jax.Array], layer: spec.Layer) -> None:
         self.function = function
-        self.layer = layer
+        self.layer = replace(layer, name="")  # so that equal layers are compiled once
 
     def __call__(self, x: jax.Array) -> jax.Array:
         return self.function(x, self.layer)
@@ -99,13 +100,15 @@ def conv(layer: spec.Conv, shape: Shape, options: Options) -> nnx.Module:
         use_bias=layer.bias,
         precision=PRECISION,
         kernel_init=_zeros,
+        bias_init=_zeros,
         conv_general_dilated=_convolve,
         **options,
     )
 
 
 def dense(layer: spec.Dense, shape: Shape, options: Options) -> nnx.Module:
-    return nnx.Linear(shape[0], layer.units, use_bias=layer.bias, precision=PRECISION, kernel_init=_zeros, **options)
+    starts = {"kernel_init": _zeros, "bias_init": _zeros}
+    return nnx.Linear(shape[0], layer.units, use_bias=layer.bias, precision=PRECISION, **starts, **options)
 
 
 def batch_norm(layer: spec.BatchNorm, shape: Shape, options: Options) -> nnx.Module:
@@ -159,9 +162,10 @@ LAYERS: dict[type, Callable[[Any, Shape, Options], nnx.Module]] = {
 }
 
 
-def _zeros(key: jax.Array, shape: Shape, dtype: Any) -> jax.Array:
-    """Kernels are drawn in `initialize` or copied in: drawing them here would cost seconds in a large network."""
-    return jnp.zeros(shape, dtype)
+def _zeros(key: jax.Array, shape: Shape, dtype: Any) -> np.ndarray:
+    """Kernels are drawn in `initialize` or copied in: drawing them here would cost seconds in a large network, and
+    JAX's own zeros are compiled for every shape."""
+    return np.zeros(shape, dtype)
 
 
 def _both_sides(padding: Pair) -> tuple[Pair, Pair]:

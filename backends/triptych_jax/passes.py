@@ -67,8 +67,8 @@ def layer_pass(
     masks: Mapping[str, np.ndarray],
 ) -> tuple[Parameters, Parameters | None, Parameters]:
     """One layer alone: its output, and with the gradient of that the gradients of `x` and of its parameters."""
-    network.train() if train else network.eval()
     layer = reduce(getattr, path.split("."), network)
+    layer.train() if train else layer.eval()
     parameters, statistics = (nnx.to_flat_state(nnx.state(layer, kind)) for kind in (nnx.Param, nnx.BatchStat))
     parameters, statistics = ({path: v[...] for path, v in flat} for flat in (parameters, statistics))
     inside = {name[len(path) :].lstrip("."): mask for name, mask in masks.items() if f"{name}.".startswith(f"{path}.")}
@@ -87,7 +87,7 @@ def loss_pass(network: Network, logits: Sequence[np.ndarray], labels: np.ndarray
     def loss_of(values: tuple[jax.Array, ...]) -> jax.Array:
         return total_loss(network, values if len(values) > 1 else values[0], target)
 
-    loss, found = jax.value_and_grad(loss_of)(values)
+    loss, found = jax.jit(jax.value_and_grad(loss_of), compiler_options=dict(QUICK))(values)
     return float(loss), [np.array(value) for value in found]
 
 

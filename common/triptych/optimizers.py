@@ -126,8 +126,8 @@ def _sgd(
     g = g + decay * w if decay else g
     velocity = rates.momentum * slots[0]
     velocity += g
-    moved = g + rates.momentum * velocity if optimizer.nesterov else velocity.copy()
-    moved *= -rates.learning_rate
+    moved = g + rates.momentum * velocity if optimizer.nesterov else velocity
+    moved = moved * -rates.learning_rate
     moved += w
     return moved, velocity
 

@@ -7,6 +7,7 @@ neutral start: otherwise a missing bias, a swapped axis or the wrong statistics 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +32,11 @@ class Case:
     parameters: Parameters
     stored: NDArray[np.uint8]
     labels: NDArray[np.int64]
+
+    @cached_property
+    def exact(self) -> dict[str, NDArray[np.float64]]:
+        """The parameters in float64."""
+        return {path: np.asarray(value, np.float64) for path, value in self.parameters.items()}
 
     @property
     def transform(self) -> InputTransform:

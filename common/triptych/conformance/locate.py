@@ -9,6 +9,7 @@ Budgets are the judge's (`triptych.conformance.tolerance`); perturbed executions
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from triptych.conformance import causes, pass_causes
@@ -27,7 +28,6 @@ from triptych.conformance.sides import Side
 from triptych.conformance.tolerance import perturbations
 from triptych.conformance.truth import INPUT, OUTPUT, Arrays, Truth, layer_of
 from triptych.conformance.updates import UPDATES
-from triptych.initializers import draw
 from triptych.shapes import output_shapes
 from triptych.spec import Flatten, Shape, children
 
@@ -48,27 +48,25 @@ def locate(left: Side, right: Side, truth: Truth, mode: str = MODES[0], updates:
 
 
 def structure(both: Comparison) -> Difference | None:
-    """Parameters and output shapes of both sides against the spec; if they are right, both take the case's values."""
+    """Parameters and output shapes of both sides against the spec; if the parameters are right, both take the case's
+    values, and the training pass that shows the shapes is kept for its phase."""
+    held = {side.name: side.parameter_shapes() for side in (both.left, both.right)}
+    if all(own == both.truth.parameter_shapes for own in held.values()) and (difference := _loaded(both)) is not None:
+        return difference
     wrong: dict[str, tuple[str, str, Shape | None]] = {}
     faults = []
-    try:
-        shapes = both.run(lambda side: side.output_shapes(), "", "structure")
-    except SideFailedError:  # nothing runs: the parameters may say why
-        if not _same_parameters(both) or (difference := _loaded(both)) is None:
-            raise
-        return difference
-    for side in (both.left, both.right):
-        outputs = shapes[side.name]
+    shapes = both.run(lambda side: side.output_shapes(), "", "structure")
+    for name, outputs in shapes.items():
         for expected, found in (
             (output_shapes(both.truth.case.architecture), outputs),
-            (both.truth.parameter_shapes, side.parameter_shapes()),
+            (both.truth.parameter_shapes, held[name]),
         ):
             for path in dict.fromkeys((*expected, *found)):
                 if found.get(path) != expected.get(path):
                     layer = path if expected is not both.truth.parameter_shapes else layer_of(path)
-                    problem = f"{side.name} has {_shape(found, path)}, the spec {_shape(expected, path)}"
+                    problem = f"{name} has {_shape(found, path)}, the spec {_shape(expected, path)}"
                     wrong.setdefault(layer, (path, problem, outputs.get(layer)))
-                    faults.append(side.name)
+                    faults.append(name)
     order = [*both.truth.layers, *wrong]
     for layer in sorted(wrong, key=order.index):
         if children(both.truth.layers.get(layer, Flatten(""))) and len(wrong) > 1:
@@ -77,7 +75,7 @@ def structure(both: Comparison) -> Difference | None:
         check = Check("structure", path, float("inf"), 0.0, 0.0, problem)
         cause = causes.of_shape(both.truth, layer, shape) if path == layer else ""
         return Difference(layer, "structure", check, tuple(dict.fromkeys(faults)), cause)
-    return _loaded(both)
+    return None
 
 
 def _data(both: Comparison) -> Difference | None:
@@ -98,22 +96,17 @@ def _data(both: Comparison) -> Difference | None:
     return Difference("input", "data", failed[0], fault, cause)
 
 
-def _same_parameters(both: Comparison) -> bool:
-    return all(side.parameter_shapes() == both.truth.parameter_shapes for side in (both.left, both.right))
-
-
 def _loaded(both: Comparison) -> Difference | None:
-    """Both sides take the shared start and must hand back the same bits; then they take the case's parameters."""
-    start = draw(both.truth.case.architecture, both.truth.case.seed)
-    both.run(lambda side: side.load(start), "", "structure")
+    """Both sides take the case's parameters and must hand back the same bits."""
+    given = both.truth.case.parameters
+    both.run(lambda side: side.load(given), "", "structure")
     arrays = both.run(lambda side: side.values(), "", "structure")
     for name, found in arrays.items():
-        failed = only_failed(compare("structure", start, found, dict.fromkeys(start, 0.0)))
+        failed = only_failed(compare("structure", given, found, dict.fromkeys(given, 0.0)))
         if failed:
             path = failed[0].name
-            cause = "" if path not in found else causes.of_parameter(both.truth, start, path, found[path])
+            cause = "" if path not in found else causes.of_parameter(both.truth, given, path, found[path])
             return Difference(layer_of(path), "structure", failed[0], (name,), cause)
-    both.run(lambda side: side.load(both.truth.case.parameters), "", "structure")
     return None
 
 
@@ -242,14 +235,15 @@ def _update(name: str) -> Callable[[Comparison], Difference | None]:
 
     def step(both: Comparison) -> Difference | None:
         truth = both.truth
-        expected = truth.update(name)
-        arrays = both.run(lambda side: side.update(name), "", "update")
-        ordered = _in_order(truth, expected)
+        with ThreadPoolExecutor(1) as pool:  # the reference works while the frameworks compile
+            expected = pool.submit(truth.update, name)
+            arrays = both.run(lambda side: side.update(name), "", "update")
+        ordered = _in_order(truth, expected.result())
         left, right = arrays.values()
         failed = both.failures("update", ordered, left, right, lambda: truth.perturbed_update(name))
         if not failed:
             return None
-        fault = both.at_fault(failed[0], expected, arrays)
+        fault = both.at_fault(failed[0], expected.result(), arrays)
         cause = pass_causes.of_update(truth, name, arrays[fault[0]] if fault else left, failed)
         layers = len({layer_of(check.name) for check in failed})
         note = f"optimiser steps '{name}': {len(failed)} of {len(ordered)} arrays, of {layers} layers, differ"

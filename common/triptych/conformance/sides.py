@@ -107,26 +107,31 @@ class BackendSide:
         self.device = device
         self.network = network
         self.truth = truth
+        self.held: Parameters | None = None
+        self.trained: Arrays | None = None  # the training pass of what is held
 
     def parameter_shapes(self) -> dict[str, Shape]:
         return {path: value.shape for path, value in self.values().items()}
 
     def output_shapes(self) -> dict[str, Shape]:
-        found = self.backend.forward(self.network, self.truth.images, train=True, masks=self.truth.case.masks(0))
-        return {path: value.shape[1:] for path, value in found.items()}
+        return {path: value.shape[1:] for path, value in self.forward(train=True).items()}
 
     def load(self, values: Parameters) -> None:
         self.backend.from_canonical(self.network, values)
+        self.held, self.trained = values, None
 
     def values(self) -> Arrays:
         return self.backend.to_canonical(self.network)
 
     def forward(self, train: bool) -> Arrays:
-        masks = self.truth.case.masks(0) if train else None
-        found = self.backend.forward(self.network, self.truth.images, train=train, masks=masks)
-        if train:  # running statistics have moved
-            self.backend.from_canonical(self.network, self.truth.case.parameters)
-        return found
+        if not train:
+            return self.backend.forward(self.network, self.truth.images)
+        if self.trained is None:
+            masks = self.truth.case.masks(0)
+            self.trained = self.backend.forward(self.network, self.truth.images, train=True, masks=masks)
+            if self.held is not None and self.truth.keeps_statistics:  # they have moved
+                self.backend.from_canonical(self.network, self.held)
+        return self.trained
 
     def gradients(self) -> Arrays:
         case = self.truth.case

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from functools import cached_property
+from threading import Lock
 
 import numpy as np
 
@@ -22,14 +23,15 @@ OUTPUT, INPUT = "output", "input"  # the names of one layer's own arrays, beside
 
 
 class Truth:
-    """The reference on one case. `given` holds the parameters in float64, `precision` is the one that is judged."""
+    """The reference on one case, `given` its parameters in float64; `precision` is the one that is judged."""
 
     def __init__(self, case: Case, precision: str = "fp64") -> None:
         self.case = case
         self.precision = precision
-        self.given: dict[str, Array] = {path: np.asarray(v, np.float64) for path, v in case.parameters.items()}
+        self.given = case.exact
         self.layers = dict(walk(case.architecture.layers))
         self._updates: dict[str, dict[str, Array]] = {}
+        self._updating = Lock()
 
     @property
     def images(self) -> Array:
@@ -40,6 +42,11 @@ class Truth:
     def parameter_shapes(self) -> dict[str, Shape]:
         """Every canonical parameter's shape, in the order of execution."""
         return {info.path: info.shape for info in parameters(self.case.architecture)}
+
+    @cached_property
+    def keeps_statistics(self) -> bool:
+        """Whether a training pass changes the network."""
+        return any(not info.trained for info in parameters(self.case.architecture))
 
     @cached_property
     def evaluated(self) -> tuple[reference.Pass, reference.Trace]:
@@ -60,9 +67,10 @@ class Truth:
 
     def update(self, name: str) -> dict[str, Array]:
         """Parameters, statistics and state after the steps of the optimiser called `name` in `updates.UPDATES`."""
-        if name not in self._updates:
-            self._updates[name] = reference_update(name, self.case, self.steps, self.trained[0], exact)
-        return self._updates[name]
+        with self._updating:  # what one thread computes, another waits for
+            if name not in self._updates:
+                self._updates[name] = reference_update(name, self.case, self.steps, self.trained[0], exact)
+            return self._updates[name]
 
     @cached_property
     def second(self) -> reference.Trace:

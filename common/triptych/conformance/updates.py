@@ -98,12 +98,14 @@ def reference_update(
     name: str, case: Case, steps: Steps, first: reference.Pass, rounding: Rounding
 ) -> dict[str, Array]:
     """Those of one optimiser."""
-    values: dict[str, Array] = {path: np.asarray(v, np.float64) for path, v in case.parameters.items()}
+    values = dict(case.exact)
     if name in OTHERS:
         optimizer = OTHERS[name]
         state = steps.state(case, optimizer)
-        moved, state = _reference_step(values, steps.gradients, state, steps.rates(optimizer), optimizer, case)
+        decay = decay_of(optimizer, case.architecture)
+        moved, state = reference_step(values, steps.gradients, state, steps.rates(optimizer), optimizer, decay)
         return labelled(name, {path: rounding(value, 1) for path, value in (moved | state).items()})
+    decay = decay_of(MOMENTUM, case.architecture)
     state, run = {}, first
     for number, rates in enumerate(steps.momentum):
         if number:
@@ -111,20 +113,12 @@ def reference_update(
                 case.architecture, values, case.images, train=True, masks=case.masks(number), rounding=rounding
             )
             reference.backward(run, case.labels)
-        moved, state = _reference_step(values, run.gradients, state, rates, MOMENTUM, case)
-        values |= {path: rounding(value, 1) for path, value in (moved | run.statistics).items()}
+        for path, strength in decay.items():  # one at a time: each frees what it replaces, and that can be gigabytes
+            moved, after = reference_step(values, run.gradients, state, rates, MOMENTUM, {path: strength})
+            values[path] = rounding(moved[path], 1)
+            state |= after
+        values |= {path: rounding(value, 1) for path, value in run.statistics.items()}
     return labelled(name, values | state)
-
-
-def _reference_step(
-    values: Mapping[str, Array],
-    gradients: Mapping[str, Array],
-    state: Mapping[str, Array],
-    rates: Rates,
-    optimizer: Optimizer,
-    case: Case,
-) -> tuple[Parameters, Parameters]:
-    return reference_step(values, gradients, state, rates, optimizer, decay_of(optimizer, case.architecture))
 
 
 def backend_updates(backend: Backend, network: Native, case: Case, steps: Steps) -> dict[str, Array]:
