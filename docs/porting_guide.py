@@ -29,7 +29,7 @@ TOLERANCE = 1e-5  # of the largest value: float32 through a few layers or steps
 BLOCK = re.compile(r"^```\{code-block\} python\n:caption: (?P<caption>[^\n]+)\n\n(?P<code>.*?)^```$", re.M | re.S)
 TRAP = re.compile(r"^:::\{admonition\} Trap: (?P<title>[^\n]+)\n:class: warning\n(?P<body>.*?)^:::$", re.M | re.S)
 MEASURED = re.compile(r"^Measured: `(?P<figure>[^`]*)`", re.M)
-PLANTED = re.compile(r"Planted bug: (?:none|`(?P<mutant>[^`]+)`)\.$", re.M)
+PLANTED = re.compile(r"Planted bug: (?:none: .+|`(?P<mutant>[^`]+)`)\.$", re.M)
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,8 @@ biased variance, train for eval, gamma fixed, sigmoid for relu, dropout scale, d
 loss summed, rate in the velocity, decoupled decay, decay of biases, nesterov form, adam epsilon,
 schedule off by one, momentum cycle ignored, branch order, residual scale, auxiliary weight, bgr for rgb,
 normalisation swapped, aligned corners, batch order, initialiser fan, shared weights, kernel rows and columns,
-constants for bytes, default decay"""
+constants for bytes, default decay, no antialias, own masks, other axis, labels from one, loss is NaN, statistics kept,
+empty window, ties split, own start, warm-up for constant"""
 
 
 @cache
@@ -133,12 +134,12 @@ def test_a_wrong_figure_and_a_wrong_snippet_are_found() -> None:
 
 
 @pytest.mark.parametrize(
-    "missing", ["Measured: `1`", "Planted bug: none.", "```{code-block} python\n:caption: PyTorch\n"]
+    "missing", ["Measured: `1`", "Planted bug: none: why.", "```{code-block} python\n:caption: PyTorch\n"]
 )
 def test_a_trap_with_a_part_missing_is_refused(missing: str) -> None:
     trap = (
         ":::{admonition} Trap: one\n:class: warning\n\n```{code-block} python\n:caption: PyTorch\n\nresult = 1\n```\n\n"
-        "Measured: `1`\n\nPlanted bug: none.\n:::\n"
+        "Measured: `1`\n\nPlanted bug: none: why.\n:::\n"
     )
     block = "```{code-block} python\n:caption: Input\n\nx = 1\n```\n"
     ((parsed,),) = [section.traps for section in parse("page", f"## Title\n\n{block}{trap}")]

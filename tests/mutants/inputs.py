@@ -14,6 +14,7 @@ from mutants import networks as nets
 from mutants.plants import patched, replaced, wrapped
 from mutants.record import Mutant
 from triptych.analysis import parameters
+from triptych.initializers import draw
 
 
 def bgr_for_rgb(right: Any) -> Any:
@@ -52,6 +53,21 @@ def aligned_corners(right: Any) -> Any:
                 return super().resize(x)
 
     return Aligned
+
+
+def plain_matrix(size_in: int, size_out: int) -> np.ndarray:
+    """Two pixels for each, however much it shrinks: the default of PyTorch and MXNet."""
+    centres = np.clip((np.arange(size_out) + 0.5) * (size_in / size_out), 0.5, size_in - 0.5)
+    return np.maximum(0.0, 1.0 - np.abs(centres[:, None] - np.arange(size_in) - 0.5))
+
+
+def no_antialias(right: Any) -> Any:
+    class Plain(right):  # type: ignore[misc]
+        def resize(self, x: Any) -> Any:
+            with patch.dict(right.resize.__globals__, {"resize_matrix": plain_matrix}):
+                return super().resize(x)
+
+    return Plain
 
 
 def unpadded_crop(right: Any) -> Any:
@@ -107,6 +123,12 @@ def rows_and_columns_swapped(right: Callable[..., Any], network: Any, values: di
     right(network, {path: np.swapaxes(value, 2, 3) if value.ndim == 4 else value for path, value in values.items()})
 
 
+def own_start(right: Callable[..., Any], network: Any, values: dict[str, np.ndarray]) -> None:
+    """The framework draws the weights, from the same seed and law."""
+    drawn = draw(network.architecture, 99)
+    right(network, values | {path: drawn[path] for path, value in values.items() if value.ndim > 1})
+
+
 FAN = wrapped(from_canonical=fan_out_for_fan_in)
 SWAPPED = wrapped(from_canonical=rows_and_columns_swapped)
 
@@ -118,11 +140,13 @@ MUTANTS = (
             ("normalisation swapped", nets.COLOUR, patched("Input", normalisation_swapped, "training")),
             ("constants for bytes", nets.COLOUR, patched("Input", constants_for_bytes, "training")),
             ("aligned corners", nets.PLAIN, patched("Input", aligned_corners, "training")),
+            ("no antialias", nets.PLAIN, patched("Input", no_antialias, "training")),
             ("batch order", nets.PLAIN, batch_order),
             ("unscaled tint", nets.COLOUR, patched("Input", unscaled_tint, "training")),
             ("crop without padding", nets.PLAIN, patched("Input", unpadded_crop, "training")),
         )
     ),
     Mutant("initialiser fan", nets.PLAIN, FAN, "structure", "conv", "structure"),
+    Mutant("own start", nets.PLAIN, wrapped(from_canonical=own_start), "structure", "conv", "structure"),
     Mutant("kernel rows and columns", nets.PLAIN, SWAPPED, "structure", "conv", "structure"),
 )

@@ -8,7 +8,7 @@ from typing import Any, cast
 import numpy as np
 
 from mutants import networks as nets
-from mutants.plants import built, change, fields, layer, loading, other_spec, wrapped
+from mutants.plants import built, change, fields, layer, loading, other_spec, patched, wrapped
 from mutants.record import Mutant
 from triptych.spec import (
     Architecture,
@@ -20,6 +20,7 @@ from triptych.spec import (
     Dropout,
     Flatten,
     Layer,
+    MaxPool,
     ReLU,
     Sigmoid,
 )
@@ -55,6 +56,12 @@ def gradients_unmasked(right: Any, *given: Any, masks: Any) -> Any:
     return right(*given, masks=unmasked(masks))
 
 
+def own_masks(right: Any, *given: Any, masks: Any = None, **mode: Any) -> Any:
+    """The framework draws by itself, from the same seed."""
+    return right(*given, masks=masks and nets.judged(nets.DROPOUT).case.masks(9), **mode)
+
+
+OWN_MASKS = wrapped(forward=own_masks, gradients=own_masks)
 WINDOW = fields("lrn", size=5, alpha=0.5 * 5 / 3)
 TRAINING_MODE = wrapped(forward=in_training_mode)
 COLOURS = loading("conv.weight", lambda w: w[:, ::-1])
@@ -68,6 +75,8 @@ MUTANTS = (
     Mutant("kernel flipped", nets.PLAIN, layer(Conv, "flipped_kernel"), FORWARD, "conv", "forward"),
     Mutant("square weight transposed", nets.SQUARE, layer(Dense, "transposed_weight"), FORWARD, "hidden", "forward"),
     Mutant("bias missing", nets.PLAIN, fields("conv", bias=False), STRUCTURE, "conv", "structure"),
+    Mutant("empty window", nets.OVERHANG, layer(MaxPool, "empty_window"), STRUCTURE, "pool", "structure"),
+    Mutant("ties split", nets.TIES, layer(MaxPool, "split_ties"), "gradient", "pool", "backward"),
     Mutant("floor for ceil", nets.CEIL, fields("pool", ceil=False), STRUCTURE, "pool", "structure"),
     Mutant("padding counted", nets.INSIDE, fields("pool", count_padding=True), FORWARD, "pool", "forward"),
     Mutant("lrn alpha", nets.LRN, fields("lrn", divide_alpha=False), FORWARD, "lrn", "forward"),
@@ -82,6 +91,7 @@ MUTANTS = (
     Mutant("dropout scale", nets.DROPOUT, layer(Dropout, "unscaled_dropout"), TRAIN, "dropout", "forward"),
     Mutant("dropout in eval", nets.DROPOUT, TRAINING_MODE, FORWARD, "dropout", "forward"),
     Mutant("branch order", nets.BRANCHES, other_spec(reverse_branches), FORWARD, "mixed", "forward"),
+    Mutant("other axis", nets.BRANCHES, patched("Branches", "stacked", "model"), STRUCTURE, "mixed", "structure"),
     Mutant("residual scale", nets.RESIDUAL, fields("unit", scale=1.0), FORWARD, "unit", "forward"),
     Mutant("shared weights", nets.TWINS, built("share_weights"), STRUCTURE, "first", "structure"),
     Mutant("bias not used", nets.PLAIN, loading("conv.bias", np.zeros_like), FORWARD, "conv", "forward"),
@@ -97,6 +107,7 @@ MUTANTS = (
     Mutant("gamma missing", nets.NORM, fields("norm", gamma=False), STRUCTURE, "norm", "structure"),
     Mutant("another dropout rate", nets.DROPOUT, fields("dropout", rate=0.4), TRAIN, "dropout", "forward"),
     Mutant("no dropout", nets.DROPOUT, wrapped(forward=forward_unmasked), TRAIN, "dropout", "forward"),
+    Mutant("own masks", nets.DROPOUT, OWN_MASKS, TRAIN, "dropout", "forward"),
     Mutant(
         "no dropout in the gradient",
         nets.DROPOUT,

@@ -12,7 +12,7 @@ from triptych import spec
 from triptych.spec import Shape
 from triptych_jax import layers
 from triptych_jax.layers import Options
-from triptych_jax.model import Network
+from triptych_jax.model import Network, Outputs
 
 
 class Transposed(nnx.Linear):
@@ -57,12 +57,38 @@ def unscaled_dropout(layer: spec.Dropout, shape: Shape, options: Options) -> nnx
     return Unscaled(layer.rate)
 
 
+def empty_window(layer: spec.MaxPool, shape: Shape, options: Options) -> nnx.Module:
+    return layers._Function(_max_pool_and_a_row, layer)
+
+
+def split_ties(layer: spec.MaxPool, shape: Shape, options: Options) -> nnx.Module:
+    return layers._Function(_max_of_reshaped, layer)
+
+
+def stacked(right: type) -> type:
+    class Stacked(right):  # type: ignore[misc]
+        def __call__(self, x: jax.Array, outputs: Outputs) -> jax.Array:
+            return jnp.concatenate([self._run(name, x, outputs) for name in self._names], axis=1)
+
+    return Stacked
+
+
 def share_weights(network: Network) -> None:
     network.second.kernel = network.first.kernel
 
 
 def _convolve(x: jax.Array, kernel: jax.Array, *given: Any, **more: Any) -> jax.Array:
     return jax.lax.conv_general_dilated(x, kernel[::-1, ::-1], *given, **more)
+
+
+def _max_pool_and_a_row(x: jax.Array, layer: spec.MaxPool) -> jax.Array:
+    lowest = jnp.finfo(jnp.float32).min
+    return jnp.pad(layers._max_pool(x, layer), ((0, 0), (0, 1), (0, 0), (0, 0)), constant_values=lowest)
+
+
+def _max_of_reshaped(x: jax.Array, layer: spec.MaxPool) -> jax.Array:
+    n, height, width, channels = x.shape
+    return x.reshape(n, height // 2, 2, width // 2, 2, channels).max((2, 4))
 
 
 def _flatten(x: jax.Array, layer: spec.Flatten) -> jax.Array:

@@ -43,6 +43,11 @@ class Unscaled(layers.Dropout):
         return x * self.mask if autograd.is_training() else x
 
 
+class SplitTies(gluon.HybridBlock):
+    def hybrid_forward(self, F: ModuleType, x: Tensor) -> Tensor:
+        return F.max(F.reshape(x, (0, 0, -4, -1, 2, -4, -1, 2)), axis=(3, 5))
+
+
 def same_padding(layer: spec.Conv, shape: Shape) -> gluon.HybridBlock:
     return SamePadded(layer.channels, layer.kernel, layer.stride, in_channels=shape[0])
 
@@ -67,6 +72,22 @@ def gamma_fixed(layer: spec.BatchNorm, shape: Shape) -> gluon.HybridBlock:
 
 def unscaled_dropout(layer: spec.Dropout, shape: Shape) -> gluon.HybridBlock:
     return Unscaled(layer.rate)
+
+
+def empty_window(layer: spec.MaxPool, shape: Shape) -> gluon.HybridBlock:
+    return nn.MaxPool2D(layer.kernel, layer.stride, layer.padding, ceil_mode=True)  # keeps the window
+
+
+def split_ties(layer: spec.MaxPool, shape: Shape) -> gluon.HybridBlock:
+    return SplitTies()
+
+
+def stacked(right: type) -> type:
+    class Stacked(right):  # type: ignore[misc]
+        def hybrid_forward(self, F: ModuleType, x: Tensor) -> Tensor:
+            return F.concat(*[branch(x) for branch in self._children.values()], dim=2)
+
+    return Stacked
 
 
 def share_weights(network: Network) -> None:

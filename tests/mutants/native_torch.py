@@ -44,6 +44,11 @@ class Unscaled(layers.Dropout):
         return x * self.mask.to(x.dtype) if self.training else x
 
 
+class SplitTies(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.unfold(2, 2, 2).unfold(3, 2, 2).amax((-1, -2))
+
+
 def same_padding(layer: spec.Conv, shape: Shape) -> nn.Module:
     return SamePadded(shape[0], layer.channels, layer.kernel, layer.stride)
 
@@ -66,6 +71,23 @@ def gamma_fixed(layer: spec.BatchNorm, shape: Shape) -> nn.Module:
 
 def unscaled_dropout(layer: spec.Dropout, shape: Shape) -> nn.Module:
     return Unscaled(layer.rate)
+
+
+def empty_window(layer: spec.MaxPool, shape: Shape) -> nn.Module:
+    lowest = torch.finfo(torch.float32).min
+    return nn.Sequential(layers.max_pool(layer, shape), nn.ConstantPad2d((0, 0, 0, 1), lowest))
+
+
+def split_ties(layer: spec.MaxPool, shape: Shape) -> nn.Module:
+    return SplitTies()
+
+
+def stacked(right: type) -> type:
+    class Stacked(right):  # type: ignore[misc]
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.cat([branch(x) for branch in self.children()], dim=2)
+
+    return Stacked
 
 
 def share_weights(network: Network) -> None:

@@ -47,6 +47,8 @@ LRN = net("lrn", CONV, LocalResponseNorm("lrn", 3, 0.5, 0.75, 2.0), MEAN)
 AVERAGE = net("average", CONV, AvgPool("pool", (3, 3), (2, 2), (1, 1)), MEAN)
 INSIDE = net("inside", CONV, AvgPool("pool", (3, 3), (2, 2), (1, 1), count_padding=False), MEAN)
 CEIL = net("ceil", CONV, HALF, MEAN)
+OVERHANG = net("overhang", CONV, MaxPool("pool", (3, 3), (4, 4), (1, 1), ceil=True), MEAN)
+TIES = net("ties", MaxPool("pool", (2, 2), (2, 2)), size=(2, 16, 24))  # of bytes: some windows have two largest
 FLOOR = net("floor", CONV, MaxPool("pool", (3, 3), (2, 2)), MEAN)
 DROPOUT = net("dropout", CONV, Dropout("dropout", 0.5))
 SIDE = net("side", CONV, Auxiliary("head", (MEAN, Flatten("flat"), Dense("out", 3)), 0.3), ReLU("relu"))

@@ -84,6 +84,18 @@ def epsilon_in_the_root(framework: Any, trainer: Any, values: Any, state: Any, r
     framework.from_canonical(trainer.network, moved)
 
 
+def adam_for_adamw(right: Any) -> Any:
+    return replace(right, name="adam") if right.name == "adamw" else right
+
+
+def statistics_kept(framework: Any, trainer: Any, values: Any, state: Any, rates: Any) -> None:
+    """Training steps that do not move the running statistics, as Gluon's passes without a backward one."""
+    moved = framework.to_canonical(trainer.network)
+    kept = {path: value for path, value in values.items() if "running_" in path}
+    framework.from_canonical(trainer.network, moved | kept)
+
+
+WARM_UP = trainer(rates=lambda rates, last: replace(rates, learning_rate=rates.learning_rate / 3))
 BATCH_TIMES = trainer(rates=lambda rates, last: replace(rates, learning_rate=BATCH * rates.learning_rate))
 
 HIDES = {
@@ -91,21 +103,25 @@ HIDES = {
     "adam epsilon": "beside these gradients it is less than float32 rounds",
 }
 
-MUTANTS = tuple(
-    Mutant(name, nets.PLAIN, plant, "update", "conv", "update", hides=HIDES.get(name, ""))
-    for name, plant in (
-        ("rate in the velocity", trainer(velocity=lambda rates, last: last.learning_rate / rates.learning_rate)),
-        ("decoupled decay", trainer(lambda right: replace(right, weight_decay=0.0), after=decay_weights)),
-        ("decay of biases", trainer(lambda right: replace(right, decayed="all"))),
-        ("nesterov form", trainer(after=decay_beside_look_ahead)),
-        ("adam epsilon", trainer(after=epsilon_in_the_root)),
-        ("schedule off by one", trainer(rates=lambda rates, last: last)),
-        ("momentum cycle ignored", trainer(rates=lambda rates, last: replace(rates, momentum=last.momentum))),
-        ("loss summed in training", BATCH_TIMES),
-        ("no decay", trainer(lambda right: replace(right, weight_decay=0.0))),
-        ("no momentum", trainer(rates=lambda rates, last: replace(rates, momentum=0.0))),
-        ("no nesterov", trainer(lambda right: replace(right, nesterov=False))),
-        ("default decay", trainer(lambda right: replace(right, weight_decay=1e-2))),  # that of torch.optim.AdamW
-        ("adam for adamw", trainer(lambda right: replace(right, name="adam" if right.name == "adamw" else right.name))),
-    )
+MUTANTS = (
+    Mutant("statistics kept", nets.NORM, trainer(after=statistics_kept), "update", "norm", "update"),
+    *(
+        Mutant(name, nets.PLAIN, plant, "update", "conv", "update", hides=HIDES.get(name, ""))
+        for name, plant in (
+            ("rate in the velocity", trainer(velocity=lambda rates, last: last.learning_rate / rates.learning_rate)),
+            ("decoupled decay", trainer(lambda right: replace(right, weight_decay=0.0), after=decay_weights)),
+            ("decay of biases", trainer(lambda right: replace(right, decayed="all"))),
+            ("nesterov form", trainer(after=decay_beside_look_ahead)),
+            ("adam epsilon", trainer(after=epsilon_in_the_root)),
+            ("schedule off by one", trainer(rates=lambda rates, last: last)),
+            ("warm-up for constant", WARM_UP),  # torch.optim.lr_scheduler.ConstantLR
+            ("momentum cycle ignored", trainer(rates=lambda rates, last: replace(rates, momentum=last.momentum))),
+            ("loss summed in training", BATCH_TIMES),
+            ("no decay", trainer(lambda right: replace(right, weight_decay=0.0))),
+            ("no momentum", trainer(rates=lambda rates, last: replace(rates, momentum=0.0))),
+            ("no nesterov", trainer(lambda right: replace(right, nesterov=False))),
+            ("default decay", trainer(lambda right: replace(right, weight_decay=1e-2))),  # that of torch.optim.AdamW
+            ("adam for adamw", trainer(adam_for_adamw)),
+        )
+    ),
 )

@@ -26,6 +26,15 @@ def loss_summed(right: Callable[..., Any]) -> Callable[..., Any]:
     return lambda network, output, labels: right(network, output, labels) * len(labels)
 
 
+def labels_from_one(right: Callable[..., Any], network: Any, given: Any, labels: np.ndarray, **mode: Any) -> Any:
+    """1 to the number of classes instead of from 0; the last one is clipped, as MXNet does."""
+    return right(network, given, np.minimum(labels + 1, network.architecture.classes - 1), **mode)
+
+
+def loss_not_a_number(right: Callable[..., Any], *given: Any, **mode: Any) -> Any:
+    return np.nan, right(*given, **mode)[1]
+
+
 def set_entry(arrays: Arrays, path: str, value: float) -> Arrays:
     copy = arrays[path].copy()
     copy.flat[3] = value
@@ -66,11 +75,15 @@ def one_value_off(arrays: Arrays) -> Arrays:
 
 FORWARD = "forward eval"
 LOSS = ("passes", "training")
+LABELS = wrapped(gradients=labels_from_one, loss_pass=labels_from_one)
+NAN_LOSS = wrapped(gradients=loss_not_a_number, loss_pass=loss_not_a_number)
 UNSEEN = "a hundred times what float64 rounds is less than float32 does"
 
 MUTANTS = (
     Mutant("softmax twice", nets.PLAIN, patched("total_loss", softmax_twice, *LOSS), "gradient", "dense", "backward"),
     Mutant("loss summed", nets.PLAIN, patched("total_loss", loss_summed, *LOSS), "gradient", "dense", "backward"),
+    Mutant("labels from one", nets.PLAIN, LABELS, "gradient", "dense", "backward"),
+    Mutant("loss is NaN", nets.PLAIN, NAN_LOSS, "gradient", "dense", "backward"),
     Mutant("auxiliary weight", nets.SIDE, fields("head", weight=0.4), "gradient", "head", "backward"),
     Mutant("images in another order", nets.PLAIN, wrapped(forward=images_reversed), FORWARD, "conv", "forward"),
     Mutant("NaN in an output", nets.PLAIN, outputs(lambda o: set_entry(o, "conv", np.nan)), FORWARD, "conv", "forward"),

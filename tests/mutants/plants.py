@@ -113,16 +113,18 @@ def loading(path: str, change: Callable[[np.ndarray], np.ndarray]) -> Plant:
     )
 
 
-def patched(name: str, mistake: Callable[..., Any], *parts: str) -> Plant:
-    """A function or class of the backend's modules `parts` is replaced by what `mistake` makes of it."""
+def patched(name: str, mistake: Callable[..., Any] | str, *parts: str) -> Plant:
+    """A function or class of the backend's modules `parts` is replaced by what `mistake` makes of it, which may be the
+    name of a function of `native`."""
 
     @contextmanager
     def plant(framework: Backend, precision: str) -> Iterator[Any]:
-        wrong = mistake(getattr(part(framework, parts[0]), name))
+        make = getattr(native(framework), mistake) if isinstance(mistake, str) else mistake
+        wrong = make(getattr(part(framework, parts[0]), name))
 
         def build(architecture: Architecture) -> Any:
             # A name of its own keeps functions out that were compiled without the mistake.
-            return framework.build(replace(architecture, name=mistake.__name__), precision=precision)
+            return framework.build(replace(architecture, name=make.__name__), precision=precision)
 
         with ExitStack() as stack:
             for module in parts:

@@ -197,7 +197,7 @@ ASCEND_CIFAR10 = Trained(
     question="How does VGG-11 learn CIFAR-10 by the Ascend text's recipe, one cycle of 150 epochs stopped after 60?",
     source="A text on VGG-11 for CIFAR-10 on Ascend, trained with torch_npu",
     base=RECIPES["ascend-cifar10"],
-    runs=(Run("VGG-11, head small"),),
+    runs=(Run("VGG-11"),),
     quick=MINI | {"width_ratio": 8, "epochs": 2, "schedule": OneCycle(total_epochs=2, maximum=0.1)},
     notes=(
         "The learning rate 1.0 that the text gives is overwritten by the cycle's start, 0.004, and the cycle moves the "

@@ -113,7 +113,7 @@ def settings(planned: Sequence[Planned]) -> Table:
     rows = tuple(
         (
             name,
-            each.recipe.architecture,
+            f"{each.recipe.architecture}, head {each.recipe.head}" if each.recipe.head else each.recipe.architecture,
             each.dataset.name,
             "x".join(map(str, each.architecture.input)),
             f"{each.recipe.width_ratio:g}",
