@@ -212,9 +212,9 @@ def test_costs_and_published_figures_stand_beside_ours():
     settings = table_of(result, "Settings").rows
     trained_so = ("sigmoid", "lenet", "synthetic", "1x28x28", "1", 128, 2, "sgd", 0.1)
     assert settings[0] == (*trained_so, TINY.base.initializer, "-")
-    tuned = replace(outcomes[0].planned.recipe, init_from="other", freeze=("conv*", "dense1.*"))
+    tuned = replace(outcomes[0].planned.recipe, init_from="other", freeze=("conv*", "dense1.*"), head="small")
     (row,) = outcome.settings([replace(outcomes[0].planned, recipe=tuned)]).rows
-    assert row == (*trained_so, "other", "conv*, dense1.*")
+    assert row == ("sigmoid", "lenet, head small", *trained_so[2:], "other", "conv*, dense1.*")
     epochs = table_of(result, "Every epoch").rows
     assert [row[-3:] for row in epochs] == [(2.0, "-", 0.5), (1.0, "-", 0.625), ("-", "-", "-"), ("-", "-", "-")]
     assert not any("--quick" in said for said in result.findings)

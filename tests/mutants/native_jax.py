@@ -15,6 +15,11 @@ from triptych_jax.layers import Options
 from triptych_jax.model import Network, Outputs
 
 
+class Unbiased(nnx.Conv):
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return super().__call__(x) - self.bias[...]
+
+
 class Transposed(nnx.Linear):
     def __call__(self, x: jax.Array) -> jax.Array:
         return x @ self.kernel[...].T + self.bias[...]
@@ -39,6 +44,11 @@ def flipped_kernel(layer: spec.Conv, shape: Shape, options: Options) -> nnx.Modu
     return nnx.Conv(
         shape[0], layer.channels, layer.kernel, layer.stride, padding=padding, conv_general_dilated=_convolve, **options
     )
+
+
+def unused_bias(layer: spec.Conv, shape: Shape, options: Options) -> nnx.Module:
+    padding = tuple((pixels, pixels) for pixels in layer.padding)
+    return Unbiased(shape[0], layer.channels, layer.kernel, layer.stride, padding=padding, **options)
 
 
 def transposed_weight(layer: spec.Dense, shape: Shape, options: Options) -> nnx.Module:

@@ -28,6 +28,11 @@ class Flipped(nn.Conv2D):
         return super().hybrid_forward(F, x, F.flip(weight, axis=(2, 3)), bias)
 
 
+class Unbiased(nn.Conv2D):
+    def hybrid_forward(self, F: ModuleType, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return super().hybrid_forward(F, x, weight, 0 * bias)
+
+
 class Transposed(nn.Dense):
     def hybrid_forward(self, F: ModuleType, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         return super().hybrid_forward(F, x, F.transpose(weight), bias)
@@ -54,6 +59,10 @@ def same_padding(layer: spec.Conv, shape: Shape) -> gluon.HybridBlock:
 
 def flipped_kernel(layer: spec.Conv, shape: Shape) -> gluon.HybridBlock:
     return Flipped(layer.channels, layer.kernel, layer.stride, layer.padding, in_channels=shape[0])
+
+
+def unused_bias(layer: spec.Conv, shape: Shape) -> gluon.HybridBlock:
+    return Unbiased(layer.channels, layer.kernel, layer.stride, layer.padding, in_channels=shape[0])
 
 
 def transposed_weight(layer: spec.Dense, shape: Shape) -> gluon.HybridBlock:

@@ -22,6 +22,11 @@ class Flipped(nn.Conv2d):
         return self._conv_forward(x, self.weight.flip(2, 3), self.bias)
 
 
+class Unbiased(nn.Conv2d):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self._conv_forward(x, self.weight, 0 * self.bias)
+
+
 class Transposed(nn.Linear):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return nn.functional.linear(x, self.weight.T, self.bias)
@@ -55,6 +60,10 @@ def same_padding(layer: spec.Conv, shape: Shape) -> nn.Module:
 
 def flipped_kernel(layer: spec.Conv, shape: Shape) -> nn.Module:
     return Flipped(shape[0], layer.channels, layer.kernel, layer.stride, layer.padding)
+
+
+def unused_bias(layer: spec.Conv, shape: Shape) -> nn.Module:
+    return Unbiased(shape[0], layer.channels, layer.kernel, layer.stride, layer.padding)
 
 
 def transposed_weight(layer: spec.Dense, shape: Shape) -> nn.Module:

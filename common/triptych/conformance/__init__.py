@@ -1,6 +1,6 @@
 """Conformance: do a backend and the reference, and so any two backends, compute the same network?
 
-`conform` checks structure and shared start, input, forward (evaluation and training mode), gradients and optimiser
+`conform` checks structure and loaded parameters, input, forward (evaluation and training mode), gradients and optimiser
 steps of one case on one backend, in float64 and in float32, against the NumPy reference.
 """
 
@@ -24,7 +24,6 @@ from triptych.conformance.observe import (
 )
 from triptych.conformance.tolerance import Budgets, budgets
 from triptych.conformance.updates import Steps, choose_steps
-from triptych.initializers import draw
 from triptych.precision import Value, values
 from triptych.shapes import output_shapes
 from triptych.spec import Architecture, Shape
@@ -126,14 +125,14 @@ def _failed(level: str, name: str, problem: str) -> Check:
 
 
 def structure(backend: Backend, network: Native, case: Case) -> list[Check]:
-    """Names and shapes of every canonical parameter against the spec; if they fit, the bits of the shared start."""
+    """Names and shapes of every canonical parameter against the spec; if they fit, the bits of the case's parameters,
+    whose weights are those of the shared start."""
     expected = {info.path: info.shape for info in parameters(case.architecture)}
     checks = _same_shapes(expected, {path: value.shape for path, value in backend.to_canonical(network).items()})
     if not all(check.passed for check in checks):
         return checks
-    start = draw(case.architecture, case.seed)
-    backend.from_canonical(network, start)
-    return compare("structure", start, backend.to_canonical(network), dict.fromkeys(start, 0.0))
+    backend.from_canonical(network, case.parameters)
+    return compare("structure", case.parameters, backend.to_canonical(network), dict.fromkeys(case.parameters, 0.0))
 
 
 def output_shapes_match(case: Case, observed: Observation) -> list[Check]:
