@@ -212,9 +212,10 @@ def test_costs_and_published_figures_stand_beside_ours():
     settings = table_of(result, "Settings").rows
     trained_so = ("sigmoid", "lenet", "synthetic", "1x28x28", "1", 128, 2, "sgd", 0.1)
     assert settings[0] == (*trained_so, TINY.base.initializer, "-")
-    tuned = replace(outcomes[0].planned.recipe, init_from="other", freeze=("conv*", "dense1.*"), head="small")
+    headed = {"architecture": "vgg11", "head": "small", "height": 32, "width": 32}
+    tuned = replace(outcomes[0].planned.recipe, init_from="other", freeze=("conv*", "dense1.*"), **headed)
     (row,) = outcome.settings([replace(outcomes[0].planned, recipe=tuned)]).rows
-    assert row == ("sigmoid", "lenet, head small", *trained_so[2:], "other", "conv*, dense1.*")
+    assert row == ("sigmoid", "vgg11, head small", "synthetic", "1x32x32", *trained_so[4:], "other", "conv*, dense1.*")
     epochs = table_of(result, "Every epoch").rows
     assert [row[-3:] for row in epochs] == [(2.0, "-", 0.5), (1.0, "-", 0.625), ("-", "-", "-"), ("-", "-", "-")]
     assert not any("--quick" in said for said in result.findings)
