@@ -12,6 +12,14 @@ prepare_process()
 
 
 @pytest.fixture
+def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache folder of the test's own, so that none reads what another, or the user, has left."""
+    folder = tmp_path_factory.mktemp("data") / "cache"
+    monkeypatch.setenv("TRIPTYCH_DATA", str(folder))
+    return folder
+
+
+@pytest.fixture
 def call(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
     """`call("summary", "vgg11")`: its standard output, after an end with status 0 and nothing on stderr."""
     from triptych.__main__ import main
