@@ -11,9 +11,10 @@ import numpy as np
 from triptych import reference
 from triptych.conformance.causes import NONE, Cause, looks_like, of_layer, run, same, trial_of
 from triptych.conformance.comparator import Check
-from triptych.conformance.mistakes import IMAGE_MISTAKES, softmax
+from triptych.conformance.mistakes import IMAGE_MISTAKES
 from triptych.conformance.truth import OUTPUT, Arrays, Truth, layer_of, parameter_of
 from triptych.conformance.update_mistakes import updates_with_mistakes
+from triptych.conformance.weight_mistakes import softmax
 from triptych.errors import TriptychError
 from triptych.reference_ops import Array, cross_entropy, largest
 from triptych.spec import Auxiliary, BatchNorm, Dropout, join
