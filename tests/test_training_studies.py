@@ -224,6 +224,13 @@ def test_costs_and_published_figures_stand_beside_ours():
     assert outcome.costs(outcomes)["sigmoid, torch"] == (0.41652, 0.4)
 
 
+def test_seconds_are_held_against_the_first_row_of_the_same_backend():
+    one, other = (made(run, 0.5, seconds=seconds) for run, seconds in zip(TINY.runs, (4.0, 6.0), strict=True))
+    outcomes = [one, other, replace(one, backend="jax", epochs=other.epochs), replace(other, backend="jax")]
+    rows = table_of(outcome.answer(TINY, outcomes, quick=False), "Every run").rows
+    assert [row[6] for row in rows] == [1.0, 1.5, 1.0, 1.0]
+
+
 def test_an_axis_pays_until_the_accuracy_stops_rising():
     steps = [Run(f"depth {n}", series="depth") for n in range(1, 5)]
     rising = [made(run, accuracy) for run, accuracy in zip(steps, (0.5, 0.6, 0.7, 0.8), strict=True)]
