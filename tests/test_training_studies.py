@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from marks import every_backend, needs_backend
-from triptych import backend, studies, training
+from triptych import backend, runs, studies, training
 from triptych.__main__ import main
 from triptych.analysis import totals
 from triptych.errors import TriptychError
@@ -142,7 +142,9 @@ def test_a_killed_study_ends_as_one_that_was_not(tmp_path):
     whole = trained(tmp_path / "whole", quick=False)
     with pytest.raises(Interrupted):
         trained(tmp_path / "killed", quick=False, show=lambda title, recipe: nullcontext(Silent(end_after=1)))
+    (kept,) = runs.read_epochs(tmp_path / "killed" / BACKENDS[0] / "sigmoid")
     resumed = trained(tmp_path / "killed", quick=False)
+    assert resumed[0].epochs[0] == kept, "the epoch was trained again: its seconds are others"
     assert [[e.losses for e in o.epochs] for o in resumed] == [[e.losses for e in o.epochs] for o in whole]
 
 
