@@ -138,12 +138,13 @@ class Backend(Protocol):
     def forward(
         self, network: Native, images: NDArray[np.floating[Any]], *, train: bool = False, masks: Masks | None = None
     ) -> dict[str, NDArray[np.floating[Any]]]:
-        """Every layer's output by path, in canonical layout; in train mode with the given dropout masks."""
+        """Every layer's output by path, in canonical layout; in train mode with the given dropout masks. The network,
+        running statistics included, is left as it was."""
 
     def gradients(
         self, network: Native, images: NDArray[np.floating[Any]], labels: Labels, *, masks: Masks
     ) -> tuple[float, Parameters]:
-        """The training loss and its gradient by path, the images' own under `input`."""
+        """The training loss and its gradient by path, the images' own under `input`. The network is left as it was."""
 
     def layer_pass(
         self,

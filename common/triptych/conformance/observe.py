@@ -43,7 +43,6 @@ def observe_backend(backend: Backend, network: Native, case: Case, steps: Steps,
     backend.from_canonical(network, case.parameters)
     evaluated = backend.forward(network, images)
     trained = backend.forward(network, images, train=True, masks=case.masks(0))
-    backend.from_canonical(network, case.parameters)
     loss, gradients = backend.gradients(network, images, case.labels, masks=case.masks(0))
     return {
         "data": observe_backend_inputs(backend, network, case),

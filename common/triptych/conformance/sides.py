@@ -107,7 +107,6 @@ class BackendSide:
         self.device = device
         self.network = network
         self.truth = truth
-        self.held: Parameters | None = None
         self.trained: Arrays | None = None  # the training pass of what is held
 
     def parameter_shapes(self) -> dict[str, Shape]:
@@ -118,7 +117,7 @@ class BackendSide:
 
     def load(self, values: Parameters) -> None:
         self.backend.from_canonical(self.network, values)
-        self.held, self.trained = values, None
+        self.trained = None
 
     def values(self) -> Arrays:
         return self.backend.to_canonical(self.network)
@@ -129,8 +128,6 @@ class BackendSide:
         if self.trained is None:
             masks = self.truth.case.masks(0)
             self.trained = self.backend.forward(self.network, self.truth.images, train=True, masks=masks)
-            if self.held is not None and self.truth.keeps_statistics:  # they have moved
-                self.backend.from_canonical(self.network, self.held)
         return self.trained
 
     def gradients(self) -> Arrays:

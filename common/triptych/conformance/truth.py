@@ -44,11 +44,6 @@ class Truth:
         return {info.path: info.shape for info in parameters(self.case.architecture)}
 
     @cached_property
-    def keeps_statistics(self) -> bool:
-        """Whether a training pass changes the network."""
-        return any(not info.trained for info in parameters(self.case.architecture))
-
-    @cached_property
     def evaluated(self) -> tuple[reference.Pass, reference.Trace]:
         """The forward pass in evaluation mode."""
         return self._pass(train=False)
