@@ -6,9 +6,16 @@ from typing import Any
 
 import pytest
 
+from triptych import backend
 from triptych.runtime import prepare_process
 
 prepare_process()
+
+
+@pytest.fixture(params=backend.installed())
+def framework(request: pytest.FixtureRequest) -> backend.Backend:
+    """Every installed backend in turn."""
+    return backend.load(request.param)
 
 
 @pytest.fixture
