@@ -250,6 +250,31 @@ def test_the_scoreboard_shows_failures_red_and_what_was_not_run_grey(verdicts, b
     assert ".cell .fail { background: #b30000;" in style
 
 
+def test_the_scoreboard_counts_what_passed_and_says_of_all_what_was_not_run(verdicts, board, tmp_path):
+    assert "1 of 3 architectures conform." in board.read_text()
+    two = [replace(verdicts[0], not_run={name: f"no {name}"}) for name in ("first", "second")]
+    scoreboard.write(tmp_path / "board.html", two, {}, "triptych conform")
+    for words in ("first: not run (no first)", "second: not run (no second)"):
+        assert words in (tmp_path / "board.html").read_text()
+
+
+def test_pairs_are_shown_by_precision_the_worst_of_them(verdicts):
+    checks = {share: {"update": Check("update", str(share), share, 1.0, 1.0)} for share in (0.2, 0.5, 0.7)}
+    pairs = [("a", "b", "fp64", checks[0.2]), ("a", "c", "fp64", checks[0.5]), ("a", "b", "fp32", checks[0.7])]
+    verdict = replace(verdicts[0], pairs=pairs)
+    found = {of: scoreboard.worst(verdict, scoreboard.PAIRS, of, "update") for of in suite.PRECISIONS}
+    assert {of: check.ratio for of, check in found.items()} == {"fp64": 0.5, "fp32": 0.7}
+    assert scoreboard.worst(verdict, scoreboard.PAIRS, "fp64", "gradient") is None
+
+
+@pytest.mark.parametrize(
+    ("difference", "budget", "shown"),
+    [(1e-3, 0.0, "FAIL"), (0.0, 0.0, "0"), (0.0, 1.0, "0"), (0.001, 1.0, "<.01"), (0.5, 1.0, "0.5"), (30, 1.0, "30")],
+)
+def test_a_ratio_in_two_digits(difference, budget, shown):
+    assert scoreboard.cell(Check("update", "conv", difference, budget, 1.0), "update").text == shown
+
+
 def test_the_command_writes_the_scoreboard(tmp_path):
     page = tmp_path / "new" / "board.html"
     with pytest.raises(SystemExit) as stopped:

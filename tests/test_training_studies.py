@@ -142,6 +142,7 @@ def test_a_killed_study_ends_as_one_that_was_not(tmp_path):
     whole = trained(tmp_path / "whole", quick=False)
     with pytest.raises(Interrupted):
         trained(tmp_path / "killed", quick=False, show=lambda title, recipe: nullcontext(Silent(end_after=1)))
+    (tmp_path / "killed" / BACKENDS[0] / "relu" / "part").mkdir(parents=True)  # killed before its recipe was written
     (kept,) = runs.read_epochs(tmp_path / "killed" / BACKENDS[0] / "sigmoid")
     resumed = trained(tmp_path / "killed", quick=False)
     assert resumed[0].epochs[0] == kept, "the epoch was trained again: its seconds are others"
@@ -260,7 +261,9 @@ def test_the_smallest_network_above_the_floor_is_named():
 @needs_backend
 def test_the_command_writes_a_page_with_notes_traps_and_figures(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(experiments, "STUDIES", (TINY,))
-    options = ["--quick", "--out", str(tmp_path / "out"), "--backend", BACKENDS[0]]
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "runs" / "study-tiny-quick"
+    options = ["--quick", "--backend", BACKENDS[0]]
     for _ in range(2):  # the second takes everything from the first
         with pytest.raises(SystemExit) as stopped:
             main(["study", "tiny", *options, "--json", str(tmp_path / "study.json")])
@@ -268,7 +271,7 @@ def test_the_command_writes_a_page_with_notes_traps_and_figures(tmp_path, monkey
     printed = capsys.readouterr().out
     assert "sigmoid" in printed
     assert "finished before" in printed
-    page = (tmp_path / "out" / "report.html").read_text()
+    page = (folder / "report.html").read_text()
     for words in (
         "A note &lt;of&gt; ours.",
         "A trap &amp; its end.",
@@ -281,7 +284,7 @@ def test_the_command_writes_a_page_with_notes_traps_and_figures(tmp_path, monkey
     found = json.loads((tmp_path / "study.json").read_text())
     assert found["quick"]
     assert [row[0] for row in found["tables"][0]["rows"]] == ["sigmoid", "ReLU"]
-    assert (tmp_path / "out" / "figure2.svg").is_file()
+    assert (folder / "figure2.svg").is_file()
 
 
 def test_every_study_is_listed(capsys):
