@@ -144,6 +144,7 @@ def case(line, *fragments):
         case("train --resume nothing --recipe d2l-lenet", "--recipe or --resume, not both"),
         case("summary lenet --json=.", "--json . is a folder"),
         case("conform --arch lenet --json /proc/x.json", "--json /proc/x.json cannot be written"),
+        case("conform --arch lenet --certificate x --html ./x", "must be different files"),
         case("conform --arch lenet --certificate .", "--certificate . is a folder"),
         case("conform --arch lenet --certificate /proc/x", "--certificate /proc/x cannot be written"),
         case("conform --arch lenet --html /proc/x", "--html /proc/x cannot be written"),

@@ -79,7 +79,8 @@ def _decode(value: Any, hint: Any, where: str) -> Any:
     if origin in (Union, types.UnionType):
         return _decode_union(value, arguments, where)
     if origin is Literal:
-        return value if value in arguments else _refuse(value, " or ".join(map(repr, arguments)), where)
+        same = any(type(value) is type(one) and value == one for one in arguments)
+        return value if same else _refuse(value, " or ".join(map(repr, arguments)), where)
     if origin is tuple:
         return _decode_tuple(value, arguments, where)
     if origin is dict:

@@ -75,6 +75,9 @@ def conform(
         suite.check_steps(trajectory)
     if jobs is not None and jobs < 1:
         raise TriptychError(f"--jobs {jobs} must be at least 1")
+    files = [Path(file).absolute() for file in (certificate, html, json) if file is not None]
+    if len(set(files)) < len(files):
+        raise TriptychError("--certificate, --html and --json must be different files")
     names = list(zoo.registry()) if all else [name.strip() for name in ("vgg11" if arch is None else arch).split(",")]
     options = [chosen(name, network) for name in names]
     architectures = [zoo.build_with(name, option) for name, option in zip(names, options, strict=True)]

@@ -7,13 +7,14 @@ so that such a change shows. `digest` tells that the file is as it was written; 
 from __future__ import annotations
 
 import json
+import math
 import platform
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -195,7 +196,9 @@ def write(path: Path, certificate: Certificate) -> None:
 def read(path: Path) -> Certificate:
     """Raises TriptychError if `path` is no certificate, or one that cannot be read."""
     try:
-        value = json.loads(path.read_bytes(), parse_constant=_refuse_constant)
+        value = json.loads(
+            path.read_bytes(), parse_constant=_refuse_constant, parse_float=_finite, object_pairs_hook=_named_once
+        )
     except OSError as error:
         raise TriptychError(f"certificate {path} cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
@@ -236,6 +239,18 @@ def _by_level(checks: Iterable[Check]) -> Measurements:
 
 def _passed(checks: Iterable[Check]) -> bool:
     return all(check.passed for check in checks)
+
+
+def _finite(text: str) -> float:
+    return float(text) if math.isfinite(float(text)) else _refuse_constant(text)
+
+
+def _named_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object; readers of JSON differ in which of two values of one name they take."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a name is there twice in one object")
+    return found
 
 
 def _refuse_constant(name: str) -> float:

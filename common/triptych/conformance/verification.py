@@ -56,6 +56,8 @@ def verify(certificate: Certificate) -> Verification:
         new = judged(verdict, old.options)
         found.checks += sum(len(checks) for result in new.results for checks in result.checks.values())
         found.reasons += differences(old, new, found)
+    if certificate.passed != all(old.passed for old in certificate.architectures):
+        found.reasons.append("recorded as a whole as it is not: its architectures say otherwise")
     if not certificate.architectures:
         found.reasons.append("it certifies no architecture")
     found.reasons = list(dict.fromkeys(found.reasons))  # a flag is on for every architecture
@@ -102,6 +104,8 @@ def spec_faults(old: Judged) -> Iterator[str]:
     if digest(old.spec) != old.spec_hash:
         yield "the spec in the file is not the one that was judged: its hash differs"
     if old.options is None:
+        if old.spec.name != old.name:
+            yield f"the spec in the file is that of '{old.spec.name}'"
         return
     try:
         today = zoo.build_with(old.name, old.options)
@@ -109,19 +113,19 @@ def spec_faults(old: Judged) -> Iterator[str]:
         yield f"the zoo does not build it: {error}"
         return
     if today != old.spec:
-        yield "the spec changed: " + next(spec_differences(old.spec, today))
+        yield "the spec changed: " + next(spec_differences(old.spec, today), "its layers are joined in another way")
 
 
 def spec_differences(old: Architecture, new: Architecture) -> Iterator[str]:
     """Every field in which two specs differ, by layer."""
-    left, right = dict(walk(old.layers)), dict(walk(new.layers))
-    for before, now in zip_longest(left, right):
+    left, right = list(walk(old.layers)), list(walk(new.layers))
+    for before, now in zip_longest((path for path, _ in left), (path for path, _ in right)):
         if before != now:
             yield f"layer '{before}' in the certificate is '{now}' in the zoo"
             return
     yield from _field_differences(old, new, "")
-    for path in left:
-        yield from _field_differences(left[path], right[path], f"layer '{path}': ")
+    for (path, before), (_, now) in zip(left, right, strict=True):
+        yield from _field_differences(before, now, f"layer '{path}': ")
 
 
 def _field_differences(old: Any, new: Any, where: str) -> Iterator[str]:
