@@ -76,6 +76,36 @@ class ChannelsLast(nn.Module):
         x = self.features(x).permute(0, 2, 3, 1)
         return self.classifier(x.reshape(len(x), -1))
 
+class Dropping(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = lenet()
+    def forward(self, x):
+        return self.net[9:](nn.functional.dropout(self.net[:9](x), 0.5, training=self.training))
+
+class CutOff(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = lenet()
+    def forward(self, x):
+        return self.net[3:](self.net[:3](x).detach())
+
+class Autocast(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = lenet()
+        torch.set_autocast_enabled("cpu", True)
+    def forward(self, x):
+        return self.net(x)
+
+def scripted():
+    net = lenet()
+    net[1] = nn.ReLU()  # has the attribute `inplace`, which a script's module does not let go
+    return torch.jit.script(net)
+
+def leaves():
+    raise SystemExit(0)
+
 class Unordered(nn.Module):
     def __init__(self):
         super().__init__()
@@ -208,6 +238,7 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Any:
     for name, (_, text) in FILES.items():
         (folder / f"{name}.py").write_text(text)
     (folder / "own_torchvision.py").write_text(TORCHVISION)
+    (folder / "own_leaves.py").write_text("raise SystemExit(0)\n")
     (folder / "own_broken.py").write_text("import no_such_package\n")
     sys.path.insert(0, str(folder))
     yield folder
@@ -225,6 +256,7 @@ def check(reference: str, architecture: Architecture, **options: Any) -> Result:
     ("reference", "note"),
     [
         ("own_torch:lenet", ""),
+        ("own_torch:Dropping", ""),
         ("own_torch:ChannelsLast", "'dense1' were permuted"),
         ("own_mxnet:lenet", ""),
         ("own_jax:lenet", "'dense1' were permuted"),
@@ -246,6 +278,8 @@ def test_a_right_port_shows_no_difference(reference: str, note: str) -> None:
         ("own_torch:relu", "sigmoid2", "forward eval", "a ReLU is applied, not a sigmoid"),
         ("own_torch:no_bias", "conv2", "structure", ""),
         ("own_torch:WrongGradient", "flatten", "backward", ""),
+        ("own_torch:CutOff", "conv1", "backward", ""),
+        ("own_torch:scripted", "sigmoid1", "forward eval", "a ReLU is applied, not a sigmoid"),
         ("own_mxnet:relu", "sigmoid2", "forward eval", "a ReLU is applied, not a sigmoid"),
         ("own_jax:linen_max", "pool2", "forward eval", "maximum for average pooling"),
     ],
@@ -305,6 +339,20 @@ def test_torchvision(name: str, spec: str, tmp_path_factory: pytest.TempPathFact
     assert locate_port(find(f"own_torchvision:{name}"), zoo.build(spec)).difference is None
 
 
+@pytest.mark.skipif("torch" not in installed(), reason="torch is not installed")
+def test_a_flag_that_lowers_the_precision_is_off_for_a_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    try:
+        assert check("own_torch:Autocast", LENET, precision="fp32").difference is None
+        assert torch.is_autocast_enabled("cpu")
+    finally:
+        torch.set_autocast_enabled("cpu", False)
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "1")
+    with pytest.raises(TriptychError, match="torch: the precision flag NVIDIA_TF32_OVERRIDE is 1, which a running"):
+        check("own_torch:lenet", LENET, precision="fp32")
+
+
 def test_the_two_flatten_orders_are_not_mixed_up_with_other_faults() -> None:
     """A wrong layer behind the flatten is found although its weights had to be permuted."""
     import torch
@@ -339,6 +387,18 @@ def test_an_ambiguous_pairing_asks_for_a_mapping_and_takes_it() -> None:
         pair(own, infos, {})
     pairs, problem = pair(own, infos, {"z": "a.weight"})
     assert (pairs, problem) == ({"a.weight": "z", "b.weight": "x", "c.weight": "y"}, None)
+
+
+def test_a_batch_norms_arrays_are_paired_by_their_names_or_a_mapping_never_by_their_order() -> None:
+    paths = ("norm.weight", "norm.bias", "norm.running_mean", "norm.running_var")
+    infos = [ParameterInfo(path, (4,), path.rpartition(".")[2]) for path in paths]
+    used = [PortParameter(name, (4,)) for name in ("mu", "sigma2", "gamma", "beta")]
+    with pytest.raises(TriptychError, match=r"ambiguous which parameter is 'norm\.weight'"):
+        pair(used, infos, {})
+    mapping = dict(zip(("gamma", "beta", "mu", "sigma2"), paths, strict=True))
+    assert pair(used, infos, mapping) == ({path: name for name, path in mapping.items()}, None)
+    told = [PortParameter(path, (4,), path.rpartition(".")[2]) for path in reversed(paths)]
+    assert pair(told, infos, {}) == ({path: path for path in paths}, None)
 
 
 @pytest.mark.parametrize(
@@ -401,6 +461,9 @@ def test_the_command_on_a_port(capsys: pytest.CaptureFixture[str]) -> None:
         ("own_torch:missing", "unknown name in 'own_torch' 'missing'"),
         ("own_torch:takes", "'own_torch:takes' needs arguments (size)"),
         ("own_torch:fails", "'own_torch:fails' failed: RuntimeError: no weights here"),
+        ("own_torch:leaves", "'own_torch:leaves' failed: SystemExit: 0"),
+        ("own_leaves:net", "module 'own_leaves' cannot be imported: SystemExit: 0"),
+        ("builtins:dict", "a dict is no network of"),
         ("own_torch:number", "a int is no network of"),
         ("own_torch:broken", "'own_torch:broken' failed on images (2, 1, 28, 28) as NCHW: RuntimeError"),
     ],
@@ -410,6 +473,16 @@ def test_what_is_no_port_is_one_line(capsys: pytest.CaptureFixture[str], name: s
     assert status == 2
     assert words in error
     assert error.count("\n") == 1
+
+
+@pytest.mark.skipif("torch" not in installed(), reason="torch is not installed")
+@pytest.mark.parametrize("option", [("--device", "cuda"), ("--optimizers", "all")])
+def test_an_option_that_a_port_does_not_have_is_refused(
+    capsys: pytest.CaptureFixture[str], option: tuple[str, str]
+) -> None:
+    status, _, error = run(capsys, "--left", "own_torch:lenet", "--right", "lenet", *option)
+    assert status == 2
+    assert "--device and --optimizers are for backends" in error
 
 
 @pytest.mark.skipif("torch" not in installed(), reason="torch is not installed")

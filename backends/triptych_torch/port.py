@@ -40,6 +40,7 @@ KINDS = {
     "concat": "Branches",
     "add": "Residual",
 }
+DROPOUTS = ("dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout")
 NEEDS_FLAT = ("Dense", "Flatten")  # count only where a vector per image comes out
 
 
@@ -56,7 +57,7 @@ class Port:
         self.dtype = get_dtype(precision)
         self.module = candidate
         for module in candidate.modules():
-            if isinstance(getattr(module, "inplace", None), bool):
+            if getattr(module, "inplace", False) is True:
                 module.inplace = False  # it would overwrite what the layer before has put out
             if isinstance(module, nn.modules.dropout._DropoutNd):
                 module.p = 0.0
@@ -99,10 +100,11 @@ class Port:
         x, logits = self.pass_on(images, watch, train)
         run = PortRun(captured, to_numpy(logits))
         if cotangent is not None:
-            logits.backward(torch.from_numpy(np.array(cotangent)).to(self.dtype))
+            if logits.requires_grad:  # a network that is cut off has no gradients, and that is a finding
+                logits.backward(torch.from_numpy(np.array(cotangent)).to(self.dtype))
             trained = {name: p for name, p in self.module.named_parameters() if p.grad is not None}
             run.gradients = {name: to_numpy(parameter.grad) for name, parameter in trained.items()}
-            run.input_gradient = self.to_canonical(x.grad)
+            run.input_gradient = None if x.grad is None else self.to_canonical(x.grad)
             self.module.zero_grad()
         return run
 
@@ -113,7 +115,7 @@ class Port:
         self.module.train(train)
         like = next((p for p in self.module.parameters() if not nn.parameter.is_lazy(p)), None)
         x = torch.from_numpy(np.array(images)).to(self.dtype if like is None else like.dtype).requires_grad_()
-        with _Watch(watch):
+        with _Watch(watch, train):
             logits = self.module(x if self.layout == "NCHW" else x.permute(0, 2, 3, 1))
         self.identities = {name: id(tensor) for name, tensor in self.tensors().items()}
         return x, logits[0] if isinstance(logits, list | tuple) else logits
@@ -125,14 +127,19 @@ class Port:
 
 
 class _Watch(TorchFunctionMode):
-    """Calls `watch(name, tensors given, tensor returned)` for every function of PyTorch at the outermost level."""
+    """Calls `watch(name, tensors given, tensor returned)` for every function of PyTorch at the outermost level.
 
-    def __init__(self, watch: Callable[..., object]) -> None:
+    In training mode dropout is off, where a function is called for it, too; in evaluation it is the network's fault.
+    """
+
+    def __init__(self, watch: Callable[..., object], train: bool) -> None:
         super().__init__()
         self.watch = watch
+        self.train = train
 
     def __torch_function__(self, function: Any, types: Any, given: Any = (), named: Any = None) -> Any:
-        y = function(*given, **(named or {}))
+        off = self.train and getattr(function, "__name__", "").rstrip("_") in DROPOUTS
+        y = (*given, *(named or {}).values())[0] if off else function(*given, **(named or {}))
         if isinstance(y, torch.Tensor) and y.is_floating_point():
             tensors = [value for value in (*given, *(named or {}).values()) if isinstance(value, torch.Tensor)]
             self.watch(getattr(function, "__name__", ""), tensors, y)

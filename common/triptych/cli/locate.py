@@ -96,6 +96,8 @@ def _result(
     if own:
         from triptych.conformance import candidates, port
 
+        if device != "cpu" or optimizers is not None:
+            raise TriptychError("--device and --optimizers are for backends; your own network runs on the CPU")
         architecture = network.build(name)
         return port.locate_port(
             candidates.find(own[0]),

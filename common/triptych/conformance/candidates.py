@@ -28,11 +28,7 @@ def find(reference: str) -> Any:
     found = getattr(module, name)
     if find_adapter(found) is not None or not callable(found):
         return found
-    required = [
-        p.name
-        for p in inspect.signature(found).parameters.values()
-        if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
-    ]
+    required = _required(found)
     if required:
         raise TriptychError(
             f"'{reference}' needs arguments ({', '.join(required)}): name something that builds the network "
@@ -40,8 +36,18 @@ def find(reference: str) -> Any:
         )
     try:
         return found()
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script that exits must not end this process, with a status of its own
         raise TriptychError(f"'{reference}' failed: {type(error).__name__}: {error}") from error
+
+
+def _required(found: Any) -> list[str]:
+    """The arguments that it cannot be called without; a type of C may not tell, and is called."""
+    try:
+        taken = inspect.signature(found).parameters.values()
+    except (TypeError, ValueError):
+        return []
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return [p.name for p in taken if p.default is p.empty and p.kind in kinds]
 
 
 def _import(place: str, reference: str) -> Any:
@@ -58,7 +64,7 @@ def _import(place: str, reference: str) -> Any:
         return importlib.import_module(place)
     except TriptychError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise TriptychError(f"module '{place}' cannot be imported: {type(error).__name__}: {error}") from error
 
 

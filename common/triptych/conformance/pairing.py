@@ -50,6 +50,7 @@ def pair(
     left = [parameter for parameter in own if parameter.name not in mapping]
     wanted = [info for info in infos if info.path not in pairs]
     if _same_multiset(left, wanted):
+        _refuse_twins(left, wanted)
         return pairs | _by_shape(left, wanted), _first_wrong_shape(pairs, names, paths)
     return pairs, _first_unpaired(left, wanted) or _first_wrong_shape(pairs, names, paths)
 
@@ -70,6 +71,20 @@ def _keys(left: Sequence[PortParameter], wanted: Sequence[analysis.ParameterInfo
 def _same_multiset(left: Sequence[PortParameter], wanted: Sequence[analysis.ParameterInfo]) -> bool:
     one, other = _keys(left, wanted)
     return Counter(one) == Counter(other)
+
+
+def _refuse_twins(left: Sequence[PortParameter], wanted: Sequence[analysis.ParameterInfo]) -> None:
+    """Arrays of one layer and one shape (a batch norm's) come in no order that frameworks share: names have to tell."""
+    if all(parameter.role for parameter in left):
+        return
+    count = Counter((info.path.rpartition(".")[0], info.shape) for info in wanted)
+    for info in wanted:
+        if count[info.path.rpartition(".")[0], info.shape] > 1:
+            names = [parameter.name for parameter in left if parameter.shape == info.shape]
+            raise TriptychError(
+                f"it is ambiguous which parameter is '{info.path}' {info.shape}: {', '.join(names[:4])} have its "
+                "shape, and not all names tell weight, bias, mean and variance; say it in a JSON file with --mapping"
+            )
 
 
 def _by_shape(left: Sequence[PortParameter], wanted: Sequence[analysis.ParameterInfo]) -> dict[str, str]:

@@ -19,7 +19,7 @@ from triptych.conformance.case import make_case
 from triptych.conformance.comparator import Check
 from triptych.conformance.comparison import BATCH, Comparison, Difference, Result
 from triptych.conformance.pairing import pair, read_mapping
-from triptych.conformance.sides import ReferenceSide
+from triptych.conformance.sides import ReferenceSide, exact_arithmetic
 from triptych.conformance.truth import INPUT, OUTPUT, Arrays, Truth, layer_of, maps_before_flatten
 from triptych.errors import TriptychError, unknown
 from triptych.ports import Array, Port, PortRun
@@ -60,16 +60,19 @@ def locate_port(
         )
     plain = without_dropout(architecture)
     truth = Truth(make_case(plain, seed, BATCH), precision)
-    port = found[1].Port(candidate, layout, precision)
-    work = _Work(name, port, truth, read_mapping(mapping))
+    names, taken = read_mapping(mapping), layout or "its default layout"
     try:
-        difference = work.find()
+        with exact_arithmetic(backend.load(found[0])):
+            port = found[1].Port(candidate, layout, precision)
+            work = _Work(name, port, truth, names)
+            taken = port.layout
+            difference = work.find()
     except TriptychError:
         raise
     except Exception as error:
         first = str(error).splitlines()[0] if str(error) else ""
         raise TriptychError(
-            f"'{name}' failed on images {truth.images.shape} as {port.layout}: {type(error).__name__}: {first}"
+            f"'{name}' failed on images {truth.images.shape} as {taken}: {type(error).__name__}: {first}"
         ) from error
     return Result(
         name, plain.name, plain.name, "accumulated", precision, PHASES, difference, NOT_RUN, tuple(work.notes)

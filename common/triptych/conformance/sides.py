@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Protocol
 
 import numpy as np
@@ -11,9 +12,20 @@ from triptych.backend import Backend, Native
 from triptych.conformance.data import observe_backend_inputs, observe_reference_inputs
 from triptych.conformance.truth import Arrays, Truth, named
 from triptych.conformance.updates import backend_update
+from triptych.errors import TriptychError
 from triptych.initializers import Parameters
 from triptych.shapes import output_shapes
 from triptych.spec import Shape
+
+
+@contextmanager
+def exact_arithmetic(backend: Backend, device: str = "cpu") -> Iterator[None]:
+    """Switches that lower the precision are off in here. Raises TriptychError for one that cannot be switched off."""
+    with backend.precise(device):
+        for flag in backend.precision_flags(device):
+            if not flag.exact:
+                raise TriptychError(f"{backend.name}: the precision flag {flag.name} {flag.problem}")
+        yield
 
 
 class Side(Protocol):
@@ -152,7 +164,7 @@ class BackendSide:
         return observe_backend_inputs(self.backend, self.network, self.truth.case)
 
     def exact(self) -> AbstractContextManager[None]:
-        return self.backend.precise(self.device)
+        return exact_arithmetic(self.backend, self.device)
 
     def update(self, name: str) -> Arrays:
         return backend_update(name, self.backend, self.network, self.truth.case, self.truth.steps)
