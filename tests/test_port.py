@@ -25,8 +25,18 @@ from triptych.conformance.pairing import pair
 from triptych.conformance.port import locate_port
 from triptych.errors import TriptychError
 from triptych.ports import Captured, PortParameter
-from triptych.spec import Architecture
+from triptych.spec import Architecture, BatchNorm, Conv, Dense, Dropout, Flatten, GlobalAvgPool, Initializer, ReLU
 
+NORMED = Architecture(
+    "normed",
+    (3, 8, 8),
+    5,
+    (
+        *(Conv("conv", 8, (3, 3), padding=(1, 1)), BatchNorm("norm"), ReLU("relu"), GlobalAvgPool("pool")),
+        *(Flatten("flatten"), Dropout("dropout", 0.5), Dense("dense", 5)),
+    ),
+    Initializer("kaiming_normal"),
+)
 LENET = zoo.build("lenet")
 # The textbook's AlexNet, a sixteenth as wide; at 112 pixels as at 224, padding 1 and 0 give the same shapes.
 ALEXNET = zoo.build("alexnet", input=(1, 112, 112), width_ratio=16)
@@ -106,6 +116,11 @@ def scripted():
 def leaves():
     raise SystemExit(0)
 
+def misplaced():
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.BatchNorm2d(8),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5))
+
 class Unordered(nn.Module):
     def __init__(self):
         super().__init__()
@@ -162,6 +177,12 @@ def alexnet():
             nn.Dense(256, activation='relu'), nn.Dropout(0.5), nn.Dense(10))
     return net
 
+class Surplus(nn.HybridSequential):
+    def __init__(self):
+        super().__init__(prefix='own_')
+        self.add(lenet())
+        self.params.get('surplus', shape=(7,), init='zeros')
+
 def zoo_alexnet():
     return vision.alexnet()
 
@@ -192,6 +213,14 @@ class Lenet(nnx.Module):
 
 def lenet():
     return Lenet()
+
+class Normed(nnx.Module):
+    def __init__(self):
+        rngs = nnx.Rngs(0)
+        self.conv, self.out = nnx.Conv(3, 8, (3, 3), padding=1, rngs=rngs), nnx.Linear(8, 5, rngs=rngs)
+        self.norm, self.drop = nnx.BatchNorm(8, epsilon=1e-5, rngs=rngs), nnx.Dropout(0.5, rngs=rngs)
+    def __call__(self, x):
+        return self.out(self.drop(nnx.relu(self.norm(self.conv(x))).mean((1, 2))))
 
 class LinenLenet(linen.Module):
     pool: object = linen.avg_pool
@@ -272,6 +301,18 @@ def test_a_right_port_shows_no_difference(reference: str, note: str) -> None:
     assert set(result.not_run) == {"dropout", "update"}
 
 
+def test_a_port_whose_layers_behave_otherwise_in_training() -> None:
+    assert check("own_jax:Normed", NORMED).difference is None
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_the_search_for_a_cause_warns_of_nothing() -> None:
+    """Among the mistakes tried is the mean for the variance, which has no root."""
+    difference = check("own_torch:misplaced", NORMED).difference
+    assert difference is not None
+    assert (difference.layer, difference.phase) == ("norm", "forward eval")
+
+
 @pytest.mark.parametrize(
     ("reference", "layer", "phase", "cause"),
     [
@@ -281,6 +322,7 @@ def test_a_right_port_shows_no_difference(reference: str, note: str) -> None:
         ("own_torch:CutOff", "conv1", "backward", ""),
         ("own_torch:scripted", "sigmoid1", "forward eval", "a ReLU is applied, not a sigmoid"),
         ("own_mxnet:relu", "sigmoid2", "forward eval", "a ReLU is applied, not a sigmoid"),
+        ("own_mxnet:Surplus", "own_surplus", "structure", ""),
         ("own_jax:linen_max", "pool2", "forward eval", "maximum for average pooling"),
     ],
 )
@@ -364,6 +406,9 @@ def test_the_two_flatten_orders_are_not_mixed_up_with_other_faults() -> None:
     assert (result.difference.layer, result.difference.cause) == ("sigmoid3", "a ReLU is applied, not a sigmoid")
 
 
+LIKE = {"weight": (4, 4), "bias": (4,)}
+
+
 def info(path: str, *shape: int) -> ParameterInfo:
     return ParameterInfo(path, shape, "weight")
 
@@ -419,6 +464,15 @@ def test_a_parameter_without_a_partner_is_named() -> None:
     _, problem = pair([PortParameter("x", (5, 4))], [info("a.weight", 4, 4)], {})
     assert problem is not None
     assert (problem.name, problem.passed) == ("a.weight", False)
+
+
+def test_of_equal_shapes_the_missing_one_is_named_by_the_order() -> None:
+    infos = [ParameterInfo(f"{layer}.{role}", shape, role) for layer in "abc" for role, shape in LIKE.items()]
+    own = [PortParameter(info.path, info.shape, info.role) for info in infos]
+    for left_out in infos:
+        _, problem = pair([parameter for parameter in own if parameter.name != left_out.path], infos, {})
+        assert problem is not None
+        assert problem.name == left_out.path
 
 
 def test_operations_are_aligned_in_order_by_kind_and_shape() -> None:

@@ -214,11 +214,14 @@ def _start_nnx(module: nnx.Module, x: jax.Array) -> tuple[Callable[..., jax.Arra
     kept = [path for path, variable in flat.items() if isinstance(variable, nnx.Param | nnx.BatchStat)]
     state = {".".join(map(str, path)): path for path in kept}
     others = {path: variable for path, variable in flat.items() if path not in state.values()}
+    definitions = {}
+    for mode in (True, False):  # not while JAX traces: dropout and batch norms refuse to be switched there
+        module.train() if mode else module.eval()
+        definitions[mode] = nnx.graphdef(module)
 
     def function(arrays: Mapping[str, jax.Array], x: jax.Array, train: bool) -> jax.Array:
-        module.train() if train else module.eval()
-        filled = {path: flat[path].replace(arrays[name]) for name, path in state.items()}
-        network = nnx.merge(nnx.graphdef(module), nnx.from_flat_state({**others, **filled}))
+        filled = {path: type(flat[path])(arrays[name]) for name, path in state.items()}  # new ones can be set
+        network = nnx.merge(definitions[train], nnx.from_flat_state({**others, **filled}))
         return _first(network(x))
 
     return function, {name: flat[path][...] for name, path in state.items()}

@@ -76,7 +76,8 @@ class Port:
         output = self.symbol()
         nodes = json.loads(output.tojson())["nodes"]
         self.named = dict(self.block.collect_params().items())
-        order = [node["name"] for node in nodes if node["name"] in self.named]
+        used = [node["name"] for node in nodes if node["name"] in self.named]
+        order = [*used, *(name for name in self.named if name not in used)]
         self.kinds = [(node["name"], _kind(node)) for node in nodes if _kind(node)]
         internals = output.get_internals()
         self.whole = gluon.SymbolBlock(

@@ -101,7 +101,9 @@ def run(trial: Trial, path: str, gradient: Array | None) -> dict[str, Array]:
     """The trial's layer alone."""
     values = {join(path, name): value for name, value in trial.values.items()}
     masks = {} if trial.mask is None else {path: trial.mask}
-    return named(reference.layer_pass(trial.layer, path, values, trial.x, gradient, train=trial.train, masks=masks))
+    with np.errstate(all="ignore"):  # a mistake may make a NaN, the root of a mean that was taken for a variance
+        made = reference.layer_pass(trial.layer, path, values, trial.x, gradient, train=trial.train, masks=masks)
+    return named(made)
 
 
 def _shared_weights(given: Arrays, path: str, right: Trial) -> Iterator[Mistake]:

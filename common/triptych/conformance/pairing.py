@@ -110,7 +110,10 @@ def _layer_order(keys: Sequence[Any]) -> list[Any]:
 def _first_unpaired(left: Sequence[PortParameter], wanted: Sequence[analysis.ParameterInfo]) -> Check | None:
     one, other = _keys(left, wanted)
     missing = Counter(other) - Counter(one)
-    for key, info in zip(other, wanted, strict=True):
+    # Of several of one shape, what the order leaves out, weights first: frameworks order a batch norm's in other ways.
+    found = _in_common(other, one)
+    for place in sorted(range(len(wanted)), key=lambda place: (place in found, len(other[place][0]) == 1)):
+        key, info = other[place], wanted[place]
         if missing[key]:
             near = next((p for p in left if len(p.shape) == len(key[0]) and p.role == _role(info.path)), None)
             surplus = Counter(one) - Counter(other)
@@ -123,6 +126,25 @@ def _first_unpaired(left: Sequence[PortParameter], wanted: Sequence[analysis.Par
         if (Counter(one) - Counter(other))[key]:
             return structural(parameter.name, f"your network has {parameter.shape}, the spec nothing of this shape")
     return None
+
+
+def _in_common(left: Sequence[Any], right: Sequence[Any]) -> set[int]:
+    """The places in `left` of the longest common subsequence."""
+    longest = [[0] * (len(right) + 1) for _ in range(len(left) + 1)]
+    for i in range(len(left) - 1, -1, -1):
+        for j in range(len(right) - 1, -1, -1):
+            skip = max(longest[i + 1][j], longest[i][j + 1])
+            longest[i][j] = longest[i + 1][j + 1] + 1 if left[i] == right[j] else skip
+    found, i, j = set(), 0, 0
+    while i < len(left) and j < len(right):
+        if left[i] == right[j]:
+            found.add(i)
+            i, j = i + 1, j + 1
+        elif longest[i + 1][j] >= longest[i][j + 1]:
+            i += 1
+        else:
+            j += 1
+    return found
 
 
 def _first_wrong_shape(
