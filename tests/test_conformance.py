@@ -19,7 +19,9 @@ from triptych import backend, reference, zoo
 from triptych.analysis import primitives
 from triptych.conformance import ALL_LEVELS, conform, data, judge, suite
 from triptych.conformance.case import BATCH, conformance_architecture, make_case
-from triptych.spec import Architecture, BatchNorm
+from triptych.optimizers import Optimizer, Rates
+from triptych.preprocess import InputTransform
+from triptych.spec import Architecture, BatchNorm, Dense, Dropout, Flatten, Initializer
 
 
 def zoo_names() -> list[Any]:
@@ -139,3 +141,19 @@ def test_the_reference_alone_is_judged_right() -> None:
     budget = found.budgets["fp32"]["forward eval"]
     expected = found.expected["forward eval"]
     assert all(np.abs(moved[path] - expected[path]).max() > 100 * budget[path] for path in expected)
+
+
+@every_backend
+def test_the_dropout_that_training_draws_itself_keeps_the_right_share_at_the_right_scale(name: str) -> None:
+    """The levels are given masks. Behind it a dense layer that is all zero: one step leaves the mask in its weights."""
+    layers = (Flatten("flatten"), Dropout("dropout", 0.3), Dense("dense", 2, bias=False))
+    alone = Architecture("alone", (1, 32, 64), 2, layers, Initializer("kaiming_normal"))
+    framework = backend.load(name)
+    network = framework.build(alone, precision="fp64")
+    framework.from_canonical(network, {"dense.weight": np.zeros((2, 2048), np.float32)})
+    trainer = framework.Trainer(network, Optimizer(), InputTransform(1, 32, 64), 0)
+    trainer.step(np.full((1, 1, 32, 64), 255, np.uint8), np.array([1]), Rates(1.0, 0.0), 0)
+    moved = framework.to_canonical(network)["dense.weight"][1]  # half the pixel's value, which is 1, where it was kept
+    kept = moved != 0
+    assert abs(kept.mean() - 0.7) < 5 * np.sqrt(0.7 * 0.3 / kept.size)
+    np.testing.assert_allclose(moved[kept], 0.5 / 0.7, rtol=1e-6)
