@@ -82,3 +82,9 @@ def test_what_cannot_be_taken_is_said_in_one_line(name, message):
         data.load(name)
     assert message in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["", " ", "@train=20"])
+def test_no_name_is_not_the_folder_one_stands_in(name):
+    with pytest.raises(TriptychError, match="names no data set"):
+        data.load(name)

@@ -14,7 +14,7 @@ from triptych.data import Split
 from triptych.errors import TriptychError
 from triptych.preprocess import apply_reference
 from triptych.recipes import Recipe
-from triptych.report import pictures, run
+from triptych.report import pictures, run, tables
 from triptych.runs import Epoch
 from triptych.spec import Architecture, Block, Branches, Conv, Dense, Flatten, Residual
 
@@ -47,6 +47,23 @@ def test_the_figures_say_which_is_which():
     (axes,) = pictures.confusion(np.zeros((len(many),) * 2, np.int64), many, many, title="no image at all").axes
     assert not axes.texts
     assert (axes.get_images()[0].get_array() == 0).all()
+
+
+def test_a_name_is_drawn_and_printed_as_it_is(tmp_path, capsys):
+    names = ("a$b$", r"$\frac$", "[bold]:cat:")
+    split = Split(np.zeros((3, 1, 4, 4), np.uint8), np.array([0, 1, 2]))
+    figure = pictures.predictions(split, np.eye(3), names, title="$x_{$")
+    pictures.save(figure, tmp_path / "grid.svg")
+    pictures.save(pictures.confusion(np.eye(3, dtype=np.int64), names, names, title="$x_{$"), tmp_path / "matrix.svg")
+    assert all("$x_{$" in (tmp_path / f"{name}.svg").read_text() for name in ("grid", "matrix"))
+    tables.print_table(names, [names], title=names[2])
+    printed = capsys.readouterr().out
+    assert [printed.count(name) for name in names] == [2, 2, 3]
+
+
+def test_no_more_columns_than_there_are_maps():
+    figure = pictures.feature_maps(np.zeros((1, 4, 4), np.uint8), {"conv1": np.ones((6, 3, 3))}, title="", channels=999)
+    assert len(figure.axes) == 2 * 6
 
 
 def test_the_maps_are_drawn_below_the_picture():

@@ -108,6 +108,18 @@ def test_plateau_as_in_pytorch(schedule, mode):
     assert ours(schedule) == pytest.approx(theirs, rel=1e-12)
 
 
+def test_a_plateau_never_raises_the_rate():
+    """Not even to its minimum: PyTorch leaves a rate that is given below it as it is."""
+    schedule = Plateau(patience=0, minimum=2 * GIVEN)
+    theirs = of_torch(lambda s, o: s.ReduceLROnPlateau(o, patience=0, min_lr=2 * GIVEN), per="epoch", measure="loss")
+    assert ours(schedule) == pytest.approx(theirs, rel=1e-12)
+
+
+def test_a_rate_beyond_every_float_is_infinite():
+    """What then trains diverges, and says so in a line."""
+    assert Step(factor=1e12).learning_rate(1.0, Moment(step=100)) == math.inf
+
+
 def test_as_in_optax():
     optax = pytest.importorskip("optax")
     steps = range(STEPS)
@@ -209,6 +221,7 @@ def test_rates_are_never_negative_or_endless(schedule, step, steps_per_epoch, ep
         ("one-cycle:warm_up=1.1", "warm_up 1.1 must be at least 0 and at most 1"),
         ("plateau:factor=1.1", "factor 1.1 must be at least .* and at most 1"),
         ("plateau:patience=-1", "patience -1 must be at least 0"),
+        ("step:every=2,every=3", "'every' is there twice"),
         ("constant:name=step", "unknown setting of schedule 'constant' 'name'"),
     ],
 )

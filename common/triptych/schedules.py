@@ -99,7 +99,10 @@ class Step(Schedule):
 
     def learning_rate(self, given: float, at: Moment) -> float:
         done = at.step // at.steps_per_epoch if self.per == "epoch" else at.step
-        return float(given * self.factor ** (done // self.every))
+        try:
+            return float(given * self.factor ** (done // self.every))
+        except OverflowError:  # a factor above 1; the training that follows diverges, and is stopped with a line
+            return math.inf
 
 
 @dataclass(frozen=True)
@@ -199,7 +202,7 @@ class Plateau(Schedule):
             )
             best, waited = (value, 0) if better else (best, waited + 1)
             if waited > self.patience:
-                rate, waited = max(rate * self.factor, self.minimum), 0
+                rate, waited = min(rate, max(rate * self.factor, self.minimum)), 0
         return rate
 
 
@@ -240,6 +243,8 @@ def parse(text: str) -> Schedule:
         key, _, value = part.partition("=")
         if key not in known:
             raise unknown(f"setting of schedule '{name}'", key, known)
+        if key in settings:
+            raise TriptychError(f"--schedule {name}: '{key}' is there twice")
         try:
             settings[key] = type(known[key])(value)
         except ValueError:

@@ -64,6 +64,8 @@ def load(name_or_dir: str, *, data_dir: str | Path | None = None) -> Dataset:
     for a part that is not there.
     """
     place = Path(data_dir).expanduser() if data_dir else None
+    if not name_or_dir.partition(parts.MARK)[0].strip():  # Path("") is the folder one stands in
+        raise TriptychError(f"data '{name_or_dir}' names no data set; write for example fashion-mnist-mini or ./images")
     whole = Path(name_or_dir).expanduser().is_dir()  # a folder's own name may have the mark in it
     name, part = (name_or_dir, None) if whole else parts.divide(name_or_dir)
     dataset = _load_whole(name, place)

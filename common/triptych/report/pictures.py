@@ -38,9 +38,10 @@ def feature_maps(
     picture: NDArray[np.uint8], maps: Mapping[str, NDArray[np.floating[Any]]], *, title: str, channels: int = 8
 ) -> Figure:
     """The picture `(C, h, w)`, and a row per layer with its first channels, each scaled to its own range."""
-    figure, rows = _grid(1 + len(maps), channels, 1.3)
+    widest = max((len(values) for values in maps.values()), default=1)
+    figure, rows = _grid(1 + len(maps), min(channels, widest), 1.3)
     _show(rows[0][0], picture)
-    figure.suptitle(title, fontsize="small")
+    figure.suptitle(_plain(title), fontsize="small")
     for cells, (path, values) in zip(rows[1:], maps.items(), strict=True):
         cells[0].set_title(f"{path}  {'x'.join(map(str, values.shape))}", loc="left", fontsize="small")
         for cell, channel in zip(cells, values, strict=False):
@@ -60,12 +61,12 @@ def predictions(
     """The first images of a split, the predicted class above; where it is wrong, in another colour and the true one."""
     count = min(len(split), columns * rows)
     figure, cells = _grid(math.ceil(count / columns), columns, 1.4)
-    figure.suptitle(title, fontsize="small")
+    figure.suptitle(_plain(title), fontsize="small")
     places = [cell for row in cells for cell in row]
     for cell, image, label, best in zip(places, split.images, split.labels, logits.argmax(1), strict=False):
         _show(cell, image)
         text = names[best] if best == label else f"{names[best]}\nnot {names[label]}"
-        cell.set_title(text, fontsize="x-small", color=RIGHT if best == label else WRONG)
+        cell.set_title(_plain(text), fontsize="x-small", color=RIGHT if best == label else WRONG)
     return figure
 
 
@@ -78,14 +79,19 @@ def confusion(matrix: NDArray[np.int64], true: Sequence[str], predicted: Sequenc
     axes = figure.subplots()
     shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    axes.set(xlabel="predicted", ylabel="true", title=title)
+    axes.set(xlabel="predicted", ylabel="true", title=_plain(title))
     if len(predicted) <= ANNOTATED:
-        axes.set_xticks(range(len(predicted)), predicted, rotation=45, ha="right")
-        axes.set_yticks(range(len(true)), true)
+        axes.set_xticks(range(len(predicted)), map(_plain, predicted), rotation=45, ha="right")
+        axes.set_yticks(range(len(true)), map(_plain, true))
         for (row, column), count in np.ndenumerate(matrix):
             colour = "white" if shares[row, column] > 0.5 else "black"
             axes.text(column, row, str(count), ha="center", va="center", fontsize="x-small", color=colour)
     return figure
+
+
+def _plain(text: str) -> str:
+    """A name as matplotlib draws it letter by letter; between two dollars it would read a formula."""
+    return text.replace("$", r"\$")
 
 
 def _grid(rows: int, columns: int, inches: float) -> tuple[Figure, list[list[Axes]]]:

@@ -20,10 +20,10 @@ class PlainConsole(Console):
 
 
 def console(*, stderr: bool = False) -> Console:
-    """A console that never breaks a table for want of a terminal."""
+    """A console that never breaks a table for want of a terminal, and prints names as they are: no markup, no emoji."""
     stream = sys.stderr if stderr else sys.stdout
     width = shutil.get_terminal_size().columns if stream is not None and stream.isatty() else WIDE
-    return PlainConsole(stderr=stderr, width=width, highlight=False)
+    return PlainConsole(stderr=stderr, width=width, highlight=False, markup=False, emoji=False)
 
 
 def print_table(
@@ -35,5 +35,5 @@ def print_table(
     for index, column in enumerate(columns):
         table.add_column(column, justify="right" if index in aligned else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(text.replace("[", "\\[") for text in row))
+        table.add_row(*row)
     console().print(table)
