@@ -323,3 +323,12 @@ def test_predict(run, here, refuse):
     refuse(("predict", run, "text.png"), "text.png is no image")
     refuse(("predict", run, "photo.png"), "photo.png")
     refuse(("predict", run, "--json", "photo.png"), "photo.png")  # an image to classify, not a file to write
+
+
+def test_an_image_whose_notes_are_damaged(run, here, refuse):
+    """Pillow raises struct.error when it turns this picture upright: its EXIF width is a text."""
+    notes = Image.Exif()
+    notes[0x0112], notes[0x010E] = 6, "hello"
+    damaged = notes.tobytes().replace(b"\x01\x0e", b"\x01\x00", 1)
+    Image.new("L", (8, 8)).save(here / "photo.jpg", exif=damaged)
+    refuse(("predict", run, "photo.jpg"), "photo.jpg cannot be decoded")

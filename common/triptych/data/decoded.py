@@ -39,7 +39,7 @@ def _open(path: Path, use: Callable[[Image], Result]) -> Result:
             return use(image)
     except UnidentifiedImageError:
         raise TriptychError(f"{path} is no image that can be read, or is damaged; remove or replace it") from None
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+    except Exception as error:  # of a damaged file Pillow raises struct.error and TypeError, too
         raise TriptychError(f"{path} cannot be decoded ({error}); remove or replace it") from None
 
 
