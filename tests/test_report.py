@@ -81,7 +81,7 @@ def test_several_seeds_test_the_accuracies(compared, tmp_path):
         BACKENDS[0],
     ]
     with pytest.raises(SystemExit) as stopped:
-        main(["compare", *options, "--seeds", "3", "--out", str(tmp_path / "out"), "--json", str(tmp_path / "c.json")])
+        main(["compare", *options, "--seeds", "5", "--out", str(tmp_path / "out"), "--json", str(tmp_path / "c.json")])
     assert stopped.value.code == 0  # one backend: no pair to judge
     found = json.loads((tmp_path / "c.json").read_text())
     assert [len(values) for values in found["accuracies"].values()] == [3]

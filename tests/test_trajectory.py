@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from mutants import networks as nets
 from mutants.optimizers import trainer
+from mutants.plants import replaced
 from triptych import backend
 from triptych.conformance import chaos, suite
 from triptych.conformance.case import make_case
@@ -30,6 +31,7 @@ from triptych.conformance.trajectory import (
     make_journey,
 )
 from triptych.errors import TriptychError
+from triptych.precision import Flag
 from triptych.spec import BatchNorm, Conv, Dropout, MaxPool, ReLU
 
 every_backend = pytest.mark.parametrize("name", backend.installed())
@@ -62,7 +64,8 @@ def checks_of(framework: Any, name: str) -> list[Check]:
 def test_a_hundred_steps_equal_the_reference(name: str) -> None:
     checks = checks_of(backend.load(name), name)
     assert [check for check in checks if not check.passed] == []
-    assert {check.name for check in checks} >= {"loss of every step", "norm.running_var", "velocity.dense.weight"}
+    names = {"loss of every step", "right answers of every step", "predictions at the end", "norm.running_var"}
+    assert {check.name for check in checks} >= names | {"velocity.dense.weight"}
 
 
 def test_the_steps_have_all_that_can_go_wrong() -> None:
@@ -92,6 +95,26 @@ def test_the_steps_have_all_that_can_go_wrong() -> None:
 def test_a_wrong_step_is_seen(name: str, mistakes: dict[str, Any]) -> None:
     with trainer(**mistakes)(backend.load(name), "fp64") as (framework, _):
         assert any(not check.passed for check in checks_of(framework, name))
+
+
+@every_backend
+@pytest.mark.parametrize("wrong", ["predictions", "right answers"])
+def test_what_a_trainer_reports_is_judged(name: str, wrong: str) -> None:
+    framework = backend.load(name)
+
+    class Wrong(framework.Trainer):  # type: ignore[misc, name-defined]
+        def predict(self, images: Any) -> Any:
+            found = super().predict(images)
+            return found[::-1] if wrong == "predictions" else found
+
+        def read(self, handles: Any) -> Any:
+            found = super().read(handles).copy()
+            found[7, 1] += wrong == "right answers"
+            return found
+
+    failed = [check.name for check in checks_of(replaced(framework, Trainer=Wrong), name) if not check.passed]
+    assert len(failed) == 1
+    assert failed[0].startswith(wrong)
 
 
 def test_mxnets_own_sgd_departs_at_the_first_change_of_the_rate() -> None:
@@ -158,6 +181,15 @@ def test_what_comes_after_the_runs_are_strangers_is_not_judged() -> None:
     assert (pair.verdict, pair.saturated_at) == ("chaos", 3)
 
 
+@every_backend
+def test_a_long_run_is_not_run_where_a_precision_flag_stays_on(name: str) -> None:
+    framework = backend.load(name)
+    flag = Flag("A_FLAG", "on", exact=False, way_out="unset it")
+    found = suite.run_long(MIXED, [replaced(framework, precision_flags=lambda device: [flag])], steps=4)
+    assert [check.problem for check in found.checks[name]] == [flag.problem]
+    assert (found.passed, found.pairs) == (False, [])
+
+
 def test_a_long_run_without_its_rate_changes_is_refused() -> None:
     with pytest.raises(TriptychError, match="--trajectory 3 must be at least 4 steps"):
         suite.run_long(MIXED, [], steps=3)
@@ -185,13 +217,13 @@ def test_a_loss_of_two_points_is_detected_and_noise_proves_nothing() -> None:
     assert equivalence(ACCURACIES, ACCURACIES).equivalent
     assert not equivalence(ACCURACIES, np.array(ACCURACIES) - 0.02).equivalent
     assert not equivalence(ACCURACIES, np.add(ACCURACIES, [0.03, -0.03, 0.02, -0.02, 0.0])).equivalent
-    with pytest.raises(TriptychError, match="needs 3 or more pairs"):
-        equivalence(ACCURACIES[:2], ACCURACIES[:2])
+    with pytest.raises(TriptychError, match="needs 5 or more pairs"):
+        equivalence(ACCURACIES[:4], ACCURACIES[:4])
     with pytest.raises(TriptychError, match="5 and 4 accuracies"):
         equivalence(ACCURACIES, ACCURACIES[:4])
 
 
-@given(st.lists(st.floats(0.5, 1), min_size=3, max_size=8), st.lists(st.floats(-0.05, 0.05), min_size=8, max_size=8))
+@given(st.lists(st.floats(0.5, 1), min_size=5, max_size=8), st.lists(st.floats(-0.05, 0.05), min_size=8, max_size=8))
 def test_equivalence_does_not_depend_on_the_side(left: list[float], moves: list[float]) -> None:
     right = [value + move for value, move in zip(left, moves, strict=False)]
     one, other = equivalence(left, right), equivalence(right, left)

@@ -6,7 +6,7 @@ steps of one case on one backend, in float64 and in float32, against the NumPy r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -24,7 +24,7 @@ from triptych.conformance.observe import (
 )
 from triptych.conformance.tolerance import Budgets, budgets
 from triptych.conformance.updates import Steps, choose_steps
-from triptych.precision import Value, values
+from triptych.precision import Flag, Value, values
 from triptych.shapes import output_shapes
 from triptych.spec import Architecture, Shape
 
@@ -96,7 +96,7 @@ def conform(
         flags = backend.precision_flags(device)
         report.flags = values(flags)
         report.switched_off = {name: old for name, old in before.items() if report.flags.get(name) != old}
-        report.checks += [_failed(FLAGS, flag.name, flag.problem) for flag in flags if not flag.exact]
+        report.checks += flag_failures(flags)
         if not report.checks:
             make = build or (lambda architecture: backend.build(architecture, device=device, precision=precision))
             _run_levels(report, backend, make(judged.case.architecture), judged)
@@ -118,6 +118,11 @@ def _run_levels(report: Report, backend: Backend, network: Native, judged: Judge
     for level in LEVELS:
         allowed = judged.budgets[report.precision][level]
         report.checks += compare(level, judged.expected[level], report.observed[level], allowed)
+
+
+def flag_failures(flags: Iterable[Flag]) -> list[Check]:
+    """A failed check for each switch that makes arithmetic less exact."""
+    return [_failed(FLAGS, flag.name, flag.problem) for flag in flags if not flag.exact]
 
 
 def _failed(level: str, name: str, problem: str) -> Check:

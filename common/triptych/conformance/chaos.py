@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from triptych.backend import Backend
 from triptych.conformance.case import Case
-from triptych.conformance.trajectory import Journey, follow
+from triptych.conformance.trajectory import LOSSES, Journey, follow
 from triptych.initializers import Parameters
 from triptych.randomness import generator
 from triptych.rounding import FLOAT32_UNIT
@@ -72,7 +72,7 @@ def neighbour(case: Case, twin: int) -> Parameters:
 def losses(backend: Backend, journey: Journey, start: Parameters | None = None, *, device: str = "cpu") -> Losses:
     """The loss of every step of one float32 run."""
     network = backend.build(journey.case.architecture, device=device, precision="fp32")
-    return np.asarray(follow(backend, network, journey, start)["loss of every step"], np.float64)
+    return np.asarray(follow(backend, network, journey, start)[LOSSES], np.float64)
 
 
 def bug_or_chaos(backends: Sequence[Backend], journey: Journey, *, device: str = "cpu") -> list[Comparison]:

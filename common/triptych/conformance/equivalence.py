@@ -15,7 +15,7 @@ from triptych.errors import TriptychError
 
 MARGIN = 0.01  # one percentage point
 LEVEL = 0.05  # of each of the two tests
-FEWEST_SEEDS = 3
+FEWEST_SEEDS = 5
 
 
 @dataclass(frozen=True)

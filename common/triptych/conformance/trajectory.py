@@ -21,14 +21,17 @@ from triptych.conformance.case import BATCH, Case
 from triptych.conformance.comparator import Check, compare
 from triptych.conformance.updates import LARGEST_MOVE, MOMENTUM, choose_steps
 from triptych.initializers import Parameters
-from triptych.optimizers import Optimizer, Rates, decay_of, reference_step
+from triptych.optimizers import SLOTS, Optimizer, Rates, decay_of, reference_step
 from triptych.preprocess import InputTransform, apply_reference
 from triptych.randomness import generator
 from triptych.reference_ops import Array, largest
+from triptych.rounding import FLOAT32_UNIT
 
 LEVEL = "trajectory"
+LOSSES, RIGHT, PREDICTIONS = "loss of every step", "right answers of every step", "predictions at the end"
 STEPS = 100
 BUDGET = 1e-11  # of a tensor's scale, after `STEPS` steps
+FLOOR = 1e-3
 IMAGES = 10 * BATCH
 AUGMENTATION = Augmentation(crop_padding=4, flip=True)
 # Learning rate (relative) and momentum of each quarter of the steps: three changes, and the momentum changes too.
@@ -78,13 +81,14 @@ def make_journey(case: Case, steps: int = STEPS) -> Journey:
 
 
 def follow_reference(journey: Journey) -> Arrays:
-    """The reference's losses `(steps,)`, and parameters, running statistics and optimiser state at the end."""
+    """The reference's losses and right answers `(steps,)`; parameters, running statistics, optimiser state and the
+    logits of stored images in evaluation mode at the end."""
     case, (stored, labels) = journey.case, journey.images()
     architecture, optimizer = case.architecture, journey.optimizer
     decay = decay_of(optimizer, architecture)
     values: dict[str, Array] = {path: np.asarray(value, np.float64) for path, value in case.parameters.items()}
     state: Parameters = {}
-    losses = []
+    losses, right = [], []
     for step, batch in enumerate(journey.batches()):
         x = np.asarray(apply_reference(stored[batch.index], journey.transform, batch), np.float64)
         run = reference.forward(architecture, values, x, train=True, masks=case.masks(step))
@@ -92,7 +96,10 @@ def follow_reference(journey: Journey) -> Arrays:
         moved, state = reference_step(values, run.gradients, state, journey.rates(step), optimizer, decay)
         values |= moved | run.statistics
         losses.append(loss)
-    return {"loss of every step": np.array(losses), **values, **state}
+        right.append(float((run.logits.argmax(1) == labels[batch.index]).sum()))
+    images = np.asarray(apply_reference(stored[:BATCH], journey.transform), np.float64)
+    logits = reference.forward(architecture, values, images).logits
+    return {LOSSES: np.array(losses), RIGHT: np.array(right), PREDICTIONS: logits, **values, **state}
 
 
 def follow(backend: Backend, network: Native, journey: Journey, start: Parameters | None = None) -> Arrays:
@@ -103,8 +110,10 @@ def follow(backend: Backend, network: Native, journey: Journey, start: Parameter
         trainer.step(images, labels, journey.rates(step), step, gather=gather, masks=journey.case.masks(step))
         for step, (images, labels, gather) in enumerate(_given(journey))
     ]
-    losses = trainer.read(handles)[:, 0]
-    return {"loss of every step": losses, **backend.to_canonical(network), **trainer.state()}
+    losses, right = trainer.read(handles).T
+    logits = trainer.predict(journey.images()[0][:BATCH])
+    measured = {LOSSES: losses, RIGHT: right, PREDICTIONS: logits}
+    return {**measured, **backend.to_canonical(network), **trainer.state()}
 
 
 def _given(journey: Journey) -> Iterator[tuple[Any, Any, Any]]:
@@ -113,8 +122,20 @@ def _given(journey: Journey) -> Iterator[tuple[Any, Any, Any]]:
 
 
 def judge_trajectory(expected: Arrays, found: Arrays) -> list[Check]:
-    """One check per tensor, `BUDGET` of its scale; running means and biases, whose own scale can be 0, are judged at
-    the scale of the largest parameter."""
-    floor = max(largest(value) for name, value in expected.items() if name.endswith("weight"))
-    scales = {name: max(largest(value), 1e-3 * floor) for name, value in expected.items()}
-    return compare(LEVEL, expected, found, {name: BUDGET * scale for name, scale in scales.items()})
+    """One check per tensor, `BUDGET` of its scale. Running means and biases, and their velocities, can be the rest of a
+    cancellation, so that their own scale is 0: the least scale is `FLOOR` of the largest array of the same kind.
+    Predictions are float32."""
+    kinds: dict[str, float] = {}
+    for name, value in expected.items():
+        kinds[kind_of(name)] = max(largest(value), kinds.get(kind_of(name), 0.0))
+    scales = {name: max(largest(value), FLOOR * kinds[kind_of(name)]) for name, value in expected.items()}
+    budgets = {name: BUDGET * scale for name, scale in scales.items()}
+    budgets[PREDICTIONS] = 2 * FLOAT32_UNIT * scales[PREDICTIONS]
+    return compare(LEVEL, expected, found, budgets)
+
+
+def kind_of(name: str) -> str:
+    """A slot of the optimiser, what is measured, or "parameter"."""
+    first = name.partition(".")[0]
+    slots = {slot for slots in SLOTS.values() for slot in slots}
+    return name if name in (LOSSES, RIGHT, PREDICTIONS) else first if first in slots else "parameter"
