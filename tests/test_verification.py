@@ -6,14 +6,15 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from triptych import zoo
 from triptych.conformance import suite
 from triptych.conformance.case import conformance_options
-from triptych.conformance.certificate import Certificate, Judged, make, own_digest, read, write
-from triptych.conformance.verification import verify
+from triptych.conformance.certificate import Certificate, Judged, Measured, Result, make, own_digest, read, write
+from triptych.conformance.verification import flag_differences, recorded_faults, verify
 from triptych.errors import TriptychError
 
 
@@ -65,3 +66,27 @@ def test_what_no_writer_writes_is_one_line(tmp_path: Path, old: str, new: str, w
     file.write_text(file.read_text().replace(old, new, 1))
     with pytest.raises(TriptychError, match=words):
         read(file)
+
+
+def result(difference: float = 0.5, flags: dict[str, Any] | None = None) -> Result:
+    checks = {"update": {"conv.weight": Measured(difference, 1.0, "")}}
+    return replace(RESULT, checks=checks, precision_flags=flags or {})
+
+
+RESULT = Result(("torch",), "fp64", True, {}, {}, {}, {})
+
+
+def faults(*results: Result) -> str:
+    return " ".join(recorded_faults(replace(written().architectures[0], results=results, passed=True)))
+
+
+def test_a_result_twice_and_a_negative_difference_are_faults() -> None:
+    assert faults(result()) == ""
+    assert "is recorded 2 times" in faults(result(), result())
+    assert "records a failure: update, 'conv.weight': differs by -0.5, allowed 1.0" in faults(result(-0.5))
+
+
+def test_flags_that_were_left_out_are_missed_with_other_versions_too() -> None:
+    here = result(flags={"tf32": False, "new": 1})
+    assert list(flag_differences(result(flags={"tf32": False}), here, same_versions=False)) == []
+    assert list(flag_differences(result(), here, same_versions=False)) == ["torch: no precision flag is recorded"]

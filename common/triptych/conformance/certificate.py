@@ -48,8 +48,8 @@ class Measured:
 
     @property
     def passed(self) -> bool:
-        """Stated, and within the budget."""
-        return not self.problem and self.difference is not None and self.difference <= self.budget
+        """Stated, no negative number, and within the budget."""
+        return not self.problem and self.difference is not None and 0 <= self.difference <= self.budget
 
 
 Measurements = dict[str, dict[str, Measured]]  # by level, then by tensor

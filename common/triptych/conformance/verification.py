@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from itertools import zip_longest
@@ -89,6 +90,8 @@ def version_notes(certificate: Certificate, backends: Sequence[Backend]) -> Iter
 
 def recorded_faults(old: Judged) -> Iterator[str]:
     """What the certificate itself says against a pass, or contradicts itself in."""
+    titles = Counter(result.title for result in old.results)
+    yield from (f"{title}: is recorded {count} times" for title, count in titles.items() if count > 1)
     for result in old.results:
         failed = [f"{where}: {describe_check(check)}" for where, check in _checks(result) if not check.passed]
         yield from _some(f"{result.title}: the certificate records a failure", failed)
@@ -162,6 +165,8 @@ def flag_differences(old: Result, new: Result, *, same_versions: bool) -> Iterat
     """Flags that are on, and flags with another value; with other versions, only those that both sides know."""
     left, right = old.precision_flags, new.precision_flags
     stuck = new.checks.get(FLAGS, {})
+    if right and not left and len(new.backends) == 1:
+        yield f"{new.backends[0]}: no precision flag is recorded"
     for name in sorted(left.keys() | right.keys() if same_versions else left.keys() & right.keys()):
         before, now = left.get(name, "not there"), right.get(name, "not there")
         if name in stuck:
