@@ -90,7 +90,10 @@ def case(line, *fragments):
         case("train --backend troch", "unknown backend 'troch'", "did you mean 'torch'?"),
         case("train --backend tensorflow", "known: jax, mxnet, torch"),
         case("compare --backends torch,jaxx", "unknown backend 'jaxx'", "did you mean 'jax'?"),
-        case("compare --backends ,", "--backends names none"),
+        case("compare --backends ,", "',' names no backend"),
+        case("study shallow --backend ,", "',' names no backend"),
+        case("train --schedule constant:x=1", "constant has no settings, and 'x=1' was given"),
+        case("train --data synthetic --tensorboard /proc/no/folder", "--tensorboard /proc/no/folder cannot be written"),
         case("train --data sinthetic", "unknown data set 'sinthetic'", "did you mean 'synthetic'?"),
         case("train --data no/such", "there is no folder 'no/such'"),
         case("train --recipe d2l-vg", "unknown recipe 'd2l-vg'", "did you mean 'd2l-vgg'?"),
@@ -287,6 +290,8 @@ def test_starts_that_do_not_fit_and_patterns_that_match_nothing(run, here, refus
     vgg = ("train", "--arch", "vgg11", "--data", "synthetic", "--resolution", "32", "--width-ratio", "16")
     refuse([*vgg, "--init-from", run], "nothing of --init-from fits 'vgg11'", "'block1.conv1.weight' is", "not there")
     refuse([*LENET, "--init-from", here / "none"], "cannot read the parameters", "No such file")
+    new_head = ("--init-from", run, "--classes", "12", "--freeze", "conv1.*,dense3.*")
+    refuse([*LENET, *new_head], "--freeze would keep 'dense3.bias' at its random start")
     shutil.rmtree(run / "checkpoint")
     refuse([*LENET, "--init-from", run], "there is no checkpoint in it")
     refuse(
@@ -323,6 +328,12 @@ def test_predict(run, here, refuse):
     refuse(("predict", run, "text.png"), "text.png is no image")
     refuse(("predict", run, "photo.png"), "photo.png")
     refuse(("predict", run, "--json", "photo.png"), "photo.png")  # an image to classify, not a file to write
+
+
+def test_feature_maps_of_a_fresh_network_have_nothing_to_train(here, refuse):
+    Image.new("L", (28, 28)).save(here / "photo.png")
+    for option in (("--epochs", "3"), ("--freeze", "conv1.*"), ("--data", "nope"), ("--init-from", "run")):
+        refuse(("feature-maps", here / "photo.png", "--arch", "lenet", *option), "without --run nothing is trained")
 
 
 def test_an_image_whose_notes_are_damaged(run, here, refuse):

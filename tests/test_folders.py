@@ -104,9 +104,9 @@ def test_the_common_size(sizes):
     height, width = decoded.common_size(sizes)
     for axis, found in enumerate((height, width)):
         ordered = sorted(size[axis] for size in sizes)
-        assert min(ordered[0], 256) <= found <= min(ordered[-1], 256)
+        assert min(ordered[0], decoded.LARGEST) <= found <= min(ordered[-1], decoded.LARGEST)
     if len(set(sizes)) == 1:
-        assert (height, width) == (min(sizes[0][0], 256), min(sizes[0][1], 256))
+        assert (height, width) == (min(sizes[0][0], decoded.LARGEST), min(sizes[0][1], decoded.LARGEST))
 
 
 def test_different_sizes_become_one(pictures):

@@ -222,7 +222,8 @@ def test_rates_are_never_negative_or_endless(schedule, step, steps_per_epoch, ep
         ("plateau:factor=1.1", "factor 1.1 must be at least .* and at most 1"),
         ("plateau:patience=-1", "patience -1 must be at least 0"),
         ("step:every=2,every=3", "'every' is there twice"),
-        ("constant:name=step", "unknown setting of schedule 'constant' 'name'"),
+        ("constant:name=step", "constant has no settings, and 'name=step' was given"),
+        ("step:name=step", "unknown setting of schedule 'step' 'name'"),
     ],
 )
 def test_bad_schedules_are_refused(text, message):

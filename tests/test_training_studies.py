@@ -13,6 +13,7 @@ from marks import every_backend, needs_backend
 from triptych import backend, runs, studies, training
 from triptych.__main__ import main
 from triptych.analysis import totals
+from triptych.batches import Augmentation
 from triptych.errors import TriptychError
 from triptych.interrupt import Interrupted
 from triptych.optimizers import Optimizer
@@ -214,11 +215,13 @@ def test_costs_and_published_figures_stand_beside_ours():
     assert rows[1][5:] == (6.0, 1.5, 0.6, 0.6, 0.5, 0.75)
     settings = table_of(result, "Settings").rows
     trained_so = ("sigmoid", "lenet", "synthetic", "1x28x28", "1", 128, 2, "sgd", 0.1)
-    assert settings[0] == (*trained_so, TINY.base.initializer, "-")
+    assert settings[0] == (*trained_so, "constant", TINY.base.initializer, "-", "-")
+    given = {"init_from": "other", "freeze": ("conv*", "dense1.*"), "augmentation": Augmentation(4, True)}
     headed = {"architecture": "vgg11", "head": "small", "height": 32, "width": 32}
-    tuned = replace(outcomes[0].planned.recipe, init_from="other", freeze=("conv*", "dense1.*"), **headed)
+    tuned = replace(outcomes[0].planned.recipe, **given, **headed)
     (row,) = outcome.settings([replace(outcomes[0].planned, recipe=tuned)]).rows
-    assert row == ("sigmoid", "vgg11, head small", "synthetic", "1x32x32", *trained_so[4:], "other", "conv*, dense1.*")
+    start, end = ("sigmoid", "vgg11, head small", "synthetic", "1x32x32"), ("other", "conv*, dense1.*")
+    assert row == (*start, *trained_so[4:], "constant", *end, "crops, padding 4, flips")
     epochs = table_of(result, "Every epoch").rows
     assert [row[-3:] for row in epochs] == [(2.0, "-", 0.5), (1.0, "-", 0.625), ("-", "-", "-"), ("-", "-", "-")]
     assert not any("--quick" in said for said in result.findings)
@@ -253,6 +256,8 @@ def test_the_smallest_network_above_the_floor_is_named():
         assert said[1].startswith(f"torch: {expected}")
     said = outcome.findings(replace(TINY, floor=None), [small, replace(large, backend="jax")])
     assert [words.partition(" has")[0] for words in said] == ["torch: small", "jax: large"]  # each by itself
+    alone = replace(TINY, floor=None, runs=TINY.runs[:1])
+    assert outcome.findings(alone, [small]) == ["torch: small reaches the test accuracy 0.800."]
 
 
 # The command

@@ -241,6 +241,8 @@ def parse(text: str) -> Schedule:
     settings: dict[str, Any] = {}
     for part in filter(None, rest.split(",")):
         key, _, value = part.partition("=")
+        if not known:
+            raise TriptychError(f"--schedule {name} has no settings, and '{rest}' was given")
         if key not in known:
             raise unknown(f"setting of schedule '{name}'", key, known)
         if key in settings:

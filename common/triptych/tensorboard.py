@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import numpy as np
@@ -26,10 +27,17 @@ PER_STEP = "loss/step"
 
 
 def check(given: str) -> None:
-    """Raises TriptychError if TensorBoard is not here, with how to install it, or if what was given is a file."""
+    """Raises TriptychError if TensorBoard is not here, with how to install it, or if what was given is a file, or
+    no place for a folder."""
     require_package("tensorboard", "tensorboard", "--tensorboard")
     if Path(given).is_file():
         raise TriptychError(f"--tensorboard {given} is a file; give a folder")
+    folder = Path(given).absolute()
+    try:
+        with TemporaryFile(dir=next(place for place in (folder, *folder.parents) if place.exists())):
+            return
+    except OSError as error:
+        raise TriptychError(f"--tensorboard {given} cannot be written: {error.strerror}") from None
 
 
 def place(given: str | None, run: Path | None) -> Path | None:

@@ -78,6 +78,7 @@ def start(
     new_layers = None
     if given is not None:
         values, new_layers = transfer.take_over(architecture, backend.to_canonical(network), given)
+        transfer.check_frozen(frozen, new_layers)
         backend.from_canonical(network, values)
     trainer = backend.Trainer(network, recipe.optimizer, transform, recipe.seed, frozen)
     return Session(backend, network, trainer, recipe, dataset, transform, folder, new_layers=new_layers)

@@ -46,6 +46,15 @@ def take_over(architecture: Architecture, fresh: Parameters, given: Parameters) 
     return fresh | taken, new
 
 
+def check_frozen(frozen: frozenset[str], new: Sequence[str]) -> None:
+    """Raises TriptychError for a layer that is new, and so would stay at its random start."""
+    for path in sorted(frozen):
+        if path.rpartition(".")[0] in new:
+            raise TriptychError(
+                f"--freeze would keep '{path}' at its random start: nothing of --init-from fits its layer"
+            )
+
+
 def frozen_paths(architecture: Architecture, patterns: Sequence[str]) -> frozenset[str]:
     """The canonical arrays, running statistics included, whose path matches one of the patterns (as file names do).
 

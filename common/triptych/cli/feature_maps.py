@@ -82,12 +82,16 @@ def feature_maps(
 
 def load(run: Path | None, options: RunOptions, network: NetworkOptions) -> tuple[Model, str]:
     """The model, and in words what its parameters are."""
+    from dataclasses import replace
+
     from triptych import initializers, models, recipes
     from triptych.cli.evaluate import load_model
     from triptych.errors import TriptychError
 
     if run is not None:
         return load_model(run, options, network), f"trained ({run})"
+    if replace(options, arch=None, init=None, seed=None) != DEFAULT_OPTIONS:
+        raise TriptychError("without --run nothing is trained: only --arch, its size, --init and --seed can be given")
     name = "vgg11" if options.arch is None else options.arch
     architecture = network.build(name)
     channels, height, width = architecture.input

@@ -255,7 +255,7 @@ def load_backends(names: str | None) -> list[Backend]:
         return [backend.load(name) for name in backend.installed()]
     wanted = list(dict.fromkeys(name.strip() for name in names.split(",") if name.strip()))
     if not wanted:
-        raise TriptychError("--backends names none; write for example torch,jax")
+        raise TriptychError(f"'{names}' names no backend; write for example torch,jax")
     for name in wanted:
         backend.check_installed(name)
     return [backend.load(name) for name in wanted]

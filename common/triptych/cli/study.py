@@ -96,7 +96,7 @@ def train(
     planned = training.plan(
         chosen, quick=quick, change=lambda recipe: run.apply(recipe, network), data_dir=run.data_dir
     )
-    loaded = load_backends(backend or default_backend())
+    loaded = load_backends(default_backend() if backend is None else backend)
     for each in loaded:  # a device or precision that is not there is refused before minutes of work
         each.build(planned[0].architecture, device=device, precision=planned[0].recipe.precision)
     training.open_folder(folder, chosen, planned, device)

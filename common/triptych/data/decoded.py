@@ -19,7 +19,7 @@ from triptych.files import atomic_write, cache_dir
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-LARGEST = 256  # pixels; a folder of photographs must not fill the memory, and no network here wants more
+LARGEST = 320  # pixels; a folder of photographs must not fill the memory, and no network here takes more than 299
 GREY_MODES = ("1", "L", "LA")
 COLOUR_MODES = ("P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV", "LAB")
 ORIENTATION, TURNED = 0x0112, (5, 6, 7, 8)  # the EXIF tag, and its values for an image stored on its side

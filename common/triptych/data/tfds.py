@@ -132,6 +132,8 @@ def _read(source: Any, image: str, label: str, what: str) -> Split:
         examples = source.__getitems__(list(range(begin, min(begin + BLOCK, len(source)))))
         images += [example[image] for example in examples]
         labels += [int(example[label]) for example in examples]
+    if not images:
+        raise TriptychError(f"{what} has a split without an image")
     shapes = {pixels.shape for pixels in images}
     if len(shapes) != 1 or images[0].ndim != 3 or images[0].dtype != np.uint8:
         raise TriptychError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import groupby, pairwise
 
+from triptych.batches import Augmentation
 from triptych.report import figures
 from triptych.studies import NONE, Result, Row, Table, contests, shown
 from triptych.studies.training import Outcome, Planned, Trained
@@ -109,7 +110,7 @@ def published_of(outcome: Outcome, epoch: int) -> Row:
 
 def settings(planned: Sequence[Planned]) -> Table:
     """What every run trains, and how."""
-    columns = ("run", "network", "data", "input", "channels /", "batch", "epochs", "optimiser", "rate")
+    columns = ("run", "network", "data", "input", "channels /", "batch", "epochs", "optimiser", "rate", "schedule")
     rows = tuple(
         (
             name,
@@ -121,12 +122,20 @@ def settings(planned: Sequence[Planned]) -> Table:
             each.recipe.epochs,
             each.recipe.optimizer.name,
             each.recipe.learning_rate,
+            each.recipe.schedule.name,
             each.recipe.init_from or each.recipe.initializer,
             ", ".join(each.recipe.freeze) or NONE,
+            augmented(each.recipe.augmentation) or NONE,
         )
         for name, (each, *_) in ((n, list(g)) for n, g in groupby(planned, key=lambda p: p.run.name))
     )
-    return Table("Settings", (*columns, "start", "frozen"), rows)
+    return Table("Settings", (*columns, "start", "frozen", "augmentation"), rows)
+
+
+def augmented(by: Augmentation) -> str:
+    """What is done to the training images, in words."""
+    crop = f"crops, padding {by.crop_padding}" if by.crop_padding else ""
+    return ", ".join(filter(None, (crop, "flips" if by.flip else "", "colours" if by.colour else "")))
 
 
 def findings(study: Trained, outcomes: Sequence[Outcome]) -> list[str]:
@@ -141,7 +150,8 @@ def findings(study: Trained, outcomes: Sequence[Outcome]) -> list[str]:
             said += [f"{backend}, {verdict}" for verdict in contests.verdicts([outcome for outcome, _ in done])]
             continue
         best, reached = max(done, key=lambda pair: pair[1])
-        said.append(f"{backend}: {best.name} has the best test accuracy, {reached:.3f}.")
+        what = "has the best test accuracy," if len(study.runs) > 1 else "reaches the test accuracy"
+        said.append(f"{backend}: {best.name} {what} {reached:.3f}.")
         if study.floor is not None:
             said.append(f"{backend}: {smallest(done, study.floor)}")
         for series in dict.fromkeys(o.planned.run.series for o, _ in done if o.planned.run.series):
