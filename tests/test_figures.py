@@ -59,11 +59,11 @@ def test_differences_to_the_first_backend_have_no_sign():
 
 
 @pytest.mark.usefixtures("drawn")
-@pytest.mark.parametrize(("stacked", "bottoms", "lefts"), [(True, [0, 0, 1, 2], 2), (False, [0, 0, 0, 0], 4)])
+@pytest.mark.parametrize(("stacked", "bottoms", "lefts"), [(True, [0, 0, 1, 2, 4, 6], 2), (False, [0] * 6, 6)])
 def test_bars_stand_on_or_beside_each_other(stacked, bottoms, lefts):
-    axes = figures.bars(("a", "b"), {"one": (1.0, 2.0), "two": (3.0, 4.0)}, y="number", stacked=stacked)
+    axes = figures.bars(("a", "b"), {"one": (1, 2), "two": (3, 4), "three": (5, 6)}, y="number", stacked=stacked)
     assert [bar.get_y() for bar in axes.patches] == bottoms
-    assert [bar.get_height() for bar in axes.patches] == [1, 2, 3, 4]
+    assert [bar.get_height() for bar in axes.patches] == [1, 2, 3, 4, 5, 6]
     assert len({bar.get_x() for bar in axes.patches}) == lefts
     assert [text.get_text() for text in axes.get_xticklabels()] == ["a", "b"]
 
