@@ -113,7 +113,9 @@ def only_longer(recipe: Recipe, run: RunOptions, network: NetworkOptions) -> Rec
     changed = run.apply(recipe, network)
     allowed = RunOptions(epochs=run.epochs).apply(recipe, DEFAULT_NETWORK)
     if changed != allowed:
-        raise TriptychError("with --resume only --epochs, --backend, --device, --log-every and --data-dir can be given")
+        raise TriptychError(
+            "with --resume only --epochs, --backend, --device, --log-every, --tensorboard and --data-dir can be given"
+        )
     if allowed != recipe and isinstance(recipe.schedule, Planned) and not recipe.schedule.total_epochs:
         raise TriptychError(
             f"the run's schedule '{recipe.schedule.name}' is planned over {recipe.epochs} epochs; it cannot get others"
