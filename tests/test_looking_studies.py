@@ -259,7 +259,7 @@ def test_the_command_puts_first_what_the_look_found(tmp_path, monkeypatch, call)
     assert printed.index("Score maps against crops, 20 test images") < printed.index("Every run")
     assert outcome.QUICK in printed
     page = (tmp_path / "out" / "report.html").read_text()
-    assert page.index("up to float32 rounding") < page.index("has the best test accuracy")
+    assert page.index("up to float32 rounding") < page.index("reaches the test accuracy")
     assert page.count("<svg") == 3
 
 

@@ -84,15 +84,15 @@ def test_several_seeds_test_the_accuracies(compared, tmp_path):
         main(["compare", *options, "--seeds", "5", "--out", str(tmp_path / "out"), "--json", str(tmp_path / "c.json")])
     assert stopped.value.code == 0  # one backend: no pair to judge
     found = json.loads((tmp_path / "c.json").read_text())
-    assert [len(values) for values in found["accuracies"].values()] == [3]
-    assert (tmp_path / "out" / "seed-2" / BACKENDS[0] / "metrics.jsonl").is_file()
+    assert [len(values) for values in found["accuracies"].values()] == [5]
+    assert (tmp_path / "out" / "seed-4" / BACKENDS[0] / "metrics.jsonl").is_file()
     verdict = suite.Verdict(conformance_architecture("lenet"), [], [], {})
-    good = {"a": [0.8, 0.81, 0.79], "b": [0.801, 0.809, 0.79]}
+    good = {"a": [0.8, 0.81, 0.79, 0.8, 0.8], "b": [0.801, 0.809, 0.79, 0.8, 0.8]}
     for accuracies, results in (
         (good, ["equivalent"]),
-        (good | {"b": [0.78, 0.79, 0.77]}, ["NOT SHOWN"]),
-        ({"a": [0.1, 0.1, 0.1], "b": [0.1, 0.1, 0.1]}, ["NOT LEARNED"]),
-        ({"a": [0.8], "b": [0.8]}, []),
+        (good | {"b": [0.78, 0.79, 0.77, 0.78, 0.78]}, ["NOT SHOWN"]),
+        ({"a": [0.1] * 5, "b": [0.1] * 5}, ["NOT LEARNED"]),
+        ({"a": [0.8] * 4, "b": [0.8] * 4}, []),
     ):
         made = comparison.Comparison(recipes.RECIPES["compare"], verdict.architecture, verdict, {}, {}, accuracies)
         assert [row[-1] for row in comparison.accuracy_table(made)[1]] == results
