@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from marks import later
+from mutants import networks as nets
 from triptych import zoo
 from triptych.__main__ import main
 from triptych.analysis import ParameterInfo, parameters
@@ -566,3 +567,12 @@ def test_every_parameter_of_the_zoo_pairs_with_itself() -> None:
         pairs, problem = pair(own, infos, {})
         assert problem is None
         assert pairs == {i.path: i.path for i in infos}
+
+
+def test_side_classifiers_are_left_out_and_it_is_said() -> None:
+    torch = pytest.importorskip("torch")
+    layers = (torch.nn.Conv2d(2, 4, 3, padding=1), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(4 * 6 * 9, 3))
+    found = locate_port(torch.nn.Sequential(*layers), nets.SIDE)
+    assert found.difference is None
+    assert found.not_run["side classifiers"] == "left out on both sides"
+    assert "side classifiers" not in locate_port(torch.nn.Sequential(*layers), nets.PLAIN).not_run

@@ -31,6 +31,7 @@ NOT_RUN = {
     "dropout": "switched off on both sides: a port draws its own masks",
     "update": "a port brings no optimiser",
 }
+NO_HEADS = {"side classifiers": "left out on both sides"}
 
 
 def locate_port(
@@ -74,8 +75,10 @@ def locate_port(
         raise TriptychError(
             f"'{name}' failed on images {truth.images.shape} as {taken}: {type(error).__name__}: {first}"
         ) from error
+    heads = any(isinstance(layer, Auxiliary) for layer in architecture.layers)
+    not_run = NOT_RUN | NO_HEADS if heads else NOT_RUN
     return Result(
-        name, plain.name, plain.name, "accumulated", precision, PHASES, difference, NOT_RUN, tuple(work.notes)
+        name, plain.name, plain.name, "accumulated", precision, PHASES, difference, not_run, tuple(work.notes)
     )
 
 
