@@ -10,22 +10,17 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from marks import later
 from mutants import networks as nets
 from triptych import zoo
 from triptych.__main__ import main
-from triptych.analysis import ParameterInfo, parameters
 from triptych.backend import installed
-from triptych.conformance.align import align
 from triptych.conformance.candidates import find
 from triptych.conformance.comparison import Result
-from triptych.conformance.pairing import pair
 from triptych.conformance.port import locate_port
 from triptych.errors import TriptychError
-from triptych.ports import Captured, PortParameter
 from triptych.spec import Architecture, BatchNorm, Conv, Dense, Dropout, Flatten, GlobalAvgPool, Initializer, ReLU
 
 NORMED = Architecture(
@@ -42,214 +37,6 @@ LENET = zoo.build("lenet")
 # The textbook's AlexNet, a sixteenth as wide; at 112 pixels as at 224, padding 1 and 0 give the same shapes.
 ALEXNET = zoo.build("alexnet", input=(1, 112, 112), width_ratio=16)
 
-TORCH = """
-import torch
-from torch import nn
-
-def lenet():
-    return nn.Sequential(
-        nn.Conv2d(1, 6, 5, padding=2), nn.Sigmoid(), nn.AvgPool2d(2, 2),
-        nn.Conv2d(6, 16, 5), nn.Sigmoid(), nn.AvgPool2d(2, 2),
-        nn.Flatten(), nn.Linear(400, 120), nn.Sigmoid(), nn.Linear(120, 84), nn.Sigmoid(), nn.Linear(84, 10))
-
-def relu():
-    net = lenet()
-    net[4] = nn.ReLU(inplace=True)
-    return net
-
-def no_bias():
-    net = lenet()
-    net[3] = nn.Conv2d(6, 16, 5, bias=False)
-    return net
-
-class Scaled(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x):
-        return x.clone()
-    @staticmethod
-    def backward(ctx, dy):
-        return 2 * dy
-
-class WrongGradient(nn.Module):
-    def __init__(self):
-        super().__init__()
-        net = lenet()
-        self.features, self.classifier = net[:6], net[6:]
-    def forward(self, x):
-        return self.classifier(Scaled.apply(self.features(x)))
-
-class ChannelsLast(nn.Module):
-    def __init__(self):
-        super().__init__()
-        net = lenet()
-        self.features, self.classifier = net[:6], net[7:]
-    def forward(self, x):
-        x = self.features(x).permute(0, 2, 3, 1)
-        return self.classifier(x.reshape(len(x), -1))
-
-class Dropping(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.net = lenet()
-    def forward(self, x):
-        return self.net[9:](nn.functional.dropout(self.net[:9](x), 0.5, training=self.training))
-
-class CutOff(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.net = lenet()
-    def forward(self, x):
-        return self.net[3:](self.net[:3](x).detach())
-
-class Autocast(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.net = lenet()
-        torch.set_autocast_enabled("cpu", True)
-    def forward(self, x):
-        return self.net(x)
-
-def scripted():
-    net = lenet()
-    net[1] = nn.ReLU()  # has the attribute `inplace`, which a script's module does not let go
-    return torch.jit.script(net)
-
-def leaves():
-    raise SystemExit(0)
-
-def misplaced():
-    return nn.Sequential(
-        nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.BatchNorm2d(8),
-        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5))
-
-class Unordered(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.b, self.a = nn.Linear(784, 784), nn.Linear(784, 784)
-        self.c = nn.Linear(784, 10)
-    def forward(self, x):
-        return self.c(torch.relu(self.b(torch.relu(self.a(x.flatten(1))))))
-
-def alexnet():
-    return nn.Sequential(
-        nn.Conv2d(1, 6, kernel_size=11, stride=4, padding=1), nn.ReLU(), nn.MaxPool2d(kernel_size=3, stride=2),
-        nn.Conv2d(6, 16, kernel_size=5, padding=2), nn.ReLU(), nn.MaxPool2d(kernel_size=3, stride=2),
-        nn.Conv2d(16, 24, kernel_size=3, padding=1), nn.ReLU(),
-        nn.Conv2d(24, 24, kernel_size=3, padding=1), nn.ReLU(),
-        nn.Conv2d(24, 16, kernel_size=3, padding=1), nn.ReLU(), nn.MaxPool2d(kernel_size=3, stride=2), nn.Flatten(),
-        nn.LazyLinear(256), nn.ReLU(), nn.Dropout(p=0.5),
-        nn.Linear(256, 256), nn.ReLU(), nn.Dropout(p=0.5), nn.Linear(256, 10))
-
-def broken():
-    return nn.Sequential(nn.Conv2d(1, 6, 5), nn.Flatten(), nn.Linear(3, 10))
-
-def fails():
-    raise RuntimeError("no weights here")
-
-def takes(size, depth=2):
-    return lenet()
-
-number = 3
-"""
-MXNET = """
-from mxnet.gluon import nn
-from mxnet.gluon.model_zoo import vision
-
-def lenet():
-    net = nn.HybridSequential()
-    net.add(nn.Conv2D(6, kernel_size=5, padding=2, activation='sigmoid'), nn.AvgPool2D(2, 2),
-            nn.Conv2D(16, kernel_size=5, activation='sigmoid'), nn.AvgPool2D(2, 2),
-            nn.Dense(120, activation='sigmoid'), nn.Dense(84, activation='sigmoid'), nn.Dense(10))
-    return net
-
-def relu():
-    net = lenet()
-    net[2].act._act_type = 'relu'
-    return net
-
-def alexnet():
-    net = nn.Sequential()
-    net.add(nn.Conv2D(6, kernel_size=11, strides=4, activation='relu'), nn.MaxPool2D(pool_size=3, strides=2),
-            nn.Conv2D(16, kernel_size=5, padding=2, activation='relu'), nn.MaxPool2D(pool_size=3, strides=2),
-            nn.Conv2D(24, kernel_size=3, padding=1, activation='relu'),
-            nn.Conv2D(24, kernel_size=3, padding=1, activation='relu'),
-            nn.Conv2D(16, kernel_size=3, padding=1, activation='relu'), nn.MaxPool2D(pool_size=3, strides=2),
-            nn.Dense(256, activation='relu'), nn.Dropout(0.5),
-            nn.Dense(256, activation='relu'), nn.Dropout(0.5), nn.Dense(10))
-    return net
-
-class Surplus(nn.HybridSequential):
-    def __init__(self):
-        super().__init__(prefix='own_')
-        self.add(lenet())
-        self.params.get('surplus', shape=(7,), init='zeros')
-
-def zoo_alexnet():
-    return vision.alexnet()
-
-def zoo_vgg11():
-    return vision.vgg11()
-
-def zoo_vgg16():
-    return vision.vgg16()
-"""
-JAX = """
-import jax
-import numpy as np
-from flax import linen, nnx
-
-class Lenet(nnx.Module):
-    def __init__(self):
-        rngs = nnx.Rngs(0)
-        self.conv1 = nnx.Conv(1, 6, (5, 5), padding=2, rngs=rngs)
-        self.conv2 = nnx.Conv(6, 16, (5, 5), padding='VALID', rngs=rngs)
-        self.out = nnx.Linear(84, 10, rngs=rngs)
-        self.hidden = nnx.Linear(400, 120, rngs=rngs)
-        self.dense = nnx.Linear(120, 84, rngs=rngs)
-    def __call__(self, x):
-        x = nnx.avg_pool(nnx.sigmoid(self.conv1(x)), (2, 2), (2, 2))
-        x = nnx.avg_pool(nnx.sigmoid(self.conv2(x)), (2, 2), (2, 2))
-        x = x.reshape(len(x), -1)
-        return self.out(nnx.sigmoid(self.dense(nnx.sigmoid(self.hidden(x)))))
-
-def lenet():
-    return Lenet()
-
-class Normed(nnx.Module):
-    def __init__(self):
-        rngs = nnx.Rngs(0)
-        self.conv, self.out = nnx.Conv(3, 8, (3, 3), padding=1, rngs=rngs), nnx.Linear(8, 5, rngs=rngs)
-        self.norm, self.drop = nnx.BatchNorm(8, epsilon=1e-5, rngs=rngs), nnx.Dropout(0.5, rngs=rngs)
-    def __call__(self, x):
-        return self.out(self.drop(nnx.relu(self.norm(self.conv(x))).mean((1, 2))))
-
-class LinenLenet(linen.Module):
-    pool: object = linen.avg_pool
-    @linen.compact
-    def __call__(self, x, train=False):
-        x = linen.avg_pool(linen.sigmoid(linen.Conv(6, (5, 5), padding=2)(x)), (2, 2), (2, 2))
-        x = self.pool(linen.sigmoid(linen.Conv(16, (5, 5), padding='VALID')(x)), (2, 2), (2, 2))
-        x = linen.Dropout(0.5, deterministic=not train)(x.reshape(len(x), -1))
-        return linen.Dense(10)(linen.sigmoid(linen.Dense(84)(linen.sigmoid(linen.Dense(120)(x)))))
-
-def linen_lenet():
-    return LinenLenet()
-
-def linen_max():
-    return LinenLenet(linen.max_pool)
-
-def function():
-    random = np.random.default_rng(0)
-    shapes = ((5, 5, 1, 6), (6,), (5, 5, 6, 16), (16,), (400, 120), (120,), (120, 84), (84,), (84, 10), (10,))
-    def network(p, x):
-        def conv(x, w, b, padding):
-            return jax.lax.conv_general_dilated(x, w, (1, 1), padding, dimension_numbers=('NHWC', 'HWIO', 'NHWC')) + b
-        x = linen.avg_pool(jax.nn.sigmoid(conv(x, p[0], p[1], 'SAME')), (2, 2), (2, 2))
-        x = linen.avg_pool(jax.nn.sigmoid(conv(x, p[2], p[3], 'VALID')), (2, 2), (2, 2)).reshape(len(x), -1)
-        x = jax.nn.sigmoid(x @ p[4] + p[5])
-        return jax.nn.sigmoid(x @ p[6] + p[7]) @ p[8] + p[9]
-    return network, [random.normal(size=shape) for shape in shapes]
-"""
 TORCHVISION = """
 import torch
 
@@ -258,15 +45,13 @@ for name in ("nms", "qnms"):
     library.define(name + "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 from torchvision.models import alexnet, vgg11, vgg16, vgg19
 """
-FILES = {"own_torch": ("torch", TORCH), "own_mxnet": ("mxnet", MXNET), "own_jax": ("jax", JAX)}
+FRAMEWORKS = {"own_torch": "torch", "own_mxnet": "mxnet", "own_jax": "jax"}  # of the networks in these files
 
 
 @pytest.fixture(scope="module", autouse=True)
 def own(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """The user's modules, importable as the command line finds them."""
+    """Modules that are no networks, importable as the command line finds them."""
     folder = tmp_path_factory.mktemp("own")
-    for name, (_, text) in FILES.items():
-        (folder / f"{name}.py").write_text(text)
     (folder / "own_torchvision.py").write_text(TORCHVISION)
     (folder / "own_leaves.py").write_text("raise SystemExit(0)\n")
     (folder / "own_broken.py").write_text("import no_such_package\n")
@@ -276,7 +61,7 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def check(reference: str, architecture: Architecture, **options: Any) -> Result:
-    name = FILES[reference.partition(":")[0]][0]
+    name = FRAMEWORKS[reference.partition(":")[0]]
     if name not in installed():
         pytest.skip(f"{name} is not installed")
     return locate_port(find(reference), architecture, name=reference, **options)
@@ -407,86 +192,6 @@ def test_the_two_flatten_orders_are_not_mixed_up_with_other_faults() -> None:
     assert (result.difference.layer, result.difference.cause) == ("sigmoid3", "a ReLU is applied, not a sigmoid")
 
 
-LIKE = {"weight": (4, 4), "bias": (4,)}
-
-
-def info(path: str, *shape: int) -> ParameterInfo:
-    return ParameterInfo(path, shape, "weight")
-
-
-def test_parameters_are_paired_by_order() -> None:
-    own = [PortParameter("x", (4, 4), "weight"), PortParameter("y", (4, 4), "weight")]
-    pairs, problem = pair(own, [info("a.weight", 4, 4), info("b.weight", 4, 4)], {})
-    assert (pairs, problem) == ({"a.weight": "x", "b.weight": "y"}, None)
-
-
-def test_parameters_in_another_order_are_paired_by_a_unique_shape() -> None:
-    own = [PortParameter("x", (3, 4)), PortParameter("y", (4, 4))]
-    pairs, problem = pair(own, [info("a.weight", 4, 4), info("b.weight", 3, 4)], {})
-    assert (pairs, problem) == ({"a.weight": "y", "b.weight": "x"}, None)
-
-
-def test_an_ambiguous_pairing_asks_for_a_mapping_and_takes_it() -> None:
-    own = [PortParameter("x", (3, 4)), PortParameter("y", (4, 4)), PortParameter("z", (4, 4))]
-    infos = [info("a.weight", 4, 4), info("b.weight", 3, 4), info("c.weight", 4, 4)]
-    with pytest.raises(TriptychError, match=r"ambiguous which parameter is 'a.weight' \(4, 4\): y, z"):
-        pair(own, infos, {})
-    pairs, problem = pair(own, infos, {"z": "a.weight"})
-    assert (pairs, problem) == ({"a.weight": "z", "b.weight": "x", "c.weight": "y"}, None)
-
-
-def test_a_batch_norms_arrays_are_paired_by_their_names_or_a_mapping_never_by_their_order() -> None:
-    paths = ("norm.weight", "norm.bias", "norm.running_mean", "norm.running_var")
-    infos = [ParameterInfo(path, (4,), path.rpartition(".")[2]) for path in paths]
-    used = [PortParameter(name, (4,)) for name in ("mu", "sigma2", "gamma", "beta")]
-    with pytest.raises(TriptychError, match=r"ambiguous which parameter is 'norm\.weight'"):
-        pair(used, infos, {})
-    mapping = dict(zip(("gamma", "beta", "mu", "sigma2"), paths, strict=True))
-    assert pair(used, infos, mapping) == ({path: name for name, path in mapping.items()}, None)
-    told = [PortParameter(path, (4,), path.rpartition(".")[2]) for path in reversed(paths)]
-    assert pair(told, infos, {}) == ({path: path for path in paths}, None)
-
-
-@pytest.mark.parametrize(
-    ("mapping", "words"),
-    [
-        ({"nope": "a.weight"}, "unknown parameter of your network in the mapping 'nope'"),
-        ({"x": "nope"}, "unknown parameter of the spec in the mapping 'nope'"),
-        ({"x": "a.weight", "y": "a.weight"}, "gives one parameter of the spec to two"),
-    ],
-)
-def test_a_wrong_mapping_is_refused(mapping: dict[str, str], words: str) -> None:
-    own = [PortParameter("x", (4, 4)), PortParameter("y", (4, 4))]
-    with pytest.raises(TriptychError, match=words):
-        pair(own, [info("a.weight", 4, 4), info("b.weight", 4, 4)], mapping)
-
-
-def test_a_parameter_without_a_partner_is_named() -> None:
-    _, problem = pair([PortParameter("x", (5, 4))], [info("a.weight", 4, 4)], {})
-    assert problem is not None
-    assert (problem.name, problem.passed) == ("a.weight", False)
-
-
-def test_of_equal_shapes_the_missing_one_is_named_by_the_order() -> None:
-    infos = [ParameterInfo(f"{layer}.{role}", shape, role) for layer in "abc" for role, shape in LIKE.items()]
-    own = [PortParameter(info.path, info.shape, info.role) for info in infos]
-    for left_out in infos:
-        _, problem = pair([parameter for parameter in own if parameter.name != left_out.path], infos, {})
-        assert problem is not None
-        assert problem.name == left_out.path
-
-
-def test_operations_are_aligned_in_order_by_kind_and_shape() -> None:
-    def one(kind: str, *shape: int) -> Captured:
-        return Captured(kind, np.zeros(shape))
-
-    layers = [("c", "Conv", (2, 4, 8, 8)), ("r", "ReLU", (2, 4, 8, 8)), ("p", "MaxPool", (2, 4, 4, 4))]
-    seen = [one("Flatten", 2, 9), one("Conv", 2, 4, 8, 8), one("Sigmoid", 2, 4, 8, 8), one("MaxPool", 2, 4, 4, 4)]
-    assert align(layers, seen) == {"c": 1, "r": 2, "p": 3}
-    assert align(layers, seen[:1]) == {}
-    assert align(layers, [one("MaxPool", 2, 4, 8, 8), one("MaxPool", 2, 4, 4, 4)]) == {"p": 1}
-
-
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
     with pytest.raises(SystemExit) as exit_:
         main(["locate", *arguments])
@@ -557,16 +262,6 @@ def test_a_bad_mapping_file_is_one_line(
     status, _, error = run(capsys, "--left", "own_torch:lenet", "--right", "lenet", "--mapping", str(path))
     assert status == 2
     assert words in error
-
-
-def test_every_parameter_of_the_zoo_pairs_with_itself() -> None:
-    """By order and shape alone: a port that lists the spec's own parameters is never ambiguous."""
-    for name in zoo.registry():
-        infos = parameters(zoo.build(name))
-        own = [PortParameter(i.path, i.shape, i.path.rpartition(".")[2]) for i in infos]
-        pairs, problem = pair(own, infos, {})
-        assert problem is None
-        assert pairs == {i.path: i.path for i in infos}
 
 
 def test_side_classifiers_are_left_out_and_it_is_said() -> None:
