@@ -24,5 +24,6 @@ DROPOUT = (
     "Dropout stands between convolution and max pooling. In training what it keeps is doubled, and of a 2x2 window "
     "the largest that is left goes on; in evaluation nothing is doubled, so every pooling hands on less than the "
     "network was trained with. Measured with a quarter of the channels after four epochs: 0.45 on average behind the "
-    "last pooling in training, 0.07 in evaluation; 38 % of test images right with dropout left on, 12 % without."
+    "last pooling in training, 0.07 in evaluation; 38 % of test images right with dropout left on, 12 % without. "
+    "Later epochs catch up: in PyTorch 31 % after ten, 44 % after sixteen."
 )
