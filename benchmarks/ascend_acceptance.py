@@ -20,8 +20,9 @@ import traceback
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from triptych import backend, zoo
+from triptych import zoo
 from triptych.__main__ import main as triptych
+from triptych.backend import registry
 
 RECIPE = "ascend-cifar10"
 THROUGHPUT = ("fp32", "bf16", "fp16")
@@ -111,7 +112,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--data-dir")
     options = parser.parse_args(arguments)
     options.out.mkdir(parents=True)
-    with backend.load("torch").fallbacks(options.device) as fallbacks:
+    with registry.load("torch").fallbacks(options.device) as fallbacks:
         steps = run_steps(options, options.out)
     found = {"environment": environment(), "steps": [asdict(step) for step in steps], "ran_on_the_cpu": fallbacks}
     (options.out / "report.json").write_text(json.dumps(found, indent=2) + "\n")

@@ -9,23 +9,23 @@ import json
 import sys
 from pathlib import Path
 
-from triptych import runs
+from triptych.training import run_folder
 
 STARTS = (1, 10, 50, 100, 200)  # steps over which the losses are compared
 
 
 def main(folders: list[Path]) -> None:
     """Print the table; the first run is the one that the others' losses are compared with."""
-    recipes = {(folder / runs.RECIPE).read_text() for folder in folders}
+    recipes = {(folder / run_folder.RECIPE).read_text() for folder in folders}
     if len(recipes) != 1:
         sys.exit("collect: the runs do not have the same recipe")
     recipe = json.loads(recipes.pop())
-    trained = {folder: runs.read_epochs(folder) for folder in folders}
+    trained = {folder: run_folder.read_epochs(folder) for folder in folders}
     print(f"Recipe: `{json.dumps(recipe)}`\n")
     print("| backend | versions | epoch | train loss | train accuracy | test accuracy | images/s |")
     print("|---|---|---|---|---|---|---|")
     for folder, epochs in trained.items():
-        state = json.loads((folder / runs.CHECKPOINT / runs.STATE).read_text())
+        state = json.loads((folder / run_folder.CHECKPOINT / run_folder.STATE).read_text())
         versions = ", ".join(f"{name} {version}" for name, version in state["versions"].items())
         for e in epochs:
             figures = f"{e.train_loss:.4f} | {e.train_accuracy:.4f} | {e.test_accuracy:.4f} | {e.images_per_second:.0f}"

@@ -9,17 +9,18 @@ import subprocess
 import sys
 from time import perf_counter
 
-from triptych import backend, zoo
+from triptych import zoo
+from triptych.backend import registry
 from triptych.conformance.case import make_case
 from triptych.conformance.comparison import BATCH
 from triptych.conformance.locate import locate
-from triptych.conformance.sides import BackendSide, ReferenceSide
-from triptych.conformance.truth import Truth
+from triptych.conformance.reference_run import Truth
+from triptych.conformance.subjects import BackendSide, ReferenceSide
 
 
 def seconds(name: str) -> float:
     """From the case to the verdict, which must be that they agree."""
-    framework = backend.load(name)
+    framework = registry.load(name)
     start = perf_counter()
     truth = Truth(make_case(zoo.build_with("vgg16", zoo.Options(10, (3, 64, 64))), 0, BATCH))
     side = BackendSide(framework, framework.build(truth.case.architecture, precision="fp64"), truth)
@@ -38,4 +39,4 @@ def main(names: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:] or list(backend.installed()))
+    main(sys.argv[1:] or list(registry.installed()))

@@ -13,8 +13,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from triptych import runs
-from triptych.backend import installed
+from triptych.backend.registry import installed
+from triptych.training import run_folder
 
 SHARED = "--recipe compare --momentum 0.9 --init kaiming_uniform --batch-size 32"
 
@@ -62,11 +62,11 @@ def main(folder: Path) -> None:
         cells = []
         for name in names:
             run = folder / f"{family.architecture}-{name}"
-            if not (run / runs.METRICS).exists() or len(runs.read_epochs(run)) < family.epochs:
+            if not (run / run_folder.METRICS).exists() or len(run_folder.read_epochs(run)) < family.epochs:
                 train(family, name, run)
-            last = runs.read_epochs(run)[-1]
+            last = run_folder.read_epochs(run)[-1]
             cells.append(f"{last.test_accuracy:.4f}")
-            versions |= json.loads((run / runs.CHECKPOINT / runs.STATE).read_text())["versions"]
+            versions |= json.loads((run / run_folder.CHECKPOINT / run_folder.STATE).read_text())["versions"]
         print(f"| `{family.options}` | " + " | ".join(cells) + " |", flush=True)
     print("\n" + ", ".join(f"{name} {version}" for name, version in versions.items()))
 

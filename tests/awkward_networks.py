@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from triptych import analysis, initializers
-from triptych.randomness import dropout_mask
-from triptych.reference_ops import largest
-from triptych.spec import (
+from triptych.reference.layers import largest
+from triptych.spec import analysis
+from triptych.spec.layers import (
     Architecture,
     Auxiliary,
     AvgPool,
@@ -27,6 +26,8 @@ from triptych.spec import (
     Residual,
     Sigmoid,
 )
+from triptych.utils.randomness import dropout_mask
+from triptych.weights import initializers
 
 BATCH = 4
 LABELS = np.array([1, 0, 2, 1])

@@ -6,16 +6,17 @@ from typing import Any
 
 import pytest
 
-from triptych import backend
-from triptych.runtime import prepare_process
+from triptych.backend import registry
+from triptych.backend.contract import Backend
+from triptych.utils.process import prepare_process
 
 prepare_process()
 
 
-@pytest.fixture(params=backend.installed())
-def framework(request: pytest.FixtureRequest) -> backend.Backend:
+@pytest.fixture(params=registry.installed())
+def framework(request: pytest.FixtureRequest) -> Backend:
     """Every installed backend in turn."""
-    return backend.load(request.param)
+    return registry.load(request.param)
 
 
 @pytest.fixture
@@ -44,15 +45,17 @@ def call(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
 @pytest.fixture
 def drawn_run(tmp_path: Path) -> Callable[..., Path]:
     """`drawn_run("run", recipe)`: a run folder of LeNet after one epoch, of parameters as they are drawn."""
-    from triptych import initializers, runs, zoo
-    from triptych.runs import Checkpoint, Epoch
+    from triptych import zoo
+    from triptych.training import run_folder
+    from triptych.training.run_folder import Checkpoint, Epoch
+    from triptych.weights import initializers
 
     def make(name: str, recipe: Any) -> Path:
-        folder = runs.create(tmp_path / name, recipe)
+        folder = run_folder.create(tmp_path / name, recipe)
         model = initializers.draw(zoo.build("lenet"), 0, initializers.parse(recipe.initializer))
         epoch = Epoch(1, 4, "torch", 2.3, 0.1, 2.3, 0.1, 1.0, 512.0, (2.3,) * 4)
         state = {"input": [1, 28, 28], "class_names": [f"pattern {number}" for number in range(10)]}
-        runs.save(folder, [epoch], Checkpoint(1, 4, model, {}, state))
+        run_folder.save(folder, [epoch], Checkpoint(1, 4, model, {}, state))
         return folder
 
     return make
@@ -65,7 +68,7 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     results = list(dict.fromkeys(tuple(value) for name, value in properties if name == "mutant"))
     if results:
         from mutants import CATALOGUE, matrix
-        from triptych.backend import BACKENDS
+        from triptych.backend.registry import BACKENDS
 
         terminalreporter.section("planted faults: killed at which level")
         for line in matrix.lines(list(CATALOGUE.values()), list(BACKENDS), results):

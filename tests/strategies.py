@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-from triptych.schedules import MEASURES, UNITS, Cosine, OneCycle, Plateau, Polynomial, Schedule, Step
+from triptych.optim.schedules import MEASURES, UNITS, Cosine, OneCycle, Plateau, Polynomial, Schedule, Step
 
 small = st.floats(1e-6, 0.99)
 planned = {"total_epochs": st.integers(0, 999), "per": st.sampled_from(UNITS)}

@@ -12,9 +12,9 @@ import jaxlib
 import numpy as np
 import optax
 
-from triptych.backend import Device
-from triptych.errors import TriptychError
-from triptych.runtime import cores, vector_features
+from triptych.backend.contract import Device
+from triptych.utils.errors import TriptychError
+from triptych.utils.process import cores, vector_features
 
 # Otherwise JAX takes three quarters of a GPU's memory at its first use, and leaves the other backends a quarter.
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")

@@ -14,9 +14,9 @@ from flax import nnx
 from jax import lax
 from numpy.lib.stride_tricks import sliding_window_view
 
-from triptych import spec
-from triptych.shapes import overhang
-from triptych.spec import Pair, Shape
+from triptych.spec import layers as spec
+from triptych.spec.layers import Pair, Shape
+from triptych.spec.shapes import overhang
 
 Options = dict[str, Any]  # dtype, param_dtype and rngs, for every layer that has arrays
 

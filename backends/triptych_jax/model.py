@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from triptych import spec
-from triptych.analysis import analyse
-from triptych.spec import Architecture, Layer, Shape, join
+from triptych.spec import layers as spec
+from triptych.spec.analysis import analyse
+from triptych.spec.layers import Architecture, Layer, Shape, join
 from triptych_jax.device import get_device, get_dtype
 from triptych_jax.layers import LAYERS, Options
 

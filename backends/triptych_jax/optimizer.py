@@ -11,8 +11,8 @@ import numpy as np
 import optax
 from flax import nnx
 
-from triptych.initializers import Parameters
-from triptych.optimizers import COUNT, SLOTS, Optimizer, Rates, decay_of, float32
+from triptych.optim.optimizers import COUNT, SLOTS, Optimizer, Rates, decay_of, float32
+from triptych.weights.initializers import Parameters
 from triptych_jax.model import Arrays, Network, Path
 from triptych_jax.parameters import _canonical_name, _from_numpy, to_numpy
 from triptych_jax.passes import QUICK

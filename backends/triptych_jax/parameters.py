@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from triptych.initializers import Parameters
-from triptych.parameters import check_fit
+from triptych.weights.initializers import Parameters
+from triptych.weights.store import check_fit
 from triptych_jax.model import Arrays, Network, Path
 
 STRIP = 64  # rows

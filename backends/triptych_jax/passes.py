@@ -12,11 +12,11 @@ import numpy as np
 import optax
 from flax import nnx
 
-from triptych import spec
-from triptych.errors import TriptychError
-from triptych.initializers import Parameters
-from triptych.randomness import derive_seed
-from triptych.spec import join
+from triptych.spec import layers as spec
+from triptych.spec.layers import join
+from triptych.utils.errors import TriptychError
+from triptych.utils.randomness import derive_seed
+from triptych.weights.initializers import Parameters
 from triptych_jax.layers import Dropout
 from triptych_jax.model import Arrays, Network, Outputs, _Composite
 from triptych_jax.parameters import to_numpy

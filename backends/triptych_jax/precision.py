@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import jax
 
-from triptych.precision import Flag, environment
+from triptych.backend.precision import Flag, environment
 
 _FULL = ("highest", "float32")
 _BITS = "jax_default_dtype_bits"  # gone from later versions of JAX

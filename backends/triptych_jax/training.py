@@ -10,12 +10,12 @@ import jax
 import numpy as np
 from flax import nnx
 
-from triptych.backend import Gather
-from triptych.initializers import Parameters
-from triptych.optimizers import Optimizer, Rates
-from triptych.preprocess import InputTransform
-from triptych.randomness import derive_seed
-from triptych.spec import keeps_statistics
+from triptych.backend.contract import Gather
+from triptych.data.preprocess import InputTransform
+from triptych.optim.optimizers import Optimizer, Rates
+from triptych.spec.layers import keeps_statistics
+from triptych.utils.randomness import derive_seed
+from triptych.weights.initializers import Parameters
 from triptych_jax.input import Input
 from triptych_jax.layers import BatchNorm
 from triptych_jax.model import Arrays, Network
@@ -25,7 +25,7 @@ from triptych_jax.passes import _compile_pass
 
 
 class Trainer:
-    """Trains one network; see `triptych.backend.Trainer`."""
+    """Trains one network; see `triptych.backend.contract.Trainer`."""
 
     def __init__(
         self,

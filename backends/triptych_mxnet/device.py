@@ -9,9 +9,9 @@ from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 
-from triptych.backend import Device
-from triptych.errors import TriptychError
-from triptych.runtime import vector_features
+from triptych.backend.contract import Device
+from triptych.utils.errors import TriptychError
+from triptych.utils.process import vector_features
 
 # MXNet 1.9.1 uses numpy.bool, which NumPy 1.24 removed.
 np.bool = np.bool_
@@ -32,7 +32,7 @@ def versions() -> dict[str, str]:
 
 def devices() -> list[Device]:
     """The CPU, and every CUDA device or why there is none."""
-    threads = os.environ.get("OMP_NUM_THREADS", "?")  # MXNet does not tell; see triptych.runtime
+    threads = os.environ.get("OMP_NUM_THREADS", "?")  # MXNet does not tell; see triptych.utils.process
     features = mx.runtime.Features()
     kernels = "oneDNN" if features.is_enabled("MKLDNN") else "no oneDNN"
     found = [Device("cpu", True, ", ".join((f"{threads} threads, {kernels}", *vector_features())))]

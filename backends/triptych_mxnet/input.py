@@ -1,4 +1,4 @@
-"""From stored uint8 images to the network's input, batched on the device (see `triptych.preprocess`)."""
+"""From stored uint8 images to the network's input, batched on the device (see `triptych.data.preprocess`)."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Callable
 import mxnet as mx
 import numpy as np
 
-from triptych.backend import Gather
-from triptych.preprocess import InputTransform, channel_matrix, resize_matrix
+from triptych.backend.contract import Gather
+from triptych.data.preprocess import InputTransform, channel_matrix, resize_matrix
 
 
 class Input:

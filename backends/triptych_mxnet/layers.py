@@ -13,9 +13,9 @@ import mxnet as mx
 from mxnet import autograd, gluon
 from mxnet.gluon import nn
 
-from triptych import spec
-from triptych.shapes import layer_output, overhang
-from triptych.spec import Shape
+from triptych.spec import layers as spec
+from triptych.spec.layers import Shape
+from triptych.spec.shapes import layer_output, overhang
 
 Tensor: TypeAlias = mx.nd.NDArray | mx.sym.Symbol
 

@@ -11,8 +11,9 @@ from types import ModuleType
 import mxnet as mx
 from mxnet import autograd, gluon
 
-from triptych import analysis, spec
-from triptych.spec import Architecture, Layer, Shape, join, keeps_statistics
+from triptych.spec import analysis
+from triptych.spec import layers as spec
+from triptych.spec.layers import Architecture, Layer, Shape, join, keeps_statistics
 from triptych_mxnet.device import get_device, get_dtype
 from triptych_mxnet.layers import LAYERS, BatchNorm, Tensor
 

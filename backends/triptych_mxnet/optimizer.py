@@ -8,8 +8,8 @@ import mxnet as mx
 import numpy as np
 from mxnet import gluon
 
-from triptych.initializers import Parameters
-from triptych.optimizers import COUNT, SLOTS, Optimizer, Rates, decay_of, float32
+from triptych.optim.optimizers import COUNT, SLOTS, Optimizer, Rates, decay_of, float32
+from triptych.weights.initializers import Parameters
 from triptych_mxnet.model import Network
 from triptych_mxnet.parameters import to_numpy
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import mxnet as mx
 
-from triptych.initializers import Parameters
-from triptych.parameters import check_fit
+from triptych.weights.initializers import Parameters
+from triptych.weights.store import check_fit
 from triptych_mxnet.model import Network
 
 

@@ -9,8 +9,8 @@ import mxnet as mx
 import numpy as np
 from mxnet import autograd
 
-from triptych import spec
-from triptych.initializers import Parameters
+from triptych.spec import layers as spec
+from triptych.weights.initializers import Parameters
 from triptych_mxnet.layers import Dropout
 from triptych_mxnet.model import Network
 from triptych_mxnet.parameters import to_numpy

@@ -1,4 +1,4 @@
-"""Somebody's own Gluon block, taken apart into its operators; see `triptych.ports`."""
+"""Somebody's own Gluon block, taken apart into its operators; see `triptych.backend.adapters`."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import mxnet as mx
 import numpy as np
 from mxnet import autograd, gluon
 
-from triptych.errors import TriptychError
-from triptych.ports import Captured, PortParameter, PortRun
+from triptych.backend.adapters import Captured, PortParameter, PortRun
+from triptych.utils.errors import TriptychError
 from triptych_mxnet.device import get_dtype
 from triptych_mxnet.parameters import to_numpy
 
@@ -60,7 +60,7 @@ def matches(candidate: Any) -> bool:
 
 
 class Port:
-    """See `triptych.ports.Port`."""
+    """See `triptych.backend.adapters.Port`."""
 
     def __init__(self, candidate: gluon.Block, layout: str | None, precision: str) -> None:
         self.layout = layout or "NCHW"

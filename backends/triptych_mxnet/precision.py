@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import mxnet as mx
 
-from triptych.precision import Flag, environment
+from triptych.backend.precision import Flag, environment
 
 _NEW_PROCESS = "start a new process without it"
 

@@ -8,11 +8,11 @@ import mxnet as mx
 import numpy as np
 from mxnet import autograd
 
-from triptych.backend import Gather
-from triptych.initializers import Parameters
-from triptych.optimizers import Optimizer, Rates
-from triptych.preprocess import InputTransform
-from triptych.randomness import derive_seed
+from triptych.backend.contract import Gather
+from triptych.data.preprocess import InputTransform
+from triptych.optim.optimizers import Optimizer, Rates
+from triptych.utils.randomness import derive_seed
+from triptych.weights.initializers import Parameters
 from triptych_mxnet.input import Input
 from triptych_mxnet.model import Network
 from triptych_mxnet.optimizer import Updater
@@ -21,7 +21,7 @@ from triptych_mxnet.passes import dropout_masks, total_loss
 
 
 class Trainer:
-    """Trains one network; see `triptych.backend.Trainer`."""
+    """Trains one network; see `triptych.backend.contract.Trainer`."""
 
     def __init__(
         self,

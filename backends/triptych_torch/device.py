@@ -19,10 +19,10 @@ from pathlib import Path
 import torch
 import torch.distributed
 
-from triptych.backend import Device
-from triptych.errors import TriptychError
-from triptych.runtime import vector_features
-from triptych.standard_error import copied
+from triptych.backend.contract import Device
+from triptych.utils.errors import TriptychError
+from triptych.utils.process import vector_features
+from triptych.utils.stderr import copied
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}  # the weights stay float32
 DTYPES = {"fp32": torch.float32, "bf16": torch.float32, "fp16": torch.float32, "fp64": torch.float64}

@@ -1,12 +1,12 @@
-"""From stored uint8 images to the network's input, batched on the device (see `triptych.preprocess`)."""
+"""From stored uint8 images to the network's input, batched on the device (see `triptych.data.preprocess`)."""
 
 from __future__ import annotations
 
 import numpy as np
 import torch
 
-from triptych.backend import Gather
-from triptych.preprocess import InputTransform, channel_matrix, resize_matrix
+from triptych.backend.contract import Gather
+from triptych.data.preprocess import InputTransform, channel_matrix, resize_matrix
 from triptych_torch.device import LAYOUTS
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from triptych import spec
-from triptych.spec import Shape
+from triptych.spec import layers as spec
+from triptych.spec.layers import Shape
 
 
 class BatchNorm(nn.BatchNorm2d):

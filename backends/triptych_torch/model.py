@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from triptych import spec
-from triptych.analysis import analyse
-from triptych.spec import Architecture, Layer, Shape, join
+from triptych.spec import layers as spec
+from triptych.spec.analysis import analyse
+from triptych.spec.layers import Architecture, Layer, Shape, join
 from triptych_torch.device import LAYOUTS, get_device, get_dtype
 from triptych_torch.layers import LAYERS
 

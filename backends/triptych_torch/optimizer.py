@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from triptych.initializers import Parameters
-from triptych.optimizers import COUNT, Optimizer, Rates, decay_of
+from triptych.optim.optimizers import COUNT, Optimizer, Rates, decay_of
+from triptych.weights.initializers import Parameters
 from triptych_torch.model import Network
 from triptych_torch.parameters import to_numpy
 

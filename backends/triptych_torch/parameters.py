@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from triptych.initializers import Parameters
-from triptych.parameters import check_fit
+from triptych.weights.initializers import Parameters
+from triptych.weights.store import check_fit
 from triptych_torch.model import Network
 
 

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from triptych import spec
-from triptych.initializers import Parameters
-from triptych.spec import join
+from triptych.spec import layers as spec
+from triptych.spec.layers import join
+from triptych.weights.initializers import Parameters
 from triptych_torch.layers import Dropout
 from triptych_torch.model import Network
 from triptych_torch.parameters import to_numpy

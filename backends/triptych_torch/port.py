@@ -1,4 +1,4 @@
-"""Somebody's own `torch.nn.Module`, watched while it runs; see `triptych.ports`."""
+"""Somebody's own `torch.nn.Module`, watched while it runs; see `triptych.backend.adapters`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from triptych.ports import Captured, PortParameter, PortRun
+from triptych.backend.adapters import Captured, PortParameter, PortRun
 from triptych_torch.device import get_dtype
 from triptych_torch.parameters import to_numpy
 
@@ -50,7 +50,7 @@ def matches(candidate: Any) -> bool:
 
 
 class Port:
-    """See `triptych.ports.Port`."""
+    """See `triptych.backend.adapters.Port`."""
 
     def __init__(self, candidate: nn.Module, layout: str | None, precision: str) -> None:
         self.layout = layout or "NCHW"

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import torch
 
-from triptych.errors import TriptychError
-from triptych.precision import Flag, Value, environment
+from triptych.backend.precision import Flag, Value, environment
+from triptych.utils.errors import TriptychError
 from triptych_torch.device import get_device
 
 # The general before the special: a special one that follows the general one is then exact as soon as that is. TF32 for

@@ -10,13 +10,13 @@ import torch
 from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 
-from triptych.backend import Gather
-from triptych.errors import TriptychError
-from triptych.initializers import Parameters
-from triptych.optimizers import Optimizer, Rates
-from triptych.preprocess import InputTransform
-from triptych.randomness import derive_seed
-from triptych.spec import keeps_statistics
+from triptych.backend.contract import Gather
+from triptych.data.preprocess import InputTransform
+from triptych.optim.optimizers import Optimizer, Rates
+from triptych.spec.layers import keeps_statistics
+from triptych.utils.errors import TriptychError
+from triptych.utils.randomness import derive_seed
+from triptych.weights.initializers import Parameters
 from triptych_torch.device import AUTOCAST, synchronize
 from triptych_torch.input import Input
 from triptych_torch.layers import BatchNorm
@@ -41,7 +41,7 @@ def _nondeterminism_explained() -> Iterator[None]:
 
 
 class Trainer:
-    """Trains one network; see `triptych.backend.Trainer`."""
+    """Trains one network; see `triptych.backend.contract.Trainer`."""
 
     def __init__(
         self,

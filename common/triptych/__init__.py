@@ -1,3 +1,3 @@
-"""One architecture, three frameworks, proof that they agree. Start at `triptych.spec` and `triptych.backend`."""
+"""One architecture, three frameworks, proof that they agree."""
 
 __version__ = "0.1.0"

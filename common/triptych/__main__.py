@@ -6,7 +6,7 @@ import contextlib
 import os
 import sys
 
-from triptych.errors import TriptychError
+from triptych.utils.errors import TriptychError
 
 OK, FAILED, BAD_INPUT = 0, 1, 2
 
@@ -16,7 +16,7 @@ def main(arguments: list[str] | None = None) -> None:
     from cyclopts import CycloptsError
 
     from triptych.cli import app, expand_json
-    from triptych.interrupt import Interrupted
+    from triptych.utils.interrupt import Interrupted
 
     try:
         status = app(

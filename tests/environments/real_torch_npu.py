@@ -17,7 +17,7 @@ import pytest
 import stub_cann
 
 STAND_IN = Path(__file__).parents[1] / "standin" / "npu.py"
-NPU = "[d.reason for d in backend.load('torch').devices() if d.name.startswith('npu')]"
+NPU = "[d.reason for d in registry.load('torch').devices() if d.name.startswith('npu')]"
 CPU = ("train", "--backend", "torch", "--recipe", "d2l-lenet", "--data", "synthetic", "--epochs", "1")
 
 
@@ -27,7 +27,7 @@ def python(*arguments: str, **environment: str) -> subprocess.CompletedProcess[s
 
 
 def reasons(**environment: str) -> str:
-    program = f"import json; from triptych import backend; print(json.dumps({NPU}))"
+    program = f"import json; from triptych.backend import registry; print(json.dumps({NPU}))"
     run = python("-c", program, **environment)
     (reason,) = json.loads(run.stdout)
     return str(reason)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from mutants import inputs, layers, optimizers, passes
 from mutants.networks import judged
 from mutants.record import Mutant
-from triptych.backend import Backend
-from triptych.conformance import ALL_LEVELS, Report, conform
+from triptych.backend.contract import Backend
+from triptych.conformance.levels import ALL_LEVELS, Report, conform
 
 CATALOGUE = {mutant.name: mutant for table in (layers, passes, optimizers, inputs) for mutant in table.MUTANTS}
 

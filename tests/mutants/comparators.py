@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from triptych.conformance.comparator import Check, compare
+from triptych.conformance.compare import Check, compare
 
 Arrays = Mapping[str, np.ndarray]
 Compare = Callable[[str, Arrays, Arrays, Mapping[str, float]], list[Check]]
@@ -69,7 +69,7 @@ def mean_difference(expected: np.ndarray, found: np.ndarray) -> float:
     return float(np.mean(np.abs(expected - found))) if expected.shape == found.shape else np.inf
 
 
-# What it lets through: cases of `test_comparator.py`, and a mutant of the catalogue that no other check would kill.
+# What it lets through: cases of `test_compare.py`, and a mutant of the catalogue that no other check would kill.
 LEAKY: dict[str, tuple[Compare, set[str], str]] = {
     "NaN to zero": (filtered(np.nan_to_num), {"NaN on both sides"}, ""),
     "NaN is not larger": (simple(blind_to_nan), {"NaN found", "NaN expected", "NaN on both sides"}, "NaN in an output"),

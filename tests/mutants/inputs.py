@@ -13,8 +13,8 @@ import numpy as np
 from mutants import networks as nets
 from mutants.plants import patched, replaced, wrapped
 from mutants.record import Mutant
-from triptych.analysis import parameters
-from triptych.initializers import draw
+from triptych.spec.analysis import parameters
+from triptych.weights.initializers import draw
 
 
 def bgr_for_rgb(right: Any) -> Any:

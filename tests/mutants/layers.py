@@ -10,7 +10,7 @@ import numpy as np
 from mutants import networks as nets
 from mutants.plants import built, change, fields, layer, loading, other_spec, patched, wrapped
 from mutants.record import Mutant
-from triptych.spec import (
+from triptych.spec.layers import (
     Architecture,
     AvgPool,
     BatchNorm,

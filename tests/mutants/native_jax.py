@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from triptych import spec
-from triptych.spec import Shape
+from triptych.spec import layers as spec
+from triptych.spec.layers import Shape
 from triptych_jax import layers
 from triptych_jax.layers import Options
 from triptych_jax.model import Network, Outputs

@@ -10,8 +10,8 @@ from types import ModuleType
 from mxnet import autograd, gluon
 from mxnet.gluon import nn
 
-from triptych import spec
-from triptych.spec import Shape
+from triptych.spec import layers as spec
+from triptych.spec.layers import Shape
 from triptych_mxnet import layers
 from triptych_mxnet.layers import Tensor
 from triptych_mxnet.model import Network

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from triptych import spec
-from triptych.spec import Shape
+from triptych.spec import layers as spec
+from triptych.spec.layers import Shape
 from triptych_torch import layers
 from triptych_torch.model import Network
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from functools import cache
 
-from triptych.conformance import Judge, judge
 from triptych.conformance.case import make_case
-from triptych.spec import (
+from triptych.conformance.levels import Judge, judge
+from triptych.spec.layers import (
     Architecture,
     Auxiliary,
     AvgPool,

@@ -11,7 +11,7 @@ from mutants import networks as nets
 from mutants.plants import Plant, replaced
 from mutants.record import Mutant
 from triptych.conformance.case import BATCH
-from triptych.optimizers import decay_of
+from triptych.optim.optimizers import decay_of
 
 
 def trainer(

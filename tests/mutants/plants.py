@@ -13,9 +13,9 @@ from unittest.mock import patch
 
 import numpy as np
 
-from triptych.backend import Backend
-from triptych.conformance import Build
-from triptych.spec import Architecture, Layer, Residual
+from triptych.backend.contract import Backend
+from triptych.conformance.levels import Build
+from triptych.spec.layers import Architecture, Layer, Residual
 
 # A backend and a precision to the backend and `build` for `conform`.
 Plant = Callable[[Backend, str], AbstractContextManager[tuple[Any, Build | None]]]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from mutants.plants import Plant
-from triptych.spec import Architecture
+from triptych.spec.layers import Architecture
 
 Phase = Literal["structure", "data", "forward", "backward", "update"]
 

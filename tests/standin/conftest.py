@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from triptych.runtime import prepare_process
+from triptych.utils.process import prepare_process
 
 prepare_process()
 sys.path.insert(0, str(Path(__file__).parent))

@@ -22,19 +22,21 @@ from PIL import Image
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from triptych import backend, batches, data, recipes, runs, training, zoo
+from triptych import data, zoo
 from triptych.__main__ import main
-from triptych.batches import Augmentation
+from triptych.backend import registry
 from triptych.conformance import suite
 from triptych.conformance.case import conformance_architecture, make_case
-from triptych.data import Dataset, Split
-from triptych.errors import TriptychError
-from triptych.optimizers import Optimizer, Rates
-from triptych.recipes import Recipe
+from triptych.data import Dataset, Split, batches
+from triptych.data.batches import Augmentation
+from triptych.optim.optimizers import Optimizer, Rates
+from triptych.training import loop, recipes, run_folder
+from triptych.training.recipes import Recipe
+from triptych.utils.errors import TriptychError
 from triptych_torch import device as devices
 
 ROOT = Path(__file__).parents[2]
-TORCH = backend.load("torch")
+TORCH = registry.load("torch")
 VGG = Recipe("vgg", architecture="vgg11", width_ratio=16, head="small", batch_size=32, learning_rate=0.02, seed=3)
 VGG = replace(VGG, height=32, width=32, augmentation=Augmentation(4, True), optimizer=Optimizer(momentum=0.9))
 LENET = ("--recipe", "d2l-lenet", "--data", "synthetic", "--epochs", "1", "--backend", "torch")
@@ -87,12 +89,12 @@ def few_images(count=96):
 def fit(recipe, device, folder, epochs):
     """Train up to so many epochs, going on with what the folder holds."""
     recipe = replace(recipe, epochs=epochs)
-    session = training.start(TORCH, recipe, few_images(), device=device, folder=folder)
-    if (folder / runs.RECIPE).exists():
-        training.resume(session)
+    session = loop.start(TORCH, recipe, few_images(), device=device, folder=folder)
+    if (folder / run_folder.RECIPE).exists():
+        loop.resume(session)
     else:
-        runs.create(folder, recipe)
-    training.fit(session, Silent())
+        run_folder.create(folder, recipe)
+    loop.fit(session, Silent())
     return session
 
 
@@ -103,7 +105,7 @@ def assert_equal(left, right):
 
 
 def outcome(session):
-    found = training.checkpoint_of(session)
+    found = loop.checkpoint_of(session)
     losses = np.array([loss for epoch in session.epochs for loss in epoch.losses])
     return found.model | {f"velocity of {path}": value for path, value in found.optimizer.items()} | {"losses": losses}
 
@@ -197,7 +199,7 @@ class CpuOperators(TorchDispatchMode):
 def test_inside_a_step_the_cpu_only_hands_over_what_it_stores(augmentation):
     """Images as bytes, labels, and with a crop two sets of indices; nothing comes back."""
     recipe, dataset = replace(VGG, augmentation=augmentation, mean=(0.5,), std=(0.25,)), few_images()
-    session = training.start(TORCH, recipe, dataset, device="npu")
+    session = loop.start(TORCH, recipe, dataset, device="npu")
     plan = batches.plan(3, 0, len(dataset.train), 32, augmentation)
     given = batches.feed(dataset.train.images, dataset.train.labels, plan, augmentation)
     for number, (images, labels, gather) in enumerate(given):
@@ -224,14 +226,14 @@ def test_the_device_is_told_seed_mode_and_precision(call):
 
 
 def test_an_operator_that_cannot_be_deterministic_is_named(monkeypatch):
-    session = training.start(TORCH, VGG, few_images(), device="npu")
+    session = loop.start(TORCH, VGG, few_images(), device="npu")
 
     def refuse(x):
         raise RuntimeError("avg_pool3d_backward_cuda does not have a deterministic implementation, but you set ...")
 
     monkeypatch.setattr(session.network, "forward", refuse)
     with pytest.raises(TriptychError, match=r"^avg_pool3d_backward_cuda has no deterministic form .* --deterministic"):
-        training.fit(session, Silent())
+        loop.fit(session, Silent())
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
@@ -296,12 +298,14 @@ def test_two_processes_with_hccl_equal_one(call, tmp_path):
         assert run.stdout.count("torch epoch") == 1
         command = [*map(str, launch), "train", "--resume", "two", "--backend", "torch", "--device", "npu:0", "--epochs"]
     call("train", *lenet, "--out", "one", "--epochs", "2")
-    one, two = (runs.load(Path(name)) for name in ("one", "two"))
+    one, two = (run_folder.load(Path(name)) for name in ("one", "two"))
     for left, right in ((one.model, two.model), (one.optimizer, two.optimizer)):
         assert left.keys() == right.keys()
         for name, value in left.items():
             assert np.abs(value - right[name]).max() <= 1e-10 * np.abs(value).max(), name
-    losses = [np.array([loss for e in runs.read_epochs(Path(name)) for loss in e.losses]) for name in ("one", "two")]
+    losses = [
+        np.array([loss for e in run_folder.read_epochs(Path(name)) for loss in e.losses]) for name in ("one", "two")
+    ]
     assert losses[1] == pytest.approx(losses[0], rel=1e-10)
     assert len(losses[0]) == 2 * 3
 
@@ -364,5 +368,5 @@ def test_the_acceptance_script_runs_through(monkeypatch, capfd):
 
 def test_the_recipe_of_the_source_text_takes_its_first_steps():
     recipe = replace(recipes.get_recipe("ascend-cifar10"), epochs=1, width_ratio=16, batch_size=32)
-    session = training.start(TORCH, recipe, few_images(), device="npu")
-    assert len(training.fit(session, Silent())) == 1
+    session = loop.start(TORCH, recipe, few_images(), device="npu")
+    assert len(loop.fit(session, Silent())) == 1

@@ -2,7 +2,7 @@
 
 import sys
 
-from triptych.runtime import prepare_process
+from triptych.utils.process import prepare_process
 
 prepare_process()
 import hccl  # noqa: E402, F401

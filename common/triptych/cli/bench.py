@@ -20,7 +20,7 @@ from triptych.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from triptych.bench import Bench
+    from triptych.bench.measure import Bench
 
 DEFAULT_NETWORK = NetworkOptions()
 
@@ -41,8 +41,8 @@ def bench(
 
     Example: triptych bench --arch vgg11 --resolution 64 --width-ratio 8 --backends torch,mxnet
     """
-    from triptych import bench as benchmark
     from triptych import data
+    from triptych.bench import measure as benchmark
 
     changed = RunOptions(arch=arch, batch_size=batch_size, precision=precision)
     recipe = changed.apply(benchmark.RECIPE, network)
@@ -66,7 +66,7 @@ def bench(
 
 def show(found: Bench) -> None:
     """What was timed, and the table."""
-    from triptych import bench as benchmark
+    from triptych.bench import measure as benchmark
     from triptych.report.tables import print_table
 
     facts = benchmark.as_dict(found)

@@ -22,7 +22,7 @@ from triptych.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from triptych.comparison import Comparison
+    from triptych.studies.compare_backends import Comparison
 
 DEFAULT_NETWORK = NetworkOptions()
 DEFAULT_RUN = RunOptions()
@@ -46,10 +46,12 @@ def compare(
     Prints one table and writes report.html. Exit status 1 if a check fails.
     Example: triptych compare --arch lenet --epochs 2
     """
-    from triptych import comparison, data, recipes, runs
+    from triptych import data
     from triptych.cli.progress import Reporter
     from triptych.conformance.equivalence import FEWEST_SEEDS
-    from triptych.errors import TriptychError
+    from triptych.studies import compare_backends
+    from triptych.training import recipes, run_folder
+    from triptych.utils.errors import TriptychError
 
     if seeds != 1 and seeds < FEWEST_SEEDS:
         raise TriptychError(f"--seeds {seeds} must be 1, or at least {FEWEST_SEEDS} for a test of equivalence")
@@ -59,20 +61,22 @@ def compare(
     loaded = load_backends(backends)
     for backend in loaded:  # a device or precision that is not there is refused before minutes of work
         backend.build(architecture, device=device, precision=chosen.precision)
-    folder = runs.make_folder(out or runs.new_folder(f"compare-{chosen.architecture}"))
+    folder = run_folder.make_folder(out or run_folder.new_folder(f"compare-{chosen.architecture}"))
     quiet = json == "-"
     if not quiet:
         print(
             f"conformance of {chosen.architecture} on {', '.join(backend.name for backend in loaded)} ...", flush=True
         )
     with watching(loaded, device), Reporter(chosen.epochs, quiet=quiet) as reporter:
-        verdict = comparison.judge_backends(chosen, loaded, device)
-        trained, accuracies = comparison.train_seeds(chosen, seeds, loaded, dataset, folder, device, lambda: reporter)
+        verdict = compare_backends.judge_backends(chosen, loaded, device)
+        trained, accuracies = compare_backends.train_seeds(
+            chosen, seeds, loaded, dataset, folder, device, lambda: reporter
+        )
     versions = {backend.name: backend.versions() for backend in loaded}
-    found = comparison.Comparison(chosen, architecture, verdict, trained, versions, accuracies)
-    comparison.write_report(found, folder / "report.html", shlex.join(["triptych", *sys.argv[1:]]))
+    found = compare_backends.Comparison(chosen, architecture, verdict, trained, versions, accuracies)
+    compare_backends.write_report(found, folder / "report.html", shlex.join(["triptych", *sys.argv[1:]]))
     if json is not None:
-        write_json(json, comparison.as_dict(found))
+        write_json(json, compare_backends.as_dict(found))
     if not quiet:
         show(found, folder)
     return 0 if found.passed else 1
@@ -80,16 +84,16 @@ def compare(
 
 def show(found: Comparison, folder: Path) -> None:
     """The table, failures first, and where the report is."""
-    from triptych import comparison
     from triptych.cli import conform
     from triptych.report.tables import print_table
+    from triptych.studies import compare_backends
 
     if not found.verdict.passed:
         conform.show(found.verdict)
-    columns, rows = comparison.table(found)
+    columns, rows = compare_backends.table(found)
     print_table(columns, rows, right=range(1, len(columns)))
     if found.equivalences:
-        print_table(*comparison.accuracy_table(found), title="test accuracy over all seeds (paired TOST)")
+        print_table(*compare_backends.accuracy_table(found), title="test accuracy over all seeds (paired TOST)")
     for name, reason in found.verdict.not_run.items():
         print(f"{name}: not run ({reason})")
     print(f"report: {folder / 'report.html'}")

@@ -24,7 +24,7 @@ from triptych.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from triptych.conformance import Check, Report
+    from triptych.conformance.levels import Check, Report
     from triptych.conformance.suite import LongRun, Verdict
     from triptych.zoo import Options
 
@@ -65,7 +65,7 @@ def conform(
     """
     from triptych import zoo
     from triptych.conformance import suite
-    from triptych.errors import TriptychError
+    from triptych.utils.errors import TriptychError
 
     if all and arch is not None:
         raise TriptychError("give --arch or --all, not both")
@@ -121,7 +121,7 @@ def conform(
 
 def default_jobs(architectures: int, device: str) -> int:
     """One process per core for several architectures on the CPU; a single device is not shared."""
-    from triptych.runtime import cores
+    from triptych.utils.process import cores
 
     return min(cores(), architectures, MOST_JOBS) if device == "cpu" else 1
 
@@ -135,7 +135,7 @@ def chosen(name: str, network: NetworkOptions) -> Options:
 
 def show(verdict: Verdict) -> None:
     """The worst check of every level as a table: difference, and its ratio to the budget."""
-    from triptych.conformance import ALL_LEVELS
+    from triptych.conformance.levels import ALL_LEVELS
     from triptych.report.tables import print_table
 
     shape = "x".join(map(str, verdict.architecture.input))

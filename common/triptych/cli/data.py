@@ -51,7 +51,7 @@ def prepare(
     Example: triptych data prepare tfds fashion-mnist
     """
     from triptych.data import SOURCES, load, tfds
-    from triptych.errors import unknown
+    from triptych.utils.errors import unknown
 
     if name not in SOURCES:
         raise unknown("data set", name, SOURCES)

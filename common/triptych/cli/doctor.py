@@ -12,7 +12,7 @@ def doctor(*, json: JsonFile = None) -> int:
 
     Exit status 1 if no backend works. Example: triptych doctor
     """
-    from triptych.backend import BACKENDS
+    from triptych.backend.registry import BACKENDS
 
     found = [examine(name) for name in BACKENDS]
     if json is not None:
@@ -24,11 +24,11 @@ def doctor(*, json: JsonFile = None) -> int:
 
 def examine(name: str) -> dict[str, Any]:
     """One backend: whether it works, its versions, its devices, or what is wrong."""
-    from triptych import backend
-    from triptych.errors import TriptychError
+    from triptych.backend import registry
+    from triptych.utils.errors import TriptychError
 
     try:
-        loaded = backend.load(name)
+        loaded = registry.load(name)
         devices = [{"name": d.name, "available": d.available, "reason": d.reason} for d in loaded.devices()]
         return {"backend": name, "works": True, "versions": loaded.versions(), "devices": devices, "problem": ""}
     except TriptychError as error:

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from triptych.data import Dataset
-    from triptych.models import Model
-    from triptych.spec import Pair
+    from triptych.spec.layers import Pair
+    from triptych.training.models import Model
 
 DEFAULT_NETWORK = NetworkOptions()
 DEFAULT_RUN = RunOptions()
@@ -56,8 +56,8 @@ def evaluate(
 
     Example: triptych evaluate runs/vgg11 --backend mxnet
     """
-    from triptych import training
     from triptych.report import pictures
+    from triptych.training import loop
 
     loaded = load_model(model, run, network)
     dataset = load_data(model, run, loaded)
@@ -65,11 +65,11 @@ def evaluate(
     chosen = load_backend(backend)
     trainer = loaded.trainer(chosen, device)
     with watching([chosen], device):
-        logits = training.logits_of(trainer, dataset.test, loaded.recipe.images_per_test)
-    loss, accuracy = training.score(logits, dataset.test.labels)
+        logits = loop.logits_of(trainer, dataset.test, loaded.recipe.images_per_test)
+    loss, accuracy = loop.score(logits, dataset.test.labels)
     title = f"{loaded.architecture.name} on {dataset.name}, {chosen.name}: test accuracy {accuracy:.4f}"
     names = all_names(dataset.class_names, logits.shape[1])
-    matrix = training.confusion(logits, dataset.test.labels)[: len(dataset.class_names)]
+    matrix = loop.confusion(logits, dataset.test.labels)[: len(dataset.class_names)]
     if grid is not None:
         pictures.save(pictures.predictions(dataset.test, logits, names, title=title), grid)
     if confusion is not None:
@@ -116,8 +116,8 @@ def show_confusion(matrix: NDArray[np.int64], true: Sequence[str], predicted: Se
 
 def as_dense(model: Model, dense: bool, size: str | None, stored: Sequence[int]) -> Model:
     """The model as it is, or with `--dense` in its convolutional form for images stored at `stored`."""
-    from triptych import dense as form
-    from triptych.errors import TriptychError
+    from triptych.spec import rewrite as form
+    from triptych.utils.errors import TriptychError
 
     if size is not None and not dense:
         raise TriptychError("--dense-size says at which size --dense is run; give --dense too")
@@ -131,7 +131,7 @@ def parse_size(text: str) -> Pair:
     """`64` or `48x64` as (height, width). Raises TriptychError for anything else."""
     import re
 
-    from triptych.errors import TriptychError
+    from triptych.utils.errors import TriptychError
 
     match = re.fullmatch(r"(\d+)(?:x(\d+))?", text.strip().lower())
     if match is None:
@@ -141,19 +141,19 @@ def parse_size(text: str) -> Pair:
 
 def describe_dense(model: Model) -> dict[str, list[int]]:
     """The size that the convolutional form was run at and the map of scores it averaged; nothing for a plain model."""
-    from triptych import dense
+    from triptych.spec import rewrite
 
-    if model.architecture.layers[-1].name != dense.FLATTEN:
+    if model.architecture.layers[-1].name != rewrite.FLATTEN:
         return {}
-    return {"dense_size": [*model.architecture.input[1:]], "dense_scores": [*dense.score_map(model.architecture)[1:]]}
+    return {"dense_size": [*model.architecture.input[1:]], "dense_scores": [*rewrite.score_map(model.architecture)[1:]]}
 
 
 def load_model(path: Path, run: RunOptions, network: NetworkOptions) -> Model:
     """The model at `path`. A bare file needs options; a run folder knows its own recipe."""
     from dataclasses import replace
 
-    from triptych import models, recipes
-    from triptych.errors import TriptychError
+    from triptych.training import models, recipes
+    from triptych.utils.errors import TriptychError
 
     if path.is_dir():
         # A model that was trained in bf16 can be used where there is none, and in batches that fit another device.
@@ -178,7 +178,7 @@ def load_data(path: Path, run: RunOptions, model: Model) -> Dataset:
     """The data that was asked for, or that the run was trained on. Raises TriptychError if the model has too few
     classes for it."""
     from triptych import data
-    from triptych.errors import TriptychError
+    from triptych.utils.errors import TriptychError
 
     dataset = data.load(run.data if run.data is not None else model.recipe.data, data_dir=run.data_dir)
     if len(dataset.class_names) > model.architecture.classes:

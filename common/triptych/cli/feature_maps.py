@@ -20,7 +20,7 @@ from triptych.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from triptych.models import Model
+    from triptych.training.models import Model
 
 DEFAULT_NETWORK = NetworkOptions()
 DEFAULT_OPTIONS = RunOptions()
@@ -49,11 +49,11 @@ def feature_maps(
     """
     from dataclasses import asdict
 
-    from triptych import featuremaps
     from triptych.data import decoded
-    from triptych.errors import TriptychError
     from triptych.report import pictures
     from triptych.report.tables import print_table
+    from triptych.training import feature_maps
+    from triptych.utils.errors import TriptychError
 
     if not image.is_file():
         raise TriptychError(f"there is no image file {image}")
@@ -62,14 +62,14 @@ def feature_maps(
     model, start = load(run, options, network)
     patterns = [pattern.strip() for pattern in (layers or "").split(",") if pattern.strip()]
     architecture = model.architecture
-    paths = featuremaps.matching(architecture, patterns) if patterns else featuremaps.stages(architecture, blocks)
+    paths = feature_maps.matching(architecture, patterns) if patterns else feature_maps.stages(architecture, blocks)
     stored = decoded.decode([image])
     chosen = load_backend(backend)
     with watching([chosen], device):
-        maps = featuremaps.capture(chosen, model, stored, paths, device)
+        maps = feature_maps.capture(chosen, model, stored, paths, device)
     title = f"{architecture.name}, {start}, on {chosen.name}: {image.name}"
     pictures.save(pictures.feature_maps(stored[0], maps, title=title, channels=channels), out)
-    rows = featuremaps.describe(maps)
+    rows = feature_maps.describe(maps)
     if json is not None:
         found = {"arch": architecture.name, "start": start, "backend": chosen.name, "figure": str(out)}
         write_json(json, found | {"layers": [asdict(row) for row in rows]})
@@ -84,9 +84,10 @@ def load(run: Path | None, options: RunOptions, network: NetworkOptions) -> tupl
     """The model, and in words what its parameters are."""
     from dataclasses import replace
 
-    from triptych import initializers, models, recipes
     from triptych.cli.evaluate import load_model
-    from triptych.errors import TriptychError
+    from triptych.training import models, recipes
+    from triptych.utils.errors import TriptychError
+    from triptych.weights import initializers
 
     if run is not None:
         return load_model(run, options, network), f"trained ({run})"

@@ -11,7 +11,7 @@ from triptych.cli.options import JsonFile, NetworkOptions, whole, write_json
 
 if TYPE_CHECKING:
     from triptych.conformance.comparison import Result
-    from triptych.spec import Architecture
+    from triptych.spec.layers import Architecture
 
 DEFAULT_NETWORK = NetworkOptions()
 REFERENCE = "reference"
@@ -43,7 +43,7 @@ def locate(
     from triptych import zoo
     from triptych.conformance import suite
     from triptych.conformance.comparison import MODES
-    from triptych.errors import TriptychError, unknown
+    from triptych.utils.errors import TriptychError, unknown
 
     if mode not in MODES:
         raise unknown("--mode", mode, MODES)
@@ -81,26 +81,26 @@ def _result(
     layout: str | None,
     mapping: Path | None,
 ) -> Result:
-    from triptych import backend
+    from triptych.backend import registry
     from triptych.conformance import locate as search
     from triptych.conformance.case import make_case
     from triptych.conformance.comparison import BATCH
-    from triptych.conformance.sides import BackendSide, ReferenceSide, Side
-    from triptych.conformance.truth import Truth
+    from triptych.conformance.reference_run import Truth
+    from triptych.conformance.subjects import BackendSide, ReferenceSide, Side
     from triptych.conformance.updates import UPDATES
-    from triptych.errors import TriptychError
+    from triptych.utils.errors import TriptychError
 
     own = [side for side in (left, right) if ":" in side]
     if own and right != REFERENCE:
         raise TriptychError(f"'{own[0]}' is compared with an architecture: write --left {own[0]} --right {name}")
     if own:
-        from triptych.conformance import candidates, port
+        from triptych.porting import discover, own_network
 
         if device != "cpu" or optimizers is not None:
             raise TriptychError("--device and --optimizers are for backends; your own network runs on the CPU")
         architecture = network.build(name)
-        return port.locate_port(
-            candidates.find(own[0]),
+        return own_network.locate_port(
+            discover.find(own[0]),
             architecture,
             name=own[0],
             layout=layout,
@@ -110,7 +110,7 @@ def _result(
         )
     if layout is not None or mapping is not None:
         raise TriptychError("--layout and --mapping are for your own network; give it as --left module:name")
-    loaded = {side: backend.load(side) for side in (left, right) if side != REFERENCE}
+    loaded = {side: registry.load(side) for side in (left, right) if side != REFERENCE}
     truth = Truth(make_case(chosen(name, network), seed, BATCH), precision)
 
     def side(wanted: str) -> Side:

@@ -9,8 +9,8 @@ from cyclopts import Parameter
 from triptych.cli.options import Flag, JsonFile, NetworkOptions, write_json
 
 if TYPE_CHECKING:
-    from triptych.analysis import LayerInfo
-    from triptych.spec import Architecture, Shape
+    from triptych.spec.analysis import LayerInfo
+    from triptych.spec.layers import Architecture, Shape
 
 DEFAULT_NETWORK = NetworkOptions()
 
@@ -20,7 +20,8 @@ def archs(*, json: JsonFile = None) -> None:
 
     Example: triptych archs
     """
-    from triptych import analysis, zoo
+    from triptych import zoo
+    from triptych.spec import analysis
 
     rows: list[dict[str, Any]] = []
     for name, entry in zoo.registry().items():
@@ -82,7 +83,7 @@ def summary(
 
 def as_json(architecture: Architecture) -> dict[str, Any]:
     """The summary as data: the layers that compute, by path; receptive field and stride of the larger axis."""
-    from triptych import analysis
+    from triptych.spec import analysis
 
     totals = analysis.totals(architecture)
     return {
@@ -113,7 +114,7 @@ def as_json(architecture: Architecture) -> dict[str, Any]:
 
 def print_blocks(architecture: Architecture) -> None:
     """One line per record at the top level, for a batch of one image."""
-    from triptych.shapes import output_shapes
+    from triptych.spec.shapes import output_shapes
 
     shapes = output_shapes(architecture)
     for layer in architecture.layers:
@@ -122,8 +123,8 @@ def print_blocks(architecture: Architecture) -> None:
 
 def print_summary(architecture: Architecture) -> None:
     """The layer table and the totals."""
-    from triptych import analysis
     from triptych.report.tables import print_table
+    from triptych.spec import analysis
 
     infos = analysis.analyse(architecture)
     print(
@@ -147,7 +148,7 @@ def print_summary(architecture: Architecture) -> None:
 
 def row(info: LayerInfo) -> tuple[str, ...]:
     """One line of the table; composites head their layers, which are indented below them."""
-    from triptych.spec import children
+    from triptych.spec.layers import children
 
     name = "  " * info.depth + info.path.rsplit(".", 1)[-1]
     if children(info.layer):

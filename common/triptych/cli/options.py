@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 from cyclopts import Parameter
 
-from triptych.errors import TriptychError
+from triptych.utils.errors import TriptychError
 
 if TYPE_CHECKING:
     from cyclopts import Token
 
-    from triptych.backend import Backend
-    from triptych.optimizers import Name, Optimizer
-    from triptych.recipes import Recipe
-    from triptych.schedules import Schedule
-    from triptych.spec import Architecture
+    from triptych.backend.contract import Backend
+    from triptych.optim.optimizers import Name, Optimizer
+    from triptych.optim.schedules import Schedule
+    from triptych.spec.layers import Architecture
+    from triptych.training.recipes import Recipe
     from triptych.zoo import Options
 
 
@@ -205,7 +205,7 @@ class RunOptions:
         """The schedule that was given, or the recipe's. Raises TriptychError for a momentum that would not count."""
         from dataclasses import replace
 
-        from triptych import schedules
+        from triptych.optim import schedules
 
         if self.schedule is not None:
             schedule = schedules.parse(self.schedule)
@@ -219,7 +219,7 @@ class RunOptions:
         """The optimiser with what was given; another one takes over the weight decay only."""
         from dataclasses import replace
 
-        from triptych.optimizers import Optimizer
+        from triptych.optim.optimizers import Optimizer
 
         if self.optimizer is not None and self.optimizer != optimizer.name:
             optimizer = Optimizer(
@@ -231,16 +231,16 @@ class RunOptions:
 
 def load_backend(name: str | None) -> Backend:
     """The backend `name`, or the first that is installed."""
-    from triptych import backend
+    from triptych.backend import registry
 
-    return backend.load(name if name is not None else default_backend())
+    return registry.load(name if name is not None else default_backend())
 
 
 def default_backend() -> str:
     """The first backend whose framework is installed. Raises TriptychError if there is none."""
-    from triptych import backend
+    from triptych.backend import registry
 
-    names = backend.installed()
+    names = registry.installed()
     if not names:
         raise TriptychError("no framework is installed; install one with: pip install 'triptych[torch]'")
     return names[0]
@@ -248,17 +248,17 @@ def default_backend() -> str:
 
 def load_backends(names: str | None) -> list[Backend]:
     """The backends in a comma-separated list, each once, or all that are installed."""
-    from triptych import backend
+    from triptych.backend import registry
 
     if names is None:
         default_backend()
-        return [backend.load(name) for name in backend.installed()]
+        return [registry.load(name) for name in registry.installed()]
     wanted = list(dict.fromkeys(name.strip() for name in names.split(",") if name.strip()))
     if not wanted:
         raise TriptychError(f"'{names}' names no backend; write for example torch,jax")
     for name in wanted:
-        backend.check_installed(name)
-    return [backend.load(name) for name in wanted]
+        registry.check_installed(name)
+    return [registry.load(name) for name in wanted]
 
 
 @contextmanager
@@ -285,7 +285,7 @@ def write_json(target: str, value: object) -> None:
     """JSON to stdout for "-", else to a file. Raises TriptychError if the file cannot be written."""
     import json
 
-    from triptych.files import write_atomically
+    from triptych.utils.files import write_atomically
 
     text = json.dumps(value, indent=2) + "\n"
     if target == "-":

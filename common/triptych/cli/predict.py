@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from triptych.backend import Backend, Images
-    from triptych.models import Model
+    from triptych.backend.contract import Backend, Images
+    from triptych.training.models import Model
 
 DEFAULT_NETWORK = NetworkOptions()
 DEFAULT_RUN = RunOptions()
@@ -52,9 +52,9 @@ def predict(
     """
     import numpy as np
 
-    from triptych import training
     from triptych.data import decoded
-    from triptych.errors import TriptychError
+    from triptych.training import loop
+    from triptych.utils.errors import TriptychError
 
     if (images is None) == (first is None):
         raise TriptychError("give image files, or --first N for the first test images")
@@ -78,7 +78,7 @@ def predict(
         chosen = load_backend(backend)
         trainer = as_dense(loaded, dense, dense_size, test.shape[2:]).trainer(chosen, device)
         with watching([chosen], device):
-            logits = np.concatenate(list(training.predictions(trainer, test, loaded.recipe.images_per_test)))
+            logits = np.concatenate(list(loop.predictions(trainer, test, loaded.recipe.images_per_test)))
         rows = classify(logits, dataset.class_names, [f"test image {index}" for index in range(len(test))])
         for row, label in zip(rows, dataset.test.labels[:first], strict=True):
             row["true"] = dataset.class_names[label]

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from triptych.runs import Epoch
+    from triptych.training.run_folder import Epoch
 
 
 def line(epoch: Epoch, epochs: int) -> str:

@@ -24,10 +24,10 @@ from triptych.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from triptych.recipes import Recipe
     from triptych.studies import Result, Study
-    from triptych.studies.training import Trained
-    from triptych.training import Listener
+    from triptych.studies.runner import Trained
+    from triptych.training.loop import Listener
+    from triptych.training.recipes import Recipe
 
 DEFAULT_NETWORK = NetworkOptions()
 DEFAULT_RUN = RunOptions()
@@ -50,8 +50,9 @@ def study(
     the last. Options given change every run. A study that only counts needs none of them.
     Example: triptych study depth --quick
     """
-    from triptych import runs, studies
-    from triptych.studies.training import Trained
+    from triptych import studies
+    from triptych.studies.runner import Trained
+    from triptych.training import run_folder
 
     if name is None:
         for each in studies.registry().values():
@@ -59,7 +60,7 @@ def study(
         return
     chosen = studies.get_study(name)
     if isinstance(chosen, studies.Counted):
-        folder = runs.make_folder(out or runs.new_folder(f"study-{name}"))
+        folder = run_folder.make_folder(out or run_folder.new_folder(f"study-{name}"))
         result = chosen.run()
     else:
         assert isinstance(chosen, Trained)
@@ -86,23 +87,21 @@ def train(
 ) -> Result:
     """Train what the folder does not have yet, and put it all together."""
     from triptych.cli.progress import Reporter
-    from triptych.studies import outcome, training
+    from triptych.studies import outcome, runner
 
     def begin(title: str, recipe: Recipe) -> AbstractContextManager[Listener]:
         if not quiet:
             print(title, flush=True)
         return Reporter(recipe.epochs, quiet=quiet)
 
-    planned = training.plan(
-        chosen, quick=quick, change=lambda recipe: run.apply(recipe, network), data_dir=run.data_dir
-    )
+    planned = runner.plan(chosen, quick=quick, change=lambda recipe: run.apply(recipe, network), data_dir=run.data_dir)
     loaded = load_backends(default_backend() if backend is None else backend)
     for each in loaded:  # a device or precision that is not there is refused before minutes of work
         each.build(planned[0].architecture, device=device, precision=planned[0].recipe.precision)
-    training.open_folder(folder, chosen, planned, device)
+    runner.open_folder(folder, chosen, planned, device)
     with watching(loaded, device):
-        outcomes = training.train(planned, loaded, folder, device, begin)
-        looked = training.look(chosen, outcomes, loaded, device)
+        outcomes = runner.train(planned, loaded, folder, device, begin)
+        looked = runner.look(chosen, outcomes, loaded, device)
     return outcome.answer(chosen, outcomes, quick=quick, looked=looked)
 
 
@@ -116,8 +115,8 @@ def as_dict(name: str, quick: bool, result: Result) -> dict[str, Any]:
 def write(chosen: Study, result: Result, found: dict[str, Any], folder: Path) -> None:
     """`report.html`, `result.json` and every figure as a file of its own."""
     from triptych import __version__
-    from triptych.files import write_atomically
     from triptych.report.page import write_page
+    from triptych.utils.files import write_atomically
 
     write_atomically(folder / "result.json", (dumps(found, indent=2) + "\n").encode())
     write_page(

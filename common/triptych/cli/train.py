@@ -20,7 +20,7 @@ from triptych.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from triptych.recipes import Recipe
+    from triptych.training.recipes import Recipe
 
 DEFAULT_NETWORK = NetworkOptions()
 DEFAULT_RUN = RunOptions()
@@ -46,17 +46,18 @@ def train(
 
     Example: triptych train --backend jax --recipe d2l-vgg --width-ratio 8 --resolution 64
     """
-    from triptych import backend as backends
-    from triptych import data, recipes, runs, training
-    from triptych import tensorboard as logs
+    from triptych import data
+    from triptych.backend import registry
     from triptych.cli.progress import Reporter
-    from triptych.errors import TriptychError
     from triptych.report import run as report
+    from triptych.training import loop, recipes, run_folder
+    from triptych.training import tensorboard as logs
+    from triptych.utils.errors import TriptychError
 
     if log_every is not None and log_every < 1:
         raise TriptychError(f"--log-every {log_every} must be at least 1")
     name = backend if backend is not None else default_backend()
-    backends.check_installed(name)
+    registry.check_installed(name)
     if tensorboard is not None:
         logs.check(tensorboard)
     if resume is not None:
@@ -64,23 +65,23 @@ def train(
             raise TriptychError("give --out or --resume, not both: a resumed run stays in its folder")
         if recipe is not None:
             raise TriptychError("give --recipe or --resume, not both: a resumed run has its recipe")
-        chosen = only_longer(runs.read_recipe(resume), run, network)
+        chosen = only_longer(run_folder.read_recipe(resume), run, network)
     else:
         chosen = run.apply(recipes.get_recipe("d2l-vgg" if recipe is None else recipe), network)
     dataset = data.load(chosen.data, data_dir=run.data_dir)
     recipes.build_architecture(chosen, dataset)  # refuse what cannot be built before anything is written
-    loaded = backends.load(name)
+    loaded = registry.load(name)
     if deterministic:
         loaded.set_deterministic()
     first = loaded.join_processes(device) == 0  # the others neither write nor print
-    session = training.start(loaded, chosen, dataset, device=device, folder=resume)
+    session = loop.start(loaded, chosen, dataset, device=device, folder=resume)
     if resume is not None:
-        training.resume(session)
+        loop.resume(session)
         session.folder = resume if first else None
     elif first:
-        session.folder = runs.create(out or runs.new_folder(f"{chosen.architecture}-{name}"), chosen)
+        session.folder = run_folder.create(out or run_folder.new_folder(f"{chosen.architecture}-{name}"), chosen)
     if resume is not None and first:
-        runs.write_recipe(resume, chosen)
+        run_folder.write_recipe(resume, chosen)
     if session.new_layers is not None and first and json != "-":
         new = ", ".join(session.new_layers)
         print(f"{chosen.init_from}: {f'new layers: {new}' if new else 'every layer was taken over'}", flush=True)
@@ -91,13 +92,13 @@ def train(
         Reporter(chosen.epochs, quiet=quiet, log_every=log_every or 0) as reporter,
         logs.logged(reporter, log) as listener,
     ):
-        epochs = training.fit(session, listener)
+        epochs = loop.fit(session, listener)
     if not first:
         return
     if session.folder is not None:
         report.write(session.folder, chosen, epochs, loaded.versions())
     if json is not None:
-        found = {"run": str(session.folder), "recipe": chosen.name, "epochs": [runs.as_dict(e) for e in epochs]}
+        found = {"run": str(session.folder), "recipe": chosen.name, "epochs": [run_folder.as_dict(e) for e in epochs]}
         write_json(json, {**found, "peak_memory": loaded.peak_memory(device), "ran_on_the_cpu": fallbacks[0]})
     if json != "-":
         if peak := loaded.peak_memory(device):
@@ -107,8 +108,8 @@ def train(
 
 def only_longer(recipe: Recipe, run: RunOptions, network: NetworkOptions) -> Recipe:
     """A resumed run may get more epochs; everything else stays, or its result would be nobody's recipe."""
-    from triptych.errors import TriptychError
-    from triptych.schedules import Planned
+    from triptych.optim.schedules import Planned
+    from triptych.utils.errors import TriptychError
 
     changed = run.apply(recipe, network)
     allowed = RunOptions(epochs=run.epochs).apply(recipe, DEFAULT_NETWORK)

@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triptych import zoo
-from triptych.analysis import ParameterInfo, parameters, primitives
-from triptych.initializers import Parameters, draw_one
-from triptych.preprocess import InputTransform, apply_reference
-from triptych.randomness import dropout_mask, generator
-from triptych.spec import Architecture, Dropout
+from triptych.data.preprocess import InputTransform, apply_reference
+from triptych.spec.analysis import ParameterInfo, parameters, primitives
+from triptych.spec.layers import Architecture, Dropout
+from triptych.utils.randomness import dropout_mask, generator
+from triptych.weights.initializers import Parameters, draw_one
 
 BATCH = 4
 EXTRA_WIDTH = 32  # pixels by which the images are wider than high

@@ -19,16 +19,16 @@ from typing import Any, Literal
 import numpy as np
 
 from triptych import __version__
-from triptych.backend import Backend
-from triptych.canonical import arrays_digest, decode, digest, encode
-from triptych.conformance import ALL_LEVELS, FLAGS, Check, Report
-from triptych.conformance.data import everything
+from triptych.backend.contract import Backend
+from triptych.backend.precision import Value
+from triptych.conformance.inputs import everything
+from triptych.conformance.levels import ALL_LEVELS, FLAGS, Check, Report
 from triptych.conformance.suite import PRECISIONS, Verdict, finite
-from triptych.errors import TriptychError
-from triptych.files import write_atomically
-from triptych.precision import Value
-from triptych.runtime import cores
-from triptych.spec import Architecture
+from triptych.spec.layers import Architecture
+from triptych.spec.records import arrays_digest, decode, digest, encode
+from triptych.utils.errors import TriptychError
+from triptych.utils.files import write_atomically
+from triptych.utils.process import cores
 from triptych.zoo import Options
 
 # Levels whose verdict is no part of a certificate.

@@ -14,12 +14,12 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from triptych.backend import Backend
+from triptych.backend.contract import Backend
 from triptych.conformance.case import Case
 from triptych.conformance.trajectory import LOSSES, Journey, follow
-from triptych.initializers import Parameters
-from triptych.randomness import generator
-from triptych.rounding import FLOAT32_UNIT
+from triptych.reference.rounding import FLOAT32_UNIT
+from triptych.utils.randomness import generator
+from triptych.weights.initializers import Parameters
 
 Losses = NDArray[np.float64]
 

@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from triptych.conformance.comparator import Check, compare
-from triptych.conformance.sides import ReferenceSide, Side
+from triptych.conformance.compare import Check, compare
+from triptych.conformance.reference_run import Arrays, Truth
+from triptych.conformance.subjects import ReferenceSide, Side
 from triptych.conformance.tolerance import FLOAT64_SHARE, allowance
-from triptych.conformance.truth import Arrays, Truth
-from triptych.reference_ops import largest
-from triptych.rounding import FLOAT32_UNIT
+from triptych.reference.layers import largest
+from triptych.reference.rounding import FLOAT32_UNIT
 
 BATCH = 2  # images: enough for a fault to show, half the time of four
 MODES = ("resynchronised", "accumulated")

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from triptych.conformance import causes
-from triptych.conformance.comparator import Check, compare
+from triptych.conformance.compare import Check, compare
 from triptych.conformance.comparison import Comparison, Difference, only_failed
-from triptych.conformance.data import observe_reference_inputs
+from triptych.conformance.diagnosis import causes
+from triptych.conformance.inputs import observe_reference_inputs
+from triptych.conformance.reference_run import Arrays, layer_of
 from triptych.conformance.tolerance import perturbations
-from triptych.conformance.truth import Arrays, layer_of
-from triptych.shapes import output_shapes
-from triptych.spec import Flatten, Shape, children
+from triptych.spec.layers import Flatten, Shape, children
+from triptych.spec.shapes import output_shapes
 
 
 def structure(both: Comparison) -> Difference | None:

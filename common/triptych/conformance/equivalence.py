@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from triptych.errors import TriptychError
+from triptych.utils.errors import TriptychError
 
 MARGIN = 0.01  # one percentage point
 LEVEL = 0.05  # of each of the two tests

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
-from triptych.conformance import causes, entry, pass_causes
+from triptych.conformance import entry
 from triptych.conformance.comparison import (
     MODES,
     PHASES,
@@ -21,8 +21,9 @@ from triptych.conformance.comparison import (
     Result,
     SideFailedError,
 )
-from triptych.conformance.sides import Side
-from triptych.conformance.truth import INPUT, OUTPUT, Arrays, Truth, layer_of
+from triptych.conformance.diagnosis import causes, pass_causes
+from triptych.conformance.reference_run import INPUT, OUTPUT, Arrays, Truth, layer_of
+from triptych.conformance.subjects import Side
 from triptych.conformance.updates import UPDATES
 
 

@@ -7,12 +7,12 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from triptych import reference
-from triptych.backend import Backend, Native
+from triptych.backend.contract import Backend, Native
 from triptych.conformance.case import Case
-from triptych.conformance.data import observe_backend_inputs, observe_reference_inputs
+from triptych.conformance.inputs import observe_backend_inputs, observe_reference_inputs
 from triptych.conformance.updates import Steps, backend_updates, reference_updates
-from triptych.reference_ops import Rounding, exact
+from triptych.reference import network as reference
+from triptych.reference.layers import Rounding, exact
 
 # By level, then by name.
 Observation: TypeAlias = dict[str, dict[str, NDArray[np.floating[Any]]]]

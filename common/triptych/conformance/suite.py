@@ -13,15 +13,16 @@ from itertools import combinations
 from multiprocessing import active_children, get_context, parent_process
 from typing import Any
 
-from triptych.analysis import primitives, totals
-from triptych.backend import BACKENDS, Backend, installed, load
-from triptych.conformance import ALL_LEVELS, Check, Judge, Report, conform, flag_failures, judge, pairwise
+from triptych.backend.contract import Backend
+from triptych.backend.registry import BACKENDS, installed, load
 from triptych.conformance.case import Case, make_case
 from triptych.conformance.chaos import Comparison, bug_or_chaos
+from triptych.conformance.levels import ALL_LEVELS, Check, Judge, Report, conform, flag_failures, judge, pairwise
 from triptych.conformance.trajectory import QUARTERS, follow, follow_reference, judge_trajectory, make_journey
-from triptych.errors import TriptychError
-from triptych.runtime import cores, environment
-from triptych.spec import Architecture
+from triptych.spec.analysis import primitives, totals
+from triptych.spec.layers import Architecture
+from triptych.utils.errors import TriptychError
+from triptych.utils.process import cores, environment
 
 PRECISIONS = ("fp64", "fp32")
 

@@ -1,4 +1,4 @@
-"""One tolerance rule for the whole zoo, derived from the float64 reference; see `triptych.rounding`.
+"""One tolerance rule for the whole zoo, derived from the float64 reference; see `triptych.reference.rounding`.
 
 float32: a tensor may be off by `SAFETY` times the largest deviation that rounding caused in `PAIRS` pairs of
 perturbed executions of the reference, plus one rounding of the tensor itself.
@@ -14,9 +14,9 @@ from collections.abc import Iterable, Iterator
 from triptych.conformance.case import Case
 from triptych.conformance.observe import Observation, observe_reference
 from triptych.conformance.updates import Steps
-from triptych.randomness import generator
-from triptych.reference_ops import Array, largest
-from triptych.rounding import FLOAT32_UNIT, Perturbation
+from triptych.reference.layers import Array, largest
+from triptych.reference.rounding import FLOAT32_UNIT, Perturbation
+from triptych.utils.randomness import generator
 
 SAFETY = 2.0
 PAIRS = 3

@@ -14,18 +14,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from triptych import reference
-from triptych.backend import Backend, Native
-from triptych.batches import Augmentation, Batch, feed, plan
+from triptych.backend.contract import Backend, Native
 from triptych.conformance.case import BATCH, Case
-from triptych.conformance.comparator import Check, compare
+from triptych.conformance.compare import Check, compare
 from triptych.conformance.updates import LARGEST_MOVE, MOMENTUM, choose_steps
-from triptych.initializers import Parameters
-from triptych.optimizers import SLOTS, Optimizer, Rates, decay_of, reference_step
-from triptych.preprocess import InputTransform, apply_reference
-from triptych.randomness import generator
-from triptych.reference_ops import Array, largest
-from triptych.rounding import FLOAT32_UNIT
+from triptych.data.batches import Augmentation, Batch, feed, plan
+from triptych.data.preprocess import InputTransform, apply_reference
+from triptych.optim.optimizers import SLOTS, Optimizer, Rates, decay_of, reference_step
+from triptych.reference import network as reference
+from triptych.reference.layers import Array, largest
+from triptych.reference.rounding import FLOAT32_UNIT
+from triptych.utils.randomness import generator
+from triptych.weights.initializers import Parameters
 
 LEVEL = "trajectory"
 LOSSES, RIGHT, PREDICTIONS = "loss of every step", "right answers of every step", "predictions at the end"

@@ -13,13 +13,13 @@ from functools import cached_property
 
 import numpy as np
 
-from triptych import reference
-from triptych.backend import Backend, Native
+from triptych.backend.contract import Backend, Native
 from triptych.conformance.case import Case
-from triptych.initializers import Parameters
-from triptych.optimizers import COUNT, SLOTS, Optimizer, Rates, decay_of, reference_step
-from triptych.randomness import generator
-from triptych.reference_ops import Array, Rounding, largest
+from triptych.optim.optimizers import COUNT, SLOTS, Optimizer, Rates, decay_of, reference_step
+from triptych.reference import network as reference
+from triptych.reference.layers import Array, Rounding, largest
+from triptych.utils.randomness import generator
+from triptych.weights.initializers import Parameters
 
 MOMENTUM = Optimizer(momentum=0.9, weight_decay=5e-4, decayed="weights")
 # From a state as after `START` steps: otherwise Nesterov's first step is a plain one, and Adam's depends on signs only.

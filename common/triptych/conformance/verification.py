@@ -9,13 +9,15 @@ from dataclasses import dataclass, field, fields
 from itertools import zip_longest
 from typing import Any
 
-from triptych import __version__, backend, zoo
-from triptych.backend import Backend
-from triptych.canonical import digest
-from triptych.conformance import FLAGS, suite
+from triptych import __version__, zoo
+from triptych.backend import registry
+from triptych.backend.contract import Backend
+from triptych.conformance import suite
 from triptych.conformance.certificate import Certificate, Judged, Measured, Result, describe, judged, own_digest
-from triptych.errors import TriptychError
-from triptych.spec import Architecture, walk
+from triptych.conformance.levels import FLAGS
+from triptych.spec.layers import Architecture, walk
+from triptych.spec.records import digest
+from triptych.utils.errors import TriptychError
 
 BUDGET_CLOSE = 1e-6  # relative: the reference's sums may come from another BLAS
 SHOWN = 3  # reasons of one kind
@@ -70,7 +72,7 @@ def available(certificate: Certificate, found: Verification) -> list[Backend]:
     loaded = []
     for name in certificate.backends:
         try:
-            framework = backend.load(name)
+            framework = registry.load(name)
             describe(framework, certificate.device)
         except TriptychError as error:
             found.not_run[name] = str(error)

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from triptych.data import cifar10, fashion_mnist, fashion_mnist_mini, folders, parts, synthetic, tfds
+from triptych.data import cifar10, fashion_mnist, fashion_mnist_mini, folders, subset, synthetic, tfds
 from triptych.data.dataset import Dataset, Split
-from triptych.errors import TriptychError, unknown
+from triptych.utils.errors import TriptychError, unknown
 
 __all__ = ["SOURCES", "Dataset", "Source", "Split", "describe", "download", "load"]
 
@@ -64,12 +64,12 @@ def load(name_or_dir: str, *, data_dir: str | Path | None = None) -> Dataset:
     for a part that is not there.
     """
     place = Path(data_dir).expanduser() if data_dir else None
-    if not name_or_dir.partition(parts.MARK)[0].strip():  # Path("") is the folder one stands in
+    if not name_or_dir.partition(subset.MARK)[0].strip():  # Path("") is the folder one stands in
         raise TriptychError(f"data '{name_or_dir}' names no data set; write for example fashion-mnist-mini or ./images")
     whole = Path(name_or_dir).expanduser().is_dir()  # a folder's own name may have the mark in it
-    name, part = (name_or_dir, None) if whole else parts.divide(name_or_dir)
+    name, part = (name_or_dir, None) if whole else subset.divide(name_or_dir)
     dataset = _load_whole(name, place)
-    return dataset if part is None else parts.take(dataset, part, name_or_dir)
+    return dataset if part is None else subset.take(dataset, part, name_or_dir)
 
 
 def _load_whole(name_or_dir: str, place: Path | None) -> Dataset:

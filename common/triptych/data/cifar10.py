@@ -18,8 +18,8 @@ import numpy as np
 from triptych.data import folders
 from triptych.data.dataset import Dataset, Split
 from triptych.data.download import fetch
-from triptych.errors import TriptychError
-from triptych.files import cache_dir, check_hash
+from triptych.utils.errors import TriptychError
+from triptych.utils.files import cache_dir, check_hash
 
 CLASS_NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from triptych.data.dataset import Images
-from triptych.errors import TriptychError
-from triptych.files import atomic_write, cache_dir
+from triptych.utils.errors import TriptychError
+from triptych.utils.files import atomic_write, cache_dir
 
 if TYPE_CHECKING:
     from PIL.Image import Image

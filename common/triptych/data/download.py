@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from triptych.errors import TriptychError
+from triptych.utils.errors import TriptychError
 
 TIMEOUT = 30  # seconds without an answer
 CHUNK = 1 << 18  # bytes between two looks at the progress

@@ -16,8 +16,8 @@ import numpy.typing as npt
 
 from triptych.data.dataset import Dataset, Split
 from triptych.data.download import fetch
-from triptych.errors import TriptychError
-from triptych.files import cache_dir, check_hash
+from triptych.utils.errors import TriptychError
+from triptych.utils.files import cache_dir, check_hash
 
 CLASS_NAMES = (
     "t-shirt",

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from triptych.data.dataset import Dataset, Split
 from triptych.data.fashion_mnist import CLASS_NAMES
-from triptych.errors import TriptychError
+from triptych.utils.errors import TriptychError
 
 FILE = Path(__file__).with_name("fashion_mnist_mini.npz")
 ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")

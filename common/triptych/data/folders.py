@@ -14,8 +14,8 @@ import numpy as np
 
 from triptych.data import decoded
 from triptych.data.dataset import Dataset, Images, Split
-from triptych.errors import TriptychError
-from triptych.randomness import generator, shuffled
+from triptych.utils.errors import TriptychError
+from triptych.utils.randomness import generator, shuffled
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 TEST_SHARE = 0.2

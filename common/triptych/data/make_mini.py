@@ -17,8 +17,8 @@ import numpy.typing as npt
 from triptych.data import fashion_mnist
 from triptych.data.dataset import Split
 from triptych.data.fashion_mnist_mini import ARRAYS, FILE, content_hash
-from triptych.files import atomic_write
-from triptych.randomness import generator, shuffled
+from triptych.utils.files import atomic_write
+from triptych.utils.randomness import generator, shuffled
 
 PER_CLASS = {"train": 512, "test": 256}
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time a zip can state: the file must not depend on when it was made

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from triptych.data.dataset import Dataset, Split
-from triptych.randomness import generator
+from triptych.utils.randomness import generator
 
 CLASSES, SIZE, CELL = 10, 28, 4
 NUM_TRAIN, NUM_TEST = 512, 256

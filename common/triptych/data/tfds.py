@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 
 from triptych.data.dataset import Dataset, Split
-from triptych.errors import TriptychError, require_package
-from triptych.files import cache_dir
+from triptych.utils.errors import TriptychError, require_package
+from triptych.utils.files import cache_dir
 
 PREFIX = "tfds:"
 VERSION = "1.0.0"  # of the sets that `prepare` writes

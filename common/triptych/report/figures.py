@@ -6,7 +6,7 @@ import io
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from triptych.runs import Epoch
+from triptych.training.run_folder import Epoch
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from triptych.files import write_atomically
+from triptych.utils.files import write_atomically
 
 
 def write_page(path: Path, template: str, **values: Any) -> None:

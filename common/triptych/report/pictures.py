@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triptych.data.dataset import Split
-from triptych.errors import TriptychError
-from triptych.files import write_atomically
+from triptych.utils.errors import TriptychError
+from triptych.utils.files import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

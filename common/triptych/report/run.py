@@ -7,10 +7,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 from triptych import __version__
-from triptych.recipes import Recipe
 from triptych.report import figures
 from triptych.report.page import write_page
-from triptych.runs import Epoch
+from triptych.training.recipes import Recipe
+from triptych.training.run_folder import Epoch
 
 REPORT = "report.html"
 COLUMNS = ("epoch", "backend", "loss", "train accuracy", "test loss", "test accuracy", "seconds", "images/s")

@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from triptych import __version__
-from triptych.backend import BACKENDS
-from triptych.conformance import ALL_LEVELS, Check
+from triptych.backend.registry import BACKENDS
+from triptych.conformance.levels import ALL_LEVELS, Check
 from triptych.conformance.suite import PRECISIONS, Verdict
 from triptych.report.page import write_page
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 
-from triptych.errors import unknown
+from triptych.utils.errors import unknown
 
 Row = tuple[str | int | float, ...]
 NONE = "-"  # in a cell: not measured, or not published

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from triptych.report import figures
 from triptych.studies import NONE, Table
-from triptych.studies.training import Outcome
+from triptych.studies.runner import Outcome
 
 TITLE = "Which wins"
 

@@ -9,18 +9,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from triptych import dense, models, preprocess
-from triptych.analysis import totals
-from triptych.backend import Backend
-from triptych.data import Split, parts
-from triptych.models import Model
-from triptych.recipes import RECIPES
+from triptych.backend.contract import Backend
+from triptych.data import Split, preprocess, subset
+from triptych.reference.rounding import FLOAT32_UNIT
 from triptych.report import figures
-from triptych.rounding import FLOAT32_UNIT
-from triptych.spec import Pair
+from triptych.spec import rewrite
+from triptych.spec.analysis import totals
+from triptych.spec.layers import Pair
 from triptych.studies import Result, Row, Table, join
+from triptych.studies.runner import Outcome, Trained
 from triptych.studies.settings import LOOKED_AT, MINI
-from triptych.studies.training import Outcome, Trained
+from triptych.training import models
+from triptych.training.models import Model
+from triptych.training.recipes import RECIPES
 
 IMAGES = 1000  # of the test set, as many of each class
 BATCH = 20
@@ -70,10 +71,10 @@ def answers(values: Values) -> NDArray[np.int64]:
 def measure(model: Model, split: Split, steps: int, backend: Backend, device: str) -> Measured:
     """The convolutional form on images enlarged by `steps` total strides, and the plain network on every crop."""
     _, height, width = model.architecture.input
-    down, right = dense.total_stride(model.dense((height, width)).architecture)
+    down, right = rewrite.total_stride(model.dense((height, width)).architecture)
     wide = model.dense((height + steps * down, width + steps * right))
-    rows, columns = dense.score_map(wide.architecture)[1:]
-    run_wide = runner(wide, dense.score_layer(wide.architecture), backend, device)
+    rows, columns = rewrite.score_map(wide.architecture)[1:]
+    run_wide = runner(wide, rewrite.score_layer(wide.architecture), backend, device)
     run_plain = runner(model, model.architecture.layers[-1].name, backend, device)
     scores, crops = [], []
     for begin in range(0, len(split), BATCH):
@@ -128,7 +129,7 @@ def measured(outcome: Outcome, backend: Backend, device: str) -> list[Measured]:
     dataset = outcome.planned.dataset
     split = dataset.test
     if len(split) > IMAGES:
-        split = parts.first(split, IMAGES, dataset.class_names, "the study's images")
+        split = subset.first(split, IMAGES, dataset.class_names, "the study's images")
     model = models.load_run(outcome.folder)
     return [measure(model, split, steps, backend, device) for steps in STEPS]
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from triptych.batches import Augmentation
-from triptych.optimizers import Optimizer
-from triptych.recipes import RECIPES, Recipe
-from triptych.schedules import OneCycle
-from triptych.studies import dense_scores, feature_maps, fine_tuning, traps
+from triptych.data.batches import Augmentation
+from triptych.optim.optimizers import Optimizer
+from triptych.optim.schedules import OneCycle
+from triptych.studies import dense_scores, fine_tuning, map_contents, traps
+from triptych.studies.runner import Published, Run, Trained
 from triptych.studies.settings import ALEXNET, LENET, LIVELY, MINI, SMALL_ALEXNET, SMALL_VGG, VGG11
-from triptych.studies.training import Published, Run, Trained
+from triptych.training.recipes import RECIPES, Recipe
 
 VGG11_EPOCHS = Trained(
     name="vgg11-epochs",
@@ -215,7 +215,7 @@ STUDIES = (
     SHALLOW,
     INCEPTION,
     ASCEND_CIFAR10,
-    feature_maps.STUDY,
+    map_contents.STUDY,
     dense_scores.STUDY,
     fine_tuning.STUDY,
 )

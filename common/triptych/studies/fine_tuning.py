@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from triptych.recipes import Recipe
+from triptych.studies.runner import Run, Trained
 from triptych.studies.settings import LIVELY, MINI, SMALL_VGG
-from triptych.studies.training import Run, Trained
+from triptych.training.recipes import Recipe
 
 PRETRAINED = "pretraining"
 # Four classes against six and ten: were the numbers equal, the new task would start with the old one's last layer.

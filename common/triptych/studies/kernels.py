@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from triptych.analysis import analyse, totals
 from triptych.report.figures import bars
-from triptych.spec import Architecture, Conv, Dense, Flatten, GlobalAvgPool, Layer, ReLU
+from triptych.spec.analysis import analyse, totals
+from triptych.spec.layers import Architecture, Conv, Dense, Flatten, GlobalAvgPool, Layer, ReLU
 from triptych.studies import Counted, Result, Table
 
 CHANNELS = 64

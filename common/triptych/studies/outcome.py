@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import groupby, pairwise
 
-from triptych.batches import Augmentation
+from triptych.data.batches import Augmentation
 from triptych.report import figures
 from triptych.studies import NONE, Result, Row, Table, contests, shown
-from triptych.studies.training import Outcome, Planned, Trained
+from triptych.studies.runner import Outcome, Planned, Trained
 
 FLAT = 0.005  # accuracy; less than this is no rise
 QUICK = (

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from triptych import zoo
-from triptych.analysis import LayerInfo, analyse, primitives, totals
 from triptych.report.figures import bars
-from triptych.spec import Architecture, Block, Branches, Conv, Dense, Flatten, GlobalAvgPool, Layer
+from triptych.spec.analysis import LayerInfo, analyse, primitives, totals
+from triptych.spec.layers import Architecture, Block, Branches, Conv, Dense, Flatten, GlobalAvgPool, Layer
 from triptych.studies import Counted, Result, Table
 
 NETWORKS = ("alexnet", "vgg11", "vgg16", "nin", "googlenet")

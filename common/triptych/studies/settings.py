@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from triptych.optimizers import Optimizer
-from triptych.studies.training import Run
+from triptych.optim.optimizers import Optimizer
+from triptych.studies.runner import Run
 
 MINI: dict[str, Any] = {"data": "fashion-mnist-mini", "batch_size": 32, "dense_width": None, "epochs": 1}
 SMALL_VGG: dict[str, Any] = {"height": 32, "width": 32, "width_ratio": 8}

@@ -1,4 +1,4 @@
-"""Errors in the code of the texts, each with what PyTorch really does; tests/test_traps.py shows every one."""
+"""Errors in the code of the texts, each with what PyTorch really does; tests/studies/test_traps.py shows every one."""
 
 from __future__ import annotations
 

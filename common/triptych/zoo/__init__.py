@@ -11,9 +11,9 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cache
 
-from triptych.errors import TriptychError, unknown
-from triptych.shapes import output_shapes
-from triptych.spec import Architecture, Initializer, Layer
+from triptych.spec.layers import Architecture, Initializer, Layer
+from triptych.spec.shapes import output_shapes
+from triptych.utils.errors import TriptychError, unknown
 
 XAVIER_UNIFORM = Initializer("xavier_uniform")
 

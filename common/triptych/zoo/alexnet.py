@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import partial
 
-from triptych.spec import Conv, Dense, Dropout, Flatten, Initializer, Layer, LocalResponseNorm, MaxPool, ReLU
+from triptych.spec.layers import Conv, Dense, Dropout, Flatten, Initializer, Layer, LocalResponseNorm, MaxPool, ReLU
 from triptych.zoo import Entry, Options, Published
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import partial
 
-from triptych.spec import (
+from triptych.spec.layers import (
     Auxiliary,
     AvgPool,
     BatchNorm,

@@ -9,8 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-from triptych.shapes import TooSmallError, run_shapes
-from triptych.spec import (
+from triptych.spec.layers import (
     AvgPool,
     BatchNorm,
     Block,
@@ -26,6 +25,7 @@ from triptych.spec import (
     Pair,
     ReLU,
 )
+from triptych.spec.shapes import TooSmallError, run_shapes
 from triptych.zoo import Entry, Options
 
 ENTRIES: tuple[Entry, ...] = ()

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 
-from triptych.spec import Block, Conv, Layer, ReLU, Residual
+from triptych.spec.layers import Block, Conv, Layer, ReLU, Residual
 from triptych.zoo import Entry, Options, Published
 from triptych.zoo.inception_parts import HALVE, Parts, Step, Table, Unit, average, channels_after
 

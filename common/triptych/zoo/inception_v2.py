@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from triptych.spec import AvgPool, Layer, MaxPool
+from triptych.spec.layers import AvgPool, Layer, MaxPool
 from triptych.zoo import Entry, Options, Published
 from triptych.zoo.inception_parts import NORM, Parts, Step, Table, Unit, average
 

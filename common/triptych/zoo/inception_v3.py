@@ -5,7 +5,7 @@ The paper's table 1 has another stem than all code, torchvision's, Keras's and G
 
 from __future__ import annotations
 
-from triptych.spec import Auxiliary, AvgPool, Dense, Flatten, GlobalAvgPool, Layer
+from triptych.spec.layers import Auxiliary, AvgPool, Dense, Flatten, GlobalAvgPool, Layer
 from triptych.zoo import Entry, Options, Published
 from triptych.zoo.inception_parts import HALVE, Parts, Split, Step, Table, Unit, average, window
 

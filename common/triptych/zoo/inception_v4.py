@@ -6,7 +6,7 @@ which the paper does not draw, the ports leave out, and the published count is w
 
 from __future__ import annotations
 
-from triptych.spec import Layer
+from triptych.spec.layers import Layer
 from triptych.zoo import Entry, Options, Published
 from triptych.zoo.inception_parts import HALVE, Parts, Split, Step, Table, Unit, average
 

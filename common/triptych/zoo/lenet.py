@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from triptych.spec import AvgPool, Conv, Dense, Dropout, Flatten, Layer, MaxPool, ReLU, Sigmoid
+from triptych.spec.layers import AvgPool, Conv, Dense, Dropout, Flatten, Layer, MaxPool, ReLU, Sigmoid
 from triptych.zoo import Entry, Options, Published
 
 

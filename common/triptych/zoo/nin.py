@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from triptych.spec import Block, Conv, Dropout, Flatten, GlobalAvgPool, Layer, MaxPool, Pair, ReLU
+from triptych.spec.layers import Block, Conv, Dropout, Flatten, GlobalAvgPool, Layer, MaxPool, Pair, ReLU
 from triptych.zoo import Entry, Options, Published
 
 # channels, kernel, stride, padding of each block's first convolution: AlexNet's. The paper's own networks (for

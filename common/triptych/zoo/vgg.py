@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from triptych.errors import TriptychError
-from triptych.spec import (
+from triptych.spec.layers import (
     BatchNorm,
     Block,
     Conv,
@@ -17,6 +16,7 @@ from triptych.spec import (
     MaxPool,
     ReLU,
 )
+from triptych.utils.errors import TriptychError
 from triptych.zoo import Entry, Options, Published
 
 CHANNELS = (64, 128, 256, 512, 512)

@@ -1,0 +1,161 @@
+"""The contract between the common code and a backend, and the one table that names the backends.
+
+A backend is a package whose module fulfils `Backend`. Its networks are native objects, opaque here; everything that
+crosses the line is NumPy: images `(N, C, H, W)`, labels `(N,)`, canonical parameters by path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triptych.backend.precision import Flag
+from triptych.data import batches
+from triptych.data.preprocess import InputTransform
+from triptych.optim.optimizers import Optimizer, Rates
+from triptych.spec.layers import Architecture
+from triptych.weights.initializers import Parameters
+
+Images: TypeAlias = NDArray[np.uint8]
+Labels: TypeAlias = NDArray[np.int64]
+Masks: TypeAlias = Mapping[str, NDArray[np.bool_]]
+Gather: TypeAlias = batches.Gather
+Native: TypeAlias = Any
+
+
+@dataclass(frozen=True)
+class Device:
+    """A device by the name that `--device` takes; `reason` says why it is not available, or what it is."""
+
+    name: str
+    available: bool
+    reason: str
+
+
+class Trainer(Protocol):
+    """Trains one network. Losses stay on the device until `read`, so that a step waits for nothing.
+
+    `frozen` names canonical arrays. Frozen parameters do not move, decay included, cost no gradient, and the optimiser
+    keeps nothing for them. A batch norm whose running mean or variance is frozen keeps both, and uses them instead of
+    the batch's in training too; freezing its gamma and beta alone leaves the statistics moving, as `requires_grad =
+    False` does in PyTorch.
+    """
+
+    def __init__(
+        self,
+        network: Native,
+        optimizer: Optimizer,
+        transform: InputTransform,
+        seed: int,
+        frozen: frozenset[str] = frozenset(),
+    ) -> None: ...
+
+    def step(
+        self,
+        images: Images,
+        labels: Labels,
+        rates: Rates,
+        number: int,
+        *,
+        gather: Gather | None = None,
+        masks: Masks | None = None,
+    ) -> Native:
+        """One update on stored images. `gather` crops, flips and tints them (see `triptych.data.batches`); dropout is
+        seeded by `(seed, number)`, or uses `masks`. Returns a handle for `read`."""
+
+    def update(self, gradients: Parameters, rates: Rates) -> None:
+        """One step of the optimiser alone, with the given gradient of every parameter that is trained, by path."""
+
+    def read(self, handles: Sequence[Native]) -> NDArray[np.float64]:
+        """`(steps, 2)`: the mean loss (auxiliary losses included) and the number of right answers of each step."""
+
+    def prepare(self, images: Images, gather: Gather | None = None) -> NDArray[np.floating[Any]]:
+        """The network's input `(N, C, H, W)` as `step` (with `gather`) and `predict` make it of stored images."""
+
+    def predict(self, images: Images) -> NDArray[np.float32]:
+        """Logits `(N, classes)` in evaluation mode."""
+
+    def state(self) -> Parameters:
+        """The optimiser's state by canonical path: the velocity, learning rate outside."""
+
+    def load_state(self, state: Parameters) -> None:
+        """Continue from such a state, whichever backend wrote it."""
+
+
+class Backend(Protocol):
+    """What a backend's package offers."""
+
+    name: str
+    Trainer: type[Trainer]
+
+    def versions(self) -> dict[str, str]:
+        """The framework's packages and their versions."""
+
+    def devices(self) -> list[Device]:
+        """Every device this framework knows, each with a reason."""
+
+    def precision_flags(self, device: str = "cpu") -> list[Flag]:
+        """Every switch that trades accuracy for speed on `device`, with the value it has now."""
+
+    def precise(self, device: str = "cpu") -> AbstractContextManager[None]:
+        """Turns off, while it is open, those that can be turned off in a running process."""
+
+    def set_deterministic(self) -> None:
+        """From now on equal steps give equal bits, if need be more slowly. Call it before the first network is built.
+
+        Raises TriptychError where the framework has no such switch."""
+
+    def join_processes(self, device: str) -> int:
+        """Joins the other processes of this training, if a launcher started several; the number of this one, from 0.
+
+        Each is given the same batches and takes its share of them. Raises TriptychError if the backend cannot."""
+
+    def peak_memory(self, device: str) -> int:
+        """The most bytes that this process has held on the device; 0 where the framework does not tell."""
+
+    def fallbacks(self, device: str) -> AbstractContextManager[list[str]]:
+        """Collects the operators that the device leaves to the CPU within; the list is complete at the end."""
+
+    def build(self, architecture: Architecture, *, device: str = "cpu", precision: str = "fp32") -> Native:
+        """A native network. Raises TriptychError for a device or precision that is not there."""
+
+    def initialize(self, network: Native, seed: int) -> None:
+        """Start the weights as this framework does by default (its own law, its own generator)."""
+
+    def to_canonical(self, network: Native) -> Parameters: ...
+
+    def from_canonical(self, network: Native, parameters: Parameters) -> None: ...
+
+    def forward(
+        self, network: Native, images: NDArray[np.floating[Any]], *, train: bool = False, masks: Masks | None = None
+    ) -> dict[str, NDArray[np.floating[Any]]]:
+        """Every layer's output by path, in canonical layout; in train mode with the given dropout masks. The network,
+        running statistics included, is left as it was."""
+
+    def gradients(
+        self, network: Native, images: NDArray[np.floating[Any]], labels: Labels, *, masks: Masks
+    ) -> tuple[float, Parameters]:
+        """The training loss and its gradient by path, the images' own under `input`. The network is left as it was."""
+
+    def layer_pass(
+        self,
+        network: Native,
+        path: str,
+        x: NDArray[np.floating[Any]],
+        gradient: NDArray[np.floating[Any]] | None,
+        *,
+        train: bool,
+        masks: Masks,
+    ) -> tuple[NDArray[np.floating[Any]], NDArray[np.floating[Any]] | None, Parameters]:
+        """One layer alone on `x (N, C, H, W)` or `(N, features)`: its output, and with the `gradient` of that the
+        gradients of `x` and of its parameters by path (else None and none)."""
+
+    def loss_pass(
+        self, network: Native, logits: Sequence[NDArray[np.floating[Any]]], labels: Labels
+    ) -> tuple[float, list[NDArray[np.floating[Any]]]]:
+        """The training loss of given logits, those of side classifiers behind, and its gradients by them."""

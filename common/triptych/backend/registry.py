@@ -1,0 +1,52 @@
+"""The one table that names the backends, and how they are found and imported."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from dataclasses import dataclass
+from typing import cast
+
+from triptych.backend.contract import Backend
+from triptych.utils.errors import TriptychError, require_package, unknown
+from triptych.utils.process import prepare_process
+
+
+@dataclass(frozen=True)
+class _Package:
+    package: str
+    requires: str
+    extra: str
+
+
+BACKENDS = {
+    "torch": _Package("triptych_torch", "torch", "torch"),
+    "mxnet": _Package("triptych_mxnet", "mxnet", "mxnet"),
+    "jax": _Package("triptych_jax", "flax", "jax"),
+}
+
+
+def check_installed(name: str) -> None:
+    """Raises TriptychError for an unknown backend, and for one whose framework is not installed."""
+    if name not in BACKENDS:
+        raise unknown("backend", name, BACKENDS)
+    entry = BACKENDS[name]
+    require_package(entry.requires, entry.extra, f"backend '{name}'")
+
+
+def installed() -> list[str]:
+    """The backends whose framework is installed, in the order of the table; nothing is imported for it."""
+    return [name for name, entry in BACKENDS.items() if importlib.util.find_spec(entry.requires) is not None]
+
+
+def load(name: str) -> Backend:
+    """Import a backend, after the process is prepared for it. Raises TriptychError if it cannot be."""
+    check_installed(name)
+    prepare_process()
+    try:
+        return cast(Backend, importlib.import_module(BACKENDS[name].package))
+    except (ImportError, OSError, AttributeError) as error:
+        raise TriptychError(
+            f"backend '{name}' is installed but cannot be imported ({type(error).__name__}: {error}); "
+            "install the tested versions: pip install -c constraints.txt"
+        ) from error

@@ -1,0 +1,195 @@
+"""Throughput of backends against each other: the same network, start and batches, timed in turns."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from triptych.backend.contract import Backend, Images, Labels, Trainer
+from triptych.data import Dataset
+from triptych.optim.optimizers import Optimizer, Rates
+from triptych.spec import analysis
+from triptych.spec.layers import Architecture
+from triptych.training import loop, recipes
+from triptych.training.recipes import Recipe
+from triptych.utils.errors import TriptychError
+from triptych.utils.process import cores, vector_features
+
+# Small enough for a minute on two cores. The rate is low, so that no loss overflows: special numbers take other times.
+RECIPE = Recipe(
+    name="bench",
+    data="synthetic",
+    height=64,
+    width=64,
+    width_ratio=8,
+    batch_size=64,
+    learning_rate=0.001,
+    optimizer=Optimizer(momentum=0.9),
+    initializer="kaiming_uniform",
+)
+WARM_UP = 2  # steps that are not timed: compiling, choosing algorithms, asking for memory
+
+
+@dataclass
+class Row:
+    """A backend's speeds in images per second, one per round; `device` is what it is, in the backend's words."""
+
+    backend: Backend
+    device: str
+    training: list[float] = field(default_factory=list)
+    inference: list[float] = field(default_factory=list)
+    peak_memory: int = 0
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What was timed, under which conditions, and the rows in the order in which they were asked for.
+
+    `load` is the machine's mean number of running processes over the minute before: what else it had to do.
+    """
+
+    recipe: Recipe
+    architecture: Architecture
+    device: str
+    steps: int
+    rows: list[Row]
+    load: float
+
+
+def measure(
+    recipe: Recipe,
+    dataset: Dataset,
+    backends: Sequence[Backend],
+    *,
+    device: str = "cpu",
+    steps: int = 5,
+    rounds: int = 5,
+    tell: Callable[[str], None] = lambda line: None,
+) -> Bench:
+    """Time `steps` training steps and as many batches of inference of each backend, `rounds` times.
+
+    In turns, and every second round in reverse order, so that what else the machine does falls on all alike. A step
+    is that of a real training: from the stored images in memory to the updated weights. Raises TriptychError for
+    numbers below 1, and where the loss is not finite.
+    """
+    for option, number in (("--steps", steps), ("--rounds", rounds)):
+        if number < 1:
+            raise TriptychError(f"{option} {number} must be at least 1")
+    load = os.getloadavg()[0]
+    sessions = [loop.start(backend, recipe, dataset, device=device) for backend in backends]
+    rows = [Row(backend, device_text(backend, device)) for backend in backends]
+    index = np.arange(recipe.batch_size) % len(dataset.train)
+    images, labels = dataset.train.images[index], dataset.train.labels[index]
+    rates = Rates(recipe.learning_rate, recipe.optimizer.momentum)
+    for session, row in zip(sessions, rows, strict=True):
+        tell(f"{row.backend.name}: warming up")
+        train(session.trainer, images, labels, rates, range(WARM_UP))
+        infer(session.trainer, images, 1)
+    for number in range(rounds):
+        tell(f"round {number + 1} of {rounds}")
+        first = WARM_UP + number * steps
+        for session, row in in_turn(list(zip(sessions, rows, strict=True)), number):
+            count = steps * recipe.batch_size
+            row.training.append(count / train(session.trainer, images, labels, rates, range(first, first + steps)))
+            row.inference.append(count / infer(session.trainer, images, steps))
+    for row in rows:
+        row.peak_memory = row.backend.peak_memory(device)
+    return Bench(recipe, recipes.build_architecture(recipe, dataset), device, steps, rows, load)
+
+
+def in_turn(pairs: list[Any], number: int) -> Iterator[Any]:
+    """The pairs, in odd rounds from the last to the first."""
+    return iter(pairs) if number % 2 == 0 else reversed(pairs)
+
+
+def train(trainer: Trainer, images: Images, labels: Labels, rates: Rates, numbers: range) -> float:
+    """Seconds of these steps. Raises TriptychError if a loss is not finite."""
+    began = time.perf_counter()
+    results = trainer.read([trainer.step(images, labels, rates, number) for number in numbers])
+    seconds = time.perf_counter() - began  # `read` has waited for the device
+    if not np.isfinite(results).all():
+        raise TriptychError(f"the loss is {results[:, 0].tolist()}: such numbers take other times than real ones")
+    return seconds
+
+
+def infer(trainer: Trainer, images: Images, count: int) -> float:
+    """Seconds of `count` batches of predictions."""
+    began = time.perf_counter()
+    for _ in range(count):
+        trainer.predict(images)  # returns an array in memory, so it has waited
+    return time.perf_counter() - began
+
+
+def device_text(backend: Backend, name: str) -> str:
+    """The device with what the backend says it is."""
+    found = next((device for device in backend.devices() if device.name == name), None)
+    return f"{name}: {found.reason}" if found is not None and found.reason else name
+
+
+COLUMNS = ("backend", "versions", "training images/s", "range", "ratio", "inference images/s", "range", "ratio")
+
+
+def table(bench: Bench) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Medians over the rounds, their ranges, and their ratios to the first row."""
+    return COLUMNS, [
+        (
+            row.backend.name,
+            ", ".join(f"{name} {version}" for name, version in row.backend.versions().items()),
+            *(
+                text
+                for kind in ("training", "inference")
+                for text in _figures(getattr(row, kind), getattr(bench.rows[0], kind))
+            ),
+        )
+        for row in bench.rows
+    ]
+
+
+def _figures(speeds: list[float], first: list[float]) -> tuple[str, str, str]:
+    median = statistics.median(speeds)
+    return (
+        f"{median:.0f}",
+        f"{min(speeds):.0f} to {max(speeds):.0f}",
+        f"{median / statistics.median(first):.2f}",
+    )
+
+
+def as_dict(bench: Bench) -> dict[str, Any]:
+    """The measurement as JSON has it."""
+    return {
+        "arch": bench.recipe.architecture,
+        "input": list(bench.architecture.input),
+        "parameters": analysis.totals(bench.architecture).parameters,
+        "batch_size": bench.recipe.batch_size,
+        "precision": bench.recipe.precision,
+        "device": bench.device,
+        "steps": bench.steps,
+        "rounds": len(bench.rows[0].training),
+        "cores": cores(),
+        "vector_features": list(vector_features()),
+        "load_before": bench.load,
+        "rows": [_row(row, bench.rows[0]) for row in bench.rows],
+    }
+
+
+def _row(row: Row, first: Row) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "backend": row.backend.name,
+        "versions": row.backend.versions(),
+        "device": row.device,
+        "peak_memory": row.peak_memory,
+    }
+    for kind in ("training", "inference"):
+        median = statistics.median(getattr(row, kind))
+        found[kind] = {
+            "images_per_second": median,
+            "ratio": median / statistics.median(getattr(first, kind)),
+            "rounds": getattr(row, kind),
+        }
+    return found

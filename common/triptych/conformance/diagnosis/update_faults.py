@@ -1,0 +1,180 @@
+"""The catalogue's mistakes in an optimiser's step, as the reference computes it with each of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from triptych.conformance.reference_run import Arrays, Truth
+from triptych.conformance.updates import MOMENTUM, OTHERS, labelled
+from triptych.optim.optimizers import COUNT, Optimizer, Rates, decay_of, reference_step
+from triptych.reference import network as reference
+from triptych.reference.layers import Array
+
+
+@dataclass(frozen=True)
+class Wrong:
+    """How the steps of an optimiser go wrong; what is not given is right.
+
+    `decay` by parameter path; `factor` multiplies the gradient; `state` is what the first step finds; `inside`: the
+    velocity holds the learning rate; `dampening` of the gradient; `form` names another last line of Adam.
+    """
+
+    optimizer: Optimizer
+    rates: tuple[Rates, ...]
+    decay: Mapping[str, float]
+    state: Arrays
+    gradients: Arrays
+    factor: float = 1.0
+    inside: bool = False
+    dampening: float = 0.0
+    decoupled: float = 0.0
+    form: str = ""
+
+
+def updates_with_mistakes(truth: Truth, name: str) -> Iterator[tuple[str, Arrays]]:
+    """What each mistake is, and the arrays that it leaves (those of trained parameters and of the state)."""
+    for text, wrong in _mistakes(truth, name):
+        yield text, labelled(name, _steps(truth, wrong))
+
+
+def _mistakes(truth: Truth, name: str) -> Iterator[tuple[str, Wrong]]:
+    net, batch = truth.case.architecture, len(truth.case.labels)
+    optimizer = OTHERS.get(name, MOMENTUM)
+    rates = (truth.steps.rates(optimizer),) if name in OTHERS else truth.steps.momentum
+    state = truth.steps.state(truth.case, optimizer) if name in OTHERS else {}
+    decay = decay_of(optimizer, net)
+    gradients = truth.steps.gradients if name in OTHERS else truth.trained[2]
+    right = Wrong(optimizer, rates, decay, state, gradients)
+    everything = decay_of(replace(optimizer, decayed="all"), net)
+    weights = decay_of(replace(optimizer, decayed="weights"), net)
+    scaled = {
+        factor: tuple(replace(r, learning_rate=factor * r.learning_rate) for r in rates)
+        for factor in (batch, 1 / batch)
+    }
+    yield "there is no weight decay", replace(right, decay=dict.fromkeys(decay, 0.0))
+    yield "weight decay reaches biases, gamma and beta too", replace(right, decay=everything)
+    yield "weight decay does not reach biases, gamma and beta", replace(right, decay=weights)
+    yield "weight decay is twice as strong", replace(right, decay={path: 2 * value for path, value in decay.items()})
+    none = dict.fromkeys(decay, 0.0)
+    if optimizer.name == "adamw":
+        coupled = replace(optimizer, name="adam")
+        yield "weight decay is coupled to the gradient (Adam's form)", replace(right, optimizer=coupled)
+        yield "weight decay is not multiplied by the learning rate", replace(right, decay=none, decoupled=1.0)
+    else:
+        yield "weight decay is decoupled from the gradient (AdamW's form)", replace(right, decay=none, decoupled=-1.0)
+    yield f"constant factor {batch} in the gradient: the loss is summed, not averaged", replace(right, factor=batch)
+    yield (
+        f"constant factor 1/{batch} in the gradient: divided by the batch size twice",
+        replace(right, factor=1 / batch),
+    )
+    yield f"the learning rate is {batch} times as large, as for a summed loss", replace(right, rates=scaled[batch])
+    yield f"the learning rate is divided by the batch size, {batch}", replace(right, rates=scaled[1 / batch])
+    yield from _sgd_mistakes(right) if optimizer.name == "sgd" else _adam_mistakes(right)
+    if len(rates) > 1:
+        yield from _schedule_mistakes(right)
+
+
+def _sgd_mistakes(right: Wrong) -> Iterator[tuple[str, Wrong]]:
+    optimizer = right.optimizer
+    if not optimizer.momentum:
+        return
+    other = replace(optimizer, nesterov=not optimizer.nesterov)
+    still = tuple(replace(rate, momentum=0.0) for rate in right.rates)
+    plain = replace(optimizer, nesterov=False)
+    yield "there is no momentum", replace(right, rates=still, optimizer=plain)
+    yield "Nesterov momentum" if other.nesterov else "plain momentum, not Nesterov's", replace(right, optimizer=other)
+    if optimizer.nesterov:
+        yield "the decay enters the velocity, not the gradient beside it (Nesterov)", replace(right, form="look-ahead")
+    yield "the gradient is dampened by 1 - momentum", replace(right, dampening=optimizer.momentum)
+    yield "the velocity is lost between steps", replace(right, state={}, form="forgetful")
+
+
+def _adam_mistakes(right: Wrong) -> Iterator[tuple[str, Wrong]]:
+    optimizer = right.optimizer
+    count = float(right.state[COUNT]) + 1
+    before = replace(optimizer, eps=optimizer.eps / (1 - optimizer.beta2**count) ** 0.5)
+    yield "eps is added before the bias correction (MXNet's form)", replace(right, optimizer=before)
+    yield "eps stands inside the root", replace(right, form="inside the root")
+    yield "there is no bias correction", replace(right, form="uncorrected")
+    yield "the first steps' count is off by one", replace(right, state={**right.state, COUNT: np.asarray(count)})
+    yield "the first steps' count is off by one", replace(right, state={**right.state, COUNT: np.asarray(count - 2)})
+    for beta in (0.99, 0.95, 0.9):
+        yield f"beta2 is {beta:g}, not {optimizer.beta2:g}", replace(right, optimizer=replace(optimizer, beta2=beta))
+    for eps in (1e-8, 1e-7, 1e-6):
+        yield f"eps is {eps:g}, not {optimizer.eps:g}", replace(right, optimizer=replace(optimizer, eps=eps))
+
+
+def _schedule_mistakes(right: Wrong) -> Iterator[tuple[str, Wrong]]:
+    first, second = right.rates
+    inside = "the learning rate is inside the velocity (MXNet's form): it parts when the rate changes"
+    yield inside, replace(right, inside=True)
+    yield "the schedule is late by a step", replace(right, rates=(first, first))
+    yield "the schedule is early by a step", replace(right, rates=(second, second))
+    rate = replace(second, learning_rate=first.learning_rate)
+    yield "the learning rate does not change", replace(right, rates=(first, rate))
+    yield "the momentum does not change", replace(right, rates=(first, replace(second, momentum=first.momentum)))
+
+
+def _steps(truth: Truth, wrong: Wrong) -> dict[str, Array]:
+    """Parameters and state after the steps."""
+    values = dict(truth.given)
+    state = dict(wrong.state)
+    gradients = wrong.gradients
+    for number, rates in enumerate(wrong.rates):
+        if number:
+            gradients = _gradients(truth, values, number)
+        g = {path: wrong.factor * np.asarray(gradients[path]) for path in wrong.decay}
+        if wrong.dampening and (number or wrong.state):
+            g = {path: (1 - wrong.dampening) * value for path, value in g.items()}
+        if wrong.inside and number:
+            ratio = wrong.rates[number - 1].learning_rate / rates.learning_rate
+            state = {path: ratio * value for path, value in state.items()}
+        if wrong.form == "forgetful":
+            state = {}
+        before = {path: np.asarray(values[path], np.float64) for path in wrong.decay}
+        moved, state = reference_step(values, g, state, rates, wrong.optimizer, wrong.decay)
+        if wrong.form in FORMS:
+            moved = {
+                path: FORMS[wrong.form](before[path], value, state, path, rates, wrong) for path, value in moved.items()
+            }
+        if wrong.decoupled:
+            # -1: multiplied by the learning rate, as in AdamW; 1: not
+            strength = wrong.optimizer.weight_decay * (rates.learning_rate if wrong.decoupled < 0 else 1.0)
+            reach = decay_of(wrong.optimizer, truth.case.architecture)
+            moved = {path: v - strength * before[path] * (reach[path] != 0) for path, v in moved.items()}
+        values |= moved
+    return {path: values[path] for path in wrong.decay} | state
+
+
+def _gradients(truth: Truth, values: Arrays, number: int) -> dict[str, Array]:
+    case = truth.case
+    run = reference.forward(case.architecture, values, case.images, train=True, masks=case.masks(number))
+    return reference.backward(run, case.labels)[1]
+
+
+def _inside_root(w: Array, moved: Array, state: Arrays, path: str, rates: Rates, wrong: Wrong) -> Array:
+    adam, count = wrong.optimizer, float(state[COUNT])
+    mean = state[f"mean.{path}"] / (1 - adam.beta1**count)
+    variance = state[f"variance.{path}"] / (1 - adam.beta2**count)
+    move = rates.learning_rate * mean / np.sqrt(variance + adam.eps)
+    return np.asarray(_decayed(w, path, rates, wrong) - move)
+
+
+def _uncorrected(w: Array, moved: Array, state: Arrays, path: str, rates: Rates, wrong: Wrong) -> Array:
+    mean, variance = state[f"mean.{path}"], state[f"variance.{path}"]
+    move = rates.learning_rate * mean / (np.sqrt(variance) + wrong.optimizer.eps)
+    return np.asarray(_decayed(w, path, rates, wrong) - move)
+
+
+def _undecayed_look_ahead(w: Array, moved: Array, state: Arrays, path: str, rates: Rates, wrong: Wrong) -> Array:
+    return moved + rates.learning_rate * wrong.decay[path] * w
+
+
+def _decayed(w: Array, path: str, rates: Rates, wrong: Wrong) -> Array:
+    return w * (1 - rates.learning_rate * wrong.decay[path]) if wrong.optimizer.name == "adamw" else w
+
+
+FORMS = {"inside the root": _inside_root, "uncorrected": _uncorrected, "look-ahead": _undecayed_look_ahead}

@@ -1,0 +1,89 @@
+"""The data level: what reaches the network when a backend is given stored images.
+
+Images of another size than the input, in a few batches of one planned epoch with crop, flip and (where there are
+colours) their jitter, handed over by the training loop's own feed; then without, as in evaluation; then with other
+channels than the network's. Every channel has its own mean and deviation: constants or channels in another order show.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triptych.backend.contract import Backend, Images, Native
+from triptych.conformance.case import BATCH, Case
+from triptych.data.batches import Augmentation, Batch, feed, plan
+from triptych.data.preprocess import InputTransform, apply_reference
+from triptych.optim.optimizers import Optimizer
+from triptych.reference.layers import Array, Rounding, exact
+from triptych.utils.randomness import generator
+
+CROP_PADDING = 2
+IMAGES = 2 * BATCH + 1  # three batches, the last one smaller
+EPOCH = 1  # not 0, so that a plan which ignores the epoch shows
+
+
+def transform_of(case: Case) -> InputTransform:
+    """Resizes, and normalises every channel by numbers of its own."""
+    channels, height, width = case.architecture.input
+    mean = tuple(0.4 + 0.2 * channel / channels for channel in range(channels))
+    std = tuple(0.2 + 0.1 * channel / channels for channel in range(channels))
+    return InputTransform(channels, height, width, mean, std, CROP_PADDING)
+
+
+def stored_images(case: Case, channels: int | None = None) -> Images:
+    """`(IMAGES, channels, h, w)` lower than the network's input and wider: one axis is enlarged, one is shrunk."""
+    own, height, width = case.architecture.input
+    shape = (IMAGES, channels or own, height // 2 + 1, width + 5)
+    return (generator(case.seed, "conformance", "stored").random(shape) * 256).astype(np.uint8)
+
+
+def everything(case: Case) -> dict[str, NDArray[Any]]:
+    """All but the parameters that a backend is given on all levels, by name."""
+    found: dict[str, NDArray[Any]] = {
+        f"mask {step} of {path}": mask for step in range(2) for path, mask in case.masks(step).items()
+    }
+    found |= {"images": case.stored, "labels": case.labels}
+    return found | {"stored": stored_images(case), "other channels": stored_images(case, other_channels(case))}
+
+
+def other_channels(case: Case) -> int:
+    """Stored channels that have to be fitted: grey images for a colour network, and colour ones for a grey network."""
+    return 3 if case.architecture.input[0] == 1 else 1
+
+
+def augmentation_of(case: Case) -> Augmentation:
+    """Crop and flip, and where there are colours, their jitter: a strong one, so that a forgotten one shows."""
+    return Augmentation(CROP_PADDING, flip=True, colour=0.5 if case.architecture.input[0] == 3 else 0.0)
+
+
+def planned(case: Case) -> list[Batch]:
+    """The epoch's batches."""
+    return plan(case.seed, EPOCH, IMAGES, BATCH, augmentation_of(case))
+
+
+def observe_reference_inputs(case: Case, rounding: Rounding = exact) -> dict[str, Array]:
+    """The network's input by name, in float64."""
+    transform, stored = transform_of(case), stored_images(case)
+    found = {
+        f"batch {number}": apply_reference(stored[batch.index], transform, batch)
+        for number, batch in enumerate(planned(case))
+    }
+    found["evaluation"] = apply_reference(stored, transform)
+    found["other channels"] = apply_reference(stored_images(case, other_channels(case)), transform)
+    length = sum(stored.shape[1:]) + 4  # a fit of the channels, a resize, four operations by a constant
+    largest_term = 1 / min(transform.std)
+    return {name: rounding(np.asarray(value, np.float64), length, largest_term) for name, value in found.items()}
+
+
+def observe_backend_inputs(backend: Backend, network: Native, case: Case) -> dict[str, NDArray[np.floating[Any]]]:
+    """The same from a backend's trainer."""
+    trainer = backend.Trainer(network, Optimizer(), transform_of(case), case.seed)
+    stored = stored_images(case)
+    given = feed(stored, np.zeros(IMAGES, np.int64), planned(case), augmentation_of(case))
+    found = {f"batch {number}": trainer.prepare(images, gather) for number, (images, _, gather) in enumerate(given)}
+    found["evaluation"] = trainer.prepare(stored)
+    found["other channels"] = trainer.prepare(stored_images(case, other_channels(case)))
+    return found

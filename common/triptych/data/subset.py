@@ -1,0 +1,98 @@
+"""A part of a data set by name: `fashion-mnist@classes=5-9,train=500` are 5 classes, 500 training images."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from triptych.data.dataset import Dataset, Split
+from triptych.utils.errors import TriptychError, unknown
+
+MARK = "@"
+EXPECTED = "write for example fashion-mnist@classes=5-9,train=500,test=100"
+
+
+@dataclass(frozen=True)
+class Part:
+    """What is taken of a set: the classes `low` to `high`, both included, and so many images of each split; None is
+    all of it."""
+
+    classes: tuple[int, int] | None = None
+    train: int | None = None
+    test: int | None = None
+
+
+def divide(name: str) -> tuple[str, Part | None]:
+    """The set's own name, and the part of it that the rest says, if there is a rest.
+
+    Raises TriptychError if that cannot be understood.
+    """
+    own, mark, text = name.rpartition(MARK)
+    if not mark or os.sep in text:
+        return name, None
+    part = Part()
+    for piece in text.split(","):
+        key, equals, value = piece.strip().partition("=")
+        if key not in KEYS:
+            raise TriptychError(f"data '{name}': {unknown('part', key, KEYS)}; {EXPECTED}")
+        read = KEYS[key](value) if equals else None
+        if read is None:
+            raise TriptychError(f"data '{name}': '{piece.strip()}' cannot be read; {EXPECTED}")
+        values: dict[str, Any] = {key: read}
+        if getattr(part, key) is not None:
+            raise TriptychError(f"data '{name}': '{key}' is there twice; {EXPECTED}")
+        part = dataclasses.replace(part, **values)
+    return own, part
+
+
+def _count(text: str) -> int | None:
+    return int(text) if re.fullmatch(r"[0-9]{1,9}", text) else None
+
+
+def _range(text: str) -> tuple[int, int] | None:
+    found = re.fullmatch(r"([0-9]{1,9})-([0-9]{1,9})", text)
+    return (int(found[1]), int(found[2])) if found else None
+
+
+KEYS: dict[str, Callable[[str], int | tuple[int, int] | None]] = {"classes": _range, "train": _count, "test": _count}
+
+
+def take(dataset: Dataset, part: Part, name: str) -> Dataset:
+    """The part of `dataset` as a set called `name`. Raises TriptychError for classes and images that are not there."""
+    low, high = part.classes or (0, len(dataset.class_names) - 1)
+    if not low < high < len(dataset.class_names):
+        raise TriptychError(
+            f"data '{name}': classes={low}-{high} must be two or more of the classes 0-{len(dataset.class_names) - 1}"
+        )
+    names = dataset.class_names[low : high + 1]
+    splits = (_of_classes(split, low, high) for split in (dataset.train, dataset.test))
+    train, test = (
+        split if count is None else first(split, count, names, f"data '{name}': {key}={count}")
+        for split, (key, count) in zip(splits, (("train", part.train), ("test", part.test)), strict=True)
+    )
+    return Dataset(name, train, test, names)
+
+
+def _of_classes(split: Split, low: int, high: int) -> Split:
+    chosen = (low <= split.labels) & (split.labels <= high)
+    return Split(split.images[chosen], split.labels[chosen] - low)
+
+
+def first(split: Split, count: int, names: tuple[str, ...], what: str) -> Split:
+    """The first images of each class, `count` in all, in the split's order; where that is no multiple of the classes,
+    the first classes have one more. Raises TriptychError, which begins with `what`, for classes with too few."""
+    if count < len(names):
+        raise TriptychError(f"{what} must be at least 1 of each of the {len(names)} classes")
+    share = [count // len(names) + (label < count % len(names)) for label in range(len(names))]
+    found = [np.flatnonzero(split.labels == label) for label in range(len(names))]
+    for name, wanted, places in zip(names, share, found, strict=True):
+        if len(places) < wanted:
+            raise TriptychError(f"{what} needs {wanted} images of class '{name}', there are {len(places)}")
+    chosen = np.sort(np.concatenate([places[:wanted] for wanted, places in zip(share, found, strict=True)]))
+    return Split(split.images[chosen], split.labels[chosen])

@@ -1,0 +1,255 @@
+"""Schedules: the learning rate and momentum of every step, as data and a pure function of where a run is."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+from triptych.utils.errors import TriptychError, unknown
+
+UNITS = ("epoch", "batch")
+MEASURES = ("loss", "accuracy")
+
+
+class Score(NamedTuple):
+    """What the test after an epoch found."""
+
+    loss: float
+    accuracy: float
+
+
+@dataclass(frozen=True)
+class Moment:
+    """Where a run is: `step` counts from 0 over the whole run of `epochs`; `history` has the finished epochs' tests."""
+
+    step: int
+    steps_per_epoch: int = 1
+    epochs: int = 1
+    history: Sequence[Score] = ()
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """What changes from step to step; this one changes nothing. `given` is the recipe's own value."""
+
+    name: str = field(default="constant", init=False)
+
+    def learning_rate(self, given: float, at: Moment) -> float:
+        """The learning rate of a step."""
+        return given
+
+    def momentum(self, given: float, at: Moment) -> float:
+        """The momentum of a step."""
+        return given
+
+    def check(self, **ranges: tuple[float, float]) -> None:
+        """Raises TriptychError for a field that is below the first or above the second of its two numbers."""
+        for name, (least, most) in ranges.items():
+            if not least <= getattr(self, name) <= most:
+                raise TriptychError(
+                    f"--schedule {self.name}: {name} {getattr(self, name)} must be at least {least:g}"
+                    + (f" and at most {most:g}" if math.isfinite(most) else "")
+                )
+
+
+POSITIVE = 1e-12, 1e12
+FROM_ZERO = 0.0, 1e12
+SHARE = 0.0, 1.0
+
+
+@dataclass(frozen=True)
+class Planned(Schedule):
+    """A schedule over a plan of `total_epochs` (0: the recipe's), in steps of an epoch or of a batch.
+
+    A run may stop before its plan ends; behind its end, the last value holds.
+    """
+
+    total_epochs: int = 0
+    per: Literal["epoch", "batch"] = "epoch"
+
+    def __post_init__(self) -> None:
+        if self.per not in UNITS:
+            raise unknown("schedule unit", self.per, UNITS)
+        self.check(total_epochs=FROM_ZERO)
+
+    def position(self, at: Moment) -> tuple[int, int]:
+        """How much of the plan is done, and its length, in epochs or batches."""
+        total = self.total_epochs or at.epochs
+        if self.per == "epoch":
+            return min(at.step // at.steps_per_epoch, total), total
+        return min(at.step, total * at.steps_per_epoch), total * at.steps_per_epoch
+
+
+@dataclass(frozen=True)
+class Step(Schedule):
+    """Times `factor` after every `every` epochs or batches (PyTorch's StepLR)."""
+
+    name: str = field(default="step", init=False)
+    every: int = 1
+    factor: float = 0.1
+    per: Literal["epoch", "batch"] = "epoch"
+
+    def __post_init__(self) -> None:
+        if self.per not in UNITS:
+            raise unknown("schedule unit", self.per, UNITS)
+        self.check(every=(1, math.inf), factor=POSITIVE)
+
+    def learning_rate(self, given: float, at: Moment) -> float:
+        done = at.step // at.steps_per_epoch if self.per == "epoch" else at.step
+        try:
+            return float(given * self.factor ** (done // self.every))
+        except OverflowError:  # a factor above 1; the training that follows diverges, and is stopped with a line
+            return math.inf
+
+
+@dataclass(frozen=True)
+class Cosine(Planned):
+    """Half a cosine from the given rate to `minimum` (PyTorch's CosineAnnealingLR; its rate rises again behind it)."""
+
+    name: str = field(default="cosine", init=False)
+    minimum: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check(minimum=FROM_ZERO)
+
+    def learning_rate(self, given: float, at: Moment) -> float:
+        done, total = self.position(at)
+        return between(given, self.minimum, done / total)
+
+
+@dataclass(frozen=True)
+class Polynomial(Planned):
+    """The given rate times (1 - done / planned)^power (PyTorch's PolynomialLR)."""
+
+    name: str = field(default="polynomial", init=False)
+    power: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check(power=POSITIVE)
+
+    def learning_rate(self, given: float, at: Moment) -> float:
+        done, total = self.position(at)
+        return float(given * (1 - done / total) ** self.power)
+
+
+@dataclass(frozen=True)
+class OneCycle(Planned):
+    """PyTorch's OneCycleLR: half a cosine from `maximum / div` up to the `maximum`, another down to `maximum / div /
+    final_div`, while the momentum goes from `high_momentum` to `low_momentum` and back.
+
+    It overwrites what the recipe gives: the learning rate, unless `maximum` is 0 (then the given one is the maximum),
+    and the momentum, also of an SGD without any. Adam's beta1, which PyTorch cycles as well, stays as it is.
+    """
+
+    name: str = field(default="one-cycle", init=False)
+    per: Literal["epoch", "batch"] = "batch"
+    maximum: float = 0.0
+    div: float = 25.0
+    final_div: float = 1e4
+    warm_up: float = 0.3
+    high_momentum: float = 0.95
+    low_momentum: float = 0.85
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check(maximum=FROM_ZERO, div=POSITIVE, final_div=POSITIVE, warm_up=SHARE)
+        self.check(high_momentum=(0, 0.999999), low_momentum=(0, 0.999999))
+
+    def learning_rate(self, given: float, at: Moment) -> float:
+        maximum = self.maximum or given
+        return self.cycle(maximum / self.div, maximum, maximum / self.div / self.final_div, at)
+
+    def momentum(self, given: float, at: Moment) -> float:
+        return self.cycle(self.high_momentum, self.low_momentum, self.high_momentum, at)
+
+    def cycle(self, start: float, peak: float, end: float, at: Moment) -> float:
+        done, total = self.position(at)
+        top, last = self.warm_up * total - 1, total - 1  # the peak need not be a whole step, and PyTorch rounds nothing
+        done = min(done, last)
+        if done < top:
+            return between(start, peak, done / top)
+        return between(peak, end, (done - top) / (last - top)) if last > top else peak
+
+
+@dataclass(frozen=True)
+class Plateau(Schedule):
+    """Times `factor` when the test's `measure` was no better than its best in more than `patience` epochs in a row,
+    after which counting begins anew (PyTorch's ReduceLROnPlateau with its relative threshold, without its `eps`)."""
+
+    name: str = field(default="plateau", init=False)
+    measure: Literal["loss", "accuracy"] = "loss"
+    factor: float = 0.1
+    patience: int = 10
+    threshold: float = 1e-4
+    minimum: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.measure not in MEASURES:
+            raise unknown("schedule measure", self.measure, MEASURES)
+        self.check(factor=(1e-12, 1), patience=FROM_ZERO, threshold=SHARE, minimum=FROM_ZERO)
+
+    def learning_rate(self, given: float, at: Moment) -> float:
+        rate, best, waited = given, None, 0
+        for tested in at.history:
+            value: float = getattr(tested, self.measure)
+            better = best is None or (
+                value < best * (1 - self.threshold) if self.measure == "loss" else value > best * (1 + self.threshold)
+            )
+            best, waited = (value, 0) if better else (best, waited + 1)
+            if waited > self.patience:
+                rate, waited = min(rate, max(rate * self.factor, self.minimum)), 0
+        return rate
+
+
+def between(start: float, end: float, share: float) -> float:
+    """Half a cosine from `start` (share 0) to `end` (share 1)."""
+    return end + (start - end) / 2 * (1 + math.cos(math.pi * share))
+
+
+Kind: TypeAlias = type[Schedule]
+SCHEDULES: Mapping[str, Kind] = {
+    "constant": Schedule,
+    "step": Step,
+    "cosine": Cosine,
+    "polynomial": Polynomial,
+    "one-cycle": OneCycle,
+    "plateau": Plateau,
+}
+
+
+def from_dict(values: Mapping[str, Any]) -> Schedule:
+    """The schedule of which `dataclasses.asdict` made `values`. Raises TriptychError or TypeError if there is none."""
+    settings = dict(values)
+    name = settings.pop("name", None)
+    if name not in SCHEDULES:
+        raise unknown("schedule", str(name), SCHEDULES)
+    return SCHEDULES[name](**settings)
+
+
+def parse(text: str) -> Schedule:
+    """`cosine`, `step:every=2,factor=0.5`, ...: a name, and fields of its class. Raises TriptychError otherwise."""
+    name, _, rest = text.partition(":")
+    if name not in SCHEDULES:
+        raise unknown("schedule", name, SCHEDULES)
+    fields = [item for item in dataclasses.fields(SCHEDULES[name]) if item.init]
+    known: dict[str, Any] = {item.name: item.default for item in fields}
+    settings: dict[str, Any] = {}
+    for part in filter(None, rest.split(",")):
+        key, _, value = part.partition("=")
+        if not known:
+            raise TriptychError(f"--schedule {name} has no settings, and '{rest}' was given")
+        if key not in known:
+            raise unknown(f"setting of schedule '{name}'", key, known)
+        if key in settings:
+            raise TriptychError(f"--schedule {name}: '{key}' is there twice")
+        try:
+            settings[key] = type(known[key])(value)
+        except ValueError:
+            kind = "whole number" if isinstance(known[key], int) else "number"
+            raise TriptychError(f"--schedule {name}: {key} '{value}' is not a {kind}") from None
+    return SCHEDULES[name](**settings)

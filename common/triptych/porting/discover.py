@@ -1,0 +1,89 @@
+"""Somebody's network by the name of its module, and the backend that its framework belongs to."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import os
+import re
+import sys
+from pathlib import Path
+from typing import Any, cast
+
+from triptych.backend import registry
+from triptych.backend.adapters import PortAdapter
+from triptych.utils.errors import TriptychError, unknown
+from triptych.utils.process import prepare_process
+
+
+def find(reference: str) -> Any:
+    """The network that `module:name` stands for: an object there, or what a function or class without arguments
+    makes. Raises TriptychError, with the reason, if there is none."""
+    place, _, name = reference.partition(":")
+    module = _import(place, reference)
+    if not hasattr(module, name):
+        known = [key for key in vars(module) if not key.startswith("_")]
+        raise unknown(f"name in '{place}'", name, known)
+    found = getattr(module, name)
+    if find_adapter(found) is not None or not callable(found):
+        return found
+    required = _required(found)
+    if required:
+        raise TriptychError(
+            f"'{reference}' needs arguments ({', '.join(required)}): name something that builds the network "
+            "without any; for a plain function that is one that returns (function, parameters)"
+        )
+    try:
+        return found()
+    except (Exception, SystemExit) as error:  # a script that exits must not end this process, with a status of its own
+        raise TriptychError(f"'{reference}' failed: {type(error).__name__}: {error}") from error
+
+
+def _required(found: Any) -> list[str]:
+    """The arguments that it cannot be called without; a type of C may not tell, and is called."""
+    try:
+        taken = inspect.signature(found).parameters.values()
+    except (TypeError, ValueError):
+        return []
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return [p.name for p in taken if p.default is p.empty and p.kind in kinds]
+
+
+def _import(place: str, reference: str) -> Any:
+    if not re.fullmatch(r"\w+(\.\w+)*:\w+", reference):
+        raise TriptychError(f"'{reference}' is not module:name, for example my_package.models:build_torch")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    prepare_process()
+    try:
+        spec = importlib.util.find_spec(place)
+        if spec is None:
+            raise TriptychError(f"there is no module '{place}' (looked in {os.getcwd()} and sys.path)")
+        _prepare_frameworks(spec.origin)
+        return importlib.import_module(place)
+    except TriptychError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise TriptychError(f"module '{place}' cannot be imported: {type(error).__name__}: {error}") from error
+
+
+def _prepare_frameworks(origin: str | None) -> None:
+    """Load the backends whose framework a file mentions first: they settle what an import needs."""
+    text = Path(origin).read_text(errors="replace") if origin and origin.endswith(".py") else ""
+    for name in registry.installed():
+        if re.search(rf"\b{re.escape(registry.BACKENDS[name].requires)}\b", text):
+            registry.load(name)
+
+
+def find_adapter(candidate: Any) -> tuple[str, PortAdapter] | None:
+    """The backend whose framework a network belongs to, and its `port` module."""
+    roots = {kind.__module__.partition(".")[0] for kind in type(candidate).__mro__}
+    names = registry.installed()
+    likely = [name for name in names if registry.BACKENDS[name].requires in roots]
+    for name in likely or (names if isinstance(candidate, tuple) else []):
+        registry.load(name)
+        adapter = cast(PortAdapter, importlib.import_module(f"{registry.BACKENDS[name].package}.port"))
+        if adapter.matches(candidate):
+            return name, adapter
+    return None

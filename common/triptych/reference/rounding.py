@@ -1,0 +1,35 @@
+"""What float32 rounding can explain, tensor by tensor, found by rounding the float64 reference on purpose.
+
+A sum of `length` terms of size `scale`, taken in float32, is off by about `2^-24 * sqrt(length) * scale`
+(the terms' errors add like a random walk; Higham and Mary 2019). `Perturbation` puts a random error of `AMPLITUDE`
+times that size on every result of the reference, so that a few perturbed executions show how far rounding carries
+through this network at these weights: depth, cancellation, and units on the edge of a ReLU or a max-pool included.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from triptych.reference.layers import Array, largest
+
+FLOAT32_UNIT = 2.0**-24  # half the distance from 1 to the next float32
+AMPLITUDE = 4.0  # the random walk's law is one of means: room for the largest of many values
+
+
+@dataclass(frozen=True)
+class Perturbation:
+    """A `rounding` for the reference: adds a uniform error of `AMPLITUDE * FLOAT32_UNIT * sqrt(length) * scale`.
+
+    `sign` -1 gives the mirror image of the same draws: a unit that lies closer to a switch than rounding reaches
+    is pushed across it by one of the two.
+    """
+
+    random: np.random.Generator
+    sign: float = 1.0
+
+    def __call__(self, value: Array, length: int, scale: float | None = None) -> Array:
+        size = AMPLITUDE * FLOAT32_UNIT * math.sqrt(length) * max(largest(value), scale or 0.0)
+        return value + self.sign * size * self.random.uniform(-1.0, 1.0, value.shape)

@@ -1,0 +1,132 @@
+"""Frozen records as JSON and back, and hashes that are the same in every process, on every machine.
+
+Records of the spec carry their type's name under `record`, because a `Conv` and a `Dense` may have equal fields.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import types
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from functools import cache
+from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triptych.spec import layers as spec
+from triptych.utils.errors import TriptychError
+
+T = TypeVar("T")
+RECORDS = {kind.__name__: kind for kind in (spec.Architecture, spec.Initializer, *get_args(spec.Layer))}
+
+
+def encode(value: Any) -> Any:
+    """What `json.dumps` takes, with every number of its field's type (an int in a float field becomes a float)."""
+    if is_dataclass(value):
+        hints = _hints(cast(Any, type(value)))
+        tag = {"record": type(value).__name__} if type(value).__name__ in RECORDS else {}
+        return tag | {f.name: encode(_as_float(getattr(value, f.name), hints[f.name])) for f in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(name): encode(item) for name, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [encode(item) for item in value]
+    return value
+
+
+def decode(value: Any, hint: type[T], where: str = "") -> T:
+    """The record (or tuple, mapping, number ...) of type `hint` that `encode` gave.
+
+    Raises TriptychError, which names the place, for a missing or unknown field and for a value of another type.
+    """
+    return cast(T, _decode(value, hint, where))
+
+
+def canonical(value: Any) -> str:
+    """JSON with one spelling: sorted keys, no spaces, no NaN."""
+    return json.dumps(encode(value), sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
+
+def digest(value: Any) -> str:
+    """SHA-256 (hex) of the canonical JSON."""
+    return hashlib.sha256(canonical(value).encode()).hexdigest()
+
+
+def arrays_digest(arrays: Mapping[str, NDArray[Any]]) -> str:
+    """SHA-256 (hex) over the sorted names, each with its array's type, shape and little-endian bytes."""
+    found = hashlib.sha256()
+    for name in sorted(arrays):
+        array = np.asarray(arrays[name])
+        array = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
+        found.update(f"{len(name.encode())}:{name}:{array.dtype.str}:{array.shape}:".encode())
+        found.update(array.tobytes())
+    return found.hexdigest()
+
+
+@cache
+def _hints(kind: Any) -> dict[str, Any]:
+    return get_type_hints(kind)
+
+
+def _as_float(value: Any, hint: Any) -> Any:
+    return float(value) if hint is float else value
+
+
+def _decode(value: Any, hint: Any, where: str) -> Any:
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        return _decode_union(value, arguments, where)
+    if origin is Literal:
+        same = any(type(value) is type(one) and value == one for one in arguments)
+        return value if same else _refuse(value, " or ".join(map(repr, arguments)), where)
+    if origin is tuple:
+        return _decode_tuple(value, arguments, where)
+    if origin is dict:
+        items = value.items() if isinstance(value, dict) else _refuse(value, "an object", where)
+        return {name: _decode(item, arguments[1], f"{where}.{name}") for name, item in items}
+    if is_dataclass(hint):
+        return _decode_record(value, cast(type, hint), where)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    return value if type(value) is hint else _refuse(value, hint.__name__, where)
+
+
+def _decode_union(value: Any, kinds: tuple[Any, ...], where: str) -> Any:
+    """A record by its name under `record`; anything else by its type."""
+    if value is None and types.NoneType in kinds:
+        return None
+    if isinstance(value, dict) and RECORDS.get(str(value.get("record"))) in kinds:
+        return _decode(value, RECORDS[value["record"]], where)
+    others = [kind for kind in kinds if kind is not types.NoneType]
+    if len(others) == 1:
+        return _decode(value, others[0], where)
+    known = " or ".join(kind.__name__ for kind in others)
+    return value if type(value) in others else _refuse(value, known, where)
+
+
+def _decode_tuple(value: Any, arguments: tuple[Any, ...], where: str) -> tuple[Any, ...]:
+    items = value if isinstance(value, list) else _refuse(value, "a list", where)
+    kinds = arguments[:1] * len(items) if arguments[-1] is Ellipsis else arguments
+    if len(kinds) != len(items):
+        _refuse(value, f"{len(kinds)} values", where)
+    return tuple(_decode(item, kind, f"{where}[{i}]") for i, (item, kind) in enumerate(zip(items, kinds, strict=True)))
+
+
+def _decode_record(value: Any, kind: type, where: str) -> Any:
+    name = kind.__name__
+    expected = {field.name for field in fields(kind)} | ({"record"} if name in RECORDS else set())
+    if not isinstance(value, dict) or value.get("record", name) != name:
+        _refuse(value, f"a record {name}", where)
+    if value.keys() != expected:
+        odd = ", ".join(sorted(map(repr, value.keys() ^ expected)))
+        raise TriptychError(f"{where.lstrip('.') or name}: missing or unknown in {name}: {odd}")
+    hints = _hints(kind)
+    return kind(**{f.name: _decode(value[f.name], hints[f.name], f"{where}.{f.name}") for f in fields(kind)})
+
+
+def _refuse(value: Any, expected: str, where: str) -> Any:
+    shown = json.dumps(value, default=repr)
+    shown = shown if len(shown) <= 40 else f"{shown[:40]}..."
+    raise TriptychError(f"{where.lstrip('.') or 'the value'}: {shown} is not {expected}")

@@ -1,0 +1,112 @@
+"""Fully connected layers turned into convolutions: the same weights on images of any size, at every place.
+
+As Simonyan and Zisserman (2014, section 3.2) evaluate VGG: the first dense layer becomes a convolution with a kernel
+of the map that it was trained on, the others convolutions of 1x1. The network then slides over a larger image in
+steps of its total stride and gives a map of class scores, whose mean are the logits.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+from numpy.typing import NDArray
+
+from triptych.spec import analysis
+from triptych.spec.layers import (
+    Architecture,
+    Auxiliary,
+    AvgPool,
+    Block,
+    Conv,
+    Dense,
+    Flatten,
+    GlobalAvgPool,
+    Layer,
+    Pair,
+    Shape,
+    join,
+    walk,
+)
+from triptych.spec.shapes import output_shapes
+from triptych.utils.errors import TriptychError
+from triptych.weights.initializers import Parameters
+
+AVERAGE, FLATTEN = "score_average", "score_flatten"  # what turns the score map into logits
+
+
+def convolve(architecture: Architecture, size: Pair) -> Architecture:
+    """The fully convolutional form of `architecture` on images of `size` (height, width), for evaluation.
+
+    Layers keep their paths, side classifiers go. A global average becomes one over the map that it was trained on. At
+    the training size the logits are those of `architecture`; on larger images a score is what `architecture` gives for
+    the crop there, except that its paddings were black beyond the crop's edges. Raises TriptychError for images
+    smaller than those it was trained on, and dense layers within branches.
+    """
+    channels, *trained = architecture.input
+    if size[0] < trained[0] or size[1] < trained[1]:
+        raise TriptychError(
+            f"--dense needs images of at least the training size {trained[0]}x{trained[1]}, got {size[0]}x{size[1]}"
+        )
+    layers = _rewrite(architecture)
+    for path, layer in walk(layers):
+        if isinstance(layer, Dense | Flatten | Auxiliary):
+            raise TriptychError(f"'{architecture.name}' has no dense form: layer '{path}' is within branches")
+    layers = (*layers, GlobalAvgPool(AVERAGE), Flatten(FLATTEN))
+    return replace(architecture, input=(channels, *size), layers=layers)
+
+
+def reshape(architecture: Architecture, parameters: Mapping[str, NDArray[Any]]) -> Parameters:
+    """The `parameters` of the plain network for its convolutional form `architecture`: the same numbers."""
+    return {info.path: parameters[info.path].reshape(info.shape) for info in analysis.parameters(architecture)}
+
+
+def score_map(architecture: Architecture) -> Shape:
+    """`(classes, height, width)` of the scores that a convolutional form averages."""
+    return output_shapes(architecture)[score_layer(architecture)]
+
+
+def score_layer(architecture: Architecture) -> str:
+    """The layer of a convolutional form whose output is the map of scores."""
+    return architecture.layers[-3].name
+
+
+def total_stride(architecture: Architecture) -> Pair:
+    """Pixels (down, right) between the places of two neighbouring scores of a convolutional form."""
+    return next(info.stride for info in analysis.analyse(architecture) if info.path == score_layer(architecture))
+
+
+def fit_size(stored: Pair, trained: Pair) -> Pair:
+    """The size at which an image is used: its own, or, with its aspect ratio, the smallest that covers `trained`."""
+    factor = max(1.0, trained[0] / stored[0], trained[1] / stored[1])
+    height, width = (max(math.floor(own * factor + 0.5), least) for own, least in zip(stored, trained, strict=True))
+    return height, width
+
+
+def _rewrite(architecture: Architecture) -> tuple[Layer, ...]:
+    inputs = {info.path: info.input for info in analysis.analyse(architecture)}
+    kernel: Pair = (1, 1)  # of the next dense layer: the map that was flattened for it
+
+    def rewrite(layers: tuple[Layer, ...], prefix: str) -> Iterator[Layer]:
+        nonlocal kernel
+        for layer in layers:
+            path = join(prefix, layer.name)
+            shape = inputs[path]
+            match layer:
+                case Block():
+                    yield Block(layer.name, tuple(rewrite(layer.layers, path)))
+                case Auxiliary():
+                    pass
+                case Flatten():
+                    kernel = (shape[1], shape[2]) if len(shape) == 3 else kernel
+                case Dense():
+                    yield Conv(layer.name, layer.units, kernel, bias=layer.bias)
+                    kernel = (1, 1)
+                case GlobalAvgPool():
+                    yield AvgPool(layer.name, (shape[1], shape[2]), (1, 1))
+                case _:
+                    yield layer
+
+    return tuple(rewrite(architecture.layers, ""))

@@ -1,0 +1,207 @@
+"""The main job: does an architecture conform on every backend, and does it then train alike on each?"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from itertools import combinations
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from triptych import __version__
+from triptych.backend.contract import Backend
+from triptych.conformance import suite
+from triptych.conformance.case import conformance_architecture
+from triptych.conformance.equivalence import FEWEST_SEEDS, Equivalence, equivalence
+from triptych.conformance.levels import ALL_LEVELS, Check
+from triptych.conformance.suite import Verdict
+from triptych.data import Dataset
+from triptych.report import figures
+from triptych.report.page import write_page
+from triptych.spec.analysis import totals
+from triptych.spec.layers import Architecture
+from triptych.training import loop, run_folder
+from triptych.training.loop import Listener
+from triptych.training.recipes import Recipe
+from triptych.training.run_folder import Epoch
+
+COLUMNS = ("backend", "parameters", "conformance", "forward (budget)", "gradient (budget)")
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """What was found: the verdict at conformance size, and the training of every backend."""
+
+    recipe: Recipe
+    architecture: Architecture
+    verdict: Verdict
+    trained: dict[str, list[Epoch]]
+    versions: dict[str, dict[str, str]]
+    accuracies: dict[str, list[float]] = field(default_factory=dict)  # after the last epoch, by backend, a value a seed
+
+    @property
+    def equivalences(self) -> dict[tuple[str, str], Equivalence]:
+        """Every pair of backends, if there are seeds enough to judge."""
+        if any(len(values) < FEWEST_SEEDS for values in self.accuracies.values()):
+            return {}
+        pairs = combinations(self.accuracies, 2)
+        return {(a, b): equivalence(self.accuracies[a], self.accuracies[b]) for a, b in pairs}
+
+    @property
+    def learned(self) -> bool:
+        """Twice as good as chance, on every backend: networks that have learned nothing are always equivalent."""
+        return all(mean(values) > 2 / self.architecture.classes for values in self.accuracies.values())
+
+    @property
+    def passed(self) -> bool:
+        """Conformance passed, and where several seeds were trained, they learned, and equally well."""
+        equivalences = self.equivalences.values()
+        return self.verdict.passed and (not equivalences or self.learned) and all(e.equivalent for e in equivalences)
+
+    @property
+    def parameters(self) -> int:
+        """Of the network that was trained."""
+        return totals(self.architecture).parameters
+
+
+def judge_backends(recipe: Recipe, backends: Sequence[Backend], device: str) -> Verdict:
+    """Conformance of the recipe's architecture, at conformance size, with the recipe's head."""
+    architecture = conformance_architecture(recipe.architecture, head=recipe.head)
+    return suite.run(architecture, backends, seed=recipe.seed, device=device)
+
+
+def train_backends(
+    recipe: Recipe,
+    backends: Sequence[Backend],
+    dataset: Dataset,
+    folder: Path,
+    device: str,
+    listener: Callable[[], Listener],
+) -> dict[str, list[Epoch]]:
+    """The same recipe from the same start on every backend, each in a run folder of its own below `folder`."""
+    trained = {}
+    for backend in backends:
+        session = loop.start(backend, recipe, dataset, device=device)
+        session.folder = run_folder.create(folder / backend.name, recipe)
+        trained[backend.name] = loop.fit(session, listener())
+    return trained
+
+
+def train_seeds(
+    recipe: Recipe,
+    seeds: int,
+    backends: Sequence[Backend],
+    dataset: Dataset,
+    folder: Path,
+    device: str,
+    listener: Callable[[], Listener],
+) -> tuple[dict[str, list[Epoch]], dict[str, list[float]]]:
+    """Train with the recipe's seed and the next ones: the first seed's epochs, and every seed's last test accuracy."""
+    by_seed = []
+    for number in range(seeds):
+        seeded = dataclasses.replace(recipe, seed=recipe.seed + number)
+        below = folder if number == 0 else run_folder.make_folder(folder / f"seed-{seeded.seed}")
+        by_seed.append(train_backends(seeded, backends, dataset, below, device, listener))
+    names = [backend.name for backend in backends]
+    return by_seed[0], {name: [trained[name][-1].test_accuracy for trained in by_seed] for name in names}
+
+
+def accuracy_table(comparison: Comparison) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """The accuracy level: a row per pair of backends; empty with too few seeds."""
+    columns = ("backends", "accuracy", "", "difference", "90 % interval", "margin", "p", "result")
+    rows = []
+    for (left, right), found in comparison.equivalences.items():
+        means = (f"{mean(comparison.accuracies[name]):.4f}" for name in (left, right))
+        figures = (f"{found.difference:+.4f}", f"{found.low:+.4f} to {found.high:+.4f}", f"{found.margin:g}")
+        result = "equivalent" if found.equivalent else "NOT SHOWN"
+        result = result if comparison.learned else "NOT LEARNED"
+        rows.append((f"{left} - {right}", *means, *figures, f"{found.p:.4f}", result))
+    return columns, rows
+
+
+def table(comparison: Comparison) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """The one table of the report: its columns, and a row per backend."""
+    epochs = range(1, comparison.recipe.epochs + 1)
+    columns = (*COLUMNS, *(f"epoch {number}: loss / test" for number in epochs), "images/s")
+    rows = []
+    for name, trained in comparison.trained.items():
+        reports = [report for report in comparison.verdict.reports if report.backend == name]
+        single = comparison.verdict.report(name, "fp32")
+        result = "pass" if all(report.passed for report in reports) else "FAIL"
+        forward = [check for check in single.checks if check.level.startswith("forward")]
+        gradient = [check for check in single.checks if check.level == "gradient"]
+        speed = max(epoch.images_per_second for epoch in trained)
+        cells = (f"{epoch.train_loss:.4f} / {epoch.test_accuracy:.4f}" for epoch in trained)
+        rows.append(
+            (name, f"{comparison.parameters:,}", result, largest(forward), largest(gradient), *cells, f"{speed:.0f}")
+        )
+    return columns, rows
+
+
+def largest(checks: Sequence[Check]) -> str:
+    """Difference and budget of the check that comes nearest to its budget."""
+    if not checks:
+        return "not run"
+    worst = max(checks, key=lambda check: check.ratio)
+    return worst.problem or f"{worst.difference:.1e} ({worst.budget:.1e})"
+
+
+def as_dict(comparison: Comparison) -> dict[str, Any]:
+    """The comparison as JSON has it."""
+    return {
+        "arch": comparison.recipe.architecture,
+        "recipe": dataclasses.asdict(comparison.recipe),
+        "parameters": comparison.parameters,
+        "conformance": suite.as_dict(comparison.verdict),
+        "trained": {
+            name: [run_folder.as_dict(epoch) for epoch in epochs] for name, epochs in comparison.trained.items()
+        },
+        "versions": comparison.versions,
+        "accuracies": comparison.accuracies,
+        "equivalence": [
+            {"backends": list(pair), "equivalent": found.equivalent, **dataclasses.asdict(found)}
+            for pair, found in comparison.equivalences.items()
+        ],
+    }
+
+
+def write_report(comparison: Comparison, path: Path, command: str) -> None:
+    """`report.html`: the table, the curves and every level of conformance, readable with no network."""
+    columns, rows = table(comparison)
+    recipe, shape = comparison.recipe, "x".join(map(str, comparison.architecture.input))
+    count = len(comparison.trained)
+    drawn = [("Loss of every training step", figures.loss_curves(comparison.trained))]
+    drawn.append(("Test accuracy after every epoch", figures.accuracy_curves(comparison.trained)))
+    if count > 1:
+        drawn.append(("How far the losses are apart", figures.loss_differences(comparison.trained)))
+    verdict = suite.as_dict(comparison.verdict)
+    write_page(
+        path,
+        "compare.html",
+        title=f"{recipe.architecture} on {', '.join(comparison.trained)}",
+        version=__version__,
+        date=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        command=command,
+        summary=f"{comparison.parameters:,} parameters at {shape}; {'all' if comparison.verdict.passed else 'NOT all'} "
+        f"conformance checks passed.",
+        training=f"Recipe {recipe.name}: {recipe.data}, {shape}, channels / {recipe.width_ratio:g}, batch "
+        f"{recipe.batch_size}, learning rate {recipe.learning_rate:g} ({recipe.schedule.name}), "
+        f"momentum {recipe.optimizer.momentum:g}, weight decay {recipe.optimizer.weight_decay:g}, "
+        f"{recipe.initializer}, seed {recipe.seed}. Every backend "
+        "starts from the same parameters and sees the same batches; dropout masks are drawn by each framework itself, "
+        "and part the curves. Images per second: the best epoch.",
+        conformance="Largest difference to the NumPy float64 reference, of its budget, for the tensor that comes "
+        "nearest to it (its name: point at the cell); pairs of backends against both budgets together. At "
+        f"{'x'.join(map(str, verdict['input']))}.",
+        columns=columns,
+        rows=rows,
+        seeds=max(map(len, comparison.accuracies.values()), default=1),
+        accuracy=accuracy_table(comparison),
+        figures=drawn,
+        levels=ALL_LEVELS,
+        verdict=verdict,
+        versions=comparison.versions,
+    )

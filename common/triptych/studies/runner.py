@@ -1,0 +1,242 @@
+"""The engine of the studies that train: named variations of a recipe, each on every backend, kept in a folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, TypeAlias
+
+from triptych import data
+from triptych.backend.contract import Backend
+from triptych.data import Dataset
+from triptych.spec.analysis import Totals, totals
+from triptych.spec.layers import Architecture
+from triptych.studies import Result, Study, join
+from triptych.training import loop, recipes, run_folder
+from triptych.training.loop import Listener
+from triptych.training.recipes import Recipe
+from triptych.training.run_folder import Epoch
+from triptych.utils.errors import TriptychError
+from triptych.utils.files import write_atomically
+
+SETTINGS = "study.json"
+NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+# Begins to show a run: its title, and the recipe that it trains.
+Show: TypeAlias = Callable[[str, Recipe], AbstractContextManager[Listener]]
+# What the trained models show: the outcomes of one backend that ended well, the backend, the device.
+Look: TypeAlias = Callable[["Sequence[Outcome]", Backend, str], Result]
+
+
+@dataclass(frozen=True)
+class Published:
+    """What the text prints of one run. `seconds` are of another machine, so only their ratios mean anything; the
+    others are of every epoch, or of the last one alone."""
+
+    seconds: float | None = None
+    loss: tuple[float, ...] = ()
+    train: tuple[float, ...] = ()
+    test: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Run:
+    """One row: what it `changes` in the study's recipe, and what else with `--quick`.
+
+    Runs of one `series` go along an axis, from less to more, or compete (see `Trained`). `start` names an earlier run
+    whose parameters this one begins with, on the same backend.
+    """
+
+    name: str
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    quick: Mapping[str, Any] = field(default_factory=dict)
+    published: Published = Published()  # frozen, so one shared value is safe
+    series: str = ""
+    start: str = ""
+
+    @property
+    def choice(self) -> str:
+        """The name within the series, where the run is called `SERIES: CHOICE`."""
+        return self.name.removeprefix(f"{self.series}: ")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained(Study):
+    """A study that trains variations of the recipe `base`; `quick` is what changes in all of them with `--quick`.
+
+    `floor` is the test accuracy that the text asks for. The runs of a series `compete` for the best accuracy, or go
+    along an axis. `look` looks at the trained models, and its result stands before that of the training.
+    """
+
+    base: Recipe
+    runs: tuple[Run, ...]
+    quick: Mapping[str, Any]
+    floor: float | None = None
+    compete: bool = False
+    look: Look | None = None
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A run with its recipe, on its data."""
+
+    run: Run
+    recipe: Recipe
+    dataset: Dataset
+
+    @property
+    def architecture(self) -> Architecture:
+        return recipes.build_architecture(self.recipe, self.dataset)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a run on a backend, kept in its run `folder`; `problem` says why it ended early."""
+
+    planned: Planned
+    backend: str
+    folder: Path
+    epochs: tuple[Epoch, ...]
+    problem: str = ""
+
+    @property
+    def name(self) -> str:
+        return self.planned.run.name
+
+    @property
+    def published(self) -> Published:
+        return self.planned.run.published
+
+    @property
+    def totals(self) -> Totals:
+        return totals(self.planned.architecture)
+
+    @property
+    def seconds(self) -> float | None:
+        """Of the fastest epoch: the first holds a framework's warming up, too. None without an epoch."""
+        return min((epoch.seconds for epoch in self.epochs), default=None)
+
+    @property
+    def accuracy(self) -> float | None:
+        """On the test set, after the last epoch. None if that was not reached."""
+        return None if self.problem or not self.epochs else self.epochs[-1].test_accuracy
+
+
+def recipe_of(study: Trained, run: Run, *, quick: bool = False) -> Recipe:
+    """The recipe of one run; what it starts from is the other run's name, until it is trained."""
+    start = {"init_from": run.start} if run.start else NOTHING
+    changes = {**start, **run.changes, **(study.quick if quick else NOTHING), **(run.quick if quick else NOTHING)}
+    return dataclasses.replace(study.base, name=f"study {study.name}: {run.name}", source=study.source, **changes)
+
+
+def plan(
+    study: Trained,
+    *,
+    quick: bool = False,
+    change: Callable[[Recipe], Recipe] = lambda recipe: recipe,
+    data_dir: Path | None = None,
+) -> list[Planned]:
+    """Every run's recipe, after the `change` that the command line makes, with its data; nothing is trained yet.
+
+    Raises TriptychError for what cannot be built, and if the change takes away what the study compares.
+    """
+    chosen = [change(recipe_of(study, run, quick=quick)) for run in study.runs]
+    check_different(study, chosen)
+    datasets = {name: data.load(name, data_dir=data_dir) for name in dict.fromkeys(r.data for r in chosen)}
+    planned = [Planned(run, r, datasets[r.data]) for run, r in zip(study.runs, chosen, strict=True)]
+    for each in planned:
+        _ = each.architecture
+    return planned
+
+
+def check_different(study: Trained, chosen: Sequence[Recipe]) -> None:
+    """Raises TriptychError if two runs train the same."""
+    seen: dict[Recipe, str] = {}
+    for run, recipe in zip(study.runs, chosen, strict=True):
+        unnamed = dataclasses.replace(recipe, name="")
+        if unnamed in seen:
+            raise TriptychError(
+                f"with these options '{seen[unnamed]}' and '{run.name}' are the same run; leave out the option that "
+                f"sets what '{study.name}' compares"
+            )
+        seen[unnamed] = run.name
+
+
+def open_folder(folder: Path, study: Trained, planned: Sequence[Planned], device: str) -> Path:
+    """The study's folder, new or of the same study with the same settings. Raises TriptychError for any other."""
+    settings = {
+        "study": study.name,
+        "device": device,
+        "recipes": {each.run.name: dataclasses.asdict(each.recipe) for each in planned},
+    }
+    text = json.dumps(settings, indent=2)
+    path = folder / SETTINGS
+    if path.is_file():
+        if path.read_bytes() != text.encode():
+            raise TriptychError(f"--out {folder} holds a study with other settings; choose another, or remove it first")
+        return folder
+    run_folder.make_folder(folder)
+    write_atomically(path, text.encode())
+    return folder
+
+
+def train(
+    planned: Sequence[Planned], backends: Sequence[Backend], folder: Path, device: str, show: Show
+) -> list[Outcome]:
+    """Every run on every backend, in order. Finished ones are taken from the folder, a begun one goes on."""
+    done: dict[tuple[str, str], Outcome] = {}
+    for each in planned:
+        for backend in backends:
+            start = done[each.run.start, backend.name] if each.run.start else None
+            place = folder / backend.name / slug(each.run.name)
+            done[each.run.name, backend.name] = train_one(each, backend, place, device, show, start)
+    return list(done.values())
+
+
+def slug(name: str) -> str:
+    """A run's name as a folder's."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+
+
+def train_one(
+    planned: Planned, backend: Backend, folder: Path, device: str, show: Show, start: Outcome | None = None
+) -> Outcome:
+    """One run on one backend, from the end of `start` if it has one. A loss that is not finite ends the run and those
+    that start from it, not the study."""
+    recipe, title = planned.recipe, f"{planned.run.name}, {backend.name}"
+    if start is not None:
+        if start.problem:
+            return Outcome(planned, backend.name, folder, (), f"'{start.name}', which it starts from, ended early")
+        recipe = dataclasses.replace(recipe, init_from=str(start.folder))
+    if (folder / run_folder.RECIPE).exists():
+        checkpoint = run_folder.load(folder)
+        if checkpoint is not None and checkpoint.epoch == recipe.epochs:
+            with show(f"{title}: finished before", recipe):
+                return Outcome(planned, backend.name, folder, tuple(run_folder.read_epochs(folder)))
+    else:
+        shutil.rmtree(folder, ignore_errors=True)  # killed before the recipe was written
+        run_folder.create(folder, recipe)
+    session = loop.start(backend, recipe, planned.dataset, device=device, folder=folder)
+    loop.resume(session)
+    problem = ""
+    with show(title, recipe) as listener:
+        try:
+            loop.fit(session, listener)
+        except loop.DivergedError as error:
+            problem = str(error)
+    return Outcome(planned, backend.name, folder, tuple(session.epochs), problem)
+
+
+def look(study: Trained, outcomes: Sequence[Outcome], backends: Sequence[Backend], device: str) -> Result:
+    """What the study's look finds on every backend; nothing for a study that has none."""
+    if study.look is None:
+        return Result((), (), ())
+    done = [outcome for outcome in outcomes if outcome.accuracy is not None]
+    return join([study.look([o for o in done if o.backend == each.name], each, device) for each in backends])

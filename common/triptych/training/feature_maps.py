@@ -1,0 +1,113 @@
+"""What the first layers of a network see of one image: their outputs, from the backend's own forward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triptych.backend.contract import Backend, Images
+from triptych.data import preprocess
+from triptych.spec import layers as spec
+from triptych.spec.layers import Architecture
+from triptych.spec.shapes import output_shapes
+from triptych.training.models import Model
+from triptych.utils.errors import TriptychError
+
+Maps = Mapping[str, NDArray[np.floating[Any]]]  # (C, H, W) by path
+
+STAGES = (spec.Block, spec.Branches, spec.Residual, spec.MaxPool, spec.AvgPool)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One layer's maps in numbers: `zeros` is the share of values that are 0, `dead` the channels with nothing else,
+    `scale` the largest absolute value."""
+
+    layer: str
+    shape: tuple[int, ...]
+    zeros: float
+    dead: int
+    scale: float
+
+
+def stages(architecture: Architecture, count: int) -> tuple[str, ...]:
+    """The first `count` blocks: composites and poolings at the top level, which are LeNet's and AlexNet's blocks' ends.
+
+    Raises TriptychError for a count below 1.
+    """
+    if count < 1:
+        raise TriptychError(f"--blocks {count} must be at least 1")
+    shapes = output_shapes(architecture)
+    names = [layer.name for layer in architecture.layers if isinstance(layer, STAGES)]
+    return tuple(name for name in names if len(shapes[name]) == 3)[:count]
+
+
+def matching(architecture: Architecture, patterns: Sequence[str]) -> tuple[str, ...]:
+    """The layers whose path matches a pattern, in the order of execution.
+
+    Raises TriptychError for a pattern that no layer with a map matches.
+    """
+    shapes = output_shapes(architecture)
+    auxiliary = {layer.name for layer in architecture.layers if isinstance(layer, spec.Auxiliary)}
+    paths = [p for p, shape in shapes.items() if len(shape) == 3 and p.partition(".")[0] not in auxiliary]
+    for pattern in patterns:
+        if not any(fnmatchcase(path, pattern) for path in paths):
+            raise TriptychError(
+                f"--layers '{pattern}' matches no layer of '{architecture.name}' with a map, as '{paths[0]}' has one"
+            )
+    return tuple(path for path in paths if any(fnmatchcase(path, pattern) for pattern in patterns))
+
+
+def capture(backend: Backend, model: Model, picture: Images, paths: Sequence[str], device: str = "cpu") -> Maps:
+    """The outputs of the layers `paths` in evaluation mode, on one stored picture `(1, C, h, w)`."""
+    network = backend.build(model.architecture, device=device, precision=model.recipe.precision)
+    backend.from_canonical(network, model.parameters)
+    outputs = backend.forward(network, preprocess.apply_reference(picture, model.transform, dtype=np.float32))
+    return {path: outputs[path][0] for path in paths}
+
+
+def describe(maps: Maps) -> list[Row]:
+    """The maps in numbers, a row per layer."""
+    return [
+        Row(
+            path,
+            values.shape,
+            float((values == 0).mean()),
+            int((values == 0).all((1, 2)).sum()),
+            float(np.abs(values).max()),
+        )
+        for path, values in maps.items()
+    ]
+
+
+def coarse_share(values: NDArray[np.floating[Any]]) -> float | None:
+    """How much of the variance within the maps `(C, H, W)` is left when they are averaged over squares of 2x2: near 1
+    for broad shapes, 1/4 for noise, 0 for a chequerboard. None for maps of one value, or of one row or column."""
+    channels, height, width = values.shape
+    if min(height, width) < 2:
+        return None
+    even = values[:, : height // 2 * 2, : width // 2 * 2].astype(np.float64)
+    squares = even.reshape(channels, height // 2, 2, width // 2, 2).mean((2, 4))
+    whole = even.var((1, 2)).sum()
+    return float(squares.var((1, 2)).sum() / whole) if whole > 0 else None
+
+
+def likeness(values: NDArray[np.floating[Any]], picture: NDArray[np.floating[Any]]) -> float | None:
+    """How much the maps `(C, H, W)` look like the `picture` `(channels, h, w)`, shrunk to their size: the mean over the
+    maps that are not flat of the correlation's absolute value. None if all are flat."""
+    rows, columns = (
+        preprocess.resize_matrix(*sizes) for sizes in zip(picture.shape[1:], values.shape[1:], strict=True)
+    )
+    shrunk = rows @ picture.mean(0) @ columns.T
+    found = [_correlation(channel.astype(np.float64), shrunk) for channel in values if np.ptp(channel) > 0]
+    return float(np.mean(np.abs(found))) if found and np.ptp(shrunk) > 0 else None
+
+
+def _correlation(a: NDArray[np.floating[Any]], b: NDArray[np.floating[Any]]) -> float:
+    a, b = a - a.mean(), b - b.mean()
+    return float((a * b).sum() / np.sqrt((a**2).sum() * (b**2).sum()))

@@ -1,0 +1,233 @@
+"""The training loop, the same for every backend: plan the batches, step, read, test, save."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triptych.backend.contract import Backend, Images, Labels, Native, Trainer
+from triptych.data import Dataset, Split, batches
+from triptych.data.preprocess import InputTransform
+from triptych.optim.schedules import Score
+from triptych.training import recipes, run_folder
+from triptych.training.recipes import Recipe
+from triptych.training.run_folder import Checkpoint, Epoch
+from triptych.utils.errors import TriptychError
+from triptych.utils.interrupt import Interrupted, interruptible
+from triptych.weights import initializers, transfer
+
+READ_EVERY = 16  # steps between two looks at the losses; each look waits for the device
+
+
+class DivergedError(TriptychError):
+    """A loss that is not finite."""
+
+
+class Listener(Protocol):
+    """Who is told how training goes: a progress bar, a log, nothing."""
+
+    def steps(self, epoch: int, total: int, losses: NDArray[np.float64], images_per_second: float) -> None:
+        """The losses of this epoch's steps so far, of `total`, and its speed."""
+
+    def epoch(self, epoch: Epoch) -> None:
+        """An epoch is done and saved."""
+
+
+@dataclass
+class Session:
+    """A network on a backend with what it is trained on and where its run is kept (`folder` None: nowhere).
+
+    `new_layers` are those that `init_from` had nothing for; None where it was not asked.
+    """
+
+    backend: Backend
+    network: Native
+    trainer: Trainer
+    recipe: Recipe
+    dataset: Dataset
+    transform: InputTransform
+    folder: Path | None = None
+    epochs: list[Epoch] = field(default_factory=list)
+    step: int = 0
+    new_layers: tuple[str, ...] | None = None
+
+
+def start(
+    backend: Backend, recipe: Recipe, dataset: Dataset, *, device: str = "cpu", folder: Path | None = None
+) -> Session:
+    """A session at step 0, from the recipe's start. Raises TriptychError for what does not fit.
+
+    A `folder` with a checkpoint is going to be resumed: what the run once began from need not be there any more.
+    """
+    architecture = recipes.build_architecture(recipe, dataset)
+    frozen = transfer.frozen_paths(architecture, recipe.freeze)
+    afresh = bool(recipe.init_from) and (folder is None or run_folder.load(folder) is None)
+    given = transfer.load(recipe.init_from) if afresh else None
+    transform = recipes.build_transform(recipe, architecture)
+    network = backend.build(architecture, device=device, precision=recipe.precision)
+    if recipe.initializer == recipes.NATIVE:
+        backend.initialize(network, recipe.seed)
+    else:
+        law = initializers.parse(recipe.initializer)
+        backend.from_canonical(network, initializers.draw(architecture, recipe.seed, law))
+    new_layers = None
+    if given is not None:
+        values, new_layers = transfer.take_over(architecture, backend.to_canonical(network), given)
+        transfer.check_frozen(frozen, new_layers)
+        backend.from_canonical(network, values)
+    trainer = backend.Trainer(network, recipe.optimizer, transform, recipe.seed, frozen)
+    return Session(backend, network, trainer, recipe, dataset, transform, folder, new_layers=new_layers)
+
+
+def resume(session: Session) -> None:
+    """Take up the folder's last checkpoint, whichever backend wrote it; none means from the start.
+
+    Raises TriptychError if the checkpoint is ahead of the metrics or of the recipe's epochs.
+    """
+    if session.folder is None:
+        raise ValueError("a session without a folder cannot be resumed")
+    checkpoint = run_folder.load(session.folder)
+    if checkpoint is None:
+        return
+    session.backend.from_canonical(session.network, checkpoint.model)
+    session.trainer.load_state(checkpoint.optimizer)
+    epochs = run_folder.read_epochs(session.folder)
+    if len(epochs) < checkpoint.epoch:
+        raise TriptychError(
+            f"{session.folder / run_folder.METRICS} holds {len(epochs)} epochs, the checkpoint is of {checkpoint.epoch}"
+        )
+    if session.recipe.epochs < checkpoint.epoch:
+        raise TriptychError(
+            f"--epochs {session.recipe.epochs} is less than the {checkpoint.epoch} that {session.folder} has finished"
+        )
+    session.epochs = epochs[: checkpoint.epoch]
+    session.step = checkpoint.step
+
+
+def fit(session: Session, listener: Listener) -> list[Epoch]:
+    """Train until the recipe's epochs are done; returns all of them.
+
+    Raises DivergedError at the first step whose loss is not finite, and Interrupted on SIGINT or SIGTERM; finished
+    epochs stay saved in both cases.
+    """
+    with interruptible() as interrupted:
+        for number in range(len(session.epochs), session.recipe.epochs):
+            epoch = train_epoch(session, number, listener, interrupted)
+            session.epochs.append(epoch)
+            if session.folder is not None:
+                run_folder.save(session.folder, session.epochs, checkpoint_of(session))
+            listener.epoch(epoch)
+        if interrupted():  # in the last epoch's last moments; `compare` must not go on with the next backend
+            raise Interrupted(interrupted(), kept(session))
+    return session.epochs
+
+
+def train_epoch(session: Session, number: int, listener: Listener, interrupted: Callable[[], int]) -> Epoch:
+    """One epoch (counted from 0) and its test."""
+    recipe, split = session.recipe, session.dataset.train
+    plan = batches.plan(recipe.seed, number, len(split), recipe.batch_size, recipe.augmentation)
+    handles: list[Native] = []
+    results = np.zeros((0, 2))
+    began = time.perf_counter()
+    history = [Score(epoch.test_loss, epoch.test_accuracy) for epoch in session.epochs]
+    given = batches.feed(split.images, split.labels, plan, recipe.augmentation)
+    for index, (images, labels, gather) in enumerate(given):
+        if interrupted():
+            raise Interrupted(interrupted(), kept(session))
+        rates = recipe.rates(session.step, len(plan), history)
+        handles.append(session.trainer.step(images, labels, rates, session.step, gather=gather))
+        session.step += 1
+        if len(handles) == READ_EVERY or index + 1 == len(plan):
+            results = np.concatenate([results, session.trainer.read(handles)])
+            handles.clear()
+            check_finite(results[:, 0], session.step - len(results), session)
+            speed = min((index + 1) * recipe.batch_size, len(split)) / (time.perf_counter() - began)
+            listener.steps(number + 1, len(plan), results[:, 0], speed)
+    seconds = time.perf_counter() - began
+    sizes = np.array([len(batch) for batch in plan])
+    test_loss, test_accuracy = evaluate(session.trainer, session.dataset.test, recipe.images_per_test)
+    check_finite(np.array([test_loss]), session.step, session)  # the last step may have broken the network
+    return Epoch(
+        epoch=number + 1,
+        step=session.step,
+        backend=session.backend.name,
+        train_loss=float(np.average(results[:, 0], weights=sizes)),
+        train_accuracy=float(results[:, 1].sum() / sizes.sum()),
+        test_loss=test_loss,
+        test_accuracy=test_accuracy,
+        seconds=seconds,
+        images_per_second=float(sizes.sum() / seconds),
+        losses=tuple(results[:, 0]),
+    )
+
+
+def check_finite(losses: NDArray[np.float64], first_step: int, session: Session) -> None:
+    """Raises DivergedError for the first loss that is not finite, with its step."""
+    bad = np.flatnonzero(~np.isfinite(losses))
+    if len(bad):
+        raise DivergedError(
+            f"{session.backend.name}: the loss is {losses[bad[0]]} at step {first_step + int(bad[0])}; training was "
+            f"stopped, {kept(session)}; try a smaller --learning-rate"
+        )
+
+
+def kept(session: Session) -> str:
+    """What an end before the last epoch leaves behind."""
+    done = f"{len(session.epochs)} finished epochs are kept"
+    return done if session.folder is None else f"{done} in {session.folder} (train --resume goes on)"
+
+
+def predictions(trainer: Trainer, images: Images, batch_size: int) -> Iterator[NDArray[np.float64]]:
+    """Logits, a batch at a time."""
+    for begin in range(0, len(images), batch_size):
+        yield trainer.predict(images[begin : begin + batch_size]).astype(np.float64)
+
+
+def evaluate(trainer: Trainer, split: Split, batch_size: int) -> tuple[float, float]:
+    """Mean loss and accuracy on a split, in evaluation mode. Raises TriptychError if there are no images."""
+    return score(logits_of(trainer, split, batch_size), split.labels)
+
+
+def logits_of(trainer: Trainer, split: Split, batch_size: int) -> NDArray[np.float64]:
+    """Logits `(N, classes)` of a split. Raises TriptychError if there are no images."""
+    if not len(split):
+        raise TriptychError("there are no images to evaluate on")
+    return np.concatenate(list(predictions(trainer, split.images, batch_size)))
+
+
+def score(logits: NDArray[np.float64], labels: Labels) -> tuple[float, float]:
+    """Mean cross-entropy and accuracy of logits `(N, classes)`."""
+    shifted = logits - logits.max(1, keepdims=True)
+    losses = np.log(np.exp(shifted).sum(1)) - shifted[np.arange(len(labels)), labels]
+    return float(losses.mean()), float((logits.argmax(1) == labels).mean())
+
+
+def confusion(logits: NDArray[np.float64], labels: Labels) -> NDArray[np.int64]:
+    """How many images of each class (row) were taken for each (column): `(classes, classes)`."""
+    counts = np.zeros((logits.shape[1],) * 2, np.int64)
+    np.add.at(counts, (labels, logits.argmax(1)), 1)
+    return counts
+
+
+def checkpoint_of(session: Session) -> Checkpoint:
+    """The session as it can be saved."""
+    state: dict[str, Any] = {
+        "backend": session.backend.name,
+        "seed": session.recipe.seed,
+        "versions": session.backend.versions(),
+        "input": list(recipes.build_architecture(session.recipe, session.dataset).input),
+        "class_names": list(session.dataset.class_names),
+    }
+    return Checkpoint(
+        len(session.epochs),
+        session.step,
+        session.backend.to_canonical(session.network),
+        session.trainer.state(),
+        state,
+    )

@@ -1,0 +1,145 @@
+"""A run folder: recipe, metrics, checkpoint. Every file in it is whole at every moment."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from triptych.training import recipes
+from triptych.training.recipes import Recipe
+from triptych.utils.errors import TriptychError
+from triptych.utils.files import write_atomically
+from triptych.weights import store
+from triptych.weights.initializers import Parameters
+
+RECIPE, METRICS, CHECKPOINT = "recipe.json", "metrics.jsonl", "checkpoint"
+MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What one epoch measured. Losses are means over images; `seconds` and `images_per_second` are of training
+    alone, without the test. `epoch` counts from 1, `step` is the number of updates so far."""
+
+    epoch: int
+    step: int
+    backend: str
+    train_loss: float
+    train_accuracy: float
+    test_loss: float
+    test_accuracy: float
+    seconds: float
+    images_per_second: float
+    losses: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """All that is needed to go on, on any backend: `epoch` epochs, `step` steps are done."""
+
+    epoch: int
+    step: int
+    model: Parameters
+    optimizer: Parameters
+    state: dict[str, Any]
+
+
+def create(folder: Path, recipe: Recipe) -> Path:
+    """Make the folder and write the recipe. Raises TriptychError if it is in use or cannot be written."""
+    make_folder(folder)
+    write_recipe(folder, recipe)
+    return folder
+
+
+def write_recipe(folder: Path, recipe: Recipe) -> None:
+    """The recipe of a run, also when it is continued for more epochs."""
+    write_atomically(folder / RECIPE, recipes.to_json(recipe).encode())
+
+
+def make_folder(folder: Path) -> Path:
+    """An empty folder for output. Raises TriptychError if it holds something or cannot be written."""
+    try:
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise TriptychError(f"--out {folder} is already used; choose another, or remove it first")
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / ".writable", b"")
+        (folder / ".writable").unlink()
+    except OSError as error:
+        raise TriptychError(f"--out {folder} cannot be written: {error.strerror}") from None
+    return folder
+
+
+def new_folder(name: str) -> Path:
+    """A folder below `runs/` that does not exist, with the time in its name."""
+    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    folder = Path("runs") / f"{name}-{stamp}"
+    number = 2
+    while folder.exists():
+        folder = Path("runs") / f"{name}-{stamp}-{number}"
+        number += 1
+    return folder
+
+
+def as_dict(epoch: Epoch) -> dict[str, Any]:
+    """An epoch as JSON has it."""
+    return asdict(epoch)
+
+
+def read_recipe(folder: Path) -> Recipe:
+    """The recipe of a run. Raises TriptychError if the folder is no run."""
+    path = folder / RECIPE
+    try:
+        return recipes.from_json(path.read_bytes().decode(errors="replace"), str(path))
+    except OSError as error:
+        raise TriptychError(f"{folder} is not a run folder: cannot read {RECIPE} ({error.strerror})") from None
+
+
+def read_epochs(folder: Path) -> list[Epoch]:
+    """The metrics so far, an epoch per line. Raises TriptychError for a damaged line."""
+    path = folder / METRICS
+    try:
+        lines = path.read_text().splitlines() if path.exists() else []
+        return [Epoch(**(values | {"losses": tuple(values["losses"])})) for values in map(json.loads, lines)]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise TriptychError(f"{path} is damaged: {error}") from None
+
+
+def save(folder: Path, epochs: list[Epoch], checkpoint: Checkpoint) -> None:
+    """Write metrics, then the checkpoint; until the new one is whole, the old one stays.
+
+    Metrics go first: on resuming, those ahead of the checkpoint are dropped, while missing ones could not be regained.
+    """
+    lines = "".join(json.dumps(asdict(epoch)) + "\n" for epoch in epochs)
+    write_atomically(folder / METRICS, lines.encode())
+    current, new, old = (folder / f"{CHECKPOINT}{suffix}" for suffix in ("", ".new", ".old"))
+    if old.exists() and not current.exists():
+        old.rename(current)  # killed between the two renames below: the only checkpoint there is
+    for leftover in (new, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    new.mkdir()
+    store.save(new / MODEL, checkpoint.model)
+    store.save(new / OPTIMIZER, checkpoint.optimizer)
+    state = {"epoch": checkpoint.epoch, "step": checkpoint.step, **checkpoint.state}
+    write_atomically(new / STATE, json.dumps(state, indent=2).encode())
+    if current.exists():
+        current.rename(old)
+    new.rename(current)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def load(folder: Path) -> Checkpoint | None:
+    """The last whole checkpoint; None if no epoch was finished. Raises TriptychError for a damaged one."""
+    names = (CHECKPOINT, f"{CHECKPOINT}.old")  # .old: killed between the two renames of `save`
+    found = next((folder / name for name in names if (folder / name / STATE).exists()), None)
+    if found is None:
+        return None
+    try:
+        state = json.loads((found / STATE).read_text())
+        epoch, step = int(state.pop("epoch")), int(state.pop("step"))
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise TriptychError(f"{found / STATE} is damaged: {error}") from None
+    return Checkpoint(epoch, step, store.load(found / MODEL), store.load(found / OPTIMIZER), state)

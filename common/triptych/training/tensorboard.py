@@ -1,0 +1,84 @@
+"""Logs for TensorBoard, by its own writer; neither TensorFlow nor PyTorch is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triptych.training.loop import Listener
+from triptych.training.run_folder import Epoch
+from triptych.utils.errors import TriptychError, require_package
+
+IN_THE_RUN, FOLDER = "-", "tensorboard"  # what stands for a folder that was not named, and what it is then
+PER_EPOCH = {
+    "loss/train": "train_loss",
+    "loss/test": "test_loss",
+    "accuracy/train": "train_accuracy",
+    "accuracy/test": "test_accuracy",
+    "speed/images per second": "images_per_second",
+}
+PER_STEP = "loss/step"
+
+
+def check(given: str) -> None:
+    """Raises TriptychError if TensorBoard is not here, with how to install it, or if what was given is a file, or
+    no place for a folder."""
+    require_package("tensorboard", "tensorboard", "--tensorboard")
+    if Path(given).is_file():
+        raise TriptychError(f"--tensorboard {given} is a file; give a folder")
+    folder = Path(given).absolute()
+    try:
+        with TemporaryFile(dir=next(place for place in (folder, *folder.parents) if place.exists())):
+            return
+    except OSError as error:
+        raise TriptychError(f"--tensorboard {given} cannot be written: {error.strerror}") from None
+
+
+def place(given: str | None, run: Path | None) -> Path | None:
+    """The folder of the log of a `run`, by what was given on the command line; None: none is written."""
+    if given is None or run is None:  # only one of several processes has a run to write
+        return None
+    return run / FOLDER if given == IN_THE_RUN else Path(given)
+
+
+class Log:
+    """Tells `listener`, and writes every finished epoch: its steps' losses by step, the rest by epoch."""
+
+    def __init__(self, listener: Listener, writer: Any) -> None:
+        self.listener, self.writer = listener, writer
+
+    def steps(self, epoch: int, total: int, losses: NDArray[np.float64], images_per_second: float) -> None:
+        self.listener.steps(epoch, total, losses, images_per_second)
+
+    def epoch(self, epoch: Epoch) -> None:
+        first = epoch.step - len(epoch.losses)
+        for index, loss in enumerate(epoch.losses, start=1):
+            self.writer.add_scalar(PER_STEP, loss, first + index)
+        for tag, name in PER_EPOCH.items():
+            self.writer.add_scalar(tag, getattr(epoch, name), epoch.epoch)
+        self.writer.flush()  # who watches sees it now, and a kill loses nothing
+        self.listener.epoch(epoch)
+
+
+@contextmanager
+def logged(listener: Listener, folder: Path | None) -> Iterator[Listener]:
+    """`listener`, with a log in `folder` unless that is None. Raises TriptychError if it cannot be written."""
+    if folder is None:
+        yield listener
+        return
+    from tensorboard.summary import Writer
+
+    try:
+        writer = Writer(str(folder))
+    except OSError as error:
+        raise TriptychError(f"--tensorboard {folder} cannot be written: {error.strerror}") from None
+    try:
+        yield Log(listener, writer)
+    finally:
+        writer.close()

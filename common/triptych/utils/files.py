@@ -1,0 +1,51 @@
+"""Where data files lie, how files are written so that no half-written one is ever seen, and how they are checked."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from triptych.utils.errors import TriptychError
+
+
+def cache_dir() -> Path:
+    """The folder for downloads and decoded images: `$TRIPTYCH_DATA`, else `triptych` in the user's cache folder."""
+    if chosen := os.environ.get("TRIPTYCH_DATA"):
+        return Path(chosen).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "triptych"
+
+
+@contextmanager
+def atomic_write(path: Path) -> Iterator[IO[bytes]]:
+    """A file to write to, which becomes `path` when the block ends well and vanishes when it does not."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # In the same folder, because a rename across file systems is not atomic.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def check_hash(content: bytes, expected: str, what: str, way_out: str, algorithm: str = "sha256") -> None:
+    """Raises TriptychError, which names `what` and both hashes, unless `content` has the `expected` one (hex)."""
+    found = hashlib.new(algorithm, content, usedforsecurity=False).hexdigest()
+    if found != expected:
+        raise TriptychError(
+            f"{what} is damaged or not the original: {algorithm} of its content is {found} ({len(content)} bytes), "
+            f"expected {expected}; {way_out}"
+        )
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write all of `content` to `path`, or leave what was there."""
+    with atomic_write(path) as file:
+        file.write(content)

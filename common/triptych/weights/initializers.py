@@ -1,0 +1,77 @@
+"""Shared initialisation: every backend starts from the same bits, drawn by NumPy.
+
+Each array is drawn from `(seed, path)` alone, so adding a layer does not change the others' draws.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triptych.spec.analysis import ParameterInfo, parameters
+from triptych.spec.layers import Architecture, Initializer, InitializerName
+from triptych.utils.errors import TriptychError, unknown
+from triptych.utils.randomness import generator
+
+Parameters = dict[str, NDArray[np.floating[Any]]]
+
+STARTS = {"bias": 0.0, "scale": 1.0, "shift": 0.0, "running_mean": 0.0, "running_var": 1.0}
+NAMES: tuple[InitializerName, ...] = (
+    "xavier_uniform",
+    "xavier_normal",
+    "kaiming_uniform",
+    "kaiming_normal",
+    "normal",
+    "constant",
+)
+
+
+def draw(architecture: Architecture, seed: int, initializer: Initializer | None = None) -> Parameters:
+    """Canonical float32 parameters for `architecture`; its own initialiser unless another is given."""
+    law = initializer or architecture.initializer
+    return {info.path: draw_one(info, seed, law) for info in parameters(architecture)}
+
+
+def draw_one(info: ParameterInfo, seed: int, law: Initializer) -> NDArray[np.float32]:
+    """One float32 array. Weights follow `law`; biases, gamma, beta and running statistics start constant.
+
+    Xavier: variance 2 / (fan_in + fan_out) (Glorot and Bengio 2010); Kaiming: 2 / fan_in (He et al. 2015).
+    """
+    if info.role != "weight":
+        return np.full(info.shape, STARTS[info.role], np.float32)
+    if law.name == "constant":
+        return np.full(info.shape, law.value, np.float32)
+    deviation = {
+        "xavier": math.sqrt(2 / (info.fan_in + info.fan_out)),
+        "kaiming": math.sqrt(2 / info.fan_in),
+        "normal": law.value,
+    }[law.name.split("_")[0]]
+    random = generator(seed, "init", info.path)
+    if law.name.endswith("uniform"):
+        bound = math.sqrt(3) * deviation
+        return random.uniform(-bound, bound, info.shape).astype(np.float32)
+    return (deviation * random.standard_normal(info.shape)).astype(np.float32)
+
+
+def parse(text: str) -> Initializer:
+    """`xavier_uniform`, `normal:0.01`, `constant:0.1`. Raises TriptychError for anything else."""
+    name, _, value = text.partition(":")
+    for known in NAMES:
+        if name == known:
+            return Initializer(known, _parse_value(known, value, text) if value else 0.01)
+    raise unknown("initialiser", name, NAMES)
+
+
+def _parse_value(name: InitializerName, text: str, whole: str) -> float:
+    if name not in ("normal", "constant"):
+        raise TriptychError(f"initialiser '{whole}': '{name}' takes no number; write '{name}'")
+    try:
+        value = float(text)
+    except ValueError:
+        raise TriptychError(f"initialiser '{whole}': '{text}' is not a number") from None
+    if not math.isfinite(value) or (name == "normal" and value < 0):
+        raise TriptychError(f"initialiser '{whole}': {text} is no deviation or value to start from")
+    return value

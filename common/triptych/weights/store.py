@@ -1,0 +1,77 @@
+"""Canonical parameters on disk and against an architecture: what is saved, compared and exchanged."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.numpy
+from numpy.typing import NDArray
+
+from triptych.spec import analysis
+from triptych.spec.layers import Architecture
+from triptych.utils.errors import TriptychError
+from triptych.utils.files import write_atomically
+from triptych.weights.initializers import Parameters
+
+MANIFEST = "manifest.json"
+
+
+def check_fit(architecture: Architecture, parameters: Mapping[str, NDArray[Any]]) -> None:
+    """Raises TriptychError, with the first differing name or shape in the network's order, unless all fit."""
+    expected = {info.path: info.shape for info in analysis.parameters(architecture)}
+    for path, shape in expected.items():
+        if path not in parameters:
+            raise TriptychError(f"the parameters do not fit '{architecture.name}': '{path}' {shape} is missing")
+        if parameters[path].shape != shape:
+            raise TriptychError(
+                f"the parameters do not fit '{architecture.name}': '{path}' has the shape {parameters[path].shape}, "
+                f"expected {shape}"
+            )
+    for path in parameters:
+        if path not in expected:
+            raise TriptychError(f"the parameters do not fit '{architecture.name}': '{path}' is not in the network")
+
+
+def save(path: Path, parameters: Parameters) -> None:
+    """Write a safetensors file, whole or not at all, and its SHA-256 into the manifest beside it.
+
+    The manifest exists because safetensors does not notice a flipped bit.
+    """
+    content = safetensors.numpy.save({name: np.ascontiguousarray(value) for name, value in parameters.items()})
+    write_atomically(path, content)
+    manifest = path.with_name(MANIFEST)
+    known = json.loads(manifest.read_text()) if manifest.exists() else {}
+    known[path.name] = hashlib.sha256(content).hexdigest()
+    write_atomically(manifest, json.dumps(known, indent=2).encode())
+
+
+def load(path: Path) -> Parameters:
+    """Read a safetensors file. Raises TriptychError if it is missing, altered or no such file."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise TriptychError(f"cannot read the parameters {path}: {error.strerror}") from None
+    expected = _expected_hash(path)
+    found = hashlib.sha256(content).hexdigest()
+    if expected is not None and found != expected:
+        raise TriptychError(f"{path} was altered: its SHA-256 is {found}, {MANIFEST} says {expected}")
+    try:
+        return dict(safetensors.numpy.load(content))
+    except Exception as error:  # safetensors raises its own types and several of Python's for a damaged file
+        raise TriptychError(f"{path} is no safetensors file: {error}") from None
+
+
+def _expected_hash(path: Path) -> str | None:
+    manifest = path.with_name(MANIFEST)
+    if not manifest.exists():
+        return None
+    try:
+        known = json.loads(manifest.read_text())
+        return str(known[path.name]) if path.name in known else None
+    except (ValueError, TypeError) as error:
+        raise TriptychError(f"{manifest} is damaged: {error}") from None

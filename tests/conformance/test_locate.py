@@ -1,0 +1,346 @@
+"""`locate` between backends and the reference: planted faults are named by layer, phase and cause."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cache, partial
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from marks import every_backend, later
+from mutants import CATALOGUE
+from triptych.__main__ import main
+from triptych.backend import registry
+from triptych.backend.contract import Backend
+from triptych.conformance import locate
+from triptych.conformance.case import make_case
+from triptych.conformance.comparison import BATCH, MODES, PHASES, Difference
+from triptych.conformance.reference_run import Truth
+from triptych.conformance.subjects import BackendSide, ReferenceSide
+from triptych.optim.optimizers import Optimizer, Rates
+from triptych.reference import network as reference
+from triptych.spec.layers import (
+    Architecture,
+    Auxiliary,
+    BatchNorm,
+    Block,
+    Branches,
+    Conv,
+    Dense,
+    Dropout,
+    Flatten,
+    GlobalAvgPool,
+    Initializer,
+    LocalResponseNorm,
+    MaxPool,
+    ReLU,
+    Residual,
+    Sigmoid,
+    children,
+)
+from triptych.zoo import Options, build_with
+
+CONV = Conv("conv", 4, (3, 3), padding=(1, 1))
+HEAD = Auxiliary("head", (GlobalAvgPool("mean"), Flatten("flat"), Dense("out", 3)), 0.3)
+# One of nearly everything, so that a fault has something before and behind it that could be blamed.
+NET = Architecture(
+    "everything",
+    (2, 9, 12),
+    3,
+    (
+        Block("stem", (Conv("conv", 4, (3, 3), bias=False), BatchNorm("norm"), ReLU("relu"))),
+        LocalResponseNorm("lrn", 3, 0.5, 0.75, 2.0),
+        MaxPool("pool", (3, 3), (2, 2)),
+        HEAD,
+        Residual("unit", Block("body", (CONV,)), scale=0.3),
+        Branches("mixed", (Block("a", (CONV,)), Block("b", (replace(CONV, name="other"), Sigmoid("sigmoid"))))),
+        Flatten("flatten"),
+        Dense("hidden", 6),
+        Dropout("dropout", 0.5),
+        Dense("dense", 3),
+    ),
+    Initializer("kaiming_normal"),
+)
+
+
+def change(layer: Any, target: str, make: Callable[[Any], Any]) -> Any:
+    """The tree with the record at path `target` replaced by what `make` makes of it."""
+    name, _, rest = target.partition(".")
+    for key in ("layers", "branches", "body"):
+        below = getattr(layer, key, ())
+        found = tuple(
+            child if child.name != name else change(child, rest, make) if rest else make(child)
+            for child in (below if isinstance(below, tuple) else (below,))
+        )
+        if below:
+            layer = replace(layer, **{key: found if isinstance(below, tuple) else found[0]})
+    return layer
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What is planted; where it must be found, and a word of the cause."""
+
+    layer: str
+    phase: str
+    cause: str
+    record: Callable[[Any], Any] | None = None  # another record in the spec that the backend builds
+    target: str = ""
+    trainer: Callable[[Any, Any], tuple[Any, Any]] | None = None  # other optimiser and rates
+    forward: Callable[..., Any] | None = None  # another whole pass
+
+
+def fields(path: str, phase: str, cause: str, **values: Any) -> Fault:
+    return Fault(path, phase, cause, lambda layer: replace(layer, **values), path)
+
+
+def reversed_branches(layer: Branches) -> Branches:
+    return replace(layer, branches=layer.branches[::-1])
+
+
+FAULTS = {
+    "name": Fault("mixed.b.sigmoid", "structure", "", lambda layer: Sigmoid("gate"), "mixed.b.sigmoid"),
+    "more channels": fields("mixed.b.other", "structure", "", channels=5),
+    "ceil": fields("pool", "structure", "ceil for floor", ceil=True),
+    "eps": fields("stem.norm", "forward eval", "eps is 0.001", eps=1e-3),
+    "alpha": fields("lrn", "forward eval", "constant factor 3 in the LRN term: alpha not divided", divide_alpha=False),
+    "k": fields("lrn", "forward eval", "k is 1, not 2", k=1.0),
+    "sigmoid": Fault("stem.relu", "forward eval", "a sigmoid is applied", lambda layer: Sigmoid("relu"), "stem.relu"),
+    "scale": fields("unit", "forward eval", "scale is 1, not 0.3", scale=1.0),
+    "branch order": Fault("mixed", "forward eval", "in the order b, a", reversed_branches, "mixed"),
+    "dropout rate": fields("dropout", "forward train", "as at a rate of 0.4", rate=0.4),
+    "auxiliary weight": fields("head", "backward", "weighted by 0.4, not 0.3", weight=0.4),
+    "momentum": fields("stem.norm", "update", "weight of the old statistics", momentum=0.9),
+    "biased": fields("stem.norm", "update", "kept biased", unbiased=False),
+    "no decay": Fault("stem.conv", "update", "no weight decay", trainer=lambda o, r: (replace(o, weight_decay=0.0), r)),
+    "decay of biases": Fault(
+        "stem.norm", "update", "reaches biases", trainer=lambda o, r: (replace(o, decayed="all"), r)
+    ),
+    "summed loss": Fault(
+        "stem.conv",
+        "update",
+        "as for a summed loss",
+        trainer=lambda o, r: (o, replace(r, learning_rate=2 * r.learning_rate)),
+    ),
+    "order of the images": Fault(
+        "stem.conv",
+        "forward eval",
+        "reverse order",
+        forward=lambda right, network, images, **mode: right(network, images[::-1].copy(), **mode),
+    ),
+}
+# JAX compiles for seconds per fault: there the rest runs later.
+QUICK = ("eps", "scale", "auxiliary weight", "no decay")
+
+
+def planted(fault: Fault | None, framework: Backend, truth: Truth) -> BackendSide:
+    """The backend with the fault in it."""
+    names = (*framework.__all__, "__name__")  # type: ignore[attr-defined]
+    wrong = SimpleNamespace(**{name: getattr(framework, name) for name in names})
+    architecture = truth.case.architecture
+    if fault is not None and fault.record is not None:
+        architecture = change(architecture, fault.target, fault.record)
+    if fault is not None and (alter := fault.trainer) is not None:
+
+        class Trainer(framework.Trainer):  # type: ignore[misc, name-defined]
+            def __init__(self, network: Any, optimizer: Any, *more: Any) -> None:
+                super().__init__(network, alter(optimizer, Rates(0.0))[0], *more)
+
+            def step(self, images: Any, labels: Any, rates: Any, number: int, **more: Any) -> Any:
+                return super().step(images, labels, alter(Optimizer(), rates)[1], number, **more)
+
+        wrong.Trainer = Trainer
+    if fault is not None and (forward := fault.forward) is not None:
+        wrong.forward = lambda *given, **mode: forward(framework.forward, *given, **mode)
+    return BackendSide(wrong, framework.build(architecture, precision="fp64"), truth)  # type: ignore[arg-type]
+
+
+@cache
+def truth_of(architecture: Architecture) -> Truth:
+    return Truth(make_case(architecture, 0, BATCH))
+
+
+@cache
+def found(name: str, fault: str, mode: str) -> Difference | None:
+    truth = truth_of(NET)
+    side = planted(FAULTS.get(fault), registry.load(name), truth)
+    return locate.locate(side, ReferenceSide(truth), truth, mode).difference
+
+
+def cases() -> list[Any]:
+    return [
+        pytest.param(name, fault, marks=() if fault in QUICK or name == "torch" else later)
+        for name in registry.installed()
+        for fault in FAULTS
+    ]
+
+
+@pytest.mark.parametrize(("name", "fault"), cases())
+def test_a_planted_fault_is_named_by_layer_phase_and_cause(name: str, fault: str) -> None:
+    expected, difference = FAULTS[fault], found(name, fault, MODES[0])
+    assert difference is not None
+    assert (difference.layer, difference.phase) == (expected.layer, expected.phase)
+    assert expected.cause in difference.cause
+    assert difference.at_fault == (name,)
+
+
+@pytest.mark.parametrize("name", registry.installed()[:1])
+def test_accumulated_passes_name_the_layer_of_most_and_the_phase_of_all(name: str) -> None:
+    differences = {fault: found(name, fault, MODES[1]) for fault in FAULTS}
+    phases = [fault for fault, d in differences.items() if d is None or d.phase != FAULTS[fault].phase]
+    layers = [fault for fault, d in differences.items() if d is None or d.layer != FAULTS[fault].layer]
+    assert phases == []
+    assert len(layers) <= 0.05 * len(FAULTS), layers
+
+
+@every_backend
+@pytest.mark.parametrize("mode", MODES)
+def test_without_a_fault_there_is_no_difference(name: str, mode: str) -> None:
+    assert found(name, "", mode) is None
+
+
+def test_a_later_layer_is_not_blamed_for_an_earlier_one() -> None:
+    """Two faults: resynchronised, the second layer alone is right where only the first is wrong, and both are seen."""
+    framework, truth = registry.load(registry.installed()[0]), truth_of(NET)
+    side = planted(FAULTS["eps"], framework, truth)
+    side.load(truth.case.parameters)
+    for path, _ in truth.nodes(False):
+        expected = truth.kept_layer(path, False, False)["output"]
+        difference = np.abs(side.layer(path, False, False)["output"] - expected).max()
+        assert (difference > 1e-9) == (path == "stem.norm"), path
+
+
+@every_backend
+def test_every_layer_alone_is_the_reference(name: str) -> None:
+    """`layer_pass` of every record, composites too: output, gradient of the input, gradients of the parameters."""
+    truth = truth_of(NET)
+    side = planted(None, registry.load(name), truth)
+    side.load(truth.case.parameters)
+    for path, layer in truth.layers.items():
+        expected = truth.kept_layer(path, True, True)
+        values = side.layer(path, True, True)
+        assert set(values) == set(expected), path
+        for key, value in values.items():
+            np.testing.assert_allclose(value, expected[key], rtol=0, atol=1e-12 * max(1, np.abs(expected[key]).max()))
+        assert children(layer) or len(values) >= 2
+
+
+def test_a_reference_layer_alone_is_what_it_is_in_the_whole_pass() -> None:
+    truth = truth_of(NET)
+    for path, layer in truth.layers.items():
+        whole = truth.kept_layer(path, True, True)
+        trace = truth.trained[1]
+        y, dx, gradients = reference.layer_pass(
+            layer,
+            path,
+            truth.given,
+            trace.inputs[path],
+            trace.arriving[path],
+            train=True,
+            masks=truth.case.masks(0),
+        )
+        assert dx is not None
+        np.testing.assert_array_equal(y, whole["output"])
+        np.testing.assert_array_equal(dx, whole["input"])
+        assert set(gradients) == set(whole) - {"output", "input"}
+
+
+def test_two_backends_and_which_of_them_is_wrong() -> None:
+    names = registry.installed()
+    if len(names) < 2:
+        pytest.skip("needs two frameworks")
+    truth = truth_of(NET)
+    right = planted(None, registry.load(names[1]), truth)
+    wrong = planted(FAULTS["k"], registry.load(names[0]), truth)
+    for left, other in ((wrong, right), (right, wrong)):
+        difference = locate.locate(left, other, truth).difference
+        assert difference is not None
+        assert (difference.layer, difference.at_fault) == ("lrn", (names[0],))
+
+
+def test_a_crash_is_a_difference_not_a_trace() -> None:
+    def crash(*given: Any, **mode: Any) -> Any:
+        raise ArithmeticError("as frameworks raise them")
+
+    truth = truth_of(NET)
+    side = planted(None, registry.load(registry.installed()[0]), truth)
+    side.backend.layer_pass = crash  # type: ignore[method-assign]
+    difference = locate.locate(side, ReferenceSide(truth), truth).difference
+    assert difference is not None
+    assert difference.layer == "stem.conv"
+    assert difference.check.problem == "failed: ArithmeticError: as frameworks raise them"
+
+
+@later
+@pytest.mark.parametrize("mode", MODES)
+@every_backend
+def test_the_catalogue_is_located(name: str, mode: str) -> None:
+    """The exact layer of at least 95 in 100 planted mistakes, the phase of all."""
+    framework = registry.load(name)
+    wrong_layer, wrong_phase = [], []
+    mutants = [mutant for mutant in CATALOGUE.values() if name not in mutant.impossible]
+    for mutant in mutants:
+        truth = Truth(make_case(mutant.architecture))
+        with mutant.plant(framework, "fp64") as (wrong, build):
+            network = (build or partial(wrong.build, precision="fp64"))(mutant.architecture)
+            difference = locate.locate(BackendSide(wrong, network, truth), ReferenceSide(truth), truth, mode).difference
+        if difference is None or difference.layer != mutant.path:
+            wrong_layer.append(mutant.name)
+        if difference is None or not difference.phase.startswith(mutant.phase):
+            wrong_phase.append(mutant.name)
+    assert wrong_phase == []
+    assert len(wrong_layer) <= 0.05 * len(mutants), wrong_layer
+
+
+def run(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as exit_:
+        main(["locate", *arguments])
+    return int(exit_.value.code or 0)
+
+
+def test_the_command_says_that_they_agree(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--arch", "lenet", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["agree"], found["difference"]) == (True, None)
+    assert found["phases"] == list(PHASES)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--mode", "guessed"), "unknown --mode 'guessed'"),
+        (("--left", "torch", "--right", "torch"), "name two sides"),
+        (("--left", "reference"), "both 'reference'"),
+        (("--left", "vgg11", "--right", "reference"), "both sides are the reference"),
+        (("--left", "torch", "--right", "vgg11", "--arch", "vgg16"), "several architectures"),
+        (("--right", "torhc"), "unknown backend 'torhc'; did you mean 'torch'?"),
+        (("--precision", "bf16"), "cannot be judged"),
+        (("--layout", "NHWC"), "are for your own network"),
+        (("--left", "no_such_module:net", "--right", "lenet"), "there is no module 'no_such_module'"),
+        (("--left", "json:nothing", "--right", "lenet"), "unknown name in 'json' 'nothing'"),
+        (("--left", "json:dumps", "--right", "lenet"), "needs arguments (obj)"),
+        (("--left", "json:JSONDecoder", "--right", "lenet"), "is no network of"),
+        (("--left", "a b:c", "--right", "lenet"), "is not module:name"),
+        (("--left", "json:dumps", "--right", "torch", "--arch", "lenet"), "is compared with an architecture"),
+    ],
+)
+def test_bad_usage_is_one_line(capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], words: str) -> None:
+    assert run(*arguments) == 2
+    error = capsys.readouterr().err
+    assert words in error
+    assert error.count("\n") == 1
+
+
+@later
+@every_backend
+def test_a_network_of_full_width_agrees(name: str) -> None:
+    """VGG-16 at 64x64: 40 million parameters, whose gradients are long sums."""
+    framework = registry.load(name)
+    truth = Truth(make_case(build_with("vgg16", Options(10, (3, 64, 64))), 0, BATCH))
+    side = BackendSide(framework, framework.build(truth.case.architecture, precision="fp64"), truth)
+    assert locate.locate(side, ReferenceSide(truth), truth, updates=("momentum",)).difference is None

@@ -1,0 +1,283 @@
+"""Bring your own port: networks written as a user writes them, in each framework, against the spec."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from marks import later
+from mutants import networks as nets
+from triptych import zoo
+from triptych.__main__ import main
+from triptych.backend.registry import installed
+from triptych.conformance.comparison import Result
+from triptych.porting.discover import find
+from triptych.porting.own_network import locate_port
+from triptych.spec.layers import (
+    Architecture,
+    BatchNorm,
+    Conv,
+    Dense,
+    Dropout,
+    Flatten,
+    GlobalAvgPool,
+    Initializer,
+    ReLU,
+)
+from triptych.utils.errors import TriptychError
+
+NORMED = Architecture(
+    "normed",
+    (3, 8, 8),
+    5,
+    (
+        *(Conv("conv", 8, (3, 3), padding=(1, 1)), BatchNorm("norm"), ReLU("relu"), GlobalAvgPool("pool")),
+        *(Flatten("flatten"), Dropout("dropout", 0.5), Dense("dense", 5)),
+    ),
+    Initializer("kaiming_normal"),
+)
+LENET = zoo.build("lenet")
+# The textbook's AlexNet, a sixteenth as wide; at 112 pixels as at 224, padding 1 and 0 give the same shapes.
+ALEXNET = zoo.build("alexnet", input=(1, 112, 112), width_ratio=16)
+
+TORCHVISION = """
+import torch
+
+library = torch.library.Library("torchvision", "DEF")  # a CPU-only torch has none of its operators
+for name in ("nms", "qnms"):
+    library.define(name + "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+from torchvision.models import alexnet, vgg11, vgg16, vgg19
+"""
+FRAMEWORKS = {"own_torch": "torch", "own_mxnet": "mxnet", "own_jax": "jax"}  # of the networks in these files
+
+
+@pytest.fixture(scope="module", autouse=True)
+def own(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Modules that are no networks, importable as the command line finds them."""
+    folder = tmp_path_factory.mktemp("own")
+    (folder / "own_torchvision.py").write_text(TORCHVISION)
+    (folder / "own_leaves.py").write_text("raise SystemExit(0)\n")
+    (folder / "own_broken.py").write_text("import no_such_package\n")
+    sys.path.insert(0, str(folder))
+    yield folder
+    sys.path.remove(str(folder))
+
+
+def check(reference: str, architecture: Architecture, **options: Any) -> Result:
+    name = FRAMEWORKS[reference.partition(":")[0]]
+    if name not in installed():
+        pytest.skip(f"{name} is not installed")
+    return locate_port(find(reference), architecture, name=reference, **options)
+
+
+@pytest.mark.parametrize(
+    ("reference", "note"),
+    [
+        ("own_torch:lenet", ""),
+        ("own_torch:Dropping", ""),
+        ("own_torch:ChannelsLast", "'dense1' were permuted"),
+        ("own_mxnet:lenet", ""),
+        ("own_jax:lenet", "'dense1' were permuted"),
+        ("own_jax:linen_lenet", "'dense1' were permuted"),
+        ("own_jax:function", "'dense1' were permuted"),
+    ],
+)
+def test_a_right_port_shows_no_difference(reference: str, note: str) -> None:
+    result = check(reference, LENET)
+    assert result.difference is None
+    assert note in " ".join(result.notes)
+    assert ("permuted" in " ".join(result.notes)) == bool(note)
+    assert set(result.not_run) == {"dropout", "update"}
+
+
+def test_a_port_whose_layers_behave_otherwise_in_training() -> None:
+    assert check("own_jax:Normed", NORMED).difference is None
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_the_search_for_a_cause_warns_of_nothing() -> None:
+    """Among the mistakes tried is the mean for the variance, which has no root."""
+    difference = check("own_torch:misplaced", NORMED).difference
+    assert difference is not None
+    assert (difference.layer, difference.phase) == ("norm", "forward eval")
+
+
+@pytest.mark.parametrize(
+    ("reference", "layer", "phase", "cause"),
+    [
+        ("own_torch:relu", "sigmoid2", "forward eval", "a ReLU is applied, not a sigmoid"),
+        ("own_torch:no_bias", "conv2", "structure", ""),
+        ("own_torch:WrongGradient", "flatten", "backward", ""),
+        ("own_torch:CutOff", "conv1", "backward", ""),
+        ("own_torch:scripted", "sigmoid1", "forward eval", "a ReLU is applied, not a sigmoid"),
+        ("own_mxnet:relu", "sigmoid2", "forward eval", "a ReLU is applied, not a sigmoid"),
+        ("own_mxnet:Surplus", "own_surplus", "structure", ""),
+        ("own_jax:linen_max", "pool2", "forward eval", "maximum for average pooling"),
+    ],
+)
+def test_a_wrong_port_is_named_at_its_layer(reference: str, layer: str, phase: str, cause: str) -> None:
+    difference = check(reference, LENET).difference
+    assert difference is not None
+    assert (difference.layer, difference.phase, difference.cause) == (layer, phase, cause)
+
+
+def test_the_textbooks_alexnet_parts_at_its_first_convolution() -> None:
+    """Padding 1 in one framework and 0 in the other: same shapes and counts, other numbers."""
+    assert check("own_torch:alexnet", ALEXNET).difference is None
+    difference = check("own_mxnet:alexnet", ALEXNET).difference
+    assert difference is not None
+    assert (difference.layer, difference.phase) == ("conv1", "forward eval")
+    assert difference.cause == "the padding is (0, 0), not (1, 1)"
+
+
+@pytest.mark.parametrize(
+    ("name", "architecture"),
+    [
+        ("zoo_vgg11", zoo.build("vgg11", input=(3, 32, 32))),
+        pytest.param("zoo_vgg16", zoo.build("vgg16", input=(3, 64, 64)), marks=later),
+        pytest.param("zoo_alexnet", zoo.build("alexnet_owt"), marks=later),
+        pytest.param("zoo_vgg11", zoo.build("vgg11"), marks=later),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "x".join(map(str, value.input)),
+)
+def test_gluons_own_model_zoo(name: str, architecture: Architecture) -> None:
+    assert check(f"own_mxnet:{name}", architecture).difference is None
+
+
+@later
+@pytest.mark.parametrize(("name", "spec"), [("alexnet", "alexnet_owt"), *((n, n) for n in ("vgg11", "vgg16", "vgg19"))])
+def test_torchvision(name: str, spec: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+    if "torch" not in installed():
+        pytest.skip("torch is not installed")
+    if importlib.util.find_spec("torchvision") is None:
+        folder = tmp_path_factory.getbasetemp() / "torchvision"
+        if not folder.exists():
+            command = [
+                sys.executable,
+                "-m",
+                "pip",
+                "download",
+                "--quiet",
+                "--no-deps",
+                "torchvision",
+                "-d",
+                str(folder),
+            ]
+            subprocess.run(command, check=True, timeout=300)
+            with zipfile.ZipFile(next(folder.glob("*.whl"))) as wheel:
+                wheel.extractall(folder)
+            sys.path.insert(0, str(folder))
+    assert locate_port(find(f"own_torchvision:{name}"), zoo.build(spec)).difference is None
+
+
+@pytest.mark.skipif("torch" not in installed(), reason="torch is not installed")
+def test_a_flag_that_lowers_the_precision_is_off_for_a_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    try:
+        assert check("own_torch:Autocast", LENET, precision="fp32").difference is None
+        assert torch.is_autocast_enabled("cpu")
+    finally:
+        torch.set_autocast_enabled("cpu", False)
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "1")
+    with pytest.raises(TriptychError, match="torch: the precision flag NVIDIA_TF32_OVERRIDE is 1, which a running"):
+        check("own_torch:lenet", LENET, precision="fp32")
+
+
+def test_the_two_flatten_orders_are_not_mixed_up_with_other_faults() -> None:
+    """A wrong layer behind the flatten is found although its weights had to be permuted."""
+    import torch
+
+    net = find("own_torch:ChannelsLast")
+    net.classifier[1] = torch.nn.ReLU()
+    result = locate_port(net, LENET)
+    assert result.difference is not None
+    assert (result.difference.layer, result.difference.cause) == ("sigmoid3", "a ReLU is applied, not a sigmoid")
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as exit_:
+        main(["locate", *arguments])
+    captured = capsys.readouterr()
+    return int(exit_.value.code or 0), captured.out, captured.err
+
+
+@pytest.mark.skipif("torch" not in installed(), reason="torch is not installed")
+def test_the_command_on_a_port(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = run(capsys, "--left", "own_torch:relu", "--right", "lenet")
+    assert status == 1
+    assert "first difference: layer 'sigmoid2', phase forward eval" in out
+    assert "likely cause: a ReLU is applied, not a sigmoid" in out
+    assert "not run: update" in out
+    status, out, _ = run(capsys, "--left", "own_torch:lenet", "--right", "lenet", "--json")
+    assert (status, json.loads(out)["agree"]) == (0, True)
+
+
+@pytest.mark.skipif("torch" not in installed(), reason="torch is not installed")
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        (
+            "own_broken:net",
+            "module 'own_broken' cannot be imported: ModuleNotFoundError: No module named 'no_such_package'",
+        ),
+        ("own_torch:missing", "unknown name in 'own_torch' 'missing'"),
+        ("own_torch:takes", "'own_torch:takes' needs arguments (size)"),
+        ("own_torch:fails", "'own_torch:fails' failed: RuntimeError: no weights here"),
+        ("own_torch:leaves", "'own_torch:leaves' failed: SystemExit: 0"),
+        ("own_leaves:net", "module 'own_leaves' cannot be imported: SystemExit: 0"),
+        ("builtins:dict", "a dict is no network of"),
+        ("own_torch:number", "a int is no network of"),
+        ("own_torch:broken", "'own_torch:broken' failed on images (2, 1, 28, 28) as NCHW: RuntimeError"),
+    ],
+)
+def test_what_is_no_port_is_one_line(capsys: pytest.CaptureFixture[str], name: str, words: str) -> None:
+    status, _, error = run(capsys, "--left", name, "--right", "lenet")
+    assert status == 2
+    assert words in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.skipif("torch" not in installed(), reason="torch is not installed")
+@pytest.mark.parametrize("option", [("--device", "cuda"), ("--optimizers", "all")])
+def test_an_option_that_a_port_does_not_have_is_refused(
+    capsys: pytest.CaptureFixture[str], option: tuple[str, str]
+) -> None:
+    status, _, error = run(capsys, "--left", "own_torch:lenet", "--right", "lenet", *option)
+    assert status == 2
+    assert "--device and --optimizers are for backends" in error
+
+
+@pytest.mark.skipif("torch" not in installed(), reason="torch is not installed")
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("{", "is not JSON"),
+        ("[1]", "must be an object of names"),
+        ('{"0.weigth": "conv1.weight"}', "'0.weigth'; did you mean '0.weight'?"),
+    ],
+)
+def test_a_bad_mapping_file_is_one_line(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, content: str, words: str
+) -> None:
+    path = tmp_path / "mapping.json"
+    path.write_text(content)
+    status, _, error = run(capsys, "--left", "own_torch:lenet", "--right", "lenet", "--mapping", str(path))
+    assert status == 2
+    assert words in error
+
+
+def test_side_classifiers_are_left_out_and_it_is_said() -> None:
+    torch = pytest.importorskip("torch")
+    layers = (torch.nn.Conv2d(2, 4, 3, padding=1), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(4 * 6 * 9, 3))
+    found = locate_port(torch.nn.Sequential(*layers), nets.SIDE)
+    assert found.difference is None
+    assert found.not_run["side classifiers"] == "left out on both sides"
+    assert "side classifiers" not in locate_port(torch.nn.Sequential(*layers), nets.PLAIN).not_run

@@ -1,0 +1,243 @@
+"""Run folders: what is written reads back, a kill at any moment leaves a whole checkpoint, damage is noticed."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from strategies import small, some_schedules
+from triptych import zoo
+from triptych.data.batches import Augmentation
+from triptych.optim.optimizers import Optimizer
+from triptych.optim.schedules import Step
+from triptych.training import models, recipes, run_folder
+from triptych.training.recipes import Recipe
+from triptych.training.run_folder import Checkpoint, Epoch
+from triptych.utils.errors import TriptychError
+from triptych.weights import initializers, store
+
+RECIPE = Recipe("test", architecture="lenet", data="synthetic", epochs=3)
+STATE = {"input": [1, 28, 28], "class_names": [f"pattern {number}" for number in range(10)]}
+
+
+class Killed(BaseException):
+    """What SIGKILL would do, as an exception."""
+
+
+def epoch(number: int) -> Epoch:
+    return Epoch(number, 8 * number, "torch", 2.0 / number, 0.5, 2.5, 0.4, 1.25, 400.0, (2.25, 2.0 / number))
+
+
+def checkpoint(number: int) -> Checkpoint:
+    model = initializers.draw(zoo.build("lenet"), seed=number)
+    return Checkpoint(number, 8 * number, model, {"conv1.weight": model["conv1.weight"] * 2}, STATE)
+
+
+def save(folder: Path, number: int) -> None:
+    run_folder.save(folder, [epoch(n + 1) for n in range(number)], checkpoint(number))
+
+
+def same(left: Checkpoint, right: Checkpoint) -> bool:
+    arrays = [(a, b) for a, b in ((left.model, right.model), (left.optimizer, right.optimizer))]
+    equal = all(a.keys() == b.keys() and all(np.array_equal(a[name], b[name]) for name in a) for a, b in arrays)
+    return equal and (left.epoch, left.step, left.state) == (right.epoch, right.step, right.state)
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run folder with two finished epochs."""
+    folder = run_folder.create(tmp_path / "run", RECIPE)
+    save(folder, 1)
+    save(folder, 2)
+    return folder
+
+
+def test_what_is_saved_reads_back(run):
+    assert run_folder.read_recipe(run) == RECIPE
+    assert run_folder.read_epochs(run) == [epoch(1), epoch(2)]
+    loaded = run_folder.load(run)
+    assert same(loaded, checkpoint(2))
+    assert not same(loaded, checkpoint(1))
+    files = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
+    parts = ("model.safetensors", "optimizer.safetensors", "state.json", "manifest.json")
+    assert files == {"recipe.json", "metrics.jsonl", *(f"checkpoint/{part}" for part in parts)}
+
+
+def test_metrics_are_one_json_object_per_epoch(run):
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [1, 2]
+    fields = "epoch step backend train_loss train_accuracy test_loss test_accuracy seconds images_per_second losses"
+    assert all(list(line) == fields.split() for line in lines)
+
+
+@pytest.mark.parametrize("before", [1, 2])
+def test_a_kill_at_any_moment_of_saving_leaves_a_whole_checkpoint(tmp_path, monkeypatch, before):
+    """Kills the save before its every change of the disk; then the next save is killed, too, at every moment."""
+    left = -1  # how many more changes before the kill
+
+    def counted(change):
+        def wrapper(*args, **kwargs):
+            nonlocal left
+            left -= 1
+            if left == -1:
+                raise Killed
+            return change(*args, **kwargs)
+
+        return wrapper
+
+    for place, name in ((os, "replace"), (shutil, "rmtree"), (Path, "rename"), (Path, "mkdir")):
+        monkeypatch.setattr(place, name, counted(getattr(place, name)))
+
+    def attempt(folder: Path, number: int, moment: int) -> bool:
+        nonlocal left
+        left = moment
+        try:
+            save(folder, number)
+        except Killed:
+            return False
+        finally:
+            left = -1
+        return True
+
+    start = tmp_path / "start"
+    start.mkdir()
+    for number in range(1, before + 1):
+        save(start, number)
+    moments = 0
+    while True:
+        folder = tmp_path / f"{moments}"
+        shutil.copytree(start, folder)
+        finished = attempt(folder, before + 1, moments)
+        loaded = run_folder.load(folder)
+        assert any(same(loaded, checkpoint(number)) for number in (before, before + 1)), f"killed at change {moments}"
+        assert len(run_folder.read_epochs(folder)) >= loaded.epoch
+        for second in range(4, 12):
+            attempt(folder, loaded.epoch + 1, second)
+            assert run_folder.load(folder) is not None, f"killed at change {moments}, then at {second}"
+        save(folder, 7)
+        assert same(run_folder.load(folder), checkpoint(7))
+        assert {path.name for path in folder.iterdir()} == {"metrics.jsonl", "checkpoint"}
+        if finished:
+            break
+        moments += 1
+    assert moments >= 8  # else the kills were not where the work is
+
+
+# --- damage ----------------------------------------------------------------------------------------------------------
+
+
+def flip_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 1
+    path.write_bytes(bytes(content))
+
+
+@pytest.mark.parametrize("name", ["model", "optimizer"])
+@pytest.mark.parametrize(
+    "damage",
+    [flip_bit, lambda p: p.write_bytes(p.read_bytes()[:-100]), lambda p: p.write_bytes(pickle.dumps({"a": 1}))],
+    ids=["bit", "truncated", "pickle"],
+)
+def test_damaged_parameters_are_refused(run, name, damage):
+    path = run / "checkpoint" / f"{name}.safetensors"
+    damage(path)
+    with pytest.raises(TriptychError, match=rf"{name}\.safetensors was altered: its SHA-256"):
+        run_folder.load(run)
+
+
+def test_without_a_manifest_a_file_must_still_be_safetensors(tmp_path):
+    path = tmp_path / "model.safetensors"
+    for content in (pickle.dumps({"weight": 1}), b"", b"\x10\0\0\0\0\0\0\0{}"):
+        path.write_bytes(content)
+        with pytest.raises(TriptychError, match="is no safetensors file"):
+            store.load(path)
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        *(("checkpoint/state.json", text) for text in ("{", "[]", '"x"', '{"epoch": 1}', "\xff")),
+        *(("checkpoint/manifest.json", text) for text in ("{", "null")),
+        *(("metrics.jsonl", text) for text in ("{", "[]\n", '{"epoch": 1}\n', '{"losses": 3}\n', "\xff")),
+        *(("recipe.json", text) for text in ("", "{", "[]", "{}", '{"name": 1}', "\xff")),
+    ],
+)
+def test_damaged_text_is_refused_by_its_name(run, file, text):
+    (run / file).write_bytes(text.encode("latin-1"))
+    with pytest.raises(TriptychError, match=Path(file).name):
+        _ = run_folder.read_recipe(run), run_folder.read_epochs(run), run_folder.load(run)
+
+
+def test_a_run_without_a_finished_epoch_has_no_model(tmp_path):
+    folder = run_folder.create(tmp_path / "run", RECIPE)
+    assert run_folder.load(folder) is None
+    with pytest.raises(TriptychError, match=r"no finished epoch.*--resume"):
+        models.load_run(folder)
+
+
+# --- recipes ---------------------------------------------------------------------------------------------------------
+
+positive = st.floats(1e-6, 1e6)
+some_recipes = st.builds(
+    Recipe,
+    name=st.text(max_size=9),
+    architecture=st.sampled_from(sorted(zoo.registry())),
+    data=st.text(max_size=9),
+    height=st.integers(0, 999),
+    classes=st.integers(0, 999),
+    width_ratio=positive,
+    dense_width=st.none() | st.integers(1, 4096),
+    head=st.none() | st.sampled_from(["paper", "small"]),
+    batch_size=st.integers(1, 4096),
+    epochs=st.integers(1, 999),
+    learning_rate=positive,
+    optimizer=st.builds(
+        Optimizer, momentum=st.floats(0, 0.999), weight_decay=positive, decayed=st.sampled_from(["all", "weights"])
+    )
+    | st.builds(Optimizer, name=st.sampled_from(["adam", "adamw"]), beta1=st.floats(0, 0.999)),
+    test_batch_size=st.integers(0, 99),
+    schedule=some_schedules,
+    initializer=st.sampled_from(["native", "normal:0.01", *initializers.NAMES]),
+    augmentation=st.builds(Augmentation, crop_padding=st.integers(0, 8), flip=st.booleans(), colour=small),
+    mean=st.lists(positive, max_size=3).map(tuple),
+    std=st.lists(positive, max_size=3).map(tuple),
+    precision=st.sampled_from(recipes.PRECISIONS),
+    seed=st.integers(),
+)
+
+
+@given(some_recipes)
+def test_recipes_survive_json(recipe):
+    assert recipes.from_json(recipes.to_json(recipe)) == recipe
+
+
+@pytest.mark.parametrize("recipe", recipes.RECIPES.values(), ids=lambda recipe: recipe.name)
+def test_named_recipes_build_and_survive_json(recipe):
+    assert recipes.from_json(recipes.to_json(recipe)) == recipe
+    shape = recipe.channels or 1, recipe.height, recipe.width
+    zoo.build(recipe.architecture, input=shape, classes=10, width_ratio=recipe.width_ratio, head=recipe.head)
+
+
+def test_a_recipe_from_before_schedules_is_read():
+    """As older runs have written it: without a schedule and a batch size of the test."""
+    recipe = Recipe("old", learning_rate=0.3, optimizer=Optimizer(momentum=0.5))
+    values = json.loads(recipes.to_json(recipe))
+    del values["schedule"], values["test_batch_size"], values["augmentation"]["colour"]
+    assert recipes.from_json(json.dumps(values)) == recipe
+    values["schedule"] = {"name": "step", "every": 4}
+    assert recipes.from_json(json.dumps(values)).schedule == Step(every=4)
+
+
+@pytest.mark.parametrize("schedule", [{}, [], None, "step", {"name": "stop"}, {"name": "step", "evry": 1}])
+def test_a_recipe_with_a_schedule_that_is_none_is_refused(schedule):
+    values = json.loads(recipes.to_json(RECIPE)) | {"schedule": schedule}
+    with pytest.raises(TriptychError):
+        recipes.from_json(json.dumps(values))

@@ -1,0 +1,102 @@
+"""Which of a port's parameters is which of the spec's, and which of its operations is which layer."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from triptych import zoo
+from triptych.backend.adapters import Captured, PortParameter
+from triptych.porting.align import align
+from triptych.spec.analysis import ParameterInfo, parameters
+from triptych.utils.errors import TriptychError
+from triptych.weights.matching import pair
+
+LIKE = {"weight": (4, 4), "bias": (4,)}
+
+
+def info(path: str, *shape: int) -> ParameterInfo:
+    return ParameterInfo(path, shape, "weight")
+
+
+def test_parameters_are_paired_by_order() -> None:
+    own = [PortParameter("x", (4, 4), "weight"), PortParameter("y", (4, 4), "weight")]
+    pairs, problem = pair(own, [info("a.weight", 4, 4), info("b.weight", 4, 4)], {})
+    assert (pairs, problem) == ({"a.weight": "x", "b.weight": "y"}, None)
+
+
+def test_parameters_in_another_order_are_paired_by_a_unique_shape() -> None:
+    own = [PortParameter("x", (3, 4)), PortParameter("y", (4, 4))]
+    pairs, problem = pair(own, [info("a.weight", 4, 4), info("b.weight", 3, 4)], {})
+    assert (pairs, problem) == ({"a.weight": "y", "b.weight": "x"}, None)
+
+
+def test_an_ambiguous_pairing_asks_for_a_mapping_and_takes_it() -> None:
+    own = [PortParameter("x", (3, 4)), PortParameter("y", (4, 4)), PortParameter("z", (4, 4))]
+    infos = [info("a.weight", 4, 4), info("b.weight", 3, 4), info("c.weight", 4, 4)]
+    with pytest.raises(TriptychError, match=r"ambiguous which parameter is 'a.weight' \(4, 4\): y, z"):
+        pair(own, infos, {})
+    pairs, problem = pair(own, infos, {"z": "a.weight"})
+    assert (pairs, problem) == ({"a.weight": "z", "b.weight": "x", "c.weight": "y"}, None)
+
+
+def test_a_batch_norms_arrays_are_paired_by_their_names_or_a_mapping_never_by_their_order() -> None:
+    paths = ("norm.weight", "norm.bias", "norm.running_mean", "norm.running_var")
+    infos = [ParameterInfo(path, (4,), path.rpartition(".")[2]) for path in paths]
+    used = [PortParameter(name, (4,)) for name in ("mu", "sigma2", "gamma", "beta")]
+    with pytest.raises(TriptychError, match=r"ambiguous which parameter is 'norm\.weight'"):
+        pair(used, infos, {})
+    mapping = dict(zip(("gamma", "beta", "mu", "sigma2"), paths, strict=True))
+    assert pair(used, infos, mapping) == ({path: name for name, path in mapping.items()}, None)
+    told = [PortParameter(path, (4,), path.rpartition(".")[2]) for path in reversed(paths)]
+    assert pair(told, infos, {}) == ({path: path for path in paths}, None)
+
+
+@pytest.mark.parametrize(
+    ("mapping", "words"),
+    [
+        ({"nope": "a.weight"}, "unknown parameter of your network in the mapping 'nope'"),
+        ({"x": "nope"}, "unknown parameter of the spec in the mapping 'nope'"),
+        ({"x": "a.weight", "y": "a.weight"}, "gives one parameter of the spec to two"),
+    ],
+)
+def test_a_wrong_mapping_is_refused(mapping: dict[str, str], words: str) -> None:
+    own = [PortParameter("x", (4, 4)), PortParameter("y", (4, 4))]
+    with pytest.raises(TriptychError, match=words):
+        pair(own, [info("a.weight", 4, 4), info("b.weight", 4, 4)], mapping)
+
+
+def test_a_parameter_without_a_partner_is_named() -> None:
+    _, problem = pair([PortParameter("x", (5, 4))], [info("a.weight", 4, 4)], {})
+    assert problem is not None
+    assert (problem.name, problem.passed) == ("a.weight", False)
+
+
+def test_of_equal_shapes_the_missing_one_is_named_by_the_order() -> None:
+    infos = [ParameterInfo(f"{layer}.{role}", shape, role) for layer in "abc" for role, shape in LIKE.items()]
+    own = [PortParameter(info.path, info.shape, info.role) for info in infos]
+    for left_out in infos:
+        _, problem = pair([parameter for parameter in own if parameter.name != left_out.path], infos, {})
+        assert problem is not None
+        assert problem.name == left_out.path
+
+
+def test_operations_are_aligned_in_order_by_kind_and_shape() -> None:
+    def one(kind: str, *shape: int) -> Captured:
+        return Captured(kind, np.zeros(shape))
+
+    layers = [("c", "Conv", (2, 4, 8, 8)), ("r", "ReLU", (2, 4, 8, 8)), ("p", "MaxPool", (2, 4, 4, 4))]
+    seen = [one("Flatten", 2, 9), one("Conv", 2, 4, 8, 8), one("Sigmoid", 2, 4, 8, 8), one("MaxPool", 2, 4, 4, 4)]
+    assert align(layers, seen) == {"c": 1, "r": 2, "p": 3}
+    assert align(layers, seen[:1]) == {}
+    assert align(layers, [one("MaxPool", 2, 4, 8, 8), one("MaxPool", 2, 4, 4, 4)]) == {"p": 1}
+
+
+def test_every_parameter_of_the_zoo_pairs_with_itself() -> None:
+    """By order and shape alone: a port that lists the spec's own parameters is never ambiguous."""
+    for name in zoo.registry():
+        infos = parameters(zoo.build(name))
+        own = [PortParameter(i.path, i.shape, i.path.rpartition(".")[2]) for i in infos]
+        pairs, problem = pair(own, infos, {})
+        assert problem is None
+        assert pairs == {i.path: i.path for i in infos}
