@@ -31,7 +31,8 @@ docs: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all,tfds,tensorboard,dev,docs]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[torch,jax,tfds,tensorboard,dev,docs]' graphviz requests
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps mxnet
 	touch $@
 
 clean:

@@ -22,6 +22,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from triptych.backend import registry
+
 FOLDER = Path(__file__).parent / "porting"
 FRAMEWORKS = {"PyTorch": "torch", "MXNet Gluon": "mxnet", "JAX, Flax NNX": "jax"}  # caption: backend
 TOLERANCE = 1e-5  # of the largest value: float32 through a few layers or steps
@@ -94,6 +96,7 @@ def as_array(value: Any) -> NDArray[np.float64]:
 
 def run(section: Section, framework: str, trap: Trap | None = None) -> tuple[NDArray[np.float64], float]:
     """The `result` of a framework's snippet, or of a trap after it, and the section's tolerance."""
+    registry.load(FRAMEWORKS[framework])  # settles what the framework's import needs
     namespace: dict[str, Any] = {"np": np}
     parts = [imports()[framework], section.code.get("Input", ""), section.code[framework]]
     for code in [*parts, *([trap.code] if trap else [])]:

@@ -136,8 +136,7 @@ class _Watch:
             if inside is not None and name not in KINDS:
                 outputs = self.run(inside.jaxpr, inside.consts, inputs)
             else:
-                functions, parameters = eqn.primitive.get_bind_params(eqn.params)
-                outputs = eqn.primitive.bind(*functions, *inputs, **parameters)
+                outputs = _bind(eqn, inputs)
                 outputs = list(outputs) if eqn.primitive.multiple_results else [outputs]
                 if len(outputs) == 1:
                     following = _consumer(jaxpr, number, eqn.outvars[0])
@@ -166,6 +165,13 @@ class _Watch:
         self.kinds.append(kind)
         self.values.append(y)
         return y
+
+
+def _bind(eqn: Any, inputs: Sequence[Any]) -> Any:
+    """Run one primitive. Before JAX 0.10 the functions inside it were arguments, now they are parameters."""
+    bound = eqn.primitive.get_bind_params(eqn.params)
+    functions, parameters = bound if isinstance(bound, tuple) else ((), bound)
+    return eqn.primitive.bind(*functions, *inputs, **parameters)
 
 
 def _fits(kind: str, inputs: Sequence[Any], y: Any) -> bool:

@@ -7,14 +7,12 @@ import faulthandler
 import os
 from contextlib import AbstractContextManager, nullcontext
 
-import numpy as np
-
 from triptych.backend.contract import Device
 from triptych.utils.errors import TriptychError
 from triptych.utils.process import vector_features
+from triptych_mxnet import numpy_names
 
-# MXNet 1.9.1 uses numpy.bool, which NumPy 1.24 removed.
-np.bool = np.bool_
+numpy_names.restore()
 # MXNet's own handler turns a segmentation fault into exit status 255, unless this one was there first.
 with contextlib.suppress(OSError, RuntimeError, AttributeError):  # no usable stderr
     if not faulthandler.is_enabled():

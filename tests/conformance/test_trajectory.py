@@ -17,9 +17,10 @@ from mutants.optimizers import trainer
 from mutants.plants import replaced
 from triptych.backend import registry
 from triptych.backend.precision import Flag
-from triptych.conformance import chaos, equivalence, suite
+from triptych.conformance import chaos, suite
 from triptych.conformance.case import make_case
 from triptych.conformance.compare import Check
+from triptych.conformance.equivalence import equivalence
 from triptych.conformance.trajectory import (
     QUARTERS,
     STEPS,

@@ -57,10 +57,12 @@ def _in_float32() -> Iterator[None]:
     if MISSING:
         yield
         return
-    from jax.experimental import disable_x64
+    import jax
 
-    with disable_x64():
-        yield
+    before = jax.config.read("jax_enable_x64")
+    jax.config.update("jax_enable_x64", False)
+    yield
+    jax.config.update("jax_enable_x64", before)
 
 
 @needs_all_three

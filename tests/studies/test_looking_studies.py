@@ -157,8 +157,8 @@ def test_shapes_are_coarse_and_a_chequerboard_is_not():
     assert feature_maps.coarse_share(board[None]) == 0
     assert feature_maps.coarse_share(halves[None]) == 1
     assert feature_maps.coarse_share(np.stack([board, halves])) == 0.5
-    assert feature_maps.coarse_share(noise) == pytest.approx(feature_maps.NOISE, abs=0.01)
-    assert feature_maps.coarse_share(noise[:, :, :7]) == pytest.approx(feature_maps.NOISE, abs=0.03)
+    assert feature_maps.coarse_share(noise) == pytest.approx(map_contents.NOISE, abs=0.01)
+    assert feature_maps.coarse_share(noise[:, :, :7]) == pytest.approx(map_contents.NOISE, abs=0.03)
     assert feature_maps.coarse_share(board[None, :1]) is None
     assert feature_maps.coarse_share(np.ones((1, 4, 4))) is None
 

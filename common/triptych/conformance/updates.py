@@ -98,7 +98,7 @@ def reference_update(
     name: str, case: Case, steps: Steps, first: reference.Pass, rounding: Rounding
 ) -> dict[str, Array]:
     """Those of one optimiser."""
-    values = dict(case.exact)
+    values: dict[str, Array] = dict(case.exact)
     if name in OTHERS:
         optimizer = OTHERS[name]
         state = steps.state(case, optimizer)

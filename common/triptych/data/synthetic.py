@@ -19,7 +19,7 @@ def _patterns() -> npt.NDArray[np.float64]:
     """One picture of random 4x4-pixel squares per class, (CLASSES, SIZE, SIZE), grey levels 64 .. 192."""
     cells = SIZE // CELL
     squares = generator(0, "synthetic", "patterns").random((CLASSES, cells, cells))
-    return 64.0 + 128.0 * np.kron(squares, np.ones((CELL, CELL)))
+    return np.asarray(64.0 + 128.0 * np.kron(squares, np.ones((CELL, CELL))), np.float64)
 
 
 def _split(name: str, count: int) -> Split:

@@ -110,7 +110,7 @@ def reference_step(
     for path, strength in decay.items():
         value = np.asarray(values[path], np.float64)
         before = (state.get(f"{slot}.{path}", np.zeros_like(value)) for slot in SLOTS[optimizer.name])
-        slots = [np.asarray(slot, np.float64) for slot in before]
+        slots: list[Array] = [np.asarray(slot, np.float64) for slot in before]
         rule = _sgd if optimizer.name == "sgd" else _adam
         moved[path], *slots = rule(value, gradients[path], slots, rates, optimizer, strength, count)
         kept |= {f"{slot}.{path}": after for slot, after in zip(SLOTS[optimizer.name], slots, strict=True)}

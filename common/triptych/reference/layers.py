@@ -47,7 +47,7 @@ def _crop(x: Array, padding: Pair, like: Array) -> Array:
 
 def _windows(x: Array, kernel: Pair, stride: Pair) -> Array:
     """A view `(N, C, rows, columns, *kernel)` of every window."""
-    view: Array = sliding_window_view(x, kernel, axis=(2, 3))  # type: ignore[call-overload]  # NumPy's stub: one axis
+    view: Array = sliding_window_view(x, kernel, axis=(2, 3))
     return view[:, :, :: stride[0], :: stride[1]]
 
 
@@ -68,8 +68,8 @@ def conv(
     inputs = np.split(padded, layer.groups, axis=1)
     weights = np.split(weight, layer.groups, axis=0)
     views = [_windows(part, layer.kernel, layer.stride) for part in inputs]
-    parts = [np.tensordot(v, w, ((1, 4, 5), (1, 2, 3))) for v, w in zip(views, weights, strict=True)]
-    y = np.concatenate(parts, axis=3).transpose(0, 3, 1, 2)
+    parts: list[Array] = [np.tensordot(v, w, ((1, 4, 5), (1, 2, 3))) for v, w in zip(views, weights, strict=True)]
+    y: Array = np.concatenate(parts, axis=3).transpose(0, 3, 1, 2)
     if bias is not None:
         y = y + bias[:, None, None]
     length = weight[0].size
@@ -96,7 +96,7 @@ def conv(
 
 def dense(x: Array, weight: Array, bias: Array | None, rounding: Rounding = exact) -> tuple[Array, Backward]:
     """`x (N, features)` times `weight (units, features)` transposed."""
-    y = x @ weight.T if bias is None else x @ weight.T + bias
+    y: Array = x @ weight.T if bias is None else x @ weight.T + bias
     y = rounding(y, x.shape[1])
 
     def backward(dy: Array) -> tuple[Array, Gradients]:

@@ -120,7 +120,7 @@ def _schedule_mistakes(right: Wrong) -> Iterator[tuple[str, Wrong]]:
 
 def _steps(truth: Truth, wrong: Wrong) -> dict[str, Array]:
     """Parameters and state after the steps."""
-    values = dict(truth.given)
+    values: dict[str, Array] = dict(truth.given)
     state = dict(wrong.state)
     gradients = wrong.gradients
     for number, rates in enumerate(wrong.rates):
