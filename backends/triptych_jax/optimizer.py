@@ -13,9 +13,9 @@ from flax import nnx
 
 from triptych.optim.optimizers import COUNT, SLOTS, Optimizer, Rates, decay_of, float32
 from triptych.weights.initializers import Parameters
+from triptych_jax.inspection import QUICK
 from triptych_jax.model import Arrays, Network, Path
-from triptych_jax.parameters import _canonical_name, _from_numpy, to_numpy
-from triptych_jax.passes import QUICK
+from triptych_jax.weights import _canonical_name, _from_numpy, to_numpy
 
 ALL = "all"  # the one parameter of a network seen as a vector
 MANY = 40  # arrays; with fewer, joining them costs more than compiling for each (VGG-16 has 32, up to 134 MB large)
