@@ -13,9 +13,9 @@ from flax import nnx
 
 from triptych.optim.optimizers import COUNT, SGD, Adam, AdamW, Optimizer, Rates, decay_of, float32
 from triptych.weights.initializers import Parameters
+from triptych_jax.inspection import QUICK
 from triptych_jax.model import Arrays, Network, Path
-from triptych_jax.parameters import _canonical_name, _from_numpy, to_numpy
-from triptych_jax.passes import QUICK
+from triptych_jax.weights import _canonical_name, _from_numpy, to_numpy
 
 Piece = optax.GradientTransformation
 ALL = "all"  # the one parameter of a network seen as a vector

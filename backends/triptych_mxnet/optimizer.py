@@ -11,7 +11,7 @@ from mxnet import gluon
 from triptych.optim.optimizers import COUNT, SGD, Adam, AdamW, Optimizer, Rates, decay_of, float32
 from triptych.weights.initializers import Parameters
 from triptych_mxnet.model import Network
-from triptych_mxnet.parameters import to_numpy
+from triptych_mxnet.weights import to_numpy
 
 States = tuple[mx.nd.NDArray, ...]
 

@@ -8,7 +8,7 @@ import torch
 from triptych.optim.optimizers import COUNT, SGD, Adam, AdamW, Optimizer, Rates, decay_of
 from triptych.weights.initializers import Parameters
 from triptych_torch.model import Network
-from triptych_torch.parameters import to_numpy
+from triptych_torch.weights import to_numpy
 
 BUFFERS = {"velocity": "momentum_buffer", "mean": "exp_avg", "variance": "exp_avg_sq"}  # canonical: PyTorch's
 

@@ -17,7 +17,6 @@ from triptych.cli.options import (
     JsonFile,
     NetworkOptions,
     load_backends,
-    watching,
     whole,
     writable,
     write_json,
@@ -84,20 +83,19 @@ def conform(
     loaded = load_backends(backends)
     precisions = suite.PRECISIONS if precision is None else (precision,)
     verdicts, long_runs = [], []
-    with watching(loaded, device):
-        given = {"precisions": precisions, "seed": seed, "device": device}
-        shared = default_jobs(len(names), device) if jobs is None else jobs
-        for architecture, verdict in zip(
-            architectures, suite.run_many(architectures, loaded, jobs=shared, **given), strict=True
-        ):
-            verdicts.append(verdict)
+    given = {"precisions": precisions, "seed": seed, "device": device}
+    shared = default_jobs(len(names), device) if jobs is None else jobs
+    for architecture, verdict in zip(
+        architectures, suite.run_many(architectures, loaded, jobs=shared, **given), strict=True
+    ):
+        verdicts.append(verdict)
+        if json != "-":
+            show(verdict)
+        if trajectory is not None:
+            run = suite.run_long(architecture, loaded, steps=trajectory, seed=seed, device=device)
+            long_runs.append(run)
             if json != "-":
-                show(verdict)
-            if trajectory is not None:
-                run = suite.run_long(architecture, loaded, steps=trajectory, seed=seed, device=device)
-                long_runs.append(run)
-                if json != "-":
-                    show_long_run(run)
+                show_long_run(run)
     if json is not None:
         travelled = [suite.long_run_dict(run) for run in long_runs] if long_runs else [None] * len(verdicts)
         values = zip(verdicts, travelled, strict=True)

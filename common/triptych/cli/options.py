@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -264,26 +263,6 @@ def load_backends(names: str | None) -> list[Backend]:
     for name in wanted:
         registry.check_installed(name)
     return [registry.load(name) for name in wanted]
-
-
-@contextmanager
-def watching(backends: Sequence[Backend], device: str) -> Iterator[list[list[str]]]:
-    """Collects by backend the operators that `device` leaves to the CPU within, and names them on stderr at the end."""
-    with ExitStack() as stack:
-        found: list[list[str]] = []
-        stack.callback(tell_fallbacks, found)  # called last, when the lists are complete
-        found += [stack.enter_context(backend.fallbacks(device)) for backend in backends]
-        yield found
-
-
-def tell_fallbacks(found: list[list[str]]) -> None:
-    """One line, if there is anything to say."""
-    import sys
-
-    names = sorted({name for operators in found for name in operators})
-    if names:
-        count = "1 operator" if len(names) == 1 else f"{len(names)} operators"
-        print(f"{count} ran on the CPU: {', '.join(names)}", file=sys.stderr)
 
 
 def write_json(target: str, value: object) -> None:

@@ -19,7 +19,6 @@ from triptych.cli.options import (
     RunOptions,
     default_backend,
     load_backends,
-    watching,
     write_json,
 )
 
@@ -99,9 +98,8 @@ def train(
     for each in loaded:  # a device or precision that is not there is refused before minutes of work
         each.build(planned[0].architecture, device=device, precision=planned[0].recipe.precision)
     runner.open_folder(folder, chosen, planned, device)
-    with watching(loaded, device):
-        outcomes = runner.train(planned, loaded, folder, device, begin)
-        looked = runner.look(chosen, outcomes, loaded, device)
+    outcomes = runner.train(planned, loaded, folder, device, begin)
+    looked = runner.look(chosen, outcomes, loaded, device)
     return outcome.answer(chosen, outcomes, quick=quick, looked=looked)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from triptych.backend import registry
-from triptych.backend.adapters import Array, Port, PortRun
+from triptych.backend.contract import Array, Port, PortRun
 from triptych.conformance.case import make_case
 from triptych.conformance.compare import Check
 from triptych.conformance.comparison import BATCH, Comparison, Difference, Result

@@ -256,3 +256,8 @@ def activation_bytes(architecture: Architecture, itemsize: int = 4) -> tuple[int
 def primitives(architecture: Architecture) -> Iterator[LayerInfo]:
     """The layers that compute, without the composites around them, in the order of execution."""
     return (info for info in analyse(architecture) if not children(info.layer))
+
+
+def auxiliary_weights(architecture: Architecture) -> tuple[float, ...]:
+    """The weights of the auxiliary classifiers' losses in the training loss, in their order."""
+    return tuple(layer.weight for layer in architecture.layers if isinstance(layer, Auxiliary))
