@@ -93,8 +93,9 @@ def train(
             print(title, flush=True)
         return Reporter(recipe.epochs, quiet=quiet)
 
-    planned = runner.plan(chosen, quick=quick, change=lambda recipe: run.apply(recipe, network), data_dir=run.data_dir)
+    # First, because the data may have to be downloaded.
     loaded = load_backends(default_backend() if backend is None else backend)
+    planned = runner.plan(chosen, quick=quick, change=lambda recipe: run.apply(recipe, network), data_dir=run.data_dir)
     for each in loaded:  # a device or precision that is not there is refused before minutes of work
         each.build(planned[0].architecture, device=device, precision=planned[0].recipe.precision)
     runner.open_folder(folder, chosen, planned, device)
