@@ -1,6 +1,7 @@
 """Frozen records as JSON and back, and hashes that are the same in every process, on every machine.
 
-Records of the spec carry their type's name under `record`, because a `Conv` and a `Dense` may have equal fields.
+Records of the spec carry their type's name under `record`, because a `Conv` and a `Dense` may have equal fields; other
+records of which a field takes several kinds are made known with `register`.
 """
 
 from __future__ import annotations
@@ -23,11 +24,19 @@ T = TypeVar("T")
 RECORDS = {kind.__name__: kind for kind in (spec.Architecture, spec.Initializer, *get_args(spec.Layer))}
 
 
+def register(*kinds: type) -> None:
+    """Have these records carry their type's name, so that a field may hold any of several. Raises ValueError for a
+    name that is taken."""
+    for kind in kinds:
+        if RECORDS.setdefault(kind.__name__, kind) is not kind:
+            raise ValueError(f"there are two records of the name {kind.__name__}")
+
+
 def encode(value: Any) -> Any:
     """What `json.dumps` takes, with every number of its field's type (an int in a float field becomes a float)."""
     if is_dataclass(value):
         hints = _hints(cast(Any, type(value)))
-        tag = {"record": type(value).__name__} if type(value).__name__ in RECORDS else {}
+        tag = {"record": type(value).__name__} if RECORDS.get(type(value).__name__) is type(value) else {}
         return tag | {f.name: encode(_as_float(getattr(value, f.name), hints[f.name])) for f in fields(value)}
     if isinstance(value, Mapping):
         return {str(name): encode(item) for name, item in value.items()}
@@ -116,7 +125,7 @@ def _decode_tuple(value: Any, arguments: tuple[Any, ...], where: str) -> tuple[A
 
 def _decode_record(value: Any, kind: type, where: str) -> Any:
     name = kind.__name__
-    expected = {field.name for field in fields(kind)} | ({"record"} if name in RECORDS else set())
+    expected = {field.name for field in fields(kind)} | ({"record"} if RECORDS.get(name) is kind else set())
     if not isinstance(value, dict) or value.get("record", name) != name:
         _refuse(value, f"a record {name}", where)
     if value.keys() != expected:
