@@ -27,30 +27,31 @@ NAMES: tuple[InitializerName, ...] = (
     "normal",
     "constant",
 )
+VALUED = ("normal", "constant")  # those that take a number
 
 
 def draw(architecture: Architecture, seed: int, initializer: Initializer | None = None) -> Parameters:
     """Canonical float32 parameters for `architecture`; its own initialiser unless another is given."""
-    law = initializer or architecture.initializer
-    return {info.path: draw_one(info, seed, law) for info in parameters(architecture)}
+    chosen = initializer or architecture.initializer
+    return {info.path: draw_one(info, seed, chosen) for info in parameters(architecture)}
 
 
-def draw_one(info: ParameterInfo, seed: int, law: Initializer) -> NDArray[np.float32]:
-    """One float32 array. Weights follow `law`; biases, gamma, beta and running statistics start constant.
+def draw_one(info: ParameterInfo, seed: int, initializer: Initializer) -> NDArray[np.float32]:
+    """One float32 array. Weights follow `initializer`; biases, gamma, beta and running statistics start constant.
 
     Xavier: variance 2 / (fan_in + fan_out) (Glorot and Bengio 2010); Kaiming: 2 / fan_in (He et al. 2015).
     """
     if info.role != "weight":
         return np.full(info.shape, STARTS[info.role], np.float32)
-    if law.name == "constant":
-        return np.full(info.shape, law.value, np.float32)
+    if initializer.name == "constant":
+        return np.full(info.shape, initializer.value, np.float32)
     deviation = {
         "xavier": math.sqrt(2 / (info.fan_in + info.fan_out)),
         "kaiming": math.sqrt(2 / info.fan_in),
-        "normal": law.value,
-    }[law.name.split("_")[0]]
+        "normal": initializer.value,
+    }[initializer.name.split("_")[0]]
     random = generator(seed, "init", info.path)
-    if law.name.endswith("uniform"):
+    if initializer.name.endswith("uniform"):
         bound = math.sqrt(3) * deviation
         return random.uniform(-bound, bound, info.shape).astype(np.float32)
     return (deviation * random.standard_normal(info.shape)).astype(np.float32)
@@ -65,8 +66,13 @@ def parse(text: str) -> Initializer:
     raise unknown("initialiser", name, NAMES)
 
 
+def text_of(initializer: Initializer) -> str:
+    """What `parse` makes this initialiser of."""
+    return f"{initializer.name}:{initializer.value:g}" if initializer.name in VALUED else initializer.name
+
+
 def _parse_value(name: InitializerName, text: str, whole: str) -> float:
-    if name not in ("normal", "constant"):
+    if name not in VALUED:
         raise TriptychError(f"initialiser '{whole}': '{name}' takes no number; write '{name}'")
     try:
         value = float(text)
