@@ -11,7 +11,7 @@ from mxnet import gluon
 from triptych.optim.optimizers import COUNT, SLOTS, Optimizer, Rates, decay_of, float32
 from triptych.weights.initializers import Parameters
 from triptych_mxnet.model import Network
-from triptych_mxnet.weights import to_numpy
+from triptych_mxnet.weights import from_numpy, to_numpy
 
 States = tuple[mx.nd.NDArray, ...]
 
@@ -27,10 +27,13 @@ class Updater:
         self.slots = SLOTS[optimizer.name]
         native = _Sgd(optimizer) if optimizer.name == "sgd" else _Adam(optimizer)
         self.native = gluon.Trainer(list(self.named.values()), native, kvstore=None)
-        self.load_state({})
+        self.states: list[States] = []  # empty before the first step
+        self.used = False
 
     def step(self, rates: Rates) -> None:
         """Move every parameter by its gradient."""
+        if not self.states:
+            self.load_state({})
         self.native.set_learning_rate(rates.learning_rate)
         self.native.optimizer.momentum = rates.momentum
         self.native.step(1)  # the loss is a mean already
@@ -60,13 +63,13 @@ class Updater:
         self.used = bool(state)
         native = self.native.optimizer
         native.begin_num_update, native._index_update_count = int(state.get(COUNT, 0)), {}
-        self.states: list[States] = []
+        self.states = []
         for path, parameter in self.named.items():
             weight = parameter.data()
             self.states.append(native.create_state(0, weight))
             for slot, value in zip(self.slots, self.states[-1], strict=True):
                 if f"{slot}.{path}" in state:
-                    value[:] = mx.nd.array(state[f"{slot}.{path}"], weight.context, weight.dtype)
+                    value[:] = from_numpy(state[f"{slot}.{path}"], weight)
         (updater,) = self.native._updaters
         updater.states = dict(enumerate(self.states))
         updater.states_synced = dict.fromkeys(updater.states, True)

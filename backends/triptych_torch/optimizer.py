@@ -8,7 +8,7 @@ import torch
 from triptych.optim.optimizers import COUNT, Optimizer, Rates, decay_of
 from triptych.weights.initializers import Parameters
 from triptych_torch.model import Network
-from triptych_torch.weights import to_numpy
+from triptych_torch.weights import from_numpy, to_numpy
 
 SLOTS = {"velocity": "momentum_buffer", "mean": "exp_avg", "variance": "exp_avg_sq"}  # canonical: PyTorch's
 
@@ -57,8 +57,7 @@ class Updater:
             slot, _, path = name.partition(".")
             if path:
                 tensor = self.named[path]
-                buffer = torch.from_numpy(value.copy()).to(tensor.dtype).to(tensor.device)
-                self.native.state[tensor][SLOTS[slot]] = torch.empty_like(tensor).copy_(buffer)
+                self.native.state[tensor][SLOTS[slot]] = from_numpy(value, tensor)
                 if COUNT in state:
                     self.native.state[tensor]["step"] = torch.tensor(float(state[COUNT]))
 

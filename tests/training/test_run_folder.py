@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from strategies import small, some_schedules
 from triptych import zoo
+from triptych.backend.execution import PRECISIONS
 from triptych.data.batches import Augmentation
 from triptych.optim.optimizers import Optimizer
 from triptych.optim.schedules import Step
@@ -209,7 +210,7 @@ some_recipes = st.builds(
     augmentation=st.builds(Augmentation, crop_padding=st.integers(0, 8), flip=st.booleans(), colour=small),
     mean=st.lists(positive, max_size=3).map(tuple),
     std=st.lists(positive, max_size=3).map(tuple),
-    precision=st.sampled_from(recipes.PRECISIONS),
+    precision=st.sampled_from(PRECISIONS),
     seed=st.integers(),
 )
 

@@ -71,10 +71,8 @@ def train(
     dataset = data.load(chosen.data, data_dir=run.data_dir)
     recipes.build_architecture(chosen, dataset)  # refuse what cannot be built before anything is written
     loaded = registry.load(name)
-    if deterministic:
-        loaded.set_deterministic()
     first = loaded.join_processes(device) == 0  # the others neither write nor print
-    session = loop.start(loaded, chosen, dataset, device=device, folder=resume)
+    session = loop.start(loaded, chosen, dataset, device=device, folder=resume, deterministic=deterministic)
     if resume is not None:
         loop.resume(session)
         session.folder = resume if first else None

@@ -11,7 +11,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from triptych.backend.contract import Backend, Images, Labels, Native, Trainer
+from triptych.backend.contract import Backend, Images, Labels, Native, Predictor, Trainer
+from triptych.backend.execution import Execution
 from triptych.data import Dataset, Split, batches
 from triptych.data.preprocess import InputTransform
 from triptych.optim.schedules import Score
@@ -59,18 +60,27 @@ class Session:
 
 
 def start(
-    backend: Backend, recipe: Recipe, dataset: Dataset, *, device: str = "cpu", folder: Path | None = None
+    backend: Backend,
+    recipe: Recipe,
+    dataset: Dataset,
+    *,
+    device: str = "cpu",
+    folder: Path | None = None,
+    deterministic: bool = False,
 ) -> Session:
     """A session at step 0, from the recipe's start. Raises TriptychError for what does not fit.
 
-    A `folder` with a checkpoint is going to be resumed: what the run once began from need not be there any more.
+    `deterministic` is that of `triptych.backend.execution.Execution`. A `folder` with a checkpoint is going to be
+    resumed: what the run once began from need not be there any more.
     """
     architecture = recipes.build_architecture(recipe, dataset)
     frozen = transfer.frozen_paths(architecture, recipe.freeze)
     afresh = bool(recipe.init_from) and (folder is None or run_folder.load(folder) is None)
     given = transfer.load(recipe.init_from) if afresh else None
     transform = recipes.build_transform(recipe, architecture)
-    network = backend.build(architecture, device=device, precision=recipe.precision)
+    network = backend.build(
+        architecture, device=device, execution=Execution(recipe.precision, deterministic=deterministic)
+    )
     if recipe.initializer == recipes.NATIVE:
         backend.initialize(network, recipe.seed)
     else:
@@ -183,22 +193,22 @@ def kept(session: Session) -> str:
     return done if session.folder is None else f"{done} in {session.folder} (train --resume goes on)"
 
 
-def predictions(trainer: Trainer, images: Images, batch_size: int) -> Iterator[NDArray[np.float64]]:
+def predictions(predictor: Predictor, images: Images, batch_size: int) -> Iterator[NDArray[np.float64]]:
     """Logits, a batch at a time."""
     for begin in range(0, len(images), batch_size):
-        yield trainer.predict(images[begin : begin + batch_size]).astype(np.float64)
+        yield predictor.predict(images[begin : begin + batch_size]).astype(np.float64)
 
 
-def evaluate(trainer: Trainer, split: Split, batch_size: int) -> tuple[float, float]:
+def evaluate(predictor: Predictor, split: Split, batch_size: int) -> tuple[float, float]:
     """Mean loss and accuracy on a split, in evaluation mode. Raises TriptychError if there are no images."""
-    return score(logits_of(trainer, split, batch_size), split.labels)
+    return score(logits_of(predictor, split, batch_size), split.labels)
 
 
-def logits_of(trainer: Trainer, split: Split, batch_size: int) -> NDArray[np.float64]:
+def logits_of(predictor: Predictor, split: Split, batch_size: int) -> NDArray[np.float64]:
     """Logits `(N, classes)` of a split. Raises TriptychError if there are no images."""
     if not len(split):
         raise TriptychError("there are no images to evaluate on")
-    return np.concatenate(list(predictions(trainer, split.images, batch_size)))
+    return np.concatenate(list(predictions(predictor, split.images, batch_size)))
 
 
 def score(logits: NDArray[np.float64], labels: Labels) -> tuple[float, float]:
