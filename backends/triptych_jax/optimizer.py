@@ -12,20 +12,22 @@ import optax
 from flax import nnx
 from numpy.typing import NDArray
 
-from triptych.optim.optimizers import COUNT, SLOTS, Optimizer, Rates, decay_of, float32
+from triptych.backend import optimizer_state
+from triptych.optim.optimizers import SGD, Adam, AdamW, Optimizer, Rates, decay_of, float32
 from triptych.weights.initializers import Parameters
 from triptych.weights.layouts import FLAX
 from triptych_jax.model import Arrays, Network, Path
-from triptych_jax.weights import from_numpy, to_numpy
+from triptych_jax.weights import to_numpy
 
-NATIVE = {"velocity": "trace", "mean": "mu", "variance": "nu"}  # canonical: optax's
+Piece = optax.GradientTransformation
+BUFFERS = {"velocity": "trace", "mean": "mu", "variance": "nu"}  # canonical: optax's
 
 
 class Updater:
     """optax's pieces, chained as the spec has them, in a compiled function of a trainer's; here is what they keep."""
 
     def __init__(self, network: Network, optimizer: Optimizer, frozen: frozenset[str]) -> None:
-        self.slots = SLOTS[optimizer.name]
+        self.optimizer = optimizer
         decay = decay_of(optimizer, network.architecture, frozen)
         trained = network.variables(nnx.Param).items()
         self.named = {path: p for path, p in trained if FLAX.canonical_path(path) in decay}
@@ -42,32 +44,28 @@ class Updater:
         for path, variable in self.named.items():
             variable[...] = moved[path]
         self.count = np.int32(self.count + 1)
-        self.used = self.slots != SLOTS["sgd"] or rates.momentum != 0
+        self.used = self.optimizer.remembers(rates)
         return others
 
     def state(self) -> Parameters:
         """The velocities, or means and variances, by slot and path; empty before the first step."""
-        if not self.used:
-            return {}
-        found = {
-            f"{slot}.{FLAX.canonical_path(path)}": to_numpy(value)
-            for slot in self.slots
-            for path, value in self.kept[NATIVE[slot]].items()
-        }
-        return found if self.slots == SLOTS["sgd"] else found | {COUNT: np.asarray(self.count, np.float64)}
+        paths = {FLAX.canonical_path(path): path for path in self.named}
+
+        def read(slot: str, path: str) -> NDArray[Any] | None:
+            return to_numpy(self.kept[BUFFERS[slot]][paths[path]]) if self.used else None
+
+        return optimizer_state.collect(self.optimizer, paths, read, int(self.count))
 
     def load_state(self, state: Parameters) -> None:
         """Continue from such a state; what it does not name starts at zero."""
-        self.used, self.count = bool(state), np.int32(state.get(COUNT, 0))
-        for slot in self.slots:
-            self.kept[NATIVE[slot]] = {
-                path: _slot(state.get(f"{slot}.{FLAX.canonical_path(path)}"), variable[...])
-                for path, variable in self.named.items()
-            }
-
-
-def _slot(value: NDArray[Any] | None, like: jax.Array) -> jax.Array:
-    return jax.device_put(np.zeros(like.shape, like.dtype), like.device) if value is None else from_numpy(value, like)
+        self.used, self.count = bool(state), np.int32(optimizer_state.count_of(state))
+        paths = {FLAX.canonical_path(path): path for path in self.named}
+        kept: dict[str, dict[Path, jax.Array]] = {BUFFERS[slot]: {} for slot in self.optimizer.slots}
+        for slot, path, value in optimizer_state.take_apart(self.optimizer, paths, state):
+            like = self.named[paths[path]][...]
+            start = np.zeros(like.shape, like.dtype) if value is None else FLAX.from_canonical(value, like.dtype)
+            kept[BUFFERS[slot]][paths[path]] = jax.device_put(start, like.device)
+        self.kept = dict(kept)
 
 
 def update_function(optimizer: Optimizer, decayed: frozenset[Path]) -> Callable[..., tuple[Arrays, dict[str, Arrays]]]:
@@ -77,28 +75,41 @@ def update_function(optimizer: Optimizer, decayed: frozenset[Path]) -> Callable[
         learning_rate, momentum = rates
         native = _native(optimizer, decayed, learning_rate, momentum)
         state = optax.tree_utils.tree_set(native.init(parameters), **kept)
-        if optimizer.name != "sgd":
+        if optimizer.counts:
             state = optax.tree_utils.tree_set(state, count=count)
         updates, state = native.update(gradients, state, parameters)
         kept = {name: optax.tree_utils.tree_get(state, name) for name in kept}
-        if optimizer.name == "sgd":
-            # optax keeps the gradient as a velocity when the momentum is 0; the spec, like PyTorch, keeps none.
-            kept = jax.tree.map(lambda v: jnp.where(momentum == 0, 0, v), kept)
         return optax.apply_updates(parameters, updates), kept
 
     return update
 
 
-def _native(
-    optimizer: Optimizer, decayed: frozenset[Path], learning_rate: jax.Array, momentum: jax.Array
-) -> optax.GradientTransformation:
+def _native(optimizer: Optimizer, decayed: frozenset[Path], learning_rate: jax.Array, momentum: jax.Array) -> Piece:
     decay = optax.add_decayed_weights(
         float32(optimizer.weight_decay), lambda parameters: {path: path in decayed for path in parameters}
     )
-    if optimizer.name == "sgd":
-        chain = (decay, optax.trace(momentum, nesterov=optimizer.nesterov))
-    else:
-        adam = optax.scale_by_adam(optimizer.beta1, optimizer.beta2, optimizer.eps)
-        # Before Adam the decay enters its moments, behind it does not: coupled and decoupled decay.
-        chain = (decay, adam) if optimizer.name == "adam" else (adam, decay)
+    chain = NATIVE[type(optimizer)](optimizer, decay, momentum)
     return optax.chain(*chain, optax.scale_by_learning_rate(learning_rate))
+
+
+def _sgd(optimizer: SGD, decay: Piece, momentum: jax.Array) -> tuple[Piece, ...]:
+    native = optax.trace(momentum, nesterov=optimizer.nesterov)
+
+    def update(gradients, state, parameters=None):
+        moves, state = native.update(gradients, state, parameters)
+        # optax keeps the gradient as a velocity when the momentum is 0; the spec, like PyTorch, keeps none.
+        return moves, jax.tree.map(lambda v: jnp.where(momentum == 0, 0, v), state)
+
+    return decay, optax.GradientTransformation(native.init, update)
+
+
+def _adam(optimizer: Adam, decay: Piece, momentum: jax.Array) -> tuple[Piece, ...]:
+    # Before Adam the decay enters its moments, behind it does not: coupled and decoupled decay.
+    return decay, optax.scale_by_adam(optimizer.beta1, optimizer.beta2, optimizer.eps)
+
+
+def _adamw(optimizer: AdamW, decay: Piece, momentum: jax.Array) -> tuple[Piece, ...]:
+    return optax.scale_by_adam(optimizer.beta1, optimizer.beta2, optimizer.eps), decay
+
+
+NATIVE = {SGD: _sgd, Adam: _adam, AdamW: _adamw}

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import mxnet as mx
-import numpy as np
 from mxnet import gluon
+from numpy.typing import NDArray
 
-from triptych.optim.optimizers import COUNT, SLOTS, Optimizer, Rates, decay_of, float32
+from triptych.backend import optimizer_state
+from triptych.optim.optimizers import SGD, Adam, AdamW, Optimizer, Rates, decay_of, float32
 from triptych.weights.initializers import Parameters
 from triptych_mxnet.model import Network
 from triptych_mxnet.weights import from_numpy, to_numpy
@@ -24,10 +26,9 @@ class Updater:
         self.named = {path: parameter for path, parameter in network.named_parameters().items() if path in decay}
         for path, parameter in self.named.items():
             parameter.wd_mult = float(decay[path] != 0)
-        self.slots = SLOTS[optimizer.name]
-        native = _Sgd(optimizer) if optimizer.name == "sgd" else _Adam(optimizer)
-        self.native = gluon.Trainer(list(self.named.values()), native, kvstore=None)
-        self.states: list[States] = []  # empty before the first step
+        self.optimizer = optimizer
+        self.native = gluon.Trainer(list(self.named.values()), NATIVE[type(optimizer)](optimizer), kvstore=None)
+        self.states: dict[str, States] = {}  # by path; empty before the first step
         self.used = False
 
     def step(self, rates: Rates) -> None:
@@ -37,48 +38,42 @@ class Updater:
         self.native.set_learning_rate(rates.learning_rate)
         self.native.optimizer.momentum = rates.momentum
         self.native.step(1)  # the loss is a mean already
-        used = self.slots != SLOTS["sgd"] or rates.momentum != 0
+        used = self.optimizer.remembers(rates)
         if self.used and not used:  # the next velocity starts from nothing
-            for (velocity,) in self.states:
+            for (velocity,) in self.states.values():
                 velocity[:] = 0
         self.used = used
 
     def state(self) -> Parameters:
         """The velocities, or means and variances, by slot and path; empty before the first step."""
-        if not self.used:
-            return {}
-        found = {
-            f"{slot}.{path}": to_numpy(value)
-            for path, states in zip(self.named, self.states, strict=True)
-            for slot, value in zip(self.slots, states, strict=True)
-        }
-        return (
-            found
-            if self.slots == SLOTS["sgd"]
-            else found | {COUNT: np.asarray(self.native.optimizer.count, np.float64)}
-        )
+        places = {slot: place for place, slot in enumerate(self.optimizer.slots)}
+
+        def read(slot: str, path: str) -> NDArray[Any] | None:
+            return to_numpy(self.states[path][places[slot]]) if self.used else None
+
+        count = self.native.optimizer.count if self.optimizer.counts else 0
+        return optimizer_state.collect(self.optimizer, self.named, read, count)
 
     def load_state(self, state: Parameters) -> None:
         """Continue from such a state; what it does not name starts at zero."""
         self.used = bool(state)
         native = self.native.optimizer
-        native.begin_num_update, native._index_update_count = int(state.get(COUNT, 0)), {}
-        self.states = []
-        for path, parameter in self.named.items():
-            weight = parameter.data()
-            self.states.append(native.create_state(0, weight))
-            for slot, value in zip(self.slots, self.states[-1], strict=True):
-                if f"{slot}.{path}" in state:
-                    value[:] = from_numpy(state[f"{slot}.{path}"], weight)
+        native.begin_num_update, native._index_update_count = optimizer_state.count_of(state), {}
+        self.states = {path: native.create_state(0, parameter.data()) for path, parameter in self.named.items()}
+        places = {slot: place for place, slot in enumerate(self.optimizer.slots)}
+        for slot, path, value in optimizer_state.take_apart(self.optimizer, self.named, state):
+            if value is not None:
+                kept = self.states[path][places[slot]]
+                kept[:] = from_numpy(value, kept)
         (updater,) = self.native._updaters
-        updater.states = dict(enumerate(self.states))
+        updater.states = dict(enumerate(self.states.values()))
         updater.states_synced = dict.fromkeys(updater.states, True)
 
 
 class _Sgd(mx.optimizer.Optimizer):
     """The learning rate outside the velocity: MXNet's own departs from PyTorch's when the rate changes."""
 
-    def __init__(self, optimizer: Optimizer) -> None:
+    def __init__(self, optimizer: SGD) -> None:
         super().__init__(learning_rate=0.0, wd=float32(optimizer.weight_decay))
         self.nesterov = optimizer.nesterov
         self.momentum = optimizer.momentum
@@ -99,12 +94,13 @@ class _Sgd(mx.optimizer.Optimizer):
 
 
 class _Adam(mx.optimizer.Optimizer):
-    """Adam and AdamW; MXNet's own operators add eps before the bias correction and read their rates as float32."""
+    """Adam; MXNet's own operators add eps before the bias correction and read their rates as float32."""
 
-    def __init__(self, optimizer: Optimizer) -> None:
+    decoupled = False
+
+    def __init__(self, optimizer: Adam) -> None:
         super().__init__(learning_rate=0.0, wd=float32(optimizer.weight_decay))
         self.beta1, self.beta2, self.eps = optimizer.beta1, optimizer.beta2, optimizer.eps
-        self.decoupled = optimizer.name == "adamw"
 
     @property
     def count(self) -> int:
@@ -128,3 +124,12 @@ class _Adam(mx.optimizer.Optimizer):
         variance += (1 - self.beta2) * mx.nd.square(grad)
         root = mx.nd.sqrt(variance) / math.sqrt(1 - self.beta2**count) + self.eps
         weight -= rate / (1 - self.beta1**count) * mean / root
+
+
+class _AdamW(_Adam):
+    """The decay beside the gradient, not in it."""
+
+    decoupled = True
+
+
+NATIVE = {SGD: _Sgd, Adam: _Adam, AdamW: _AdamW}

@@ -116,8 +116,8 @@ def loading(path: str, change: Callable[[np.ndarray], np.ndarray]) -> Plant:
 
 
 def patched(name: str, mistake: Callable[..., Any] | str) -> Plant:
-    """A function or class of the backend is replaced, in every module that uses it, by what `mistake` makes of it, which
-    may be the name of a function of `native`."""
+    """A function or class of the backend is replaced in all its modules by what `mistake` makes of it, which may be the
+    name of a function of `native`."""
 
     @contextmanager
     def plant(framework: Backend, precision: str) -> Iterator[Any]:

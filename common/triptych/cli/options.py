@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from cyclopts import Token
 
     from triptych.backend.contract import Backend
-    from triptych.optim.optimizers import Name, Optimizer
+    from triptych.optim.optimizers import Optimizer
     from triptych.optim.schedules import Schedule
     from triptych.spec.layers import Architecture
     from triptych.training.recipes import Recipe
@@ -215,17 +215,22 @@ class RunOptions:
         return schedule
 
     def apply_to_optimizer(self, optimizer: Optimizer) -> Optimizer:
-        """The optimiser with what was given; another one takes over the weight decay only."""
-        from dataclasses import replace
+        """The optimiser with what was given; another kind takes over what both have, as the weight decay."""
+        from dataclasses import fields, replace
 
-        from triptych.optim.optimizers import Optimizer
+        from triptych.optim.optimizers import get_kind
 
-        if self.optimizer is not None and self.optimizer != optimizer.name:
-            optimizer = Optimizer(
-                cast("Name", self.optimizer), weight_decay=optimizer.weight_decay, decayed=optimizer.decayed
-            )
-        names = ("momentum", "nesterov", "weight_decay", "decayed")
-        return replace(optimizer, **{name: getattr(self, name) for name in names if getattr(self, name) is not None})
+        if self.optimizer is not None:
+            optimizer = optimizer.as_kind(get_kind(self.optimizer))
+        known = {item.name for item in fields(optimizer)}
+        changed = {}
+        for name in ("momentum", "nesterov", "weight_decay", "decayed"):
+            value = getattr(self, name)
+            if value and name not in known:
+                raise TriptychError(f"--{name} belongs to sgd; '{optimizer.name}' has none")
+            if value is not None and name in known:
+                changed[name] = value
+        return replace(optimizer, **changed)
 
 
 def load_backend(name: str | None) -> Backend:
