@@ -11,6 +11,7 @@ from time import perf_counter
 
 from triptych import zoo
 from triptych.backend import registry
+from triptych.backend.execution import exact
 from triptych.conformance.case import make_case
 from triptych.conformance.comparison import BATCH
 from triptych.conformance.locate import locate
@@ -23,7 +24,7 @@ def seconds(name: str) -> float:
     framework = registry.load(name)
     start = perf_counter()
     truth = Truth(make_case(zoo.build_with("vgg16", zoo.Options(10, (3, 64, 64))), 0, BATCH))
-    side = BackendSide(framework, framework.build(truth.case.architecture, precision="fp64"), truth)
+    side = BackendSide(framework, framework.build(truth.case.architecture, execution=exact("fp64")), truth)
     result = locate(side, ReferenceSide(truth), truth, updates=("momentum",))
     if result.difference is not None:
         sys.exit(f"{name} and the reference part: {result.difference}")

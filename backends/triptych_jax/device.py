@@ -11,8 +11,7 @@ import jaxlib
 import numpy as np
 import optax
 
-from triptych.backend.contract import Device
-from triptych.utils.errors import TriptychError
+from triptych.backend.execution import Device, check_device, dtype_of
 from triptych.utils.process import cores, vector_features
 
 # Otherwise JAX takes three quarters of a GPU's memory at its first use, and leaves the other backends a quarter.
@@ -46,28 +45,14 @@ def get_device(name: str) -> jax.Device:
     platform, _, number = name.partition(":")
     if name == "cpu":
         return jax.devices("cpu")[0]
-    available = _names(platform) if platform in PLUGINS else {}
     wanted = f"{platform}:{number or 0}"
-    if wanted in available:
-        return available[wanted]
-    known = "; ".join(f"{d.name}: {d.reason}" for d in devices())
-    raise TriptychError(f"backend 'jax' has no device '{name}' here ({known})")
+    check_device("jax", name, wanted, devices())
+    return _names(platform)[wanted]
 
 
 def get_dtype(precision: str) -> type[np.floating]:
     """The type of the weights for `--precision`. Raises TriptychError for one that is not supported."""
-    if precision not in DTYPES:
-        raise TriptychError(f"backend 'jax' has no precision '{precision}'; known: {', '.join(DTYPES)}")
-    if precision == "fp64":
-        # Without it JAX turns every float64 array into float32, silently. It holds for the whole process and makes
-        # float64 the default type, so this backend names the type of every array that it makes.
-        jax.config.update("jax_enable_x64", True)
-    return DTYPES[precision]
-
-
-def set_deterministic() -> None:
-    """From now on equal steps give equal bits; read when JAX first meets the device."""
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_deterministic_ops=true".strip()
+    return dtype_of("jax", precision, DTYPES)
 
 
 def peak_memory(device: str) -> int:

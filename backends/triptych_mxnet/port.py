@@ -11,8 +11,11 @@ import numpy as np
 from mxnet import autograd, gluon
 
 from triptych.backend.contract import Captured, PortParameter, PortRun
+from triptych.backend.execution import Execution
 from triptych.utils.errors import TriptychError
+from triptych.weights.layouts import GLUON
 from triptych_mxnet.device import get_dtype
+from triptych_mxnet.precision import apply_execution
 from triptych_mxnet.weights import to_numpy
 
 # MXNet's operators by the spec's record; some depend on an attribute.
@@ -42,16 +45,6 @@ BY_ATTRIBUTE = {
     ("pool_type", "avg"): "AvgPool",
     ("global_pool", "True"): "GlobalAvgPool",
 }
-ROLES = {
-    "weight": "weight",
-    "bias": "bias",
-    "gamma": "weight",
-    "beta": "bias",
-    "running_mean": "running_mean",
-    "running_var": "running_var",
-    "moving_mean": "running_mean",
-    "moving_var": "running_var",
-}
 
 
 def matches(candidate: Any) -> bool:
@@ -62,9 +55,10 @@ def matches(candidate: Any) -> bool:
 class Port:
     """See `triptych.backend.contract.Port`."""
 
-    def __init__(self, candidate: gluon.Block, layout: str | None, precision: str) -> None:
+    def __init__(self, candidate: gluon.Block, layout: str | None, execution: Execution) -> None:
         self.layout = layout or "NCHW"
-        self.dtype = get_dtype(precision)
+        apply_execution(execution, "cpu")
+        self.dtype = get_dtype(execution.precision)
         self.block = candidate
 
     def parameters(self, images: np.ndarray) -> Sequence[PortParameter]:
@@ -147,4 +141,6 @@ def _kind(node: dict[str, Any]) -> str:
 
 
 def _role(name: str) -> str:
-    return next((role for ending, role in ROLES.items() if name.endswith(ending)), "")
+    """Of `conv0_weight`, `batchnorm0_running_mean`."""
+    words = name.replace(".", "_").split("_")
+    return next(filter(None, (GLUON.canonical_name("_".join(words[-count:])) for count in (2, 1))), "")

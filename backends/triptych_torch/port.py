@@ -11,7 +11,10 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from triptych.backend.contract import Captured, PortParameter, PortRun
+from triptych.backend.execution import Execution
+from triptych.weights.layouts import TORCH
 from triptych_torch.device import get_dtype
+from triptych_torch.precision import apply_execution
 from triptych_torch.weights import to_numpy
 
 # PyTorch's functions, which the modules call too, by the spec's record; a trailing underscore is taken off.
@@ -52,9 +55,10 @@ def matches(candidate: Any) -> bool:
 class Port:
     """See `triptych.backend.contract.Port`."""
 
-    def __init__(self, candidate: nn.Module, layout: str | None, precision: str) -> None:
+    def __init__(self, candidate: nn.Module, layout: str | None, execution: Execution) -> None:
         self.layout = layout or "NCHW"
-        self.dtype = get_dtype(precision)
+        apply_execution(execution, "cpu")
+        self.dtype = get_dtype(execution.precision)
         self.module = candidate
         for module in candidate.modules():
             if getattr(module, "inplace", False) is True:
@@ -70,7 +74,10 @@ class Port:
         named = self.tensors()
         last = len(used)
         order = sorted(named, key=lambda name: used.get(self.identities[name], last))
-        return [PortParameter(name, tuple(named[name].shape), _role(name)) for name in order]
+        return [
+            PortParameter(name, tuple(named[name].shape), TORCH.canonical_name(name.rpartition(".")[2]))
+            for name in order
+        ]
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Parameters and running statistics by name."""
@@ -144,8 +151,3 @@ class _Watch(TorchFunctionMode):
             tensors = [value for value in (*given, *(named or {}).values()) if isinstance(value, torch.Tensor)]
             self.watch(getattr(function, "__name__", ""), tensors, y)
         return y
-
-
-def _role(name: str) -> str:
-    last = name.rpartition(".")[2]
-    return last if last in ("weight", "bias", "running_mean", "running_var") else ""

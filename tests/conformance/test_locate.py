@@ -17,6 +17,7 @@ from mutants import CATALOGUE
 from triptych.__main__ import main
 from triptych.backend import registry
 from triptych.backend.contract import Backend
+from triptych.backend.execution import exact
 from triptych.conformance import locate
 from triptych.conformance.case import make_case
 from triptych.conformance.comparison import BATCH, MODES, PHASES, Difference
@@ -157,7 +158,7 @@ def planted(fault: Fault | None, framework: Backend, truth: Truth) -> BackendSid
         wrong.Trainer = Trainer
     if fault is not None and (forward := fault.forward) is not None:
         wrong.forward = lambda *given, **mode: forward(framework.forward, *given, **mode)
-    return BackendSide(wrong, framework.build(architecture, precision="fp64"), truth)  # type: ignore[arg-type]
+    return BackendSide(wrong, framework.build(architecture, execution=exact("fp64")), truth)  # type: ignore[arg-type]
 
 
 @cache
@@ -287,7 +288,7 @@ def test_the_catalogue_is_located(name: str, mode: str) -> None:
     for mutant in mutants:
         truth = Truth(make_case(mutant.architecture))
         with mutant.plant(framework, "fp64") as (wrong, build):
-            network = (build or partial(wrong.build, precision="fp64"))(mutant.architecture)
+            network = (build or partial(wrong.build, execution=exact("fp64")))(mutant.architecture)
             difference = locate.locate(BackendSide(wrong, network, truth), ReferenceSide(truth), truth, mode).difference
         if difference is None or difference.layer != mutant.path:
             wrong_layer.append(mutant.name)
@@ -342,5 +343,5 @@ def test_a_network_of_full_width_agrees(name: str) -> None:
     """VGG-16 at 64x64: 40 million parameters, whose gradients are long sums."""
     framework = registry.load(name)
     truth = Truth(make_case(build_with("vgg16", Options(10, (3, 64, 64))), 0, BATCH))
-    side = BackendSide(framework, framework.build(truth.case.architecture, precision="fp64"), truth)
+    side = BackendSide(framework, framework.build(truth.case.architecture, execution=exact("fp64")), truth)
     assert locate.locate(side, ReferenceSide(truth), truth, updates=("momentum",)).difference is None

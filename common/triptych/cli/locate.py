@@ -82,6 +82,7 @@ def _result(
     mapping: Path | None,
 ) -> Result:
     from triptych.backend import registry
+    from triptych.backend.execution import exact
     from triptych.conformance import locate as search
     from triptych.conformance.case import make_case
     from triptych.conformance.comparison import BATCH
@@ -116,7 +117,7 @@ def _result(
     def side(wanted: str) -> Side:
         if wanted == REFERENCE:
             return ReferenceSide(truth)
-        built = loaded[wanted].build(truth.case.architecture, device=device, precision=precision)
+        built = loaded[wanted].build(truth.case.architecture, device=device, execution=exact(precision))
         return BackendSide(loaded[wanted], built, truth, device)
 
     if optimizers not in (None, "all", "momentum"):

@@ -62,10 +62,16 @@ def train(
     dataset = data.load(chosen.data, data_dir=run.data_dir)
     architecture = build_architecture(chosen, dataset)  # refuse what cannot be built before a framework is imported
     loaded = registry.load(name)
-    if deterministic:
-        loaded.set_deterministic()
     first = loaded.join_processes(device) == 0  # the others neither write nor print
-    session = loop.start(loaded, chosen, dataset, device=device, architecture=architecture, resumed=resume)
+    session = loop.start(
+        loaded,
+        chosen,
+        dataset,
+        device=device,
+        deterministic=deterministic,
+        architecture=architecture,
+        resumed=resume,
+    )
     if first:
         loop.keep_in(session, resume or out or run_folder.new_folder(f"{chosen.architecture}-{name}"))
     fit(session, logs.place(tensorboard, session.folder), log_every or 0, quiet=json == "-" or not first)

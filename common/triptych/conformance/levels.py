@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from triptych.backend.contract import Backend, Native
+from triptych.backend.execution import exact
 from triptych.backend.precision import Flag, Value, values
 from triptych.conformance.case import Case
 from triptych.conformance.compare import Check, compare
@@ -99,7 +100,9 @@ def conform(
         report.switched_off = {name: old for name, old in before.items() if report.flags.get(name) != old}
         report.checks += flag_failures(flags)
         if not report.checks:
-            make = build or (lambda architecture: backend.build(architecture, device=device, precision=precision))
+            make = build or (
+                lambda architecture: backend.build(architecture, device=device, execution=exact(precision))
+            )
             _run_levels(report, backend, make(judged.case.architecture), judged)
     return report
 

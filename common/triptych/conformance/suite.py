@@ -14,6 +14,7 @@ from multiprocessing import active_children, get_context, parent_process
 from typing import Any
 
 from triptych.backend.contract import Backend
+from triptych.backend.execution import exact
 from triptych.backend.registry import BACKENDS, installed, load
 from triptych.conformance.case import Case, make_case
 from triptych.conformance.chaos import Comparison, bug_or_chaos
@@ -148,7 +149,7 @@ def _run_long(architecture: Architecture, backends: Sequence[Backend], steps: in
     expected = follow_reference(journey)
     checks = {}
     for backend in backends:
-        network = backend.build(architecture, device=device, precision="fp64")
+        network = backend.build(architecture, device=device, execution=exact("fp64", "full"))
         checks[backend.name] = judge_trajectory(expected, follow(backend, network, journey))
     return LongRun(architecture, steps, checks, bug_or_chaos(backends, journey, device=device))
 

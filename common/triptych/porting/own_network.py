@@ -13,6 +13,7 @@ from typing import Any
 
 from triptych.backend import registry
 from triptych.backend.contract import Array, Port, PortRun
+from triptych.backend.execution import exact
 from triptych.conformance.case import make_case
 from triptych.conformance.compare import Check
 from triptych.conformance.comparison import BATCH, Comparison, Difference, Result
@@ -65,7 +66,7 @@ def locate_port(
     names, taken = read_mapping(mapping), layout or "its default layout"
     try:
         with exact_arithmetic(registry.load(found[0])):
-            port = found[1].Port(candidate, layout, precision)
+            port = found[1].Port(candidate, layout, exact(precision))
             work = _Work(name, port, truth, names)
             taken = port.layout
             difference = work.find()

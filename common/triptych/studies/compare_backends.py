@@ -13,6 +13,7 @@ from typing import Any
 
 from triptych import __version__
 from triptych.backend.contract import Backend
+from triptych.backend.execution import Execution
 from triptych.conformance import suite
 from triptych.conformance.case import conformance_architecture
 from triptych.conformance.equivalence import FEWEST_SEEDS, Equivalence, equivalence
@@ -87,7 +88,7 @@ def prepare(recipe: Recipe, dataset: Dataset, device: str, seeds: int) -> Compar
 def check(plan: ComparisonPlan, backends: Sequence[Backend]) -> None:
     """Raises TriptychError for a device or a precision that a backend has not: before minutes of work."""
     for backend in backends:
-        backend.build(plan.architecture, device=plan.device, precision=plan.recipe.precision)
+        backend.build(plan.architecture, device=plan.device, execution=Execution(plan.recipe.precision))
 
 
 def compare(plan: ComparisonPlan, backends: Sequence[Backend], folder: Path, listener: Listener) -> TrainedComparison:

@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 
 from triptych import data
 from triptych.backend.contract import Backend
+from triptych.backend.execution import Execution
 from triptych.data import Dataset
 from triptych.spec import records
 from triptych.spec.analysis import Totals, totals
@@ -170,7 +171,7 @@ def check_different(study: Trained, chosen: Sequence[Recipe]) -> None:
 def check(planned: Sequence[PlannedRun], backends: Sequence[Backend], device: str) -> None:
     """Raises TriptychError for a device or a precision that a backend has not: before minutes of work."""
     for backend in backends:
-        backend.build(planned[0].architecture, device=device, precision=planned[0].recipe.precision)
+        backend.build(planned[0].architecture, device=device, execution=Execution(planned[0].recipe.precision))
 
 
 def open_folder(folder: Path, study: Trained, planned: Sequence[PlannedRun], device: str) -> Path:

@@ -44,8 +44,9 @@ class Evaluation:
 
 def evaluate(model: Model, dataset: Dataset, backend: Backend, device: str) -> Evaluation:
     """The model on all test images. Raises TriptychError if there are none."""
-    trainer = model.trainer(backend, device)
-    return Evaluation(model, dataset, backend.name, loop.logits_of(trainer, dataset.test, model.recipe.images_per_test))
+    predictor = model.predictor(backend, device)
+    logits = loop.logits_of(predictor, dataset.test, model.recipe.images_per_test)
+    return Evaluation(model, dataset, backend.name, logits)
 
 
 def count_confusion(logits: NDArray[np.float64], labels: Labels) -> NDArray[np.int64]:
@@ -67,9 +68,9 @@ class Prediction:
 
 def predict_test(model: Model, dataset: Dataset, count: int, backend: Backend, device: str) -> list[Prediction]:
     """The classes of the first `count` test images."""
-    trainer = model.trainer(backend, device)
+    predictor = model.predictor(backend, device)
     images, labels = dataset.test.images[:count], dataset.test.labels[:count]
-    logits = np.concatenate(list(loop.predictions(trainer, images, model.recipe.images_per_test)))
+    logits = np.concatenate(list(loop.predictions(predictor, images, model.recipe.images_per_test)))
     names = [f"test image {index}" for index in range(len(images))]
     return classify(logits, dataset.class_names, names, [dataset.class_names[label] for label in labels])
 
@@ -89,7 +90,7 @@ def logits_of_each(
 ) -> NDArray[np.float64]:
     """Logits of pictures `(1, C, H, W)`, each by its model; those of one input size share what is built for it."""
     by_input = {model.architecture.input: model for model in models}
-    built = {shape: model.trainer(backend, device) for shape, model in by_input.items()}
+    built = {shape: model.predictor(backend, device) for shape, model in by_input.items()}
     each = zip(models, pictures, strict=True)
     return np.concatenate([built[model.architecture.input].predict(picture) for model, picture in each]).astype(float)
 
