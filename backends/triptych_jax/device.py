@@ -23,7 +23,8 @@ DTYPES: dict[str, type[np.floating[Any]]] = {
     "fp32": np.float32,
     "bf16": np.float32,
     "fp64": np.float64,
-}  # by platform: the extra of the package jax, and the modules that it installs
+}
+# by platform: the extra of the package jax, and the modules that it installs
 PLUGINS = {"cuda": ("cuda12", "jax_cuda12_plugin", "jax_cuda13_plugin"), "tpu": ("tpu", "libtpu")}
 
 

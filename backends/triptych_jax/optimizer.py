@@ -69,6 +69,15 @@ class Updater:
 
     @staticmethod
     def update_function(optimizer: Optimizer, decayed: frozenset[Path]) -> Callable[..., Any]:
+        """`(parameters, gradients, kept, count, rates) -> (parameters, kept)`; not compiled yet."""
+
+        def update(
+            parameters: Arrays,
+            gradients: Arrays,
+            kept: dict[str, Arrays],
+            count: jax.Array,
+            rates: tuple[jax.Array, jax.Array],
+        ) -> tuple[Arrays, dict[str, Arrays]]:
             learning_rate, momentum = rates
             native = _native(optimizer, decayed, learning_rate, momentum)
             state = optax.tree_utils.tree_set(native.init(parameters), **kept)
