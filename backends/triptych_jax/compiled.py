@@ -20,8 +20,8 @@ from triptych.utils.randomness import derive_seed
 from triptych_jax.input import Input
 from triptych_jax.layers import Dropout
 from triptych_jax.loss import total_loss
-from triptych_jax.model import Arrays, Composite, Network, Outputs
-from triptych_jax.optimizer import update_function
+from triptych_jax.model import Arrays, Branches, Network, Outputs, Residual, Sequence
+from triptych_jax.optimizer import Updater
 
 # Of a function that runs once or twice compiling is all its time: without optimisation it is a quarter.
 OPTIONS: dict[str, dict[str, Any] | None] = {
@@ -106,7 +106,7 @@ def compile_step(
     definition: nnx.GraphDef, execution: Execution, optimizer: Optimizer, decayed: frozenset[Any]
 ) -> Callable[..., Any]:
     """Pass and update in one function: two cost a tenth of a small network's step."""
-    run, update = pass_function(definition, watch=False), update_function(optimizer, decayed)
+    run, update = pass_function(definition, watch=False), Updater.update_function(optimizer, decayed)
 
     @jit(execution)
     def step(inputs: tuple[Any, ...], kept: dict[str, Arrays], count: jax.Array, rates: tuple[Any, Any]) -> Any:
@@ -121,7 +121,7 @@ def compile_step(
 @lru_cache(maxsize=32)
 def compile_update(execution: Execution, optimizer: Optimizer, decayed: frozenset[Any]) -> Callable[..., Any]:
     """The update alone, of gradients that are there already."""
-    update = update_function(optimizer, decayed)
+    update = Updater.update_function(optimizer, decayed)
     return jit(execution)(lambda inputs, *others: update(*inputs, *others))
 
 
@@ -173,7 +173,7 @@ def compile_layer_pass(definition: nnx.GraphDef, execution: Execution) -> Callab
             layer = nnx.merge(definition, nnx.from_flat_state({**parameters, **statistics}))
             feed_dropout(layer, masks, jax.random.key(0))
             x = jnp.transpose(x, (0, 2, 3, 1)) if x.ndim == 4 else x
-            y = layer(x, {}) if isinstance(layer, Composite) else layer(x)
+            y = layer(x, {}) if isinstance(layer, Sequence | Branches | Residual) else layer(x)
             return jnp.transpose(y, (0, 3, 1, 2)) if y.ndim == 4 else y
 
         if gradient is None:

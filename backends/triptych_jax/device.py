@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from importlib.util import find_spec
+from typing import Any
 
 import flax
 import jax
@@ -17,7 +18,12 @@ from triptych.utils.process import cores, vector_features
 # Otherwise JAX takes three quarters of a GPU's memory at its first use, and leaves the other backends a quarter.
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
-DTYPES = {"fp32": np.float32, "bf16": np.float32, "fp64": np.float64}  # bf16: float32 weights, bfloat16 layers
+# bf16: float32 weights, bfloat16 layers
+DTYPES: dict[str, type[np.floating[Any]]] = {
+    "fp32": np.float32,
+    "bf16": np.float32,
+    "fp64": np.float64,
+}
 # by platform: the extra of the package jax, and the modules that it installs
 PLUGINS = {"cuda": ("cuda12", "jax_cuda12_plugin", "jax_cuda13_plugin"), "tpu": ("tpu", "libtpu")}
 
@@ -50,7 +56,7 @@ def get_device(name: str) -> jax.Device:
     return _names(platform)[wanted]
 
 
-def get_dtype(precision: str) -> type[np.floating]:
+def get_dtype(precision: str) -> type[np.floating[Any]]:
     """The type of the weights for `--precision`. Raises TriptychError for one that is not supported."""
     return dtype_of("jax", precision, DTYPES)
 

@@ -12,6 +12,7 @@ import numpy as np
 from flax import nnx
 from jax import lax
 from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
 
 from triptych.spec import layers as spec
 from triptych.spec.layers import Pair, Shape
@@ -69,7 +70,7 @@ class GlobalAvgPool(nnx.Module):
         return x.mean((1, 2), keepdims=True)
 
 
-class Function(nnx.Module):
+class _Function(nnx.Module):
     """A function of the input and the spec's record as a layer: Flax has modules only for layers with state."""
 
     def __init__(self, function: Callable[[jax.Array, Any], jax.Array], layer: spec.Layer) -> None:
@@ -114,23 +115,23 @@ def batch_norm(layer: spec.BatchNorm, shape: Shape) -> nnx.Module:
 
 
 def local_response_norm(layer: spec.LocalResponseNorm, shape: Shape) -> nnx.Module:
-    return Function(_local_response_norm, layer)
+    return _Function(_local_response_norm, layer)
 
 
 def relu(layer: spec.ReLU, shape: Shape) -> nnx.Module:
-    return Function(_relu, layer)
+    return _Function(_relu, layer)
 
 
 def sigmoid(layer: spec.Sigmoid, shape: Shape) -> nnx.Module:
-    return Function(_sigmoid, layer)
+    return _Function(_sigmoid, layer)
 
 
 def max_pool(layer: spec.MaxPool, shape: Shape) -> nnx.Module:
-    return Function(_max_pool, layer)
+    return _Function(_max_pool, layer)
 
 
 def avg_pool(layer: spec.AvgPool, shape: Shape) -> nnx.Module:
-    return Function(_avg_pool, layer)
+    return _Function(_avg_pool, layer)
 
 
 def global_avg_pool(layer: spec.GlobalAvgPool, shape: Shape) -> nnx.Module:
@@ -138,7 +139,7 @@ def global_avg_pool(layer: spec.GlobalAvgPool, shape: Shape) -> nnx.Module:
 
 
 def flatten(layer: spec.Flatten, shape: Shape) -> nnx.Module:
-    return Function(_flatten, layer)
+    return _Function(_flatten, layer)
 
 
 def dropout(layer: spec.Dropout, shape: Shape) -> nnx.Module:
@@ -160,7 +161,7 @@ LAYERS: dict[type, Callable[[Any, Shape], nnx.Module]] = {
 }
 
 
-def _zeros(key: jax.Array, shape: Shape, dtype: Any) -> np.ndarray:
+def _zeros(key: jax.Array, shape: Shape, dtype: Any) -> NDArray[Any]:
     """Kernels are drawn in `initialize` or copied in: drawing them here would cost seconds in a large network, and
     JAX's own zeros are compiled for every shape."""
     return np.zeros(shape, dtype)
@@ -213,7 +214,7 @@ def _avg_pool(x: jax.Array, layer: spec.AvgPool) -> jax.Array:
     return _pool(x, layer, 0.0, lax.add) / _counts(layer, x.shape[1:3]).astype(x.dtype)
 
 
-def _counts(layer: spec.AvgPool, size: Pair) -> np.ndarray:
+def _counts(layer: spec.AvgPool, size: Pair) -> NDArray[Any]:
     """How many values each window averages; nnx.avg_pool would count what hangs over along with the padding."""
     ones = np.pad(np.ones(size), _both_sides(layer.padding), constant_values=float(layer.count_padding))
     below, right = overhang(layer, (1, *size))

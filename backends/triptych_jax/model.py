@@ -22,7 +22,7 @@ Path = tuple[str, ...]  # in Flax: ("block1", "conv1", "kernel")
 Arrays = Mapping[Path, jax.Array]
 
 
-class Composite(nnx.Module):
+class _Composite(nnx.Module):
     """Holds modules under their names in the spec, so that the paths of Flax's state are the canonical ones."""
 
     def __init__(self, layers: tuple[Layer, ...], prefix: str, inputs: dict[str, Shape]) -> None:
@@ -33,12 +33,12 @@ class Composite(nnx.Module):
 
     def _run(self, name: str, x: jax.Array, outputs: Outputs) -> jax.Array:
         module = getattr(self, name)
-        y = module(x, outputs) if isinstance(module, Composite) else module(x)
+        y = module(x, outputs) if isinstance(module, _Composite) else module(x)
         outputs[join(self._prefix, name)] = y
         return y
 
 
-class Sequence(Composite):
+class Sequence(_Composite):
     """Named layers in a row."""
 
     def __call__(self, x: jax.Array, outputs: Outputs) -> jax.Array:
@@ -47,14 +47,14 @@ class Sequence(Composite):
         return x
 
 
-class Branches(Composite):
+class Branches(_Composite):
     """Every branch on the same input, concatenated along the channels."""
 
     def __call__(self, x: jax.Array, outputs: Outputs) -> jax.Array:
         return jnp.concatenate([self._run(name, x, outputs) for name in self._names], axis=-1)
 
 
-class Residual(Composite):
+class Residual(_Composite):
     """`shortcut(x) + scale * body(x)`."""
 
     def __init__(self, layer: spec.Residual, path: str, inputs: dict[str, Shape]) -> None:
@@ -70,7 +70,7 @@ class Auxiliary(Sequence):
     """A side classifier; `Network` runs it in training only."""
 
 
-class Network(Composite):
+class Network(_Composite):
     """The whole architecture, images `(N, C, H, W)` to logits; in training, with side classifiers, `(logits, *side
     logits)`. `train()` and `eval()` switch between the two."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ from triptych.weights.layouts import FLAX
 from triptych_jax.model import Arrays, Network, Path
 from triptych_jax.weights import to_numpy
 
-Piece = optax.GradientTransformation
+Piece: TypeAlias = optax.GradientTransformation
 BUFFERS = {"velocity": "trace", "mean": "mu", "variance": "nu"}  # canonical: optax's
 
 
@@ -67,21 +67,27 @@ class Updater:
             kept[BUFFERS[slot]][paths[path]] = jax.device_put(start, like.device)
         self.kept = dict(kept)
 
+    @staticmethod
+    def update_function(optimizer: Optimizer, decayed: frozenset[Path]) -> Callable[..., Any]:
+        """`(parameters, gradients, kept, count, rates) -> (parameters, kept)`; not compiled yet."""
 
-def update_function(optimizer: Optimizer, decayed: frozenset[Path]) -> Callable[..., tuple[Arrays, dict[str, Arrays]]]:
-    """`(parameters, gradients, kept, count, rates) -> (parameters, kept)`; not compiled yet."""
+        def update(
+            parameters: Arrays,
+            gradients: Arrays,
+            kept: dict[str, Arrays],
+            count: jax.Array,
+            rates: tuple[jax.Array, jax.Array],
+        ) -> tuple[Arrays, dict[str, Arrays]]:
+            learning_rate, momentum = rates
+            native = _native(optimizer, decayed, learning_rate, momentum)
+            state = optax.tree_utils.tree_set(native.init(parameters), **kept)
+            if optimizer.counts:
+                state = optax.tree_utils.tree_set(state, count=count)
+            updates, state = native.update(gradients, state, parameters)
+            kept = {name: optax.tree_utils.tree_get(state, name) for name in kept}
+            return optax.apply_updates(parameters, updates), kept
 
-    def update(parameters, gradients, kept, count, rates):
-        learning_rate, momentum = rates
-        native = _native(optimizer, decayed, learning_rate, momentum)
-        state = optax.tree_utils.tree_set(native.init(parameters), **kept)
-        if optimizer.counts:
-            state = optax.tree_utils.tree_set(state, count=count)
-        updates, state = native.update(gradients, state, parameters)
-        kept = {name: optax.tree_utils.tree_get(state, name) for name in kept}
-        return optax.apply_updates(parameters, updates), kept
-
-    return update
+        return update
 
 
 def _native(optimizer: Optimizer, decayed: frozenset[Path], learning_rate: jax.Array, momentum: jax.Array) -> Piece:
@@ -95,7 +101,7 @@ def _native(optimizer: Optimizer, decayed: frozenset[Path], learning_rate: jax.A
 def _sgd(optimizer: SGD, decay: Piece, momentum: jax.Array) -> tuple[Piece, ...]:
     native = optax.trace(momentum, nesterov=optimizer.nesterov)
 
-    def update(gradients, state, parameters=None):
+    def update(gradients: Any, state: Any, parameters: Any = None) -> tuple[Any, Any]:
         moves, state = native.update(gradients, state, parameters)
         # optax keeps the gradient as a velocity when the momentum is 0; the spec, like PyTorch, keeps none.
         return moves, jax.tree.map(lambda v: jnp.where(momentum == 0, 0, v), state)
@@ -112,4 +118,4 @@ def _adamw(optimizer: AdamW, decay: Piece, momentum: jax.Array) -> tuple[Piece, 
     return optax.scale_by_adam(optimizer.beta1, optimizer.beta2, optimizer.eps), decay
 
 
-NATIVE = {SGD: _sgd, Adam: _adam, AdamW: _adamw}
+NATIVE: dict[type[Optimizer], Callable[..., tuple[Piece, ...]]] = {SGD: _sgd, Adam: _adam, AdamW: _adamw}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -65,16 +66,16 @@ class Updater:
                     kept["step"] = torch.tensor(float(optimizer_state.count_of(state)))
 
 
-def _sgd(groups: list[dict], optimizer: SGD) -> torch.optim.Optimizer:
+def _sgd(groups: list[dict[str, Any]], optimizer: SGD) -> torch.optim.Optimizer:
     return torch.optim.SGD(groups, lr=0.0, momentum=optimizer.momentum, nesterov=optimizer.nesterov)
 
 
-def _adam(groups: list[dict], optimizer: Adam) -> torch.optim.Optimizer:
+def _adam(groups: list[dict[str, Any]], optimizer: Adam) -> torch.optim.Optimizer:
     return torch.optim.Adam(groups, lr=0.0, betas=(optimizer.beta1, optimizer.beta2), eps=optimizer.eps)
 
 
-def _adamw(groups: list[dict], optimizer: AdamW) -> torch.optim.Optimizer:
+def _adamw(groups: list[dict[str, Any]], optimizer: AdamW) -> torch.optim.Optimizer:
     return torch.optim.AdamW(groups, lr=0.0, betas=(optimizer.beta1, optimizer.beta2), eps=optimizer.eps)
 
 
-NATIVE = {SGD: _sgd, Adam: _adam, AdamW: _adamw}
+NATIVE: dict[type[Optimizer], Callable[..., torch.optim.Optimizer]] = {SGD: _sgd, Adam: _adam, AdamW: _adamw}

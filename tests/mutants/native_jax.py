@@ -63,7 +63,7 @@ def transposed_weight(layer: spec.Dense, shape: Shape) -> nnx.Module:
 
 
 def flatten_channels_last(layer: spec.Flatten, shape: Shape) -> nnx.Module:
-    return layers.Function(_flatten, layer)
+    return layers._Function(_flatten, layer)
 
 
 def gamma_fixed(layer: spec.BatchNorm, shape: Shape) -> nnx.Module:
@@ -75,11 +75,11 @@ def unscaled_dropout(layer: spec.Dropout, shape: Shape) -> nnx.Module:
 
 
 def empty_window(layer: spec.MaxPool, shape: Shape) -> nnx.Module:
-    return layers.Function(_max_pool_and_a_row, layer)
+    return layers._Function(_max_pool_and_a_row, layer)
 
 
 def split_ties(layer: spec.MaxPool, shape: Shape) -> nnx.Module:
-    return layers.Function(_max_of_reshaped, layer)
+    return layers._Function(_max_of_reshaped, layer)
 
 
 def stacked(right: type) -> type:
