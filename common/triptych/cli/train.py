@@ -87,7 +87,7 @@ def choose_recipe(
     from triptych.utils.errors import TriptychError
 
     if resume is None:
-        return run.apply(recipes.get_recipe("d2l-vgg" if name is None else name), network)
+        return run.choose(recipes.get_recipe("d2l-vgg" if name is None else name), network)
     if out is not None:
         raise TriptychError("give --out or --resume, not both: a resumed run stays in its folder")
     if name is not None:
