@@ -15,8 +15,9 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from triptych.spec import layers as spec
+from triptych.spec.kinds import check_complete
+from triptych.spec.kinds.pooling import overhang
 from triptych.spec.layers import Pair, Shape
-from triptych.spec.shapes import overhang
 
 # GPUs and TPUs would multiply float32 in TF32 or bfloat16 by default: three decimal digits.
 PRECISION = lax.Precision.HIGHEST
@@ -159,6 +160,7 @@ LAYERS: dict[type, Callable[[Any, Shape], nnx.Module]] = {
     spec.Flatten: flatten,
     spec.Dropout: dropout,
 }
+check_complete(LAYERS, __name__)
 
 
 def _zeros(key: jax.Array, shape: Shape, dtype: Any) -> NDArray[Any]:

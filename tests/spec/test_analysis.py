@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from triptych import zoo
 from triptych.reference import network as reference
-from triptych.reference.layers import conv
-from triptych.spec.analysis import activation_bytes, analyse, parameters, primitives, totals
+from triptych.reference.layers import exact
+from triptych.spec.analysis import analyse, auxiliary_weights, parameters, primitives, totals
+from triptych.spec.kinds import kind_of
+from triptych.spec.kinds.kind import Conditions
 from triptych.spec.layers import (
     Architecture,
     Auxiliary,
@@ -27,6 +31,7 @@ from triptych.spec.layers import (
     ReLU,
     Residual,
 )
+from triptych.spec.memory import activation_bytes
 from triptych.weights.initializers import draw
 
 SIDE = Auxiliary("side", (GlobalAvgPool("pool"), Flatten("flatten"), Dense("dense", 3)), 0.3)
@@ -74,11 +79,11 @@ def test_parameters_by_hand() -> None:
         "dense.weight": ((3, 30), "weight"),
         "dense.bias": ((3,), "bias"),
     }
-    found = totals(MIXED)
-    assert found.auxiliary_parameters == 3 * 6 + 3
+    sums = totals(MIXED)
+    assert sums.auxiliary_parameters == 3 * 6 + 3
     trained = {info.path for info in parameters(MIXED) if info.trained}
     counted = sum(value.size for path, value in draw(MIXED, 0).items() if path in trained)
-    assert found.parameters == counted - found.auxiliary_parameters
+    assert sums.parameters == counted - sums.auxiliary_parameters
     by_path = {info.path: info for info in analyse(MIXED)}
     assert by_path["unit"].parameters == 5 * 10 + 5 + 5 * 90 + 5 + 5  # running statistics are not counted
     assert by_path["mixed"].parameters == 4 * 6 + 4
@@ -92,8 +97,8 @@ def products(layer: Layer, shape: tuple[int, ...]) -> int:
         return 0
     padded = np.ones((1, shape[0], *(size + 2 * pad for size, pad in zip(shape[1:], layer.padding, strict=True))))
     weight = np.ones((layer.channels, shape[0] // layer.groups, *layer.kernel))
-    unpadded = Conv(layer.name, layer.channels, layer.kernel, layer.stride, groups=layer.groups)
-    return int(conv(padded, weight, None, unpadded)[0].sum())
+    unpadded = replace(layer, padding=(0, 0), bias=False)
+    return int(kind_of(layer).reference(unpadded, padded, {"weight": weight}, Conditions(exact)).output.sum())
 
 
 @pytest.mark.parametrize(
@@ -109,6 +114,12 @@ def test_macs_by_counting(architecture: Architecture) -> None:
     assert (totals(architecture).macs, totals(architecture).auxiliary_macs) == (main, side)
     top = [info for info in analyse(architecture) if info.depth == 0]
     assert sum(info.macs for info in top) == main + side
+
+
+def test_auxiliary_weights_in_their_order() -> None:
+    assert auxiliary_weights(MIXED) == (0.3,)
+    assert auxiliary_weights(network(SIDE, replace(SIDE, name="late", weight=0.7))) == (0.3, 0.7)
+    assert auxiliary_weights(network()) == ()
 
 
 FIELDS = (
@@ -132,21 +143,21 @@ FIELDS = (
 PIXELS = (44, 34)
 
 
-def reached() -> dict[str, np.ndarray]:
+def reached_pixels() -> dict[str, np.ndarray]:
     """By path: whether pixel (row, column) changes value (row, column) of any channel, up or down."""
     architecture = network(*FIELDS, size=(1, *PIXELS))
     base = np.random.default_rng(0).standard_normal((1, 1, *PIXELS))
     values = draw(architecture, 0)
     expected = reference.forward(architecture, values, base).outputs
-    found = {path: np.zeros((*PIXELS, *value.shape[2:]), bool) for path, value in expected.items() if value.ndim == 4}
+    reached = {path: np.zeros((*PIXELS, *value.shape[2:]), bool) for path, value in expected.items() if value.ndim == 4}
     for row in range(PIXELS[0]):
         for sign in (-100.0, 100.0):  # a maximum may be blind to one of them
             images = np.repeat(base, PIXELS[1], axis=0)
             images[range(PIXELS[1]), 0, row, range(PIXELS[1])] += sign
             for path, value in reference.forward(architecture, values, images).outputs.items():
-                if path in found:
-                    found[path][row] |= (np.abs(value - expected[path]) > 1e-9).any(1)
-    return found
+                if path in reached:
+                    reached[path][row] |= (np.abs(value - expected[path]) > 1e-9).any(1)
+    return reached
 
 
 def span(touched: np.ndarray) -> tuple[int, int]:
@@ -156,7 +167,7 @@ def span(touched: np.ndarray) -> tuple[int, int]:
 
 def test_receptive_fields_and_strides_by_perturbing_pixels() -> None:
     infos = {info.path: info for info in analyse(network(*FIELDS, size=(1, *PIXELS)))}
-    for path, touched in reached().items():
+    for path, touched in reached_pixels().items():
         centre = (touched.shape[2] // 2, touched.shape[3] // 2)
         for axis in (0, 1):
             beside = list(centre)

@@ -26,6 +26,7 @@ from triptych.spec.layers import (
     GlobalAvgPool,
     MaxPool,
     ReLU,
+    Residual,
 )
 from triptych.training import models
 from triptych.training.recipe import Recipe
@@ -87,8 +88,8 @@ def test_at_the_training_size_it_is_the_plain_network(name):
     images = np.random.default_rng(0).standard_normal((2, *plain.input))
     same = rewrite.convolve(plain, (side, side))
     expected = reference.forward(plain, values, images).logits
-    found = reference.forward(same, rewrite.reshape(same, values), images).logits
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12 * largest(expected))
+    logits = reference.forward(same, rewrite.reshape(same, values), images).logits
+    np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-12 * largest(expected))
     assert {info.path for info in analysis.parameters(same)} == {
         path for path in values if not path.startswith("auxiliary")
     }
@@ -100,6 +101,9 @@ def test_what_has_no_dense_form():
     branch = Block("one", (Conv("conv", 3, (1, 1)), Flatten("flatten"), Dense("dense", 4)))
     with pytest.raises(TriptychError, match=r"layer 'mixed\.one\.(flatten|dense)' is within branches"):
         rewrite.convolve(replace(PLAIN, layers=(Branches("mixed", (branch,)),)), (8, 6))
+    pool = Residual("unit", Block("body", ()), Block("short", (Conv("conv", 2, (1, 1)), GlobalAvgPool("mean"))))
+    with pytest.raises(TriptychError, match=r"layer 'unit\.short\.mean' is within branches"):
+        rewrite.convolve(replace(PLAIN, layers=(Conv("stem", 2, (8, 6)), pool, *HEAD)), (8, 6))
 
 
 def test_images_keep_their_size_and_aspect_where_they_can():

@@ -10,6 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from triptych.spec import layers as spec
+from triptych.spec.errors import SpecError, TooSmallError
+from triptych.spec.kinds.pooling import overhang
+from triptych.spec.kinds.windows import pooled_size
 from triptych.spec.layers import (
     Architecture,
     Auxiliary,
@@ -30,7 +33,7 @@ from triptych.spec.layers import (
     Residual,
     Sigmoid,
 )
-from triptych.spec.shapes import SpecError, TooSmallError, output_shapes, overhang, pooled_size, smallest_resolution
+from triptych.spec.shapes import output_shapes, smallest_resolution
 
 INPUT = (4, 9, 8)
 END = (Flatten("flatten"), Dense("dense", 3))
@@ -97,6 +100,7 @@ REFUSED: dict[str, tuple[tuple[Layer, ...], str, str]] = {
         "r.short.conv",
         "3 groups",
     ),
+    "body and shortcut of one name": ((Residual("r", Block("a", ()), Block("a", ())), *END), "r.a", "stands twice"),
     "nested auxiliary": ((Block("b", (Auxiliary("side", END, 0.3),)), *END), "b.side", "must stand at the top level"),
     "inside an auxiliary": ((Auxiliary("side", (Dense("dense", 3),), 0.3), *END), "side.dense", "needs a flat input"),
     "wrong end": ((Flatten("flatten"), Dense("last", 4)), "last", "the network ends in (4,), not in (3,)"),
@@ -166,13 +170,13 @@ WINDOWS = st.tuples(st.integers(1, 7), st.integers(1, 6)).flatmap(
 
 def windows_by_hand(size: int, kernel: int, stride: int, padding: int, ceil: bool) -> list[range]:
     """Windows from left to right until the padded map is covered; those that fit, or (ceil) start before its end."""
-    found = [range(-padding, kernel - padding)]
-    while found[-1].stop < size + padding:
-        start = found[-1].start + stride
-        found.append(range(start, start + kernel))
+    windows = [range(-padding, kernel - padding)]
+    while windows[-1].stop < size + padding:
+        start = windows[-1].start + stride
+        windows.append(range(start, start + kernel))
     if ceil:
-        return [window for window in found if window.start < size]
-    return [window for window in found if window.stop <= size + padding]
+        return [window for window in windows if window.start < size]
+    return [window for window in windows if window.stop <= size + padding]
 
 
 @settings(max_examples=500, deadline=None, derandomize=True)

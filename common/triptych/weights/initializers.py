@@ -18,7 +18,6 @@ from triptych.utils.randomness import generator
 
 Parameters = dict[str, NDArray[np.floating[Any]]]
 
-STARTS = {"bias": 0.0, "scale": 1.0, "shift": 0.0, "running_mean": 0.0, "running_var": 1.0}
 NAMES: tuple[InitializerName, ...] = (
     "xavier_uniform",
     "xavier_normal",
@@ -31,18 +30,19 @@ VALUED = ("normal", "constant")  # those that take a number
 
 
 def draw(architecture: Architecture, seed: int, initializer: Initializer | None = None) -> Parameters:
-    """Canonical float32 parameters for `architecture`; its own initialiser unless another is given."""
-    chosen = initializer or architecture.initializer
-    return {info.path: draw_one(info, seed, chosen) for info in parameters(architecture)}
+    """Canonical float32 parameters for `architecture`; the initializer is the architecture's unless another is
+    handed over."""
+    initializer = initializer or architecture.initializer
+    return {info.path: draw_one(info, seed, initializer) for info in parameters(architecture)}
 
 
 def draw_one(info: ParameterInfo, seed: int, initializer: Initializer) -> NDArray[np.float32]:
-    """One float32 array. Weights follow `initializer`; biases, gamma, beta and running statistics start constant.
+    """One float32 array: weights are drawn by `initializer`, all else starts at the constant of `info.start`.
 
     Xavier: variance 2 / (fan_in + fan_out) (Glorot and Bengio 2010); Kaiming: 2 / fan_in (He et al. 2015).
     """
-    if info.role != "weight":
-        return np.full(info.shape, STARTS[info.role], np.float32)
+    if info.start is not None:
+        return np.full(info.shape, info.start, np.float32)
     if initializer.name == "constant":
         return np.full(info.shape, initializer.value, np.float32)
     deviation = {

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from triptych.spec.analysis import ParameterInfo, Role
+from triptych.spec.analysis import ParameterInfo
+from triptych.spec.kinds.kind import Role
 
 STRIP = 64  # rows
 
