@@ -23,7 +23,7 @@ from triptych.conformance.conform import conform
 from triptych.conformance.levels import ALL_LEVELS
 from triptych.conformance.reference_run import DRAWN, ReferenceRun
 from triptych.data.preprocess import InputTransform
-from triptych.optim.optimizers import Optimizer, Rates
+from triptych.optim.optimizers import SGD, Rates
 from triptych.reference import network as reference
 from triptych.spec.analysis import primitives
 from triptych.spec.layers import Architecture, BatchNorm, Dense, Dropout, Flatten, Initializer
@@ -157,7 +157,7 @@ def test_the_dropout_that_training_draws_itself_keeps_the_right_share_at_the_rig
     framework = registry.load(name)
     network = framework.build(alone, precision="fp64")
     framework.from_canonical(network, {"dense.weight": np.zeros((2, 2048), np.float32)})
-    trainer = framework.Trainer(network, Optimizer(), InputTransform(1, 32, 64), 0)
+    trainer = framework.Trainer(network, SGD(), InputTransform(1, 32, 64), 0)
     trainer.step(np.full((1, 1, 32, 64), 255, np.uint8), np.array([1]), Rates(1.0, 0.0), 0)
     moved = framework.to_canonical(network)["dense.weight"][1]  # half the pixel's value, which is 1, where it was kept
     kept = moved != 0

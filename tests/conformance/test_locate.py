@@ -23,7 +23,7 @@ from triptych.conformance.levels import ALL_LEVELS
 from triptych.conformance.locate import BATCH, MODES, locate
 from triptych.conformance.reference_run import ReferenceRun
 from triptych.conformance.subjects import BackendSubject, ReferenceSubject
-from triptych.optim.optimizers import Optimizer, Rates
+from triptych.optim.optimizers import SGD, Rates
 from triptych.reference import network as reference
 from triptych.spec.layers import (
     Architecture,
@@ -153,7 +153,7 @@ def planted(fault: Fault | None, framework: Backend, run: ReferenceRun) -> Backe
                 super().__init__(network, alter(optimizer, Rates(0.0))[0], *more)
 
             def step(self, images: Any, labels: Any, rates: Any, number: int, **more: Any) -> Any:
-                return super().step(images, labels, alter(Optimizer(), rates)[1], number, **more)
+                return super().step(images, labels, alter(SGD(), rates)[1], number, **more)
 
         wrong.Trainer = Trainer
     if fault is not None and (forward := fault.forward) is not None:

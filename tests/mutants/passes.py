@@ -74,7 +74,7 @@ def one_value_off(arrays: Arrays) -> Arrays:
 
 
 FORWARD = "forward eval"
-LOSS = ("passes", "training")
+LOSS = ("loss", "inspection", "training")
 LABELS = wrapped(gradients=labels_from_one, loss_pass=labels_from_one)
 NAN_LOSS = wrapped(gradients=loss_not_a_number, loss_pass=loss_not_a_number)
 UNSEEN = "a hundred times what float64 rounds is less than float32 does"

@@ -128,7 +128,7 @@ def patched(name: str, fault: Callable[..., Any] | str, *parts: str) -> Plant:
 
         with ExitStack() as stack:
             for module in parts:
-                if hasattr(part(framework, module), name):  # JAX's trainer has its loss from the passes
+                if hasattr(part(framework, module), name):  # JAX's trainer has its loss from the compiled pass
                     stack.enter_context(patch.object(part(framework, module), name, wrong))
             yield framework, build
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from triptych import zoo
-from triptych.backend.adapters import Captured, PortParameter
+from triptych.backend.contract import Captured, PortParameter
 from triptych.porting.align import align
 from triptych.spec.analysis import ParameterInfo, parameters
 from triptych.utils.errors import TriptychError

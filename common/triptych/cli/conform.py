@@ -18,7 +18,6 @@ from triptych.cli.options import (
     JsonFile,
     NetworkOptions,
     load_backends,
-    watching,
     whole,
     writable,
     write_json,
@@ -75,14 +74,13 @@ def conform(
     loaded = load_backends(backends)
     precisions = PRECISIONS if precision is None else (precision,)
     judged = []
-    with watching(loaded, device):
-        for verdict, long_run in suite.run_with_steps(
-            architectures, loaded, jobs=jobs, steps=trajectory, device=device, seed=seed, precisions=precisions
-        ):
-            judged.append((verdict, long_run))
-            if json != "-":
-                show(verdict)
-                show_long_run(long_run)
+    for verdict, long_run in suite.run_with_steps(
+        architectures, loaded, jobs=jobs, steps=trajectory, device=device, seed=seed, precisions=precisions
+    ):
+        judged.append((verdict, long_run))
+        if json != "-":
+            show(verdict)
+            show_long_run(long_run)
     verdicts = [verdict for verdict, _ in judged]
     if json is not None:
         write_json(json, [suite.as_dict(verdict, long_run) for verdict, long_run in judged])

@@ -16,7 +16,7 @@ from triptych.backend.contract import Backend, Images, Native
 from triptych.conformance.case import BATCH, Case
 from triptych.data.batches import Augmentation, Batch, feed, plan
 from triptych.data.preprocess import InputTransform, apply_reference
-from triptych.optim.optimizers import Optimizer
+from triptych.optim.optimizers import SGD
 from triptych.reference.layers import Array, Rounding, exact
 from triptych.utils.randomness import generator
 
@@ -82,7 +82,7 @@ def reference_inputs(case: Case, rounding: Rounding = exact) -> dict[str, Array]
 
 def backend_inputs(backend: Backend, network: Native, case: Case) -> dict[str, NDArray[np.floating[Any]]]:
     """The network's input by name, as a backend's trainer prepares it."""
-    trainer = backend.Trainer(network, Optimizer(), transform_of(case), case.seed)
+    trainer = backend.Trainer(network, SGD(), transform_of(case), case.seed)
     stored = stored_images(case)
     batches = feed(stored, np.zeros(IMAGES, np.int64), planned(case), augmentation_of(case))
     arrays = {f"batch {number}": trainer.prepare(images, gather) for number, (images, _, gather) in enumerate(batches)}

@@ -14,7 +14,7 @@ from triptych.conformance.compare import Arrays
 from triptych.conformance.inputs import reference_inputs
 from triptych.conformance.tolerance import Budgets, perturbations
 from triptych.conformance.updates import MOMENTUM, UPDATES, Steps, choose_steps, reference_update
-from triptych.optim.optimizers import SLOTS, decay_of, reference_step
+from triptych.optim.optimizers import OPTIMIZERS, decay_of, reference_step
 from triptych.reference import network as reference
 from triptych.reference.layers import Array, Rounding, cross_entropy, exact
 from triptych.spec.analysis import parameters, primitives
@@ -221,7 +221,7 @@ def named(result: tuple[Array, Array | None, Mapping[str, Array]]) -> dict[str, 
 def parameter_of(name: str) -> str:
     """The parameter's path in the name of an update's array: `velocity.conv.weight (momentum)`."""
     path = name.partition(" ")[0]
-    slots = {slot for slots in SLOTS.values() for slot in slots}
+    slots = {slot for kind in OPTIMIZERS.values() for slot in kind.slots}
     first, _, rest = path.partition(".")
     return rest if first in slots and "." in rest else path
 

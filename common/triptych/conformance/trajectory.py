@@ -21,7 +21,7 @@ from triptych.conformance.reference_run import ReferenceRun
 from triptych.conformance.updates import LARGEST_MOVE, MOMENTUM
 from triptych.data.batches import Augmentation, Batch, feed, plan
 from triptych.data.preprocess import InputTransform, apply_reference
-from triptych.optim.optimizers import SLOTS, Optimizer, Rates, decay_of, reference_step
+from triptych.optim.optimizers import OPTIMIZERS, Optimizer, Rates, decay_of, reference_step
 from triptych.reference import network as reference
 from triptych.reference.layers import Array, largest
 from triptych.reference.rounding import FLOAT32_UNIT
@@ -73,7 +73,7 @@ class Trajectory:
     def rates(self, step: int) -> Rates:
         """Constant within a quarter of the steps."""
         factor, momentum = QUARTERS[step * len(QUARTERS) // self.steps]
-        return Rates(factor * self.learning_rate, momentum if self.optimizer.name == "sgd" else 0.0)
+        return self.optimizer.rates(factor * self.learning_rate, momentum)
 
 
 def make_trajectory(case: Case, steps: int = STEPS) -> Trajectory:
@@ -139,5 +139,5 @@ def judge_trajectory(expected: Arrays, observed: Arrays) -> list[Check]:
 def kind_of(name: str) -> str:
     """A slot of the optimiser, what is measured, or "parameter"."""
     first = name.partition(".")[0]
-    slots = {slot for slots in SLOTS.values() for slot in slots}
+    slots = {slot for kind in OPTIMIZERS.values() for slot in kind.slots}
     return name if name in (LOSSES, RIGHT, PREDICTIONS) else first if first in slots else "parameter"

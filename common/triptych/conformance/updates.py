@@ -15,20 +15,20 @@ import numpy as np
 
 from triptych.backend.contract import Backend, Native
 from triptych.conformance.case import Case
-from triptych.optim.optimizers import COUNT, SLOTS, Optimizer, Rates, decay_of, reference_step
+from triptych.optim.optimizers import COUNT, SGD, Adam, AdamW, Optimizer, Rates, decay_of, reference_step
 from triptych.reference import network as reference
 from triptych.reference.layers import Array, Rounding, largest
 from triptych.utils.randomness import generator
 from triptych.weights.initializers import Parameters
 
-MOMENTUM = Optimizer(momentum=0.9, weight_decay=5e-4, decayed="weights")
+MOMENTUM = SGD(momentum=0.9, weight_decay=5e-4, decayed="weights")
 # From a state as after `START` steps: otherwise Nesterov's first step is a plain one, and Adam's depends on signs only.
 # eps is large, so that its place in the formula can be seen.
 OTHERS = {
-    "plain": Optimizer(weight_decay=5e-4),
-    "nesterov": Optimizer(momentum=0.9, nesterov=True, weight_decay=5e-4, decayed="weights"),
-    "adam": Optimizer("adam", weight_decay=5e-4, decayed="weights", eps=1e-3),
-    "adamw": Optimizer("adamw", weight_decay=5e-2, decayed="weights", eps=1e-3),
+    "plain": SGD(weight_decay=5e-4),
+    "nesterov": SGD(momentum=0.9, nesterov=True, weight_decay=5e-4, decayed="weights"),
+    "adam": Adam(weight_decay=5e-4, decayed="weights", eps=1e-3),
+    "adamw": AdamW(weight_decay=5e-2, decayed="weights", eps=1e-3),
 }
 START = 3
 UPDATES = (*OTHERS, "momentum")
@@ -61,20 +61,20 @@ class Steps:
 
     def rates(self, optimizer: Optimizer) -> Rates:
         """The one step of another optimiser."""
-        rate = LARGEST_MOVE / self.gradient if optimizer.name == "sgd" else LARGEST_MOVE
-        return Rates(rate, optimizer.momentum)
+        rate = LARGEST_MOVE if optimizer.normalized else LARGEST_MOVE / self.gradient
+        return optimizer.rates(rate, optimizer.momentum)
 
     def state(self, case: Case, optimizer: Optimizer) -> Parameters:
         """A state as large as the gradients are; equal arguments, equal bits."""
         state: Parameters = {}
         for path in decay_of(optimizer, case.architecture):
-            for slot in SLOTS[optimizer.name]:
+            for slot in optimizer.slots:
                 drawn = generator(case.seed, "conformance", slot, path).random(case.parameters[path].shape)
                 scaled = (0.5 + drawn) * self.gradient**2 if slot == "variance" else (2 * drawn - 1) * self.gradient
                 state[f"{slot}.{path}"] = scaled.astype(np.float32)
-        if optimizer.name == "sgd":
-            return state if optimizer.momentum else {}
-        return state | {COUNT: np.asarray(START, np.float64)}
+        if not optimizer.remembers(self.rates(optimizer)):
+            return {}
+        return state | ({COUNT: np.asarray(START, np.float64)} if optimizer.counts else {})
 
 
 def choose_steps(case: Case, gradients: Mapping[str, Array]) -> Steps:

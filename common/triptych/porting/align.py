@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from triptych.backend.adapters import Captured
+from triptych.backend.contract import Captured
 
 # Kinds that may stand for each other, so that a sigmoid in place of a ReLU is compared, and found.
 FAMILIES = {

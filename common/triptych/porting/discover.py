@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from triptych.backend import registry
-from triptych.backend.adapters import PortAdapter
+from triptych.backend.contract import PortAdapter
 from triptych.utils.errors import TriptychError, unknown
 from triptych.utils.process import prepare_process
 

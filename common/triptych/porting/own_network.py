@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 
 from triptych.backend import registry
-from triptych.backend.adapters import Array, Port, PortRun
-from triptych.backend.contract import Backend
+from triptych.backend.contract import Array, Backend, Port, PortRun
 from triptych.conformance import levels, locate
 from triptych.conformance.case import make_case
 from triptych.conformance.compare import Arrays, as_arrays, message

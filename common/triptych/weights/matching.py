@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from triptych.backend.adapters import PortParameter
+from triptych.backend.contract import PortParameter
 from triptych.conformance.compare import Check, problem
 from triptych.spec import analysis
 from triptych.utils.errors import TriptychError, unknown

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from triptych.conformance.compare import Arrays
 from triptych.conformance.reference_run import ReferenceRun
 from triptych.conformance.updates import MOMENTUM, OTHERS, labelled
-from triptych.optim.optimizers import COUNT, Optimizer, Rates, decay_of, reference_step
+from triptych.optim.optimizers import COUNT, SGD, Adam, AdamW, Optimizer, Rates, decay_of, reference_step
 from triptych.reference import network as reference
 from triptych.reference.layers import Array
 
@@ -59,13 +60,7 @@ def _faults(run: ReferenceRun, name: str) -> Iterator[tuple[str, Wrong]]:
     yield "weight decay reaches biases, gamma and beta too", replace(right, decay=everything)
     yield "weight decay does not reach biases, gamma and beta", replace(right, decay=weights)
     yield "weight decay is twice as strong", replace(right, decay={path: 2 * value for path, value in decay.items()})
-    none = dict.fromkeys(decay, 0.0)
-    if optimizer.name == "adamw":
-        coupled = replace(optimizer, name="adam")
-        yield "weight decay is coupled to the gradient (Adam's form)", replace(right, optimizer=coupled)
-        yield "weight decay is not multiplied by the learning rate", replace(right, decay=none, decoupled=1.0)
-    else:
-        yield "weight decay is decoupled from the gradient (AdamW's form)", replace(right, decay=none, decoupled=-1.0)
+    yield from DECAY_FAULTS[type(optimizer)](right)
     yield f"constant factor {batch} in the gradient: the loss is summed, not averaged", replace(right, factor=batch)
     yield (
         f"constant factor 1/{batch} in the gradient: divided by the batch size twice",
@@ -73,13 +68,24 @@ def _faults(run: ReferenceRun, name: str) -> Iterator[tuple[str, Wrong]]:
     )
     yield f"the learning rate is {batch} times as large, as for a summed loss", replace(right, rates=scaled[batch])
     yield f"the learning rate is divided by the batch size, {batch}", replace(right, rates=scaled[1 / batch])
-    yield from _sgd_faults(right) if optimizer.name == "sgd" else _adam_faults(right)
+    yield from KIND_FAULTS[type(optimizer)](right)
     if len(rates) > 1:
         yield from _schedule_faults(right)
 
 
+def _decoupled(right: Wrong) -> Iterator[tuple[str, Wrong]]:
+    none = dict.fromkeys(right.decay, 0.0)
+    yield "weight decay is decoupled from the gradient (AdamW's form)", replace(right, decay=none, decoupled=-1.0)
+
+
+def _coupled(right: Wrong) -> Iterator[tuple[str, Wrong]]:
+    none, adam = dict.fromkeys(right.decay, 0.0), right.optimizer.as_kind(Adam)
+    yield "weight decay is coupled to the gradient (Adam's form)", replace(right, optimizer=adam)
+    yield "weight decay is not multiplied by the learning rate", replace(right, decay=none, decoupled=1.0)
+
+
 def _sgd_faults(right: Wrong) -> Iterator[tuple[str, Wrong]]:
-    optimizer = right.optimizer
+    optimizer: Any = right.optimizer
     if not optimizer.momentum:
         return
     other = replace(optimizer, nesterov=not optimizer.nesterov)
@@ -94,7 +100,7 @@ def _sgd_faults(right: Wrong) -> Iterator[tuple[str, Wrong]]:
 
 
 def _adam_faults(right: Wrong) -> Iterator[tuple[str, Wrong]]:
-    optimizer = right.optimizer
+    optimizer: Any = right.optimizer
     count = float(right.state[COUNT]) + 1
     before = replace(optimizer, eps=optimizer.eps / (1 - optimizer.beta2**count) ** 0.5)
     yield "eps is added before the bias correction (MXNet's form)", replace(right, optimizer=before)
@@ -106,6 +112,11 @@ def _adam_faults(right: Wrong) -> Iterator[tuple[str, Wrong]]:
         yield f"beta2 is {beta:g}, not {optimizer.beta2:g}", replace(right, optimizer=replace(optimizer, beta2=beta))
     for eps in (1e-8, 1e-7, 1e-6):
         yield f"eps is {eps:g}, not {optimizer.eps:g}", replace(right, optimizer=replace(optimizer, eps=eps))
+
+
+Faults = Mapping[type[Optimizer], Callable[[Wrong], Iterator[tuple[str, Wrong]]]]
+DECAY_FAULTS: Faults = {SGD: _decoupled, Adam: _decoupled, AdamW: _coupled}
+KIND_FAULTS: Faults = {SGD: _sgd_faults, Adam: _adam_faults, AdamW: _adam_faults}
 
 
 def _schedule_faults(right: Wrong) -> Iterator[tuple[str, Wrong]]:
@@ -157,7 +168,8 @@ def _gradients(run: ReferenceRun, values: Arrays, number: int) -> dict[str, Arra
 
 
 def _inside_root(w: Array, moved: Array, state: Arrays, path: str, rates: Rates, wrong: Wrong) -> Array:
-    adam, count = wrong.optimizer, float(state[COUNT])
+    adam: Any = wrong.optimizer
+    count = float(state[COUNT])
     mean = state[f"mean.{path}"] / (1 - adam.beta1**count)
     variance = state[f"variance.{path}"] / (1 - adam.beta2**count)
     move = rates.learning_rate * mean / np.sqrt(variance + adam.eps)
@@ -165,8 +177,8 @@ def _inside_root(w: Array, moved: Array, state: Arrays, path: str, rates: Rates,
 
 
 def _uncorrected(w: Array, moved: Array, state: Arrays, path: str, rates: Rates, wrong: Wrong) -> Array:
-    mean, variance = state[f"mean.{path}"], state[f"variance.{path}"]
-    move = rates.learning_rate * mean / (np.sqrt(variance) + wrong.optimizer.eps)
+    adam: Any = wrong.optimizer
+    move = rates.learning_rate * state[f"mean.{path}"] / (np.sqrt(state[f"variance.{path}"]) + adam.eps)
     return np.asarray(_decayed(w, path, rates, wrong) - move)
 
 
@@ -175,7 +187,7 @@ def _undecayed_look_ahead(w: Array, moved: Array, state: Arrays, path: str, rate
 
 
 def _decayed(w: Array, path: str, rates: Rates, wrong: Wrong) -> Array:
-    return w * (1 - rates.learning_rate * wrong.decay[path]) if wrong.optimizer.name == "adamw" else w
+    return wrong.optimizer.decay(w, np.zeros_like(w), rates.learning_rate, wrong.decay[path])[0]
 
 
 FORMS = {"inside the root": _inside_root, "uncorrected": _uncorrected, "look-ahead": _undecayed_look_ahead}
