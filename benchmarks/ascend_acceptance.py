@@ -22,7 +22,7 @@ from pathlib import Path
 
 from triptych import zoo
 from triptych.__main__ import main as triptych
-from triptych.backend import registry
+from triptych_torch import npu
 
 RECIPE = "ascend-cifar10"
 THROUGHPUT = ("fp32", "bf16", "fp16")
@@ -112,7 +112,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--data-dir")
     options = parser.parse_args(arguments)
     options.out.mkdir(parents=True)
-    with registry.load("torch").fallbacks(options.device) as fallbacks:
+    with npu.fallbacks() as fallbacks:
         steps = run_steps(options, options.out)
     found = {"environment": environment(), "steps": [asdict(step) for step in steps], "ran_on_the_cpu": fallbacks}
     (options.out / "report.json").write_text(json.dumps(found, indent=2) + "\n")

@@ -1,16 +1,30 @@
-"""Settles the process (threads, allocator) before any test imports a framework; prints the matrix of planted faults."""
+"""Isolates the tests and settles the process (threads, allocator) before any of them imports a framework; prints the
+matrix of planted faults."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import isolation
 from triptych.backend import registry
 from triptych.backend.contract import Backend
 from triptych.utils.process import prepare_process
 
 prepare_process()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    sources = [config.rootpath / folder for folder in config.getini("pythonpath")]
+    config.add_cleanup(isolation.begin(sources).cleanup)
+
+
+@pytest.fixture(autouse=True)
+def _no_network() -> Iterator[None]:
+    """A test that reached for the network fails, even if the exception was caught on the way."""
+    yield
+    assert isolation.attempted_connections() == []
 
 
 @pytest.fixture(params=registry.installed())

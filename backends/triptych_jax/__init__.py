@@ -1,11 +1,12 @@
 """The JAX backend: `flax.nnx` networks, channels last inside, trained with optax in one compiled step."""
 
-from triptych_jax.device import devices, fallbacks, join_processes, peak_memory, set_deterministic, versions
+from triptych_jax.device import devices, peak_memory, set_deterministic, versions
+from triptych_jax.distributed import join_processes
+from triptych_jax.inspection import forward, gradients, layer_pass, loss_pass
 from triptych_jax.model import build
-from triptych_jax.parameters import from_canonical, initialize, to_canonical
-from triptych_jax.passes import forward, gradients, layer_pass, loss_pass
 from triptych_jax.precision import precise, precision_flags
 from triptych_jax.training import Trainer
+from triptych_jax.weights import from_canonical, initialize, to_canonical
 
 name = "jax"
 
@@ -13,7 +14,6 @@ __all__ = [
     "Trainer",
     "build",
     "devices",
-    "fallbacks",
     "forward",
     "from_canonical",
     "gradients",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from contextlib import AbstractContextManager, nullcontext
 from importlib.util import find_spec
 
 import flax
@@ -71,26 +70,9 @@ def set_deterministic() -> None:
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_deterministic_ops=true".strip()
 
 
-def join_processes(device: str) -> int:
-    """0: this backend trains in one process."""
-    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
-        raise TriptychError("backend 'jax' trains in one process; torchrun is for --backend torch")
-    return 0
-
-
-def synchronize(device: jax.Device) -> None:
-    """Wait until everything asked of the device is done."""
-    jax.device_put(0, device).block_until_ready()
-
-
 def peak_memory(device: str) -> int:
     """The most bytes that arrays have held on the device so far; 0 for the CPU, which does not count."""
     return (get_device(device).memory_stats() or {}).get("peak_bytes_in_use", 0)
-
-
-def fallbacks(device: str) -> AbstractContextManager[list[str]]:
-    """XLA compiles whole programs for one device: nothing is left to the CPU."""
-    return nullcontext([])
 
 
 def _names(platform: str) -> dict[str, jax.Device]:

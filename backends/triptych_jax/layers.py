@@ -15,8 +15,9 @@ from jax import lax
 from numpy.lib.stride_tricks import sliding_window_view
 
 from triptych.spec import layers as spec
+from triptych.spec.kinds import check_complete
+from triptych.spec.kinds.pooling import overhang
 from triptych.spec.layers import Pair, Shape
-from triptych.spec.shapes import overhang
 
 Options = dict[str, Any]  # dtype, param_dtype and rngs, for every layer that has arrays
 
@@ -160,6 +161,7 @@ LAYERS: dict[type, Callable[[Any, Shape, Options], nnx.Module]] = {
     spec.Flatten: flatten,
     spec.Dropout: dropout,
 }
+check_complete(LAYERS, __name__)
 
 
 def _zeros(key: jax.Array, shape: Shape, dtype: Any) -> np.ndarray:

@@ -11,15 +11,16 @@ import numpy as np
 import optax
 from flax import nnx
 
-from triptych.optim.optimizers import COUNT, SLOTS, Optimizer, Rates, decay_of, float32
+from triptych.optim.optimizers import COUNT, SGD, Adam, AdamW, Optimizer, Rates, decay_of, float32
 from triptych.weights.initializers import Parameters
+from triptych_jax.inspection import QUICK
 from triptych_jax.model import Arrays, Network, Path
-from triptych_jax.parameters import _canonical_name, _from_numpy, to_numpy
-from triptych_jax.passes import QUICK
+from triptych_jax.weights import _canonical_name, _from_numpy, to_numpy
 
+Piece = optax.GradientTransformation
 ALL = "all"  # the one parameter of a network seen as a vector
 MANY = 40  # arrays; with fewer, joining them costs more than compiling for each (VGG-16 has 32, up to 134 MB large)
-NATIVE = {"velocity": "trace", "mean": "mu", "variance": "nu"}  # canonical: optax's
+BUFFERS = {"velocity": "trace", "mean": "mu", "variance": "nu"}  # canonical: optax's
 
 
 class Updater:
@@ -27,7 +28,7 @@ class Updater:
     for gradients that are there already."""
 
     def __init__(self, network: Network, optimizer: Optimizer, frozen: frozenset[str]) -> None:
-        self.slots = SLOTS[optimizer.name]
+        self.optimizer = optimizer
         decay = decay_of(optimizer, network.architecture, frozen)
         self.named = {path: p for path, p in network.variables(nnx.Param).items() if _canonical_name(path) in decay}
         self.decayed = frozenset(path for path in self.named if decay[_canonical_name(path)] != 0)
@@ -50,7 +51,7 @@ class Updater:
         for path, variable in self.named.items():
             variable[...] = moved[path]
         self.count = np.int32(self.count + 1)
-        self.used = self.slots != SLOTS["sgd"] or rates.momentum != 0
+        self.used = self.optimizer.remembers(rates)
 
     def _step_as_vector(self, given: tuple[Arrays, Arrays, dict[str, Arrays]], now: tuple) -> tuple:
         parameters: dict[Path, jax.Array] = {}
@@ -81,19 +82,23 @@ class Updater:
         if not self.used:
             return {}
         found = {
-            f"{slot}.{path}": value for slot in self.slots for path, value in to_numpy(self.kept[NATIVE[slot]]).items()
+            f"{slot}.{path}": value
+            for slot in self.optimizer.slots
+            for path, value in to_numpy(self.kept[BUFFERS[slot]]).items()
         }
-        return found if self.slots == SLOTS["sgd"] else found | {COUNT: np.asarray(self.count, np.float64)}
+        if self.optimizer.counts:
+            found[COUNT] = np.asarray(self.count, np.float64)
+        return found
 
     def load_state(self, state: Parameters) -> None:
         """Continue from such a state; what it does not name starts at zero."""
         self.used, self.count = bool(state), np.int32(state.get(COUNT, 0))
-        self.kept: dict[str, Arrays] = {NATIVE[slot]: {} for slot in self.slots}
-        for slot in self.slots:
+        self.kept: dict[str, Arrays] = {BUFFERS[slot]: {} for slot in self.optimizer.slots}
+        for slot in self.optimizer.slots:
             for path, variable in self.named.items():
                 like, value = variable[...], state.get(f"{slot}.{_canonical_name(path)}")
                 zeros = np.zeros(like.shape, like.dtype)
-                self.kept[NATIVE[slot]][path] = (
+                self.kept[BUFFERS[slot]][path] = (
                     jax.device_put(zeros, like.device) if value is None else _from_numpy(value, like)
                 )
 
@@ -106,31 +111,44 @@ def _compile_update(optimizer: Optimizer, decayed: frozenset, options: tuple[tup
         learning_rate, momentum = rates
         native = _native(optimizer, decayed, learning_rate, momentum)
         state = optax.tree_utils.tree_set(native.init(parameters), **kept)
-        if optimizer.name != "sgd":
+        if optimizer.counts:
             state = optax.tree_utils.tree_set(state, count=count)
         updates, state = native.update(gradients, state, parameters)
         kept = {name: optax.tree_utils.tree_get(state, name) for name in kept}
-        if optimizer.name == "sgd":
-            # optax keeps the gradient as a velocity when the momentum is 0; the spec, like PyTorch, keeps none.
-            kept = jax.tree.map(lambda v: jnp.where(momentum == 0, 0, v), kept)
         return optax.apply_updates(parameters, updates), kept
 
     return update
 
 
-def _native(
-    optimizer: Optimizer, decayed: frozenset[Path], learning_rate: jax.Array, momentum: jax.Array
-) -> optax.GradientTransformation:
+def _native(optimizer: Optimizer, decayed: frozenset[Path], learning_rate: jax.Array, momentum: jax.Array) -> Piece:
     decay = optax.add_decayed_weights(
         float32(optimizer.weight_decay), lambda parameters: {path: path in decayed for path in parameters}
     )
-    if optimizer.name == "sgd":
-        chain = (decay, optax.trace(momentum, nesterov=optimizer.nesterov))
-    else:
-        adam = optax.scale_by_adam(optimizer.beta1, optimizer.beta2, optimizer.eps)
-        # Before Adam the decay enters its moments, behind it does not: coupled and decoupled decay.
-        chain = (decay, adam) if optimizer.name == "adam" else (adam, decay)
+    chain = NATIVE[type(optimizer)](optimizer, decay, momentum)
     return optax.chain(*chain, optax.scale_by_learning_rate(learning_rate))
+
+
+def _sgd(optimizer: SGD, decay: Piece, momentum: jax.Array) -> tuple[Piece, ...]:
+    native = optax.trace(momentum, nesterov=optimizer.nesterov)
+
+    def update(gradients, state, parameters=None):
+        moves, state = native.update(gradients, state, parameters)
+        # optax keeps the gradient as a velocity when the momentum is 0; the spec, like PyTorch, keeps none.
+        return moves, jax.tree.map(lambda v: jnp.where(momentum == 0, 0, v), state)
+
+    return decay, optax.GradientTransformation(native.init, update)
+
+
+def _adam(optimizer: Adam, decay: Piece, momentum: jax.Array) -> tuple[Piece, ...]:
+    # Before Adam the decay enters its moments, behind it does not: coupled and decoupled decay.
+    return decay, optax.scale_by_adam(optimizer.beta1, optimizer.beta2, optimizer.eps)
+
+
+def _adamw(optimizer: AdamW, decay: Piece, momentum: jax.Array) -> tuple[Piece, ...]:
+    return optax.scale_by_adam(optimizer.beta1, optimizer.beta2, optimizer.eps), decay
+
+
+NATIVE = {SGD: _sgd, Adam: _adam, AdamW: _adamw}
 
 
 def _numbers(rates: Rates) -> tuple[np.float32, np.float32]:

@@ -13,7 +13,7 @@ import numpy as np
 from flax import linen, nnx
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
-from triptych.backend.adapters import Captured, PortParameter, PortRun
+from triptych.backend.contract import Captured, PortParameter, PortRun
 from triptych_jax.device import get_dtype
 
 # JAX's primitives by the spec's record. Functions of jax.nn are found by their name.
@@ -48,7 +48,7 @@ def matches(candidate: Any) -> bool:
 
 
 class Port:
-    """See `triptych.backend.adapters.Port`."""
+    """See `triptych.backend.contract.Port`."""
 
     def __init__(self, candidate: Any, layout: str | None, precision: str) -> None:
         self.layout = layout or "NHWC"

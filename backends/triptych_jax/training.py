@@ -17,11 +17,11 @@ from triptych.spec.layers import keeps_statistics
 from triptych.utils.randomness import derive_seed
 from triptych.weights.initializers import Parameters
 from triptych_jax.input import Input
+from triptych_jax.inspection import _compile_pass
 from triptych_jax.layers import BatchNorm
 from triptych_jax.model import Arrays, Network
 from triptych_jax.optimizer import Updater, _compile_update, _numbers, _values
-from triptych_jax.parameters import _canonical_name, _from_numpy
-from triptych_jax.passes import _compile_pass
+from triptych_jax.weights import _canonical_name, _from_numpy
 
 
 class Trainer:

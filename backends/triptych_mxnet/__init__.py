@@ -1,11 +1,12 @@
 """The MXNet backend: `gluon.HybridBlock` networks whose blocks are registered under the canonical names."""
 
-from triptych_mxnet.device import devices, fallbacks, join_processes, peak_memory, set_deterministic, versions
+from triptych_mxnet.device import devices, peak_memory, set_deterministic, versions
+from triptych_mxnet.distributed import join_processes
+from triptych_mxnet.inspection import forward, gradients, layer_pass, loss_pass
 from triptych_mxnet.model import build
-from triptych_mxnet.parameters import from_canonical, initialize, to_canonical
-from triptych_mxnet.passes import forward, gradients, layer_pass, loss_pass
 from triptych_mxnet.precision import precise, precision_flags
 from triptych_mxnet.training import Trainer
+from triptych_mxnet.weights import from_canonical, initialize, to_canonical
 
 name = "mxnet"
 
@@ -13,7 +14,6 @@ __all__ = [
     "Trainer",
     "build",
     "devices",
-    "fallbacks",
     "forward",
     "from_canonical",
     "gradients",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import os
-from contextlib import AbstractContextManager, nullcontext
 
 from triptych.backend.contract import Device
 from triptych.utils.errors import TriptychError
@@ -66,23 +65,6 @@ def set_deterministic() -> None:
     os.environ["MXNET_ENFORCE_DETERMINISM"] = "1"
 
 
-def join_processes(device: str) -> int:
-    """0: this backend trains in one process."""
-    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
-        raise TriptychError("backend 'mxnet' trains in one process; torchrun is for --backend torch")
-    return 0
-
-
-def synchronize(device: mx.Context) -> None:
-    """Wait until everything asked of any device is done; what failed there is raised here."""
-    mx.nd.waitall()
-
-
 def peak_memory(device: str) -> int:
     """0: MXNet does not tell."""
     return 0
-
-
-def fallbacks(device: str) -> AbstractContextManager[list[str]]:
-    """MXNet refuses an operator without a kernel: nothing is left to the CPU."""
-    return nullcontext([])

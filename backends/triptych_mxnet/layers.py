@@ -14,8 +14,10 @@ from mxnet import autograd, gluon
 from mxnet.gluon import nn
 
 from triptych.spec import layers as spec
+from triptych.spec.kinds import check_complete
+from triptych.spec.kinds.pooling import overhang
 from triptych.spec.layers import Shape
-from triptych.spec.shapes import layer_output, overhang
+from triptych.spec.shapes import layer_output
 
 Tensor: TypeAlias = mx.nd.NDArray | mx.sym.Symbol
 
@@ -196,3 +198,4 @@ LAYERS: dict[type, Callable[[Any, Shape], gluon.HybridBlock]] = {
     spec.Flatten: flatten,
     spec.Dropout: dropout,
 }
+check_complete(LAYERS, __name__)

@@ -8,10 +8,10 @@ import mxnet as mx
 import numpy as np
 from mxnet import gluon
 
-from triptych.optim.optimizers import COUNT, SLOTS, Optimizer, Rates, decay_of, float32
+from triptych.optim.optimizers import COUNT, SGD, Adam, AdamW, Optimizer, Rates, decay_of, float32
 from triptych.weights.initializers import Parameters
 from triptych_mxnet.model import Network
-from triptych_mxnet.parameters import to_numpy
+from triptych_mxnet.weights import to_numpy
 
 States = tuple[mx.nd.NDArray, ...]
 
@@ -24,9 +24,8 @@ class Updater:
         self.named = {path: parameter for path, parameter in network.named_parameters().items() if path in decay}
         for path, parameter in self.named.items():
             parameter.wd_mult = float(decay[path] != 0)
-        self.slots = SLOTS[optimizer.name]
-        native = _Sgd(optimizer) if optimizer.name == "sgd" else _Adam(optimizer)
-        self.native = gluon.Trainer(list(self.named.values()), native, kvstore=None)
+        self.optimizer = optimizer
+        self.native = gluon.Trainer(list(self.named.values()), NATIVE[type(optimizer)](optimizer), kvstore=None)
         self.load_state({})
 
     def step(self, rates: Rates) -> None:
@@ -34,7 +33,7 @@ class Updater:
         self.native.set_learning_rate(rates.learning_rate)
         self.native.optimizer.momentum = rates.momentum
         self.native.step(1)  # the loss is a mean already
-        used = self.slots != SLOTS["sgd"] or rates.momentum != 0
+        used = self.optimizer.remembers(rates)
         if self.used and not used:  # the next velocity starts from nothing
             for (velocity,) in self.states:
                 velocity[:] = 0
@@ -47,13 +46,11 @@ class Updater:
         found = {
             f"{slot}.{path}": to_numpy(value)
             for path, states in zip(self.named, self.states, strict=True)
-            for slot, value in zip(self.slots, states, strict=True)
+            for slot, value in zip(self.optimizer.slots, states, strict=True)
         }
-        return (
-            found
-            if self.slots == SLOTS["sgd"]
-            else found | {COUNT: np.asarray(self.native.optimizer.count, np.float64)}
-        )
+        if self.optimizer.counts:
+            found[COUNT] = np.asarray(self.native.optimizer.count, np.float64)
+        return found
 
     def load_state(self, state: Parameters) -> None:
         """Continue from such a state; what it does not name starts at zero."""
@@ -64,7 +61,7 @@ class Updater:
         for path, parameter in self.named.items():
             weight = parameter.data()
             self.states.append(native.create_state(0, weight))
-            for slot, value in zip(self.slots, self.states[-1], strict=True):
+            for slot, value in zip(self.optimizer.slots, self.states[-1], strict=True):
                 if f"{slot}.{path}" in state:
                     value[:] = mx.nd.array(state[f"{slot}.{path}"], weight.context, weight.dtype)
         (updater,) = self.native._updaters
@@ -75,7 +72,7 @@ class Updater:
 class _Sgd(mx.optimizer.Optimizer):
     """The learning rate outside the velocity: MXNet's own departs from PyTorch's when the rate changes."""
 
-    def __init__(self, optimizer: Optimizer) -> None:
+    def __init__(self, optimizer: SGD) -> None:
         super().__init__(learning_rate=0.0, wd=float32(optimizer.weight_decay))
         self.nesterov = optimizer.nesterov
         self.momentum = optimizer.momentum
@@ -96,12 +93,13 @@ class _Sgd(mx.optimizer.Optimizer):
 
 
 class _Adam(mx.optimizer.Optimizer):
-    """Adam and AdamW; MXNet's own operators add eps before the bias correction and read their rates as float32."""
+    """Adam; MXNet's own operators add eps before the bias correction and read their rates as float32."""
 
-    def __init__(self, optimizer: Optimizer) -> None:
+    decoupled = False
+
+    def __init__(self, optimizer: Adam) -> None:
         super().__init__(learning_rate=0.0, wd=float32(optimizer.weight_decay))
         self.beta1, self.beta2, self.eps = optimizer.beta1, optimizer.beta2, optimizer.eps
-        self.decoupled = optimizer.name == "adamw"
 
     @property
     def count(self) -> int:
@@ -125,3 +123,12 @@ class _Adam(mx.optimizer.Optimizer):
         variance += (1 - self.beta2) * mx.nd.square(grad)
         root = mx.nd.sqrt(variance) / math.sqrt(1 - self.beta2**count) + self.eps
         weight -= rate / (1 - self.beta1**count) * mean / root
+
+
+class _AdamW(_Adam):
+    """The decay beside the gradient, not in it."""
+
+    decoupled = True
+
+
+NATIVE = {SGD: _Sgd, Adam: _Adam, AdamW: _AdamW}

@@ -1,4 +1,4 @@
-"""Somebody's own Gluon block, taken apart into its operators; see `triptych.backend.adapters`."""
+"""Somebody's own Gluon block, taken apart into its operators; see `triptych.backend.contract`."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import mxnet as mx
 import numpy as np
 from mxnet import autograd, gluon
 
-from triptych.backend.adapters import Captured, PortParameter, PortRun
+from triptych.backend.contract import Captured, PortParameter, PortRun
 from triptych.utils.errors import TriptychError
 from triptych_mxnet.device import get_dtype
-from triptych_mxnet.parameters import to_numpy
+from triptych_mxnet.weights import to_numpy
 
 # MXNet's operators by the spec's record; some depend on an attribute.
 KINDS = {
@@ -60,7 +60,7 @@ def matches(candidate: Any) -> bool:
 
 
 class Port:
-    """See `triptych.backend.adapters.Port`."""
+    """See `triptych.backend.contract.Port`."""
 
     def __init__(self, candidate: gluon.Block, layout: str | None, precision: str) -> None:
         self.layout = layout or "NCHW"

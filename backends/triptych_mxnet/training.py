@@ -14,10 +14,11 @@ from triptych.optim.optimizers import Optimizer, Rates
 from triptych.utils.randomness import derive_seed
 from triptych.weights.initializers import Parameters
 from triptych_mxnet.input import Input
+from triptych_mxnet.inspection import dropout_masks
+from triptych_mxnet.loss import total_loss
 from triptych_mxnet.model import Network
 from triptych_mxnet.optimizer import Updater
-from triptych_mxnet.parameters import to_numpy
-from triptych_mxnet.passes import dropout_masks, total_loss
+from triptych_mxnet.weights import to_numpy
 
 
 class Trainer:

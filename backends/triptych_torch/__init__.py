@@ -1,11 +1,12 @@
 """The PyTorch backend: `torch.nn.Module` networks whose `state_dict` keys are the canonical names."""
 
-from triptych_torch.device import devices, fallbacks, join_processes, peak_memory, set_deterministic, versions
+from triptych_torch.device import devices, peak_memory, set_deterministic, versions
+from triptych_torch.distributed import join_processes
+from triptych_torch.inspection import forward, gradients, layer_pass, loss_pass
 from triptych_torch.model import build
-from triptych_torch.parameters import from_canonical, initialize, to_canonical
-from triptych_torch.passes import forward, gradients, layer_pass, loss_pass
 from triptych_torch.precision import precise, precision_flags
 from triptych_torch.training import Trainer
+from triptych_torch.weights import from_canonical, initialize, to_canonical
 
 name = "torch"
 
@@ -13,7 +14,6 @@ __all__ = [
     "Trainer",
     "build",
     "devices",
-    "fallbacks",
     "forward",
     "from_canonical",
     "gradients",

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from triptych.spec import layers as spec
+from triptych.spec.kinds import check_complete
 from triptych.spec.layers import Shape
 
 
@@ -113,3 +114,4 @@ LAYERS: dict[type, Callable[[Any, Shape], nn.Module]] = {
     spec.Flatten: flatten,
     spec.Dropout: dropout,
 }
+check_complete(LAYERS, __name__)

@@ -8,6 +8,8 @@ from torch import nn
 from triptych.spec import layers as spec
 from triptych.spec.analysis import analyse
 from triptych.spec.layers import Architecture, Layer, Shape, join
+from triptych.utils import remarks
+from triptych_torch import npu
 from triptych_torch.device import LAYOUTS, get_device, get_dtype
 from triptych_torch.layers import LAYERS
 
@@ -91,4 +93,6 @@ def build_layer(layer: Layer, path: str, inputs: dict[str, Shape]) -> nn.Module:
 def build(architecture: Architecture, *, device: str = "cpu", precision: str = "fp32") -> Network:
     """The network on its device, weights as PyTorch starts them."""
     target, dtype = get_device(device), get_dtype(precision)
+    if target.type == "npu":
+        remarks.watch("npu", npu.fallbacks_told)
     return Network(architecture, precision).to(target, dtype, memory_format=LAYOUTS[target.type])

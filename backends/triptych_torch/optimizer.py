@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from triptych.optim.optimizers import COUNT, Optimizer, Rates, decay_of
+from triptych.optim.optimizers import COUNT, SGD, Adam, AdamW, Optimizer, Rates, decay_of
 from triptych.weights.initializers import Parameters
 from triptych_torch.model import Network
-from triptych_torch.parameters import to_numpy
+from triptych_torch.weights import to_numpy
 
-SLOTS = {"velocity": "momentum_buffer", "mean": "exp_avg", "variance": "exp_avg_sq"}  # canonical: PyTorch's
+BUFFERS = {"velocity": "momentum_buffer", "mean": "exp_avg", "variance": "exp_avg_sq"}  # canonical: PyTorch's
 
 
 class Updater:
@@ -23,7 +23,7 @@ class Updater:
             {"params": [self.named[path] for path in self.named if decay[path] == strength], "weight_decay": strength}
             for strength in sorted(set(decay.values()))
         ]
-        self.native = _native(groups, optimizer)
+        self.native = NATIVE[type(optimizer)](groups, optimizer)
 
     @property
     def param_groups(self) -> list[dict[str, object]]:
@@ -45,7 +45,7 @@ class Updater:
         found = {}
         for path, tensor in self.named.items():
             native = self.native.state[tensor]
-            found |= {f"{slot}.{path}": to_numpy(native[key]) for slot, key in SLOTS.items() if _has(native, key)}
+            found |= {f"{slot}.{path}": to_numpy(native[key]) for slot, key in BUFFERS.items() if _has(native, key)}
             if "step" in native:
                 found[COUNT] = np.asarray(native["step"], np.float64)
         return found
@@ -58,16 +58,24 @@ class Updater:
             if path:
                 tensor = self.named[path]
                 buffer = torch.from_numpy(value.copy()).to(tensor.dtype).to(tensor.device)
-                self.native.state[tensor][SLOTS[slot]] = torch.empty_like(tensor).copy_(buffer)
+                self.native.state[tensor][BUFFERS[slot]] = torch.empty_like(tensor).copy_(buffer)
                 if COUNT in state:
                     self.native.state[tensor]["step"] = torch.tensor(float(state[COUNT]))
 
 
-def _native(groups: list[dict], optimizer: Optimizer) -> torch.optim.Optimizer:
-    if optimizer.name == "sgd":
-        return torch.optim.SGD(groups, lr=0.0, momentum=optimizer.momentum, nesterov=optimizer.nesterov)
-    kind = torch.optim.Adam if optimizer.name == "adam" else torch.optim.AdamW
-    return kind(groups, lr=0.0, betas=(optimizer.beta1, optimizer.beta2), eps=optimizer.eps)
+def _sgd(groups: list[dict], optimizer: SGD) -> torch.optim.Optimizer:
+    return torch.optim.SGD(groups, lr=0.0, momentum=optimizer.momentum, nesterov=optimizer.nesterov)
+
+
+def _adam(groups: list[dict], optimizer: Adam) -> torch.optim.Optimizer:
+    return torch.optim.Adam(groups, lr=0.0, betas=(optimizer.beta1, optimizer.beta2), eps=optimizer.eps)
+
+
+def _adamw(groups: list[dict], optimizer: AdamW) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(groups, lr=0.0, betas=(optimizer.beta1, optimizer.beta2), eps=optimizer.eps)
+
+
+NATIVE = {SGD: _sgd, Adam: _adam, AdamW: _adamw}
 
 
 def _has(native: dict, key: str) -> bool:

@@ -1,4 +1,4 @@
-"""Somebody's own `torch.nn.Module`, watched while it runs; see `triptych.backend.adapters`."""
+"""Somebody's own `torch.nn.Module`, watched while it runs; see `triptych.backend.contract`."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from triptych.backend.adapters import Captured, PortParameter, PortRun
+from triptych.backend.contract import Captured, PortParameter, PortRun
 from triptych_torch.device import get_dtype
-from triptych_torch.parameters import to_numpy
+from triptych_torch.weights import to_numpy
 
 # PyTorch's functions, which the modules call too, by the spec's record; a trailing underscore is taken off.
 KINDS = {
@@ -50,7 +50,7 @@ def matches(candidate: Any) -> bool:
 
 
 class Port:
-    """See `triptych.backend.adapters.Port`."""
+    """See `triptych.backend.contract.Port`."""
 
     def __init__(self, candidate: nn.Module, layout: str | None, precision: str) -> None:
         self.layout = layout or "NCHW"

@@ -17,13 +17,15 @@ from triptych.spec.layers import keeps_statistics
 from triptych.utils.errors import TriptychError
 from triptych.utils.randomness import derive_seed
 from triptych.weights.initializers import Parameters
-from triptych_torch.device import AUTOCAST, synchronize
+from triptych_torch.device import AUTOCAST
+from triptych_torch.distributed import processes, share
 from triptych_torch.input import Input
+from triptych_torch.inspection import dropout_masks
 from triptych_torch.layers import BatchNorm
+from triptych_torch.loss import total_loss
 from triptych_torch.model import Network
 from triptych_torch.optimizer import Updater
-from triptych_torch.parameters import to_numpy
-from triptych_torch.passes import dropout_masks, total_loss
+from triptych_torch.weights import to_numpy
 
 SCALER, SCALER_FIELDS = "(loss scale)", ("scale", "_growth_tracker")
 
@@ -62,7 +64,7 @@ class Trainer:
         self.input = Input(transform, like.device, like.dtype)
         self.device = like.device
         self.seed = seed
-        self.rank, self.size = _processes()
+        self.rank, self.size = processes()
         # batch norm's statistics are each process's own; those of the first are saved
         self.parallel = DistributedDataParallel(network, broadcast_buffers=False) if self.size > 1 else network
         # float16 gradients underflow without a scale; switched off, the scaler hands everything through unchanged
@@ -84,19 +86,19 @@ class Trainer:
         for layer in self.still:
             layer.eval()  # requires_grad alone would leave the statistics moving
         torch.manual_seed(derive_seed(self.seed, "dropout", number, *([self.rank] if self.rank else [])))
-        mine = _share(len(labels), self.rank, self.size)
+        mine = share(len(labels), self.rank, self.size)
         target = torch.from_numpy(labels[mine]).to(self.device)
         with dropout_masks(self.network, {path: mask[mine] for path, mask in (masks or {}).items()}):
             output = self.run(self.input(images[mine], gather and gather.part(mine)))
         loss = total_loss(self.network, output, target)
         self.network.zero_grad()
-        share = len(target) / len(labels)
-        self.scaler.scale(loss * (share * self.size)).backward()  # DistributedDataParallel divides by the size
+        part = len(target) / len(labels)
+        self.scaler.scale(loss * (part * self.size)).backward()  # DistributedDataParallel divides by the size
         self.scaler.step(self.optimizer, rates)
         self.scaler.update()
         logits = output[0] if isinstance(output, tuple) else output
         correct = (logits.detach().argmax(1) == target).sum()
-        result = torch.stack([loss.detach() * share, correct.to(loss.dtype)])  # no float64 on an NPU
+        result = torch.stack([loss.detach() * part, correct.to(loss.dtype)])  # no float64 on an NPU
         if self.size > 1:
             distributed.all_reduce(result)
         return result
@@ -109,7 +111,8 @@ class Trainer:
 
     def read(self, handles: Sequence[torch.Tensor]) -> np.ndarray:
         """`(steps, 2)`; waits for the device."""
-        synchronize(self.device)
+        if self.device.type != "cpu":
+            getattr(torch, self.device.type).synchronize(self.device)  # what failed on the device is raised here
         return torch.stack(list(handles)).cpu().double().numpy()
 
     def prepare(self, images: np.ndarray, gather: Gather | None = None) -> np.ndarray:
@@ -142,16 +145,3 @@ class Trainer:
             values["_growth_tracker"] = int(values["_growth_tracker"])
             self.scaler.load_state_dict(self.scaler.state_dict() | values)
         self.optimizer.load_state({path: value for path, value in state.items() if path != SCALER})
-
-
-def _processes() -> tuple[int, int]:
-    """The number of this process and how many train together."""
-    joined = distributed.is_available() and distributed.is_initialized()
-    return (distributed.get_rank(), distributed.get_world_size()) if joined else (0, 1)
-
-
-def _share(count: int, rank: int, size: int) -> slice:
-    """This process's images of a batch. Raises TriptychError if there are fewer images than processes."""
-    if count < size:
-        raise TriptychError(f"a batch of {count} images cannot be shared by {size} processes; change --batch-size")
-    return slice(count * rank // size, count * (rank + 1) // size)

@@ -16,15 +16,17 @@ def main(arguments: list[str] | None = None) -> None:
     from cyclopts import CycloptsError
 
     from triptych.cli import app, expand_json
+    from triptych.utils import remarks
     from triptych.utils.interrupt import Interrupted
 
     try:
-        status = app(
-            expand_json(sys.argv[1:] if arguments is None else arguments),
-            exit_on_error=False,
-            print_error=False,
-            result_action="return_value",
-        )
+        with remarks.collected():
+            status = app(
+                expand_json(sys.argv[1:] if arguments is None else arguments),
+                exit_on_error=False,
+                print_error=False,
+                result_action="return_value",
+            )
         print(end="", flush=True)  # now, while an error is still ours to report; stdout may be closed
     except (TriptychError, CycloptsError) as error:
         sys.exit(complain(str(error)))

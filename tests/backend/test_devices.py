@@ -148,7 +148,7 @@ def test_the_probe_lists_devices_and_their_kind(machine):
 
 def test_the_cpu_is_taken_without_a_look_at_the_npu(machine, monkeypatch):
     machine(source="raise RuntimeError")
-    monkeypatch.setattr("triptych_torch.device._npus_elsewhere", lambda: pytest.fail("a process was started"))
+    monkeypatch.setattr("triptych_torch.npu.npus_elsewhere", lambda: pytest.fail("a process was started"))
     TORCH.build(zoo.build("lenet"), device="cpu")
 
 
@@ -171,7 +171,7 @@ def test_a_crash_of_torch_npu_is_survived(machine):
 
 
 def test_a_hanging_torch_npu_is_given_up(machine, monkeypatch):
-    monkeypatch.setattr("triptych_torch.device._PROBE_SECONDS", 0.01)
+    monkeypatch.setattr("triptych_torch.npu._PROBE_SECONDS", 0.01)
     machine(source="import time; time.sleep(30)")
     assert "takes more than 0.01 s" in npus()[0].reason
 

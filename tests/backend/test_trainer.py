@@ -13,7 +13,7 @@ from triptych.data import preprocess
 from triptych.data.batches import Augmentation, gather_indices, plan
 from triptych.data.preprocess import InputTransform
 from triptych.optim import optimizers
-from triptych.optim.optimizers import Optimizer, Rates
+from triptych.optim.optimizers import SGD, Adam, AdamW, Optimizer, Rates
 from triptych.reference import network as reference
 from triptych.reference.layers import largest
 from triptych.spec import analysis
@@ -21,13 +21,13 @@ from triptych.spec.layers import Architecture, Dense, Flatten
 
 TRANSFORM = InputTransform(1, 9, 8, (0.3,), (0.7,), crop_padding=1)
 STEADY = [Rates(rate, 0.9) for rate in (0.1, 0.1, 0.05, 0.02, 0.2)]
-SGD = Optimizer(momentum=0.9, weight_decay=0.01)
+MOMENTUM = SGD(momentum=0.9, weight_decay=0.01)
 OPTIMIZERS = {
-    "all decay": SGD,
-    "weights decay": replace(SGD, decayed="weights"),
-    "nesterov": replace(SGD, nesterov=True),
-    "adam": Optimizer("adam", weight_decay=0.01, eps=0.1),
-    "adamw": Optimizer("adamw", weight_decay=0.1, beta1=0.7, decayed="weights", eps=0.1),
+    "all decay": MOMENTUM,
+    "weights decay": replace(MOMENTUM, decayed="weights"),
+    "nesterov": replace(MOMENTUM, nesterov=True),
+    "adam": Adam(weight_decay=0.01, eps=0.1),
+    "adamw": AdamW(weight_decay=0.1, beta1=0.7, decayed="weights", eps=0.1),
 }
 every_optimizer = pytest.mark.parametrize("optimizer", OPTIMIZERS.values(), ids=list(OPTIMIZERS))
 
@@ -90,7 +90,7 @@ def test_training_equals_the_reference(framework: Backend, optimizer: Optimizer)
     ids=lambda item: item[0],
 )
 def test_changing_rates_equal_the_reference(framework: Backend, schedule: tuple) -> None:
-    trainer, network, values, state, *_ = train(framework, trained(), SGD, schedule[1])
+    trainer, network, values, state, *_ = train(framework, trained(), MOMENTUM, schedule[1])
     assert_close(framework.to_canonical(network), values)
     assert_close(trainer.state(), state)
 
@@ -104,7 +104,7 @@ def test_a_resumed_run_equals_an_unbroken_one(framework: Backend, optimizer: Opt
 
 
 def test_without_momentum_there_is_no_state(framework: Backend) -> None:
-    trainer, network, values, *_ = train(framework, trained(), Optimizer(), [Rates(0.1)] * 3)
+    trainer, network, values, *_ = train(framework, trained(), SGD(), [Rates(0.1)] * 3)
     assert trainer.state() == {}
     assert_close(framework.to_canonical(network), values)
 
@@ -116,7 +116,7 @@ def test_own_dropout_depends_on_seed_and_step_only(framework: Backend) -> None:
     def loss(seed: int, number: int) -> float:
         network = framework.build(architecture, precision="fp64")
         framework.from_canonical(network, parameters(architecture))
-        trainer = framework.Trainer(network, Optimizer(), TRANSFORM, seed)
+        trainer = framework.Trainer(network, SGD(), TRANSFORM, seed)
         trainer.step(images, LABELS, Rates(0.0), 0)
         return float(trainer.read([trainer.step(images, LABELS, Rates(0.0), number)])[0, 0])
 
@@ -139,7 +139,7 @@ def test_the_input_equals_the_reference(framework: Backend, stored: tuple, chann
     batch = plan(0, 0, BATCH, BATCH, augmentation)[0]
     network, values = framework.build(architecture, precision="fp64"), parameters(architecture)
     framework.from_canonical(network, values)
-    trainer = framework.Trainer(network, Optimizer(), transform, 0)
+    trainer = framework.Trainer(network, SGD(), transform, 0)
     gather = gather_indices(batch, *stored[1:], 1)
     handle = trainer.step(images, LABELS, Rates(1.0), 0, gather=gather)
     prepared = preprocess.apply_reference(images, transform, batch)
@@ -163,7 +163,7 @@ FROZEN = {
 }
 
 
-@pytest.mark.parametrize("optimizer", [SGD, OPTIMIZERS["adamw"]], ids=["sgd", "adamw"])
+@pytest.mark.parametrize("optimizer", [MOMENTUM, OPTIMIZERS["adamw"]], ids=["sgd", "adamw"])
 @pytest.mark.parametrize("frozen", FROZEN.values(), ids=list(FROZEN))
 def test_frozen_parameters_stay_and_the_others_follow_the_reference(
     framework: Backend, frozen: frozenset[str], optimizer: Optimizer
@@ -178,7 +178,7 @@ def test_frozen_parameters_stay_and_the_others_follow_the_reference(
     assert {path for path in found if np.array_equal(found[path], before[path])} == still
     assert_close(found, values)
     assert_close(trainer.state(), state)
-    assert state.keys() & {f"{slot}.{path}" for slot in optimizers.SLOTS[optimizer.name] for path in frozen} == set()
+    assert state.keys() & {f"{slot}.{path}" for slot in optimizer.slots for path in frozen} == set()
     np.testing.assert_allclose(figures, expected, rtol=1e-12)
 
 
@@ -199,8 +199,8 @@ def test_frozen_parameters_cost_no_gradient(framework: Backend) -> None:
     framework.from_canonical(network, parameters(architecture))
     images = np.random.default_rng(0).integers(0, 256, (BATCH, 1, 9, 8), np.uint8)
     for frozen in (FROZEN["the first layers"], frozenset[str]()):
-        trainer = framework.Trainer(network, SGD, TRANSFORM, 0, frozen)
+        trainer = framework.Trainer(network, MOMENTUM, TRANSFORM, 0, frozen)
         trainer.step(images, LABELS, Rates(0.1, 0.9), 0)
-        moving = optimizers.decay_of(SGD, architecture, frozen)
+        moving = optimizers.decay_of(MOMENTUM, architecture, frozen)
         assert set(DIFFERENTIATED[framework.name](trainer)) == set(moving)
     assert len(moving) == len([info for info in analysis.parameters(architecture) if info.trained])

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from marks import REAL_SETS, needs_set
 from triptych import zoo
 from triptych.__main__ import main
 from triptych.backend import registry
@@ -232,11 +233,9 @@ def test_altered_and_truncated_data_files(data_dir, refuse):
     refuse(arguments, f"{data_dir} holds neither train-images-idx3-ubyte nor train-images-idx3-ubyte.gz")
 
 
-@pytest.mark.skipif(
-    not fashion_mnist.DEBIAN_DIR.is_dir(), reason=f"the real Fashion-MNIST is not in {fashion_mnist.DEBIAN_DIR}"
-)
+@needs_set("fashion-mnist")
 def test_one_altered_byte_in_the_real_files(tmp_path, refuse):
-    folder = shutil.copytree(fashion_mnist.DEBIAN_DIR, tmp_path / "real")
+    folder = shutil.copytree(REAL_SETS / "fashion-mnist", tmp_path / "real")
     name = "t10k-labels-idx1-ubyte"
     path = fashion_mnist.find_file(folder, name)
     labels = bytearray(fashion_mnist.read_idx(gzip.decompress(path.read_bytes()), name).tobytes())

@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from marks import REAL_SETS, needs_set
 from sources import flip_a_bit
 from triptych import data
 from triptych.data import cifar10, folders
 from triptych.utils.errors import TriptychError
 
-CIFAR_JPEG = Path(__file__).parents[2] / "../shared/data/cifar10-jpeg.tar.xz"
-needs_cifar = pytest.mark.skipif(not CIFAR_JPEG.is_file(), reason="../shared/data/cifar10-jpeg.tar.xz is not here")
+CIFAR_JPEG = "cifar10-jpeg.tar.xz"  # class folders of JPEG files
 pytestmark = pytest.mark.usefixtures("cache")
 
 
@@ -111,9 +111,9 @@ def test_what_is_no_cifar_batch_is_refused(content):
         cifar10.parse_batch(content, "x")
 
 
-@needs_cifar
+@needs_set(CIFAR_JPEG)
 def test_real_cifar_jpegs(tmp_path):
-    with tarfile.open(CIFAR_JPEG) as archive:
+    with tarfile.open(REAL_SETS / CIFAR_JPEG) as archive:
         for member in archive:  # airplane, automobile, then classes that would take longer to unpack
             if member.name == "train/bird":
                 break

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
+import shutil
 import struct
 import urllib.error
 import urllib.request
@@ -16,15 +17,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from marks import REAL_SETS, needs_set
 from sources import flip_a_bit, nearest_mean_accuracy
 from triptych import data
 from triptych.data import fashion_mnist, fashion_mnist_mini, make_mini
 from triptych.utils import files
 from triptych.utils.errors import TriptychError
 
-needs_fashion = pytest.mark.skipif(
-    not fashion_mnist.DEBIAN_DIR.is_dir(), reason=f"the real Fashion-MNIST is not in {fashion_mnist.DEBIAN_DIR}"
-)
+FASHION = REAL_SETS / "fashion-mnist"
+needs_fashion = needs_set("fashion-mnist")
 pytestmark = pytest.mark.usefixtures("cache")
 
 
@@ -115,12 +116,26 @@ class Answer(io.BytesIO):
         self.headers = {"Content-Length": str(len(content))}
 
 
-@pytest.fixture
-def no_debian(monkeypatch, tmp_path):
-    monkeypatch.setattr(fashion_mnist, "DEBIAN_DIR", tmp_path / "nowhere")
+@pytest.mark.parametrize(
+    ("variable", "expected"),
+    [
+        ("/opt/share:/usr/share", ["/opt/share/datasets/fashion-mnist", "/usr/share/datasets/fashion-mnist"]),
+        ("", ["/usr/local/share/datasets/fashion-mnist", "/usr/share/datasets/fashion-mnist"]),
+    ],
+)
+def test_packages_of_the_distribution_are_looked_for(variable, expected, monkeypatch):
+    monkeypatch.setenv("XDG_DATA_DIRS", variable)
+    assert list(map(str, fashion_mnist.system_folders())) == expected
 
 
-@pytest.mark.usefixtures("no_debian")
+def test_a_package_of_the_distribution_is_found_before_the_cache(fashion, cache, tmp_path, monkeypatch):
+    for folder in (cache, tmp_path / "share/datasets"):
+        shutil.copytree(fashion, folder / "fashion-mnist")
+    assert fashion_mnist.locate() == cache / "fashion-mnist"
+    monkeypatch.setenv("XDG_DATA_DIRS", f"{tmp_path / 'none'}:{tmp_path / 'share'}")
+    assert fashion_mnist.locate() == tmp_path / "share/datasets/fashion-mnist"
+
+
 def test_a_download_is_checked_and_kept(fashion, cache, monkeypatch):
     name = "t10k-labels-idx1-ubyte"
     (fashion / f"{name}.gz").write_bytes(gzip.compress((fashion / name).read_bytes()))
@@ -153,7 +168,6 @@ def another(*_: object, **__: object) -> Answer:
     return Answer(gzip.compress(b"abc"))
 
 
-@pytest.mark.usefixtures("no_debian")
 @pytest.mark.parametrize(
     ("urlopen", "message"),
     [(refuse, "no route to host"), (cut, "download .* is damaged"), (another, "damaged or not the original")],
@@ -169,7 +183,7 @@ def test_a_failed_download_says_how_to_get_the_files_and_leaves_nothing(cache, m
 
 @needs_fashion
 def test_the_real_set():
-    dataset = data.load("fashion-mnist", data_dir=fashion_mnist.DEBIAN_DIR)
+    dataset = data.load("fashion-mnist", data_dir=FASHION)
     assert dataset.train.images.shape == (60000, 1, 28, 28)
     assert dataset.test.images.shape == (10000, 1, 28, 28)
     assert np.bincount(dataset.train.labels).tolist() == [6000] * 10
@@ -182,9 +196,7 @@ def test_the_real_set():
 @needs_fashion
 def test_the_mini_set_is_made_again_from_the_real_one(tmp_path, monkeypatch):
     outputs = [tmp_path / "a.npz", tmp_path / "b.npz"]
-    monkeypatch.setattr(
-        "sys.argv", ["make_mini", "--data-dir", str(fashion_mnist.DEBIAN_DIR), "--out", str(outputs[0])]
-    )
+    monkeypatch.setattr("sys.argv", ["make_mini", "--data-dir", str(FASHION), "--out", str(outputs[0])])
     make_mini.main()
     arrays = fashion_mnist_mini.read(outputs[0])  # which checks the hash of the content
     shipped = fashion_mnist_mini.read()

@@ -11,7 +11,7 @@ from mutants import networks as nets
 from mutants.plants import Plant, replaced
 from mutants.record import Mutant
 from triptych.conformance.case import BATCH
-from triptych.optim.optimizers import decay_of
+from triptych.optim.optimizers import SGD, Adam, AdamW, decay_of
 
 
 def trainer(
@@ -63,7 +63,7 @@ def decay_weights(framework: Any, trainer: Any, values: Any, state: Any, rates: 
 
 def decay_beside_look_ahead(framework: Any, trainer: Any, values: Any, state: Any, rates: Any) -> None:
     """Nesterov whose decay enters the velocity, but not the gradient beside it."""
-    if not trainer.right.nesterov:
+    if not getattr(trainer.right, "nesterov", False):
         return
     moved = framework.to_canonical(trainer.network)
     for path, strength in decay_of(trainer.right, trainer.network.architecture).items():
@@ -74,7 +74,7 @@ def decay_beside_look_ahead(framework: Any, trainer: Any, values: Any, state: An
 def epsilon_in_the_root(framework: Any, trainer: Any, values: Any, state: Any, rates: Any) -> None:
     """Adam that divides by `sqrt(s + eps)` instead of `sqrt(s) + eps`."""
     right, state = trainer.right, trainer.state()
-    if right.name != "adam":
+    if type(right) is not Adam:
         return
     moved, count = framework.to_canonical(trainer.network), float(state["count"])
     for path in decay_of(right, trainer.network.architecture):
@@ -85,7 +85,7 @@ def epsilon_in_the_root(framework: Any, trainer: Any, values: Any, state: Any, r
 
 
 def adam_for_adamw(right: Any) -> Any:
-    return replace(right, name="adam") if right.name == "adamw" else right
+    return right.as_kind(Adam) if isinstance(right, AdamW) else right
 
 
 def statistics_kept(framework: Any, trainer: Any, values: Any, state: Any, rates: Any) -> None:
@@ -119,7 +119,7 @@ MUTANTS = (
             ("loss summed in training", BATCH_TIMES),
             ("no decay", trainer(lambda right: replace(right, weight_decay=0.0))),
             ("no momentum", trainer(rates=lambda rates, last: replace(rates, momentum=0.0))),
-            ("no nesterov", trainer(lambda right: replace(right, nesterov=False))),
+            ("no nesterov", trainer(lambda right: replace(right, nesterov=False) if isinstance(right, SGD) else right)),
             ("default decay", trainer(lambda right: replace(right, weight_decay=1e-2))),  # that of torch.optim.AdamW
             ("adam for adamw", trainer(adam_for_adamw)),
         )

@@ -1,4 +1,4 @@
-"""Ways to put a mistake into one backend. Each gives a context in which that backend, and no other, is wrong."""
+"""Ways to put a fault into one backend. Each gives a context in which that backend, and no other, is wrong."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from unittest.mock import patch
 import numpy as np
 
 from triptych.backend.contract import Backend
-from triptych.conformance.levels import Build
+from triptych.conformance.conform import Build
 from triptych.spec.layers import Architecture, Layer, Residual
 
 # A backend and a precision to the backend and `build` for `conform`.
@@ -27,7 +27,7 @@ def part(framework: Backend, name: str) -> ModuleType:
 
 
 def native(framework: Backend) -> ModuleType:
-    """The mistakes that are written in a framework's own terms."""
+    """The faults that are written in a framework's own terms."""
     return importlib.import_module(f"mutants.native_{framework.name}")
 
 
@@ -53,7 +53,7 @@ def other_spec(mutate: Callable[[Architecture], Architecture]) -> Plant:
 
 
 def fields(target: str, /, **values: Any) -> Plant:
-    """Arguments of one layer: the mistake is the number that the framework is given."""
+    """Arguments of one layer: the fault is the number that the framework is given."""
     return other_spec(lambda architecture: change(architecture, target, **values))
 
 
@@ -113,22 +113,22 @@ def loading(path: str, change: Callable[[np.ndarray], np.ndarray]) -> Plant:
     )
 
 
-def patched(name: str, mistake: Callable[..., Any] | str, *parts: str) -> Plant:
-    """A function or class of the backend's modules `parts` is replaced by what `mistake` makes of it, which may be the
+def patched(name: str, fault: Callable[..., Any] | str, *parts: str) -> Plant:
+    """A function or class of the backend's modules `parts` is replaced by what `fault` makes of it, which may be the
     name of a function of `native`."""
 
     @contextmanager
     def plant(framework: Backend, precision: str) -> Iterator[Any]:
-        make = getattr(native(framework), mistake) if isinstance(mistake, str) else mistake
+        make = getattr(native(framework), fault) if isinstance(fault, str) else fault
         wrong = make(getattr(part(framework, parts[0]), name))
 
         def build(architecture: Architecture) -> Any:
-            # A name of its own keeps functions out that were compiled without the mistake.
+            # A name of its own keeps functions out that were compiled without the fault.
             return framework.build(replace(architecture, name=make.__name__), precision=precision)
 
         with ExitStack() as stack:
             for module in parts:
-                if hasattr(part(framework, module), name):  # JAX's trainer has its loss from the passes
+                if hasattr(part(framework, module), name):  # JAX's trainer has its loss from the compiled pass
                     stack.enter_context(patch.object(part(framework, module), name, wrong))
             yield framework, build
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from strategies import some_schedules
 from triptych.backend import registry
 from triptych.optim import schedules
-from triptych.optim.optimizers import Optimizer, Rates
+from triptych.optim.optimizers import Adam, Rates
 from triptych.optim.schedules import Cosine, Moment, OneCycle, Plateau, Polynomial, Schedule, Score, Step
 from triptych.training import recipes
 from triptych.training.recipes import Recipe
@@ -174,7 +174,7 @@ def test_the_one_cycle_of_the_recipe():
 
 
 def test_adam_has_no_momentum_to_cycle():
-    recipe = Recipe("test", optimizer=Optimizer("adam"), schedule=OneCycle(), epochs=3)
+    recipe = Recipe("test", optimizer=Adam(), schedule=OneCycle(), epochs=3)
     assert [recipe.rates(step, 7).momentum for step in range(21)] == [0.0] * 21
 
 

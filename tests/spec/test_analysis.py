@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from triptych import zoo
 from triptych.reference import network as reference
-from triptych.reference.layers import conv
-from triptych.spec.analysis import activation_bytes, analyse, parameters, primitives, totals
+from triptych.reference.layers import exact
+from triptych.spec.analysis import analyse, auxiliary_weights, parameters, primitives, totals
+from triptych.spec.kinds import kind_of
+from triptych.spec.kinds.kind import Conditions
 from triptych.spec.layers import (
     Architecture,
     Auxiliary,
@@ -27,6 +31,7 @@ from triptych.spec.layers import (
     ReLU,
     Residual,
 )
+from triptych.spec.memory import activation_bytes
 from triptych.weights.initializers import draw
 
 SIDE = Auxiliary("side", (GlobalAvgPool("pool"), Flatten("flatten"), Dense("dense", 3)), 0.3)
@@ -92,8 +97,8 @@ def products(layer: Layer, shape: tuple[int, ...]) -> int:
         return 0
     padded = np.ones((1, shape[0], *(size + 2 * pad for size, pad in zip(shape[1:], layer.padding, strict=True))))
     weight = np.ones((layer.channels, shape[0] // layer.groups, *layer.kernel))
-    unpadded = Conv(layer.name, layer.channels, layer.kernel, layer.stride, groups=layer.groups)
-    return int(conv(padded, weight, None, unpadded)[0].sum())
+    unpadded = replace(layer, padding=(0, 0), bias=False)
+    return int(kind_of(layer).reference(unpadded, padded, {"weight": weight}, Conditions(exact)).output.sum())
 
 
 @pytest.mark.parametrize(
@@ -109,6 +114,12 @@ def test_macs_by_counting(architecture: Architecture) -> None:
     assert (totals(architecture).macs, totals(architecture).auxiliary_macs) == (main, side)
     top = [info for info in analyse(architecture) if info.depth == 0]
     assert sum(info.macs for info in top) == main + side
+
+
+def test_auxiliary_weights_in_their_order() -> None:
+    assert auxiliary_weights(MIXED) == (0.3,)
+    assert auxiliary_weights(network(SIDE, replace(SIDE, name="late", weight=0.7))) == (0.3, 0.7)
+    assert auxiliary_weights(network()) == ()
 
 
 FIELDS = (

@@ -25,6 +25,7 @@ from triptych.spec.layers import (
     GlobalAvgPool,
     MaxPool,
     ReLU,
+    Residual,
 )
 from triptych.training import models
 from triptych.training.recipes import Recipe
@@ -99,6 +100,9 @@ def test_what_has_no_dense_form():
     branch = Block("one", (Conv("conv", 3, (1, 1)), Flatten("flatten"), Dense("dense", 4)))
     with pytest.raises(TriptychError, match=r"layer 'mixed\.one\.(flatten|dense)' is within branches"):
         rewrite.convolve(replace(PLAIN, layers=(Branches("mixed", (branch,)),)), (8, 6))
+    pool = Residual("unit", Block("body", ()), Block("short", (Conv("conv", 2, (1, 1)), GlobalAvgPool("mean"))))
+    with pytest.raises(TriptychError, match=r"layer 'unit\.short\.mean' is within branches"):
+        rewrite.convolve(replace(PLAIN, layers=(Conv("stem", 2, (8, 6)), pool, *HEAD)), (8, 6))
 
 
 def test_images_keep_their_size_and_aspect_where_they_can():

@@ -10,6 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from triptych.spec import layers as spec
+from triptych.spec.errors import SpecError, TooSmallError
+from triptych.spec.kinds.pooling import overhang
+from triptych.spec.kinds.windows import pooled_size
 from triptych.spec.layers import (
     Architecture,
     Auxiliary,
@@ -30,7 +33,7 @@ from triptych.spec.layers import (
     Residual,
     Sigmoid,
 )
-from triptych.spec.shapes import SpecError, TooSmallError, output_shapes, overhang, pooled_size, smallest_resolution
+from triptych.spec.shapes import output_shapes, smallest_resolution
 
 INPUT = (4, 9, 8)
 END = (Flatten("flatten"), Dense("dense", 3))
@@ -97,6 +100,7 @@ REFUSED: dict[str, tuple[tuple[Layer, ...], str, str]] = {
         "r.short.conv",
         "3 groups",
     ),
+    "body and shortcut of one name": ((Residual("r", Block("a", ()), Block("a", ())), *END), "r.a", "stands twice"),
     "nested auxiliary": ((Block("b", (Auxiliary("side", END, 0.3),)), *END), "b.side", "must stand at the top level"),
     "inside an auxiliary": ((Auxiliary("side", (Dense("dense", 3),), 0.3), *END), "side.dense", "needs a flat input"),
     "wrong end": ((Flatten("flatten"), Dense("last", 4)), "last", "the network ends in (4,), not in (3,)"),

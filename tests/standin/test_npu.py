@@ -29,7 +29,7 @@ from triptych.conformance import suite
 from triptych.conformance.case import conformance_architecture, make_case
 from triptych.data import Dataset, Split, batches
 from triptych.data.batches import Augmentation
-from triptych.optim.optimizers import Optimizer, Rates
+from triptych.optim.optimizers import OPTIMIZERS, SGD, Rates
 from triptych.training import loop, recipes, run_folder
 from triptych.training.recipes import Recipe
 from triptych.utils.errors import TriptychError
@@ -38,9 +38,9 @@ from triptych_torch import device as devices
 ROOT = Path(__file__).parents[2]
 TORCH = registry.load("torch")
 VGG = Recipe("vgg", architecture="vgg11", width_ratio=16, head="small", batch_size=32, learning_rate=0.02, seed=3)
-VGG = replace(VGG, height=32, width=32, augmentation=Augmentation(4, True), optimizer=Optimizer(momentum=0.9))
+VGG = replace(VGG, height=32, width=32, augmentation=Augmentation(4, True), optimizer=SGD(momentum=0.9))
 LENET = ("--recipe", "d2l-lenet", "--data", "synthetic", "--epochs", "1", "--backend", "torch")
-OPTIMIZER = Optimizer(momentum=0.9, weight_decay=5e-4)
+OPTIMIZER = SGD(momentum=0.9, weight_decay=5e-4)
 CONVOLUTION = "aten.convolution.default"
 
 
@@ -135,7 +135,7 @@ def test_two_steps_equal_the_cpu_to_the_bit(name, nchw):
 
 @pytest.mark.parametrize("name", ["adam", "adamw"])
 def test_two_steps_of_other_optimizers_equal_the_cpu_too(name, nchw):
-    chosen = Optimizer(name=name, weight_decay=1e-2)
+    chosen = OPTIMIZERS[name](weight_decay=1e-2)
     found = two_steps("lenet", "npu", chosen, Rates(1e-3, 0.0))
     assert_equal(found, two_steps("lenet", "cpu", chosen, Rates(1e-3, 0.0)))
 

@@ -13,7 +13,7 @@ from marks import every_backend, needs_backend
 from triptych import data
 from triptych.backend import registry
 from triptych.data import preprocess
-from triptych.optim.optimizers import Optimizer
+from triptych.optim.optimizers import SGD
 from triptych.reference import network as reference
 from triptych.studies import contests, dense_scores, experiments, fine_tuning, map_contents, outcome, runner, table_of
 from triptych.studies.runner import Outcome, Run, Trained, open_folder, plan, train
@@ -78,7 +78,7 @@ def test_a_run_starts_from_the_other_one_s_end_on_the_same_backend(finished, nam
 
 @needs_backend
 def test_what_starts_from_a_run_that_diverged_is_not_trained(tmp_path):
-    wild = replace(TINY.runs[0], changes={"learning_rate": 1e30, "optimizer": Optimizer(momentum=0.9)})
+    wild = replace(TINY.runs[0], changes={"learning_rate": 1e30, "optimizer": SGD(momentum=0.9)})
     outcomes = trained(tmp_path / "out", replace(TINY, runs=(wild, *TINY.runs[1:])))
     assert [bool(o.problem) for o in outcomes] == [True, True, True, False]
     result = outcome.answer(TINY, outcomes, quick=False)

@@ -14,7 +14,7 @@ from triptych import studies
 from triptych.__main__ import main
 from triptych.backend import registry
 from triptych.data.batches import Augmentation
-from triptych.optim.optimizers import Optimizer
+from triptych.optim.optimizers import SGD
 from triptych.spec.analysis import totals
 from triptych.studies import experiments, outcome, table_of
 from triptych.studies.runner import Outcome, Published, Run, Trained, open_folder, plan, recipe_of, slug, train
@@ -180,7 +180,7 @@ def test_options_that_take_the_difference_away_are_refused():
 @needs_backend
 def test_a_run_that_diverges_ends_alone(tmp_path):
     rates = tuple(Run(f"rate {rate:g}", {"learning_rate": rate}) for rate in (1e30, 0.1))
-    relu = replace(TINY.base, architecture="lenet_relu", optimizer=Optimizer(momentum=0.9))
+    relu = replace(TINY.base, architecture="lenet_relu", optimizer=SGD(momentum=0.9))
     study = replace(TINY, base=relu, runs=rates)
     wild, tame = outcomes = trained(tmp_path / "out", study)
     assert "the loss is" in wild.problem

@@ -21,7 +21,7 @@ from triptych.__main__ import main
 from triptych.backend import registry
 from triptych.data import Dataset, Split, batches
 from triptych.data.batches import Augmentation
-from triptych.optim.optimizers import Optimizer
+from triptych.optim.optimizers import SGD
 from triptych.optim.schedules import OneCycle, Plateau, Schedule
 from triptych.training import loop, models, recipes, run_folder
 from triptych.training.recipes import Recipe
@@ -32,9 +32,9 @@ from triptych.weights import initializers
 BACKENDS = registry.installed()
 every_backend = pytest.mark.parametrize("name", BACKENDS)
 LENET = Recipe("lenet", architecture="lenet", data="synthetic", batch_size=32, epochs=2, learning_rate=0.1, seed=3)
-LENET = replace(LENET, optimizer=Optimizer(momentum=0.9, weight_decay=1e-3), height=28, width=28)
+LENET = replace(LENET, optimizer=SGD(momentum=0.9, weight_decay=1e-3), height=28, width=28)
 VGG = Recipe("vgg", architecture="vgg11", width_ratio=16, head="small", batch_size=32, epochs=2, learning_rate=0.02)
-VGG = replace(VGG, height=32, width=32, augmentation=Augmentation(4, True), optimizer=Optimizer(momentum=0.9))
+VGG = replace(VGG, height=32, width=32, augmentation=Augmentation(4, True), optimizer=SGD(momentum=0.9))
 CROP_AND_FLIP = Augmentation(crop_padding=3, flip=True)
 
 

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from strategies import small, some_schedules
+from strategies import positive, small, some_optimizers, some_schedules
 from triptych import zoo
 from triptych.data.batches import Augmentation
-from triptych.optim.optimizers import Optimizer
+from triptych.optim.optimizers import SGD
 from triptych.optim.schedules import Step
 from triptych.training import models, recipes, run_folder
 from triptych.training.recipes import Recipe
@@ -185,7 +185,6 @@ def test_a_run_without_a_finished_epoch_has_no_model(tmp_path):
 
 # --- recipes ---------------------------------------------------------------------------------------------------------
 
-positive = st.floats(1e-6, 1e6)
 some_recipes = st.builds(
     Recipe,
     name=st.text(max_size=9),
@@ -199,10 +198,7 @@ some_recipes = st.builds(
     batch_size=st.integers(1, 4096),
     epochs=st.integers(1, 999),
     learning_rate=positive,
-    optimizer=st.builds(
-        Optimizer, momentum=st.floats(0, 0.999), weight_decay=positive, decayed=st.sampled_from(["all", "weights"])
-    )
-    | st.builds(Optimizer, name=st.sampled_from(["adam", "adamw"]), beta1=st.floats(0, 0.999)),
+    optimizer=some_optimizers,
     test_batch_size=st.integers(0, 99),
     schedule=some_schedules,
     initializer=st.sampled_from(["native", "normal:0.01", *initializers.NAMES]),
@@ -228,7 +224,7 @@ def test_named_recipes_build_and_survive_json(recipe):
 
 def test_a_recipe_from_before_schedules_is_read():
     """As older runs have written it: without a schedule and a batch size of the test."""
-    recipe = Recipe("old", learning_rate=0.3, optimizer=Optimizer(momentum=0.5))
+    recipe = Recipe("old", learning_rate=0.3, optimizer=SGD(momentum=0.5))
     values = json.loads(recipes.to_json(recipe))
     del values["schedule"], values["test_batch_size"], values["augmentation"]["colour"]
     assert recipes.from_json(json.dumps(values)) == recipe

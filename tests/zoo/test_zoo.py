@@ -8,6 +8,7 @@ from functools import cache
 import pytest
 
 from triptych.spec.analysis import LayerInfo, analyse, totals
+from triptych.spec.errors import TooSmallError
 from triptych.spec.layers import (
     Architecture,
     Auxiliary,
@@ -19,7 +20,7 @@ from triptych.spec.layers import (
     Residual,
     walk,
 )
-from triptych.spec.shapes import TooSmallError, output_shapes
+from triptych.spec.shapes import output_shapes
 from triptych.utils.errors import TriptychError
 from triptych.zoo import Entry, build, registry
 

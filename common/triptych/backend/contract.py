@@ -1,14 +1,15 @@
-"""The contract between the common code and a backend, and the one table that names the backends.
+"""The contract between the common code and a backend.
 
-A backend is a package whose module fulfils `Backend`. Its networks are native objects, opaque here; everything that
-crosses the line is NumPy: images `(N, C, H, W)`, labels `(N,)`, canonical parameters by path.
+A backend is a package whose module fulfils `Backend`, with a module `port` that fulfils `PortAdapter`. Its networks are
+native objects, opaque here; everything that crosses the line is NumPy and canonical: images and maps `(N, C, H, W)`,
+labels `(N,)`, convolution weights OIHW, dense weights (out, in), parameters by path.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -26,6 +27,7 @@ Labels: TypeAlias = NDArray[np.int64]
 Masks: TypeAlias = Mapping[str, NDArray[np.bool_]]
 Gather: TypeAlias = batches.Gather
 Native: TypeAlias = Any
+Array: TypeAlias = NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True)
@@ -118,9 +120,6 @@ class Backend(Protocol):
     def peak_memory(self, device: str) -> int:
         """The most bytes that this process has held on the device; 0 where the framework does not tell."""
 
-    def fallbacks(self, device: str) -> AbstractContextManager[list[str]]:
-        """Collects the operators that the device leaves to the CPU within; the list is complete at the end."""
-
     def build(self, architecture: Architecture, *, device: str = "cpu", precision: str = "fp32") -> Native:
         """A native network. Raises TriptychError for a device or precision that is not there."""
 
@@ -159,3 +158,61 @@ class Backend(Protocol):
         self, network: Native, logits: Sequence[NDArray[np.floating[Any]]], labels: Labels
     ) -> tuple[float, list[NDArray[np.floating[Any]]]]:
         """The training loss of given logits, those of side classifiers behind, and its gradients by them."""
+
+
+@dataclass(frozen=True)
+class PortParameter:
+    """One array of the network, by its own name there. `role` is the last part of a canonical path (`weight`, `bias`,
+    `running_mean`, `running_var`) where the framework tells it, else empty."""
+
+    name: str
+    shape: tuple[int, ...]
+    role: str = ""
+
+
+@dataclass(eq=False)
+class Captured:
+    """The output of one operation in a pass, the name of the spec's record that it corresponds to, and the gradient
+    that arrived there, where the framework gives it."""
+
+    kind: str
+    value: Array
+    gradient: Array | None = None
+
+
+@dataclass(eq=False)
+class PortRun:
+    """One pass: operations in the order of execution, logits, and after a backward pass the gradients by the
+    network's own parameter names and the images'."""
+
+    captured: list[Captured]
+    logits: Array
+    gradients: dict[str, Array] = field(default_factory=dict)
+    input_gradient: Array | None = None
+
+
+class Port(Protocol):
+    """Somebody's own network in one framework. `layout` is that of the images it takes, NCHW or NHWC. Dropout is
+    switched off in it."""
+
+    layout: str
+
+    def __init__(self, candidate: Any, layout: str | None, precision: str) -> None: ...
+
+    def parameters(self, images: Array) -> Sequence[PortParameter]:
+        """Every parameter and running statistic, in the order in which a pass on `images` uses them."""
+
+    def load(self, values: Mapping[str, Array]) -> None:
+        """Set the parameters of these names."""
+
+    def run(self, images: Array, *, train: bool, cotangent: Array | None = None) -> PortRun:
+        """One pass; with `cotangent`, the gradient of the logits, backward too."""
+
+
+class PortAdapter(Protocol):
+    """What a backend's `port` module offers."""
+
+    Port: type[Port]
+
+    def matches(self, candidate: Any) -> bool:
+        """Whether this is a network of the framework."""

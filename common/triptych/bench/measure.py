@@ -13,7 +13,7 @@ import numpy as np
 
 from triptych.backend.contract import Backend, Images, Labels, Trainer
 from triptych.data import Dataset
-from triptych.optim.optimizers import Optimizer, Rates
+from triptych.optim.optimizers import SGD, Rates
 from triptych.spec import analysis
 from triptych.spec.layers import Architecture
 from triptych.training import loop, recipes
@@ -30,7 +30,7 @@ RECIPE = Recipe(
     width_ratio=8,
     batch_size=64,
     learning_rate=0.001,
-    optimizer=Optimizer(momentum=0.9),
+    optimizer=SGD(momentum=0.9),
     initializer="kaiming_uniform",
 )
 WARM_UP = 2  # steps that are not timed: compiling, choosing algorithms, asking for memory

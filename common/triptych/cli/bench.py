@@ -15,7 +15,6 @@ from triptych.cli.options import (
     RunOptions,
     Whole,
     load_backends,
-    watching,
     write_json,
 )
 
@@ -48,16 +47,15 @@ def bench(
     recipe = changed.apply(benchmark.RECIPE, network)
     quiet = json == "-"
     loaded = load_backends(backends)
-    with watching(loaded, device):
-        found = benchmark.measure(
-            recipe,
-            data.load(recipe.data),
-            loaded,
-            device=device,
-            steps=5 if steps is None else steps,
-            rounds=5 if rounds is None else rounds,
-            tell=(lambda line: None) if quiet or not sys.stderr.isatty() else lambda line: print(line, file=sys.stderr),
-        )
+    found = benchmark.measure(
+        recipe,
+        data.load(recipe.data),
+        loaded,
+        device=device,
+        steps=5 if steps is None else steps,
+        rounds=5 if rounds is None else rounds,
+        tell=(lambda line: None) if quiet or not sys.stderr.isatty() else lambda line: print(line, file=sys.stderr),
+    )
     if json is not None:
         write_json(json, benchmark.as_dict(found))
     if not quiet:

@@ -16,7 +16,6 @@ from triptych.cli.options import (
     NetworkOptions,
     RunOptions,
     load_backends,
-    watching,
     whole,
     write_json,
 )
@@ -67,7 +66,7 @@ def compare(
         print(
             f"conformance of {chosen.architecture} on {', '.join(backend.name for backend in loaded)} ...", flush=True
         )
-    with watching(loaded, device), Reporter(chosen.epochs, quiet=quiet) as reporter:
+    with Reporter(chosen.epochs, quiet=quiet) as reporter:
         verdict = compare_backends.judge_backends(chosen, loaded, device)
         trained, accuracies = compare_backends.train_seeds(
             chosen, seeds, loaded, dataset, folder, device, lambda: reporter

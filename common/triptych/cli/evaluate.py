@@ -17,7 +17,6 @@ from triptych.cli.options import (
     RunOptions,
     load_backend,
     picture,
-    watching,
     write_json,
 )
 
@@ -64,8 +63,7 @@ def evaluate(
     loaded = as_dense(loaded, dense, dense_size, dataset.test.images.shape[2:])
     chosen = load_backend(backend)
     trainer = loaded.trainer(chosen, device)
-    with watching([chosen], device):
-        logits = loop.logits_of(trainer, dataset.test, loaded.recipe.images_per_test)
+    logits = loop.logits_of(trainer, dataset.test, loaded.recipe.images_per_test)
     loss, accuracy = loop.score(logits, dataset.test.labels)
     title = f"{loaded.architecture.name} on {dataset.name}, {chosen.name}: test accuracy {accuracy:.4f}"
     names = all_names(dataset.class_names, logits.shape[1])

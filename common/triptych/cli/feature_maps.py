@@ -14,7 +14,6 @@ from triptych.cli.options import (
     RunOptions,
     load_backend,
     picture,
-    watching,
     whole,
     write_json,
 )
@@ -65,8 +64,7 @@ def feature_maps(
     paths = feature_maps.matching(architecture, patterns) if patterns else feature_maps.stages(architecture, blocks)
     stored = decoded.decode([image])
     chosen = load_backend(backend)
-    with watching([chosen], device):
-        maps = feature_maps.capture(chosen, model, stored, paths, device)
+    maps = feature_maps.capture(chosen, model, stored, paths, device)
     title = f"{architecture.name}, {start}, on {chosen.name}: {image.name}"
     pictures.save(pictures.feature_maps(stored[0], maps, title=title, channels=channels), out)
     rows = feature_maps.describe(maps)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
     from cyclopts import Token
 
     from triptych.backend.contract import Backend
-    from triptych.optim.optimizers import Name, Optimizer
+    from triptych.optim.optimizers import Optimizer
     from triptych.optim.schedules import Schedule
     from triptych.spec.layers import Architecture
     from triptych.training.recipes import Recipe
@@ -216,17 +215,22 @@ class RunOptions:
         return schedule
 
     def apply_to_optimizer(self, optimizer: Optimizer) -> Optimizer:
-        """The optimiser with what was given; another one takes over the weight decay only."""
-        from dataclasses import replace
+        """The optimiser with what was given; another kind takes over what both have, as the weight decay."""
+        from dataclasses import fields, replace
 
-        from triptych.optim.optimizers import Optimizer
+        from triptych.optim.optimizers import get_kind
 
-        if self.optimizer is not None and self.optimizer != optimizer.name:
-            optimizer = Optimizer(
-                cast("Name", self.optimizer), weight_decay=optimizer.weight_decay, decayed=optimizer.decayed
-            )
-        names = ("momentum", "nesterov", "weight_decay", "decayed")
-        return replace(optimizer, **{name: getattr(self, name) for name in names if getattr(self, name) is not None})
+        if self.optimizer is not None:
+            optimizer = optimizer.as_kind(get_kind(self.optimizer))
+        known = {item.name for item in fields(optimizer)}
+        changed = {}
+        for name in ("momentum", "nesterov", "weight_decay", "decayed"):
+            value = getattr(self, name)
+            if value and name not in known:
+                raise TriptychError(f"--{name} belongs to sgd; '{optimizer.name}' has none")
+            if value is not None and name in known:
+                changed[name] = value
+        return replace(optimizer, **changed)
 
 
 def load_backend(name: str | None) -> Backend:
@@ -259,26 +263,6 @@ def load_backends(names: str | None) -> list[Backend]:
     for name in wanted:
         registry.check_installed(name)
     return [registry.load(name) for name in wanted]
-
-
-@contextmanager
-def watching(backends: Sequence[Backend], device: str) -> Iterator[list[list[str]]]:
-    """Collects by backend the operators that `device` leaves to the CPU within, and names them on stderr at the end."""
-    with ExitStack() as stack:
-        found: list[list[str]] = []
-        stack.callback(tell_fallbacks, found)  # called last, when the lists are complete
-        found += [stack.enter_context(backend.fallbacks(device)) for backend in backends]
-        yield found
-
-
-def tell_fallbacks(found: list[list[str]]) -> None:
-    """One line, if there is anything to say."""
-    import sys
-
-    names = sorted({name for operators in found for name in operators})
-    if names:
-        count = "1 operator" if len(names) == 1 else f"{len(names)} operators"
-        print(f"{count} ran on the CPU: {', '.join(names)}", file=sys.stderr)
 
 
 def write_json(target: str, value: object) -> None:

@@ -18,7 +18,6 @@ from triptych.cli.options import (
     RunOptions,
     Whole,
     load_backend,
-    watching,
     write_json,
 )
 
@@ -69,16 +68,14 @@ def predict(
         pictures = [decoded.decode([path], decoded.stored_size(path) if dense else None) for path in images or ()]
         models = [as_dense(loaded, dense, dense_size, picture.shape[2:]) for picture in pictures]
         chosen = load_backend(backend)
-        with watching([chosen], device):
-            logits = predict_each(pictures, models, chosen, device)
+        logits = predict_each(pictures, models, chosen, device)
         rows = classify(logits, loaded.class_names, [str(path) for path in images or ()])
     else:
         dataset = load_data(model, run, loaded)
         test = dataset.test.images[:first]
         chosen = load_backend(backend)
         trainer = as_dense(loaded, dense, dense_size, test.shape[2:]).trainer(chosen, device)
-        with watching([chosen], device):
-            logits = np.concatenate(list(loop.predictions(trainer, test, loaded.recipe.images_per_test)))
+        logits = np.concatenate(list(loop.predictions(trainer, test, loaded.recipe.images_per_test)))
         rows = classify(logits, dataset.class_names, [f"test image {index}" for index in range(len(test))])
         for row, label in zip(rows, dataset.test.labels[:first], strict=True):
             row["true"] = dataset.class_names[label]

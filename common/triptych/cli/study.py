@@ -19,7 +19,6 @@ from triptych.cli.options import (
     RunOptions,
     default_backend,
     load_backends,
-    watching,
     write_json,
 )
 
@@ -94,14 +93,14 @@ def train(
             print(title, flush=True)
         return Reporter(recipe.epochs, quiet=quiet)
 
-    planned = runner.plan(chosen, quick=quick, change=lambda recipe: run.apply(recipe, network), data_dir=run.data_dir)
+    # First, because the data may have to be downloaded.
     loaded = load_backends(default_backend() if backend is None else backend)
+    planned = runner.plan(chosen, quick=quick, change=lambda recipe: run.apply(recipe, network), data_dir=run.data_dir)
     for each in loaded:  # a device or precision that is not there is refused before minutes of work
         each.build(planned[0].architecture, device=device, precision=planned[0].recipe.precision)
     runner.open_folder(folder, chosen, planned, device)
-    with watching(loaded, device):
-        outcomes = runner.train(planned, loaded, folder, device, begin)
-        looked = runner.look(chosen, outcomes, loaded, device)
+    outcomes = runner.train(planned, loaded, folder, device, begin)
+    looked = runner.look(chosen, outcomes, loaded, device)
     return outcome.answer(chosen, outcomes, quick=quick, looked=looked)
 
 

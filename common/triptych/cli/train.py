@@ -15,7 +15,6 @@ from triptych.cli.options import (
     RunOptions,
     Whole,
     default_backend,
-    watching,
     write_json,
 )
 
@@ -52,6 +51,7 @@ def train(
     from triptych.report import run as report
     from triptych.training import loop, recipes, run_folder
     from triptych.training import tensorboard as logs
+    from triptych.utils import remarks
     from triptych.utils.errors import TriptychError
 
     if log_every is not None and log_every < 1:
@@ -88,7 +88,6 @@ def train(
     log = logs.place(tensorboard, session.folder)
     quiet = json == "-" or not first
     with (
-        watching([loaded], device) as fallbacks,
         Reporter(chosen.epochs, quiet=quiet, log_every=log_every or 0) as reporter,
         logs.logged(reporter, log) as listener,
     ):
@@ -99,7 +98,7 @@ def train(
         report.write(session.folder, chosen, epochs, loaded.versions())
     if json is not None:
         found = {"run": str(session.folder), "recipe": chosen.name, "epochs": [run_folder.as_dict(e) for e in epochs]}
-        write_json(json, {**found, "peak_memory": loaded.peak_memory(device), "ran_on_the_cpu": fallbacks[0]})
+        write_json(json, {**found, "peak_memory": loaded.peak_memory(device), **remarks.finish()})
     if json != "-":
         if peak := loaded.peak_memory(device):
             print(f"peak memory of tensors on {device}: {peak / 2**20:.0f} MiB")

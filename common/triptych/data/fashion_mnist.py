@@ -1,12 +1,13 @@
 """Fashion-MNIST: 60,000 training and 10,000 test images, 1x28x28, ten kinds of clothing (Zalando SE, MIT licence).
 
 Four files in the IDX format: big-endian header (magic, then one 32-bit size per axis), then the bytes. They are looked
-for in the folder given, else where Debian's package has them, else in the user's cache, else downloaded into it.
+for in the folder given, else where Debian's package puts them, else in the user's cache, else downloaded into it.
 """
 
 from __future__ import annotations
 
 import gzip
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -40,7 +41,7 @@ HASHES = {
     "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
 }
 
-DEBIAN_DIR = Path("/usr/share/datasets/fashion-mnist")
+DATA_DIRS = "/usr/local/share:/usr/share"  # XDG base directory specification: XDG_DATA_DIRS where it is not set
 URL = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
 HOW_TO_GET = f"install Debian's package dataset-fashion-mnist, or put the four files from {URL} into --data-dir"
 UBYTE = 0x08  # the only type code of IDX that these files use
@@ -91,9 +92,15 @@ def _download(name: str, folder: Path) -> None:
     fetch(url, folder / f"{name}.gz", check, HOW_TO_GET)
 
 
+def system_folders() -> list[Path]:
+    """Where a package of the distribution puts the files; Debian's: /usr/share/datasets/fashion-mnist."""
+    roots = (os.environ.get("XDG_DATA_DIRS") or DATA_DIRS).split(os.pathsep)
+    return [Path(root) / "datasets" / "fashion-mnist" for root in roots if root]
+
+
 def locate(data_dir: Path | None = None) -> Path | None:
-    """The folder that holds all four files: `data_dir` alone if given, else Debian's or the cache's, if either does."""
-    folders = [data_dir] if data_dir else [DEBIAN_DIR, cache_dir() / "fashion-mnist"]
+    """The folder that holds all four files: `data_dir` alone if given, else a package's or the cache's, if any does."""
+    folders = [data_dir] if data_dir else [*system_folders(), cache_dir() / "fashion-mnist"]
     return next((folder for folder in folders if all(find_file(folder, name) for name in HASHES)), None)
 
 

@@ -1,10 +1,11 @@
-"""Optimisers as data, and the NumPy step that judges the backends' own."""
+"""Optimisers: a record each, with what it remembers and the NumPy step that judges the backends' own."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal, TypeAlias, get_args
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, TypeAlias, TypeVar, get_args
 
 import numpy as np
 
@@ -14,54 +15,9 @@ from triptych.spec.layers import Architecture
 from triptych.utils.errors import TriptychError, unknown
 from triptych.weights.initializers import Parameters
 
-Name: TypeAlias = Literal["sgd", "adam", "adamw"]
 Decayed: TypeAlias = Literal["all", "weights"]
-
-# What an optimiser remembers of every parameter, and, under its own name, how many steps it has made (bias correction).
-SLOTS: dict[str, tuple[str, ...]] = {"sgd": ("velocity",), "adam": ("mean", "variance"), "adamw": ("mean", "variance")}
-COUNT = "count"
-
-
-@dataclass(frozen=True)
-class Optimizer:
-    """How parameters w follow their gradients g, in PyTorch's forms; `learning_rate` and `momentum` per step.
-
-    "sgd": `g += weight_decay * w; v = momentum * v + g; w -= learning_rate * v`, with `nesterov` `w -= learning_rate *
-    (g + momentum * v)`. The learning rate stands outside the velocity (MXNet's own keeps it inside). A step with
-    momentum 0 leaves no velocity behind.
-    "adam": `g += weight_decay * w; m = beta1 * m + (1 - beta1) * g; s = beta2 * s + (1 - beta2) * g * g;
-    w -= learning_rate * m / (1 - beta1^t) / (sqrt(s / (1 - beta2^t)) + eps)` in step t, counted from 1 (Kingma and Ba,
-    algorithm 1).
-    "adamw": Adam on the gradient alone, and `w -= learning_rate * weight_decay * w` (Loshchilov and Hutter).
-    `decayed` says which trained parameters decay: "all", biases, gamma and beta included, or only the "weights" of
-    convolution and dense layers.
-    Raises TriptychError for values outside their range, and Nesterov without momentum.
-    """
-
-    name: Name = "sgd"
-    momentum: float = 0.0
-    nesterov: bool = False
-    weight_decay: float = 0.0
-    decayed: Decayed = "all"
-    beta1: float = 0.9
-    beta2: float = 0.999
-    eps: float = 1e-8
-
-    def __post_init__(self) -> None:
-        for name, value, known in (("optimizer", self.name, SLOTS), ("decayed", self.decayed, get_args(Decayed))):
-            if value not in known:
-                raise unknown(name, value, known)
-        for name in ("momentum", "beta1", "beta2"):
-            if not 0 <= getattr(self, name) < 1:
-                raise TriptychError(f"--{name} {getattr(self, name)} must be at least 0 and below 1")
-        if not 0 <= self.weight_decay < float("inf"):
-            raise TriptychError(f"--weight-decay {self.weight_decay} must be a number of at least 0")
-        if not 0 < self.eps < float("inf"):
-            raise TriptychError(f"--eps {self.eps} must be a number above 0")
-        if self.momentum and self.name != "sgd":
-            raise TriptychError(f"--momentum belongs to sgd; '{self.name}' has --beta1")
-        if self.nesterov and not self.momentum:
-            raise TriptychError("--nesterov needs a momentum above 0 (--momentum)")
+COUNT = "count"  # the name, in an optimiser's state, of how many steps it has made
+Other = TypeVar("Other", bound="Optimizer")
 
 
 @dataclass(frozen=True)
@@ -74,6 +30,153 @@ class Rates:
     def __post_init__(self) -> None:
         for name in ("learning_rate", "momentum"):
             object.__setattr__(self, name, float32(getattr(self, name)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimizer:
+    """How parameters w follow their gradients g, in PyTorch's forms; learning rate and momentum come per step.
+
+    `decayed` says which trained parameters decay: "all", biases, gamma and beta included, or only the "weights" of
+    convolution and dense layers. `slots` are what is remembered of every parameter; `counts`: the steps are counted,
+    for a bias correction; `normalized`: a step's size does not depend on the gradients'.
+    Raises TriptychError for values outside their range.
+    """
+
+    slots: ClassVar[tuple[str, ...]]
+    counts: ClassVar[bool] = False
+    normalized: ClassVar[bool] = False
+
+    name: str = field(init=False)
+    weight_decay: float = 0.0
+    decayed: Decayed = "all"
+
+    def __post_init__(self) -> None:
+        if self.decayed not in get_args(Decayed):
+            raise unknown("decayed", self.decayed, get_args(Decayed))
+        if not 0 <= self.weight_decay < float("inf"):
+            raise TriptychError(f"--weight-decay {self.weight_decay} must be a number of at least 0")
+
+    @property
+    def momentum(self) -> float:
+        """The momentum that a schedule starts from; 0 for an optimiser that has none."""
+        return 0.0
+
+    def rates(self, learning_rate: float, momentum: float) -> Rates:
+        """A step's rates, without the momentum where the optimiser has none."""
+        return Rates(learning_rate)
+
+    def remembers(self, rates: Rates) -> bool:
+        """Whether a step with these rates leaves a state behind."""
+        return True
+
+    def decay(self, w: Array, g: Array, learning_rate: float, strength: float) -> tuple[Array, Array]:
+        """Parameter and gradient as the weight decay has them before the step; here coupled: `g += decay * w`."""
+        return w, g + strength * w if strength else g
+
+    def move(self, w: Array, g: Array, slots: list[Array], rates: Rates, count: int) -> tuple[Array, list[Array]]:
+        """The parameter and its slots after step `count` (from 1) along the decayed gradient."""
+        raise NotImplementedError
+
+    def as_kind(self, kind: type[Other]) -> Other:
+        """An optimiser of another kind, with the settings that both have."""
+        own = {item.name for item in dataclasses.fields(self)}
+        return kind(**{f.name: getattr(self, f.name) for f in dataclasses.fields(kind) if f.init and f.name in own})
+
+    def check_share(self, *names: str) -> None:
+        """Raises TriptychError for a field that is not at least 0 and below 1."""
+        for name in names:
+            if not 0 <= getattr(self, name) < 1:
+                raise TriptychError(f"--{name} {getattr(self, name)} must be at least 0 and below 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SGD(Optimizer):
+    """`g += weight_decay * w; v = momentum * v + g; w -= learning_rate * v`, with `nesterov` `w -= learning_rate *
+    (g + momentum * v)`. The learning rate stands outside the velocity (MXNet's own keeps it inside). A step with
+    momentum 0 leaves no velocity behind. Raises TriptychError for Nesterov without momentum.
+    """
+
+    slots = ("velocity",)
+
+    name: str = field(default="sgd", init=False)
+    momentum: float = 0.0
+    nesterov: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check_share("momentum")
+        if self.nesterov and not self.momentum:
+            raise TriptychError("--nesterov needs a momentum above 0 (--momentum)")
+
+    def rates(self, learning_rate: float, momentum: float) -> Rates:
+        return Rates(learning_rate, momentum)
+
+    def remembers(self, rates: Rates) -> bool:
+        return rates.momentum != 0
+
+    def move(self, w: Array, g: Array, slots: list[Array], rates: Rates, count: int) -> tuple[Array, list[Array]]:
+        # In place where it can be: a dense layer of 17 million weights is 134 MB, and every temporary another.
+        velocity = rates.momentum * slots[0]
+        velocity += g
+        moved = g + rates.momentum * velocity if self.nesterov else velocity
+        moved = moved * -rates.learning_rate
+        moved += w
+        return moved, [velocity]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adam(Optimizer):
+    """`g += weight_decay * w; m = beta1 * m + (1 - beta1) * g; s = beta2 * s + (1 - beta2) * g * g;
+    w -= learning_rate * m / (1 - beta1^t) / (sqrt(s / (1 - beta2^t)) + eps)` in step t, counted from 1 (Kingma and Ba,
+    algorithm 1).
+    """
+
+    slots = ("mean", "variance")
+    counts = True
+    normalized = True
+
+    name: str = field(default="adam", init=False)
+    beta1: float = 0.9
+    beta2: float = 0.999
+    eps: float = 1e-8
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check_share("beta1", "beta2")
+        if not 0 < self.eps < float("inf"):
+            raise TriptychError(f"--eps {self.eps} must be a number above 0")
+
+    def move(self, w: Array, g: Array, slots: list[Array], rates: Rates, count: int) -> tuple[Array, list[Array]]:
+        mean = self.beta1 * slots[0] + (1 - self.beta1) * g
+        variance = self.beta2 * slots[1] + (1 - self.beta2) * g * g
+        root = np.sqrt(variance / (1 - self.beta2**count)) + self.eps
+        return w - rates.learning_rate * mean / (1 - self.beta1**count) / root, [mean, variance]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdamW(Adam):
+    """Adam on the gradient alone, and `w -= learning_rate * weight_decay * w` (Loshchilov and Hutter)."""
+
+    name: str = field(default="adamw", init=False)
+
+    def decay(self, w: Array, g: Array, learning_rate: float, strength: float) -> tuple[Array, Array]:
+        return w - learning_rate * strength * w, g
+
+
+OPTIMIZERS: Mapping[str, type[Optimizer]] = {"sgd": SGD, "adam": Adam, "adamw": AdamW}
+
+
+def get_kind(name: str) -> type[Optimizer]:
+    """The optimiser called `name`. Raises TriptychError with the nearest match if there is none."""
+    if name not in OPTIMIZERS:
+        raise unknown("optimizer", name, OPTIMIZERS)
+    return OPTIMIZERS[name]
+
+
+def from_dict(values: Mapping[str, Any]) -> Optimizer:
+    """The optimiser of which `dataclasses.asdict` made `values`. Raises TriptychError or TypeError if there is none."""
+    settings = dict(values)
+    return get_kind(str(settings.pop("name", None)))(**settings)
 
 
 def float32(value: float) -> float:
@@ -106,40 +209,14 @@ def reference_step(
     """
     count = int(state.get(COUNT, 0)) + 1
     moved: Parameters = {}
-    kept: Parameters = {}
+    after: Parameters = {}
     for path, strength in decay.items():
-        value = np.asarray(values[path], np.float64)
-        before = (state.get(f"{slot}.{path}", np.zeros_like(value)) for slot in SLOTS[optimizer.name])
+        w: Array = np.asarray(values[path], np.float64)
+        before = (state.get(f"{slot}.{path}", np.zeros_like(w)) for slot in optimizer.slots)
         slots: list[Array] = [np.asarray(slot, np.float64) for slot in before]
-        rule = _sgd if optimizer.name == "sgd" else _adam
-        moved[path], *slots = rule(value, gradients[path], slots, rates, optimizer, strength, count)
-        kept |= {f"{slot}.{path}": after for slot, after in zip(SLOTS[optimizer.name], slots, strict=True)}
-    if optimizer.name == "sgd":
-        return moved, kept if rates.momentum else {}
-    return moved, kept | {COUNT: np.asarray(count, np.float64)}
-
-
-def _sgd(
-    w: Array, g: Array, slots: list[Array], rates: Rates, optimizer: Optimizer, decay: float, count: int
-) -> tuple[Array, Array]:
-    # In place where it can be: a dense layer of 17 million weights is 134 MB, and every temporary another.
-    g = g + decay * w if decay else g
-    velocity = rates.momentum * slots[0]
-    velocity += g
-    moved = g + rates.momentum * velocity if optimizer.nesterov else velocity
-    moved = moved * -rates.learning_rate
-    moved += w
-    return moved, velocity
-
-
-def _adam(
-    w: Array, g: Array, slots: list[Array], rates: Rates, optimizer: Optimizer, decay: float, count: int
-) -> tuple[Array, Array, Array]:
-    if optimizer.name == "adamw":
-        w = w - rates.learning_rate * decay * w
-    else:
-        g = g + decay * w
-    mean = optimizer.beta1 * slots[0] + (1 - optimizer.beta1) * g
-    variance = optimizer.beta2 * slots[1] + (1 - optimizer.beta2) * g * g
-    root = np.sqrt(variance / (1 - optimizer.beta2**count)) + optimizer.eps
-    return w - rates.learning_rate * mean / (1 - optimizer.beta1**count) / root, mean, variance
+        w, g = optimizer.decay(w, gradients[path], rates.learning_rate, strength)
+        moved[path], slots = optimizer.move(w, g, slots, rates, count)
+        after |= {f"{slot}.{path}": value for slot, value in zip(optimizer.slots, slots, strict=True)}
+    if not optimizer.remembers(rates):
+        return moved, {}
+    return moved, after | ({COUNT: np.asarray(count, np.float64)} if optimizer.counts else {})

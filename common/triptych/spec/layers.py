@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, assert_never
 
 Pair: TypeAlias = tuple[int, int]
 Shape: TypeAlias = tuple[int, ...]
@@ -171,8 +171,8 @@ class Residual:
 
 @dataclass(frozen=True)
 class Auxiliary:
-    """A side classifier, at the top level only: passes its input on unchanged, and in training adds `weight` times
-    its own loss."""
+    """An auxiliary classifier, at the top level only: passes its input on unchanged, and in training adds `weight`
+    times its own loss."""
 
     name: str
     layers: tuple[Layer, ...]
@@ -192,7 +192,8 @@ Primitive: TypeAlias = (
     | Flatten
     | Dropout
 )
-Layer: TypeAlias = Primitive | Block | Branches | Residual | Auxiliary
+Composite: TypeAlias = Block | Branches | Residual | Auxiliary
+Layer: TypeAlias = Primitive | Composite
 
 InitializerName: TypeAlias = Literal[
     "xavier_uniform", "xavier_normal", "kaiming_uniform", "kaiming_normal", "normal", "constant"
@@ -202,7 +203,7 @@ InitializerName: TypeAlias = Literal[
 @dataclass(frozen=True)
 class Initializer:
     """How weights start (biases start at 0, batch-norm gamma at 1). `value`: the deviation of `normal`, or the
-    `constant`; the other laws take their scale from the fans and ignore it. See `triptych.weights.initializers`.
+    `constant`; the others take their scale from the fans and ignore it. See `triptych.weights.initializers`.
     """
 
     name: InitializerName = "xavier_uniform"
@@ -226,6 +227,8 @@ class Architecture:
 
 def children(layer: Layer) -> tuple[Layer, ...]:
     """The records directly below a composite layer, in the order in which they run; none for a primitive."""
+    if isinstance(layer, Primitive):
+        return ()
     match layer:
         case Block() | Auxiliary():
             return layer.layers
@@ -233,8 +236,7 @@ def children(layer: Layer) -> tuple[Layer, ...]:
             return layer.branches
         case Residual():
             return (layer.body,) if layer.shortcut is None else (layer.shortcut, layer.body)
-        case _:
-            return ()
+    assert_never(layer)
 
 
 def join(prefix: str, name: str) -> str:

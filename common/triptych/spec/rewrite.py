@@ -15,24 +15,23 @@ from typing import Any
 from numpy.typing import NDArray
 
 from triptych.spec import analysis
+from triptych.spec.kinds import kind_of
 from triptych.spec.layers import (
     Architecture,
     Auxiliary,
-    AvgPool,
     Block,
-    Conv,
-    Dense,
     Flatten,
     GlobalAvgPool,
     Layer,
     Pair,
+    Primitive,
     Shape,
+    children,
     join,
     walk,
 )
 from triptych.spec.shapes import output_shapes
 from triptych.utils.errors import TriptychError
-from triptych.weights.initializers import Parameters
 
 AVERAGE, FLATTEN = "score_average", "score_flatten"  # what turns the score map into logits
 
@@ -40,25 +39,21 @@ AVERAGE, FLATTEN = "score_average", "score_flatten"  # what turns the score map 
 def convolve(architecture: Architecture, size: Pair) -> Architecture:
     """The fully convolutional form of `architecture` on images of `size` (height, width), for evaluation.
 
-    Layers keep their paths, side classifiers go. A global average becomes one over the map that it was trained on. At
-    the training size the logits are those of `architecture`; on larger images a score is what `architecture` gives for
-    the crop there, except that its paddings were black beyond the crop's edges. Raises TriptychError for images
-    smaller than those it was trained on, and dense layers within branches.
+    Layers keep their paths, auxiliary classifiers go. A global average becomes one over the map that it was trained
+    on. At the training size the logits are those of `architecture`; on larger images a score is what `architecture`
+    gives for the crop there, except that its paddings were black beyond the crop's edges. Raises TriptychError for
+    images smaller than those it was trained on, and for dense layers and the like within branches.
     """
     channels, *trained = architecture.input
     if size[0] < trained[0] or size[1] < trained[1]:
         raise TriptychError(
             f"--dense needs images of at least the training size {trained[0]}x{trained[1]}, got {size[0]}x{size[1]}"
         )
-    layers = _rewrite(architecture)
-    for path, layer in walk(layers):
-        if isinstance(layer, Dense | Flatten | Auxiliary):
-            raise TriptychError(f"'{architecture.name}' has no dense form: layer '{path}' is within branches")
-    layers = (*layers, GlobalAvgPool(AVERAGE), Flatten(FLATTEN))
+    layers = (*_rewrite(architecture), GlobalAvgPool(AVERAGE), Flatten(FLATTEN))
     return replace(architecture, input=(channels, *size), layers=layers)
 
 
-def reshape(architecture: Architecture, parameters: Mapping[str, NDArray[Any]]) -> Parameters:
+def reshape(architecture: Architecture, parameters: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
     """The `parameters` of the plain network for its convolutional form `architecture`: the same numbers."""
     return {info.path: parameters[info.path].reshape(info.shape) for info in analysis.parameters(architecture)}
 
@@ -81,32 +76,32 @@ def total_stride(architecture: Architecture) -> Pair:
 def fit_size(stored: Pair, trained: Pair) -> Pair:
     """The size at which an image is used: its own, or, with its aspect ratio, the smallest that covers `trained`."""
     factor = max(1.0, trained[0] / stored[0], trained[1] / stored[1])
-    height, width = (max(math.floor(own * factor + 0.5), least) for own, least in zip(stored, trained, strict=True))
+    height, width = (max(math.floor(side * factor + 0.5), least) for side, least in zip(stored, trained, strict=True))
     return height, width
 
 
 def _rewrite(architecture: Architecture) -> tuple[Layer, ...]:
     inputs = {info.path: info.input for info in analysis.analyse(architecture)}
-    kernel: Pair = (1, 1)  # of the next dense layer: the map that was flattened for it
+    flattened: Pair = (1, 1)  # the map that was flattened for the next dense layer
 
     def rewrite(layers: tuple[Layer, ...], prefix: str) -> Iterator[Layer]:
-        nonlocal kernel
+        nonlocal flattened
         for layer in layers:
             path = join(prefix, layer.name)
-            shape = inputs[path]
-            match layer:
-                case Block():
-                    yield Block(layer.name, tuple(rewrite(layer.layers, path)))
-                case Auxiliary():
-                    pass
-                case Flatten():
-                    kernel = (shape[1], shape[2]) if len(shape) == 3 else kernel
-                case Dense():
-                    yield Conv(layer.name, layer.units, kernel, bias=layer.bias)
-                    kernel = (1, 1)
-                case GlobalAvgPool():
-                    yield AvgPool(layer.name, (shape[1], shape[2]), (1, 1))
-                case _:
-                    yield layer
+            if isinstance(layer, Block):
+                yield Block(layer.name, tuple(rewrite(layer.layers, path)))
+            elif isinstance(layer, Primitive):
+                rewritten, flattened = kind_of(layer).any_size(layer, inputs[path], flattened)
+                if rewritten is not None:
+                    yield rewritten
+            elif not isinstance(layer, Auxiliary):
+                _refuse_changes_within(layer, path, inputs, architecture.name)
+                yield layer
 
     return tuple(rewrite(architecture.layers, ""))
+
+
+def _refuse_changes_within(layer: Layer, path: str, inputs: Mapping[str, Shape], name: str) -> None:
+    for below, child in walk(children(layer), path):
+        if isinstance(child, Primitive) and kind_of(child).any_size(child, inputs[below], (1, 1))[0] != child:
+            raise TriptychError(f"'{name}' has no dense form: layer '{below}' is within branches")

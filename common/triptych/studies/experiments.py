@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from triptych.data.batches import Augmentation
-from triptych.optim.optimizers import Optimizer
+from triptych.optim.optimizers import Adam
 from triptych.optim.schedules import OneCycle
 from triptych.studies import dense_scores, fine_tuning, map_contents, traps
 from triptych.studies.runner import Published, Run, Trained
@@ -64,7 +64,7 @@ ADAM_ALEXNET = Recipe(
     width=224,
     epochs=3,
     learning_rate=0.001,
-    optimizer=Optimizer("adam"),
+    optimizer=Adam(),
 )
 ALEXNET_SIMPLIFY = Trained(
     name="alexnet-simplify",

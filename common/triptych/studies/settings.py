@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from triptych.optim.optimizers import Optimizer
+from triptych.optim.optimizers import SGD, Adam
 from triptych.studies.runner import Run
 
 MINI: dict[str, Any] = {"data": "fashion-mnist-mini", "batch_size": 32, "dense_width": None, "epochs": 1}
 SMALL_VGG: dict[str, Any] = {"height": 32, "width": 32, "width_ratio": 8}
 SMALL_ALEXNET: dict[str, Any] = {"height": 65, "width": 65, "width_ratio": 8}  # the smallest that its poolings take
 # From Xavier's start the deeper VGG do not begin to learn within a few epochs of SGD without momentum.
-LIVELY: dict[str, Any] = {"optimizer": Optimizer(momentum=0.9), "initializer": "kaiming_uniform"}
+LIVELY: dict[str, Any] = {"optimizer": SGD(momentum=0.9), "initializer": "kaiming_uniform"}
 
 # The three families' first networks, each as Dive into Deep Learning trains it; for the recipe d2l-lenet.
 LENET = Run("LeNet")
@@ -30,7 +30,7 @@ VGG11 = Run(
 
 # The same to look at when they are trained: with --quick, too, LeNet learns, and the others have maps to be looked at.
 LOOKED_AT = (
-    replace(LENET, quick={"optimizer": Optimizer("adam"), "learning_rate": 0.005}),
+    replace(LENET, quick={"optimizer": Adam(), "learning_rate": 0.005}),
     replace(ALEXNET, quick={**ALEXNET.quick, "height": 97, "width": 97}),
     replace(VGG11, quick={**VGG11.quick, "height": 64, "width": 64}),
 )

@@ -12,8 +12,8 @@ from triptych import zoo
 from triptych.data import Dataset
 from triptych.data.batches import Augmentation
 from triptych.data.preprocess import InputTransform
-from triptych.optim import schedules
-from triptych.optim.optimizers import Optimizer, Rates
+from triptych.optim import optimizers, schedules
+from triptych.optim.optimizers import SGD, Adam, Optimizer, Rates
 from triptych.optim.schedules import Moment, OneCycle, Plateau, Schedule, Score
 from triptych.spec.layers import Architecture
 from triptych.utils.errors import TriptychError, unknown
@@ -49,7 +49,7 @@ class Recipe:
     test_batch_size: int = 0
     epochs: int = 5
     learning_rate: float = 0.05
-    optimizer: Optimizer = Optimizer()  # noqa: RUF009  # frozen, so one shared value is safe
+    optimizer: Optimizer = SGD()  # noqa: RUF009  # frozen, so one shared value is safe
     schedule: Schedule = Schedule()  # noqa: RUF009
     initializer: str = "xavier_uniform"
     init_from: str = ""
@@ -82,8 +82,8 @@ class Recipe:
         """Learning rate and momentum of a step, counted from 0 over the whole run; `history` has the finished epochs'
         tests. Adam has no momentum to change."""
         at = Moment(step, steps_per_epoch, self.epochs, history)
-        momentum = self.schedule.momentum(self.optimizer.momentum, at) if self.optimizer.name == "sgd" else 0.0
-        return Rates(self.schedule.learning_rate(self.learning_rate, at), momentum)
+        momentum = self.schedule.momentum(self.optimizer.momentum, at)
+        return self.optimizer.rates(self.schedule.learning_rate(self.learning_rate, at), momentum)
 
 
 # The textbook's first edition trains every one of these for 5 epochs, its later ones for 10.
@@ -115,7 +115,7 @@ _ADAM_ALEXNET = replace(
     source="a text on simplifying AlexNet for Fashion-MNIST: Adam at 0.002, the best of three learning rates",
     epochs=3,
     learning_rate=0.002,
-    optimizer=Optimizer("adam"),
+    optimizer=Adam(),
 )
 _PLAIN_VGG16 = replace(
     _D2L_VGG,
@@ -166,7 +166,7 @@ RECIPES = {
             width_ratio=8,
             dense_width=512,
             learning_rate=0.001,
-            optimizer=Optimizer("adam"),
+            optimizer=Adam(),
         ),
         _ADAM_ALEXNET,
         *(
@@ -200,7 +200,7 @@ RECIPES = {
             test_batch_size=100,
             epochs=60,
             learning_rate=1.0,  # given to SGD, as no momentum is; the schedule overwrites both
-            optimizer=Optimizer(weight_decay=5e-4),
+            optimizer=SGD(weight_decay=5e-4),
             schedule=OneCycle(total_epochs=150, maximum=0.1),
             augmentation=Augmentation(crop_padding=4, flip=True),
             mean=(0.4914, 0.4822, 0.4465),
@@ -219,7 +219,7 @@ RECIPES = {
             batch_size=256,
             epochs=74,
             learning_rate=0.01,
-            optimizer=Optimizer(momentum=0.9, weight_decay=5e-4),
+            optimizer=SGD(momentum=0.9, weight_decay=5e-4),
             schedule=Plateau(measure="accuracy", patience=2),
             augmentation=Augmentation(crop_padding=16, flip=True, colour=0.1),
             mean=(0.485, 0.456, 0.406),
@@ -236,7 +236,7 @@ RECIPES = {
             batch_size=32,
             epochs=4,
             learning_rate=0.02,
-            optimizer=Optimizer(momentum=0.9),
+            optimizer=SGD(momentum=0.9),
             initializer="kaiming_uniform",  # with Xavier it takes most of these few steps to start learning
         ),
     )
@@ -291,7 +291,7 @@ def from_json(text: str, source: str = "this") -> Recipe:
     """The recipe written by `to_json`. Raises TriptychError, which names the `source`, if it is not one."""
     try:
         values: dict[str, Any] = json.loads(text)
-        values["optimizer"] = Optimizer(**values["optimizer"])
+        values["optimizer"] = optimizers.from_dict(values["optimizer"])
         if "schedule" in values:  # older files have none
             values["schedule"] = schedules.from_dict(values["schedule"])
         values["augmentation"] = Augmentation(**values["augmentation"])

@@ -18,7 +18,6 @@ from triptych.utils.randomness import generator
 
 Parameters = dict[str, NDArray[np.floating[Any]]]
 
-STARTS = {"bias": 0.0, "scale": 1.0, "shift": 0.0, "running_mean": 0.0, "running_var": 1.0}
 NAMES: tuple[InitializerName, ...] = (
     "xavier_uniform",
     "xavier_normal",
@@ -30,27 +29,28 @@ NAMES: tuple[InitializerName, ...] = (
 
 
 def draw(architecture: Architecture, seed: int, initializer: Initializer | None = None) -> Parameters:
-    """Canonical float32 parameters for `architecture`; its own initialiser unless another is given."""
-    law = initializer or architecture.initializer
-    return {info.path: draw_one(info, seed, law) for info in parameters(architecture)}
+    """Canonical float32 parameters for `architecture`; the initializer is the architecture's unless another is
+    handed over."""
+    initializer = initializer or architecture.initializer
+    return {info.path: draw_one(info, seed, initializer) for info in parameters(architecture)}
 
 
-def draw_one(info: ParameterInfo, seed: int, law: Initializer) -> NDArray[np.float32]:
-    """One float32 array. Weights follow `law`; biases, gamma, beta and running statistics start constant.
+def draw_one(info: ParameterInfo, seed: int, initializer: Initializer) -> NDArray[np.float32]:
+    """One float32 array: weights are drawn by `initializer`, all else starts at the constant of `info.start`.
 
     Xavier: variance 2 / (fan_in + fan_out) (Glorot and Bengio 2010); Kaiming: 2 / fan_in (He et al. 2015).
     """
-    if info.role != "weight":
-        return np.full(info.shape, STARTS[info.role], np.float32)
-    if law.name == "constant":
-        return np.full(info.shape, law.value, np.float32)
+    if info.start is not None:
+        return np.full(info.shape, info.start, np.float32)
+    if initializer.name == "constant":
+        return np.full(info.shape, initializer.value, np.float32)
     deviation = {
         "xavier": math.sqrt(2 / (info.fan_in + info.fan_out)),
         "kaiming": math.sqrt(2 / info.fan_in),
-        "normal": law.value,
-    }[law.name.split("_")[0]]
+        "normal": initializer.value,
+    }[initializer.name.split("_")[0]]
     random = generator(seed, "init", info.path)
-    if law.name.endswith("uniform"):
+    if initializer.name.endswith("uniform"):
         bound = math.sqrt(3) * deviation
         return random.uniform(-bound, bound, info.shape).astype(np.float32)
     return (deviation * random.standard_normal(info.shape)).astype(np.float32)

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
+from triptych.spec.errors import TooSmallError
 from triptych.spec.layers import (
     AvgPool,
     BatchNorm,
@@ -25,7 +26,7 @@ from triptych.spec.layers import (
     Pair,
     ReLU,
 )
-from triptych.spec.shapes import TooSmallError, run_shapes
+from triptych.spec.shapes import SEARCH_LIMIT, run_shapes
 from triptych.zoo import Entry, Options
 
 ENTRIES: tuple[Entry, ...] = ()
@@ -128,7 +129,7 @@ def window(layers: list[Layer], options: Options, largest: int) -> int:
     too small for `layers` is theirs to report, and gets 1.
     """
     try:
-        shape = run_shapes(tuple(layers), options.input, "", {})
+        shape = run_shapes(tuple(layers), options.input, {})
     except TooSmallError:
         return 1
     return min(largest, *shape[1:])
@@ -136,14 +137,4 @@ def window(layers: list[Layer], options: Options, largest: int) -> int:
 
 def channels_after(layers: tuple[Layer, ...], channels: int) -> int:
     """The channels behind `layers` for `channels` in front of them, whatever the size of the map."""
-    for layer in layers:
-        match layer:
-            case Conv():
-                channels = layer.channels
-            case Block():
-                channels = channels_after(layer.layers, channels)
-            case Branches():
-                channels = sum(channels_after(branch.layers, channels) for branch in layer.branches)
-            case _:
-                pass
-    return channels
+    return run_shapes(layers, (channels, SEARCH_LIMIT, SEARCH_LIMIT), {})[0]

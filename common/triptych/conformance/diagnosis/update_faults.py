@@ -1,22 +1,24 @@
-"""The catalogue's mistakes in an optimiser's step, as the reference computes it with each of them."""
+"""The catalogue's faults in an optimiser's step, as the reference computes it with each of them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
-from triptych.conformance.reference_run import Arrays, Truth
+from triptych.conformance.compare import Arrays
+from triptych.conformance.reference_run import ReferenceRun
 from triptych.conformance.updates import MOMENTUM, OTHERS, labelled
-from triptych.optim.optimizers import COUNT, Optimizer, Rates, decay_of, reference_step
+from triptych.optim.optimizers import COUNT, SGD, Adam, AdamW, Optimizer, Rates, decay_of, reference_step
 from triptych.reference import network as reference
 from triptych.reference.layers import Array
 
 
 @dataclass(frozen=True)
 class Wrong:
-    """How the steps of an optimiser go wrong; what is not given is right.
+    """How the steps of an optimiser go wrong; what is left out is right.
 
     `decay` by parameter path; `factor` multiplies the gradient; `state` is what the first step finds; `inside`: the
     velocity holds the learning rate; `dampening` of the gradient; `form` names another last line of Adam.
@@ -34,19 +36,19 @@ class Wrong:
     form: str = ""
 
 
-def updates_with_mistakes(truth: Truth, name: str) -> Iterator[tuple[str, Arrays]]:
-    """What each mistake is, and the arrays that it leaves (those of trained parameters and of the state)."""
-    for text, wrong in _mistakes(truth, name):
-        yield text, labelled(name, _steps(truth, wrong))
+def updates_with_faults(run: ReferenceRun, name: str) -> Iterator[tuple[str, Arrays]]:
+    """What each fault is, and the arrays that it leaves (those of trained parameters and of the state)."""
+    for text, wrong in _faults(run, name):
+        yield text, labelled(name, _steps(run, wrong))
 
 
-def _mistakes(truth: Truth, name: str) -> Iterator[tuple[str, Wrong]]:
-    net, batch = truth.case.architecture, len(truth.case.labels)
+def _faults(run: ReferenceRun, name: str) -> Iterator[tuple[str, Wrong]]:
+    net, batch = run.case.architecture, len(run.case.labels)
     optimizer = OTHERS.get(name, MOMENTUM)
-    rates = (truth.steps.rates(optimizer),) if name in OTHERS else truth.steps.momentum
-    state = truth.steps.state(truth.case, optimizer) if name in OTHERS else {}
+    rates = (run.steps.rates(optimizer),) if name in OTHERS else run.steps.momentum
+    state = run.steps.state(run.case, optimizer) if name in OTHERS else {}
     decay = decay_of(optimizer, net)
-    gradients = truth.steps.gradients if name in OTHERS else truth.trained[2]
+    gradients = run.steps.gradients if name in OTHERS else run.gradients
     right = Wrong(optimizer, rates, decay, state, gradients)
     everything = decay_of(replace(optimizer, decayed="all"), net)
     weights = decay_of(replace(optimizer, decayed="weights"), net)
@@ -58,13 +60,7 @@ def _mistakes(truth: Truth, name: str) -> Iterator[tuple[str, Wrong]]:
     yield "weight decay reaches biases, gamma and beta too", replace(right, decay=everything)
     yield "weight decay does not reach biases, gamma and beta", replace(right, decay=weights)
     yield "weight decay is twice as strong", replace(right, decay={path: 2 * value for path, value in decay.items()})
-    none = dict.fromkeys(decay, 0.0)
-    if optimizer.name == "adamw":
-        coupled = replace(optimizer, name="adam")
-        yield "weight decay is coupled to the gradient (Adam's form)", replace(right, optimizer=coupled)
-        yield "weight decay is not multiplied by the learning rate", replace(right, decay=none, decoupled=1.0)
-    else:
-        yield "weight decay is decoupled from the gradient (AdamW's form)", replace(right, decay=none, decoupled=-1.0)
+    yield from DECAY_FAULTS[type(optimizer)](right)
     yield f"constant factor {batch} in the gradient: the loss is summed, not averaged", replace(right, factor=batch)
     yield (
         f"constant factor 1/{batch} in the gradient: divided by the batch size twice",
@@ -72,13 +68,24 @@ def _mistakes(truth: Truth, name: str) -> Iterator[tuple[str, Wrong]]:
     )
     yield f"the learning rate is {batch} times as large, as for a summed loss", replace(right, rates=scaled[batch])
     yield f"the learning rate is divided by the batch size, {batch}", replace(right, rates=scaled[1 / batch])
-    yield from _sgd_mistakes(right) if optimizer.name == "sgd" else _adam_mistakes(right)
+    yield from KIND_FAULTS[type(optimizer)](right)
     if len(rates) > 1:
-        yield from _schedule_mistakes(right)
+        yield from _schedule_faults(right)
 
 
-def _sgd_mistakes(right: Wrong) -> Iterator[tuple[str, Wrong]]:
-    optimizer = right.optimizer
+def _decoupled(right: Wrong) -> Iterator[tuple[str, Wrong]]:
+    none = dict.fromkeys(right.decay, 0.0)
+    yield "weight decay is decoupled from the gradient (AdamW's form)", replace(right, decay=none, decoupled=-1.0)
+
+
+def _coupled(right: Wrong) -> Iterator[tuple[str, Wrong]]:
+    none, adam = dict.fromkeys(right.decay, 0.0), right.optimizer.as_kind(Adam)
+    yield "weight decay is coupled to the gradient (Adam's form)", replace(right, optimizer=adam)
+    yield "weight decay is not multiplied by the learning rate", replace(right, decay=none, decoupled=1.0)
+
+
+def _sgd_faults(right: Wrong) -> Iterator[tuple[str, Wrong]]:
+    optimizer: Any = right.optimizer
     if not optimizer.momentum:
         return
     other = replace(optimizer, nesterov=not optimizer.nesterov)
@@ -92,8 +99,8 @@ def _sgd_mistakes(right: Wrong) -> Iterator[tuple[str, Wrong]]:
     yield "the velocity is lost between steps", replace(right, state={}, form="forgetful")
 
 
-def _adam_mistakes(right: Wrong) -> Iterator[tuple[str, Wrong]]:
-    optimizer = right.optimizer
+def _adam_faults(right: Wrong) -> Iterator[tuple[str, Wrong]]:
+    optimizer: Any = right.optimizer
     count = float(right.state[COUNT]) + 1
     before = replace(optimizer, eps=optimizer.eps / (1 - optimizer.beta2**count) ** 0.5)
     yield "eps is added before the bias correction (MXNet's form)", replace(right, optimizer=before)
@@ -107,9 +114,14 @@ def _adam_mistakes(right: Wrong) -> Iterator[tuple[str, Wrong]]:
         yield f"eps is {eps:g}, not {optimizer.eps:g}", replace(right, optimizer=replace(optimizer, eps=eps))
 
 
-def _schedule_mistakes(right: Wrong) -> Iterator[tuple[str, Wrong]]:
+Faults = Mapping[type[Optimizer], Callable[[Wrong], Iterator[tuple[str, Wrong]]]]
+DECAY_FAULTS: Faults = {SGD: _decoupled, Adam: _decoupled, AdamW: _coupled}
+KIND_FAULTS: Faults = {SGD: _sgd_faults, Adam: _adam_faults, AdamW: _adam_faults}
+
+
+def _schedule_faults(right: Wrong) -> Iterator[tuple[str, Wrong]]:
     first, second = right.rates
-    inside = "the learning rate is inside the velocity (MXNet's form): it parts when the rate changes"
+    inside = "the learning rate is inside the velocity (MXNet's form): it departs when the rate changes"
     yield inside, replace(right, inside=True)
     yield "the schedule is late by a step", replace(right, rates=(first, first))
     yield "the schedule is early by a step", replace(right, rates=(second, second))
@@ -118,14 +130,14 @@ def _schedule_mistakes(right: Wrong) -> Iterator[tuple[str, Wrong]]:
     yield "the momentum does not change", replace(right, rates=(first, replace(second, momentum=first.momentum)))
 
 
-def _steps(truth: Truth, wrong: Wrong) -> dict[str, Array]:
+def _steps(run: ReferenceRun, wrong: Wrong) -> dict[str, Array]:
     """Parameters and state after the steps."""
-    values: dict[str, Array] = dict(truth.given)
+    values: dict[str, Array] = dict(run.parameters)
     state = dict(wrong.state)
     gradients = wrong.gradients
     for number, rates in enumerate(wrong.rates):
         if number:
-            gradients = _gradients(truth, values, number)
+            gradients = _gradients(run, values, number)
         g = {path: wrong.factor * np.asarray(gradients[path]) for path in wrong.decay}
         if wrong.dampening and (number or wrong.state):
             g = {path: (1 - wrong.dampening) * value for path, value in g.items()}
@@ -143,20 +155,21 @@ def _steps(truth: Truth, wrong: Wrong) -> dict[str, Array]:
         if wrong.decoupled:
             # -1: multiplied by the learning rate, as in AdamW; 1: not
             strength = wrong.optimizer.weight_decay * (rates.learning_rate if wrong.decoupled < 0 else 1.0)
-            reach = decay_of(wrong.optimizer, truth.case.architecture)
+            reach = decay_of(wrong.optimizer, run.case.architecture)
             moved = {path: v - strength * before[path] * (reach[path] != 0) for path, v in moved.items()}
         values |= moved
     return {path: values[path] for path in wrong.decay} | state
 
 
-def _gradients(truth: Truth, values: Arrays, number: int) -> dict[str, Array]:
-    case = truth.case
-    run = reference.forward(case.architecture, values, case.images, train=True, masks=case.masks(number))
-    return reference.backward(run, case.labels)[1]
+def _gradients(run: ReferenceRun, values: Arrays, number: int) -> dict[str, Array]:
+    case = run.case
+    ran = reference.forward(case.architecture, values, case.images, train=True, masks=case.masks(number))
+    return reference.backward(ran, case.labels)[1]
 
 
 def _inside_root(w: Array, moved: Array, state: Arrays, path: str, rates: Rates, wrong: Wrong) -> Array:
-    adam, count = wrong.optimizer, float(state[COUNT])
+    adam: Any = wrong.optimizer
+    count = float(state[COUNT])
     mean = state[f"mean.{path}"] / (1 - adam.beta1**count)
     variance = state[f"variance.{path}"] / (1 - adam.beta2**count)
     move = rates.learning_rate * mean / np.sqrt(variance + adam.eps)
@@ -164,8 +177,8 @@ def _inside_root(w: Array, moved: Array, state: Arrays, path: str, rates: Rates,
 
 
 def _uncorrected(w: Array, moved: Array, state: Arrays, path: str, rates: Rates, wrong: Wrong) -> Array:
-    mean, variance = state[f"mean.{path}"], state[f"variance.{path}"]
-    move = rates.learning_rate * mean / (np.sqrt(variance) + wrong.optimizer.eps)
+    adam: Any = wrong.optimizer
+    move = rates.learning_rate * state[f"mean.{path}"] / (np.sqrt(state[f"variance.{path}"]) + adam.eps)
     return np.asarray(_decayed(w, path, rates, wrong) - move)
 
 
@@ -174,7 +187,7 @@ def _undecayed_look_ahead(w: Array, moved: Array, state: Arrays, path: str, rate
 
 
 def _decayed(w: Array, path: str, rates: Rates, wrong: Wrong) -> Array:
-    return w * (1 - rates.learning_rate * wrong.decay[path]) if wrong.optimizer.name == "adamw" else w
+    return wrong.optimizer.decay(w, np.zeros_like(w), rates.learning_rate, wrong.decay[path])[0]
 
 
 FORMS = {"inside the root": _inside_root, "uncorrected": _uncorrected, "look-ahead": _undecayed_look_ahead}

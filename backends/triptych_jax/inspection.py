@@ -9,17 +9,16 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from flax import nnx
 
-from triptych.spec import layers as spec
 from triptych.spec.layers import join
 from triptych.utils.errors import TriptychError
 from triptych.utils.randomness import derive_seed
 from triptych.weights.initializers import Parameters
 from triptych_jax.layers import Dropout
+from triptych_jax.loss import total_loss
 from triptych_jax.model import Arrays, Network, Outputs, _Composite
-from triptych_jax.parameters import to_numpy
+from triptych_jax.weights import to_numpy
 
 # Conformance runs a function once or twice, so compiling is all its time: without optimisation it is a quarter.
 QUICK = (("xla_backend_optimization_level", 0), ("xla_cpu_use_fusion_emitters", False))
@@ -89,16 +88,6 @@ def loss_pass(network: Network, logits: Sequence[np.ndarray], labels: np.ndarray
 
     loss, found = jax.jit(jax.value_and_grad(loss_of), compiler_options=dict(QUICK))(values)
     return float(loss), [np.array(value) for value in found]
-
-
-def total_loss(network: Network, output: jax.Array | tuple[jax.Array, ...], labels: jax.Array) -> jax.Array:
-    """Mean cross-entropy, plus the weighted losses of the side classifiers."""
-    logits, *side = output if isinstance(output, tuple) else (output,)
-    weights = [layer.weight for layer in network.architecture.layers if isinstance(layer, spec.Auxiliary)]
-    loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
-    for weight, auxiliary in zip(weights, side, strict=False):
-        loss = loss + weight * optax.softmax_cross_entropy_with_integer_labels(auxiliary, labels).mean()
-    return loss
 
 
 def to_tensor(network: Network, images: np.ndarray) -> jax.Array:

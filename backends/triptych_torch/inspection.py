@@ -7,14 +7,13 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
-from torch import nn
 
-from triptych.spec import layers as spec
 from triptych.spec.layers import join
 from triptych.weights.initializers import Parameters
 from triptych_torch.layers import Dropout
+from triptych_torch.loss import total_loss
 from triptych_torch.model import Network
-from triptych_torch.parameters import to_numpy
+from triptych_torch.weights import to_numpy
 
 
 def forward(
@@ -81,16 +80,6 @@ def loss_pass(network: Network, logits: Sequence[np.ndarray], labels: np.ndarray
     )
     loss.backward()
     return loss.item(), [to_numpy(value.grad) for value in values]
-
-
-def total_loss(network: Network, output: torch.Tensor | tuple[torch.Tensor, ...], labels: torch.Tensor) -> torch.Tensor:
-    """Mean cross-entropy, plus the weighted losses of the side classifiers."""
-    logits, *side = output if isinstance(output, tuple) else (output,)
-    weights = [layer.weight for layer in network.architecture.layers if isinstance(layer, spec.Auxiliary)]
-    loss = nn.functional.cross_entropy(logits, labels)
-    for weight, auxiliary in zip(weights, side, strict=False):
-        loss = loss + weight * nn.functional.cross_entropy(auxiliary, labels)
-    return loss
 
 
 def to_tensor(network: Network, images: np.ndarray) -> torch.Tensor:

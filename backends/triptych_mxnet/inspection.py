@@ -9,11 +9,11 @@ import mxnet as mx
 import numpy as np
 from mxnet import autograd
 
-from triptych.spec import layers as spec
 from triptych.weights.initializers import Parameters
 from triptych_mxnet.layers import Dropout
+from triptych_mxnet.loss import total_loss
 from triptych_mxnet.model import Network
-from triptych_mxnet.parameters import to_numpy
+from triptych_mxnet.weights import to_numpy
 
 
 def forward(
@@ -92,22 +92,6 @@ def loss_pass(network: Network, logits: Sequence[np.ndarray], labels: np.ndarray
         )
     loss.backward()
     return float(loss.asscalar()), [to_numpy(value.grad) for value in values]
-
-
-def total_loss(network: Network, output: mx.nd.NDArray | list[mx.nd.NDArray], labels: mx.nd.NDArray) -> mx.nd.NDArray:
-    """Mean cross-entropy, plus the weighted losses of the side classifiers."""
-    logits, *side = output if isinstance(output, list | tuple) else (output,)
-    weights = [layer.weight for layer in network.architecture.layers if isinstance(layer, spec.Auxiliary)]
-    loss = _cross_entropy(logits, labels)
-    for weight, auxiliary in zip(weights, side, strict=False):
-        loss = loss + weight * _cross_entropy(auxiliary, labels)
-    return loss
-
-
-def _cross_entropy(logits: mx.nd.NDArray, labels: mx.nd.NDArray) -> mx.nd.NDArray:
-    """The mean over the batch. MXNet's log_softmax, so its loss block too, is 27 times less accurate in float32."""
-    shifted = mx.nd.broadcast_sub(logits, mx.nd.BlockGrad(logits.max(axis=1, keepdims=True)))
-    return (shifted.exp().sum(axis=1).log() - shifted.pick(labels, axis=1)).mean()
 
 
 def to_tensor(network: Network, images: np.ndarray) -> mx.nd.NDArray:

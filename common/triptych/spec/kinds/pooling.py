@@ -1,0 +1,138 @@
+"""Maxima and means over windows, and over the whole map."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from triptych.spec.errors import SpecError
+from triptych.spec.kinds.kind import Conditions, Kind, LayerPass, at_any_size, no_arrays, no_macs
+from triptych.spec.kinds.windows import (
+    crop,
+    need_map,
+    need_window,
+    num_windows,
+    pad,
+    places,
+    sliding,
+    whole_map,
+    windows,
+)
+from triptych.spec.layers import AvgPool, GlobalAvgPool, MaxPool, Pair, Shape
+from triptych.utils.lazy import lazy
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from triptych.reference.layers import Array, Gradients
+else:
+    np = lazy("numpy")
+
+
+def overhang(layer: MaxPool | AvgPool, shape: Shape) -> Pair:
+    """Rows and columns by which the last windows hang over the padded map of `shape` (0 without `ceil`)."""
+    counts = num_windows(layer, shape, layer.ceil)
+    below, right = (
+        max(0, (count - 1) * stride + kernel - size - 2 * padding)
+        for count, stride, kernel, size, padding in zip(
+            counts, layer.stride, layer.kernel, shape[1:], layer.padding, strict=True
+        )
+    )
+    return below, right
+
+
+def _output(layer: MaxPool | AvgPool, shape: Shape, path: str) -> Shape:
+    need_map(shape, path)
+    if any(2 * p > k for p, k in zip(layer.padding, layer.kernel, strict=True)):
+        raise SpecError(path, f"padding {layer.padding} is more than half of the kernel {layer.kernel}")
+    need_window(layer, shape, path)
+    return (shape[0], *num_windows(layer, shape, layer.ceil))
+
+
+def _max_pool(layer: MaxPool, x: Array, arrays: Mapping[str, Array], conditions: Conditions) -> LayerPass:
+    """The gradient goes to the first of equal values, in row order."""
+    padded = pad(x, layer.padding, -np.inf, overhang(layer, x.shape[1:]))
+    rows, columns = num_windows(layer, x.shape[1:], layer.ceil)
+    views = windows(padded, layer.kernel, layer.stride)[:, :, :rows, :columns]
+    views = views.reshape(*x.shape[:2], rows, columns, -1)
+    winner = views.argmax(-1)
+
+    def backward(dy: Array) -> tuple[Array, Gradients]:
+        dpadded = np.zeros_like(padded)
+        for i, j, rows, columns in places(layer.kernel, layer.stride, dy.shape):
+            dpadded[:, :, rows, columns] += np.where(winner == i * layer.kernel[1] + j, dy, 0.0)
+        return crop(dpadded, layer.padding, x), {}
+
+    return LayerPass(np.take_along_axis(views, winner[..., None], -1)[..., 0], backward)
+
+
+def _avg_pool(layer: AvgPool, x: Array, arrays: Mapping[str, Array], conditions: Conditions) -> LayerPass:
+    """Padded zeros count if the layer says so, what hangs over never does."""
+    extra = overhang(layer, x.shape[1:])
+    rows, columns = num_windows(layer, x.shape[1:], layer.ceil)
+
+    def sums(values: Array) -> Array:
+        totals: Array = windows(values, layer.kernel, layer.stride)[:, :, :rows, :columns].sum((-2, -1))
+        return totals
+
+    ones = pad(np.ones((1, 1, *x.shape[2:]), x.dtype), layer.padding, 1.0 if layer.count_padding else 0.0)
+    counts = sums(pad(ones, (0, 0), 0.0, extra))
+    padded = pad(x, layer.padding, 0.0, extra)
+    area = layer.kernel[0] * layer.kernel[1]
+
+    def backward(dy: Array) -> tuple[Array, Gradients]:
+        dpadded = np.zeros_like(padded)
+        for _, _, rows, columns in places(layer.kernel, layer.stride, dy.shape):
+            dpadded[:, :, rows, columns] += dy / counts
+        return conditions.rounding(crop(dpadded, layer.padding, x), area), {}
+
+    return LayerPass(conditions.rounding(sums(padded) / counts, area), backward)
+
+
+def _global_output(layer: GlobalAvgPool, shape: Shape, path: str) -> Shape:
+    need_map(shape, path)
+    return (shape[0], 1, 1)
+
+
+def _global_avg_pool(layer: GlobalAvgPool, x: Array, arrays: Mapping[str, Array], conditions: Conditions) -> LayerPass:
+    area, rounding = x.shape[2] * x.shape[3], conditions.rounding
+    y = rounding(x.mean((2, 3), keepdims=True), area)
+    return LayerPass(y, lambda dy: (rounding(np.broadcast_to(dy / area, x.shape), 1), {}))
+
+
+def _over_the_trained_map(layer: GlobalAvgPool, shape: Shape, flattened: Pair) -> tuple[AvgPool, Pair]:
+    return AvgPool(layer.name, (shape[1], shape[2]), (1, 1)), flattened
+
+
+KINDS = (
+    Kind(
+        record=MaxPool,
+        output=_output,
+        macs=no_macs,
+        window=sliding,
+        arrays=no_arrays,
+        reference=_max_pool,
+        any_size=at_any_size,
+        training_only=False,
+    ),
+    Kind(
+        record=AvgPool,
+        output=_output,
+        macs=no_macs,
+        window=sliding,
+        arrays=no_arrays,
+        reference=_avg_pool,
+        any_size=at_any_size,
+        training_only=False,
+    ),
+    Kind(
+        record=GlobalAvgPool,
+        output=_global_output,
+        macs=no_macs,
+        window=whole_map,
+        arrays=no_arrays,
+        reference=_global_avg_pool,
+        any_size=_over_the_trained_map,
+        training_only=False,
+    ),
+)

@@ -1,0 +1,3 @@
+"""`site` imports this file in every Python whose PYTHONPATH holds its folder: all that the tests start."""
+
+import no_network  # noqa: F401
