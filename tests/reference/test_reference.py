@@ -227,8 +227,8 @@ def test_batch_norm_and_its_running_statistics(unbiased: bool) -> None:
             np.testing.assert_allclose(y[:, c], expected, rtol=1e-12)
             kept = statistics.variance(batch) if unbiased else statistics.pvariance(batch)
             new = (0.7 * mean[c] + 0.3 * statistics.mean(batch), 0.7 * var[c] + 0.3 * kept)
-            found = (running["running_mean"][c], running["running_var"][c])
-            assert found == pytest.approx(new if train else (mean[c], var[c]), rel=1e-12)
+            statistics_after = (running["running_mean"][c], running["running_var"][c])
+            assert statistics_after == pytest.approx(new if train else (mean[c], var[c]), rel=1e-12)
 
 
 def test_cross_entropy_by_hand() -> None:

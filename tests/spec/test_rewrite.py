@@ -87,8 +87,8 @@ def test_at_the_training_size_it_is_the_plain_network(name):
     images = np.random.default_rng(0).standard_normal((2, *plain.input))
     same = rewrite.convolve(plain, (side, side))
     expected = reference.forward(plain, values, images).logits
-    found = reference.forward(same, rewrite.reshape(same, values), images).logits
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12 * largest(expected))
+    logits = reference.forward(same, rewrite.reshape(same, values), images).logits
+    np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-12 * largest(expected))
     assert {info.path for info in analysis.parameters(same)} == {
         path for path in values if not path.startswith("auxiliary")
     }
