@@ -18,8 +18,8 @@ from triptych.__main__ import main
 from triptych.backend import registry
 from triptych.conformance import suite
 from triptych.data import fashion_mnist
-from triptych.training import loop, recipes
-from triptych.training.recipes import Recipe
+from triptych.training import loop
+from triptych.training.recipe import Recipe, to_json
 
 BACKENDS = registry.installed()
 LENET = ("train", "--arch", "lenet", "--data", "synthetic", "--resolution", "28")
@@ -49,7 +49,7 @@ def no_work(monkeypatch):
 @pytest.fixture
 def run(here, drawn_run):
     """A run folder of one epoch: nothing has to be trained for it."""
-    recipe = Recipe("test", architecture="lenet", data="synthetic", height=28, width=28, epochs=1)
+    recipe = Recipe("test", architecture="lenet", data="synthetic", epochs=1)
     return drawn_run("here/run", recipe)
 
 
@@ -282,7 +282,7 @@ def test_options_that_a_run_does_not_take(run, refuse):
 def test_resuming_what_does_not_fit_together(run, refuse):
     (run / "metrics.jsonl").unlink()
     refuse(("train", "--resume", run), "holds 0 epochs, the checkpoint is of 1")
-    text = recipes.to_json(Recipe("test", architecture="lenet", data="synthetic", height=32, width=32))
+    text = to_json(Recipe("test", architecture="lenet", network=zoo.Options(input=(0, 32, 32)), data="synthetic"))
     (run / "recipe.json").write_text(text)
     refuse(("train", "--resume", run), "do not fit 'lenet': 'dense1.weight' has the shape (120, 400)")
 

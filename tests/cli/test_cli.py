@@ -158,7 +158,7 @@ def test_train_on_one_backend_and_use_it_on_all(name, call, tmp_path):
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert lines == out["epochs"]
     recipe = json.loads((tmp_path / "run" / "recipe.json").read_text())
-    assert (recipe["architecture"], recipe["data"], recipe["channels"], recipe["height"]) == ("lenet", "photos", 3, 20)
+    assert (recipe["architecture"], recipe["data"], recipe["network"]["input"]) == ("lenet", "photos", [3, 20, 32])
     pictures = ["photos/red/0.png", "photos/blue/1.png"]
     shares = []
     for other in BACKENDS:

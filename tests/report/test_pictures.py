@@ -17,13 +17,13 @@ from triptych.reference import network as reference
 from triptych.report import pictures, run, tables
 from triptych.spec.layers import Architecture, Block, Branches, Conv, Dense, Flatten, Residual
 from triptych.training import feature_maps, loop, models
-from triptych.training.recipes import Recipe
+from triptych.training.recipe import Recipe
 from triptych.training.run_folder import Epoch
 from triptych.utils.errors import TriptychError
 from triptych.weights import initializers
 
 BACKENDS = registry.installed()
-LENET = Recipe("test", architecture="lenet", data="synthetic", height=28, width=28, epochs=1)
+LENET = Recipe("test", architecture="lenet", data="synthetic", epochs=1)
 
 
 def test_confusion_counts_true_by_predicted():

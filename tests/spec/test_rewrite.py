@@ -28,7 +28,7 @@ from triptych.spec.layers import (
     Residual,
 )
 from triptych.training import models
-from triptych.training.recipes import Recipe
+from triptych.training.recipe import Recipe
 from triptych.utils.errors import TriptychError
 from triptych.weights import initializers
 
@@ -118,7 +118,7 @@ def test_evaluate_and_predict(name, call, drawn_run, tmp_path, monkeypatch):
     """A run of drawn parameters: the plain figures at the training size, others on larger images."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TRIPTYCH_DATA", str(tmp_path / "cache"))
-    recipe = Recipe("test", architecture="lenet", data="synthetic", height=28, width=28, initializer="kaiming_normal")
+    recipe = Recipe("test", architecture="lenet", data="synthetic", initializer="kaiming_normal")
     model = models.load_run(drawn_run("run", recipe))
 
     def measured(*options):

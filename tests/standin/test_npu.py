@@ -31,14 +31,20 @@ from triptych.data import Dataset, Split, batches
 from triptych.data.batches import Augmentation
 from triptych.optim.optimizers import OPTIMIZERS, SGD, Rates
 from triptych.training import loop, recipes, run_folder
-from triptych.training.recipes import Recipe
+from triptych.training.recipe import Recipe, vary
 from triptych.utils.errors import TriptychError
 from triptych_torch import device as devices
 
 ROOT = Path(__file__).parents[2]
 TORCH = registry.load("torch")
-VGG = Recipe("vgg", architecture="vgg11", width_ratio=16, head="small", batch_size=32, learning_rate=0.02, seed=3)
-VGG = replace(VGG, height=32, width=32, augmentation=Augmentation(4, True), optimizer=SGD(momentum=0.9))
+VGG = Recipe(
+    "vgg",
+    network=zoo.Options(input=(0, 32, 32), width_ratio=16, head="small"),
+    batch_size=32,
+    learning_rate=0.02,
+    seed=3,
+)
+VGG = replace(VGG, augmentation=Augmentation(4, True), optimizer=SGD(momentum=0.9))
 LENET = ("--recipe", "d2l-lenet", "--data", "synthetic", "--epochs", "1", "--backend", "torch")
 OPTIMIZER = SGD(momentum=0.9, weight_decay=5e-4)
 CONVOLUTION = "aten.convolution.default"
@@ -89,11 +95,9 @@ def few_images(count=96):
 def fit(recipe, device, folder, epochs):
     """Train up to so many epochs, going on with what the folder holds."""
     recipe = replace(recipe, epochs=epochs)
-    session = loop.start(TORCH, recipe, few_images(), device=device, folder=folder)
-    if (folder / run_folder.RECIPE).exists():
-        loop.resume(session)
-    else:
-        run_folder.create(folder, recipe)
+    begun = folder if (folder / run_folder.RECIPE).exists() else None
+    session = loop.start(TORCH, recipe, few_images(), device=device, resumed=begun)
+    loop.keep_in(session, folder)
     loop.fit(session, Silent())
     return session
 
@@ -367,6 +371,6 @@ def test_the_acceptance_script_runs_through(monkeypatch, capfd):
 
 
 def test_the_recipe_of_the_source_text_takes_its_first_steps():
-    recipe = replace(recipes.get_recipe("ascend-cifar10"), epochs=1, width_ratio=16, batch_size=32)
+    recipe = vary(recipes.get_recipe("ascend-cifar10"), epochs=1, width_ratio=16, batch_size=32)
     session = loop.start(TORCH, recipe, few_images(), device="npu")
     assert len(loop.fit(session, Silent())) == 1

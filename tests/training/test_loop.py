@@ -16,15 +16,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from triptych import data
+from triptych import data, zoo
 from triptych.__main__ import main
 from triptych.backend import registry
 from triptych.data import Dataset, Split, batches
 from triptych.data.batches import Augmentation
 from triptych.optim.optimizers import SGD
-from triptych.optim.schedules import OneCycle, Plateau, Schedule
-from triptych.training import loop, models, recipes, run_folder
-from triptych.training.recipes import Recipe
+from triptych.optim.schedules import Constant, OneCycle, Plateau
+from triptych.training import loop, models, run_folder
+from triptych.training.recipe import Recipe, build_architecture
 from triptych.utils.errors import TriptychError
 from triptych.utils.interrupt import Interrupted
 from triptych.weights import initializers
@@ -32,9 +32,15 @@ from triptych.weights import initializers
 BACKENDS = registry.installed()
 every_backend = pytest.mark.parametrize("name", BACKENDS)
 LENET = Recipe("lenet", architecture="lenet", data="synthetic", batch_size=32, epochs=2, learning_rate=0.1, seed=3)
-LENET = replace(LENET, optimizer=SGD(momentum=0.9, weight_decay=1e-3), height=28, width=28)
-VGG = Recipe("vgg", architecture="vgg11", width_ratio=16, head="small", batch_size=32, epochs=2, learning_rate=0.02)
-VGG = replace(VGG, height=32, width=32, augmentation=Augmentation(4, True), optimizer=SGD(momentum=0.9))
+LENET = replace(LENET, optimizer=SGD(momentum=0.9, weight_decay=1e-3))
+VGG = Recipe(
+    "vgg",
+    network=zoo.Options(input=(0, 32, 32), width_ratio=16, head="small"),
+    batch_size=32,
+    epochs=2,
+    learning_rate=0.02,
+)
+VGG = replace(VGG, augmentation=Augmentation(4, True), optimizer=SGD(momentum=0.9))
 CROP_AND_FLIP = Augmentation(crop_padding=3, flip=True)
 
 
@@ -65,11 +71,8 @@ class Silent:
 
 
 def fit(name, recipe, dataset, folder, after=None, resume=False):
-    session = loop.start(registry.load(name), recipe, dataset, folder=folder)
-    if resume:
-        loop.resume(session)
-    elif not (folder / run_folder.RECIPE).exists():
-        run_folder.create(folder, recipe)
+    session = loop.start(registry.load(name), recipe, dataset, resumed=folder if resume else None)
+    loop.keep_in(session, folder)
     loop.fit(session, Silent(after))
     return session
 
@@ -112,7 +115,7 @@ def test_a_resumed_run_remembers_the_tests_of_its_schedule(dataset, tmp_path):
     with pytest.raises(Interrupted, match="2 finished epochs"):
         fit(BACKENDS[0], recipe, dataset, tmp_path / "part", lambda e: e.epoch == 2 and signal.raise_signal(15))
     assert_same_end(fit(BACKENDS[0], recipe, dataset, tmp_path / "part", resume=True), whole)
-    constant = fit(BACKENDS[0], replace(recipe, schedule=Schedule()), dataset, tmp_path / "constant")
+    constant = fit(BACKENDS[0], replace(recipe, schedule=Constant()), dataset, tmp_path / "constant")
     assert losses(constant)[:7] == losses(whole)[:7]
     assert not set(losses(constant)[7:]) & set(losses(whole)[7:])
 
@@ -213,7 +216,7 @@ def test_native_start_is_each_framework_s_own(dataset):
         session = loop.start(registry.load(name), replace(LENET, **changes), dataset)
         return session.backend.to_canonical(session.network)
 
-    drawn = initializers.draw(recipes.build_architecture(LENET, dataset), LENET.seed)
+    drawn = initializers.draw(build_architecture(LENET, dataset), LENET.seed)
     for name in BACKENDS:
         shared, native, again = start(name), start(name, initializer="native"), start(name, initializer="native")
         other = start(name, initializer="native", seed=4)

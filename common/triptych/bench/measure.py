@@ -16,18 +16,17 @@ from triptych.data import Dataset
 from triptych.optim.optimizers import SGD, Rates
 from triptych.spec import analysis
 from triptych.spec.layers import Architecture
-from triptych.training import loop, recipes
-from triptych.training.recipes import Recipe
+from triptych.training import loop
+from triptych.training.recipe import Recipe, build_architecture
 from triptych.utils.errors import TriptychError
 from triptych.utils.process import cores, vector_features
+from triptych.zoo import Options
 
 # Small enough for a minute on two cores. The rate is low, so that no loss overflows: special numbers take other times.
 RECIPE = Recipe(
     name="bench",
     data="synthetic",
-    height=64,
-    width=64,
-    width_ratio=8,
+    network=Options(input=(0, 64, 64), width_ratio=8),
     batch_size=64,
     learning_rate=0.001,
     optimizer=SGD(momentum=0.9),
@@ -82,7 +81,8 @@ def measure(
         if number < 1:
             raise TriptychError(f"{option} {number} must be at least 1")
     load = os.getloadavg()[0]
-    sessions = [loop.start(backend, recipe, dataset, device=device) for backend in backends]
+    architecture = build_architecture(recipe, dataset)
+    sessions = [loop.start(each, recipe, dataset, device=device, architecture=architecture) for each in backends]
     rows = [Row(backend, device_text(backend, device)) for backend in backends]
     index = np.arange(recipe.batch_size) % len(dataset.train)
     images, labels = dataset.train.images[index], dataset.train.labels[index]
@@ -100,7 +100,7 @@ def measure(
             row.inference.append(count / infer(session.trainer, images, steps))
     for row in rows:
         row.peak_memory = row.backend.peak_memory(device)
-    return Bench(recipe, recipes.build_architecture(recipe, dataset), device, steps, rows, load)
+    return Bench(recipe, architecture, device, steps, rows, load)
 
 
 def in_turn(pairs: list[Any], number: int) -> Iterator[Any]:

@@ -50,13 +50,14 @@ def compare(
     from triptych.conformance.equivalence import FEWEST_SEEDS
     from triptych.studies import compare_backends
     from triptych.training import recipes, run_folder
+    from triptych.training.recipe import build_architecture
     from triptych.utils.errors import TriptychError
 
     if seeds != 1 and seeds < FEWEST_SEEDS:
         raise TriptychError(f"--seeds {seeds} must be 1, or at least {FEWEST_SEEDS} for a test of equivalence")
     chosen = run.apply(recipes.get_recipe(recipe), network)
     dataset = data.load(chosen.data, data_dir=run.data_dir)
-    architecture = recipes.build_architecture(chosen, dataset)
+    architecture = build_architecture(chosen, dataset)
     loaded = load_backends(backends)
     for backend in loaded:  # a device or precision that is not there is refused before minutes of work
         backend.build(architecture, device=device, precision=chosen.precision)

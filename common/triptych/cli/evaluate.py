@@ -150,7 +150,8 @@ def load_model(path: Path, run: RunOptions, network: NetworkOptions) -> Model:
     """The model at `path`. A bare file needs options; a run folder knows its own recipe."""
     from dataclasses import replace
 
-    from triptych.training import models, recipes
+    from triptych.training import models
+    from triptych.training.recipe import Recipe
     from triptych.utils.errors import TriptychError
 
     if path.is_dir():
@@ -169,7 +170,7 @@ def load_model(path: Path, run: RunOptions, network: NetworkOptions) -> Model:
         raise TriptychError(
             f"{path} holds parameters only; say which network with --arch (and --input, --classes, ...)"
         )
-    return models.load_file(path, run.apply(recipes.Recipe(name="file"), network))
+    return models.load_file(path, run.apply(Recipe(name="file"), network))
 
 
 def load_data(path: Path, run: RunOptions, model: Model) -> Dataset:

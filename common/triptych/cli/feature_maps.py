@@ -83,7 +83,8 @@ def load(run: Path | None, options: RunOptions, network: NetworkOptions) -> tupl
     from dataclasses import replace
 
     from triptych.cli.evaluate import load_model
-    from triptych.training import models, recipes
+    from triptych.training import models
+    from triptych.training.recipe import NATIVE, Recipe
     from triptych.utils.errors import TriptychError
     from triptych.weights import initializers
 
@@ -93,10 +94,8 @@ def load(run: Path | None, options: RunOptions, network: NetworkOptions) -> tupl
         raise TriptychError("without --run nothing is trained: only --arch, its size, --init and --seed can be given")
     name = "vgg11" if options.arch is None else options.arch
     architecture = network.build(name)
-    channels, height, width = architecture.input
-    base = recipes.Recipe("feature-maps", architecture=name, channels=channels, height=height, width=width)
-    recipe = options.apply(base, network)
-    if recipe.initializer == recipes.NATIVE:
+    recipe = options.apply(Recipe("feature-maps", architecture=name, network=network.options(name)), NetworkOptions())
+    if recipe.initializer == NATIVE:
         raise TriptychError(
             "feature maps of an untrained network need a shared start; --init native is each framework's"
         )

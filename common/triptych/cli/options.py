@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from triptych.optim.optimizers import Optimizer
     from triptych.optim.schedules import Schedule
     from triptych.spec.layers import Architecture
-    from triptych.training.recipes import Recipe
+    from triptych.training.recipe import Recipe
     from triptych.zoo import Options
 
 
@@ -93,6 +93,8 @@ class NetworkOptions:
 
     def shape(self) -> tuple[int, int, int] | None:
         """`--input` as numbers. Raises TriptychError if it is not CxHxW, or contradicts `--resolution`."""
+        from triptych.zoo import check_count
+
         if self.input is None:
             return None
         match = re.fullmatch(r"(\d+)[x,](\d+)[x,](\d+)", self.input.strip().lower())
@@ -101,19 +103,16 @@ class NetworkOptions:
         if self.resolution is not None:
             raise TriptychError("give --input or --resolution, not both")
         channels, height, width = map(int, match.groups())
+        for number in (channels, height, width):
+            check_count("--input", number)
         return channels, height, width
 
     def options(self, name: str) -> Options:
-        """These options for architecture `name`."""
+        """These options for architecture `name`, complete."""
         from triptych import zoo
 
         entry = zoo.get_entry(name)
-        shape = self.shape() or entry.input
-        if self.resolution is not None:
-            shape = (shape[0], self.resolution, self.resolution)
-        classes = entry.classes if self.classes is None else self.classes
-        ratio = 1 if self.width_ratio is None else self.width_ratio
-        return zoo.Options(classes, shape, ratio, self.dense_width, self.head)
+        return zoo.Options().vary(**self.changes()).filled(entry.classes, entry.input)
 
     def build(self, name: str) -> Architecture:
         """Architecture `name` with these options."""
@@ -122,14 +121,18 @@ class NetworkOptions:
         return zoo.build_with(name, self.options(name))
 
     def changes(self) -> dict[str, Any]:
-        """What these options change in a recipe."""
+        """What these options change in others (see `zoo.Options.vary`). Raises TriptychError for values that no network
+        can have."""
+        from triptych.zoo import check_count
+
         changed: dict[str, Any] = {}
         if (shape := self.shape()) is not None:
-            changed |= {"channels": shape[0], "height": shape[1], "width": shape[2]}
+            changed["input"] = shape
+        for name in ("resolution", "classes", "dense_width"):
+            if getattr(self, name) is not None:
+                check_count(f"--{name.replace('_', '-')}", getattr(self, name))
         if self.resolution is not None:
-            if self.resolution < 1:
-                raise TriptychError(f"--resolution {self.resolution} must be at least 1")
-            changed |= {"height": self.resolution, "width": self.resolution}
+            changed["size"] = (self.resolution, self.resolution)
         if self.width_ratio is not None:
             # A ratio narrows the dense layers too, unless their width is given with it.
             changed |= {"width_ratio": self.width_ratio, "dense_width": None}
@@ -168,26 +171,11 @@ class RunOptions:
 
     def apply(self, recipe: Recipe, network: NetworkOptions) -> Recipe:
         """The recipe with what was given on the command line."""
-        from dataclasses import replace
+        from triptych.training.recipe import vary
 
-        from triptych import zoo
-
+        changed = {**self.of_another_architecture(recipe), **network.changes()}
         names = {"arch": "architecture", "data": "data", "init": "initializer", "init_from": "init_from"}
         same = ("epochs", "batch_size", "learning_rate", "precision", "seed")
-        changed = network.changes()
-        if self.arch is not None and self.arch != recipe.architecture:
-            # Another architecture: what the recipe says of the first one's head and dense width does not hold for it,
-            # and a small one (LeNet) cannot be made as narrow, and gains nothing from larger images than its own.
-            entry = zoo.get_entry(self.arch)
-            _, height, width = entry.input
-            changed = {
-                "head": None,
-                "dense_width": None,
-                "width_ratio": min(recipe.width_ratio, entry.conformance[0]),
-                "height": min(recipe.height or height, height),
-                "width": min(recipe.width or width, width),
-                **changed,
-            }
         for option, field in (*names.items(), *((name, name) for name in same)):
             if getattr(self, option) is not None:
                 changed[field] = getattr(self, option)
@@ -198,7 +186,26 @@ class RunOptions:
         if self.batch_size is not None:
             changed["test_batch_size"] = 0
         changed["schedule"] = self.apply_to_schedule(recipe.schedule)
-        return replace(recipe, **changed, optimizer=self.apply_to_optimizer(recipe.optimizer))
+        return vary(recipe, **changed, optimizer=self.apply_to_optimizer(recipe.optimizer))
+
+    def of_another_architecture(self, recipe: Recipe) -> dict[str, Any]:
+        """What changes in a recipe with `--arch`.
+
+        What it says of the first one's head and dense width does not hold for another one, and a small one (LeNet)
+        cannot be made as narrow, and gains nothing from larger images than its own.
+        """
+        from triptych import zoo
+
+        if self.arch is None or self.arch == recipe.architecture:
+            return {}
+        entry = zoo.get_entry(self.arch)
+        sizes = zip(recipe.network.input[1:], entry.input[1:], strict=True)
+        return {
+            "head": None,
+            "dense_width": None,
+            "width_ratio": min(recipe.network.width_ratio, entry.conformance[0]),
+            "size": tuple(min(size or most, most) for size, most in sizes),
+        }
 
     def apply_to_schedule(self, schedule: Schedule) -> Schedule:
         """The schedule that was given, or the recipe's. Raises TriptychError for a momentum that would not count."""

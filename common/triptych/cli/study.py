@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from triptych.studies import Result, Study
     from triptych.studies.runner import Trained
     from triptych.training.loop import Listener
-    from triptych.training.recipes import Recipe
+    from triptych.training.recipe import Recipe
 
 DEFAULT_NETWORK = NetworkOptions()
 DEFAULT_RUN = RunOptions()

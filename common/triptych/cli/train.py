@@ -19,7 +19,7 @@ from triptych.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from triptych.training.recipes import Recipe
+    from triptych.training.recipe import Recipe
 
 DEFAULT_NETWORK = NetworkOptions()
 DEFAULT_RUN = RunOptions()
@@ -49,8 +49,10 @@ def train(
     from triptych.backend import registry
     from triptych.cli.progress import Reporter
     from triptych.report import run as report
+    from triptych.spec import records
     from triptych.training import loop, recipes, run_folder
     from triptych.training import tensorboard as logs
+    from triptych.training.recipe import build_architecture
     from triptych.utils import remarks
     from triptych.utils.errors import TriptychError
 
@@ -69,19 +71,14 @@ def train(
     else:
         chosen = run.apply(recipes.get_recipe("d2l-vgg" if recipe is None else recipe), network)
     dataset = data.load(chosen.data, data_dir=run.data_dir)
-    recipes.build_architecture(chosen, dataset)  # refuse what cannot be built before anything is written
+    architecture = build_architecture(chosen, dataset)  # refuse what cannot be built before a framework is loaded
     loaded = registry.load(name)
     if deterministic:
         loaded.set_deterministic()
     first = loaded.join_processes(device) == 0  # the others neither write nor print
-    session = loop.start(loaded, chosen, dataset, device=device, folder=resume)
-    if resume is not None:
-        loop.resume(session)
-        session.folder = resume if first else None
-    elif first:
-        session.folder = run_folder.create(out or run_folder.new_folder(f"{chosen.architecture}-{name}"), chosen)
-    if resume is not None and first:
-        run_folder.write_recipe(resume, chosen)
+    session = loop.start(loaded, chosen, dataset, device=device, architecture=architecture, resumed=resume)
+    if first:
+        loop.keep_in(session, resume or out or run_folder.new_folder(f"{chosen.architecture}-{name}"))
     if session.new_layers is not None and first and json != "-":
         new = ", ".join(session.new_layers)
         print(f"{chosen.init_from}: {f'new layers: {new}' if new else 'every layer was taken over'}", flush=True)
@@ -97,7 +94,7 @@ def train(
     if session.folder is not None:
         report.write(session.folder, chosen, epochs, loaded.versions())
     if json is not None:
-        found = {"run": str(session.folder), "recipe": chosen.name, "epochs": [run_folder.as_dict(e) for e in epochs]}
+        found = {"run": str(session.folder), "recipe": chosen.name, "epochs": records.encode(epochs)}
         write_json(json, {**found, "peak_memory": loaded.peak_memory(device), **remarks.finish()})
     if json != "-":
         if peak := loaded.peak_memory(device):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 from triptych import __version__
 from triptych.report import figures
 from triptych.report.page import write_page
-from triptych.training.recipes import Recipe
+from triptych.spec import records
+from triptych.training.recipe import Recipe
 from triptych.training.run_folder import Epoch
 
 REPORT = "report.html"
@@ -30,7 +30,7 @@ def write(folder: Path, recipe: Recipe, epochs: Sequence[Epoch], versions: Mappi
         ],
         columns=COLUMNS,
         rows=[cells(epoch) for epoch in epochs],
-        recipe=asdict(recipe),
+        recipe=records.encode(recipe),
     )
 
 

@@ -22,11 +22,12 @@ from triptych.conformance.suite import Verdict
 from triptych.data import Dataset
 from triptych.report import figures
 from triptych.report.page import write_page
+from triptych.spec import records
 from triptych.spec.analysis import totals
 from triptych.spec.layers import Architecture
 from triptych.training import loop, run_folder
 from triptych.training.loop import Listener
-from triptych.training.recipes import Recipe
+from triptych.training.recipe import Recipe
 from triptych.training.run_folder import Epoch
 
 COLUMNS = ("backend", "parameters", "conformance", "forward (budget)", "gradient (budget)")
@@ -70,7 +71,7 @@ class Comparison:
 
 def judge_backends(recipe: Recipe, backends: Sequence[Backend], device: str) -> Verdict:
     """Conformance of the recipe's architecture, at conformance size, with the recipe's head."""
-    architecture = conformance_architecture(recipe.architecture, head=recipe.head)
+    architecture = conformance_architecture(recipe.architecture, head=recipe.network.head)
     return suite.run(architecture, backends, seed=recipe.seed, device=device)
 
 
@@ -86,7 +87,7 @@ def train_backends(
     trained = {}
     for backend in backends:
         session = loop.start(backend, recipe, dataset, device=device)
-        session.folder = run_folder.create(folder / backend.name, recipe)
+        loop.keep_in(session, folder / backend.name)
         trained[backend.name] = loop.fit(session, listener())
     return trained
 
@@ -154,12 +155,10 @@ def as_dict(comparison: Comparison) -> dict[str, Any]:
     """The comparison as JSON has it."""
     return {
         "arch": comparison.recipe.architecture,
-        "recipe": dataclasses.asdict(comparison.recipe),
+        "recipe": records.encode(comparison.recipe),
         "parameters": comparison.parameters,
         "conformance": suite.as_dict(comparison.verdict),
-        "trained": {
-            name: [run_folder.as_dict(epoch) for epoch in epochs] for name, epochs in comparison.trained.items()
-        },
+        "trained": {name: [records.encode(epoch) for epoch in epochs] for name, epochs in comparison.trained.items()},
         "versions": comparison.versions,
         "accuracies": comparison.accuracies,
         "equivalence": [
@@ -188,7 +187,7 @@ def write_report(comparison: Comparison, path: Path, command: str) -> None:
         command=command,
         summary=f"{comparison.parameters:,} parameters at {shape}; {'all' if comparison.verdict.passed else 'NOT all'} "
         f"conformance checks passed.",
-        training=f"Recipe {recipe.name}: {recipe.data}, {shape}, channels / {recipe.width_ratio:g}, batch "
+        training=f"Recipe {recipe.name}: {recipe.data}, {shape}, channels / {recipe.network.width_ratio:g}, batch "
         f"{recipe.batch_size}, learning rate {recipe.learning_rate:g} ({recipe.schedule.name}), "
         f"momentum {recipe.optimizer.momentum:g}, weight decay {recipe.optimizer.weight_decay:g}, "
         f"{recipe.initializer}, seed {recipe.seed}. Every backend "

@@ -10,7 +10,9 @@ from triptych.optim.schedules import OneCycle
 from triptych.studies import dense_scores, fine_tuning, map_contents, traps
 from triptych.studies.runner import Published, Run, Trained
 from triptych.studies.settings import ALEXNET, LENET, LIVELY, MINI, SMALL_ALEXNET, SMALL_VGG, VGG11
-from triptych.training.recipes import RECIPES, Recipe
+from triptych.training.recipe import Recipe
+from triptych.training.recipes import RECIPES
+from triptych.zoo import Options
 
 VGG11_EPOCHS = Trained(
     name="vgg11-epochs",
@@ -40,14 +42,14 @@ RESOLUTION = Trained(
     runs=(
         Run(
             "larger images",
-            {"height": 224, "width": 224},
-            {"height": 64, "width": 64},
+            {"size": (224, 224)},
+            {"size": (64, 64)},
             Published(seconds=96.7, test=(0.911,)),
         ),
         Run(
             "smaller images",
-            {"height": 96, "width": 96},
-            {"height": 32, "width": 32},
+            {"size": (96, 96)},
+            {"size": (32, 32)},
             Published(seconds=25.5, test=(0.912,)),
         ),
     ),
@@ -60,8 +62,7 @@ ADAM_ALEXNET = Recipe(
     name="study alexnet-simplify",
     architecture="alexnet",
     data="fashion-mnist",
-    height=224,
-    width=224,
+    network=Options(input=(0, 224, 224)),
     epochs=3,
     learning_rate=0.001,
     optimizer=Adam(),
@@ -103,10 +104,7 @@ DEPTH = Trained(
     base=Recipe(
         name="study depth",
         data="fashion-mnist",
-        height=32,
-        width=32,
-        width_ratio=4,
-        dense_width=512,
+        network=Options(input=(0, 32, 32), width_ratio=4, dense_width=512),
         epochs=5,
         learning_rate=0.01,
         **LIVELY,
@@ -168,8 +166,7 @@ INCEPTION = Trained(
         name="study inception",
         architecture="googlenet",
         data="fashion-mnist",
-        height=96,
-        width=96,
+        network=Options(input=(0, 96, 96)),
         epochs=5,
         learning_rate=0.01,
         **LIVELY,
@@ -182,7 +179,7 @@ INCEPTION = Trained(
         Run("Inception-ResNet v1: residual", {"architecture": "inception_resnet_v1"}),
         Run("Inception-ResNet v2: residual, as large as v4", {"architecture": "inception_resnet_v2"}),
     ),
-    quick=MINI | {"height": 75, "width": 75, "width_ratio": 16, "data": "synthetic"},
+    quick=MINI | {"size": (75, 75), "width_ratio": 16, "data": "synthetic"},
     notes=(
         "All at 96x96 (with --quick 75x75, the smallest that v3 and v4 take), where the papers use 224x224 and "
         "299x299: the operations are fewer, their order stays. GoogLeNet trains with its two side classifiers.",

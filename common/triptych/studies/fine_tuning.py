@@ -8,7 +8,8 @@ from typing import Any
 
 from triptych.studies.runner import Run, Trained
 from triptych.studies.settings import LIVELY, MINI, SMALL_VGG
-from triptych.training.recipes import Recipe
+from triptych.training.recipe import Recipe
+from triptych.zoo import Options
 
 PRETRAINED = "pretraining"
 # Four classes against six and ten: were the numbers equal, the new task would start with the old one's last layer.
@@ -73,11 +74,7 @@ STUDY = Trained(
         name="study transfer",
         architecture="vgg11",
         data=f"fashion-mnist@{FIRST}",
-        height=32,
-        width=32,
-        channels=1,
-        width_ratio=4,
-        dense_width=512,
+        network=Options(input=(1, 32, 32), width_ratio=4, dense_width=512),
         batch_size=32,
         epochs=5,
         learning_rate=0.01,

@@ -9,6 +9,7 @@ from triptych.data.batches import Augmentation
 from triptych.report import figures
 from triptych.studies import NONE, Result, Row, Table, contests, shown
 from triptych.studies.runner import Outcome, Planned, Trained
+from triptych.training.recipe import Recipe
 
 FLAT = 0.005  # accuracy; less than this is no rise
 QUICK = (
@@ -114,10 +115,10 @@ def settings(planned: Sequence[Planned]) -> Table:
     rows = tuple(
         (
             name,
-            f"{each.recipe.architecture}, head {each.recipe.head}" if each.recipe.head else each.recipe.architecture,
+            network_of(each.recipe),
             each.dataset.name,
             "x".join(map(str, each.architecture.input)),
-            f"{each.recipe.width_ratio:g}",
+            f"{each.recipe.network.width_ratio:g}",
             each.recipe.batch_size,
             each.recipe.epochs,
             each.recipe.optimizer.name,
@@ -130,6 +131,11 @@ def settings(planned: Sequence[Planned]) -> Table:
         for name, (each, *_) in ((n, list(g)) for n, g in groupby(planned, key=lambda p: p.run.name))
     )
     return Table("Settings", (*columns, "start", "frozen", "augmentation"), rows)
+
+
+def network_of(recipe: Recipe) -> str:
+    """Architecture and head, in words."""
+    return f"{recipe.architecture}, head {recipe.network.head}" if recipe.network.head else recipe.architecture
 
 
 def augmented(by: Augmentation) -> str:

@@ -16,12 +16,13 @@ from typing import Any, TypeAlias
 from triptych import data
 from triptych.backend.contract import Backend
 from triptych.data import Dataset
+from triptych.spec import records
 from triptych.spec.analysis import Totals, totals
 from triptych.spec.layers import Architecture
 from triptych.studies import Result, Study, join
-from triptych.training import loop, recipes, run_folder
+from triptych.training import loop, run_folder
 from triptych.training.loop import Listener
-from triptych.training.recipes import Recipe
+from triptych.training.recipe import Recipe, build_architecture, vary
 from triptych.training.run_folder import Epoch
 from triptych.utils.errors import TriptychError
 from triptych.utils.files import write_atomically
@@ -48,7 +49,7 @@ class Published:
 
 @dataclass(frozen=True)
 class Run:
-    """One row: what it `changes` in the study's recipe, and what else with `--quick`.
+    """One row: what it `changes` in the study's recipe (see `vary`), and what else with `--quick`.
 
     Runs of one `series` go along an axis, from less to more, or compete (see `Trained`). `start` names an earlier run
     whose parameters this one begins with, on the same backend.
@@ -90,10 +91,7 @@ class Planned:
     run: Run
     recipe: Recipe
     dataset: Dataset
-
-    @property
-    def architecture(self) -> Architecture:
-        return recipes.build_architecture(self.recipe, self.dataset)
+    architecture: Architecture
 
 
 @dataclass(frozen=True)
@@ -133,7 +131,7 @@ def recipe_of(study: Trained, run: Run, *, quick: bool = False) -> Recipe:
     """The recipe of one run; what it starts from is the other run's name, until it is trained."""
     start = {"init_from": run.start} if run.start else NOTHING
     changes = {**start, **run.changes, **(study.quick if quick else NOTHING), **(run.quick if quick else NOTHING)}
-    return dataclasses.replace(study.base, name=f"study {study.name}: {run.name}", source=study.source, **changes)
+    return vary(study.base, name=f"study {study.name}: {run.name}", source=study.source, **changes)
 
 
 def plan(
@@ -150,10 +148,10 @@ def plan(
     chosen = [change(recipe_of(study, run, quick=quick)) for run in study.runs]
     check_different(study, chosen)
     datasets = {name: data.load(name, data_dir=data_dir) for name in dict.fromkeys(r.data for r in chosen)}
-    planned = [Planned(run, r, datasets[r.data]) for run, r in zip(study.runs, chosen, strict=True)]
-    for each in planned:
-        _ = each.architecture
-    return planned
+    return [
+        Planned(run, recipe, datasets[recipe.data], build_architecture(recipe, datasets[recipe.data]))
+        for run, recipe in zip(study.runs, chosen, strict=True)
+    ]
 
 
 def check_different(study: Trained, chosen: Sequence[Recipe]) -> None:
@@ -174,7 +172,7 @@ def open_folder(folder: Path, study: Trained, planned: Sequence[Planned], device
     settings = {
         "study": study.name,
         "device": device,
-        "recipes": {each.run.name: dataclasses.asdict(each.recipe) for each in planned},
+        "recipes": {each.run.name: records.encode(each.recipe) for each in planned},
     }
     text = json.dumps(settings, indent=2)
     path = folder / SETTINGS
@@ -220,11 +218,14 @@ def train_one(
         if checkpoint is not None and checkpoint.epoch == recipe.epochs:
             with show(f"{title}: finished before", recipe):
                 return Outcome(planned, backend.name, folder, tuple(run_folder.read_epochs(folder)))
+        begun: Path | None = folder
     else:
         shutil.rmtree(folder, ignore_errors=True)  # killed before the recipe was written
-        run_folder.create(folder, recipe)
-    session = loop.start(backend, recipe, planned.dataset, device=device, folder=folder)
-    loop.resume(session)
+        begun = None
+    session = loop.start(
+        backend, recipe, planned.dataset, device=device, architecture=planned.architecture, resumed=begun
+    )
+    loop.keep_in(session, folder)
     problem = ""
     with show(title, recipe) as listener:
         try:

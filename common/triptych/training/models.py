@@ -10,8 +10,8 @@ from triptych.backend.contract import Backend, Trainer
 from triptych.data.preprocess import InputTransform
 from triptych.spec import rewrite
 from triptych.spec.layers import Architecture, Pair
-from triptych.training import recipes, run_folder
-from triptych.training.recipes import Recipe
+from triptych.training import run_folder
+from triptych.training.recipe import Recipe, build_transform
 from triptych.utils.errors import TriptychError
 from triptych.weights import store
 from triptych.weights.initializers import Parameters
@@ -29,7 +29,7 @@ class Model:
     @property
     def transform(self) -> InputTransform:
         """How stored images become the network's input."""
-        return recipes.build_transform(self.recipe, self.architecture)
+        return build_transform(self.recipe, self.architecture)
 
     def dense(self, size: Pair) -> Model:
         """The same parameters as convolutions over images of `size` (height, width); see `triptych.spec.rewrite`."""
@@ -53,30 +53,20 @@ def load_run(folder: Path) -> Model:
     shape = tuple(checkpoint.state.get("input", ()))
     if len(shape) != 3 or not names:
         raise TriptychError(f"{folder}: {run_folder.STATE} does not say the input and the class names")
-    return _fit(recipe, (shape[0], shape[1], shape[2]), recipe.classes or len(names), checkpoint.model, names)
+    options = replace(recipe.network, input=(shape[0], shape[1], shape[2])).filled(len(names), recipe.network.input)
+    return _fit(replace(recipe, network=options), checkpoint.model, names)
 
 
 def load_file(path: Path, recipe: Recipe) -> Model:
-    """A safetensors file of canonical parameters, for the architecture that `recipe` states.
+    """A safetensors file of canonical parameters, for the architecture that `recipe` states; what its network leaves
+    open is as in the architecture's source.
 
     Raises TriptychError, with the first differing name and shape, if the parameters do not fit.
     """
-    entry = zoo.get_entry(recipe.architecture)
-    channels, height, width = entry.input
-    shape = (recipe.channels or channels, recipe.height or height, recipe.width or width)
-    return _fit(recipe, shape, recipe.classes or entry.classes, store.load(path), ())
+    return _fit(recipe, store.load(path), ())
 
 
-def _fit(
-    recipe: Recipe, shape: tuple[int, int, int], classes: int, values: Parameters, names: tuple[str, ...]
-) -> Model:
-    architecture = zoo.build(
-        recipe.architecture,
-        input=shape,
-        classes=classes,
-        width_ratio=recipe.width_ratio,
-        dense_width=recipe.dense_width,
-        head=recipe.head,
-    )
-    store.check_fit(architecture, values)
-    return Model(recipe, architecture, values, names)
+def _fit(recipe: Recipe, parameters: Parameters, names: tuple[str, ...]) -> Model:
+    architecture = zoo.build_with(recipe.architecture, recipe.network)
+    store.check_fit(architecture, parameters)
+    return Model(recipe, architecture, parameters, names)
