@@ -50,11 +50,11 @@ class ReferenceRun:
             name = self.case.architecture.name
             raise ValueError(f"the reference's logits for '{name}' are constant: they would hide a fault")
         allowed = tolerance.budgets(_everything(self), map(_everything, self.perturbed()))
-        found: dict[str, dict[str, Budgets]] = {precision: {} for precision in allowed}
-        for precision, named in allowed.items():
-            for (level, name), budget in named.items():
-                found[precision].setdefault(level, {})[name] = budget
-        return found
+        levels = dict.fromkeys(level for level, _ in DRAWN)
+        return {
+            precision: {level: {name: most for (of, name), most in named.items() if of == level} for level in levels}
+            for precision, named in allowed.items()
+        }
 
     @property
     def last(self) -> str:

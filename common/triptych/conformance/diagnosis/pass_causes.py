@@ -183,7 +183,7 @@ def _of_statistics(run: ReferenceRun, check: Check, observed: Arrays) -> Cause:
 
 
 def _statistics(run: ReferenceRun, path: str, name: str, layer: BatchNorm) -> Array:
-    """What `layer` in place of the right one keeps after the batches of the update phase."""
+    """What `layer` in place of the right one keeps after the batches of the update level."""
     values = run.parameters[join(path, name)]
     for x in (run.trace(True).inputs[path], run.second_inputs[path]):
         n = x.size // x.shape[1]
