@@ -12,6 +12,8 @@ import pytest
 
 from triptych import zoo
 from triptych.backend import registry
+from triptych.backend.execution import Execution
+from triptych.backend.precision import Flag
 from triptych.utils import stderr
 from triptych.utils.errors import TriptychError
 
@@ -23,6 +25,7 @@ if find_spec("torch_npu") is not None:
 import torch
 
 from triptych_torch.device import get_device
+from triptych_torch.precision import apply_execution
 
 TORCH = registry.load("torch")
 VERSION = torch.__version__.partition("+")[0]
@@ -152,16 +155,51 @@ def test_the_cpu_is_taken_without_a_look_at_the_npu(machine, monkeypatch):
     TORCH.build(zoo.build("lenet"), device="cpu")
 
 
-def test_each_process_of_torchrun_takes_its_own_device_with_whole_factors(monkeypatch):
+@pytest.fixture
+def two_cuda_devices(monkeypatch):
+    """The switches as they are by default where there is CUDA, or as somebody has set them."""
     fakes = {"is_available": lambda: True, "device_count": lambda: 2, "get_device_name": str, "set_device": str}
     for name, fake in fakes.items():
         monkeypatch.setattr(torch.cuda, name, fake)
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
-    torch.backends.cuda.matmul.allow_tf32 = True  # by default it is not
+    before = switches()
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
+    yield
+    torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
+
+
+def switches():
+    return torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+
+
+def test_each_process_of_torchrun_takes_its_own_device(two_cuda_devices, monkeypatch):
     monkeypatch.setenv("LOCAL_RANK", "1")
     assert [get_device(name) for name in ("cuda", "cuda:0")] == [torch.device("cuda:1"), torch.device("cuda:0")]
-    assert not torch.backends.cudnn.allow_tf32
-    assert not torch.backends.cuda.matmul.allow_tf32
+
+
+def test_looking_changes_no_switch(two_cuda_devices, monkeypatch):
+    moved = []
+    monkeypatch.setattr(torch.cuda, "set_device", moved.append)
+    get_device("cuda")
+    TORCH.devices()
+    flags = {flag.name: flag for flag in TORCH.precision_flags("cuda")}
+    assert flags["backends.cuda.matmul.allow_tf32"] == Flag("backends.cuda.matmul.allow_tf32", True, False)
+    assert flags["backends.cudnn.allow_tf32"].value is True
+    assert switches() == (True, True)
+    assert moved == []
+
+
+def test_the_execution_decides_on_shorter_factors_and_the_guard_puts_back_what_was(two_cuda_devices):
+    for allowed in (True, False):
+        apply_execution(Execution(tf32=allowed), "cuda")
+        assert switches() == (allowed, allowed)
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
+    with TORCH.precise("cuda"):
+        assert switches() == (False, False)
+        apply_execution(Execution(), "cuda:1")
+        assert switches() == (False, False)
+    assert switches() == (True, True)
+    TORCH.build(zoo.build("lenet"), device="cpu")  # another device's switches are none of its business
+    assert switches() == (True, True)
 
 
 def test_a_crash_of_torch_npu_is_survived(machine):

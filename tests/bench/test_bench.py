@@ -14,7 +14,7 @@ from marks import every_backend, needs_backend
 from triptych import data
 from triptych.__main__ import main
 from triptych.backend import registry
-from triptych.backend.contract import Device
+from triptych.backend.execution import Device
 from triptych.bench import measure
 from triptych.training import loop
 from triptych.utils.errors import TriptychError

@@ -16,6 +16,7 @@ from marks import REAL_SETS, needs_set
 from triptych import zoo
 from triptych.__main__ import main
 from triptych.backend import registry
+from triptych.backend.execution import Execution
 from triptych.conformance import suite
 from triptych.data import fashion_mnist
 from triptych.training import loop
@@ -183,7 +184,7 @@ def test_a_precision_that_a_backend_has_not(name, refuse):
     if name == "mxnet":
         refuse((*LENET, "--backend", name, "--precision", "bf16"), "backend 'mxnet' has no precision 'bf16'", "fp32")
     else:
-        registry.load(name).build(zoo.build("lenet"), precision="bf16")
+        registry.load(name).build(zoo.build("lenet"), execution=Execution("bf16"))
 
 
 # --- --out -----------------------------------------------------------------------------------------------------------

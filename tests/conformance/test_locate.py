@@ -17,6 +17,7 @@ from mutants import CATALOGUE
 from triptych.__main__ import main
 from triptych.backend import registry
 from triptych.backend.contract import Backend
+from triptych.backend.execution import exact
 from triptych.conformance.case import make_case
 from triptych.conformance.diagnosis.finding import Difference
 from triptych.conformance.levels import ALL_LEVELS
@@ -158,7 +159,7 @@ def planted(fault: Fault | None, framework: Backend, run: ReferenceRun) -> Backe
         wrong.Trainer = Trainer
     if fault is not None and (forward := fault.forward) is not None:
         wrong.forward = lambda *given, **mode: forward(framework.forward, *given, **mode)
-    return BackendSubject(wrong, framework.build(architecture, precision="fp64"), run)  # type: ignore[arg-type]
+    return BackendSubject(wrong, framework.build(architecture, execution=exact("fp64")), run)  # type: ignore[arg-type]
 
 
 @cache
@@ -288,7 +289,7 @@ def test_the_catalogue_is_located(name: str, mode: str) -> None:
     for mutant in mutants:
         run = ReferenceRun(make_case(mutant.architecture))
         with mutant.plant(framework, "fp64") as (wrong, build):
-            network = (build or partial(wrong.build, precision="fp64"))(mutant.architecture)
+            network = (build or partial(wrong.build, execution=exact("fp64")))(mutant.architecture)
             difference = locate(BackendSubject(wrong, network, run), ReferenceSubject(run), mode).difference
         if difference is None or difference.layer != mutant.path:
             wrong_layer.append(mutant.name)
@@ -343,5 +344,5 @@ def test_a_network_of_full_width_agrees(name: str) -> None:
     """VGG-16 at 64x64: 40 million parameters, whose gradients are long sums."""
     framework = registry.load(name)
     run = ReferenceRun(make_case(build_with("vgg16", Options(10, (3, 64, 64))), 0, BATCH))
-    subject = BackendSubject(framework, framework.build(run.case.architecture, precision="fp64"), run)
+    subject = BackendSubject(framework, framework.build(run.case.architecture, execution=exact("fp64")), run)
     assert locate(subject, ReferenceSubject(run), updates=("momentum",)).difference is None

@@ -11,6 +11,7 @@ from PIL import Image
 
 from triptych import zoo
 from triptych.backend import registry
+from triptych.backend.execution import exact
 from triptych.reference import network as reference
 from triptych.reference.layers import largest
 from triptych.spec import analysis, rewrite
@@ -66,7 +67,7 @@ def test_the_scores_are_those_of_the_crops(architecture, name):
         outputs = reference.forward(wide, reshaped, images).outputs
     else:
         loaded = registry.load(name)
-        network = loaded.build(wide, precision="fp64")
+        network = loaded.build(wide, execution=exact("fp64"))
         loaded.from_canonical(network, {path: value.astype(np.float64) for path, value in reshaped.items()})
         outputs = loaded.forward(network, images)
     crops = crops_of(images, architecture.input[1:], 2)

@@ -25,6 +25,7 @@ from torch.utils._pytree import tree_leaves
 from triptych import data, zoo
 from triptych.__main__ import main
 from triptych.backend import registry
+from triptych.backend.execution import Execution
 from triptych.conformance import suite
 from triptych.conformance.case import conformance_architecture, make_case
 from triptych.data import Dataset, Split, batches
@@ -260,7 +261,7 @@ def test_a_float16_run_resumes_with_its_loss_scale(nchw, tmp_path):
 
 def test_a_float16_overflow_skips_the_step_and_halves_the_scale():
     case = make_case(conformance_architecture("lenet"))
-    network = TORCH.build(case.architecture, device="npu", precision="fp16")
+    network = TORCH.build(case.architecture, device="npu", execution=Execution("fp16"))
     TORCH.from_canonical(network, case.parameters)
     trainer = TORCH.Trainer(network, OPTIMIZER, case.transform, 0)
     trainer.load_state({"(loss scale)": np.array([2.0**40, 0])})

@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 
 from strategies import positive, small, some_optimizers, some_schedules
 from triptych import zoo
+from triptych.backend.execution import PRECISIONS
 from triptych.data.batches import Augmentation
 from triptych.training import models, recipes, run_folder
-from triptych.training.recipe import PRECISIONS, Recipe, from_json, to_json
+from triptych.training.recipe import Recipe, from_json, to_json
 from triptych.training.run_folder import Checkpoint, Epoch
 from triptych.utils.errors import TriptychError
 from triptych.weights import initializers, store

@@ -46,6 +46,7 @@ def compare(
     Example: triptych compare --arch lenet --epochs 2
     """
     from triptych import data
+    from triptych.backend.execution import Execution
     from triptych.cli.progress import Reporter
     from triptych.conformance.equivalence import FEWEST_SEEDS
     from triptych.studies import compare_backends
@@ -60,7 +61,7 @@ def compare(
     architecture = build_architecture(chosen, dataset)
     loaded = load_backends(backends)
     for backend in loaded:  # a device or precision that is not there is refused before minutes of work
-        backend.build(architecture, device=device, precision=chosen.precision)
+        backend.build(architecture, device=device, execution=Execution(chosen.precision))
     folder = run_folder.make_folder(out or run_folder.new_folder(f"compare-{chosen.architecture}"))
     quiet = json == "-"
     if not quiet:

@@ -62,8 +62,8 @@ def evaluate(
     dataset = load_data(model, run, loaded)
     loaded = as_dense(loaded, dense, dense_size, dataset.test.images.shape[2:])
     chosen = load_backend(backend)
-    trainer = loaded.trainer(chosen, device)
-    logits = loop.logits_of(trainer, dataset.test, loaded.recipe.images_per_test)
+    predictor = loaded.predictor(chosen, device)
+    logits = loop.logits_of(predictor, dataset.test, loaded.recipe.images_per_test)
     loss, accuracy = loop.score(logits, dataset.test.labels)
     title = f"{loaded.architecture.name} on {dataset.name}, {chosen.name}: test accuracy {accuracy:.4f}"
     names = all_names(dataset.class_names, logits.shape[1])

@@ -74,8 +74,8 @@ def predict(
         dataset = load_data(model, run, loaded)
         test = dataset.test.images[:first]
         chosen = load_backend(backend)
-        trainer = as_dense(loaded, dense, dense_size, test.shape[2:]).trainer(chosen, device)
-        logits = np.concatenate(list(loop.predictions(trainer, test, loaded.recipe.images_per_test)))
+        predictor = as_dense(loaded, dense, dense_size, test.shape[2:]).predictor(chosen, device)
+        logits = np.concatenate(list(loop.predictions(predictor, test, loaded.recipe.images_per_test)))
         rows = classify(logits, dataset.class_names, [f"test image {index}" for index in range(len(test))])
         for row, label in zip(rows, dataset.test.labels[:first], strict=True):
             row["true"] = dataset.class_names[label]
@@ -91,8 +91,8 @@ def predict_each(
     """Logits of pictures `(1, C, H, W)`, each by its model; those of one input size share what is built for it."""
     import numpy as np
 
-    trainers = {model.architecture.input: model for model in models}
-    built = {shape: model.trainer(backend, device) for shape, model in trainers.items()}
+    of_size = {model.architecture.input: model for model in models}
+    built = {shape: model.predictor(backend, device) for shape, model in of_size.items()}
     return np.concatenate([built[m.architecture.input].predict(x) for m, x in zip(models, pictures, strict=True)])
 
 

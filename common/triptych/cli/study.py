@@ -85,6 +85,7 @@ def train(
     quiet: bool,
 ) -> Result:
     """Train what the folder does not have yet, and put it all together."""
+    from triptych.backend.execution import Execution
     from triptych.cli.progress import Reporter
     from triptych.studies import outcome, runner
 
@@ -97,7 +98,7 @@ def train(
     loaded = load_backends(default_backend() if backend is None else backend)
     planned = runner.plan(chosen, quick=quick, change=lambda recipe: run.apply(recipe, network), data_dir=run.data_dir)
     for each in loaded:  # a device or precision that is not there is refused before minutes of work
-        each.build(planned[0].architecture, device=device, precision=planned[0].recipe.precision)
+        each.build(planned[0].architecture, device=device, execution=Execution(planned[0].recipe.precision))
     runner.open_folder(folder, chosen, planned, device)
     outcomes = runner.train(planned, loaded, folder, device, begin)
     looked = runner.look(chosen, outcomes, loaded, device)

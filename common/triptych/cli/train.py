@@ -73,10 +73,10 @@ def train(
     dataset = data.load(chosen.data, data_dir=run.data_dir)
     architecture = build_architecture(chosen, dataset)  # refuse what cannot be built before a framework is loaded
     loaded = registry.load(name)
-    if deterministic:
-        loaded.set_deterministic()
     first = loaded.join_processes(device) == 0  # the others neither write nor print
-    session = loop.start(loaded, chosen, dataset, device=device, architecture=architecture, resumed=resume)
+    session = loop.start(
+        loaded, chosen, dataset, device=device, architecture=architecture, resumed=resume, deterministic=deterministic
+    )
     if first:
         loop.keep_in(session, resume or out or run_folder.new_folder(f"{chosen.architecture}-{name}"))
     if session.new_layers is not None and first and json != "-":

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 from numpy.typing import NDArray
 
 from triptych.backend.contract import Backend, Native
+from triptych.backend.execution import exact
 from triptych.backend.precision import Flag, Value, values
 from triptych.conformance.compare import Check, compare, failures, message, problem, worst
 from triptych.conformance.levels import ALL_LEVELS, LEVELS, Level
@@ -95,7 +96,9 @@ def conform(
         flags = backend.precision_flags(device)
         checks = flag_failures(flags)
         if not checks:
-            make = build or (lambda architecture: backend.build(architecture, device=device, precision=precision))
+            make = build or (
+                lambda architecture: backend.build(architecture, device=device, execution=exact(precision))
+            )
             subject = BackendSubject(backend, make(run.case.architecture), run, precision, device)
             checks = run_levels(subject, levels, {} if observed is None else observed)
     during = values(flags)

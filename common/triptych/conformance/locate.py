@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from triptych.backend import registry
+from triptych.backend.execution import exact
 from triptych.conformance import tolerance
 from triptych.conformance.case import make_case
 from triptych.conformance.compare import Arrays, Check, compare, failures
@@ -88,7 +89,7 @@ def locate_backends(
     def subject(name: str) -> Subject:
         if name == REFERENCE:
             return ReferenceSubject(run)
-        network = loaded[name].build(architecture, device=device, precision=precision)
+        network = loaded[name].build(architecture, device=device, execution=exact(precision))
         return BackendSubject(loaded[name], network, run, precision, device)
 
     return locate(subject(left), subject(right), mode, updates=updates)

@@ -14,6 +14,7 @@ from multiprocessing import active_children, get_context, parent_process
 from typing import Any, ClassVar
 
 from triptych.backend.contract import Backend
+from triptych.backend.execution import exact
 from triptych.backend.registry import BACKENDS, installed, load
 from triptych.conformance.case import make_case
 from triptych.conformance.chaos import RunDistance, bug_or_chaos
@@ -177,7 +178,7 @@ def run_long(
         trajectory = make_trajectory(make_case(architecture, seed), steps)
         expected = follow_reference(trajectory)
         for backend in backends:
-            network = backend.build(architecture, device=device, precision="fp64")
+            network = backend.build(architecture, device=device, execution=exact("fp64", "full"))
             checks[backend.name] = judge_trajectory(expected, follow(backend, network, trajectory))
         return LongRun(architecture, steps, checks, bug_or_chaos(backends, trajectory, device=device))
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from triptych.backend import registry
 from triptych.backend.contract import Array, Backend, Port, PortRun
+from triptych.backend.execution import exact
 from triptych.conformance import levels, locate
 from triptych.conformance.case import make_case
 from triptych.conformance.compare import Arrays, as_arrays, message
@@ -68,7 +69,9 @@ def locate_port(
         )
     backend, adapter = registry.load(adapted[0]), adapted[1]
     run = ReferenceRun(make_case(without_dropout(architecture), seed, locate.BATCH))
-    network = OwnNetwork(name, run, precision, backend, lambda: adapter.Port(candidate, layout, precision), names)
+    network = OwnNetwork(
+        name, run, precision, backend, lambda: adapter.Port(candidate, layout, exact(precision)), names
+    )
     network.layout = layout or "its default layout"
     result = locate.locate(network, ReferenceSubject(run), "accumulated", levels=LEVELS)
     heads = any(isinstance(layer, Auxiliary) for layer in architecture.layers)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triptych.backend.contract import Backend
+from triptych.backend.execution import Execution
 from triptych.data import Split, preprocess, subset
 from triptych.reference.rounding import FLOAT32_UNIT
 from triptych.report import figures
@@ -95,7 +96,7 @@ def measure(model: Model, split: Split, steps: int, backend: Backend, device: st
 
 def runner(model: Model, layer: str, backend: Backend, device: str) -> Callable[[Values], Values]:
     """The model on a backend, from a network's input to one layer's output."""
-    network = backend.build(model.architecture, device=device, precision=model.recipe.precision)
+    network = backend.build(model.architecture, device=device, execution=Execution(model.recipe.precision, "quick"))
     backend.from_canonical(network, model.parameters)
     return lambda x: backend.forward(network, np.ascontiguousarray(x))[layer]
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triptych.backend.contract import Backend, Images
+from triptych.backend.execution import Execution
 from triptych.data import preprocess
 from triptych.spec import layers as spec
 from triptych.spec.layers import Architecture
@@ -65,7 +66,7 @@ def matching(architecture: Architecture, patterns: Sequence[str]) -> tuple[str, 
 
 def capture(backend: Backend, model: Model, picture: Images, paths: Sequence[str], device: str = "cpu") -> Maps:
     """The outputs of the layers `paths` in evaluation mode, on one stored picture `(1, C, h, w)`."""
-    network = backend.build(model.architecture, device=device, precision=model.recipe.precision)
+    network = backend.build(model.architecture, device=device, execution=Execution(model.recipe.precision, "quick"))
     backend.from_canonical(network, model.parameters)
     outputs = backend.forward(network, preprocess.apply_reference(picture, model.transform, dtype=np.float32))
     return {path: outputs[path][0] for path in paths}

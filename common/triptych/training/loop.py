@@ -11,7 +11,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from triptych.backend.contract import Backend, Images, Labels, Native, Trainer
+from triptych.backend.contract import Backend, Images, Labels, Native, Predictor, Trainer
+from triptych.backend.execution import Execution
 from triptych.data import Dataset, Split, batches
 from triptych.optim.schedules import Score
 from triptych.spec.layers import Architecture
@@ -69,18 +70,21 @@ def start(
     device: str = "cpu",
     architecture: Architecture | None = None,
     resumed: Path | None = None,
+    deterministic: bool = False,
 ) -> Session:
     """A session at the recipe's start, or where the last checkpoint of the run `resumed` ends; it is kept nowhere yet.
 
-    `architecture` is what `build_architecture` makes of recipe and data, where it was called already. What a resumed
-    run once began from need not be there any more. Raises TriptychError for what does not fit together.
+    `architecture` is what `build_architecture` makes of recipe and data, where it was called already; `deterministic`
+    is that of `triptych.backend.execution.Execution`. What a resumed run once began from need not be there any more.
+    Raises TriptychError for what does not fit together.
     """
     architecture = architecture or build_architecture(recipe, dataset)
     frozen = transfer.frozen_paths(architecture, recipe.freeze)
     checkpoint = run_folder.load(resumed) if resumed is not None else None
     pretrained = transfer.load(recipe.init_from) if recipe.init_from and checkpoint is None else None
     transform = build_transform(recipe, architecture)
-    network = backend.build(architecture, device=device, precision=recipe.precision)
+    execution = Execution(recipe.precision, deterministic=deterministic)
+    network = backend.build(architecture, device=device, execution=execution)
     new_layers = initialize(backend, network, architecture, recipe, pretrained, frozen)
     trainer = backend.Trainer(network, recipe.optimizer, transform, recipe.seed, frozen)
     session = Session(backend, architecture, network, trainer, recipe, dataset, resumed, new_layers=new_layers)
@@ -218,22 +222,22 @@ def kept(session: Session) -> str:
     return done if session.folder is None else f"{done} in {session.folder} (train --resume goes on)"
 
 
-def predictions(trainer: Trainer, images: Images, batch_size: int) -> Iterator[NDArray[np.float64]]:
+def predictions(predictor: Predictor, images: Images, batch_size: int) -> Iterator[NDArray[np.float64]]:
     """Logits, a batch at a time."""
     for begin in range(0, len(images), batch_size):
-        yield trainer.predict(images[begin : begin + batch_size]).astype(np.float64)
+        yield predictor.predict(images[begin : begin + batch_size]).astype(np.float64)
 
 
-def evaluate(trainer: Trainer, split: Split, batch_size: int) -> tuple[float, float]:
+def evaluate(predictor: Predictor, split: Split, batch_size: int) -> tuple[float, float]:
     """Mean loss and accuracy on a split, in evaluation mode. Raises TriptychError if there are no images."""
-    return score(logits_of(trainer, split, batch_size), split.labels)
+    return score(logits_of(predictor, split, batch_size), split.labels)
 
 
-def logits_of(trainer: Trainer, split: Split, batch_size: int) -> NDArray[np.float64]:
+def logits_of(predictor: Predictor, split: Split, batch_size: int) -> NDArray[np.float64]:
     """Logits `(N, classes)` of a split. Raises TriptychError if there are no images."""
     if not len(split):
         raise TriptychError("there are no images to evaluate on")
-    return np.concatenate(list(predictions(trainer, split.images, batch_size)))
+    return np.concatenate(list(predictions(predictor, split.images, batch_size)))
 
 
 def score(logits: NDArray[np.float64], labels: Labels) -> tuple[float, float]:

@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from triptych import zoo
-from triptych.backend.contract import Backend, Trainer
+from triptych.backend.contract import Backend, Predictor
+from triptych.backend.execution import Execution
 from triptych.data.preprocess import InputTransform
 from triptych.spec import rewrite
 from triptych.spec.layers import Architecture, Pair
@@ -36,11 +37,11 @@ class Model:
         architecture = rewrite.convolve(self.architecture, size)
         return replace(self, architecture=architecture, parameters=rewrite.reshape(architecture, self.parameters))
 
-    def trainer(self, backend: Backend, device: str = "cpu") -> Trainer:
-        """The model on a backend, for evaluation and prediction."""
-        network = backend.build(self.architecture, device=device, precision=self.recipe.precision)
+    def predictor(self, backend: Backend, device: str = "cpu") -> Predictor:
+        """The model on a backend."""
+        network = backend.build(self.architecture, device=device, execution=Execution(self.recipe.precision))
         backend.from_canonical(network, self.parameters)
-        return backend.Trainer(network, self.recipe.optimizer, self.transform, self.recipe.seed)
+        return backend.Predictor(network, self.transform)
 
 
 def load_run(folder: Path) -> Model:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from triptych import zoo
+from triptych.backend.execution import PRECISIONS
 from triptych.data import Dataset
 from triptych.data.batches import Augmentation
 from triptych.data.preprocess import InputTransform
@@ -18,7 +19,6 @@ from triptych.spec.layers import Architecture
 from triptych.utils.errors import TriptychError, unknown
 from triptych.weights import initializers
 
-PRECISIONS = ("fp32", "bf16", "fp16", "fp64")
 NATIVE = "native"  # the initialiser that leaves the start to the framework
 
 
