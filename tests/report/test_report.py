@@ -99,7 +99,7 @@ def test_several_seeds_test_the_accuracies(compared, tmp_path):
         ({"a": [0.1] * 5, "b": [0.1] * 5}, ["NOT LEARNED"]),
         ({"a": [0.8] * 4, "b": [0.8] * 4}, []),
     ):
-        made = compare_backends.Comparison(
+        made = compare_backends.TrainedComparison(
             recipes.RECIPES["compare"], verdict.architecture, verdict, {}, {}, accuracies
         )
         assert [row[-1] for row in compare_backends.accuracy_table(made)[1]] == results

@@ -17,7 +17,7 @@ from triptych.data.batches import Augmentation
 from triptych.optim.optimizers import SGD
 from triptych.spec.analysis import totals
 from triptych.studies import experiments, outcome, table_of
-from triptych.studies.runner import Outcome, Published, Run, Trained, open_folder, plan, recipe_of, slug, train
+from triptych.studies.runner import Outcome, PublishedFigures, Run, Trained, open_folder, plan, recipe_of, slug, train
 from triptych.training import loop, run_folder
 from triptych.training.recipe import Recipe, vary
 from triptych.training.run_folder import Epoch
@@ -30,8 +30,12 @@ TINY = Trained(
     source="nobody's text",
     base=Recipe("tiny", architecture="lenet", data="synthetic", epochs=2, learning_rate=0.1),
     runs=(
-        Run("sigmoid", published=Published(seconds=50.0, loss=(2.0, 1.0), test=(0.5, 0.625)), series="nonlinearity"),
-        Run("ReLU", {"architecture": "lenet_relu"}, published=Published(seconds=25.0, test=(0.75,))),
+        Run(
+            "sigmoid",
+            published=PublishedFigures(seconds=50.0, loss=(2.0, 1.0), test=(0.5, 0.625)),
+            series="nonlinearity",
+        ),
+        Run("ReLU", {"architecture": "lenet_relu"}, published=PublishedFigures(seconds=25.0, test=(0.75,))),
     ),
     quick={"epochs": 1, "batch_size": 64},
     notes=("A note <of> ours.",),
@@ -217,7 +221,7 @@ def test_costs_and_published_figures_stand_beside_ours():
     assert rows[1][5:] == (6.0, 1.5, 0.6, 0.6, 0.5, 0.75)
     settings = table_of(result, "Settings").rows
     trained_so = ("sigmoid", "lenet", "synthetic", "1x28x28", "1", 128, 2, "sgd", 0.1)
-    assert settings[0] == (*trained_so, "constant", TINY.base.initializer, "-", "-")
+    assert settings[0] == (*trained_so, "constant", "xavier_uniform", "-", "-")
     given = {"init_from": "other", "freeze": ("conv*", "dense1.*"), "augmentation": Augmentation(4, True)}
     headed = {"architecture": "vgg11", "head": "small", "size": (32, 32)}
     tuned = vary(outcomes[0].planned.recipe, **given, **headed)

@@ -19,12 +19,14 @@ import pytest
 from triptych import data, zoo
 from triptych.__main__ import main
 from triptych.backend import registry
+from triptych.cli.options import NetworkOptions
+from triptych.cli.run_options import RunOptions
 from triptych.data import Dataset, Split, batches
 from triptych.data.batches import Augmentation
 from triptych.optim.optimizers import SGD
 from triptych.optim.schedules import Constant, OneCycle, Plateau
-from triptych.training import loop, models, run_folder
-from triptych.training.recipe import Recipe, build_architecture
+from triptych.training import loop, models, recipes, run_folder
+from triptych.training.recipe import Recipe, build_architecture, start_name
 from triptych.utils.errors import TriptychError
 from triptych.utils.interrupt import Interrupted
 from triptych.weights import initializers
@@ -227,6 +229,34 @@ def test_native_start_is_each_framework_s_own(dataset):
             assert not np.allclose(native[path], drawn[path]), (name, path)
     natives = [start(name, initializer="native")["dense1.weight"] for name in BACKENDS]
     assert not any(np.allclose(left, right) for left, right in itertools.combinations(natives, 2))
+
+
+def test_a_start_that_no_recipe_names_is_the_architecture_s_own(dataset):
+    """AlexNet's of 2012 is published: normal, 0.01. Xavier's would be ten times as wide in its first layer."""
+    small = zoo.Options(input=(0, 67, 67), width_ratio=16)
+    recipe = Recipe("own start", architecture="alexnet_2012", network=small, data="synthetic")
+    for chosen, expected in ((recipe, 0.01), (replace(recipe, initializer="normal:0.1"), 0.1)):
+        session = loop.start(registry.load(BACKENDS[0]), chosen, dataset)
+        weight = session.backend.to_canonical(session.network)["conv1.weight"]
+        assert weight.std() == pytest.approx(expected, rel=0.1)
+        named = initializers.draw(session.architecture, 0, initializers.parse(f"normal:{expected}"))
+        assert np.array_equal(weight, named["conv1.weight"])
+
+
+@pytest.mark.parametrize(
+    ("recipe", "arch", "init", "expected"),
+    [
+        ("imagenet-vgg", None, None, "xavier_uniform"),
+        ("imagenet-vgg", "alexnet_2012", None, "normal:0.01"),
+        ("d2l-vgg", "alexnet_2012", None, "normal:0.01"),  # the recipe's start is VGG's own, and this is another's
+        ("d2l-vgg", "alexnet_2012", "xavier_uniform", "xavier_uniform"),
+        ("compare", "alexnet_2012", None, "kaiming_uniform"),  # chosen for a short training, whatever the network
+        ("d2l-lenet", None, None, "xavier_uniform"),
+    ],
+)
+def test_the_start_of_a_command_is_the_named_one_or_the_spec_s(recipe, arch, init, expected):
+    chosen = RunOptions(arch=arch, init=init).apply(recipes.get_recipe(recipe), NetworkOptions(resolution=224))
+    assert start_name(chosen, zoo.build(chosen.architecture)) == expected
 
 
 # --- a loss that is not finite ---------------------------------------------------------------------------------------

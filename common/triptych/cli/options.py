@@ -16,10 +16,7 @@ if TYPE_CHECKING:
     from cyclopts import Token
 
     from triptych.backend.contract import Backend
-    from triptych.optim.optimizers import Optimizer
-    from triptych.optim.schedules import Schedule
     from triptych.spec.layers import Architecture
-    from triptych.training.recipe import Recipe
     from triptych.zoo import Options
 
 
@@ -142,134 +139,40 @@ class NetworkOptions:
         return changed
 
 
-@Parameter(name="*")
-@dataclass
-class RunOptions:
-    """What may be changed about a recipe."""
+def backend_name(name: str | None) -> str:
+    """The name of the backend that was asked for, or of the first whose framework is installed; nothing is imported.
 
-    arch: Annotated[str | None, Parameter(help="Architecture; `triptych archs` lists them.")] = None
-    data: Annotated[
-        str | None, Parameter(help="Data set, or a folder of class folders; 'SET@classes=5-9,train=500': a part of it.")
-    ] = None
-    data_dir: Annotated[Path | None, Parameter(help="Where the data set's files lie.")] = None
-    epochs: Annotated[Whole, Parameter(help="Passes over the training images.")] = None
-    batch_size: Annotated[Whole, Parameter(help="Images per step.")] = None
-    learning_rate: Annotated[float | None, Parameter(help="Learning rate.")] = None
-    schedule: Annotated[
-        str | None, Parameter(help="constant, step:every=2,factor=0.5, cosine, one-cycle, plateau or polynomial.")
-    ] = None
-    optimizer: Annotated[str | None, Parameter(help="sgd, adam or adamw.")] = None
-    momentum: Annotated[float | None, Parameter(help="Momentum of SGD.")] = None
-    nesterov: Annotated[bool | None, Parameter(help="Nesterov's form of the momentum.")] = None
-    weight_decay: Annotated[float | None, Parameter(help="Weight decay; coupled, but in AdamW.")] = None
-    decayed: Annotated[str | None, Parameter(help="What decays: all, or the weights only.")] = None
-    init: Annotated[str | None, Parameter(help="xavier_uniform, kaiming_normal, normal:0.01, ..., or native.")] = None
-    init_from: Annotated[str | None, Parameter(help="Run folder or safetensors file: layers that fit start so.")] = None
-    freeze: Annotated[str | None, Parameter(help="What does not move, e.g. 'block1.*,block2.*'.")] = None
-    precision: Annotated[str | None, Parameter(help="fp32, bf16, fp16 or fp64.")] = None
-    seed: Annotated[Whole, Parameter(help="Seed of everything random.")] = None
-
-    def apply(self, recipe: Recipe, network: NetworkOptions) -> Recipe:
-        """The recipe with what was given on the command line."""
-        from triptych.training.recipe import vary
-
-        changed = {**self.of_another_architecture(recipe), **network.changes()}
-        names = {"arch": "architecture", "data": "data", "init": "initializer", "init_from": "init_from"}
-        same = ("epochs", "batch_size", "learning_rate", "precision", "seed")
-        for option, field in (*names.items(), *((name, name) for name in same)):
-            if getattr(self, option) is not None:
-                changed[field] = getattr(self, option)
-        if self.freeze is not None:
-            changed["freeze"] = tuple(pattern.strip() for pattern in self.freeze.split(",") if pattern.strip())
-            if not changed["freeze"]:
-                raise TriptychError(f"--freeze '{self.freeze}' names nothing; write for example 'block1.*,block2.*'")
-        if self.batch_size is not None:
-            changed["test_batch_size"] = 0
-        changed["schedule"] = self.apply_to_schedule(recipe.schedule)
-        return vary(recipe, **changed, optimizer=self.apply_to_optimizer(recipe.optimizer))
-
-    def of_another_architecture(self, recipe: Recipe) -> dict[str, Any]:
-        """What changes in a recipe with `--arch`.
-
-        What it says of the first one's head and dense width does not hold for another one, and a small one (LeNet)
-        cannot be made as narrow, and gains nothing from larger images than its own.
-        """
-        from triptych import zoo
-
-        if self.arch is None or self.arch == recipe.architecture:
-            return {}
-        entry = zoo.get_entry(self.arch)
-        sizes = zip(recipe.network.input[1:], entry.input[1:], strict=True)
-        return {
-            "head": None,
-            "dense_width": None,
-            "width_ratio": min(recipe.network.width_ratio, entry.conformance[0]),
-            "size": tuple(min(size or most, most) for size, most in sizes),
-        }
-
-    def apply_to_schedule(self, schedule: Schedule) -> Schedule:
-        """The schedule that was given, or the recipe's. Raises TriptychError for a momentum that would not count."""
-        from dataclasses import replace
-
-        from triptych.optim import schedules
-
-        if self.schedule is not None:
-            schedule = schedules.parse(self.schedule)
-        elif isinstance(schedule, schedules.OneCycle) and self.learning_rate is not None:
-            schedule = replace(schedule, maximum=0.0)  # of what is given
-        if isinstance(schedule, schedules.OneCycle) and self.momentum is not None:
-            raise TriptychError("--momentum: one-cycle sets it itself; give its high_momentum and low_momentum instead")
-        return schedule
-
-    def apply_to_optimizer(self, optimizer: Optimizer) -> Optimizer:
-        """The optimiser with what was given; another kind takes over what both have, as the weight decay."""
-        from dataclasses import fields, replace
-
-        from triptych.optim.optimizers import get_kind
-
-        if self.optimizer is not None:
-            optimizer = optimizer.as_kind(get_kind(self.optimizer))
-        known = {item.name for item in fields(optimizer)}
-        changed = {}
-        for name in ("momentum", "nesterov", "weight_decay", "decayed"):
-            value = getattr(self, name)
-            if value and name not in known:
-                raise TriptychError(f"--{name} belongs to sgd; '{optimizer.name}' has none")
-            if value is not None and name in known:
-                changed[name] = value
-        return replace(optimizer, **changed)
-
-
-def load_backend(name: str | None) -> Backend:
-    """The backend `name`, or the first that is installed."""
+    Raises TriptychError for a backend that is unknown or not installed, and if there is none at all.
+    """
     from triptych.backend import registry
 
-    return registry.load(name if name is not None else default_backend())
-
-
-def default_backend() -> str:
-    """The first backend whose framework is installed. Raises TriptychError if there is none."""
-    from triptych.backend import registry
-
+    if name is not None:
+        registry.check_installed(name)
+        return name
     names = registry.installed()
     if not names:
         raise TriptychError("no framework is installed; install one with: pip install 'triptych[torch]'")
     return names[0]
 
 
-def load_backends(names: str | None) -> list[Backend]:
-    """The backends in a comma-separated list, each once, or all that are installed."""
+def backend_names(names: str | None) -> list[str]:
+    """The backends in a comma-separated list, each once, or all that are installed; nothing is imported."""
     from triptych.backend import registry
 
     if names is None:
-        default_backend()
-        return [registry.load(name) for name in registry.installed()]
+        backend_name(None)
+        return registry.installed()
     wanted = list(dict.fromkeys(name.strip() for name in names.split(",") if name.strip()))
     if not wanted:
         raise TriptychError(f"'{names}' names no backend; write for example torch,jax")
-    for name in wanted:
-        registry.check_installed(name)
-    return [registry.load(name) for name in wanted]
+    return [backend_name(name) for name in wanted]
+
+
+def load_backends(names: str | None) -> list[Backend]:
+    """The backends of `backend_names`, imported."""
+    from triptych.backend import registry
+
+    return [registry.load(name) for name in backend_names(names)]
 
 
 def write_json(target: str, value: object) -> None:

@@ -16,7 +16,7 @@ MEASURES = ("loss", "accuracy")
 
 
 class Score(NamedTuple):
-    """What the test after an epoch found."""
+    """The test after an epoch."""
 
     loss: float
     accuracy: float
@@ -115,7 +115,7 @@ class Step(Schedule):
 
 @dataclass(frozen=True)
 class Cosine(Planned):
-    """Half a cosine from the given rate to `minimum` (PyTorch's CosineAnnealingLR; its rate rises again behind it)."""
+    """Half a cosine from the recipe's rate to `minimum` (PyTorch's CosineAnnealingLR; that one rises again)."""
 
     name = "cosine"
     minimum: float = 0.0
@@ -131,7 +131,7 @@ class Cosine(Planned):
 
 @dataclass(frozen=True)
 class Polynomial(Planned):
-    """The given rate times (1 - done / planned)^power (PyTorch's PolynomialLR)."""
+    """The recipe's rate times (1 - done / planned)^power (PyTorch's PolynomialLR)."""
 
     name = "polynomial"
     power: float = 1.0
@@ -150,7 +150,7 @@ class OneCycle(Planned):
     """PyTorch's OneCycleLR: half a cosine from `maximum / div` up to the `maximum`, another down to `maximum / div /
     final_div`, while the momentum goes from `high_momentum` to `low_momentum` and back.
 
-    It overwrites what the recipe gives: the learning rate, unless `maximum` is 0 (then the given one is the maximum),
+    It overwrites what the recipe says: the learning rate, unless `maximum` is 0 (then the recipe's is the maximum),
     and the momentum, also of an SGD without any. Adam's beta1, which PyTorch cycles as well, stays as it is.
     """
 

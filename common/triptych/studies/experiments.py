@@ -8,7 +8,7 @@ from triptych.data.batches import Augmentation
 from triptych.optim.optimizers import Adam
 from triptych.optim.schedules import OneCycle
 from triptych.studies import dense_scores, fine_tuning, map_contents, traps
-from triptych.studies.runner import Published, Run, Trained
+from triptych.studies.runner import PublishedFigures, Run, Trained
 from triptych.studies.settings import ALEXNET, LENET, LIVELY, MINI, SMALL_ALEXNET, SMALL_VGG, VGG11
 from triptych.training.recipe import Recipe
 from triptych.training.recipes import RECIPES
@@ -22,7 +22,7 @@ VGG11_EPOCHS = Trained(
     runs=(
         Run(
             "VGG-11",
-            published=Published(
+            published=PublishedFigures(
                 seconds=37.0,  # "36 to 38"
                 loss=(0.9464, 0.4087, 0.3344, 0.2917, 0.2609),
                 train=(0.658, 0.850, 0.878, 0.893, 0.904),
@@ -44,13 +44,13 @@ RESOLUTION = Trained(
             "larger images",
             {"size": (224, 224)},
             {"size": (64, 64)},
-            Published(seconds=96.7, test=(0.911,)),
+            PublishedFigures(seconds=96.7, test=(0.911,)),
         ),
         Run(
             "smaller images",
             {"size": (96, 96)},
             {"size": (32, 32)},
-            Published(seconds=25.5, test=(0.912,)),
+            PublishedFigures(seconds=25.5, test=(0.912,)),
         ),
     ),
     quick=MINI | LIVELY | {"width_ratio": 8, "learning_rate": 0.02, "epochs": 2},
@@ -73,18 +73,24 @@ ALEXNET_SIMPLIFY = Trained(
     source="An exercise of Dive into Deep Learning, section 8.1, answered with Adam and 3 epochs",
     base=ADAM_ALEXNET,
     runs=(
-        Run("AlexNet, 3 epochs", published=Published(seconds=265.6, test=(0.863,))),
-        Run("no 4096-4096", {"architecture": "alexnet_no_fc2"}, published=Published(seconds=213.5, test=(0.887,))),
-        Run("also no 384-384", {"architecture": "alexnet_small"}, published=Published(seconds=190.9, test=(0.886,))),
+        Run("AlexNet, 3 epochs", published=PublishedFigures(seconds=265.6, test=(0.863,))),
+        Run(
+            "no 4096-4096", {"architecture": "alexnet_no_fc2"}, published=PublishedFigures(seconds=213.5, test=(0.887,))
+        ),
+        Run(
+            "also no 384-384",
+            {"architecture": "alexnet_small"},
+            published=PublishedFigures(seconds=190.9, test=(0.886,)),
+        ),
         Run(
             "also rate 0.004",
             {"architecture": "alexnet_small", "learning_rate": 0.004},
-            published=Published(seconds=80.0, test=(0.890,)),
+            published=PublishedFigures(seconds=80.0, test=(0.890,)),
         ),
         Run(
             "also rate 0.002",
             {"architecture": "alexnet_small", "learning_rate": 0.002},
-            published=Published(seconds=80.3, test=(0.908,)),
+            published=PublishedFigures(seconds=80.3, test=(0.908,)),
         ),
     ),
     quick=MINI | SMALL_ALEXNET,
@@ -182,7 +188,7 @@ INCEPTION = Trained(
     quick=MINI | {"size": (75, 75), "width_ratio": 16, "data": "synthetic"},
     notes=(
         "All at 96x96 (with --quick 75x75, the smallest that v3 and v4 take), where the papers use 224x224 and "
-        "299x299: the operations are fewer, their order stays. GoogLeNet trains with its two side classifiers.",
+        "299x299: the operations are fewer, their order stays. GoogLeNet trains with its two auxiliary classifiers.",
         "Top-5 errors on ImageNet, one network and crop: GoogLeNet 10.1 % (Szegedy et al. 2014, table 3), v2 7.8 %, "
         "v3 5.6 %, Inception-ResNet v1 5.5 %, v4 5.0 %, Inception-ResNet v2 4.9 % (Szegedy et al. 2016, table 2).",
         "With --quick on the synthetic set: six networks as deep as these take longer than minutes on the mini set.",

@@ -17,7 +17,7 @@ FIRST = "classes=0-3"
 
 
 @dataclass(frozen=True)
-class Case:
+class TransferCase:
     """One of the four: its data, in full and with `--quick`, and for how many epochs of it each."""
 
     name: str
@@ -28,16 +28,16 @@ class Case:
 
 
 CASES = (
-    Case(
+    TransferCase(
         "little data, similar",
         "fashion-mnist@classes=4-9,train=600",
         "fashion-mnist-mini@classes=4-9,train=120,test=600",
         30,
         24,
     ),
-    Case("much data, similar", "fashion-mnist@classes=4-9", "fashion-mnist-mini@classes=4-9,test=600", 5, 2),
-    Case("little data, different", "cifar10@train=600", "synthetic@train=120", 30, 24),
-    Case("much data, different", "cifar10", "synthetic", 5, 8),
+    TransferCase("much data, similar", "fashion-mnist@classes=4-9", "fashion-mnist-mini@classes=4-9,test=600", 5, 2),
+    TransferCase("little data, different", "cifar10@train=600", "synthetic@train=120", 30, 24),
+    TransferCase("much data, different", "cifar10", "synthetic", 5, 8),
 )
 TREATMENTS: dict[str, dict[str, Any]] = {
     "last layer only": {"freeze": ("block*", "dense1.*", "dense2.*")},

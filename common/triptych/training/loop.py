@@ -17,7 +17,7 @@ from triptych.data import Dataset, Split, batches
 from triptych.optim.schedules import Score
 from triptych.spec.layers import Architecture
 from triptych.training import run_folder
-from triptych.training.recipe import NATIVE, Recipe, build_architecture, build_transform
+from triptych.training.recipe import NATIVE, Recipe, build_architecture, build_transform, initializer_of
 from triptych.training.run_folder import Checkpoint, Epoch
 from triptych.utils.errors import TriptychError
 from triptych.utils.interrupt import Interrupted, interruptible
@@ -108,8 +108,8 @@ def initialize(
     if recipe.initializer == NATIVE:
         backend.initialize(network, recipe.seed)
     else:
-        initializer = initializers.parse(recipe.initializer)
-        backend.from_canonical(network, initializers.draw(architecture, recipe.seed, initializer))
+        start = initializers.draw(architecture, recipe.seed, initializer_of(recipe, architecture))
+        backend.from_canonical(network, start)
     if pretrained is None:
         return None
     values, new_layers = transfer.take_over(architecture, backend.to_canonical(network), pretrained)
@@ -175,8 +175,8 @@ def train_epoch(session: Session, number: int, listener: Listener, interrupted: 
     results = np.zeros((0, 2))
     began = time.perf_counter()
     history = [Score(epoch.test_loss, epoch.test_accuracy) for epoch in session.epochs]
-    given = batches.feed(split.images, split.labels, plan, recipe.augmentation)
-    for index, (images, labels, gather) in enumerate(given):
+    fed = batches.feed(split.images, split.labels, plan, recipe.augmentation)
+    for index, (images, labels, gather) in enumerate(fed):
         if interrupted():
             raise Interrupted(interrupted(), kept(session))
         rates = recipe.rates(session.step, len(plan), history)
@@ -245,13 +245,6 @@ def score(logits: NDArray[np.float64], labels: Labels) -> tuple[float, float]:
     shifted = logits - logits.max(1, keepdims=True)
     losses = np.log(np.exp(shifted).sum(1)) - shifted[np.arange(len(labels)), labels]
     return float(losses.mean()), float((logits.argmax(1) == labels).mean())
-
-
-def confusion(logits: NDArray[np.float64], labels: Labels) -> NDArray[np.int64]:
-    """How many images of each class (row) were taken for each (column): `(classes, classes)`."""
-    counts = np.zeros((logits.shape[1],) * 2, np.int64)
-    np.add.at(counts, (labels, logits.argmax(1)), 1)
-    return counts
 
 
 def checkpoint_of(session: Session) -> Checkpoint:

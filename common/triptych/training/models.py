@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from triptych import zoo
+from triptych import data, zoo
 from triptych.backend.contract import Backend, Predictor
 from triptych.backend.execution import Execution
+from triptych.data import Dataset
 from triptych.data.preprocess import InputTransform
 from triptych.spec import rewrite
 from triptych.spec.layers import Architecture, Pair
 from triptych.training import run_folder
-from triptych.training.recipe import Recipe, build_transform
+from triptych.training.recipe import NATIVE, Recipe, build_transform, initializer_of
 from triptych.utils.errors import TriptychError
-from triptych.weights import store
+from triptych.weights import initializers, store
 from triptych.weights.initializers import Parameters
 
 
@@ -37,8 +39,32 @@ class Model:
         architecture = rewrite.convolve(self.architecture, size)
         return replace(self, architecture=architecture, parameters=rewrite.reshape(architecture, self.parameters))
 
+    def dense_for(self, stored: Sequence[int], size: Pair | None = None) -> Model:
+        """The convolutional form for images stored at `stored` (height, width), or brought to `size`."""
+        _, height, width = self.architecture.input
+        return self.dense(size or rewrite.fit_size((stored[0], stored[1]), (height, width)))
+
+    @property
+    def score_map(self) -> dict[str, list[int]]:
+        """The size that the convolutional form is run at and the map of scores it averages; nothing for a plain one."""
+        if self.architecture.layers[-1].name != rewrite.FLATTEN:
+            return {}
+        return {
+            "dense_size": [*self.architecture.input[1:]],
+            "dense_scores": [*rewrite.score_map(self.architecture)[1:]],
+        }
+
+    def load_data(self, name: str | None, data_dir: Path | None) -> Dataset:
+        """The data set `name`, or that of the recipe. Raises TriptychError if it has more classes than the model."""
+        dataset = data.load(self.recipe.data if name is None else name, data_dir=data_dir)
+        if len(dataset.class_names) > self.architecture.classes:
+            raise TriptychError(
+                f"'{dataset.name}' has {len(dataset.class_names)} classes, the model only {self.architecture.classes}"
+            )
+        return dataset
+
     def predictor(self, backend: Backend, device: str = "cpu") -> Predictor:
-        """The model on a backend."""
+        """The model on a backend, for evaluation and prediction."""
         network = backend.build(self.architecture, device=device, execution=Execution(self.recipe.precision))
         backend.from_canonical(network, self.parameters)
         return backend.Predictor(network, self.transform)
@@ -71,3 +97,17 @@ def _fit(recipe: Recipe, parameters: Parameters, names: tuple[str, ...]) -> Mode
     architecture = zoo.build_with(recipe.architecture, recipe.network)
     store.check_fit(architecture, parameters)
     return Model(recipe, architecture, parameters, names)
+
+
+def draw_model(recipe: Recipe) -> Model:
+    """An untrained model: the recipe's network at its start, for which no framework is needed.
+
+    Raises TriptychError for a start that only a framework can draw.
+    """
+    if recipe.initializer == NATIVE:
+        raise TriptychError(
+            "feature maps of an untrained network need a shared start; --init native is each framework's"
+        )
+    architecture = zoo.build_with(recipe.architecture, recipe.network)
+    start = initializers.draw(architecture, recipe.seed, initializer_of(recipe, architecture))
+    return Model(recipe, architecture, start, ())

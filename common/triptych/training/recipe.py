@@ -15,7 +15,7 @@ from triptych.data.preprocess import InputTransform
 from triptych.optim.optimizers import SGD, AnyOptimizer, Rates
 from triptych.optim.schedules import AnySchedule, Constant, Moment, Score
 from triptych.spec import records
-from triptych.spec.layers import Architecture
+from triptych.spec.layers import Architecture, Initializer
 from triptych.utils.errors import TriptychError, unknown
 from triptych.weights import initializers
 
@@ -28,9 +28,10 @@ class Recipe:
 
     `data` is a data set's name or a folder. What `network` leaves open is as the data has it (channels and classes), or
     as in the architecture's source (height and width). `test_batch_size` 0 is `batch_size`. `learning_rate` and the
-    optimiser's momentum are what `schedule` starts from. `initializer` is the law's name (see
-    `triptych.weights.initializers.parse`) or `native`. `init_from`, a run folder or a safetensors file, replaces
-    the start of the layers that fit (`triptych.weights.transfer`); what the patterns in `freeze` match does not move.
+    optimiser's momentum are what `schedule` starts from. `initializer` is empty for the architecture's
+    own, a name with its number (`triptych.weights.initializers.parse`), or `native`. `init_from`, a run folder or a
+    safetensors file, replaces the start of the layers that fit (`triptych.weights.transfer`); what the patterns in
+    `freeze` match does not move.
     """
 
     name: str
@@ -44,7 +45,7 @@ class Recipe:
     learning_rate: float = 0.05
     optimizer: AnyOptimizer = SGD()  # noqa: RUF009
     schedule: AnySchedule = Constant()  # noqa: RUF009
-    initializer: str = "xavier_uniform"
+    initializer: str = ""
     init_from: str = ""
     freeze: tuple[str, ...] = ()
     augmentation: Augmentation = Augmentation()  # noqa: RUF009
@@ -63,7 +64,7 @@ class Recipe:
             raise TriptychError(f"--learning-rate {self.learning_rate} must be a number of at least 0")
         if self.precision not in PRECISIONS:
             raise unknown("precision", self.precision, PRECISIONS)
-        if self.initializer != NATIVE:
+        if self.initializer not in ("", NATIVE):
             initializers.parse(self.initializer)
 
     @property
@@ -84,6 +85,16 @@ def vary(recipe: Recipe, **changes: Any) -> Recipe:
     network = {name: value for name, value in changes.items() if name in zoo.OPTION_NAMES}
     rest = {name: value for name, value in changes.items() if name not in zoo.OPTION_NAMES}
     return replace(recipe, **{"network": recipe.network.vary(**network), **rest})
+
+
+def initializer_of(recipe: Recipe, architecture: Architecture) -> Initializer:
+    """The initialiser that the recipe names, or the architecture's own. Raises TriptychError for `native`."""
+    return initializers.parse(recipe.initializer) if recipe.initializer else architecture.initializer
+
+
+def start_name(recipe: Recipe, architecture: Architecture) -> str:
+    """What the parameters start from, by its name: `xavier_uniform`, `normal:0.01`, ..., or `native`."""
+    return recipe.initializer or initializers.text_of(architecture.initializer)
 
 
 def build_architecture(recipe: Recipe, dataset: Dataset) -> Architecture:

@@ -20,6 +20,7 @@ _D2L_VGG = Recipe(
     network=Options(input=(0, 224, 224), width_ratio=4, dense_width=4096),
     epochs=5,
     learning_rate=0.05,
+    initializer="xavier_uniform",
 )
 _D2L_ALEXNET = replace(
     _D2L_VGG,
@@ -75,6 +76,7 @@ RECIPES = {
             batch_size=256,
             epochs=10,
             learning_rate=0.9,
+            initializer="xavier_uniform",
         ),
         replace(
             _D2L_VGG,
@@ -115,6 +117,7 @@ RECIPES = {
             learning_rate=1.0,  # given to SGD, as no momentum is; the schedule overwrites both
             optimizer=SGD(weight_decay=5e-4),
             schedule=OneCycle(total_epochs=150, maximum=0.1),
+            initializer="xavier_uniform",
             augmentation=Augmentation(crop_padding=4, flip=True),
             mean=(0.4914, 0.4822, 0.4465),
             std=(0.2023, 0.1994, 0.2010),

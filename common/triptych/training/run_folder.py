@@ -129,12 +129,12 @@ def save(folder: Path, epochs: list[Epoch], checkpoint: Checkpoint) -> None:
 def load(folder: Path) -> Checkpoint | None:
     """The last whole checkpoint; None if no epoch was finished. Raises TriptychError for a damaged one."""
     names = (CHECKPOINT, f"{CHECKPOINT}.old")  # .old: killed between the two renames of `save`
-    found = next((folder / name for name in names if (folder / name / STATE).exists()), None)
-    if found is None:
+    newest = next((folder / name for name in names if (folder / name / STATE).exists()), None)
+    if newest is None:
         return None
     try:
-        state = json.loads((found / STATE).read_text())
+        state = json.loads((newest / STATE).read_text())
         epoch, step = int(state.pop("epoch")), int(state.pop("step"))
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise TriptychError(f"{found / STATE} is damaged: {error}") from None
-    return Checkpoint(epoch, step, store.load(found / MODEL), store.load(found / OPTIMIZER), state)
+        raise TriptychError(f"{newest / STATE} is damaged: {error}") from None
+    return Checkpoint(epoch, step, store.load(newest / MODEL), store.load(newest / OPTIMIZER), state)

@@ -68,7 +68,7 @@ class Options:
         return narrowed
 
     def dense(self, number: int, name: str) -> int:
-        """The width of dense layer `name`: `--dense-width` where given, else narrowed like the channels."""
+        """The width of dense layer `name`: `--dense-width` where it is said, else narrowed like the channels."""
         return self.dense_width if self.dense_width is not None else self.channels(number, name)
 
 
@@ -138,7 +138,7 @@ def build(
     dense_width: int | None = None,
     head: str | None = None,
 ) -> Architecture:
-    """The architecture `name`, validated; what is not given is as in its source.
+    """The architecture `name`, validated; what is left out is as in its source.
 
     `input` is `(channels, height, width)`; `head` one of the entry's heads. Raises TriptychError for an unknown
     name or head, a ratio that leaves no channels, and an input too small for the layers.
