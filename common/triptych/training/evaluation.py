@@ -47,8 +47,6 @@ def evaluate(model: Model, dataset: Dataset, backend: Backend, device: str) -> E
     predictor = model.predictor(backend, device)
     logits = loop.logits_of(predictor, dataset.test, model.recipe.images_per_test)
     return Evaluation(model, dataset, backend.name, logits)
-        model, dataset, backend.name, loop.logits_of(predictor, dataset.test, model.recipe.images_per_test)
-    )
 
 
 def count_confusion(logits: NDArray[np.float64], labels: Labels) -> NDArray[np.int64]:
