@@ -7,6 +7,7 @@ from functools import cached_property
 from threading import Lock
 
 import numpy as np
+from numpy.typing import NDArray
 
 from triptych.conformance import tolerance
 from triptych.conformance.case import Case
@@ -113,6 +114,12 @@ class ReferenceRun:
         return reference.forward(
             case.architecture, values, case.images, train=train, masks=masks, rounding=self.rounding, trace=trace
         )
+
+    def backward(self, values: Arrays, images: Array, masks: Mapping[str, NDArray[np.bool_]]) -> dict[str, Array]:
+        """The loss and the gradients of a pass in training mode on anything else than the case's own."""
+        ran = reference.forward(self.case.architecture, values, images, train=True, masks=masks)
+        loss, gradients = reference.backward(ran, self.case.labels)
+        return {**gradients, "loss": np.asarray(loss)}
 
     def ran(self, train: bool) -> reference.Pass:
         """The pass in one of the two modes."""
