@@ -1,4 +1,4 @@
-"""What runs is what the execution says, what is judged is what trains, and nothing is allocated before it is needed."""
+"""What is run is what the execution says, what is judged is what trains; nothing is allocated before it is needed."""
 
 from __future__ import annotations
 

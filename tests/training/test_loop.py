@@ -213,6 +213,16 @@ def test_every_trainer_is_given_the_planned_batches():
     assert (epoch.epoch, epoch.step, epoch.train_accuracy, epoch.test_accuracy) == (1, 17, 17 / 132, 14 / 132)
 
 
+def test_an_architecture_that_is_built_already_is_not_built_again(dataset, tmp_path, monkeypatch):
+    architecture = build_architecture(LENET, dataset)
+    monkeypatch.setattr(zoo, "build_with", lambda *_: pytest.fail("it is built again"))
+    recipe = replace(LENET, epochs=1)
+    session = loop.start(registry.load(BACKENDS[0]), recipe, dataset, architecture=architecture)
+    loop.keep_in(session, tmp_path / "run")
+    loop.fit(session, Silent())
+    assert run_folder.load(tmp_path / "run").state["input"] == [1, 28, 28]
+
+
 def test_native_start_is_each_framework_s_own(dataset):
     def start(name, **changes):
         session = loop.start(registry.load(name), replace(LENET, **changes), dataset)

@@ -46,7 +46,7 @@ def bench(
 
     turns = measure.Turns(5 if steps is None else steps, 5 if rounds is None else rounds)
     names = backend_names(backends)
-    recipe = RunOptions(arch=arch, batch_size=batch_size, precision=precision).apply(measure.RECIPE, network)
+    recipe = RunOptions(arch=arch, batch_size=batch_size, precision=precision).choose(measure.RECIPE, network)
     quiet = json == "-"
     measured = measure.measure(
         recipe,

@@ -55,7 +55,7 @@ def compare(
 
     if seeds != 1 and seeds < FEWEST_SEEDS:
         raise TriptychError(f"--seeds {seeds} must be 1, or at least {FEWEST_SEEDS} for a test of equivalence")
-    names, chosen = backend_names(backends), run.apply(recipes.get_recipe(recipe), network)
+    names, chosen = backend_names(backends), run.choose(recipes.get_recipe(recipe), network)
     plan = compare_backends.prepare(chosen, data.load(chosen.data, data_dir=run.data_dir), device, seeds)
     loaded = [registry.load(name) for name in names]
     compare_backends.check(plan, loaded)

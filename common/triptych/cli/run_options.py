@@ -49,11 +49,22 @@ class RunOptions:
     precision: Annotated[str | None, Parameter(help="fp32, bf16, fp16 or fp64.")] = None
     seed: Annotated[Whole, Parameter(help="Seed of everything random.")] = None
 
-    def apply(self, recipe: Recipe, network: NetworkOptions) -> Recipe:
-        """The recipe with what the command line says."""
+    def choose(self, recipe: Recipe, network: NetworkOptions) -> Recipe:
+        """The recipe with what the command line says, whose network can be built, and frozen as it says.
+
+        That is found out before any data is looked for: what is left open is taken from the architecture's source.
+        """
         from triptych import zoo
-        from triptych.training.recipe import vary
         from triptych.weights import transfer
+
+        recipe = self.apply(recipe, network)
+        if self.arch is not None or self.freeze is not None or network != NetworkOptions():
+            transfer.frozen_paths(zoo.build_with(recipe.architecture, recipe.network), recipe.freeze)
+        return recipe
+
+    def apply(self, recipe: Recipe, network: NetworkOptions) -> Recipe:
+        """The recipe with what the command line says. Raises TriptychError for values that no recipe can have."""
+        from triptych.training.recipe import vary
 
         changed = {**self.of_another_architecture(recipe), **network.changes()}
         names = {"arch": "architecture", "data": "data", "init": "initializer", "init_from": "init_from"}
@@ -69,11 +80,7 @@ class RunOptions:
             changed["test_batch_size"] = 0
         changed["schedule"] = self.apply_to_schedule(recipe.schedule)
         changed["optimizer"] = self.apply_to_optimizer(recipe.optimizer)
-        recipe = vary(recipe, **changed)
-        if self.arch is not None or self.freeze is not None or network != NetworkOptions():
-            # Before any data is looked for; what the options leave open is taken from the architecture's source.
-            transfer.frozen_paths(zoo.build_with(recipe.architecture, recipe.network), recipe.freeze)
-        return recipe
+        return vary(recipe, **changed)
 
     def of_another_architecture(self, recipe: Recipe) -> dict[str, Any]:
         """What changes in a recipe with `--arch`.
@@ -154,7 +161,8 @@ class ModelOptions:
     def __post_init__(self) -> None:
         from triptych.training.recipe import Recipe
 
-        self.recipe = self.run.apply(Recipe("file"), self.network)
+        chosen = self.run.apply if self.run.arch is None else self.run.choose
+        self.recipe = chosen(Recipe("file"), self.network)
 
     def load(self, path: Path) -> Model:
         """The model at `path`. Raises TriptychError if there is none, or its options do not belong to it."""

@@ -61,7 +61,7 @@ def study(
     chosen = studies.get_study(name)
     if isinstance(chosen, Trained):
         folder = out or Path("runs") / f"study-{name}{'-quick' * quick}"
-        change = partial(run.apply, network=network)
+        change = partial(run.choose, network=network)
         result = train(chosen, backend, quick, change, run.data_dir, device, folder, quiet=json == "-")
     else:
         folder, result = count(chosen, out)

@@ -64,7 +64,13 @@ def train(
     loaded = registry.load(name)
     first = loaded.join_processes(device) == 0  # the others neither write nor print
     session = loop.start(
-        loaded, chosen, dataset, device=device, architecture=architecture, resumed=resume, deterministic=deterministic
+        loaded,
+        chosen,
+        dataset,
+        device=device,
+        deterministic=deterministic,
+        architecture=architecture,
+        resumed=resume,
     )
     if first:
         loop.keep_in(session, resume or out or run_folder.new_folder(f"{chosen.architecture}-{name}"))
@@ -81,7 +87,7 @@ def choose_recipe(
     from triptych.utils.errors import TriptychError
 
     if resume is None:
-        return run.apply(recipes.get_recipe("d2l-vgg" if name is None else name), network)
+        return run.choose(recipes.get_recipe("d2l-vgg" if name is None else name), network)
     if out is not None:
         raise TriptychError("give --out or --resume, not both: a resumed run stays in its folder")
     if name is not None:

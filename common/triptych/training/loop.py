@@ -68,14 +68,14 @@ def start(
     dataset: Dataset,
     *,
     device: str = "cpu",
+    deterministic: bool = False,
     architecture: Architecture | None = None,
     resumed: Path | None = None,
-    deterministic: bool = False,
 ) -> Session:
     """A session at the recipe's start, or where the last checkpoint of the run `resumed` ends; it is kept nowhere yet.
 
-    `architecture` is what `build_architecture` makes of recipe and data, where it was called already; `deterministic`
-    is that of `triptych.backend.execution.Execution`. What a resumed run once began from need not be there any more.
+    `deterministic` is that of `triptych.backend.execution.Execution`. `architecture` is what `build_architecture` makes
+    of recipe and data, where it was called already. What a resumed run once began from need not be there any more.
     Raises TriptychError for what does not fit together.
     """
     architecture = architecture or build_architecture(recipe, dataset)
