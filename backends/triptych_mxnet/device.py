@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import importlib.util
 import os
 from contextlib import AbstractContextManager, nullcontext
 
@@ -13,6 +14,10 @@ from triptych.utils.process import vector_features
 from triptych_mxnet import numpy_names
 
 numpy_names.restore()
+if importlib.util.find_spec("distutils") is None:  # MXNet compares versions with it
+    raise TriptychError(
+        "MXNet imports 'distutils', which Python lost in 3.12 and setuptools brings back: pip install setuptools"
+    )
 # MXNet's own handler turns a segmentation fault into exit status 255, unless this one was there first.
 with contextlib.suppress(OSError, RuntimeError, AttributeError):  # no usable stderr
     if not faulthandler.is_enabled():
