@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from marks import every_backend, later
+from marks import every_backend, later, needs_backend
 from mutants import CATALOGUE
 from triptych.__main__ import main
 from triptych.backend import registry
@@ -206,6 +206,7 @@ def test_without_a_fault_there_is_no_difference(name: str, mode: str) -> None:
     assert found(name, "", mode) is None
 
 
+@needs_backend
 def test_a_later_layer_is_not_blamed_for_an_earlier_one() -> None:
     """Two faults: resynchronised, the second layer alone is right where only the first is wrong, and both are seen."""
     framework, run = registry.load(registry.installed()[0]), run_of(NET)
@@ -265,6 +266,7 @@ def test_two_backends_and_which_of_them_is_wrong() -> None:
         assert (difference.layer, difference.at_fault) == ("lrn", (names[0],))
 
 
+@needs_backend
 def test_a_crash_is_a_difference_not_a_trace() -> None:
     def crash(*given: Any, **mode: Any) -> Any:
         raise ArithmeticError("as frameworks raise them")
@@ -305,6 +307,7 @@ def run(*arguments: str) -> int:
     return int(exit_.value.code or 0)
 
 
+@needs_backend
 def test_the_command_says_that_they_agree(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--arch", "lenet", "--json") == 0
     found = json.loads(capsys.readouterr().out)
@@ -320,7 +323,7 @@ def test_the_command_says_that_they_agree(capsys: pytest.CaptureFixture[str]) ->
         (("--left", "reference"), "both 'reference'"),
         (("--left", "vgg11", "--right", "reference"), "both are the reference"),
         (("--left", "torch", "--right", "vgg11", "--arch", "vgg16"), "several architectures"),
-        (("--right", "torhc"), "unknown backend 'torhc'; did you mean 'torch'?"),
+        (("--left", "reference", "--right", "torhc"), "unknown backend 'torhc'; did you mean 'torch'?"),
         (("--precision", "bf16"), "cannot be judged"),
         (("--layout", "NHWC"), "are for your own network"),
         (("--left", "no_such_module:net", "--right", "lenet"), "there is no module 'no_such_module'"),
