@@ -11,6 +11,7 @@ from time import perf_counter
 
 from triptych import zoo
 from triptych.backend import registry
+from triptych.backend.execution import exact
 from triptych.conformance.case import make_case
 from triptych.conformance.locate import BATCH, locate
 from triptych.conformance.reference_run import ReferenceRun
@@ -22,7 +23,7 @@ def seconds(name: str) -> float:
     framework = registry.load(name)
     start = perf_counter()
     run = ReferenceRun(make_case(zoo.build_with("vgg16", zoo.Options(10, (3, 64, 64))), 0, BATCH))
-    subject = BackendSubject(framework, framework.build(run.case.architecture, precision="fp64"), run)
+    subject = BackendSubject(framework, framework.build(run.case.architecture, execution=exact("fp64")), run)
     result = locate(subject, ReferenceSubject(run), updates=("momentum",))
     if result.difference is not None:
         sys.exit(f"{name} and the reference diverge: {result.difference}")

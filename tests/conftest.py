@@ -66,7 +66,7 @@ def drawn_run(tmp_path: Path) -> Callable[..., Path]:
 
     def make(name: str, recipe: Any) -> Path:
         folder = run_folder.create(tmp_path / name, recipe)
-        model = initializers.draw(zoo.build("lenet"), 0, initializers.parse(recipe.initializer))
+        model = initializers.draw(zoo.build("lenet"), 0)
         epoch = Epoch(1, 4, "torch", 2.3, 0.1, 2.3, 0.1, 1.0, 512.0, (2.3,) * 4)
         state = {"input": [1, 28, 28], "class_names": [f"pattern {number}" for number in range(10)]}
         run_folder.save(folder, [epoch], Checkpoint(1, 4, model, {}, state))

@@ -5,13 +5,13 @@ from __future__ import annotations
 from hypothesis import strategies as st
 
 from triptych.optim.optimizers import SGD, Adam, AdamW
-from triptych.optim.schedules import MEASURES, UNITS, Cosine, OneCycle, Plateau, Polynomial, Schedule, Step
+from triptych.optim.schedules import MEASURES, UNITS, Constant, Cosine, OneCycle, Plateau, Polynomial, Step
 
 positive = st.floats(1e-6, 1e6)
 small = st.floats(1e-6, 0.99)
 planned = {"total_epochs": st.integers(0, 999), "per": st.sampled_from(UNITS)}
 some_schedules = st.one_of(
-    st.builds(Schedule),
+    st.builds(Constant),
     st.builds(Step, every=st.integers(1, 99), factor=small, per=planned["per"]),
     st.builds(Cosine, minimum=small, **planned),
     st.builds(Polynomial, power=small, **planned),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from importlib.util import find_spec
+from typing import Any
 
 import flax
 import jax
@@ -11,14 +12,18 @@ import jaxlib
 import numpy as np
 import optax
 
-from triptych.backend.contract import Device
-from triptych.utils.errors import TriptychError
+from triptych.backend.execution import Device, check_device, dtype_of
 from triptych.utils.process import cores, vector_features
 
 # Otherwise JAX takes three quarters of a GPU's memory at its first use, and leaves the other backends a quarter.
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
-DTYPES = {"fp32": np.float32, "bf16": np.float32, "fp64": np.float64}  # bf16: float32 weights, bfloat16 layers
+# bf16: float32 weights, bfloat16 layers
+DTYPES: dict[str, type[np.floating[Any]]] = {
+    "fp32": np.float32,
+    "bf16": np.float32,
+    "fp64": np.float64,
+}
 # by platform: the extra of the package jax, and the modules that it installs
 PLUGINS = {"cuda": ("cuda12", "jax_cuda12_plugin", "jax_cuda13_plugin"), "tpu": ("tpu", "libtpu")}
 
@@ -46,28 +51,14 @@ def get_device(name: str) -> jax.Device:
     platform, _, number = name.partition(":")
     if name == "cpu":
         return jax.devices("cpu")[0]
-    available = _names(platform) if platform in PLUGINS else {}
     wanted = f"{platform}:{number or 0}"
-    if wanted in available:
-        return available[wanted]
-    known = "; ".join(f"{d.name}: {d.reason}" for d in devices())
-    raise TriptychError(f"backend 'jax' has no device '{name}' here ({known})")
+    check_device("jax", name, wanted, devices())
+    return _names(platform)[wanted]
 
 
-def get_dtype(precision: str) -> type[np.floating]:
+def get_dtype(precision: str) -> type[np.floating[Any]]:
     """The type of the weights for `--precision`. Raises TriptychError for one that is not supported."""
-    if precision not in DTYPES:
-        raise TriptychError(f"backend 'jax' has no precision '{precision}'; known: {', '.join(DTYPES)}")
-    if precision == "fp64":
-        # Without it JAX turns every float64 array into float32, silently. It holds for the whole process and makes
-        # float64 the default type, so this backend names the type of every array that it makes.
-        jax.config.update("jax_enable_x64", True)
-    return DTYPES[precision]
-
-
-def set_deterministic() -> None:
-    """From now on equal steps give equal bits; read when JAX first meets the device."""
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_deterministic_ops=true".strip()
+    return dtype_of("jax", precision, DTYPES)
 
 
 def peak_memory(device: str) -> int:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import NDArray
 
-from triptych.backend.contract import Gather
+from triptych.backend.contract import Array, Gather
 from triptych.data.preprocess import InputTransform, channel_matrix, resize_matrix
 from triptych_jax.layers import PRECISION
 
@@ -20,9 +22,9 @@ class Input:
 
     transform: InputTransform
     device: jax.Device
-    dtype: type[np.floating]
+    dtype: type[np.floating[Any]]
 
-    def __call__(self, images: np.ndarray | jax.Array, gather: Gather | None = None) -> jax.Array:
+    def __call__(self, images: NDArray[np.uint8] | jax.Array, gather: Gather | None = None) -> jax.Array:
         x = jax.device_put(images, self.device)
         if gather is not None:
             x = self.crop_and_flip(x, gather)
@@ -68,10 +70,10 @@ class Input:
             x = jnp.matmul(x, columns.T, precision=PRECISION)
         return x
 
-    def matrix(self, make: Callable[[int, int], np.ndarray], size_in: int, size_out: int) -> np.ndarray:
+    def matrix(self, make: Callable[[int, int], Array], size_in: int, size_out: int) -> Array:
         """A matrix, made when the step is traced."""
         return self.constant(make(size_in, size_out))
 
-    def constant(self, value: np.ndarray) -> np.ndarray:
+    def constant(self, value: Array) -> Array:
         """A constant of the compiled step, in the network's type."""
         return np.asarray(value, self.dtype)

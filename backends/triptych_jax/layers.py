@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -13,37 +12,30 @@ import numpy as np
 from flax import nnx
 from jax import lax
 from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
 
 from triptych.spec import layers as spec
 from triptych.spec.kinds import check_complete
 from triptych.spec.kinds.pooling import overhang
 from triptych.spec.layers import Pair, Shape
 
-Options = dict[str, Any]  # dtype, param_dtype and rngs, for every layer that has arrays
-
 # GPUs and TPUs would multiply float32 in TF32 or bfloat16 by default: three decimal digits.
 PRECISION = lax.Precision.HIGHEST
-
-# Multiply-accumulates of a batch from which a float64 convolution's time outweighs the product's longer compiling.
-FLOAT64_WORK = 10**7
 
 
 class BatchNorm(nnx.BatchNorm):
     """nnx.BatchNorm keeps the biased variance; where the spec wants the unbiased one, it is scaled up."""
 
-    def __init__(self, features: int, layer: spec.BatchNorm, options: Options) -> None:
+    def __init__(self, features: int, layer: spec.BatchNorm) -> None:
         super().__init__(
             features,
             momentum=1 - layer.momentum,  # Flax weighs the old statistics, and by 0.99 if not told
             epsilon=layer.eps,
             use_scale=layer.gamma,
             use_fast_variance=False,  # E[x^2] - E[x]^2 cancels
-            **options,
+            rngs=nnx.Rngs(0),
         )
         self.unbiased = layer.unbiased
-        # Flax makes them float32 whatever the type of the parameters is.
-        self.mean = nnx.BatchStat(np.zeros(features, self.param_dtype))
-        self.var = nnx.BatchStat(np.ones(features, self.param_dtype))
 
     def __call__(self, x: jax.Array) -> jax.Array:
         before = self.var[...]
@@ -90,7 +82,7 @@ class _Function(nnx.Module):
         return self.function(x, self.layer)
 
 
-def conv(layer: spec.Conv, shape: Shape, options: Options) -> nnx.Module:
+def conv(layer: spec.Conv, shape: Shape) -> nnx.Module:
     return nnx.Conv(
         shape[0],
         layer.channels,
@@ -103,52 +95,59 @@ def conv(layer: spec.Conv, shape: Shape, options: Options) -> nnx.Module:
         kernel_init=_zeros,
         bias_init=_zeros,
         conv_general_dilated=_convolve,
-        **options,
+        rngs=nnx.Rngs(0),
     )
 
 
-def dense(layer: spec.Dense, shape: Shape, options: Options) -> nnx.Module:
-    starts = {"kernel_init": _zeros, "bias_init": _zeros}
-    return nnx.Linear(shape[0], layer.units, use_bias=layer.bias, precision=PRECISION, **starts, **options)
+def dense(layer: spec.Dense, shape: Shape) -> nnx.Module:
+    return nnx.Linear(
+        shape[0],
+        layer.units,
+        use_bias=layer.bias,
+        precision=PRECISION,
+        kernel_init=_zeros,
+        bias_init=_zeros,
+        rngs=nnx.Rngs(0),
+    )
 
 
-def batch_norm(layer: spec.BatchNorm, shape: Shape, options: Options) -> nnx.Module:
-    return BatchNorm(shape[0], layer, options)
+def batch_norm(layer: spec.BatchNorm, shape: Shape) -> nnx.Module:
+    return BatchNorm(shape[0], layer)
 
 
-def local_response_norm(layer: spec.LocalResponseNorm, shape: Shape, options: Options) -> nnx.Module:
+def local_response_norm(layer: spec.LocalResponseNorm, shape: Shape) -> nnx.Module:
     return _Function(_local_response_norm, layer)
 
 
-def relu(layer: spec.ReLU, shape: Shape, options: Options) -> nnx.Module:
+def relu(layer: spec.ReLU, shape: Shape) -> nnx.Module:
     return _Function(_relu, layer)
 
 
-def sigmoid(layer: spec.Sigmoid, shape: Shape, options: Options) -> nnx.Module:
+def sigmoid(layer: spec.Sigmoid, shape: Shape) -> nnx.Module:
     return _Function(_sigmoid, layer)
 
 
-def max_pool(layer: spec.MaxPool, shape: Shape, options: Options) -> nnx.Module:
+def max_pool(layer: spec.MaxPool, shape: Shape) -> nnx.Module:
     return _Function(_max_pool, layer)
 
 
-def avg_pool(layer: spec.AvgPool, shape: Shape, options: Options) -> nnx.Module:
+def avg_pool(layer: spec.AvgPool, shape: Shape) -> nnx.Module:
     return _Function(_avg_pool, layer)
 
 
-def global_avg_pool(layer: spec.GlobalAvgPool, shape: Shape, options: Options) -> nnx.Module:
+def global_avg_pool(layer: spec.GlobalAvgPool, shape: Shape) -> nnx.Module:
     return GlobalAvgPool()
 
 
-def flatten(layer: spec.Flatten, shape: Shape, options: Options) -> nnx.Module:
+def flatten(layer: spec.Flatten, shape: Shape) -> nnx.Module:
     return _Function(_flatten, layer)
 
 
-def dropout(layer: spec.Dropout, shape: Shape, options: Options) -> nnx.Module:
+def dropout(layer: spec.Dropout, shape: Shape) -> nnx.Module:
     return Dropout(layer.rate)
 
 
-LAYERS: dict[type, Callable[[Any, Shape, Options], nnx.Module]] = {
+LAYERS: dict[type, Callable[[Any, Shape], nnx.Module]] = {
     spec.Conv: conv,
     spec.Dense: dense,
     spec.BatchNorm: batch_norm,
@@ -164,7 +163,7 @@ LAYERS: dict[type, Callable[[Any, Shape, Options], nnx.Module]] = {
 check_complete(LAYERS, __name__)
 
 
-def _zeros(key: jax.Array, shape: Shape, dtype: Any) -> np.ndarray:
+def _zeros(key: jax.Array, shape: Shape, dtype: Any) -> NDArray[Any]:
     """Kernels are drawn in `initialize` or copied in: drawing them here would cost seconds in a large network, and
     JAX's own zeros are compiled for every shape."""
     return np.zeros(shape, dtype)
@@ -217,7 +216,7 @@ def _avg_pool(x: jax.Array, layer: spec.AvgPool) -> jax.Array:
     return _pool(x, layer, 0.0, lax.add) / _counts(layer, x.shape[1:3]).astype(x.dtype)
 
 
-def _counts(layer: spec.AvgPool, size: Pair) -> np.ndarray:
+def _counts(layer: spec.AvgPool, size: Pair) -> NDArray[Any]:
     """How many values each window averages; nnx.avg_pool would count what hangs over along with the padding."""
     ones = np.pad(np.ones(size), _both_sides(layer.padding), constant_values=float(layer.count_padding))
     below, right = overhang(layer, (1, *size))
@@ -230,14 +229,10 @@ def _convolve(x: jax.Array, kernel: jax.Array, strides: Pair, padding: tuple[Pai
     """lax.conv_general_dilated, as nnx.Conv calls it, or a matrix product where that is slow.
 
     On the CPU, XLA's fast convolution does not take maps with fewer pixels than the kernel has: 3x3 on 2x2 maps, as
-    at the end of VGG, takes 5 to 80 times as long as this; nor does it take float64, where 3x3 of 256 channels on
-    16x16 takes 19 times as long, and 119 times without optimisation, as conformance compiles it.
+    at the end of VGG, takes 5 to 80 times as long as this.
     """
     height, width, _, channels = kernel.shape
-    small = height * width > x.shape[1] * x.shape[2]
-    work = kernel.size * x.size // x.shape[3] // math.prod(strides)
-    slow = small or (x.dtype == jnp.float64 and work > FLOAT64_WORK)
-    if more["feature_group_count"] > 1 or not slow:
+    if more["feature_group_count"] > 1 or height * width <= x.shape[1] * x.shape[2]:
         return lax.conv_general_dilated(x, kernel, strides, padding, **more)
     x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
     below, right = x.shape[1] - height + 1, x.shape[2] - width + 1

@@ -6,13 +6,16 @@ from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
+from triptych.backend.execution import DEFAULT, Execution
 from triptych.spec import layers as spec
 from triptych.spec.analysis import analyse
 from triptych.spec.layers import Architecture, Layer, Shape, join
 from triptych_jax.device import get_device, get_dtype
-from triptych_jax.layers import LAYERS, Options
+from triptych_jax.layers import LAYERS
+from triptych_jax.precision import apply_execution
 
 Outputs = dict[str, jax.Array]  # every layer's output by path, filled on the way
 Path = tuple[str, ...]  # in Flax: ("block1", "conv1", "kernel")
@@ -22,11 +25,11 @@ Arrays = Mapping[Path, jax.Array]
 class _Composite(nnx.Module):
     """Holds modules under their names in the spec, so that the paths of Flax's state are the canonical ones."""
 
-    def __init__(self, layers: tuple[Layer, ...], prefix: str, inputs: dict[str, Shape], options: Options) -> None:
+    def __init__(self, layers: tuple[Layer, ...], prefix: str, inputs: dict[str, Shape]) -> None:
         self._prefix = prefix
         self._names = tuple(layer.name for layer in layers)
         for layer in layers:
-            setattr(self, layer.name, build_layer(layer, join(prefix, layer.name), inputs, options))
+            setattr(self, layer.name, build_layer(layer, join(prefix, layer.name), inputs))
 
     def _run(self, name: str, x: jax.Array, outputs: Outputs) -> jax.Array:
         module = getattr(self, name)
@@ -54,8 +57,8 @@ class Branches(_Composite):
 class Residual(_Composite):
     """`shortcut(x) + scale * body(x)`."""
 
-    def __init__(self, layer: spec.Residual, path: str, inputs: dict[str, Shape], options: Options) -> None:
-        super().__init__(spec.children(layer), path, inputs, options)
+    def __init__(self, layer: spec.Residual, path: str, inputs: dict[str, Shape]) -> None:
+        super().__init__(spec.children(layer), path, inputs)
         self._scale = layer.scale
 
     def __call__(self, x: jax.Array, outputs: Outputs) -> jax.Array:
@@ -71,18 +74,11 @@ class Network(_Composite):
     """The whole architecture, images `(N, C, H, W)` to logits; in training, with side classifiers, `(logits, *side
     logits)`. `train()` and `eval()` switch between the two."""
 
-    def __init__(self, architecture: Architecture, precision: str) -> None:
-        dtype = get_dtype(precision)
-        inputs = {info.path: info.input for info in analyse(architecture)}
-        options = {
-            "dtype": jnp.bfloat16 if precision == "bf16" else dtype,
-            "param_dtype": dtype,
-            "rngs": nnx.Rngs(0),
-        }
-        super().__init__(architecture.layers, "", inputs, options)
+    def __init__(self, architecture: Architecture, execution: Execution) -> None:
+        super().__init__(architecture.layers, "", {info.path: info.input for info in analyse(architecture)})
         self.architecture = architecture
-        self.precision = precision
-        self._dtype = dtype
+        self.execution = execution
+        self.dtype = get_dtype(execution.precision)
         self.deterministic = False  # what train() and eval() set in every module that has it
 
     def __call__(self, x: jax.Array, outputs: Outputs | None = None) -> jax.Array | tuple[jax.Array, ...]:
@@ -93,39 +89,57 @@ class Network(_Composite):
             if not isinstance(getattr(self, name), Auxiliary):
                 x = self._run(name, x, outputs)
             elif not self.deterministic:
-                side.append(self._run(name, x, outputs).astype(self._dtype))
-        x = x.astype(self._dtype)
+                side.append(self._run(name, x, outputs).astype(self.dtype))
+        x = x.astype(self.dtype)
         return (x, *side) if side else x
+
+    def cast(self) -> None:
+        """Every layer's types as the execution has them, and whether its products may be shortened."""
+        inside = jnp.bfloat16 if self.execution.precision == "bf16" else self.dtype
+        for _, module in nnx.iter_graph(self):
+            if isinstance(module, nnx.Conv | nnx.Linear | nnx.BatchNorm):
+                module.dtype, module.param_dtype = inside, self.dtype
+            if isinstance(module, nnx.Conv | nnx.Linear) and self.execution.tf32:
+                module.precision = None
 
     def variables(self, kind: type[nnx.Variable]) -> dict[Path, nnx.Variable]:
         """The parameters (`nnx.Param`) or running statistics (`nnx.BatchStat`)."""
         return {path: node for path, node in nnx.iter_graph(self) if isinstance(node, kind)}
 
     def arrays(self, kind: type[nnx.Variable]) -> Arrays:
-        """What these hold, for a compiled function."""
-        return {path: variable[...] for path, variable in self.variables(kind).items()}
+        """What these hold."""
+        return self.values(self.variables(kind))
+
+    @staticmethod
+    def values(variables: Mapping[Path, nnx.Variable]) -> Arrays:
+        """What variables hold, for a compiled function."""
+        # `variable[...]` is an operation of its own in Flax 0.12.0: a tenth of a second per step in a deep network.
+        return dict(zip(variables, jax.tree.leaves(list(variables.values())), strict=True))
 
 
-def build_layer(layer: Layer, path: str, inputs: dict[str, Shape], options: Options) -> nnx.Module:
+def build_layer(layer: Layer, path: str, inputs: dict[str, Shape]) -> nnx.Module:
     """The module for one record of the tree, composite or not."""
     match layer:
         case spec.Block():
-            return Sequence(layer.layers, path, inputs, options)
+            return Sequence(layer.layers, path, inputs)
         case spec.Auxiliary():
-            return Auxiliary(layer.layers, path, inputs, options)
+            return Auxiliary(layer.layers, path, inputs)
         case spec.Branches():
-            return Branches(layer.branches, path, inputs, options)
+            return Branches(layer.branches, path, inputs)
         case spec.Residual():
-            return Residual(layer, path, inputs, options)
+            return Residual(layer, path, inputs)
         case _:
-            return LAYERS[type(layer)](layer, inputs[path], options)
+            return LAYERS[type(layer)](layer, inputs[path])
 
 
-def build(architecture: Architecture, *, device: str = "cpu", precision: str = "fp32") -> Network:
+def build(architecture: Architecture, *, device: str = "cpu", execution: Execution = DEFAULT) -> Network:
     """The network on its device, kernels at zero (see `initialize`)."""
+    apply_execution(execution, device)
     target = get_device(device)
     with jax.default_device(target):
-        network = Network(architecture, precision)
+        network = Network(architecture, execution)
+    network.cast()
     # Committed to the device: whatever meets these arrays in a compiled function follows them there.
-    nnx.update(network, jax.device_put(nnx.state(network), target))
+    arrays = jax.tree.map(lambda array: np.asarray(array, network.dtype), nnx.state(network))
+    nnx.update(network, jax.device_put(arrays, target))
     return network

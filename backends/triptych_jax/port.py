@@ -13,8 +13,12 @@ import numpy as np
 from flax import linen, nnx
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
-from triptych.backend.contract import Captured, PortParameter, PortRun
+from triptych.backend.contract import Array, Captured, PortParameter, PortRun
+from triptych.backend.execution import Execution
+from triptych.weights.layouts import FLAX
 from triptych_jax.device import get_dtype
+from triptych_jax.precision import apply_execution
+from triptych_jax.weights import to_numpy
 
 # JAX's primitives by the spec's record. Functions of jax.nn are found by their name.
 KINDS = {
@@ -35,7 +39,6 @@ KINDS = {
     "add": "Residual",
 }
 COMPLETED = {"Conv": "add", "Dense": "add", "AvgPool": "div", "GlobalAvgPool": "div"}  # by which primitive
-ROLES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
 SWITCHES = {"train": True, "training": True, "is_training": True, "deterministic": False, "use_running_average": False}
 
 _compiled = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
@@ -50,29 +53,33 @@ def matches(candidate: Any) -> bool:
 class Port:
     """See `triptych.backend.contract.Port`."""
 
-    def __init__(self, candidate: Any, layout: str | None, precision: str) -> None:
+    def __init__(self, candidate: Any, layout: str | None, execution: Execution) -> None:
         self.layout = layout or "NHWC"
-        self.dtype = get_dtype(precision)
+        apply_execution(execution, "cpu")
+        self.dtype = get_dtype(execution.precision)
         self.candidate = candidate
 
-    def parameters(self, images: np.ndarray) -> Sequence[PortParameter]:
+    def parameters(self, images: Array) -> Sequence[PortParameter]:
         """In the order of their first use."""
         kind = next(start for type_, start in STARTS if isinstance(self.candidate, type_))
-        self.function, arrays = kind(self.candidate, self.native(images))
+        self.function, arrays = kind(self.candidate, self._native(images))
         self.arrays = {name: jnp.asarray(value, self.dtype) for name, value in arrays.items()}
-        inner = jax.make_jaxpr(partial(self.function, train=False))(self.arrays, self.native(images)).jaxpr
+        inner = jax.make_jaxpr(partial(self.function, train=False))(self.arrays, self._native(images)).jaxpr
         names = sorted(self.arrays)  # the order in which JAX flattens a dictionary
         used = _first_uses(inner)
         order = sorted(names, key=lambda name: used.get(inner.invars[names.index(name)], len(used)))
-        return [PortParameter(name, _to_canonical(self.arrays[name]).shape, _role(name)) for name in order]
+        return [
+            PortParameter(name, to_numpy(self.arrays[name]).shape, FLAX.canonical_name(name.rpartition(".")[2]))
+            for name in order
+        ]
 
-    def load(self, values: Mapping[str, np.ndarray]) -> None:
+    def load(self, values: Mapping[str, Array]) -> None:
         """Set the parameters of these names."""
-        self.arrays |= {name: jnp.asarray(_from_canonical(value), self.dtype) for name, value in values.items()}
+        self.arrays |= {name: jnp.asarray(FLAX.from_canonical(value), self.dtype) for name, value in values.items()}
 
-    def run(self, images: np.ndarray, *, train: bool, cotangent: np.ndarray | None = None) -> PortRun:
+    def run(self, images: Array, *, train: bool, cotangent: Array | None = None) -> PortRun:
         """One pass; with `cotangent`, the gradient of the logits, backward too."""
-        x = self.native(images)
+        x = self._native(images)
         traced = jax.make_jaxpr(partial(self.function, train=train))(self.arrays, x)
         kinds: list[str] = []
 
@@ -83,7 +90,7 @@ class Port:
             return logits, watch.values
 
         logits, values = _compiled(partial(whole, probes=None))(self.arrays, x)
-        captured = [Captured(kind, self.channels_first(y)) for kind, y in zip(kinds, values, strict=True)]
+        captured = [Captured(kind, self._channels_first(y)) for kind, y in zip(kinds, values, strict=True)]
         run = PortRun(captured, np.asarray(logits))
         if cotangent is not None:
             probes = [jnp.zeros_like(value) for value in values]
@@ -95,17 +102,17 @@ class Port:
                 return pull(dy)
 
             gradients, dx, arrived = backward(self.arrays, x, probes)
-            run.gradients = {name: _to_canonical(value) for name, value in gradients.items()}
-            run.input_gradient = self.channels_first(dx)
+            run.gradients = {name: to_numpy(value) for name, value in gradients.items()}
+            run.input_gradient = self._channels_first(dx)
             for entry, gradient in zip(captured, arrived, strict=True):
-                entry.gradient = self.channels_first(gradient)
+                entry.gradient = self._channels_first(gradient)
         return run
 
-    def native(self, images: np.ndarray) -> jax.Array:
+    def _native(self, images: Array) -> jax.Array:
         """Images as the network takes them."""
         return jnp.asarray(images if self.layout == "NCHW" else images.transpose(0, 2, 3, 1), self.dtype)
 
-    def channels_first(self, value: jax.Array) -> np.ndarray:
+    def _channels_first(self, value: jax.Array) -> Array:
         """A copy on the host, channels first."""
         array = np.array(value)
         return array.transpose(0, 3, 1, 2) if self.layout == "NHWC" and array.ndim == 4 else array
@@ -150,8 +157,8 @@ class _Watch:
             kind = self.open.pop(id(value), ("", None))[0]
             if kind and name == COMPLETED[kind]:
                 return self.keep(kind, y)
-        kind = KINDS.get(name)
-        if kind is None or not _fits(kind, inputs, y):
+        kind = KINDS.get(name, "")
+        if not kind or not _fits(kind, inputs, y):
             return y
         if COMPLETED.get(kind) and following in (COMPLETED[kind], "reshape", "broadcast_in_dim", "pjit", "jit"):
             self.open[id(y)] = (kind, y)
@@ -280,17 +287,3 @@ STARTS = ((nnx.Module, _start_nnx), (linen.Module, _start_linen), (tuple, _start
 
 def _first(output: Any) -> jax.Array:
     return output[0] if isinstance(output, list | tuple) else output
-
-
-def _role(name: str) -> str:
-    return ROLES.get(name.rpartition(".")[2], "")
-
-
-def _to_canonical(value: Any) -> np.ndarray:
-    """Convolution weights HWIO to OIHW, dense weights (in, out) to (out, in)."""
-    array = np.array(value)
-    return array.transpose((3, 2, 0, 1)) if array.ndim == 4 else array.T if array.ndim == 2 else array
-
-
-def _from_canonical(value: np.ndarray) -> np.ndarray:
-    return value.transpose((2, 3, 1, 0)) if value.ndim == 4 else value.T if value.ndim == 2 else value

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import jax
 
+from triptych.backend.execution import Execution
 from triptych.backend.precision import Flag, environment
 
 _FULL = ("highest", "float32")
@@ -36,6 +37,16 @@ def precision_flags(device: str = "cpu") -> list[Flag]:
         exact = chosen.lower() in ("false", "0")
         found.append(Flag(name, chosen, exact, "take it out of XLA_FLAGS and start again"))
     return [*found, environment("NVIDIA_TF32_OVERRIDE", "0")]
+
+
+def apply_execution(execution: Execution, device: str) -> None:
+    """Set what holds for the whole process as `execution` says. Shorter factors are a choice of each layer here."""
+    if execution.precision == "fp64":
+        # Without it JAX turns every float64 array into float32, silently. It makes float64 the default type, so this
+        # backend names the type of every array that it makes.
+        jax.config.update("jax_enable_x64", True)
+    if execution.deterministic:  # read when JAX first meets the device
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_deterministic_ops=true".strip()
 
 
 @contextmanager

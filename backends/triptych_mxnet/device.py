@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import importlib.util
 import os
 
-from triptych.backend.contract import Device
+from triptych.backend.execution import Device, check_device, dtype_of
 from triptych.utils.errors import TriptychError
 from triptych.utils.process import vector_features
 from triptych_mxnet import numpy_names
 
 numpy_names.restore()
+if importlib.util.find_spec("distutils") is None:  # MXNet compares versions with it
+    raise TriptychError(
+        "MXNet imports 'distutils', which Python lost in 3.12 and setuptools brings back: pip install setuptools"
+    )
 # MXNet's own handler turns a segmentation fault into exit status 255, unless this one was there first.
 with contextlib.suppress(OSError, RuntimeError, AttributeError):  # no usable stderr
     if not faulthandler.is_enabled():
@@ -46,23 +51,13 @@ def devices() -> list[Device]:
 def get_device(name: str) -> mx.Context:
     """The context called `name`. Raises TriptychError, with the reason, if it is not there."""
     wanted = "cuda:0" if name == "cuda" else name
-    for device in devices():
-        if device.name == wanted and device.available:
-            return mx.cpu() if wanted == "cpu" else mx.gpu(int(wanted.split(":")[1]))
-    known = "; ".join(f"{d.name}: {d.reason}" for d in devices())
-    raise TriptychError(f"backend 'mxnet' has no device '{name}' here ({known})")
+    check_device("mxnet", name, wanted, devices())
+    return mx.cpu() if wanted == "cpu" else mx.gpu(int(wanted.partition(":")[2]))
 
 
 def get_dtype(precision: str) -> str:
     """The type of the weights for `--precision`. Raises TriptychError for one that is not supported."""
-    if precision not in DTYPES:
-        raise TriptychError(f"backend 'mxnet' has no precision '{precision}'; known: {', '.join(DTYPES)}")
-    return DTYPES[precision]
-
-
-def set_deterministic() -> None:
-    """From now on equal steps give equal bits; oneDNN's are, cuDNN is told."""
-    os.environ["MXNET_ENFORCE_DETERMINISM"] = "1"
+    return dtype_of("mxnet", precision, DTYPES)
 
 
 def peak_memory(device: str) -> int:

@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 import mxnet as mx
 import numpy as np
+from numpy.typing import NDArray
 
-from triptych.backend.contract import Gather
+from triptych.backend.contract import Array, Gather
 from triptych.data.preprocess import InputTransform, channel_matrix, resize_matrix
 
 
@@ -18,11 +19,11 @@ class Input:
         self.transform = transform
         self.device = device
         self.dtype = dtype
-        self.matrices: dict[tuple[str, int], mx.nd.NDArray] = {}
+        self.matrices: dict[tuple[Callable[[int, int], Array], int, int], mx.nd.NDArray] = {}
         self.mean = self.constant(np.reshape(transform.mean or 0.0, (1, -1, 1, 1)))
         self.std = self.constant(np.reshape(transform.std or 1.0, (1, -1, 1, 1)))
 
-    def __call__(self, images: np.ndarray, gather: Gather | None = None) -> mx.nd.NDArray:
+    def __call__(self, images: NDArray[np.uint8], gather: Gather | None = None) -> mx.nd.NDArray:
         x = mx.nd.array(images, self.device, "uint8").astype(self.dtype)  # MXNet pads and gathers no uint8
         if gather is not None:
             x = self.crop_and_flip(x, gather)
@@ -48,10 +49,10 @@ class Input:
         """Grey repeated, or colour to grey."""
         if x.shape[1] == self.transform.channels:
             return x
-        weights = self.matrix("channels", channel_matrix, x.shape[1], self.transform.channels)
+        weights = self.matrix(channel_matrix, x.shape[1], self.transform.channels)
         return _product(x.transpose((0, 2, 3, 1)), weights).transpose((0, 3, 1, 2))
 
-    def tint(self, x: mx.nd.NDArray, shifts: np.ndarray) -> mx.nd.NDArray:
+    def tint(self, x: mx.nd.NDArray, shifts: Array) -> mx.nd.NDArray:
         """A number more for every pixel of an image's channel."""
         return mx.nd.broadcast_add(x, self.constant(shifts[:, :, None, None]))
 
@@ -59,19 +60,20 @@ class Input:
         """Bilinear, as two matrix products."""
         height, width = x.shape[2:]
         if height != self.transform.height:
-            weights = self.matrix("rows", resize_matrix, height, self.transform.height)
+            weights = self.matrix(resize_matrix, height, self.transform.height)
             x = _product(x.swapaxes(2, 3), weights).swapaxes(2, 3)
         if width != self.transform.width:
-            x = _product(x, self.matrix("columns", resize_matrix, width, self.transform.width))
+            x = _product(x, self.matrix(resize_matrix, width, self.transform.width))
         return x
 
-    def matrix(self, kind: str, make: Callable[[int, int], np.ndarray], size_in: int, size_out: int) -> mx.nd.NDArray:
-        """A matrix on the device, made once per stored size."""
-        if (kind, size_in) not in self.matrices:
-            self.matrices[kind, size_in] = self.constant(make(size_in, size_out))
-        return self.matrices[kind, size_in]
+    def matrix(self, make: Callable[[int, int], Array], size_in: int, size_out: int) -> mx.nd.NDArray:
+        """A matrix on the device, made once for all batches."""
+        key = make, size_in, size_out
+        if key not in self.matrices:
+            self.matrices[key] = self.constant(make(size_in, size_out))
+        return self.matrices[key]
 
-    def constant(self, value: np.ndarray) -> mx.nd.NDArray:
+    def constant(self, value: Array) -> mx.nd.NDArray:
         """A NumPy constant on the device, in the network's type."""
         return mx.nd.array(value, self.device, self.dtype)
 

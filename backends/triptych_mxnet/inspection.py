@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import mxnet as mx
-import numpy as np
 from mxnet import autograd
+from numpy.typing import NDArray
 
 from triptych.weights.initializers import Parameters
-from triptych_mxnet.layers import Dropout
 from triptych_mxnet.loss import total_loss
 from triptych_mxnet.model import Network
 from triptych_mxnet.weights import to_numpy
 
 
 def forward(
-    network: Network, images: np.ndarray, *, train: bool = False, masks: Mapping[str, np.ndarray] | None = None
+    network: Network, images: NDArray[Any], *, train: bool = False, masks: Mapping[str, NDArray[Any]] | None = None
 ) -> Parameters:
     """Every layer's output by path."""
     outputs: Parameters = {}
@@ -25,7 +24,7 @@ def forward(
     def keep(path: str) -> object:
         return lambda block, inputs, output: outputs.update({path: to_numpy(output)})
 
-    with network.imperative(), dropout_masks(network, masks or {}):
+    with network.imperative(), network.dropout_masks(masks or {}):
         hooks = [block.register_forward_hook(keep(path)) for path, block in network.named_blocks()]
         try:
             with autograd.train_mode() if train else autograd.predict_mode():
@@ -37,14 +36,14 @@ def forward(
 
 
 def gradients(
-    network: Network, images: np.ndarray, labels: np.ndarray, *, masks: Mapping[str, np.ndarray]
+    network: Network, images: NDArray[Any], labels: NDArray[Any], *, masks: Mapping[str, NDArray[Any]]
 ) -> tuple[float, Parameters]:
     """The training loss and its gradient by path; the running statistics stay as they were."""
     x = to_tensor(network, images)
     x.attach_grad()
     for layer in network.batch_norms():
         layer.keep()
-    with dropout_masks(network, masks), autograd.record():
+    with network.dropout_masks(masks), autograd.record():
         loss = total_loss(network, network(x), mx.nd.array(labels, network.device, "int32"))
     loss.backward()
     for layer in network.batch_norms():
@@ -57,19 +56,19 @@ def gradients(
 def layer_pass(
     network: Network,
     path: str,
-    x: np.ndarray,
-    gradient: np.ndarray | None,
+    x: NDArray[Any],
+    gradient: NDArray[Any] | None,
     *,
     train: bool,
-    masks: Mapping[str, np.ndarray],
-) -> tuple[Parameters, Parameters | None, Parameters]:
+    masks: Mapping[str, NDArray[Any]],
+) -> tuple[NDArray[Any], NDArray[Any] | None, Parameters]:
     """One layer alone: its output, and with the gradient of that the gradients of `x` and of its parameters."""
     block = dict(network.named_blocks())[path]
     value = to_tensor(network, x)
     value.attach_grad()
     for layer in network.batch_norms():
         layer.keep()
-    with network.imperative(), dropout_masks(network, masks), autograd.record(train_mode=train):
+    with network.imperative(), network.dropout_masks(masks), autograd.record(train_mode=train):
         y = block(value)
     if gradient is None:
         return to_numpy(y), None, {}
@@ -81,8 +80,10 @@ def layer_pass(
     return to_numpy(y), to_numpy(value.grad), found
 
 
-def loss_pass(network: Network, logits: Sequence[np.ndarray], labels: np.ndarray) -> tuple[float, list[Parameters]]:
-    """The training loss of given logits (those of the side classifiers last) and its gradients by them."""
+def loss_pass(
+    network: Network, logits: Sequence[NDArray[Any]], labels: NDArray[Any]
+) -> tuple[float, list[NDArray[Any]]]:
+    """The training loss of given logits (those of the auxiliary classifiers last) and its gradients by them."""
     values = [to_tensor(network, value) for value in logits]
     for value in values:
         value.attach_grad()
@@ -94,20 +95,6 @@ def loss_pass(network: Network, logits: Sequence[np.ndarray], labels: np.ndarray
     return float(loss.asscalar()), [to_numpy(value.grad) for value in values]
 
 
-def to_tensor(network: Network, images: np.ndarray) -> mx.nd.NDArray:
+def to_tensor(network: Network, images: NDArray[Any]) -> mx.nd.NDArray:
     """Float images on the network's device, in its type."""
     return mx.nd.array(images, network.device, network.dtype)
-
-
-@contextmanager
-def dropout_masks(network: Network, masks: Mapping[str, np.ndarray]) -> Iterator[None]:
-    """Feed the masks to the dropout layers that they name; a hybrid graph would not see them."""
-    layers = {path: block for path, block in network.named_blocks() if isinstance(block, Dropout) and path in masks}
-    with network.imperative() if layers else nullcontext():
-        for path, layer in layers.items():
-            layer.mask = mx.nd.array(masks[path], network.device, network.dtype)
-        try:
-            yield
-        finally:
-            for layer in layers.values():
-                layer.mask = None

@@ -4,20 +4,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from types import ModuleType
 
 import mxnet as mx
+import numpy as np
 from mxnet import autograd, gluon
+from numpy.typing import NDArray
 
+from triptych.backend.execution import DEFAULT, Execution
 from triptych.spec import analysis
 from triptych.spec import layers as spec
 from triptych.spec.layers import Architecture, Layer, Shape, join, keeps_statistics
+from triptych.weights.layouts import GLUON
 from triptych_mxnet.device import get_device, get_dtype
-from triptych_mxnet.layers import LAYERS, BatchNorm, Tensor
-
-_ATTRIBUTES = {"scale": "gamma", "shift": "beta"}  # Gluon's words for batch norm's weight and bias, by role
+from triptych_mxnet.layers import LAYERS, BatchNorm, Dropout, Tensor
+from triptych_mxnet.precision import apply_execution
 
 
 class Sequence(gluon.HybridBlock):
@@ -70,11 +73,12 @@ class Auxiliary(Sequence):
 class Network(gluon.HybridBlock):
     """The whole architecture. Returns logits; in training, with side classifiers, `(logits, *side logits)`."""
 
-    def __init__(self, architecture: Architecture, device: mx.Context, dtype: str) -> None:
+    def __init__(self, architecture: Architecture, execution: Execution) -> None:
         super().__init__()
         self.architecture = architecture
-        self.device = device
-        self.dtype = dtype
+        self.execution = execution
+        self.device = mx.cpu()
+        self.dtype = get_dtype(execution.precision)
         inputs = {info.path: info.input for info in analysis.analyse(architecture)}
         for layer in architecture.layers:
             self.register_child(build_layer(layer, layer.name, inputs), layer.name)
@@ -101,7 +105,7 @@ class Network(gluon.HybridBlock):
     def named_parameters(self) -> dict[str, gluon.Parameter]:
         """The parameters and running statistics by canonical path."""
         native = self._collect_params_with_prefix()
-        return {info.path: native[_native_path(info)] for info in analysis.parameters(self.architecture)}
+        return {info.path: native[GLUON.native_path(info)] for info in analysis.parameters(self.architecture)}
 
     def batch_norms(self) -> list[BatchNorm]:
         """The batch-norm layers, whose running statistics are updated from outside."""
@@ -127,10 +131,18 @@ class Network(gluon.HybridBlock):
         finally:
             self.hybridize(active, **flags)
 
-
-def _native_path(info: analysis.ParameterInfo) -> str:
-    layer, _, name = info.path.rpartition(".")
-    return join(layer, _ATTRIBUTES.get(info.role, name))
+    @contextmanager
+    def dropout_masks(self, masks: Mapping[str, NDArray[np.bool_]]) -> Iterator[None]:
+        """Feed the masks to the dropout layers that they name; a hybrid graph would not see them."""
+        layers = {path: block for path, block in self.named_blocks() if isinstance(block, Dropout) and path in masks}
+        with self.imperative() if layers else nullcontext():
+            for path, layer in layers.items():
+                layer.mask = mx.nd.array(masks[path], self.device, self.dtype)
+            try:
+                yield
+            finally:
+                for layer in layers.values():
+                    layer.mask = None
 
 
 def build_layer(layer: Layer, path: str, inputs: dict[str, Shape]) -> gluon.HybridBlock:
@@ -148,9 +160,12 @@ def build_layer(layer: Layer, path: str, inputs: dict[str, Shape]) -> gluon.Hybr
             return LAYERS[type(layer)](layer, inputs[path])
 
 
-def build(architecture: Architecture, *, device: str = "cpu", precision: str = "fp32") -> Network:
+def build(architecture: Architecture, *, device: str = "cpu", execution: Execution = DEFAULT) -> Network:
     """The network on its device, weights as Gluon starts them."""
-    network = Network(architecture, get_device(device), get_dtype(precision))
+    target = get_device(device)
+    apply_execution(execution, device)
+    network = Network(architecture, execution)
+    network.device = target
     network.cast(network.dtype)
     network.initialize(ctx=network.device)
     network.hybridize(static_alloc=True, static_shape=True)

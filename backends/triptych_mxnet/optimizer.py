@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import mxnet as mx
-import numpy as np
 from mxnet import gluon
+from numpy.typing import NDArray
 
-from triptych.optim.optimizers import COUNT, SGD, Adam, AdamW, Optimizer, Rates, decay_of, float32
+from triptych.backend import optimizer_state
+from triptych.optim.optimizers import SGD, Adam, AdamW, Optimizer, Rates, decay_of, float32
 from triptych.weights.initializers import Parameters
 from triptych_mxnet.model import Network
-from triptych_mxnet.weights import to_numpy
+from triptych_mxnet.weights import from_numpy, to_numpy
 
 States = tuple[mx.nd.NDArray, ...]
 
@@ -26,46 +28,45 @@ class Updater:
             parameter.wd_mult = float(decay[path] != 0)
         self.optimizer = optimizer
         self.native = gluon.Trainer(list(self.named.values()), NATIVE[type(optimizer)](optimizer), kvstore=None)
-        self.load_state({})
+        self.states: dict[str, States] = {}  # by path; empty before the first step
+        self.used = False
 
     def step(self, rates: Rates) -> None:
         """Move every parameter by its gradient."""
+        if not self.states:
+            self.load_state({})
         self.native.set_learning_rate(rates.learning_rate)
         self.native.optimizer.momentum = rates.momentum
         self.native.step(1)  # the loss is a mean already
         used = self.optimizer.remembers(rates)
         if self.used and not used:  # the next velocity starts from nothing
-            for (velocity,) in self.states:
+            for (velocity,) in self.states.values():
                 velocity[:] = 0
         self.used = used
 
     def state(self) -> Parameters:
         """The velocities, or means and variances, by slot and path; empty before the first step."""
-        if not self.used:
-            return {}
-        found = {
-            f"{slot}.{path}": to_numpy(value)
-            for path, states in zip(self.named, self.states, strict=True)
-            for slot, value in zip(self.optimizer.slots, states, strict=True)
-        }
-        if self.optimizer.counts:
-            found[COUNT] = np.asarray(self.native.optimizer.count, np.float64)
-        return found
+        places = {slot: place for place, slot in enumerate(self.optimizer.slots)}
+
+        def read(slot: str, path: str) -> NDArray[Any] | None:
+            return to_numpy(self.states[path][places[slot]]) if self.used else None
+
+        count = self.native.optimizer.count if self.optimizer.counts else 0
+        return optimizer_state.collect(self.optimizer, self.named, read, count)
 
     def load_state(self, state: Parameters) -> None:
         """Continue from such a state; what it does not name starts at zero."""
         self.used = bool(state)
         native = self.native.optimizer
-        native.begin_num_update, native._index_update_count = int(state.get(COUNT, 0)), {}
-        self.states: list[States] = []
-        for path, parameter in self.named.items():
-            weight = parameter.data()
-            self.states.append(native.create_state(0, weight))
-            for slot, value in zip(self.optimizer.slots, self.states[-1], strict=True):
-                if f"{slot}.{path}" in state:
-                    value[:] = mx.nd.array(state[f"{slot}.{path}"], weight.context, weight.dtype)
+        native.begin_num_update, native._index_update_count = optimizer_state.count_of(state), {}
+        self.states = {path: native.create_state(0, parameter.data()) for path, parameter in self.named.items()}
+        places = {slot: place for place, slot in enumerate(self.optimizer.slots)}
+        for slot, path, value in optimizer_state.take_apart(self.optimizer, self.named, state):
+            if value is not None:
+                kept = self.states[path][places[slot]]
+                kept[:] = from_numpy(value, kept)
         (updater,) = self.native._updaters
-        updater.states = dict(enumerate(self.states))
+        updater.states = dict(enumerate(self.states.values()))
         updater.states_synced = dict.fromkeys(updater.states, True)
 
 

@@ -7,12 +7,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import mxnet as mx
-import numpy as np
 from mxnet import autograd, gluon
 
-from triptych.backend.contract import Captured, PortParameter, PortRun
+from triptych.backend.contract import Array, Captured, PortParameter, PortRun
+from triptych.backend.execution import Execution
 from triptych.utils.errors import TriptychError
+from triptych.weights.layouts import GLUON
 from triptych_mxnet.device import get_dtype
+from triptych_mxnet.precision import apply_execution
 from triptych_mxnet.weights import to_numpy
 
 # MXNet's operators by the spec's record; some depend on an attribute.
@@ -42,16 +44,6 @@ BY_ATTRIBUTE = {
     ("pool_type", "avg"): "AvgPool",
     ("global_pool", "True"): "GlobalAvgPool",
 }
-ROLES = {
-    "weight": "weight",
-    "bias": "bias",
-    "gamma": "weight",
-    "beta": "bias",
-    "running_mean": "running_mean",
-    "running_var": "running_var",
-    "moving_mean": "running_mean",
-    "moving_var": "running_var",
-}
 
 
 def matches(candidate: Any) -> bool:
@@ -62,18 +54,19 @@ def matches(candidate: Any) -> bool:
 class Port:
     """See `triptych.backend.contract.Port`."""
 
-    def __init__(self, candidate: gluon.Block, layout: str | None, precision: str) -> None:
+    def __init__(self, candidate: gluon.Block, layout: str | None, execution: Execution) -> None:
         self.layout = layout or "NCHW"
-        self.dtype = get_dtype(precision)
+        apply_execution(execution, "cpu")
+        self.dtype = get_dtype(execution.precision)
         self.block = candidate
 
-    def parameters(self, images: np.ndarray) -> Sequence[PortParameter]:
+    def parameters(self, images: Array) -> Sequence[PortParameter]:
         """In the order of their first use."""
         if any(parameter._data is None for parameter in self.block.collect_params().values()):
             self.block.initialize(mx.init.Uniform(0.07), force_reinit=False)
-        self.block(self.tensor(images, "float32"))  # shapes that are inferred are known now
+        self.block(self._tensor(images, "float32"))  # shapes that are inferred are known now
         self.block.cast(self.dtype)
-        output = self.symbol()
+        output = self._symbol()
         nodes = json.loads(output.tojson())["nodes"]
         self.named = dict(self.block.collect_params().items())
         used = [node["name"] for node in nodes if node["name"] in self.named]
@@ -87,7 +80,7 @@ class Port:
         )
         return [PortParameter(name, self.named[name].shape, _role(name)) for name in order]
 
-    def symbol(self) -> mx.sym.Symbol:
+    def _symbol(self) -> mx.sym.Symbol:
         """The network as a graph of operators, dropout at rate 0."""
         try:
             output = self.block(mx.sym.var("data"))
@@ -103,13 +96,13 @@ class Port:
                 node.get("attrs", {}).pop("__dtype__", None)  # float32, from before the cast
         return mx.sym.load_json(json.dumps(graph))
 
-    def load(self, values: Mapping[str, np.ndarray]) -> None:
+    def load(self, values: Mapping[str, Array]) -> None:
         """Set the parameters of these names."""
         self.values = {**getattr(self, "values", {}), **values}
         for name, value in self.values.items():
             self.named[name].set_data(mx.nd.array(value, dtype=self.dtype))
 
-    def run(self, images: np.ndarray, *, train: bool, cotangent: np.ndarray | None = None) -> PortRun:
+    def run(self, images: Array, *, train: bool, cotangent: Array | None = None) -> PortRun:
         """One pass; with `cotangent`, the gradient of the logits, backward too (none of the operators between)."""
         x = mx.nd.array(images, dtype=self.dtype)
         x.attach_grad()
@@ -118,7 +111,7 @@ class Port:
             *outputs, logits = self.whole(given)
         kinds = [kind for _, kind in self.kinds]
         captured = [
-            Captured(kind, self.to_canonical(y))
+            Captured(kind, self._to_canonical(y))
             for kind, y in zip(kinds, outputs, strict=True)
             if not (kind in ("Dense", "Flatten") and y.ndim != 2)
         ]
@@ -131,11 +124,11 @@ class Port:
             self.load({})  # the backward pass has changed the running statistics
         return run
 
-    def tensor(self, images: np.ndarray, dtype: str) -> mx.nd.NDArray:
+    def _tensor(self, images: Array, dtype: str) -> mx.nd.NDArray:
         """Images as the block takes them."""
         return mx.nd.array(images if self.layout == "NCHW" else images.transpose(0, 2, 3, 1), dtype=dtype)
 
-    def to_canonical(self, value: mx.nd.NDArray) -> np.ndarray:
+    def _to_canonical(self, value: mx.nd.NDArray) -> Array:
         """A copy on the host, channels first."""
         array = to_numpy(value)
         return array.transpose(0, 3, 1, 2) if self.layout == "NHWC" and array.ndim == 4 else array
@@ -147,4 +140,6 @@ def _kind(node: dict[str, Any]) -> str:
 
 
 def _role(name: str) -> str:
-    return next((role for ending, role in ROLES.items() if name.endswith(ending)), "")
+    """Of `conv0_weight`, `batchnorm0_running_mean`."""
+    words = name.replace(".", "_").split("_")
+    return next(filter(None, (GLUON.canonical_name("_".join(words[-count:])) for count in (2, 1))), "")

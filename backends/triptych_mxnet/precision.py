@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import mxnet as mx
 
+from triptych.backend.execution import Execution
 from triptych.backend.precision import Flag, environment
 
 _NEW_PROCESS = "start a new process without it"
@@ -27,6 +29,12 @@ def precision_flags(device: str = "cpu") -> list[Flag]:
         environment("ONEDNN_DEFAULT_FPMATH_MODE", "STRICT"),
         environment("DNNL_DEFAULT_FPMATH_MODE", "STRICT"),
     ]
+
+
+def apply_execution(execution: Execution, device: str) -> None:
+    """Set what holds for the whole process as `execution` says. Shorter factors cannot be forbidden here, only told."""
+    if execution.deterministic:  # oneDNN is; cuDNN is told
+        os.environ["MXNET_ENFORCE_DETERMINISM"] = "1"
 
 
 @contextmanager

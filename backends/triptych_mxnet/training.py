@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import mxnet as mx
 import numpy as np
 from mxnet import autograd
+from numpy.typing import NDArray
 
 from triptych.backend.contract import Gather
 from triptych.data.preprocess import InputTransform
@@ -14,14 +16,32 @@ from triptych.optim.optimizers import Optimizer, Rates
 from triptych.utils.randomness import derive_seed
 from triptych.weights.initializers import Parameters
 from triptych_mxnet.input import Input
-from triptych_mxnet.inspection import dropout_masks
 from triptych_mxnet.loss import total_loss
 from triptych_mxnet.model import Network
 from triptych_mxnet.optimizer import Updater
-from triptych_mxnet.weights import to_numpy
+from triptych_mxnet.weights import from_numpy, to_numpy
 
 
-class Trainer:
+class Predictor:
+    """Applies one network; see `triptych.backend.contract.Predictor`."""
+
+    def __init__(self, network: Network, transform: InputTransform) -> None:
+        self.network = network
+        self.input = Input(transform, network.device, network.dtype)
+
+    def prepare(self, images: NDArray[np.uint8], gather: Gather | None = None) -> NDArray[Any]:
+        """The network's input, made of stored images."""
+        return to_numpy(self.input(images, gather))
+
+    def predict(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Logits of stored images."""
+        with autograd.predict_mode():
+            output = self.network(self.input(images))
+        logits = output[0] if isinstance(output, list | tuple) else output
+        return to_numpy(logits.astype("float32"))
+
+
+class Trainer(Predictor):
     """Trains one network; see `triptych.backend.contract.Trainer`."""
 
     def __init__(
@@ -32,22 +52,21 @@ class Trainer:
         seed: int,
         frozen: frozenset[str] = frozenset(),
     ) -> None:
-        self.network = network
+        super().__init__(network, transform)
         network.freeze(frozen)
         self.optimizer = Updater(network, optimizer, frozen)
-        self.input = Input(transform, network.device, network.dtype)
         self.batch_norms = [layer for layer in network.batch_norms() if not layer.still]
         self.seed = seed
 
     def step(
         self,
-        images: np.ndarray,
-        labels: np.ndarray,
+        images: NDArray[np.uint8],
+        labels: NDArray[np.int64],
         rates: Rates,
         number: int,
         *,
         gather: Gather | None = None,
-        masks: Mapping[str, np.ndarray] | None = None,
+        masks: Mapping[str, NDArray[np.bool_]] | None = None,
     ) -> mx.nd.NDArray:
         """One update; returns the loss and the number of right answers, still on the device."""
         mx.random.seed(derive_seed(self.seed, "dropout", number))
@@ -55,7 +74,7 @@ class Trainer:
         x = self.input(images, gather)
         for layer in self.batch_norms:
             layer.keep()
-        with dropout_masks(self.network, masks or {}), autograd.record():
+        with self.network.dropout_masks(masks or {}), autograd.record():
             output = self.network(x)
             loss = total_loss(self.network, output, target)
         loss.backward()
@@ -69,27 +88,18 @@ class Trainer:
     def update(self, gradients: Parameters, rates: Rates) -> None:
         """One step of the optimiser alone."""
         for path, parameter in self.optimizer.named.items():
-            parameter.grad()[:] = mx.nd.array(gradients[path], self.network.device, parameter.dtype)
+            parameter.grad()[:] = from_numpy(gradients[path], parameter.data())
             parameter.data()._fresh_grad = True  # what backward would say: gluon.Trainer refuses stale gradients
         self.optimizer.step(rates)
 
-    def read(self, handles: Sequence[mx.nd.NDArray]) -> np.ndarray:
+    def read(self, handles: Sequence[mx.nd.NDArray]) -> NDArray[np.float64]:
         """`(steps, 2)`; waits for the device."""
         return mx.nd.stack(*handles).asnumpy()
 
-    def prepare(self, images: np.ndarray, gather: Gather | None = None) -> np.ndarray:
-        """The network's input, made of stored images."""
-        return to_numpy(self.input(images, gather))
-
-    def predict(self, images: np.ndarray) -> np.ndarray:
-        """Logits of stored images."""
-        with autograd.predict_mode():
-            output = self.network(self.input(images))
-        logits = output[0] if isinstance(output, list | tuple) else output
-        return logits.astype("float32").asnumpy()
-
     def state(self) -> Parameters:
+        """The optimiser's state by canonical path."""
         return self.optimizer.state()
 
     def load_state(self, state: Parameters) -> None:
+        """Continue from such a state."""
         self.optimizer.load_state(state)

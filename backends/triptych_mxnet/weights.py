@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import mxnet as mx
+from numpy.typing import NDArray
 
 from triptych.weights.initializers import Parameters
 from triptych.weights.store import check_fit
@@ -18,7 +21,7 @@ def from_canonical(network: Network, parameters: Parameters) -> None:
     """Copy `parameters` into the network. Raises TriptychError unless names and shapes fit exactly."""
     check_fit(network.architecture, parameters)
     for path, parameter in network.named_parameters().items():
-        parameter.set_data(mx.nd.array(parameters[path], network.device, parameter.dtype))
+        parameter.set_data(from_numpy(parameters[path], parameter.data()))
 
 
 def initialize(network: Network, seed: int) -> None:
@@ -27,6 +30,11 @@ def initialize(network: Network, seed: int) -> None:
     network.initialize(mx.init.Uniform(0.07), network.device, force_reinit=True)
 
 
-def to_numpy(tensor: mx.nd.NDArray) -> Parameters:
+def to_numpy(value: mx.nd.NDArray) -> NDArray[Any]:
     """A copy on the host; waits for it."""
-    return tensor.asnumpy()
+    return value.asnumpy()
+
+
+def from_numpy(value: NDArray[Any], like: mx.nd.NDArray) -> mx.nd.NDArray:
+    """A canonical array in the type and place of `like`."""
+    return mx.nd.array(value, like.context, like.dtype)

@@ -1,16 +1,17 @@
 """The PyTorch backend: `torch.nn.Module` networks whose `state_dict` keys are the canonical names."""
 
-from triptych_torch.device import devices, peak_memory, set_deterministic, versions
+from triptych_torch.device import devices, peak_memory, versions
 from triptych_torch.distributed import join_processes
 from triptych_torch.inspection import forward, gradients, layer_pass, loss_pass
 from triptych_torch.model import build
 from triptych_torch.precision import precise, precision_flags
-from triptych_torch.training import Trainer
+from triptych_torch.training import Predictor, Trainer
 from triptych_torch.weights import from_canonical, initialize, to_canonical
 
 name = "torch"
 
 __all__ = [
+    "Predictor",
     "Trainer",
     "build",
     "devices",
@@ -25,7 +26,6 @@ __all__ = [
     "peak_memory",
     "precise",
     "precision_flags",
-    "set_deterministic",
     "to_canonical",
     "versions",
 ]

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-from operator import attrgetter
 
 import torch
 
-from triptych.backend.contract import Device
-from triptych.utils.errors import TriptychError
+from triptych.backend.execution import Device, check_device, dtype_of
 from triptych.utils.process import vector_features
 from triptych_torch import npu
 
@@ -17,13 +15,6 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.float32, "fp16": torch.float32, "
 # oneDNN and cuDNN convolve channels_last without reordering (a quarter faster on the CPU); Ascend has formats of its
 # own and takes NCHW.
 LAYOUTS = {"cpu": torch.channels_last, "cuda": torch.channels_last, "npu": torch.contiguous_format}
-# Attributes of torch that let a device shorten the factors of float32 products to about ten bits. Convolutions do so
-# by default; here fp32 means float32, so all are turned off.
-SHORTENED = {
-    "cpu": (),
-    "cuda": ("backends.cudnn.allow_tf32", "backends.cuda.matmul.allow_tf32"),
-    "npu": ("npu.conv.allow_hf32", "npu.matmul.allow_hf32"),
-}
 
 
 def versions() -> dict[str, str]:
@@ -38,38 +29,20 @@ def devices() -> list[Device]:
 
 
 def get_device(name: str) -> torch.device:
-    """The device called `name`, ready for use. Raises TriptychError, with the reason, if it is not there."""
+    """The device called `name`. Raises TriptychError, with the reason, if it is not there."""
     kind, _, number = name.partition(":")
     others = {"cpu": list, "cuda": _cudas, "npu": npu.npus}.get(kind, lambda: devices()[1:])
     found = [*_cpus(), *others()]
     wanted = (
         name if kind == "cpu" or not (number or name == kind) else f"{kind}:{number or os.environ.get('LOCAL_RANK', 0)}"
     )
-    if wanted not in [device.name for device in found if device.available]:
-        known = "; ".join(f"{device.name}: {device.reason}" for device in found)
-        raise TriptychError(f"backend 'torch' has no device '{name}' here ({known})")
-    for switch in SHORTENED[kind]:
-        holder, _, flag = switch.rpartition(".")
-        setattr(attrgetter(holder)(torch), flag, False)
-    if kind == "npu":
-        torch.npu.set_compile_mode(jit_compile=False)  # else every new shape is compiled, for minutes
-    if kind != "cpu":
-        getattr(torch, kind).set_device(wanted)
+    check_device("torch", name, wanted, found)
     return torch.device(wanted)
 
 
 def get_dtype(precision: str) -> torch.dtype:
     """The type of the weights for `--precision`. Raises TriptychError for one that is not supported."""
-    if precision not in DTYPES:
-        raise TriptychError(f"backend 'torch' has no precision '{precision}'; known: {', '.join(DTYPES)}")
-    return DTYPES[precision]
-
-
-def set_deterministic() -> None:
-    """From now on equal steps give equal bits; an operator that cannot do so raises RuntimeError."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    os.environ.setdefault("HCCL_DETERMINISTIC", "true")
-    torch.use_deterministic_algorithms(True)
+    return dtype_of("torch", precision, DTYPES)
 
 
 def peak_memory(device: str) -> int:

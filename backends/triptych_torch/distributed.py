@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 
+import torch
 from torch import distributed
 
 from triptych.utils.errors import TriptychError
@@ -18,8 +19,10 @@ def join_processes(device: str) -> int:
     """Joins the processes that torchrun started, to train together on such a device; the number of this one."""
     if int(os.environ.get("WORLD_SIZE", 1)) == 1:
         return 0
-    kind = get_device(device).type
-    distributed.init_process_group(GROUPS[kind])
+    target = get_device(device)
+    if target.type != "cpu":
+        getattr(torch, target.type).set_device(target)  # NCCL and HCCL talk by the current one
+    distributed.init_process_group(GROUPS[target.type])
     atexit.register(distributed.destroy_process_group)
     return distributed.get_rank()
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from triptych.backend.contract import Gather
+from triptych.backend.contract import Array, Gather
 from triptych.data.preprocess import InputTransform, channel_matrix, resize_matrix
 from triptych_torch.device import LAYOUTS
 
@@ -17,11 +20,11 @@ class Input:
         self.transform = transform
         self.device = device
         self.dtype = dtype
-        self.matrices: dict[tuple[str, int], torch.Tensor] = {}
+        self.matrices: dict[tuple[Callable[[int, int], Array], int, int], torch.Tensor] = {}
         self.mean = self.constant(np.reshape(transform.mean or 0.0, (-1, 1, 1)))
         self.std = self.constant(np.reshape(transform.std or 1.0, (-1, 1, 1)))
 
-    def __call__(self, images: np.ndarray, gather: Gather | None = None) -> torch.Tensor:
+    def __call__(self, images: NDArray[np.uint8], gather: Gather | None = None) -> torch.Tensor:
         x = torch.from_numpy(images).to(self.device)
         if gather is not None:
             x = self.crop_and_flip(x, gather)
@@ -46,10 +49,10 @@ class Input:
         """Grey repeated, or colour to grey."""
         if x.shape[1] == self.transform.channels:
             return x
-        weights = self.matrix("channels", channel_matrix, x.shape[1], self.transform.channels)
+        weights = self.matrix(channel_matrix, x.shape[1], self.transform.channels)
         return torch.einsum("oc,nchw->nohw", weights, x)
 
-    def tint(self, x: torch.Tensor, shifts: np.ndarray) -> torch.Tensor:
+    def tint(self, x: torch.Tensor, shifts: Array) -> torch.Tensor:
         """A number more for every pixel of an image's channel."""
         return x + self.constant(shifts)[:, :, None, None]
 
@@ -57,17 +60,18 @@ class Input:
         """Bilinear, as two matrix products."""
         height, width = x.shape[2:]
         if height != self.transform.height:
-            x = self.matrix("rows", resize_matrix, height, self.transform.height) @ x
+            x = self.matrix(resize_matrix, height, self.transform.height) @ x
         if width != self.transform.width:
-            x = x @ self.matrix("columns", resize_matrix, width, self.transform.width).T
+            x = x @ self.matrix(resize_matrix, width, self.transform.width).T
         return x
 
-    def matrix(self, kind: str, make: object, size_in: int, size_out: int) -> torch.Tensor:
-        """A matrix on the device, made once per stored size."""
-        if (kind, size_in) not in self.matrices:
-            self.matrices[kind, size_in] = self.constant(make(size_in, size_out))
-        return self.matrices[kind, size_in]
+    def matrix(self, make: Callable[[int, int], Array], size_in: int, size_out: int) -> torch.Tensor:
+        """A matrix on the device, made once for all batches."""
+        key = make, size_in, size_out
+        if key not in self.matrices:
+            self.matrices[key] = self.constant(make(size_in, size_out))
+        return self.matrices[key]
 
-    def constant(self, value: np.ndarray) -> torch.Tensor:
+    def constant(self, value: Array) -> torch.Tensor:
         """A NumPy constant on the device, in the network's type."""
         return torch.from_numpy(np.asarray(value)).to(self.dtype).to(self.device)  # no float64 on an NPU

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
-import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from triptych.spec.layers import join
 from triptych.weights.initializers import Parameters
-from triptych_torch.layers import Dropout
 from triptych_torch.loss import total_loss
 from triptych_torch.model import Network
 from triptych_torch.weights import to_numpy
 
 
 def forward(
-    network: Network, images: np.ndarray, *, train: bool = False, masks: Mapping[str, np.ndarray] | None = None
+    network: Network, images: NDArray[Any], *, train: bool = False, masks: Mapping[str, NDArray[Any]] | None = None
 ) -> Parameters:
     """Every layer's output by path; the running statistics stay as they were."""
     outputs: Parameters = {}
@@ -27,7 +27,7 @@ def forward(
 
     hooks = [module.register_forward_hook(keep(path)) for path, module in network.named_modules() if path]
     network.train(train)
-    with torch.no_grad(), _statistics_kept(network), dropout_masks(network, masks or {}):
+    with torch.no_grad(), _statistics_kept(network), network.dropout_masks(masks or {}):
         network(to_tensor(network, images))
     for hook in hooks:
         hook.remove()
@@ -35,13 +35,13 @@ def forward(
 
 
 def gradients(
-    network: Network, images: np.ndarray, labels: np.ndarray, *, masks: Mapping[str, np.ndarray]
+    network: Network, images: NDArray[Any], labels: NDArray[Any], *, masks: Mapping[str, NDArray[Any]]
 ) -> tuple[float, Parameters]:
     """The training loss and its gradient by path; the running statistics stay as they were."""
     network.train()
     x = to_tensor(network, images).requires_grad_()
     with _statistics_kept(network):
-        with dropout_masks(network, masks):
+        with network.dropout_masks(masks):
             loss = total_loss(network, network(x), torch.from_numpy(labels).to(x.device))
         loss.backward()
     found = {path: to_numpy(p.grad) for path, p in network.named_parameters() if p.requires_grad}
@@ -52,17 +52,17 @@ def gradients(
 def layer_pass(
     network: Network,
     path: str,
-    x: np.ndarray,
-    gradient: np.ndarray | None,
+    x: NDArray[Any],
+    gradient: NDArray[Any] | None,
     *,
     train: bool,
-    masks: Mapping[str, np.ndarray],
-) -> tuple[Parameters, Parameters | None, Parameters]:
+    masks: Mapping[str, NDArray[Any]],
+) -> tuple[NDArray[Any], NDArray[Any] | None, Parameters]:
     """One layer alone: its output, and with the gradient of that the gradients of `x` and of its parameters."""
     module = network.get_submodule(path)
     network.train(train)
     value = to_tensor(network, x).requires_grad_()
-    with _statistics_kept(network), dropout_masks(network, masks):
+    with _statistics_kept(network), network.dropout_masks(masks):
         y = module(value)
         if gradient is None:
             return to_numpy(y), None, {}
@@ -72,8 +72,10 @@ def layer_pass(
     return to_numpy(y), to_numpy(value.grad), found
 
 
-def loss_pass(network: Network, logits: Sequence[np.ndarray], labels: np.ndarray) -> tuple[float, list[Parameters]]:
-    """The training loss of given logits (those of the side classifiers last) and its gradients by them."""
+def loss_pass(
+    network: Network, logits: Sequence[NDArray[Any]], labels: NDArray[Any]
+) -> tuple[float, list[NDArray[Any]]]:
+    """The training loss of given logits (those of the auxiliary classifiers last) and its gradients by them."""
     values = [to_tensor(network, value).requires_grad_() for value in logits]
     loss = total_loss(
         network, tuple(values) if len(values) > 1 else values[0], torch.from_numpy(labels).to(values[0].device)
@@ -82,7 +84,7 @@ def loss_pass(network: Network, logits: Sequence[np.ndarray], labels: np.ndarray
     return loss.item(), [to_numpy(value.grad) for value in values]
 
 
-def to_tensor(network: Network, images: np.ndarray) -> torch.Tensor:
+def to_tensor(network: Network, images: NDArray[Any]) -> torch.Tensor:
     """Float images on the network's device, in its type."""
     like = next(network.parameters())
     return torch.from_numpy(images).to(like.device, like.dtype)
@@ -97,17 +99,3 @@ def _statistics_kept(network: Network) -> Iterator[None]:
     finally:
         for path, buffer in network.named_buffers():
             buffer.copy_(before[path])
-
-
-@contextmanager
-def dropout_masks(network: Network, masks: Mapping[str, np.ndarray]) -> Iterator[None]:
-    """Feed the masks to the dropout layers that they name."""
-    device = next(network.parameters()).device
-    layers = {path: module for path, module in network.named_modules() if isinstance(module, Dropout)}
-    for path, layer in layers.items():
-        layer.mask = torch.from_numpy(masks[path]).to(device) if path in masks else None
-    try:
-        yield
-    finally:
-        for layer in layers.values():
-            layer.mask = None

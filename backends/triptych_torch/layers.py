@@ -16,6 +16,8 @@ from triptych.spec.layers import Shape
 class BatchNorm(nn.BatchNorm2d):
     """nn.BatchNorm2d keeps the unbiased variance; where the spec wants the biased one, it is scaled back."""
 
+    running_var: torch.Tensor
+
     def __init__(self, features: int, layer: spec.BatchNorm) -> None:
         super().__init__(features, eps=layer.eps, momentum=layer.momentum)
         self.unbiased = layer.unbiased

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
+from triptych.backend.execution import DEFAULT, Execution
 from triptych.spec import layers as spec
 from triptych.spec.analysis import analyse
 from triptych.spec.layers import Architecture, Layer, Shape, join
 from triptych.utils import remarks
 from triptych_torch import npu
 from triptych_torch.device import LAYOUTS, get_device, get_dtype
-from triptych_torch.layers import LAYERS
+from triptych_torch.layers import LAYERS, Dropout
+from triptych_torch.precision import apply_execution
 
 
 class Sequence(nn.Sequential):
@@ -57,10 +64,10 @@ class Auxiliary(Sequence):
 class Network(nn.Module):
     """The whole architecture. Returns logits; in training, with side classifiers, `(logits, *side logits)`."""
 
-    def __init__(self, architecture: Architecture, precision: str) -> None:
+    def __init__(self, architecture: Architecture, execution: Execution) -> None:
         super().__init__()
         self.architecture = architecture
-        self.precision = precision
+        self.execution = execution
         inputs = {info.path: info.input for info in analyse(architecture)}
         for layer in architecture.layers:
             self.add_module(layer.name, build_layer(layer, layer.name, inputs))
@@ -73,6 +80,19 @@ class Network(nn.Module):
             elif self.training:
                 side.append(child(x))
         return (x, *side) if side else x
+
+    @contextmanager
+    def dropout_masks(self, masks: Mapping[str, NDArray[np.bool_]]) -> Iterator[None]:
+        """Feed the masks to the dropout layers that they name."""
+        device = next(self.parameters()).device
+        layers = {path: module for path, module in self.named_modules() if isinstance(module, Dropout)}
+        for path, layer in layers.items():
+            layer.mask = torch.from_numpy(masks[path]).to(device) if path in masks else None
+        try:
+            yield
+        finally:
+            for layer in layers.values():
+                layer.mask = None
 
 
 def build_layer(layer: Layer, path: str, inputs: dict[str, Shape]) -> nn.Module:
@@ -90,9 +110,10 @@ def build_layer(layer: Layer, path: str, inputs: dict[str, Shape]) -> nn.Module:
             return LAYERS[type(layer)](layer, inputs[path])
 
 
-def build(architecture: Architecture, *, device: str = "cpu", precision: str = "fp32") -> Network:
+def build(architecture: Architecture, *, device: str = "cpu", execution: Execution = DEFAULT) -> Network:
     """The network on its device, weights as PyTorch starts them."""
-    target, dtype = get_device(device), get_dtype(precision)
+    target, dtype = get_device(device), get_dtype(execution.precision)
+    apply_execution(execution, device)
     if target.type == "npu":
         remarks.watch("npu", npu.fallbacks_told)
-    return Network(architecture, precision).to(target, dtype, memory_format=LAYOUTS[target.type])
+    return Network(architecture, execution).to(target, dtype, memory_format=LAYOUTS[target.type])

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from triptych.backend.contract import Device
+from triptych.backend.execution import Device
 from triptych.utils.remarks import Remarks
 from triptych.utils.stderr import copied
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-import numpy as np
-import torch
+from collections.abc import Callable
+from typing import Any
 
-from triptych.optim.optimizers import COUNT, SGD, Adam, AdamW, Optimizer, Rates, decay_of
+import torch
+from numpy.typing import NDArray
+
+from triptych.backend import optimizer_state
+from triptych.optim.optimizers import SGD, Adam, AdamW, Optimizer, Rates, decay_of
 from triptych.weights.initializers import Parameters
 from triptych_torch.model import Network
-from triptych_torch.weights import to_numpy
+from triptych_torch.weights import from_numpy, to_numpy
 
 BUFFERS = {"velocity": "momentum_buffer", "mean": "exp_avg", "variance": "exp_avg_sq"}  # canonical: PyTorch's
 
@@ -23,6 +27,7 @@ class Updater:
             {"params": [self.named[path] for path in self.named if decay[path] == strength], "weight_decay": strength}
             for strength in sorted(set(decay.values()))
         ]
+        self.optimizer = optimizer
         self.native = NATIVE[type(optimizer)](groups, optimizer)
 
     @property
@@ -42,41 +47,35 @@ class Updater:
 
     def state(self) -> Parameters:
         """The velocities, or means and variances, by slot and path; empty before the first step."""
-        found = {}
-        for path, tensor in self.named.items():
-            native = self.native.state[tensor]
-            found |= {f"{slot}.{path}": to_numpy(native[key]) for slot, key in BUFFERS.items() if _has(native, key)}
-            if "step" in native:
-                found[COUNT] = np.asarray(native["step"], np.float64)
-        return found
+        steps = [kept["step"] for kept in self.native.state.values() if "step" in kept]
+
+        def read(slot: str, path: str) -> NDArray[Any] | None:
+            buffer = self.native.state.get(self.named[path], {}).get(BUFFERS[slot])
+            return None if buffer is None else to_numpy(buffer)  # SGD without momentum keeps a None
+
+        return optimizer_state.collect(self.optimizer, self.named, read, int(steps[0]) if steps else 0)
 
     def load_state(self, state: Parameters) -> None:
         """Continue from such a state."""
         self.native.state.clear()
-        for name, value in state.items():
-            slot, _, path = name.partition(".")
-            if path:
-                tensor = self.named[path]
-                buffer = torch.from_numpy(value.copy()).to(tensor.dtype).to(tensor.device)
-                self.native.state[tensor][BUFFERS[slot]] = torch.empty_like(tensor).copy_(buffer)
-                if COUNT in state:
-                    self.native.state[tensor]["step"] = torch.tensor(float(state[COUNT]))
+        for slot, path, value in optimizer_state.take_apart(self.optimizer, self.named, state):
+            if value is not None:
+                kept = self.native.state[self.named[path]]
+                kept[BUFFERS[slot]] = from_numpy(value, self.named[path])
+                if self.optimizer.counts:
+                    kept["step"] = torch.tensor(float(optimizer_state.count_of(state)))
 
 
-def _sgd(groups: list[dict], optimizer: SGD) -> torch.optim.Optimizer:
+def _sgd(groups: list[dict[str, Any]], optimizer: SGD) -> torch.optim.Optimizer:
     return torch.optim.SGD(groups, lr=0.0, momentum=optimizer.momentum, nesterov=optimizer.nesterov)
 
 
-def _adam(groups: list[dict], optimizer: Adam) -> torch.optim.Optimizer:
+def _adam(groups: list[dict[str, Any]], optimizer: Adam) -> torch.optim.Optimizer:
     return torch.optim.Adam(groups, lr=0.0, betas=(optimizer.beta1, optimizer.beta2), eps=optimizer.eps)
 
 
-def _adamw(groups: list[dict], optimizer: AdamW) -> torch.optim.Optimizer:
+def _adamw(groups: list[dict[str, Any]], optimizer: AdamW) -> torch.optim.Optimizer:
     return torch.optim.AdamW(groups, lr=0.0, betas=(optimizer.beta1, optimizer.beta2), eps=optimizer.eps)
 
 
-NATIVE = {SGD: _sgd, Adam: _adam, AdamW: _adamw}
-
-
-def _has(native: dict, key: str) -> bool:
-    return native.get(key) is not None  # SGD without momentum keeps a None
+NATIVE: dict[type[Optimizer], Callable[..., torch.optim.Optimizer]] = {SGD: _sgd, Adam: _adam, AdamW: _adamw}

@@ -10,8 +10,11 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from triptych.backend.contract import Captured, PortParameter, PortRun
+from triptych.backend.contract import Array, Captured, PortParameter, PortRun
+from triptych.backend.execution import Execution
+from triptych.weights.layouts import TORCH
 from triptych_torch.device import get_dtype
+from triptych_torch.precision import apply_execution
 from triptych_torch.weights import to_numpy
 
 # PyTorch's functions, which the modules call too, by the spec's record; a trailing underscore is taken off.
@@ -52,9 +55,10 @@ def matches(candidate: Any) -> bool:
 class Port:
     """See `triptych.backend.contract.Port`."""
 
-    def __init__(self, candidate: nn.Module, layout: str | None, precision: str) -> None:
+    def __init__(self, candidate: nn.Module, layout: str | None, execution: Execution) -> None:
         self.layout = layout or "NCHW"
-        self.dtype = get_dtype(precision)
+        apply_execution(execution, "cpu")
+        self.dtype = get_dtype(execution.precision)
         self.module = candidate
         for module in candidate.modules():
             if getattr(module, "inplace", False) is True:
@@ -62,29 +66,32 @@ class Port:
             if isinstance(module, nn.modules.dropout._DropoutNd):
                 module.p = 0.0
 
-    def parameters(self, images: np.ndarray) -> Sequence[PortParameter]:
+    def parameters(self, images: Array) -> Sequence[PortParameter]:
         """In the order of their first use."""
         used: dict[int, int] = {}
-        self.pass_on(images, lambda function, tensors, y: [used.setdefault(id(t), len(used)) for t in tensors])
+        self._pass_on(images, lambda function, tensors, y: [used.setdefault(id(t), len(used)) for t in tensors])
         self.module.to(self.dtype)  # only now: a lazy module has its parameters by the first pass
-        named = self.tensors()
+        named = self._tensors()
         last = len(used)
         order = sorted(named, key=lambda name: used.get(self.identities[name], last))
-        return [PortParameter(name, tuple(named[name].shape), _role(name)) for name in order]
+        return [
+            PortParameter(name, tuple(named[name].shape), TORCH.canonical_name(name.rpartition(".")[2]))
+            for name in order
+        ]
 
-    def tensors(self) -> dict[str, torch.Tensor]:
+    def _tensors(self) -> dict[str, torch.Tensor]:
         """Parameters and running statistics by name."""
         buffers = {name: b for name, b in self.module.named_buffers() if b.is_floating_point()}
         return {**dict(self.module.named_parameters()), **buffers}
 
-    def load(self, values: Mapping[str, np.ndarray]) -> None:
+    def load(self, values: Mapping[str, Array]) -> None:
         """Set the parameters of these names."""
         with torch.no_grad():
-            for name, tensor in self.tensors().items():
+            for name, tensor in self._tensors().items():
                 if name in values:
                     tensor.copy_(torch.from_numpy(np.array(values[name])))
 
-    def run(self, images: np.ndarray, *, train: bool, cotangent: np.ndarray | None = None) -> PortRun:
+    def run(self, images: Array, *, train: bool, cotangent: Array | None = None) -> PortRun:
         """One pass; with `cotangent`, the gradient of the logits, backward too."""
         captured: list[Captured] = []
 
@@ -92,24 +99,24 @@ class Port:
             kind = KINDS.get(function.rstrip("_"))
             if kind is None or (kind in NEEDS_FLAT and y.ndim != 2):
                 return
-            entry = Captured(kind, self.to_canonical(y))
+            entry = Captured(kind, self._to_canonical(y))
             captured.append(entry)
             if y.requires_grad:
-                y.register_hook(lambda gradient: setattr(entry, "gradient", self.to_canonical(gradient)))
+                y.register_hook(lambda gradient: setattr(entry, "gradient", self._to_canonical(gradient)))
 
-        x, logits = self.pass_on(images, watch, train)
+        x, logits = self._pass_on(images, watch, train)
         run = PortRun(captured, to_numpy(logits))
         if cotangent is not None:
             if logits.requires_grad:  # a network that is cut off has no gradients, and that is a finding
                 logits.backward(torch.from_numpy(np.array(cotangent)).to(self.dtype))
             trained = {name: p for name, p in self.module.named_parameters() if p.grad is not None}
             run.gradients = {name: to_numpy(parameter.grad) for name, parameter in trained.items()}
-            run.input_gradient = None if x.grad is None else self.to_canonical(x.grad)
+            run.input_gradient = None if x.grad is None else self._to_canonical(x.grad)
             self.module.zero_grad()
         return run
 
-    def pass_on(
-        self, images: np.ndarray, watch: Callable[..., object], train: bool = False
+    def _pass_on(
+        self, images: Array, watch: Callable[..., object], train: bool = False
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Images and logits of a pass in which `watch` is called for every function."""
         self.module.train(train)
@@ -117,10 +124,10 @@ class Port:
         x = torch.from_numpy(np.array(images)).to(self.dtype if like is None else like.dtype).requires_grad_()
         with _Watch(watch, train):
             logits = self.module(x if self.layout == "NCHW" else x.permute(0, 2, 3, 1))
-        self.identities = {name: id(tensor) for name, tensor in self.tensors().items()}
+        self.identities = {name: id(tensor) for name, tensor in self._tensors().items()}
         return x, logits[0] if isinstance(logits, list | tuple) else logits
 
-    def to_canonical(self, value: torch.Tensor) -> np.ndarray:
+    def _to_canonical(self, value: torch.Tensor) -> Array:
         """A copy on the host, channels first."""
         value = value.permute(0, 3, 1, 2) if self.layout == "NHWC" and value.ndim == 4 else value
         return to_numpy(value)
@@ -144,8 +151,3 @@ class _Watch(TorchFunctionMode):
             tensors = [value for value in (*given, *(named or {}).values()) if isinstance(value, torch.Tensor)]
             self.watch(getattr(function, "__name__", ""), tensors, y)
         return y
-
-
-def _role(name: str) -> str:
-    last = name.rpartition(".")[2]
-    return last if last in ("weight", "bias", "running_mean", "running_var") else ""

@@ -3,31 +3,37 @@
 from __future__ import annotations
 
 import operator
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import torch
 
+from triptych.backend.execution import Execution
 from triptych.backend.precision import Flag, Value, environment
 from triptych.utils.errors import TriptychError
 from triptych_torch.device import get_device
 
-# The general before the special: a special one that follows the general one is then exact as soon as that is. TF32 for
-# convolutions is on by default. `fp32_precision` is the newer interface to the same switches, and has bf16 (oneDNN).
-_ATTRIBUTES: tuple[tuple[str, tuple[Value, ...]], ...] = (
-    ("backends.cuda.matmul.allow_tf32", (False,)),
-    ("backends.cudnn.allow_tf32", (False,)),
-    ("backends.fp32_precision", ("ieee", "none")),
-    ("backends.cudnn.fp32_precision", ("ieee", "none")),
-    ("backends.mkldnn.fp32_precision", ("ieee", "none")),
-    ("backends.cuda.matmul.fp32_precision", ("ieee", "none")),
-    ("backends.cudnn.conv.fp32_precision", ("ieee", "none")),
-    ("backends.mkldnn.matmul.fp32_precision", ("ieee", "none")),
-    ("backends.mkldnn.conv.fp32_precision", ("ieee", "none")),
+_OFF: tuple[Value, ...] = (False,)
+_IEEE: tuple[Value, ...] = ("ieee", "none")
+# Attributes of torch, their exact values (the first is what `precise` sets), and the kind of device on which they let
+# products be shortened as the Execution says. The general before the special: a special one that follows the general
+# one is then exact as soon as that is. TF32 and HF32 for convolutions are on by default. `fp32_precision` is the newer
+# interface to the same switches, and has bf16 (oneDNN). torch_npu adds those of `npu`.
+_ATTRIBUTES: tuple[tuple[str, tuple[Value, ...], str], ...] = (
+    ("backends.cuda.matmul.allow_tf32", _OFF, "cuda"),
+    ("backends.cudnn.allow_tf32", _OFF, "cuda"),
+    ("backends.fp32_precision", _IEEE, ""),
+    ("backends.cudnn.fp32_precision", _IEEE, ""),
+    ("backends.mkldnn.fp32_precision", _IEEE, ""),
+    ("backends.cuda.matmul.fp32_precision", _IEEE, ""),
+    ("backends.cudnn.conv.fp32_precision", _IEEE, ""),
+    ("backends.mkldnn.matmul.fp32_precision", _IEEE, ""),
+    ("backends.mkldnn.conv.fp32_precision", _IEEE, ""),
+    ("npu.conv.allow_hf32", _OFF, "npu"),
+    ("npu.matmul.allow_hf32", _OFF, "npu"),
 )
-# torch_npu adds these, and Ascend's HF32 is on for convolutions by default. Asked for when an NPU is used only.
-_NPU = (("npu.conv.allow_hf32", (False,)), ("npu.matmul.allow_hf32", (False,)))
 
 
 @dataclass(frozen=True)
@@ -35,7 +41,7 @@ class _Switch:
     name: str
     read: Callable[[], Value]
     write: Callable[[Value], object]
-    exact: tuple[Value, ...]  # the first is what `precise` sets
+    exact: tuple[Value, ...]
 
 
 def precision_flags(device: str = "cpu") -> list[Flag]:
@@ -46,6 +52,22 @@ def precision_flags(device: str = "cpu") -> list[Flag]:
         environment("ONEDNN_DEFAULT_FPMATH_MODE", "STRICT"),
         environment("DNNL_DEFAULT_FPMATH_MODE", "STRICT"),
     ]
+
+
+def apply_execution(execution: Execution, device: str) -> None:
+    """Set what holds for the whole process as `execution` says, and make `device` the current one."""
+    kind = get_device(device).type
+    for path, exact, on in _ATTRIBUTES:
+        if on == kind:
+            _attribute(path, exact).write(execution.tf32)
+    if execution.deterministic:  # an operator that cannot be so raises RuntimeError
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        os.environ.setdefault("HCCL_DETERMINISTIC", "true")
+        torch.use_deterministic_algorithms(True)
+    if kind == "npu":
+        torch.npu.set_compile_mode(jit_compile=False)  # else every new shape is compiled, for minutes
+    if kind != "cpu":
+        getattr(torch, kind).set_device(get_device(device))
 
 
 @contextmanager
@@ -69,8 +91,7 @@ def _switches(device: str) -> list[_Switch]:
         get_device(device)
     return [
         _Switch("float32_matmul_precision", torch.get_float32_matmul_precision, _set_matmul, ("highest",)),
-        *(_attribute(path, exact) for path, exact in _ATTRIBUTES),
-        *(_attribute(path, exact) for path, exact in _NPU if kind == "npu"),
+        *(_attribute(path, exact) for path, exact, on in _ATTRIBUTES if on != "npu" or kind == "npu"),
         _Switch("default_dtype", lambda: str(torch.get_default_dtype()), _set_default_dtype, ("torch.float32",)),
         _Switch(
             f"autocast {kind}",

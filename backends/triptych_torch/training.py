@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
-from torch import distributed
+from numpy.typing import NDArray
+from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from triptych.backend.contract import Gather
@@ -20,12 +22,11 @@ from triptych.weights.initializers import Parameters
 from triptych_torch.device import AUTOCAST
 from triptych_torch.distributed import processes, share
 from triptych_torch.input import Input
-from triptych_torch.inspection import dropout_masks
 from triptych_torch.layers import BatchNorm
 from triptych_torch.loss import total_loss
 from triptych_torch.model import Network
 from triptych_torch.optimizer import Updater
-from triptych_torch.weights import to_numpy
+from triptych_torch.weights import from_numpy, to_numpy
 
 SCALER, SCALER_FIELDS = "(loss scale)", ("scale", "_growth_tracker")
 
@@ -42,7 +43,36 @@ def _nondeterminism_explained() -> Iterator[None]:
         raise TriptychError(f"{operator} has no deterministic form on this device; leave out --deterministic") from None
 
 
-class Trainer:
+class Predictor:
+    """Applies one network; see `triptych.backend.contract.Predictor`."""
+
+    def __init__(self, network: Network, transform: InputTransform) -> None:
+        like = next(network.parameters())
+        self.network = network
+        self.device = like.device
+        self.input = Input(transform, like.device, like.dtype)
+
+    def prepare(self, images: NDArray[np.uint8], gather: Gather | None = None) -> NDArray[Any]:
+        """The network's input, made of stored images."""
+        return to_numpy(self.input(images, gather))
+
+    def predict(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Logits of stored images."""
+        self.network.eval()
+        with torch.inference_mode():
+            return self._run(self.network, self.input(images)).float().cpu().numpy()
+
+    def _run(self, network: nn.Module, x: torch.Tensor) -> Any:
+        """The network, under autocast for bf16 and fp16; logits come back in float32 then."""
+        precision = self.network.execution.precision
+        if precision not in AUTOCAST:
+            return network(x)
+        with torch.amp.autocast(self.device.type, AUTOCAST[precision]):
+            output = network(x)
+        return tuple(map(torch.Tensor.float, output)) if isinstance(output, tuple) else output.float()
+
+
+class Trainer(Predictor):
     """Trains one network; see `triptych.backend.contract.Trainer`."""
 
     def __init__(
@@ -53,33 +83,30 @@ class Trainer:
         seed: int,
         frozen: frozenset[str] = frozenset(),
     ) -> None:
-        like = next(network.parameters())
-        self.network = network
+        super().__init__(network, transform)
         self.optimizer = Updater(network, optimizer, frozen)
         for path, parameter in network.named_parameters():
             parameter.requires_grad_(path in self.optimizer.named)  # autograd stops below the first that needs it
         self.still = [
             m for path, m in network.named_modules() if isinstance(m, BatchNorm) and keeps_statistics(path, frozen)
         ]
-        self.input = Input(transform, like.device, like.dtype)
-        self.device = like.device
         self.seed = seed
         self.rank, self.size = processes()
         # batch norm's statistics are each process's own; those of the first are saved
         self.parallel = DistributedDataParallel(network, broadcast_buffers=False) if self.size > 1 else network
         # float16 gradients underflow without a scale; switched off, the scaler hands everything through unchanged
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=network.precision == "fp16")
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=network.execution.precision == "fp16")
 
     @_nondeterminism_explained()
     def step(
         self,
-        images: np.ndarray,
-        labels: np.ndarray,
+        images: NDArray[np.uint8],
+        labels: NDArray[np.int64],
         rates: Rates,
         number: int,
         *,
         gather: Gather | None = None,
-        masks: Mapping[str, np.ndarray] | None = None,
+        masks: Mapping[str, NDArray[np.bool_]] | None = None,
     ) -> torch.Tensor:
         """One update; returns the loss and the number of right answers, still on the device."""
         self.network.train()
@@ -88,8 +115,8 @@ class Trainer:
         torch.manual_seed(derive_seed(self.seed, "dropout", number, *([self.rank] if self.rank else [])))
         mine = share(len(labels), self.rank, self.size)
         target = torch.from_numpy(labels[mine]).to(self.device)
-        with dropout_masks(self.network, {path: mask[mine] for path, mask in (masks or {}).items()}):
-            output = self.run(self.input(images[mine], gather and gather.part(mine)))
+        with self.network.dropout_masks({path: mask[mine] for path, mask in (masks or {}).items()}):
+            output = self._run(self.parallel, self.input(images[mine], gather and gather.part(mine)))
         loss = total_loss(self.network, output, target)
         self.network.zero_grad()
         part = len(target) / len(labels)
@@ -106,40 +133,23 @@ class Trainer:
     def update(self, gradients: Parameters, rates: Rates) -> None:
         """One step of the optimiser alone."""
         for path, parameter in self.optimizer.named.items():
-            parameter.grad = torch.empty_like(parameter).copy_(torch.from_numpy(gradients[path]))
+            parameter.grad = from_numpy(gradients[path], parameter)
         self.optimizer.step(rates)
 
-    def read(self, handles: Sequence[torch.Tensor]) -> np.ndarray:
+    def read(self, handles: Sequence[torch.Tensor]) -> NDArray[np.float64]:
         """`(steps, 2)`; waits for the device."""
         if self.device.type != "cpu":
             getattr(torch, self.device.type).synchronize(self.device)  # what failed on the device is raised here
         return torch.stack(list(handles)).cpu().double().numpy()
 
-    def prepare(self, images: np.ndarray, gather: Gather | None = None) -> np.ndarray:
-        """The network's input, made of stored images."""
-        return to_numpy(self.input(images, gather))
-
-    def predict(self, images: np.ndarray) -> np.ndarray:
-        """Logits of stored images."""
-        self.network.eval()
-        with torch.inference_mode():
-            return self.run(self.input(images)).float().cpu().numpy()
-
-    def run(self, x: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, ...]:
-        """The network, under autocast for bf16 and fp16; logits come back in float32 then."""
-        network = self.parallel if self.network.training else self.network
-        if self.network.precision not in AUTOCAST:
-            return network(x)
-        with torch.amp.autocast(self.device.type, AUTOCAST[self.network.precision]):
-            output = network(x)
-        return tuple(map(torch.Tensor.float, output)) if isinstance(output, tuple) else output.float()
-
     def state(self) -> Parameters:
+        """The optimiser's state by canonical path, and the scale of float16 losses."""
         scale = self.scaler.state_dict()
         found = {SCALER: np.array([scale[name] for name in SCALER_FIELDS])} if scale else {}
         return self.optimizer.state() | found
 
     def load_state(self, state: Parameters) -> None:
+        """Continue from such a state."""
         if SCALER in state and self.scaler.is_enabled():
             values = dict(zip(SCALER_FIELDS, state[SCALER].tolist(), strict=True))
             values["_growth_tracker"] = int(values["_growth_tracker"])

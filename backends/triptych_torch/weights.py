@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from triptych.weights.initializers import Parameters
@@ -32,6 +35,11 @@ def initialize(network: Network, seed: int) -> None:
             module.reset_parameters()
 
 
-def to_numpy(tensor: torch.Tensor) -> Parameters:
+def to_numpy(value: torch.Tensor) -> NDArray[Any]:
     """A copy on the host, in row order whatever the memory format."""
-    return tensor.detach().cpu().contiguous().numpy().copy()
+    return value.detach().cpu().contiguous().numpy().copy()
+
+
+def from_numpy(value: NDArray[Any], like: torch.Tensor) -> torch.Tensor:
+    """A canonical array in the memory format, type and place of `like`."""
+    return torch.empty_like(like).copy_(torch.from_numpy(np.array(value)).to(like.dtype).to(like.device))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -126,21 +125,23 @@ def train(
     out: str | Path | None = None,
     **changes: Any,
 ) -> Session:
-    """Train a recipe on one backend, without a word; `changes` are fields of the recipe (`epochs=1`, `seed=3` ...).
+    """Train a recipe on one backend, without a word; `changes` are fields of the recipe (`epochs=1`,
+    `seed=3` ...) or of its network (`width_ratio=8`, `size=(64, 64)`).
 
     With `out`, a new folder, every epoch is saved there and `load`, `build` and the commands take it. The session holds
     the native `network` and its `epochs` (losses and accuracies). Raises DivergedError when a loss is not finite.
     """
     from triptych import data
     from triptych.backend import registry
-    from triptych.training import loop, recipes, run_folder
+    from triptych.training import loop, recipes
+    from triptych.training.recipe import vary
 
-    chosen = replace(recipes.get_recipe(recipe) if isinstance(recipe, str) else recipe, **changes)
+    chosen = vary(recipes.get_recipe(recipe) if isinstance(recipe, str) else recipe, **changes)
     registry.check_installed(backend)
     dataset = data.load(chosen.data)
     session = loop.start(registry.load(backend), chosen, dataset, device=device)
     if out is not None:
-        session.folder = run_folder.create(Path(out), chosen)
+        loop.keep_in(session, Path(out))
     loop.fit(session, loop.Silent())
     return session
 

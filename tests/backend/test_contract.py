@@ -7,6 +7,7 @@ import pytest
 
 from awkward_networks import BATCH, CASES, LABELS, assert_close, masks_of, parameters, small, trained
 from triptych.backend.contract import Backend
+from triptych.backend.execution import Execution, exact
 from triptych.reference import network as reference
 from triptych.reference import rounding
 from triptych.reference.layers import largest
@@ -29,7 +30,7 @@ def test_float64_passes_equal_the_reference(framework: Backend, case: str) -> No
     values, masks = parameters(architecture), masks_of(architecture)
     images = np.random.default_rng(0).standard_normal((BATCH, *architecture.input))
     for train in (False, True):
-        network = framework.build(architecture, precision="fp64")
+        network = framework.build(architecture, execution=exact("fp64"))
         framework.from_canonical(network, values)
         run = reference.forward(architecture, values, images, train=train, masks=masks)
         outputs = framework.forward(network, images, train=train, masks=masks if train else None)
@@ -85,7 +86,7 @@ def test_float32_cross_entropy_is_accurate(framework: Backend) -> None:
 
 def test_passes_leave_the_network_as_it_was(framework: Backend) -> None:
     architecture = trained()
-    network = framework.build(architecture, precision="fp64")
+    network = framework.build(architecture, execution=exact("fp64"))
     framework.from_canonical(network, parameters(architecture))
     images = np.random.default_rng(0).standard_normal((BATCH, *architecture.input))
     framework.forward(network, images, train=True, masks=masks_of(architecture))
@@ -120,7 +121,7 @@ def test_wrong_requests_are_refused(framework: Backend) -> None:
     with pytest.raises(TriptychError, match="no device 'abacus'"):
         framework.build(trained(), device="abacus")
     with pytest.raises(TriptychError, match="no precision 'fp3'"):
-        framework.build(trained(), precision="fp3")
+        framework.build(trained(), execution=Execution("fp3"))
     network = framework.build(trained())
     with pytest.raises(TriptychError, match="do not fit"):
         framework.from_canonical(network, {})

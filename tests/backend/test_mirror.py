@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import ast
+import importlib
+import inspect
 from collections.abc import Iterator
+from itertools import combinations
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 
+from triptych.backend import contract, registry
 from triptych.backend.registry import BACKENDS
 
 ROOT = Path(__file__).parents[2]
@@ -17,7 +23,7 @@ FIRST = next(iter(FOLDERS.values()))
 FRAMEWORKS = {"torch", "torch_npu", "torchvision", "mxnet", "gluon", "jax", "jaxlib", "flax", "optax", "tensorflow"}
 FORBIDDEN = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 COMMON_FILES = sorted(COMMON.rglob("*.py"))
-OF_ITS_OWN = {"torch": ["npu.py"], "mxnet": ["numpy_names.py"]}  # what only one framework needs
+OF_ITS_OWN = {"torch": ["npu.py"], "mxnet": ["numpy_names.py"], "jax": ["compiled.py"]}  # what only one framework needs
 MODULES = sorted({path.name for path in FIRST.glob("*.py")} - set(OF_ITS_OWN["torch"]))
 ALL_FILES = COMMON_FILES + sorted(path for folder in FOLDERS.values() for path in folder.rglob("*.py"))
 
@@ -88,36 +94,73 @@ def test_the_planted_mistakes_have_the_same_names_in_every_framework() -> None:
     assert others == [expected] * len(others)
 
 
-def parameters_of(function: ast.FunctionDef) -> list[str]:
-    return [argument.arg for argument in (*function.args.args, *function.args.kwonlyargs)]
+# Classes that the contract, or another file of every backend, is written against: they have the same public methods.
+# Of the others (layers, blocks) each framework asks for methods of its own; those of one name still take the same.
+MIRRORED = ("Input", "Port", "Predictor", "Trainer")
+INSTALLED = registry.installed()
+Signature = tuple[tuple[str, str, Any], ...]
 
 
-@pytest.mark.parametrize(
-    "module",
-    [
-        "__init__.py",
-        "device.py",
-        "weights.py",
-        "inspection.py",
-        "loss.py",
-        "distributed.py",
-        "precision.py",
-        "training.py",
-    ],
-)
-def test_functions_of_the_contract_take_the_same_parameters(module: str) -> None:
-    def signatures(folder: Path) -> dict[str, list[str]]:
-        tree = parse(folder / module)
-        found = {node.name: node for node in definitions(tree) if isinstance(node, ast.FunctionDef)}
-        for kind in (node for node in definitions(tree) if isinstance(node, ast.ClassDef)):
-            found |= {f"{kind.name}.{n.name}": n for n in definitions(kind) if isinstance(n, ast.FunctionDef)}
-        contract = {"forward", "gradients", "total_loss", "to_canonical", "from_canonical", "initialize", "get_device"}
-        contract |= {"precision_flags", "precise"}
-        contract |= {f"Trainer.{name}" for name in ("step", "read", "prepare", "predict", "state", "load_state")}
-        return {name: parameters_of(function) for name, function in found.items() if name in contract}
+def signature(function: Any) -> Signature:
+    """Names, kinds and defaults of what a function takes, in order; annotations are each framework's own."""
+    taken = inspect.signature(function).parameters.values()
+    return tuple((parameter.name, parameter.kind.name, parameter.default) for parameter in taken)
 
-    for name, folder in FOLDERS.items():
-        assert signatures(folder) == signatures(FIRST), name
+
+def signatures(module: ModuleType) -> dict[str, Signature]:
+    """Of every public function and method that a module defines; of constructors where the classes are mirrored."""
+    taken = {}
+    for name, value in vars(module).items():
+        if getattr(value, "__module__", "") != module.__name__ or not is_public(name):
+            continue
+        if inspect.isclass(value):
+            methods = {key: method for key, method in vars(value).items() if inspect.isfunction(method)}
+            public = [key for key in methods if is_public(key) or (key == "__init__" and name in MIRRORED)]
+            taken |= {f"{name}.{key}": signature(methods[key]) for key in public}
+        elif callable(value):
+            taken[name] = signature(value)
+    return taken
+
+
+def module_of(name: str, file: str) -> ModuleType:
+    package = BACKENDS[name].package
+    return importlib.import_module(package if file == "__init__.py" else f"{package}.{file.removesuffix('.py')}")
+
+
+@pytest.mark.skipif(len(INSTALLED) < 2, reason="there are no two frameworks to compare")
+@pytest.mark.parametrize("file", MODULES)
+def test_functions_and_methods_of_one_name_take_the_same(file: str) -> None:
+    registry.load(INSTALLED[0])
+    found = {name: signatures(module_of(name, file)) for name in INSTALLED}
+    for (left, one), (right, other) in combinations(found.items(), 2):
+        shared = one.keys() & other.keys()
+        assert {key: one[key] for key in shared} == {key: other[key] for key in shared}, (left, right)
+        alone = one.keys() ^ other.keys()
+        assert {key for key in alone if "." not in key or key.partition(".")[0] in MIRRORED} == set(), (left, right)
+
+
+@pytest.mark.parametrize("name", INSTALLED)
+def test_a_backend_takes_what_the_contract_says(name: str) -> None:
+    framework = registry.load(name)
+    for protocol, value in (
+        (contract.Backend, framework),
+        (contract.Predictor, framework.Predictor),
+        (contract.Trainer, framework.Trainer),
+        (contract.Port, module_of(name, "port.py").Port),
+        (contract.PortAdapter, module_of(name, "port.py")),
+    ):
+        promised = {key: method for key, method in vars(protocol).items() if inspect.isfunction(method)}
+        for key, method in promised.items():
+            if is_public(key) or (key == "__init__" and inspect.isclass(value)):
+                taken = signature(getattr(value, key))
+                assert taken == signature(method)[0 if inspect.isclass(value) else 1 :], (protocol, key)
+
+
+@pytest.mark.parametrize("path", ALL_FILES, ids=short)
+def test_private_names_stay_in_their_file(path: Path) -> None:
+    imports = [node for node in ast.walk(parse(path)) if isinstance(node, ast.ImportFrom)]
+    taken = [alias.name for node in imports for alias in node.names if (node.module or "").startswith("triptych")]
+    assert [name for name in taken if not is_public(name) and not name.startswith("__")] == []
 
 
 def layer_kinds(folder: Path) -> list[tuple[str, str]]:

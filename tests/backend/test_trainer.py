@@ -9,6 +9,7 @@ import pytest
 
 from awkward_networks import BATCH, LABELS, assert_close, masks_of, parameters, trained
 from triptych.backend.contract import Backend
+from triptych.backend.execution import exact
 from triptych.data import preprocess
 from triptych.data.batches import Augmentation, gather_indices, plan
 from triptych.data.preprocess import InputTransform
@@ -36,7 +37,7 @@ def train(framework, architecture, optimizer, schedule, *, resume_at=None, froze
     """Steps of a backend and of the reference on the same batches: `(trainer, network, values, state, figures,
     expected figures)`."""
     random = np.random.default_rng(0)
-    network = framework.build(architecture, precision="fp64")
+    network = framework.build(architecture, execution=exact("fp64"))
     values, state = parameters(architecture), {}
     framework.from_canonical(network, values)
     trainer = framework.Trainer(network, optimizer, TRANSFORM, 0, frozen)
@@ -48,7 +49,7 @@ def train(framework, architecture, optimizer, schedule, *, resume_at=None, froze
         masks = masks_of(architecture, number)
         if number == resume_at:
             saved, values_now = trainer.state(), framework.to_canonical(network)
-            network = framework.build(architecture, precision="fp64")
+            network = framework.build(architecture, execution=exact("fp64"))
             framework.from_canonical(network, values_now)
             trainer = framework.Trainer(network, optimizer, TRANSFORM, 0, frozen)
             trainer.load_state(saved)
@@ -114,7 +115,7 @@ def test_own_dropout_depends_on_seed_and_step_only(framework: Backend) -> None:
     images = np.random.default_rng(0).integers(0, 256, (BATCH, 1, 9, 8), np.uint8)
 
     def loss(seed: int, number: int) -> float:
-        network = framework.build(architecture, precision="fp64")
+        network = framework.build(architecture, execution=exact("fp64"))
         framework.from_canonical(network, parameters(architecture))
         trainer = framework.Trainer(network, SGD(), TRANSFORM, seed)
         trainer.step(images, LABELS, Rates(0.0), 0)
@@ -137,7 +138,7 @@ def test_the_input_equals_the_reference(framework: Backend, stored: tuple, chann
     augmentation = Augmentation(1, True, colour=0.1 if channels == 3 else 0.0)
     images = np.random.default_rng(0).integers(0, 256, (BATCH, *stored), np.uint8)
     batch = plan(0, 0, BATCH, BATCH, augmentation)[0]
-    network, values = framework.build(architecture, precision="fp64"), parameters(architecture)
+    network, values = framework.build(architecture, execution=exact("fp64")), parameters(architecture)
     framework.from_canonical(network, values)
     trainer = framework.Trainer(network, SGD(), transform, 0)
     gather = gather_indices(batch, *stored[1:], 1)
@@ -195,7 +196,7 @@ DIFFERENTIATED = {
 def test_frozen_parameters_cost_no_gradient(framework: Backend) -> None:
     """And another trainer of the same network sets all free again."""
     architecture = trained()
-    network = framework.build(architecture, precision="fp64")
+    network = framework.build(architecture, execution=exact("fp64"))
     framework.from_canonical(network, parameters(architecture))
     images = np.random.default_rng(0).integers(0, 256, (BATCH, 1, 9, 8), np.uint8)
     for frozen in (FROZEN["the first layers"], frozenset[str]()):

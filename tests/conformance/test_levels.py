@@ -17,6 +17,7 @@ from mutants.networks import NORM, PLAIN, reference_run
 from mutants.passes import set_entry
 from triptych import zoo
 from triptych.backend import registry
+from triptych.backend.execution import exact
 from triptych.conformance import inputs, suite
 from triptych.conformance.case import BATCH, conformance_architecture, make_case
 from triptych.conformance.conform import conform
@@ -155,7 +156,7 @@ def test_the_dropout_that_training_draws_itself_keeps_the_right_share_at_the_rig
     layers = (Flatten("flatten"), Dropout("dropout", 0.3), Dense("dense", 2, bias=False))
     alone = Architecture("alone", (1, 32, 64), 2, layers, Initializer("kaiming_normal"))
     framework = registry.load(name)
-    network = framework.build(alone, precision="fp64")
+    network = framework.build(alone, execution=exact("fp64"))
     framework.from_canonical(network, {"dense.weight": np.zeros((2, 2048), np.float32)})
     trainer = framework.Trainer(network, SGD(), InputTransform(1, 32, 64), 0)
     trainer.step(np.full((1, 1, 32, 64), 255, np.uint8), np.array([1]), Rates(1.0, 0.0), 0)

@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from marks import every_backend, later
+from marks import every_backend, later, needs_backend
 from mutants import CATALOGUE
 from triptych.__main__ import main
 from triptych.backend import registry
 from triptych.backend.contract import Backend
+from triptych.backend.execution import exact
 from triptych.conformance.case import make_case
 from triptych.conformance.diagnosis.finding import Difference
 from triptych.conformance.levels import ALL_LEVELS
@@ -158,7 +159,7 @@ def planted(fault: Fault | None, framework: Backend, run: ReferenceRun) -> Backe
         wrong.Trainer = Trainer
     if fault is not None and (forward := fault.forward) is not None:
         wrong.forward = lambda *given, **mode: forward(framework.forward, *given, **mode)
-    return BackendSubject(wrong, framework.build(architecture, precision="fp64"), run)  # type: ignore[arg-type]
+    return BackendSubject(wrong, framework.build(architecture, execution=exact("fp64")), run)  # type: ignore[arg-type]
 
 
 @cache
@@ -205,6 +206,7 @@ def test_without_a_fault_there_is_no_difference(name: str, mode: str) -> None:
     assert found(name, "", mode) is None
 
 
+@needs_backend
 def test_a_later_layer_is_not_blamed_for_an_earlier_one() -> None:
     """Two faults: resynchronised, the second layer alone is right where only the first is wrong, and both are seen."""
     framework, run = registry.load(registry.installed()[0]), run_of(NET)
@@ -264,6 +266,7 @@ def test_two_backends_and_which_of_them_is_wrong() -> None:
         assert (difference.layer, difference.at_fault) == ("lrn", (names[0],))
 
 
+@needs_backend
 def test_a_crash_is_a_difference_not_a_trace() -> None:
     def crash(*given: Any, **mode: Any) -> Any:
         raise ArithmeticError("as frameworks raise them")
@@ -288,7 +291,7 @@ def test_the_catalogue_is_located(name: str, mode: str) -> None:
     for mutant in mutants:
         run = ReferenceRun(make_case(mutant.architecture))
         with mutant.plant(framework, "fp64") as (wrong, build):
-            network = (build or partial(wrong.build, precision="fp64"))(mutant.architecture)
+            network = (build or partial(wrong.build, execution=exact("fp64")))(mutant.architecture)
             difference = locate(BackendSubject(wrong, network, run), ReferenceSubject(run), mode).difference
         if difference is None or difference.layer != mutant.path:
             wrong_layer.append(mutant.name)
@@ -304,6 +307,7 @@ def run(*arguments: str) -> int:
     return int(exit_.value.code or 0)
 
 
+@needs_backend
 def test_the_command_says_that_they_agree(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--arch", "lenet", "--json") == 0
     found = json.loads(capsys.readouterr().out)
@@ -319,7 +323,7 @@ def test_the_command_says_that_they_agree(capsys: pytest.CaptureFixture[str]) ->
         (("--left", "reference"), "both 'reference'"),
         (("--left", "vgg11", "--right", "reference"), "both are the reference"),
         (("--left", "torch", "--right", "vgg11", "--arch", "vgg16"), "several architectures"),
-        (("--right", "torhc"), "unknown backend 'torhc'; did you mean 'torch'?"),
+        (("--left", "reference", "--right", "torhc"), "unknown backend 'torhc'; did you mean 'torch'?"),
         (("--precision", "bf16"), "cannot be judged"),
         (("--layout", "NHWC"), "are for your own network"),
         (("--left", "no_such_module:net", "--right", "lenet"), "there is no module 'no_such_module'"),
@@ -343,5 +347,5 @@ def test_a_network_of_full_width_agrees(name: str) -> None:
     """VGG-16 at 64x64: 40 million parameters, whose gradients are long sums."""
     framework = registry.load(name)
     run = ReferenceRun(make_case(build_with("vgg16", Options(10, (3, 64, 64))), 0, BATCH))
-    subject = BackendSubject(framework, framework.build(run.case.architecture, precision="fp64"), run)
+    subject = BackendSubject(framework, framework.build(run.case.architecture, execution=exact("fp64")), run)
     assert locate(subject, ReferenceSubject(run), updates=("momentum",)).difference is None

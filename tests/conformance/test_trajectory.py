@@ -16,6 +16,7 @@ from mutants import networks as nets
 from mutants.optimizers import trainer
 from mutants.plants import replaced
 from triptych.backend import registry
+from triptych.backend.execution import exact
 from triptych.backend.precision import Flag
 from triptych.conformance import chaos, suite
 from triptych.conformance.case import make_case
@@ -56,7 +57,7 @@ def expected() -> Arrays:
 
 
 def checks_of(framework: Any, name: str) -> list[Check]:
-    network = registry.load(name).build(MIXED, precision="fp64")
+    network = registry.load(name).build(MIXED, execution=exact("fp64", "full"))
     return judge_trajectory(expected(), follow(framework, network, trajectory()))
 
 
@@ -131,7 +132,9 @@ def test_mxnets_own_sgd_departs_at_the_first_change_of_the_rate() -> None:
 
     with patch.object(optimizer, "_Sgd", Stock):
         framework = registry.load("mxnet")
-        found = follow(framework, framework.build(MIXED, precision="fp64"), trajectory())["loss of every step"]
+        found = follow(framework, framework.build(MIXED, execution=exact("fp64", "full")), trajectory())[
+            "loss of every step"
+        ]
     right = expected()["loss of every step"]
     first = STEPS // len(QUARTERS)  # this step is the first at another rate; its loss is that of the steps before
     np.testing.assert_allclose(found[: first + 1], right[: first + 1], rtol=1e-12)

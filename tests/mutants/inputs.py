@@ -136,14 +136,14 @@ MUTANTS = (
     *(
         Mutant(name, architecture, plant, "data", "input", "data")
         for name, architecture, plant in (
-            ("bgr for rgb", nets.COLOUR, patched("Input", bgr_for_rgb, "training")),
-            ("normalisation swapped", nets.COLOUR, patched("Input", normalisation_swapped, "training")),
-            ("constants for bytes", nets.COLOUR, patched("Input", constants_for_bytes, "training")),
-            ("aligned corners", nets.PLAIN, patched("Input", aligned_corners, "training")),
-            ("no antialias", nets.PLAIN, patched("Input", no_antialias, "training")),
+            ("bgr for rgb", nets.COLOUR, patched("Input", bgr_for_rgb)),
+            ("normalisation swapped", nets.COLOUR, patched("Input", normalisation_swapped)),
+            ("constants for bytes", nets.COLOUR, patched("Input", constants_for_bytes)),
+            ("aligned corners", nets.PLAIN, patched("Input", aligned_corners)),
+            ("no antialias", nets.PLAIN, patched("Input", no_antialias)),
             ("batch order", nets.PLAIN, batch_order),
-            ("unscaled tint", nets.COLOUR, patched("Input", unscaled_tint, "training")),
-            ("crop without padding", nets.PLAIN, patched("Input", unpadded_crop, "training")),
+            ("unscaled tint", nets.COLOUR, patched("Input", unscaled_tint)),
+            ("crop without padding", nets.PLAIN, patched("Input", unpadded_crop)),
         )
     ),
     Mutant("initialiser fan", nets.PLAIN, FAN, "structure", "conv", "structure"),

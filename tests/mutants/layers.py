@@ -91,7 +91,7 @@ MUTANTS = (
     Mutant("dropout scale", nets.DROPOUT, layer(Dropout, "unscaled_dropout"), TRAIN, "dropout", "forward"),
     Mutant("dropout in eval", nets.DROPOUT, TRAINING_MODE, FORWARD, "dropout", "forward"),
     Mutant("branch order", nets.BRANCHES, other_spec(reverse_branches), FORWARD, "mixed", "forward"),
-    Mutant("other axis", nets.BRANCHES, patched("Branches", "stacked", "model"), STRUCTURE, "mixed", "structure"),
+    Mutant("other axis", nets.BRANCHES, patched("Branches", "stacked"), STRUCTURE, "mixed", "structure"),
     Mutant("residual scale", nets.RESIDUAL, fields("unit", scale=1.0), FORWARD, "unit", "forward"),
     Mutant("shared weights", nets.TWINS, built("share_weights"), STRUCTURE, "first", "structure"),
     Mutant("bias not used", nets.PLAIN, layer(Conv, "unused_bias"), FORWARD, "conv", "forward"),

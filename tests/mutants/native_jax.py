@@ -11,7 +11,6 @@ from flax import nnx
 from triptych.spec import layers as spec
 from triptych.spec.layers import Shape
 from triptych_jax import layers
-from triptych_jax.layers import Options
 from triptych_jax.model import Network, Outputs
 
 
@@ -35,43 +34,51 @@ class Unscaled(layers.Dropout):
         return x if self.deterministic else x * jnp.transpose(self.mask, (0, 2, 3, 1)).astype(x.dtype)
 
 
-def same_padding(layer: spec.Conv, shape: Shape, options: Options) -> nnx.Module:
-    return nnx.Conv(shape[0], layer.channels, layer.kernel, layer.stride, **options)  # padding 'SAME' is the default
+def same_padding(layer: spec.Conv, shape: Shape) -> nnx.Module:
+    return nnx.Conv(
+        shape[0], layer.channels, layer.kernel, layer.stride, rngs=nnx.Rngs(0)
+    )  # padding 'SAME' is the default
 
 
-def flipped_kernel(layer: spec.Conv, shape: Shape, options: Options) -> nnx.Module:
+def flipped_kernel(layer: spec.Conv, shape: Shape) -> nnx.Module:
     padding = tuple((pixels, pixels) for pixels in layer.padding)
     return nnx.Conv(
-        shape[0], layer.channels, layer.kernel, layer.stride, padding=padding, conv_general_dilated=_convolve, **options
+        shape[0],
+        layer.channels,
+        layer.kernel,
+        layer.stride,
+        padding=padding,
+        conv_general_dilated=_convolve,
+        rngs=nnx.Rngs(0),
     )
 
 
-def unused_bias(layer: spec.Conv, shape: Shape, options: Options) -> nnx.Module:
+def unused_bias(layer: spec.Conv, shape: Shape) -> nnx.Module:
     padding = tuple((pixels, pixels) for pixels in layer.padding)
-    return Unbiased(shape[0], layer.channels, layer.kernel, layer.stride, padding=padding, **options)
+    return Unbiased(shape[0], layer.channels, layer.kernel, layer.stride, padding=padding, rngs=nnx.Rngs(0))
 
 
-def transposed_weight(layer: spec.Dense, shape: Shape, options: Options) -> nnx.Module:
-    return (Transposed if shape[0] == layer.units else nnx.Linear)(shape[0], layer.units, **options)
+def transposed_weight(layer: spec.Dense, shape: Shape) -> nnx.Module:
+    return (Transposed if shape[0] == layer.units else nnx.Linear)(shape[0], layer.units, rngs=nnx.Rngs(0))
 
 
-def flatten_channels_last(layer: spec.Flatten, shape: Shape, options: Options) -> nnx.Module:
+def flatten_channels_last(layer: spec.Flatten, shape: Shape) -> nnx.Module:
     return layers._Function(_flatten, layer)
 
 
-def gamma_fixed(layer: spec.BatchNorm, shape: Shape, options: Options) -> nnx.Module:
-    return GammaFixed(shape[0], layer, options)
+def gamma_fixed(layer: spec.BatchNorm, shape: Shape) -> nnx.Module:
+    return GammaFixed(shape[0], layer)
 
 
-def unscaled_dropout(layer: spec.Dropout, shape: Shape, options: Options) -> nnx.Module:
+def unscaled_dropout(layer: spec.Dropout, shape: Shape) -> nnx.Module:
     return Unscaled(layer.rate)
 
 
-def empty_window(layer: spec.MaxPool, shape: Shape, options: Options) -> nnx.Module:
+def empty_window(layer: spec.MaxPool, shape: Shape) -> nnx.Module:
     return layers._Function(_max_pool_and_a_row, layer)
 
 
-def split_ties(layer: spec.MaxPool, shape: Shape, options: Options) -> nnx.Module:
+def split_ties(layer: spec.MaxPool, shape: Shape) -> nnx.Module:
     return layers._Function(_max_of_reshaped, layer)
 
 

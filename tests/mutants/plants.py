@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
@@ -14,6 +15,7 @@ from unittest.mock import patch
 import numpy as np
 
 from triptych.backend.contract import Backend
+from triptych.backend.execution import exact
 from triptych.conformance.conform import Build
 from triptych.spec.layers import Architecture, Layer, Residual
 
@@ -47,7 +49,7 @@ def other_spec(mutate: Callable[[Architecture], Architecture]) -> Plant:
 
     @contextmanager
     def plant(framework: Backend, precision: str) -> Iterator[Any]:
-        yield framework, lambda architecture: framework.build(mutate(architecture), precision=precision)
+        yield framework, lambda architecture: framework.build(mutate(architecture), execution=exact(precision))
 
     return plant
 
@@ -67,7 +69,7 @@ def layer(kind: type, other: str | type) -> Plant:
 
         def build(architecture: Architecture) -> Any:
             with patch.dict(table, {kind: wrong}):
-                return framework.build(architecture, precision=precision)
+                return framework.build(architecture, execution=exact(precision))
 
         yield framework, build
 
@@ -80,7 +82,7 @@ def built(alter: str) -> Plant:
     @contextmanager
     def plant(framework: Backend, precision: str) -> Iterator[Any]:
         def build(architecture: Architecture) -> Any:
-            network = framework.build(architecture, precision=precision)
+            network = framework.build(architecture, execution=exact(precision))
             getattr(native(framework), alter)(network)
             return network
 
@@ -113,23 +115,24 @@ def loading(path: str, change: Callable[[np.ndarray], np.ndarray]) -> Plant:
     )
 
 
-def patched(name: str, fault: Callable[..., Any] | str, *parts: str) -> Plant:
-    """A function or class of the backend's modules `parts` is replaced by what `fault` makes of it, which may be the
+def patched(name: str, fault: Callable[..., Any] | str) -> Plant:
+    """A function or class of the backend is replaced in all its modules by what `fault` makes of it, which may be the
     name of a function of `native`."""
 
     @contextmanager
     def plant(framework: Backend, precision: str) -> Iterator[Any]:
         make = getattr(native(framework), fault) if isinstance(fault, str) else fault
-        wrong = make(getattr(part(framework, parts[0]), name))
+        package = f"{framework.__name__}."  # type: ignore[attr-defined]
+        users = [module for path, module in sys.modules.items() if path.startswith(package) and hasattr(module, name)]
+        wrong = make(getattr(users[0], name))
 
         def build(architecture: Architecture) -> Any:
             # A name of its own keeps functions out that were compiled without the fault.
-            return framework.build(replace(architecture, name=make.__name__), precision=precision)
+            return framework.build(replace(architecture, name=make.__name__), execution=exact(precision))
 
         with ExitStack() as stack:
-            for module in parts:
-                if hasattr(part(framework, module), name):  # JAX's trainer has its loss from the compiled pass
-                    stack.enter_context(patch.object(part(framework, module), name, wrong))
+            for module in users:
+                stack.enter_context(patch.object(module, name, wrong))
             yield framework, build
 
     return plant

@@ -15,9 +15,10 @@ from strategies import some_schedules
 from triptych.backend import registry
 from triptych.optim import schedules
 from triptych.optim.optimizers import Adam, Rates
-from triptych.optim.schedules import Cosine, Moment, OneCycle, Plateau, Polynomial, Schedule, Score, Step
+from triptych.optim.schedules import Constant, Cosine, Moment, OneCycle, Plateau, Polynomial, Score, Step
+from triptych.spec import records
 from triptych.training import recipes
-from triptych.training.recipes import Recipe
+from triptych.training.recipe import Recipe
 from triptych.utils.errors import TriptychError
 
 STEPS_PER_EPOCH, EPOCHS, GIVEN = 7, 12, 0.1
@@ -55,7 +56,7 @@ def of_torch(make, *, per, epochs=EPOCHS, given=GIVEN, momentum=0.9, measure=Non
 
 
 TORCH = [
-    (Schedule(), "batch", lambda s, o: s.ConstantLR(o, factor=1)),
+    (Constant(), "batch", lambda s, o: s.ConstantLR(o, factor=1)),
     (Step(every=5, factor=0.5), "epoch", lambda s, o: s.StepLR(o, 5, 0.5)),
     (Step(every=10, factor=0.5, per="batch"), "batch", lambda s, o: s.StepLR(o, 10, 0.5)),
     (Cosine(), "epoch", lambda s, o: s.CosineAnnealingLR(o, EPOCHS)),
@@ -191,10 +192,9 @@ def test_behind_its_plan_a_schedule_holds():
 
 @given(some_schedules)
 def test_a_schedule_survives_its_record_and_its_text(schedule):
-    record = dataclasses.asdict(schedule)
-    assert schedules.from_dict(record) == schedule
-    name = record.pop("name")
-    assert schedules.parse(f"{name}:{','.join(f'{key}={value}' for key, value in record.items())}") == schedule
+    assert records.decode(records.encode(schedule), schedules.AnySchedule) == schedule
+    settings = ",".join(f"{key}={value}" for key, value in dataclasses.asdict(schedule).items())
+    assert schedules.parse(f"{schedule.name}:{settings}") == schedule
 
 
 @given(some_schedules, st.integers(0, 99), st.integers(1, 9), st.integers(1, 9))

@@ -191,6 +191,7 @@ def test_a_flag_that_lowers_the_precision_is_off_for_a_port(monkeypatch: pytest.
         check("own_torch:lenet", LENET, precision="fp32")
 
 
+@pytest.mark.skipif("torch" not in installed(), reason="torch is not installed")
 def test_the_two_flatten_orders_are_not_mixed_up_with_other_faults() -> None:
     """A wrong layer behind the flatten is found although its weights had to be permuted."""
     import torch

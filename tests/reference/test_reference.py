@@ -13,7 +13,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from triptych.optim.optimizers import SGD, Adam, AdamW, Rates, decay_of, from_dict, reference_step
+from triptych.optim.optimizers import SGD, Adam, AdamW, Rates, decay_of, get_kind, reference_step
 from triptych.reference import network as reference
 from triptych.reference import rounding
 from triptych.reference.layers import cross_entropy, exact
@@ -227,8 +227,8 @@ def test_batch_norm_and_its_running_statistics(unbiased: bool) -> None:
             np.testing.assert_allclose(y[:, c], expected, rtol=1e-12)
             kept = statistics.variance(batch) if unbiased else statistics.pvariance(batch)
             new = (0.7 * mean[c] + 0.3 * statistics.mean(batch), 0.7 * var[c] + 0.3 * kept)
-            found = (running["running_mean"][c], running["running_var"][c])
-            assert found == pytest.approx(new if train else (mean[c], var[c]), rel=1e-12)
+            statistics_after = (running["running_mean"][c], running["running_var"][c])
+            assert statistics_after == pytest.approx(new if train else (mean[c], var[c]), rel=1e-12)
 
 
 def test_cross_entropy_by_hand() -> None:
@@ -320,7 +320,7 @@ def test_every_optimizer_equals_pytorchs() -> None:
 )
 def test_impossible_optimizers_are_refused(name: str, wrong: dict, words: str) -> None:
     with pytest.raises(TriptychError, match=words):
-        from_dict({"name": name, **wrong})
+        get_kind(name)(**wrong)
 
 
 def test_rates_are_float32() -> None:

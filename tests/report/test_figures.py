@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 
+from triptych import zoo
 from triptych.report import figures, run
 from triptych.training import recipes
 from triptych.training.run_folder import Epoch
@@ -86,7 +88,8 @@ def test_many_names_stand_below_the_axes(monkeypatch, names, below):
 
 
 def test_the_page_of_a_run_has_its_curves_epochs_and_recipe(tmp_path):
-    run.write(tmp_path, recipes.RECIPES["d2l-lenet"], EPOCHS, {"package": "1.2"})
+    recipe = replace(recipes.RECIPES["d2l-lenet"], initializer="")
+    run.write(tmp_path, recipe, zoo.build("lenet"), EPOCHS, {"package": "1.2"})
     text = (tmp_path / run.REPORT).read_text()
     found = [
         (caption, re.findall(r"<!-- (training loss|accuracy) -->", figure))
@@ -97,4 +100,5 @@ def test_the_page_of_a_run_has_its_curves_epochs_and_recipe(tmp_path):
     rows = [re.findall(r"<td>(.*?)</td>", row) for row in re.findall(r"<tr>(.*?)</tr>", text, re.DOTALL)]
     assert ["1", "torch", "2.2500", "0.1250", "2.5000", "0.2500", "3.0", "640"] in rows
     assert ["architecture", "lenet"] in rows
+    assert ["initializer", "xavier_uniform"] in rows  # the network's own, which the recipe does not name
     assert "package 1.2" in text

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from marks import needs_backend
 from triptych import zoo
 from triptych.backend import registry
 from triptych.data import Split
@@ -16,19 +17,19 @@ from triptych.data.preprocess import apply_reference
 from triptych.reference import network as reference
 from triptych.report import pictures, run, tables
 from triptych.spec.layers import Architecture, Block, Branches, Conv, Dense, Flatten, Residual
-from triptych.training import feature_maps, loop, models
-from triptych.training.recipes import Recipe
+from triptych.training import evaluation, feature_maps, models
+from triptych.training.recipe import Recipe
 from triptych.training.run_folder import Epoch
 from triptych.utils.errors import TriptychError
 from triptych.weights import initializers
 
 BACKENDS = registry.installed()
-LENET = Recipe("test", architecture="lenet", data="synthetic", height=28, width=28, epochs=1)
+LENET = Recipe("test", architecture="lenet", data="synthetic", epochs=1)
 
 
 def test_confusion_counts_true_by_predicted():
     logits = np.array([[0, 2, 1], [3, 0, 0], [0, 0, 1], [0, 9, 1.0]])
-    assert loop.confusion(logits, np.array([0, 0, 1, 1])).tolist() == [[1, 1, 0], [0, 1, 1], [0, 0, 0]]
+    assert evaluation.count_confusion(logits, np.array([0, 0, 1, 1])).tolist() == [[1, 1, 0], [0, 1, 1], [0, 0, 0]]
 
 
 def test_the_figures_say_which_is_which():
@@ -123,6 +124,7 @@ def test_captured_maps_are_those_of_the_reference(name):
     assert (row.layer, row.shape, row.zeros, row.dead, row.scale) == ("x", (2, 2, 2), 0.75, 1, 3)
 
 
+@needs_backend
 def test_the_commands_draw(call, drawn_run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TRIPTYCH_DATA", str(tmp_path / "cache"))
@@ -143,7 +145,7 @@ def test_the_commands_draw(call, drawn_run, tmp_path, monkeypatch):
 
 def test_the_page_of_a_run_has_its_curves(tmp_path):
     epochs = [Epoch(n, 4 * n, "torch", 2 / n, 0.1 * n, 2.3, 0.05 * n, 1.0, 512.0, (2.0, 1.5)) for n in (1, 2)]
-    run.write(tmp_path, LENET, epochs, {"package": "1.2"})
+    run.write(tmp_path, LENET, zoo.build("lenet"), epochs, {"package": "1.2"})
     text = (tmp_path / run.REPORT).read_text()
     assert text.count("<svg") == 2
     assert run.cells(epochs[0]) == ("1", "torch", "2.0000", "0.1000", "2.3000", "0.0500", "1.0", "512")

@@ -79,11 +79,11 @@ def test_parameters_by_hand() -> None:
         "dense.weight": ((3, 30), "weight"),
         "dense.bias": ((3,), "bias"),
     }
-    found = totals(MIXED)
-    assert found.auxiliary_parameters == 3 * 6 + 3
+    sums = totals(MIXED)
+    assert sums.auxiliary_parameters == 3 * 6 + 3
     trained = {info.path for info in parameters(MIXED) if info.trained}
     counted = sum(value.size for path, value in draw(MIXED, 0).items() if path in trained)
-    assert found.parameters == counted - found.auxiliary_parameters
+    assert sums.parameters == counted - sums.auxiliary_parameters
     by_path = {info.path: info for info in analyse(MIXED)}
     assert by_path["unit"].parameters == 5 * 10 + 5 + 5 * 90 + 5 + 5  # running statistics are not counted
     assert by_path["mixed"].parameters == 4 * 6 + 4
@@ -143,21 +143,21 @@ FIELDS = (
 PIXELS = (44, 34)
 
 
-def reached() -> dict[str, np.ndarray]:
+def reached_pixels() -> dict[str, np.ndarray]:
     """By path: whether pixel (row, column) changes value (row, column) of any channel, up or down."""
     architecture = network(*FIELDS, size=(1, *PIXELS))
     base = np.random.default_rng(0).standard_normal((1, 1, *PIXELS))
     values = draw(architecture, 0)
     expected = reference.forward(architecture, values, base).outputs
-    found = {path: np.zeros((*PIXELS, *value.shape[2:]), bool) for path, value in expected.items() if value.ndim == 4}
+    reached = {path: np.zeros((*PIXELS, *value.shape[2:]), bool) for path, value in expected.items() if value.ndim == 4}
     for row in range(PIXELS[0]):
         for sign in (-100.0, 100.0):  # a maximum may be blind to one of them
             images = np.repeat(base, PIXELS[1], axis=0)
             images[range(PIXELS[1]), 0, row, range(PIXELS[1])] += sign
             for path, value in reference.forward(architecture, values, images).outputs.items():
-                if path in found:
-                    found[path][row] |= (np.abs(value - expected[path]) > 1e-9).any(1)
-    return found
+                if path in reached:
+                    reached[path][row] |= (np.abs(value - expected[path]) > 1e-9).any(1)
+    return reached
 
 
 def span(touched: np.ndarray) -> tuple[int, int]:
@@ -167,7 +167,7 @@ def span(touched: np.ndarray) -> tuple[int, int]:
 
 def test_receptive_fields_and_strides_by_perturbing_pixels() -> None:
     infos = {info.path: info for info in analyse(network(*FIELDS, size=(1, *PIXELS)))}
-    for path, touched in reached().items():
+    for path, touched in reached_pixels().items():
         centre = (touched.shape[2] // 2, touched.shape[3] // 2)
         for axis in (0, 1):
             beside = list(centre)

@@ -11,6 +11,7 @@ from PIL import Image
 
 from triptych import zoo
 from triptych.backend import registry
+from triptych.backend.execution import exact
 from triptych.reference import network as reference
 from triptych.reference.layers import largest
 from triptych.spec import analysis, rewrite
@@ -28,7 +29,7 @@ from triptych.spec.layers import (
     Residual,
 )
 from triptych.training import models
-from triptych.training.recipes import Recipe
+from triptych.training.recipe import Recipe
 from triptych.utils.errors import TriptychError
 from triptych.weights import initializers
 
@@ -66,7 +67,7 @@ def test_the_scores_are_those_of_the_crops(architecture, name):
         outputs = reference.forward(wide, reshaped, images).outputs
     else:
         loaded = registry.load(name)
-        network = loaded.build(wide, precision="fp64")
+        network = loaded.build(wide, execution=exact("fp64"))
         loaded.from_canonical(network, {path: value.astype(np.float64) for path, value in reshaped.items()})
         outputs = loaded.forward(network, images)
     crops = crops_of(images, architecture.input[1:], 2)
@@ -87,8 +88,8 @@ def test_at_the_training_size_it_is_the_plain_network(name):
     images = np.random.default_rng(0).standard_normal((2, *plain.input))
     same = rewrite.convolve(plain, (side, side))
     expected = reference.forward(plain, values, images).logits
-    found = reference.forward(same, rewrite.reshape(same, values), images).logits
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12 * largest(expected))
+    logits = reference.forward(same, rewrite.reshape(same, values), images).logits
+    np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-12 * largest(expected))
     assert {info.path for info in analysis.parameters(same)} == {
         path for path in values if not path.startswith("auxiliary")
     }
@@ -118,7 +119,7 @@ def test_evaluate_and_predict(name, call, drawn_run, tmp_path, monkeypatch):
     """A run of drawn parameters: the plain figures at the training size, others on larger images."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TRIPTYCH_DATA", str(tmp_path / "cache"))
-    recipe = Recipe("test", architecture="lenet", data="synthetic", height=28, width=28, initializer="kaiming_normal")
+    recipe = Recipe("test", architecture="lenet", data="synthetic", initializer="kaiming_normal")
     model = models.load_run(drawn_run("run", recipe))
 
     def measured(*options):

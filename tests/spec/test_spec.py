@@ -170,13 +170,13 @@ WINDOWS = st.tuples(st.integers(1, 7), st.integers(1, 6)).flatmap(
 
 def windows_by_hand(size: int, kernel: int, stride: int, padding: int, ceil: bool) -> list[range]:
     """Windows from left to right until the padded map is covered; those that fit, or (ceil) start before its end."""
-    found = [range(-padding, kernel - padding)]
-    while found[-1].stop < size + padding:
-        start = found[-1].start + stride
-        found.append(range(start, start + kernel))
+    windows = [range(-padding, kernel - padding)]
+    while windows[-1].stop < size + padding:
+        start = windows[-1].start + stride
+        windows.append(range(start, start + kernel))
     if ceil:
-        return [window for window in found if window.start < size]
-    return [window for window in found if window.stop <= size + padding]
+        return [window for window in windows if window.start < size]
+    return [window for window in windows if window.stop <= size + padding]
 
 
 @settings(max_examples=500, deadline=None, derandomize=True)

@@ -25,20 +25,27 @@ from torch.utils._pytree import tree_leaves
 from triptych import data, zoo
 from triptych.__main__ import main
 from triptych.backend import registry
+from triptych.backend.execution import Execution
 from triptych.conformance import suite
 from triptych.conformance.case import conformance_architecture, make_case
 from triptych.data import Dataset, Split, batches
 from triptych.data.batches import Augmentation
 from triptych.optim.optimizers import OPTIMIZERS, SGD, Rates
 from triptych.training import loop, recipes, run_folder
-from triptych.training.recipes import Recipe
+from triptych.training.recipe import Recipe, vary
 from triptych.utils.errors import TriptychError
 from triptych_torch import device as devices
 
 ROOT = Path(__file__).parents[2]
 TORCH = registry.load("torch")
-VGG = Recipe("vgg", architecture="vgg11", width_ratio=16, head="small", batch_size=32, learning_rate=0.02, seed=3)
-VGG = replace(VGG, height=32, width=32, augmentation=Augmentation(4, True), optimizer=SGD(momentum=0.9))
+VGG = Recipe(
+    "vgg",
+    network=zoo.Options(input=(0, 32, 32), width_ratio=16, head="small"),
+    batch_size=32,
+    learning_rate=0.02,
+    seed=3,
+)
+VGG = replace(VGG, augmentation=Augmentation(4, True), optimizer=SGD(momentum=0.9))
 LENET = ("--recipe", "d2l-lenet", "--data", "synthetic", "--epochs", "1", "--backend", "torch")
 OPTIMIZER = SGD(momentum=0.9, weight_decay=5e-4)
 CONVOLUTION = "aten.convolution.default"
@@ -89,11 +96,9 @@ def few_images(count=96):
 def fit(recipe, device, folder, epochs):
     """Train up to so many epochs, going on with what the folder holds."""
     recipe = replace(recipe, epochs=epochs)
-    session = loop.start(TORCH, recipe, few_images(), device=device, folder=folder)
-    if (folder / run_folder.RECIPE).exists():
-        loop.resume(session)
-    else:
-        run_folder.create(folder, recipe)
+    begun = folder if (folder / run_folder.RECIPE).exists() else None
+    session = loop.start(TORCH, recipe, few_images(), device=device, resumed=begun)
+    loop.keep_in(session, folder)
     loop.fit(session, Silent())
     return session
 
@@ -256,7 +261,7 @@ def test_a_float16_run_resumes_with_its_loss_scale(nchw, tmp_path):
 
 def test_a_float16_overflow_skips_the_step_and_halves_the_scale():
     case = make_case(conformance_architecture("lenet"))
-    network = TORCH.build(case.architecture, device="npu", precision="fp16")
+    network = TORCH.build(case.architecture, device="npu", execution=Execution("fp16"))
     TORCH.from_canonical(network, case.parameters)
     trainer = TORCH.Trainer(network, OPTIMIZER, case.transform, 0)
     trainer.load_state({"(loss scale)": np.array([2.0**40, 0])})
@@ -367,6 +372,6 @@ def test_the_acceptance_script_runs_through(monkeypatch, capfd):
 
 
 def test_the_recipe_of_the_source_text_takes_its_first_steps():
-    recipe = replace(recipes.get_recipe("ascend-cifar10"), epochs=1, width_ratio=16, batch_size=32)
+    recipe = vary(recipes.get_recipe("ascend-cifar10"), epochs=1, width_ratio=16, batch_size=32)
     session = loop.start(TORCH, recipe, few_images(), device="npu")
     assert len(loop.fit(session, Silent())) == 1

@@ -18,7 +18,7 @@ from triptych.reference import network as reference
 from triptych.studies import contests, dense_scores, experiments, fine_tuning, map_contents, outcome, runner, table_of
 from triptych.studies.runner import Outcome, Run, Trained, open_folder, plan, train
 from triptych.training import feature_maps, models, run_folder
-from triptych.training.recipes import Recipe
+from triptych.training.recipe import Recipe
 from triptych.training.run_folder import Epoch
 from triptych.utils.errors import TriptychError
 
@@ -27,7 +27,7 @@ TINY = Trained(
     name="tiny",
     question="Which?",
     source="nobody's text",
-    base=Recipe("tiny", architecture="lenet_relu", data=PART, height=28, width=28, epochs=1, learning_rate=0.1),
+    base=Recipe("tiny", architecture="lenet_relu", data=PART, epochs=1, learning_rate=0.1),
     runs=(
         Run("first", {"data": f"{PART.replace('@', '@classes=0-3,')}"}),
         Run("case: head", {"freeze": ("conv*", "dense[12].*")}, series="case", start="first"),

@@ -10,16 +10,16 @@ from pathlib import Path
 import pytest
 
 from marks import every_backend, needs_backend
-from triptych import studies
+from triptych import studies, zoo
 from triptych.__main__ import main
 from triptych.backend import registry
 from triptych.data.batches import Augmentation
 from triptych.optim.optimizers import SGD
 from triptych.spec.analysis import totals
 from triptych.studies import experiments, outcome, table_of
-from triptych.studies.runner import Outcome, Published, Run, Trained, open_folder, plan, recipe_of, slug, train
+from triptych.studies.runner import Outcome, PublishedFigures, Run, Trained, open_folder, plan, recipe_of, slug, train
 from triptych.training import loop, run_folder
-from triptych.training.recipes import Recipe
+from triptych.training.recipe import Recipe, vary
 from triptych.training.run_folder import Epoch
 from triptych.utils.errors import TriptychError
 from triptych.utils.interrupt import Interrupted
@@ -28,10 +28,14 @@ TINY = Trained(
     name="tiny",
     question="Does ReLU bear a rate of 0.1?",
     source="nobody's text",
-    base=Recipe("tiny", architecture="lenet", data="synthetic", height=28, width=28, epochs=2, learning_rate=0.1),
+    base=Recipe("tiny", architecture="lenet", data="synthetic", epochs=2, learning_rate=0.1),
     runs=(
-        Run("sigmoid", published=Published(seconds=50.0, loss=(2.0, 1.0), test=(0.5, 0.625)), series="nonlinearity"),
-        Run("ReLU", {"architecture": "lenet_relu"}, published=Published(seconds=25.0, test=(0.75,))),
+        Run(
+            "sigmoid",
+            published=PublishedFigures(seconds=50.0, loss=(2.0, 1.0), test=(0.5, 0.625)),
+            series="nonlinearity",
+        ),
+        Run("ReLU", {"architecture": "lenet_relu"}, published=PublishedFigures(seconds=25.0, test=(0.75,))),
     ),
     quick={"epochs": 1, "batch_size": 64},
     notes=("A note <of> ours.",),
@@ -174,7 +178,7 @@ def test_a_folder_of_something_else_is_refused(tmp_path):
 
 def test_options_that_take_the_difference_away_are_refused():
     with pytest.raises(TriptychError, match="'larger images' and 'smaller images' are the same run"):
-        plan(experiments.RESOLUTION, quick=True, change=lambda recipe: replace(recipe, height=48, width=48))
+        plan(experiments.RESOLUTION, quick=True, change=lambda recipe: vary(recipe, size=(48, 48)))
 
 
 @needs_backend
@@ -196,7 +200,7 @@ def test_a_run_that_diverges_ends_alone(tmp_path):
 
 def made(run: Run, *accuracies: float, seconds: float = 1.0, width_ratio: float = 1.0) -> Outcome:
     """An outcome without training."""
-    base = replace(TINY.base, width_ratio=width_ratio)
+    base = vary(TINY.base, width_ratio=width_ratio)
     planned = plan(replace(TINY, base=base, runs=(Run(run.name, published=run.published, series=run.series),)))[0]
     epochs = tuple(
         Epoch(n, n, "torch", 1 / n, accuracy, 1.0, accuracy, seconds * n, 1.0)
@@ -217,11 +221,12 @@ def test_costs_and_published_figures_stand_beside_ours():
     assert rows[1][5:] == (6.0, 1.5, 0.6, 0.6, 0.5, 0.75)
     settings = table_of(result, "Settings").rows
     trained_so = ("sigmoid", "lenet", "synthetic", "1x28x28", "1", 128, 2, "sgd", 0.1)
-    assert settings[0] == (*trained_so, "constant", TINY.base.initializer, "-", "-")
+    assert settings[0] == (*trained_so, "constant", "xavier_uniform", "-", "-")
     given = {"init_from": "other", "freeze": ("conv*", "dense1.*"), "augmentation": Augmentation(4, True)}
-    headed = {"architecture": "vgg11", "head": "small", "height": 32, "width": 32}
-    tuned = replace(outcomes[0].planned.recipe, **given, **headed)
-    (row,) = outcome.settings([replace(outcomes[0].planned, recipe=tuned)]).rows
+    headed = {"architecture": "vgg11", "head": "small", "size": (32, 32)}
+    tuned = vary(outcomes[0].planned.recipe, **given, **headed)
+    vgg = zoo.build("vgg11", input=(1, 32, 32), head="small")
+    (row,) = outcome.settings([replace(outcomes[0].planned, recipe=tuned, architecture=vgg)]).rows
     start, end = ("sigmoid", "vgg11, head small", "synthetic", "1x32x32"), ("other", "conv*, dense1.*")
     assert row == (*start, *trained_so[4:], "constant", *end, "crops, padding 4, flips")
     epochs = table_of(result, "Every epoch").rows

@@ -16,25 +16,36 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from triptych import data
+from marks import NO_FRAMEWORK
+from triptych import data, zoo
 from triptych.__main__ import main
 from triptych.backend import registry
+from triptych.cli.options import NetworkOptions
+from triptych.cli.run_options import RunOptions
 from triptych.data import Dataset, Split, batches
 from triptych.data.batches import Augmentation
 from triptych.optim.optimizers import SGD
-from triptych.optim.schedules import OneCycle, Plateau, Schedule
+from triptych.optim.schedules import Constant, OneCycle, Plateau
 from triptych.training import loop, models, recipes, run_folder
-from triptych.training.recipes import Recipe
+from triptych.training.recipe import Recipe, build_architecture, start_name
 from triptych.utils.errors import TriptychError
 from triptych.utils.interrupt import Interrupted
 from triptych.weights import initializers
 
 BACKENDS = registry.installed()
+if not BACKENDS:
+    pytest.skip(NO_FRAMEWORK, allow_module_level=True)
 every_backend = pytest.mark.parametrize("name", BACKENDS)
 LENET = Recipe("lenet", architecture="lenet", data="synthetic", batch_size=32, epochs=2, learning_rate=0.1, seed=3)
-LENET = replace(LENET, optimizer=SGD(momentum=0.9, weight_decay=1e-3), height=28, width=28)
-VGG = Recipe("vgg", architecture="vgg11", width_ratio=16, head="small", batch_size=32, epochs=2, learning_rate=0.02)
-VGG = replace(VGG, height=32, width=32, augmentation=Augmentation(4, True), optimizer=SGD(momentum=0.9))
+LENET = replace(LENET, optimizer=SGD(momentum=0.9, weight_decay=1e-3))
+VGG = Recipe(
+    "vgg",
+    network=zoo.Options(input=(0, 32, 32), width_ratio=16, head="small"),
+    batch_size=32,
+    epochs=2,
+    learning_rate=0.02,
+)
+VGG = replace(VGG, augmentation=Augmentation(4, True), optimizer=SGD(momentum=0.9))
 CROP_AND_FLIP = Augmentation(crop_padding=3, flip=True)
 
 
@@ -65,11 +76,8 @@ class Silent:
 
 
 def fit(name, recipe, dataset, folder, after=None, resume=False):
-    session = loop.start(registry.load(name), recipe, dataset, folder=folder)
-    if resume:
-        loop.resume(session)
-    elif not (folder / run_folder.RECIPE).exists():
-        run_folder.create(folder, recipe)
+    session = loop.start(registry.load(name), recipe, dataset, resumed=folder if resume else None)
+    loop.keep_in(session, folder)
     loop.fit(session, Silent(after))
     return session
 
@@ -112,7 +120,7 @@ def test_a_resumed_run_remembers_the_tests_of_its_schedule(dataset, tmp_path):
     with pytest.raises(Interrupted, match="2 finished epochs"):
         fit(BACKENDS[0], recipe, dataset, tmp_path / "part", lambda e: e.epoch == 2 and signal.raise_signal(15))
     assert_same_end(fit(BACKENDS[0], recipe, dataset, tmp_path / "part", resume=True), whole)
-    constant = fit(BACKENDS[0], replace(recipe, schedule=Schedule()), dataset, tmp_path / "constant")
+    constant = fit(BACKENDS[0], replace(recipe, schedule=Constant()), dataset, tmp_path / "constant")
     assert losses(constant)[:7] == losses(whole)[:7]
     assert not set(losses(constant)[7:]) & set(losses(whole)[7:])
 
@@ -208,12 +216,22 @@ def test_every_trainer_is_given_the_planned_batches():
     assert (epoch.epoch, epoch.step, epoch.train_accuracy, epoch.test_accuracy) == (1, 17, 17 / 132, 14 / 132)
 
 
+def test_an_architecture_that_is_built_already_is_not_built_again(dataset, tmp_path, monkeypatch):
+    architecture = build_architecture(LENET, dataset)
+    monkeypatch.setattr(zoo, "build_with", lambda *_: pytest.fail("it is built again"))
+    recipe = replace(LENET, epochs=1)
+    session = loop.start(registry.load(BACKENDS[0]), recipe, dataset, architecture=architecture)
+    loop.keep_in(session, tmp_path / "run")
+    loop.fit(session, Silent())
+    assert run_folder.load(tmp_path / "run").state["input"] == [1, 28, 28]
+
+
 def test_native_start_is_each_framework_s_own(dataset):
     def start(name, **changes):
         session = loop.start(registry.load(name), replace(LENET, **changes), dataset)
         return session.backend.to_canonical(session.network)
 
-    drawn = initializers.draw(recipes.build_architecture(LENET, dataset), LENET.seed)
+    drawn = initializers.draw(build_architecture(LENET, dataset), LENET.seed)
     for name in BACKENDS:
         shared, native, again = start(name), start(name, initializer="native"), start(name, initializer="native")
         other = start(name, initializer="native", seed=4)
@@ -224,6 +242,34 @@ def test_native_start_is_each_framework_s_own(dataset):
             assert not np.allclose(native[path], drawn[path]), (name, path)
     natives = [start(name, initializer="native")["dense1.weight"] for name in BACKENDS]
     assert not any(np.allclose(left, right) for left, right in itertools.combinations(natives, 2))
+
+
+def test_a_start_that_no_recipe_names_is_the_architecture_s_own(dataset):
+    """AlexNet's of 2012 is published: normal, 0.01. Xavier's would be ten times as wide in its first layer."""
+    small = zoo.Options(input=(0, 67, 67), width_ratio=16)
+    recipe = Recipe("own start", architecture="alexnet_2012", network=small, data="synthetic")
+    for chosen, expected in ((recipe, 0.01), (replace(recipe, initializer="normal:0.1"), 0.1)):
+        session = loop.start(registry.load(BACKENDS[0]), chosen, dataset)
+        weight = session.backend.to_canonical(session.network)["conv1.weight"]
+        assert weight.std() == pytest.approx(expected, rel=0.1)
+        named = initializers.draw(session.architecture, 0, initializers.parse(f"normal:{expected}"))
+        assert np.array_equal(weight, named["conv1.weight"])
+
+
+@pytest.mark.parametrize(
+    ("recipe", "arch", "init", "expected"),
+    [
+        ("imagenet-vgg", None, None, "xavier_uniform"),
+        ("imagenet-vgg", "alexnet_2012", None, "normal:0.01"),
+        ("d2l-vgg", "alexnet_2012", None, "normal:0.01"),  # the recipe's start is VGG's own, and this is another's
+        ("d2l-vgg", "alexnet_2012", "xavier_uniform", "xavier_uniform"),
+        ("compare", "alexnet_2012", None, "kaiming_uniform"),  # chosen for a short training, whatever the network
+        ("d2l-lenet", None, None, "xavier_uniform"),
+    ],
+)
+def test_the_start_of_a_command_is_the_named_one_or_the_spec_s(recipe, arch, init, expected):
+    chosen = RunOptions(arch=arch, init=init).apply(recipes.get_recipe(recipe), NetworkOptions(resolution=224))
+    assert start_name(chosen, zoo.build(chosen.architecture)) == expected
 
 
 # --- a loss that is not finite ---------------------------------------------------------------------------------------

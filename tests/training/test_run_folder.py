@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import re
 import shutil
 from pathlib import Path
 
@@ -15,11 +16,10 @@ from hypothesis import strategies as st
 
 from strategies import positive, small, some_optimizers, some_schedules
 from triptych import zoo
+from triptych.backend.execution import PRECISIONS
 from triptych.data.batches import Augmentation
-from triptych.optim.optimizers import SGD
-from triptych.optim.schedules import Step
 from triptych.training import models, recipes, run_folder
-from triptych.training.recipes import Recipe
+from triptych.training.recipe import Recipe, from_json, to_json
 from triptych.training.run_folder import Checkpoint, Epoch
 from triptych.utils.errors import TriptychError
 from triptych.weights import initializers, store
@@ -190,11 +190,14 @@ some_recipes = st.builds(
     name=st.text(max_size=9),
     architecture=st.sampled_from(sorted(zoo.registry())),
     data=st.text(max_size=9),
-    height=st.integers(0, 999),
-    classes=st.integers(0, 999),
-    width_ratio=positive,
-    dense_width=st.none() | st.integers(1, 4096),
-    head=st.none() | st.sampled_from(["paper", "small"]),
+    network=st.builds(
+        zoo.Options,
+        classes=st.integers(0, 999),
+        input=st.tuples(*(st.integers(0, 999),) * 3),
+        width_ratio=positive,
+        dense_width=st.none() | st.integers(1, 4096),
+        head=st.none() | st.sampled_from(["paper", "small"]),
+    ),
     batch_size=st.integers(1, 4096),
     epochs=st.integers(1, 999),
     learning_rate=positive,
@@ -205,35 +208,45 @@ some_recipes = st.builds(
     augmentation=st.builds(Augmentation, crop_padding=st.integers(0, 8), flip=st.booleans(), colour=small),
     mean=st.lists(positive, max_size=3).map(tuple),
     std=st.lists(positive, max_size=3).map(tuple),
-    precision=st.sampled_from(recipes.PRECISIONS),
+    precision=st.sampled_from(PRECISIONS),
     seed=st.integers(),
 )
 
 
 @given(some_recipes)
 def test_recipes_survive_json(recipe):
-    assert recipes.from_json(recipes.to_json(recipe)) == recipe
+    assert from_json(to_json(recipe)) == recipe
 
 
 @pytest.mark.parametrize("recipe", recipes.RECIPES.values(), ids=lambda recipe: recipe.name)
 def test_named_recipes_build_and_survive_json(recipe):
-    assert recipes.from_json(recipes.to_json(recipe)) == recipe
-    shape = recipe.channels or 1, recipe.height, recipe.width
-    zoo.build(recipe.architecture, input=shape, classes=10, width_ratio=recipe.width_ratio, head=recipe.head)
+    assert from_json(to_json(recipe)) == recipe
+    zoo.build_with(recipe.architecture, recipe.network.filled(10, (1, 0, 0)))
 
 
-def test_a_recipe_from_before_schedules_is_read():
-    """As older runs have written it: without a schedule and a batch size of the test."""
-    recipe = Recipe("old", learning_rate=0.3, optimizer=SGD(momentum=0.5))
-    values = json.loads(recipes.to_json(recipe))
-    del values["schedule"], values["test_batch_size"], values["augmentation"]["colour"]
-    assert recipes.from_json(json.dumps(values)) == recipe
-    values["schedule"] = {"name": "step", "every": 4}
-    assert recipes.from_json(json.dumps(values)).schedule == Step(every=4)
+def test_a_recipe_of_an_older_version_is_one_clear_line():
+    values = {"name": "old", "architecture": "lenet", "height": 28, "width": 28, "optimizer": {"momentum": 0.5}}
+    with pytest.raises(TriptychError, match=r"^run/recipe.json is no recipe .* written by an older triptych;"):
+        from_json(json.dumps(values), "run/recipe.json")
 
 
-@pytest.mark.parametrize("schedule", [{}, [], None, "step", {"name": "stop"}, {"name": "step", "evry": 1}])
-def test_a_recipe_with_a_schedule_that_is_none_is_refused(schedule):
-    values = json.loads(recipes.to_json(RECIPE)) | {"schedule": schedule}
-    with pytest.raises(TriptychError):
-        recipes.from_json(json.dumps(values))
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [
+        ("schedule", {}, "schedule: {} is not Constant or Step"),
+        ("schedule", None, "schedule: null is not"),
+        ("schedule", {"record": "Stop"}, "schedule: "),
+        ("schedule", {"record": "SGD", "momentum": 0.9}, "schedule: "),
+        ("schedule", {"record": "Step", "every": 4}, "schedule: missing or unknown in Step: 'factor', 'per'"),
+        ("optimizer", {"record": "Adam", "momentum": 0.9}, "optimizer: missing or unknown in Adam"),
+        ("network", {"classes": 10}, "network: missing or unknown in Options"),
+        ("epochs", "3", 'epochs: "3" is not int'),
+        ("epochs", 0, "--epochs 0 must be at least 1"),
+        ("learning_rate", None, "learning_rate: null is not float"),
+    ],
+)
+def test_a_recipe_with_a_wrong_value_names_its_place(field, value, words):
+    values = json.loads(to_json(RECIPE)) | {field: value}
+    with pytest.raises(TriptychError, match=re.escape(words)) as refused:
+        from_json(json.dumps(values), "run/recipe.json")
+    assert str(refused.value).startswith("run/recipe.json is no recipe")

@@ -38,8 +38,8 @@ every_entry = pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.
 
 
 def counts(architecture: Architecture) -> tuple[int, int]:
-    found = totals(architecture)
-    return found.parameters, found.macs
+    sums = totals(architecture)
+    return sums.parameters, sums.macs
 
 
 def at_conformance(entry: Entry, wider: int = 0) -> Architecture:
@@ -72,9 +72,9 @@ def test_states_its_source(entry: Entry) -> None:
 def test_counts_are_the_published_ones(entry: Entry) -> None:
     published = entry.published
     architecture = build(entry.name)
-    found = totals(architecture)
-    assert (found.parameters, found.macs) == (published.parameters, published.macs)
-    heads = (found.parameters + found.auxiliary_parameters, found.macs + found.auxiliary_macs)
+    sums = totals(architecture)
+    assert (sums.parameters, sums.macs) == (published.parameters, published.macs)
+    heads = (sums.parameters + sums.auxiliary_parameters, sums.macs + sums.auxiliary_macs)
     assert heads == (published.with_heads or (published.parameters, published.macs))
     assert bool(records(architecture, Auxiliary)) == (published.with_heads is not None)
 
@@ -128,9 +128,9 @@ def test_conformance_size_hides_no_layout_bug(entry: Entry) -> None:
 @pytest.mark.parametrize("wider", [0, 8, 16], ids=["square", "8 wider", "16 wider"])
 def test_conformance_size_is_complete_and_small(entry: Entry, wider: int) -> None:
     architecture = at_conformance(entry, wider)
-    found = totals(architecture)
-    assert found.parameters + found.auxiliary_parameters < 500_000
-    assert found.macs + found.auxiliary_macs < 20_000_000
+    sums = totals(architecture)
+    assert sums.parameters + sums.auxiliary_parameters < 500_000
+    assert sums.macs + sums.auxiliary_macs < 20_000_000
     assert list(output_shapes(architecture)) == list(output_shapes(build(entry.name)))
 
 
@@ -151,7 +151,7 @@ def test_takes_any_width_ratio(entry: Entry, ratio: float) -> None:
             build(entry.name, width_ratio=ratio)
         return
     narrow = counts(build(entry.name, width_ratio=ratio))
-    assert max(found / full for found, full in zip(narrow, counts(build(entry.name)), strict=True)) < 1 / ratio**0.8
+    assert max(less / full for less, full in zip(narrow, counts(build(entry.name)), strict=True)) < 1 / ratio**0.8
 
 
 @every_entry
@@ -188,8 +188,8 @@ def test_heads_shrink_with_their_map_and_stay_at_full_size(name: str) -> None:
         heads = records(build(name, input=(3, side, side)), Auxiliary)
         return [layer.kernel for head in heads for layer in head.layers if isinstance(layer, AvgPool | Conv)]
 
-    own = {"googlenet": [(5, 5), (1, 1)] * 2, "googlenet_bn": [(5, 5), (1, 1)] * 2}
-    assert windows(registry()[name].input[1]) == own.get(name, [(5, 5), (1, 1), (5, 5)])
+    shrunk = {"googlenet": [(5, 5), (1, 1)] * 2, "googlenet_bn": [(5, 5), (1, 1)] * 2}
+    assert windows(registry()[name].input[1]) == shrunk.get(name, [(5, 5), (1, 1), (5, 5)])
     shrunk = {"googlenet": [(3, 3), (1, 1)] * 2, "googlenet_bn": [(3, 3), (1, 1)] * 2}
     assert windows(48 if name in shrunk else 75) == shrunk.get(name, [(3, 3), (1, 1), (1, 1)])
 

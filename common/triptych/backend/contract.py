@@ -15,6 +15,7 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from triptych.backend.execution import DEFAULT, Device, Execution
 from triptych.backend.precision import Flag
 from triptych.data import batches
 from triptych.data.preprocess import InputTransform
@@ -30,17 +31,22 @@ Native: TypeAlias = Any
 Array: TypeAlias = NDArray[np.floating[Any]]
 
 
-@dataclass(frozen=True)
-class Device:
-    """A device by the name that `--device` takes; `reason` says why it is not available, or what it is."""
+class Predictor(Protocol):
+    """Applies one network to stored images. Nothing is allocated for training."""
 
-    name: str
-    available: bool
-    reason: str
+    def __init__(self, network: Native, transform: InputTransform) -> None: ...
+
+    def prepare(self, images: Images, gather: Gather | None = None) -> Array:
+        """The network's input `(N, C, H, W)` as a training step (with `gather`) and `predict` make it of stored
+        images."""
+
+    def predict(self, images: Images) -> NDArray[np.float32]:
+        """Logits `(N, classes)` in evaluation mode."""
 
 
 class Trainer(Protocol):
-    """Trains one network. Losses stay on the device until `read`, so that a step waits for nothing.
+    """Trains one network, and applies it as a `Predictor` does. Losses stay on the device until `read`, so that a step
+    waits for nothing. The optimiser's state is allocated at the first step or by `load_state`.
 
     `frozen` names canonical arrays. Frozen parameters do not move, decay included, cost no gradient, and the optimiser
     keeps nothing for them. A batch norm whose running mean or variance is frozen keeps both, and uses them instead of
@@ -56,6 +62,12 @@ class Trainer(Protocol):
         seed: int,
         frozen: frozenset[str] = frozenset(),
     ) -> None: ...
+
+    def prepare(self, images: Images, gather: Gather | None = None) -> Array:
+        """See `Predictor.prepare`."""
+
+    def predict(self, images: Images) -> NDArray[np.float32]:
+        """See `Predictor.predict`."""
 
     def step(
         self,
@@ -76,12 +88,6 @@ class Trainer(Protocol):
     def read(self, handles: Sequence[Native]) -> NDArray[np.float64]:
         """`(steps, 2)`: the mean loss (auxiliary losses included) and the number of right answers of each step."""
 
-    def prepare(self, images: Images, gather: Gather | None = None) -> NDArray[np.floating[Any]]:
-        """The network's input `(N, C, H, W)` as `step` (with `gather`) and `predict` make it of stored images."""
-
-    def predict(self, images: Images) -> NDArray[np.float32]:
-        """Logits `(N, classes)` in evaluation mode."""
-
     def state(self) -> Parameters:
         """The optimiser's state by canonical path: the velocity, learning rate outside."""
 
@@ -93,6 +99,7 @@ class Backend(Protocol):
     """What a backend's package offers."""
 
     name: str
+    Predictor: type[Predictor]
     Trainer: type[Trainer]
 
     def versions(self) -> dict[str, str]:
@@ -107,11 +114,6 @@ class Backend(Protocol):
     def precise(self, device: str = "cpu") -> AbstractContextManager[None]:
         """Turns off, while it is open, those that can be turned off in a running process."""
 
-    def set_deterministic(self) -> None:
-        """From now on equal steps give equal bits, if need be more slowly. Call it before the first network is built.
-
-        Raises TriptychError where the framework has no such switch."""
-
     def join_processes(self, device: str) -> int:
         """Joins the other processes of this training, if a launcher started several; the number of this one, from 0.
 
@@ -120,8 +122,10 @@ class Backend(Protocol):
     def peak_memory(self, device: str) -> int:
         """The most bytes that this process has held on the device; 0 where the framework does not tell."""
 
-    def build(self, architecture: Architecture, *, device: str = "cpu", precision: str = "fp32") -> Native:
-        """A native network. Raises TriptychError for a device or precision that is not there."""
+    def build(self, architecture: Architecture, *, device: str = "cpu", execution: Execution = DEFAULT) -> Native:
+        """A native network, with the execution as its attribute `execution`; the process's switches are set as it says.
+
+        Raises TriptychError for a device or precision that is not there."""
 
     def initialize(self, network: Native, seed: int) -> None:
         """Start the weights as this framework does by default (its own law, its own generator)."""
@@ -131,33 +135,29 @@ class Backend(Protocol):
     def from_canonical(self, network: Native, parameters: Parameters) -> None: ...
 
     def forward(
-        self, network: Native, images: NDArray[np.floating[Any]], *, train: bool = False, masks: Masks | None = None
-    ) -> dict[str, NDArray[np.floating[Any]]]:
+        self, network: Native, images: Array, *, train: bool = False, masks: Masks | None = None
+    ) -> dict[str, Array]:
         """Every layer's output by path, in canonical layout; in train mode with the given dropout masks. The network,
         running statistics included, is left as it was."""
 
-    def gradients(
-        self, network: Native, images: NDArray[np.floating[Any]], labels: Labels, *, masks: Masks
-    ) -> tuple[float, Parameters]:
+    def gradients(self, network: Native, images: Array, labels: Labels, *, masks: Masks) -> tuple[float, Parameters]:
         """The training loss and its gradient by path, the images' own under `input`. The network is left as it was."""
 
     def layer_pass(
         self,
         network: Native,
         path: str,
-        x: NDArray[np.floating[Any]],
-        gradient: NDArray[np.floating[Any]] | None,
+        x: Array,
+        gradient: Array | None,
         *,
         train: bool,
         masks: Masks,
-    ) -> tuple[NDArray[np.floating[Any]], NDArray[np.floating[Any]] | None, Parameters]:
+    ) -> tuple[Array, Array | None, Parameters]:
         """One layer alone on `x (N, C, H, W)` or `(N, features)`: its output, and with the `gradient` of that the
         gradients of `x` and of its parameters by path (else None and none)."""
 
-    def loss_pass(
-        self, network: Native, logits: Sequence[NDArray[np.floating[Any]]], labels: Labels
-    ) -> tuple[float, list[NDArray[np.floating[Any]]]]:
-        """The training loss of given logits, those of side classifiers behind, and its gradients by them."""
+    def loss_pass(self, network: Native, logits: Sequence[Array], labels: Labels) -> tuple[float, list[Array]]:
+        """The training loss of given logits, those of auxiliary classifiers behind, and its gradients by them."""
 
 
 @dataclass(frozen=True)
@@ -197,7 +197,7 @@ class Port(Protocol):
 
     layout: str
 
-    def __init__(self, candidate: Any, layout: str | None, precision: str) -> None: ...
+    def __init__(self, candidate: Any, layout: str | None, execution: Execution) -> None: ...
 
     def parameters(self, images: Array) -> Sequence[PortParameter]:
         """Every parameter and running statistic, in the order in which a pass on `images` uses them."""

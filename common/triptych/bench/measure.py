@@ -16,18 +16,17 @@ from triptych.data import Dataset
 from triptych.optim.optimizers import SGD, Rates
 from triptych.spec import analysis
 from triptych.spec.layers import Architecture
-from triptych.training import loop, recipes
-from triptych.training.recipes import Recipe
+from triptych.training import loop
+from triptych.training.recipe import Recipe, build_architecture
 from triptych.utils.errors import TriptychError
 from triptych.utils.process import cores, vector_features
+from triptych.zoo import Options, check_count
 
 # Small enough for a minute on two cores. The rate is low, so that no loss overflows: special numbers take other times.
 RECIPE = Recipe(
     name="bench",
     data="synthetic",
-    height=64,
-    width=64,
-    width_ratio=8,
+    network=Options(input=(0, 64, 64), width_ratio=8),
     batch_size=64,
     learning_rate=0.001,
     optimizer=SGD(momentum=0.9),
@@ -36,8 +35,23 @@ RECIPE = Recipe(
 WARM_UP = 2  # steps that are not timed: compiling, choosing algorithms, asking for memory
 
 
+@dataclass(frozen=True)
+class Turns:
+    """How much is timed: training steps, and as many batches of inference, of each backend in each of the rounds.
+
+    Raises TriptychError for numbers below 1.
+    """
+
+    steps: int = 5
+    rounds: int = 5
+
+    def __post_init__(self) -> None:
+        check_count("--steps", self.steps)
+        check_count("--rounds", self.rounds)
+
+
 @dataclass
-class Row:
+class Speeds:
     """A backend's speeds in images per second, one per round; `device` is what it is, in the backend's words."""
 
     backend: Backend
@@ -58,7 +72,7 @@ class Bench:
     architecture: Architecture
     device: str
     steps: int
-    rows: list[Row]
+    rows: list[Speeds]
     load: float
 
 
@@ -68,22 +82,20 @@ def measure(
     backends: Sequence[Backend],
     *,
     device: str = "cpu",
-    steps: int = 5,
-    rounds: int = 5,
+    turns: Turns = Turns(),  # frozen, so one shared value is safe
     tell: Callable[[str], None] = lambda line: None,
 ) -> Bench:
-    """Time `steps` training steps and as many batches of inference of each backend, `rounds` times.
+    """Time training steps and batches of inference of each backend, round by round.
 
     In turns, and every second round in reverse order, so that what else the machine does falls on all alike. A step
-    is that of a real training: from the stored images in memory to the updated weights. Raises TriptychError for
-    numbers below 1, and where the loss is not finite.
+    is that of a real training: from the stored images in memory to the updated weights. Raises TriptychError
+    where the loss is not finite.
     """
-    for option, number in (("--steps", steps), ("--rounds", rounds)):
-        if number < 1:
-            raise TriptychError(f"{option} {number} must be at least 1")
+    steps, rounds = turns.steps, turns.rounds
     load = os.getloadavg()[0]
-    sessions = [loop.start(backend, recipe, dataset, device=device) for backend in backends]
-    rows = [Row(backend, device_text(backend, device)) for backend in backends]
+    architecture = build_architecture(recipe, dataset)
+    sessions = [loop.start(each, recipe, dataset, device=device, architecture=architecture) for each in backends]
+    rows = [Speeds(backend, device_text(backend, device)) for backend in backends]
     index = np.arange(recipe.batch_size) % len(dataset.train)
     images, labels = dataset.train.images[index], dataset.train.labels[index]
     rates = Rates(recipe.learning_rate, recipe.optimizer.momentum)
@@ -100,7 +112,7 @@ def measure(
             row.inference.append(count / infer(session.trainer, images, steps))
     for row in rows:
         row.peak_memory = row.backend.peak_memory(device)
-    return Bench(recipe, recipes.build_architecture(recipe, dataset), device, steps, rows, load)
+    return Bench(recipe, architecture, device, steps, rows, load)
 
 
 def in_turn(pairs: list[Any], number: int) -> Iterator[Any]:
@@ -128,8 +140,8 @@ def infer(trainer: Trainer, images: Images, count: int) -> float:
 
 def device_text(backend: Backend, name: str) -> str:
     """The device with what the backend says it is."""
-    found = next((device for device in backend.devices() if device.name == name), None)
-    return f"{name}: {found.reason}" if found is not None and found.reason else name
+    device = next((device for device in backend.devices() if device.name == name), None)
+    return f"{name}: {device.reason}" if device is not None and device.reason else name
 
 
 COLUMNS = ("backend", "versions", "training images/s", "range", "ratio", "inference images/s", "range", "ratio")
@@ -178,8 +190,8 @@ def as_dict(bench: Bench) -> dict[str, Any]:
     }
 
 
-def _row(row: Row, first: Row) -> dict[str, Any]:
-    found: dict[str, Any] = {
+def _row(row: Speeds, first: Speeds) -> dict[str, Any]:
+    speeds: dict[str, Any] = {
         "backend": row.backend.name,
         "versions": row.backend.versions(),
         "device": row.device,
@@ -187,9 +199,9 @@ def _row(row: Row, first: Row) -> dict[str, Any]:
     }
     for kind in ("training", "inference"):
         median = statistics.median(getattr(row, kind))
-        found[kind] = {
+        speeds[kind] = {
             "images_per_second": median,
             "ratio": median / statistics.median(getattr(first, kind)),
             "rounds": getattr(row, kind),
         }
-    return found
+    return speeds

@@ -12,11 +12,11 @@ from triptych.cli.options import (
     DeviceName,
     JsonFile,
     NetworkOptions,
-    RunOptions,
     Whole,
-    load_backends,
+    backend_names,
     write_json,
 )
+from triptych.cli.run_options import RunOptions
 
 if TYPE_CHECKING:
     from triptych.bench.measure import Bench
@@ -41,40 +41,40 @@ def bench(
     Example: triptych bench --arch vgg11 --resolution 64 --width-ratio 8 --backends torch,mxnet
     """
     from triptych import data
-    from triptych.bench import measure as benchmark
+    from triptych.backend import registry
+    from triptych.bench import measure
 
-    changed = RunOptions(arch=arch, batch_size=batch_size, precision=precision)
-    recipe = changed.apply(benchmark.RECIPE, network)
+    turns = measure.Turns(5 if steps is None else steps, 5 if rounds is None else rounds)
+    names = backend_names(backends)
+    recipe = RunOptions(arch=arch, batch_size=batch_size, precision=precision).choose(measure.RECIPE, network)
     quiet = json == "-"
-    loaded = load_backends(backends)
-    found = benchmark.measure(
+    measured = measure.measure(
         recipe,
         data.load(recipe.data),
-        loaded,
+        [registry.load(name) for name in names],
         device=device,
-        steps=5 if steps is None else steps,
-        rounds=5 if rounds is None else rounds,
+        turns=turns,
         tell=(lambda line: None) if quiet or not sys.stderr.isatty() else lambda line: print(line, file=sys.stderr),
     )
     if json is not None:
-        write_json(json, benchmark.as_dict(found))
+        write_json(json, measure.as_dict(measured))
     if not quiet:
-        show(found)
+        show(measured)
 
 
-def show(found: Bench) -> None:
+def show(measured: Bench) -> None:
     """What was timed, and the table."""
-    from triptych.bench import measure as benchmark
+    from triptych.bench import measure
     from triptych.report.tables import print_table
 
-    facts = benchmark.as_dict(found)
+    facts = measure.as_dict(measured)
     shape = "x".join(map(str, facts["input"]))
     print(
         f"{facts['arch']}, input {shape}, {facts['parameters']:,} parameters, batch {facts['batch_size']}, "
         f"{facts['precision']}; median of {facts['rounds']} rounds of {facts['steps']} steps; "
         f"{facts['cores']} cores, load {facts['load_before']:.1f} before"
     )
-    for device in dict.fromkeys(row.device for row in found.rows):
+    for device in dict.fromkeys(row.device for row in measured.rows):
         print(device)
-    columns, rows = benchmark.table(found)
+    columns, rows = measure.table(measured)
     print_table(columns, rows, right=range(2, len(columns)))

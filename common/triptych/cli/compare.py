@@ -14,14 +14,14 @@ from triptych.cli.options import (
     DeviceName,
     JsonFile,
     NetworkOptions,
-    RunOptions,
-    load_backends,
+    backend_names,
     whole,
     write_json,
 )
+from triptych.cli.run_options import RunOptions
 
 if TYPE_CHECKING:
-    from triptych.studies.compare_backends import Comparison
+    from triptych.studies.compare_backends import TrainedComparison
 
 DEFAULT_NETWORK = NetworkOptions()
 DEFAULT_RUN = RunOptions()
@@ -46,6 +46,7 @@ def compare(
     Example: triptych compare --arch lenet --epochs 2
     """
     from triptych import data
+    from triptych.backend import registry
     from triptych.cli.progress import Reporter
     from triptych.conformance.equivalence import FEWEST_SEEDS
     from triptych.studies import compare_backends
@@ -54,45 +55,36 @@ def compare(
 
     if seeds != 1 and seeds < FEWEST_SEEDS:
         raise TriptychError(f"--seeds {seeds} must be 1, or at least {FEWEST_SEEDS} for a test of equivalence")
-    chosen = run.apply(recipes.get_recipe(recipe), network)
-    dataset = data.load(chosen.data, data_dir=run.data_dir)
-    architecture = recipes.build_architecture(chosen, dataset)
-    loaded = load_backends(backends)
-    for backend in loaded:  # a device or precision that is not there is refused before minutes of work
-        backend.build(architecture, device=device, precision=chosen.precision)
+    names, chosen = backend_names(backends), run.choose(recipes.get_recipe(recipe), network)
+    plan = compare_backends.prepare(chosen, data.load(chosen.data, data_dir=run.data_dir), device, seeds)
+    loaded = [registry.load(name) for name in names]
+    compare_backends.check(plan, loaded)
     folder = run_folder.make_folder(out or run_folder.new_folder(f"compare-{chosen.architecture}"))
     quiet = json == "-"
     if not quiet:
-        print(
-            f"conformance of {chosen.architecture} on {', '.join(backend.name for backend in loaded)} ...", flush=True
-        )
+        print(f"conformance of {chosen.architecture} on {', '.join(names)} ...", flush=True)
     with Reporter(chosen.epochs, quiet=quiet) as reporter:
-        verdict = compare_backends.judge_backends(chosen, loaded, device)
-        trained, accuracies = compare_backends.train_seeds(
-            chosen, seeds, loaded, dataset, folder, device, lambda: reporter
-        )
-    versions = {backend.name: backend.versions() for backend in loaded}
-    found = compare_backends.Comparison(chosen, architecture, verdict, trained, versions, accuracies)
-    compare_backends.write_report(found, folder / "report.html", shlex.join(["triptych", *sys.argv[1:]]))
+        comparison = compare_backends.compare(plan, loaded, folder, reporter)
+    compare_backends.write_report(comparison, folder / "report.html", shlex.join(["triptych", *sys.argv[1:]]))
     if json is not None:
-        write_json(json, compare_backends.as_dict(found))
+        write_json(json, compare_backends.as_dict(comparison))
     if not quiet:
-        show(found, folder)
-    return 0 if found.passed else 1
+        show(comparison, folder)
+    return 0 if comparison.passed else 1
 
 
-def show(found: Comparison, folder: Path) -> None:
+def show(comparison: TrainedComparison, folder: Path) -> None:
     """The table, failures first, and where the report is."""
     from triptych.cli import conform
     from triptych.report.tables import print_table
     from triptych.studies import compare_backends
 
-    if not found.verdict.passed:
-        conform.show(found.verdict)
-    columns, rows = compare_backends.table(found)
+    if not comparison.verdict.passed:
+        conform.show(comparison.verdict)
+    columns, rows = compare_backends.table(comparison)
     print_table(columns, rows, right=range(1, len(columns)))
-    if found.equivalences:
-        print_table(*compare_backends.accuracy_table(found), title="test accuracy over all seeds (paired TOST)")
-    for name, reason in found.verdict.not_run.items():
+    if comparison.equivalences:
+        print_table(*compare_backends.accuracy_table(comparison), title="test accuracy over all seeds (paired TOST)")
+    for name, reason in comparison.verdict.not_run.items():
         print(f"{name}: not run ({reason})")
     print(f"report: {folder / 'report.html'}")

@@ -64,8 +64,10 @@ def conform(
     Example: triptych conform --arch vgg16 --backends torch,jax --certificate vgg16.json --html vgg16.html
     """
     from triptych import zoo
+    from triptych.conformance import certificate as certificates
     from triptych.conformance import suite
     from triptych.conformance.conform import PRECISIONS
+    from triptych.report import scoreboard
 
     refuse_contradictions(arch, all, precision, trajectory, jobs, (certificate, html, json))
     names = list(zoo.registry()) if all else [name.strip() for name in ("vgg11" if arch is None else arch).split(",")]
@@ -85,13 +87,9 @@ def conform(
     if json is not None:
         write_json(json, [suite.as_dict(verdict, long_run) for verdict, long_run in judged])
     if certificate is not None:
-        from triptych.conformance import certificate as certificates
-
         made = certificates.make(verdicts, options, loaded, precisions=precisions, seed=seed, device=device)
         certificates.write(certificate, made)
     if html is not None:
-        from triptych.report import scoreboard
-
         command = shlex.join(["triptych", *sys.argv[1:]])
         scoreboard.write(html, verdicts, {b.name: b.versions() for b in loaded}, command)
     passed = sum(verdict.passed for verdict in verdicts)

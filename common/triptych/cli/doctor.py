@@ -14,12 +14,12 @@ def doctor(*, json: JsonFile = None) -> int:
     """
     from triptych.backend.registry import BACKENDS
 
-    found = [examine(name) for name in BACKENDS]
+    backends = [examine(name) for name in BACKENDS]
     if json is not None:
-        write_json(json, found)
+        write_json(json, backends)
     if json != "-":
-        show(found)
-    return 0 if any(entry["works"] for entry in found) else 1
+        show(backends)
+    return 0 if any(entry["works"] for entry in backends) else 1
 
 
 def examine(name: str) -> dict[str, Any]:
@@ -35,12 +35,12 @@ def examine(name: str) -> dict[str, Any]:
         return {"backend": name, "works": False, "versions": {}, "devices": [], "problem": str(error)}
 
 
-def show(found: list[dict[str, Any]]) -> None:
+def show(backends: list[dict[str, Any]]) -> None:
     """The findings as a table."""
     from triptych.report.tables import print_table
 
     rows = []
-    for entry in found:
+    for entry in backends:
         versions = ", ".join(f"{package} {version}" for package, version in entry["versions"].items())
         if not entry["works"]:
             rows.append((entry["backend"], "", "", "no", entry["problem"]))

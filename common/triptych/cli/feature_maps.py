@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,14 +12,15 @@ from triptych.cli.options import (
     DeviceName,
     JsonFile,
     NetworkOptions,
-    RunOptions,
-    load_backend,
+    backend_name,
     picture,
     whole,
     write_json,
 )
+from triptych.cli.run_options import ModelOptions, RunOptions
 
 if TYPE_CHECKING:
+    from triptych.training.feature_maps import MapStatistics
     from triptych.training.models import Model
 
 DEFAULT_NETWORK = NetworkOptions()
@@ -46,60 +48,59 @@ def feature_maps(
 
     Example: triptych feature-maps coat.png --run runs/vgg11 --blocks 2
     """
-    from dataclasses import asdict
-
+    from triptych.backend import registry
     from triptych.data import decoded
     from triptych.report import pictures
-    from triptych.report.tables import print_table
     from triptych.training import feature_maps
     from triptych.utils.errors import TriptychError
 
+    for option, number in (("--channels", channels), ("--blocks", blocks)):
+        if number < 1:
+            raise TriptychError(f"{option} {number} must be at least 1")
+    name, load = backend_name(backend), loader(run, options, network)
     if not image.is_file():
         raise TriptychError(f"there is no image file {image}")
-    if channels < 1:
-        raise TriptychError(f"--channels {channels} must be at least 1")
-    model, start = load(run, options, network)
-    patterns = [pattern.strip() for pattern in (layers or "").split(",") if pattern.strip()]
-    architecture = model.architecture
-    paths = feature_maps.matching(architecture, patterns) if patterns else feature_maps.stages(architecture, blocks)
+    model, start = load()
+    paths = feature_maps.chosen(model.architecture, layers, blocks)
     stored = decoded.decode([image])
-    chosen = load_backend(backend)
-    maps = feature_maps.capture(chosen, model, stored, paths, device)
-    title = f"{architecture.name}, {start}, on {chosen.name}: {image.name}"
+    maps = feature_maps.capture(registry.load(name), model, stored, paths, device)
+    title = f"{model.architecture.name}, {start}, on {name}: {image.name}"
     pictures.save(pictures.feature_maps(stored[0], maps, title=title, channels=channels), out)
-    rows = feature_maps.describe(maps)
+    statistics = feature_maps.describe(maps)
     if json is not None:
-        found = {"arch": architecture.name, "start": start, "backend": chosen.name, "figure": str(out)}
-        write_json(json, found | {"layers": [asdict(row) for row in rows]})
+        facts = {"arch": model.architecture.name, "start": start, "backend": name, "figure": str(out)}
+        write_json(json, facts | {"layers": [vars(layer) for layer in statistics]})
     if json != "-":
-        columns = ("layer", "maps", "zeros", "channels with zeros only", "largest value")
-        cells = [(r.layer, "x".join(map(str, r.shape)), f"{r.zeros:.1%}", str(r.dead), f"{r.scale:.3g}") for r in rows]
-        print_table(columns, cells, title=title, right=(2, 3, 4))
+        show(statistics, title)
         print(f"figure: {out}")
 
 
-def load(run: Path | None, options: RunOptions, network: NetworkOptions) -> tuple[Model, str]:
-    """The model, and in words what its parameters are."""
+def show(statistics: Sequence[MapStatistics], title: str) -> None:
+    """A row per layer."""
+    from triptych.report.tables import print_table
+
+    columns = ("layer", "maps", "zeros", "channels with zeros only", "largest value")
+    cells = [
+        (layer.layer, "x".join(map(str, layer.shape)), f"{layer.zeros:.1%}", str(layer.dead), f"{layer.scale:.3g}")
+        for layer in statistics
+    ]
+    print_table(columns, cells, title=title, right=(2, 3, 4))
+
+
+def loader(run: Path | None, options: RunOptions, network: NetworkOptions) -> Callable[[], tuple[Model, str]]:
+    """What gives the model, and in words what its parameters are; the options are checked before."""
     from dataclasses import replace
 
-    from triptych.cli.evaluate import load_model
-    from triptych.training import models, recipes
+    from triptych.training import models
+    from triptych.training.recipe import Recipe, start_name
     from triptych.utils.errors import TriptychError
-    from triptych.weights import initializers
 
     if run is not None:
-        return load_model(run, options, network), f"trained ({run})"
+        checked = ModelOptions(options, network)
+        return lambda: (checked.load(run), f"trained ({run})")
     if replace(options, arch=None, init=None, seed=None) != DEFAULT_OPTIONS:
         raise TriptychError("without --run nothing is trained: only --arch, its size, --init and --seed can be given")
     name = "vgg11" if options.arch is None else options.arch
-    architecture = network.build(name)
-    channels, height, width = architecture.input
-    base = recipes.Recipe("feature-maps", architecture=name, channels=channels, height=height, width=width)
-    recipe = options.apply(base, network)
-    if recipe.initializer == recipes.NATIVE:
-        raise TriptychError(
-            "feature maps of an untrained network need a shared start; --init native is each framework's"
-        )
-    law = initializers.parse(recipe.initializer)
-    parameters = initializers.draw(architecture, recipe.seed, law)
-    return models.Model(recipe, architecture, parameters, ()), f"untrained ({recipe.initializer}, seed {recipe.seed})"
+    base = Recipe("feature-maps", architecture=name, network=network.options(name))
+    model = models.draw_model(options.apply(base, NetworkOptions()))
+    return lambda: (model, f"untrained ({start_name(model.recipe, model.architecture)}, seed {model.recipe.seed})")

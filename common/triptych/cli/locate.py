@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +15,7 @@ if TYPE_CHECKING:
 
 DEFAULT_NETWORK = NetworkOptions()
 REFERENCE = "reference"
+LAYOUTS = ("NCHW", "NHWC")
 
 
 def locate(
@@ -48,10 +48,11 @@ def locate(
     refuse_contradictions(name, left, right, mode, precision, optimizers, device, layout, mapping)
     if ":" in left:
         from triptych.porting import discover, own_network
+        from triptych.weights.matching import read_mapping
 
-        architecture = network.build(name)
+        architecture, names = network.build(name), read_mapping(mapping)
         located = own_network.locate_port(
-            discover.find(left), architecture, name=left, layout=layout, mapping=mapping, precision=precision, seed=seed
+            discover.find(left), architecture, name=left, layout=layout, mapping=names, precision=precision, seed=seed
         )
     else:
         small = network == DEFAULT_NETWORK  # five more optimisers would take minutes on a network of full width
@@ -109,11 +110,13 @@ def refuse_contradictions(
         raise TriptychError(f"--precision '{precision}' cannot be judged; use fp64 or fp32")
     if optimizers not in (None, "all", "momentum"):
         raise TriptychError(f"--optimizers '{optimizers}' must be all or momentum")
-    ported: Sequence[str] = [subject for subject in (left, right) if ":" in subject]
+    ported = [subject for subject in (left, right) if ":" in subject]
     if ported and right != REFERENCE:
         raise TriptychError(f"'{ported[0]}' is compared with an architecture: write --left {ported[0]} --right {arch}")
     if ported and (device != "cpu" or optimizers is not None):
         raise TriptychError("--device and --optimizers are for backends; your own network runs on the CPU")
+    if layout not in (None, *LAYOUTS):
+        raise unknown("--layout", layout, LAYOUTS)
     if not ported and (layout is not None or mapping is not None):
         raise TriptychError("--layout and --mapping are for your own network; give it as --left module:name")
     for name in () if ported else (left, right):

@@ -16,10 +16,7 @@ if TYPE_CHECKING:
     from cyclopts import Token
 
     from triptych.backend.contract import Backend
-    from triptych.optim.optimizers import Optimizer
-    from triptych.optim.schedules import Schedule
     from triptych.spec.layers import Architecture
-    from triptych.training.recipes import Recipe
     from triptych.zoo import Options
 
 
@@ -93,6 +90,8 @@ class NetworkOptions:
 
     def shape(self) -> tuple[int, int, int] | None:
         """`--input` as numbers. Raises TriptychError if it is not CxHxW, or contradicts `--resolution`."""
+        from triptych.zoo import check_count
+
         if self.input is None:
             return None
         match = re.fullmatch(r"(\d+)[x,](\d+)[x,](\d+)", self.input.strip().lower())
@@ -101,19 +100,16 @@ class NetworkOptions:
         if self.resolution is not None:
             raise TriptychError("give --input or --resolution, not both")
         channels, height, width = map(int, match.groups())
+        for number in (channels, height, width):
+            check_count("--input", number)
         return channels, height, width
 
     def options(self, name: str) -> Options:
-        """These options for architecture `name`."""
+        """These options for architecture `name`, complete."""
         from triptych import zoo
 
         entry = zoo.get_entry(name)
-        shape = self.shape() or entry.input
-        if self.resolution is not None:
-            shape = (shape[0], self.resolution, self.resolution)
-        classes = entry.classes if self.classes is None else self.classes
-        ratio = 1 if self.width_ratio is None else self.width_ratio
-        return zoo.Options(classes, shape, ratio, self.dense_width, self.head)
+        return zoo.Options().vary(**self.changes()).filled(entry.classes, entry.input)
 
     def build(self, name: str) -> Architecture:
         """Architecture `name` with these options."""
@@ -122,14 +118,18 @@ class NetworkOptions:
         return zoo.build_with(name, self.options(name))
 
     def changes(self) -> dict[str, Any]:
-        """What these options change in a recipe."""
+        """What these options change in others (see `zoo.Options.vary`). Raises TriptychError for values that no network
+        can have."""
+        from triptych.zoo import check_count
+
         changed: dict[str, Any] = {}
         if (shape := self.shape()) is not None:
-            changed |= {"channels": shape[0], "height": shape[1], "width": shape[2]}
+            changed["input"] = shape
+        for name in ("resolution", "classes", "dense_width"):
+            if getattr(self, name) is not None:
+                check_count(f"--{name.replace('_', '-')}", getattr(self, name))
         if self.resolution is not None:
-            if self.resolution < 1:
-                raise TriptychError(f"--resolution {self.resolution} must be at least 1")
-            changed |= {"height": self.resolution, "width": self.resolution}
+            changed["size"] = (self.resolution, self.resolution)
         if self.width_ratio is not None:
             # A ratio narrows the dense layers too, unless their width is given with it.
             changed |= {"width_ratio": self.width_ratio, "dense_width": None}
@@ -139,130 +139,40 @@ class NetworkOptions:
         return changed
 
 
-@Parameter(name="*")
-@dataclass
-class RunOptions:
-    """What may be changed about a recipe."""
+def backend_name(name: str | None) -> str:
+    """The name of the backend that was asked for, or of the first whose framework is installed; nothing is imported.
 
-    arch: Annotated[str | None, Parameter(help="Architecture; `triptych archs` lists them.")] = None
-    data: Annotated[
-        str | None, Parameter(help="Data set, or a folder of class folders; 'SET@classes=5-9,train=500': a part of it.")
-    ] = None
-    data_dir: Annotated[Path | None, Parameter(help="Where the data set's files lie.")] = None
-    epochs: Annotated[Whole, Parameter(help="Passes over the training images.")] = None
-    batch_size: Annotated[Whole, Parameter(help="Images per step.")] = None
-    learning_rate: Annotated[float | None, Parameter(help="Learning rate.")] = None
-    schedule: Annotated[
-        str | None, Parameter(help="constant, step:every=2,factor=0.5, cosine, one-cycle, plateau or polynomial.")
-    ] = None
-    optimizer: Annotated[str | None, Parameter(help="sgd, adam or adamw.")] = None
-    momentum: Annotated[float | None, Parameter(help="Momentum of SGD.")] = None
-    nesterov: Annotated[bool | None, Parameter(help="Nesterov's form of the momentum.")] = None
-    weight_decay: Annotated[float | None, Parameter(help="Weight decay; coupled, but in AdamW.")] = None
-    decayed: Annotated[str | None, Parameter(help="What decays: all, or the weights only.")] = None
-    init: Annotated[str | None, Parameter(help="xavier_uniform, kaiming_normal, normal:0.01, ..., or native.")] = None
-    init_from: Annotated[str | None, Parameter(help="Run folder or safetensors file: layers that fit start so.")] = None
-    freeze: Annotated[str | None, Parameter(help="What does not move, e.g. 'block1.*,block2.*'.")] = None
-    precision: Annotated[str | None, Parameter(help="fp32, bf16, fp16 or fp64.")] = None
-    seed: Annotated[Whole, Parameter(help="Seed of everything random.")] = None
-
-    def apply(self, recipe: Recipe, network: NetworkOptions) -> Recipe:
-        """The recipe with what was given on the command line."""
-        from dataclasses import replace
-
-        from triptych import zoo
-
-        names = {"arch": "architecture", "data": "data", "init": "initializer", "init_from": "init_from"}
-        same = ("epochs", "batch_size", "learning_rate", "precision", "seed")
-        changed = network.changes()
-        if self.arch is not None and self.arch != recipe.architecture:
-            # Another architecture: what the recipe says of the first one's head and dense width does not hold for it,
-            # and a small one (LeNet) cannot be made as narrow, and gains nothing from larger images than its own.
-            entry = zoo.get_entry(self.arch)
-            _, height, width = entry.input
-            changed = {
-                "head": None,
-                "dense_width": None,
-                "width_ratio": min(recipe.width_ratio, entry.conformance[0]),
-                "height": min(recipe.height or height, height),
-                "width": min(recipe.width or width, width),
-                **changed,
-            }
-        for option, field in (*names.items(), *((name, name) for name in same)):
-            if getattr(self, option) is not None:
-                changed[field] = getattr(self, option)
-        if self.freeze is not None:
-            changed["freeze"] = tuple(pattern.strip() for pattern in self.freeze.split(",") if pattern.strip())
-            if not changed["freeze"]:
-                raise TriptychError(f"--freeze '{self.freeze}' names nothing; write for example 'block1.*,block2.*'")
-        if self.batch_size is not None:
-            changed["test_batch_size"] = 0
-        changed["schedule"] = self.apply_to_schedule(recipe.schedule)
-        return replace(recipe, **changed, optimizer=self.apply_to_optimizer(recipe.optimizer))
-
-    def apply_to_schedule(self, schedule: Schedule) -> Schedule:
-        """The schedule that was given, or the recipe's. Raises TriptychError for a momentum that would not count."""
-        from dataclasses import replace
-
-        from triptych.optim import schedules
-
-        if self.schedule is not None:
-            schedule = schedules.parse(self.schedule)
-        elif isinstance(schedule, schedules.OneCycle) and self.learning_rate is not None:
-            schedule = replace(schedule, maximum=0.0)  # of what is given
-        if isinstance(schedule, schedules.OneCycle) and self.momentum is not None:
-            raise TriptychError("--momentum: one-cycle sets it itself; give its high_momentum and low_momentum instead")
-        return schedule
-
-    def apply_to_optimizer(self, optimizer: Optimizer) -> Optimizer:
-        """The optimiser with what was given; another kind takes over what both have, as the weight decay."""
-        from dataclasses import fields, replace
-
-        from triptych.optim.optimizers import get_kind
-
-        if self.optimizer is not None:
-            optimizer = optimizer.as_kind(get_kind(self.optimizer))
-        known = {item.name for item in fields(optimizer)}
-        changed = {}
-        for name in ("momentum", "nesterov", "weight_decay", "decayed"):
-            value = getattr(self, name)
-            if value and name not in known:
-                raise TriptychError(f"--{name} belongs to sgd; '{optimizer.name}' has none")
-            if value is not None and name in known:
-                changed[name] = value
-        return replace(optimizer, **changed)
-
-
-def load_backend(name: str | None) -> Backend:
-    """The backend `name`, or the first that is installed."""
+    Raises TriptychError for a backend that is unknown or not installed, and if there is none at all.
+    """
     from triptych.backend import registry
 
-    return registry.load(name if name is not None else default_backend())
-
-
-def default_backend() -> str:
-    """The first backend whose framework is installed. Raises TriptychError if there is none."""
-    from triptych.backend import registry
-
+    if name is not None:
+        registry.check_installed(name)
+        return name
     names = registry.installed()
     if not names:
         raise TriptychError("no framework is installed; install one with: pip install 'triptych[torch]'")
     return names[0]
 
 
-def load_backends(names: str | None) -> list[Backend]:
-    """The backends in a comma-separated list, each once, or all that are installed."""
+def backend_names(names: str | None) -> list[str]:
+    """The backends in a comma-separated list, each once, or all that are installed; nothing is imported."""
     from triptych.backend import registry
 
     if names is None:
-        default_backend()
-        return [registry.load(name) for name in registry.installed()]
+        backend_name(None)
+        return registry.installed()
     wanted = list(dict.fromkeys(name.strip() for name in names.split(",") if name.strip()))
     if not wanted:
         raise TriptychError(f"'{names}' names no backend; write for example torch,jax")
-    for name in wanted:
-        registry.check_installed(name)
-    return [registry.load(name) for name in wanted]
+    return [backend_name(name) for name in wanted]
+
+
+def load_backends(names: str | None) -> list[Backend]:
+    """The backends of `backend_names`, imported."""
+    from triptych.backend import registry
+
+    return [registry.load(name) for name in backend_names(names)]
 
 
 def write_json(target: str, value: object) -> None:

@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from triptych.cli.evaluate import as_dense, load_data, load_model
 from triptych.cli.options import (
     Dense,
     DenseSize,
     DeviceName,
     JsonFile,
     NetworkOptions,
-    RunOptions,
     Whole,
-    load_backend,
+    backend_name,
     write_json,
 )
+from triptych.cli.run_options import ModelOptions, RunOptions, parse_dense_size
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from triptych.backend.contract import Backend, Images
-    from triptych.training.models import Model
+    from triptych.training.evaluation import Prediction
 
 DEFAULT_NETWORK = NetworkOptions()
 DEFAULT_RUN = RunOptions()
@@ -49,79 +43,46 @@ def predict(
 
     Example: triptych predict runs/vgg11 --first 9
     """
-    import numpy as np
+    from dataclasses import asdict
 
-    from triptych.data import decoded
-    from triptych.training import loop
+    from triptych.backend import registry
+    from triptych.training import evaluation
     from triptych.utils.errors import TriptychError
 
     if (images is None) == (first is None):
         raise TriptychError("give image files, or --first N for the first test images")
     if first is not None and first < 1:
         raise TriptychError(f"--first {first} must be at least 1")
+    size = parse_dense_size(dense, dense_size)
+    name, options = backend_name(backend), ModelOptions(run, network)
     for path in images or ():
         if not path.is_file():
             raise TriptychError(f"there is no image file {path}")
-    loaded = load_model(model, run, network)
+    trained = options.load(model)
     if first is None:
-        # A dense model takes an image as it is; else large ones are shrunk on reading, to be shrunk further anyway.
-        pictures = [decoded.decode([path], decoded.stored_size(path) if dense else None) for path in images or ()]
-        models = [as_dense(loaded, dense, dense_size, picture.shape[2:]) for picture in pictures]
-        chosen = load_backend(backend)
-        logits = predict_each(pictures, models, chosen, device)
-        rows = classify(logits, loaded.class_names, [str(path) for path in images or ()])
+        predictions = evaluation.predict_files(
+            trained, images or (), registry.load(name), device, dense=dense, size=size
+        )
     else:
-        dataset = load_data(model, run, loaded)
-        test = dataset.test.images[:first]
-        chosen = load_backend(backend)
-        trainer = as_dense(loaded, dense, dense_size, test.shape[2:]).trainer(chosen, device)
-        logits = np.concatenate(list(loop.predictions(trainer, test, loaded.recipe.images_per_test)))
-        rows = classify(logits, dataset.class_names, [f"test image {index}" for index in range(len(test))])
-        for row, label in zip(rows, dataset.test.labels[:first], strict=True):
-            row["true"] = dataset.class_names[label]
+        dataset = trained.load_data(run.data, run.data_dir)
+        if dense:
+            trained = trained.dense_for(dataset.test.images.shape[2:], size)
+        predictions = evaluation.predict_test(trained, dataset, first, registry.load(name), device)
     if json is not None:
-        write_json(json, rows)
+        write_json(json, [asdict(prediction) for prediction in predictions])
     if json != "-":
-        show(rows)
+        show(predictions)
 
 
-def predict_each(
-    pictures: Sequence[Images], models: Sequence[Model], backend: Backend, device: str
-) -> NDArray[np.float32]:
-    """Logits of pictures `(1, C, H, W)`, each by its model; those of one input size share what is built for it."""
-    import numpy as np
-
-    trainers = {model.architecture.input: model for model in models}
-    built = {shape: model.trainer(backend, device) for shape, model in trainers.items()}
-    return np.concatenate([built[m.architecture.input].predict(x) for m, x in zip(models, pictures, strict=True)])
-
-
-def classify(logits: NDArray[np.floating[Any]], names: tuple[str, ...], images: list[str]) -> list[dict[str, Any]]:
-    """The most probable class of every image; its number where it has no name."""
-    import numpy as np
-
-    powers = np.exp(logits.astype(np.float64) - logits.max(1, keepdims=True))
-    shares = powers / powers.sum(1, keepdims=True)
-    return [
-        {
-            "image": image,
-            "predicted": names[best] if best < len(names) else str(best),
-            "probability": float(share[best]),
-            "true": None,
-        }
-        for image, share, best in zip(images, shares, shares.argmax(1), strict=True)
-    ]
-
-
-def show(rows: list[dict[str, Any]]) -> None:
-    """The predictions as a table, with a count of the right ones where the truth is known."""
+def show(predictions: list[Prediction]) -> None:
+    """The predictions as a table, with a count of the right ones where the true class is known."""
     from triptych.report.tables import print_table
 
     print_table(
         ("image", "predicted", "probability", "true"),
-        [(r["image"], r["predicted"], f"{r['probability']:.3f}", r["true"] or "") for r in rows],
+        [(p.image, p.predicted, f"{p.probability:.3f}", p.true or "") for p in predictions],
         right=(2,),
     )
-    known = [r for r in rows if r["true"] is not None]
+    known = [p for p in predictions if p.true is not None]
     if known:
-        print(f"{sum(r['predicted'] == r['true'] for r in known)} of {len(known)} right")
+        print(f"{sum(p.predicted == p.true for p in known)} of {len(known)} right")

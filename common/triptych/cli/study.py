@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Callable
 from contextlib import AbstractContextManager
-from json import dumps
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
@@ -16,17 +17,17 @@ from triptych.cli.options import (
     Flag,
     JsonFile,
     NetworkOptions,
-    RunOptions,
-    default_backend,
-    load_backends,
+    backend_name,
+    backend_names,
     write_json,
 )
+from triptych.cli.run_options import RunOptions
 
 if TYPE_CHECKING:
-    from triptych.studies import Result, Study
+    from triptych.studies import Study, StudyResult
     from triptych.studies.runner import Trained
     from triptych.training.loop import Listener
-    from triptych.training.recipes import Recipe
+    from triptych.training.recipe import Recipe
 
 DEFAULT_NETWORK = NetworkOptions()
 DEFAULT_RUN = RunOptions()
@@ -50,41 +51,51 @@ def study(
     Example: triptych study depth --quick
     """
     from triptych import studies
+    from triptych.studies import publish
     from triptych.studies.runner import Trained
-    from triptych.training import run_folder
 
     if name is None:
         for each in studies.registry().values():
             print(f"{each.name}: {each.question}")
         return
     chosen = studies.get_study(name)
-    if isinstance(chosen, studies.Counted):
-        folder = run_folder.make_folder(out or run_folder.new_folder(f"study-{name}"))
-        result = chosen.run()
-    else:
-        assert isinstance(chosen, Trained)
+    if isinstance(chosen, Trained):
         folder = out or Path("runs") / f"study-{name}{'-quick' * quick}"
-        result = train(chosen, backend, quick, run, network, device, folder, quiet=json == "-")
-    found = as_dict(name, quick, result)
-    write(chosen, result, found, folder)
+        change = partial(run.choose, network=network)
+        result = train(chosen, backend, quick, change, run.data_dir, device, folder, quiet=json == "-")
+    else:
+        folder, result = count(chosen, out)
+    command = shlex.join(["triptych", *sys.argv[1:]])
+    published = publish.as_dict(name, quick, result, command)
+    publish.write(chosen, result, published, folder)
     if json is not None:
-        write_json(json, found)
+        write_json(json, published)
     if json != "-":
         show(result, folder)
+
+
+def count(chosen: Study, out: Path | None) -> tuple[Path, StudyResult]:
+    """The folder and the result of a study that only counts."""
+    from triptych import studies
+    from triptych.training import run_folder
+
+    assert isinstance(chosen, studies.Counted)
+    return run_folder.make_folder(out or run_folder.new_folder(f"study-{chosen.name}")), chosen.run()
 
 
 def train(
     chosen: Trained,
     backend: str | None,
     quick: bool,
-    run: RunOptions,
-    network: NetworkOptions,
+    change: Callable[[Recipe], Recipe],
+    data_dir: Path | None,
     device: str,
     folder: Path,
     *,
     quiet: bool,
-) -> Result:
+) -> StudyResult:
     """Train what the folder does not have yet, and put it all together."""
+    from triptych.backend import registry
     from triptych.cli.progress import Reporter
     from triptych.studies import outcome, runner
 
@@ -93,45 +104,13 @@ def train(
             print(title, flush=True)
         return Reporter(recipe.epochs, quiet=quiet)
 
-    # First, because the data may have to be downloaded.
-    loaded = load_backends(default_backend() if backend is None else backend)
-    planned = runner.plan(chosen, quick=quick, change=lambda recipe: run.apply(recipe, network), data_dir=run.data_dir)
-    for each in loaded:  # a device or precision that is not there is refused before minutes of work
-        each.build(planned[0].architecture, device=device, precision=planned[0].recipe.precision)
-    runner.open_folder(folder, chosen, planned, device)
-    outcomes = runner.train(planned, loaded, folder, device, begin)
-    looked = runner.look(chosen, outcomes, loaded, device)
-    return outcome.answer(chosen, outcomes, quick=quick, looked=looked)
+    names = [backend_name(None)] if backend is None else backend_names(backend)
+    planned = runner.plan(chosen, quick=quick, change=change, data_dir=data_dir)
+    loaded = [registry.load(name) for name in names]
+    return outcome.run(chosen, planned, loaded, folder, device, begin, quick=quick)
 
 
-def as_dict(name: str, quick: bool, result: Result) -> dict[str, Any]:
-    """The result as JSON has it, with the command that gave it."""
-    tables = [{"title": t.title, "columns": t.columns, "rows": t.rows} for t in result.tables]
-    command = shlex.join(["triptych", *sys.argv[1:]])
-    return {"study": name, "command": command, "quick": quick, "tables": tables, "findings": result.findings}
-
-
-def write(chosen: Study, result: Result, found: dict[str, Any], folder: Path) -> None:
-    """`report.html`, `result.json` and every figure as a file of its own."""
-    from triptych import __version__
-    from triptych.report.page import write_page
-    from triptych.utils.files import write_atomically
-
-    write_atomically(folder / "result.json", (dumps(found, indent=2) + "\n").encode())
-    write_page(
-        folder / "report.html",
-        "study.html",
-        title=chosen.question,
-        study=chosen,
-        result=result,
-        version=__version__,
-        command=found["command"],
-    )
-    for number, (_, svg) in enumerate(result.figures, start=1):
-        write_atomically(folder / f"figure{number}.svg", svg.encode())
-
-
-def show(result: Result, folder: Path) -> None:
+def show(result: StudyResult, folder: Path) -> None:
     """Tables and findings on the terminal."""
     from triptych.report.tables import print_table
 

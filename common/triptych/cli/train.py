@@ -12,14 +12,15 @@ from triptych.cli.options import (
     Flag,
     JsonFile,
     NetworkOptions,
-    RunOptions,
     Whole,
-    default_backend,
+    backend_name,
     write_json,
 )
+from triptych.cli.run_options import RunOptions
 
 if TYPE_CHECKING:
-    from triptych.training.recipes import Recipe
+    from triptych.training.loop import Session
+    from triptych.training.recipe import Recipe
 
 DEFAULT_NETWORK = NetworkOptions()
 DEFAULT_RUN = RunOptions()
@@ -47,60 +48,85 @@ def train(
     """
     from triptych import data
     from triptych.backend import registry
-    from triptych.cli.progress import Reporter
-    from triptych.report import run as report
-    from triptych.training import loop, recipes, run_folder
+    from triptych.training import loop, run_folder
     from triptych.training import tensorboard as logs
-    from triptych.utils import remarks
+    from triptych.training.recipe import build_architecture
     from triptych.utils.errors import TriptychError
 
     if log_every is not None and log_every < 1:
         raise TriptychError(f"--log-every {log_every} must be at least 1")
-    name = backend if backend is not None else default_backend()
-    registry.check_installed(name)
+    name = backend_name(backend)
     if tensorboard is not None:
         logs.check(tensorboard)
-    if resume is not None:
-        if out is not None:
-            raise TriptychError("give --out or --resume, not both: a resumed run stays in its folder")
-        if recipe is not None:
-            raise TriptychError("give --recipe or --resume, not both: a resumed run has its recipe")
-        chosen = only_longer(run_folder.read_recipe(resume), run, network)
-    else:
-        chosen = run.apply(recipes.get_recipe("d2l-vgg" if recipe is None else recipe), network)
+    chosen = choose_recipe(recipe, resume, out, run, network)
     dataset = data.load(chosen.data, data_dir=run.data_dir)
-    recipes.build_architecture(chosen, dataset)  # refuse what cannot be built before anything is written
+    architecture = build_architecture(chosen, dataset)  # refuse what cannot be built before a framework is imported
     loaded = registry.load(name)
-    if deterministic:
-        loaded.set_deterministic()
     first = loaded.join_processes(device) == 0  # the others neither write nor print
-    session = loop.start(loaded, chosen, dataset, device=device, folder=resume)
-    if resume is not None:
-        loop.resume(session)
-        session.folder = resume if first else None
-    elif first:
-        session.folder = run_folder.create(out or run_folder.new_folder(f"{chosen.architecture}-{name}"), chosen)
-    if resume is not None and first:
-        run_folder.write_recipe(resume, chosen)
-    if session.new_layers is not None and first and json != "-":
-        new = ", ".join(session.new_layers)
-        print(f"{chosen.init_from}: {f'new layers: {new}' if new else 'every layer was taken over'}", flush=True)
-    log = logs.place(tensorboard, session.folder)
-    quiet = json == "-" or not first
+    session = loop.start(
+        loaded,
+        chosen,
+        dataset,
+        device=device,
+        deterministic=deterministic,
+        architecture=architecture,
+        resumed=resume,
+    )
+    if first:
+        loop.keep_in(session, resume or out or run_folder.new_folder(f"{chosen.architecture}-{name}"))
+    fit(session, logs.place(tensorboard, session.folder), log_every or 0, quiet=json == "-" or not first)
+    if first:
+        tell(session, device, json)
+
+
+def choose_recipe(
+    name: str | None, resume: Path | None, out: Path | None, run: RunOptions, network: NetworkOptions
+) -> Recipe:
+    """What to train: a recipe with what the options change, or the recipe of the run to go on with."""
+    from triptych.training import recipes, run_folder
+    from triptych.utils.errors import TriptychError
+
+    if resume is None:
+        return run.choose(recipes.get_recipe("d2l-vgg" if name is None else name), network)
+    if out is not None:
+        raise TriptychError("give --out or --resume, not both: a resumed run stays in its folder")
+    if name is not None:
+        raise TriptychError("give --recipe or --resume, not both: a resumed run has its recipe")
+    run.apply(recipes.get_recipe("d2l-vgg"), network)  # refuse wrong values before the folder is looked for
+    return only_longer(run_folder.read_recipe(resume), run, network)
+
+
+def fit(session: Session, log: Path | None, log_every: int, *, quiet: bool) -> None:
+    """Train to the end, told to a person and to the log."""
+    from triptych.cli.progress import Reporter
+    from triptych.training import loop
+    from triptych.training import tensorboard as logs
+
+    if session.new_layers is not None and not quiet:
+        new = f"new layers: {', '.join(session.new_layers)}" if session.new_layers else "every layer was taken over"
+        print(f"{session.recipe.init_from}: {new}", flush=True)
     with (
-        Reporter(chosen.epochs, quiet=quiet, log_every=log_every or 0) as reporter,
+        Reporter(session.recipe.epochs, quiet=quiet, log_every=log_every) as reporter,
         logs.logged(reporter, log) as listener,
     ):
-        epochs = loop.fit(session, listener)
-    if not first:
-        return
-    if session.folder is not None:
-        report.write(session.folder, chosen, epochs, loaded.versions())
+        loop.fit(session, listener)
+
+
+def tell(session: Session, device: str, json: str | None) -> None:
+    """Write the run's page and JSON, and say where they are."""
+    from triptych.report import run as report
+    from triptych.spec import records
+    from triptych.utils import remarks
+
+    assert session.folder is not None
+    report.write(session.folder, session.recipe, session.architecture, session.epochs, session.backend.versions())
+    peak = session.backend.peak_memory(device)
     if json is not None:
-        found = {"run": str(session.folder), "recipe": chosen.name, "epochs": [run_folder.as_dict(e) for e in epochs]}
-        write_json(json, {**found, "peak_memory": loaded.peak_memory(device), **remarks.finish()})
+        epochs = [records.encode(epoch) for epoch in session.epochs]
+        facts = {"run": str(session.folder), "recipe": session.recipe.name, "epochs": epochs, "peak_memory": peak}
+        write_json(json, facts | remarks.finish())
     if json != "-":
-        if peak := loaded.peak_memory(device):
+        if peak:
             print(f"peak memory of tensors on {device}: {peak / 2**20:.0f} MiB")
         print(f"model and metrics are in {session.folder}")
 

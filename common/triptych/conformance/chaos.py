@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triptych.backend.contract import Backend
+from triptych.backend.execution import exact
 from triptych.conformance.case import Case
 from triptych.conformance.trajectory import LOSSES, Trajectory, follow
 from triptych.reference.rounding import FLOAT32_UNIT
@@ -72,7 +73,7 @@ def neighbour(case: Case, twin: int) -> Parameters:
 
 def losses(backend: Backend, trajectory: Trajectory, start: Parameters | None = None, *, device: str = "cpu") -> Losses:
     """The loss of every step of one float32 run."""
-    network = backend.build(trajectory.case.architecture, device=device, precision="fp32")
+    network = backend.build(trajectory.case.architecture, device=device, execution=exact("fp32", "full"))
     return np.asarray(follow(backend, network, trajectory, start)[LOSSES], np.float64)
 
 

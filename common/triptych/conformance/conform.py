@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 from numpy.typing import NDArray
 
 from triptych.backend.contract import Backend, Native
+from triptych.backend.execution import exact
 from triptych.backend.precision import Flag, Value, values
 from triptych.conformance.compare import Check, compare, failures, message, problem, worst
 from triptych.conformance.levels import ALL_LEVELS, LEVELS, Level
@@ -85,40 +86,29 @@ def conform(
     device: str = "cpu",
     build: Build | None = None,
     levels: Sequence[Level] = LEVELS,
+    observed: Observed | None = None,
 ) -> Report:
     """All levels of one backend in one precision ("fp64" or "fp32"), in exact arithmetic
-    (`triptych.backend.precision`). `build` may plant another network (tests). Raises ValueError for a case on which a
-    fault could not be seen."""
-    return observe(backend, run, precision, device=device, build=build, levels=levels)[0]
-
-
-def observe(
-    backend: Backend,
-    run: ReferenceRun,
-    precision: str,
-    *,
-    device: str = "cpu",
-    build: Build | None = None,
-    levels: Sequence[Level] = LEVELS,
-) -> tuple[Report, Observed]:
-    """What `conform` says of a backend, and the arrays that it saw."""
+    (`triptych.backend.precision`). `build` may plant another network (tests); `observed` is filled with the arrays that
+    `pairwise` compares. Raises ValueError for a case on which a fault could not be seen."""
     before = values(backend.precision_flags(device))
     with backend.precise(device):
         flags = backend.precision_flags(device)
-        during = values(flags)
-        checks, observed = flag_failures(flags), Observed()
+        checks = flag_failures(flags)
         if not checks:
-            make = build or (lambda architecture: backend.build(architecture, device=device, precision=precision))
-            network = make(run.case.architecture)
-            checks, observed = run_levels(BackendSubject(backend, network, run, precision, device), levels)
+            make = build or (
+                lambda architecture: backend.build(architecture, device=device, execution=exact(precision))
+            )
+            subject = BackendSubject(backend, make(run.case.architecture), run, precision, device)
+            checks = run_levels(subject, levels, {} if observed is None else observed)
+    during = values(flags)
     switched_off = {name: old for name, old in before.items() if during.get(name) != old}
-    return Report((backend.name,), precision, tuple(checks), during, switched_off), observed
+    return Report((backend.name,), precision, tuple(checks), during, switched_off)
 
 
-def run_levels(subject: BackendSubject, levels: Sequence[Level]) -> tuple[list[Check], Observed]:
-    """The checks of all rows, and what rounding may explain of the subject's arrays."""
+def run_levels(subject: BackendSubject, levels: Sequence[Level], observed: Observed) -> list[Check]:
+    """The checks of all rows; `observed` is filled with those of the subject's arrays that rounding may change."""
     checks: list[Check] = []
-    observed: Observed = {}
     budgets = subject.run.budgets[subject.precision]
     for level in levels:
         try:
@@ -134,7 +124,7 @@ def run_levels(subject: BackendSubject, levels: Sequence[Level]) -> tuple[list[C
             break
         if level.rounded:
             observed.setdefault(level.name, {}).update(arrays)
-    return checks, observed
+    return checks
 
 
 def flag_failures(flags: Iterable[Flag]) -> list[Check]:
@@ -142,13 +132,10 @@ def flag_failures(flags: Iterable[Flag]) -> list[Check]:
     return [problem(FLAGS, flag.name, flag.problem) for flag in flags if not flag.exact]
 
 
-def pairwise(left: Report, right: Report, arrays: tuple[Observed, Observed], run: ReferenceRun) -> Report:
+def pairwise(backends: tuple[str, str], precision: str, left: Observed, right: Observed, run: ReferenceRun) -> Report:
     """By level, the largest difference between two backends relative to what both budgets together allow."""
-    one, other = arrays
     checks = []
-    for level, allowed in run.budgets[left.precision].items():
-        if level in one and level in other:
-            double = {name: 2 * budget for name, budget in allowed.items()}
-            checks.append(worst(compare(level, one[level], other[level], double)))
-    ordered = sorted(filter(None, checks), key=lambda check: ALL_LEVELS.index(check.level))
-    return Report((*left.backends, *right.backends), left.precision, tuple(ordered))
+    for level in (level for level in ALL_LEVELS if level in left and level in right):
+        double = {name: 2 * budget for name, budget in run.budgets[precision][level].items()}
+        checks.append(worst(compare(level, left[level], right[level], double)))
+    return Report(backends, precision, tuple(filter(None, checks)))

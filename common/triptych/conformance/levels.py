@@ -22,7 +22,7 @@ from triptych.conformance.updates import UPDATES
 class Level:
     """One row. `expected` is asked of the exact reference run and of perturbed ones, which give the budget.
 
-    `place`: the layer, or the optimiser, that is run by itself; empty for a whole pass. `rounded`: rounding may
+    `layer` or `optimizer`: what is run by itself; both are empty for a whole pass. `rounded`: rounding may
     explain a difference; without, the budget is 0. `needed`: where it fails, nothing further can be compared.
     """
 
@@ -30,7 +30,8 @@ class Level:
     expected: Callable[[ReferenceRun], Arrays]
     observed: Callable[[Subject], Arrays]
     explain: Explain
-    place: str = ""
+    layer: str = ""
+    optimizer: str = ""
     rounded: bool = True
     needed: bool = False
     compare: Compare | None = None  # `compare.compare`
@@ -41,44 +42,27 @@ class Level:
         return (self.compare or compare)(self.name, expected, observed, allowed)
 
 
-_shapes = partial(Level, "structure", rounded=False, compare=compare_shapes)
+_structure = partial(Level, "structure", rounded=False)
+_shapes = partial(_structure, explain=explain.structure, compare=compare_shapes)
 PARAMETERS = _shapes(
-    lambda run: as_arrays(run.parameter_shapes),
-    lambda subject: subject.parameter_shapes(),
-    explain.structure,
-    needed=True,
+    lambda run: as_arrays(run.parameter_shapes), lambda subject: subject.parameter_shapes(), needed=True
 )
-VALUES = Level(
-    "structure",
-    lambda run: run.case.parameters,
-    lambda subject: subject.loaded(),
-    explain.values,
-    rounded=False,
-)
-OUTPUTS = _shapes(lambda run: as_arrays(run.output_shapes), lambda subject: subject.output_shapes(), explain.structure)
-DATA = Level("data", lambda run: run.inputs, lambda subject: subject.inputs(), explain.data, place="input")
-FORWARD_EVAL, FORWARD_TRAIN = (
-    Level(
-        name,
-        lambda run, train=train: run.outputs(train),  # type: ignore[misc]
-        lambda subject, train=train: subject.forward(train),  # type: ignore[misc]
-        explain.forward(train),
-    )
-    for name, train in (("forward eval", False), ("forward train", True))
-)
+VALUES = _structure(lambda run: run.case.parameters, lambda subject: subject.loaded(), explain.values)
+OUTPUTS = _shapes(lambda run: as_arrays(run.output_shapes), lambda subject: subject.output_shapes())
+DATA = Level("data", lambda run: run.inputs, lambda subject: subject.inputs(), explain.data, layer="input")
+FORWARD_EVAL = Level("forward eval", lambda run: run.outputs(False), lambda s: s.forward(False), explain.forward(False))
+FORWARD_TRAIN = Level("forward train", lambda run: run.outputs(True), lambda s: s.forward(True), explain.forward(True))
 GRADIENT = Level("gradient", lambda run: run.gradients, lambda subject: subject.gradients(), explain.gradient)
+
+
+def _update(name: str) -> Level:
+    steps = (lambda run: run.update(name)), (lambda subject: subject.update(name)), explain.update(name)
+    return Level("update", *steps, optimizer=name)
+
+
 LEVELS = (
     *(PARAMETERS, VALUES, OUTPUTS, DATA, FORWARD_EVAL, FORWARD_TRAIN, GRADIENT),
-    *(
-        Level(
-            "update",
-            lambda run, name=name: run.update(name),  # type: ignore[misc]
-            lambda subject, name=name: subject.update(name),  # type: ignore[misc]
-            explain.update(name),
-            place=name,
-        )
-        for name in UPDATES
-    ),
+    *map(_update, UPDATES),
 )
 ALL_LEVELS = tuple(dict.fromkeys(level.name for level in LEVELS))
 
@@ -90,7 +74,7 @@ def layers_alone(run: ReferenceRun, whole: Level) -> Iterator[Level]:
         train = whole is FORWARD_TRAIN
         yield from (_alone(whole.name, path, train, backward=False) for path, _ in run.nodes(train))
     if whole is GRADIENT:
-        yield Level(whole.name, lambda run: run.loss(), lambda subject: subject.loss(), explain.loss, place="loss")
+        yield Level(whole.name, lambda run: run.loss(), lambda subject: subject.loss(), explain.loss, layer="loss")
         nodes = reversed(list(run.nodes(True)))
         yield from (_alone(whole.name, path, train=True, backward=True) for path, _ in nodes)
 
@@ -101,5 +85,5 @@ def _alone(name: str, path: str, train: bool, backward: bool) -> Level:
         lambda run: run.layer(path, train, backward),
         lambda subject: subject.layer(path, train, backward),
         explain.layer(path, train, backward),
-        place=path,
+        layer=path,
     )

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from triptych.backend import registry
+from triptych.backend.execution import exact
 from triptych.conformance import tolerance
 from triptych.conformance.case import make_case
 from triptych.conformance.compare import Arrays, Check, compare, failures
@@ -55,14 +57,14 @@ def locate(
     """The first difference between two subjects of one reference run, level by level; `updates`: the optimisers whose
     steps are compared. Budgets are for the left one's precision."""
     search = _Search(left, right, alone=mode == MODES[0])
-    rows = [level for level in levels if level.name != "update" or level.place in updates]
+    rows = [level for level in levels if not level.optimizer or level.optimizer in updates]
     try:
         with left.exact(), right.exact():
             difference = next(filter(None, map(search.difference, search.steps(rows))), None)
     except SubjectFailedError as failed:
         difference = failed.difference
     names = tuple(dict.fromkeys(level.name for level in levels))
-    left_out = [level.place for level in levels if level not in rows]
+    left_out = [level.optimizer for level in levels if level not in rows]
     not_run = {f"update: {', '.join(left_out)}": "give --optimizers all"} if left_out else {}
     name = left.run.case.architecture.name
     return Located(left.name, right.name, name, mode, left.precision, names, difference, not_run, left.notes)
@@ -87,7 +89,7 @@ def locate_backends(
     def subject(name: str) -> Subject:
         if name == REFERENCE:
             return ReferenceSubject(run)
-        network = loaded[name].build(architecture, device=device, precision=precision)
+        network = loaded[name].build(architecture, device=device, execution=exact(precision))
         return BackendSubject(loaded[name], network, run, precision, device)
 
     return locate(subject(left), subject(right), mode, updates=updates)
@@ -124,7 +126,7 @@ class _Search:
 
     def _difference(self, level: Level) -> Difference | None:
         subjects = (self.left, self.right)
-        observed = {s.name: attempt(s, lambda s=s: s.observe(level), level.name, level.place) for s in subjects}  # type: ignore[misc]
+        observed = {s.name: attempt(s, partial(s.observe, level), level.name, level.layer) for s in subjects}
         expected = self.left.expected(level, self.run)
         if isinstance(self.right, ReferenceSubject):
             observed[self.right.name] = expected
@@ -166,7 +168,7 @@ class _Search:
         for subject, arrays in observed.items():
             if not right and name not in arrays:
                 continue  # what the reference does not have is missing by right
-            checks = failures(compare("", right, {k: v for k, v in arrays.items() if k == name}, {name: budget}))
-            if any(found.problem or not check.problem for found in checks):
+            failed = failures(compare("", right, {k: v for k, v in arrays.items() if k == name}, {name: budget}))
+            if any(other.problem or not check.problem for other in failed):
                 faulty.append(subject)
         return tuple(faulty)

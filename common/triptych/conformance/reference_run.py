@@ -7,6 +7,7 @@ from functools import cached_property
 from threading import Lock
 
 import numpy as np
+from numpy.typing import NDArray
 
 from triptych.conformance import tolerance
 from triptych.conformance.case import Case
@@ -50,11 +51,11 @@ class ReferenceRun:
             name = self.case.architecture.name
             raise ValueError(f"the reference's logits for '{name}' are constant: they would hide a fault")
         allowed = tolerance.budgets(_everything(self), map(_everything, self.perturbed()))
-        found: dict[str, dict[str, Budgets]] = {precision: {} for precision in allowed}
-        for precision, named in allowed.items():
-            for (level, name), budget in named.items():
-                found[precision].setdefault(level, {})[name] = budget
-        return found
+        levels = dict.fromkeys(level for level, _ in DRAWN)
+        return {
+            precision: {level: {name: most for (of, name), most in named.items() if of == level} for level in levels}
+            for precision, named in allowed.items()
+        }
 
     @property
     def last(self) -> str:
@@ -113,6 +114,12 @@ class ReferenceRun:
         return reference.forward(
             case.architecture, values, case.images, train=train, masks=masks, rounding=self.rounding, trace=trace
         )
+
+    def backward(self, values: Arrays, images: Array, masks: Mapping[str, NDArray[np.bool_]]) -> dict[str, Array]:
+        """The loss and the gradients of a pass in training mode on anything else than the case's own."""
+        ran = reference.forward(self.case.architecture, values, images, train=True, masks=masks)
+        loss, gradients = reference.backward(ran, self.case.labels)
+        return {**gradients, "loss": np.asarray(loss)}
 
     def ran(self, train: bool) -> reference.Pass:
         """The pass in one of the two modes."""

@@ -35,15 +35,25 @@ def exact_arithmetic(backend: Backend, device: str = "cpu") -> Iterator[None]:
 
 
 class Subject:
-    """One that is judged on the case of a reference run. Its arrays are by path; those of one layer are `output`,
-    `input` (its gradient) and the gradients of its parameters. It implements what its levels ask for."""
+    """One that is judged on the case of a reference run. Arrays are by path; those of one layer are `output`, `input`
+    (its gradient) and the gradients of its parameters. A subject has those of the functions that its levels ask for."""
 
+    parameter_shapes: Callable[[], Arrays]  # of every canonical parameter
+    output_shapes: Callable[[], Arrays]  # of every layer in training mode, without the batch
+    loaded: Callable[[], Arrays]  # takes the case's parameters; those that are in the network then
+    inputs: Callable[[], Arrays]  # what reaches the network of stored images (`triptych.conformance.inputs`)
+    forward: Callable[[bool], Arrays]  # every layer's output in a whole pass, in training mode or not
+    gradients: Callable[[], Arrays]  # a whole backward pass: by parameter, with `input` and `loss`
+    layer: Callable[[str, bool, bool], Arrays]  # path, training, backward: alone, given what the reference's was
+    loss: Callable[[], Arrays]  # of the reference's logits, with its gradients by them
+    update: Callable[[str], Arrays]  # parameters, statistics and state after the steps of one optimiser
     notes: tuple[str, ...] = ()  # what was learned of it
 
     def __init__(self, name: str, run: ReferenceRun, precision: str = "fp64") -> None:
         self.name = name
         self.run = run
         self.precision = precision
+        self.images = run.case.images.astype(DTYPES[precision])
 
     def observe(self, level: Level) -> Arrays:
         """What a level compares of it."""
@@ -64,42 +74,6 @@ class Subject:
         """Switches that lower the precision are off in here."""
         return nullcontext()
 
-    def parameter_shapes(self) -> Arrays:
-        """Every canonical parameter's shape."""
-        raise NotImplementedError
-
-    def output_shapes(self) -> Arrays:
-        """Every layer's output shape without the batch, in training mode."""
-        raise NotImplementedError
-
-    def loaded(self) -> Arrays:
-        """Take the case's parameters, and say which are in the network then."""
-        raise NotImplementedError
-
-    def inputs(self) -> Arrays:
-        """What reaches the network of stored images (`triptych.conformance.inputs`)."""
-        raise NotImplementedError
-
-    def forward(self, train: bool) -> Arrays:
-        """A whole forward pass: every layer's output."""
-        raise NotImplementedError
-
-    def gradients(self) -> Arrays:
-        """A whole backward pass: by parameter, with `input` and `loss`."""
-        raise NotImplementedError
-
-    def layer(self, path: str, train: bool, backward: bool) -> Arrays:
-        """One layer alone, given what the reference's layer was given."""
-        raise NotImplementedError
-
-    def loss(self) -> Arrays:
-        """The loss of the reference's logits, and its gradients by them."""
-        raise NotImplementedError
-
-    def update(self, name: str) -> Arrays:
-        """Parameters, statistics and state after the steps of one optimiser."""
-        raise NotImplementedError
-
 
 class ReferenceSubject(Subject):
     """The reference itself: what is expected is observed."""
@@ -113,7 +87,7 @@ class ReferenceSubject(Subject):
 
 
 class BackendSubject(Subject):
-    """A backend's network."""
+    """A backend's network; see `Subject`."""
 
     def __init__(
         self, backend: Backend, network: Native, run: ReferenceRun, precision: str = "fp64", device: str = "cpu"
@@ -122,19 +96,15 @@ class BackendSubject(Subject):
         self.backend = backend
         self.device = device
         self.network = network
-        self.images = run.case.images.astype(DTYPES[precision])
         self.trained: Arrays | None = None  # the training pass of the parameters that are in the network
 
     def exact(self) -> AbstractContextManager[None]:
-        """Switches that lower the precision are off in here."""
         return exact_arithmetic(self.backend, self.device)
 
     def parameter_shapes(self) -> Arrays:
-        """Every canonical parameter's shape."""
         return as_arrays({path: value.shape for path, value in self.backend.to_canonical(self.network).items()})
 
     def output_shapes(self) -> Arrays:
-        """Every layer's output shape without the batch, in training mode."""
         return as_arrays({path: value.shape[1:] for path, value in self.forward(train=True).items()})
 
     def load(self, values: Parameters) -> None:
@@ -143,12 +113,10 @@ class BackendSubject(Subject):
         self.trained = None
 
     def loaded(self) -> Arrays:
-        """Take the case's parameters, and say which are in the network then."""
         self.load(self.run.case.parameters)
         return self.backend.to_canonical(self.network)
 
     def inputs(self) -> Arrays:
-        """What the trainer makes of stored images."""
         return backend_inputs(self.backend, self.network, self.run.case)
 
     def forward(self, train: bool) -> Arrays:
@@ -161,13 +129,11 @@ class BackendSubject(Subject):
         return self.trained
 
     def gradients(self) -> Arrays:
-        """A whole backward pass: by parameter, with `input` and `loss`."""
         case = self.run.case
         loss, gradients = self.backend.gradients(self.network, self.images, case.labels, masks=case.masks(0))
         return {**gradients, "loss": np.asarray(loss)}
 
     def layer(self, path: str, train: bool, backward: bool) -> Arrays:
-        """One layer alone, given what the reference's layer was given."""
         trace = self.run.trace(train)
         gradient = np.array(trace.arriving[path]) if backward else None  # a copy: some are views that cannot be written
         masks = self.run.case.masks(0) if train else {}
@@ -176,13 +142,11 @@ class BackendSubject(Subject):
         )
 
     def loss(self) -> Arrays:
-        """The loss of the reference's logits, and its gradients by them."""
         logits = self.run.logits
         loss, gradients = self.backend.loss_pass(self.network, list(logits.values()), self.run.case.labels)
         return {"loss": np.asarray(loss), **dict(zip(logits, gradients, strict=True))}
 
     def update(self, name: str) -> Arrays:
-        """Parameters, statistics and state after the steps of one optimiser."""
         with ThreadPoolExecutor(1) as pool:
             pool.submit(self.run.update, name)  # the reference works while the framework compiles, and keeps the result
             return backend_update(name, self.backend, self.network, self.run.case, self.run.steps)

@@ -14,11 +14,12 @@ from multiprocessing import active_children, get_context, parent_process
 from typing import Any, ClassVar
 
 from triptych.backend.contract import Backend
+from triptych.backend.execution import exact
 from triptych.backend.registry import BACKENDS, installed, load
 from triptych.conformance.case import make_case
 from triptych.conformance.chaos import RunDistance, bug_or_chaos
 from triptych.conformance.compare import Check, failures, worst
-from triptych.conformance.conform import PRECISIONS, Report, flag_failures, observe, pairwise
+from triptych.conformance.conform import PRECISIONS, Observed, Report, conform, flag_failures, pairwise
 from triptych.conformance.inputs import everything
 from triptych.conformance.levels import ALL_LEVELS
 from triptych.conformance.reference_run import ReferenceRun
@@ -71,15 +72,14 @@ def run(
     reference = ReferenceRun(make_case(architecture, seed))
     reports: list[Report] = []
     pairs: list[Report] = []
-    for precision in precisions:  # what was observed is megabytes per report: it is needed for the pairs only
-        judged = [observe(backend, reference, precision, device=device) for backend in backends]
-        reports += [report for report, _ in judged]
-        pairs += [
-            pairwise(left, right, (one, other), reference) for (left, one), (right, other) in combinations(judged, 2)
-        ]
-    names = {backend.name for backend in backends}
+    for precision in precisions:
+        seen: dict[str, Observed] = {backend.name: {} for backend in backends}  # megabytes each: gone after the pairs
+        for backend in backends:
+            reports.append(conform(backend, reference, precision, device=device, observed=seen[backend.name]))
+        for left, right in combinations(seen, 2):
+            pairs.append(pairwise((left, right), precision, seen[left], seen[right], reference))
     reasons = {name: "not asked for" if name in installed() else "not installed" for name in BACKENDS}
-    not_run = {name: reason for name, reason in reasons.items() if name not in names}
+    not_run = {name: reason for name, reason in reasons.items() if name not in [backend.name for backend in backends]}
     hashes = arrays_digest(reference.case.parameters), arrays_digest(everything(reference.case))
     return Verdict(architecture, tuple(reports), tuple(pairs), not_run, *hashes)
 
@@ -172,20 +172,15 @@ def run_long(
     with ExitStack() as stack:
         for backend in backends:
             stack.enter_context(backend.precise(device))
-        flags = {backend.name: flag_failures(backend.precision_flags(device)) for backend in backends}
-        if any(flags.values()):
-            return LongRun(architecture, steps, {name: failed for name, failed in flags.items() if failed}, [])
-        return _run_long(architecture, backends, steps, seed, device)
-
-
-def _run_long(architecture: Architecture, backends: Sequence[Backend], steps: int, seed: int, device: str) -> LongRun:
-    trajectory = make_trajectory(make_case(architecture, seed), steps)
-    expected = follow_reference(trajectory)
-    checks = {}
-    for backend in backends:
-        network = backend.build(architecture, device=device, precision="fp64")
-        checks[backend.name] = judge_trajectory(expected, follow(backend, network, trajectory))
-    return LongRun(architecture, steps, checks, bug_or_chaos(backends, trajectory, device=device))
+        checks = {backend.name: flag_failures(backend.precision_flags(device)) for backend in backends}
+        if any(checks.values()):
+            return LongRun(architecture, steps, {name: failed for name, failed in checks.items() if failed}, [])
+        trajectory = make_trajectory(make_case(architecture, seed), steps)
+        expected = follow_reference(trajectory)
+        for backend in backends:
+            network = backend.build(architecture, device=device, execution=exact("fp64", "full"))
+            checks[backend.name] = judge_trajectory(expected, follow(backend, network, trajectory))
+        return LongRun(architecture, steps, checks, bug_or_chaos(backends, trajectory, device=device))
 
 
 def check_steps(steps: int) -> None:

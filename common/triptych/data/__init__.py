@@ -88,7 +88,7 @@ def _load_whole(name_or_dir: str, place: Path | None) -> Dataset:
 
 
 @dataclass(frozen=True)
-class Row:
+class SetInfo:
     """A line of `triptych data list`; `where` is None if the set is not here."""
 
     name: str
@@ -97,14 +97,14 @@ class Row:
     how_to_get: str
 
 
-def describe(data_dir: Path | None = None) -> list[Row]:
+def describe(data_dir: Path | None = None) -> list[SetInfo]:
     """Every named data set: whether and where it is here, its size (training + test images), and how to get it.
 
     Those of tensorflow-datasets only if they are here.
     """
-    ours = [Row(name, s.locate(data_dir), s.size, s.how_to_get()) for name, s in SOURCES.items()]
+    ours = [SetInfo(name, s.locate(data_dir), s.size, s.how_to_get()) for name, s in SOURCES.items()]
     found = tfds.prepared(data_dir)
-    return ours + [Row(f"{tfds.PREFIX}{name}", where, size, tfds.how_to_get(name)) for name, where, size in found]
+    return ours + [SetInfo(f"{tfds.PREFIX}{name}", where, size, tfds.how_to_get(name)) for name, where, size in found]
 
 
 def download(name: str, data_dir: Path | None = None) -> Path:

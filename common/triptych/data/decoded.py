@@ -58,7 +58,7 @@ def stored_size(path: Path) -> Size:
 
 
 def common_size(sizes: Sequence[Size]) -> Size:
-    """(height, width) for all: theirs if they are all equal, else the median height and width; at most 256 each."""
+    """(height, width) for all: theirs if they are all equal, else the median height and width; `LARGEST` at most."""
     if len(set(sizes)) == 1:
         height, width = sizes[0]
     else:

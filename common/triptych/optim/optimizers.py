@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, TypeAlias, TypeVar, get_args
+from dataclasses import dataclass
+from typing import ClassVar, Literal, TypeAlias, TypeVar, get_args
 
 import numpy as np
 
 from triptych.reference.layers import Array
+from triptych.spec import records
 from triptych.spec.analysis import parameters
 from triptych.spec.layers import Architecture
 from triptych.utils.errors import TriptychError, unknown
@@ -42,11 +43,11 @@ class Optimizer:
     Raises TriptychError for values outside their range.
     """
 
+    name: ClassVar[str]
     slots: ClassVar[tuple[str, ...]]
     counts: ClassVar[bool] = False
     normalized: ClassVar[bool] = False
 
-    name: str = field(init=False)
     weight_decay: float = 0.0
     decayed: Decayed = "all"
 
@@ -79,8 +80,8 @@ class Optimizer:
 
     def as_kind(self, kind: type[Other]) -> Other:
         """An optimiser of another kind, with the settings that both have."""
-        own = {item.name for item in dataclasses.fields(self)}
-        return kind(**{f.name: getattr(self, f.name) for f in dataclasses.fields(kind) if f.init and f.name in own})
+        shared = {f.name for f in dataclasses.fields(self)} & {f.name for f in dataclasses.fields(kind)}
+        return kind(**{name: getattr(self, name) for name in shared})
 
     def check_share(self, *names: str) -> None:
         """Raises TriptychError for a field that is not at least 0 and below 1."""
@@ -96,9 +97,9 @@ class SGD(Optimizer):
     momentum 0 leaves no velocity behind. Raises TriptychError for Nesterov without momentum.
     """
 
+    name = "sgd"
     slots = ("velocity",)
 
-    name: str = field(default="sgd", init=False)
     momentum: float = 0.0
     nesterov: bool = False
 
@@ -131,11 +132,11 @@ class Adam(Optimizer):
     algorithm 1).
     """
 
+    name = "adam"
     slots = ("mean", "variance")
     counts = True
     normalized = True
 
-    name: str = field(default="adam", init=False)
     beta1: float = 0.9
     beta2: float = 0.999
     eps: float = 1e-8
@@ -157,13 +158,15 @@ class Adam(Optimizer):
 class AdamW(Adam):
     """Adam on the gradient alone, and `w -= learning_rate * weight_decay * w` (Loshchilov and Hutter)."""
 
-    name: str = field(default="adamw", init=False)
+    name = "adamw"
 
     def decay(self, w: Array, g: Array, learning_rate: float, strength: float) -> tuple[Array, Array]:
         return w - learning_rate * strength * w, g
 
 
-OPTIMIZERS: Mapping[str, type[Optimizer]] = {"sgd": SGD, "adam": Adam, "adamw": AdamW}
+AnyOptimizer: TypeAlias = SGD | Adam | AdamW  # for fields that are written as JSON
+OPTIMIZERS: Mapping[str, type[Optimizer]] = {kind.name: kind for kind in (SGD, Adam, AdamW)}
+records.register(*OPTIMIZERS.values())
 
 
 def get_kind(name: str) -> type[Optimizer]:
@@ -171,12 +174,6 @@ def get_kind(name: str) -> type[Optimizer]:
     if name not in OPTIMIZERS:
         raise unknown("optimizer", name, OPTIMIZERS)
     return OPTIMIZERS[name]
-
-
-def from_dict(values: Mapping[str, Any]) -> Optimizer:
-    """The optimiser of which `dataclasses.asdict` made `values`. Raises TriptychError or TypeError if there is none."""
-    settings = dict(values)
-    return get_kind(str(settings.pop("name", None)))(**settings)
 
 
 def float32(value: float) -> float:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, TypeAlias
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias, get_args
 
+from triptych.spec import records
 from triptych.utils.errors import TriptychError, unknown
 
 UNITS = ("epoch", "batch")
@@ -15,7 +16,7 @@ MEASURES = ("loss", "accuracy")
 
 
 class Score(NamedTuple):
-    """What the test after an epoch found."""
+    """The test after an epoch."""
 
     loss: float
     accuracy: float
@@ -33,17 +34,17 @@ class Moment:
 
 @dataclass(frozen=True)
 class Schedule:
-    """What changes from step to step; this one changes nothing. `given` is the recipe's own value."""
+    """What changes from step to step of the rates that a recipe starts from: here nothing."""
 
-    name: str = field(default="constant", init=False)
+    name: ClassVar[str]
 
-    def learning_rate(self, given: float, at: Moment) -> float:
+    def learning_rate(self, base: float, at: Moment) -> float:
         """The learning rate of a step."""
-        return given
+        return base
 
-    def momentum(self, given: float, at: Moment) -> float:
+    def momentum(self, base: float, at: Moment) -> float:
         """The momentum of a step."""
-        return given
+        return base
 
     def check(self, **ranges: tuple[float, float]) -> None:
         """Raises TriptychError for a field that is below the first or above the second of its two numbers."""
@@ -53,6 +54,13 @@ class Schedule:
                     f"--schedule {self.name}: {name} {getattr(self, name)} must be at least {least:g}"
                     + (f" and at most {most:g}" if math.isfinite(most) else "")
                 )
+
+
+@dataclass(frozen=True)
+class Constant(Schedule):
+    """The same rates in every step."""
+
+    name = "constant"
 
 
 POSITIVE = 1e-12, 1e12
@@ -87,7 +95,7 @@ class Planned(Schedule):
 class Step(Schedule):
     """Times `factor` after every `every` epochs or batches (PyTorch's StepLR)."""
 
-    name: str = field(default="step", init=False)
+    name = "step"
     every: int = 1
     factor: float = 0.1
     per: Literal["epoch", "batch"] = "epoch"
@@ -97,44 +105,44 @@ class Step(Schedule):
             raise unknown("schedule unit", self.per, UNITS)
         self.check(every=(1, math.inf), factor=POSITIVE)
 
-    def learning_rate(self, given: float, at: Moment) -> float:
+    def learning_rate(self, base: float, at: Moment) -> float:
         done = at.step // at.steps_per_epoch if self.per == "epoch" else at.step
         try:
-            return float(given * self.factor ** (done // self.every))
+            return float(base * self.factor ** (done // self.every))
         except OverflowError:  # a factor above 1; the training that follows diverges, and is stopped with a line
             return math.inf
 
 
 @dataclass(frozen=True)
 class Cosine(Planned):
-    """Half a cosine from the given rate to `minimum` (PyTorch's CosineAnnealingLR; its rate rises again behind it)."""
+    """Half a cosine from the recipe's rate to `minimum` (PyTorch's CosineAnnealingLR; that one rises again)."""
 
-    name: str = field(default="cosine", init=False)
+    name = "cosine"
     minimum: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.check(minimum=FROM_ZERO)
 
-    def learning_rate(self, given: float, at: Moment) -> float:
+    def learning_rate(self, base: float, at: Moment) -> float:
         done, total = self.position(at)
-        return between(given, self.minimum, done / total)
+        return between(base, self.minimum, done / total)
 
 
 @dataclass(frozen=True)
 class Polynomial(Planned):
-    """The given rate times (1 - done / planned)^power (PyTorch's PolynomialLR)."""
+    """The recipe's rate times (1 - done / planned)^power (PyTorch's PolynomialLR)."""
 
-    name: str = field(default="polynomial", init=False)
+    name = "polynomial"
     power: float = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.check(power=POSITIVE)
 
-    def learning_rate(self, given: float, at: Moment) -> float:
+    def learning_rate(self, base: float, at: Moment) -> float:
         done, total = self.position(at)
-        return float(given * (1 - done / total) ** self.power)
+        return float(base * (1 - done / total) ** self.power)
 
 
 @dataclass(frozen=True)
@@ -142,11 +150,11 @@ class OneCycle(Planned):
     """PyTorch's OneCycleLR: half a cosine from `maximum / div` up to the `maximum`, another down to `maximum / div /
     final_div`, while the momentum goes from `high_momentum` to `low_momentum` and back.
 
-    It overwrites what the recipe gives: the learning rate, unless `maximum` is 0 (then the given one is the maximum),
+    It overwrites what the recipe says: the learning rate, unless `maximum` is 0 (then the recipe's is the maximum),
     and the momentum, also of an SGD without any. Adam's beta1, which PyTorch cycles as well, stays as it is.
     """
 
-    name: str = field(default="one-cycle", init=False)
+    name = "one-cycle"
     per: Literal["epoch", "batch"] = "batch"
     maximum: float = 0.0
     div: float = 25.0
@@ -160,11 +168,11 @@ class OneCycle(Planned):
         self.check(maximum=FROM_ZERO, div=POSITIVE, final_div=POSITIVE, warm_up=SHARE)
         self.check(high_momentum=(0, 0.999999), low_momentum=(0, 0.999999))
 
-    def learning_rate(self, given: float, at: Moment) -> float:
-        maximum = self.maximum or given
+    def learning_rate(self, base: float, at: Moment) -> float:
+        maximum = self.maximum or base
         return self.cycle(maximum / self.div, maximum, maximum / self.div / self.final_div, at)
 
-    def momentum(self, given: float, at: Moment) -> float:
+    def momentum(self, base: float, at: Moment) -> float:
         return self.cycle(self.high_momentum, self.low_momentum, self.high_momentum, at)
 
     def cycle(self, start: float, peak: float, end: float, at: Moment) -> float:
@@ -181,7 +189,7 @@ class Plateau(Schedule):
     """Times `factor` when the test's `measure` was no better than its best in more than `patience` epochs in a row,
     after which counting begins anew (PyTorch's ReduceLROnPlateau with its relative threshold, without its `eps`)."""
 
-    name: str = field(default="plateau", init=False)
+    name = "plateau"
     measure: Literal["loss", "accuracy"] = "loss"
     factor: float = 0.1
     patience: int = 10
@@ -193,8 +201,8 @@ class Plateau(Schedule):
             raise unknown("schedule measure", self.measure, MEASURES)
         self.check(factor=(1e-12, 1), patience=FROM_ZERO, threshold=SHARE, minimum=FROM_ZERO)
 
-    def learning_rate(self, given: float, at: Moment) -> float:
-        rate, best, waited = given, None, 0
+    def learning_rate(self, base: float, at: Moment) -> float:
+        rate, best, waited = base, None, 0
         for tested in at.history:
             value: float = getattr(tested, self.measure)
             better = best is None or (
@@ -211,24 +219,9 @@ def between(start: float, end: float, share: float) -> float:
     return end + (start - end) / 2 * (1 + math.cos(math.pi * share))
 
 
-Kind: TypeAlias = type[Schedule]
-SCHEDULES: Mapping[str, Kind] = {
-    "constant": Schedule,
-    "step": Step,
-    "cosine": Cosine,
-    "polynomial": Polynomial,
-    "one-cycle": OneCycle,
-    "plateau": Plateau,
-}
-
-
-def from_dict(values: Mapping[str, Any]) -> Schedule:
-    """The schedule of which `dataclasses.asdict` made `values`. Raises TriptychError or TypeError if there is none."""
-    settings = dict(values)
-    name = settings.pop("name", None)
-    if name not in SCHEDULES:
-        raise unknown("schedule", str(name), SCHEDULES)
-    return SCHEDULES[name](**settings)
+AnySchedule: TypeAlias = Constant | Step | Cosine | Polynomial | OneCycle | Plateau  # for fields written as JSON
+SCHEDULES: Mapping[str, type[Schedule]] = {kind.name: kind for kind in get_args(AnySchedule)}
+records.register(*SCHEDULES.values())
 
 
 def parse(text: str) -> Schedule:
@@ -236,8 +229,7 @@ def parse(text: str) -> Schedule:
     name, _, rest = text.partition(":")
     if name not in SCHEDULES:
         raise unknown("schedule", name, SCHEDULES)
-    fields = [item for item in dataclasses.fields(SCHEDULES[name]) if item.init]
-    known: dict[str, Any] = {item.name: item.default for item in fields}
+    known: dict[str, Any] = {item.name: item.default for item in dataclasses.fields(SCHEDULES[name])}
     settings: dict[str, Any] = {}
     for part in filter(None, rest.split(",")):
         key, _, value = part.partition("=")

@@ -16,6 +16,7 @@ import numpy as np
 
 from triptych.backend import registry
 from triptych.backend.contract import Array, Backend, Port, PortRun
+from triptych.backend.execution import exact
 from triptych.conformance import levels, locate
 from triptych.conformance.case import make_case
 from triptych.conformance.compare import Arrays, as_arrays, message
@@ -23,7 +24,7 @@ from triptych.conformance.diagnosis.finding import Difference, Finding, SubjectF
 from triptych.conformance.levels import Level
 from triptych.conformance.locate import Located
 from triptych.conformance.reference_run import INPUT, ReferenceRun, layer_of, maps_before_flatten
-from triptych.conformance.subjects import DTYPES, ReferenceSubject, Subject, exact_arithmetic
+from triptych.conformance.subjects import ReferenceSubject, Subject, exact_arithmetic
 from triptych.porting.align import align
 from triptych.porting.discover import find_adapter
 from triptych.spec import analysis
@@ -68,7 +69,9 @@ def locate_port(
         )
     backend, adapter = registry.load(adapted[0]), adapted[1]
     run = ReferenceRun(make_case(without_dropout(architecture), seed, locate.BATCH))
-    network = OwnNetwork(name, run, precision, backend, lambda: adapter.Port(candidate, layout, precision), names)
+    network = OwnNetwork(
+        name, run, precision, backend, lambda: adapter.Port(candidate, layout, exact(precision)), names
+    )
     network.layout = layout or "its default layout"
     result = locate.locate(network, ReferenceSubject(run), "accumulated", levels=LEVELS)
     heads = any(isinstance(layer, Auxiliary) for layer in architecture.layers)
@@ -97,7 +100,7 @@ def without_dropout(architecture: Architecture) -> Architecture:
 
 
 class OwnNetwork(Subject):
-    """Somebody's network. Only some layers can be seen in it: the operations that correspond to one."""
+    """Somebody's network; see `Subject`. Only those layers can be seen in it to which an operation corresponds."""
 
     def __init__(
         self,
@@ -113,7 +116,6 @@ class OwnNetwork(Subject):
         self.adapt = adapt
         self.layout = ""
         self.mapping = mapping
-        self.images = run.case.images.astype(DTYPES[precision])
         self.maps = maps_before_flatten(run.case.architecture)
         self.passes: dict[bool, PortRun] = {}  # of the values that are in the network, by mode
         self.permuted: dict[
@@ -121,7 +123,6 @@ class OwnNetwork(Subject):
         ] = {}  # dense layers whose columns were reordered, with the map's shape
 
     def exact(self) -> AbstractContextManager[None]:
-        """Switches that lower the precision are off in here."""
         return exact_arithmetic(self.backend)
 
     def failed(self, error: Exception) -> None:

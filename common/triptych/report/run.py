@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 from triptych import __version__
 from triptych.report import figures
 from triptych.report.page import write_page
-from triptych.training.recipes import Recipe
+from triptych.spec import records
+from triptych.spec.layers import Architecture
+from triptych.training.recipe import Recipe, start_name
 from triptych.training.run_folder import Epoch
 
 REPORT = "report.html"
 COLUMNS = ("epoch", "backend", "loss", "train accuracy", "test loss", "test accuracy", "seconds", "images/s")
 
 
-def write(folder: Path, recipe: Recipe, epochs: Sequence[Epoch], versions: Mapping[str, str]) -> None:
-    """`report.html` in the run's folder, readable with no network."""
+def write(
+    folder: Path, recipe: Recipe, architecture: Architecture, epochs: Sequence[Epoch], versions: Mapping[str, str]
+) -> None:
+    """`report.html` in the run's folder, readable with no network; the start stands in it also where the recipe leaves
+    it to the `architecture`."""
     write_page(
         folder / REPORT,
         "run.html",
@@ -30,7 +34,7 @@ def write(folder: Path, recipe: Recipe, epochs: Sequence[Epoch], versions: Mappi
         ],
         columns=COLUMNS,
         rows=[cells(epoch) for epoch in epochs],
-        recipe=asdict(recipe),
+        recipe=records.encode(recipe) | {"initializer": start_name(recipe, architecture)},
     )
 
 

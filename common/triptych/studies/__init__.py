@@ -8,7 +8,7 @@ from itertools import chain
 
 from triptych.utils.errors import unknown
 
-Row = tuple[str | int | float, ...]
+TableRow = tuple[str | int | float, ...]
 NONE = "-"  # in a cell: not measured, or not published
 
 
@@ -23,7 +23,7 @@ class Table:
 
     title: str
     columns: tuple[str, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[TableRow, ...]
 
     def text(self) -> list[tuple[str, ...]]:
         """The rows as they are printed."""
@@ -34,25 +34,27 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Result:
-    """What a study found. `figures` are `(caption, SVG)`; `findings` are sentences made from the numbers."""
+class StudyResult:
+    """A study's answer. `figures` are `(caption, SVG)`; `findings` are sentences made from the numbers."""
 
     tables: tuple[Table, ...]
     figures: tuple[tuple[str, str], ...]
     findings: tuple[str, ...]
 
 
-def join(results: Sequence[Result]) -> Result:
+def join(results: Sequence[StudyResult]) -> StudyResult:
     """Several results in one; the rows of tables with the same title stand in one table."""
     tables: dict[str, Table] = {}
     for table in chain.from_iterable(result.tables for result in results):
         before = tables.get(table.title, replace(table, rows=()))
         tables[table.title] = replace(table, rows=(*before.rows, *table.rows))
     figures = tuple(chain.from_iterable(result.figures for result in results))
-    return Result(tuple(tables.values()), figures, tuple(chain.from_iterable(result.findings for result in results)))
+    return StudyResult(
+        tuple(tables.values()), figures, tuple(chain.from_iterable(result.findings for result in results))
+    )
 
 
-def table_of(result: Result, title: str) -> Table:
+def table_of(result: StudyResult, title: str) -> Table:
     """The table of a result that has this title."""
     return next(table for table in result.tables if table.title == title)
 
@@ -73,7 +75,7 @@ class Study:
 class Counted(Study):
     """A study that only counts; `run` answers it at once."""
 
-    run: Callable[[], Result]
+    run: Callable[[], StudyResult]
 
 
 def registry() -> dict[str, Study]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import combinations
@@ -13,6 +13,7 @@ from typing import Any
 
 from triptych import __version__
 from triptych.backend.contract import Backend
+from triptych.backend.execution import Execution
 from triptych.conformance import suite
 from triptych.conformance.case import conformance_architecture
 from triptych.conformance.compare import Check, worst
@@ -22,19 +23,20 @@ from triptych.conformance.suite import Verdict
 from triptych.data import Dataset
 from triptych.report import figures
 from triptych.report.page import write_page
+from triptych.spec import records
 from triptych.spec.analysis import totals
 from triptych.spec.layers import Architecture
 from triptych.training import loop, run_folder
 from triptych.training.loop import Listener
-from triptych.training.recipes import Recipe
+from triptych.training.recipe import Recipe, build_architecture, start_name
 from triptych.training.run_folder import Epoch
 
 COLUMNS = ("backend", "parameters", "conformance", "forward (budget)", "gradient (budget)")
 
 
 @dataclass(frozen=True, eq=False)
-class Comparison:
-    """What was found: the verdict at conformance size, and the training of every backend."""
+class TrainedComparison:
+    """The verdict at conformance size, and the training of every backend."""
 
     recipe: Recipe
     architecture: Architecture
@@ -68,62 +70,71 @@ class Comparison:
         return totals(self.architecture).parameters
 
 
-def judge_backends(recipe: Recipe, backends: Sequence[Backend], device: str) -> Verdict:
-    """Conformance of the recipe's architecture, at conformance size, with the recipe's head."""
-    architecture = conformance_architecture(recipe.architecture, head=recipe.head)
-    return suite.run(architecture, backends, seed=recipe.seed, device=device)
+@dataclass(frozen=True, eq=False)
+class ComparisonPlan:
+    """What is to be compared: a recipe on its data, trained with its seed and the next ones, `seeds` in all."""
+
+    recipe: Recipe
+    dataset: Dataset
+    architecture: Architecture
+    device: str
+    seeds: int
+
+
+def prepare(recipe: Recipe, dataset: Dataset, device: str, seeds: int) -> ComparisonPlan:
+    """The plan of a comparison. Raises TriptychError if there is no such network for the data."""
+    return ComparisonPlan(recipe, dataset, build_architecture(recipe, dataset), device, seeds)
+
+
+def check(plan: ComparisonPlan, backends: Sequence[Backend]) -> None:
+    """Raises TriptychError for a device or a precision that a backend has not: before minutes of work."""
+    for backend in backends:
+        backend.build(plan.architecture, device=plan.device, execution=Execution(plan.recipe.precision))
+
+
+def compare(plan: ComparisonPlan, backends: Sequence[Backend], folder: Path, listener: Listener) -> TrainedComparison:
+    """Judge every backend at conformance size, with the recipe's head; then train on each from the same start.
+
+    The first seed's runs lie in `folder`, a run folder by backend; those of other seeds in folders below it.
+    """
+    recipe = plan.recipe
+    small = conformance_architecture(recipe.architecture, head=recipe.network.head)
+    verdict = suite.run(small, backends, seed=recipe.seed, device=plan.device)
+    by_seed = []
+    for seed in range(recipe.seed, recipe.seed + plan.seeds):
+        below = folder if seed == recipe.seed else run_folder.make_folder(folder / f"seed-{seed}")
+        by_seed.append(train_backends(plan, seed, backends, below, listener))
+    accuracies = {each.name: [trained[each.name][-1].test_accuracy for trained in by_seed] for each in backends}
+    versions = {backend.name: backend.versions() for backend in backends}
+    return TrainedComparison(recipe, plan.architecture, verdict, by_seed[0], versions, accuracies)
 
 
 def train_backends(
-    recipe: Recipe,
-    backends: Sequence[Backend],
-    dataset: Dataset,
-    folder: Path,
-    device: str,
-    listener: Callable[[], Listener],
+    plan: ComparisonPlan, seed: int, backends: Sequence[Backend], folder: Path, listener: Listener
 ) -> dict[str, list[Epoch]]:
-    """The same recipe from the same start on every backend, each in a run folder of its own below `folder`."""
-    trained = {}
+    """Train the plan's recipe with this seed on every backend, from the same start; each run lies below `folder`."""
+    recipe, trained = dataclasses.replace(plan.recipe, seed=seed), {}
     for backend in backends:
-        session = loop.start(backend, recipe, dataset, device=device)
-        session.folder = run_folder.create(folder / backend.name, recipe)
-        trained[backend.name] = loop.fit(session, listener())
+        session = loop.start(backend, recipe, plan.dataset, device=plan.device, architecture=plan.architecture)
+        loop.keep_in(session, folder / backend.name)
+        trained[backend.name] = loop.fit(session, listener)
     return trained
 
 
-def train_seeds(
-    recipe: Recipe,
-    seeds: int,
-    backends: Sequence[Backend],
-    dataset: Dataset,
-    folder: Path,
-    device: str,
-    listener: Callable[[], Listener],
-) -> tuple[dict[str, list[Epoch]], dict[str, list[float]]]:
-    """Train with the recipe's seed and the next ones: the first seed's epochs, and every seed's last test accuracy."""
-    by_seed = []
-    for number in range(seeds):
-        seeded = dataclasses.replace(recipe, seed=recipe.seed + number)
-        below = folder if number == 0 else run_folder.make_folder(folder / f"seed-{seeded.seed}")
-        by_seed.append(train_backends(seeded, backends, dataset, below, device, listener))
-    names = [backend.name for backend in backends]
-    return by_seed[0], {name: [trained[name][-1].test_accuracy for trained in by_seed] for name in names}
-
-
-def accuracy_table(comparison: Comparison) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+def accuracy_table(comparison: TrainedComparison) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """The accuracy level: a row per pair of backends; empty with too few seeds."""
     columns = ("backends", "accuracy", "", "difference", "90 % interval", "margin", "p", "result")
     rows = []
-    for (left, right), found in comparison.equivalences.items():
+    for (left, right), tested in comparison.equivalences.items():
         means = (f"{mean(comparison.accuracies[name]):.4f}" for name in (left, right))
-        figures = (f"{found.difference:+.4f}", f"{found.low:+.4f} to {found.high:+.4f}", f"{found.margin:g}")
-        result = "equivalent" if found.equivalent else "NOT SHOWN"
+        figures = (f"{tested.difference:+.4f}", f"{tested.low:+.4f} to {tested.high:+.4f}", f"{tested.margin:g}")
+        result = "equivalent" if tested.equivalent else "NOT SHOWN"
         result = result if comparison.learned else "NOT LEARNED"
-        rows.append((f"{left} - {right}", *means, *figures, f"{found.p:.4f}", result))
+        rows.append((f"{left} - {right}", *means, *figures, f"{tested.p:.4f}", result))
     return columns, rows
 
 
-def table(comparison: Comparison) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+def table(comparison: TrainedComparison) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """The one table of the report: its columns, and a row per backend."""
     epochs = range(1, comparison.recipe.epochs + 1)
     columns = (*COLUMNS, *(f"epoch {number}: loss / test" for number in epochs), "images/s")
@@ -150,26 +161,24 @@ def largest(checks: Sequence[Check]) -> str:
     return check.problem or f"{check.difference:.1e} ({check.budget:.1e})"
 
 
-def as_dict(comparison: Comparison) -> dict[str, Any]:
+def as_dict(comparison: TrainedComparison) -> dict[str, Any]:
     """The comparison as JSON has it."""
     return {
         "arch": comparison.recipe.architecture,
-        "recipe": dataclasses.asdict(comparison.recipe),
+        "recipe": records.encode(comparison.recipe),
         "parameters": comparison.parameters,
         "conformance": suite.as_dict(comparison.verdict),
-        "trained": {
-            name: [run_folder.as_dict(epoch) for epoch in epochs] for name, epochs in comparison.trained.items()
-        },
+        "trained": {name: [records.encode(epoch) for epoch in epochs] for name, epochs in comparison.trained.items()},
         "versions": comparison.versions,
         "accuracies": comparison.accuracies,
         "equivalence": [
-            {"backends": list(pair), "equivalent": found.equivalent, **dataclasses.asdict(found)}
-            for pair, found in comparison.equivalences.items()
+            {"backends": list(pair), "equivalent": tested.equivalent, **dataclasses.asdict(tested)}
+            for pair, tested in comparison.equivalences.items()
         ],
     }
 
 
-def write_report(comparison: Comparison, path: Path, command: str) -> None:
+def write_report(comparison: TrainedComparison, path: Path, command: str) -> None:
     """`report.html`: the table, the curves and every level of conformance, readable with no network."""
     columns, rows = table(comparison)
     recipe, shape = comparison.recipe, "x".join(map(str, comparison.architecture.input))
@@ -188,10 +197,10 @@ def write_report(comparison: Comparison, path: Path, command: str) -> None:
         command=command,
         summary=f"{comparison.parameters:,} parameters at {shape}; {'all' if comparison.verdict.passed else 'NOT all'} "
         f"conformance checks passed.",
-        training=f"Recipe {recipe.name}: {recipe.data}, {shape}, channels / {recipe.width_ratio:g}, batch "
+        training=f"Recipe {recipe.name}: {recipe.data}, {shape}, channels / {recipe.network.width_ratio:g}, batch "
         f"{recipe.batch_size}, learning rate {recipe.learning_rate:g} ({recipe.schedule.name}), "
         f"momentum {recipe.optimizer.momentum:g}, weight decay {recipe.optimizer.weight_decay:g}, "
-        f"{recipe.initializer}, seed {recipe.seed}. Every backend "
+        f"{start_name(recipe, comparison.architecture)}, seed {recipe.seed}. Every backend "
         "starts from the same parameters and sees the same batches; dropout masks are drawn by each framework itself, "
         "and part the curves. Images per second: the best epoch.",
         conformance="Largest difference to the NumPy float64 reference, of its budget, for the tensor that comes "

@@ -44,12 +44,12 @@ def contests(outcomes: Sequence[Outcome]) -> list[Contest]:
     for outcome in outcomes:
         if outcome.planned.run.series and outcome.accuracy is not None:
             groups.setdefault((outcome.planned.run.series, outcome.backend), []).append(outcome)
-    found = []
+    held = []
     for (series, backend), group in groups.items():
         ranked = sorted(((o.planned.run.choice, o.accuracy or 0.0) for o in group), key=lambda pair: -pair[1])
         if len(ranked) > 1:
-            found.append(Contest(series, backend, tuple(ranked), len(group[0].planned.dataset.test)))
-    return found
+            held.append(Contest(series, backend, tuple(ranked), len(group[0].planned.dataset.test)))
+    return held
 
 
 def choices(outcomes: Sequence[Outcome]) -> list[str]:
@@ -59,7 +59,7 @@ def choices(outcomes: Sequence[Outcome]) -> list[str]:
 
 def table(outcomes: Sequence[Outcome]) -> Table:
     """A row per series and backend: every choice's accuracy, the best, its lead, whether that is clear."""
-    found = contests(outcomes)
+    held = contests(outcomes)
     rows = tuple(
         (
             c.series,
@@ -70,7 +70,7 @@ def table(outcomes: Sequence[Outcome]) -> Table:
             c.noise,
             "yes" if c.clear else "no",
         )
-        for c in found
+        for c in held
     )
     return Table(
         TITLE,
@@ -82,10 +82,10 @@ def table(outcomes: Sequence[Outcome]) -> Table:
 def drawn(outcomes: Sequence[Outcome]) -> tuple[tuple[str, str], ...]:
     """A group of bars per series and backend, a bar per choice (none for a run that ended early); then how the runs of
     each series learned."""
-    found = contests(outcomes)
-    several = len({c.backend for c in found}) > 1
-    names = [c.series.replace(", ", "\n") + f"\n{c.backend}" * several for c in found]
-    heights = {choice: [dict(c.ranked).get(choice, 0.0) for c in found] for choice in choices(outcomes)}
+    held = contests(outcomes)
+    several = len({c.backend for c in held}) > 1
+    names = [c.series.replace(", ", "\n") + f"\n{c.backend}" * several for c in held]
+    heights = {choice: [dict(c.ranked).get(choice, 0.0) for c in held] for choice in choices(outcomes)}
     curves = (
         (
             f"Test accuracy after every epoch: {series}",
@@ -93,7 +93,7 @@ def drawn(outcomes: Sequence[Outcome]) -> tuple[tuple[str, str], ...]:
                 {f"{o.planned.run.choice}, {o.backend}": o.epochs for o in outcomes if o.planned.run.series == series}
             ),
         )
-        for series in dict.fromkeys(c.series for c in found)
+        for series in dict.fromkeys(c.series for c in held)
     )
     return ((TITLE, figures.bars(names, heights, y="test accuracy")), *curves)
 

@@ -10,13 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triptych.backend.contract import Backend
+from triptych.backend.execution import Execution
 from triptych.data import Split, preprocess, subset
 from triptych.reference.rounding import FLOAT32_UNIT
 from triptych.report import figures
 from triptych.spec import rewrite
 from triptych.spec.analysis import totals
 from triptych.spec.layers import Pair
-from triptych.studies import Result, Row, Table, join
+from triptych.studies import StudyResult, Table, TableRow, join
 from triptych.studies.runner import Outcome, Trained
 from triptych.studies.settings import LOOKED_AT, MINI
 from triptych.training import models
@@ -49,7 +50,7 @@ class Measured:
 
     @property
     def difference(self) -> float:
-        """The largest of a score and its crop's, in units of the largest logit."""
+        """The largest difference between a score and its crop's, in units of the largest logit."""
         return float(np.abs(self.scores - self.crops).max() / np.abs(self.crops).max())
 
     @property
@@ -58,14 +59,14 @@ class Measured:
         return float((answers(self.scores) == answers(self.crops)).mean())
 
     def accuracy(self, values: Values) -> float:
-        """Of the mean over the places."""
+        """The accuracy of the mean over the places."""
         return float((answers(values) == self.labels).mean())
 
 
 def answers(values: Values) -> NDArray[np.int64]:
     """The class with the largest mean over the places."""
-    found: NDArray[np.int64] = values.mean((2, 3)).argmax(1)
-    return found
+    best: NDArray[np.int64] = values.mean((2, 3)).argmax(1)
+    return best
 
 
 def measure(model: Model, split: Split, steps: int, backend: Backend, device: str) -> Measured:
@@ -95,7 +96,7 @@ def measure(model: Model, split: Split, steps: int, backend: Backend, device: st
 
 def runner(model: Model, layer: str, backend: Backend, device: str) -> Callable[[Values], Values]:
     """The model on a backend, from a network's input to one layer's output."""
-    network = backend.build(model.architecture, device=device, precision=model.recipe.precision)
+    network = backend.build(model.architecture, device=device, execution=Execution(model.recipe.precision, "quick"))
     backend.from_canonical(network, model.parameters)
     return lambda x: backend.forward(network, np.ascontiguousarray(x))[layer]
 
@@ -108,20 +109,20 @@ def crops_of(images: Values, size: Pair, stride: Pair) -> Iterator[list[Values]]
         yield [images[:, :, top : top + height, left : left + width] for left in lefts]
 
 
-def look(outcomes: Sequence[Outcome], backend: Backend, device: str) -> Result:
+def look(outcomes: Sequence[Outcome], backend: Backend, device: str) -> StudyResult:
     """Rows and sentences per network, and a figure of all."""
-    found = {outcome.name: measured(outcome, backend, device) for outcome in outcomes}
+    by_network = {outcome.name: measured(outcome, backend, device) for outcome in outcomes}
     parts_of_all = [
-        Result((table(name, backend.name, sizes),), (), tuple(sentences(f"{name}, {backend.name}", sizes)))
-        for name, sizes in found.items()
+        StudyResult((table(name, backend.name, sizes),), (), tuple(sentences(f"{name}, {backend.name}", sizes)))
+        for name, sizes in by_network.items()
     ]
     curves = {
         f"{name}, {what}": [(m.size[0] / sizes[0].size[0], m.accuracy(getattr(m, values))) for m in sizes]
-        for name, sizes in found.items()
+        for name, sizes in by_network.items()
         for what, values in (("scores", "scores"), ("crops", "crops"))
     }
     drawn = figures.lines(curves, x="height of the image / height in training", y="accuracy of the mean")
-    return join([*parts_of_all, Result((), ((f"Accuracy at larger images, {backend.name}", drawn),), ())])
+    return join([*parts_of_all, StudyResult((), ((f"Accuracy at larger images, {backend.name}", drawn),), ())])
 
 
 def measured(outcome: Outcome, backend: Backend, device: str) -> list[Measured]:
@@ -149,7 +150,7 @@ def table(name: str, backend: str, sizes: Sequence[Measured]) -> Table:
         "MACs of the crops",
         "share",
     )
-    rows: tuple[Row, ...] = tuple(
+    rows: tuple[TableRow, ...] = tuple(
         (
             name,
             backend,

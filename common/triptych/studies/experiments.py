@@ -8,9 +8,11 @@ from triptych.data.batches import Augmentation
 from triptych.optim.optimizers import Adam
 from triptych.optim.schedules import OneCycle
 from triptych.studies import dense_scores, fine_tuning, map_contents, traps
-from triptych.studies.runner import Published, Run, Trained
+from triptych.studies.runner import PublishedFigures, Run, Trained
 from triptych.studies.settings import ALEXNET, LENET, LIVELY, MINI, SMALL_ALEXNET, SMALL_VGG, VGG11
-from triptych.training.recipes import RECIPES, Recipe
+from triptych.training.recipe import Recipe
+from triptych.training.recipes import RECIPES
+from triptych.zoo import Options
 
 VGG11_EPOCHS = Trained(
     name="vgg11-epochs",
@@ -20,7 +22,7 @@ VGG11_EPOCHS = Trained(
     runs=(
         Run(
             "VGG-11",
-            published=Published(
+            published=PublishedFigures(
                 seconds=37.0,  # "36 to 38"
                 loss=(0.9464, 0.4087, 0.3344, 0.2917, 0.2609),
                 train=(0.658, 0.850, 0.878, 0.893, 0.904),
@@ -40,15 +42,15 @@ RESOLUTION = Trained(
     runs=(
         Run(
             "larger images",
-            {"height": 224, "width": 224},
-            {"height": 64, "width": 64},
-            Published(seconds=96.7, test=(0.911,)),
+            {"size": (224, 224)},
+            {"size": (64, 64)},
+            PublishedFigures(seconds=96.7, test=(0.911,)),
         ),
         Run(
             "smaller images",
-            {"height": 96, "width": 96},
-            {"height": 32, "width": 32},
-            Published(seconds=25.5, test=(0.912,)),
+            {"size": (96, 96)},
+            {"size": (32, 32)},
+            PublishedFigures(seconds=25.5, test=(0.912,)),
         ),
     ),
     quick=MINI | LIVELY | {"width_ratio": 8, "learning_rate": 0.02, "epochs": 2},
@@ -60,8 +62,7 @@ ADAM_ALEXNET = Recipe(
     name="study alexnet-simplify",
     architecture="alexnet",
     data="fashion-mnist",
-    height=224,
-    width=224,
+    network=Options(input=(0, 224, 224)),
     epochs=3,
     learning_rate=0.001,
     optimizer=Adam(),
@@ -72,18 +73,24 @@ ALEXNET_SIMPLIFY = Trained(
     source="An exercise of Dive into Deep Learning, section 8.1, answered with Adam and 3 epochs",
     base=ADAM_ALEXNET,
     runs=(
-        Run("AlexNet, 3 epochs", published=Published(seconds=265.6, test=(0.863,))),
-        Run("no 4096-4096", {"architecture": "alexnet_no_fc2"}, published=Published(seconds=213.5, test=(0.887,))),
-        Run("also no 384-384", {"architecture": "alexnet_small"}, published=Published(seconds=190.9, test=(0.886,))),
+        Run("AlexNet, 3 epochs", published=PublishedFigures(seconds=265.6, test=(0.863,))),
+        Run(
+            "no 4096-4096", {"architecture": "alexnet_no_fc2"}, published=PublishedFigures(seconds=213.5, test=(0.887,))
+        ),
+        Run(
+            "also no 384-384",
+            {"architecture": "alexnet_small"},
+            published=PublishedFigures(seconds=190.9, test=(0.886,)),
+        ),
         Run(
             "also rate 0.004",
             {"architecture": "alexnet_small", "learning_rate": 0.004},
-            published=Published(seconds=80.0, test=(0.890,)),
+            published=PublishedFigures(seconds=80.0, test=(0.890,)),
         ),
         Run(
             "also rate 0.002",
             {"architecture": "alexnet_small", "learning_rate": 0.002},
-            published=Published(seconds=80.3, test=(0.908,)),
+            published=PublishedFigures(seconds=80.3, test=(0.908,)),
         ),
     ),
     quick=MINI | SMALL_ALEXNET,
@@ -103,10 +110,7 @@ DEPTH = Trained(
     base=Recipe(
         name="study depth",
         data="fashion-mnist",
-        height=32,
-        width=32,
-        width_ratio=4,
-        dense_width=512,
+        network=Options(input=(0, 32, 32), width_ratio=4, dense_width=512),
         epochs=5,
         learning_rate=0.01,
         **LIVELY,
@@ -168,8 +172,7 @@ INCEPTION = Trained(
         name="study inception",
         architecture="googlenet",
         data="fashion-mnist",
-        height=96,
-        width=96,
+        network=Options(input=(0, 96, 96)),
         epochs=5,
         learning_rate=0.01,
         **LIVELY,
@@ -182,10 +185,10 @@ INCEPTION = Trained(
         Run("Inception-ResNet v1: residual", {"architecture": "inception_resnet_v1"}),
         Run("Inception-ResNet v2: residual, as large as v4", {"architecture": "inception_resnet_v2"}),
     ),
-    quick=MINI | {"height": 75, "width": 75, "width_ratio": 16, "data": "synthetic"},
+    quick=MINI | {"size": (75, 75), "width_ratio": 16, "data": "synthetic"},
     notes=(
         "All at 96x96 (with --quick 75x75, the smallest that v3 and v4 take), where the papers use 224x224 and "
-        "299x299: the operations are fewer, their order stays. GoogLeNet trains with its two side classifiers.",
+        "299x299: the operations are fewer, their order stays. GoogLeNet trains with its two auxiliary classifiers.",
         "Top-5 errors on ImageNet, one network and crop: GoogLeNet 10.1 % (Szegedy et al. 2014, table 3), v2 7.8 %, "
         "v3 5.6 %, Inception-ResNet v1 5.5 %, v4 5.0 %, Inception-ResNet v2 4.9 % (Szegedy et al. 2016, table 2).",
         "With --quick on the synthetic set: six networks as deep as these take longer than minutes on the mini set.",

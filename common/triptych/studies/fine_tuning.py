@@ -8,7 +8,8 @@ from typing import Any
 
 from triptych.studies.runner import Run, Trained
 from triptych.studies.settings import LIVELY, MINI, SMALL_VGG
-from triptych.training.recipes import Recipe
+from triptych.training.recipe import Recipe
+from triptych.zoo import Options
 
 PRETRAINED = "pretraining"
 # Four classes against six and ten: were the numbers equal, the new task would start with the old one's last layer.
@@ -16,7 +17,7 @@ FIRST = "classes=0-3"
 
 
 @dataclass(frozen=True)
-class Case:
+class TransferCase:
     """One of the four: its data, in full and with `--quick`, and for how many epochs of it each."""
 
     name: str
@@ -27,16 +28,16 @@ class Case:
 
 
 CASES = (
-    Case(
+    TransferCase(
         "little data, similar",
         "fashion-mnist@classes=4-9,train=600",
         "fashion-mnist-mini@classes=4-9,train=120,test=600",
         30,
         24,
     ),
-    Case("much data, similar", "fashion-mnist@classes=4-9", "fashion-mnist-mini@classes=4-9,test=600", 5, 2),
-    Case("little data, different", "cifar10@train=600", "synthetic@train=120", 30, 24),
-    Case("much data, different", "cifar10", "synthetic", 5, 8),
+    TransferCase("much data, similar", "fashion-mnist@classes=4-9", "fashion-mnist-mini@classes=4-9,test=600", 5, 2),
+    TransferCase("little data, different", "cifar10@train=600", "synthetic@train=120", 30, 24),
+    TransferCase("much data, different", "cifar10", "synthetic", 5, 8),
 )
 TREATMENTS: dict[str, dict[str, Any]] = {
     "last layer only": {"freeze": ("block*", "dense1.*", "dense2.*")},
@@ -73,11 +74,7 @@ STUDY = Trained(
         name="study transfer",
         architecture="vgg11",
         data=f"fashion-mnist@{FIRST}",
-        height=32,
-        width=32,
-        channels=1,
-        width_ratio=4,
-        dense_width=512,
+        network=Options(input=(1, 32, 32), width_ratio=4, dense_width=512),
         batch_size=32,
         epochs=5,
         learning_rate=0.01,

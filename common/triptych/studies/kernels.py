@@ -5,7 +5,7 @@ from __future__ import annotations
 from triptych.report.figures import bars
 from triptych.spec.analysis import analyse, totals
 from triptych.spec.layers import Architecture, Conv, Dense, Flatten, GlobalAvgPool, Layer, ReLU
-from triptych.studies import Counted, Result, Table
+from triptych.studies import Counted, StudyResult, Table
 
 CHANNELS = 64
 SIZE = 56  # height and width of the map; any that holds the largest kernel gives the same ratios
@@ -36,7 +36,7 @@ def row(kernel: int, depth: int) -> tuple[str | int | float, ...]:
     return (architecture.name, field, depth, weights // CHANNELS**2, weights, macs // SIZE**2)
 
 
-def run() -> Result:
+def run() -> StudyResult:
     """Every large kernel beside the stack of 3x3 that sees as far."""
     rows = [row(kernel, depth) for large, small in PAIRS for kernel, depth in ((large, 1), (3, small))]
     columns = (
@@ -55,7 +55,7 @@ def run() -> Result:
             f"({saved:.0%} fewer) and {small[2]} nonlinearities for {large[2]}."
         )
     figure = bars([str(r[0]) for r in rows], {"parameters / C^2": [float(r[3]) for r in rows]}, y="parameters / C^2")
-    return Result(
+    return StudyResult(
         (Table("Stacks of 3x3 against one kernel", columns, tuple(rows)),), (("Parameters", figure),), tuple(findings)
     )
 

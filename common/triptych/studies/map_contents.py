@@ -12,7 +12,7 @@ from triptych.backend.contract import Backend
 from triptych.data import preprocess
 from triptych.report import figures, pictures
 from triptych.spec.analysis import analyse
-from triptych.studies import Result, Row, Table, join, shown
+from triptych.studies import StudyResult, Table, TableRow, join, shown
 from triptych.studies.runner import Outcome, Trained
 from triptych.studies.settings import LOOKED_AT, MINI
 from triptych.training import feature_maps, models
@@ -37,12 +37,12 @@ COLUMNS = (
 )
 
 
-def look(outcomes: Sequence[Outcome], backend: Backend, device: str) -> Result:
+def look(outcomes: Sequence[Outcome], backend: Backend, device: str) -> StudyResult:
     """A figure, rows and sentences per network."""
     return join([look_at(outcome, backend, device) for outcome in outcomes])
 
 
-def look_at(outcome: Outcome, backend: Backend, device: str) -> Result:
+def look_at(outcome: Outcome, backend: Backend, device: str) -> StudyResult:
     """The first blocks of one trained network."""
     model = models.load_run(outcome.folder)
     test = outcome.planned.dataset.test
@@ -50,7 +50,7 @@ def look_at(outcome: Outcome, backend: Backend, device: str) -> Result:
     maps = feature_maps.capture(backend, model, stored, feature_maps.stages(model.architecture, BLOCKS), device)
     seen = preprocess.apply_reference(stored, model.transform, dtype=np.float32)[0]
     places = {info.path: info for info in analyse(model.architecture)}
-    rows: list[Row] = []
+    rows: list[TableRow] = []
     for each in feature_maps.describe({PICTURE: seen, **maps}):
         values = maps.get(each.layer, seen)
         place = places.get(each.layer)
@@ -73,17 +73,17 @@ def look_at(outcome: Outcome, backend: Backend, device: str) -> Result:
     title = f"{outcome.name}, {outcome.backend}"
     drawn = figures.svg(pictures.feature_maps(stored[0], maps, title=f"{title}: {what}"))
     table = Table(f"The first {BLOCKS} blocks on {what}", COLUMNS, tuple(rows))
-    return Result((table,), ((f"The first maps of each block: {title}", drawn),), (sentence(title, rows),))
+    return StudyResult((table,), ((f"The first maps of each block: {title}", drawn),), (sentence(title, rows),))
 
 
-def sentence(title: str, rows: Sequence[Row]) -> str:
+def sentence(title: str, rows: Sequence[TableRow]) -> str:
     """What the last of the blocks still holds of the picture, from the rows of one network."""
     first, last = (dict(zip(COLUMNS, row, strict=True)) for row in (rows[0], rows[-1]))
     size, values = (math.prod(map(int, str(row["maps"]).split("x"))) for row in (first, last))
-    side = str(first["maps"]).split("x")[1]
+    pixels = str(first["maps"]).split("x")[1]
     share, like = last["left at half size"], last["likeness to the picture"]
     sees = last["sees, pixels"]
-    said = f"{title}: {last['end of']} has {values:,} values for {size:,} pixels, each sees {sees} of {side} a side"
+    said = f"{title}: {last['end of']} has {values:,} values for {size:,} pixels, each sees {sees} of {pixels} a side"
     if isinstance(share, float):
         kind = "neighbouring places say much the same" if share > 0.5 else "neighbouring places differ"
         said += f"; at half its size {share:.0%} of its variance is left (noise: {NOISE:.0%}): {kind}"

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import groupby, pairwise
+from pathlib import Path
 
+from triptych.backend.contract import Backend
 from triptych.data.batches import Augmentation
 from triptych.report import figures
-from triptych.studies import NONE, Result, Row, Table, contests, shown
-from triptych.studies.runner import Outcome, Planned, Trained
+from triptych.studies import NONE, StudyResult, Table, TableRow, contests, runner, shown
+from triptych.studies.runner import Outcome, PlannedRun, Show, Trained
+from triptych.training.recipe import Recipe, start_name
 
 FLAT = 0.005  # accuracy; less than this is no rise
 QUICK = (
@@ -16,11 +19,33 @@ QUICK = (
     "the study runs; its accuracies are not to be held against the published ones."
 )
 
-NOTHING = Result((), (), ())
+NOTHING = StudyResult((), (), ())
 
 
-def answer(study: Trained, outcomes: Sequence[Outcome], *, quick: bool, looked: Result = NOTHING) -> Result:
-    """The whole result of a study, after what its look found."""
+def run(
+    study: Trained,
+    planned: Sequence[PlannedRun],
+    backends: Sequence[Backend],
+    folder: Path,
+    device: str,
+    show: Show,
+    *,
+    quick: bool,
+) -> StudyResult:
+    """Train what the folder does not have yet on every backend, look at it, and answer.
+
+    Raises TriptychError for a folder of another study, and, before anything is trained, for a device or a precision
+    that a backend has not.
+    """
+    runner.check(planned, backends, device)
+    runner.open_folder(folder, study, planned, device)
+    outcomes = runner.train(planned, backends, folder, device, show)
+    looked = runner.look(study, outcomes, backends, device)
+    return answer(study, outcomes, quick=quick, looked=looked)
+
+
+def answer(study: Trained, outcomes: Sequence[Outcome], *, quick: bool, looked: StudyResult = NOTHING) -> StudyResult:
+    """The whole result of a study, after what its look shows."""
     tables: tuple[Table, ...] = (compared(outcomes), by_epoch(outcomes), settings([o.planned for o in outcomes]))
     drawn: tuple[tuple[str, str], ...] = (
         ("Test accuracy after every epoch", figures.accuracy_curves({label(o): o.epochs for o in outcomes})),
@@ -28,8 +53,8 @@ def answer(study: Trained, outcomes: Sequence[Outcome], *, quick: bool, looked: 
     )
     if study.compete:
         tables, drawn = (contests.table(outcomes), *tables), contests.drawn(outcomes)
-    found = (*((QUICK,) if quick else ()), *looked.findings, *findings(study, outcomes))
-    return Result((*looked.tables, *tables), (*looked.figures, *drawn), found)
+    said = (*((QUICK,) if quick else ()), *looked.findings, *findings(study, outcomes))
+    return StudyResult((*looked.tables, *tables), (*looked.figures, *drawn), said)
 
 
 def label(outcome: Outcome) -> str:
@@ -70,7 +95,7 @@ def compared(outcomes: Sequence[Outcome]) -> Table:
     return Table("Every run", columns, tuple(row(outcome, outcomes) for outcome in outcomes))
 
 
-def row(outcome: Outcome, outcomes: Sequence[Outcome]) -> Row:
+def row(outcome: Outcome, outcomes: Sequence[Outcome]) -> TableRow:
     """One row of `compared`."""
     size, published = outcome.totals, outcome.published
     first = first_of(outcomes, outcome.backend)
@@ -102,34 +127,39 @@ def by_epoch(outcomes: Sequence[Outcome]) -> Table:
     return Table("Every epoch", (*columns, *published), rows)
 
 
-def published_of(outcome: Outcome, epoch: int) -> Row:
+def published_of(outcome: Outcome, epoch: int) -> TableRow:
     """Published loss, train and test accuracy of one epoch; a single figure is of the last one, and is not here."""
     all_of = (outcome.published.loss, outcome.published.train, outcome.published.test)
     return tuple(shown(values[epoch - 1] if 1 < len(values) >= epoch else None) for values in all_of)
 
 
-def settings(planned: Sequence[Planned]) -> Table:
+def settings(planned: Sequence[PlannedRun]) -> Table:
     """What every run trains, and how."""
     columns = ("run", "network", "data", "input", "channels /", "batch", "epochs", "optimiser", "rate", "schedule")
     rows = tuple(
         (
             name,
-            f"{each.recipe.architecture}, head {each.recipe.head}" if each.recipe.head else each.recipe.architecture,
+            network_of(each.recipe),
             each.dataset.name,
             "x".join(map(str, each.architecture.input)),
-            f"{each.recipe.width_ratio:g}",
+            f"{each.recipe.network.width_ratio:g}",
             each.recipe.batch_size,
             each.recipe.epochs,
             each.recipe.optimizer.name,
             each.recipe.learning_rate,
             each.recipe.schedule.name,
-            each.recipe.init_from or each.recipe.initializer,
+            each.recipe.init_from or start_name(each.recipe, each.architecture),
             ", ".join(each.recipe.freeze) or NONE,
             augmented(each.recipe.augmentation) or NONE,
         )
         for name, (each, *_) in ((n, list(g)) for n, g in groupby(planned, key=lambda p: p.run.name))
     )
     return Table("Settings", (*columns, "start", "frozen", "augmentation"), rows)
+
+
+def network_of(recipe: Recipe) -> str:
+    """Architecture and head, in words."""
+    return f"{recipe.architecture}, head {recipe.network.head}" if recipe.network.head else recipe.architecture
 
 
 def augmented(by: Augmentation) -> str:

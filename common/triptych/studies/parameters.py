@@ -8,7 +8,7 @@ from triptych import zoo
 from triptych.report.figures import bars
 from triptych.spec.analysis import LayerInfo, analyse, primitives, totals
 from triptych.spec.layers import Architecture, Block, Branches, Conv, Dense, Flatten, GlobalAvgPool, Layer
-from triptych.studies import Counted, Result, Table
+from triptych.studies import Counted, StudyResult, Table
 
 NETWORKS = ("alexnet", "vgg11", "vgg16", "nin", "googlenet")
 INPUT, CLASSES = (3, 224, 224), 1000  # the same for all, so that only the layers differ
@@ -38,15 +38,15 @@ def group(info: LayerInfo, before: list[LayerInfo]) -> str:
 
 def shares(architecture: Architecture) -> dict[str, tuple[int, int]]:
     """Parameters and multiply-accumulates by group; auxiliary heads are left out."""
-    found = dict.fromkeys(GROUPS, (0, 0))
+    sums = dict.fromkeys(GROUPS, (0, 0))
     before: list[LayerInfo] = []
     for info in primitives(architecture):
         if info.auxiliary:
             continue
         name = group(info, before)
-        found[name] = (found[name][0] + info.parameters, found[name][1] + info.macs)
+        sums[name] = (sums[name][0] + info.parameters, sums[name][1] + info.macs)
         before.append(info)
-    return found
+    return sums
 
 
 def without_reductions(layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
@@ -107,29 +107,29 @@ def by_layer(name: str) -> Table:
     return Table(f"{name}, group by group", ("layers", "kind", "parameters", "share", "MACs"), rows)
 
 
-def run() -> Result:
+def run() -> StudyResult:
     """Parameters by kind of layer and by group, and what they would be without the two inventions."""
-    found = {name: shares(network(name)) for name in NETWORKS}
+    by_network = {name: shares(network(name)) for name in NETWORKS}
     rows: tuple[tuple[str | int | float, ...], ...] = tuple(
         (name, *(groups[kind][0] for kind in GROUPS), sum(parameters for parameters, _ in groups.values()))
-        for name, groups in found.items()
+        for name, groups in by_network.items()
     )
     kinds = Table("Parameters by kind of layer, 3x224x224, 1000 classes", ("network", *GROUPS, "all"), rows)
     removed = what_if()
     findings = [
         f"{name}: {sum(groups[k][0] for k in GROUPS if 'dense' in k) / sum(p for p, _ in groups.values()):.0%} "
         "of the parameters are in dense layers."
-        for name, groups in found.items()
+        for name, groups in by_network.items()
     ]
     findings += [f"{r[0]}, {r[1]}: {float(r[4]):.2f} times the parameters." for r in removed.rows if r[1] != "as it is"]
     figure = bars(
         list(NETWORKS),
-        {kind: [found[name][kind][0] / 1e6 for name in NETWORKS] for kind in GROUPS},
+        {kind: [by_network[name][kind][0] / 1e6 for name in NETWORKS] for kind in GROUPS},
         y="million parameters",
         stacked=True,
     )
     tables = (kinds, removed, *(by_layer(name) for name in NETWORKS))
-    return Result(tables, (("Parameters by kind of layer", figure),), tuple(findings))
+    return StudyResult(tables, (("Parameters by kind of layer", figure),), tuple(findings))
 
 
 STUDY = Counted(

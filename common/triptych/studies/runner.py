@@ -15,13 +15,15 @@ from typing import Any, TypeAlias
 
 from triptych import data
 from triptych.backend.contract import Backend
+from triptych.backend.execution import Execution
 from triptych.data import Dataset
+from triptych.spec import records
 from triptych.spec.analysis import Totals, totals
 from triptych.spec.layers import Architecture
-from triptych.studies import Result, Study, join
-from triptych.training import loop, recipes, run_folder
+from triptych.studies import Study, StudyResult, join
+from triptych.training import loop, run_folder
 from triptych.training.loop import Listener
-from triptych.training.recipes import Recipe
+from triptych.training.recipe import Recipe, build_architecture, vary
 from triptych.training.run_folder import Epoch
 from triptych.utils.errors import TriptychError
 from triptych.utils.files import write_atomically
@@ -32,11 +34,11 @@ NOTHING: Mapping[str, Any] = MappingProxyType({})
 # Begins to show a run: its title, and the recipe that it trains.
 Show: TypeAlias = Callable[[str, Recipe], AbstractContextManager[Listener]]
 # What the trained models show: the outcomes of one backend that ended well, the backend, the device.
-Look: TypeAlias = Callable[["Sequence[Outcome]", Backend, str], Result]
+Look: TypeAlias = Callable[["Sequence[Outcome]", Backend, str], StudyResult]
 
 
 @dataclass(frozen=True)
-class Published:
+class PublishedFigures:
     """What the text prints of one run. `seconds` are of another machine, so only their ratios mean anything; the
     others are of every epoch, or of the last one alone."""
 
@@ -48,7 +50,7 @@ class Published:
 
 @dataclass(frozen=True)
 class Run:
-    """One row: what it `changes` in the study's recipe, and what else with `--quick`.
+    """One row: what it `changes` in the study's recipe (see `vary`), and what else with `--quick`.
 
     Runs of one `series` go along an axis, from less to more, or compete (see `Trained`). `start` names an earlier run
     whose parameters this one begins with, on the same backend.
@@ -57,7 +59,7 @@ class Run:
     name: str
     changes: Mapping[str, Any] = field(default_factory=dict)
     quick: Mapping[str, Any] = field(default_factory=dict)
-    published: Published = Published()  # frozen, so one shared value is safe
+    published: PublishedFigures = PublishedFigures()  # frozen, so one shared value is safe
     series: str = ""
     start: str = ""
 
@@ -84,23 +86,20 @@ class Trained(Study):
 
 
 @dataclass(frozen=True)
-class Planned:
+class PlannedRun:
     """A run with its recipe, on its data."""
 
     run: Run
     recipe: Recipe
     dataset: Dataset
-
-    @property
-    def architecture(self) -> Architecture:
-        return recipes.build_architecture(self.recipe, self.dataset)
+    architecture: Architecture
 
 
 @dataclass(frozen=True)
 class Outcome:
     """What became of a run on a backend, kept in its run `folder`; `problem` says why it ended early."""
 
-    planned: Planned
+    planned: PlannedRun
     backend: str
     folder: Path
     epochs: tuple[Epoch, ...]
@@ -111,7 +110,7 @@ class Outcome:
         return self.planned.run.name
 
     @property
-    def published(self) -> Published:
+    def published(self) -> PublishedFigures:
         return self.planned.run.published
 
     @property
@@ -133,7 +132,7 @@ def recipe_of(study: Trained, run: Run, *, quick: bool = False) -> Recipe:
     """The recipe of one run; what it starts from is the other run's name, until it is trained."""
     start = {"init_from": run.start} if run.start else NOTHING
     changes = {**start, **run.changes, **(study.quick if quick else NOTHING), **(run.quick if quick else NOTHING)}
-    return dataclasses.replace(study.base, name=f"study {study.name}: {run.name}", source=study.source, **changes)
+    return vary(study.base, name=f"study {study.name}: {run.name}", source=study.source, **changes)
 
 
 def plan(
@@ -142,7 +141,7 @@ def plan(
     quick: bool = False,
     change: Callable[[Recipe], Recipe] = lambda recipe: recipe,
     data_dir: Path | None = None,
-) -> list[Planned]:
+) -> list[PlannedRun]:
     """Every run's recipe, after the `change` that the command line makes, with its data; nothing is trained yet.
 
     Raises TriptychError for what cannot be built, and if the change takes away what the study compares.
@@ -150,10 +149,10 @@ def plan(
     chosen = [change(recipe_of(study, run, quick=quick)) for run in study.runs]
     check_different(study, chosen)
     datasets = {name: data.load(name, data_dir=data_dir) for name in dict.fromkeys(r.data for r in chosen)}
-    planned = [Planned(run, r, datasets[r.data]) for run, r in zip(study.runs, chosen, strict=True)]
-    for each in planned:
-        _ = each.architecture
-    return planned
+    return [
+        PlannedRun(run, recipe, datasets[recipe.data], build_architecture(recipe, datasets[recipe.data]))
+        for run, recipe in zip(study.runs, chosen, strict=True)
+    ]
 
 
 def check_different(study: Trained, chosen: Sequence[Recipe]) -> None:
@@ -169,12 +168,18 @@ def check_different(study: Trained, chosen: Sequence[Recipe]) -> None:
         seen[unnamed] = run.name
 
 
-def open_folder(folder: Path, study: Trained, planned: Sequence[Planned], device: str) -> Path:
+def check(planned: Sequence[PlannedRun], backends: Sequence[Backend], device: str) -> None:
+    """Raises TriptychError for a device or a precision that a backend has not: before minutes of work."""
+    for backend in backends:
+        backend.build(planned[0].architecture, device=device, execution=Execution(planned[0].recipe.precision))
+
+
+def open_folder(folder: Path, study: Trained, planned: Sequence[PlannedRun], device: str) -> Path:
     """The study's folder, new or of the same study with the same settings. Raises TriptychError for any other."""
     settings = {
         "study": study.name,
         "device": device,
-        "recipes": {each.run.name: dataclasses.asdict(each.recipe) for each in planned},
+        "recipes": {each.run.name: records.encode(each.recipe) for each in planned},
     }
     text = json.dumps(settings, indent=2)
     path = folder / SETTINGS
@@ -188,7 +193,7 @@ def open_folder(folder: Path, study: Trained, planned: Sequence[Planned], device
 
 
 def train(
-    planned: Sequence[Planned], backends: Sequence[Backend], folder: Path, device: str, show: Show
+    planned: Sequence[PlannedRun], backends: Sequence[Backend], folder: Path, device: str, show: Show
 ) -> list[Outcome]:
     """Every run on every backend, in order. Finished ones are taken from the folder, a begun one goes on."""
     done: dict[tuple[str, str], Outcome] = {}
@@ -206,7 +211,7 @@ def slug(name: str) -> str:
 
 
 def train_one(
-    planned: Planned, backend: Backend, folder: Path, device: str, show: Show, start: Outcome | None = None
+    planned: PlannedRun, backend: Backend, folder: Path, device: str, show: Show, start: Outcome | None = None
 ) -> Outcome:
     """One run on one backend, from the end of `start` if it has one. A loss that is not finite ends the run and those
     that start from it, not the study."""
@@ -220,11 +225,14 @@ def train_one(
         if checkpoint is not None and checkpoint.epoch == recipe.epochs:
             with show(f"{title}: finished before", recipe):
                 return Outcome(planned, backend.name, folder, tuple(run_folder.read_epochs(folder)))
+        begun: Path | None = folder
     else:
         shutil.rmtree(folder, ignore_errors=True)  # killed before the recipe was written
-        run_folder.create(folder, recipe)
-    session = loop.start(backend, recipe, planned.dataset, device=device, folder=folder)
-    loop.resume(session)
+        begun = None
+    session = loop.start(
+        backend, recipe, planned.dataset, device=device, architecture=planned.architecture, resumed=begun
+    )
+    loop.keep_in(session, folder)
     problem = ""
     with show(title, recipe) as listener:
         try:
@@ -234,9 +242,9 @@ def train_one(
     return Outcome(planned, backend.name, folder, tuple(session.epochs), problem)
 
 
-def look(study: Trained, outcomes: Sequence[Outcome], backends: Sequence[Backend], device: str) -> Result:
+def look(study: Trained, outcomes: Sequence[Outcome], backends: Sequence[Backend], device: str) -> StudyResult:
     """What the study's look finds on every backend; nothing for a study that has none."""
     if study.look is None:
-        return Result((), (), ())
+        return StudyResult((), (), ())
     done = [outcome for outcome in outcomes if outcome.accuracy is not None]
     return join([study.look([o for o in done if o.backend == each.name], each, device) for each in backends])

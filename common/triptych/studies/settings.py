@@ -9,8 +9,8 @@ from triptych.optim.optimizers import SGD, Adam
 from triptych.studies.runner import Run
 
 MINI: dict[str, Any] = {"data": "fashion-mnist-mini", "batch_size": 32, "dense_width": None, "epochs": 1}
-SMALL_VGG: dict[str, Any] = {"height": 32, "width": 32, "width_ratio": 8}
-SMALL_ALEXNET: dict[str, Any] = {"height": 65, "width": 65, "width_ratio": 8}  # the smallest that its poolings take
+SMALL_VGG: dict[str, Any] = {"size": (32, 32), "width_ratio": 8}
+SMALL_ALEXNET: dict[str, Any] = {"size": (65, 65), "width_ratio": 8}  # the smallest that its poolings take
 # From Xavier's start the deeper VGG do not begin to learn within a few epochs of SGD without momentum.
 LIVELY: dict[str, Any] = {"optimizer": SGD(momentum=0.9), "initializer": "kaiming_uniform"}
 
@@ -18,12 +18,12 @@ LIVELY: dict[str, Any] = {"optimizer": SGD(momentum=0.9), "initializer": "kaimin
 LENET = Run("LeNet")
 ALEXNET = Run(
     "AlexNet",
-    {"architecture": "alexnet", "height": 224, "width": 224, "batch_size": 128, "learning_rate": 0.01},
+    {"architecture": "alexnet", "size": (224, 224), "batch_size": 128, "learning_rate": 0.01},
     SMALL_ALEXNET | LIVELY,
 )
 VGG11 = Run(
     "VGG-11",
-    {"architecture": "vgg11", "height": 224, "width": 224, "batch_size": 128, "learning_rate": 0.05}
+    {"architecture": "vgg11", "size": (224, 224), "batch_size": 128, "learning_rate": 0.05}
     | {"width_ratio": 4, "dense_width": 4096},
     SMALL_VGG | LIVELY | {"learning_rate": 0.02},
 )
@@ -31,6 +31,6 @@ VGG11 = Run(
 # The same to look at when they are trained: with --quick, too, LeNet learns, and the others have maps to be looked at.
 LOOKED_AT = (
     replace(LENET, quick={"optimizer": Adam(), "learning_rate": 0.005}),
-    replace(ALEXNET, quick={**ALEXNET.quick, "height": 97, "width": 97}),
-    replace(VGG11, quick={**VGG11.quick, "height": 64, "width": 64}),
+    replace(ALEXNET, quick={**ALEXNET.quick, "size": (97, 97)}),
+    replace(VGG11, quick={**VGG11.quick, "size": (64, 64)}),
 )

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triptych.backend.contract import Backend, Images
+from triptych.backend.execution import Execution
 from triptych.data import preprocess
 from triptych.spec import layers as spec
 from triptych.spec.layers import Architecture
@@ -24,7 +25,7 @@ STAGES = (spec.Block, spec.Branches, spec.Residual, spec.MaxPool, spec.AvgPool)
 
 
 @dataclass(frozen=True)
-class Row:
+class MapStatistics:
     """One layer's maps in numbers: `zeros` is the share of values that are 0, `dead` the channels with nothing else,
     `scale` the largest absolute value."""
 
@@ -63,18 +64,24 @@ def matching(architecture: Architecture, patterns: Sequence[str]) -> tuple[str, 
     return tuple(path for path in paths if any(fnmatchcase(path, pattern) for pattern in patterns))
 
 
+def chosen(architecture: Architecture, layers: str | None, blocks: int) -> tuple[str, ...]:
+    """The layers that a comma-separated list of patterns matches; without one, the ends of the first `blocks`."""
+    patterns = [pattern.strip() for pattern in (layers or "").split(",") if pattern.strip()]
+    return matching(architecture, patterns) if patterns else stages(architecture, blocks)
+
+
 def capture(backend: Backend, model: Model, picture: Images, paths: Sequence[str], device: str = "cpu") -> Maps:
     """The outputs of the layers `paths` in evaluation mode, on one stored picture `(1, C, h, w)`."""
-    network = backend.build(model.architecture, device=device, precision=model.recipe.precision)
+    network = backend.build(model.architecture, device=device, execution=Execution(model.recipe.precision, "quick"))
     backend.from_canonical(network, model.parameters)
     outputs = backend.forward(network, preprocess.apply_reference(picture, model.transform, dtype=np.float32))
     return {path: outputs[path][0] for path in paths}
 
 
-def describe(maps: Maps) -> list[Row]:
+def describe(maps: Maps) -> list[MapStatistics]:
     """The maps in numbers, a row per layer."""
     return [
-        Row(
+        MapStatistics(
             path,
             values.shape,
             float((values == 0).mean()),
@@ -104,8 +111,8 @@ def likeness(values: NDArray[np.floating[Any]], picture: NDArray[np.floating[Any
         preprocess.resize_matrix(*sizes) for sizes in zip(picture.shape[1:], values.shape[1:], strict=True)
     )
     shrunk = rows @ picture.mean(0) @ columns.T
-    found = [_correlation(channel.astype(np.float64), shrunk) for channel in values if np.ptp(channel) > 0]
-    return float(np.mean(np.abs(found))) if found and np.ptp(shrunk) > 0 else None
+    correlations = [_correlation(channel.astype(np.float64), shrunk) for channel in values if np.ptp(channel) > 0]
+    return float(np.mean(np.abs(correlations))) if correlations and np.ptp(shrunk) > 0 else None
 
 
 def _correlation(a: NDArray[np.floating[Any]], b: NDArray[np.floating[Any]]) -> float:

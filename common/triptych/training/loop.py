@@ -11,16 +11,18 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from triptych.backend.contract import Backend, Images, Labels, Native, Trainer
+from triptych.backend.contract import Backend, Images, Labels, Native, Predictor, Trainer
+from triptych.backend.execution import Execution
 from triptych.data import Dataset, Split, batches
-from triptych.data.preprocess import InputTransform
 from triptych.optim.schedules import Score
-from triptych.training import recipes, run_folder
-from triptych.training.recipes import Recipe
+from triptych.spec.layers import Architecture
+from triptych.training import run_folder
+from triptych.training.recipe import NATIVE, Recipe, build_architecture, build_transform, initializer_of
 from triptych.training.run_folder import Checkpoint, Epoch
 from triptych.utils.errors import TriptychError
 from triptych.utils.interrupt import Interrupted, interruptible
 from triptych.weights import initializers, transfer
+from triptych.weights.initializers import Parameters
 
 READ_EVERY = 16  # steps between two looks at the losses; each look waits for the device
 
@@ -39,19 +41,31 @@ class Listener(Protocol):
         """An epoch is done and saved."""
 
 
+class Silent:
+    """A listener that says nothing."""
+
+    def steps(self, epoch: int, total: int, losses: NDArray[np.float64], images_per_second: float) -> None:
+        pass
+
+    def epoch(self, epoch: Epoch) -> None:
+        pass
+
+
 @dataclass
 class Session:
-    """A network on a backend with what it is trained on and where its run is kept (`folder` None: nowhere).
+    """A network on a backend with what it is trained on, and where its run is kept (`folder` None: nowhere).
 
-    `new_layers` are those that `init_from` had nothing for; None where it was not asked.
+    `resumed` is the run that it goes on with. `new_layers` are those that `init_from` had nothing for; None where it
+    was not asked.
     """
 
     backend: Backend
+    architecture: Architecture
     network: Native
     trainer: Trainer
     recipe: Recipe
     dataset: Dataset
-    transform: InputTransform
+    resumed: Path | None = None
     folder: Path | None = None
     epochs: list[Epoch] = field(default_factory=list)
     step: int = 0
@@ -59,55 +73,90 @@ class Session:
 
 
 def start(
-    backend: Backend, recipe: Recipe, dataset: Dataset, *, device: str = "cpu", folder: Path | None = None
+    backend: Backend,
+    recipe: Recipe,
+    dataset: Dataset,
+    *,
+    device: str = "cpu",
+    deterministic: bool = False,
+    architecture: Architecture | None = None,
+    resumed: Path | None = None,
 ) -> Session:
-    """A session at step 0, from the recipe's start. Raises TriptychError for what does not fit.
+    """A session at the recipe's start, or where the last checkpoint of the run `resumed` ends; it is kept nowhere yet.
 
-    A `folder` with a checkpoint is going to be resumed: what the run once began from need not be there any more.
+    `deterministic` is that of `triptych.backend.execution.Execution`. `architecture` is what `build_architecture` makes
+    of recipe and data, where it was called already. What a resumed run once began from need not be there any more.
+    Raises TriptychError for what does not fit together.
     """
-    architecture = recipes.build_architecture(recipe, dataset)
+    architecture = architecture or build_architecture(recipe, dataset)
     frozen = transfer.frozen_paths(architecture, recipe.freeze)
-    afresh = bool(recipe.init_from) and (folder is None or run_folder.load(folder) is None)
-    given = transfer.load(recipe.init_from) if afresh else None
-    transform = recipes.build_transform(recipe, architecture)
-    network = backend.build(architecture, device=device, precision=recipe.precision)
-    if recipe.initializer == recipes.NATIVE:
+    checkpoint = run_folder.load(resumed) if resumed is not None else None
+    pretrained = transfer.load(recipe.init_from) if recipe.init_from and checkpoint is None else None
+    transform = build_transform(recipe, architecture)
+    execution = Execution(recipe.precision, deterministic=deterministic)
+    network = backend.build(architecture, device=device, execution=execution)
+    new_layers = initialize(backend, network, architecture, recipe, pretrained, frozen)
+    trainer = backend.Trainer(network, recipe.optimizer, transform, recipe.seed, frozen)
+    session = Session(backend, architecture, network, trainer, recipe, dataset, resumed, new_layers=new_layers)
+    if resumed is not None and checkpoint is not None:
+        take_up(session, resumed, checkpoint)
+    return session
+
+
+def initialize(
+    backend: Backend,
+    network: Native,
+    architecture: Architecture,
+    recipe: Recipe,
+    pretrained: Parameters | None,
+    frozen: frozenset[str],
+) -> tuple[str, ...] | None:
+    """Give the network its first parameters; returns the layers that nothing of `pretrained` fits, if there is any.
+
+    Raises TriptychError if what is frozen would stay at a random start.
+    """
+    if recipe.initializer == NATIVE:
         backend.initialize(network, recipe.seed)
     else:
-        law = initializers.parse(recipe.initializer)
-        backend.from_canonical(network, initializers.draw(architecture, recipe.seed, law))
-    new_layers = None
-    if given is not None:
-        values, new_layers = transfer.take_over(architecture, backend.to_canonical(network), given)
-        transfer.check_frozen(frozen, new_layers)
-        backend.from_canonical(network, values)
-    trainer = backend.Trainer(network, recipe.optimizer, transform, recipe.seed, frozen)
-    return Session(backend, network, trainer, recipe, dataset, transform, folder, new_layers=new_layers)
+        start = initializers.draw(architecture, recipe.seed, initializer_of(recipe, architecture))
+        backend.from_canonical(network, start)
+    if pretrained is None:
+        return None
+    values, new_layers = transfer.take_over(architecture, backend.to_canonical(network), pretrained)
+    transfer.check_frozen(frozen, new_layers)
+    backend.from_canonical(network, values)
+    return new_layers
 
 
-def resume(session: Session) -> None:
-    """Take up the folder's last checkpoint, whichever backend wrote it; none means from the start.
+def take_up(session: Session, folder: Path, checkpoint: Checkpoint) -> None:
+    """Go on from a checkpoint of the run in `folder`, whichever backend wrote it.
 
     Raises TriptychError if the checkpoint is ahead of the metrics or of the recipe's epochs.
     """
-    if session.folder is None:
-        raise ValueError("a session without a folder cannot be resumed")
-    checkpoint = run_folder.load(session.folder)
-    if checkpoint is None:
-        return
     session.backend.from_canonical(session.network, checkpoint.model)
     session.trainer.load_state(checkpoint.optimizer)
-    epochs = run_folder.read_epochs(session.folder)
+    epochs = run_folder.read_epochs(folder)
     if len(epochs) < checkpoint.epoch:
         raise TriptychError(
-            f"{session.folder / run_folder.METRICS} holds {len(epochs)} epochs, the checkpoint is of {checkpoint.epoch}"
+            f"{folder / run_folder.METRICS} holds {len(epochs)} epochs, the checkpoint is of {checkpoint.epoch}"
         )
     if session.recipe.epochs < checkpoint.epoch:
         raise TriptychError(
-            f"--epochs {session.recipe.epochs} is less than the {checkpoint.epoch} that {session.folder} has finished"
+            f"--epochs {session.recipe.epochs} is less than the {checkpoint.epoch} that {folder} has finished"
         )
     session.epochs = epochs[: checkpoint.epoch]
     session.step = checkpoint.step
+
+
+def keep_in(session: Session, folder: Path) -> None:
+    """Keep the run in `folder` from now on: a new one, or the one that it resumes, which gets the session's recipe.
+
+    Raises TriptychError if the folder cannot be written.
+    """
+    if folder != session.resumed:
+        run_folder.make_folder(folder)
+    run_folder.write_recipe(folder, session.recipe)
+    session.folder = folder
 
 
 def fit(session: Session, listener: Listener) -> list[Epoch]:
@@ -136,8 +185,8 @@ def train_epoch(session: Session, number: int, listener: Listener, interrupted: 
     results = np.zeros((0, 2))
     began = time.perf_counter()
     history = [Score(epoch.test_loss, epoch.test_accuracy) for epoch in session.epochs]
-    given = batches.feed(split.images, split.labels, plan, recipe.augmentation)
-    for index, (images, labels, gather) in enumerate(given):
+    fed = batches.feed(split.images, split.labels, plan, recipe.augmentation)
+    for index, (images, labels, gather) in enumerate(fed):
         if interrupted():
             raise Interrupted(interrupted(), kept(session))
         rates = recipe.rates(session.step, len(plan), history)
@@ -183,22 +232,22 @@ def kept(session: Session) -> str:
     return done if session.folder is None else f"{done} in {session.folder} (train --resume goes on)"
 
 
-def predictions(trainer: Trainer, images: Images, batch_size: int) -> Iterator[NDArray[np.float64]]:
+def predictions(predictor: Predictor, images: Images, batch_size: int) -> Iterator[NDArray[np.float64]]:
     """Logits, a batch at a time."""
     for begin in range(0, len(images), batch_size):
-        yield trainer.predict(images[begin : begin + batch_size]).astype(np.float64)
+        yield predictor.predict(images[begin : begin + batch_size]).astype(np.float64)
 
 
-def evaluate(trainer: Trainer, split: Split, batch_size: int) -> tuple[float, float]:
+def evaluate(predictor: Predictor, split: Split, batch_size: int) -> tuple[float, float]:
     """Mean loss and accuracy on a split, in evaluation mode. Raises TriptychError if there are no images."""
-    return score(logits_of(trainer, split, batch_size), split.labels)
+    return score(logits_of(predictor, split, batch_size), split.labels)
 
 
-def logits_of(trainer: Trainer, split: Split, batch_size: int) -> NDArray[np.float64]:
+def logits_of(predictor: Predictor, split: Split, batch_size: int) -> NDArray[np.float64]:
     """Logits `(N, classes)` of a split. Raises TriptychError if there are no images."""
     if not len(split):
         raise TriptychError("there are no images to evaluate on")
-    return np.concatenate(list(predictions(trainer, split.images, batch_size)))
+    return np.concatenate(list(predictions(predictor, split.images, batch_size)))
 
 
 def score(logits: NDArray[np.float64], labels: Labels) -> tuple[float, float]:
@@ -208,20 +257,13 @@ def score(logits: NDArray[np.float64], labels: Labels) -> tuple[float, float]:
     return float(losses.mean()), float((logits.argmax(1) == labels).mean())
 
 
-def confusion(logits: NDArray[np.float64], labels: Labels) -> NDArray[np.int64]:
-    """How many images of each class (row) were taken for each (column): `(classes, classes)`."""
-    counts = np.zeros((logits.shape[1],) * 2, np.int64)
-    np.add.at(counts, (labels, logits.argmax(1)), 1)
-    return counts
-
-
 def checkpoint_of(session: Session) -> Checkpoint:
     """The session as it can be saved."""
     state: dict[str, Any] = {
         "backend": session.backend.name,
         "seed": session.recipe.seed,
         "versions": session.backend.versions(),
-        "input": list(recipes.build_architecture(session.recipe, session.dataset).input),
+        "input": list(session.architecture.input),
         "class_names": list(session.dataset.class_names),
     }
     return Checkpoint(

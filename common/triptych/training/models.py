@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from triptych import zoo
-from triptych.backend.contract import Backend, Trainer
+from triptych import data, zoo
+from triptych.backend.contract import Backend, Predictor
+from triptych.backend.execution import Execution
+from triptych.data import Dataset
 from triptych.data.preprocess import InputTransform
 from triptych.spec import rewrite
 from triptych.spec.layers import Architecture, Pair
-from triptych.training import recipes, run_folder
-from triptych.training.recipes import Recipe
+from triptych.training import run_folder
+from triptych.training.recipe import NATIVE, Recipe, build_transform, initializer_of
 from triptych.utils.errors import TriptychError
-from triptych.weights import store
+from triptych.weights import initializers, store
 from triptych.weights.initializers import Parameters
 
 
@@ -29,18 +32,42 @@ class Model:
     @property
     def transform(self) -> InputTransform:
         """How stored images become the network's input."""
-        return recipes.build_transform(self.recipe, self.architecture)
+        return build_transform(self.recipe, self.architecture)
 
     def dense(self, size: Pair) -> Model:
         """The same parameters as convolutions over images of `size` (height, width); see `triptych.spec.rewrite`."""
         architecture = rewrite.convolve(self.architecture, size)
         return replace(self, architecture=architecture, parameters=rewrite.reshape(architecture, self.parameters))
 
-    def trainer(self, backend: Backend, device: str = "cpu") -> Trainer:
+    def dense_for(self, stored: Sequence[int], size: Pair | None = None) -> Model:
+        """The convolutional form for images stored at `stored` (height, width), or brought to `size`."""
+        _, height, width = self.architecture.input
+        return self.dense(size or rewrite.fit_size((stored[0], stored[1]), (height, width)))
+
+    @property
+    def score_map(self) -> dict[str, list[int]]:
+        """The size that the convolutional form is run at and the map of scores it averages; nothing for a plain one."""
+        if self.architecture.layers[-1].name != rewrite.FLATTEN:
+            return {}
+        return {
+            "dense_size": [*self.architecture.input[1:]],
+            "dense_scores": [*rewrite.score_map(self.architecture)[1:]],
+        }
+
+    def load_data(self, name: str | None, data_dir: Path | None) -> Dataset:
+        """The data set `name`, or that of the recipe. Raises TriptychError if it has more classes than the model."""
+        dataset = data.load(self.recipe.data if name is None else name, data_dir=data_dir)
+        if len(dataset.class_names) > self.architecture.classes:
+            raise TriptychError(
+                f"'{dataset.name}' has {len(dataset.class_names)} classes, the model only {self.architecture.classes}"
+            )
+        return dataset
+
+    def predictor(self, backend: Backend, device: str = "cpu") -> Predictor:
         """The model on a backend, for evaluation and prediction."""
-        network = backend.build(self.architecture, device=device, precision=self.recipe.precision)
+        network = backend.build(self.architecture, device=device, execution=Execution(self.recipe.precision))
         backend.from_canonical(network, self.parameters)
-        return backend.Trainer(network, self.recipe.optimizer, self.transform, self.recipe.seed)
+        return backend.Predictor(network, self.transform)
 
 
 def load_run(folder: Path) -> Model:
@@ -53,30 +80,34 @@ def load_run(folder: Path) -> Model:
     shape = tuple(checkpoint.state.get("input", ()))
     if len(shape) != 3 or not names:
         raise TriptychError(f"{folder}: {run_folder.STATE} does not say the input and the class names")
-    return _fit(recipe, (shape[0], shape[1], shape[2]), recipe.classes or len(names), checkpoint.model, names)
+    options = replace(recipe.network, input=(shape[0], shape[1], shape[2])).filled(len(names), recipe.network.input)
+    return _fit(replace(recipe, network=options), checkpoint.model, names)
 
 
 def load_file(path: Path, recipe: Recipe) -> Model:
-    """A safetensors file of canonical parameters, for the architecture that `recipe` states.
+    """A safetensors file of canonical parameters, for the architecture that `recipe` states; what its network leaves
+    open is as in the architecture's source.
 
     Raises TriptychError, with the first differing name and shape, if the parameters do not fit.
     """
-    entry = zoo.get_entry(recipe.architecture)
-    channels, height, width = entry.input
-    shape = (recipe.channels or channels, recipe.height or height, recipe.width or width)
-    return _fit(recipe, shape, recipe.classes or entry.classes, store.load(path), ())
+    return _fit(recipe, store.load(path), ())
 
 
-def _fit(
-    recipe: Recipe, shape: tuple[int, int, int], classes: int, values: Parameters, names: tuple[str, ...]
-) -> Model:
-    architecture = zoo.build(
-        recipe.architecture,
-        input=shape,
-        classes=classes,
-        width_ratio=recipe.width_ratio,
-        dense_width=recipe.dense_width,
-        head=recipe.head,
-    )
-    store.check_fit(architecture, values)
-    return Model(recipe, architecture, values, names)
+def _fit(recipe: Recipe, parameters: Parameters, names: tuple[str, ...]) -> Model:
+    architecture = zoo.build_with(recipe.architecture, recipe.network)
+    store.check_fit(architecture, parameters)
+    return Model(recipe, architecture, parameters, names)
+
+
+def draw_model(recipe: Recipe) -> Model:
+    """An untrained model: the recipe's network at its start, for which no framework is needed.
+
+    Raises TriptychError for a start that only a framework can draw.
+    """
+    if recipe.initializer == NATIVE:
+        raise TriptychError(
+            "feature maps of an untrained network need a shared start; --init native is each framework's"
+        )
+    architecture = zoo.build_with(recipe.architecture, recipe.network)
+    start = initializers.draw(architecture, recipe.seed, initializer_of(recipe, architecture))
+    return Model(recipe, architecture, start, ())

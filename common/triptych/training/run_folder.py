@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from triptych.training import recipes
-from triptych.training.recipes import Recipe
+from triptych.spec import records
+from triptych.training.recipe import Recipe, from_json, to_json
 from triptych.utils.errors import TriptychError
 from triptych.utils.files import write_atomically
 from triptych.weights import store
@@ -57,7 +57,7 @@ def create(folder: Path, recipe: Recipe) -> Path:
 
 def write_recipe(folder: Path, recipe: Recipe) -> None:
     """The recipe of a run, also when it is continued for more epochs."""
-    write_atomically(folder / RECIPE, recipes.to_json(recipe).encode())
+    write_atomically(folder / RECIPE, to_json(recipe).encode())
 
 
 def make_folder(folder: Path) -> Path:
@@ -84,16 +84,11 @@ def new_folder(name: str) -> Path:
     return folder
 
 
-def as_dict(epoch: Epoch) -> dict[str, Any]:
-    """An epoch as JSON has it."""
-    return asdict(epoch)
-
-
 def read_recipe(folder: Path) -> Recipe:
     """The recipe of a run. Raises TriptychError if the folder is no run."""
     path = folder / RECIPE
     try:
-        return recipes.from_json(path.read_bytes().decode(errors="replace"), str(path))
+        return from_json(path.read_bytes().decode(errors="replace"), str(path))
     except OSError as error:
         raise TriptychError(f"{folder} is not a run folder: cannot read {RECIPE} ({error.strerror})") from None
 
@@ -103,8 +98,8 @@ def read_epochs(folder: Path) -> list[Epoch]:
     path = folder / METRICS
     try:
         lines = path.read_text().splitlines() if path.exists() else []
-        return [Epoch(**(values | {"losses": tuple(values["losses"])})) for values in map(json.loads, lines)]
-    except (OSError, ValueError, TypeError, KeyError) as error:
+        return [records.decode(json.loads(line), Epoch) for line in lines]
+    except (OSError, ValueError, TriptychError) as error:
         raise TriptychError(f"{path} is damaged: {error}") from None
 
 
@@ -113,7 +108,7 @@ def save(folder: Path, epochs: list[Epoch], checkpoint: Checkpoint) -> None:
 
     Metrics go first: on resuming, those ahead of the checkpoint are dropped, while missing ones could not be regained.
     """
-    lines = "".join(json.dumps(asdict(epoch)) + "\n" for epoch in epochs)
+    lines = "".join(json.dumps(records.encode(epoch)) + "\n" for epoch in epochs)
     write_atomically(folder / METRICS, lines.encode())
     current, new, old = (folder / f"{CHECKPOINT}{suffix}" for suffix in ("", ".new", ".old"))
     if old.exists() and not current.exists():
@@ -134,12 +129,12 @@ def save(folder: Path, epochs: list[Epoch], checkpoint: Checkpoint) -> None:
 def load(folder: Path) -> Checkpoint | None:
     """The last whole checkpoint; None if no epoch was finished. Raises TriptychError for a damaged one."""
     names = (CHECKPOINT, f"{CHECKPOINT}.old")  # .old: killed between the two renames of `save`
-    found = next((folder / name for name in names if (folder / name / STATE).exists()), None)
-    if found is None:
+    newest = next((folder / name for name in names if (folder / name / STATE).exists()), None)
+    if newest is None:
         return None
     try:
-        state = json.loads((found / STATE).read_text())
+        state = json.loads((newest / STATE).read_text())
         epoch, step = int(state.pop("epoch")), int(state.pop("step"))
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise TriptychError(f"{found / STATE} is damaged: {error}") from None
-    return Checkpoint(epoch, step, store.load(found / MODEL), store.load(found / OPTIMIZER), state)
+        raise TriptychError(f"{newest / STATE} is damaged: {error}") from None
+    return Checkpoint(epoch, step, store.load(newest / MODEL), store.load(newest / OPTIMIZER), state)

@@ -26,25 +26,25 @@ PER_EPOCH = {
 PER_STEP = "loss/step"
 
 
-def check(given: str) -> None:
-    """Raises TriptychError if TensorBoard is not here, with how to install it, or if what was given is a file, or
+def check(target: str) -> None:
+    """Raises TriptychError if TensorBoard is not here, with how to install it, or if the target is a file, or
     no place for a folder."""
     require_package("tensorboard", "tensorboard", "--tensorboard")
-    if Path(given).is_file():
-        raise TriptychError(f"--tensorboard {given} is a file; give a folder")
-    folder = Path(given).absolute()
+    if Path(target).is_file():
+        raise TriptychError(f"--tensorboard {target} is a file; give a folder")
+    folder = Path(target).absolute()
     try:
         with TemporaryFile(dir=next(place for place in (folder, *folder.parents) if place.exists())):
             return
     except OSError as error:
-        raise TriptychError(f"--tensorboard {given} cannot be written: {error.strerror}") from None
+        raise TriptychError(f"--tensorboard {target} cannot be written: {error.strerror}") from None
 
 
-def place(given: str | None, run: Path | None) -> Path | None:
-    """The folder of the log of a `run`, by what was given on the command line; None: none is written."""
-    if given is None or run is None:  # only one of several processes has a run to write
+def place(target: str | None, run: Path | None) -> Path | None:
+    """The folder of the log of a `run`, by the target that the command line names; None: none is written."""
+    if target is None or run is None:  # only one of several processes has a run to write
         return None
-    return run / FOLDER if given == IN_THE_RUN else Path(given)
+    return run / FOLDER if target == IN_THE_RUN else Path(target)
 
 
 class Log:

@@ -1,19 +1,25 @@
-"""Modules that are imported when the first of their names is used."""
+"""`np`: NumPy, imported when the first of its names is used.
+
+The reference of a layer stands beside its shapes, which are asked for by commands that answer before NumPy could be
+imported. `importlib.util.LazyLoader` would not do: it puts the module into `sys.modules` at once.
+"""
 
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+__all__ = ["np"]
 
-class lazy:  # noqa: N801 (reads as the import that it stands for)
-    """`np = lazy("numpy")`: NumPy, imported by the first `np.something`. For a type checker, import it as well.
+if TYPE_CHECKING:
+    import numpy as np
+else:
 
-    `importlib.util.LazyLoader` would put the module into `sys.modules` at once, where others take it for imported.
-    """
+    class _Lazy:
+        def __init__(self, name: str) -> None:
+            self._name = name
 
-    def __init__(self, name: str) -> None:
-        self._name = name
+        def __getattr__(self, attribute: str) -> Any:
+            return getattr(import_module(self._name), attribute)
 
-    def __getattr__(self, attribute: str) -> Any:
-        return getattr(import_module(self._name), attribute)
+    np = _Lazy("numpy")

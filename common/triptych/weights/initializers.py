@@ -26,6 +26,7 @@ NAMES: tuple[InitializerName, ...] = (
     "normal",
     "constant",
 )
+VALUED = ("normal", "constant")  # those that take a number
 
 
 def draw(architecture: Architecture, seed: int, initializer: Initializer | None = None) -> Parameters:
@@ -65,8 +66,13 @@ def parse(text: str) -> Initializer:
     raise unknown("initialiser", name, NAMES)
 
 
+def text_of(initializer: Initializer) -> str:
+    """What `parse` makes this initialiser of."""
+    return f"{initializer.name}:{initializer.value:g}" if initializer.name in VALUED else initializer.name
+
+
 def _parse_value(name: InitializerName, text: str, whole: str) -> float:
-    if name not in ("normal", "constant"):
+    if name not in VALUED:
         raise TriptychError(f"initialiser '{whole}': '{name}' takes no number; write '{name}'")
     try:
         value = float(text)

@@ -8,8 +8,9 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields, replace
 from functools import cache
+from typing import Any
 
 from triptych.spec.layers import Architecture, Initializer, Layer
 from triptych.spec.shapes import output_shapes
@@ -24,15 +25,37 @@ ImageShape = tuple[int, int, int]
 class Options:
     """What a user may change about an architecture without changing its structure.
 
-    `width_ratio` divides every number of channels, and the dense widths too unless `dense_width` states them.
-    `input` is for auxiliary heads only, whose windows shrink with their map.
+    `input` is `(channels, height, width)`. A 0 in it, or for `classes`, is left open: it becomes what the data has, or
+    what the architecture's source says (`filled`). `width_ratio` divides every number of channels, and the dense widths
+    too unless `dense_width` states them. Raises TriptychError for numbers out of their range.
     """
 
-    classes: int
-    input: ImageShape
-    width_ratio: float = 1
+    classes: int = 0
+    input: ImageShape = (0, 0, 0)
+    width_ratio: float = 1.0
     dense_width: int | None = None
     head: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.width_ratio > 0:
+            raise TriptychError(f"--width-ratio {self.width_ratio:g} must be above 0")
+        if self.dense_width is not None:
+            check_count("--dense-width", self.dense_width)
+        if self.classes:
+            check_count("--classes", self.classes)
+        for number in filter(None, self.input):
+            check_count("--input", number)
+
+    def vary(self, *, size: tuple[int, int] | None = None, **changes: Any) -> Options:
+        """These options with other values; `size` is the input's (height, width), and leaves its channels."""
+        if size is not None and "input" not in changes:
+            changes["input"] = (self.input[0], *size)
+        return replace(self, **changes)
+
+    def filled(self, classes: int, input: ImageShape) -> Options:
+        """These options with what they leave open."""
+        channels, height, width = (mine or other for mine, other in zip(self.input, input, strict=True))
+        return replace(self, classes=self.classes or classes, input=(channels, height, width))
 
     def channels(self, number: int, name: str, multiple_of: int = 1) -> int:
         """`number` channels of layer `name`, narrowed; rounded down to a multiple (of the groups), at least 1."""
@@ -45,8 +68,17 @@ class Options:
         return narrowed
 
     def dense(self, number: int, name: str) -> int:
-        """The width of dense layer `name`: `--dense-width` where given, else narrowed like the channels."""
+        """The width of dense layer `name`: `--dense-width` where it is said, else narrowed like the channels."""
         return self.dense_width if self.dense_width is not None else self.channels(number, name)
+
+
+OPTION_NAMES = frozenset({"size", *(field.name for field in fields(Options))})
+
+
+def check_count(option: str, number: int) -> None:
+    """Raises TriptychError for a number below 1."""
+    if number < 1:
+        raise TriptychError(f"{option} {number} must be at least 1")
 
 
 @dataclass(frozen=True)
@@ -81,13 +113,13 @@ class Entry:
 @cache
 def registry() -> dict[str, Entry]:
     """Every entry by name, from every module of this package. Raises ValueError if a name is taken twice."""
-    found: dict[str, Entry] = {}
+    entries: dict[str, Entry] = {}
     for module in pkgutil.iter_modules(__path__):
         for entry in importlib.import_module(f"{__name__}.{module.name}").ENTRIES:
-            if entry.name in found:
+            if entry.name in entries:
                 raise ValueError(f"architecture '{entry.name}' is registered twice")
-            found[entry.name] = entry
-    return found
+            entries[entry.name] = entry
+    return entries
 
 
 def get_entry(name: str) -> Entry:
@@ -106,33 +138,26 @@ def build(
     dense_width: int | None = None,
     head: str | None = None,
 ) -> Architecture:
-    """The architecture `name`, validated; what is not given is as in its source.
+    """The architecture `name`, validated; what is left out is as in its source.
 
     `input` is `(channels, height, width)`; `head` one of the entry's heads. Raises TriptychError for an unknown
     name or head, a ratio that leaves no channels, and an input too small for the layers.
     """
-    entry = get_entry(name)
-    if not width_ratio > 0:
-        raise TriptychError(f"--width-ratio {width_ratio:g} must be above 0")
-    for option, value in (
-        ("--classes", classes),
-        ("--dense-width", dense_width),
-        *(("--input", v) for v in input or ()),
-    ):
-        if value is not None and value < 1:
-            raise TriptychError(f"{option} {value} must be at least 1")
-    if head is not None and head not in entry.heads:
-        if not entry.heads:
-            raise TriptychError(f"architecture '{name}' has one head only; leave --head out")
-        raise unknown(f"head of '{name}'", head, entry.heads)
-    options = Options(classes or entry.classes, input or entry.input, width_ratio, dense_width, head)
-    architecture = Architecture(
-        name, options.input, options.classes, entry.build(options), entry.initializer, entry.source
-    )
-    output_shapes(architecture)
-    return architecture
+    for option, number in (("--classes", classes), *(("--input", number) for number in input or ())):
+        if number is not None:
+            check_count(option, number)
+    return build_with(name, Options(classes or 0, input or (0, 0, 0), width_ratio, dense_width, head))
 
 
 def build_with(name: str, options: Options) -> Architecture:
-    """`build` with all options in one record."""
-    return build(name, **asdict(options))
+    """The architecture `name`, validated; what the options leave open is as in its source. Raises as `build` does."""
+    entry = get_entry(name)
+    if options.head is not None and options.head not in entry.heads:
+        if not entry.heads:
+            raise TriptychError(f"architecture '{name}' has one head only; leave --head out")
+        raise unknown(f"head of '{name}'", options.head, entry.heads)
+    options = options.filled(entry.classes, entry.input)
+    layers = entry.build(options)
+    architecture = Architecture(name, options.input, options.classes, layers, entry.initializer, entry.source)
+    output_shapes(architecture)
+    return architecture

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
@@ -14,7 +13,6 @@ from triptych.conformance.diagnosis.faults import IMAGE_FAULTS
 from triptych.conformance.diagnosis.update_faults import updates_with_faults
 from triptych.conformance.diagnosis.weight_faults import softmax
 from triptych.conformance.reference_run import OUTPUT, ReferenceRun, layer_of, parameter_of
-from triptych.reference import network as reference
 from triptych.reference.layers import Array, cross_entropy, largest
 from triptych.spec.layers import Auxiliary, BatchNorm, Dropout, join
 from triptych.utils.errors import TriptychError
@@ -36,12 +34,8 @@ def of_loss(run: ReferenceRun, observed: Arrays, budget: float, precision: str) 
 
 
 def _losses(run: ReferenceRun) -> Iterator[tuple[str, str, dict[str, Array]]]:
-    right, batch = run.loss(), len(run.case.labels)
-    for text, factor in (
-        (f"constant factor {batch}: the loss is summed over the batch, not averaged", float(batch)),
-        (f"constant factor 1/{batch}: the loss is divided by the batch size twice", 1 / batch),
-    ):
-        yield text, "", {name: factor * np.asarray(value) for name, value in right.items()}
+    right = run.loss()
+    yield from _scaled(right, len(run.case.labels))
     yield "softmax is applied twice", "", _softmax_twice(run)
     for path in run.logits:
         if isinstance(run.layers[path], Auxiliary):
@@ -50,6 +44,15 @@ def _losses(run: ReferenceRun) -> Iterator[tuple[str, str, dict[str, Array]]]:
             weight = run.loss_weights[path]
             main["loss"] = right["loss"] - weight * loss
             yield "the auxiliary classifier's loss is missing", path, {**main, path: np.zeros_like(right[path])}
+
+
+def _scaled(right: Arrays, batch: int) -> Iterator[tuple[str, str, dict[str, Array]]]:
+    """A loss, or its gradients, with the batch size a factor too many."""
+    for text, factor in (
+        (f"constant factor {batch}: the loss is summed over the batch, not averaged", float(batch)),
+        (f"constant factor 1/{batch}: the loss is divided by the batch size twice", 1 / batch),
+    ):
+        yield text, "", {name: factor * np.asarray(value) for name, value in right.items()}
 
 
 def _softmax_twice(run: ReferenceRun) -> dict[str, Array]:
@@ -106,7 +109,7 @@ def of_gradient(run: ReferenceRun, check: Check, observed: Arrays, alone: bool) 
         return NONE
     names = [name for name in right if name in observed and observed[name].shape == right[name].shape]
     budget = max(check.budget, 1e-12)
-    for layer, text, gradients in _other_gradients(run):
+    for text, layer, gradients in _other_gradients(run):
         if all(
             same(gradients[name], np.asarray(observed[name]), budget * max(1.0, largest(gradients[name])))
             for name in names
@@ -125,30 +128,16 @@ def of_gradient(run: ReferenceRun, check: Check, observed: Arrays, alone: bool) 
 
 def _other_gradients(run: ReferenceRun) -> Iterator[tuple[str, str, Arrays]]:
     """Whole backward passes of the reference, each with one fault that no layer alone can show."""
-    case = run.case
-    batch = len(case.labels)
-    right = run.gradients
-    for factor, text in (
-        (float(batch), f"constant factor {batch}: the loss is summed over the batch, not averaged"),
-        (1 / batch, f"constant factor 1/{batch}: the loss is divided by the batch size twice"),
-    ):
-        yield "", text, {name: factor * np.asarray(value) for name, value in right.items()}
-    for path, mask in case.masks(0).items():
-        yield path, "nothing is dropped in training", _whole(run, masks={path: np.ones_like(mask) * True})
+    case, masks = run.case, run.case.masks(0)
+    yield from _scaled(run.gradients, len(case.labels))
+    for path, mask in masks.items():
+        kept = {**masks, path: np.ones_like(mask)}
+        yield "nothing is dropped in training", path, run.backward(run.parameters, case.images, kept)
     for text, make in IMAGE_FAULTS:
         try:
-            yield "", text, _whole(run, images=make(case.images))
+            yield text, "", run.backward(run.parameters, make(case.images), masks)
         except (ValueError, TriptychError):
             continue
-
-
-def _whole(run: ReferenceRun, *, masks: Mapping[str, Any] | None = None, images: Array | None = None) -> Arrays:
-    case = run.case
-    images = case.images if images is None else images
-    masks = {**case.masks(0), **(masks or {})}
-    wrong = reference.forward(case.architecture, run.parameters, images, train=True, masks=masks)
-    loss, gradients = reference.backward(wrong, case.labels)
-    return {**gradients, "loss": np.asarray(loss)}
 
 
 def of_update(run: ReferenceRun, name: str, observed: Arrays, failed: list[Check]) -> Cause:
@@ -183,7 +172,7 @@ def _of_statistics(run: ReferenceRun, check: Check, observed: Arrays) -> Cause:
 
 
 def _statistics(run: ReferenceRun, path: str, name: str, layer: BatchNorm) -> Array:
-    """What `layer` in place of the right one keeps after the batches of the update phase."""
+    """What `layer` in place of the right one keeps after the batches of the update level."""
     values = run.parameters[join(path, name)]
     for x in (run.trace(True).inputs[path], run.second_inputs[path]):
         n = x.size // x.shape[1]

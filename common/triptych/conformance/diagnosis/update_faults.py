@@ -12,7 +12,6 @@ from triptych.conformance.compare import Arrays
 from triptych.conformance.reference_run import ReferenceRun
 from triptych.conformance.updates import MOMENTUM, OTHERS, labelled
 from triptych.optim.optimizers import COUNT, SGD, Adam, AdamW, Optimizer, Rates, decay_of, reference_step
-from triptych.reference import network as reference
 from triptych.reference.layers import Array
 
 
@@ -137,7 +136,7 @@ def _steps(run: ReferenceRun, wrong: Wrong) -> dict[str, Array]:
     gradients = wrong.gradients
     for number, rates in enumerate(wrong.rates):
         if number:
-            gradients = _gradients(run, values, number)
+            gradients = run.backward(values, run.case.images, run.case.masks(number))
         g = {path: wrong.factor * np.asarray(gradients[path]) for path in wrong.decay}
         if wrong.dampening and (number or wrong.state):
             g = {path: (1 - wrong.dampening) * value for path, value in g.items()}
@@ -159,12 +158,6 @@ def _steps(run: ReferenceRun, wrong: Wrong) -> dict[str, Array]:
             moved = {path: v - strength * before[path] * (reach[path] != 0) for path, v in moved.items()}
         values |= moved
     return {path: values[path] for path in wrong.decay} | state
-
-
-def _gradients(run: ReferenceRun, values: Arrays, number: int) -> dict[str, Array]:
-    case = run.case
-    ran = reference.forward(case.architecture, values, case.images, train=True, masks=case.masks(number))
-    return reference.backward(ran, case.labels)[1]
 
 
 def _inside_root(w: Array, moved: Array, state: Arrays, path: str, rates: Rates, wrong: Wrong) -> Array:

@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from triptych.reference.layers import Array, Rounding
 from triptych.spec.errors import SpecError
 from triptych.spec.kinds.kind import CompositeKind, Pull, RunChild, Wiring
 from triptych.spec.layers import Auxiliary, Block, Branches, Residual, Shape
-from triptych.utils.lazy import lazy
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from triptych.reference.layers import Array, Rounding
-else:
-    np = lazy("numpy")
+from triptych.utils.lazy import np
 
 
 def _in_a_row(layer: Block | Auxiliary) -> Wiring:

@@ -4,21 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
+from triptych.reference.layers import Array, Gradients, largest
 from triptych.spec.errors import SpecError
 from triptych.spec.kinds.kind import ArrayInfo, Conditions, Kind, LayerPass, at_any_size, weight_and_bias
 from triptych.spec.kinds.windows import crop, need_window, num_windows, pad, places, sliding, windows
 from triptych.spec.layers import Conv, Shape
-from triptych.utils.lazy import lazy
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from triptych.reference import layers as sizes
-    from triptych.reference.layers import Array, Gradients
-else:
-    np, sizes = lazy("numpy"), lazy("triptych.reference.layers")
+from triptych.utils.lazy import np
 
 
 def _output(layer: Conv, shape: Shape, path: str) -> Shape:
@@ -62,7 +54,7 @@ def _reference(layer: Conv, x: Array, arrays: Mapping[str, Array], conditions: C
         terms = dy.size // dy.shape[1]
         gradients = {"weight": rounding(np.concatenate(dweights, axis=0), terms)}
         if layer.bias:
-            gradients["bias"] = rounding(dy.sum((0, 2, 3)), terms, sizes.largest(np.abs(dy).sum((0, 2, 3))))
+            gradients["bias"] = rounding(dy.sum((0, 2, 3)), terms, largest(np.abs(dy).sum((0, 2, 3))))
         return rounding(dx, weight[:, 0].size // layer.groups), gradients
 
     return LayerPass(rounding(y, weight[0].size), backward)

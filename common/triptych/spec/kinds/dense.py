@@ -3,20 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
+from triptych.reference.layers import Array, Gradients, largest
 from triptych.spec.errors import SpecError
-from triptych.spec.kinds.kind import ArrayInfo, Conditions, Kind, LayerPass, pointwise, weight_and_bias
+from triptych.spec.kinds.kind import ArrayInfo, Conditions, Kind, LayerPass, one_place, weight_and_bias
 from triptych.spec.layers import Conv, Dense, Pair, Shape
-from triptych.utils.lazy import lazy
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from triptych.reference import layers as sizes
-    from triptych.reference.layers import Array, Gradients
-else:
-    np, sizes = lazy("numpy"), lazy("triptych.reference.layers")
+from triptych.utils.lazy import np
 
 
 def _output(layer: Dense, shape: Shape, path: str) -> Shape:
@@ -42,7 +34,7 @@ def _reference(layer: Dense, x: Array, arrays: Mapping[str, Array], conditions: 
     def backward(dy: Array) -> tuple[Array, Gradients]:
         gradients = {"weight": rounding(dy.T @ x, len(dy))}
         if layer.bias:
-            gradients["bias"] = rounding(dy.sum(0), len(dy), sizes.largest(np.abs(dy).sum(0)))
+            gradients["bias"] = rounding(dy.sum(0), len(dy), largest(np.abs(dy).sum(0)))
         return rounding(dy @ weight, dy.shape[1]), gradients
 
     return LayerPass(rounding(y, x.shape[1]), backward)
@@ -58,7 +50,7 @@ KINDS = (
         record=Dense,
         output=_output,
         macs=_macs,
-        window=pointwise,
+        window=one_place,
         arrays=_arrays,
         reference=_reference,
         any_size=_any_size,

@@ -1,8 +1,6 @@
 """What a layer kind has to say of itself. No field has a default: a kind that lacks one fails when it is imported.
 
-Shapes are without the batch, arrays are `(N, C, H, W)` or `(N, features)`. A family's file makes NumPy's name with
-`triptych.utils.lazy`, because the shapes that stand beside the reference are asked for by commands that answer
-before NumPy could be imported.
+Shapes are without the batch, arrays are `(N, C, H, W)` or `(N, features)`.
 """
 
 from __future__ import annotations
@@ -12,15 +10,15 @@ from dataclasses import dataclass, fields, is_dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeAlias, TypeVar
 
+from triptych.reference.layers import Array, Backward, Rounding
 from triptych.spec.layers import Layer, Pair, Shape
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from triptych.reference.layers import Array, Backward, Rounding
-
 R = TypeVar("R", bound=Layer)
+Reference: TypeAlias = Callable[[R, Array, Mapping[str, Array], "Conditions"], "LayerPass"]
 Role: TypeAlias = Literal["weight", "bias", "scale", "shift", "running_mean", "running_var"]
 Window: TypeAlias = tuple[Pair, Pair]  # kernel, stride
 
@@ -85,7 +83,7 @@ class Kind(Generic[R]):
     macs: Callable[[R, Shape, Shape], int]
     window: Callable[[R, Shape], Window]
     arrays: Callable[[R, Shape], tuple[ArrayInfo, ...]]
-    reference: Callable[[R, Array, Mapping[str, Array], Conditions], LayerPass]
+    reference: Reference[R]
     any_size: Callable[[R, Shape, Pair], tuple[Layer | None, Pair]]
     training_only: bool
 
@@ -93,8 +91,8 @@ class Kind(Generic[R]):
         _refuse_gaps(self)
 
 
-Pull: TypeAlias = "Callable[[Array], Array]"  # the gradient of an output to that of the input
-RunChild: TypeAlias = "Callable[[Layer, Array], tuple[Array, Pull]]"
+Pull: TypeAlias = Callable[[Array], Array]  # the gradient of an output to that of the input
+RunChild: TypeAlias = Callable[[Layer, Array], tuple[Array, Pull]]
 
 
 class Wiring(NamedTuple):
@@ -144,7 +142,7 @@ def no_macs(layer: Layer, shape: Shape, output: Shape) -> int:
     return 0
 
 
-def pointwise(layer: Layer, shape: Shape) -> Window:
+def one_place(layer: Layer, shape: Shape) -> Window:
     """Window: one place."""
     return POINT
 
@@ -163,3 +161,23 @@ def weight_and_bias(weight: Shape, fans: Pair, bias: bool) -> tuple[ArrayInfo, .
     """Arrays: a weight with one row per output, and perhaps a bias that starts at 0."""
     info = ArrayInfo("weight", weight, "weight", None, True, *fans)
     return (info, ArrayInfo("bias", weight[:1], "bias", 0.0, True)) if bias else (info,)
+
+
+def pointwise(
+    record: type[R],
+    reference: Reference[R],
+    *,
+    output: Callable[[R, Shape, str], Shape] = same_shape,
+    training_only: bool = False,
+) -> Kind[R]:
+    """A kind without arrays whose output has the input's shape and sees of it what is at the same place."""
+    return Kind(
+        record=record,
+        output=output,
+        macs=no_macs,
+        window=one_place,
+        arrays=no_arrays,
+        reference=reference,
+        any_size=at_any_size,
+        training_only=training_only,
+    )

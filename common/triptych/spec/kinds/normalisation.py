@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
+from triptych.reference.layers import Array, Gradients, largest
 from triptych.spec.errors import SpecError
 from triptych.spec.kinds.kind import (
     ArrayInfo,
@@ -12,21 +12,13 @@ from triptych.spec.kinds.kind import (
     Kind,
     LayerPass,
     at_any_size,
-    no_arrays,
     no_macs,
+    one_place,
     pointwise,
     same_shape,
 )
 from triptych.spec.layers import BatchNorm, LocalResponseNorm, Shape
-from triptych.utils.lazy import lazy
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from triptych.reference import layers as sizes
-    from triptych.reference.layers import Array, Gradients
-else:
-    np, sizes = lazy("numpy"), lazy("triptych.reference.layers")
+from triptych.utils.lazy import np
 
 
 def _batch_norm_arrays(layer: BatchNorm, shape: Shape) -> tuple[ArrayInfo, ...]:
@@ -48,27 +40,27 @@ def _batch_norm(layer: BatchNorm, x: Array, arrays: Mapping[str, Array], conditi
     axes, n = (0, 2, 3), x.size // x.shape[1]
     running = {"running_mean": mean, "running_var": var}
     if of_batch:
-        mean, var = rounding(x.mean(axes), n, sizes.largest(x)), rounding(x.var(axes), n)
+        mean, var = rounding(x.mean(axes), n, largest(x)), rounding(x.var(axes), n)
         kept = var * n / (n - 1) if layer.unbiased and n > 1 else var
         for name, batch in (("running_mean", mean), ("running_var", kept)):
             running[name] = (1 - layer.momentum) * running[name] + layer.momentum * batch
     inverse = 1 / np.sqrt(var + layer.eps)
     normal = (x - mean[:, None, None]) * inverse[:, None, None]
-    scale = sizes.largest(x) * sizes.largest(gamma * inverse)
+    scale = largest(x) * largest(gamma * inverse)
     y = rounding(normal * gamma[:, None, None] + beta[:, None, None], 1, scale)
 
     def backward(dy: Array) -> tuple[Array, Gradients]:
         sums = np.abs(dy).sum(axes)
         gradients = {
-            "weight": rounding((dy * normal).sum(axes), n, sizes.largest(np.abs(dy * normal).sum(axes))),
-            "bias": rounding(dy.sum(axes), n, sizes.largest(sums)),
+            "weight": rounding((dy * normal).sum(axes), n, largest(np.abs(dy * normal).sum(axes))),
+            "bias": rounding(dy.sum(axes), n, largest(sums)),
         }
         if of_batch:
             centred = dy - dy.mean(axes)[:, None, None]
             dy = centred - normal * (dy * normal).mean(axes)[:, None, None]
         factor = gamma * inverse
         dx = dy * factor[:, None, None]
-        return rounding(dx, n if of_batch else 1, sizes.largest(sums) / n * sizes.largest(factor)), gradients
+        return rounding(dx, n if of_batch else 1, largest(sums) / n * largest(factor)), gradients
 
     return LayerPass(y, backward, running)
 
@@ -105,20 +97,11 @@ KINDS = (
         record=BatchNorm,
         output=same_shape,
         macs=no_macs,
-        window=pointwise,
+        window=one_place,
         arrays=_batch_norm_arrays,
         reference=_batch_norm,
         any_size=at_any_size,
         training_only=False,
     ),
-    Kind(
-        record=LocalResponseNorm,
-        output=_odd_window,
-        macs=no_macs,
-        window=pointwise,
-        arrays=no_arrays,
-        reference=_local_response_norm,
-        any_size=at_any_size,
-        training_only=False,
-    ),
+    pointwise(LocalResponseNorm, _local_response_norm, output=_odd_window),
 )

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
+from triptych.reference.layers import Array, Gradients
 from triptych.spec.errors import SpecError
 from triptych.spec.kinds.kind import Conditions, Kind, LayerPass, at_any_size, no_arrays, no_macs
 from triptych.spec.kinds.windows import (
@@ -19,14 +19,7 @@ from triptych.spec.kinds.windows import (
     windows,
 )
 from triptych.spec.layers import AvgPool, GlobalAvgPool, MaxPool, Pair, Shape
-from triptych.utils.lazy import lazy
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from triptych.reference.layers import Array, Gradients
-else:
-    np = lazy("numpy")
+from triptych.utils.lazy import np
 
 
 def overhang(layer: MaxPool | AvgPool, shape: Shape) -> Pair:

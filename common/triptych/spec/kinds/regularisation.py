@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
+from triptych.reference.layers import Array
 from triptych.spec.errors import SpecError
-from triptych.spec.kinds.kind import Conditions, Kind, LayerPass, at_any_size, no_arrays, no_macs, pointwise
+from triptych.spec.kinds.kind import Conditions, LayerPass, pointwise
 from triptych.spec.layers import Dropout, Shape
 from triptych.utils.errors import TriptychError
-
-if TYPE_CHECKING:
-    from triptych.reference.layers import Array
 
 
 def _output(layer: Dropout, shape: Shape, path: str) -> Shape:
@@ -28,15 +25,4 @@ def _reference(layer: Dropout, x: Array, arrays: Mapping[str, Array], conditions
     return LayerPass(x * factor, lambda dy: (dy * factor, {}))
 
 
-KINDS = (
-    Kind(
-        record=Dropout,
-        output=_output,
-        macs=no_macs,
-        window=pointwise,
-        arrays=no_arrays,
-        reference=_reference,
-        any_size=at_any_size,
-        training_only=True,
-    ),
-)
+KINDS = (pointwise(Dropout, _reference, output=_output, training_only=True),)

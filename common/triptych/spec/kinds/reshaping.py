@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
+from triptych.reference.layers import Array
 from triptych.spec.kinds.kind import Conditions, Kind, LayerPass, no_arrays, no_macs
 from triptych.spec.kinds.windows import whole_map
 from triptych.spec.layers import Flatten, Pair, Shape
-
-if TYPE_CHECKING:
-    from triptych.reference.layers import Array
 
 
 def _output(layer: Flatten, shape: Shape, path: str) -> Shape:

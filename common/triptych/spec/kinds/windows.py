@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
+from triptych.reference.layers import Array
 from triptych.spec.errors import SpecError, TooSmallError
 from triptych.spec.kinds.kind import Window
 from triptych.spec.layers import AvgPool, Conv, MaxPool, Pair, Shape
-from triptych.utils.lazy import lazy
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from triptych.reference.layers import Array
-else:
-    np = lazy("numpy")
+from triptych.utils.lazy import np
 
 
 def need_map(shape: Shape, path: str) -> None:

@@ -1,0 +1,184 @@
+"""What JAX compiles: pure functions of arrays, with the options of the network's execution.
+
+A network is split into its definition, which a function is compiled for, and its arrays by Flax's paths.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import lru_cache, partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from triptych.backend.contract import Gather
+from triptych.backend.execution import Execution
+from triptych.optim.optimizers import Optimizer
+from triptych.utils.randomness import derive_seed
+from triptych_jax.input import Input
+from triptych_jax.layers import Dropout
+from triptych_jax.loss import total_loss
+from triptych_jax.model import Arrays, Branches, Network, Outputs, Residual, Sequence
+from triptych_jax.optimizer import Updater
+
+# Of a function that runs once or twice compiling is all its time: without optimisation it is a quarter. XLA refuses
+# options that it does not know, and dropped the fusion emitters' in JAX 0.11.
+_EMITTERS = {"xla_cpu_use_fusion_emitters": False} if jax.__version_info__ < (0, 11) else {}
+OPTIONS: dict[str, dict[str, Any] | None] = {"full": None, "quick": {"xla_backend_optimization_level": 0, **_EMITTERS}}
+
+
+class Pass(NamedTuple):
+    """A training pass; `figures` are the loss and the number of right answers. What only inspection looks at is empty
+    unless it was asked for (`watch`)."""
+
+    figures: jax.Array
+    gradients: Arrays
+    statistics: Arrays
+    input_gradient: jax.Array | None
+    outputs: Outputs
+
+
+def jit(execution: Execution) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """`jax.jit` as the execution says."""
+    return partial(jax.jit, compiler_options=OPTIONS[execution.compilation])
+
+
+def feed_dropout(module: nnx.Module, masks: Mapping[str, jax.Array], key: jax.Array) -> None:
+    """Feed the masks to the dropout layers that they name; the others draw from `key`, each its own."""
+    for name, layer in dropouts(module):
+        if name in masks:
+            layer.mask = masks[name]
+        else:
+            layer.key = jax.random.fold_in(key, derive_seed(0, name))
+
+
+def dropouts(module: nnx.Module) -> list[tuple[str, Dropout]]:
+    """The dropout layers by path."""
+    return [(".".join(path), layer) for path, layer in nnx.iter_graph(module) if isinstance(layer, Dropout)]
+
+
+def pass_function(definition: nnx.GraphDef, *, watch: bool) -> Callable[..., Pass]:
+    """`(parameters, constants, x, labels, masks, seed) -> Pass` of a network; not compiled yet. `constants` are what no
+    gradient is taken by: running statistics and frozen parameters."""
+
+    def run(
+        parameters: Arrays,
+        constants: Arrays,
+        x: jax.Array,
+        labels: jax.Array,
+        masks: Mapping[str, jax.Array],
+        seed: Any,
+    ) -> Pass:
+        key = jax.random.key(seed, impl="threefry2x32")
+
+        def loss_of(parameters: Arrays, x: jax.Array) -> tuple[jax.Array, tuple[jax.Array, Arrays, Outputs]]:
+            network: Network = nnx.merge(definition, nnx.from_flat_state({**parameters, **constants}))
+            feed_dropout(network, masks, key)
+            outputs: Outputs = {}
+            output = network(x, outputs)
+            logits = output[0] if isinstance(output, tuple) else output
+            correct = (logits.argmax(1) == labels).sum()
+            return total_loss(network, output, labels), (
+                correct,
+                network.arrays(nnx.BatchStat),
+                outputs if watch else {},
+            )
+
+        differentiate = jax.value_and_grad(loss_of, (0, 1) if watch else (0,), has_aux=True)
+        (loss, (correct, after, outputs)), (gradients, *dx) = differentiate(parameters, x)
+        figures = jnp.stack([loss, correct.astype(loss.dtype)])
+        return Pass(figures, gradients, after, dx[0] if watch else None, outputs)
+
+    return run
+
+
+@lru_cache(maxsize=16)
+def compile_watched_pass(definition: nnx.GraphDef, execution: Execution) -> Callable[..., Pass]:
+    """The training pass with all that inspection looks at."""
+    return jit(execution)(pass_function(definition, watch=True))
+
+
+@lru_cache(maxsize=16)  # a second trainer of the same network compiles nothing
+def compile_step(
+    definition: nnx.GraphDef, execution: Execution, optimizer: Optimizer, decayed: frozenset[Any]
+) -> Callable[..., Any]:
+    """Pass and update in one function: two cost a tenth of a small network's step."""
+    run, update = pass_function(definition, watch=False), Updater.update_function(optimizer, decayed)
+
+    @jit(execution)
+    def step(inputs: tuple[Any, ...], kept: dict[str, Arrays], count: jax.Array, rates: tuple[Any, Any]) -> Any:
+        # Nothing is donated: after an interrupted step the network must still be there to be saved.
+        passed = run(*inputs)
+        moved, kept = update(inputs[0], passed.gradients, kept, count, rates)
+        return passed.figures, passed.statistics, moved, kept
+
+    return step
+
+
+@lru_cache(maxsize=32)
+def compile_update(execution: Execution, optimizer: Optimizer, decayed: frozenset[Any]) -> Callable[..., Any]:
+    """The update alone, of gradients that are there already."""
+    update = Updater.update_function(optimizer, decayed)
+    return jit(execution)(lambda inputs, *others: update(*inputs, *others))
+
+
+@lru_cache(maxsize=8)
+def compile_prediction(definition: nnx.GraphDef, execution: Execution, input: Input) -> Callable[..., Any]:
+    """`(arrays, stored images) -> logits`."""
+
+    @jit(execution)
+    def run(arrays: Arrays, images: jax.Array) -> jax.Array:
+        network: Network = nnx.merge(definition, nnx.from_flat_state(arrays))
+        return network(input(images))
+
+    return run
+
+
+@partial(jax.jit, static_argnums=0)
+def prepare(input: Input, images: jax.Array, gather: Gather | None) -> jax.Array:
+    """The network's input of stored images."""
+    return input(images, gather)
+
+
+@lru_cache(maxsize=8)
+def compile_evaluation(definition: nnx.GraphDef, execution: Execution) -> Callable[..., Outputs]:
+    """`(arrays, x) -> outputs of every layer`."""
+
+    @jit(execution)
+    def run(arrays: Arrays, x: jax.Array) -> Outputs:
+        outputs: Outputs = {}
+        network: Network = nnx.merge(definition, nnx.from_flat_state(arrays))
+        network(x, outputs)
+        return outputs
+
+    return run
+
+
+@lru_cache(maxsize=256)
+def compile_layer_pass(definition: nnx.GraphDef, execution: Execution) -> Callable[..., Any]:
+    """`(parameters, statistics, x, gradient, masks) -> (y, dx, gradients)` of one layer, channels first outside."""
+
+    @jit(execution)
+    def run(
+        parameters: Arrays,
+        statistics: Arrays,
+        x: jax.Array,
+        gradient: jax.Array | None,
+        masks: Mapping[str, jax.Array],
+    ) -> tuple[jax.Array, jax.Array | None, Arrays]:
+        def forward(parameters: Arrays, x: jax.Array) -> jax.Array:
+            layer = nnx.merge(definition, nnx.from_flat_state({**parameters, **statistics}))
+            feed_dropout(layer, masks, jax.random.key(0))
+            x = jnp.transpose(x, (0, 2, 3, 1)) if x.ndim == 4 else x
+            y = layer(x, {}) if isinstance(layer, Sequence | Branches | Residual) else layer(x)
+            return jnp.transpose(y, (0, 3, 1, 2)) if y.ndim == 4 else y
+
+        if gradient is None:
+            return forward(parameters, x), None, {}
+        y, pull = jax.vjp(forward, parameters, x)
+        gradients, dx = pull(gradient)
+        return y, dx, gradients
+
+    return run

@@ -1,0 +1,195 @@
+"""The options of a training and of a trained model, checked before anything that they name is looked for."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from triptych.cli.options import NetworkOptions, Whole
+from triptych.utils.errors import TriptychError
+
+if TYPE_CHECKING:
+    from triptych.optim.optimizers import Optimizer
+    from triptych.optim.schedules import Schedule
+    from triptych.spec.layers import Pair
+    from triptych.training.models import Model
+    from triptych.training.recipe import Recipe
+
+
+@Parameter(name="*")
+@dataclass
+class RunOptions:
+    """What may be changed about a recipe."""
+
+    arch: Annotated[str | None, Parameter(help="Architecture; `triptych archs` lists them.")] = None
+    data: Annotated[
+        str | None, Parameter(help="Data set, or a folder of class folders; 'SET@classes=5-9,train=500': a part of it.")
+    ] = None
+    data_dir: Annotated[Path | None, Parameter(help="Where the data set's files lie.")] = None
+    epochs: Annotated[Whole, Parameter(help="Passes over the training images.")] = None
+    batch_size: Annotated[Whole, Parameter(help="Images per step.")] = None
+    learning_rate: Annotated[float | None, Parameter(help="Learning rate.")] = None
+    schedule: Annotated[
+        str | None, Parameter(help="constant, step:every=2,factor=0.5, cosine, one-cycle, plateau or polynomial.")
+    ] = None
+    optimizer: Annotated[str | None, Parameter(help="sgd, adam or adamw.")] = None
+    momentum: Annotated[float | None, Parameter(help="Momentum of SGD.")] = None
+    nesterov: Annotated[bool | None, Parameter(help="Nesterov's form of the momentum.")] = None
+    weight_decay: Annotated[float | None, Parameter(help="Weight decay; coupled, but in AdamW.")] = None
+    decayed: Annotated[str | None, Parameter(help="What decays: all, or the weights only.")] = None
+    init: Annotated[
+        str | None, Parameter(help="xavier_uniform, normal:0.01, ... or native; else as recipe or spec say.")
+    ] = None
+    init_from: Annotated[str | None, Parameter(help="Run folder or safetensors file: layers that fit start so.")] = None
+    freeze: Annotated[str | None, Parameter(help="What does not move, e.g. 'block1.*,block2.*'.")] = None
+    precision: Annotated[str | None, Parameter(help="fp32, bf16, fp16 or fp64.")] = None
+    seed: Annotated[Whole, Parameter(help="Seed of everything random.")] = None
+
+    def choose(self, recipe: Recipe, network: NetworkOptions) -> Recipe:
+        """The recipe with what the command line says, whose network can be built, and frozen as it says.
+
+        That is found out before any data is looked for: what is left open is taken from the architecture's source.
+        """
+        from triptych import zoo
+        from triptych.weights import transfer
+
+        recipe = self.apply(recipe, network)
+        if self.arch is not None or self.freeze is not None or network != NetworkOptions():
+            transfer.frozen_paths(zoo.build_with(recipe.architecture, recipe.network), recipe.freeze)
+        return recipe
+
+    def apply(self, recipe: Recipe, network: NetworkOptions) -> Recipe:
+        """The recipe with what the command line says. Raises TriptychError for values that no recipe can have."""
+        from triptych.training.recipe import vary
+
+        changed = {**self.of_another_architecture(recipe), **network.changes()}
+        names = {"arch": "architecture", "data": "data", "init": "initializer", "init_from": "init_from"}
+        same = ("epochs", "batch_size", "learning_rate", "precision", "seed")
+        for option, field in (*names.items(), *((name, name) for name in same)):
+            if getattr(self, option) is not None:
+                changed[field] = getattr(self, option)
+        if self.freeze is not None:
+            changed["freeze"] = tuple(pattern.strip() for pattern in self.freeze.split(",") if pattern.strip())
+            if not changed["freeze"]:
+                raise TriptychError(f"--freeze '{self.freeze}' names nothing; write for example 'block1.*,block2.*'")
+        if self.batch_size is not None:
+            changed["test_batch_size"] = 0
+        changed["schedule"] = self.apply_to_schedule(recipe.schedule)
+        changed["optimizer"] = self.apply_to_optimizer(recipe.optimizer)
+        return vary(recipe, **changed)
+
+    def of_another_architecture(self, recipe: Recipe) -> dict[str, Any]:
+        """What changes in a recipe with `--arch`.
+
+        What it says of the first one's head and dense width does not hold for another one, and a small one (LeNet)
+        cannot be made as narrow, and gains nothing from larger images than its own. A start that is the first one's own
+        becomes the other's own; one that departs from it belongs to the recipe, and stays.
+        """
+        from triptych import zoo
+
+        if self.arch is None or self.arch == recipe.architecture:
+            return {}
+        from triptych.weights import initializers
+
+        entry = zoo.get_entry(self.arch)
+        sizes = zip(recipe.network.input[1:], entry.input[1:], strict=True)
+        first_start = initializers.text_of(zoo.get_entry(recipe.architecture).initializer)
+        return {
+            "initializer": "" if recipe.initializer == first_start else recipe.initializer,
+            "head": None,
+            "dense_width": None,
+            "width_ratio": min(recipe.network.width_ratio, entry.conformance[0]),
+            "size": tuple(min(size or most, most) for size, most in sizes),
+        }
+
+    def apply_to_schedule(self, schedule: Schedule) -> Schedule:
+        """The schedule that `--schedule` names, or the recipe's. Raises TriptychError for a momentum without effect."""
+        from dataclasses import replace
+
+        from triptych.optim import schedules
+
+        if self.schedule is not None:
+            schedule = schedules.parse(self.schedule)
+        elif isinstance(schedule, schedules.OneCycle) and self.learning_rate is not None:
+            schedule = replace(schedule, maximum=0.0)  # the learning rate on the command line is the maximum
+        if isinstance(schedule, schedules.OneCycle) and self.momentum is not None:
+            raise TriptychError("--momentum: one-cycle sets it itself; give its high_momentum and low_momentum instead")
+        return schedule
+
+    def apply_to_optimizer(self, optimizer: Optimizer) -> Optimizer:
+        """The optimiser with what the command line says; another kind takes over what both have."""
+        from dataclasses import fields, replace
+
+        from triptych.optim.optimizers import get_kind
+
+        if self.optimizer is not None:
+            optimizer = optimizer.as_kind(get_kind(self.optimizer))
+        known = {item.name for item in fields(optimizer)}
+        changed = {}
+        for name in ("momentum", "nesterov", "weight_decay", "decayed"):
+            value = getattr(self, name)
+            if value and name not in known:
+                raise TriptychError(f"--{name} belongs to sgd; '{optimizer.name}' has none")
+            if value is not None and name in known:
+                changed[name] = value
+        return replace(optimizer, **changed)
+
+
+def parse_dense_size(dense: bool, text: str | None) -> Pair | None:
+    """`--dense-size 64` or `48x64` as (height, width). Raises TriptychError for other text, and without `--dense`."""
+    if text is None:
+        return None
+    if not dense:
+        raise TriptychError("--dense-size says at which size --dense is run; give --dense too")
+    match = re.fullmatch(r"(\d+)(?:x(\d+))?", text.strip().lower())
+    if match is None:
+        raise TriptychError(f"--dense-size '{text}' is neither N nor HxW; write for example 256 or 256x384")
+    return int(match[1]), int(match[2] or match[1])
+
+
+@dataclass
+class ModelOptions:
+    """The options of a trained model, checked: a bare file needs them all, a run folder knows its own recipe."""
+
+    run: RunOptions
+    network: NetworkOptions
+
+    def __post_init__(self) -> None:
+        from triptych.training.recipe import Recipe
+
+        chosen = self.run.apply if self.run.arch is None else self.run.choose
+        self.recipe = chosen(Recipe("file"), self.network)
+
+    def load(self, path: Path) -> Model:
+        """The model at `path`. Raises TriptychError if there is none, or its options do not belong to it."""
+        from triptych.training import models
+
+        if path.is_dir():
+            return self.load_run(path)
+        if not path.exists():
+            raise TriptychError(f"there is no run folder or model file {path}")
+        if self.run.arch is None:
+            raise TriptychError(
+                f"{path} holds parameters only; say which network with --arch (and --input, --classes, ...)"
+            )
+        return models.load_file(path, self.recipe)
+
+    def load_run(self, path: Path) -> Model:
+        """The model of a run folder."""
+        from dataclasses import replace
+
+        from triptych.training import models
+
+        # A model that was trained in bf16 can be used where there is none, and in batches that fit another device.
+        changes = RunOptions(precision=self.run.precision, batch_size=self.run.batch_size)
+        if self.network != NetworkOptions() or replace(self.run, data=None, data_dir=None) != changes:
+            raise TriptychError(
+                f"{path} is a run and knows its recipe; only --backend, --device, --data, --data-dir, --precision and "
+                "--batch-size can be given"
+            )
+        model = models.load_run(path)
+        return replace(model, recipe=changes.apply(model.recipe, NetworkOptions()))

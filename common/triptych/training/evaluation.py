@@ -1,0 +1,109 @@
+"""What a trained model says of images: loss and accuracy on a test set, the classes of single images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triptych.backend.contract import Backend, Images, Labels
+from triptych.data import Dataset, decoded
+from triptych.spec.layers import Pair
+from triptych.training import loop
+from triptych.training.models import Model
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """A model's logits `(N, classes)` on the test images of a data set, on one backend."""
+
+    model: Model
+    dataset: Dataset
+    backend: str
+    logits: NDArray[np.float64]
+
+    @property
+    def score(self) -> tuple[float, float]:
+        """Mean loss and accuracy."""
+        return loop.score(self.logits, self.dataset.test.labels)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The data's class names, and numbers for the classes that only the model has."""
+        names = self.dataset.class_names
+        return (*names, *map(str, range(len(names), self.logits.shape[1])))
+
+    @property
+    def confusion(self) -> NDArray[np.int64]:
+        """How many images of each of the data's classes (row) were taken for each of the model's (column)."""
+        return count_confusion(self.logits, self.dataset.test.labels)[: len(self.dataset.class_names)]
+
+
+def evaluate(model: Model, dataset: Dataset, backend: Backend, device: str) -> Evaluation:
+    """The model on all test images. Raises TriptychError if there are none."""
+    predictor = model.predictor(backend, device)
+    logits = loop.logits_of(predictor, dataset.test, model.recipe.images_per_test)
+    return Evaluation(model, dataset, backend.name, logits)
+
+
+def count_confusion(logits: NDArray[np.float64], labels: Labels) -> NDArray[np.int64]:
+    """How many images of each class (row) were taken for each (column): `(classes, classes)`."""
+    counts = np.zeros((logits.shape[1],) * 2, np.int64)
+    np.add.at(counts, (labels, logits.argmax(1)), 1)
+    return counts
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The most probable class of one image, and the true one where it is known."""
+
+    image: str
+    predicted: str
+    probability: float
+    true: str | None = None
+
+
+def predict_test(model: Model, dataset: Dataset, count: int, backend: Backend, device: str) -> list[Prediction]:
+    """The classes of the first `count` test images."""
+    predictor = model.predictor(backend, device)
+    images, labels = dataset.test.images[:count], dataset.test.labels[:count]
+    logits = np.concatenate(list(loop.predictions(predictor, images, model.recipe.images_per_test)))
+    names = [f"test image {index}" for index in range(len(images))]
+    return classify(logits, dataset.class_names, names, [dataset.class_names[label] for label in labels])
+
+
+def predict_files(
+    model: Model, files: Sequence[Path], backend: Backend, device: str, *, dense: bool = False, size: Pair | None = None
+) -> list[Prediction]:
+    """The classes of image files; with `dense` by the model's convolutional form, at `size` or the image's own."""
+    # A dense model takes an image as it is; else large ones are shrunk on reading, to be shrunk further anyway.
+    pictures = [decoded.decode([file], decoded.stored_size(file) if dense else None) for file in files]
+    models = [model.dense_for(picture.shape[2:], size) if dense else model for picture in pictures]
+    return classify(logits_of_each(pictures, models, backend, device), model.class_names, [str(file) for file in files])
+
+
+def logits_of_each(
+    pictures: Sequence[Images], models: Sequence[Model], backend: Backend, device: str
+) -> NDArray[np.float64]:
+    """Logits of pictures `(1, C, H, W)`, each by its model; those of one input size share what is built for it."""
+    by_input = {model.architecture.input: model for model in models}
+    built = {shape: model.predictor(backend, device) for shape, model in by_input.items()}
+    each = zip(models, pictures, strict=True)
+    return np.concatenate([built[model.architecture.input].predict(picture) for model, picture in each]).astype(float)
+
+
+def classify(
+    logits: NDArray[np.float64], names: Sequence[str], images: Sequence[str], true: Sequence[str | None] | None = None
+) -> list[Prediction]:
+    """The most probable class of every image; its number where it has no name."""
+    powers = np.exp(logits - logits.max(1, keepdims=True))
+    shares = powers / powers.sum(1, keepdims=True)
+    return [
+        Prediction(image, names[best] if best < len(names) else str(best), float(share[best]), label)
+        for image, share, best, label in zip(
+            images, shares, shares.argmax(1), true or [None] * len(images), strict=True
+        )
+    ]

@@ -1,0 +1,132 @@
+"""A recipe: everything that decides a training run, as one record."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from triptych import zoo
+from triptych.backend.execution import PRECISIONS
+from triptych.data import Dataset
+from triptych.data.batches import Augmentation
+from triptych.data.preprocess import InputTransform
+from triptych.optim.optimizers import SGD, AnyOptimizer, Rates
+from triptych.optim.schedules import AnySchedule, Constant, Moment, Score
+from triptych.spec import records
+from triptych.spec.layers import Architecture, Initializer
+from triptych.utils.errors import TriptychError, unknown
+from triptych.weights import initializers
+
+NATIVE = "native"  # the initialiser that leaves the start to the framework
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One training run on any backend.
+
+    `data` is a data set's name or a folder. What `network` leaves open is as the data has it (channels and classes), or
+    as in the architecture's source (height and width). `test_batch_size` 0 is `batch_size`. `learning_rate` and the
+    optimiser's momentum are what `schedule` starts from. `initializer` is empty for the architecture's
+    own, a name with its number (`triptych.weights.initializers.parse`), or `native`. `init_from`, a run folder or a
+    safetensors file, replaces the start of the layers that fit (`triptych.weights.transfer`); what the patterns in
+    `freeze` match does not move.
+    """
+
+    name: str
+    source: str = ""
+    architecture: str = "vgg11"
+    network: zoo.Options = zoo.Options()  # noqa: RUF009  # frozen, so one shared value is safe
+    data: str = "fashion-mnist-mini"
+    batch_size: int = 128
+    test_batch_size: int = 0
+    epochs: int = 5
+    learning_rate: float = 0.05
+    optimizer: AnyOptimizer = SGD()  # noqa: RUF009
+    schedule: AnySchedule = Constant()  # noqa: RUF009
+    initializer: str = ""
+    init_from: str = ""
+    freeze: tuple[str, ...] = ()
+    augmentation: Augmentation = Augmentation()  # noqa: RUF009
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    precision: str = "fp32"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "epochs"):
+            if getattr(self, name) < 1:
+                raise TriptychError(f"--{name.replace('_', '-')} {getattr(self, name)} must be at least 1")
+        if self.test_batch_size < 0:
+            raise TriptychError(f"the batch size {self.test_batch_size} of the test must be at least 0")
+        if not 0 <= self.learning_rate < float("inf"):
+            raise TriptychError(f"--learning-rate {self.learning_rate} must be a number of at least 0")
+        if self.precision not in PRECISIONS:
+            raise unknown("precision", self.precision, PRECISIONS)
+        if self.initializer not in ("", NATIVE):
+            initializers.parse(self.initializer)
+
+    @property
+    def images_per_test(self) -> int:
+        """The batch size where nothing is trained."""
+        return self.test_batch_size or self.batch_size
+
+    def rates(self, step: int, steps_per_epoch: int = 1, history: Sequence[Score] = ()) -> Rates:
+        """Learning rate and momentum of a step, counted from 0 over the whole run; `history` has the finished epochs'
+        tests. Adam has no momentum to change."""
+        at = Moment(step, steps_per_epoch, self.epochs, history)
+        momentum = self.schedule.momentum(self.optimizer.momentum, at)
+        return self.optimizer.rates(self.schedule.learning_rate(self.learning_rate, at), momentum)
+
+
+def vary(recipe: Recipe, **changes: Any) -> Recipe:
+    """The recipe with other values of its own fields, or of its network's (see `zoo.Options.vary`)."""
+    network = {name: value for name, value in changes.items() if name in zoo.OPTION_NAMES}
+    rest = {name: value for name, value in changes.items() if name not in zoo.OPTION_NAMES}
+    return replace(recipe, **{"network": recipe.network.vary(**network), **rest})
+
+
+def initializer_of(recipe: Recipe, architecture: Architecture) -> Initializer:
+    """The initialiser that the recipe names, or the architecture's own. Raises TriptychError for `native`."""
+    return initializers.parse(recipe.initializer) if recipe.initializer else architecture.initializer
+
+
+def start_name(recipe: Recipe, architecture: Architecture) -> str:
+    """What the parameters start from, by its name: `xavier_uniform`, `normal:0.01`, ..., or `native`."""
+    return recipe.initializer or initializers.text_of(architecture.initializer)
+
+
+def build_architecture(recipe: Recipe, dataset: Dataset) -> Architecture:
+    """The recipe's network for `dataset`: channels and classes as the data has them unless the recipe says.
+
+    Raises TriptychError if the data has more classes than the network.
+    """
+    count = len(dataset.class_names)
+    options = recipe.network.filled(count, (dataset.train.images.shape[1], 0, 0))
+    if options.classes < count:
+        raise TriptychError(f"--classes {options.classes} is less than the {count} classes of '{dataset.name}'")
+    return zoo.build_with(recipe.architecture, options)
+
+
+def build_transform(recipe: Recipe, architecture: Architecture) -> InputTransform:
+    """How stored images become the network's input. Raises TriptychError for colour jitter of what has no colours."""
+    if recipe.augmentation.colour and architecture.input[0] != 3:
+        raise TriptychError(f"colour jitter needs a network with 3 channels; this one has {architecture.input[0]}")
+    return InputTransform(*architecture.input, recipe.mean, recipe.std, recipe.augmentation.crop_padding)
+
+
+def to_json(recipe: Recipe) -> str:
+    """The recipe as readable JSON."""
+    return json.dumps(records.encode(recipe), indent=2)
+
+
+def from_json(text: str, source: str = "this") -> Recipe:
+    """The recipe written by `to_json`. Raises TriptychError, which names the `source`, if it is not one."""
+    try:
+        values = json.loads(text)
+        if isinstance(values, dict) and "network" not in values and "architecture" in values:
+            raise TriptychError("it was written by an older triptych; train again, or go on with that version")
+        return records.decode(values, Recipe)
+    except (ValueError, TriptychError) as error:
+        raise TriptychError(f"{source} is no recipe that can be read: {error}") from None
