@@ -13,21 +13,20 @@ from triptych import zoo
 from triptych.backend import registry
 from triptych.backend.execution import exact
 from triptych.conformance.case import make_case
-from triptych.conformance.comparison import BATCH
-from triptych.conformance.locate import locate
-from triptych.conformance.reference_run import Truth
-from triptych.conformance.subjects import BackendSide, ReferenceSide
+from triptych.conformance.locate import BATCH, locate
+from triptych.conformance.reference_run import ReferenceRun
+from triptych.conformance.subjects import BackendSubject, ReferenceSubject
 
 
 def seconds(name: str) -> float:
     """From the case to the verdict, which must be that they agree."""
     framework = registry.load(name)
     start = perf_counter()
-    truth = Truth(make_case(zoo.build_with("vgg16", zoo.Options(10, (3, 64, 64))), 0, BATCH))
-    side = BackendSide(framework, framework.build(truth.case.architecture, execution=exact("fp64")), truth)
-    result = locate(side, ReferenceSide(truth), truth, updates=("momentum",))
+    run = ReferenceRun(make_case(zoo.build_with("vgg16", zoo.Options(10, (3, 64, 64))), 0, BATCH))
+    subject = BackendSubject(framework, framework.build(run.case.architecture, execution=exact("fp64")), run)
+    result = locate(subject, ReferenceSubject(run), updates=("momentum",))
     if result.difference is not None:
-        sys.exit(f"{name} and the reference part: {result.difference}")
+        sys.exit(f"{name} and the reference diverge: {result.difference}")
     return perf_counter() - start
 
 

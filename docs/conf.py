@@ -24,6 +24,7 @@ html_show_sphinx = False
 # Pages whose text stands elsewhere in the repository, where it is read without a site.
 ELSEWHERE = {
     "overview": "README.md",
+    "contributing": "CONTRIBUTING.md",
     "porting-table": "backends/README.md",
     "results": "benchmarks/results/fashion-mnist-vgg11.md",
     "results-zoo": "benchmarks/results/zoo-mini.md",

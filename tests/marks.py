@@ -11,7 +11,8 @@ from triptych.backend import registry
 
 ALL = bool(os.environ.get("TRIPTYCH_TEST_ALL"))
 later = pytest.mark.skipif(not ALL, reason="takes minutes: set TRIPTYCH_TEST_ALL=1, as `make test-all` does")
-needs_backend = pytest.mark.skipif(not registry.installed(), reason="no framework is installed")
+NO_FRAMEWORK = "no framework is installed"
+needs_backend = pytest.mark.skipif(not registry.installed(), reason=NO_FRAMEWORK)
 every_backend = pytest.mark.parametrize("name", registry.installed())
 
 REAL_SETS = Path(os.environ.get("TRIPTYCH_TEST_DATA", "no real data sets"))

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import importlib.util
 import os
 
 from triptych.backend.execution import Device, check_device, dtype_of
+from triptych.utils.errors import TriptychError
 from triptych.utils.process import vector_features
 from triptych_mxnet import numpy_names
 
 numpy_names.restore()
+if importlib.util.find_spec("distutils") is None:  # MXNet compares versions with it
+    raise TriptychError(
+        "MXNet imports 'distutils', which Python lost in 3.12 and setuptools brings back: pip install setuptools"
+    )
 # MXNet's own handler turns a segmentation fault into exit status 255, unless this one was there first.
 with contextlib.suppress(OSError, RuntimeError, AttributeError):  # no usable stderr
     if not faulthandler.is_enabled():

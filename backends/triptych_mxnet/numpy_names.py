@@ -5,6 +5,10 @@ up what it hands on to NumPy, `mxnet/numpy/utils.py` the constants and `mxnet/nd
 the same object or number as in NumPy 1, so MXNet's numbers are the same to the bit. The financial functions are looked
 up by name only: NumPy dropped them in 1.20, and nothing here calls them.
 
+What names cannot mend: MXNet's operators read the text of their arguments, and NumPy 2 writes a number in a tuple or
+list as `np.float64(0.1)`. `Normalize((np.float32(0.5),), ...)` and `multi_sgd_mom_update(lrs=[np.float64(0.1)])` are
+refused; a number alone is read. So only Python's own numbers are handed to MXNet here.
+
 Source: NumPy 2.0 migration guide (removed names), NEP 32 (financial functions).
 """
 

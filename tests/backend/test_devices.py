@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -28,6 +29,7 @@ from triptych_torch.device import get_device
 from triptych_torch.precision import apply_execution
 
 TORCH = registry.load("torch")
+needs_cpu_build = pytest.mark.skipif(torch.version.cuda is not None, reason="torch_npu needs a CPU build of torch")
 VERSION = torch.__version__.partition("+")[0]
 WORKING = """
 import torch, types
@@ -133,6 +135,7 @@ def test_a_missing_npu_is_explained(case, machine, capsys):
     assert capsys.readouterr().out == ""
 
 
+@needs_cpu_build
 @pytest.mark.parametrize("case", ["CANN not sourced"])
 def test_the_probe_gives_the_same_reason(case, machine):
     options, expected = CASES[case]
@@ -143,6 +146,7 @@ def test_the_probe_gives_the_same_reason(case, machine):
     assert "torch_npu" not in sys.modules
 
 
+@needs_cpu_build
 def test_the_probe_lists_devices_and_their_kind(machine):
     machine(source=WORKING.format(count=2))
     assert [(d.name, d.available, d.reason) for d in npus()] == [(f"npu:{i}", True, "Ascend910B1") for i in range(2)]
@@ -202,6 +206,7 @@ def test_the_execution_decides_on_shorter_factors_and_the_guard_puts_back_what_w
     assert switches() == (True, True)
 
 
+@needs_cpu_build
 def test_a_crash_of_torch_npu_is_survived(machine):
     machine(source="import os, sys; print('last words', file=sys.stderr, flush=True); os.abort()")
     (found,) = npus()
@@ -214,6 +219,7 @@ def test_a_hanging_torch_npu_is_given_up(machine, monkeypatch):
     assert "takes more than 0.01 s" in npus()[0].reason
 
 
+@needs_cpu_build
 def test_the_cpu_survives_an_unusable_torch_npu(machine):
     """With autoloading, which is the default, `import torch` itself would fail."""
     machine(source=MISSING.format(library="libhccl.so"))
@@ -255,6 +261,20 @@ def test_doctor_says_the_same_as_a_table_and_as_json(tmp_path):
     devices = [device for entry in found for device in entry["devices"]]
     assert {"cpu", "cuda", "npu"} <= {device["name"] for device in devices}
     assert [device["reason"] for device in devices if device["reason"] not in run.stdout] == []
+
+
+WITHOUT_DISTUTILS = "import sys; sys.modules['distutils'] = None; from triptych.__main__ import main; main(['doctor'])"
+
+
+@pytest.mark.skipif("mxnet" not in registry.installed(), reason="mxnet is not installed")
+def test_doctor_says_what_mxnet_needs_from_python_3_12_on():
+    """`distutils`, which setuptools brings: without it there is a line in place of a traceback, and the rest works."""
+    command = [sys.executable, "-c", WITHOUT_DISTUTILS]
+    run = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, "COLUMNS": "400"})
+    assert run.stderr == ""
+    (line,) = [line for line in run.stdout.splitlines() if line.startswith("mxnet")]
+    assert re.search(r"^mxnet +no +MXNet imports 'distutils', .*: pip install setuptools *$", line)
+    assert re.search(r"^torch .* cpu +yes", run.stdout, re.MULTILINE)
 
 
 def test_standard_error_is_read_along_and_still_shown(capfd):

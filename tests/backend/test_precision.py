@@ -17,7 +17,8 @@ from triptych.__main__ import main
 from triptych.backend import registry
 from triptych.backend.precision import Flag, Value, values
 from triptych.conformance.case import make_case
-from triptych.conformance.levels import FLAGS, Judge, Report, conform, judge
+from triptych.conformance.conform import FLAGS, Report, conform
+from triptych.conformance.reference_run import ReferenceRun
 from triptych.spec.layers import Architecture, Conv, Dense, Flatten, Initializer
 
 LAYERS = (Conv("conv", 3, (3, 3)), Flatten("flatten"), Dense("dense", 3))
@@ -30,8 +31,8 @@ def needs(name: str) -> pytest.MarkDecorator:
 
 
 @cache
-def judged() -> Judge:
-    return judge(make_case(TINY))
+def reference_run() -> ReferenceRun:
+    return ReferenceRun(make_case(TINY))
 
 
 def flags(name: str, device: str = "cpu") -> dict[str, Flag]:
@@ -46,7 +47,7 @@ def conform_watched(name: str, device: str = "cpu") -> tuple[Report, dict[str, V
         seen.update(values(framework.precision_flags(device)))
         return framework.build(architecture)
 
-    return conform(framework, judged(), "fp32", device=device, build=build), seen
+    return conform(framework, reference_run(), "fp32", device=device, build=build), seen
 
 
 @every_backend
@@ -56,7 +57,7 @@ def test_every_flag_is_exact_during_the_checks_and_as_before_after_them(name: st
     assert len(before) == len(framework.precision_flags())
     report, seen = conform_watched(name)
     assert report.passed
-    assert report.flags == seen
+    assert report.precision_flags == seen
     assert {name: before[name] for name in before if before[name] != seen[name]} == report.switched_off
     assert values(framework.precision_flags()) == before
     with framework.precise():
@@ -147,7 +148,7 @@ def test_a_flag_of_torch_is_switched_off_for_the_checks(plant: str, torch_defaul
     report, seen = conform_watched("torch")
     assert report.failures == []
     assert seen[name] not in (value, None)
-    assert report.flags[name] == seen[name]
+    assert report.precision_flags[name] == seen[name]
     assert report.switched_off[name] == value
     assert flags("torch") == found
 
@@ -185,7 +186,7 @@ def test_hf32_of_an_npu_is_switched_off_for_the_checks(monkeypatch: pytest.Monke
     report, seen = conform_watched("torch", "npu:0")
     assert report.passed
     for name in names:
-        assert (seen[name], report.flags[name], report.switched_off[name]) == (False, False, True)
+        assert (seen[name], report.precision_flags[name], report.switched_off[name]) == (False, False, True)
     assert npu.conv.allow_hf32
     assert npu.matmul.allow_hf32
     monkeypatch.delattr(torch, "npu")
@@ -209,7 +210,7 @@ def test_the_precision_of_jax_is_full_during_the_checks() -> None:
     finally:
         jax.config.update("jax_default_matmul_precision", None)
     assert report.failures == []
-    assert seen["default_matmul_precision"] == report.flags["default_matmul_precision"] == "highest"
+    assert seen["default_matmul_precision"] == report.precision_flags["default_matmul_precision"] == "highest"
     assert report.switched_off["default_matmul_precision"] == "bfloat16"
     # No choice is full precision on a CPU, but TF32 on a GPU.
     assert flags("jax")["default_matmul_precision"].exact
@@ -275,10 +276,10 @@ def test_a_variable_read_at_the_start_is_a_failure_with_a_reason(
     assert seen == {}  # nothing was begun
     assert not report.passed
     (failure,) = report.failures
-    assert (failure.level, failure.name) == (FLAGS, flag)
+    assert (failure.level, failure.tensor) == (FLAGS, flag)
     assert "which a running process cannot change; " in failure.problem
     assert failure.problem.endswith("start again")
-    assert report.flags[flag] not in ("", None, "false")
+    assert report.precision_flags[flag] not in ("", None, "false")
     monkeypatch.setenv(variable, exact)
     assert flags(name)[flag].exact
 

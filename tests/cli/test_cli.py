@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from marks import needs_backend
 from triptych.backend import registry
 from triptych.cli import COMMANDS, expand_json
 
@@ -125,6 +126,7 @@ def test_json_takes_no_argument_of_the_command_for_its_file():
     assert expand_json(["archs", "--json", "a.json"]) == ["archs", "--json", "a.json"]
 
 
+@needs_backend
 def test_archs_and_doctor(call):
     rows = {row["arch"]: row for row in json.loads(call("archs", "--json"))}
     assert (rows["lenet"]["parameters"], rows["lenet"]["macs"]) == (61_706, 416_520)
@@ -224,6 +226,7 @@ def test_a_full_disk_is_one_line():
     assert (closed.returncode, closed.stderr) == (0, "")
 
 
+@needs_backend
 def test_a_terminal_gets_a_progress_bar():
     leader, follower = pty.openpty()
     command = [*triptych("train").split(), *QUICK, "--batch-size", "8", "--backend", BACKENDS[0], "--out", "run"]

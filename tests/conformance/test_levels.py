@@ -1,7 +1,7 @@
 """Conformance of the zoo on every installed backend, and what keeps it sharp.
 
 One architecture of every kind runs always; the whole zoo runs with TRIPTYCH_TEST_ALL=1 (many minutes). Planted
-mistakes are in `test_mutants.py`.
+faults are in `test_mutants.py`.
 """
 
 from __future__ import annotations
@@ -13,14 +13,16 @@ import numpy as np
 import pytest
 
 from marks import every_backend, later, needs_backend
-from mutants.networks import NORM, PLAIN, judged
+from mutants.networks import NORM, PLAIN, reference_run
 from mutants.passes import set_entry
 from triptych import zoo
 from triptych.backend import registry
 from triptych.backend.execution import exact
 from triptych.conformance import inputs, suite
 from triptych.conformance.case import BATCH, conformance_architecture, make_case
-from triptych.conformance.levels import ALL_LEVELS, conform, judge
+from triptych.conformance.conform import conform
+from triptych.conformance.levels import ALL_LEVELS
+from triptych.conformance.reference_run import DRAWN, ReferenceRun
 from triptych.data.preprocess import InputTransform
 from triptych.optim.optimizers import SGD, Rates
 from triptych.reference import network as reference
@@ -40,11 +42,11 @@ def zoo_names() -> list[Any]:
 def test_the_zoo_conforms_on_every_backend_and_pairwise(name: str) -> None:
     names = registry.installed()
     verdict = suite.run(conformance_architecture(name), [registry.load(name) for name in names])
-    failures = [(r.backend, r.precision, c) for r in verdict.reports for c in r.failures]
+    failures = [(r.title, c) for r in verdict.reports for c in r.failures]
     assert failures == []
-    assert [(r.backend, r.precision) for r in verdict.reports] == [(n, p) for p in suite.PRECISIONS for n in names]
+    assert [(r.name, r.precision) for r in verdict.reports] == [(n, p) for p in suite.PRECISIONS for n in names]
     assert len(verdict.pairs) == 2 * len(names) * (len(names) - 1) // 2
-    assert all(set(checks) == set(ALL_LEVELS[1:]) for *_, checks in verdict.pairs)
+    assert all([check.level for check in pair.checks] == list(ALL_LEVELS[1:]) for pair in verdict.pairs)
     assert verdict.passed
     assert set(verdict.not_run) == set(registry.BACKENDS) - set(names)
 
@@ -62,10 +64,10 @@ SEEDS = {"lenet": 20, "vgg11": 4, "vgg11_bn": 4, "googlenet": 1}  # of 20, witho
     ],
 )
 def test_no_seed_gives_a_false_alarm(name: str, seed: int) -> None:
-    judged = judge(make_case(conformance_architecture(name), seed))
+    run = ReferenceRun(make_case(conformance_architecture(name), seed))
     framework = registry.load(registry.installed()[0])
     for precision in suite.PRECISIONS:
-        assert conform(framework, judged, precision).failures == []
+        assert conform(framework, run, precision).failures == []
 
 
 def has_norm(architecture: Architecture) -> bool:
@@ -75,35 +77,36 @@ def has_norm(architecture: Architecture) -> bool:
 @pytest.mark.parametrize("name", [name for name in zoo.registry() if not has_norm(conformance_architecture(name))])
 def test_budgets_stay_sharp_without_batch_norm(name: str) -> None:
     """No derived budget is wide enough to hide a fault: float32 outputs to 3 digits, everything in float64 to 8."""
-    judged = judge(make_case(conformance_architecture(name)))
-    for level, arrays in judged.expected.items():
-        for path, value in arrays.items():
+    run = ReferenceRun(make_case(conformance_architecture(name)))
+    for level, expected in DRAWN:
+        for path, value in expected(run).items():
             scale = np.abs(value).max()
-            assert judged.budgets["fp64"][level][path] <= 1e-8 * scale, (level, path)
+            assert run.budgets["fp64"][level][path] <= 1e-8 * scale, (level, path)
             if level.startswith(("data", "forward")):
-                assert judged.budgets["fp32"][level][path] <= 1e-3 * scale, (level, path)
+                assert run.budgets["fp32"][level][path] <= 1e-3 * scale, (level, path)
 
 
+@needs_backend
 @pytest.mark.parametrize("silenced", ["dense.weight", "conv.weight"])
 def test_a_case_with_constant_logits_is_refused(silenced: str) -> None:
     case = make_case(PLAIN)
     values = case.parameters | {silenced: np.zeros_like(case.parameters[silenced])}
     with pytest.raises(ValueError, match="the reference's logits for 'plain' are constant"):
-        judge(replace(case, parameters=values))
+        conform(registry.load(registry.installed()[0]), ReferenceRun(replace(case, parameters=values)), "fp64")
 
 
 @every_backend
 def test_a_report_without_all_levels_is_no_pass(name: str) -> None:
-    report = conform(registry.load(name), judged(PLAIN), "fp64")
+    report = conform(registry.load(name), reference_run(PLAIN), "fp64")
     for level in ALL_LEVELS:
-        assert not replace(report, checks=[check for check in report.checks if check.level != level]).passed
-    assert not suite.Verdict(PLAIN, [], [], {}).passed
-    assert suite.as_dict(suite.Verdict(PLAIN, [report], [], {}))["backends"][0]["levels"]["update"]["passed"]
+        assert not replace(report, checks=tuple(check for check in report.checks if check.level != level)).passed
+    assert not suite.Verdict(PLAIN, (), (), {}).passed
+    assert suite.as_dict(suite.Verdict(PLAIN, (report,), (), {}))["backends"][0]["levels"]["update"]["passed"]
 
 
 def test_the_case_can_show_faults() -> None:
     """Several different images, neither square nor constant; nothing at a neutral start; a flatten larger than 1x1."""
-    case = judged(NORM).case
+    case = reference_run(NORM).case
     assert case.images.shape == (BATCH, 2, 6, 9)
     assert len({image.tobytes() for image in case.stored}) == BATCH
     assert case.images.min() < 0 < case.images.max()
@@ -128,7 +131,7 @@ def test_the_data_of_a_case_can_show_faults(channels: int) -> None:
         assert len(set(np.concatenate([getattr(batch, drawn) for batch in planned]))) > 1, drawn
     tints = {tuple(shift) for batch in planned if batch.shifts is not None for shift in batch.shifts}
     assert len(tints) == (inputs.IMAGES if channels == 3 else 0)
-    observed = inputs.observe_reference_inputs(case)
+    observed = inputs.reference_inputs(case)
     assert {name: value.shape for name, value in observed.items()} == {
         **{f"batch {number}": (len(batch), channels, 6, 9) for number, batch in enumerate(planned)},
         "evaluation": (inputs.IMAGES, channels, 6, 9),
@@ -139,11 +142,11 @@ def test_the_data_of_a_case_can_show_faults(channels: int) -> None:
 
 def test_the_reference_alone_is_judged_right() -> None:
     """The reference at the budgets' own place: equal to itself, and not to itself with one weight moved."""
-    found = judged(PLAIN)
-    values = set_entry(found.case.parameters, "conv.weight", 0.123)
-    moved = reference.forward(PLAIN, values, found.case.images).outputs
-    budget = found.budgets["fp32"]["forward eval"]
-    expected = found.expected["forward eval"]
+    run = reference_run(PLAIN)
+    values = set_entry(run.case.parameters, "conv.weight", 0.123)
+    moved = reference.forward(PLAIN, values, run.case.images).outputs
+    budget = run.budgets["fp32"]["forward eval"]
+    expected = run.outputs(train=False)
     assert all(np.abs(moved[path] - expected[path]).max() > 100 * budget[path] for path in expected)
 
 

@@ -1,4 +1,4 @@
-"""`locate` between backends and the reference: planted faults are named by layer, phase and cause."""
+"""`locate` between backends and the reference: planted faults are named by layer, level and cause."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from marks import every_backend, later
+from marks import every_backend, later, needs_backend
 from mutants import CATALOGUE
 from triptych.__main__ import main
 from triptych.backend import registry
 from triptych.backend.contract import Backend
 from triptych.backend.execution import exact
-from triptych.conformance import locate
 from triptych.conformance.case import make_case
-from triptych.conformance.comparison import BATCH, MODES, PHASES, Difference
-from triptych.conformance.reference_run import Truth
-from triptych.conformance.subjects import BackendSide, ReferenceSide
+from triptych.conformance.diagnosis.finding import Difference
+from triptych.conformance.levels import ALL_LEVELS
+from triptych.conformance.locate import BATCH, MODES, locate
+from triptych.conformance.reference_run import ReferenceRun
+from triptych.conformance.subjects import BackendSubject, ReferenceSubject
 from triptych.optim.optimizers import SGD, Rates
 from triptych.reference import network as reference
 from triptych.spec.layers import (
@@ -88,7 +89,7 @@ class Fault:
     """What is planted; where it must be found, and a word of the cause."""
 
     layer: str
-    phase: str
+    level: str
     cause: str
     record: Callable[[Any], Any] | None = None  # another record in the spec that the backend builds
     target: str = ""
@@ -96,8 +97,8 @@ class Fault:
     forward: Callable[..., Any] | None = None  # another whole pass
 
 
-def fields(path: str, phase: str, cause: str, **values: Any) -> Fault:
-    return Fault(path, phase, cause, lambda layer: replace(layer, **values), path)
+def fields(path: str, level: str, cause: str, **values: Any) -> Fault:
+    return Fault(path, level, cause, lambda layer: replace(layer, **values), path)
 
 
 def reversed_branches(layer: Branches) -> Branches:
@@ -115,7 +116,7 @@ FAULTS = {
     "scale": fields("unit", "forward eval", "scale is 1, not 0.3", scale=1.0),
     "branch order": Fault("mixed", "forward eval", "in the order b, a", reversed_branches, "mixed"),
     "dropout rate": fields("dropout", "forward train", "as at a rate of 0.4", rate=0.4),
-    "auxiliary weight": fields("head", "backward", "weighted by 0.4, not 0.3", weight=0.4),
+    "auxiliary weight": fields("head", "gradient", "weighted by 0.4, not 0.3", weight=0.4),
     "momentum": fields("stem.norm", "update", "weight of the old statistics", momentum=0.9),
     "biased": fields("stem.norm", "update", "kept biased", unbiased=False),
     "no decay": Fault("stem.conv", "update", "no weight decay", trainer=lambda o, r: (replace(o, weight_decay=0.0), r)),
@@ -139,11 +140,11 @@ FAULTS = {
 QUICK = ("eps", "scale", "auxiliary weight", "no decay")
 
 
-def planted(fault: Fault | None, framework: Backend, truth: Truth) -> BackendSide:
+def planted(fault: Fault | None, framework: Backend, run: ReferenceRun) -> BackendSubject:
     """The backend with the fault in it."""
     names = (*framework.__all__, "__name__")  # type: ignore[attr-defined]
     wrong = SimpleNamespace(**{name: getattr(framework, name) for name in names})
-    architecture = truth.case.architecture
+    architecture = run.case.architecture
     if fault is not None and fault.record is not None:
         architecture = change(architecture, fault.target, fault.record)
     if fault is not None and (alter := fault.trainer) is not None:
@@ -158,19 +159,19 @@ def planted(fault: Fault | None, framework: Backend, truth: Truth) -> BackendSid
         wrong.Trainer = Trainer
     if fault is not None and (forward := fault.forward) is not None:
         wrong.forward = lambda *given, **mode: forward(framework.forward, *given, **mode)
-    return BackendSide(wrong, framework.build(architecture, execution=exact("fp64")), truth)  # type: ignore[arg-type]
+    return BackendSubject(wrong, framework.build(architecture, execution=exact("fp64")), run)  # type: ignore[arg-type]
 
 
 @cache
-def truth_of(architecture: Architecture) -> Truth:
-    return Truth(make_case(architecture, 0, BATCH))
+def run_of(architecture: Architecture) -> ReferenceRun:
+    return ReferenceRun(make_case(architecture, 0, BATCH))
 
 
 @cache
 def found(name: str, fault: str, mode: str) -> Difference | None:
-    truth = truth_of(NET)
-    side = planted(FAULTS.get(fault), registry.load(name), truth)
-    return locate.locate(side, ReferenceSide(truth), truth, mode).difference
+    run = run_of(NET)
+    subject = planted(FAULTS.get(fault), registry.load(name), run)
+    return locate(subject, ReferenceSubject(run), mode).difference
 
 
 def cases() -> list[Any]:
@@ -182,20 +183,20 @@ def cases() -> list[Any]:
 
 
 @pytest.mark.parametrize(("name", "fault"), cases())
-def test_a_planted_fault_is_named_by_layer_phase_and_cause(name: str, fault: str) -> None:
+def test_a_planted_fault_is_named_by_layer_level_and_cause(name: str, fault: str) -> None:
     expected, difference = FAULTS[fault], found(name, fault, MODES[0])
     assert difference is not None
-    assert (difference.layer, difference.phase) == (expected.layer, expected.phase)
+    assert (difference.layer, difference.level) == (expected.layer, expected.level)
     assert expected.cause in difference.cause
     assert difference.at_fault == (name,)
 
 
 @pytest.mark.parametrize("name", registry.installed()[:1])
-def test_accumulated_passes_name_the_layer_of_most_and_the_phase_of_all(name: str) -> None:
+def test_accumulated_passes_name_the_layer_of_most_and_the_level_of_all(name: str) -> None:
     differences = {fault: found(name, fault, MODES[1]) for fault in FAULTS}
-    phases = [fault for fault, d in differences.items() if d is None or d.phase != FAULTS[fault].phase]
+    levels = [fault for fault, d in differences.items() if d is None or d.level != FAULTS[fault].level]
     layers = [fault for fault, d in differences.items() if d is None or d.layer != FAULTS[fault].layer]
-    assert phases == []
+    assert levels == []
     assert len(layers) <= 0.05 * len(FAULTS), layers
 
 
@@ -205,26 +206,27 @@ def test_without_a_fault_there_is_no_difference(name: str, mode: str) -> None:
     assert found(name, "", mode) is None
 
 
+@needs_backend
 def test_a_later_layer_is_not_blamed_for_an_earlier_one() -> None:
     """Two faults: resynchronised, the second layer alone is right where only the first is wrong, and both are seen."""
-    framework, truth = registry.load(registry.installed()[0]), truth_of(NET)
-    side = planted(FAULTS["eps"], framework, truth)
-    side.load(truth.case.parameters)
-    for path, _ in truth.nodes(False):
-        expected = truth.kept_layer(path, False, False)["output"]
-        difference = np.abs(side.layer(path, False, False)["output"] - expected).max()
+    framework, run = registry.load(registry.installed()[0]), run_of(NET)
+    subject = planted(FAULTS["eps"], framework, run)
+    subject.loaded()
+    for path, _ in run.nodes(False):
+        expected = run.layer(path, False, False)["output"]
+        difference = np.abs(subject.layer(path, False, False)["output"] - expected).max()
         assert (difference > 1e-9) == (path == "stem.norm"), path
 
 
 @every_backend
 def test_every_layer_alone_is_the_reference(name: str) -> None:
     """`layer_pass` of every record, composites too: output, gradient of the input, gradients of the parameters."""
-    truth = truth_of(NET)
-    side = planted(None, registry.load(name), truth)
-    side.load(truth.case.parameters)
-    for path, layer in truth.layers.items():
-        expected = truth.kept_layer(path, True, True)
-        values = side.layer(path, True, True)
+    run = run_of(NET)
+    subject = planted(None, registry.load(name), run)
+    subject.loaded()
+    for path, layer in run.layers.items():
+        expected = run.layer(path, True, True)
+        values = subject.layer(path, True, True)
         assert set(values) == set(expected), path
         for key, value in values.items():
             np.testing.assert_allclose(value, expected[key], rtol=0, atol=1e-12 * max(1, np.abs(expected[key]).max()))
@@ -232,18 +234,18 @@ def test_every_layer_alone_is_the_reference(name: str) -> None:
 
 
 def test_a_reference_layer_alone_is_what_it_is_in_the_whole_pass() -> None:
-    truth = truth_of(NET)
-    for path, layer in truth.layers.items():
-        whole = truth.kept_layer(path, True, True)
-        trace = truth.trained[1]
+    run = run_of(NET)
+    for path, layer in run.layers.items():
+        whole = run.layer(path, True, True)
+        trace = run.trace(True)
         y, dx, gradients = reference.layer_pass(
             layer,
             path,
-            truth.given,
+            run.parameters,
             trace.inputs[path],
             trace.arriving[path],
             train=True,
-            masks=truth.case.masks(0),
+            masks=run.case.masks(0),
         )
         assert dx is not None
         np.testing.assert_array_equal(y, whole["output"])
@@ -255,23 +257,24 @@ def test_two_backends_and_which_of_them_is_wrong() -> None:
     names = registry.installed()
     if len(names) < 2:
         pytest.skip("needs two frameworks")
-    truth = truth_of(NET)
-    right = planted(None, registry.load(names[1]), truth)
-    wrong = planted(FAULTS["k"], registry.load(names[0]), truth)
+    run = run_of(NET)
+    right = planted(None, registry.load(names[1]), run)
+    wrong = planted(FAULTS["k"], registry.load(names[0]), run)
     for left, other in ((wrong, right), (right, wrong)):
-        difference = locate.locate(left, other, truth).difference
+        difference = locate(left, other).difference
         assert difference is not None
         assert (difference.layer, difference.at_fault) == ("lrn", (names[0],))
 
 
+@needs_backend
 def test_a_crash_is_a_difference_not_a_trace() -> None:
     def crash(*given: Any, **mode: Any) -> Any:
         raise ArithmeticError("as frameworks raise them")
 
-    truth = truth_of(NET)
-    side = planted(None, registry.load(registry.installed()[0]), truth)
-    side.backend.layer_pass = crash  # type: ignore[method-assign]
-    difference = locate.locate(side, ReferenceSide(truth), truth).difference
+    run = run_of(NET)
+    subject = planted(None, registry.load(registry.installed()[0]), run)
+    subject.backend.layer_pass = crash  # type: ignore[method-assign]
+    difference = locate(subject, ReferenceSubject(run)).difference
     assert difference is not None
     assert difference.layer == "stem.conv"
     assert difference.check.problem == "failed: ArithmeticError: as frameworks raise them"
@@ -281,20 +284,20 @@ def test_a_crash_is_a_difference_not_a_trace() -> None:
 @pytest.mark.parametrize("mode", MODES)
 @every_backend
 def test_the_catalogue_is_located(name: str, mode: str) -> None:
-    """The exact layer of at least 95 in 100 planted mistakes, the phase of all."""
+    """The exact layer of at least 95 in 100 planted faults, the level of all."""
     framework = registry.load(name)
-    wrong_layer, wrong_phase = [], []
+    wrong_layer, wrong_level = [], []
     mutants = [mutant for mutant in CATALOGUE.values() if name not in mutant.impossible]
     for mutant in mutants:
-        truth = Truth(make_case(mutant.architecture))
+        run = ReferenceRun(make_case(mutant.architecture))
         with mutant.plant(framework, "fp64") as (wrong, build):
             network = (build or partial(wrong.build, execution=exact("fp64")))(mutant.architecture)
-            difference = locate.locate(BackendSide(wrong, network, truth), ReferenceSide(truth), truth, mode).difference
+            difference = locate(BackendSubject(wrong, network, run), ReferenceSubject(run), mode).difference
         if difference is None or difference.layer != mutant.path:
             wrong_layer.append(mutant.name)
-        if difference is None or not difference.phase.startswith(mutant.phase):
-            wrong_phase.append(mutant.name)
-    assert wrong_phase == []
+        if difference is None or not difference.level.startswith(mutant.phase):
+            wrong_level.append(mutant.name)
+    assert wrong_level == []
     assert len(wrong_layer) <= 0.05 * len(mutants), wrong_layer
 
 
@@ -304,22 +307,23 @@ def run(*arguments: str) -> int:
     return int(exit_.value.code or 0)
 
 
+@needs_backend
 def test_the_command_says_that_they_agree(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--arch", "lenet", "--json") == 0
     found = json.loads(capsys.readouterr().out)
     assert (found["agree"], found["difference"]) == (True, None)
-    assert found["phases"] == list(PHASES)
+    assert found["levels"] == list(ALL_LEVELS)
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (("--mode", "guessed"), "unknown --mode 'guessed'"),
-        (("--left", "torch", "--right", "torch"), "name two sides"),
+        (("--left", "torch", "--right", "torch"), "name two subjects"),
         (("--left", "reference"), "both 'reference'"),
-        (("--left", "vgg11", "--right", "reference"), "both sides are the reference"),
+        (("--left", "vgg11", "--right", "reference"), "both are the reference"),
         (("--left", "torch", "--right", "vgg11", "--arch", "vgg16"), "several architectures"),
-        (("--right", "torhc"), "unknown backend 'torhc'; did you mean 'torch'?"),
+        (("--left", "reference", "--right", "torhc"), "unknown backend 'torhc'; did you mean 'torch'?"),
         (("--precision", "bf16"), "cannot be judged"),
         (("--layout", "NHWC"), "are for your own network"),
         (("--left", "no_such_module:net", "--right", "lenet"), "there is no module 'no_such_module'"),
@@ -342,6 +346,6 @@ def test_bad_usage_is_one_line(capsys: pytest.CaptureFixture[str], arguments: tu
 def test_a_network_of_full_width_agrees(name: str) -> None:
     """VGG-16 at 64x64: 40 million parameters, whose gradients are long sums."""
     framework = registry.load(name)
-    truth = Truth(make_case(build_with("vgg16", Options(10, (3, 64, 64))), 0, BATCH))
-    side = BackendSide(framework, framework.build(truth.case.architecture, execution=exact("fp64")), truth)
-    assert locate.locate(side, ReferenceSide(truth), truth, updates=("momentum",)).difference is None
+    run = ReferenceRun(make_case(build_with("vgg16", Options(10, (3, 64, 64))), 0, BATCH))
+    subject = BackendSubject(framework, framework.build(run.case.architecture, execution=exact("fp64")), run)
+    assert locate(subject, ReferenceSubject(run), updates=("momentum",)).difference is None

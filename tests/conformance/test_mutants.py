@@ -1,6 +1,6 @@
-"""Every planted mistake is killed at its level, on every backend; the networks pass without it.
+"""Every planted fault is killed at its level, on every backend; the networks pass without it.
 
-A third of the matrix runs always, in float64: each mistake on one backend, by turns. TRIPTYCH_TEST_ALL=1 runs all of
+A third of the matrix runs always, in float64: each fault on one backend, by turns. TRIPTYCH_TEST_ALL=1 runs all of
 it in both precisions. The summary of the test run prints the matrix.
 """
 
@@ -14,10 +14,11 @@ import pytest
 
 from marks import later, needs_backend
 from mutants import CATALOGUE, first_failure, matrix, run
-from mutants.networks import EVERYTHING, judged
+from mutants.networks import EVERYTHING, reference_run
 from triptych.backend import registry
 from triptych.conformance import suite
-from triptych.conformance.levels import ALL_LEVELS, conform
+from triptych.conformance.conform import conform
+from triptych.conformance.levels import ALL_LEVELS
 from triptych.spec.layers import walk
 
 NAMES = {
@@ -32,7 +33,7 @@ NAMES = {
 
 
 def turn(mutant: str, name: str) -> bool:
-    """Whether this backend's turn has come with this mistake."""
+    """Whether this backend's turn has come with this fault."""
     names = list(registry.BACKENDS)
     return (list(CATALOGUE).index(mutant) + names.index(name)) % len(names) == 0
 
@@ -54,13 +55,13 @@ def cells() -> list[Any]:
 def test_is_killed(name: str, mutant: str, precision: str, record_property: Callable[[str, object], None]) -> None:
     chosen, framework = CATALOGUE[mutant], registry.load(name)
     report = run(chosen, framework, precision)
-    found = first_failure(report)
-    record_property("mutant", (mutant, name, precision, found or matrix.SURVIVED))
-    assert found == chosen.level
+    level = first_failure(report)
+    record_property("mutant", (mutant, name, precision, level or matrix.SURVIVED))
+    assert level == chosen.level
     assert not report.passed
     if chosen.phase == "forward":  # outputs come in the order of execution
-        assert next(check.name for check in report.failures if check.level == found) == chosen.path
-    again = conform(framework, judged(chosen.architecture), precision)
+        assert next(check.tensor for check in report.failures if check.level == level) == chosen.path
+    again = conform(framework, reference_run(chosen.architecture), precision)
     assert again.failures == [], "a fault is found where none is planted, or is left of this one"
     assert again.passed
 
@@ -70,7 +71,7 @@ def test_is_killed(name: str, mutant: str, precision: str, record_property: Call
 def test_no_seed_gives_a_false_alarm(seed: int) -> None:
     """Every backend and every pair of them, in both precisions, on a network with nearly every kind of layer."""
     verdict = suite.run(EVERYTHING, [registry.load(name) for name in registry.installed()], seed=seed)
-    assert [(r.backend, r.precision, r.failures) for r in verdict.reports if r.failures] == []
+    assert [(r.title, r.failures) for r in verdict.reports if r.failures] == []
     assert verdict.passed
 
 
@@ -83,8 +84,8 @@ def test_the_catalogue_is_complete() -> None:
 
 
 def test_the_third_that_always_runs_has_every_level_on_every_backend() -> None:
-    found = {(name, CATALOGUE[m].level) for name in registry.BACKENDS for m in CATALOGUE if turn(m, name)}
-    assert found == {(name, level) for name in registry.BACKENDS for level in ALL_LEVELS}
+    covered = {(name, CATALOGUE[m].level) for name in registry.BACKENDS for m in CATALOGUE if turn(m, name)}
+    assert covered == {(name, level) for name in registry.BACKENDS for level in ALL_LEVELS}
 
 
 def test_the_matrix_says_what_was_not_run() -> None:
@@ -92,9 +93,9 @@ def test_the_matrix_says_what_was_not_run() -> None:
     one, two = replace(one, name="one"), replace(two, name="two", impossible={"b": "why"}, hides="too small")
     results = [("one", "a", "fp64", "data"), ("one", "a", "fp32", "update"), ("two", "a", "fp64", matrix.SURVIVED)]
     assert matrix.lines([one, two], ["a", "b"], [*results, ("one", "c", "fp64", "data")]) == [
-        "planted mistake  a                           b",
-        "one              data (fp64), update (fp32)  not run",
-        "two              SURVIVED (fp64)             cannot be planted: why",
+        "planted fault  a                           b",
+        "one            data (fp64), update (fp32)  not run",
+        "two            SURVIVED (fp64)             cannot be planted: why",
         "two: float64 only, too small",
         "1 killed, 1 survived, 1 not run, 1 cannot be planted, of 4",
     ]

@@ -26,11 +26,11 @@ from triptych.conformance.trajectory import (
     QUARTERS,
     STEPS,
     Arrays,
-    Journey,
+    Trajectory,
     follow,
     follow_reference,
     judge_trajectory,
-    make_journey,
+    make_trajectory,
 )
 from triptych.optim.optimizers import SGD
 from triptych.spec.layers import BatchNorm, Conv, Dropout, MaxPool, ReLU
@@ -48,18 +48,18 @@ MIXED = nets.net(
 
 
 @cache
-def journey() -> Journey:
-    return make_journey(make_case(MIXED))
+def trajectory() -> Trajectory:
+    return make_trajectory(make_case(MIXED))
 
 
 @cache
 def expected() -> Arrays:
-    return follow_reference(journey())
+    return follow_reference(trajectory())
 
 
 def checks_of(framework: Any, name: str) -> list[Check]:
-    network = registry.load(name).build(MIXED, execution=exact("fp64"))
-    return judge_trajectory(expected(), follow(framework, network, journey()))
+    network = registry.load(name).build(MIXED, execution=exact("fp64", "full"))
+    return judge_trajectory(expected(), follow(framework, network, trajectory()))
 
 
 @every_backend
@@ -67,25 +67,25 @@ def test_a_hundred_steps_equal_the_reference(name: str) -> None:
     checks = checks_of(registry.load(name), name)
     assert [check for check in checks if not check.passed] == []
     names = {"loss of every step", "right answers of every step", "predictions at the end", "norm.running_var"}
-    assert {check.name for check in checks} >= names | {"velocity.dense.weight"}
+    assert {check.tensor for check in checks} >= names | {"velocity.dense.weight"}
 
 
 def test_the_steps_have_all_that_can_go_wrong() -> None:
-    rates = [journey().rates(step) for step in range(STEPS)]
+    rates = [trajectory().rates(step) for step in range(STEPS)]
     changes = [step for step in range(1, STEPS) if rates[step].learning_rate != rates[step - 1].learning_rate]
     assert changes == [25, 50, 75]
     assert len({rate.momentum for rate in rates}) > 1
-    batches = journey().batches()
+    batches = trajectory().batches()
     assert len(batches) == STEPS
     assert any(batch.flips.any() for batch in batches)
     assert len({tuple(batch.rows) for batch in batches}) > STEPS / 2
-    masks = [journey().case.masks(step)["dropout"] for step in range(2)]
+    masks = [trajectory().case.masks(step)["dropout"] for step in range(2)]
     assert (masks[0] != masks[1]).any()
 
 
 @every_backend
 @pytest.mark.parametrize(
-    "mistakes",
+    "faults",
     [
         {"rates": lambda rates, last: replace(rates, learning_rate=rates.learning_rate * (1 + 1e-5))},
         {"rates": lambda rates, last: replace(rates, momentum=0.9)},
@@ -94,8 +94,8 @@ def test_the_steps_have_all_that_can_go_wrong() -> None:
     ],
     ids=["rate", "momentum stays", "decay of biases", "nesterov"],
 )
-def test_a_wrong_step_is_seen(name: str, mistakes: dict[str, Any]) -> None:
-    with trainer(**mistakes)(registry.load(name), "fp64") as (framework, _):
+def test_a_wrong_step_is_seen(name: str, faults: dict[str, Any]) -> None:
+    with trainer(**faults)(registry.load(name), "fp64") as (framework, _):
         assert any(not check.passed for check in checks_of(framework, name))
 
 
@@ -114,7 +114,7 @@ def test_what_a_trainer_reports_is_judged(name: str, wrong: str) -> None:
             found[7, 1] += wrong == "right answers"
             return found
 
-    failed = [check.name for check in checks_of(replaced(framework, Trainer=Wrong), name) if not check.passed]
+    failed = [check.tensor for check in checks_of(replaced(framework, Trainer=Wrong), name) if not check.passed]
     assert len(failed) == 1
     assert failed[0].startswith(wrong)
 
@@ -133,7 +133,9 @@ def test_mxnets_own_sgd_departs_at_the_first_change_of_the_rate() -> None:
 
     with patch.dict(optimizer.NATIVE, {SGD: Stock}):
         framework = registry.load("mxnet")
-        found = follow(framework, framework.build(MIXED, execution=exact("fp64")), journey())["loss of every step"]
+        found = follow(framework, framework.build(MIXED, execution=exact("fp64", "full")), trajectory())[
+            "loss of every step"
+        ]
     right = expected()["loss of every step"]
     first = STEPS // len(QUARTERS)  # this step is the first at another rate; its loss is that of the steps before
     np.testing.assert_allclose(found[: first + 1], right[: first + 1], rtol=1e-12)
@@ -143,18 +145,18 @@ def test_mxnets_own_sgd_departs_at_the_first_change_of_the_rate() -> None:
 @pytest.mark.skipif(len(registry.installed()) < 2, reason="needs two frameworks")
 def test_float32_runs_of_backends_are_chaos_and_a_wrong_rate_is_a_bug() -> None:
     left, right = (registry.load(name) for name in registry.installed()[:2])
-    (pair,) = chaos.bug_or_chaos([left, right], journey())
+    (pair,) = chaos.bug_or_chaos([left, right], trajectory())
     assert (pair.verdict, pair.first_step) == ("chaos", None)
     wrong = {"rates": lambda rates, last: replace(rates, learning_rate=1.01 * rates.learning_rate)}
     with trainer(**wrong)(right, "fp32") as (framework, _):
-        (pair,) = chaos.bug_or_chaos([left, framework], journey())
+        (pair,) = chaos.bug_or_chaos([left, framework], trajectory())
     assert pair.verdict == "bug"
     assert pair.first_step is not None
     assert pair.first_step < STEPS / 2
 
 
 def test_a_neighbour_is_one_unit_away_everywhere() -> None:
-    case = journey().case
+    case = trajectory().case
     for path, value in chaos.neighbour(case, 0).items():
         assert value.dtype == np.float32
         np.testing.assert_array_equal(np.abs(value.view(np.int32) - case.parameters[path].view(np.int32)), 1)

@@ -13,7 +13,10 @@ import pytest
 from triptych import zoo
 from triptych.conformance import suite
 from triptych.conformance.case import conformance_options
-from triptych.conformance.certificate import Certificate, Judged, Measured, Result, make, own_digest, read, write
+from triptych.conformance.certificate import Certificate, Certified, make, own_digest, read, write
+from triptych.conformance.compare import Check
+from triptych.conformance.conform import Report
+from triptych.conformance.levels import ALL_LEVELS
 from triptych.conformance.verification import flag_differences, recorded_faults, verify
 from triptych.utils.errors import TriptychError
 
@@ -26,15 +29,20 @@ def written() -> Certificate:
     return make([verdict], [options], [], precisions=suite.PRECISIONS, seed=0, device="cpu")
 
 
-def reasons(change: Callable[[Judged], Judged]) -> str:
+def reasons(change: Callable[[Certified], Certified]) -> str:
     """Of the certificate with a changed architecture, its digest made anew."""
     changed = replace(written(), architectures=(change(written().architectures[0]),))
     return " ".join(verify(replace(changed, digest=own_digest(changed))).reasons)
 
 
+def spec_of(old: Certified, **changes: Any) -> Certified:
+    spec = replace(old.verdict.architecture, **changes)
+    return replace(old, verdict=replace(old.verdict, architecture=spec))
+
+
 def test_a_spec_with_a_layer_twice_is_named_by_that_layer() -> None:
-    def twice(old: Judged) -> Judged:
-        return replace(old, spec=replace(old.spec, layers=(*old.spec.layers, old.spec.layers[-1])))
+    def twice(old: Certified) -> Certified:
+        return spec_of(old, layers=(*old.verdict.architecture.layers, old.verdict.architecture.layers[-1]))
 
     assert "the spec changed: layer 'dense3' in the certificate is 'None' in the zoo" in reasons(twice)
 
@@ -43,11 +51,9 @@ def test_the_spec_of_another_network_is_refused() -> None:
     assert "the spec in the file is that of 'lenet'" in reasons(lambda old: replace(old, name="vgg11", options=None))
 
 
-@pytest.mark.parametrize("passed", [True, False])
-def test_a_verdict_on_the_whole_that_its_parts_contradict_is_refused(passed: bool) -> None:
-    parts = tuple(replace(old, passed=not passed) for old in written().architectures)
-    changed = replace(written(), passed=passed, architectures=parts)
-    assert "recorded as a whole as it is not" in " ".join(verify(changed).reasons)
+def test_a_verdict_on_no_backend_is_no_pass() -> None:
+    assert not written().passed
+    assert "lenet: no backend was run" in verify(written()).reasons
 
 
 @pytest.mark.parametrize(
@@ -55,7 +61,7 @@ def test_a_verdict_on_the_whole_that_its_parts_contradict_is_refused(passed: boo
     [
         ('"classes": 10', '"classes": 1e999', "1e999 is no number"),
         ('"seed": 0', '"seed": 1, "seed": 0', "a name is there twice"),
-        ('"version": 1', '"version": true', "version: true is not 1"),
+        ('"version": 2', '"version": true', "has version True, not 2"),
     ],
 )
 def test_what_no_writer_writes_is_one_line(tmp_path: Path, old: str, new: str, words: str) -> None:
@@ -68,25 +74,28 @@ def test_what_no_writer_writes_is_one_line(tmp_path: Path, old: str, new: str, w
         read(file)
 
 
-def result(difference: float = 0.5, flags: dict[str, Any] | None = None) -> Result:
-    checks = {"update": {"conv.weight": Measured(difference, 1.0, "")}}
-    return replace(RESULT, checks=checks, precision_flags=flags or {})
+def report(difference: float = 0.5, flags: dict[str, Any] | None = None) -> Report:
+    checks = [Check(level, "conv.weight", 0.5, 1.0, 1.0) for level in ALL_LEVELS[:-1]]
+    checks.append(Check("update", "conv.weight", difference, 1.0, 1.0))
+    return Report(("torch",), "fp64", tuple(checks), flags or {})
 
 
-RESULT = Result(("torch",), "fp64", True, {}, {}, {}, {})
-
-
-def faults(*results: Result) -> str:
-    return " ".join(recorded_faults(replace(written().architectures[0], results=results, passed=True)))
+def faults(*reports: Report) -> str:
+    return " ".join(recorded_faults(replace(written().architectures[0].verdict, reports=reports)))
 
 
 def test_a_result_twice_and_a_negative_difference_are_faults() -> None:
-    assert faults(result()) == ""
-    assert "is recorded 2 times" in faults(result(), result())
-    assert "records a failure: update, 'conv.weight': differs by -0.5, allowed 1.0" in faults(result(-0.5))
+    assert faults(report()) == ""
+    assert "is recorded 2 times" in faults(report(), report())
+    assert "records a failure: update, 'conv.weight': differs by -5.000e-01, allowed 1.000e+00" in faults(report(-0.5))
+
+
+def test_a_check_twice_is_a_fault() -> None:
+    twice = replace(report(), checks=(*report().checks, report().checks[-1]))
+    assert "update, 'conv.weight' is recorded 2 times" in faults(twice)
 
 
 def test_flags_that_were_left_out_are_missed_with_other_versions_too() -> None:
-    here = result(flags={"tf32": False, "new": 1})
-    assert list(flag_differences(result(flags={"tf32": False}), here, same_versions=False)) == []
-    assert list(flag_differences(result(), here, same_versions=False)) == ["torch: no precision flag is recorded"]
+    here = report(flags={"tf32": False, "new": 1})
+    assert list(flag_differences(report(flags={"tf32": False}), here, same_versions=False)) == []
+    assert list(flag_differences(report(), here, same_versions=False)) == ["torch: no precision flag is recorded"]

@@ -165,6 +165,21 @@ def test_differences_in_words(wrong: object, right: object, words: str) -> None:
     assert difference(np.array(wrong, float), np.array(right, float)) == words
 
 
+@pytest.mark.parametrize(
+    ("measured", "printed", "same"),
+    [
+        ("1.6 of the largest value", "1.7 of the largest value", True),
+        ("1.6 of the largest value", "1.8 of the largest value", False),
+        ("0.1 of the largest value", "0.099 of the largest value", True),
+        ("440 of the largest value", "460 of the largest value", False),
+        ("89 of 90 values are not finite", "90 of 90 values are not finite", False),
+        ("0.86 instead of 1.73", "0.87 instead of 1.73", False),
+    ],
+)
+def test_a_figure_may_be_rounded_to_the_other_side(measured: str, printed: str, same: bool) -> None:
+    assert porting_guide.same_figure(measured, printed) is same
+
+
 @needs_sphinx
 def test_the_site_builds_without_a_warning_and_needs_no_network(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html", "-d", f"{tmp_path}/doctrees"]

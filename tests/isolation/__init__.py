@@ -39,7 +39,8 @@ def begin(sources: Iterable[Path]) -> tempfile.TemporaryDirectory[str]:
         "TRIPTYCH_TEST_CONNECTIONS": str(machine / "connections"),
     }
     sys.path.append(guard)
-    importlib.import_module("no_network")
+    for name in ("no_frameworks", "no_network"):  # as sitecustomize does in other processes
+        importlib.import_module(name)
     return folder
 
 

@@ -1,20 +1,21 @@
-"""The planted mistakes: a table of what ports get wrong, and how each is put into one backend."""
+"""The planted faults: a table of what ports get wrong, and how each is put into one backend."""
 
 from __future__ import annotations
 
 from mutants import inputs, layers, optimizers, passes
-from mutants.networks import judged
+from mutants.networks import reference_run
 from mutants.record import Mutant
 from triptych.backend.contract import Backend
-from triptych.conformance.levels import ALL_LEVELS, Report, conform
+from triptych.conformance.conform import Report, conform
+from triptych.conformance.levels import ALL_LEVELS
 
 CATALOGUE = {mutant.name: mutant for table in (layers, passes, optimizers, inputs) for mutant in table.MUTANTS}
 
 
 def run(mutant: Mutant, framework: Backend, precision: str) -> Report:
-    """Conformance of a backend with the mistake in it."""
+    """Conformance of a backend with the fault in it."""
     with mutant.plant(framework, precision) as (wrong, build):
-        return conform(wrong, judged(mutant.architecture), precision, build=build)
+        return conform(wrong, reference_run(mutant.architecture), precision, build=build)
 
 
 def first_failure(report: Report) -> str | None:

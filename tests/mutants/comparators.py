@@ -15,58 +15,58 @@ BUDGET = 1e-6  # of a comparator that has one for everything
 
 
 def filtered(change: Callable[[np.ndarray], np.ndarray]) -> Compare:
-    """A comparator that changes both sides before it looks."""
+    """A comparator that changes both sets of arrays before it looks."""
 
-    def mutant(level: str, expected: Arrays, found: Arrays, budgets: Mapping[str, float]) -> list[Check]:
-        sides = ({name: change(value) for name, value in side.items()} for side in (expected, found))
-        return compare(level, *sides, budgets)
+    def mutant(level: str, expected: Arrays, observed: Arrays, budgets: Mapping[str, float]) -> list[Check]:
+        changed = ({name: change(value) for name, value in arrays.items()} for arrays in (expected, observed))
+        return compare(level, *changed, budgets)
 
     return mutant
 
 
 def simple(difference: Callable[[np.ndarray, np.ndarray], float]) -> Compare:
-    """A loop over the names of both sides, as one writes it in a minute."""
+    """A loop over the names of both sets, as one writes it in a minute."""
 
-    def mutant(level: str, expected: Arrays, found: Arrays, budgets: Mapping[str, float]) -> list[Check]:
-        names = [name for name in expected if name in found]
+    def mutant(level: str, expected: Arrays, observed: Arrays, budgets: Mapping[str, float]) -> list[Check]:
+        names = [name for name in expected if name in observed]
         return [
-            Check(level, name, difference(expected[name], found[name]), budgets.get(name, BUDGET), 1.0)
+            Check(level, name, difference(expected[name], observed[name]), budgets.get(name, BUDGET), 1.0)
             for name in names
         ]
 
     return mutant
 
 
-def truncating(expected: np.ndarray, found: np.ndarray) -> float:
-    count = min(expected.size, found.size)
-    return float(np.abs(expected.ravel()[:count] - found.ravel()[:count]).max(initial=0.0))
+def truncating(expected: np.ndarray, observed: np.ndarray) -> float:
+    count = min(expected.size, observed.size)
+    return float(np.abs(expected.ravel()[:count] - observed.ravel()[:count]).max(initial=0.0))
 
 
-def broadcasting(expected: np.ndarray, found: np.ndarray) -> float:
+def broadcasting(expected: np.ndarray, observed: np.ndarray) -> float:
     try:
-        return float(np.abs(expected - found).max(initial=0.0))
+        return float(np.abs(expected - observed).max(initial=0.0))
     except ValueError:
         return np.inf
 
 
-def blind_to_nan(expected: np.ndarray, found: np.ndarray) -> float:
-    return 0.0 if not broadcasting(expected, found) > BUDGET else np.inf  # a comparison with NaN is false
+def blind_to_nan(expected: np.ndarray, observed: np.ndarray) -> float:
+    return 0.0 if not broadcasting(expected, observed) > BUDGET else np.inf  # a comparison with NaN is false
 
 
-def skipping_nan(expected: np.ndarray, found: np.ndarray) -> float:
-    return float(np.nanmax(np.abs(expected - found), initial=0.0)) if expected.shape == found.shape else np.inf
+def skipping_nan(expected: np.ndarray, observed: np.ndarray) -> float:
+    return float(np.nanmax(np.abs(expected - observed), initial=0.0)) if expected.shape == observed.shape else np.inf
 
 
-def empty_is_equal(level: str, expected: Arrays, found: Arrays, budgets: Mapping[str, float]) -> list[Check]:
-    return compare(level, expected, found, budgets) if expected else [Check(level, "(nothing)", 0.0, 0.0, 0.0)]
+def empty_is_equal(level: str, expected: Arrays, observed: Arrays, budgets: Mapping[str, float]) -> list[Check]:
+    return compare(level, expected, observed, budgets) if expected else [Check(level, "(nothing)", 0.0, 0.0, 0.0)]
 
 
-def mean_of_both(expected: np.ndarray, found: np.ndarray) -> float:
-    return abs(float(np.mean(expected, dtype=np.float64) - np.mean(found, dtype=np.float64)))
+def mean_of_both(expected: np.ndarray, observed: np.ndarray) -> float:
+    return abs(float(np.mean(expected, dtype=np.float64) - np.mean(observed, dtype=np.float64)))
 
 
-def mean_difference(expected: np.ndarray, found: np.ndarray) -> float:
-    return float(np.mean(np.abs(expected - found))) if expected.shape == found.shape else np.inf
+def mean_difference(expected: np.ndarray, observed: np.ndarray) -> float:
+    return float(np.mean(np.abs(expected - observed))) if expected.shape == observed.shape else np.inf
 
 
 # What it lets through: cases of `test_compare.py`, and a mutant of the catalogue that no other check would kill.

@@ -40,7 +40,7 @@ def reverse_branches(architecture: Architecture) -> Architecture:
 
 def in_training_mode(right: Any, network: Any, images: Any, *, train: bool = False, masks: Any = None) -> Any:
     """Training mode when evaluation was asked for: batch statistics, dropout."""
-    own = masks if train else nets.judged(nets.DROPOUT).case.masks(9)
+    own = masks if train else nets.reference_run(nets.DROPOUT).case.masks(9)
     return right(network, images, train=True, masks=own)
 
 
@@ -58,7 +58,7 @@ def gradients_unmasked(right: Any, *given: Any, masks: Any) -> Any:
 
 def own_masks(right: Any, *given: Any, masks: Any = None, **mode: Any) -> Any:
     """The framework draws by itself, from the same seed."""
-    return right(*given, masks=masks and nets.judged(nets.DROPOUT).case.masks(9), **mode)
+    return right(*given, masks=masks and nets.reference_run(nets.DROPOUT).case.masks(9), **mode)
 
 
 OWN_MASKS = wrapped(forward=own_masks, gradients=own_masks)
@@ -76,7 +76,7 @@ MUTANTS = (
     Mutant("square weight transposed", nets.SQUARE, layer(Dense, "transposed_weight"), FORWARD, "hidden", "forward"),
     Mutant("bias missing", nets.PLAIN, fields("conv", bias=False), STRUCTURE, "conv", "structure"),
     Mutant("empty window", nets.OVERHANG, layer(MaxPool, "empty_window"), STRUCTURE, "pool", "structure"),
-    Mutant("ties split", nets.TIES, layer(MaxPool, "split_ties"), "gradient", "pool", "backward"),
+    Mutant("ties split", nets.TIES, layer(MaxPool, "split_ties"), "gradient", "pool", "gradient"),
     Mutant("floor for ceil", nets.CEIL, fields("pool", ceil=False), STRUCTURE, "pool", "structure"),
     Mutant("padding counted", nets.INSIDE, fields("pool", count_padding=True), FORWARD, "pool", "forward"),
     Mutant("lrn alpha", nets.LRN, fields("lrn", divide_alpha=False), FORWARD, "lrn", "forward"),
@@ -115,6 +115,6 @@ MUTANTS = (
         wrapped(gradients=gradients_unmasked),
         "gradient",
         "dropout",
-        "backward",
+        "gradient",
     ),
 )

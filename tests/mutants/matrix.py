@@ -1,4 +1,4 @@
-"""The matrix that the suite prints: at which level each mistake was killed on each backend."""
+"""The matrix that the suite prints: at which level each fault was killed on each backend."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Result = tuple[str, str, str, str]
 
 
 def cell(mutant: Mutant, backend: str, results: Iterable[Result]) -> str:
-    """One mistake on one backend; never empty."""
+    """One fault on one backend; never empty."""
     if backend in mutant.impossible:
         return f"cannot be planted: {mutant.impossible[backend]}"
     levels: dict[str, list[str]] = {}
@@ -25,13 +25,13 @@ def cell(mutant: Mutant, backend: str, results: Iterable[Result]) -> str:
 
 
 def lines(catalogue: Sequence[Mutant], backends: Sequence[str], results: Sequence[Result]) -> list[str]:
-    """A table as text, mistakes down and backends across."""
-    rows = [("planted mistake", *backends)]
+    """A table as text, faults down and backends across."""
+    rows = [("planted fault", *backends)]
     rows += [(mutant.name, *(cell(mutant, backend, results) for backend in backends)) for mutant in catalogue]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    found = ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    found += [f"{mutant.name}: float64 only, {mutant.hides}" for mutant in catalogue if mutant.hides]
-    return [*found, counts(catalogue, backends, results)]
+    table = ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    table += [f"{mutant.name}: float64 only, {mutant.hides}" for mutant in catalogue if mutant.hides]
+    return [*table, counts(catalogue, backends, results)]
 
 
 def counts(catalogue: Sequence[Mutant], backends: Sequence[str], results: Sequence[Result]) -> str:

@@ -1,11 +1,11 @@
-"""The smallest networks that show each mistake, and what the reference says of them."""
+"""The smallest networks that show each fault, and what the reference says of them."""
 
 from __future__ import annotations
 
 from functools import cache
 
 from triptych.conformance.case import make_case
-from triptych.conformance.levels import Judge, judge
+from triptych.conformance.reference_run import ReferenceRun
 from triptych.spec.layers import (
     Architecture,
     Auxiliary,
@@ -71,6 +71,6 @@ EVERYTHING = net(
 
 
 @cache
-def judged(architecture: Architecture, seed: int = 0) -> Judge:
-    """The reference's verdict, made once."""
-    return judge(make_case(architecture, seed))
+def reference_run(architecture: Architecture, seed: int = 0) -> ReferenceRun:
+    """What the reference says, computed once."""
+    return ReferenceRun(make_case(architecture, seed))

@@ -41,17 +41,17 @@ def set_entry(arrays: Arrays, path: str, value: float) -> Arrays:
     return arrays | {path: copy}
 
 
-def outputs(mistake: Callable[[Arrays], Arrays]) -> Any:
+def outputs(fault: Callable[[Arrays], Arrays]) -> Any:
     """`forward` returns something else."""
-    return wrapped(forward=lambda right, *given, **mode: mistake(right(*given, **mode)))
+    return wrapped(forward=lambda right, *given, **mode: fault(right(*given, **mode)))
 
 
-def gradients(mistake: Callable[[Arrays], Arrays]) -> Any:
+def gradients(fault: Callable[[Arrays], Arrays]) -> Any:
     """`gradients` returns something else; the loss is right."""
 
     def wrong(right: Callable[..., Any], *given: Any, **mode: Any) -> tuple[float, Arrays]:
         loss, found = right(*given, **mode)
-        return loss, mistake(found)
+        return loss, fault(found)
 
     return wrapped(gradients=wrong)
 
@@ -79,11 +79,11 @@ NAN_LOSS = wrapped(gradients=loss_not_a_number, loss_pass=loss_not_a_number)
 UNSEEN = "a hundred times what float64 rounds is less than float32 does"
 
 MUTANTS = (
-    Mutant("softmax twice", nets.PLAIN, patched("total_loss", softmax_twice), "gradient", "dense", "backward"),
-    Mutant("loss summed", nets.PLAIN, patched("total_loss", loss_summed), "gradient", "dense", "backward"),
-    Mutant("labels from one", nets.PLAIN, LABELS, "gradient", "dense", "backward"),
-    Mutant("loss is NaN", nets.PLAIN, NAN_LOSS, "gradient", "dense", "backward"),
-    Mutant("auxiliary weight", nets.SIDE, fields("head", weight=0.4), "gradient", "head", "backward"),
+    Mutant("softmax twice", nets.PLAIN, patched("total_loss", softmax_twice), "gradient", "dense", "gradient"),
+    Mutant("loss summed", nets.PLAIN, patched("total_loss", loss_summed), "gradient", "dense", "gradient"),
+    Mutant("labels from one", nets.PLAIN, LABELS, "gradient", "dense", "gradient"),
+    Mutant("loss is NaN", nets.PLAIN, NAN_LOSS, "gradient", "dense", "gradient"),
+    Mutant("auxiliary weight", nets.SIDE, fields("head", weight=0.4), "gradient", "head", "gradient"),
     Mutant("images in another order", nets.PLAIN, wrapped(forward=images_reversed), FORWARD, "conv", "forward"),
     Mutant("NaN in an output", nets.PLAIN, outputs(lambda o: set_entry(o, "conv", np.nan)), FORWARD, "conv", "forward"),
     Mutant(
@@ -92,18 +92,18 @@ MUTANTS = (
         gradients(lambda g: set_entry(g, "conv.bias", np.nan)),
         "gradient",
         "conv",
-        "backward",
+        "gradient",
     ),
     Mutant("output missing", nets.PLAIN, outputs(without("relu")), "structure", "relu", "structure"),
-    Mutant("gradient missing", nets.PLAIN, gradients(without("conv.bias")), "gradient", "conv", "backward"),
+    Mutant("gradient missing", nets.PLAIN, gradients(without("conv.bias")), "gradient", "conv", "gradient"),
     Mutant(
         "gradient cut short",
         nets.PLAIN,
         gradients(lambda g: g | {"input": g["input"][:-1]}),
         "gradient",
         "input",
-        "backward",
+        "gradient",
     ),
     Mutant("one value off", nets.PLAIN, outputs(one_value_off), FORWARD, "relu", "forward", hides=UNSEEN),
-    Mutant("a crash", nets.PLAIN, wrapped(gradients=crash), FORWARD, "", "backward"),
+    Mutant("a crash", nets.PLAIN, wrapped(gradients=crash), "gradient", "", "gradient"),
 )

@@ -1,4 +1,4 @@
-"""Ways to put a mistake into one backend. Each gives a context in which that backend, and no other, is wrong."""
+"""Ways to put a fault into one backend. Each gives a context in which that backend, and no other, is wrong."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import numpy as np
 
 from triptych.backend.contract import Backend
 from triptych.backend.execution import exact
-from triptych.conformance.levels import Build
+from triptych.conformance.conform import Build
 from triptych.spec.layers import Architecture, Layer, Residual
 
 # A backend and a precision to the backend and `build` for `conform`.
@@ -29,7 +29,7 @@ def part(framework: Backend, name: str) -> ModuleType:
 
 
 def native(framework: Backend) -> ModuleType:
-    """The mistakes that are written in a framework's own terms."""
+    """The faults that are written in a framework's own terms."""
     return importlib.import_module(f"mutants.native_{framework.name}")
 
 
@@ -55,7 +55,7 @@ def other_spec(mutate: Callable[[Architecture], Architecture]) -> Plant:
 
 
 def fields(target: str, /, **values: Any) -> Plant:
-    """Arguments of one layer: the mistake is the number that the framework is given."""
+    """Arguments of one layer: the fault is the number that the framework is given."""
     return other_spec(lambda architecture: change(architecture, target, **values))
 
 
@@ -115,19 +115,19 @@ def loading(path: str, change: Callable[[np.ndarray], np.ndarray]) -> Plant:
     )
 
 
-def patched(name: str, mistake: Callable[..., Any] | str) -> Plant:
-    """A function or class of the backend is replaced in all its modules by what `mistake` makes of it, which may be the
+def patched(name: str, fault: Callable[..., Any] | str) -> Plant:
+    """A function or class of the backend is replaced in all its modules by what `fault` makes of it, which may be the
     name of a function of `native`."""
 
     @contextmanager
     def plant(framework: Backend, precision: str) -> Iterator[Any]:
-        make = getattr(native(framework), mistake) if isinstance(mistake, str) else mistake
+        make = getattr(native(framework), fault) if isinstance(fault, str) else fault
         package = f"{framework.__name__}."  # type: ignore[attr-defined]
         users = [module for path, module in sys.modules.items() if path.startswith(package) and hasattr(module, name)]
         wrong = make(getattr(users[0], name))
 
         def build(architecture: Architecture) -> Any:
-            # A name of its own keeps functions out that were compiled without the mistake.
+            # A name of its own keeps functions out that were compiled without the fault.
             return framework.build(replace(architecture, name=make.__name__), execution=exact(precision))
 
         with ExitStack() as stack:

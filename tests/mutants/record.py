@@ -1,4 +1,4 @@
-"""What the catalogue says of a mistake."""
+"""What the catalogue says of a fault."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Literal
 from mutants.plants import Plant
 from triptych.spec.layers import Architecture
 
-Phase = Literal["structure", "data", "forward", "backward", "update"]
+Phase = Literal["structure", "data", "forward", "gradient", "update"]
 
 
 @dataclass(frozen=True)
 class Mutant:
-    """A mistake that ports make. `level`: the first of conformance that must fail.
+    """A fault that ports make. `level`: the first of conformance that must fail.
 
     `path` and `phase`: where `locate` must find it: a layer of the spec, "input", or nothing for a crash.
     `hides`: why float32 rounding may explain it, so that only float64 has to find it.

@@ -17,7 +17,7 @@ from mutants import networks as nets
 from triptych import zoo
 from triptych.__main__ import main
 from triptych.backend.registry import installed
-from triptych.conformance.comparison import Result
+from triptych.conformance.locate import Located
 from triptych.porting.discover import find
 from triptych.porting.own_network import locate_port
 from triptych.spec.layers import (
@@ -70,7 +70,7 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Any:
     sys.path.remove(str(folder))
 
 
-def check(reference: str, architecture: Architecture, **options: Any) -> Result:
+def check(reference: str, architecture: Architecture, **options: Any) -> Located:
     name = FRAMEWORKS[reference.partition(":")[0]]
     if name not in installed():
         pytest.skip(f"{name} is not installed")
@@ -103,29 +103,29 @@ def test_a_port_whose_layers_behave_otherwise_in_training() -> None:
 
 @pytest.mark.filterwarnings("error::RuntimeWarning")
 def test_the_search_for_a_cause_warns_of_nothing() -> None:
-    """Among the mistakes tried is the mean for the variance, which has no root."""
+    """Among the faults tried is the mean for the variance, which has no root."""
     difference = check("own_torch:misplaced", NORMED).difference
     assert difference is not None
-    assert (difference.layer, difference.phase) == ("norm", "forward eval")
+    assert (difference.layer, difference.level) == ("norm", "forward eval")
 
 
 @pytest.mark.parametrize(
-    ("reference", "layer", "phase", "cause"),
+    ("reference", "layer", "level", "cause"),
     [
         ("own_torch:relu", "sigmoid2", "forward eval", "a ReLU is applied, not a sigmoid"),
         ("own_torch:no_bias", "conv2", "structure", ""),
-        ("own_torch:WrongGradient", "flatten", "backward", ""),
-        ("own_torch:CutOff", "conv1", "backward", ""),
+        ("own_torch:WrongGradient", "flatten", "gradient", ""),
+        ("own_torch:CutOff", "conv1", "gradient", ""),
         ("own_torch:scripted", "sigmoid1", "forward eval", "a ReLU is applied, not a sigmoid"),
         ("own_mxnet:relu", "sigmoid2", "forward eval", "a ReLU is applied, not a sigmoid"),
         ("own_mxnet:Surplus", "own_surplus", "structure", ""),
         ("own_jax:linen_max", "pool2", "forward eval", "maximum for average pooling"),
     ],
 )
-def test_a_wrong_port_is_named_at_its_layer(reference: str, layer: str, phase: str, cause: str) -> None:
+def test_a_wrong_port_is_named_at_its_layer(reference: str, layer: str, level: str, cause: str) -> None:
     difference = check(reference, LENET).difference
     assert difference is not None
-    assert (difference.layer, difference.phase, difference.cause) == (layer, phase, cause)
+    assert (difference.layer, difference.level, difference.cause) == (layer, level, cause)
 
 
 def test_the_textbooks_alexnet_parts_at_its_first_convolution() -> None:
@@ -133,7 +133,7 @@ def test_the_textbooks_alexnet_parts_at_its_first_convolution() -> None:
     assert check("own_torch:alexnet", ALEXNET).difference is None
     difference = check("own_mxnet:alexnet", ALEXNET).difference
     assert difference is not None
-    assert (difference.layer, difference.phase) == ("conv1", "forward eval")
+    assert (difference.layer, difference.level) == ("conv1", "forward eval")
     assert difference.cause == "the padding is (0, 0), not (1, 1)"
 
 
@@ -191,6 +191,7 @@ def test_a_flag_that_lowers_the_precision_is_off_for_a_port(monkeypatch: pytest.
         check("own_torch:lenet", LENET, precision="fp32")
 
 
+@pytest.mark.skipif("torch" not in installed(), reason="torch is not installed")
 def test_the_two_flatten_orders_are_not_mixed_up_with_other_faults() -> None:
     """A wrong layer behind the flatten is found although its weights had to be permuted."""
     import torch
@@ -213,7 +214,7 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, 
 def test_the_command_on_a_port(capsys: pytest.CaptureFixture[str]) -> None:
     status, out, _ = run(capsys, "--left", "own_torch:relu", "--right", "lenet")
     assert status == 1
-    assert "first difference: layer 'sigmoid2', phase forward eval" in out
+    assert "first difference: layer 'sigmoid2', level forward eval" in out
     assert "likely cause: a ReLU is applied, not a sigmoid" in out
     assert "not run: update" in out
     status, out, _ = run(capsys, "--left", "own_torch:lenet", "--right", "lenet", "--json")
@@ -279,5 +280,5 @@ def test_side_classifiers_are_left_out_and_it_is_said() -> None:
     layers = (torch.nn.Conv2d(2, 4, 3, padding=1), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(4 * 6 * 9, 3))
     found = locate_port(torch.nn.Sequential(*layers), nets.SIDE)
     assert found.difference is None
-    assert found.not_run["side classifiers"] == "left out on both sides"
-    assert "side classifiers" not in locate_port(torch.nn.Sequential(*layers), nets.PLAIN).not_run
+    assert found.not_run["auxiliary classifiers"] == "left out on both sides"
+    assert "auxiliary classifiers" not in locate_port(torch.nn.Sequential(*layers), nets.PLAIN).not_run

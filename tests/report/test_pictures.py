@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from marks import needs_backend
 from triptych import zoo
 from triptych.backend import registry
 from triptych.data import Split
@@ -123,6 +124,7 @@ def test_captured_maps_are_those_of_the_reference(name):
     assert (row.layer, row.shape, row.zeros, row.dead, row.scale) == ("x", (2, 2, 2), 0.75, 1, 3)
 
 
+@needs_backend
 def test_the_commands_draw(call, drawn_run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TRIPTYCH_DATA", str(tmp_path / "cache"))

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from marks import NO_FRAMEWORK
 from triptych import data, zoo
 from triptych.__main__ import main
 from triptych.backend import registry
@@ -32,6 +33,8 @@ from triptych.utils.interrupt import Interrupted
 from triptych.weights import initializers
 
 BACKENDS = registry.installed()
+if not BACKENDS:
+    pytest.skip(NO_FRAMEWORK, allow_module_level=True)
 every_backend = pytest.mark.parametrize("name", BACKENDS)
 LENET = Recipe("lenet", architecture="lenet", data="synthetic", batch_size=32, epochs=2, learning_rate=0.1, seed=3)
 LENET = replace(LENET, optimizer=SGD(momentum=0.9, weight_decay=1e-3))

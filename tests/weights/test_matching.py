@@ -69,7 +69,7 @@ def test_a_wrong_mapping_is_refused(mapping: dict[str, str], words: str) -> None
 def test_a_parameter_without_a_partner_is_named() -> None:
     _, problem = pair([PortParameter("x", (5, 4))], [info("a.weight", 4, 4)], {})
     assert problem is not None
-    assert (problem.name, problem.passed) == ("a.weight", False)
+    assert (problem.tensor, problem.passed) == ("a.weight", False)
 
 
 def test_of_equal_shapes_the_missing_one_is_named_by_the_order() -> None:
@@ -78,7 +78,7 @@ def test_of_equal_shapes_the_missing_one_is_named_by_the_order() -> None:
     for left_out in infos:
         _, problem = pair([parameter for parameter in own if parameter.name != left_out.path], infos, {})
         assert problem is not None
-        assert problem.name == left_out.path
+        assert problem.tensor == left_out.path
 
 
 def test_operations_are_aligned_in_order_by_kind_and_shape() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from marks import needs_backend
 from triptych import zoo
 from triptych.__main__ import main
 from triptych.backend import registry
@@ -75,6 +76,7 @@ def test_a_new_head_on_a_frozen_trunk(name, call):
     assert set(after.optimizer) == {f"velocity.{path}" for path in after.model.keys() - frozen}
 
 
+@needs_backend
 def test_a_start_that_fits_wholly_is_said_so_and_is_the_same_network(call):
     call(*EVERY, *RATES, "--out", "first")
     out = call(*EVERY, "--learning-rate", "0", "--init-from", "first/checkpoint/model.safetensors", "--out", "second")
@@ -83,6 +85,7 @@ def test_a_start_that_fits_wholly_is_said_so_and_is_the_same_network(call):
     assert all(np.array_equal(value, after.model[path]) for path, value in before.model.items())
 
 
+@needs_backend
 def test_a_resumed_run_keeps_what_it_began_from(call, capsys):
     call(*EVERY, *RATES, "--out", "run")
     with pytest.raises(SystemExit, match="2"):

@@ -48,5 +48,5 @@ def load(name: str) -> Backend:
     except (ImportError, OSError, AttributeError) as error:
         raise TriptychError(
             f"backend '{name}' is installed but cannot be imported ({type(error).__name__}: {error}); "
-            "install the tested versions: pip install -c constraints.txt"
+            "constraints.txt names the versions that were tested together"
         ) from error

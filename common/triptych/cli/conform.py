@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -23,11 +24,11 @@ from triptych.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from triptych.conformance.levels import Check, Report
+    from triptych.conformance.compare import Check
+    from triptych.conformance.conform import Report
     from triptych.conformance.suite import LongRun, Verdict
     from triptych.zoo import Options
 
-MOST_JOBS = 8  # each needs some gigabytes: the frameworks, and what JAX has compiled
 DEFAULT_NETWORK = NetworkOptions()
 
 
@@ -63,65 +64,65 @@ def conform(
     Example: triptych conform --arch vgg16 --backends torch,jax --certificate vgg16.json --html vgg16.html
     """
     from triptych import zoo
+    from triptych.conformance import certificate as certificates
     from triptych.conformance import suite
+    from triptych.conformance.conform import PRECISIONS
+    from triptych.report import scoreboard
+
+    refuse_contradictions(arch, all, precision, trajectory, jobs, (certificate, html, json))
+    names = list(zoo.registry()) if all else [name.strip() for name in ("vgg11" if arch is None else arch).split(",")]
+    options = [chosen(name, network) for name in names]
+    architectures = [zoo.build_with(name, option) for name, option in zip(names, options, strict=True)]
+    loaded = load_backends(backends)
+    precisions = PRECISIONS if precision is None else (precision,)
+    judged = []
+    for verdict, long_run in suite.run_with_steps(
+        architectures, loaded, jobs=jobs, steps=trajectory, device=device, seed=seed, precisions=precisions
+    ):
+        judged.append((verdict, long_run))
+        if json != "-":
+            show(verdict)
+            show_long_run(long_run)
+    verdicts = [verdict for verdict, _ in judged]
+    if json is not None:
+        write_json(json, [suite.as_dict(verdict, long_run) for verdict, long_run in judged])
+    if certificate is not None:
+        made = certificates.make(verdicts, options, loaded, precisions=precisions, seed=seed, device=device)
+        certificates.write(certificate, made)
+    if html is not None:
+        command = shlex.join(["triptych", *sys.argv[1:]])
+        scoreboard.write(html, verdicts, {b.name: b.versions() for b in loaded}, command)
+    passed = sum(verdict.passed for verdict in verdicts)
+    if json != "-":
+        print(f"{passed} of {len(verdicts)} architectures conform on {', '.join(b.name for b in loaded)}")
+    long_runs = [long_run for _, long_run in judged if long_run is not None]
+    return 0 if passed == len(verdicts) and builtins.all(run.passed for run in long_runs) else 1
+
+
+def refuse_contradictions(
+    arch: str | None,
+    every: bool,
+    precision: str | None,
+    trajectory: int | None,
+    jobs: int | None,
+    files: Sequence[Path | str | None],
+) -> None:
+    """Raises TriptychError for options that cannot be, before anything is built or loaded."""
+    from triptych.conformance import suite
+    from triptych.conformance.conform import PRECISIONS
     from triptych.utils.errors import TriptychError
 
-    if all and arch is not None:
+    if every and arch is not None:
         raise TriptychError("give --arch or --all, not both")
-    if precision not in (None, *suite.PRECISIONS):
+    if precision not in (None, *PRECISIONS):
         raise TriptychError(f"--precision '{precision}' cannot be judged; use fp64 or fp32")
     if trajectory is not None:
         suite.check_steps(trajectory)
     if jobs is not None and jobs < 1:
         raise TriptychError(f"--jobs {jobs} must be at least 1")
-    files = [Path(file).absolute() for file in (certificate, html, json) if file is not None]
-    if len(set(files)) < len(files):
+    written = [Path(file).absolute() for file in files if file is not None]
+    if len(set(written)) < len(written):
         raise TriptychError("--certificate, --html and --json must be different files")
-    names = list(zoo.registry()) if all else [name.strip() for name in ("vgg11" if arch is None else arch).split(",")]
-    options = [chosen(name, network) for name in names]
-    architectures = [zoo.build_with(name, option) for name, option in zip(names, options, strict=True)]
-    loaded = load_backends(backends)
-    precisions = suite.PRECISIONS if precision is None else (precision,)
-    verdicts, long_runs = [], []
-    given = {"precisions": precisions, "seed": seed, "device": device}
-    shared = default_jobs(len(names), device) if jobs is None else jobs
-    for architecture, verdict in zip(
-        architectures, suite.run_many(architectures, loaded, jobs=shared, **given), strict=True
-    ):
-        verdicts.append(verdict)
-        if json != "-":
-            show(verdict)
-        if trajectory is not None:
-            run = suite.run_long(architecture, loaded, steps=trajectory, seed=seed, device=device)
-            long_runs.append(run)
-            if json != "-":
-                show_long_run(run)
-    if json is not None:
-        travelled = [suite.long_run_dict(run) for run in long_runs] if long_runs else [None] * len(verdicts)
-        values = zip(verdicts, travelled, strict=True)
-        write_json(json, [suite.as_dict(verdict) | {"trajectory": long_run} for verdict, long_run in values])
-    if certificate is not None:
-        from triptych.conformance import certificate as certificates
-
-        written = certificates.make(verdicts, options, loaded, precisions=precisions, seed=seed, device=device)
-        certificates.write(certificate, written)
-    if html is not None:
-        from triptych.report import scoreboard
-
-        scoreboard.write(
-            html, verdicts, {b.name: b.versions() for b in loaded}, shlex.join(["triptych", *sys.argv[1:]])
-        )
-    passed = [verdict.passed for verdict in verdicts]
-    if json != "-":
-        print(f"{sum(passed)} of {len(passed)} architectures conform on {', '.join(b.name for b in loaded)}")
-    return 0 if sum(passed) == len(passed) and builtins.all(run.passed for run in long_runs) else 1
-
-
-def default_jobs(architectures: int, device: str) -> int:
-    """One process per core for several architectures on the CPU; a single device is not shared."""
-    from triptych.utils.process import cores
-
-    return min(cores(), architectures, MOST_JOBS) if device == "cpu" else 1
 
 
 def chosen(name: str, network: NetworkOptions) -> Options:
@@ -140,38 +141,37 @@ def show(verdict: Verdict) -> None:
     columns = ("backend", "precision", "result", *ALL_LEVELS)
     rows = [
         (
-            report.backend,
+            report.name,
             report.precision,
             "pass" if report.passed else "FAIL",
             *(cell(report, level) for level in ALL_LEVELS),
         )
-        for report in verdict.reports
+        for report in (*verdict.reports, *verdict.pairs)
     ]
-    for left, right, precision, checks in verdict.pairs:
-        result = "pass" if checks and all(check.passed for check in checks.values()) else "FAIL"
-        cells = (figures(checks[level]) if level in checks else "" for level in ALL_LEVELS)
-        rows.append((f"{left} - {right}", precision, result, *cells))
     print_table(columns, rows, title=f"{verdict.architecture.name}, {shape}: largest difference (share of its budget)")
     for report in verdict.reports:
         for check in report.failures[:5]:
-            print(f"  {report.backend} {report.precision}: {check.level}, '{check.name}': {describe(check)}")
+            print(f"  {report.title}: {check.level}, '{check.tensor}': {check.text}")
         if len(report.failures) > 5:
-            print(f"  {report.backend} {report.precision}: {len(report.failures) - 5} more failures (see --json)")
+            print(f"  {report.title}: {len(report.failures) - 5} more failures (see --json)")
     for name, reason in verdict.not_run.items():
         print(f"  {name}: not run ({reason})")
     print()
 
 
-def show_long_run(run: LongRun) -> None:
-    """A row per backend for float64, a row per pair for float32."""
+def show_long_run(run: LongRun | None) -> None:
+    """A row per backend for float64, a row per pair for float32; nothing if there was no long run."""
+    from triptych.conformance.compare import failures, worst
     from triptych.conformance.trajectory import BUDGET
     from triptych.report.tables import print_table
 
+    if run is None:
+        return
     rows = []
     for name, checks in run.checks.items():
-        worst = max(checks, key=lambda check: check.ratio)
-        verdict = "pass" if builtins.all(check.passed for check in checks) else "FAIL"
-        rows.append((name, "fp64", verdict, worst.problem or f"{worst.name}: {figures(worst)}"))
+        if (check := worst(checks)) is not None:
+            note = check.problem or f"{check.tensor}: {figures(check)}"
+            rows.append((name, "fp64", "FAIL" if failures(checks) else "pass", note))
     for pair in run.pairs:
         note = f"{pair.ratio:.1f} times what one unit in the last place does to one backend"
         note += "" if pair.first_step is None else f", beyond it from step {pair.first_step}"
@@ -183,23 +183,15 @@ def show_long_run(run: LongRun) -> None:
 
 
 def cell(report: Report, level: str) -> str:
-    """One level of one backend."""
-    checks = [check for check in report.checks if check.level == level]
-    if not checks:
-        return "not run"
+    """One level of one backend or pair."""
     worst = report.worst(level)
+    if worst is None:
+        return "not run" if level in report.not_run else ""
     if worst.problem:
         return "FAIL"
-    if level == "structure":
-        return f"{len(checks)} equal"
-    return figures(worst)
+    return f"{len(report.at(level))} equal" if level == "structure" else figures(worst)
 
 
 def figures(check: Check) -> str:
     """Difference, and share of the budget."""
     return f"{check.difference:.1e} ({check.ratio:.2f})"
-
-
-def describe(check: Check) -> str:
-    """Why a check failed."""
-    return check.problem or f"differs by {check.difference:.3e}, allowed {check.budget:.3e}"

@@ -1,4 +1,4 @@
-"""`locate`: the first layer, and the phase, at which two sides part."""
+"""`locate`: the first layer, and the level, at which two subjects diverge."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ from cyclopts import Parameter
 from triptych.cli.options import JsonFile, NetworkOptions, whole, write_json
 
 if TYPE_CHECKING:
-    from triptych.conformance.comparison import Result
+    from triptych.conformance.locate import Located
     from triptych.spec.layers import Architecture
 
 DEFAULT_NETWORK = NetworkOptions()
 REFERENCE = "reference"
+LAYOUTS = ("NCHW", "NHWC")
 
 
 def locate(
     *,
     left: Annotated[str, Parameter(help="A backend, or your own network as module:name.")] = "torch",
     right: Annotated[str, Parameter(help="reference, a backend, or an architecture of the zoo.")] = REFERENCE,
-    arch: Annotated[str | None, Parameter(help="Architecture; vgg11 if neither side says which.")] = None,
+    arch: Annotated[str | None, Parameter(help="Architecture; vgg11 if neither of the two says which.")] = None,
     mode: Annotated[str, Parameter(help="resynchronised (each layer alone) or accumulated.")] = "resynchronised",
     network: NetworkOptions = DEFAULT_NETWORK,
     precision: Annotated[str, Parameter(help="fp64 or fp32.")] = "fp64",
@@ -34,97 +35,93 @@ def locate(
     mapping: Annotated[Path | None, Parameter(help="JSON file: your parameter's name to the spec's path.")] = None,
     json: JsonFile = None,
 ) -> int:
-    """Name the first layer and the phase (forward, backward, update) at which two sides part, and the likely cause.
+    """Name the first layer and the level (forward, gradient, update) at which two subjects diverge, and the cause.
 
-    A side is a backend, the reference, or your own network: module:name of a PyTorch module, a Gluon block, a Flax
-    module, or of a function that builds one. It is given the spec's weights. Exit status 1 if the sides part.
+    A subject is a backend, the reference, or your own network: module:name of a PyTorch module, a Gluon block, a Flax
+    module, or of a function that builds one. It is given the spec's weights. Exit status 1 if they diverge.
     Example: triptych locate --left my_package:build_torch --right vgg16
     """
+    from triptych.conformance import locate as search
+    from triptych.conformance.updates import UPDATES
+
+    name, left, right = subjects(left, right, arch)
+    refuse_contradictions(name, left, right, mode, precision, optimizers, device, layout, mapping)
+    if ":" in left:
+        from triptych.porting import discover, own_network
+        from triptych.weights.matching import read_mapping
+
+        architecture, names = network.build(name), read_mapping(mapping)
+        located = own_network.locate_port(
+            discover.find(left), architecture, name=left, layout=layout, mapping=names, precision=precision, seed=seed
+        )
+    else:
+        small = network == DEFAULT_NETWORK  # five more optimisers would take minutes on a network of full width
+        updates = UPDATES if optimizers == "all" or (optimizers is None and small) else ("momentum",)
+        architecture = chosen(name, network)
+        located = search.locate_backends(
+            left, right, architecture, mode, updates=updates, precision=precision, device=device, seed=seed
+        )
+    if json is not None:
+        write_json(json, as_dict(located))
+    if json != "-":
+        show(located)
+    return 0 if located.difference is None else 1
+
+
+def subjects(left: str, right: str, arch: str | None) -> tuple[str, str, str]:
+    """The architecture, and the two subjects, the reference as the right one. Raises TriptychError for what names no
+    two of them."""
     from triptych import zoo
-    from triptych.conformance import suite
-    from triptych.conformance.comparison import MODES
+    from triptych.utils.errors import TriptychError
+
+    if left == right:
+        raise TriptychError(f"--left and --right are both '{left}'; name two subjects")
+    named = [subject for subject in (left, right) if subject in zoo.registry()]
+    names = dict.fromkeys([*named, *([arch] if arch else [])])
+    if len(names) > 1:
+        raise TriptychError(f"--left, --right and --arch name several architectures: {', '.join(names)}")
+    left, right = (REFERENCE if subject in named else subject for subject in (left, right))
+    left, right = (right, left) if left == REFERENCE else (left, right)
+    if left == REFERENCE:
+        raise TriptychError("both are the reference; name a backend or your own network as --left")
+    return next(iter(names), "vgg11"), left, right
+
+
+def refuse_contradictions(
+    arch: str,
+    left: str,
+    right: str,
+    mode: str,
+    precision: str,
+    optimizers: str | None,
+    device: str,
+    layout: str | None,
+    mapping: Path | None,
+) -> None:
+    """Raises TriptychError for options that cannot be, before anything is looked for, built or loaded."""
+    from triptych.backend import registry
+    from triptych.conformance.conform import PRECISIONS
+    from triptych.conformance.locate import MODES
     from triptych.utils.errors import TriptychError, unknown
 
     if mode not in MODES:
         raise unknown("--mode", mode, MODES)
-    if precision not in suite.PRECISIONS:
+    if precision not in PRECISIONS:
         raise TriptychError(f"--precision '{precision}' cannot be judged; use fp64 or fp32")
-    if left == right:
-        raise TriptychError(f"--left and --right are both '{left}'; name two sides")
-    named = [side for side in (left, right) if side in zoo.registry()]
-    if len({*named, *([arch] if arch else [])}) > 1:
-        raise TriptychError(f"the sides name several architectures: {', '.join({*named, *([arch] if arch else [])})}")
-    name = arch or (named[0] if named else "vgg11")
-    left, right = (REFERENCE if side in named else side for side in (left, right))
-    if left == REFERENCE:
-        left, right = right, left
-    if left == REFERENCE:
-        raise TriptychError("both sides are the reference; name a backend or your own network as --left")
-    result = _result(name, left, right, mode, network, precision, device, seed, optimizers, layout, mapping)
-    if json is not None:
-        write_json(json, as_dict(result))
-    if json != "-":
-        show(result)
-    return 0 if result.difference is None else 1
-
-
-def _result(
-    name: str,
-    left: str,
-    right: str,
-    mode: str,
-    network: NetworkOptions,
-    precision: str,
-    device: str,
-    seed: int,
-    optimizers: str | None,
-    layout: str | None,
-    mapping: Path | None,
-) -> Result:
-    from triptych.backend import registry
-    from triptych.backend.execution import exact
-    from triptych.conformance import locate as search
-    from triptych.conformance.case import make_case
-    from triptych.conformance.comparison import BATCH
-    from triptych.conformance.reference_run import Truth
-    from triptych.conformance.subjects import BackendSide, ReferenceSide, Side
-    from triptych.conformance.updates import UPDATES
-    from triptych.utils.errors import TriptychError
-
-    own = [side for side in (left, right) if ":" in side]
-    if own and right != REFERENCE:
-        raise TriptychError(f"'{own[0]}' is compared with an architecture: write --left {own[0]} --right {name}")
-    if own:
-        from triptych.porting import discover, own_network
-
-        if device != "cpu" or optimizers is not None:
-            raise TriptychError("--device and --optimizers are for backends; your own network runs on the CPU")
-        architecture = network.build(name)
-        return own_network.locate_port(
-            discover.find(own[0]),
-            architecture,
-            name=own[0],
-            layout=layout,
-            mapping=mapping,
-            precision=precision,
-            seed=seed,
-        )
-    if layout is not None or mapping is not None:
-        raise TriptychError("--layout and --mapping are for your own network; give it as --left module:name")
-    loaded = {side: registry.load(side) for side in (left, right) if side != REFERENCE}
-    truth = Truth(make_case(chosen(name, network), seed, BATCH), precision)
-
-    def side(wanted: str) -> Side:
-        if wanted == REFERENCE:
-            return ReferenceSide(truth)
-        built = loaded[wanted].build(truth.case.architecture, device=device, execution=exact(precision))
-        return BackendSide(loaded[wanted], built, truth, device)
-
     if optimizers not in (None, "all", "momentum"):
         raise TriptychError(f"--optimizers '{optimizers}' must be all or momentum")
-    small = network == DEFAULT_NETWORK  # five more optimisers would take minutes on a network of full width
-    updates = UPDATES if optimizers == "all" or (optimizers is None and small) else ("momentum",)
-    return search.locate(side(left), side(right), truth, mode, updates)
+    ported = [subject for subject in (left, right) if ":" in subject]
+    if ported and right != REFERENCE:
+        raise TriptychError(f"'{ported[0]}' is compared with an architecture: write --left {ported[0]} --right {arch}")
+    if ported and (device != "cpu" or optimizers is not None):
+        raise TriptychError("--device and --optimizers are for backends; your own network runs on the CPU")
+    if layout not in (None, *LAYOUTS):
+        raise unknown("--layout", layout, LAYOUTS)
+    if not ported and (layout is not None or mapping is not None):
+        raise TriptychError("--layout and --mapping are for your own network; give it as --left module:name")
+    for name in () if ported else (left, right):
+        if name != REFERENCE:
+            registry.check_installed(name)
 
 
 def chosen(name: str, network: NetworkOptions) -> Architecture:
@@ -134,60 +131,35 @@ def chosen(name: str, network: NetworkOptions) -> Architecture:
     return conformance_architecture(name) if network == DEFAULT_NETWORK else network.build(name)
 
 
-def show(result: Result) -> None:
+def show(located: Located) -> None:
     """The verdict in a few lines."""
-    found = result.difference
-    print(f"{result.left} - {result.right}, {result.architecture}, {result.precision}, {result.mode}")
-    for line in result.notes:
+    difference = located.difference
+    print(f"{located.left} - {located.right}, {located.arch}, {located.precision}, {located.mode}")
+    for line in located.notes:
         print(f"  {line}")
-    if found is None:
-        print(f"  no difference: {', '.join(result.phases)} agree")
+    if difference is None:
+        print(f"  no difference: {', '.join(located.levels)} agree")
     else:
-        place = f"layer '{found.layer}'" if found.layer else "no layer of its own"
-        print(f"  first difference: {place}, phase {found.phase}")
-        print(f"  shown by: {found.check.name}: {describe(result)}")
-        if found.note:
-            print(f"  note: {found.note}")
-        if found.at_fault and REFERENCE not in (result.left, result.right):
-            print(f"  departs from the reference: {', '.join(found.at_fault)}")
-        print(f"  likely cause: {found.cause or 'none of the catalogue fits'}")
-    for phase, reason in result.not_run.items():
-        print(f"  not run: {phase} ({reason})")
+        check = difference.check
+        place = f"layer '{difference.layer}'" if difference.layer else "no layer of its own"
+        print(f"  first difference: {place}, level {difference.level}")
+        scale = "" if check.problem else f", largest value {check.scale:.3e}"
+        print(f"  shown by: {check.tensor}: {check.text}{scale}")
+        if difference.note:
+            print(f"  note: {difference.note}")
+        if difference.at_fault and REFERENCE not in (located.left, located.right):
+            print(f"  departs from the reference: {', '.join(difference.at_fault)}")
+        print(f"  likely cause: {difference.cause or 'none of the catalogue fits'}")
+    for level, reason in located.not_run.items():
+        print(f"  not run: {level} ({reason})")
 
 
-def describe(result: Result) -> str:
-    """By how much, and what was allowed."""
-    assert result.difference is not None
-    check = result.difference.check
-    return check.problem or (
-        f"differs by {check.difference:.3e}, allowed {check.budget:.3e}, largest value {check.scale:.3e}"
-    )
+def as_dict(located: Located) -> dict[str, Any]:
+    """The verdict as JSON has it, with the check that shows the difference among what else is known of it."""
+    from triptych.spec.records import encode
 
-
-def as_dict(result: Result) -> dict[str, Any]:
-    """The verdict as JSON has it."""
-    from triptych.conformance.suite import check_dict
-
-    found = result.difference
-    difference = None
-    if found is not None:
-        difference = {
-            "layer": found.layer,
-            "phase": found.phase,
-            "cause": found.cause or None,
-            "at_fault": list(found.at_fault),
-            "note": found.note,
-            **{key: value for key, value in check_dict(found.check).items() if key not in ("level", "passed")},
-        }
-    return {
-        "left": result.left,
-        "right": result.right,
-        "arch": result.architecture,
-        "mode": result.mode,
-        "precision": result.precision,
-        "phases": list(result.phases),
-        "not_run": result.not_run,
-        "notes": list(result.notes),
-        "agree": found is None,
-        "difference": difference,
-    }
+    value = encode(located)
+    if located.difference is not None:
+        difference, check = value["difference"], value["difference"].pop("check")
+        value["difference"] = difference | {"cause": located.difference.cause or None, **check}
+    return {**value, "agree": located.difference is None}

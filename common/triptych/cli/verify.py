@@ -22,21 +22,21 @@ def verify(
     Example: triptych verify vgg11.json
     """
     from triptych.conformance import certificate, verification
+    from triptych.spec.records import encode
 
     recorded = certificate.read(file)
-    found = verification.verify(recorded)
-    names = ", ".join(judged.name for judged in recorded.architectures)
-    ran = ", ".join(name for name in recorded.backends if name not in found.not_run) or "no backend"
+    result = verification.verify(recorded)
     if json is not None:
-        value = {name: getattr(found, name) for name in ("passed", "reasons", "not_run", "notes", "checks")}
-        write_json(json, {"certificate": str(file), "backends": list(recorded.backends), **value})
+        write_json(json, {"certificate": str(file), "backends": list(recorded.backends), **encode(result)})
     if json != "-":
-        for name, reason in found.not_run.items():
+        for name, reason in result.not_run.items():
             print(f"{name}: not run: {reason}")
-        for reason in found.reasons:
+        for reason in result.reasons:
             print(f"refused: {reason}")
-        for note in found.notes:
+        for note in result.notes:
             print(f"note: {note}")
-        result = "verified" if found.passed else "NOT verified"
-        print(f"{result}: {names} on {ran}; {found.checks:,} checks run again")
-    return 0 if found.passed else 1
+        names = ", ".join(certified.name for certified in recorded.architectures)
+        ran = ", ".join(name for name in recorded.backends if name not in result.not_run) or "no backend"
+        word = "verified" if result.passed else "NOT verified"
+        print(f"{word}: {names} on {ran}; {result.checks:,} checks run again")
+    return 0 if result.passed else 1

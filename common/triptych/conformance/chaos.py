@@ -1,4 +1,4 @@
-"""Bug or chaos? Two long float32 runs part; is that more than rounding alone explains?
+"""Bug or chaos? Two long float32 runs diverge; is that more than rounding alone explains?
 
 Training amplifies the smallest difference. How much it does so here is measured, not assumed: each backend runs again
 from starts that differ by one unit in the last place of every parameter (upwards or downwards, drawn), and the distance
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from triptych.backend.contract import Backend
 from triptych.backend.execution import exact
 from triptych.conformance.case import Case
-from triptych.conformance.trajectory import LOSSES, Journey, follow
+from triptych.conformance.trajectory import LOSSES, Trajectory, follow
 from triptych.reference.rounding import FLOAT32_UNIT
 from triptych.utils.randomness import generator
 from triptych.weights.initializers import Parameters
@@ -32,20 +32,21 @@ SATURATED = 0.1  # of the loss: beyond it, two runs are strangers and nothing ca
 
 
 @dataclass(frozen=True, eq=False)
-class Comparison:
-    """Two backends' distance per step (of their losses), what one backend's own runs show, and the verdict."""
+class RunDistance:
+    """Two backends' distance per step (of their losses), what rounding does to runs of one backend (`neighbours`), and
+    the verdict."""
 
     left: str
     right: str
     distance: NDArray[np.float64]
-    own: NDArray[np.float64]
+    neighbours: NDArray[np.float64]
     saturated_at: int | None
 
     @property
     def ratio(self) -> float:
-        """The largest distance in terms of the backends' own, over the steps that can be judged."""
+        """The largest distance in terms of the neighbours', over the steps that can be judged."""
         end = self.saturated_at
-        return float(np.max(self.distance[:end] / self.own[:end], initial=0.0))
+        return float(np.max(self.distance[:end] / self.neighbours[:end], initial=0.0))
 
     @property
     def verdict(self) -> str:
@@ -57,7 +58,7 @@ class Comparison:
     @property
     def first_step(self) -> int | None:
         """The first step whose distance is more than rounding explains."""
-        beyond = np.flatnonzero(self.distance[: self.saturated_at] > FACTOR * self.own[: self.saturated_at])
+        beyond = np.flatnonzero(self.distance[: self.saturated_at] > FACTOR * self.neighbours[: self.saturated_at])
         return int(beyond[0]) if len(beyond) else None
 
 
@@ -70,30 +71,32 @@ def neighbour(case: Case, twin: int) -> Parameters:
     return moved
 
 
-def losses(backend: Backend, journey: Journey, start: Parameters | None = None, *, device: str = "cpu") -> Losses:
+def losses(backend: Backend, trajectory: Trajectory, start: Parameters | None = None, *, device: str = "cpu") -> Losses:
     """The loss of every step of one float32 run."""
-    network = backend.build(journey.case.architecture, device=device, execution=exact("fp32", "full"))
-    return np.asarray(follow(backend, network, journey, start)[LOSSES], np.float64)
+    network = backend.build(trajectory.case.architecture, device=device, execution=exact("fp32", "full"))
+    return np.asarray(follow(backend, network, trajectory, start)[LOSSES], np.float64)
 
 
-def bug_or_chaos(backends: Sequence[Backend], journey: Journey, *, device: str = "cpu") -> list[Comparison]:
-    """Every pair of `backends` over the journey's steps, held against the neighbours of all of them.
+def bug_or_chaos(backends: Sequence[Backend], trajectory: Trajectory, *, device: str = "cpu") -> list[RunDistance]:
+    """Every pair of `backends` over the trajectory's steps, held against the neighbours of all of them.
 
     Two runs can stand on either side of a knife's edge (a maximum, a ReLU) with all their neighbours; the more
     backends there are, the likelier one's neighbours cross it. Where none does, a right pair is called "bug": the
     float64 trajectory decides then.
     """
-    starts = [None, *(neighbour(journey.case, twin) for twin in range(TWINS))]
-    runs = {backend.name: [losses(backend, journey, start, device=device) for start in starts] for backend in backends}
+    starts = [None, *(neighbour(trajectory.case, twin) for twin in range(TWINS))]
+    runs = {
+        backend.name: [losses(backend, trajectory, start, device=device) for start in starts] for backend in backends
+    }
     return [judge_pair(left, right, runs) for left, right in combinations(runs, 2)]
 
 
-def judge_pair(left: str, right: str, runs: Mapping[str, Sequence[Losses]]) -> Comparison:
+def judge_pair(left: str, right: str, runs: Mapping[str, Sequence[Losses]]) -> RunDistance:
     """Each backend's first run is the one that is compared; the others are its twins."""
     first, other = runs[left][0], runs[right][0]
     scale = np.maximum.accumulate(np.abs(first))
     floor = 4 * FLOAT32_UNIT * scale  # the roundings of the loss itself
     twins = [np.abs(base - twin) for base, *rest in runs.values() for twin in rest]
-    own = np.maximum(np.maximum.accumulate(np.max(twins, axis=0)), floor)
-    strangers = np.flatnonzero(own > SATURATED * scale)
-    return Comparison(left, right, np.abs(first - other), own, int(strangers[0]) if len(strangers) else None)
+    neighbours = np.maximum(np.maximum.accumulate(np.max(twins, axis=0)), floor)
+    strangers = np.flatnonzero(neighbours > SATURATED * scale)
+    return RunDistance(left, right, np.abs(first - other), neighbours, int(strangers[0]) if len(strangers) else None)

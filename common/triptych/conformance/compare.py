@@ -1,74 +1,121 @@
-"""The comparison of two sets of named arrays. It has no way to pass what it could not compare."""
+"""One form of a check, and the comparison of two sets of named arrays, which passes nothing it could not compare."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from triptych.reference.layers import largest
+from triptych.spec.layers import Shape
 
-Arrays = Mapping[str, NDArray[np.floating[Any]]]
+Arrays: TypeAlias = Mapping[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
 class Check:
-    """One comparison: the largest absolute difference of tensor `name` against its budget, and the expected
-    tensor's largest value (`scale`). `problem` says why it failed where no difference can be stated."""
+    """One comparison: the largest absolute difference of a `tensor` against its budget, and the expected tensor's
+    largest value (`scale`). Where no difference can be stated it is None, and `problem` says why it failed."""
+
+    DERIVED: ClassVar = ("passed", "ratio")
 
     level: str
-    name: str
-    difference: float
+    tensor: str
+    difference: float | None
     budget: float
     scale: float
     problem: str = ""
 
     @property
     def passed(self) -> bool:
-        return not self.problem and self.difference <= self.budget
+        """A difference is stated, is no negative number, and lies within the budget."""
+        return not self.problem and self.difference is not None and 0 <= self.difference <= self.budget
 
     @property
     def ratio(self) -> float:
         """Difference over budget; infinite for a problem, and for any difference where none is allowed."""
-        if self.problem:
-            return float("inf")
-        if self.budget == 0:
-            return 0.0 if self.difference == 0 else float("inf")
-        return self.difference / self.budget
+        if self.problem or self.difference is None or (self.budget == 0 and self.difference):
+            return math.inf
+        return self.difference / self.budget if self.budget else 0.0
+
+    @property
+    def text(self) -> str:
+        """By how much it differs and what was allowed, or the problem."""
+        if self.problem or self.difference is None:
+            return self.problem or "states no difference"
+        return f"differs by {self.difference:.3e}, allowed {self.budget:.3e}"
 
 
-def compare(level: str, expected: Arrays, found: Arrays, budgets: Mapping[str, float]) -> list[Check]:
-    """One check per name of either side, in the order of `expected`; names that only `found` has come last."""
+Compare: TypeAlias = Callable[[str, Arrays, Arrays, Mapping[str, float]], list[Check]]
+
+
+def worst(checks: Iterable[Check]) -> Check | None:
+    """The check that comes nearest to its budget, or exceeds it most; None if there is none."""
+    return max(checks, key=lambda check: check.ratio, default=None)
+
+
+def failures(checks: Iterable[Check]) -> list[Check]:
+    """The checks that did not pass, in their order."""
+    return [check for check in checks if not check.passed]
+
+
+def problem(level: str, tensor: str, text: str, scale: float = 0.0) -> Check:
+    """A failed check that states no difference."""
+    return Check(level, tensor, None, 0.0, scale, text)
+
+
+def message(error: Exception) -> str:
+    """The kind of an error and the first line of what it says."""
+    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+
+
+def compare(level: str, expected: Arrays, observed: Arrays, budgets: Mapping[str, float]) -> list[Check]:
+    """One check per name of either set, in the order of `expected`; names that only `observed` has come last."""
     if not expected:
-        return [Check(level, "(nothing)", float("inf"), 0.0, 0.0, "there is nothing to compare")]
-    checks = [_compare_one(level, name, value, found, budgets) for name, value in expected.items()]
-    return checks + [_failed(level, name, 0.0, "is not in the reference") for name in found if name not in expected]
+        return [problem(level, "(nothing)", "there is nothing to compare")]
+    checks = [_compare_one(level, name, value, observed, budgets) for name, value in expected.items()]
+    return checks + [problem(level, name, "is not in the reference") for name in observed if name not in expected]
 
 
-def _failed(level: str, name: str, scale: float, problem: str) -> Check:
-    return Check(level, name, float("inf"), 0.0, scale, problem)
-
-
-def _compare_one(
-    level: str, name: str, value: NDArray[np.floating[Any]], others: Arrays, budgets: Mapping[str, float]
-) -> Check:
-    if name not in others:
-        return _failed(level, name, 0.0, "is missing")
-    other = np.asarray(others[name])
+def _compare_one(level: str, name: str, value: NDArray[Any], observed: Arrays, budgets: Mapping[str, float]) -> Check:
+    if name not in observed:
+        return problem(level, name, "is missing")
+    other = np.asarray(observed[name])
     if value.shape != other.shape:
-        return _failed(level, name, 0.0, f"has the shape {other.shape}, expected {value.shape}")
+        return problem(level, name, f"has the shape {other.shape}, expected {value.shape}")
     if value.size == 0:
-        return _failed(level, name, 0.0, "is empty")
+        return problem(level, name, "is empty")
     scale = largest(value)
     if not math.isfinite(scale):
-        return _failed(level, name, scale, "the reference itself is not finite")
+        return problem(level, name, "the reference itself is not finite")
     if not math.isfinite(largest(other)):
-        return _failed(level, name, scale, f"has {int((~np.isfinite(other)).sum())} values that are not finite")
+        return problem(level, name, f"has {int((~np.isfinite(other)).sum())} values that are not finite", scale)
     if name not in budgets:
-        return _failed(level, name, scale, "has no budget")
+        return problem(level, name, "has no budget", scale)
     difference = np.subtract(other, value, dtype=np.float64)
     return Check(level, name, largest(difference), budgets[name], scale)
+
+
+def as_arrays(shapes: Mapping[str, Shape]) -> dict[str, NDArray[np.int64]]:
+    """Shapes by name as the arrays that `compare_shapes` takes."""
+    return {name: np.array(shape, np.int64) for name, shape in shapes.items()}
+
+
+def compare_shapes(level: str, expected: Arrays, observed: Arrays, budgets: Mapping[str, float]) -> list[Check]:
+    """One check per name of either set of shapes; a wrong shape, a missing and an unknown name are problems."""
+    checks = []
+    for name in dict.fromkeys((*expected, *observed)):
+        text = ""
+        if name not in observed:
+            text = "is missing"
+        elif name not in expected:
+            text = "is not in the spec"
+        elif not np.array_equal(observed[name], expected[name]):
+            shapes = (tuple(values[name].tolist()) for values in (observed, expected))
+            text = "has the shape {}, expected {}".format(*shapes)
+        checks.append(problem(level, name, text) if text else Check(level, name, 0.0, 0.0, 0.0))
+    return checks

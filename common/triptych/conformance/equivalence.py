@@ -37,7 +37,7 @@ class Equivalence:
 def equivalence(left: Sequence[float], right: Sequence[float], margin: float = MARGIN) -> Equivalence:
     """Paired TOST of two backends' accuracies, seed by seed: one seed gives both the same start and batches.
 
-    Raises TriptychError for fewer than 3 seeds, or unequal numbers.
+    Raises TriptychError for fewer than `FEWEST_SEEDS` seeds, or unequal numbers.
     """
     from scipy import stats
 

@@ -35,18 +35,20 @@ def transform_of(case: Case) -> InputTransform:
 
 def stored_images(case: Case, channels: int | None = None) -> Images:
     """`(IMAGES, channels, h, w)` lower than the network's input and wider: one axis is enlarged, one is shrunk."""
-    own, height, width = case.architecture.input
-    shape = (IMAGES, channels or own, height // 2 + 1, width + 5)
+    default, height, width = case.architecture.input
+    shape = (IMAGES, channels or default, height // 2 + 1, width + 5)
     return (generator(case.seed, "conformance", "stored").random(shape) * 256).astype(np.uint8)
 
 
 def everything(case: Case) -> dict[str, NDArray[Any]]:
     """All but the parameters that a backend is given on all levels, by name."""
-    found: dict[str, NDArray[Any]] = {
-        f"mask {step} of {path}": mask for step in range(2) for path, mask in case.masks(step).items()
+    return {
+        **{f"mask {step} of {path}": mask for step in range(2) for path, mask in case.masks(step).items()},
+        "images": case.stored,
+        "labels": case.labels,
+        "stored": stored_images(case),
+        "other channels": stored_images(case, other_channels(case)),
     }
-    found |= {"images": case.stored, "labels": case.labels}
-    return found | {"stored": stored_images(case), "other channels": stored_images(case, other_channels(case))}
 
 
 def other_channels(case: Case) -> int:
@@ -64,26 +66,26 @@ def planned(case: Case) -> list[Batch]:
     return plan(case.seed, EPOCH, IMAGES, BATCH, augmentation_of(case))
 
 
-def observe_reference_inputs(case: Case, rounding: Rounding = exact) -> dict[str, Array]:
+def reference_inputs(case: Case, rounding: Rounding = exact) -> dict[str, Array]:
     """The network's input by name, in float64."""
     transform, stored = transform_of(case), stored_images(case)
-    found = {
+    arrays = {
         f"batch {number}": apply_reference(stored[batch.index], transform, batch)
         for number, batch in enumerate(planned(case))
     }
-    found["evaluation"] = apply_reference(stored, transform)
-    found["other channels"] = apply_reference(stored_images(case, other_channels(case)), transform)
+    arrays["evaluation"] = apply_reference(stored, transform)
+    arrays["other channels"] = apply_reference(stored_images(case, other_channels(case)), transform)
     length = sum(stored.shape[1:]) + 4  # a fit of the channels, a resize, four operations by a constant
     largest_term = 1 / min(transform.std)
-    return {name: rounding(np.asarray(value, np.float64), length, largest_term) for name, value in found.items()}
+    return {name: rounding(np.asarray(value, np.float64), length, largest_term) for name, value in arrays.items()}
 
 
-def observe_backend_inputs(backend: Backend, network: Native, case: Case) -> dict[str, NDArray[np.floating[Any]]]:
-    """The same from a backend's trainer."""
+def backend_inputs(backend: Backend, network: Native, case: Case) -> dict[str, NDArray[np.floating[Any]]]:
+    """The network's input by name, as a backend's trainer prepares it."""
     trainer = backend.Trainer(network, SGD(), transform_of(case), case.seed)
     stored = stored_images(case)
-    given = feed(stored, np.zeros(IMAGES, np.int64), planned(case), augmentation_of(case))
-    found = {f"batch {number}": trainer.prepare(images, gather) for number, (images, _, gather) in enumerate(given)}
-    found["evaluation"] = trainer.prepare(stored)
-    found["other channels"] = trainer.prepare(stored_images(case, other_channels(case)))
-    return found
+    batches = feed(stored, np.zeros(IMAGES, np.int64), planned(case), augmentation_of(case))
+    arrays = {f"batch {number}": trainer.prepare(images, gather) for number, (images, _, gather) in enumerate(batches)}
+    arrays["evaluation"] = trainer.prepare(stored)
+    arrays["other channels"] = trainer.prepare(stored_images(case, other_channels(case)))
+    return arrays

@@ -1,180 +1,89 @@
-"""Conformance: do a backend and the reference, and so any two backends, compute the same network?
+"""The levels of conformance, as a table: what is compared at each, its budget, and how a difference is explained.
 
-`conform` checks structure and loaded parameters, input, forward (evaluation and training mode), gradients and optimiser
-steps of one case on one backend, in float64 and in float32, against the NumPy reference.
+`conform` runs all rows on a backend; `locate` stops at the first that diverges. A new check is a new row.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
 
-import numpy as np
-
-from triptych.backend.contract import Backend, Native
-from triptych.backend.execution import exact
-from triptych.backend.precision import Flag, Value, values
-from triptych.conformance.case import Case
-from triptych.conformance.compare import Check, compare
-from triptych.conformance.observe import (
-    DTYPES,
-    LEVELS,
-    Observation,
-    observe_backend,
-    observe_reference,
-)
-from triptych.conformance.tolerance import Budgets, budgets
-from triptych.conformance.updates import Steps, choose_steps
-from triptych.spec.analysis import parameters
-from triptych.spec.layers import Architecture, Shape
-from triptych.spec.shapes import output_shapes
-
-ALL_LEVELS = ("structure", *LEVELS)
-FLAGS = "precision flags"  # no level: what fails here keeps every level from being run
-Build = Callable[[Architecture], Native]
+from triptych.conformance.compare import Arrays, Check, Compare, as_arrays, compare, compare_shapes
+from triptych.conformance.diagnosis import explain
+from triptych.conformance.diagnosis.explain import Explain
+from triptych.conformance.reference_run import ReferenceRun
+from triptych.conformance.subjects import Subject
+from triptych.conformance.tolerance import Budgets
+from triptych.conformance.updates import UPDATES
 
 
 @dataclass(frozen=True, eq=False)
-class Judge:
-    """A case with what the reference says of it; made once, used for every backend."""
+class Level:
+    """One row. `expected` is asked of the exact reference run and of perturbed ones, which give the budget.
 
-    case: Case
-    steps: Steps
-    expected: Observation
-    budgets: dict[str, Budgets]
-
-
-@dataclass(eq=False)
-class Report:
-    """The checks of one backend on one case in one precision, and what was observed (for pairwise differences).
-
-    `flags` are the precision flags as they were during the checks, `switched_off` those that had another value before.
+    `layer` or `optimizer`: what is run by itself; both are empty for a whole pass. `rounded`: rounding may
+    explain a difference; without, the budget is 0. `needed`: where it fails, nothing further can be compared.
     """
 
-    architecture: str
-    backend: str
-    precision: str
-    checks: list[Check]
-    observed: Observation = field(default_factory=dict)
-    flags: dict[str, Value] = field(default_factory=dict)
-    switched_off: dict[str, Value] = field(default_factory=dict)
+    name: str
+    expected: Callable[[ReferenceRun], Arrays]
+    observed: Callable[[Subject], Arrays]
+    explain: Explain
+    layer: str = ""
+    optimizer: str = ""
+    rounded: bool = True
+    needed: bool = False
+    compare: Compare | None = None  # `compare.compare`
 
-    @property
-    def passed(self) -> bool:
-        """Every level was compared, and every check passed."""
-        levels = {check.level for check in self.checks}
-        return levels >= set(ALL_LEVELS) and all(check.passed for check in self.checks)
-
-    def worst(self, level: str) -> Check:
-        """The check of `level` that comes nearest to its budget, or exceeds it most."""
-        return max((check for check in self.checks if check.level == level), key=lambda check: check.ratio)
-
-    @property
-    def failures(self) -> list[Check]:
-        return [check for check in self.checks if not check.passed]
+    def checks(self, expected: Arrays, observed: Arrays, budgets: Budgets) -> list[Check]:
+        """One check per array."""
+        allowed = budgets if self.rounded else dict.fromkeys(expected, 0.0)
+        return (self.compare or compare)(self.name, expected, observed, allowed)
 
 
-def judge(case: Case) -> Judge:
-    """Run the reference, exactly and perturbed. Raises ValueError for a case on which a fault could not be seen."""
-    steps = choose_steps(case)
-    expected = observe_reference(case, steps)
-    logits = expected["forward eval"][case.architecture.layers[-1].name]
-    if np.ptp(logits, axis=0).max() == 0 or np.ptp(logits, axis=1).max() == 0:
-        raise ValueError(f"the reference's logits for '{case.architecture.name}' are constant: they would hide a fault")
-    return Judge(case, steps, expected, budgets(case, steps, expected))
+_structure = partial(Level, "structure", rounded=False)
+_shapes = partial(_structure, explain=explain.structure, compare=compare_shapes)
+PARAMETERS = _shapes(
+    lambda run: as_arrays(run.parameter_shapes), lambda subject: subject.parameter_shapes(), needed=True
+)
+VALUES = _structure(lambda run: run.case.parameters, lambda subject: subject.loaded(), explain.values)
+OUTPUTS = _shapes(lambda run: as_arrays(run.output_shapes), lambda subject: subject.output_shapes())
+DATA = Level("data", lambda run: run.inputs, lambda subject: subject.inputs(), explain.data, layer="input")
+FORWARD_EVAL = Level("forward eval", lambda run: run.outputs(False), lambda s: s.forward(False), explain.forward(False))
+FORWARD_TRAIN = Level("forward train", lambda run: run.outputs(True), lambda s: s.forward(True), explain.forward(True))
+GRADIENT = Level("gradient", lambda run: run.gradients, lambda subject: subject.gradients(), explain.gradient)
 
 
-def conform(
-    backend: Backend, judged: Judge, precision: str, *, device: str = "cpu", build: Build | None = None
-) -> Report:
-    """All levels of one backend in one precision ("fp64" or "fp32"), in exact arithmetic
-    (`triptych.backend.precision`).
-
-    `build` may plant another network (tests).
-    """
-    report = Report(judged.case.architecture.name, backend.name, precision, [])
-    before = values(backend.precision_flags(device))
-    with backend.precise(device):
-        flags = backend.precision_flags(device)
-        report.flags = values(flags)
-        report.switched_off = {name: old for name, old in before.items() if report.flags.get(name) != old}
-        report.checks += flag_failures(flags)
-        if not report.checks:
-            make = build or (
-                lambda architecture: backend.build(architecture, device=device, execution=exact(precision))
-            )
-            _run_levels(report, backend, make(judged.case.architecture), judged)
-    return report
+def _update(name: str) -> Level:
+    steps = (lambda run: run.update(name)), (lambda subject: subject.update(name)), explain.update(name)
+    return Level("update", *steps, optimizer=name)
 
 
-def _run_levels(report: Report, backend: Backend, network: Native, judged: Judge) -> None:
-    case = judged.case
-    report.checks += structure(backend, network, case)
-    if any(check.problem for check in report.checks):
-        return  # without the same names and shapes there is nothing further to compare
-    try:
-        report.observed = observe_backend(backend, network, case, judged.steps, report.precision)
-    except Exception as error:  # whatever a framework raises for a network that does not fit
-        problem = f"the backend failed: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-        report.checks.append(_failed("forward eval", "(run)", problem))
-        return
-    report.checks += output_shapes_match(case, report.observed)
-    for level in LEVELS:
-        allowed = judged.budgets[report.precision][level]
-        report.checks += compare(level, judged.expected[level], report.observed[level], allowed)
+LEVELS = (
+    *(PARAMETERS, VALUES, OUTPUTS, DATA, FORWARD_EVAL, FORWARD_TRAIN, GRADIENT),
+    *map(_update, UPDATES),
+)
+ALL_LEVELS = tuple(dict.fromkeys(level.name for level in LEVELS))
 
 
-def flag_failures(flags: Iterable[Flag]) -> list[Check]:
-    """A failed check for each switch that makes arithmetic less exact."""
-    return [_failed(FLAGS, flag.name, flag.problem) for flag in flags if not flag.exact]
+def layers_alone(run: ReferenceRun, whole: Level) -> Iterator[Level]:
+    """The rows that compare every layer by itself, given what the reference's layer was given, before a whole pass;
+    backward the loss, then the last layer first. None for a level that is no pass."""
+    if whole in (FORWARD_EVAL, FORWARD_TRAIN):
+        train = whole is FORWARD_TRAIN
+        yield from (_alone(whole.name, path, train, backward=False) for path, _ in run.nodes(train))
+    if whole is GRADIENT:
+        yield Level(whole.name, lambda run: run.loss(), lambda subject: subject.loss(), explain.loss, layer="loss")
+        nodes = reversed(list(run.nodes(True)))
+        yield from (_alone(whole.name, path, train=True, backward=True) for path, _ in nodes)
 
 
-def _failed(level: str, name: str, problem: str) -> Check:
-    return Check(level, name, float("inf"), 0.0, 0.0, problem)
-
-
-def structure(backend: Backend, network: Native, case: Case) -> list[Check]:
-    """Names and shapes of every canonical parameter against the spec; if they fit, the bits of the case's parameters,
-    whose weights are those of the shared start."""
-    expected = {info.path: info.shape for info in parameters(case.architecture)}
-    checks = _same_shapes(expected, {path: value.shape for path, value in backend.to_canonical(network).items()})
-    if not all(check.passed for check in checks):
-        return checks
-    backend.from_canonical(network, case.parameters)
-    return compare("structure", case.parameters, backend.to_canonical(network), dict.fromkeys(case.parameters, 0.0))
-
-
-def output_shapes_match(case: Case, observed: Observation) -> list[Check]:
-    """Names and output shapes of every layer in training mode, side classifiers included, against the spec."""
-    expected = {path: (len(case.labels), *shape) for path, shape in output_shapes(case.architecture).items()}
-    found = {path: value.shape for path, value in observed["forward train"].items()}
-    return _same_shapes(expected, found)
-
-
-def _same_shapes(expected: Mapping[str, Shape], found: Mapping[str, Shape]) -> list[Check]:
-    checks = []
-    for path in dict.fromkeys((*expected, *found)):
-        problem = ""
-        if path not in found:
-            problem = "is missing"
-        elif path not in expected:
-            problem = "is not in the spec"
-        elif found[path] != expected[path]:
-            problem = f"has the shape {found[path]}, expected {expected[path]}"
-        checks.append(Check("structure", path, 0.0, 0.0, 0.0, problem))
-    return checks
-
-
-def pairwise(left: Report, right: Report, judged: Judge) -> dict[str, Check]:
-    """By level, the largest difference between two backends relative to what both budgets together allow."""
-    found = {}
-    for level, allowed in judged.budgets[left.precision].items():
-        if level not in left.observed or level not in right.observed:
-            continue
-        double = {name: 2 * budget for name, budget in allowed.items()}
-        checks = compare(level, left.observed[level], right.observed[level], double)
-        found[level] = max(checks, key=lambda check: check.ratio)
-    return found
-
-
-__all__ = ["ALL_LEVELS", "DTYPES", "FLAGS", "LEVELS", "Check", "Judge", "Report", "conform", "judge", "pairwise"]
+def _alone(name: str, path: str, train: bool, backward: bool) -> Level:
+    return Level(
+        name,
+        lambda run: run.layer(path, train, backward),
+        lambda subject: subject.layer(path, train, backward),
+        explain.layer(path, train, backward),
+        layer=path,
+    )

@@ -1,192 +1,174 @@
-"""Where do two sides part? The first layer, by its path in the spec, and the phase.
+"""Where do two subjects diverge? The first layer, by its path in the spec, and the level.
 
-*Accumulated*: whole passes, in the order of execution; backward in reverse, by parameter gradients. *Resynchronised*:
-every layer alone, given what the reference's layer was given, so that a later difference is not blamed on an
-earlier one; then whole passes, which show what no layer alone does (wiring, the images themselves).
-Budgets are the judge's (`triptych.conformance.tolerance`); perturbed executions run only where they decide.
+*Accumulated*: whole passes, in the order of execution; gradients in reverse. *Resynchronised*: every layer alone,
+given what the reference's layer was given, so that a later difference is not blamed on an earlier one; then whole
+passes, which show what no layer alone does (wiring, the images themselves).
+Budgets are those of `triptych.conformance.tolerance`; perturbed executions run only where they decide.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 
-from triptych.conformance import entry
-from triptych.conformance.comparison import (
-    MODES,
-    PHASES,
-    Comparison,
-    Difference,
-    Result,
-    SideFailedError,
-)
-from triptych.conformance.diagnosis import causes, pass_causes
-from triptych.conformance.reference_run import INPUT, OUTPUT, Arrays, Truth, layer_of
-from triptych.conformance.subjects import Side
+from triptych.backend import registry
+from triptych.backend.execution import exact
+from triptych.conformance import tolerance
+from triptych.conformance.case import make_case
+from triptych.conformance.compare import Arrays, Check, compare, failures
+from triptych.conformance.diagnosis.finding import Difference, Finding, SubjectFailedError, attempt
+from triptych.conformance.levels import LEVELS, Level, layers_alone
+from triptych.conformance.reference_run import ReferenceRun
+from triptych.conformance.subjects import BackendSubject, ReferenceSubject, Subject
 from triptych.conformance.updates import UPDATES
+from triptych.reference.layers import largest
+from triptych.spec.layers import Architecture
+
+BATCH = 2  # images: enough for a fault to show, half the time of four
+MODES = ("resynchronised", "accumulated")
+REFERENCE = "reference"
 
 
-def locate(left: Side, right: Side, truth: Truth, mode: str = MODES[0], updates: Sequence[str] = UPDATES) -> Result:
-    """The first difference between two sides, phase by phase; `updates`: the optimisers whose steps are compared."""
-    comparison = Comparison(left, right, truth)
-    search = (*_steps(alone=mode == MODES[0]), *map(_update, updates))
+@dataclass(frozen=True)
+class Located:
+    """What was compared, and the first difference, or None where the subjects agree. `not_run`: what was left out, and
+    why; `notes`: what was learned of the subjects."""
+
+    left: str
+    right: str
+    arch: str
+    mode: str
+    precision: str
+    levels: tuple[str, ...]
+    difference: Difference | None
+    not_run: dict[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+def locate(
+    left: Subject,
+    right: Subject,
+    mode: str = MODES[0],
+    *,
+    updates: Sequence[str] = UPDATES,
+    levels: Sequence[Level] = LEVELS,
+) -> Located:
+    """The first difference between two subjects of one reference run, level by level; `updates`: the optimisers whose
+    steps are compared. Budgets are for the left one's precision."""
+    search = _Search(left, right, alone=mode == MODES[0])
+    rows = [level for level in levels if not level.optimizer or level.optimizer in updates]
     try:
         with left.exact(), right.exact():
-            difference = next((found for step in search if (found := step(comparison)) is not None), None)
-    except SideFailedError as failed:
-        difference = failed.args[0]
-    name = truth.case.architecture.name
-    left_out = [update for update in UPDATES if update not in updates]
-    not_run = {"update: " + ", ".join(left_out): "give --optimizers all"} if left_out else {}
-    return Result(left.name, right.name, name, mode, truth.precision, PHASES, difference, not_run)
+            difference = next(filter(None, map(search.difference, search.steps(rows))), None)
+    except SubjectFailedError as failed:
+        difference = failed.difference
+    names = tuple(dict.fromkeys(level.name for level in levels))
+    left_out = [level.optimizer for level in levels if level not in rows]
+    not_run = {f"update: {', '.join(left_out)}": "give --optimizers all"} if left_out else {}
+    name = left.run.case.architecture.name
+    return Located(left.name, right.name, name, mode, left.precision, names, difference, not_run, left.notes)
 
 
-def _each_layer(train: bool, phase: str) -> Callable[[Comparison], Difference | None]:
-    """Forward of every layer alone."""
+def locate_backends(
+    left: str,
+    right: str,
+    architecture: Architecture,
+    mode: str = MODES[0],
+    *,
+    updates: Sequence[str] = UPDATES,
+    precision: str = "fp64",
+    device: str = "cpu",
+    seed: int = 0,
+) -> Located:
+    """The first difference between two backends by name, or between one and the `reference`. Raises TriptychError for
+    a backend, a device or a precision that is not there."""
+    loaded = {name: registry.load(name) for name in (left, right) if name != REFERENCE}
+    run = ReferenceRun(make_case(architecture, seed, BATCH))
 
-    def step(both: Comparison) -> Difference | None:
-        for path, _ in both.truth.nodes(train):
-            if (found := _one_layer(both, path, phase, train, backward=False)) is not None:
-                return found
-        return None
+    def subject(name: str) -> Subject:
+        if name == REFERENCE:
+            return ReferenceSubject(run)
+        network = loaded[name].build(architecture, device=device, execution=exact(precision))
+        return BackendSubject(loaded[name], network, run, precision, device)
 
-    return step
-
-
-def _each_layer_backward(both: Comparison) -> Difference | None:
-    """The loss, then every layer alone, the last first."""
-    arrays = both.run(lambda side: side.loss(), "loss", "backward")
-    expected = both.truth.loss()
-    left, right = arrays.values()
-    failed = both.failures("backward", expected, left, right, both.truth.perturbed_loss)
-    if failed:
-        fault = both.at_fault(failed[0], expected, arrays)
-        cause = pass_causes.of_loss(both.truth, arrays[fault[0]] if fault else left, failed[0].budget)
-        return Difference(cause.layer or truth_last(both.truth), "backward", failed[0], fault, cause.text)
-    for path, _ in reversed(list(both.truth.nodes(True))):
-        if (found := _one_layer(both, path, "backward", True, backward=True)) is not None:
-            return found
-    return None
+    return locate(subject(left), subject(right), mode, updates=updates)
 
 
-def _one_layer(both: Comparison, path: str, phase: str, train: bool, *, backward: bool) -> Difference | None:
-    truth = both.truth
-    expected = truth.kept_layer(path, train, backward)
-    arrays = both.run(lambda side: side.layer(path, train, backward), path, phase)
-    left, right = arrays.values()
-    failed = both.failures(phase, expected, left, right, lambda: truth.perturbed_layer(path, train, backward))
-    if not failed:
-        return None
-    check = failed[0]
-    fault = both.at_fault(check, expected, arrays)
-    observed = arrays[fault[0]] if fault else left
-    cause = causes.of_layer(truth, path, observed, {c.name: c.budget for c in failed}, train, backward)
-    named = replace(check, name=path if check.name == OUTPUT else check.name)
-    if check.name == INPUT:
-        named = replace(check, name=f"gradient of the input of {path}")
-    return Difference(cause.layer or path, phase, named, fault, cause.text)
+@dataclass(frozen=True, eq=False)
+class _Search:
+    """Two subjects of one reference run; `alone`: every layer is compared by itself before a whole pass."""
 
+    left: Subject
+    right: Subject
+    alone: bool
 
-def _whole_forward(train: bool, phase: str, alone: bool) -> Callable[[Comparison], Difference | None]:
-    """Whole forward passes; `alone`: every layer was compared by itself before, and agreed."""
+    @property
+    def run(self) -> ReferenceRun:
+        return self.left.run
 
-    def step(both: Comparison) -> Difference | None:
-        truth = both.truth
-        expected = (truth.trained if train else truth.evaluated)[0].outputs
-        return _whole(both, phase, expected, lambda side: side.forward(train), partial_perturbed(truth, train), alone)
+    @property
+    def factor(self) -> float:
+        """How many budgets two subjects may differ by: one each, but the reference needs none."""
+        return 1.0 if isinstance(self.right, ReferenceSubject) else 2.0
 
-    return step
+    def steps(self, rows: Sequence[Level]) -> Iterator[Level]:
+        """The rows in the order of the search."""
+        for row in rows:
+            if self.alone:
+                yield from layers_alone(self.run, row)
+            yield row
 
+    def difference(self, level: Level) -> Difference | None:
+        """What differs at one level, explained."""
+        difference = self._difference(level)
+        return None if difference is None else self.left.retry(difference, lambda: self._difference(level))
 
-def partial_perturbed(truth: Truth, train: bool) -> Callable[[], list[Arrays]]:
-    """The perturbed executions of a whole forward pass, when they are needed."""
-    return lambda: truth.perturbed_forward(train)
-
-
-def _whole_backward(alone: bool) -> Callable[[Comparison], Difference | None]:
-    """Whole backward passes: the loss, then the parameters of the last layer first, the images last."""
-
-    def step(both: Comparison) -> Difference | None:
-        truth = both.truth
-        gradients = truth.trained[2]
-        order = ["loss", *reversed([name for name in _in_order(truth, gradients) if name not in ("loss", "input")])]
-        expected = {name: gradients[name] for name in (*order, "input")}
-        return _whole(both, "backward", expected, lambda side: side.gradients(), truth.perturbed_gradients, alone)
-
-    return step
-
-
-def _in_order(truth: Truth, arrays: Arrays) -> list[str]:
-    places = {path: place for place, path in enumerate(truth.layers)}
-    return sorted(arrays, key=lambda name: places.get(layer_of(name), -1))
-
-
-def _whole(
-    both: Comparison,
-    phase: str,
-    expected: Arrays,
-    run: Callable[[Side], Arrays],
-    perturbed: Callable[[], list[Arrays]],
-    alone: bool,
-) -> Difference | None:
-    arrays = both.run(run, "", phase)
-    left, right = arrays.values()
-    failed = both.failures(phase, expected, left, right, perturbed)
-    if not failed:
-        return None
-    check = failed[0]
-    fault = both.at_fault(check, expected, arrays)
-    observed = arrays[fault[0]] if fault else left
-    cause = pass_causes.of_pass(both.truth, phase, check, observed, alone)
-    layer = check.name if phase.startswith("forward") else _first_behind(both.truth, check.name)
-    if alone and check.name == "input":
-        layer = "input"
-    note = "every layer alone agrees: it is given something else, or the whole pass differs" if alone else ""
-    return Difference(cause.layer or layer, phase, check, fault, cause.text, note)
-
-
-def _first_behind(truth: Truth, name: str) -> str:
-    """The layer that a gradient belongs to; the images' own is the first layer's work."""
-    if name == "loss":
-        return truth_last(truth)
-    return next(path for path, _ in truth.nodes(True)) if name == "input" else layer_of(name)
-
-
-def truth_last(truth: Truth) -> str:
-    """The layer whose output the loss takes; a fault in the loss shows there."""
-    return truth.case.architecture.layers[-1].name
-
-
-def _update(name: str) -> Callable[[Comparison], Difference | None]:
-    """The steps of one optimiser; by then the gradients agree, so what differs is the update's own."""
-
-    def step(both: Comparison) -> Difference | None:
-        truth = both.truth
-        with ThreadPoolExecutor(1) as pool:  # the reference works while the frameworks compile
-            expected = pool.submit(truth.update, name)
-            arrays = both.run(lambda side: side.update(name), "", "update")
-        ordered = _in_order(truth, expected.result())
-        left, right = arrays.values()
-        failed = both.failures("update", ordered, left, right, lambda: truth.perturbed_update(name))
+    def _difference(self, level: Level) -> Difference | None:
+        subjects = (self.left, self.right)
+        observed = {s.name: attempt(s, partial(s.observe, level), level.name, level.layer) for s in subjects}
+        expected = self.left.expected(level, self.run)
+        if isinstance(self.right, ReferenceSubject):
+            observed[self.right.name] = expected
+        failed, at_fault = self._judge(level, expected, observed)
         if not failed:
             return None
-        fault = both.at_fault(failed[0], expected.result(), arrays)
-        cause = pass_causes.of_update(truth, name, arrays[fault[0]] if fault else left, failed)
-        layers = len({layer_of(check.name) for check in failed})
-        note = f"optimiser steps '{name}': {len(failed)} of {len(ordered)} arrays, of {layers} layers, differ"
-        return Difference(cause.layer or layer_of(failed[0].name), "update", failed[0], fault, cause.text, note)
+        subject = next((subject for subject in subjects if subject.name in at_fault), self.left)
+        arrays = observed[subject.name]
+        finding = Finding(self.run, subject, level.name, failed, expected, arrays, at_fault, self.alone)
+        return level.explain(finding)
 
-    return step
+    def _judge(
+        self, level: Level, expected: Arrays, observed: dict[str, Arrays]
+    ) -> tuple[list[Check], tuple[str, ...]]:
+        """The checks that failed, and which subjects depart from the reference."""
+        if level.rounded:
+            failed = self._failures(level, expected, *observed.values())
+            return failed, self._at_fault(failed[0], expected, observed) if failed else ()
+        by_subject = {name: failures(level.checks(expected, arrays, {})) for name, arrays in observed.items()}
+        at_fault = tuple(name for name, failed in by_subject.items() if failed)
+        return by_subject[at_fault[0]] if at_fault else [], at_fault
 
+    def _failures(self, level: Level, expected: Arrays, left: Arrays, right: Arrays) -> list[Check]:
+        """What differs between the subjects, in the order of the computation."""
+        target = {name: right[name] for name in dict.fromkeys((*expected, *right)) if name in right}
+        share = tolerance.UNPERTURBED[self.left.precision]
+        failed = failures(level.checks(target, left, {name: share * largest(v) for name, v in target.items()}))
+        if not failed or all(check.problem for check in failed):
+            return failed
+        perturbed = (self.left.expected(level, run) for run in self.run.perturbed())
+        budgets = tolerance.budgets(target, perturbed)[self.left.precision]
+        return failures(level.checks(target, left, {name: self.factor * budget for name, budget in budgets.items()}))
 
-def _steps(alone: bool) -> Iterator[Callable[[Comparison], Difference | None]]:
-    yield entry.structure
-    yield entry.data
-    for train, phase in ((False, "forward eval"), (True, "forward train")):
-        if alone:
-            yield _each_layer(train, phase)
-        yield _whole_forward(train, phase, alone)
-    if alone:
-        yield _each_layer_backward
-    yield _whole_backward(alone)
+    def _at_fault(self, check: Check, expected: Arrays, observed: dict[str, Arrays]) -> tuple[str, ...]:
+        """Which subjects depart from the reference in the tensor of a failed check."""
+        name, budget = check.tensor, check.budget / self.factor
+        right = {name: expected[name]} if name in expected else {}
+        faulty = []
+        for subject, arrays in observed.items():
+            if not right and name not in arrays:
+                continue  # what the reference does not have is missing by right
+            failed = failures(compare("", right, {k: v for k, v in arrays.items() if k == name}, {name: budget}))
+            if any(other.problem or not check.problem for other in failed):
+                faulty.append(subject)
+        return tuple(faulty)

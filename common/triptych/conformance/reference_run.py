@@ -1,177 +1,222 @@
-"""What the reference says of a case, computed when it is asked for, with all that each layer was given."""
+"""What the reference says of a case, with all that each layer was given: computed when asked for, and then kept."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from threading import Lock
 
 import numpy as np
+from numpy.typing import NDArray
 
+from triptych.conformance import tolerance
 from triptych.conformance.case import Case
-from triptych.conformance.observe import DTYPES
-from triptych.conformance.tolerance import perturbations
-from triptych.conformance.updates import MOMENTUM, OTHERS, Steps, choose_steps, reference_update
+from triptych.conformance.compare import Arrays
+from triptych.conformance.inputs import reference_inputs
+from triptych.conformance.tolerance import Budgets, perturbations
+from triptych.conformance.updates import MOMENTUM, UPDATES, Steps, choose_steps, reference_update
 from triptych.optim.optimizers import OPTIMIZERS, decay_of, reference_step
 from triptych.reference import network as reference
 from triptych.reference.layers import Array, Rounding, cross_entropy, exact
 from triptych.spec.analysis import parameters, primitives
 from triptych.spec.layers import Architecture, Branches, Dense, Flatten, Layer, Residual, Shape, children, walk
+from triptych.spec.shapes import output_shapes
 
-Arrays = Mapping[str, Array]
 OUTPUT, INPUT = "output", "input"  # the names of one layer's own arrays, beside its parameters' gradients
 
 
-class Truth:
-    """The reference on one case, `given` its parameters in float64; `precision` is the one that is judged."""
+class ReferenceRun:
+    """The reference on one case, in float64. With a `rounding` it is a perturbed execution of `origin`: a whole pass
+    of its own, but a layer, the loss or an optimiser alone is given what it was given in the exact run, rounded."""
 
-    def __init__(self, case: Case, precision: str = "fp64") -> None:
+    def __init__(self, case: Case, rounding: Rounding = exact, origin: ReferenceRun | None = None) -> None:
         self.case = case
-        self.precision = precision
-        self.given = case.exact
+        self.rounding = rounding
+        self.origin = origin or self
+        self.parameters = case.exact
         self.layers = dict(walk(case.architecture.layers))
         self._updates: dict[str, dict[str, Array]] = {}
         self._updating = Lock()
 
+    def perturbed(self) -> Iterator[ReferenceRun]:
+        """Executions with random errors of float32's size, each with its mirror image. Nothing holds them."""
+        return (ReferenceRun(self.case, rounding, self) for rounding in perturbations(self.case.seed))
+
+    @cached_property
+    def budgets(self) -> dict[str, dict[str, Budgets]]:
+        """By precision, level and name, the largest allowed absolute difference of everything that whole passes are
+        compared by. Raises ValueError for a case on which a fault could not be seen."""
+        logits = self.outputs(train=False)[self.last]
+        if np.ptp(logits, axis=0).max() == 0 or np.ptp(logits, axis=1).max() == 0:
+            name = self.case.architecture.name
+            raise ValueError(f"the reference's logits for '{name}' are constant: they would hide a fault")
+        allowed = tolerance.budgets(_everything(self), map(_everything, self.perturbed()))
+        levels = dict.fromkeys(level for level, _ in DRAWN)
+        return {
+            precision: {level: {name: most for (of, name), most in named.items() if of == level} for level in levels}
+            for precision, named in allowed.items()
+        }
+
     @property
-    def images(self) -> Array:
-        """The images in the precision that is judged."""
-        return self.case.images.astype(DTYPES[self.precision])
+    def last(self) -> str:
+        """The layer whose output the loss takes; a fault in the loss shows there."""
+        return self.case.architecture.layers[-1].name
 
     @cached_property
     def parameter_shapes(self) -> dict[str, Shape]:
         """Every canonical parameter's shape, in the order of execution."""
         return {info.path: info.shape for info in parameters(self.case.architecture)}
 
+    @property
+    def output_shapes(self) -> dict[str, Shape]:
+        """Every layer's output shape without the batch, auxiliary classifiers included."""
+        return output_shapes(self.case.architecture)
+
     @cached_property
-    def evaluated(self) -> tuple[reference.Pass, reference.Trace]:
+    def inputs(self) -> dict[str, Array]:
+        """What reaches the network of stored images (`triptych.conformance.inputs`)."""
+        return reference_inputs(self.case, self.rounding)
+
+    @cached_property
+    def evaluated(self) -> reference.Pass:
         """The forward pass in evaluation mode."""
-        return self._pass(train=False)
+        return self._forward(self.parameters, train=False)
 
     @cached_property
-    def trained(self) -> tuple[reference.Pass, reference.Trace, dict[str, Array]]:
-        """Forward and backward in training mode; the gradients by path, with `input` and `loss`."""
-        run, trace = self._pass(train=True)
-        loss, gradients = reference.backward(run, self.case.labels)
-        return run, trace, {**gradients, "loss": np.asarray(loss)}
+    def _trained(self) -> reference.Pass:
+        return self._forward(self.parameters, train=True)
 
     @cached_property
-    def steps(self) -> Steps:
-        """The optimiser steps of the update phase."""
-        return choose_steps(self.case, self.trained[2])
+    def gradients(self) -> dict[str, Array]:
+        """The `loss`, every parameter's gradient, the last layer's first, and the images' own (`input`)."""
+        loss, gradients = reference.backward(self._trained, self.case.labels)
+        backwards = reversed([name for name in self.in_order(gradients) if name != INPUT])
+        return {"loss": np.asarray(loss)} | {name: gradients[name] for name in (*backwards, INPUT)}
 
-    def update(self, name: str) -> dict[str, Array]:
-        """Parameters, statistics and state after the steps of the optimiser called `name` in `updates.UPDATES`."""
-        with self._updating:  # what one thread computes, another waits for
-            if name not in self._updates:
-                self._updates[name] = reference_update(name, self.case, self.steps, self.trained[0], exact)
-            return self._updates[name]
+    @property
+    def trained(self) -> reference.Pass:
+        """The pass in training mode, after its backward."""
+        assert self.gradients
+        return self._trained
 
     @cached_property
-    def second(self) -> reference.Trace:
-        """The forward pass of the second step of momentum."""
+    def second_inputs(self) -> dict[str, Array]:
+        """What every layer is given in the second step of momentum."""
         decay = decay_of(MOMENTUM, self.case.architecture)
-        moved, _ = reference_step(self.given, self.trained[2], {}, self.steps.momentum[0], MOMENTUM, decay)
-        trace = reference.Trace()
-        values, masks = {**self.given, **moved}, self.case.masks(1)
-        reference.forward(self.case.architecture, values, self.case.images, train=True, masks=masks, trace=trace)
-        return trace
+        moved, _ = reference_step(self.parameters, self.gradients, {}, self.steps.momentum[0], MOMENTUM, decay)
+        trace = self._forward({**self.parameters, **moved}, train=True, step=1).trace
+        assert trace is not None
+        return trace.inputs
 
-    def _pass(self, train: bool, rounding: Rounding = exact) -> tuple[reference.Pass, reference.Trace]:
-        trace = reference.Trace()
-        run = reference.forward(
-            self.case.architecture,
-            self.given,
-            self.case.images,
-            train=train,
-            masks=self.case.masks(0),
-            rounding=rounding,
-            trace=trace,
+    def _forward(self, values: Arrays, *, train: bool, step: int = 0) -> reference.Pass:
+        case, trace = self.case, reference.Trace()
+        masks = case.masks(step) if train else {}
+        return reference.forward(
+            case.architecture, values, case.images, train=train, masks=masks, rounding=self.rounding, trace=trace
         )
-        return run, trace
+
+    def backward(self, values: Arrays, images: Array, masks: Mapping[str, NDArray[np.bool_]]) -> dict[str, Array]:
+        """The loss and the gradients of a pass in training mode on anything else than the case's own."""
+        ran = reference.forward(self.case.architecture, values, images, train=True, masks=masks)
+        loss, gradients = reference.backward(ran, self.case.labels)
+        return {**gradients, "loss": np.asarray(loss)}
+
+    def ran(self, train: bool) -> reference.Pass:
+        """The pass in one of the two modes."""
+        return self.trained if train else self.evaluated
+
+    def outputs(self, train: bool) -> dict[str, Array]:
+        """Every layer's output, in the order of execution; no backward pass is needed for it."""
+        return (self._trained if train else self.evaluated).outputs
+
+    def trace(self, train: bool) -> reference.Trace:
+        """What every layer was given and gave back."""
+        trace = self.ran(train).trace
+        assert trace is not None
+        return trace
 
     def nodes(self, train: bool) -> Iterator[tuple[str, Layer]]:
         """The records that compute something, in the order of execution: primitives, and what joins branches."""
-        ran = (self.trained if train else self.evaluated)[1].inputs
+        inputs = self.trace(train).inputs
         for path, layer in self.layers.items():
-            if path in ran and (not children(layer) or isinstance(layer, Branches | Residual)):
+            if path in inputs and (not children(layer) or isinstance(layer, Branches | Residual)):
                 yield path, layer
 
-    def layer(self, path: str, train: bool, backward: bool, rounding: Rounding = exact) -> Arrays:
-        """One layer alone, on the input (and output gradient) that it had in the whole pass."""
-        trace = (self.trained if train else self.evaluated)[1]
-        gradient = rounding(trace.arriving[path], 1) if backward else None  # what is given is rounded, too
+    def in_order(self, names: Mapping[str, Array]) -> list[str]:
+        """Names of parameters or of an update's arrays in the order of their layers; others first."""
+        places = {path: place for place, path in enumerate(self.layers)}
+        return sorted(names, key=lambda name: places.get(layer_of(name), -1))
+
+    def layer(self, path: str, train: bool, backward: bool) -> dict[str, Array]:
+        """One layer on the input (and output gradient) that it had in the whole exact pass: its `output`, and
+        backward the gradients of its `input` and, by path, of its parameters."""
+        if self.origin is self:
+            ran, trace = self.ran(train), self.trace(train)
+            gradients = {name: value for name, value in ran.gradients.items() if name.startswith(f"{path}.")}
+            back = {INPUT: trace.leaving[path], **gradients} if backward else {}
+            return {OUTPUT: ran.outputs[path], **back}
+        trace = self.origin.trace(train)
+        gradient = self.rounding(trace.arriving[path], 1) if backward else None  # what is given is rounded, too
+        return self.origin.alone(path, self.rounding(trace.inputs[path], 1), gradient, train, self.rounding)
+
+    def alone(
+        self, path: str, x: Array, gradient: Array | None, train: bool, rounding: Rounding = exact
+    ) -> dict[str, Array]:
+        """The layer at `path` on any input and output gradient."""
+        masks = self.case.masks(0)
         return named(
             reference.layer_pass(
-                self.layers[path],
-                path,
-                self.given,
-                rounding(trace.inputs[path], 1),
-                gradient,
-                train=train,
-                masks=self.case.masks(0),
-                rounding=rounding,
+                self.layers[path], path, self.parameters, x, gradient, train=train, masks=masks, rounding=rounding
             )
         )
 
-    def kept_layer(self, path: str, train: bool, backward: bool) -> Arrays:
-        """The same without computing anything anew: what the whole pass has kept."""
-        run, trace = (self.trained if train else self.evaluated)[:2]
-        found = {OUTPUT: run.outputs[path]}
-        if backward:
-            found[INPUT] = trace.leaving[path]
-            found |= {name: value for name, value in run.gradients.items() if name.startswith(f"{path}.")}
-        return found
-
-    def perturbed_layer(self, path: str, train: bool, backward: bool) -> list[Arrays]:
-        """The same in perturbed executions."""
-        return [self.layer(path, train, backward, rounding) for rounding in perturbations(self.case.seed)]
-
-    def perturbed_forward(self, train: bool) -> list[Arrays]:
-        """Whole forward passes in perturbed executions."""
-        return [self._pass(train, rounding)[0].outputs for rounding in perturbations(self.case.seed)]
-
-    def perturbed_gradients(self) -> list[Arrays]:
-        """Whole backward passes in perturbed executions."""
-        return [gradients for _, _, gradients in self.perturbed_traces()]
-
-    def perturbed_update(self, name: str) -> list[Arrays]:
-        """The same in perturbed executions."""
-        if name in OTHERS:  # they start from given gradients: no pass is needed
-            runs = [(self.trained[0], rounding) for rounding in perturbations(self.case.seed)]
-        else:
-            traces = zip(self.perturbed_traces(), perturbations(self.case.seed), strict=True)
-            runs = [(run, rounding) for (run, *_), rounding in traces]
-        return [reference_update(name, self.case, self.steps, run, rounding) for run, rounding in runs]
-
-    def perturbed_traces(self) -> Iterator[tuple[reference.Pass, reference.Trace, Arrays]]:
-        """Whole passes in perturbed executions, with what arrived at every layer."""
-        for rounding in perturbations(self.case.seed):
-            run, trace = self._pass(True, rounding)
-            loss, gradients = reference.backward(run, self.case.labels)
-            yield run, trace, {**gradients, "loss": np.asarray(loss)}
-
     @property
     def logits(self) -> dict[str, Array]:
-        """The training pass's logits by path of the layer that puts them out, side classifiers last."""
-        run = self.trained[0]
-        return {self.case.architecture.layers[-1].name: run.logits} | {
-            path: logits for path, (_, logits) in run.auxiliary.items()
-        }
+        """The training pass's logits by path of the layer that puts them out, auxiliary classifiers last."""
+        return {self.last: self.trained.logits} | {path: z for path, (_, z) in self.trained.auxiliary.items()}
 
-    def loss(self, rounding: Rounding = exact) -> Arrays:
-        """The loss of these logits and its gradients by them."""
-        weights = {path: weight for path, (weight, _) in self.trained[0].auxiliary.items()}
-        found, total = {}, 0.0
-        for path, logits in self.logits.items():
-            loss, gradient = cross_entropy(rounding(logits, 1), self.case.labels, rounding)
-            total += weights.get(path, 1.0) * loss
-            found[path] = weights.get(path, 1.0) * gradient
-        return {"loss": np.asarray(total), **found}
+    @property
+    def loss_weights(self) -> dict[str, float]:
+        """By path of the logits, what their loss counts."""
+        return {self.last: 1.0} | {path: weight for path, (weight, _) in self.trained.auxiliary.items()}
 
-    def perturbed_loss(self) -> list[Arrays]:
-        """The same in perturbed executions, what is given rounded, too."""
-        return [self.loss(rounding) for rounding in perturbations(self.case.seed)]
+    def loss(self) -> dict[str, Array]:
+        """The loss of the exact run's logits, and its gradients by them."""
+        gradients, total = {}, 0.0
+        for path, logits in self.origin.logits.items():
+            loss, gradient = cross_entropy(self.rounding(logits, 1), self.case.labels, self.rounding)
+            total += self.origin.loss_weights[path] * loss
+            gradients[path] = self.origin.loss_weights[path] * gradient
+        return {"loss": np.asarray(total), **gradients}
+
+    @cached_property
+    def steps(self) -> Steps:
+        """The optimiser steps of the update level."""
+        return choose_steps(self.case, self.gradients)
+
+    def update(self, name: str) -> dict[str, Array]:
+        """Parameters, statistics and state, in the order of their layers, after the steps of the optimiser called
+        `name` in `updates.UPDATES`."""
+        with self._updating:  # what one thread computes, another waits for
+            if name not in self._updates:
+                arrays = reference_update(name, self.case, self.origin.steps, lambda: self.trained, self.rounding)
+                self._updates[name] = {path: arrays[path] for path in self.in_order(arrays)}
+            return self._updates[name]
+
+
+# What whole passes are compared by, with its level. A perturbed execution draws its errors in this order: in another
+# one, every budget would be another.
+DRAWN: tuple[tuple[str, Callable[[ReferenceRun], Arrays]], ...] = (
+    ("forward eval", lambda run: run.outputs(train=False)),
+    ("forward train", lambda run: run.outputs(train=True)),
+    ("gradient", lambda run: run.gradients),
+    ("data", lambda run: run.inputs),
+    *(("update", lambda run, name=name: run.update(name)) for name in UPDATES),
+)
+
+
+def _everything(run: ReferenceRun) -> dict[tuple[str, str], Array]:
+    return {(level, name): value for level, arrays in DRAWN for name, value in arrays(run).items()}
 
 
 def named(result: tuple[Array, Array | None, Mapping[str, Array]]) -> dict[str, Array]:
@@ -196,13 +241,13 @@ def layer_of(name: str) -> str:
 
 def maps_before_flatten(architecture: Architecture) -> dict[str, tuple[int, ...]]:
     """By dense layer, the `(channels, height, width)` of the map that was flattened for it."""
-    found: dict[str, tuple[int, ...]] = {}
+    maps: dict[str, tuple[int, ...]] = {}
     shape: tuple[int, ...] | None = None
     for info in primitives(architecture):
         if isinstance(info.layer, Flatten):
             shape = info.input
         elif isinstance(info.layer, Dense):
             if shape is not None and len(shape) == 3:
-                found[info.path] = shape
+                maps[info.path] = shape
             shape = None
-    return found
+    return maps

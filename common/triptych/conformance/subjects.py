@@ -1,21 +1,27 @@
-"""The two sides of a comparison: a backend or the reference itself, with one face."""
+"""What is judged: a backend, somebody's own network (`triptych.porting`), or the reference itself, with one face."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from triptych.backend.contract import Backend, Native
-from triptych.conformance.inputs import observe_backend_inputs, observe_reference_inputs
-from triptych.conformance.reference_run import Arrays, Truth, named
+from triptych.conformance.compare import Arrays, as_arrays
+from triptych.conformance.inputs import backend_inputs
+from triptych.conformance.reference_run import ReferenceRun, named
 from triptych.conformance.updates import backend_update
-from triptych.spec.layers import Shape
-from triptych.spec.shapes import output_shapes
 from triptych.utils.errors import TriptychError
 from triptych.weights.initializers import Parameters
+
+if TYPE_CHECKING:
+    from triptych.conformance.diagnosis.finding import Difference
+    from triptych.conformance.levels import Level
+
+DTYPES = {"fp64": np.float64, "fp32": np.float32}
 
 
 @contextmanager
@@ -28,143 +34,119 @@ def exact_arithmetic(backend: Backend, device: str = "cpu") -> Iterator[None]:
         yield
 
 
-class Side(Protocol):
-    """One of two that are compared. Arrays are by path; those of one layer are `output`, `input` (its gradient)
-    and the gradients of its parameters."""
+class Subject:
+    """One that is judged on the case of a reference run. Arrays are by path; those of one layer are `output`, `input`
+    (its gradient) and the gradients of its parameters. A subject has those of the functions that its levels ask for."""
 
-    name: str
+    parameter_shapes: Callable[[], Arrays]  # of every canonical parameter
+    output_shapes: Callable[[], Arrays]  # of every layer in training mode, without the batch
+    loaded: Callable[[], Arrays]  # takes the case's parameters; those that are in the network then
+    inputs: Callable[[], Arrays]  # what reaches the network of stored images (`triptych.conformance.inputs`)
+    forward: Callable[[bool], Arrays]  # every layer's output in a whole pass, in training mode or not
+    gradients: Callable[[], Arrays]  # a whole backward pass: by parameter, with `input` and `loss`
+    layer: Callable[[str, bool, bool], Arrays]  # path, training, backward: alone, given what the reference's was
+    loss: Callable[[], Arrays]  # of the reference's logits, with its gradients by them
+    update: Callable[[str], Arrays]  # parameters, statistics and state after the steps of one optimiser
+    notes: tuple[str, ...] = ()  # what was learned of it
 
-    def parameter_shapes(self) -> dict[str, Shape]:
-        """Every canonical parameter's shape."""
+    def __init__(self, name: str, run: ReferenceRun, precision: str = "fp64") -> None:
+        self.name = name
+        self.run = run
+        self.precision = precision
+        self.images = run.case.images.astype(DTYPES[precision])
 
-    def output_shapes(self) -> dict[str, Shape]:
-        """Every layer's output shape without the batch, in training mode."""
+    def observe(self, level: Level) -> Arrays:
+        """What a level compares of it."""
+        return level.observed(self)
 
-    def load(self, values: Parameters) -> None:
-        """Take these parameters."""
+    def expected(self, level: Level, run: ReferenceRun) -> Arrays:
+        """What the reference (exact, or perturbed) says of what `observe` can see in this subject."""
+        return level.expected(run)
 
-    def values(self) -> Arrays:
-        """The parameters that are in the network."""
+    def retry(self, difference: Difference, again: Callable[[], Difference | None]) -> Difference | None:
+        """What differs if the subject is given the case in another way that would be right too; most have none."""
+        return difference
 
-    def forward(self, train: bool) -> Arrays:
-        """A whole forward pass."""
-
-    def gradients(self) -> Arrays:
-        """A whole backward pass: by parameter, with `input` and `loss`."""
-
-    def layer(self, path: str, train: bool, backward: bool) -> Arrays:
-        """One layer alone, given what the reference's layer was given."""
-
-    def loss(self) -> Arrays:
-        """The loss of the reference's logits, and its gradients by them."""
-
-    def inputs(self) -> Arrays:
-        """What reaches the network of stored images (`triptych.conformance.inputs`)."""
+    def failed(self, error: Exception) -> None:
+        """Raises what a user should read in place of a difference when a framework raises `error`; nothing here."""
 
     def exact(self) -> AbstractContextManager[None]:
         """Switches that lower the precision are off in here."""
-
-    def update(self, name: str) -> Arrays:
-        """Parameters, statistics and state after the steps of one optimiser."""
-
-
-class ReferenceSide:
-    """The reference; see `Side`."""
-
-    def __init__(self, truth: Truth) -> None:
-        self.name = "reference"
-        self.truth = truth
-        self.held = truth.case.parameters
-
-    def parameter_shapes(self) -> dict[str, Shape]:
-        return self.truth.parameter_shapes
-
-    def output_shapes(self) -> dict[str, Shape]:
-        return output_shapes(self.truth.case.architecture)
-
-    def load(self, values: Parameters) -> None:
-        self.held = values
-
-    def values(self) -> Arrays:
-        return self.held
-
-    def forward(self, train: bool) -> Arrays:
-        return (self.truth.trained if train else self.truth.evaluated)[0].outputs
-
-    def gradients(self) -> Arrays:
-        return self.truth.trained[2]
-
-    def layer(self, path: str, train: bool, backward: bool) -> Arrays:
-        return self.truth.kept_layer(path, train, backward)
-
-    def loss(self) -> Arrays:
-        return self.truth.loss()
-
-    def inputs(self) -> Arrays:
-        return observe_reference_inputs(self.truth.case)
-
-    def exact(self) -> AbstractContextManager[None]:
         return nullcontext()
 
-    def update(self, name: str) -> Arrays:
-        return self.truth.update(name)
+
+class ReferenceSubject(Subject):
+    """The reference itself: what is expected is observed."""
+
+    def __init__(self, run: ReferenceRun) -> None:
+        super().__init__("reference", run)
+
+    def observe(self, level: Level) -> Arrays:
+        """What is expected."""
+        return level.expected(self.run)
 
 
-class BackendSide:
-    """A backend's network on the truth's case; see `Side`."""
+class BackendSubject(Subject):
+    """A backend's network; see `Subject`."""
 
-    def __init__(self, backend: Backend, network: Native, truth: Truth, device: str = "cpu") -> None:
-        self.name = backend.name
+    def __init__(
+        self, backend: Backend, network: Native, run: ReferenceRun, precision: str = "fp64", device: str = "cpu"
+    ) -> None:
+        super().__init__(backend.name, run, precision)
         self.backend = backend
         self.device = device
         self.network = network
-        self.truth = truth
-        self.trained: Arrays | None = None  # the training pass of what is held
+        self.trained: Arrays | None = None  # the training pass of the parameters that are in the network
 
-    def parameter_shapes(self) -> dict[str, Shape]:
-        return {path: value.shape for path, value in self.values().items()}
+    def exact(self) -> AbstractContextManager[None]:
+        return exact_arithmetic(self.backend, self.device)
 
-    def output_shapes(self) -> dict[str, Shape]:
-        return {path: value.shape[1:] for path, value in self.forward(train=True).items()}
+    def parameter_shapes(self) -> Arrays:
+        return as_arrays({path: value.shape for path, value in self.backend.to_canonical(self.network).items()})
+
+    def output_shapes(self) -> Arrays:
+        return as_arrays({path: value.shape[1:] for path, value in self.forward(train=True).items()})
 
     def load(self, values: Parameters) -> None:
+        """Take these parameters."""
         self.backend.from_canonical(self.network, values)
         self.trained = None
 
-    def values(self) -> Arrays:
+    def loaded(self) -> Arrays:
+        self.load(self.run.case.parameters)
         return self.backend.to_canonical(self.network)
 
+    def inputs(self) -> Arrays:
+        return backend_inputs(self.backend, self.network, self.run.case)
+
     def forward(self, train: bool) -> Arrays:
+        """A whole forward pass; the one in training mode is kept, because two levels ask for it."""
         if not train:
-            return self.backend.forward(self.network, self.truth.images)
+            return self.backend.forward(self.network, self.images)
         if self.trained is None:
-            masks = self.truth.case.masks(0)
-            self.trained = self.backend.forward(self.network, self.truth.images, train=True, masks=masks)
+            masks = self.run.case.masks(0)
+            self.trained = self.backend.forward(self.network, self.images, train=True, masks=masks)
         return self.trained
 
     def gradients(self) -> Arrays:
-        case = self.truth.case
-        loss, found = self.backend.gradients(self.network, self.truth.images, case.labels, masks=case.masks(0))
-        return {**found, "loss": np.asarray(loss)}
+        case = self.run.case
+        loss, gradients = self.backend.gradients(self.network, self.images, case.labels, masks=case.masks(0))
+        return {**gradients, "loss": np.asarray(loss)}
 
     def layer(self, path: str, train: bool, backward: bool) -> Arrays:
-        trace = (self.truth.trained if train else self.truth.evaluated)[1]
+        trace = self.run.trace(train)
         gradient = np.array(trace.arriving[path]) if backward else None  # a copy: some are views that cannot be written
-        masks = self.truth.case.masks(0) if train else {}
+        masks = self.run.case.masks(0) if train else {}
         return named(
             self.backend.layer_pass(self.network, path, trace.inputs[path], gradient, train=train, masks=masks)
         )
 
     def loss(self) -> Arrays:
-        logits = self.truth.logits
-        loss, gradients = self.backend.loss_pass(self.network, list(logits.values()), self.truth.case.labels)
+        logits = self.run.logits
+        loss, gradients = self.backend.loss_pass(self.network, list(logits.values()), self.run.case.labels)
         return {"loss": np.asarray(loss), **dict(zip(logits, gradients, strict=True))}
 
-    def inputs(self) -> Arrays:
-        return observe_backend_inputs(self.backend, self.network, self.truth.case)
-
-    def exact(self) -> AbstractContextManager[None]:
-        return exact_arithmetic(self.backend, self.device)
-
     def update(self, name: str) -> Arrays:
-        return backend_update(name, self.backend, self.network, self.truth.case, self.truth.steps)
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(self.run.update, name)  # the reference works while the framework compiles, and keeps the result
+            return backend_update(name, self.backend, self.network, self.run.case, self.run.steps)

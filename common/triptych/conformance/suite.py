@@ -11,42 +11,53 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import combinations
 from multiprocessing import active_children, get_context, parent_process
-from typing import Any
+from typing import Any, ClassVar
 
 from triptych.backend.contract import Backend
 from triptych.backend.execution import exact
 from triptych.backend.registry import BACKENDS, installed, load
-from triptych.conformance.case import Case, make_case
-from triptych.conformance.chaos import Comparison, bug_or_chaos
-from triptych.conformance.levels import ALL_LEVELS, Check, Judge, Report, conform, flag_failures, judge, pairwise
-from triptych.conformance.trajectory import QUARTERS, follow, follow_reference, judge_trajectory, make_journey
+from triptych.conformance.case import make_case
+from triptych.conformance.chaos import RunDistance, bug_or_chaos
+from triptych.conformance.compare import Check, failures, worst
+from triptych.conformance.conform import PRECISIONS, Observed, Report, conform, flag_failures, pairwise
+from triptych.conformance.inputs import everything
+from triptych.conformance.levels import ALL_LEVELS
+from triptych.conformance.reference_run import ReferenceRun
+from triptych.conformance.trajectory import QUARTERS, follow, follow_reference, judge_trajectory, make_trajectory
 from triptych.spec.analysis import primitives, totals
 from triptych.spec.layers import Architecture
+from triptych.spec.records import arrays_digest, encode
 from triptych.utils.errors import TriptychError
 from triptych.utils.process import cores, environment
 
-PRECISIONS = ("fp64", "fp32")
+MOST_JOBS = 8  # each needs some gigabytes: the frameworks, and what JAX has compiled
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Verdict:
-    """All that was found out about one architecture. `not_run` says which backends were left out, and why."""
+    """All that was learned of one architecture: a report per backend and precision, and per pair of backends.
+
+    `not_run` says which backends were left out, and why. Hashes are SHA-256 of the parameters and of all else that
+    the backends were given.
+    """
+
+    DERIVED: ClassVar = ("passed",)
 
     architecture: Architecture
-    reports: list[Report]
-    pairs: list[tuple[str, str, str, dict[str, Check]]]  # left, right, precision, worst check by level
+    reports: tuple[Report, ...]
+    pairs: tuple[Report, ...]
     not_run: dict[str, str]
-    case: Case | None = None
+    weights_hash: str = ""
+    inputs_hash: str = ""
 
     @property
     def passed(self) -> bool:
         """At least one backend was run, and every check of every backend and pair passed."""
-        pairs_passed = all(check.passed for *_, checks in self.pairs for check in checks.values())
-        return bool(self.reports) and all(report.passed for report in self.reports) and pairs_passed
+        return bool(self.reports) and all(report.passed for report in (*self.reports, *self.pairs))
 
     def report(self, backend: str, precision: str) -> Report:
         """The report of one backend in one precision."""
-        return next(r for r in self.reports if (r.backend, r.precision) == (backend, precision))
+        return next(r for r in self.reports if (r.name, r.precision) == (backend, precision))
 
 
 def run(
@@ -58,42 +69,65 @@ def run(
     device: str = "cpu",
 ) -> Verdict:
     """Judge `architecture` on every backend and compare the backends with each other."""
-    case = make_case(architecture, seed)
-    judged = judge(case)
-    reports, pairs = [], []
+    reference = ReferenceRun(make_case(architecture, seed))
+    reports: list[Report] = []
+    pairs: list[Report] = []
     for precision in precisions:
-        found = [conform(backend, judged, precision, device=device) for backend in backends]
-        pairs += compare_pairs(found, judged)
-        for report in found:
-            report.observed = {}  # megabytes per report, needed for the pairs only
-        reports += found
-    names = {backend.name for backend in backends}
+        seen: dict[str, Observed] = {backend.name: {} for backend in backends}  # megabytes each: gone after the pairs
+        for backend in backends:
+            reports.append(conform(backend, reference, precision, device=device, observed=seen[backend.name]))
+        for left, right in combinations(seen, 2):
+            pairs.append(pairwise((left, right), precision, seen[left], seen[right], reference))
     reasons = {name: "not asked for" if name in installed() else "not installed" for name in BACKENDS}
-    not_run = {name: reason for name, reason in reasons.items() if name not in names}
-    return Verdict(architecture, reports, pairs, not_run, case)
+    not_run = {name: reason for name, reason in reasons.items() if name not in [backend.name for backend in backends]}
+    hashes = arrays_digest(reference.case.parameters), arrays_digest(everything(reference.case))
+    return Verdict(architecture, tuple(reports), tuple(pairs), not_run, *hashes)
+
+
+def default_jobs(architectures: int, device: str) -> int:
+    """One process per core for several architectures on the CPU; a single device is not shared."""
+    return min(cores(), architectures, MOST_JOBS) if device == "cpu" else 1
 
 
 def run_many(
-    architectures: Sequence[Architecture], backends: Sequence[Backend], *, jobs: int, **given: Any
+    architectures: Sequence[Architecture], backends: Sequence[Backend], *, jobs: int, **options: Any
 ) -> Iterator[Verdict]:
     """The verdicts of `run` in the order of the architectures; `jobs` processes share the work.
 
     Most of it is JAX's compiling, which keeps one core busy.
     """
     if jobs == 1:
-        yield from (run(architecture, backends, **given) for architecture in architectures)
+        yield from (run(architecture, backends, **options) for architecture in architectures)
         return
     names = [backend.name for backend in backends]
     threads = {"OMP_NUM_THREADS": str(max(1, cores() // jobs))}  # for the new processes: this one has read it
     with environment(threads), ProcessPoolExecutor(jobs, get_context("spawn"), _end_with_the_parent) as pool:
         try:
             heaviest_first = sorted(architectures, key=lambda a: -sum(1 for _ in primitives(a)))
-            found = {a.name: pool.submit(_run_named, names, given, a) for a in heaviest_first}
-            yield from (found[architecture.name].result() for architecture in architectures)
+            verdicts = {a.name: pool.submit(_run_named, names, options, a) for a in heaviest_first}
+            yield from (verdicts[architecture.name].result() for architecture in architectures)
         except BaseException:  # an interrupt, too: nobody waits for what the others are at
             for process in active_children():
                 process.terminate()
             raise
+
+
+def run_with_steps(
+    architectures: Sequence[Architecture],
+    backends: Sequence[Backend],
+    *,
+    jobs: int | None = None,
+    steps: int | None = None,
+    device: str = "cpu",
+    seed: int = 0,
+    precisions: Sequence[str] = PRECISIONS,
+) -> Iterator[tuple[Verdict, LongRun | None]]:
+    """Every architecture's verdict, and where `steps` are asked for, its long run. `jobs`: one per core if left out."""
+    jobs = default_jobs(len(architectures), device) if jobs is None else jobs
+    verdicts = run_many(architectures, backends, jobs=jobs, precisions=precisions, seed=seed, device=device)
+    for architecture, verdict in zip(architectures, verdicts, strict=True):
+        long_run = steps and run_long(architecture, backends, steps=steps, seed=seed, device=device)
+        yield verdict, long_run or None
 
 
 def _end_with_the_parent() -> None:
@@ -109,8 +143,8 @@ def _end_with_the_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _run_named(names: Sequence[str], given: dict[str, Any], architecture: Architecture) -> Verdict:
-    return run(architecture, [load(name) for name in names], **given)
+def _run_named(names: Sequence[str], options: dict[str, Any], architecture: Architecture) -> Verdict:
+    return run(architecture, [load(name) for name in names], **options)
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,13 +154,13 @@ class LongRun:
     architecture: Architecture
     steps: int
     checks: dict[str, list[Check]]
-    pairs: list[Comparison]
+    pairs: list[RunDistance]
 
     @property
     def passed(self) -> bool:
-        """Every check passed, and no two float32 runs part more than rounding explains."""
-        checks = [check for found in self.checks.values() for check in found]
-        return bool(checks) and all(c.passed for c in checks) and all(pair.verdict == "chaos" for pair in self.pairs)
+        """Every check passed, and no two float32 runs diverge more than rounding explains."""
+        checks = [check for of_backend in self.checks.values() for check in of_backend]
+        return bool(checks) and not failures(checks) and all(pair.verdict == "chaos" for pair in self.pairs)
 
 
 def run_long(
@@ -138,20 +172,15 @@ def run_long(
     with ExitStack() as stack:
         for backend in backends:
             stack.enter_context(backend.precise(device))
-        flags = {backend.name: flag_failures(backend.precision_flags(device)) for backend in backends}
-        if any(flags.values()):
-            return LongRun(architecture, steps, {name: failed for name, failed in flags.items() if failed}, [])
-        return _run_long(architecture, backends, steps, seed, device)
-
-
-def _run_long(architecture: Architecture, backends: Sequence[Backend], steps: int, seed: int, device: str) -> LongRun:
-    journey = make_journey(make_case(architecture, seed), steps)
-    expected = follow_reference(journey)
-    checks = {}
-    for backend in backends:
-        network = backend.build(architecture, device=device, execution=exact("fp64", "full"))
-        checks[backend.name] = judge_trajectory(expected, follow(backend, network, journey))
-    return LongRun(architecture, steps, checks, bug_or_chaos(backends, journey, device=device))
+        checks = {backend.name: flag_failures(backend.precision_flags(device)) for backend in backends}
+        if any(checks.values()):
+            return LongRun(architecture, steps, {name: failed for name, failed in checks.items() if failed}, [])
+        trajectory = make_trajectory(make_case(architecture, seed), steps)
+        expected = follow_reference(trajectory)
+        for backend in backends:
+            network = backend.build(architecture, device=device, execution=exact("fp64", "full"))
+            checks[backend.name] = judge_trajectory(expected, follow(backend, network, trajectory))
+        return LongRun(architecture, steps, checks, bug_or_chaos(backends, trajectory, device=device))
 
 
 def check_steps(steps: int) -> None:
@@ -160,21 +189,13 @@ def check_steps(steps: int) -> None:
         raise TriptychError(f"--trajectory {steps} must be at least {len(QUARTERS)} steps")
 
 
-def compare_pairs(reports: Sequence[Report], judged: Judge) -> list[tuple[str, str, str, dict[str, Check]]]:
-    """Every pair of backends in one precision."""
-    return [
-        (left.backend, right.backend, left.precision, pairwise(left, right, judged))
-        for left, right in combinations(reports, 2)
-    ]
-
-
 def long_run_dict(run: LongRun) -> dict[str, Any]:
     """The long run as JSON has it."""
     return {
         "steps": run.steps,
         "passed": run.passed,
-        "fp64": {name: check_dict(max(found, key=lambda check: check.ratio)) for name, found in run.checks.items()},
-        "failures": {name: [check_dict(c) for c in found if not c.passed] for name, found in run.checks.items()},
+        "fp64": {name: encode(worst(checks)) for name, checks in run.checks.items()},
+        "failures": {name: encode(failures(checks)) for name, checks in run.checks.items()},
         "fp32": [
             {
                 "backends": [pair.left, pair.right],
@@ -188,8 +209,8 @@ def long_run_dict(run: LongRun) -> dict[str, Any]:
     }
 
 
-def as_dict(verdict: Verdict) -> dict[str, Any]:
-    """The verdict as JSON has it."""
+def as_dict(verdict: Verdict, long_run: LongRun | None = None) -> dict[str, Any]:
+    """The verdict as `conform --json` has it: of every level the worst check."""
     return {
         "arch": verdict.architecture.name,
         "input": list(verdict.architecture.input),
@@ -197,45 +218,19 @@ def as_dict(verdict: Verdict) -> dict[str, Any]:
         "parameters": totals(verdict.architecture).parameters,
         "passed": verdict.passed,
         "not_run": verdict.not_run,
-        "backends": [report_dict(report) for report in verdict.reports],
-        "pairs": [
-            {
-                "backends": [left, right],
-                "precision": precision,
-                "levels": {level: check_dict(check) for level, check in checks.items()},
-            }
-            for left, right, precision, checks in verdict.pairs
-        ],
+        "backends": [{"backend": report.name} | report_dict(report) for report in verdict.reports],
+        "pairs": [{"backends": list(pair.backends)} | report_dict(pair) for pair in verdict.pairs],
+        "trajectory": None if long_run is None else long_run_dict(long_run),
     }
 
 
 def report_dict(report: Report) -> dict[str, Any]:
-    """One backend in one precision; a level without checks was not run and is null."""
-    levels = {check.level for check in report.checks}
+    """A report with the worst check of every level; a level that was not run is null."""
     return {
-        "backend": report.backend,
         "precision": report.precision,
         "passed": report.passed,
-        "levels": {level: check_dict(report.worst(level)) if level in levels else None for level in ALL_LEVELS},
-        "failures": [check_dict(check) for check in report.failures],
-        "precision_flags": report.flags,
+        "levels": {level: encode(report.worst(level)) for level in ALL_LEVELS},
+        "failures": encode(report.failures),
+        "precision_flags": report.precision_flags,
         "switched_off": report.switched_off,
     }
-
-
-def check_dict(check: Check) -> dict[str, Any]:
-    """One check; infinities, which JSON does not have, become null."""
-    return {
-        "level": check.level,
-        "tensor": check.name,
-        "passed": check.passed,
-        "difference": finite(check.difference),
-        "budget": check.budget,
-        "ratio": finite(check.ratio),
-        "problem": check.problem,
-    }
-
-
-def finite(value: float) -> float | None:
-    """The number, or None if it is infinite."""
-    return value if value != float("inf") else None

@@ -9,11 +9,11 @@ before a batch norm has the gradient 0), so that its own scale says nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator, Mapping
+from typing import Any, TypeVar
 
-from triptych.conformance.case import Case
-from triptych.conformance.observe import Observation, observe_reference
-from triptych.conformance.updates import Steps
+from numpy.typing import NDArray
+
 from triptych.reference.layers import Array, largest
 from triptych.reference.rounding import FLOAT32_UNIT, Perturbation
 from triptych.utils.randomness import generator
@@ -22,21 +22,10 @@ SAFETY = 2.0
 PAIRS = 3
 FLOAT64_SHARE = 1e-12
 UNIT_RATIO = 2.0**-29  # float64's rounding unit over float32's
+UNPERTURBED = {"fp64": FLOAT64_SHARE, "fp32": FLOAT32_UNIT}  # of a tensor's scale: never more than its budget
 
-Budgets = dict[str, dict[str, float]]
-
-
-def budgets(case: Case, steps: Steps, expected: Observation) -> dict[str, Budgets]:
-    """The largest allowed absolute difference by precision, level and name."""
-    perturbed = [observe_reference(case, steps, rounding) for rounding in perturbations(case.seed)]
-    allowed = {
-        level: {name: allowance(value, [run[level][name] for run in perturbed]) for name, value in arrays.items()}
-        for level, arrays in expected.items()
-    }
-    return {
-        precision: {level: {name: both[precision] for name, both in named.items()} for level, named in allowed.items()}
-        for precision in ("fp64", "fp32")
-    }
+Budgets = dict[str, float]
+Name = TypeVar("Name", bound=Hashable)
 
 
 def perturbations(seed: int) -> Iterator[Perturbation]:
@@ -46,7 +35,20 @@ def perturbations(seed: int) -> Iterator[Perturbation]:
             yield Perturbation(generator(seed, "rounding", pair), sign)
 
 
-def allowance(value: Array, perturbed: Iterable[Array]) -> dict[str, float]:
-    """By precision, the largest allowed absolute difference of a tensor, given what it was in perturbed executions."""
-    single = SAFETY * max(largest(other - value) for other in perturbed) + FLOAT32_UNIT * largest(value)
+def allowance(value: Array, deviation: float) -> dict[str, float]:
+    """By precision, the largest allowed absolute difference of a tensor, given its largest deviation in perturbed
+    executions."""
+    single = SAFETY * deviation + FLOAT32_UNIT * largest(value)
     return {"fp64": max(FLOAT64_SHARE * largest(value), UNIT_RATIO * single), "fp32": single}
+
+
+def budgets(
+    expected: Mapping[Name, NDArray[Any]], perturbed: Iterable[Mapping[Name, NDArray[Any]]]
+) -> dict[str, dict[Name, float]]:
+    """By precision and name, what `perturbed` executions allow each expected array; each is held one at a time."""
+    deviations: dict[Name, float] = {}
+    for arrays in perturbed:
+        for name in expected.keys() & arrays.keys():
+            deviations[name] = max(deviations.get(name, 0.0), largest(arrays[name] - expected[name]))
+    allowed = {name: allowance(expected[name], deviations[name]) for name in expected if name in deviations}
+    return {precision: {name: both[precision] for name, both in allowed.items()} for precision in UNPERTURBED}

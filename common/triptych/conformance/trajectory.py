@@ -1,7 +1,7 @@
 """The trajectory level: many training steps in float64, with dropout, crops, flips and three changes of the rates.
 
 The reference takes the same steps. Where the frameworks share the masks and the plan, a hundred steps in float64 still
-agree to about 1e-14 of a tensor's scale; the budget is 1e-11, which every mistake in an optimiser, a schedule, a plan
+agree to about 1e-14 of a tensor's scale; the budget is 1e-11, which every fault in an optimiser, a schedule, a plan
 or running statistics exceeds by orders of magnitude.
 """
 
@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from triptych.backend.contract import Backend, Native
 from triptych.conformance.case import BATCH, Case
 from triptych.conformance.compare import Check, compare
-from triptych.conformance.updates import LARGEST_MOVE, MOMENTUM, choose_steps
+from triptych.conformance.reference_run import ReferenceRun
+from triptych.conformance.updates import LARGEST_MOVE, MOMENTUM
 from triptych.data.batches import Augmentation, Batch, feed, plan
 from triptych.data.preprocess import InputTransform, apply_reference
 from triptych.optim.optimizers import OPTIMIZERS, Optimizer, Rates, decay_of, reference_step
@@ -41,7 +42,7 @@ Arrays = dict[str, NDArray[np.floating[Any]]]
 
 
 @dataclass(frozen=True, eq=False)
-class Journey:
+class Trajectory:
     """A case with the steps to take."""
 
     case: Case
@@ -75,53 +76,54 @@ class Journey:
         return self.optimizer.rates(factor * self.learning_rate, momentum)
 
 
-def make_journey(case: Case, steps: int = STEPS) -> Journey:
+def make_trajectory(case: Case, steps: int = STEPS) -> Trajectory:
     """`steps` steps from `case`, at the rate of its update level."""
-    return Journey(case, LARGEST_MOVE / choose_steps(case).gradient, steps)
+    return Trajectory(case, LARGEST_MOVE / ReferenceRun(case).steps.gradient, steps)
 
 
-def follow_reference(journey: Journey) -> Arrays:
+def follow_reference(trajectory: Trajectory) -> Arrays:
     """The reference's losses and right answers `(steps,)`; parameters, running statistics, optimiser state and the
     logits of stored images in evaluation mode at the end."""
-    case, (stored, labels) = journey.case, journey.images()
-    architecture, optimizer = case.architecture, journey.optimizer
+    case, (stored, labels) = trajectory.case, trajectory.images()
+    architecture, optimizer = case.architecture, trajectory.optimizer
     decay = decay_of(optimizer, architecture)
     values: dict[str, Array] = {path: np.asarray(value, np.float64) for path, value in case.parameters.items()}
     state: Parameters = {}
     losses, right = [], []
-    for step, batch in enumerate(journey.batches()):
-        x = np.asarray(apply_reference(stored[batch.index], journey.transform, batch), np.float64)
+    for step, batch in enumerate(trajectory.batches()):
+        x = np.asarray(apply_reference(stored[batch.index], trajectory.transform, batch), np.float64)
         run = reference.forward(architecture, values, x, train=True, masks=case.masks(step))
         loss, _ = reference.backward(run, labels[batch.index])
-        moved, state = reference_step(values, run.gradients, state, journey.rates(step), optimizer, decay)
+        moved, state = reference_step(values, run.gradients, state, trajectory.rates(step), optimizer, decay)
         values |= moved | run.statistics
         losses.append(loss)
         right.append(float((run.logits.argmax(1) == labels[batch.index]).sum()))
-    images = np.asarray(apply_reference(stored[:BATCH], journey.transform), np.float64)
+    images = np.asarray(apply_reference(stored[:BATCH], trajectory.transform), np.float64)
     logits = reference.forward(architecture, values, images).logits
     return {LOSSES: np.array(losses), RIGHT: np.array(right), PREDICTIONS: logits, **values, **state}
 
 
-def follow(backend: Backend, network: Native, journey: Journey, start: Parameters | None = None) -> Arrays:
-    """The same from a backend, from `start` or the case's own parameters; the network is left at the end."""
-    backend.from_canonical(network, journey.case.parameters if start is None else start)
-    trainer = backend.Trainer(network, journey.optimizer, journey.transform, journey.case.seed)
+def follow(backend: Backend, network: Native, trajectory: Trajectory, start: Parameters | None = None) -> Arrays:
+    """A backend's losses, right answers, parameters, statistics, state and predictions after the same steps, from
+    `start` or the case's own parameters; the network is left at the end."""
+    backend.from_canonical(network, trajectory.case.parameters if start is None else start)
+    trainer = backend.Trainer(network, trajectory.optimizer, trajectory.transform, trajectory.case.seed)
     handles = [
-        trainer.step(images, labels, journey.rates(step), step, gather=gather, masks=journey.case.masks(step))
-        for step, (images, labels, gather) in enumerate(_given(journey))
+        trainer.step(images, labels, trajectory.rates(step), step, gather=gather, masks=trajectory.case.masks(step))
+        for step, (images, labels, gather) in enumerate(_fed(trajectory))
     ]
     losses, right = trainer.read(handles).T
-    logits = trainer.predict(journey.images()[0][:BATCH])
+    logits = trainer.predict(trajectory.images()[0][:BATCH])
     measured = {LOSSES: losses, RIGHT: right, PREDICTIONS: logits}
     return {**measured, **backend.to_canonical(network), **trainer.state()}
 
 
-def _given(journey: Journey) -> Iterator[tuple[Any, Any, Any]]:
-    stored, labels = journey.images()
-    return feed(stored, labels, journey.batches(), AUGMENTATION)
+def _fed(trajectory: Trajectory) -> Iterator[tuple[Any, Any, Any]]:
+    stored, labels = trajectory.images()
+    return feed(stored, labels, trajectory.batches(), AUGMENTATION)
 
 
-def judge_trajectory(expected: Arrays, found: Arrays) -> list[Check]:
+def judge_trajectory(expected: Arrays, observed: Arrays) -> list[Check]:
     """One check per tensor, `BUDGET` of its scale. Running means and biases, and their velocities, can be the rest of a
     cancellation, so that their own scale is 0: the least scale is `FLOOR` of the largest array of the same kind.
     Predictions are float32."""
@@ -131,7 +133,7 @@ def judge_trajectory(expected: Arrays, found: Arrays) -> list[Check]:
     scales = {name: max(largest(value), FLOOR * kinds[kind_of(name)]) for name, value in expected.items()}
     budgets = {name: BUDGET * scale for name, scale in scales.items()}
     budgets[PREDICTIONS] = 2 * FLOAT32_UNIT * scales[PREDICTIONS]
-    return compare(LEVEL, expected, found, budgets)
+    return compare(LEVEL, expected, observed, budgets)
 
 
 def kind_of(name: str) -> str:

@@ -7,7 +7,7 @@ reference's gradients: what the backend's own are was compared by then, and a pa
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -66,38 +66,27 @@ class Steps:
 
     def state(self, case: Case, optimizer: Optimizer) -> Parameters:
         """A state as large as the gradients are; equal arguments, equal bits."""
-        found: Parameters = {}
+        state: Parameters = {}
         for path in decay_of(optimizer, case.architecture):
             for slot in optimizer.slots:
                 drawn = generator(case.seed, "conformance", slot, path).random(case.parameters[path].shape)
                 scaled = (0.5 + drawn) * self.gradient**2 if slot == "variance" else (2 * drawn - 1) * self.gradient
-                found[f"{slot}.{path}"] = scaled.astype(np.float32)
+                state[f"{slot}.{path}"] = scaled.astype(np.float32)
         if not optimizer.remembers(self.rates(optimizer)):
             return {}
-        return found | ({COUNT: np.asarray(START, np.float64)} if optimizer.counts else {})
+        return state | ({COUNT: np.asarray(START, np.float64)} if optimizer.counts else {})
 
 
-def choose_steps(case: Case, gradients: Mapping[str, Array] | None = None) -> Steps:
-    """The steps for `case`, from the reference's gradients, which may be known already."""
-    if gradients is None:
-        run = reference.forward(case.architecture, case.parameters, case.images, train=True, masks=case.masks(0))
-        _, gradients = reference.backward(run, case.labels)
-    trained = decay_of(MOMENTUM, case.architecture)
-    return Steps({path: gradients[path] for path in trained})
-
-
-def reference_updates(case: Case, steps: Steps, first: reference.Pass, rounding: Rounding) -> dict[str, Array]:
-    """Parameters, states and running statistics after the steps; `first` is step 0 after its backward."""
-    found: dict[str, Array] = {}
-    for name in UPDATES:
-        found |= reference_update(name, case, steps, first, rounding)
-    return found
+def choose_steps(case: Case, gradients: Mapping[str, Array]) -> Steps:
+    """The steps for `case`, from the reference's gradients."""
+    return Steps({path: gradients[path] for path in decay_of(MOMENTUM, case.architecture)})
 
 
 def reference_update(
-    name: str, case: Case, steps: Steps, first: reference.Pass, rounding: Rounding
+    name: str, case: Case, steps: Steps, first: Callable[[], reference.Pass], rounding: Rounding
 ) -> dict[str, Array]:
-    """Those of one optimiser."""
+    """Parameters, state and running statistics after the steps of the optimiser called `name`; `first` gives step 0
+    after its backward."""
     values: dict[str, Array] = dict(case.exact)
     if name in OTHERS:
         optimizer = OTHERS[name]
@@ -106,7 +95,7 @@ def reference_update(
         moved, state = reference_step(values, steps.gradients, state, steps.rates(optimizer), optimizer, decay)
         return labelled(name, {path: rounding(value, 1) for path, value in (moved | state).items()})
     decay = decay_of(MOMENTUM, case.architecture)
-    state, run = {}, first
+    state, run = {}, first()
     for number, rates in enumerate(steps.momentum):
         if number:
             run = reference.forward(
@@ -121,17 +110,9 @@ def reference_update(
     return labelled(name, values | state)
 
 
-def backend_updates(backend: Backend, network: Native, case: Case, steps: Steps) -> dict[str, Array]:
-    """The same from a backend's trainer; the network is left as it was found."""
-    found: dict[str, Array] = {}
-    for name in UPDATES:
-        found |= backend_update(name, backend, network, case, steps)
-    backend.from_canonical(network, case.parameters)
-    return found
-
-
 def backend_update(name: str, backend: Backend, network: Native, case: Case, steps: Steps) -> dict[str, Array]:
-    """Those of one optimiser; the network keeps what they made of it."""
+    """Parameters, state and running statistics after the steps of the optimiser called `name` in a backend's trainer;
+    the network keeps what they made of it."""
     optimizer = OTHERS.get(name, MOMENTUM)
     backend.from_canonical(network, case.parameters)
     trainer = backend.Trainer(network, optimizer, case.transform, case.seed)

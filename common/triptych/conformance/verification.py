@@ -7,14 +7,16 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from itertools import zip_longest
-from typing import Any
+from typing import Any, ClassVar
 
 from triptych import __version__, zoo
 from triptych.backend import registry
 from triptych.backend.contract import Backend
 from triptych.conformance import suite
-from triptych.conformance.certificate import Certificate, Judged, Measured, Result, describe, judged, own_digest
-from triptych.conformance.levels import FLAGS
+from triptych.conformance.certificate import Certificate, Certified, describe, own_digest
+from triptych.conformance.compare import Check
+from triptych.conformance.conform import FLAGS, Report
+from triptych.conformance.suite import Verdict
 from triptych.spec.layers import Architecture, walk
 from triptych.spec.records import digest
 from triptych.utils.errors import TriptychError
@@ -26,6 +28,8 @@ SHOWN = 3  # reasons of one kind
 @dataclass
 class Verification:
     """`reasons` refuse the certificate, `notes` do not. `not_run`: backends that cannot be run here, and why."""
+
+    DERIVED: ClassVar = ("passed",)
 
     reasons: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -40,34 +44,40 @@ class Verification:
 
 def verify(certificate: Certificate) -> Verification:
     """Run the certificate again: same specs, seed, backends, device and precisions."""
-    found = Verification()
+    result = Verification()
     if own_digest(certificate) != certificate.digest:
-        found.reasons.append("the file is not as it was written: its digest does not fit its content")
-    backends = available(certificate, found)
-    found.notes += version_notes(certificate, backends)
+        result.reasons.append("the file is not as it was written: its digest does not fit its content")
+    backends = available(certificate, result)
+    result.notes += version_notes(certificate, backends)
     for old in certificate.architectures:
-        found.reasons += [f"{old.name}: {reason}" for reason in (*recorded_faults(old), *spec_faults(old))]
-        if not backends:
-            continue
-        try:
-            verdict = suite.run(
-                old.spec, backends, precisions=certificate.precisions, seed=certificate.seed, device=certificate.device
-            )
-        except (TriptychError, ValueError) as error:
-            found.reasons.append(f"{old.name}: cannot be run: {error}")
-            continue
-        new = judged(verdict, old.options)
-        found.checks += sum(len(checks) for result in new.results for checks in result.checks.values())
-        found.reasons += differences(old, new, found)
-    if certificate.passed != all(old.passed for old in certificate.architectures):
-        found.reasons.append("recorded as a whole as it is not: its architectures say otherwise")
+        result.reasons += [f"{old.name}: {fault}" for fault in (*recorded_faults(old.verdict), *spec_faults(old))]
+        if backends:
+            result.reasons += _run_again(certificate, old, backends, result)
     if not certificate.architectures:
-        found.reasons.append("it certifies no architecture")
-    found.reasons = list(dict.fromkeys(found.reasons))  # a flag is on for every architecture
-    return found
+        result.reasons.append("it certifies no architecture")
+    result.reasons = list(dict.fromkeys(result.reasons))  # a flag is on for every architecture
+    return result
 
 
-def available(certificate: Certificate, found: Verification) -> list[Backend]:
+def _run_again(
+    certificate: Certificate, old: Certified, backends: Sequence[Backend], result: Verification
+) -> Iterator[str]:
+    try:
+        new = suite.run(
+            old.verdict.architecture,
+            backends,
+            precisions=certificate.precisions,
+            seed=certificate.seed,
+            device=certificate.device,
+        )
+    except (TriptychError, ValueError) as error:
+        yield f"{old.name}: cannot be run: {error}"
+        return
+    result.checks += sum(len(report.checks) for report in (*new.reports, *new.pairs))
+    yield from differences(old.name, old.verdict, new, result)
+
+
+def available(certificate: Certificate, result: Verification) -> list[Backend]:
     """The certificate's backends that can be run here; for the others, why not."""
     loaded = []
     for name in certificate.backends:
@@ -75,7 +85,7 @@ def available(certificate: Certificate, found: Verification) -> list[Backend]:
             framework = registry.load(name)
             describe(framework, certificate.device)
         except TriptychError as error:
-            found.not_run[name] = str(error)
+            result.not_run[name] = str(error)
         else:
             loaded.append(framework)
     return loaded
@@ -90,35 +100,37 @@ def version_notes(certificate: Certificate, backends: Sequence[Backend]) -> Iter
     yield from (f"{package} {old} in the certificate, {new} here" for package, old, new in pairs if old != new)
 
 
-def recorded_faults(old: Judged) -> Iterator[str]:
-    """What the certificate itself says against a pass, or contradicts itself in."""
-    titles = Counter(result.title for result in old.results)
+def recorded_faults(old: Verdict) -> Iterator[str]:
+    """What the certificate itself says against a pass."""
+    reports = (*old.reports, *old.pairs)
+    titles = Counter(report.title for report in reports)
     yield from (f"{title}: is recorded {count} times" for title, count in titles.items() if count > 1)
-    for result in old.results:
-        failed = [f"{where}: {describe_check(check)}" for where, check in _checks(result) if not check.passed]
-        yield from _some(f"{result.title}: the certificate records a failure", failed)
-        yield from (f"{result.title}: {level} was not run: {reason}" for level, reason in result.not_run.items())
-        if result.passed == bool(failed or result.not_run):
-            yield f"{result.title}: recorded as {'a pass' if result.passed else 'failed'}, which its checks contradict"
-    if old.passed != (bool(old.results) and all(result.passed for result in old.results)):
-        yield f"recorded as {'a pass' if old.passed else 'failed'}, which its results contradict"
+    if not old.reports:
+        yield "no backend was run"
+    for report in reports:
+        places = Counter((check.level, check.tensor) for check in report.checks if check.level != "structure")
+        yield from (f"{report.title}: {_place(*place)} is recorded {n} times" for place, n in places.items() if n > 1)
+        failed = [f"{_place(check.level, check.tensor)}: {check.text}" for check in report.failures]
+        yield from _some(f"{report.title}: the certificate records a failure", failed)
+        yield from (f"{report.title}: {level} was not run: {reason}" for level, reason in report.not_run.items())
 
 
-def spec_faults(old: Judged) -> Iterator[str]:
+def spec_faults(old: Certified) -> Iterator[str]:
     """Whether the spec in the file is the one that was judged, and the one that the zoo has."""
-    if digest(old.spec) != old.spec_hash:
+    spec = old.verdict.architecture
+    if digest(spec) != old.spec_hash:
         yield "the spec in the file is not the one that was judged: its hash differs"
     if old.options is None:
-        if old.spec.name != old.name:
-            yield f"the spec in the file is that of '{old.spec.name}'"
+        if spec.name != old.name:
+            yield f"the spec in the file is that of '{spec.name}'"
         return
     try:
         today = zoo.build_with(old.name, old.options)
     except TriptychError as error:
         yield f"the zoo does not build it: {error}"
         return
-    if today != old.spec:
-        yield "the spec changed: " + next(spec_differences(old.spec, today), "its layers are joined in another way")
+    if today != spec:
+        yield "the spec changed: " + next(spec_differences(spec, today), "its layers are joined in another way")
 
 
 def spec_differences(old: Architecture, new: Architecture) -> Iterator[str]:
@@ -143,46 +155,46 @@ def _field_differences(old: Any, new: Any, where: str) -> Iterator[str]:
             yield f"{where}{name} is {before} in the certificate, {now} in the zoo"
 
 
-def differences(old: Judged, new: Judged, found: Verification) -> Iterator[str]:
-    """What was found now and is not as recorded, but for the backends that cannot be run here."""
+def differences(arch: str, old: Verdict, new: Verdict, result: Verification) -> Iterator[str]:
+    """What is not as recorded, but for the backends that cannot be run here."""
     for name in ("weights", "inputs"):
         before, now = getattr(old, f"{name}_hash"), getattr(new, f"{name}_hash")
         if before != now:
-            yield f"{old.name}: the {name} changed: SHA-256 {before[:12]}... in the certificate, {now[:12]}... here"
+            yield f"{arch}: the {name} changed: SHA-256 {before[:12]}... in the certificate, {now[:12]}... here"
     same = (old.weights_hash, old.inputs_hash) == (new.weights_hash, new.inputs_hash)
-    here = {result.title: result for result in new.results}
-    wanted = {result.title: result for result in old.results if not found.not_run.keys() & set(result.backends)}
+    here = {report.title: report for report in (*new.reports, *new.pairs)}
+    recorded = (*old.reports, *old.pairs)
+    wanted = {report.title: report for report in recorded if not result.not_run.keys() & set(report.backends)}
     for title in dict.fromkeys((*wanted, *here)):
         if title not in here:
-            yield f"{old.name}: {title}: is in the certificate, but was not run"
+            yield f"{arch}: {title}: is in the certificate, but was not run"
         elif title not in wanted:
-            yield f"{old.name}: {title}: was run, but is not in the certificate"
+            yield f"{arch}: {title}: was run, but is not in the certificate"
         else:
-            yield from flag_differences(wanted[title], here[title], same_versions=not found.notes)
-            reasons = result_differences(wanted[title], here[title], same_case=same)
-            yield from (f"{old.name}: {title}: {reason}" for reason in reasons)
+            yield from flag_differences(wanted[title], here[title], same_versions=not result.notes)
+            reasons = report_differences(wanted[title], here[title], same_case=same)
+            yield from (f"{arch}: {title}: {reason}" for reason in reasons)
 
 
-def flag_differences(old: Result, new: Result, *, same_versions: bool) -> Iterator[str]:
-    """Flags that are on, and flags with another value; with other versions, only those that both sides know."""
+def flag_differences(old: Report, new: Report, *, same_versions: bool) -> Iterator[str]:
+    """Flags that are on, and flags with another value; with other versions, only those that both reports know."""
     left, right = old.precision_flags, new.precision_flags
-    stuck = new.checks.get(FLAGS, {})
+    stuck = {check.tensor: check.text for check in new.at(FLAGS)}
     if right and not left and len(new.backends) == 1:
-        yield f"{new.backends[0]}: no precision flag is recorded"
+        yield f"{new.name}: no precision flag is recorded"
     for name in sorted(left.keys() | right.keys() if same_versions else left.keys() & right.keys()):
         before, now = left.get(name, "not there"), right.get(name, "not there")
         if name in stuck:
-            yield f"{new.backends[0]}: the precision flag {name} {stuck[name].problem}"
+            yield f"{new.name}: the precision flag {name} {stuck[name]}"
         elif before != now:
-            yield f"{new.backends[0]}: the precision flag {name} was {before}, here it is {now}"
+            yield f"{new.name}: the precision flag {name} was {before}, here it is {now}"
 
 
-def result_differences(old: Result, new: Result, *, same_case: bool) -> Iterator[str]:
+def report_differences(old: Report, new: Report, *, same_case: bool) -> Iterator[str]:
     """Checks that fail now, and others than in the certificate; of the same case, budgets that are others."""
-    before, now = dict(_checks(old)), dict(_checks(new))
-    failed = [f"{where}: {describe_check(check)}" for where, check in now.items() if not check.passed]
-    if FLAGS not in new.checks:
-        yield from _some("fails here", failed)
+    before, now = _by_place(old.checks), _by_place(new.checks)
+    if not new.at(FLAGS):
+        yield from _some("fails here", [f"{where}: {check.text}" for where, check in now.items() if not check.passed])
     if stopped := [level for level in new.not_run if level not in old.not_run]:
         yield f"not run here: {', '.join(stopped)}: {new.not_run[stopped[0]]}"
         return
@@ -202,16 +214,15 @@ def close(old: float, new: float) -> bool:
     return math.isclose(old, new, rel_tol=BUDGET_CLOSE)
 
 
-def describe_check(check: Measured) -> str:
-    """Why a check failed."""
-    return check.problem or f"differs by {check.difference}, allowed {check.budget}"
+def _place(level: str, tensor: str) -> str:
+    return f"{level}, '{tensor}'"
 
 
-def _checks(result: Result) -> list[tuple[str, Measured]]:
-    return [(f"{level}, '{name}'", check) for level, named in result.checks.items() for name, check in named.items()]
+def _by_place(checks: Sequence[Check]) -> dict[str, Check]:
+    return {_place(check.level, check.tensor): check for check in checks}
 
 
-def _some(what: str, found: Sequence[str]) -> Iterator[str]:
-    yield from (f"{what}: {one}" for one in found[:SHOWN])
-    if len(found) > SHOWN:
-        yield f"{what}: {len(found) - SHOWN} more"
+def _some(what: str, reasons: Sequence[str]) -> Iterator[str]:
+    yield from (f"{what}: {reason}" for reason in reasons[:SHOWN])
+    if len(reasons) > SHOWN:
+        yield f"{what}: {len(reasons) - SHOWN} more"

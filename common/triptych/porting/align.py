@@ -28,18 +28,18 @@ def align(layers: Sequence[tuple[str, str, tuple[int, ...]]], captured: Sequence
             match = _match(layers[i], captured[j])
             both = match + scores[i + 1, j + 1] if match else 0
             scores[i, j] = max(scores[i + 1, j], scores[i, j + 1], both)
-    found: dict[str, int] = {}
+    aligned: dict[str, int] = {}
     i = j = 0
     while i < len(layers) and j < len(captured):
         match = _match(layers[i], captured[j])
         if match and scores[i, j] == match + scores[i + 1, j + 1]:
-            found[layers[i][0]] = j
+            aligned[layers[i][0]] = j
             i, j = i + 1, j + 1
         elif scores[i, j] == scores[i, j + 1]:
             j += 1
         else:
             i += 1
-    return found
+    return aligned
 
 
 def _match(layer: tuple[str, str, tuple[int, ...]], operation: Captured) -> int:

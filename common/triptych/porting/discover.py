@@ -25,25 +25,25 @@ def find(reference: str) -> Any:
     if not hasattr(module, name):
         known = [key for key in vars(module) if not key.startswith("_")]
         raise unknown(f"name in '{place}'", name, known)
-    found = getattr(module, name)
-    if find_adapter(found) is not None or not callable(found):
-        return found
-    required = _required(found)
+    named = getattr(module, name)
+    if find_adapter(named) is not None or not callable(named):
+        return named
+    required = _required(named)
     if required:
         raise TriptychError(
             f"'{reference}' needs arguments ({', '.join(required)}): name something that builds the network "
             "without any; for a plain function that is one that returns (function, parameters)"
         )
     try:
-        return found()
+        return named()
     except (Exception, SystemExit) as error:  # a script that exits must not end this process, with a status of its own
         raise TriptychError(f"'{reference}' failed: {type(error).__name__}: {error}") from error
 
 
-def _required(found: Any) -> list[str]:
-    """The arguments that it cannot be called without; a type of C may not tell, and is called."""
+def _required(candidate: Any) -> list[str]:
+    """The arguments that something cannot be called without; a type of C may not tell, and is called."""
     try:
-        taken = inspect.signature(found).parameters.values()
+        taken = inspect.signature(candidate).parameters.values()
     except (TypeError, ValueError):
         return []
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)

@@ -1,18 +1,21 @@
 """Frozen records as JSON and back, and hashes that are the same in every process, on every machine.
 
 Records of the spec carry their type's name under `record`, because a `Conv` and a `Dense` may have equal fields; other
-records of which a field takes several kinds are made known with `register`.
+records of which a field takes several kinds are made known with `register`. A record's class may name properties in
+`DERIVED`: they are written for a reader, and what is read must be what the record says of itself.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
+import re
 import types
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from functools import cache
-from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NoReturn, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,7 +40,8 @@ def encode(value: Any) -> Any:
     if is_dataclass(value):
         hints = _hints(cast(Any, type(value)))
         tag = {"record": type(value).__name__} if RECORDS.get(type(value).__name__) is type(value) else {}
-        return tag | {f.name: encode(_as_float(getattr(value, f.name), hints[f.name])) for f in fields(value)}
+        values = {f.name: encode(_as_float(getattr(value, f.name), hints[f.name])) for f in fields(value)}
+        return tag | values | {name: _derived(value, name) for name in _derived_names(type(value))}
     if isinstance(value, Mapping):
         return {str(name): encode(item) for name, item in value.items()}
     if isinstance(value, tuple | list):
@@ -53,6 +57,24 @@ def decode(value: Any, hint: type[T], where: str = "") -> T:
     return cast(T, _decode(value, hint, where))
 
 
+def write(value: Any) -> str:
+    """JSON for a file: indented, but every innermost object or list on a line of its own."""
+    text = json.dumps(encode(value), indent=1, allow_nan=False)
+    innermost = re.compile(r"[{\[][^{}\[\]]*[}\]]")
+    return innermost.sub(lambda match: re.sub(r"\n\s*", " ", match[0]), text) + "\n"
+
+
+def parse(text: str | bytes) -> Any:
+    """The value of a JSON text. Raises ValueError for text that is not JSON, or has a number that is none, or a name
+    twice in one object (readers differ in which of the two they take)."""
+    try:
+        return json.loads(
+            text, parse_constant=_refuse_number, parse_float=_finite, object_pairs_hook=_with_different_names
+        )
+    except RecursionError:
+        raise ValueError("its parts lie too deep in each other") from None
+
+
 def canonical(value: Any) -> str:
     """JSON with one spelling: sorted keys, no spaces, no NaN."""
     return json.dumps(encode(value), sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
@@ -65,13 +87,37 @@ def digest(value: Any) -> str:
 
 def arrays_digest(arrays: Mapping[str, NDArray[Any]]) -> str:
     """SHA-256 (hex) over the sorted names, each with its array's type, shape and little-endian bytes."""
-    found = hashlib.sha256()
+    sha256 = hashlib.sha256()
     for name in sorted(arrays):
         array = np.asarray(arrays[name])
         array = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
-        found.update(f"{len(name.encode())}:{name}:{array.dtype.str}:{array.shape}:".encode())
-        found.update(array.tobytes())
-    return found.hexdigest()
+        sha256.update(f"{len(name.encode())}:{name}:{array.dtype.str}:{array.shape}:".encode())
+        sha256.update(array.tobytes())
+    return sha256.hexdigest()
+
+
+def _finite(text: str) -> float:
+    return float(text) if math.isfinite(float(text)) else _refuse_number(text)
+
+
+def _refuse_number(text: str) -> NoReturn:
+    raise ValueError(f"{text} is no number")
+
+
+def _with_different_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(dict(pairs)) < len(pairs):
+        raise ValueError("a name is there twice in one object")
+    return dict(pairs)
+
+
+def _derived_names(kind: type) -> tuple[str, ...]:
+    return getattr(kind, "DERIVED", ())
+
+
+def _derived(record: Any, name: str) -> Any:
+    """What a record says of itself; JSON has no infinity."""
+    value = getattr(record, name)
+    return None if isinstance(value, float) and math.isinf(value) else encode(value)
 
 
 @cache
@@ -126,13 +172,18 @@ def _decode_tuple(value: Any, arguments: tuple[Any, ...], where: str) -> tuple[A
 def _decode_record(value: Any, kind: type, where: str) -> Any:
     name = kind.__name__
     expected = {field.name for field in fields(kind)} | ({"record"} if RECORDS.get(name) is kind else set())
+    expected |= set(_derived_names(kind))
     if not isinstance(value, dict) or value.get("record", name) != name:
         _refuse(value, f"a record {name}", where)
     if value.keys() != expected:
         odd = ", ".join(sorted(map(repr, value.keys() ^ expected)))
         raise TriptychError(f"{where.lstrip('.') or name}: missing or unknown in {name}: {odd}")
     hints = _hints(kind)
-    return kind(**{f.name: _decode(value[f.name], hints[f.name], f"{where}.{f.name}") for f in fields(kind)})
+    record = kind(**{f.name: _decode(value[f.name], hints[f.name], f"{where}.{f.name}") for f in fields(kind)})
+    for derived in _derived_names(kind):
+        if value[derived] != (right := _derived(record, derived)) or type(value[derived]) is not type(right):
+            _refuse(value[derived], f"what follows from the rest: {json.dumps(right)}", f"{where}.{derived}")
+    return record
 
 
 def _refuse(value: Any, expected: str, where: str) -> Any:

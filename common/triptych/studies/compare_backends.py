@@ -16,8 +16,9 @@ from triptych.backend.contract import Backend
 from triptych.backend.execution import Execution
 from triptych.conformance import suite
 from triptych.conformance.case import conformance_architecture
+from triptych.conformance.compare import Check, worst
 from triptych.conformance.equivalence import FEWEST_SEEDS, Equivalence, equivalence
-from triptych.conformance.levels import ALL_LEVELS, Check
+from triptych.conformance.levels import ALL_LEVELS
 from triptych.conformance.suite import Verdict
 from triptych.data import Dataset
 from triptych.report import figures
@@ -139,7 +140,7 @@ def table(comparison: TrainedComparison) -> tuple[tuple[str, ...], list[tuple[st
     columns = (*COLUMNS, *(f"epoch {number}: loss / test" for number in epochs), "images/s")
     rows = []
     for name, trained in comparison.trained.items():
-        reports = [report for report in comparison.verdict.reports if report.backend == name]
+        reports = [report for report in comparison.verdict.reports if report.name == name]
         single = comparison.verdict.report(name, "fp32")
         result = "pass" if all(report.passed for report in reports) else "FAIL"
         forward = [check for check in single.checks if check.level.startswith("forward")]
@@ -154,10 +155,10 @@ def table(comparison: TrainedComparison) -> tuple[tuple[str, ...], list[tuple[st
 
 def largest(checks: Sequence[Check]) -> str:
     """Difference and budget of the check that comes nearest to its budget."""
-    if not checks:
+    check = worst(checks)
+    if check is None:
         return "not run"
-    worst = max(checks, key=lambda check: check.ratio)
-    return worst.problem or f"{worst.difference:.1e} ({worst.budget:.1e})"
+    return check.problem or f"{check.difference:.1e} ({check.budget:.1e})"
 
 
 def as_dict(comparison: TrainedComparison) -> dict[str, Any]:

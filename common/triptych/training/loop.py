@@ -41,6 +41,16 @@ class Listener(Protocol):
         """An epoch is done and saved."""
 
 
+class Silent:
+    """A listener that says nothing."""
+
+    def steps(self, epoch: int, total: int, losses: NDArray[np.float64], images_per_second: float) -> None:
+        pass
+
+    def epoch(self, epoch: Epoch) -> None:
+        pass
+
+
 @dataclass
 class Session:
     """A network on a backend with what it is trained on, and where its run is kept (`folder` None: nowhere).

@@ -64,7 +64,7 @@ class Model:
         return dataset
 
     def predictor(self, backend: Backend, device: str = "cpu") -> Predictor:
-        """The model on a backend."""
+        """The model on a backend, for evaluation and prediction."""
         network = backend.build(self.architecture, device=device, execution=Execution(self.recipe.precision))
         backend.from_canonical(network, self.parameters)
         return backend.Predictor(network, self.transform)

@@ -24,5 +24,5 @@ def require_package(package: str, extra: str, what: str) -> None:
     if importlib.util.find_spec(package) is None:
         raise TriptychError(
             f"{what} needs the package '{package}', which is not installed; "
-            f"install it with: pip install -c constraints.txt 'triptych[{extra}]'"
+            f"install it with: pip install 'triptych[{extra}]'"
         )

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from triptych.backend.contract import PortParameter
-from triptych.conformance.compare import Check
+from triptych.conformance.compare import Check, problem
 from triptych.spec import analysis
 from triptych.utils.errors import TriptychError, unknown
 
@@ -118,13 +118,15 @@ def _first_unpaired(left: Sequence[PortParameter], wanted: Sequence[analysis.Par
             near = next((p for p in left if len(p.shape) == len(key[0]) and p.role == _role(info.path)), None)
             surplus = Counter(one) - Counter(other)
             spare = [p.shape for k, p in zip(one, left, strict=True) if surplus[k] and len(p.shape) == len(key[0])]
-            problem = f"the spec has {info.shape}, your network " + (
+            text = f"the spec has {info.shape}, your network " + (
                 f"{spare[0]} in its place" if spare and near else "nothing of this shape left"
             )
-            return structural(info.path, problem)
+            return problem("structure", info.path, text)
     for key, parameter in zip(one, left, strict=True):
         if (Counter(one) - Counter(other))[key]:
-            return structural(parameter.name, f"your network has {parameter.shape}, the spec nothing of this shape")
+            return problem(
+                "structure", parameter.name, f"your network has {parameter.shape}, the spec nothing of this shape"
+            )
     return None
 
 
@@ -152,10 +154,7 @@ def _first_wrong_shape(
 ) -> Check | None:
     for path, info in paths.items():
         if path in pairs and names[pairs[path]].shape != info.shape:
-            return structural(path, f"the spec has {info.shape}, '{pairs[path]}' has {names[pairs[path]].shape}")
+            return problem(
+                "structure", path, f"the spec has {info.shape}, '{pairs[path]}' has {names[pairs[path]].shape}"
+            )
     return None
-
-
-def structural(name: str, problem: str) -> Check:
-    """A failed check of the structure."""
-    return Check("structure", name, float("inf"), 0.0, 0.0, problem)

@@ -1,4 +1,4 @@
-"""The likely cause of a difference: the one mistake of the catalogue with which the reference reproduces it."""
+"""The likely cause of a difference: the one fault of the catalogue with which the reference reproduces it."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from functools import partial
 import numpy as np
 
 from triptych.conformance import inputs
-from triptych.conformance.compare import Check
+from triptych.conformance.compare import Arrays, Check
 from triptych.conformance.diagnosis.faults import (
-    MISTAKES,
+    FAULTS,
     branch_orders,
     residual_scale,
 )
-from triptych.conformance.diagnosis.hypothesis import Mistake, Trial
-from triptych.conformance.reference_run import OUTPUT, Arrays, Truth, layer_of, maps_before_flatten, named
+from triptych.conformance.diagnosis.hypothesis import Fault, Hypothesis
+from triptych.conformance.reference_run import OUTPUT, ReferenceRun, layer_of, maps_before_flatten, named
 from triptych.data.preprocess import apply_reference
 from triptych.reference import network as reference
 from triptych.reference.layers import Array, largest
@@ -31,7 +31,7 @@ class Cause:
 
     text: str = ""
     layer: str = ""
-    vague: bool = False  # describes the difference, and names no mistake
+    vague: bool = False  # describes the difference, and names no fault
 
     def __bool__(self) -> bool:
         return bool(self.text)
@@ -47,119 +47,121 @@ def same(value: Array, observed: Array, budget: float) -> bool:
     return largest(value - observed) <= budget * max(1.0, largest(value))
 
 
-def of_shape(truth: Truth, path: str, observed: Shape | None) -> str:
-    """The mistake in the record of `path` that gives the observed output shape."""
-    layer = truth.layers.get(path)
-    if layer is None or observed is None or path not in truth.trained[1].inputs:
+def of_shape(run: ReferenceRun, path: str, observed: Shape | None) -> str:
+    """The fault in the record of `path` that gives the observed output shape."""
+    layer = run.layers.get(path)
+    if layer is None or observed is None or path not in run.trace(True).inputs:
         return ""
-    for mistake in MISTAKES.get(type(layer), ()):
-        trial = mistake.change(trial_of(truth, path, train=True))
-        if trial is None or mistake.result is not None:
+    for fault in FAULTS.get(type(layer), ()):
+        hypothesis = fault.change(hypothesis_of(run, path, train=True))
+        if hypothesis is None or fault.result is not None:
             continue
         try:
-            if layer_output(trial.layer, trial.x.shape[1:], path) == observed:
-                return _text(mistake, trial.layer, layer)
+            if layer_output(hypothesis.layer, hypothesis.x.shape[1:], path) == observed:
+                return _text(fault, hypothesis.layer, layer)
         except TriptychError:
             continue
     return ""
 
 
-def _text(mistake: Mistake, wrong: Layer, right: Layer) -> str:
-    return mistake.text.format(wrong=wrong, right=right)
+def _text(fault: Fault, wrong: Layer, right: Layer) -> str:
+    return fault.text.format(wrong=wrong, right=right)
 
 
-def trial_of(truth: Truth, path: str, train: bool) -> Trial:
+def hypothesis_of(run: ReferenceRun, path: str, train: bool) -> Hypothesis:
     """The layer at `path` as the reference is about to run it."""
-    trace = (truth.trained if train else truth.evaluated)[1]
-    values = {name.rpartition(".")[2]: v for name, v in truth.given.items() if layer_of(name) == path}
-    mask = truth.case.masks(0).get(path)
-    flattened = maps_before_flatten(truth.case.architecture).get(path)
-    return Trial(truth.layers[path], values, trace.inputs[path], train, mask, flattened)
+    values = {name.rpartition(".")[2]: v for name, v in run.parameters.items() if layer_of(name) == path}
+    mask = run.case.masks(0).get(path)
+    flattened = maps_before_flatten(run.case.architecture).get(path)
+    return Hypothesis(run.layers[path], values, run.trace(train).inputs[path], train, mask, flattened)
 
 
-def _results(truth: Truth, path: str, train: bool, backward: bool) -> Iterator[tuple[str, Arrays]]:
-    """Every mistake that can be made in this layer, with what the reference computes then."""
-    right = trial_of(truth, path, train)
-    gradient = (truth.trained if train else truth.evaluated)[1].arriving.get(path) if backward else None
-    for mistake in (*MISTAKES.get(type(right.layer), ()), *_shared_weights(truth.given, path, right)):
-        trial = mistake.change(right)
-        if trial is None:
+def _results(run: ReferenceRun, path: str, train: bool, backward: bool) -> Iterator[tuple[str, Arrays]]:
+    """Every fault that can be made in this layer, with what the reference computes then."""
+    right = hypothesis_of(run, path, train)
+    gradient = run.trace(train).arriving.get(path) if backward else None
+    for fault in (*FAULTS.get(type(right.layer), ()), *_shared_weights(run.parameters, path, right)):
+        hypothesis = fault.change(right)
+        if hypothesis is None:
             continue
         try:
-            found = run(trial, path, gradient)
-            if mistake.result is not None:
-                made = mistake.result(trial, found[OUTPUT])
+            arrays = run_alone(hypothesis, path, gradient)
+            if fault.result is not None:
+                made = fault.result(hypothesis, arrays[OUTPUT])
                 if made is None:
                     continue
-                found = {OUTPUT: made}
-        except (ValueError, IndexError, TriptychError):  # a mistake that does not fit this layer
+                arrays = {OUTPUT: made}
+        except (ValueError, IndexError, TriptychError):  # a fault that does not fit this layer
             continue
-        yield _text(mistake, trial.layer, right.layer), found
+        yield _text(fault, hypothesis.layer, right.layer), arrays
 
 
-def run(trial: Trial, path: str, gradient: Array | None) -> dict[str, Array]:
-    """The trial's layer alone."""
-    values = {join(path, name): value for name, value in trial.values.items()}
-    masks = {} if trial.mask is None else {path: trial.mask}
-    with np.errstate(all="ignore"):  # a mistake may make a NaN, the root of a mean that was taken for a variance
-        made = reference.layer_pass(trial.layer, path, values, trial.x, gradient, train=trial.train, masks=masks)
+def run_alone(hypothesis: Hypothesis, path: str, gradient: Array | None) -> dict[str, Array]:
+    """The hypothesis's layer alone."""
+    values = {join(path, name): value for name, value in hypothesis.values.items()}
+    masks = {} if hypothesis.mask is None else {path: hypothesis.mask}
+    with np.errstate(all="ignore"):  # a fault may make a NaN, the root of a mean that was taken for a variance
+        made = reference.layer_pass(
+            hypothesis.layer, path, values, hypothesis.x, gradient, train=hypothesis.train, masks=masks
+        )
     return named(made)
 
 
-def _shared_weights(given: Arrays, path: str, right: Trial) -> Iterator[Mistake]:
+def _shared_weights(parameters: Arrays, path: str, right: Hypothesis) -> Iterator[Fault]:
     """The weights of another layer of the same shape in place of its own."""
-    weight = given.get(join(path, "weight"))
-    for name, value in given.items():
+    weight = parameters.get(join(path, "weight"))
+    for name, value in parameters.items():
         other = layer_of(name)
         if weight is not None and name.endswith(".weight") and other != path and value.shape == weight.shape:
-            values = {k: given.get(join(other, k), v) for k, v in right.values.items()}
-            yield Mistake(f"it has the parameters of '{other}'", partial(replace, values=values))
+            values = {k: parameters.get(join(other, k), v) for k, v in right.values.items()}
+            yield Fault(f"it has the parameters of '{other}'", partial(replace, values=values))
             one = {**right.values, "weight": value}
-            yield Mistake(f"it has the weight of '{other}'", partial(replace, values=one))
+            yield Fault(f"it has the weight of '{other}'", partial(replace, values=one))
 
 
 def of_layer(
-    truth: Truth, path: str, observed: Arrays, budgets: Mapping[str, float], train: bool, backward: bool
+    run: ReferenceRun, path: str, observed: Arrays, budgets: Mapping[str, float], train: bool, backward: bool
 ) -> Cause:
-    """Of one layer alone: the catalogue's mistakes, else what the difference itself looks like."""
-    layer = truth.layers[path]
+    """Of one layer alone: the catalogue's faults, else what the difference itself looks like."""
+    layer = run.layers[path]
     names = [name for name in budgets if name in observed]
-    right = truth.kept_layer(path, train, backward)
+    right = run.layer(path, train, backward)
+    text = ""
     if OUTPUT in names and isinstance(layer, Branches | Residual):
-        found = _of_junction(truth, path, layer, observed[OUTPUT], budgets[OUTPUT], train)
-        if found:
-            return Cause(found)
-    for text, arrays in _results(truth, path, train, backward):
+        text = _of_junction(run, path, layer, observed[OUTPUT], budgets[OUTPUT], train)
+    if text:
+        return Cause(text)
+    for fault, arrays in _results(run, path, train, backward):
         if names and all(name in arrays and same(arrays[name], observed[name], budgets[name]) for name in names):
-            return Cause(text)
+            return Cause(fault)
     if isinstance(layer, Dropout) and OUTPUT in names:
-        trace = (truth.trained if train else truth.evaluated)[1]
-        if text := _of_mask(trace.inputs[path], observed[OUTPUT], layer.rate, train):
-            return Cause(text)
+        text = _of_mask(run.trace(train).inputs[path], observed[OUTPUT], layer.rate, train)
+    if text:
+        return Cause(text)
     seen = {name: (right[name], observed[name], budgets[name]) for name in names if name in right}
     return Cause(looks_like(seen), vague=True)
 
 
-def of_parameter(truth: Truth, given: Arrays, path: str, observed: Array) -> str:
-    """The mistake in a parameter itself that makes the observed values of those `given`."""
+def of_parameter(run: ReferenceRun, expected: Arrays, path: str, observed: Array) -> str:
+    """The fault in a parameter itself that makes the observed values of the expected ones."""
     layer, _, name = path.rpartition(".")
-    own = {key.rpartition(".")[2]: value for key, value in given.items() if layer_of(key) == layer}
-    right = replace(trial_of(truth, layer, train=True), values=own)
-    for mistake in (*MISTAKES.get(type(right.layer), ()), *_shared_weights(given, layer, right)):
+    values = {key.rpartition(".")[2]: value for key, value in expected.items() if layer_of(key) == layer}
+    right = replace(hypothesis_of(run, layer, train=True), values=values)
+    for fault in (*FAULTS.get(type(right.layer), ()), *_shared_weights(expected, layer, right)):
         try:
-            trial = mistake.change(right)
+            hypothesis = fault.change(right)
         except (ValueError, IndexError):
             continue
-        if trial is not None and name in trial.values and np.array_equal(trial.values[name], observed):
-            return _text(mistake, trial.layer, right.layer)
-    value = np.asarray(given[path], np.float64)
+        if hypothesis is not None and name in hypothesis.values and np.array_equal(hypothesis.values[name], observed):
+            return _text(fault, hypothesis.layer, right.layer)
+    value = np.asarray(expected[path], np.float64)
     return _pattern(value, np.asarray(observed, np.float64), 1e-6 * largest(value))
 
 
-def of_data(truth: Truth, failed: list[Check], observed: Arrays) -> str:
-    """The mistake in the images' way to the network, told from the transform of an evaluation."""
-    transform, stored = inputs.transform_of(truth.case), inputs.stored_images(truth.case)
-    budgets = {check.name: check.budget for check in failed if not check.problem}
+def of_data(run: ReferenceRun, failed: list[Check], observed: Arrays) -> str:
+    """The fault in the images' way to the network, told from the transform of an evaluation."""
+    transform, stored = inputs.transform_of(run.case), inputs.stored_images(run.case)
+    budgets = {check.tensor: check.budget for check in failed if not check.problem}
     if "evaluation" not in budgets:
         return "only what a batch plan adds is wrong: order, crop or flip" if budgets else ""
     tries = (
@@ -175,25 +177,22 @@ def of_data(truth: Truth, failed: list[Check], observed: Arrays) -> str:
     return ""
 
 
-def of_chain(
-    truth: Truth, path: str, followers: list[tuple[str, Layer]], observed: Array, budget: float, train: bool
-) -> str:
-    """The mistake in `path` that explains what comes out behind its `followers`, which are right."""
-    parent = path.rpartition(".")[0]
-    layers = (truth.layers[path], *(layer for _, layer in followers))
-    simple = all(not isinstance(layer, Branches | Residual) for layer in layers)
-    if not simple or any(name.rpartition(".")[0] != parent for name, _ in followers):
-        return ""
-    for text, arrays in _results(truth, path, train, backward=False):
-        y = arrays[OUTPUT]
-        try:
-            for name, layer in followers:
-                y, _, _ = reference.layer_pass(layer, name, truth.given, y, train=train, masks=truth.case.masks(0))
-        except (ValueError, IndexError, TriptychError):
-            continue
-        if same(y, observed, budget):
-            return text
-    return ""
+def of_hidden(run: ReferenceRun, paths: list[str], check: Check, observed: Arrays, train: bool) -> Cause:
+    """The fault in one layer of `paths` that explains what comes out behind the last of them, the others right."""
+    parents = {path.rpartition(".")[0] for path in paths}
+    if check.problem or len(parents) > 1 or any(isinstance(run.layers[p], Branches | Residual) for p in paths):
+        return NONE
+    for number, path in enumerate(paths):
+        for text, arrays in _results(run, path, train, backward=False):
+            y = arrays[OUTPUT]
+            try:
+                for follower in paths[number + 1 :]:
+                    y = run.alone(follower, y, None, train)[OUTPUT]
+            except (ValueError, IndexError, TriptychError):
+                continue
+            if same(y, observed[check.tensor], check.budget):
+                return Cause(text, path)
+    return NONE
 
 
 def _of_mask(x: Array, observed: Array, rate: float, train: bool) -> str:
@@ -212,26 +211,22 @@ def _of_mask(x: Array, observed: Array, rate: float, train: bool) -> str:
 
 
 def _of_junction(
-    truth: Truth, path: str, layer: Branches | Residual, observed: Array, budget: float, train: bool
+    run: ReferenceRun, path: str, layer: Branches | Residual, observed: Array, budget: float, train: bool
 ) -> str:
-    run, trace = (truth.trained if train else truth.evaluated)[:2]
+    outputs = run.outputs(train)
     if isinstance(layer, Branches):
-        tries = branch_orders(layer, [run.outputs[join(path, branch.name)] for branch in layer.branches])
+        tries = branch_orders(layer, [outputs[join(path, branch.name)] for branch in layer.branches])
     else:
-        body = run.outputs[join(path, layer.body.name)]
-        block = layer.shortcut
-        shortcut = trace.inputs[path] if block is None else run.outputs[join(path, block.name)]
+        body, block = outputs[join(path, layer.body.name)], layer.shortcut
+        shortcut = run.trace(train).inputs[path] if block is None else outputs[join(path, block.name)]
         if observed.shape != body.shape:
             return ""
-        tries = [
-            ("the shortcut is missing", layer.scale * body),
-            residual_scale(layer, body, shortcut, observed),
-        ]
+        tries = [("the shortcut is missing", layer.scale * body), residual_scale(layer, body, shortcut, observed)]
     return next((text for text, value in tries if same(value, observed, budget)), "")
 
 
 def looks_like(arrays: Mapping[str, tuple[Array, Array, float]]) -> str:
-    """What can be said of a difference that no mistake of the catalogue explains."""
+    """What can be said of a difference that no fault of the catalogue explains."""
     texts = set()
     for name, (right, observed, budget) in arrays.items():
         if right.shape != observed.shape or not np.isfinite(observed).all():

@@ -1,7 +1,7 @@
-"""The catalogue of mistakes that ports really make, layer kind by layer kind, as data.
+"""The catalogue of faults that ports really make, layer kind by layer kind, as data.
 
 Each is tried on the reference's own input: the one that reproduces what a framework put out *is* what it computes.
-`{wrong}` and `{right}` in a text are the layer's record with and without the mistake.
+`{wrong}` and `{right}` in a text are the layer's record with and without the fault.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from itertools import permutations
 
 import numpy as np
 
-from triptych.conformance.diagnosis.hypothesis import Mistake, Trial, other_field, other_kind, other_output
+from triptych.conformance.diagnosis.hypothesis import Fault, Hypothesis, other_field, other_kind, other_output
 from triptych.conformance.diagnosis.norm_faults import LRN, NORM
 from triptych.conformance.diagnosis.weight_faults import CONV, DENSE, PADDING
 from triptych.reference.layers import Array
@@ -62,11 +62,15 @@ _POOL = (
 )
 
 
-def _dropped(scale: Callable[[float], float]) -> Callable[[Trial, Array], Array | None]:
+def _dropped(scale: Callable[[float], float]) -> Callable[[Hypothesis, Array], Array | None]:
     """Dropout with the layer's mask and another factor for what is kept."""
 
-    def make(trial: Trial, y: Array) -> Array | None:
-        return None if trial.mask is None or not trial.train else trial.x * trial.mask * scale(trial.layer.rate)
+    def make(hypothesis: Hypothesis, y: Array) -> Array | None:
+        return (
+            None
+            if hypothesis.mask is None or not hypothesis.train
+            else hypothesis.x * hypothesis.mask * scale(hypothesis.layer.rate)
+        )
 
     return make
 
@@ -87,15 +91,15 @@ _DROPOUT = (
 )
 
 
-def _flattened(order: tuple[int, int, int]) -> Callable[[Trial, Array], Array | None]:
-    def make(trial: Trial, y: Array) -> Array | None:
-        x = trial.x
+def _flattened(order: tuple[int, int, int]) -> Callable[[Hypothesis, Array], Array | None]:
+    def make(hypothesis: Hypothesis, y: Array) -> Array | None:
+        x = hypothesis.x
         return x.transpose(0, *(1 + axis for axis in order)).reshape(len(x), -1) if x.ndim == 4 else None
 
     return make
 
 
-MISTAKES: dict[type, tuple[Mistake, ...]] = {
+FAULTS: dict[type, tuple[Fault, ...]] = {
     Conv: CONV,
     Dense: DENSE,
     BatchNorm: (*NORM, _MISSING),
@@ -145,7 +149,7 @@ def residual_scale(layer: Residual, body: Array, shortcut: Array, observed: Arra
 
 
 # What can be wrong with the images themselves, (N, C, H, W).
-IMAGE_MISTAKES: tuple[tuple[str, Callable[[Array], Array]], ...] = (
+IMAGE_FAULTS: tuple[tuple[str, Callable[[Array], Array]], ...] = (
     ("the images are in reverse order", lambda x: x[::-1]),
     ("the images are off by one in the batch", lambda x: np.roll(x, 1, axis=0)),
     ("the images are off by one in the batch", lambda x: np.roll(x, -1, axis=0)),

@@ -1,4 +1,4 @@
-"""One layer about to run alone, and the ways in which a mistake changes that."""
+"""One layer about to run alone, and the ways in which a fault changes that."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from triptych.spec.layers import Layer, Shape
 
 
 @dataclass(frozen=True, eq=False)
-class Trial:
+class Hypothesis:
     """One layer about to run alone: its record, its own parameters by short name, its input, mode and mask (of a
     dropout layer). `map`: the `(C, H, W)` that was flattened for a dense layer."""
 
@@ -27,42 +27,42 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Mistake:
-    """`change` makes the mistake before the layer runs, `result` on its output; None where it cannot be made."""
+class Fault:
+    """`change` makes the fault before the layer runs, `result` on its output; None where it cannot be made."""
 
     text: str
-    change: Callable[[Trial], Trial | None] = lambda trial: trial
-    result: Callable[[Trial, Array], Array | None] | None = None
+    change: Callable[[Hypothesis], Hypothesis | None] = lambda hypothesis: hypothesis
+    result: Callable[[Hypothesis, Array], Array | None] | None = None
 
 
-def other_field(text: str, **values: Any) -> Mistake:
+def other_field(text: str, **values: Any) -> Fault:
     """Another value in the record; one given as a function is made of the record."""
 
-    def change(trial: Trial) -> Trial | None:
-        made = {name: value(trial.layer) if callable(value) else value for name, value in values.items()}
-        wrong = replace(trial.layer, **made)
-        return None if wrong == trial.layer else replace(trial, layer=wrong)
+    def change(hypothesis: Hypothesis) -> Hypothesis | None:
+        made = {name: value(hypothesis.layer) if callable(value) else value for name, value in values.items()}
+        wrong = replace(hypothesis.layer, **made)
+        return None if wrong == hypothesis.layer else replace(hypothesis, layer=wrong)
 
-    return Mistake(text, change)
+    return Fault(text, change)
 
 
-def other_value(text: str, name: str, make: Callable[[Trial, Array], Array | None]) -> Mistake:
+def other_value(text: str, name: str, make: Callable[[Hypothesis, Array], Array | None]) -> Fault:
     """Another value in parameter `name`."""
 
-    def change(trial: Trial) -> Trial | None:
-        made = make(trial, trial.values[name]) if name in trial.values else None
-        if made is None or made.shape != trial.values[name].shape:
+    def change(hypothesis: Hypothesis) -> Hypothesis | None:
+        made = make(hypothesis, hypothesis.values[name]) if name in hypothesis.values else None
+        if made is None or made.shape != hypothesis.values[name].shape:
             return None
-        return replace(trial, values={**trial.values, name: made})
+        return replace(hypothesis, values={**hypothesis.values, name: made})
 
-    return Mistake(text, change)
+    return Fault(text, change)
 
 
-def other_output(text: str, make: Callable[[Trial, Array], Array | None]) -> Mistake:
+def other_output(text: str, make: Callable[[Hypothesis, Array], Array | None]) -> Fault:
     """Another output."""
-    return Mistake(text, result=make)
+    return Fault(text, result=make)
 
 
-def other_kind(text: str, make: Callable[[Any], Layer]) -> Mistake:
+def other_kind(text: str, make: Callable[[Any], Layer]) -> Fault:
     """Another kind of layer."""
-    return Mistake(text, lambda trial: replace(trial, layer=make(trial.layer)))
+    return Fault(text, lambda hypothesis: replace(hypothesis, layer=make(hypothesis.layer)))

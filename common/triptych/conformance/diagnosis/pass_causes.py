@@ -2,202 +2,179 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
-from triptych.conformance.compare import Check
-from triptych.conformance.diagnosis.causes import NONE, Cause, looks_like, of_layer, run, same, trial_of
-from triptych.conformance.diagnosis.faults import IMAGE_MISTAKES
-from triptych.conformance.diagnosis.update_faults import updates_with_mistakes
+from triptych.conformance.compare import Arrays, Check
+from triptych.conformance.diagnosis.causes import NONE, Cause, hypothesis_of, looks_like, of_layer, run_alone, same
+from triptych.conformance.diagnosis.faults import IMAGE_FAULTS
+from triptych.conformance.diagnosis.update_faults import updates_with_faults
 from triptych.conformance.diagnosis.weight_faults import softmax
-from triptych.conformance.reference_run import OUTPUT, Arrays, Truth, layer_of, parameter_of
-from triptych.reference import network as reference
+from triptych.conformance.reference_run import OUTPUT, ReferenceRun, layer_of, parameter_of
 from triptych.reference.layers import Array, cross_entropy, largest
 from triptych.spec.layers import Auxiliary, BatchNorm, Dropout, join
 from triptych.utils.errors import TriptychError
 
 
-def of_loss(truth: Truth, observed: Arrays, budget: float) -> Cause:
+def of_loss(run: ReferenceRun, observed: Arrays, budget: float, precision: str) -> Cause:
     """Of the loss of the right logits."""
-    found = float(np.asarray(observed.get("loss", np.nan)))
-    for text, layer, arrays in _losses(truth):
-        if same(np.asarray(arrays["loss"]), np.asarray(found), budget) and all(
+    observed_loss = float(np.asarray(observed.get("loss", np.nan)))
+    for text, layer, arrays in _losses(run):
+        if same(np.asarray(arrays["loss"]), np.asarray(observed_loss), budget) and all(
             name in observed and same(value, np.asarray(observed[name]), 1e-12 * max(1.0, largest(value)))
             for name, value in arrays.items()
-            if truth.precision == "fp64"
+            if precision == "fp64"
         ):
             return Cause(text, layer)
-    return _auxiliary_weight(truth, found) or Cause(
-        looks_like({name: (value, np.asarray(observed[name]), budget) for name, value in truth.loss().items()})
+    return _auxiliary_weight(run, observed_loss) or Cause(
+        looks_like({name: (value, np.asarray(observed[name]), budget) for name, value in run.loss().items()})
     )
 
 
-def _losses(truth: Truth) -> Iterator[tuple[str, str, dict[str, Array]]]:
-    right, batch = truth.loss(), len(truth.case.labels)
+def _losses(run: ReferenceRun) -> Iterator[tuple[str, str, dict[str, Array]]]:
+    right = run.loss()
+    yield from _scaled(right, len(run.case.labels))
+    yield "softmax is applied twice", "", _softmax_twice(run)
+    for path in run.logits:
+        if isinstance(run.layers[path], Auxiliary):
+            main = {name: value for name, value in right.items() if name != path}
+            loss, _ = cross_entropy(run.logits[path], run.case.labels)
+            weight = run.loss_weights[path]
+            main["loss"] = right["loss"] - weight * loss
+            yield "the auxiliary classifier's loss is missing", path, {**main, path: np.zeros_like(right[path])}
+
+
+def _scaled(right: Arrays, batch: int) -> Iterator[tuple[str, str, dict[str, Array]]]:
+    """A loss, or its gradients, with the batch size a factor too many."""
     for text, factor in (
         (f"constant factor {batch}: the loss is summed over the batch, not averaged", float(batch)),
         (f"constant factor 1/{batch}: the loss is divided by the batch size twice", 1 / batch),
     ):
         yield text, "", {name: factor * np.asarray(value) for name, value in right.items()}
-    yield "softmax is applied twice", "", _softmax_twice(truth)
-    for path in truth.logits:
-        if isinstance(truth.layers[path], Auxiliary):
-            main = {name: value for name, value in right.items() if name != path}
-            loss, _ = cross_entropy(truth.logits[path], truth.case.labels)
-            weight = truth.trained[0].auxiliary[path][0]
-            main["loss"] = right["loss"] - weight * loss
-            yield "the side classifier's loss is missing", path, {**main, path: np.zeros_like(right[path])}
 
 
-def _softmax_twice(truth: Truth) -> dict[str, Array]:
-    weights = {path: weight for path, (weight, _) in truth.trained[0].auxiliary.items()}
-    found: dict[str, Array] = {"loss": np.asarray(0.0)}
-    for path, logits in truth.logits.items():
-        shares = softmax(logits)
-        loss, gradient = cross_entropy(shares, truth.case.labels)
-        weight = weights.get(path, 1.0)
-        found["loss"] = found["loss"] + weight * loss
-        found[path] = weight * shares * (gradient - (gradient * shares).sum(1, keepdims=True))
-    return found
+def _softmax_twice(run: ReferenceRun) -> dict[str, Array]:
+    total, gradients = 0.0, {}
+    for path, logits in run.logits.items():
+        shares, weight = softmax(logits), run.loss_weights[path]
+        loss, gradient = cross_entropy(shares, run.case.labels)
+        total += weight * loss
+        gradients[path] = weight * shares * (gradient - (gradient * shares).sum(1, keepdims=True))
+    return {"loss": np.asarray(total), **gradients}
 
 
-def _auxiliary_weight(truth: Truth, loss: float) -> Cause | None:
-    """Another weight of the only side classifier explains any loss; it is named where the weight is a round number."""
-    auxiliary = truth.trained[0].auxiliary
+def _auxiliary_weight(run: ReferenceRun, loss: float) -> Cause | None:
+    """Another weight of the only auxiliary classifier explains any loss; a round one is named."""
+    auxiliary = run.trained.auxiliary
     if len(auxiliary) != 1:
         return None
     ((path, (weight, logits)),) = auxiliary.items()
-    side, _ = cross_entropy(logits, truth.case.labels)
-    wrong = weight + (loss - float(truth.trained[2]["loss"])) / side
+    unweighted, _ = cross_entropy(logits, run.case.labels)
+    wrong = weight + (loss - float(run.gradients["loss"])) / unweighted
     if abs(wrong - round(wrong, 3)) > 1e-6:
         return None
-    return Cause(f"the side classifier's loss is weighted by {wrong:g}, not {weight:g}", path)
+    return Cause(f"the auxiliary classifier's loss is weighted by {wrong:g}, not {weight:g}", path)
 
 
-def of_pass(truth: Truth, phase: str, check: Check, observed: Arrays, alone: bool) -> Cause:
-    """Of a whole pass. `alone`: every layer agrees by itself, so only what it is given can be wrong."""
-    if check.problem or check.name not in observed:
+def of_forward(run: ReferenceRun, check: Check, observed: Arrays, train: bool, alone: bool) -> Cause:
+    """Of a whole forward pass. `alone`: every layer agrees by itself, so only what it is given can be wrong."""
+    path, cause = check.tensor, NONE
+    if check.problem or path not in observed:
         return NONE
-    train = phase != "forward eval"
-    if phase == "backward":
-        return _of_whole_gradient(truth, check, observed, alone)
-    found = NONE
-    if not alone or isinstance(truth.layers[check.name], BatchNorm | Dropout):  # these two depend on the mode
-        found = of_layer(truth, check.name, {OUTPUT: observed[check.name]}, {OUTPUT: check.budget}, train, False)
-    return found if found.text and not found.vague else _of_images(truth, check, observed, train) or found
+    if not alone or isinstance(run.layers[path], BatchNorm | Dropout):  # these two depend on the mode
+        cause = of_layer(run, path, {OUTPUT: observed[path]}, {OUTPUT: check.budget}, train, False)
+    return cause if cause.text and not cause.vague else _of_images(run, check, observed, train) or cause
 
 
-def _of_images(truth: Truth, check: Check, observed: Arrays, train: bool) -> Cause:
-    trace = (truth.trained if train else truth.evaluated)[1]
-    if trace.inputs[check.name].shape != truth.case.images.shape or not np.array_equal(
-        trace.inputs[check.name], truth.case.images
-    ):
+def _of_images(run: ReferenceRun, check: Check, observed: Arrays, train: bool) -> Cause:
+    if not np.array_equal(run.trace(train).inputs[check.tensor], run.case.images):
         return NONE
-    right = trial_of(truth, check.name, train)
-    for text, make in IMAGE_MISTAKES:
+    right = hypothesis_of(run, check.tensor, train)
+    for text, make in IMAGE_FAULTS:
         try:
-            found = run(replace(right, x=make(right.x)), check.name, None)[OUTPUT]
+            output = run_alone(replace(right, x=make(right.x)), check.tensor, None)[OUTPUT]
         except (ValueError, TriptychError):
             continue
-        if same(found, observed[check.name], check.budget):
+        if same(output, observed[check.tensor], check.budget):
             return Cause(text)
     return NONE
 
 
-def _of_whole_gradient(truth: Truth, check: Check, observed: Arrays, alone: bool) -> Cause:
-    names = [
-        name for name in truth.trained[2] if name in observed and observed[name].shape == truth.trained[2][name].shape
-    ]
+def of_gradient(run: ReferenceRun, check: Check, observed: Arrays, alone: bool) -> Cause:
+    """Of a whole backward pass. `alone`: every layer agrees by itself, so only what it is given can be wrong."""
+    right = run.gradients
+    if check.problem or check.tensor not in observed:
+        return NONE
+    names = [name for name in right if name in observed and observed[name].shape == right[name].shape]
     budget = max(check.budget, 1e-12)
-    for layer, text, gradients in _other_gradients(truth):
+    for text, layer, gradients in _other_gradients(run):
         if all(
             same(gradients[name], np.asarray(observed[name]), budget * max(1.0, largest(gradients[name])))
             for name in names
         ):
             return Cause(text, layer)
-    if check.name == "loss" and (weight := _auxiliary_weight(truth, float(np.asarray(observed["loss"])))):
+    if check.tensor == "loss" and (weight := _auxiliary_weight(run, float(np.asarray(observed["loss"])))):
         return weight
-    layer = layer_of(check.name)
-    if not alone and layer in truth.trained[1].inputs and layer in truth.layers:
+    layer = layer_of(check.tensor)
+    if not alone and layer in run.trace(True).inputs and layer in run.layers:
         arrays = {name: value for name, value in observed.items() if layer_of(name) == layer}
-        own = dict.fromkeys(arrays, check.budget)
-        found = of_layer(truth, layer, arrays, own, True, True)
-        if found.text:
-            return found
-    right = truth.trained[2]
+        cause = of_layer(run, layer, arrays, dict.fromkeys(arrays, check.budget), True, True)
+        if cause.text:
+            return cause
     return Cause(looks_like({name: (right[name], np.asarray(observed[name]), budget) for name in names}))
 
 
-def _other_gradients(truth: Truth) -> Iterator[tuple[str, str, Arrays]]:
-    """Whole backward passes of the reference, each with one mistake that no layer alone can show."""
-    case = truth.case
-    batch = len(case.labels)
-    right = truth.trained[2]
-    for factor, text in (
-        (float(batch), f"constant factor {batch}: the loss is summed over the batch, not averaged"),
-        (1 / batch, f"constant factor 1/{batch}: the loss is divided by the batch size twice"),
-    ):
-        yield "", text, {name: factor * np.asarray(value) for name, value in right.items()}
-    for path, mask in case.masks(0).items():
-        yield path, "nothing is dropped in training", _whole(truth, masks={path: np.ones_like(mask) * True})
-    for text, make in IMAGE_MISTAKES:
+def _other_gradients(run: ReferenceRun) -> Iterator[tuple[str, str, Arrays]]:
+    """Whole backward passes of the reference, each with one fault that no layer alone can show."""
+    case, masks = run.case, run.case.masks(0)
+    yield from _scaled(run.gradients, len(case.labels))
+    for path, mask in masks.items():
+        kept = {**masks, path: np.ones_like(mask)}
+        yield "nothing is dropped in training", path, run.backward(run.parameters, case.images, kept)
+    for text, make in IMAGE_FAULTS:
         try:
-            yield "", text, _whole(truth, images=make(case.images))
+            yield text, "", run.backward(run.parameters, make(case.images), masks)
         except (ValueError, TriptychError):
             continue
 
 
-def _whole(truth: Truth, *, masks: Mapping[str, Any] | None = None, images: Array | None = None) -> Arrays:
-    case = truth.case
-    run = reference.forward(
-        case.architecture,
-        truth.given,
-        case.images if images is None else images,
-        train=True,
-        masks={**case.masks(0), **(masks or {})},
-    )
-    loss, gradients = reference.backward(run, case.labels)
-    return {**gradients, "loss": np.asarray(loss)}
-
-
-def of_update(truth: Truth, name: str, observed: Arrays, failed: list[Check]) -> Cause:
+def of_update(run: ReferenceRun, name: str, observed: Arrays, failed: list[Check]) -> Cause:
     """Of an optimiser's steps or of running statistics."""
-    if all(check.problem and check.name.startswith("velocity") for check in failed):
+    if all(check.problem and check.tensor.startswith("velocity") for check in failed):
         return Cause("there is no velocity: no momentum")
     failed = [check for check in failed if not check.problem]
     if not failed:
         return NONE
     first = failed[0]
-    if parameter_of(first.name).rpartition(".")[2] in ("running_mean", "running_var"):
-        return _of_statistics(truth, first, observed)
-    budgets = {check.name: check.budget for check in failed if check.name in observed}
-    for text, arrays in updates_with_mistakes(truth, name):
+    if parameter_of(first.tensor).rpartition(".")[2] in ("running_mean", "running_var"):
+        return _of_statistics(run, first, observed)
+    budgets = {check.tensor: check.budget for check in failed if check.tensor in observed}
+    for text, arrays in updates_with_faults(run, name):
         if all(same(value, observed[n], budgets.get(n, first.budget)) for n, value in arrays.items() if n in observed):
             return Cause(text)
     return NONE
 
 
-def _of_statistics(truth: Truth, check: Check, observed: Arrays) -> Cause:
+def _of_statistics(run: ReferenceRun, check: Check, observed: Arrays) -> Cause:
     """The running statistics after two batches, with other momenta and another count."""
-    path, name = parameter_of(check.name).rpartition(".")[::2]
-    layer = truth.layers[path]
+    path, name = parameter_of(check.tensor).rpartition(".")[::2]
+    layer = run.layers[path]
     assert isinstance(layer, BatchNorm)
     for momentum in dict.fromkeys((layer.momentum, 1 - layer.momentum, 0.1, 0.9, 0.01, 0.99, 0.0, 1.0)):
         for unbiased in (layer.unbiased, not layer.unbiased):
             wrong = replace(layer, momentum=momentum, unbiased=unbiased)
-            value = _statistics(truth, path, name, wrong)
-            if same(value, observed[check.name], check.budget):
+            value = _statistics(run, path, name, wrong)
+            if same(value, observed[check.tensor], check.budget):
                 return Cause(_statistics_text(layer, momentum, unbiased))
     return NONE
 
 
-def _statistics(truth: Truth, path: str, name: str, layer: BatchNorm) -> Array:
-    """What `layer` in place of the right one keeps after the batches of the update phase."""
-    values = truth.given[join(path, name)]
-    for x in (truth.trained[1].inputs[path], truth.second.inputs[path]):
+def _statistics(run: ReferenceRun, path: str, name: str, layer: BatchNorm) -> Array:
+    """What `layer` in place of the right one keeps after the batches of the update level."""
+    values = run.parameters[join(path, name)]
+    for x in (run.trace(True).inputs[path], run.second_inputs[path]):
         n = x.size // x.shape[1]
         batch = x.mean((0, 2, 3)) if name == "running_mean" else x.var((0, 2, 3))
         factor = n / (n - 1) if layer.unbiased and name == "running_var" and n > 1 else 1.0

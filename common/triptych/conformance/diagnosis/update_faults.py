@@ -1,4 +1,4 @@
-"""The catalogue's mistakes in an optimiser's step, as the reference computes it with each of them."""
+"""The catalogue's faults in an optimiser's step, as the reference computes it with each of them."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from triptych.conformance.reference_run import Arrays, Truth
+from triptych.conformance.compare import Arrays
+from triptych.conformance.reference_run import ReferenceRun
 from triptych.conformance.updates import MOMENTUM, OTHERS, labelled
 from triptych.optim.optimizers import COUNT, SGD, Adam, AdamW, Optimizer, Rates, decay_of, reference_step
-from triptych.reference import network as reference
 from triptych.reference.layers import Array
 
 
 @dataclass(frozen=True)
 class Wrong:
-    """How the steps of an optimiser go wrong; what is not given is right.
+    """How the steps of an optimiser go wrong; what is left out is right.
 
     `decay` by parameter path; `factor` multiplies the gradient; `state` is what the first step finds; `inside`: the
     velocity holds the learning rate; `dampening` of the gradient; `form` names another last line of Adam.
@@ -35,19 +35,19 @@ class Wrong:
     form: str = ""
 
 
-def updates_with_mistakes(truth: Truth, name: str) -> Iterator[tuple[str, Arrays]]:
-    """What each mistake is, and the arrays that it leaves (those of trained parameters and of the state)."""
-    for text, wrong in _mistakes(truth, name):
-        yield text, labelled(name, _steps(truth, wrong))
+def updates_with_faults(run: ReferenceRun, name: str) -> Iterator[tuple[str, Arrays]]:
+    """What each fault is, and the arrays that it leaves (those of trained parameters and of the state)."""
+    for text, wrong in _faults(run, name):
+        yield text, labelled(name, _steps(run, wrong))
 
 
-def _mistakes(truth: Truth, name: str) -> Iterator[tuple[str, Wrong]]:
-    net, batch = truth.case.architecture, len(truth.case.labels)
+def _faults(run: ReferenceRun, name: str) -> Iterator[tuple[str, Wrong]]:
+    net, batch = run.case.architecture, len(run.case.labels)
     optimizer = OTHERS.get(name, MOMENTUM)
-    rates = (truth.steps.rates(optimizer),) if name in OTHERS else truth.steps.momentum
-    state = truth.steps.state(truth.case, optimizer) if name in OTHERS else {}
+    rates = (run.steps.rates(optimizer),) if name in OTHERS else run.steps.momentum
+    state = run.steps.state(run.case, optimizer) if name in OTHERS else {}
     decay = decay_of(optimizer, net)
-    gradients = truth.steps.gradients if name in OTHERS else truth.trained[2]
+    gradients = run.steps.gradients if name in OTHERS else run.gradients
     right = Wrong(optimizer, rates, decay, state, gradients)
     everything = decay_of(replace(optimizer, decayed="all"), net)
     weights = decay_of(replace(optimizer, decayed="weights"), net)
@@ -59,7 +59,7 @@ def _mistakes(truth: Truth, name: str) -> Iterator[tuple[str, Wrong]]:
     yield "weight decay reaches biases, gamma and beta too", replace(right, decay=everything)
     yield "weight decay does not reach biases, gamma and beta", replace(right, decay=weights)
     yield "weight decay is twice as strong", replace(right, decay={path: 2 * value for path, value in decay.items()})
-    yield from DECAY_MISTAKES[type(optimizer)](right)
+    yield from DECAY_FAULTS[type(optimizer)](right)
     yield f"constant factor {batch} in the gradient: the loss is summed, not averaged", replace(right, factor=batch)
     yield (
         f"constant factor 1/{batch} in the gradient: divided by the batch size twice",
@@ -67,9 +67,9 @@ def _mistakes(truth: Truth, name: str) -> Iterator[tuple[str, Wrong]]:
     )
     yield f"the learning rate is {batch} times as large, as for a summed loss", replace(right, rates=scaled[batch])
     yield f"the learning rate is divided by the batch size, {batch}", replace(right, rates=scaled[1 / batch])
-    yield from KIND_MISTAKES[type(optimizer)](right)
+    yield from KIND_FAULTS[type(optimizer)](right)
     if len(rates) > 1:
-        yield from _schedule_mistakes(right)
+        yield from _schedule_faults(right)
 
 
 def _decoupled(right: Wrong) -> Iterator[tuple[str, Wrong]]:
@@ -83,7 +83,7 @@ def _coupled(right: Wrong) -> Iterator[tuple[str, Wrong]]:
     yield "weight decay is not multiplied by the learning rate", replace(right, decay=none, decoupled=1.0)
 
 
-def _sgd_mistakes(right: Wrong) -> Iterator[tuple[str, Wrong]]:
+def _sgd_faults(right: Wrong) -> Iterator[tuple[str, Wrong]]:
     optimizer: Any = right.optimizer
     if not optimizer.momentum:
         return
@@ -98,7 +98,7 @@ def _sgd_mistakes(right: Wrong) -> Iterator[tuple[str, Wrong]]:
     yield "the velocity is lost between steps", replace(right, state={}, form="forgetful")
 
 
-def _adam_mistakes(right: Wrong) -> Iterator[tuple[str, Wrong]]:
+def _adam_faults(right: Wrong) -> Iterator[tuple[str, Wrong]]:
     optimizer: Any = right.optimizer
     count = float(right.state[COUNT]) + 1
     before = replace(optimizer, eps=optimizer.eps / (1 - optimizer.beta2**count) ** 0.5)
@@ -113,14 +113,14 @@ def _adam_mistakes(right: Wrong) -> Iterator[tuple[str, Wrong]]:
         yield f"eps is {eps:g}, not {optimizer.eps:g}", replace(right, optimizer=replace(optimizer, eps=eps))
 
 
-Mistakes = Mapping[type[Optimizer], Callable[[Wrong], Iterator[tuple[str, Wrong]]]]
-DECAY_MISTAKES: Mistakes = {SGD: _decoupled, Adam: _decoupled, AdamW: _coupled}
-KIND_MISTAKES: Mistakes = {SGD: _sgd_mistakes, Adam: _adam_mistakes, AdamW: _adam_mistakes}
+Faults = Mapping[type[Optimizer], Callable[[Wrong], Iterator[tuple[str, Wrong]]]]
+DECAY_FAULTS: Faults = {SGD: _decoupled, Adam: _decoupled, AdamW: _coupled}
+KIND_FAULTS: Faults = {SGD: _sgd_faults, Adam: _adam_faults, AdamW: _adam_faults}
 
 
-def _schedule_mistakes(right: Wrong) -> Iterator[tuple[str, Wrong]]:
+def _schedule_faults(right: Wrong) -> Iterator[tuple[str, Wrong]]:
     first, second = right.rates
-    inside = "the learning rate is inside the velocity (MXNet's form): it parts when the rate changes"
+    inside = "the learning rate is inside the velocity (MXNet's form): it departs when the rate changes"
     yield inside, replace(right, inside=True)
     yield "the schedule is late by a step", replace(right, rates=(first, first))
     yield "the schedule is early by a step", replace(right, rates=(second, second))
@@ -129,14 +129,14 @@ def _schedule_mistakes(right: Wrong) -> Iterator[tuple[str, Wrong]]:
     yield "the momentum does not change", replace(right, rates=(first, replace(second, momentum=first.momentum)))
 
 
-def _steps(truth: Truth, wrong: Wrong) -> dict[str, Array]:
+def _steps(run: ReferenceRun, wrong: Wrong) -> dict[str, Array]:
     """Parameters and state after the steps."""
-    values: dict[str, Array] = dict(truth.given)
+    values: dict[str, Array] = dict(run.parameters)
     state = dict(wrong.state)
     gradients = wrong.gradients
     for number, rates in enumerate(wrong.rates):
         if number:
-            gradients = _gradients(truth, values, number)
+            gradients = run.backward(values, run.case.images, run.case.masks(number))
         g = {path: wrong.factor * np.asarray(gradients[path]) for path in wrong.decay}
         if wrong.dampening and (number or wrong.state):
             g = {path: (1 - wrong.dampening) * value for path, value in g.items()}
@@ -154,16 +154,10 @@ def _steps(truth: Truth, wrong: Wrong) -> dict[str, Array]:
         if wrong.decoupled:
             # -1: multiplied by the learning rate, as in AdamW; 1: not
             strength = wrong.optimizer.weight_decay * (rates.learning_rate if wrong.decoupled < 0 else 1.0)
-            reach = decay_of(wrong.optimizer, truth.case.architecture)
+            reach = decay_of(wrong.optimizer, run.case.architecture)
             moved = {path: v - strength * before[path] * (reach[path] != 0) for path, v in moved.items()}
         values |= moved
     return {path: values[path] for path in wrong.decay} | state
-
-
-def _gradients(truth: Truth, values: Arrays, number: int) -> dict[str, Array]:
-    case = truth.case
-    run = reference.forward(case.architecture, values, case.images, train=True, masks=case.masks(number))
-    return reference.backward(run, case.labels)[1]
 
 
 def _inside_root(w: Array, moved: Array, state: Arrays, path: str, rates: Rates, wrong: Wrong) -> Array:

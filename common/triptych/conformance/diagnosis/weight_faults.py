@@ -7,22 +7,22 @@ from dataclasses import replace
 
 import numpy as np
 
-from triptych.conformance.diagnosis.hypothesis import Mistake, Trial, other_field, other_output, other_value
+from triptych.conformance.diagnosis.hypothesis import Fault, Hypothesis, other_field, other_output, other_value
 from triptych.reference.layers import Array
 from triptych.spec.layers import AvgPool, Conv, MaxPool, Pair
 
 
-def _same_padding(trial: Trial) -> Trial | None:
+def _same_padding(hypothesis: Hypothesis) -> Hypothesis | None:
     """TensorFlow's and JAX's SAME: the odd pixel goes below and right."""
-    layer = trial.layer
+    layer = hypothesis.layer
     widths = []
-    for size, kernel, stride in zip(trial.x.shape[2:], layer.kernel, layer.stride, strict=True):
+    for size, kernel, stride in zip(hypothesis.x.shape[2:], layer.kernel, layer.stride, strict=True):
         total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
         widths.append((total // 2, total - total // 2))
     if all(low == high for low, high in widths):
         return None
-    x = np.pad(trial.x, ((0, 0), (0, 0), *widths))
-    return replace(trial, layer=replace(layer, padding=(0, 0)), x=x)
+    x = np.pad(hypothesis.x, ((0, 0), (0, 0), *widths))
+    return replace(hypothesis, layer=replace(layer, padding=(0, 0)), x=x)
 
 
 def _padded(rows: int, columns: int) -> Callable[[Conv | MaxPool | AvgPool], Pair]:
@@ -39,13 +39,13 @@ PADDING = tuple(
     )
 )
 _BIAS = (
-    other_value("the bias is missing", "bias", lambda trial, bias: np.zeros_like(bias)),
-    other_value("the bias is added twice", "bias", lambda trial, bias: 2 * bias),
-    other_value("the bias is subtracted", "bias", lambda trial, bias: -bias),
+    other_value("the bias is missing", "bias", lambda hypothesis, bias: np.zeros_like(bias)),
+    other_value("the bias is added twice", "bias", lambda hypothesis, bias: 2 * bias),
+    other_value("the bias is subtracted", "bias", lambda hypothesis, bias: -bias),
 )
 CONV = (
     *PADDING,
-    Mistake("SAME padding: at this stride the odd pixel goes below and right, not above and left", _same_padding),
+    Fault("SAME padding: at this stride the odd pixel goes below and right, not above and left", _same_padding),
     other_field("the stride's rows and columns are swapped", stride=lambda layer: layer.stride[::-1]),
     *_BIAS,
     other_value("the kernel is flipped: convolution for cross-correlation", "weight", lambda t, w: w[:, :, ::-1, ::-1]),
@@ -62,25 +62,25 @@ def _read_as_hwio(weight: Array) -> Array:
     return weight.reshape(rows, columns, into, out).transpose(3, 2, 0, 1)
 
 
-def _columns(order: tuple[int, int, int]) -> Callable[[Trial, Array], Array | None]:
+def _columns(order: tuple[int, int, int]) -> Callable[[Hypothesis, Array], Array | None]:
     """The columns of a dense weight as if the map had been flattened in another order of its axes."""
 
-    def make(trial: Trial, weight: Array) -> Array | None:
-        if trial.map is None:
+    def make(hypothesis: Hypothesis, weight: Array) -> Array | None:
+        if hypothesis.map is None:
             return None
-        maps = weight.reshape(len(weight), *trial.map)
+        maps = weight.reshape(len(weight), *hypothesis.map)
         return maps.transpose(0, *(1 + axis for axis in order)).reshape(weight.shape)
 
     return make
 
 
-def _rows_read_in(order: tuple[int, int, int]) -> Callable[[Trial, Array], Array | None]:
+def _rows_read_in(order: tuple[int, int, int]) -> Callable[[Hypothesis, Array], Array | None]:
     """The inverse of `_columns`."""
 
-    def make(trial: Trial, weight: Array) -> Array | None:
-        if trial.map is None:
+    def make(hypothesis: Hypothesis, weight: Array) -> Array | None:
+        if hypothesis.map is None:
             return None
-        maps = weight.reshape(len(weight), *(trial.map[axis] for axis in order))
+        maps = weight.reshape(len(weight), *(hypothesis.map[axis] for axis in order))
         return maps.transpose(0, *(1 + int(axis) for axis in np.argsort(order))).reshape(weight.shape)
 
     return make

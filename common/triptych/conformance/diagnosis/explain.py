@@ -1,0 +1,125 @@
+"""How a difference is explained, level by level: the layer it belongs to, and the likely cause."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from triptych.conformance.compare import Arrays, as_arrays, compare_shapes, failures
+from triptych.conformance.diagnosis import causes, pass_causes
+from triptych.conformance.diagnosis.finding import Difference, Finding, attempt
+from triptych.conformance.reference_run import INPUT, OUTPUT, ReferenceRun, layer_of
+from triptych.spec.layers import Flatten, children
+
+Explain = Callable[[Finding], Difference]
+
+
+def structure(finding: Finding) -> Difference:
+    """The first layer, in the order of execution, whose parameters or output have another name or shape."""
+    run, subject = finding.run, finding.subject
+    outputs = attempt(subject, subject.output_shapes, "structure")
+    shapes = failures(compare_shapes("structure", as_arrays(run.output_shapes), outputs, {}))
+    parameters = compare_shapes("structure", as_arrays(run.parameter_shapes), subject.parameter_shapes(), {})
+    wrong = {check.tensor: check for check in shapes}
+    for check in failures(parameters):
+        wrong.setdefault(layer_of(check.tensor), check)
+    order = [*run.layers, *wrong]
+    for layer in sorted(wrong, key=order.index):
+        if children(run.layers.get(layer, Flatten(""))) and len(wrong) > 1:
+            continue  # what is in it says more
+        check, shape = wrong[layer], tuple(outputs[layer].tolist()) if layer in outputs else None
+        cause = causes.of_shape(run, layer, shape) if check.tensor == layer else ""
+        return replace(finding, failed=[check]).at(layer, cause)
+    return finding.at(layer_of(finding.check.tensor))
+
+
+def values(finding: Finding) -> Difference:
+    """The layer whose parameters do not arrive as they were given."""
+    path = finding.check.tensor
+    known = path in finding.observed and path in finding.expected
+    cause = causes.of_parameter(finding.run, finding.expected, path, finding.observed[path]) if known else ""
+    return finding.at(layer_of(path), cause)
+
+
+def data(finding: Finding) -> Difference:
+    """What is wrong with the images' way to the network."""
+    return finding.at("input", causes.of_data(finding.run, finding.failed, finding.observed))
+
+
+def layer(path: str, train: bool, backward: bool) -> Explain:
+    """What is wrong with one layer that ran alone."""
+
+    def explain(finding: Finding) -> Difference:
+        budgets = {check.tensor: check.budget for check in finding.failed}
+        cause = causes.of_layer(finding.run, path, finding.observed, budgets, train, backward)
+        check = finding.check
+        names = {OUTPUT: path, INPUT: f"gradient of the input of {path}"}
+        shown = replace(check, tensor=names.get(check.tensor, check.tensor))
+        return replace(finding, failed=[shown]).at(cause.layer or path, cause.text)
+
+    return explain
+
+
+def loss(finding: Finding) -> Difference:
+    """What is wrong with the loss of the right logits."""
+    cause = pass_causes.of_loss(finding.run, finding.observed, finding.check.budget, finding.subject.precision)
+    return finding.at(cause.layer or finding.run.last, cause.text)
+
+
+def forward(train: bool) -> Explain:
+    """Which layer of a whole forward pass departs first, or which of those that could not be seen before it."""
+
+    def explain(finding: Finding) -> Difference:
+        run, check = finding.run, finding.check
+        hidden = unseen(run, check.tensor, finding.expected, train)
+        note = _note(finding)
+        if hidden:
+            cause = causes.of_hidden(run, [*hidden, check.tensor], check, finding.observed, train)
+            if not cause.layer:
+                note = f"{', '.join(hidden)} cannot be seen from outside: it is one of these or {check.tensor}"
+        else:
+            cause = pass_causes.of_forward(run, check, finding.observed, train, finding.alone)
+        if check.problem.startswith("has the shape"):
+            shape = finding.observed[check.tensor].shape[1:]
+            texts = (causes.of_shape(run, path, shape) for path in (*hidden, check.tensor))
+            wrong = replace(finding, level="structure")
+            return wrong.at(cause.layer or check.tensor, next(filter(None, texts), ""), note)
+        return finding.at(cause.layer or [*hidden, check.tensor][0], cause.text, note)
+
+    return explain
+
+
+def unseen(run: ReferenceRun, path: str, seen: Arrays, train: bool) -> list[str]:
+    """The layers directly before `path` that are not among the arrays that can be seen."""
+    nodes = [name for name, _ in run.nodes(train)]
+    before: list[str] = []
+    for name in reversed(nodes[: nodes.index(path)] if path in nodes else []):
+        if name in seen:
+            break
+        before.insert(0, name)
+    return before
+
+
+def gradient(finding: Finding) -> Difference:
+    """Which layer's work a gradient is; the images' own is the first layer's."""
+    run, name = finding.run, finding.check.tensor
+    cause = pass_causes.of_gradient(run, finding.check, finding.observed, finding.alone)
+    layers = {"loss": run.last, INPUT: INPUT if finding.alone else next(path for path, _ in run.nodes(True))}
+    return finding.at(cause.layer or layers.get(name, layer_of(name)), cause.text, _note(finding))
+
+
+def _note(finding: Finding) -> str:
+    return "every layer alone agrees: it is given something else, or the whole pass differs" if finding.alone else ""
+
+
+def update(name: str) -> Explain:
+    """What is wrong with the steps of one optimiser: by then the gradients agree."""
+
+    def explain(finding: Finding) -> Difference:
+        cause = pass_causes.of_update(finding.run, name, finding.observed, finding.failed)
+        layers = {layer_of(check.tensor) for check in finding.failed}
+        count = f"{len(finding.failed)} of {len(finding.expected)} arrays, of {len(layers)} layers"
+        note = f"optimiser steps '{name}': {count}, differ"
+        return finding.at(cause.layer or layer_of(finding.check.tensor), cause.text, note)
+
+    return explain

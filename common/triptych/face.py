@@ -1,0 +1,173 @@
+"""The verbs of `import triptych`: the commands' work as functions, for scripts and notebooks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from triptych import zoo
+from triptych.spec.layers import Architecture
+from triptych.spec.records import decode
+from triptych.utils.errors import TriptychError
+
+if TYPE_CHECKING:
+    from triptych.backend.contract import Native
+    from triptych.conformance.locate import Located
+    from triptych.conformance.suite import Verdict
+    from triptych.training.loop import Session
+    from triptych.training.recipe import Recipe
+
+AnyArchitecture: TypeAlias = str | Path | Architecture
+
+
+def load(arch: AnyArchitecture, **options: Any) -> Architecture:
+    """A network as data: frozen records of its layers.
+
+    `arch` is a name of the zoo (`triptych archs`), a run folder, a file `.json` that holds a spec, or an Architecture,
+    which is returned as it is. `options` are for the zoo only: `input=(channels, height, width)`, `classes`,
+    `width_ratio`, `dense_width`, `head`. Raises TriptychError for an unknown name, with the nearest match, and for
+    options or a file that do not fit.
+    """
+    if isinstance(arch, Architecture) or Path(arch).exists():
+        if options:
+            raise TriptychError(f"{', '.join(options)}: options are for a name of the zoo; this network is complete")
+        return arch if isinstance(arch, Architecture) else _read(Path(arch))
+    return zoo.build(str(arch), **options)
+
+
+def build(
+    arch: AnyArchitecture,
+    *,
+    backend: str = "torch",
+    device: str = "cpu",
+    precision: str = "fp32",
+    seed: int = 0,
+    **options: Any,
+) -> Native:
+    """The native network of a framework: a `torch.nn.Module`, a `gluon.HybridBlock` or a `flax.nnx.Module`.
+
+    It takes images `(N, channels, height, width)` and returns logits `(N, classes)`, whatever the framework's own
+    layout. Weights start as the architecture's initializer says, drawn from `seed`: the same bits in every backend;
+    those of a run folder are its last checkpoint's. Raises TriptychError for a backend, device or precision that is not
+    there.
+    """
+    from triptych.backend import registry
+    from triptych.backend.execution import Execution
+
+    architecture = load(arch, **options)
+    framework = registry.load(backend)
+    network = framework.build(architecture, device=device, execution=Execution(precision=precision))
+    framework.from_canonical(network, _weights(arch, architecture, seed))
+    return network
+
+
+def conform(
+    arch: AnyArchitecture,
+    *,
+    backends: Sequence[str] | None = None,
+    precisions: Sequence[str] = ("fp64", "fp32"),
+    device: str = "cpu",
+    seed: int = 0,
+    **options: Any,
+) -> Verdict:
+    """Judge a network on the backends of these names (None: all that are installed) against the float64 reference and
+    against each other: structure, input, forward, gradients, updates.
+
+    A name of the zoo without options is judged narrow and small but complete, as `triptych conform` does; anything
+    else in the size that it has. `verdict.passed` is the result, `verdict.reports` hold every check with its difference
+    and budget.
+    """
+    from triptych.backend import registry
+    from triptych.conformance import suite
+
+    names = registry.installed() if backends is None else backends
+    architecture = _conformance_size(arch, options)
+    loaded = [registry.load(name) for name in names]
+    return suite.run(architecture, loaded, precisions=precisions, seed=seed, device=device)
+
+
+def locate(
+    left: Any,
+    right: str | Architecture = "reference",
+    *,
+    arch: AnyArchitecture = "vgg11",
+    precision: str = "fp64",
+    seed: int = 0,
+    **options: Any,
+) -> Located:
+    """The first layer, and the level, at which two networks diverge; `located.difference` is None where they agree.
+
+    `left` is a backend's name, or a network of your own: a PyTorch module, a Gluon block, a Flax NNX or Linen module,
+    or `(function, parameters)` with a JAX function. A backend is compared with `right`, another backend or the
+    reference, on `arch`; your own network with the Architecture (or name of the zoo) given as `right`. It gets the
+    case's weights. `options` for your own: `layout` ("NCHW" or "NHWC") and `mapping` (its parameters' names to the
+    spec's paths); for backends `mode`, `updates`, `device`.
+    """
+    from triptych.conformance import locate as search
+
+    if isinstance(left, str):
+        architecture = _conformance_size(arch, {})
+        return search.locate_backends(left, str(right), architecture, precision=precision, seed=seed, **options)
+    from triptych.porting import own_network
+
+    if right == search.REFERENCE:
+        raise TriptychError("your own network is compared with an architecture: give it, or its name, as the second")
+    return own_network.locate_port(left, load(right), precision=precision, seed=seed, **options)
+
+
+def train(
+    recipe: str | Recipe = "d2l-vgg",
+    *,
+    backend: str = "torch",
+    device: str = "cpu",
+    out: str | Path | None = None,
+    **changes: Any,
+) -> Session:
+    """Train a recipe on one backend, without a word; `changes` are fields of the recipe (`epochs=1`,
+    `seed=3` ...) or of its network (`width_ratio=8`, `size=(64, 64)`).
+
+    With `out`, a new folder, every epoch is saved there and `load`, `build` and the commands take it. The session holds
+    the native `network` and its `epochs` (losses and accuracies). Raises DivergedError when a loss is not finite.
+    """
+    from triptych import data
+    from triptych.backend import registry
+    from triptych.training import loop, recipes
+    from triptych.training.recipe import vary
+
+    chosen = vary(recipes.get_recipe(recipe) if isinstance(recipe, str) else recipe, **changes)
+    registry.check_installed(backend)
+    dataset = data.load(chosen.data)
+    session = loop.start(registry.load(backend), chosen, dataset, device=device)
+    if out is not None:
+        loop.keep_in(session, Path(out))
+    loop.fit(session, loop.Silent())
+    return session
+
+
+def _read(path: Path) -> Architecture:
+    if path.is_dir():
+        from triptych.training import models
+
+        return models.load_run(path).architecture
+    try:
+        return decode(json.loads(path.read_text(encoding="utf-8")), Architecture)
+    except (ValueError, RecursionError) as error:
+        raise TriptychError(f"{path} is no spec: {error}") from None
+
+
+def _weights(arch: AnyArchitecture, architecture: Architecture, seed: int) -> Any:
+    from triptych.training import models
+    from triptych.weights import initializers
+
+    if not isinstance(arch, Architecture) and Path(arch).is_dir():
+        return models.load_run(Path(arch)).parameters
+    return initializers.draw(architecture, seed, architecture.initializer)
+
+
+def _conformance_size(arch: AnyArchitecture, options: dict[str, Any]) -> Architecture:
+    from triptych.conformance.case import conformance_architecture
+
+    named = isinstance(arch, str) and arch in zoo.registry()
+    return conformance_architecture(str(arch)) if named and not options else load(arch, **options)

@@ -1,0 +1,81 @@
+"""The verbs of `import triptych`: lazy, and one line for what does not fit. docs/python.md shows what they do."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import triptych
+from marks import every_backend
+from triptych.backend import registry
+from triptych.spec.layers import Initializer
+from triptych.spec.records import encode
+from triptych.utils.errors import TriptychError
+
+LENET = triptych.load("lenet")
+
+
+def test_importing_it_imports_nothing_else() -> None:
+    code = "import sys, triptych; print([name for name in sys.modules if name.startswith(('triptych.', 'numpy'))])"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"
+
+
+def test_its_verbs_are_documented_and_anything_else_is_no_attribute() -> None:
+    verbs = [name for name in triptych.__all__ if not name.startswith("_")]
+    assert verbs == sorted(("build", "conform", "load", "locate", "train"))
+    assert all(name in (triptych.__doc__ or "") and getattr(triptych, name).__doc__ for name in verbs)
+    with pytest.raises(AttributeError, match="no attribute 'conforms'"):
+        triptych.conforms  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    ("arch", "options", "message"),
+    [
+        ("vgg12", {}, "did you mean"),
+        (LENET, {"classes": 3}, "options are for a name of the zoo"),
+        ("empty.json", {}, "empty.json"),
+        ("other.json", {}, "missing or unknown in Architecture"),
+        ("deep.json", {}, "deep.json"),
+    ],
+)
+def test_what_is_no_network_is_one_line(
+    arch: object, options: dict[str, int], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("empty.json").write_text("")
+    Path("other.json").write_text(json.dumps(encode(LENET) | {"more": 1}))
+    Path("deep.json").write_text("[" * 100_000)
+    with pytest.raises(TriptychError, match=message) as refused:
+        triptych.load(arch, **options)  # type: ignore[arg-type]
+    assert "\n" not in str(refused.value)
+
+
+@every_backend
+def test_a_network_starts_as_its_spec_says(name: str) -> None:
+    """Another initialiser in the spec is another start, and another seed too."""
+    backend = registry.load(name)
+    ones = replace(LENET, initializer=Initializer("constant", 1.0))
+    assert np.all(backend.to_canonical(triptych.build(ones, backend=name))["conv1.weight"] == 1)
+    first, second = (backend.to_canonical(triptych.build(LENET, backend=name, seed=seed)) for seed in (0, 1))
+    assert not np.array_equal(first["conv1.weight"], second["conv1.weight"])
+
+
+def test_a_network_of_ones_own_needs_an_architecture() -> None:
+    with pytest.raises(TriptychError, match="give it, or its name"):
+        triptych.locate(object())
+
+
+def test_a_recipe_is_trained_in_a_new_folder_only(tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("kept")
+    if not registry.installed():
+        pytest.skip("no framework is installed")
+    with pytest.raises(TriptychError):
+        triptych.train("d2l-lenet", backend=registry.installed()[0], data="synthetic", epochs=1, out=tmp_path)
+    assert (tmp_path / "mine").read_text() == "kept"
