@@ -116,11 +116,7 @@ def test_every_command_that_looks_for_something_is_in_the_table():
     assert {line.split()[0] for line in ABSENT} | others == {name for name, _ in COMMANDS}
 
 
-THICK = ("conform", "locate")  # not yet
-THIN = [path for path in sorted((COMMON / "cli").glob("*.py")) if path.stem not in THICK]
-
-
-@pytest.mark.parametrize("path", THIN, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted((COMMON / "cli").glob("*.py")), ids=lambda path: path.stem)
 def test_commands_are_thin(path):
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.FunctionDef):

@@ -124,7 +124,7 @@ def to_json(recipe: Recipe) -> str:
 def from_json(text: str, source: str = "this") -> Recipe:
     """The recipe written by `to_json`. Raises TriptychError, which names the `source`, if it is not one."""
     try:
-        values = json.loads(text)
+        values = records.parse(text)
         if isinstance(values, dict) and "network" not in values and "architecture" in values:
             raise TriptychError("it was written by an older triptych; train again, or go on with that version")
         return records.decode(values, Recipe)

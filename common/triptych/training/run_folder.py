@@ -98,7 +98,7 @@ def read_epochs(folder: Path) -> list[Epoch]:
     path = folder / METRICS
     try:
         lines = path.read_text().splitlines() if path.exists() else []
-        return [records.decode(json.loads(line), Epoch) for line in lines]
+        return [records.decode(records.parse(line), Epoch) for line in lines]
     except (OSError, ValueError, TriptychError) as error:
         raise TriptychError(f"{path} is damaged: {error}") from None
 
