@@ -331,6 +331,9 @@ def test_the_command_says_that_they_agree(capsys: pytest.CaptureFixture[str]) ->
         (("--left", "json:dumps", "--right", "lenet"), "needs arguments (obj)"),
         (("--left", "json:JSONDecoder", "--right", "lenet"), "is no network of"),
         (("--left", "a b:c", "--right", "lenet"), "is not module:name"),
+        (("--left", "no_such_module:net", "--right", "lenet", "--layout", "NHCW"), "unknown --layout 'NHCW'"),
+        (("--left", "no_such_module:net", "--right", "lenet", "--mapping", "missing.json"), "cannot read the mapping"),
+        (("--right", "torhc", "--optimizers", "adam"), "--optimizers 'adam' must be all or momentum"),
         (("--left", "json:dumps", "--right", "torch", "--arch", "lenet"), "is compared with an architecture"),
     ],
 )

@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from triptych.conformance.case import conformance_architecture, make_case
 from triptych.conformance.inputs import everything
 from triptych.spec import records
 from triptych.spec.layers import Architecture, Conv, Dense, Dropout, Flatten, Initializer, ReLU
+from triptych.utils.errors import TriptychError
 
 ZOO = [conformance_architecture(name) for name in zoo.registry()]
 
@@ -92,6 +93,60 @@ def test_every_field_of_every_record_is_in_the_hash_and_is_named() -> None:
                 if field.name != "name":
                     assert f"{field.name} is {getattr(other, field.name)} in the certificate, " in line
     assert len(seen) > 30
+
+
+@dataclass(frozen=True)
+class Measured:
+    DERIVED = ("share",)
+
+    value: float
+    most: float
+
+    @property
+    def share(self) -> float:
+        return self.value / self.most if self.most else float("inf")
+
+
+def test_what_a_record_says_of_itself_is_written_and_held_against_it() -> None:
+    assert records.encode(Measured(1, 4)) == {"value": 1.0, "most": 4.0, "share": 0.25}
+    assert records.encode(Measured(1, 0))["share"] is None  # JSON has no infinity
+    assert records.decode({"value": 1.0, "most": 4.0, "share": 0.25}, Measured) == Measured(1, 4)
+    for share, words in ((0.5, "share: 0.5 is not what follows from the rest: 0.25"), (None, "share: null is not")):
+        with pytest.raises(TriptychError, match=words):
+            records.decode({"value": 1.0, "most": 4.0, "share": share}, Measured)
+    with pytest.raises(TriptychError, match="missing or unknown in Measured: 'share'"):
+        records.decode({"value": 1.0, "most": 4.0}, Measured)
+
+
+def test_a_registered_record_is_told_from_others_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(records, "RECORDS", dict(records.RECORDS))
+    records.register(Measured)
+    records.register(Measured)
+    assert records.encode(Measured(1, 4))["record"] == "Measured"
+    assert records.decode(records.encode(Measured(1, 4)), Measured) == Measured(1, 4)
+    with pytest.raises(ValueError, match="two records of the name Conv"):
+        records.register(type("Conv", (), {}))
+
+
+def test_a_file_has_every_innermost_object_on_a_line() -> None:
+    text = records.write({"checks": [Measured(1, 4), Measured(2, 4)]})
+    assert text.splitlines()[2].strip() == '{ "value": 1.0, "most": 4.0, "share": 0.25 },'
+    assert records.parse(text) == {"checks": records.encode([Measured(1, 4), Measured(2, 4)])}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("{", "Expecting"),
+        ("[1e999]", "1e999 is no number"),
+        ("[NaN]", "NaN is no number"),
+        ('{"a": 1, "a": 1}', "a name is there twice"),
+        ("[" * 100_000, "too deep"),
+    ],
+)
+def test_what_is_not_json_is_a_value_error(text: str, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        records.parse(text)
 
 
 def test_the_hash_of_arrays_sees_names_types_shapes_and_bytes() -> None:

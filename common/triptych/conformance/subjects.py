@@ -15,7 +15,6 @@ from triptych.conformance.inputs import backend_inputs
 from triptych.conformance.reference_run import ReferenceRun, named
 from triptych.conformance.updates import backend_update
 from triptych.utils.errors import TriptychError
-from triptych.weights.initializers import Parameters
 
 if TYPE_CHECKING:
     from triptych.conformance.diagnosis.finding import Difference
@@ -107,13 +106,9 @@ class BackendSubject(Subject):
     def output_shapes(self) -> Arrays:
         return as_arrays({path: value.shape[1:] for path, value in self.forward(train=True).items()})
 
-    def load(self, values: Parameters) -> None:
-        """Take these parameters."""
-        self.backend.from_canonical(self.network, values)
-        self.trained = None
-
     def loaded(self) -> Arrays:
-        self.load(self.run.case.parameters)
+        self.backend.from_canonical(self.network, self.run.case.parameters)
+        self.trained = None
         return self.backend.to_canonical(self.network)
 
     def inputs(self) -> Arrays:
@@ -147,6 +142,7 @@ class BackendSubject(Subject):
         return {"loss": np.asarray(loss), **dict(zip(logits, gradients, strict=True))}
 
     def update(self, name: str) -> Arrays:
+        steps = self.run.steps  # before there is a second thread: both need them
         with ThreadPoolExecutor(1) as pool:
             pool.submit(self.run.update, name)  # the reference works while the framework compiles, and keeps the result
-            return backend_update(name, self.backend, self.network, self.run.case, self.run.steps)
+            return backend_update(name, self.backend, self.network, self.run.case, steps)
