@@ -42,6 +42,14 @@ def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The test's own folder as the one it works in, with a cache of its own in it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TRIPTYCH_DATA", str(tmp_path / "cache"))
+    return tmp_path
+
+
+@pytest.fixture
 def call(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
     """`call("summary", "vgg11")`: its standard output, after an end with status 0 and nothing on stderr."""
     from triptych.__main__ import main

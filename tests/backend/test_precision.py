@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from functools import cache, partial
 from types import SimpleNamespace
@@ -13,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from helpers import python
 from triptych.__main__ import main
 from triptych.backend import registry
 from triptych.backend.precision import Flag, Value, values
@@ -326,9 +324,7 @@ with framework.precise():
 @needs("torch")
 @pytest.mark.parametrize(("plant", "flag"), [("flush", "flush_denormal"), ("amp", "amp")])
 def test_what_cannot_be_switched_off_in_mxnet(plant: str, flag: str) -> None:
-    command = [sys.executable, "-c", PLANT_IN_MXNET, plant]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "PYTHONWARNINGS": "ignore"}
-    run = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    run = python(PLANT_IN_MXNET, plant, PYTHONWARNINGS="ignore")
     first, second = run.stdout.splitlines()
     assert first == f"['{flag}']"
     assert second == "['is True, which a running process cannot change; start a new process without it']"

@@ -24,9 +24,7 @@ FIRST = ("--backends", *registry.installed()[:1])
 TINY = ("--arch", "lenet", "--batch-size", "8", "--steps", "1", "--rounds", "3")
 
 
-@pytest.fixture(autouse=True)
-def here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("here")
 
 
 class Clockwork:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from helpers import python
 from marks import needs_backend
 from triptych.backend import registry
 from triptych.cli import COMMANDS, expand_json
@@ -23,10 +24,7 @@ QUICK = ("--recipe", "d2l-lenet", "--data", "synthetic", "--epochs", "2")
 ENTRY = {"name", "kind", "output", "parameters", "macs", "receptive_field", "stride", "auxiliary"}
 
 
-@pytest.fixture(autouse=True)
-def here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("TRIPTYCH_DATA", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("here")
 
 
 # --- help and what is imported ---------------------------------------------------------------------------------------
@@ -49,7 +47,7 @@ def test_no_framework_and_no_numpy_is_imported_without_need(line):
     lines = ["import sys", "from triptych.__main__ import main", "try:", f"    main({line.split()})"]
     lines += ["except SystemExit as end:", "    assert end.code == 0"]
     lines += [f"print([name for name in {FRAMEWORKS} if name in sys.modules], file=sys.stderr)"]
-    run = subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, check=True)
+    run = python("\n".join(lines))
     assert run.stderr == "[]\n"
     assert run.stdout
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from helpers import python
 from sources import nearest_mean_accuracy
 from triptych import data
 from triptych.data import cifar10
@@ -59,7 +57,7 @@ def test_describe_has_a_row_per_source(tmp_path):
 
 def test_pillow_is_imported_only_for_class_folders():
     code = "import sys, triptych.data as d; d.load('fashion-mnist-mini'); assert 'PIL' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)})
+    python(code)
 
 
 def test_a_split_that_is_not_one_is_refused():

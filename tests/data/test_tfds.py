@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from helpers import python
 from triptych import data
 from triptych.__main__ import main
 from triptych.data import tfds
@@ -177,9 +176,8 @@ def test_without_the_package_the_way_to_it_is_named(prepared, monkeypatch):
 def test_a_killed_preparation_leaves_nothing_that_counts(tmp_path):
     """Killed as soon as it writes images; the next one clears up."""
     arguments = [sys.executable, "-m", "triptych", "data", "prepare", "tfds", "fashion-mnist-mini"]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     root = tmp_path / "cache/tfds"
-    process = subprocess.Popen(arguments, env=environment, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL)
     while not list(root.rglob("incomplete*")) and process.poll() is None:
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
@@ -221,5 +219,4 @@ def test_images_that_cannot_be_one_array_are_refused(shapes, kind, message):
 
 def test_nothing_of_it_is_imported_for_a_list():
     code = "import sys; from triptych import data; data.describe(); assert 'tensorflow_datasets' not in sys.modules"
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    subprocess.run([sys.executable, "-c", code], check=True, env=environment, cwd=Path.cwd())
+    python(code)

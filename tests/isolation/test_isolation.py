@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 import isolation
+import triptych
+from helpers import python
 from triptych.data import fashion_mnist
 from triptych.utils.files import cache_dir
 
@@ -33,8 +33,8 @@ def test_a_connection_from_this_process_is_refused_and_noted() -> None:
     assert isolation.attempted_connections() == [f"socket.sendto {ELSEWHERE}", "socket.getaddrinfo 'host.invalid'"]
 
 
-def test_a_connection_from_another_process_is_noted_though_nobody_says_so(tmp_path: Path) -> None:
-    subprocess.run([sys.executable, "-c", HIDDEN], check=True, cwd=tmp_path)
+def test_a_connection_from_another_process_is_noted_though_nobody_says_so() -> None:
+    python(HIDDEN)
     assert isolation.attempted_connections() == [f"socket.connect {ELSEWHERE}"]
 
 
@@ -53,9 +53,8 @@ def test_home_caches_and_data_sets_of_the_user_are_out_of_sight() -> None:
     assert not set(isolation.FORGOTTEN) & set(os.environ)
 
 
-def test_other_processes_find_the_code_that_is_tested_from_anywhere(tmp_path: Path) -> None:
-    program = "import triptych; print(triptych.__file__)"
-    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=tmp_path)
-    import triptych
-
-    assert run.stdout.strip() == triptych.__file__
+def test_other_processes_find_the_code_that_is_tested_from_anywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert python("import triptych; print(triptych.__file__)").stdout.strip() == triptych.__file__

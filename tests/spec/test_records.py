@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import subprocess
-import sys
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from helpers import python
 from triptych import zoo
 from triptych.conformance import verification
 from triptych.conformance.case import conformance_architecture, make_case
@@ -60,8 +58,7 @@ def test_hashes_are_the_same_in_every_process() -> None:
         "case = make_case(conformance_architecture('lenet'), 3)\nprint(records.digest(case.architecture), "
         "records.arrays_digest(case.parameters), records.arrays_digest(everything(case)))"
     )
-    environment = os.environ | {"PYTHONHASHSEED": "123", "PYTHONPATH": os.pathsep.join(sys.path)}
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    run = python(code, PYTHONHASHSEED="123")
     case = make_case(conformance_architecture("lenet"), 3)
     arrays = (records.arrays_digest(case.parameters), records.arrays_digest(everything(case)))
     assert run.stdout.split() == [records.digest(case.architecture), *arrays]

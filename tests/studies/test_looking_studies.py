@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from helpers import Silent
 from marks import every_backend, needs_backend
 from triptych import data
 from triptych.backend import registry
@@ -38,14 +39,6 @@ TINY = Trained(
     compete=True,
 )
 BACKENDS = registry.installed()
-
-
-class Silent:
-    def steps(self, *figures):
-        pass
-
-    def epoch(self, epoch):
-        pass
 
 
 def trained(folder, study=TINY, names=BACKENDS[:1]):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from helpers import Silent
 from marks import every_backend, needs_backend
 from triptych import studies, zoo
 from triptych.__main__ import main
@@ -45,19 +46,8 @@ TINY = Trained(
 BACKENDS = registry.installed()
 
 
-class Silent:
-    """A listener that ends the run after so many epochs, if asked to."""
-
-    def __init__(self, end_after=0):
-        self.left = end_after
-
-    def steps(self, *figures):
-        pass
-
-    def epoch(self, epoch):
-        self.left -= 1
-        if not self.left:
-            raise Interrupted(2)
+def end(epoch):
+    raise Interrupted(2)
 
 
 def silent(title, recipe):
@@ -148,7 +138,7 @@ def test_finished_runs_are_taken_from_the_folder(finished, monkeypatch):
 def test_a_killed_study_ends_as_one_that_was_not(tmp_path):
     whole = trained(tmp_path / "whole", quick=False)
     with pytest.raises(Interrupted):
-        trained(tmp_path / "killed", quick=False, show=lambda title, recipe: nullcontext(Silent(end_after=1)))
+        trained(tmp_path / "killed", quick=False, show=lambda title, recipe: nullcontext(Silent(after=end)))
     (tmp_path / "killed" / BACKENDS[0] / "relu" / "part").mkdir(parents=True)  # killed before its recipe was written
     (kept,) = run_folder.read_epochs(tmp_path / "killed" / BACKENDS[0] / "sigmoid")
     resumed = trained(tmp_path / "killed", quick=False)

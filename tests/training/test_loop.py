@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from helpers import Silent
 from marks import NO_FRAMEWORK
 from triptych import data, zoo
 from triptych.__main__ import main
@@ -59,20 +60,6 @@ def first_images(count: int) -> Dataset:
     whole = data.load("synthetic")
     train, test = (Split(split.images[:count], split.labels[:count]) for split in (whole.train, whole.test))
     return Dataset("synthetic", train, test, whole.class_names)
-
-
-class Silent:
-    """A listener that only calls `after`, if given, when an epoch is saved."""
-
-    def __init__(self, after=None):
-        self.after = after
-
-    def steps(self, *figures):
-        pass
-
-    def epoch(self, epoch):
-        if self.after:
-            self.after(epoch)
 
 
 def fit(name, recipe, dataset, folder, after=None, resume=False):

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import subprocess
-import sys
 
 import pytest
 
+from helpers import python
 from marks import needs_backend
 from triptych.__main__ import main
 from triptych.backend import registry
@@ -20,9 +19,7 @@ pytest.importorskip("tensorboard", reason="tensorboard is not installed")
 LENET = ("train", "--recipe", "d2l-lenet", "--data", "synthetic", "--batch-size", "128")
 
 
-@pytest.fixture(autouse=True)
-def here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("here")
 
 
 def train(*arguments: object) -> None:
@@ -116,4 +113,4 @@ def test_its_writer_needs_no_framework():
         "import sys; from tensorboard.summary import Writer; w = Writer('x'); w.add_scalar('a', 1.0, 1); w.close();"
         "assert not {'torch', 'tensorflow', 'jax', 'mxnet'} & set(sys.modules)"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    python(code)

@@ -22,10 +22,7 @@ EVERY = ("train", "--arch", "lenet", "--data", "synthetic", "--resolution", "28"
 RATES = ("--learning-rate", "0.1", "--momentum", "0.9", "--weight-decay", "0.01")
 
 
-@pytest.fixture(autouse=True)
-def here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("TRIPTYCH_DATA", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("here")
 
 
 def drawn(classes=10, seed=0, **options):

@@ -1,0 +1,30 @@
+"""What tests of several packages share."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+
+from triptych.training.run_folder import Epoch
+
+
+class Silent:
+    """A listener of a training run that shows nothing, and calls `after`, if given, when an epoch is saved."""
+
+    def __init__(self, after: Callable[[Epoch], object] | None = None) -> None:
+        self.after = after
+
+    def steps(self, *figures: object) -> None:
+        pass
+
+    def epoch(self, epoch: Epoch) -> None:
+        if self.after is not None:
+            self.after(epoch)
+
+
+def python(program: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """What another Python prints, with the modules that the tests see, wherever it runs. It has to end with 0."""
+    command = [sys.executable, "-c", program, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, **environment})
