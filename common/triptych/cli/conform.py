@@ -90,8 +90,9 @@ def conform(
         made = certificates.make(verdicts, options, loaded, precisions=precisions, seed=seed, device=device)
         certificates.write(certificate, made)
     if html is not None:
-        command = shlex.join(["triptych", *sys.argv[1:]])
-        scoreboard.write(html, verdicts, {b.name: b.versions() for b in loaded}, command)
+        scoreboard.write(
+            html, verdicts, {b.name: b.versions() for b in loaded}, shlex.join(["triptych", *sys.argv[1:]])
+        )
     passed = sum(verdict.passed for verdict in verdicts)
     if json != "-":
         print(f"{passed} of {len(verdicts)} architectures conform on {', '.join(b.name for b in loaded)}")
