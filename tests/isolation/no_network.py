@@ -17,7 +17,7 @@ EVENTS = {
     "socket.gethostbyname": 0,
     "socket.gethostbyaddr": 0,
 }
-LOOPBACK = ("localhost", "::1")
+LOOPBACK = ("localhost", "::1", os.uname().nodename)  # torchrun asks for the address of its own machine by name
 ANY = ("", "0.0.0.0", "::")  # what a server listens to
 
 
