@@ -44,10 +44,7 @@ SOURCES = {
         cifar10.load, cifar10.locate, "50,000 + 10,000, 3x32x32, 10 classes", cifar10.how_to_get, cifar10.download
     ),
     "synthetic": Source(
-        synthetic.load,
-        lambda _: Path(synthetic.__file__),
-        "512 + 256, 1x28x28, 10 classes",
-        lambda: "drawn when used",
+        synthetic.load, lambda _: Path(synthetic.__file__), "512 + 256, 1x28x28, 10 classes", lambda: "drawn when used"
     ),
 }
 

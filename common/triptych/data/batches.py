@@ -92,13 +92,7 @@ def _shifts(draws: np.random.Generator, count: int, deviation: float) -> Float:
 
 
 def plan(
-    seed: int,
-    epoch: int,
-    num_images: int,
-    batch_size: int,
-    augmentation: Augmentation,
-    *,
-    drop_last: bool = False,
+    seed: int, epoch: int, num_images: int, batch_size: int, augmentation: Augmentation, *, drop_last: bool = False
 ) -> list[Batch]:
     """The batches of one epoch, in order: every image once, shuffled; the last batch may be smaller.
 

@@ -20,18 +20,7 @@ from triptych.data.download import fetch
 from triptych.utils.errors import TriptychError
 from triptych.utils.files import cache_dir, check_hash
 
-CLASS_NAMES = (
-    "t-shirt",
-    "trouser",
-    "pullover",
-    "dress",
-    "coat",
-    "sandal",
-    "shirt",
-    "sneaker",
-    "bag",
-    "ankle boot",
-)
+CLASS_NAMES = ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
 
 # SHA-256 of the uncompressed files: the same whoever compressed them.
 HASHES = {

@@ -95,10 +95,7 @@ def crop_and_flip(images: Images, batch: Batch, padding: int) -> Images:
 
 
 def apply_reference(
-    images_uint8: Images,
-    transform: InputTransform,
-    batch: Batch | None = None,
-    dtype: npt.DTypeLike = np.float64,
+    images_uint8: Images, transform: InputTransform, batch: Batch | None = None, dtype: npt.DTypeLike = np.float64
 ) -> Float:
     """The whole transform in NumPy: uint8 (n, C, h, w) to `dtype` (n, channels, height, width).
 

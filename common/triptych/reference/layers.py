@@ -8,8 +8,10 @@ there to find out what float32 can explain.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeAlias
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from triptych.utils.lazy import np
 
@@ -19,9 +21,33 @@ if TYPE_CHECKING:
     Array: TypeAlias = NDArray[np.floating[Any]]
 else:
     Array = Any
+Arrays: TypeAlias = Mapping[str, Array]
 Gradients: TypeAlias = dict[str, Array]
 Backward: TypeAlias = Callable[[Array], tuple[Array, Gradients]]
 Rounding: TypeAlias = Callable[..., Array]
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What a layer's reference runs under, beside its input and arrays.
+
+    `frozen`: the running statistics are used and kept in training, too. `mask`: what dropout keeps (True).
+    """
+
+    rounding: Rounding
+    path: str = ""
+    train: bool = False
+    frozen: bool = False
+    mask: NDArray[np.bool_] | None = None
+
+
+class LayerPass(NamedTuple):
+    """What a layer's reference gives: its output, the function that takes the gradient of that to `(gradient of the
+    input, {array: gradient})`, and its running statistics after this batch, by name."""
+
+    output: Array
+    backward: Backward
+    statistics: Arrays = MappingProxyType({})
 
 
 def exact(value: Array, length: int, scale: float | None = None) -> Array:

@@ -5,21 +5,20 @@ It shares no code with any framework; the tests check it against numerical diffe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from triptych.reference.layers import Array, Rounding, cross_entropy, exact
+from triptych.reference.layers import Array, Conditions, Rounding, cross_entropy, exact
 from triptych.spec.kinds import composite_of, kind_of
-from triptych.spec.kinds.kind import Conditions
+from triptych.spec.kinds.kind import Pull
 from triptych.spec.layers import Architecture, Auxiliary, Block, Layer, Primitive, join, keeps_statistics
 
 Labels = NDArray[np.integer[Any]]
 Masks = Mapping[str, NDArray[np.bool_]]
-Pull = Callable[[Array], Array]  # the gradient of an output to the gradient of the input
 
 
 @dataclass
@@ -148,7 +147,7 @@ def _primitive(layer: Layer, x: Array, path: str, run: Pass) -> tuple[Array, Pul
     kind = kind_of(layer)
     if kind.training_only and not run.train:
         return x, lambda dy: dy
-    arrays = {info.name: run.parameters[join(path, info.name)] for info in kind.arrays(layer, x.shape[1:])}
+    arrays = {info.path: run.parameters[join(path, info.path)] for info in kind.arrays(layer, x.shape[1:])}
     frozen = keeps_statistics(path, run.frozen)
     conditions = Conditions(run.rounding, path, run.train, frozen, run.masks.get(path))
     y, backward, statistics = kind.reference(layer, x, arrays, conditions)

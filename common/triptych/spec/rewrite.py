@@ -15,21 +15,9 @@ from typing import Any
 from numpy.typing import NDArray
 
 from triptych.spec import analysis
+from triptych.spec import layers as spec
 from triptych.spec.kinds import kind_of
-from triptych.spec.layers import (
-    Architecture,
-    Auxiliary,
-    Block,
-    Flatten,
-    GlobalAvgPool,
-    Layer,
-    Pair,
-    Primitive,
-    Shape,
-    children,
-    join,
-    walk,
-)
+from triptych.spec.layers import Architecture, Block, Layer, Pair, Primitive, Shape, children, join, walk
 from triptych.spec.shapes import output_shapes
 from triptych.utils.errors import TriptychError
 
@@ -49,7 +37,7 @@ def convolve(architecture: Architecture, size: Pair) -> Architecture:
         raise TriptychError(
             f"--dense needs images of at least the training size {trained[0]}x{trained[1]}, got {size[0]}x{size[1]}"
         )
-    layers = (*_rewrite(architecture), GlobalAvgPool(AVERAGE), Flatten(FLATTEN))
+    layers = (*_rewrite(architecture), spec.GlobalAvgPool(AVERAGE), spec.Flatten(FLATTEN))
     return replace(architecture, input=(channels, *size), layers=layers)
 
 
@@ -94,7 +82,7 @@ def _rewrite(architecture: Architecture) -> tuple[Layer, ...]:
                 rewritten, flattened = kind_of(layer).any_size(layer, inputs[path], flattened)
                 if rewritten is not None:
                     yield rewritten
-            elif not isinstance(layer, Auxiliary):
+            elif not isinstance(layer, spec.Auxiliary):
                 _refuse_changes_within(layer, path, inputs, architecture.name)
                 yield layer
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-from triptych.spec.errors import SpecError, TooSmallError
 from triptych.spec.kinds import composite_of, kind_of
+from triptych.spec.kinds.kind import SpecError, TooSmallError
 from triptych.spec.layers import Architecture, Auxiliary, Layer, Primitive, Shape, children, join
 
 SEARCH_LIMIT = 1024  # pixels; the largest resolution tried when looking for the smallest that works

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-from triptych.spec.errors import TooSmallError
+from triptych.spec.kinds.kind import TooSmallError
 from triptych.spec.layers import (
     AvgPool,
     BatchNorm,

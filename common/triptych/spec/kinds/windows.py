@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from triptych.reference.layers import Array
-from triptych.spec.errors import SpecError, TooSmallError
-from triptych.spec.kinds.kind import Window
-from triptych.spec.layers import AvgPool, Conv, MaxPool, Pair, Shape
+from triptych.spec.kinds.kind import SpecError, TooSmallError, Window
+from triptych.spec.layers import Conv, Pair, Pool, Shape
 from triptych.utils.lazy import np
 
 
@@ -17,7 +16,7 @@ def need_map(shape: Shape, path: str) -> None:
         raise SpecError(path, f"needs a (channels, height, width) input, got {shape}")
 
 
-def need_window(layer: Conv | MaxPool | AvgPool, shape: Shape, path: str) -> None:
+def need_window(layer: Conv | Pool, shape: Shape, path: str) -> None:
     """Raise SpecError for a window that cannot be, TooSmallError for one that is larger than the padded map."""
     need_map(shape, path)
     if min(*layer.kernel, *layer.stride) < 1 or min(layer.padding) < 0:
@@ -27,7 +26,7 @@ def need_window(layer: Conv | MaxPool | AvgPool, shape: Shape, path: str) -> Non
         raise TooSmallError(path, f"its {window} window is larger than the {shape[1]}x{shape[2]} map it gets")
 
 
-def num_windows(layer: Conv | MaxPool | AvgPool, shape: Shape, ceil: bool = False) -> Pair:
+def num_windows(layer: Conv | Pool, shape: Shape, ceil: bool = False) -> Pair:
     """Rows and columns of windows on a map of `shape`."""
     rows, columns = (
         pooled_size(size, k, s, p, ceil)
@@ -45,7 +44,7 @@ def pooled_size(size: int, kernel: int, stride: int, padding: int, ceil: bool) -
     return count - 1 if (count - 1) * stride >= size + padding else count
 
 
-def sliding(layer: Conv | MaxPool | AvgPool, shape: Shape) -> Window:
+def sliding(layer: Conv | Pool, shape: Shape) -> Window:
     """Receptive field: that of a window."""
     return layer.kernel, layer.stride
 
