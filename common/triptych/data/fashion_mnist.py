@@ -1,8 +1,7 @@
 """Fashion-MNIST: 60,000 training and 10,000 test images, 1x28x28, ten kinds of clothing (Zalando SE, MIT licence).
 
 Four files in the IDX format: big-endian header (magic, then one 32-bit size per axis), then the bytes. They are looked
-for in the folder given, else where Debian's package puts them, else in the user's cache, else downloaded into it.
-"""
+for in the folder given, else where Debian's package puts them, else in the user's cache, else downloaded into it."""
 
 from __future__ import annotations
 
@@ -102,16 +101,6 @@ def download(data_dir: Path | None = None) -> Path:
     return folder
 
 
-def _require(data_dir: Path | None) -> Path:
-    """The folder with the files, after a download if need be."""
-    if folder := locate(data_dir):
-        return folder
-    if data_dir:
-        missing = next(name for name in HASHES if not find_file(data_dir, name))
-        raise TriptychError(f"{data_dir} holds neither {missing} nor {missing}.gz; {HOW_TO_GET}")
-    return download()
-
-
 def _array(folder: Path, name: str) -> npt.NDArray[np.uint8]:
     path = find_file(folder, name)
     if path is None:
@@ -130,5 +119,9 @@ def _split(folder: Path, prefix: str) -> Split:
 
 def load(data_dir: Path | None = None) -> Dataset:
     """The whole set. Raises TriptychError for a missing, truncated or altered file, and for a failed download."""
-    folder = _require(data_dir)
+    folder = locate(data_dir)
+    if folder is None and data_dir:
+        missing = next(name for name in HASHES if not find_file(data_dir, name))
+        raise TriptychError(f"{data_dir} holds neither {missing} nor {missing}.gz; {HOW_TO_GET}")
+    folder = folder or download()
     return Dataset("fashion-mnist", _split(folder, "train"), _split(folder, "t10k"), CLASS_NAMES)

@@ -1,19 +1,18 @@
 """Your own images: one folder per class, any sizes, any of PNG and JPEG.
 
 `DIR/train/CLASS/*` with `DIR/test/CLASS/*` (or `DIR/val`), or `DIR/CLASS/*`, of which a fifth of every class is then
-the test set. Folders whose names begin with `.` or `__` are not looked at.
-"""
+the test set. Folders whose names begin with `.` or `__` are not looked at."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from triptych.data import decoded
-from triptych.data.dataset import Dataset, Images, Split
+from triptych.data.dataset import Dataset, Labels, Split
 from triptych.utils.errors import TriptychError
 from triptych.utils.randomness import generator, shuffled
 
@@ -38,9 +37,9 @@ class Listing:
         """All training images, then all test images, each class by class."""
         return [path for files in (self.train, self.test) for paths in files.values() for path in paths]
 
-    def labels(self, files: Files) -> list[int]:
+    def labels(self, files: Files) -> Labels:
         """The label of every image of `files`, in the order of `paths`."""
-        return [self.classes.index(name) for name, paths in files.items() for _ in paths]
+        return np.array([self.classes.index(name) for name, paths in files.items() for _ in paths], np.int64)
 
 
 def _subfolders(folder: Path) -> Iterator[Path]:
@@ -94,22 +93,12 @@ def list_images(folder: Path) -> Listing:
     return Listing(train, test)
 
 
-def _stack(images: Images, labels: Sequence[int]) -> Split:
-    return Split(images, np.array(labels, np.int64))
-
-
 def load(folder: Path, size: tuple[int, int] | None = None, name: str | None = None) -> Dataset:
     """The images of `folder`, all resized to one `size` (height, width), in bilinear quality; see `decoded.common_size`
-    for what it is if not given. Grey if every image is grey, else RGB. Decoded once, then read from the cache.
-
-    Raises TriptychError as `list_images` does, and for an image that cannot be read, by its name.
-    """
+    for what it is if not given. Grey if every image is grey, else RGB. Decoded once, then read from the cache. Raises
+    TriptychError as `list_images` does, and for an image that cannot be read, by its name."""
     listing = list_images(folder)
     images = decoded.load(listing.paths(), folder, size)
     train, test = listing.labels(listing.train), listing.labels(listing.test)
-    return Dataset(
-        name or folder.resolve().name,
-        _stack(images[: len(train)], train),
-        _stack(images[len(train) :], test),
-        listing.classes,
-    )
+    splits = Split(images[: len(train)], train), Split(images[len(train) :], test)
+    return Dataset(name or folder.resolve().name, *splits, listing.classes)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import re
 from collections.abc import Callable
@@ -29,14 +28,12 @@ class Part:
 
 
 def divide(name: str) -> tuple[str, Part | None]:
-    """The set's own name, and the part of it that the rest says, if there is a rest.
-
-    Raises TriptychError if that cannot be understood.
-    """
+    """The set's own name, and the part of it that the rest says, if there is a rest. Raises TriptychError if that
+    cannot be understood."""
     own, mark, text = name.rpartition(MARK)
     if not mark or os.sep in text:
         return name, None
-    part = Part()
+    values: dict[str, Any] = {}
     for piece in text.split(","):
         key, equals, value = piece.strip().partition("=")
         if key not in KEYS:
@@ -44,11 +41,10 @@ def divide(name: str) -> tuple[str, Part | None]:
         read = KEYS[key](value) if equals else None
         if read is None:
             raise TriptychError(f"data '{name}': '{piece.strip()}' cannot be read; {EXPECTED}")
-        values: dict[str, Any] = {key: read}
-        if getattr(part, key) is not None:
+        if key in values:
             raise TriptychError(f"data '{name}': '{key}' is there twice; {EXPECTED}")
-        part = dataclasses.replace(part, **values)
-    return own, part
+        values[key] = read
+    return own, Part(**values)
 
 
 def _count(text: str) -> int | None:
@@ -71,17 +67,13 @@ def take(dataset: Dataset, part: Part, name: str) -> Dataset:
             f"data '{name}': classes={low}-{high} must be two or more of the classes 0-{len(dataset.class_names) - 1}"
         )
     names = dataset.class_names[low : high + 1]
-    splits = (_of_classes(split, low, high) for split in (dataset.train, dataset.test))
-    train, test = (
-        split if count is None else first(split, count, names, f"data '{name}': {key}={count}")
-        for split, (key, count) in zip(splits, (("train", part.train), ("test", part.test)), strict=True)
-    )
-    return Dataset(name, train, test, names)
 
+    def taken(key: str, split: Split, count: int | None) -> Split:
+        chosen = (low <= split.labels) & (split.labels <= high)
+        split = Split(split.images[chosen], split.labels[chosen] - low)
+        return split if count is None else first(split, count, names, f"data '{name}': {key}={count}")
 
-def _of_classes(split: Split, low: int, high: int) -> Split:
-    chosen = (low <= split.labels) & (split.labels <= high)
-    return Split(split.images[chosen], split.labels[chosen] - low)
+    return Dataset(name, taken("train", dataset.train, part.train), taken("test", dataset.test, part.test), names)
 
 
 def first(split: Split, count: int, names: tuple[str, ...], what: str) -> Split:

@@ -3,8 +3,7 @@
 A layer's own forward and backward stand with its kind, in `triptych.spec.kinds`. Each result passes through
 `rounding(value, length, scale)`, the identity in the exact reference: `length` is the number of terms summed for one
 value, `scale` the size of what was summed where that is larger than the sum. `triptych.reference.rounding` perturbs
-there to find out what float32 can explain.
-"""
+there to find out what float32 can explain."""
 
 from __future__ import annotations
 
@@ -29,10 +28,8 @@ Rounding: TypeAlias = Callable[..., Array]
 
 @dataclass(frozen=True)
 class Conditions:
-    """What a layer's reference runs under, beside its input and arrays.
-
-    `frozen`: the running statistics are used and kept in training, too. `mask`: what dropout keeps (True).
-    """
+    """What a layer's reference runs under, beside its input and arrays. `frozen`: the running statistics are used and
+    kept in training, too. `mask`: what dropout keeps (True)."""
 
     rounding: Rounding
     path: str = ""

@@ -1,7 +1,6 @@
 """The independent judge: a plain NumPy float64 execution of the spec, forward and backward.
 
-It shares no code with any framework; the tests check it against numerical differentiation.
-"""
+It shares no code with any framework; the tests check it against numerical differentiation."""
 
 from __future__ import annotations
 
@@ -63,10 +62,8 @@ def forward(
     frozen: frozenset[str] = frozenset(),
 ) -> Pass:
     """Run `images (N, C, H, W)`, float, through the architecture in float64; `trace` is filled on the way, if given.
-
-    `masks` holds, for training, one boolean array (True: kept) per dropout layer, by path. Raises TriptychError if
-    one is missing. Batch norms whose running statistics are `frozen` use them in training, too.
-    """
+    `masks` holds, for training, one boolean array (True: kept) per dropout layer, by path. Raises TriptychError if one
+    is missing. Batch norms whose running statistics are `frozen` use them in training, too."""
     wide = {path: np.asarray(value, np.float64) for path, value in parameters.items()}
     run = Pass(wide, train, masks or {}, rounding, trace, frozen)
     run.logits, run.pull = _layer(Block("", architecture.layers), np.asarray(images, np.float64), "", run)

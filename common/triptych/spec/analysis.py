@@ -64,10 +64,8 @@ class _Place:
 
 @lru_cache(maxsize=256)
 def analyse(architecture: Architecture) -> tuple[LayerInfo, ...]:
-    """Every record of the tree, a composite *before* what is in it, in the order of execution.
-
-    A composite's receptive field is the largest over what it joins. Raises SpecError as `output_shapes` does.
-    """
+    """Every record of the tree, a composite *before* what is in it, in the order of execution. A composite's receptive
+    field is the largest over what it joins. Raises SpecError as `output_shapes` does."""
     shapes = output_shapes(architecture)
     infos: list[LayerInfo] = []
     place = _Place(architecture.input)
@@ -147,8 +145,7 @@ def activation_bytes(architecture: Architecture, itemsize: int = 4) -> tuple[int
 
     Forward is the largest sum of what must live at one moment (a layer's input and output, and what is still needed
     later), nothing done in place, auxiliary classifiers left out. Training keeps the input and every layer's output
-    until the backward pass, auxiliary classifiers included.
-    """
+    until the backward pass, auxiliary classifiers included."""
     shapes = output_shapes(architecture)
     size = math.prod(architecture.input)
     kept = sum(math.prod(shapes[path]) for path, layer in walk(architecture.layers) if isinstance(layer, Primitive))

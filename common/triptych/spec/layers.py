@@ -4,8 +4,7 @@ Everything in which PyTorch, MXNet and JAX differ by default is a field here (pa
 eps, momentum, the form of the local response norm, counted padding), so that no backend ever takes a default.
 
 Shapes are `(channels, height, width)` without the batch, or `(features,)` after a flatten. Pairs are
-`(rows, columns)`. A layer's *path* is its name behind those of the records around it: `block1.conv1`.
-"""
+`(rows, columns)`. A layer's *path* is its name behind those of the records around it: `block1.conv1`."""
 
 from __future__ import annotations
 
@@ -27,10 +26,8 @@ class Named:
 @dataclass(frozen=True)
 class Conv(Named):
     """2-D convolution (cross-correlation, as in every framework); weight `(channels, inputs / groups, *kernel)`.
-
-    `padding` is added on *both* sides: rows above and below, columns left and right. There is no SAME, because
-    at stride 2 it means another padding in JAX than in PyTorch.
-    """
+    `padding` is added on *both* sides: rows above and below, columns left and right. There is no SAME, because at
+    stride 2 it means another padding in JAX than in PyTorch."""
 
     channels: int
     kernel: Pair
@@ -54,8 +51,7 @@ class BatchNorm(Named):
 
     `momentum` is the weight of the *new* batch in the running statistics (PyTorch's sense; MXNet and Flax state
     the weight of the old). `unbiased`: whether the running variance is kept with n - 1 (PyTorch) or n (the others);
-    the batch itself is always normalised with n. `gamma` false: no scale (as Keras and slim have Inception).
-    """
+    the batch itself is always normalised with n. `gamma` false: no scale (as Keras and slim have Inception)."""
 
     eps: float = 1e-5
     momentum: float = 0.1
@@ -66,10 +62,8 @@ class BatchNorm(Named):
 @dataclass(frozen=True)
 class LocalResponseNorm(Named):
     """`x / (k + a * sum of x^2 over `size` neighbouring channels) ^ beta`, with a = alpha / size if `divide_alpha`.
-
-    PyTorch, MXNet and Caffe divide alpha by the size, TensorFlow and the formula in the AlexNet paper do not.
-    `size` is odd: frameworks disagree on the centre of an even window.
-    """
+    PyTorch, MXNet and Caffe divide alpha by the size, TensorFlow and the formula in the AlexNet paper do not. `size` is
+    odd: frameworks disagree on the centre of an even window."""
 
     size: int
     alpha: float
@@ -95,11 +89,9 @@ class Sigmoid(Named):
 
 @dataclass(frozen=True)
 class MaxPool(Named):
-    """Maximum over windows; padding never wins. Ties: the gradient goes to the first in row order.
-
-    `ceil`: the last window may hang over the right and lower edge, if it starts inside the input or its upper
-    and left padding (PyTorch's rule; MXNet also keeps windows that lie wholly outside).
-    """
+    """Maximum over windows; padding never wins. Ties: the gradient goes to the first in row order. `ceil`: the last
+    window may hang over the right and lower edge, if it starts inside the input or its upper and left padding
+    (PyTorch's rule; MXNet also keeps windows that lie wholly outside)."""
 
     kernel: Pair
     stride: Pair
@@ -181,8 +173,7 @@ InitializerName: TypeAlias = Literal[
 @dataclass(frozen=True)
 class Initializer:
     """How weights start (biases start at 0, batch-norm gamma at 1). `value`: the deviation of `normal`, or the
-    `constant`; the others take their scale from the fans and ignore it. See `triptych.weights.initializers`.
-    """
+    `constant`; the others take their scale from the fans and ignore it. See `triptych.weights.initializers`."""
 
     name: InitializerName = "xavier_uniform"
     value: float = 0.0
@@ -190,10 +181,8 @@ class Initializer:
 
 @dataclass(frozen=True)
 class Architecture:
-    """A network: input `(channels, height, width)`, number of classes, layers, and how its weights start.
-
-    `source` names the paper or program that the table was taken from.
-    """
+    """A network: input `(channels, height, width)`, number of classes, layers, and how its weights start. `source`
+    names the paper or program that the table was taken from."""
 
     name: str
     input: tuple[int, int, int]

@@ -2,8 +2,7 @@
 
 Records of the spec carry their type's name under `record`, because a `Conv` and a `Dense` may have equal fields; other
 records of which a field takes several kinds are made known with `register`. A record's class may name properties in
-`DERIVED`: they are written for a reader, and what is read must be what the record says of itself.
-"""
+`DERIVED`: they are written for a reader, and what is read must be what the record says of itself."""
 
 from __future__ import annotations
 
@@ -15,7 +14,7 @@ import types
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from functools import cache
-from typing import Any, Literal, NoReturn, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,7 +39,8 @@ def encode(value: Any) -> Any:
     if is_dataclass(value):
         hints = _hints(cast(Any, type(value)))
         tag = {"record": type(value).__name__} if RECORDS.get(type(value).__name__) is type(value) else {}
-        values = {f.name: encode(_as_float(getattr(value, f.name), hints[f.name])) for f in fields(value)}
+        values = {f.name: encode(getattr(value, f.name)) for f in fields(value)}
+        values |= {name: float(value) for name, value in values.items() if hints[name] is float}
         return tag | values | {name: _derived(value, name) for name in _derived_names(type(value))}
     if isinstance(value, Mapping):
         return {str(name): encode(item) for name, item in value.items()}
@@ -50,10 +50,8 @@ def encode(value: Any) -> Any:
 
 
 def decode(value: Any, hint: type[T], where: str = "") -> T:
-    """The record (or tuple, mapping, number ...) of type `hint` that `encode` gave.
-
-    Raises TriptychError, which names the place, for a missing or unknown field and for a value of another type.
-    """
+    """The record (or tuple, mapping, number ...) of type `hint` that `encode` gave. Raises TriptychError, which names
+    the place, for a missing or unknown field and for a value of another type."""
     return cast(T, _decode(value, hint, where))
 
 
@@ -68,9 +66,7 @@ def parse(text: str | bytes) -> Any:
     """The value of a JSON text. Raises ValueError for text that is not JSON, or has a number that is none, or a name
     twice in one object (readers differ in which of the two they take)."""
     try:
-        return json.loads(
-            text, parse_constant=_refuse_number, parse_float=_finite, object_pairs_hook=_with_different_names
-        )
+        return json.loads(text, parse_constant=_finite, parse_float=_finite, object_pairs_hook=_different_names)
     except RecursionError:
         raise ValueError("its parts lie too deep in each other") from None
 
@@ -97,14 +93,12 @@ def arrays_digest(arrays: Mapping[str, NDArray[Any]]) -> str:
 
 
 def _finite(text: str) -> float:
-    return float(text) if math.isfinite(float(text)) else _refuse_number(text)
+    if not math.isfinite(float(text)):
+        raise ValueError(f"{text} is no number")
+    return float(text)
 
 
-def _refuse_number(text: str) -> NoReturn:
-    raise ValueError(f"{text} is no number")
-
-
-def _with_different_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _different_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(dict(pairs)) < len(pairs):
         raise ValueError("a name is there twice in one object")
     return dict(pairs)
@@ -123,10 +117,6 @@ def _derived(record: Any, name: str) -> Any:
 @cache
 def _hints(kind: Any) -> dict[str, Any]:
     return get_type_hints(kind)
-
-
-def _as_float(value: Any, hint: Any) -> Any:
-    return float(value) if hint is float else value
 
 
 def _decode(value: Any, hint: Any, where: str) -> Any:

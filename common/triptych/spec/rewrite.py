@@ -2,8 +2,7 @@
 
 As Simonyan and Zisserman (2014, section 3.2) evaluate VGG: the first dense layer becomes a convolution with a kernel
 of the map that it was trained on, the others convolutions of 1x1. The network then slides over a larger image in
-steps of its total stride and gives a map of class scores, whose mean are the logits.
-"""
+steps of its total stride and gives a map of class scores, whose mean are the logits."""
 
 from __future__ import annotations
 
@@ -30,8 +29,7 @@ def convolve(architecture: Architecture, size: Pair) -> Architecture:
     Layers keep their paths, auxiliary classifiers go. A global average becomes one over the map that it was trained
     on. At the training size the logits are those of `architecture`; on larger images a score is what `architecture`
     gives for the crop there, except that its paddings were black beyond the crop's edges. Raises TriptychError for
-    images smaller than those it was trained on, and for dense layers and the like within branches.
-    """
+    images smaller than those it was trained on, and for dense layers and the like within branches."""
     channels, *trained = architecture.input
     if size[0] < trained[0] or size[1] < trained[1]:
         raise TriptychError(

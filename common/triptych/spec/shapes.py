@@ -14,9 +14,7 @@ SEARCH_LIMIT = 1024  # pixels; the largest resolution tried when looking for the
 
 def layer_output(layer: Layer, shape: Shape, path: str, into: dict[str, Shape] | None = None) -> Shape:
     """The output shape of one record on an input of `shape`; those of the records in it are added to `into`, by path.
-
-    Raises SpecError, with the path of the layer that does not fit (TooSmallError where a larger input would).
-    """
+    Raises SpecError, with the path of the layer that does not fit (TooSmallError where a larger input would)."""
     if isinstance(layer, Primitive):
         return kind_of(layer).output(layer, shape, path)
     into = {} if into is None else into
@@ -34,11 +32,9 @@ def layer_output(layer: Layer, shape: Shape, path: str, into: dict[str, Shape] |
 
 
 def run_shapes(layers: tuple[Layer, ...], shape: Shape, into: dict[str, Shape]) -> Shape:
-    """The shape after `layers`, those of an architecture's top level, on an input of `shape`.
-
-    Every record's output shape is added to `into` under its path; an auxiliary classifier's are its own logits.
-    Raises SpecError as `layer_output` does.
-    """
+    """The shape after `layers`, those of an architecture's top level, on an input of `shape`. Every record's output
+    shape is added to `into` under its path; an auxiliary classifier's are its own logits. Raises SpecError as
+    `layer_output` does."""
     _check_names(layers, "")
     for layer in layers:
         output = into[layer.name] = layer_output(layer, shape, layer.name, into)
@@ -59,11 +55,9 @@ def _check_names(layers: tuple[Layer, ...], prefix: str) -> None:
 
 @lru_cache(maxsize=256)
 def output_shapes(architecture: Architecture) -> dict[str, Shape]:
-    """The output shape of every record by its path, without the batch. Treat the result as read-only.
-
-    Raises SpecError for the first layer that does not fit; where the input is too small, with the smallest
-    square resolution that works.
-    """
+    """The output shape of every record by its path, without the batch. Treat the result as read-only. Raises SpecError
+    for the first layer that does not fit; where the input is too small, with the smallest square resolution that
+    works."""
     shapes: dict[str, Shape] = {}
     try:
         end = run_shapes(architecture.layers, architecture.input, shapes)

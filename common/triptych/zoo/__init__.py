@@ -1,7 +1,6 @@
 """The architectures, one file per family, each a table that can be laid beside its source.
 
-A new family is a new file in this folder with a tuple `ENTRIES`; nothing else has to be touched.
-"""
+A new family is a new file in this folder with a tuple `ENTRIES`; nothing else has to be touched."""
 
 from __future__ import annotations
 
@@ -17,7 +16,6 @@ from triptych.spec.shapes import output_shapes
 from triptych.utils.errors import TriptychError, unknown
 
 XAVIER_UNIFORM = Initializer("xavier_uniform")
-
 ImageShape = tuple[int, int, int]
 
 
@@ -27,8 +25,7 @@ class Options:
 
     `input` is `(channels, height, width)`. A 0 in it, or for `classes`, is left open: it becomes what the data has, or
     what the architecture's source says (`filled`). `width_ratio` divides every number of channels, and the dense widths
-    too unless `dense_width` states them. Raises TriptychError for numbers out of their range.
-    """
+    too unless `dense_width` states them. Raises TriptychError for numbers out of their range."""
 
     classes: int = 0
     input: ImageShape = (0, 0, 0)
@@ -94,10 +91,8 @@ class Published:
 @dataclass(frozen=True)
 class Entry:
     """One name in the zoo: how to build its layers, the input and classes of its source, and known figures.
-
-    `conformance` is `(width_ratio, resolution)`: small, complete in structure, and the flatten larger than 1x1,
-    because a permuted flatten cannot be seen otherwise.
-    """
+    `conformance` is `(width_ratio, resolution)`: small, complete in structure, and the flatten larger than 1x1, because
+    a permuted flatten cannot be seen otherwise."""
 
     name: str
     source: str
@@ -138,14 +133,13 @@ def build(
     dense_width: int | None = None,
     head: str | None = None,
 ) -> Architecture:
-    """The architecture `name`, validated; what is left out is as in its source.
-
-    `input` is `(channels, height, width)`; `head` one of the entry's heads. Raises TriptychError for an unknown
-    name or head, a ratio that leaves no channels, and an input too small for the layers.
-    """
-    for option, number in (("--classes", classes), *(("--input", number) for number in input or ())):
-        if number is not None:
-            check_count(option, number)
+    """The architecture `name`, validated; what is left out is as in its source. `input` is `(channels, height, width)`;
+    `head` one of the entry's heads. Raises TriptychError for an unknown name or head, a ratio that leaves no channels,
+    and an input too small for the layers."""
+    if classes is not None:
+        check_count("--classes", classes)
+    for number in input or ():
+        check_count("--input", number)
     return build_with(name, Options(classes or 0, input or (0, 0, 0), width_ratio, dense_width, head))
 
 

@@ -9,16 +9,7 @@ from functools import partial
 
 from triptych.spec.layers import Block, Conv, Layer, ReLU, Residual
 from triptych.zoo import Entry, Options, Published
-from triptych.zoo.inception_parts import HALVE, Parts, Step, Table, Unit, average, channels_after
-
-STEM: dict[str, Step] = {
-    "conv1a": Unit(32, 3, 2, padding=0),
-    "conv2a": Unit(32, 3, padding=0),
-    "conv2b": Unit(64, 3),
-    "pool3a": HALVE,
-    "conv3b": Unit(80),
-    "conv4a": Unit(192, 3, padding=0),
-}
+from triptych.zoo.inception_parts import HALVE, STEM, Parts, Step, Table, Unit, average, channels_after
 
 
 @dataclass(frozen=True)
@@ -126,25 +117,17 @@ def inception_resnet(table: dict[str, Step | Table | Repeat], options: Options) 
     return (*layers, *parts.classifier("pool8", dropout=0.2))  # the paper keeps 0.8
 
 
+def entry(name: str, source: str, table: dict[str, Step | Table | Repeat], parameters: int, macs: int) -> Entry:
+    build = partial(inception_resnet, table)
+    published = Published(parameters, macs)
+    return Entry(name, source, (3, 299, 299), 1000, build, conformance=(16, 107), published=published)
+
+
+# v1 has 1000 classes on 1792 features, as the paper has it. facenet, the only well-known use, puts a dense layer of 512
+# or 128 without bias and its batch norm in between, the embedding.
+SOURCE_V1 = "Szegedy et al. 2016, figures 10 to 15, as in facenet without its embedding"
+SOURCE_V2 = "Szegedy et al. 2016, as in Google's slim, Keras and timm"
 ENTRIES = (
-    Entry(
-        name="inception_resnet_v1",
-        # 1000 classes on 1792 features, as the paper has it. facenet, the only well-known use, puts a dense layer of
-        # 512 or 128 without bias and its batch norm in between, the embedding.
-        source="Szegedy et al. 2016, figures 10 to 15, as in facenet without its embedding",
-        input=(3, 299, 299),
-        classes=1000,
-        build=partial(inception_resnet, V1),
-        conformance=(16, 107),
-        published=Published(24_357_096, 6_308_597_856),
-    ),
-    Entry(
-        name="inception_resnet_v2",
-        source="Szegedy et al. 2016, as in Google's slim, Keras and timm",
-        input=(3, 299, 299),
-        classes=1000,
-        build=partial(inception_resnet, V2),
-        conformance=(16, 107),
-        published=Published(55_843_464, 13_155_794_016),
-    ),
+    entry("inception_resnet_v1", SOURCE_V1, V1, 24_357_096, 6_308_597_856),
+    entry("inception_resnet_v2", SOURCE_V2, V2, 55_843_464, 13_155_794_016),
 )

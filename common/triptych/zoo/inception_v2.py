@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from triptych.spec.layers import AvgPool, Layer, MaxPool
+from triptych.spec.layers import Layer, MaxPool
 from triptych.zoo import Entry, Options, Published
 from triptych.zoo.inception_parts import NORM, Parts, Step, Table, Unit, average
 
@@ -41,13 +41,7 @@ REDUCE = MaxPool("pool", kernel=(3, 3), stride=(2, 2), padding=(1, 1))
 
 
 def inception(
-    single: int,
-    reduce3: int,
-    conv3: int,
-    reduce_double: int,
-    double: int,
-    pool: AvgPool | MaxPool | None,
-    projection: int,
+    single: int, reduce3: int, conv3: int, reduce_double: int, double: int, pool: Step | None, projection: int
 ) -> Table:
     if pool is None:
         return {
@@ -72,14 +66,6 @@ def inception_v2(options: Options) -> tuple[Layer, ...]:
     return (*parts.stem(STEM), *modules, *parts.classifier("pool5", dropout=0.0))
 
 
-ENTRIES = (
-    Entry(
-        name="inception_v2",
-        source="Ioffe and Szegedy 2015, figure 5, as in the ports to Caffe, MXNet and PyTorch (bninception)",
-        input=(3, 224, 224),
-        classes=1000,
-        build=inception_v2,
-        conformance=(16, 96),
-        published=Published(11_295_240, 2_032_600_064),
-    ),
-)
+SOURCE = "Ioffe and Szegedy 2015, figure 5, as in the ports to Caffe, MXNet and PyTorch (bninception)"
+COUNTS = Published(11_295_240, 2_032_600_064)
+ENTRIES = (Entry("inception_v2", SOURCE, (3, 224, 224), 1000, inception_v2, conformance=(16, 96), published=COUNTS),)

@@ -1,8 +1,7 @@
 """Inception v4: Szegedy et al., "Inception-v4, Inception-ResNet and the Impact of Residual Connections" (2016).
 
 Names and channels are those of Google's code and of its port in timm. Google's has an auxiliary head behind mixed6h,
-which the paper does not draw, the ports leave out, and the published count is without: so it is left out here.
-"""
+which the paper does not draw, the ports leave out, and the published count is without: so it is left out here."""
 
 from __future__ import annotations
 
@@ -79,14 +78,6 @@ def inception_v4(options: Options) -> tuple[Layer, ...]:
     return (*parts.stem(STEM), *modules, *parts.classifier("pool8", dropout=0.2))  # the paper keeps 0.8
 
 
-ENTRIES = (
-    Entry(
-        name="inception_v4",
-        source="Szegedy et al. 2016, figures 3 to 9, as in Google's slim and timm",
-        input=(3, 299, 299),
-        classes=1000,
-        build=inception_v4,
-        conformance=(16, 107),
-        published=Published(42_679_816, 12_253_974_624),
-    ),
-)
+SOURCE = "Szegedy et al. 2016, figures 3 to 9, as in Google's slim and timm"
+COUNTS = Published(42_679_816, 12_253_974_624)
+ENTRIES = (Entry("inception_v4", SOURCE, (3, 299, 299), 1000, inception_v4, conformance=(16, 107), published=COUNTS),)

@@ -8,7 +8,9 @@ from triptych.spec.layers import AvgPool, Conv, Dense, Dropout, Flatten, Layer, 
 from triptych.zoo import Entry, Options, Published
 
 
-def lenet(options: Options, *, relu: bool = False, max_pool: bool = False, dropout: bool = False) -> tuple[Layer, ...]:
+def lenet(
+    options: Options, /, *, relu: bool = False, max_pool: bool = False, dropout: bool = False
+) -> tuple[Layer, ...]:
     """Sigmoids and average pooling, dense layers for the paper's last convolution; what is asked for is as in AlexNet:
     ReLU, max pooling, dropout behind the hidden dense layers."""
 
@@ -40,23 +42,15 @@ def lenet(options: Options, *, relu: bool = False, max_pool: bool = False, dropo
     )
 
 
-def entry(name: str, change: str, build: partial[tuple[Layer, ...]]) -> Entry:
-    return Entry(
-        name=name,
-        source=f"Dive into Deep Learning, section 7.6 (after LeCun et al. 1998){change}",
-        input=(1, 28, 28),
-        classes=10,
-        build=build,
-        conformance=(1, 28),
-        published=Published(61_706, 416_520),  # no step changes them
-    )
+def entry(name: str, change: str, **changes: bool) -> Entry:
+    source = f"Dive into Deep Learning, section 7.6 (after LeCun et al. 1998){change}"
+    published = Published(61_706, 416_520)  # no step changes them
+    return Entry(name, source, (1, 28, 28), 10, partial(lenet, **changes), conformance=(1, 28), published=published)
 
 
 ENTRIES = (
-    entry("lenet", "", partial(lenet)),
-    entry("lenet_relu", ", with ReLU", partial(lenet, relu=True)),
-    entry("lenet_max", ", with ReLU and max pooling", partial(lenet, relu=True, max_pool=True)),
-    entry(
-        "lenet_dropout", ", with ReLU, max pooling and dropout", partial(lenet, relu=True, max_pool=True, dropout=True)
-    ),
+    entry("lenet", ""),
+    entry("lenet_relu", ", with ReLU", relu=True),
+    entry("lenet_max", ", with ReLU and max pooling", relu=True, max_pool=True),
+    entry("lenet_dropout", ", with ReLU, max pooling and dropout", relu=True, max_pool=True, dropout=True),
 )

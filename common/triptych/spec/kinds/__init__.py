@@ -2,8 +2,7 @@
 
 To add a kind: its record in `triptych.spec.layers`, what it does in a file of this folder, its native layer in each
 backend's `layers.py`. A record without a kind, a kind that says only half, and a backend that lacks a layer are errors
-at import.
-"""
+at import."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
 """What a layer kind has to say of itself. No field has a default: a kind that lacks one fails when it is imported.
 
-Shapes are without the batch, arrays are `(N, C, H, W)` or `(N, features)`.
-"""
+Shapes are without the batch, arrays are `(N, C, H, W)` or `(N, features)`."""
 
 from __future__ import annotations
 
@@ -90,10 +89,8 @@ RunChild: TypeAlias = Callable[[Layer, Array], tuple[Array, Pull]]
 
 
 class Wiring(NamedTuple):
-    """How a composite's children hang together, by numbers: 0 is its input, n the output of its n-th child.
-
-    `sources` has what each child takes, `joined` what the composite's output is made of.
-    """
+    """How a composite's children hang together, by numbers: 0 is its input, n the output of its n-th child. `sources`
+    has what each child takes, `joined` what the composite's output is made of."""
 
     sources: tuple[int, ...]
     joined: tuple[int, ...]
@@ -134,7 +131,7 @@ def no_arrays(layer: Layer, shape: Shape) -> tuple[ParameterInfo, ...]:
     return ()
 
 
-def at_any_size(layer: Layer, shape: Shape, flattened: Pair) -> tuple[Layer, Pair]:
+def unchanged(layer: Layer, shape: Shape, flattened: Pair) -> tuple[Layer, Pair]:
     """On larger images: as it is."""
     return layer, flattened
 

@@ -7,11 +7,11 @@ from triptych.spec.kinds.kind import (
     Kind,
     ParameterInfo,
     SpecError,
-    at_any_size,
     no_arrays,
     no_macs,
     one_place,
     same_shape,
+    unchanged,
 )
 from triptych.spec.layers import BatchNorm, LocalResponseNorm, Shape
 from triptych.utils.lazy import np
@@ -86,6 +86,6 @@ def _lrn(layer: LocalResponseNorm, x: Array, arrays: Arrays, conditions: Conditi
 
 
 KINDS = (
-    Kind(BatchNorm, same_shape, no_macs, one_place, _arrays, _batch_norm, at_any_size, training_only=False),
-    Kind(LocalResponseNorm, _odd_window, no_macs, one_place, no_arrays, _lrn, at_any_size, training_only=False),
+    Kind(BatchNorm, same_shape, no_macs, one_place, _arrays, _batch_norm, unchanged, training_only=False),
+    Kind(LocalResponseNorm, _odd_window, no_macs, one_place, no_arrays, _lrn, unchanged, training_only=False),
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from triptych.reference.layers import Array, Arrays, Conditions, Gradients, LayerPass
-from triptych.spec.kinds.kind import Kind, SpecError, at_any_size, no_arrays, no_macs
+from triptych.spec.kinds.kind import Kind, SpecError, no_arrays, no_macs, unchanged
 from triptych.spec.kinds.windows import (
     crop,
     need_map,
@@ -91,7 +91,7 @@ def _over_trained(layer: GlobalAvgPool, shape: Shape, flattened: Pair) -> tuple[
 
 
 KINDS = (
-    Kind(MaxPool, _output, no_macs, sliding, no_arrays, _max_pool, at_any_size, training_only=False),
-    Kind(AvgPool, _output, no_macs, sliding, no_arrays, _avg_pool, at_any_size, training_only=False),
+    Kind(MaxPool, _output, no_macs, sliding, no_arrays, _max_pool, unchanged, training_only=False),
+    Kind(AvgPool, _output, no_macs, sliding, no_arrays, _avg_pool, unchanged, training_only=False),
     Kind(GlobalAvgPool, _global, no_macs, whole_map, no_arrays, _global_avg_pool, _over_trained, training_only=False),
 )
