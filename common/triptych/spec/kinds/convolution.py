@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 
 from triptych.reference.layers import Array, Arrays, Conditions, Gradients, LayerPass, largest
-from triptych.spec.kinds.kind import Kind, ParameterInfo, SpecError, unchanged, weight_and_bias
-from triptych.spec.kinds.windows import crop, need_window, num_windows, pad, places, sliding, windows
+from triptych.spec.kinds.kind import Kind, ParameterInfo, SpecError, as_is, sliding, weight_and_bias
+from triptych.spec.kinds.windows import crop, need_window, num_windows, pad, places, windows
 from triptych.spec.layers import Conv, Shape
 from triptych.utils.lazy import np
 
@@ -58,4 +58,4 @@ def _reference(layer: Conv, x: Array, arrays: Arrays, conditions: Conditions) ->
     return LayerPass(rounding(y, weight[0].size), backward)
 
 
-KINDS = (Kind(Conv, _output, _macs, sliding, _arrays, _reference, unchanged, training_only=False),)
+KINDS = (Kind(Conv, _output, _macs, sliding, _arrays, _reference, as_is, training_only=False),)

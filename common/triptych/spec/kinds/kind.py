@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, Generic, Literal, NamedTuple, TypeAlias, TypeVar
 
 from triptych.reference.layers import Array, Arrays, Conditions, LayerPass, Rounding
-from triptych.spec.layers import Layer, Pair, Shape
+from triptych.spec.layers import Conv, Layer, Pair, Pool, Shape
 from triptych.utils.errors import TriptychError
 
 R = TypeVar("R", bound=Layer)
@@ -126,12 +126,17 @@ def one_place(layer: Layer, shape: Shape) -> Window:
     return (1, 1), (1, 1)
 
 
+def sliding(layer: Conv | Pool, shape: Shape) -> Window:
+    """Window: the layer's own."""
+    return layer.kernel, layer.stride
+
+
 def no_arrays(layer: Layer, shape: Shape) -> tuple[ParameterInfo, ...]:
     """Arrays: none."""
     return ()
 
 
-def unchanged(layer: Layer, shape: Shape, flattened: Pair) -> tuple[Layer, Pair]:
+def as_is(layer: Layer, shape: Shape, flattened: Pair) -> tuple[Layer, Pair]:
     """On larger images: as it is."""
     return layer, flattened
 

@@ -3,16 +3,7 @@
 from __future__ import annotations
 
 from triptych.reference.layers import Array, Arrays, Conditions, Gradients, LayerPass, largest
-from triptych.spec.kinds.kind import (
-    Kind,
-    ParameterInfo,
-    SpecError,
-    no_arrays,
-    no_macs,
-    one_place,
-    same_shape,
-    unchanged,
-)
+from triptych.spec.kinds.kind import Kind, ParameterInfo, SpecError, as_is, no_arrays, no_macs, one_place, same_shape
 from triptych.spec.layers import BatchNorm, LocalResponseNorm, Shape
 from triptych.utils.lazy import np
 
@@ -86,6 +77,6 @@ def _lrn(layer: LocalResponseNorm, x: Array, arrays: Arrays, conditions: Conditi
 
 
 KINDS = (
-    Kind(BatchNorm, same_shape, no_macs, one_place, _arrays, _batch_norm, unchanged, training_only=False),
-    Kind(LocalResponseNorm, _odd_window, no_macs, one_place, no_arrays, _lrn, unchanged, training_only=False),
+    Kind(BatchNorm, same_shape, no_macs, one_place, _arrays, _batch_norm, as_is, training_only=False),
+    Kind(LocalResponseNorm, _odd_window, no_macs, one_place, no_arrays, _lrn, as_is, training_only=False),
 )

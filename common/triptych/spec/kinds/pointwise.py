@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from triptych.reference.layers import Array, Arrays, Conditions, LayerPass
-from triptych.spec.kinds.kind import Kind, SpecError, no_arrays, no_macs, one_place, same_shape, unchanged
+from triptych.spec.kinds.kind import Kind, SpecError, as_is, no_arrays, no_macs, one_place, same_shape
 from triptych.spec.layers import Dropout, ReLU, Shape, Sigmoid
 from triptych.utils.errors import TriptychError
 from triptych.utils.lazy import np
@@ -35,7 +35,7 @@ def _dropout(layer: Dropout, x: Array, arrays: Arrays, conditions: Conditions) -
 
 
 KINDS = (
-    Kind(ReLU, same_shape, no_macs, one_place, no_arrays, _relu, unchanged, training_only=False),
-    Kind(Sigmoid, same_shape, no_macs, one_place, no_arrays, _sigmoid, unchanged, training_only=False),
-    Kind(Dropout, _rate_in_range, no_macs, one_place, no_arrays, _dropout, unchanged, training_only=True),
+    Kind(ReLU, same_shape, no_macs, one_place, no_arrays, _relu, as_is, training_only=False),
+    Kind(Sigmoid, same_shape, no_macs, one_place, no_arrays, _sigmoid, as_is, training_only=False),
+    Kind(Dropout, _rate_in_range, no_macs, one_place, no_arrays, _dropout, as_is, training_only=True),
 )

@@ -3,18 +3,8 @@
 from __future__ import annotations
 
 from triptych.reference.layers import Array, Arrays, Conditions, Gradients, LayerPass
-from triptych.spec.kinds.kind import Kind, SpecError, no_arrays, no_macs, unchanged
-from triptych.spec.kinds.windows import (
-    crop,
-    need_map,
-    need_window,
-    num_windows,
-    pad,
-    places,
-    sliding,
-    whole_map,
-    windows,
-)
+from triptych.spec.kinds.kind import Kind, SpecError, as_is, no_arrays, no_macs, sliding
+from triptych.spec.kinds.windows import crop, need_map, need_window, num_windows, pad, places, whole_map, windows
 from triptych.spec.layers import AvgPool, GlobalAvgPool, MaxPool, Pair, Pool, Shape
 from triptych.utils.lazy import np
 
@@ -91,7 +81,7 @@ def _over_trained(layer: GlobalAvgPool, shape: Shape, flattened: Pair) -> tuple[
 
 
 KINDS = (
-    Kind(MaxPool, _output, no_macs, sliding, no_arrays, _max_pool, unchanged, training_only=False),
-    Kind(AvgPool, _output, no_macs, sliding, no_arrays, _avg_pool, unchanged, training_only=False),
+    Kind(MaxPool, _output, no_macs, sliding, no_arrays, _max_pool, as_is, training_only=False),
+    Kind(AvgPool, _output, no_macs, sliding, no_arrays, _avg_pool, as_is, training_only=False),
     Kind(GlobalAvgPool, _global, no_macs, whole_map, no_arrays, _global_avg_pool, _over_trained, training_only=False),
 )

@@ -44,11 +44,6 @@ def pooled_size(size: int, kernel: int, stride: int, padding: int, ceil: bool) -
     return count - 1 if (count - 1) * stride >= size + padding else count
 
 
-def sliding(layer: Conv | Pool, shape: Shape) -> Window:
-    """Receptive field: that of a window."""
-    return layer.kernel, layer.stride
-
-
 def whole_map(layer: object, shape: Shape) -> Window:
     """Receptive field: all of the map, or the one place of a flat input."""
     size = (shape[1], shape[2]) if len(shape) == 3 else (1, 1)
