@@ -4,10 +4,8 @@ Real images, taken from the real training and test set by `triptych.data.make_mi
 
 from __future__ import annotations
 
-import hashlib
 import io
 import zipfile
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -15,20 +13,13 @@ import numpy.typing as npt
 
 from triptych.data.dataset import Dataset, Split
 from triptych.data.fashion_mnist import CLASS_NAMES
+from triptych.spec.records import arrays_digest
 from triptych.utils.errors import TriptychError
 
 FILE = Path(__file__).with_name("fashion_mnist_mini.npz")
 ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
-SHA256 = "7ca6154e02c93546af2ac78c2b23f792fdb8e815dabb9d69e314ba25cf8455f5"
-
-
-def content_hash(arrays: Mapping[str, npt.NDArray[np.uint8]]) -> str:
-    """SHA-256 over names, shapes and bytes of the four arrays: the content's, whichever zlib wrote the file."""
-    digest = hashlib.sha256()
-    for name in ARRAYS:
-        digest.update(f"{name} {arrays[name].dtype} {arrays[name].shape};".encode())
-        digest.update(np.ascontiguousarray(arrays[name]).reshape(-1).data)
-    return digest.hexdigest()
+# Over names, types, shapes and bytes of the arrays, so the content's, whichever zlib wrote the file.
+SHA256 = "af0361853798ab30b09014b01605c56975d482220d85bf7ec9ff60ed3558402c"
 
 
 def read(path: Path = FILE) -> dict[str, npt.NDArray[np.uint8]]:
@@ -41,7 +32,7 @@ def read(path: Path = FILE) -> dict[str, npt.NDArray[np.uint8]]:
         arrays = {name: np.load(members[name], allow_pickle=False) for name in ARRAYS}
     except Exception as error:  # which one depends on the byte that is wrong
         raise TriptychError(f"{path} is missing or damaged ({error}); {way_out}") from None
-    found = content_hash(arrays)
+    found = arrays_digest(arrays)
     if found != SHA256:
         raise TriptychError(f"{path} is damaged: sha256 of its content is {found}, expected {SHA256}; {way_out}")
     return arrays

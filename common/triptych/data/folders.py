@@ -47,13 +47,12 @@ def _subfolders(folder: Path) -> Iterator[Path]:
         yield from sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith((".", "__")))
 
 
-def _images(folder: Path) -> list[Path]:
-    found = (path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and not path.name.startswith("."))
-    return sorted(path for path in found if path.is_file())
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
 
 
 def _classes(folder: Path) -> Files:
-    return {path.name: _images(path) for path in _subfolders(folder)}
+    return {path.name: sorted(filter(_is_image, path.iterdir())) for path in _subfolders(folder)}
 
 
 def _divide(files: Files) -> Listing:

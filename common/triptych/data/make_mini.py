@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from triptych.data import fashion_mnist
-from triptych.data.fashion_mnist_mini import ARRAYS, FILE, content_hash
+from triptych.data.fashion_mnist_mini import ARRAYS, FILE
+from triptych.spec.records import arrays_digest
 from triptych.utils.files import atomic_write
 from triptych.utils.randomness import generator, shuffled
 
@@ -57,7 +58,7 @@ def main() -> None:
         arrays[f"{name}_images"] = split.images[indices, 0]
         arrays[f"{name}_labels"] = split.labels[indices].astype(np.uint8)
     write(options.out, arrays)
-    print(f"{options.out}: {options.out.stat().st_size} bytes, sha256 of the content {content_hash(arrays)}")
+    print(f"{options.out}: {options.out.stat().st_size} bytes, sha256 of the content {arrays_digest(arrays)}")
 
 
 if __name__ == "__main__":

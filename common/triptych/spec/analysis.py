@@ -111,9 +111,8 @@ def layer_parameters(layer: Layer, path: str, shape: Shape) -> tuple[ParameterIn
 
 def parameters(architecture: Architecture) -> tuple[ParameterInfo, ...]:
     """Every canonical array of the architecture, in the order of execution."""
-    return tuple(
-        parameter for info in analyse(architecture) for parameter in layer_parameters(info.layer, info.path, info.input)
-    )
+    infos = analyse(architecture)
+    return tuple(array for info in infos for array in layer_parameters(info.layer, info.path, info.input))
 
 
 def primitives(architecture: Architecture) -> Iterator[LayerInfo]:
@@ -128,16 +127,12 @@ def auxiliary_weights(architecture: Architecture) -> tuple[float, ...]:
 
 def totals(architecture: Architecture) -> Totals:
     """Totals of the network as it is evaluated, and what auxiliary classifiers add to it."""
-    leaves = list(primitives(architecture))
-    main = [info for info in leaves if not info.auxiliary]
-    auxiliary = [info for info in leaves if info.auxiliary]
-    return Totals(
-        sum(info.parameters for info in main),
-        sum(info.macs for info in main),
-        sum(info.parameters for info in auxiliary),
-        sum(info.macs for info in auxiliary),
-        *activation_bytes(architecture),
-    )
+
+    def sums(auxiliary: bool) -> tuple[int, int]:
+        infos = [info for info in primitives(architecture) if info.auxiliary == auxiliary]
+        return sum(info.parameters for info in infos), sum(info.macs for info in infos)
+
+    return Totals(*sums(False), *sums(True), *activation_bytes(architecture))
 
 
 def activation_bytes(architecture: Architecture, itemsize: int = 4) -> tuple[int, int]:

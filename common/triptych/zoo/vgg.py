@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import partial
 
 from triptych.spec import layers as spec
-from triptych.utils.errors import TriptychError
 from triptych.zoo import Entry, Options, Published
 
 CHANNELS = (64, 128, 256, 512, 512)
@@ -55,8 +54,6 @@ def vgg(
 ) -> tuple[spec.Layer, ...]:
     """The layers of one column. `lrn` normalises after the first convolution, as column A-LRN does."""
     name = options.head or "paper"
-    if name not in HEADS:
-        raise TriptychError(f"VGG has no head '{name}'")
     blocks = (
         block(number, kernels, options, norm=norm, lrn=lrn and number == 1, dropout=name == "small")
         for number, kernels in enumerate(table, start=1)

@@ -28,10 +28,8 @@ def need_window(layer: Conv | Pool, shape: Shape, path: str) -> None:
 
 def num_windows(layer: Conv | Pool, shape: Shape, ceil: bool = False) -> Pair:
     """Rows and columns of windows on a map of `shape`."""
-    rows, columns = (
-        pooled_size(size, k, s, p, ceil)
-        for size, k, s, p in zip(shape[1:], layer.kernel, layer.stride, layer.padding, strict=True)
-    )
+    axes = zip(shape[1:], layer.kernel, layer.stride, layer.padding, strict=True)
+    rows, columns = (pooled_size(*axis, ceil) for axis in axes)
     return rows, columns
 
 
