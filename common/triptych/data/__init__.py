@@ -1,7 +1,5 @@
 """Data sets as uint8 arrays. A new source is a new module with a function `load` and one row in `SOURCES`."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from dataclasses import dataclass

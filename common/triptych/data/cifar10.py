@@ -2,8 +2,6 @@
 
 Read from the official "python version", as the archive or as the folder in it, or from class folders."""
 
-from __future__ import annotations
-
 import io
 import pickle
 import tarfile

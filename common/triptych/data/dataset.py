@@ -1,7 +1,5 @@
 """What every data source returns: images as they are stored, uint8, and their labels."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

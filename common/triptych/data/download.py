@@ -1,7 +1,5 @@
 """Downloads that show progress, go on where they were stopped, and get their name only when they were checked."""
 
-from __future__ import annotations
-
 import http.client
 import sys
 import urllib.error

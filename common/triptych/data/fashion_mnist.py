@@ -3,8 +3,6 @@
 Four files in the IDX format: big-endian header (magic, then one 32-bit size per axis), then the bytes. They are looked
 for in the folder given, else where Debian's package puts them, else in the user's cache, else downloaded into it."""
 
-from __future__ import annotations
-
 import gzip
 import os
 import struct

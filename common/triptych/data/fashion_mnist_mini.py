@@ -2,8 +2,6 @@
 
 Real images, taken from the real training and test set by `triptych.data.make_mini`; no file, no network needed."""
 
-from __future__ import annotations
-
 import io
 import zipfile
 from pathlib import Path

@@ -3,8 +3,6 @@
 `DIR/train/CLASS/*` with `DIR/test/CLASS/*` (or `DIR/val`), or `DIR/CLASS/*`, of which a fifth of every class is then
 the test set. Folders whose names begin with `.` or `__` are not looked at."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path

@@ -2,8 +2,6 @@
 
 python -m triptych.data.make_mini [--data-dir DIR] [--out FILE]"""
 
-from __future__ import annotations
-
 import argparse
 import io
 import zipfile

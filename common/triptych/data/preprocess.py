@@ -2,8 +2,6 @@
 batched on its device: a gather (crop and flip), a shift (colours), two matrix products (resize), a scale and a
 shift (normalise)."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

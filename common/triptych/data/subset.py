@@ -1,7 +1,5 @@
 """A part of a data set by name: `fashion-mnist@classes=5-9,train=500` are 5 classes, 500 training images."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Callable

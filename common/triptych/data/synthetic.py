@@ -1,7 +1,5 @@
 """A small set that is drawn, not stored: ten random patterns under noise, for tests and first tries."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

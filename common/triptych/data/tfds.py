@@ -3,8 +3,6 @@
 `prepare` writes one of our own sets in that format. It stores images as a Tensor feature and takes them from our own
 reader, because TFDS itself needs TensorFlow to encode its Image feature and to unpack gzip."""
 
-from __future__ import annotations
-
 import io
 import json
 import logging

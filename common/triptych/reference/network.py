@@ -2,8 +2,6 @@
 
 It shares no code with any framework; the tests check it against numerical differentiation."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any

@@ -5,8 +5,6 @@ A sum of `length` terms of size `scale`, taken in float32, is off by about `2^-2
 times that size on every result of the reference, so that a few perturbed executions show how far rounding carries
 through this network at these weights: depth, cancellation, and units on the edge of a ReLU or a max-pool included."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

@@ -4,8 +4,6 @@ Records of the spec carry their type's name under `record`, because a `Conv` and
 records of which a field takes several kinds are made known with `register`. A record's class may name properties in
 `DERIVED`: they are written for a reader, and what is read must be what the record says of itself."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math

@@ -4,8 +4,6 @@ As Simonyan and Zisserman (2014, section 3.2) evaluate VGG: the first dense laye
 of the map that it was trained on, the others convolutions of 1x1. The network then slides over a larger image in
 steps of its total stride and gives a map of class scores, whose mean are the logits."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace

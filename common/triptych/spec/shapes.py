@@ -1,7 +1,5 @@
 """Output shapes, and with them the validation of an architecture: every error names the layer by its path."""
 
-from __future__ import annotations
-
 import re
 from functools import lru_cache
 

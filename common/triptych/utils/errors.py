@@ -1,7 +1,5 @@
 """The one exception for what a user can put right: the command line prints it as one line and exits with 2."""
 
-from __future__ import annotations
-
 import difflib
 import importlib.util
 from collections.abc import Iterable

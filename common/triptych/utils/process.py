@@ -1,7 +1,5 @@
 """What has to be settled in a process before a framework is imported, in one place."""
 
-from __future__ import annotations
-
 import contextlib
 import ctypes
 import os

@@ -2,8 +2,6 @@
 
 Nothing has to be saved to resume a run, and a draw more for one purpose never shifts another's."""
 
-from __future__ import annotations
-
 import hashlib
 import operator
 

@@ -1,7 +1,5 @@
 """Reading along with standard error, where C++ libraries write what they tell nobody else."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import os

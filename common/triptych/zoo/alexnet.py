@@ -1,7 +1,5 @@
 """AlexNet: the textbook's one tower and simplifications of it, torchvision's, and the paper's two towers as groups."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from functools import partial
 

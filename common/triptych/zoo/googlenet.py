@@ -1,7 +1,5 @@
 """GoogLeNet: table 1 of Szegedy et al., "Going Deeper with Convolutions" (2014), and what two ports made of it."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from functools import partial
 

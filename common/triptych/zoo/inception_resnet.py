@@ -1,8 +1,6 @@
 """Inception-ResNet v1 and v2: Szegedy et al., "Inception-v4, Inception-ResNet and the Impact of Residual Connections"
 (2016), with the names and channels of Google's code, from which every port comes."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial

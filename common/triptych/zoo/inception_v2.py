@@ -1,7 +1,5 @@
 """Inception v2, or BN-Inception: figure 5 of Ioffe and Szegedy, "Batch Normalization" (2015), as it was ported."""
 
-from __future__ import annotations
-
 from triptych.spec.layers import Layer, MaxPool
 from triptych.zoo import Entry, Options, Published
 from triptych.zoo.inception_parts import NORM, Parts, Step, Table, Unit, average

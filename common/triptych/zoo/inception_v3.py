@@ -2,8 +2,6 @@
 
 The paper's table 1 has another stem than all code, torchvision's, Keras's and Google's own."""
 
-from __future__ import annotations
-
 from triptych.spec.layers import Auxiliary, AvgPool, Dense, Flatten, GlobalAvgPool, Layer
 from triptych.zoo import Entry, Options, Published
 from triptych.zoo.inception_parts import HALVE, STEM, Parts, Split, Table, Unit, average, window

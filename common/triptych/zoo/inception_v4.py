@@ -3,8 +3,6 @@
 Names and channels are those of Google's code and of its port in timm. Google's has an auxiliary head behind mixed6h,
 which the paper does not draw, the ports leave out, and the published count is without: so it is left out here."""
 
-from __future__ import annotations
-
 from triptych.spec.layers import Layer
 from triptych.zoo import Entry, Options, Published
 from triptych.zoo.inception_parts import HALVE, Parts, Split, Step, Table, Unit, average

@@ -1,7 +1,5 @@
 """LeNet as the textbook has it, and the first steps from it to AlexNet, one change at a time."""
 
-from __future__ import annotations
-
 from functools import partial
 
 from triptych.spec.layers import AvgPool, Conv, Dense, Dropout, Flatten, Layer, MaxPool, ReLU, Sigmoid

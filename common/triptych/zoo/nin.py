@@ -1,7 +1,5 @@
 """NiN as the textbook has it: each convolution is followed by two 1x1 convolutions, and no dense layer is left."""
 
-from __future__ import annotations
-
 from triptych.spec.layers import Block, Conv, Dropout, Flatten, GlobalAvgPool, Layer, MaxPool, ReLU
 from triptych.zoo import Entry, Options, Published
 

@@ -1,7 +1,5 @@
 """VGG: Table 1 of Simonyan and Zisserman, "Very Deep Convolutional Networks" (2014), columns A to E."""
 
-from __future__ import annotations
-
 from functools import partial
 
 from triptych.spec import layers as spec

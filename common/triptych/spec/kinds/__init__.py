@@ -4,8 +4,6 @@ To add a kind: its record in `triptych.spec.layers`, what it does in a file of t
 backend's `layers.py`. A record without a kind, a kind that says only half, and a backend that lacks a layer are errors
 at import."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar, get_args
 

@@ -1,7 +1,5 @@
 """Composites: how the layers in them hang together."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Convolution."""
 
-from __future__ import annotations
-
 import math
 
 from triptych.reference.layers import Array, Arrays, Conditions, Gradients, LayerPass, largest

@@ -1,7 +1,5 @@
 """Fully connected layers, and the flatten in front of them."""
 
-from __future__ import annotations
-
 import math
 
 from triptych.reference.layers import Array, Arrays, Conditions, Gradients, LayerPass, largest

@@ -2,8 +2,6 @@
 
 Shapes are without the batch, arrays are `(N, C, H, W)` or `(N, features)`."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, Generic, Literal, NamedTuple, TypeAlias, TypeVar

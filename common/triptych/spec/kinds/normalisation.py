@@ -1,7 +1,5 @@
 """Batch normalisation and local response normalisation."""
 
-from __future__ import annotations
-
 from triptych.reference.layers import Array, Arrays, Conditions, Gradients, LayerPass, largest
 from triptych.spec.kinds.kind import Kind, ParameterInfo, SpecError, as_is, no_arrays, no_macs, one_place, same_shape
 from triptych.spec.layers import BatchNorm, LocalResponseNorm, Shape

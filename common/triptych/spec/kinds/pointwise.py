@@ -1,7 +1,5 @@
 """Functions of each value by itself: activations and dropout."""
 
-from __future__ import annotations
-
 from triptych.reference.layers import Array, Arrays, Conditions, LayerPass
 from triptych.spec.kinds.kind import Kind, SpecError, as_is, no_arrays, no_macs, one_place, same_shape
 from triptych.spec.layers import Dropout, ReLU, Shape, Sigmoid

@@ -1,7 +1,5 @@
 """Maxima and means over windows, and over the whole map."""
 
-from __future__ import annotations
-
 from triptych.reference.layers import Array, Arrays, Conditions, Gradients, LayerPass
 from triptych.spec.kinds.kind import Kind, SpecError, as_is, no_arrays, no_macs, sliding
 from triptych.spec.kinds.windows import crop, need_map, need_window, num_windows, pad, places, whole_map, windows

@@ -1,7 +1,5 @@
 """Windows that slide over a map, as convolutions and pools have them: how many, where, and what is in them."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from triptych.reference.layers import Array
