@@ -1,7 +1,5 @@
 """The batch plan: which images, in which order, with which crop and flip, drawn once in NumPy for every backend."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -51,7 +49,7 @@ class Gather(NamedTuple):
     columns: Integers
     shifts: Float | None = None
 
-    def part(self, images: slice) -> Gather:
+    def part(self, images: slice) -> "Gather":
         """The same for some of the images."""
         return Gather(self.rows[images], self.columns[images], None if self.shifts is None else self.shifts[images])
 
@@ -84,8 +82,7 @@ def _shifts(draws: np.random.Generator, count: int, deviation: float) -> Float:
     """`count` shifts of red, green and blue; normal by Box and Muller, from `random`, for the reason in `shuffled`."""
     radius, angle = draws.random((2, count, 3))
     alphas = deviation * np.sqrt(-2 * np.log(1 - radius)) * np.cos(2 * np.pi * angle)
-    shifts: Float = (alphas * COLOUR_SCALES) @ COLOUR_AXES.T
-    return shifts
+    return np.asarray((alphas * COLOUR_SCALES) @ COLOUR_AXES.T)
 
 
 def plan(

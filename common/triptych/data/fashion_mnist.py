@@ -100,9 +100,7 @@ def download(data_dir: Path | None = None) -> Path:
 
 
 def _array(folder: Path, name: str) -> npt.NDArray[np.uint8]:
-    path = find_file(folder, name)
-    if path is None:
-        raise TriptychError(f"{folder / name} is not there; {HOW_TO_GET}")
+    path = find_file(folder, name) or folder / name
     content = _content(path)
     array = read_idx(content, str(path))  # first, because it tells a truncated file from an altered one
     check_hash(content, HASHES[name], str(path), HOW_TO_GET)

@@ -31,13 +31,10 @@ class Listing:
     def classes(self) -> tuple[str, ...]:
         return tuple(self.train)
 
-    def paths(self) -> list[Path]:
-        """All training images, then all test images, each class by class."""
-        return [path for files in (self.train, self.test) for paths in files.values() for path in paths]
-
-    def labels(self, files: Files) -> Labels:
-        """The label of every image of `files`, in the order of `paths`."""
-        return np.array([self.classes.index(name) for name, paths in files.items() for _ in paths], np.int64)
+    def labelled(self, files: Files) -> tuple[list[Path], Labels]:
+        """The images of `files`, class by class, and the label of each."""
+        labels = [self.classes.index(name) for name, paths in files.items() for _ in paths]
+        return [path for paths in files.values() for path in paths], np.array(labels, np.int64)
 
 
 def _subfolders(folder: Path) -> Iterator[Path]:
@@ -95,7 +92,7 @@ def load(folder: Path, size: tuple[int, int] | None = None, name: str | None = N
     for what it is if not given. Grey if every image is grey, else RGB. Decoded once, then read from the cache. Raises
     TriptychError as `list_images` does, and for an image that cannot be read, by its name."""
     listing = list_images(folder)
-    images = decoded.load(listing.paths(), folder, size)
-    train, test = listing.labels(listing.train), listing.labels(listing.test)
-    splits = Split(images[: len(train)], train), Split(images[len(train) :], test)
+    (train, train_labels), (test, test_labels) = listing.labelled(listing.train), listing.labelled(listing.test)
+    images = decoded.load(train + test, folder, size)
+    splits = Split(images[: len(train)], train_labels), Split(images[len(train) :], test_labels)
     return Dataset(name or folder.resolve().name, *splits, listing.classes)

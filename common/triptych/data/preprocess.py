@@ -59,8 +59,7 @@ def resize_matrix(size_in: int, size_out: int) -> npt.NDArray[np.float64]:
     centres = (np.arange(size_out) + 0.5) * scale
     distance = np.abs(np.arange(size_in) + 0.5 - centres[:, None]) / max(scale, 1.0)
     weights = np.maximum(0.0, 1.0 - distance)
-    normalised: npt.NDArray[np.float64] = weights / weights.sum(axis=1, keepdims=True)
-    return normalised
+    return np.asarray(weights / weights.sum(axis=1, keepdims=True))
 
 
 def channel_matrix(channels_in: int, channels_out: int) -> npt.NDArray[np.float64]:
@@ -83,8 +82,7 @@ def crop_and_flip(images: Images, batch: Batch, padding: int) -> Images:
     rows, columns, _ = gather_indices(batch, height, width, padding)
     padded = np.pad(images, ((0, 0), (0, 0), (padding, padding), (padding, padding)))
     number, channel = np.arange(len(images))[:, None, None, None], np.arange(images.shape[1])[:, None, None]
-    cropped: Images = padded[number, channel, rows[:, None, :, None], columns[:, None, None, :]]
-    return cropped
+    return np.asarray(padded[number, channel, rows[:, None, :, None], columns[:, None, None, :]])
 
 
 def apply_reference(
@@ -106,5 +104,4 @@ def apply_reference(
     x = x @ resize_matrix(width, transform.width).astype(dtype).T
     mean = np.asarray(transform.mean or 0.0, dtype).reshape(-1, 1, 1)
     std = np.asarray(transform.std or 1.0, dtype).reshape(-1, 1, 1)
-    result: Float = (x - mean) / std
-    return result
+    return np.asarray((x - mean) / std)

@@ -1,7 +1,5 @@
 """What can be said about an architecture without running it: parameters, operations, receptive field, totals."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -55,7 +53,7 @@ class _Place:
     field: Pair = (1, 1)
     stride: Pair = (1, 1)
 
-    def through(self, window: Window, output: Shape) -> _Place:
+    def through(self, window: Window, output: Shape) -> "_Place":
         """Behind a layer with this window."""
         (rows, columns), (down, right) = window
         field = (self.field[0] + (rows - 1) * self.stride[0], self.field[1] + (columns - 1) * self.stride[1])

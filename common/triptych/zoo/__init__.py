@@ -2,14 +2,12 @@
 
 A new family is a new file in this folder with a tuple `ENTRIES`; nothing else has to be touched."""
 
-from __future__ import annotations
-
 import importlib
 import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from functools import cache
-from typing import Any
+from typing import Any, Self
 
 from triptych.spec.layers import Architecture, Initializer, Layer
 from triptych.spec.shapes import output_shapes
@@ -43,13 +41,13 @@ class Options:
         for number in filter(None, self.input):
             check_count("--input", number)
 
-    def vary(self, *, size: tuple[int, int] | None = None, **changes: Any) -> Options:
+    def vary(self, *, size: tuple[int, int] | None = None, **changes: Any) -> Self:
         """These options with other values; `size` is the input's (height, width), and leaves its channels."""
         if size is not None and "input" not in changes:
             changes["input"] = (self.input[0], *size)
         return replace(self, **changes)
 
-    def filled(self, classes: int, input: ImageShape) -> Options:
+    def filled(self, classes: int, input: ImageShape) -> Self:
         """These options with what they leave open."""
         channels, height, width = (mine or other for mine, other in zip(self.input, input, strict=True))
         return replace(self, classes=self.classes or classes, input=(channels, height, width))

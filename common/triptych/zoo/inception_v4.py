@@ -9,11 +9,7 @@ from triptych.zoo.inception_parts import HALVE, Parts, Split, Step, Table, Unit,
 
 AVERAGE = average(count_padding=False)
 
-STEM: dict[str, Step] = {
-    "conv1a": Unit(32, 3, 2, padding=0),
-    "conv2a": Unit(32, 3, padding=0),
-    "conv2b": Unit(64, 3),
-}
+STEM: dict[str, Step] = {"conv1a": Unit(32, 3, 2, padding=0), "conv2a": Unit(32, 3, padding=0), "conv2b": Unit(64, 3)}
 
 # Figure 3 of the paper, the rest of the stem.
 STEM_A: Table = {"branch0": (HALVE,), "branch1": (Unit(96, 3, 2, padding=0),)}

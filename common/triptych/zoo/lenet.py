@@ -11,31 +11,23 @@ def lenet(
 ) -> tuple[Layer, ...]:
     """Sigmoids and average pooling, dense layers for the paper's last convolution; what is asked for is as in AlexNet:
     ReLU, max pooling, dropout behind the hidden dense layers."""
-
-    def pool(name: str) -> Layer:
-        kind = MaxPool if max_pool else AvgPool
-        return kind(name, kernel=(2, 2), stride=(2, 2))
-
-    def bend(number: int) -> Layer:
-        return ReLU(f"relu{number}") if relu else Sigmoid(f"sigmoid{number}")
-
-    def drop(number: int) -> tuple[Layer, ...]:
-        return (Dropout(f"dropout{number}", 0.5),) if dropout else ()
-
+    activation, word = (ReLU, "relu") if relu else (Sigmoid, "sigmoid")
+    pool = partial(MaxPool if max_pool else AvgPool, kernel=(2, 2), stride=(2, 2))
+    drop1, drop2 = ((Dropout(f"dropout{number}", 0.5),) if dropout else () for number in (1, 2))
     return (
         Conv("conv1", options.channels(6, "conv1"), kernel=(5, 5), padding=(2, 2)),
-        bend(1),
+        activation(f"{word}1"),
         pool("pool1"),
         Conv("conv2", options.channels(16, "conv2"), kernel=(5, 5)),
-        bend(2),
+        activation(f"{word}2"),
         pool("pool2"),
         Flatten("flatten"),
         Dense("dense1", options.dense(120, "dense1")),
-        bend(3),
-        *drop(1),
+        activation(f"{word}3"),
+        *drop1,
         Dense("dense2", options.dense(84, "dense2")),
-        bend(4),
-        *drop(2),
+        activation(f"{word}4"),
+        *drop2,
         Dense("dense3", options.classes),
     )
 

@@ -5,11 +5,7 @@ from triptych.zoo import Entry, Options, Published
 
 # channels, kernel, stride, padding of each block's first convolution: AlexNet's. The paper's own networks (for
 # CIFAR-10) are others. The last block has as many channels as there are classes.
-BLOCKS = (
-    (96, 11, 4, 0),
-    (256, 5, 1, 2),
-    (384, 3, 1, 1),
-)
+BLOCKS = ((96, 11, 4, 0), (256, 5, 1, 2), (384, 3, 1, 1))
 LAST = (3, 1, 1)
 
 

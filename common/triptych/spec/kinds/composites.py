@@ -51,8 +51,7 @@ def _branches(layer: Branches, x: Array, run: RunChild, rounding: Rounding) -> t
 
     def pull(dy: Array) -> Array:
         slices = np.split(dy, edges, axis=1)
-        dx: Array = np.sum([pull(dy) for (_, pull), dy in zip(ends, slices, strict=True)], axis=0)
-        return dx
+        return np.asarray(np.sum([pull(dy) for (_, pull), dy in zip(ends, slices, strict=True)], axis=0))
 
     return np.concatenate([y for y, _ in ends], axis=1), pull
 

@@ -61,8 +61,7 @@ def _lrn(layer: LocalResponseNorm, x: Array, arrays: Arrays, conditions: Conditi
     def neighbours(values: Array) -> Array:
         half = layer.size // 2
         wide = np.pad(values, ((0, 0), (half, half), (0, 0), (0, 0)))
-        sums: Array = np.lib.stride_tricks.sliding_window_view(wide, layer.size, axis=1).sum(-1)
-        return sums
+        return np.asarray(np.lib.stride_tricks.sliding_window_view(wide, layer.size, axis=1).sum(-1))
 
     base = layer.k + layer.coefficient * neighbours(x * x)
 

@@ -46,8 +46,7 @@ def _avg_pool(layer: AvgPool, x: Array, arrays: Arrays, conditions: Conditions) 
     rows, columns = num_windows(layer, x.shape[1:], layer.ceil)
 
     def sums(values: Array) -> Array:
-        totals: Array = windows(values, layer.kernel, layer.stride)[:, :, :rows, :columns].sum((-2, -1))
-        return totals
+        return np.asarray(windows(values, layer.kernel, layer.stride)[:, :, :rows, :columns].sum((-2, -1)))
 
     ones = pad(np.ones((1, 1, *x.shape[2:]), x.dtype), layer.padding, 1.0 if layer.count_padding else 0.0)
     counts = sums(pad(ones, (0, 0), 0.0, extra))
