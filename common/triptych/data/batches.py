@@ -73,11 +73,6 @@ class Batch:
         return len(self.index)
 
 
-def _offsets(draws: np.random.Generator, count: int, padding: int) -> Integers:
-    """`count` numbers in 0 .. 2 * padding; from `random`, for the reason given in `shuffled`."""
-    return (draws.random(count) * (2 * padding + 1)).astype(np.int64)
-
-
 def _shifts(draws: np.random.Generator, count: int, deviation: float) -> Float:
     """`count` shifts of red, green and blue; normal by Box and Muller, from `random`, for the reason in `shuffled`."""
     radius, angle = draws.random((2, count, 3))
@@ -98,10 +93,10 @@ def plan(
     end = num_images - num_images % batch_size if drop_last else num_images
     if not end:
         raise TriptychError(f"a batch of {batch_size} is never full with {num_images} images; use a smaller batch size")
-    padding = augmentation.crop_padding
     order = shuffled(num_images, generator(seed, "order", epoch))
-    rows = _offsets(generator(seed, "crop rows", epoch), num_images, padding)
-    columns = _offsets(generator(seed, "crop columns", epoch), num_images, padding)
+    # Numbers in 0 .. 2 * padding; from `random`, for the reason given in `shuffled`.
+    offsets = (generator(seed, purpose, epoch).random(num_images) for purpose in ("crop rows", "crop columns"))
+    rows, columns = ((drawn * (2 * augmentation.crop_padding + 1)).astype(np.int64) for drawn in offsets)
     flips = (generator(seed, "flip", epoch).random(num_images) < 0.5) & augmentation.flip
     colour = augmentation.colour
     shifts = _shifts(generator(seed, "colour", epoch), num_images, colour) if colour else None

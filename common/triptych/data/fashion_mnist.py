@@ -52,18 +52,6 @@ def read_idx(content: bytes, what: str) -> npt.NDArray[np.uint8]:
     return np.frombuffer(content, np.uint8, offset=start).reshape(shape).copy()  # a copy, because that is writable
 
 
-def _content(path: Path) -> bytes:
-    """The uncompressed bytes of `path`. Raises TriptychError where it cannot be read or unpacked."""
-    try:
-        data = path.read_bytes()
-        return gzip.decompress(data) if path.suffix == ".gz" else data
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        size = f"{path.stat().st_size} bytes"
-        raise TriptychError(f"{path} is truncated or damaged ({size}; gzip: {error}); {HOW_TO_GET}") from None
-    except OSError as error:
-        raise TriptychError(f"{path} cannot be read: {error.strerror}") from None
-
-
 def _download(name: str, folder: Path) -> None:
     """Fetches `name`.gz into `folder`; it gets its name only when its content was found right."""
     url = f"{URL}{name}.gz"
@@ -101,7 +89,14 @@ def download(data_dir: Path | None = None) -> Path:
 
 def _array(folder: Path, name: str) -> npt.NDArray[np.uint8]:
     path = find_file(folder, name) or folder / name
-    content = _content(path)
+    try:
+        data = path.read_bytes()
+        content = gzip.decompress(data) if path.suffix == ".gz" else data
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        size = f"{path.stat().st_size} bytes"
+        raise TriptychError(f"{path} is truncated or damaged ({size}; gzip: {error}); {HOW_TO_GET}") from None
+    except OSError as error:
+        raise TriptychError(f"{path} cannot be read: {error.strerror}") from None
     array = read_idx(content, str(path))  # first, because it tells a truncated file from an altered one
     check_hash(content, HASHES[name], str(path), HOW_TO_GET)
     return array

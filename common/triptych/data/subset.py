@@ -2,7 +2,6 @@
 
 import os
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +11,7 @@ from triptych.data.dataset import Dataset, Split
 from triptych.utils.errors import TriptychError, unknown
 
 MARK = "@"
+KEYS = {"classes": "([0-9]{1,9})-([0-9]{1,9})", "train": "([0-9]{1,9})", "test": "([0-9]{1,9})"}
 EXPECTED = "write for example fashion-mnist@classes=5-9,train=500,test=100"
 
 
@@ -33,28 +33,17 @@ def divide(name: str) -> tuple[str, Part | None]:
         return name, None
     values: dict[str, Any] = {}
     for piece in text.split(","):
-        key, equals, value = piece.strip().partition("=")
+        key, _, value = piece.strip().partition("=")
         if key not in KEYS:
             raise TriptychError(f"data '{name}': {unknown('part', key, KEYS)}; {EXPECTED}")
-        read = KEYS[key](value) if equals else None
-        if read is None:
+        match = re.fullmatch(KEYS[key], value)
+        if match is None:
             raise TriptychError(f"data '{name}': '{piece.strip()}' cannot be read; {EXPECTED}")
         if key in values:
             raise TriptychError(f"data '{name}': '{key}' is there twice; {EXPECTED}")
-        values[key] = read
+        numbers = tuple(map(int, match.groups()))
+        values[key] = numbers if key == "classes" else numbers[0]
     return own, Part(**values)
-
-
-def _count(text: str) -> int | None:
-    return int(text) if re.fullmatch(r"[0-9]{1,9}", text) else None
-
-
-def _range(text: str) -> tuple[int, int] | None:
-    found = re.fullmatch(r"([0-9]{1,9})-([0-9]{1,9})", text)
-    return (int(found[1]), int(found[2])) if found else None
-
-
-KEYS: dict[str, Callable[[str], int | tuple[int, int] | None]] = {"classes": _range, "train": _count, "test": _count}
 
 
 def take(dataset: Dataset, part: Part, name: str) -> Dataset:

@@ -165,6 +165,7 @@ Primitive: TypeAlias = (
 )
 Composite: TypeAlias = Block | Branches | Residual | Auxiliary
 Layer: TypeAlias = Primitive | Composite
+Layers: TypeAlias = tuple[Layer, ...]
 InitializerName: TypeAlias = Literal[
     "xavier_uniform", "xavier_normal", "kaiming_uniform", "kaiming_normal", "normal", "constant"
 ]

@@ -39,7 +39,7 @@ def encode(value: Any) -> Any:
         tag = {"record": type(value).__name__} if RECORDS.get(type(value).__name__) is type(value) else {}
         values = {f.name: encode(getattr(value, f.name)) for f in fields(value)}
         values |= {name: float(value) for name, value in values.items() if hints[name] is float}
-        return tag | values | {name: _derived(value, name) for name in _derived_names(type(value))}
+        return tag | values | {name: _derived(value, name) for name in getattr(value, "DERIVED", ())}
     if isinstance(value, Mapping):
         return {str(name): encode(item) for name, item in value.items()}
     if isinstance(value, tuple | list):
@@ -102,10 +102,6 @@ def _different_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return dict(pairs)
 
 
-def _derived_names(kind: type) -> tuple[str, ...]:
-    return getattr(kind, "DERIVED", ())
-
-
 def _derived(record: Any, name: str) -> Any:
     """What a record says of itself; JSON has no infinity."""
     value = getattr(record, name)
@@ -160,7 +156,8 @@ def _decode_tuple(value: Any, arguments: tuple[Any, ...], where: str) -> tuple[A
 def _decode_record(value: Any, kind: type, where: str) -> Any:
     name = kind.__name__
     expected = {field.name for field in fields(kind)} | ({"record"} if RECORDS.get(name) is kind else set())
-    expected |= set(_derived_names(kind))
+    derived_names = getattr(kind, "DERIVED", ())
+    expected |= set(derived_names)
     if not isinstance(value, dict) or value.get("record", name) != name:
         _refuse(value, f"a record {name}", where)
     if value.keys() != expected:
@@ -168,7 +165,7 @@ def _decode_record(value: Any, kind: type, where: str) -> Any:
         raise TriptychError(f"{where.lstrip('.') or name}: missing or unknown in {name}: {odd}")
     hints = _hints(kind)
     record = kind(**{f.name: _decode(value[f.name], hints[f.name], f"{where}.{f.name}") for f in fields(kind)})
-    for derived in _derived_names(kind):
+    for derived in derived_names:
         if value[derived] != (right := _derived(record, derived)) or type(value[derived]) is not type(right):
             _refuse(value[derived], f"what follows from the rest: {json.dumps(right)}", f"{where}.{derived}")
     return record

@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields, replace
 from functools import cache
 from typing import Any, Self
 
-from triptych.spec.layers import Architecture, Initializer, Layer
+from triptych.spec.layers import Architecture, Initializer, Layers
 from triptych.spec.shapes import output_shapes
 from triptych.utils.errors import TriptychError, unknown
 
@@ -96,7 +96,7 @@ class Entry:
     source: str
     input: ImageShape
     classes: int
-    build: Callable[[Options], tuple[Layer, ...]]
+    build: Callable[[Options], Layers]
     conformance: tuple[float, int]
     published: Published | None = None
     heads: tuple[str, ...] = ()

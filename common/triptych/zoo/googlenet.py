@@ -100,7 +100,7 @@ def head(name: str, parts: Parts, before: list[spec.Layer]) -> spec.Auxiliary:
     )
 
 
-def googlenet(variant: Variant, options: Options) -> tuple[spec.Layer, ...]:
+def googlenet(variant: Variant, options: Options) -> spec.Layers:
     parts = Parts(options, variant.norm, bias=variant.norm is None)
     pools = {"pool3": variant.pool, "pool4": variant.pool4}
     layers = list(parts.stem(stem(variant)))

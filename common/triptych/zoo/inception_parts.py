@@ -30,12 +30,6 @@ class Unit:
     stride: int = 1
     padding: int | None = None
 
-    def conv(self, name: str, channels: int, *, bias: bool) -> spec.Conv:
-        """The convolution, of `channels` in place of the table's."""
-        rows, columns = (self.kernel, self.kernel) if isinstance(self.kernel, int) else self.kernel
-        padding = (rows // 2, columns // 2) if self.padding is None else (self.padding, self.padding)
-        return spec.Conv(name, channels, (rows, columns), (self.stride, self.stride), padding, bias=bias)
-
 
 @dataclass(frozen=True)
 class Split:
@@ -74,13 +68,17 @@ class Parts:
     norm: spec.BatchNorm | None = NORM
     bias: bool = False
 
-    def unit(self, suffix: str, unit: Unit, path: str = "") -> tuple[spec.Layer, ...]:
+    def unit(self, suffix: str, unit: Unit, path: str = "") -> spec.Layers:
         """Convolution, batch norm and ReLU, called `conv`, `norm` and `relu` with `suffix`."""
         channels = self.options.channels(unit.channels, f"{path}conv{suffix}")
+        rows, columns = (unit.kernel, unit.kernel) if isinstance(unit.kernel, int) else unit.kernel
+        padding = (rows // 2, columns // 2) if unit.padding is None else (unit.padding, unit.padding)
+        stride = (unit.stride, unit.stride)
+        conv = spec.Conv(f"conv{suffix}", channels, (rows, columns), stride, padding, bias=self.bias)
         norm = () if self.norm is None else (replace(self.norm, name=f"norm{suffix}"),)
-        return (unit.conv(f"conv{suffix}", channels, bias=self.bias), *norm, spec.ReLU(f"relu{suffix}"))
+        return (conv, *norm, spec.ReLU(f"relu{suffix}"))
 
-    def stem(self, table: Mapping[str, Step]) -> tuple[spec.Layer, ...]:
+    def stem(self, table: Mapping[str, Step]) -> spec.Layers:
         """The layers before the first branches, under the names in the table (`conv...` for a unit)."""
         layers: list[spec.Layer] = []
         for name, step in table.items():
@@ -97,7 +95,7 @@ class Parts:
             name, tuple(spec.Block(key, self._row(steps, f"{path}{key}.")) for key, steps in table.items())
         )
 
-    def _row(self, steps: tuple[Step, ...], path: str) -> tuple[spec.Layer, ...]:
+    def _row(self, steps: tuple[Step, ...], path: str) -> spec.Layers:
         layers: list[spec.Layer] = []
         number = 0
         for step in steps:
@@ -110,7 +108,7 @@ class Parts:
                 layers.append(step)
         return tuple(layers)
 
-    def classifier(self, pool: str, dropout: float) -> tuple[spec.Layer, ...]:
+    def classifier(self, pool: str, dropout: float) -> spec.Layers:
         """Global average pooling and one dense layer, which take any size of map."""
         drop = (spec.Dropout("dropout", dropout),) if dropout else ()
         return (spec.GlobalAvgPool(pool), spec.Flatten("flatten"), *drop, spec.Dense("dense", self.options.classes))
@@ -129,6 +127,6 @@ def window(layers: list[spec.Layer], options: Options, largest: int) -> int:
     return min(largest, *shape[1:])
 
 
-def channels_after(layers: tuple[spec.Layer, ...], channels: int) -> int:
+def channels_after(layers: spec.Layers, channels: int) -> int:
     """The channels behind `layers` for `channels` in front of them, whatever the size of the map."""
     return run_shapes(layers, (channels, SEARCH_LIMIT, SEARCH_LIMIT), {})[0]

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 
-from triptych.spec.layers import Block, Conv, Layer, ReLU, Residual
+from triptych.spec.layers import Block, Conv, Layer, Layers, ReLU, Residual
 from triptych.zoo import Entry, Options, Published
 from triptych.zoo.inception_parts import HALVE, STEM, Parts, Step, Table, Unit, average, channels_after
 
@@ -91,7 +91,7 @@ V2: dict[str, Step | Table | Repeat] = {
 }
 
 
-def residual(name: str, repeat: Repeat, parts: Parts, channels: int) -> tuple[Layer, ...]:
+def residual(name: str, repeat: Repeat, parts: Parts, channels: int) -> Layers:
     """One module. Its last convolution has a bias, no batch norm, and as many channels as come in: derived, because
     channels narrowed on two ways may be rounded to two numbers."""
     mixed = parts.branches("mixed", repeat.body, f"{name}.body.")
@@ -100,7 +100,7 @@ def residual(name: str, repeat: Repeat, parts: Parts, channels: int) -> tuple[La
     return (Residual(name, body, scale=repeat.scale), *relu)
 
 
-def inception_resnet(table: dict[str, Step | Table | Repeat], options: Options) -> tuple[Layer, ...]:
+def inception_resnet(table: dict[str, Step | Table | Repeat], options: Options) -> Layers:
     parts = Parts(options)
     layers: list[Layer] = []
     for name, row in table.items():

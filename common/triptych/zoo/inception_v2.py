@@ -1,6 +1,6 @@
 """Inception v2, or BN-Inception: figure 5 of Ioffe and Szegedy, "Batch Normalization" (2015), as it was ported."""
 
-from triptych.spec.layers import Layer, MaxPool
+from triptych.spec.layers import Layers, MaxPool
 from triptych.zoo import Entry, Options, Published
 from triptych.zoo.inception_parts import NORM, Parts, Step, Table, Unit, average
 
@@ -55,7 +55,7 @@ def inception(
     }
 
 
-def inception_v2(options: Options) -> tuple[Layer, ...]:
+def inception_v2(options: Options) -> Layers:
     # The ports keep the convolutions' bias, which the batch norm behind it makes idle. They use eps 1e-5, Google 1e-3
     # as in the rest of the family. Cadene's momentum of 0.9 is Caffe's weight of the *old* statistics taken for
     # PyTorch's weight of the new: meant is 0.1.

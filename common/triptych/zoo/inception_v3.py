@@ -2,7 +2,7 @@
 
 The paper's table 1 has another stem than all code, torchvision's, Keras's and Google's own."""
 
-from triptych.spec.layers import Auxiliary, AvgPool, Dense, Flatten, GlobalAvgPool, Layer
+from triptych.spec.layers import Auxiliary, AvgPool, Dense, Flatten, GlobalAvgPool, Layer, Layers
 from triptych.zoo import Entry, Options, Published
 from triptych.zoo.inception_parts import HALVE, STEM, Parts, Split, Table, Unit, average, window
 
@@ -95,7 +95,7 @@ def head(parts: Parts, before: list[Layer]) -> Auxiliary:
     )
 
 
-def inception_v3(options: Options) -> tuple[Layer, ...]:
+def inception_v3(options: Options) -> Layers:
     parts = Parts(options)
     layers = list(parts.stem({**STEM, "pool5a": HALVE}))
     for name, table in MIXED.items():

@@ -3,7 +3,7 @@
 Names and channels are those of Google's code and of its port in timm. Google's has an auxiliary head behind mixed6h,
 which the paper does not draw, the ports leave out, and the published count is without: so it is left out here."""
 
-from triptych.spec.layers import Layer
+from triptych.spec.layers import Layers
 from triptych.zoo import Entry, Options, Published
 from triptych.zoo.inception_parts import HALVE, Parts, Split, Step, Table, Unit, average
 
@@ -66,7 +66,7 @@ MIXED = {
 }
 
 
-def inception_v4(options: Options) -> tuple[Layer, ...]:
+def inception_v4(options: Options) -> Layers:
     parts = Parts(options)
     modules = (parts.branches(name, table) for name, table in MIXED.items())
     return (*parts.stem(STEM), *modules, *parts.classifier("pool8", dropout=0.2))  # the paper keeps 0.8

@@ -2,13 +2,11 @@
 
 from functools import partial
 
-from triptych.spec.layers import AvgPool, Conv, Dense, Dropout, Flatten, Layer, MaxPool, ReLU, Sigmoid
+from triptych.spec.layers import AvgPool, Conv, Dense, Dropout, Flatten, Layers, MaxPool, ReLU, Sigmoid
 from triptych.zoo import Entry, Options, Published
 
 
-def lenet(
-    options: Options, /, *, relu: bool = False, max_pool: bool = False, dropout: bool = False
-) -> tuple[Layer, ...]:
+def lenet(options: Options, /, *, relu: bool = False, max_pool: bool = False, dropout: bool = False) -> Layers:
     """Sigmoids and average pooling, dense layers for the paper's last convolution; what is asked for is as in AlexNet:
     ReLU, max pooling, dropout behind the hidden dense layers."""
     activation, word = (ReLU, "relu") if relu else (Sigmoid, "sigmoid")

@@ -1,6 +1,6 @@
 """NiN as the textbook has it: each convolution is followed by two 1x1 convolutions, and no dense layer is left."""
 
-from triptych.spec.layers import Block, Conv, Dropout, Flatten, GlobalAvgPool, Layer, MaxPool, ReLU
+from triptych.spec.layers import Block, Conv, Dropout, Flatten, GlobalAvgPool, Layer, Layers, MaxPool, ReLU
 from triptych.zoo import Entry, Options, Published
 
 # channels, kernel, stride, padding of each block's first convolution: AlexNet's. The paper's own networks (for
@@ -17,7 +17,7 @@ def block(number: int, channels: int, kernel: int, stride: int, padding: int) ->
     return Block(f"block{number}", tuple(layers))
 
 
-def nin(options: Options) -> tuple[Layer, ...]:
+def nin(options: Options) -> Layers:
     layers: list[Layer] = []
     for number, (channels, *shape) in enumerate(BLOCKS, start=1):
         narrowed = options.channels(channels, f"block{number}")

@@ -37,7 +37,7 @@ def block(
     return spec.Block(f"block{number}", (*layers, spec.MaxPool("pool", kernel=(2, 2), stride=(2, 2))))
 
 
-def head(options: Options, name: str) -> tuple[spec.Layer, ...]:
+def head(options: Options, name: str) -> spec.Layers:
     """Flatten and the dense layers. `paper`: dense, ReLU, dropout, twice; `small` drops after convolutions instead."""
     layers: list[spec.Layer] = [spec.Flatten("flatten")]
     for number, units in enumerate(HEADS[name], start=1):
@@ -47,9 +47,7 @@ def head(options: Options, name: str) -> tuple[spec.Layer, ...]:
     return (*layers, spec.Dense(f"dense{len(HEADS[name]) + 1}", options.classes))
 
 
-def vgg(
-    table: tuple[tuple[int, ...], ...], options: Options, *, norm: bool = False, lrn: bool = False
-) -> tuple[spec.Layer, ...]:
+def vgg(table: tuple[tuple[int, ...], ...], options: Options, *, norm: bool = False, lrn: bool = False) -> spec.Layers:
     """The layers of one column. `lrn` normalises after the first convolution, as column A-LRN does."""
     name = options.head or "paper"
     blocks = (
@@ -59,9 +57,7 @@ def vgg(
     return (*blocks, *head(options, name))
 
 
-def entry(
-    name: str, column: str, build: partial[tuple[spec.Layer, ...]], parameters: int, macs: int, blocks: int = 5
-) -> Entry:
+def entry(name: str, column: str, build: partial[spec.Layers], parameters: int, macs: int, blocks: int = 5) -> Entry:
     source = f"Simonyan and Zisserman 2014, table 1, column {column}"
     conformance = (16, 2 ** (blocks + 1))  # 2x2 before the first dense layer
     return Entry(name, source, (3, 224, 224), 1000, build, conformance, Published(parameters, macs), tuple(HEADS))
