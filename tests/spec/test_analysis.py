@@ -10,7 +10,7 @@ import pytest
 from triptych import zoo
 from triptych.reference import network as reference
 from triptych.reference.layers import exact
-from triptych.spec.analysis import analyse, auxiliary_weights, parameters, primitives, totals
+from triptych.spec.analysis import activation_bytes, analyse, auxiliary_weights, parameters, primitives, totals
 from triptych.spec.kinds import kind_of
 from triptych.spec.kinds.kind import Conditions
 from triptych.spec.layers import (
@@ -31,7 +31,6 @@ from triptych.spec.layers import (
     ReLU,
     Residual,
 )
-from triptych.spec.memory import activation_bytes
 from triptych.weights.initializers import draw
 
 SIDE = Auxiliary("side", (GlobalAvgPool("pool"), Flatten("flatten"), Dense("dense", 3)), 0.3)

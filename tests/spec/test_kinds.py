@@ -38,7 +38,7 @@ def test_every_record_has_its_kind_in_the_order_of_the_spec() -> None:
 def test_a_kind_that_leaves_something_out_cannot_be_made(record: type, name: str) -> None:
     said = arguments(KINDS[record])
     assert Kind(**said) == KINDS[record]
-    with pytest.raises(TypeError, match=f"missing 1 required keyword-only argument: '{name}'"):
+    with pytest.raises(TypeError, match=f"missing 1 required positional argument: '{name}'"):
         Kind(**{other: value for other, value in said.items() if other != name})
     with pytest.raises(TypeError, match=rf"{record.__name__} does not say its {name}|is no record of the spec"):
         Kind(**said | {name: None})
@@ -48,7 +48,7 @@ def test_a_kind_that_leaves_something_out_cannot_be_made(record: type, name: str
 @pytest.mark.parametrize("record", COMPOSITES, ids=lambda record: record.__name__)
 def test_a_composite_that_leaves_something_out_cannot_be_made(record: type, name: str) -> None:
     said = arguments(COMPOSITES[record])
-    with pytest.raises(TypeError, match=f"missing 1 required keyword-only argument: '{name}'"):
+    with pytest.raises(TypeError, match=f"missing 1 required positional argument: '{name}'"):
         CompositeKind(**{other: value for other, value in said.items() if other != name})
     with pytest.raises(TypeError, match=rf"{record.__name__} does not say its {name}|is no record of the spec"):
         CompositeKind(**said | {name: None})

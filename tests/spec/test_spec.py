@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from triptych.spec import layers as spec
-from triptych.spec.errors import SpecError, TooSmallError
+from triptych.spec.kinds.kind import SpecError, TooSmallError
 from triptych.spec.kinds.pooling import overhang
 from triptych.spec.kinds.windows import pooled_size
 from triptych.spec.layers import (

@@ -8,7 +8,8 @@ import pytest
 from triptych import zoo
 from triptych.backend.contract import Captured, PortParameter
 from triptych.porting.align import align
-from triptych.spec.analysis import ParameterInfo, parameters
+from triptych.spec.analysis import parameters
+from triptych.spec.kinds.kind import ParameterInfo
 from triptych.utils.errors import TriptychError
 from triptych.weights.matching import pair
 

@@ -8,7 +8,7 @@ from functools import cache
 import pytest
 
 from triptych.spec.analysis import LayerInfo, analyse, totals
-from triptych.spec.errors import TooSmallError
+from triptych.spec.kinds.kind import TooSmallError
 from triptych.spec.layers import (
     Architecture,
     Auxiliary,

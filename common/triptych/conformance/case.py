@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from triptych import zoo
 from triptych.data.preprocess import InputTransform, apply_reference
-from triptych.spec.analysis import ParameterInfo, parameters, primitives
+from triptych.spec.analysis import parameters, primitives
+from triptych.spec.kinds.kind import ParameterInfo
 from triptych.spec.layers import Architecture, Dropout
 from triptych.utils.randomness import dropout_mask, generator
 from triptych.weights.initializers import Parameters, draw_one

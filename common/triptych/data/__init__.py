@@ -1,7 +1,5 @@
 """Data sets as uint8 arrays. A new source is a new module with a function `load` and one row in `SOURCES`."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,39 +14,31 @@ __all__ = ["SOURCES", "Dataset", "Source", "Split", "describe", "download", "loa
 
 @dataclass(frozen=True)
 class Source:
-    """A named data set: `load(data_dir)` reads it; `locate(data_dir)` is where it lies, None if it is not here;
-    `download(data_dir)` fetches it there, if it can be fetched."""
+    """A named data set: its size (training + test images); `load(data_dir)` reads it; `locate(data_dir)` is where it
+    lies, None if it is not here; `download(data_dir)` fetches it there, if it can be fetched."""
 
+    size: str
+    how_to_get: str
     load: Callable[[Path | None], Dataset]
     locate: Callable[[Path | None], Path | None]
-    size: str
-    how_to_get: Callable[[], str]
     download: Callable[[Path | None], Path] | None = None
 
 
 SOURCES = {
     "fashion-mnist": Source(
+        "60,000 + 10,000, 1x28x28, 10 classes",
+        f"downloaded when used; or {fashion_mnist.HOW_TO_GET}",
         fashion_mnist.load,
         fashion_mnist.locate,
-        "60,000 + 10,000, 1x28x28, 10 classes",
-        lambda: f"downloaded when used; or {fashion_mnist.HOW_TO_GET}",
         fashion_mnist.download,
     ),
     "fashion-mnist-mini": Source(
-        fashion_mnist_mini.load,
-        lambda _: fashion_mnist_mini.FILE,
-        "5,120 + 2,560, 1x28x28, 10 classes",
-        lambda: "part of the package",
+        "5,120 + 2,560, 1x28x28, 10 classes", "part of the package", fashion_mnist_mini.load, fashion_mnist_mini.locate
     ),
     "cifar10": Source(
-        cifar10.load, cifar10.locate, "50,000 + 10,000, 3x32x32, 10 classes", cifar10.how_to_get, cifar10.download
+        "50,000 + 10,000, 3x32x32, 10 classes", cifar10.HOW_TO_GET, cifar10.load, cifar10.locate, cifar10.download
     ),
-    "synthetic": Source(
-        synthetic.load,
-        lambda _: Path(synthetic.__file__),
-        "512 + 256, 1x28x28, 10 classes",
-        lambda: "drawn when used",
-    ),
+    "synthetic": Source("512 + 256, 1x28x28, 10 classes", "drawn when used", synthetic.load, synthetic.locate),
 }
 
 
@@ -61,30 +51,26 @@ def load(name_or_dir: str, *, data_dir: str | Path | None = None) -> Dataset:
 
     `data_dir` is where the files of `fashion-mnist`, `cifar10` and TFDS lie, if not in the usual places; the others do
     not need it. Raises TriptychError for an unknown name, for files that are missing, damaged or not the originals, and
-    for a part that is not there.
-    """
-    place = Path(data_dir).expanduser() if data_dir else None
+    for a part that is not there."""
     if not name_or_dir.partition(subset.MARK)[0].strip():  # Path("") is the folder one stands in
         raise TriptychError(f"data '{name_or_dir}' names no data set; write for example fashion-mnist-mini or ./images")
     whole = Path(name_or_dir).expanduser().is_dir()  # a folder's own name may have the mark in it
     name, part = (name_or_dir, None) if whole else subset.divide(name_or_dir)
-    dataset = _load_whole(name, place)
+    dataset = _load_whole(name, Path(data_dir).expanduser() if data_dir else None)
     return dataset if part is None else subset.take(dataset, part, name_or_dir)
 
 
-def _load_whole(name_or_dir: str, place: Path | None) -> Dataset:
-    if source := SOURCES.get(name_or_dir):
+def _load_whole(name: str, place: Path | None) -> Dataset:
+    if source := SOURCES.get(name):
         return source.load(place)
-    if name_or_dir.startswith(tfds.PREFIX):
-        return tfds.load(name_or_dir.removeprefix(tfds.PREFIX), place)
-    folder = Path(name_or_dir).expanduser()
+    if name.startswith(tfds.PREFIX):
+        return tfds.load(name.removeprefix(tfds.PREFIX), place)
+    folder = Path(name).expanduser()
     if folder.is_dir():
         return folders.load(folder)
-    if os.sep in name_or_dir:
-        raise TriptychError(
-            f"there is no folder '{name_or_dir}'; expected class folders of images, or a data set's name"
-        )
-    raise TriptychError(f"{unknown('data set', name_or_dir, SOURCES)}; a folder of class folders of images works too")
+    if os.sep in name:
+        raise TriptychError(f"there is no folder '{name}'; expected class folders of images, or a data set's name")
+    raise TriptychError(f"{unknown('data set', name, SOURCES)}; a folder of class folders of images works too")
 
 
 @dataclass(frozen=True)
@@ -98,13 +84,11 @@ class SetInfo:
 
 
 def describe(data_dir: Path | None = None) -> list[SetInfo]:
-    """Every named data set: whether and where it is here, its size (training + test images), and how to get it.
-
-    Those of tensorflow-datasets only if they are here.
-    """
-    ours = [SetInfo(name, s.locate(data_dir), s.size, s.how_to_get()) for name, s in SOURCES.items()]
-    found = tfds.prepared(data_dir)
-    return ours + [SetInfo(f"{tfds.PREFIX}{name}", where, size, tfds.how_to_get(name)) for name, where, size in found]
+    """Every named data set: whether and where it is here, its size (training + test images), and how to get it. Those
+    of tensorflow-datasets only if they are here."""
+    ours = [SetInfo(name, s.locate(data_dir), s.size, s.how_to_get) for name, s in SOURCES.items()]
+    prepared = tfds.prepared(data_dir)
+    return ours + [SetInfo(tfds.PREFIX + name, where, size, tfds.how_to_get(name)) for name, where, size in prepared]
 
 
 def download(name: str, data_dir: Path | None = None) -> Path:
@@ -113,5 +97,5 @@ def download(name: str, data_dir: Path | None = None) -> Path:
         raise unknown("data set", name, SOURCES)
     source = SOURCES[name]
     if source.download is None:
-        raise TriptychError(f"'{name}' needs no download: it is {source.how_to_get()}")
+        raise TriptychError(f"'{name}' needs no download: it is {source.how_to_get}")
     return source.download(data_dir)

@@ -1,9 +1,6 @@
 """CIFAR-10: 50,000 training and 10,000 test images, 3x32x32, ten classes (Krizhevsky 2009).
 
-Read from the official "python version", as the archive or as the folder in it, or from class folders.
-"""
-
-from __future__ import annotations
+Read from the official "python version", as the archive or as the folder in it, or from class folders."""
 
 import io
 import pickle
@@ -25,6 +22,7 @@ CLASS_NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
 ARCHIVE, ARCHIVE_MD5 = "cifar-10-python.tar.gz", "c58f30108f718f92721af3b95e74349a"
 FOLDER = "cifar-10-batches-py"
+HOW_TO_GET = f"triptych data download cifar10 (170 MB), or fetch {URL} yourself and name its folder with --data-dir"
 SHAPE = (3, 32, 32)
 
 # MD5 as the authors publish it for the archive, and torchvision for the files in it.
@@ -37,8 +35,6 @@ TRAIN_MD5 = {
 }
 TEST_MD5 = {"test_batch": "40351d587109b95175f43aff81a1287e"}
 
-Read = Callable[[str], bytes]
-
 # What a pickled array is rebuilt with; taken from an array, because the function's module differs between NumPys.
 _RECONSTRUCT = np.empty(0).__reduce__()[0]
 ALLOWED: dict[tuple[str, str], Any] = {
@@ -49,16 +45,9 @@ ALLOWED: dict[tuple[str, str], Any] = {
 }
 
 
-def how_to_get() -> str:
-    """What to do when the files are not there or are wrong."""
-    return f"triptych data download cifar10 (170 MB), or fetch {URL} yourself and name its folder with --data-dir"
-
-
 def download(data_dir: Path | None = None) -> Path:
-    """Fetches the archive into `data_dir` (default: the cache), unless the whole one is there; its path.
-
-    Raises TriptychError if that fails.
-    """
+    """Fetches the archive into `data_dir` (default: the cache), unless the whole one is there; its path. Raises
+    TriptychError if that fails."""
     path = (data_dir or cache_dir() / "cifar10") / ARCHIVE
     way_out = "fetch it yourself and name its folder with --data-dir"
 
@@ -92,38 +81,34 @@ def parse_batch(content: bytes, what: str) -> Split:
         images = np.asarray(batch[b"data"], np.uint8).reshape(-1, *SHAPE)
         return Split(images, np.asarray(batch[b"labels"], np.int64))
     except Exception as error:  # a malformed pickle can raise nearly anything
-        raise TriptychError(f"{what} is no CIFAR-10 batch ({error}); {how_to_get()}") from None
+        raise TriptychError(f"{what} is no CIFAR-10 batch ({error}); {HOW_TO_GET}") from None
 
 
-def _split(read: Read, hashes: dict[str, str], where: Path) -> Split:
-    parts = []
-    for name, md5 in hashes.items():
-        content = read(name)
-        check_hash(content, md5, f"{where / name}", how_to_get(), "md5")
-        parts.append(parse_batch(content, f"{where / name}"))
-    return Split(np.concatenate([part.images for part in parts]), np.concatenate([part.labels for part in parts]))
+def _dataset(read: Callable[[str], bytes], where: Path) -> Dataset:
+    """The set from six batch files, each checked; `where` is named in errors."""
 
+    def split(hashes: dict[str, str]) -> Split:
+        parts = []
+        for name, md5 in hashes.items():
+            content = read(name)
+            check_hash(content, md5, f"{where / name}", HOW_TO_GET, "md5")
+            parts.append(parse_batch(content, f"{where / name}"))
+        return Split(np.concatenate([part.images for part in parts]), np.concatenate([part.labels for part in parts]))
 
-def _dataset(read: Read, where: Path) -> Dataset:
-    return Dataset("cifar10", _split(read, TRAIN_MD5, where), _split(read, TEST_MD5, where), CLASS_NAMES)
+    return Dataset("cifar10", split(TRAIN_MD5), split(TEST_MD5), CLASS_NAMES)
 
 
 def _read_file(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise TriptychError(f"{path} cannot be read: {error.strerror}; {how_to_get()}") from None
+        raise TriptychError(f"{path} cannot be read: {error.strerror}; {HOW_TO_GET}") from None
 
 
-def load_folder(folder: Path) -> Dataset:
-    """The set from the extracted folder of six batch files, each checked."""
-    return _dataset(lambda name: _read_file(folder / name), folder)
-
-
-def load_archive(path: Path) -> Dataset:
+def _load_archive(path: Path) -> Dataset:
     """The set from the archive, checked before it is unpacked (in memory)."""
     content = _read_file(path)
-    check_hash(content, ARCHIVE_MD5, str(path), how_to_get(), "md5")
+    check_hash(content, ARCHIVE_MD5, str(path), HOW_TO_GET, "md5")
     members = {}
     try:
         with tarfile.open(fileobj=io.BytesIO(content)) as archive:
@@ -132,29 +117,25 @@ def load_archive(path: Path) -> Dataset:
                     members[member.name] = file.read()
         return _dataset(lambda name: members[f"{FOLDER}/{name}"], path)
     except (tarfile.TarError, EOFError, zlib.error, OSError, KeyError) as error:
-        raise TriptychError(f"{path} is not the archive of CIFAR-10 ({error}); {how_to_get()}") from None
+        raise TriptychError(f"{path} is not the archive of CIFAR-10 ({error}); {HOW_TO_GET}") from None
 
 
 def locate(data_dir: Path | None = None) -> Path | None:
     """The archive, the extracted folder or the folder of class folders, in `data_dir` (default: the cache), if any."""
     folder = data_dir or cache_dir() / "cifar10"
-    if (folder / "train").is_dir():
+    if (folder / "train").is_dir() or (folder / "data_batch_1").is_file():
         return folder
-    candidates = (folder / FOLDER, folder / ARCHIVE)
-    if (folder / "data_batch_1").is_file():
-        return folder
-    return next((path for path in candidates if path.exists()), None)
+    return next((path for path in (folder / FOLDER, folder / ARCHIVE) if path.exists()), None)
 
 
 def load(data_dir: Path | None = None) -> Dataset:
     """The whole set. Raises TriptychError where it is not there, or a file is not the original."""
     found = locate(data_dir)
     if found is None:
-        raise TriptychError(
-            f"cifar10: no {ARCHIVE}, {FOLDER} or train/ in {data_dir or cache_dir() / 'cifar10'}; {how_to_get()}"
-        )
+        folder = data_dir or cache_dir() / "cifar10"
+        raise TriptychError(f"cifar10: no {ARCHIVE}, {FOLDER} or train/ in {folder}; {HOW_TO_GET}")
     if found.is_file():
-        return load_archive(found)
+        return _load_archive(found)
     if (found / "train").is_dir():
         return folders.load(found, name="cifar10")
-    return load_folder(found)
+    return _dataset(lambda name: _read_file(found / name), found)

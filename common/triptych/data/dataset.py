@@ -1,7 +1,5 @@
 """What every data source returns: images as they are stored, uint8, and their labels."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,9 +20,8 @@ class Split:
         if self.images.dtype != np.uint8 or self.images.ndim != 4:
             raise ValueError(f"images must be uint8 (N, C, H, W), not {self.images.dtype} {self.images.shape}")
         if self.labels.dtype != np.int64 or self.labels.shape != self.images.shape[:1]:
-            raise ValueError(
-                f"labels must be int64 {self.images.shape[:1]}, not {self.labels.dtype} {self.labels.shape}"
-            )
+            expected, labels = self.images.shape[:1], self.labels
+            raise ValueError(f"labels must be int64 {expected}, not {labels.dtype} {labels.shape}")
 
     def __len__(self) -> int:
         return len(self.labels)

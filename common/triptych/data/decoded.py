@@ -59,10 +59,7 @@ def stored_size(path: Path) -> Size:
 
 def common_size(sizes: Sequence[Size]) -> Size:
     """(height, width) for all: theirs if they are all equal, else the median height and width; `LARGEST` at most."""
-    if len(set(sizes)) == 1:
-        height, width = sizes[0]
-    else:
-        height, width = np.rint(np.median(np.array(sizes), axis=0)).astype(int).tolist()
+    height, width = np.rint(np.median(np.array(sizes), axis=0)).astype(int).tolist()
     return min(height, LARGEST), min(width, LARGEST)
 
 
@@ -77,26 +74,9 @@ def _pixels(image: Image, size: Size, mode: str) -> Images:
     return np.asarray(resized).reshape(height, width, len(mode))
 
 
-def _for_each(count: int, work: Callable[[int], None], threads: bool) -> None:
-    """`work(0)` .. `work(count - 1)`; raises what one of them raises."""
-    if not threads:
-        for index in range(count):
-            work(index)
-        return
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        try:
-            for _ in pool.map(work, range(count)):
-                pass
-        except BaseException:
-            pool.shutdown(cancel_futures=True)  # else the error would wait for every other image
-            raise
-
-
 def decode(paths: Sequence[Path], size: Size | None = None) -> Images:
-    """The images as uint8 (N, C, height, width); C is 1 if all are grey, else 3.
-
-    Raises TriptychError for a file that is no image of 8 bits per channel.
-    """
+    """The images as uint8 (N, C, height, width); C is 1 if all are grey, else 3. Raises TriptychError for a file that
+    is no image of 8 bits per channel."""
     headers = [_open(path, _header) for path in paths]
     sizes = [stored for stored, _ in headers]
     shape = size or common_size(sizes)
@@ -108,7 +88,16 @@ def decode(paths: Sequence[Path], size: Size | None = None) -> Images:
         images[index] = np.moveaxis(pixels, 2, 0)
 
     # Pillow decodes without Python's lock; but small images spend their time in Python, where threads only wait.
-    _for_each(len(paths), fill, threads=bool(np.mean([height * width for height, width in sizes]) >= THREADED))
+    if np.mean([height * width for height, width in sizes]) < THREADED:
+        for index in range(len(paths)):
+            fill(index)
+        return images
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        try:
+            list(pool.map(fill, range(len(paths))))
+        except BaseException:
+            pool.shutdown(cancel_futures=True)  # else the error would wait for every other image
+            raise
     return images
 
 
@@ -119,12 +108,6 @@ def _key(paths: Sequence[Path], folder: Path) -> str:
         stat = path.stat()
         digest.update(f"{path.relative_to(folder)}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
     return digest.hexdigest()
-
-
-def _cache_file(folder: Path, size: Size | None) -> Path:
-    """One entry per folder and size, so that a new version replaces the old."""
-    name = hashlib.sha256(f"{folder.resolve()}\0{size}".encode()).hexdigest()[:16]
-    return cache_dir() / "folders" / f"{name}.npy"
 
 
 def _hash(images: Images) -> str:
@@ -156,7 +139,9 @@ def _write_cache(file: Path, key: str, images: Images) -> None:
 
 def load(paths: Sequence[Path], folder: Path, size: Size | None = None) -> Images:
     """`decode(paths, size)`, from the cache if no file in `folder` has changed since."""
-    file, key = _cache_file(folder, size), _key(paths, folder)
+    # One entry per folder and size, so that a new version replaces the old.
+    name = hashlib.sha256(f"{folder.resolve()}\0{size}".encode()).hexdigest()[:16]
+    file, key = cache_dir() / "folders" / f"{name}.npy", _key(paths, folder)
     images = _read_cache(file, key)
     if images is None:
         images = decode(paths, size)

@@ -1,7 +1,5 @@
 """Downloads that show progress, go on where they were stopped, and get their name only when they were checked."""
 
-from __future__ import annotations
-
 import http.client
 import sys
 import urllib.error
@@ -20,10 +18,8 @@ PARTIAL = 206
 
 def fetch(url: str, path: Path, check: Callable[[bytes], None], way_out: str) -> None:
     """Fetches `url` to `path`. What an interrupted download has brought stays beside it; the next one goes on there.
-
-    `check` raises TriptychError for wrong content, which is then thrown away. Raises TriptychError, which ends with
-    the `way_out`, where the address does not answer, the answer ends too early, or nothing can be written.
-    """
+    `check` raises TriptychError for wrong content, which is then thrown away. Raises TriptychError, which ends with the
+    `way_out`, where the address does not answer, the answer ends too early, or nothing can be written."""
     part = path.with_name(f".{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

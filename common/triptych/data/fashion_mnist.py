@@ -1,10 +1,7 @@
 """Fashion-MNIST: 60,000 training and 10,000 test images, 1x28x28, ten kinds of clothing (Zalando SE, MIT licence).
 
 Four files in the IDX format: big-endian header (magic, then one 32-bit size per axis), then the bytes. They are looked
-for in the folder given, else where Debian's package puts them, else in the user's cache, else downloaded into it.
-"""
-
-from __future__ import annotations
+for in the folder given, else where Debian's package puts them, else in the user's cache, else downloaded into it."""
 
 import gzip
 import os
@@ -20,18 +17,7 @@ from triptych.data.download import fetch
 from triptych.utils.errors import TriptychError
 from triptych.utils.files import cache_dir, check_hash
 
-CLASS_NAMES = (
-    "t-shirt",
-    "trouser",
-    "pullover",
-    "dress",
-    "coat",
-    "sandal",
-    "shirt",
-    "sneaker",
-    "bag",
-    "ankle boot",
-)
+CLASS_NAMES = ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
 
 # SHA-256 of the uncompressed files: the same whoever compressed them.
 HASHES = {
@@ -64,18 +50,6 @@ def read_idx(content: bytes, what: str) -> npt.NDArray[np.uint8]:
     if len(content) != expected:
         raise TriptychError(f"{what} has {len(content)} bytes, its header {shape} expects {expected}")
     return np.frombuffer(content, np.uint8, offset=start).reshape(shape).copy()  # a copy, because that is writable
-
-
-def _content(path: Path) -> bytes:
-    """The uncompressed bytes of `path`. Raises TriptychError where it cannot be read or unpacked."""
-    try:
-        data = path.read_bytes()
-        return gzip.decompress(data) if path.suffix == ".gz" else data
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        size = f"{path.stat().st_size} bytes"
-        raise TriptychError(f"{path} is truncated or damaged ({size}; gzip: {error}); {HOW_TO_GET}") from None
-    except OSError as error:
-        raise TriptychError(f"{path} cannot be read: {error.strerror}") from None
 
 
 def _download(name: str, folder: Path) -> None:
@@ -113,21 +87,16 @@ def download(data_dir: Path | None = None) -> Path:
     return folder
 
 
-def _require(data_dir: Path | None) -> Path:
-    """The folder with the files, after a download if need be."""
-    if folder := locate(data_dir):
-        return folder
-    if data_dir:
-        missing = next(name for name in HASHES if not find_file(data_dir, name))
-        raise TriptychError(f"{data_dir} holds neither {missing} nor {missing}.gz; {HOW_TO_GET}")
-    return download()
-
-
 def _array(folder: Path, name: str) -> npt.NDArray[np.uint8]:
-    path = find_file(folder, name)
-    if path is None:
-        raise TriptychError(f"{folder / name} is not there; {HOW_TO_GET}")
-    content = _content(path)
+    path = find_file(folder, name) or folder / name
+    try:
+        data = path.read_bytes()
+        content = gzip.decompress(data) if path.suffix == ".gz" else data
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        size = f"{path.stat().st_size} bytes"
+        raise TriptychError(f"{path} is truncated or damaged ({size}; gzip: {error}); {HOW_TO_GET}") from None
+    except OSError as error:
+        raise TriptychError(f"{path} cannot be read: {error.strerror}") from None
     array = read_idx(content, str(path))  # first, because it tells a truncated file from an altered one
     check_hash(content, HASHES[name], str(path), HOW_TO_GET)
     return array
@@ -141,5 +110,9 @@ def _split(folder: Path, prefix: str) -> Split:
 
 def load(data_dir: Path | None = None) -> Dataset:
     """The whole set. Raises TriptychError for a missing, truncated or altered file, and for a failed download."""
-    folder = _require(data_dir)
+    folder = locate(data_dir)
+    if folder is None and data_dir:
+        missing = next(name for name in HASHES if not find_file(data_dir, name))
+        raise TriptychError(f"{data_dir} holds neither {missing} nor {missing}.gz; {HOW_TO_GET}")
+    folder = folder or download()
     return Dataset("fashion-mnist", _split(folder, "train"), _split(folder, "t10k"), CLASS_NAMES)

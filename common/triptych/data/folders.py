@@ -1,19 +1,16 @@
 """Your own images: one folder per class, any sizes, any of PNG and JPEG.
 
 `DIR/train/CLASS/*` with `DIR/test/CLASS/*` (or `DIR/val`), or `DIR/CLASS/*`, of which a fifth of every class is then
-the test set. Folders whose names begin with `.` or `__` are not looked at.
-"""
+the test set. Folders whose names begin with `.` or `__` are not looked at."""
 
-from __future__ import annotations
-
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from triptych.data import decoded
-from triptych.data.dataset import Dataset, Images, Split
+from triptych.data.dataset import Dataset, Labels, Split
 from triptych.utils.errors import TriptychError
 from triptych.utils.randomness import generator, shuffled
 
@@ -34,13 +31,10 @@ class Listing:
     def classes(self) -> tuple[str, ...]:
         return tuple(self.train)
 
-    def paths(self) -> list[Path]:
-        """All training images, then all test images, each class by class."""
-        return [path for files in (self.train, self.test) for paths in files.values() for path in paths]
-
-    def labels(self, files: Files) -> list[int]:
-        """The label of every image of `files`, in the order of `paths`."""
-        return [self.classes.index(name) for name, paths in files.items() for _ in paths]
+    def labelled(self, files: Files) -> tuple[list[Path], Labels]:
+        """The images of `files`, class by class, and the label of each."""
+        labels = [self.classes.index(name) for name, paths in files.items() for _ in paths]
+        return [path for paths in files.values() for path in paths], np.array(labels, np.int64)
 
 
 def _subfolders(folder: Path) -> Iterator[Path]:
@@ -48,13 +42,12 @@ def _subfolders(folder: Path) -> Iterator[Path]:
         yield from sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith((".", "__")))
 
 
-def _images(folder: Path) -> list[Path]:
-    found = (path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and not path.name.startswith("."))
-    return sorted(path for path in found if path.is_file())
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
 
 
 def _classes(folder: Path) -> Files:
-    return {path.name: _images(path) for path in _subfolders(folder)}
+    return {path.name: sorted(filter(_is_image, path.iterdir())) for path in _subfolders(folder)}
 
 
 def _divide(files: Files) -> Listing:
@@ -94,22 +87,12 @@ def list_images(folder: Path) -> Listing:
     return Listing(train, test)
 
 
-def _stack(images: Images, labels: Sequence[int]) -> Split:
-    return Split(images, np.array(labels, np.int64))
-
-
 def load(folder: Path, size: tuple[int, int] | None = None, name: str | None = None) -> Dataset:
     """The images of `folder`, all resized to one `size` (height, width), in bilinear quality; see `decoded.common_size`
-    for what it is if not given. Grey if every image is grey, else RGB. Decoded once, then read from the cache.
-
-    Raises TriptychError as `list_images` does, and for an image that cannot be read, by its name.
-    """
+    for what it is if not given. Grey if every image is grey, else RGB. Decoded once, then read from the cache. Raises
+    TriptychError as `list_images` does, and for an image that cannot be read, by its name."""
     listing = list_images(folder)
-    images = decoded.load(listing.paths(), folder, size)
-    train, test = listing.labels(listing.train), listing.labels(listing.test)
-    return Dataset(
-        name or folder.resolve().name,
-        _stack(images[: len(train)], train),
-        _stack(images[len(train) :], test),
-        listing.classes,
-    )
+    (train, train_labels), (test, test_labels) = listing.labelled(listing.train), listing.labelled(listing.test)
+    images = decoded.load(train + test, folder, size)
+    splits = Split(images[: len(train)], train_labels), Split(images[len(train) :], test_labels)
+    return Dataset(name or folder.resolve().name, *splits, listing.classes)

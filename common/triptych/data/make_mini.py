@@ -1,9 +1,6 @@
 """Makes `fashion_mnist_mini.npz` from the real Fashion-MNIST, always the same:
 
-python -m triptych.data.make_mini [--data-dir DIR] [--out FILE]
-"""
-
-from __future__ import annotations
+python -m triptych.data.make_mini [--data-dir DIR] [--out FILE]"""
 
 import argparse
 import io
@@ -15,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from triptych.data import fashion_mnist
-from triptych.data.dataset import Split
-from triptych.data.fashion_mnist_mini import ARRAYS, FILE, content_hash
+from triptych.data.fashion_mnist_mini import ARRAYS, FILE
+from triptych.spec.records import arrays_digest
 from triptych.utils.files import atomic_write
 from triptych.utils.randomness import generator, shuffled
 
@@ -29,22 +26,10 @@ def choose(labels: npt.NDArray[np.int64], name: str) -> npt.NDArray[np.int64]:
     chosen = []
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)
-        chosen.append(members[shuffled(len(members), generator(0, "fashion-mnist-mini", name, int(label)))])
-    indices = np.concatenate([members[: PER_CLASS[name]] for members in chosen])
-    shuffled_indices: npt.NDArray[np.int64] = indices[
-        shuffled(len(indices), generator(0, "fashion-mnist-mini", name, "order"))
-    ]
-    return shuffled_indices
-
-
-def select(train: Split, test: Split) -> dict[str, npt.NDArray[np.uint8]]:
-    """The four arrays of the file, from the real splits."""
-    arrays = {}
-    for name, split in (("train", train), ("test", test)):
-        indices = choose(split.labels, name)
-        arrays[f"{name}_images"] = split.images[indices, 0]
-        arrays[f"{name}_labels"] = split.labels[indices].astype(np.uint8)
-    return arrays
+        order = shuffled(len(members), generator(0, "fashion-mnist-mini", name, int(label)))
+        chosen.append(members[order[: PER_CLASS[name]]])
+    indices = np.concatenate(chosen)
+    return np.asarray(indices[shuffled(len(indices), generator(0, "fashion-mnist-mini", name, "order"))])
 
 
 def write(path: Path, arrays: Mapping[str, npt.NDArray[np.uint8]]) -> None:
@@ -65,9 +50,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=FILE, help="file to write (default: the one in the package)")
     options = parser.parse_args()
     whole = fashion_mnist.load(options.data_dir)
-    arrays = select(whole.train, whole.test)
+    arrays = {}
+    for name, split in (("train", whole.train), ("test", whole.test)):
+        indices = choose(split.labels, name)
+        arrays[f"{name}_images"] = split.images[indices, 0]
+        arrays[f"{name}_labels"] = split.labels[indices].astype(np.uint8)
     write(options.out, arrays)
-    print(f"{options.out}: {options.out.stat().st_size} bytes, sha256 of the content {content_hash(arrays)}")
+    print(f"{options.out}: {options.out.stat().st_size} bytes, sha256 of the content {arrays_digest(arrays)}")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,6 @@
 """From stored uint8 images to a network's input, written as a few array operations that every backend can do
 batched on its device: a gather (crop and flip), a shift (colours), two matrix products (resize), a scale and a
-shift (normalise).
-"""
-
-from __future__ import annotations
+shift (normalise)."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -12,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from triptych.data.batches import Batch, gather_indices
+from triptych.data.dataset import Images
 from triptych.utils.errors import TriptychError
 
 Float = npt.NDArray[np.floating[Any]]
-Images = npt.NDArray[np.uint8]
 
 LUMA = (0.299, 0.587, 0.114)  # red, green, blue in ITU-R BT.601, as Pillow's convert("L") has it
 
@@ -54,25 +51,20 @@ class InputTransform:
 
 def resize_matrix(size_in: int, size_out: int) -> npt.NDArray[np.float64]:
     """Bilinear weights along one axis, (size_out, size_in); a resize is `R_h @ image @ R_w.T`. Rows sum to 1.
-
     Half-pixel centres. When it shrinks, the triangle is widened by the scale (antialias), as in Pillow's
-    `Image.BILINEAR`; frameworks' own resizes differ here by default. Raises TriptychError for sizes below 1.
-    """
+    `Image.BILINEAR`; frameworks' own resizes differ here by default. Raises TriptychError for sizes below 1."""
     if min(size_in, size_out) < 1:
         raise TriptychError(f"cannot resize {size_in} pixels to {size_out}; both must be at least 1")
     scale = size_in / size_out
     centres = (np.arange(size_out) + 0.5) * scale
     distance = np.abs(np.arange(size_in) + 0.5 - centres[:, None]) / max(scale, 1.0)
     weights = np.maximum(0.0, 1.0 - distance)
-    normalised: npt.NDArray[np.float64] = weights / weights.sum(axis=1, keepdims=True)
-    return normalised
+    return np.asarray(weights / weights.sum(axis=1, keepdims=True))
 
 
 def channel_matrix(channels_in: int, channels_out: int) -> npt.NDArray[np.float64]:
-    """Weights (channels_out, channels_in) that fit stored images to a network's channels.
-
-    Equal: the identity. 1 to any number: repeated. 3 to 1: BT.601 luma. Raises TriptychError for anything else.
-    """
+    """Weights (channels_out, channels_in) that fit stored images to a network's channels. Equal: the identity. 1 to any
+    number: repeated. 3 to 1: BT.601 luma. Raises TriptychError for anything else."""
     if channels_in == channels_out:
         return np.eye(channels_in)
     if channels_in == 1:
@@ -90,21 +82,15 @@ def crop_and_flip(images: Images, batch: Batch, padding: int) -> Images:
     rows, columns, _ = gather_indices(batch, height, width, padding)
     padded = np.pad(images, ((0, 0), (0, 0), (padding, padding), (padding, padding)))
     number, channel = np.arange(len(images))[:, None, None, None], np.arange(images.shape[1])[:, None, None]
-    cropped: Images = padded[number, channel, rows[:, None, :, None], columns[:, None, None, :]]
-    return cropped
+    return np.asarray(padded[number, channel, rows[:, None, :, None], columns[:, None, None, :]])
 
 
 def apply_reference(
-    images_uint8: Images,
-    transform: InputTransform,
-    batch: Batch | None = None,
-    dtype: npt.DTypeLike = np.float64,
+    images_uint8: Images, transform: InputTransform, batch: Batch | None = None, dtype: npt.DTypeLike = np.float64
 ) -> Float:
-    """The whole transform in NumPy: uint8 (n, C, h, w) to `dtype` (n, channels, height, width).
-
-    What the backends are compared to. With `batch`, image i is cropped, flipped and tinted as its entry i says;
-    without, as in evaluation, no image is. Raises TriptychError if the images are not uint8 (n, C, h, w) or do not fit.
-    """
+    """The whole transform in NumPy: uint8 (n, C, h, w) to `dtype` (n, channels, height, width). What the backends are
+    compared to. With `batch`, image i is cropped, flipped and tinted as its entry i says; without, as in evaluation, no
+    image is. Raises TriptychError if the images are not uint8 (n, C, h, w) or do not fit."""
     if images_uint8.dtype != np.uint8 or images_uint8.ndim != 4:
         raise TriptychError(f"expected uint8 images (n, C, h, w), got {images_uint8.dtype} {images_uint8.shape}")
     if batch is not None:
@@ -118,5 +104,4 @@ def apply_reference(
     x = x @ resize_matrix(width, transform.width).astype(dtype).T
     mean = np.asarray(transform.mean or 0.0, dtype).reshape(-1, 1, 1)
     std = np.asarray(transform.std or 1.0, dtype).reshape(-1, 1, 1)
-    result: Float = (x - mean) / std
-    return result
+    return np.asarray((x - mean) / std)

@@ -1,11 +1,7 @@
 """A part of a data set by name: `fashion-mnist@classes=5-9,train=500` are 5 classes, 500 training images."""
 
-from __future__ import annotations
-
-import dataclasses
 import os
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +11,7 @@ from triptych.data.dataset import Dataset, Split
 from triptych.utils.errors import TriptychError, unknown
 
 MARK = "@"
+KEYS = {"classes": "([0-9]{1,9})-([0-9]{1,9})", "train": "([0-9]{1,9})", "test": "([0-9]{1,9})"}
 EXPECTED = "write for example fashion-mnist@classes=5-9,train=500,test=100"
 
 
@@ -29,38 +26,24 @@ class Part:
 
 
 def divide(name: str) -> tuple[str, Part | None]:
-    """The set's own name, and the part of it that the rest says, if there is a rest.
-
-    Raises TriptychError if that cannot be understood.
-    """
+    """The set's own name, and the part of it that the rest says, if there is a rest. Raises TriptychError if that
+    cannot be understood."""
     own, mark, text = name.rpartition(MARK)
     if not mark or os.sep in text:
         return name, None
-    part = Part()
+    values: dict[str, Any] = {}
     for piece in text.split(","):
-        key, equals, value = piece.strip().partition("=")
+        key, _, value = piece.strip().partition("=")
         if key not in KEYS:
             raise TriptychError(f"data '{name}': {unknown('part', key, KEYS)}; {EXPECTED}")
-        read = KEYS[key](value) if equals else None
-        if read is None:
+        match = re.fullmatch(KEYS[key], value)
+        if match is None:
             raise TriptychError(f"data '{name}': '{piece.strip()}' cannot be read; {EXPECTED}")
-        values: dict[str, Any] = {key: read}
-        if getattr(part, key) is not None:
+        if key in values:
             raise TriptychError(f"data '{name}': '{key}' is there twice; {EXPECTED}")
-        part = dataclasses.replace(part, **values)
-    return own, part
-
-
-def _count(text: str) -> int | None:
-    return int(text) if re.fullmatch(r"[0-9]{1,9}", text) else None
-
-
-def _range(text: str) -> tuple[int, int] | None:
-    found = re.fullmatch(r"([0-9]{1,9})-([0-9]{1,9})", text)
-    return (int(found[1]), int(found[2])) if found else None
-
-
-KEYS: dict[str, Callable[[str], int | tuple[int, int] | None]] = {"classes": _range, "train": _count, "test": _count}
+        numbers = tuple(map(int, match.groups()))
+        values[key] = numbers if key == "classes" else numbers[0]
+    return own, Part(**values)
 
 
 def take(dataset: Dataset, part: Part, name: str) -> Dataset:
@@ -71,17 +54,13 @@ def take(dataset: Dataset, part: Part, name: str) -> Dataset:
             f"data '{name}': classes={low}-{high} must be two or more of the classes 0-{len(dataset.class_names) - 1}"
         )
     names = dataset.class_names[low : high + 1]
-    splits = (_of_classes(split, low, high) for split in (dataset.train, dataset.test))
-    train, test = (
-        split if count is None else first(split, count, names, f"data '{name}': {key}={count}")
-        for split, (key, count) in zip(splits, (("train", part.train), ("test", part.test)), strict=True)
-    )
-    return Dataset(name, train, test, names)
 
+    def taken(key: str, split: Split, count: int | None) -> Split:
+        chosen = (low <= split.labels) & (split.labels <= high)
+        split = Split(split.images[chosen], split.labels[chosen] - low)
+        return split if count is None else first(split, count, names, f"data '{name}': {key}={count}")
 
-def _of_classes(split: Split, low: int, high: int) -> Split:
-    chosen = (low <= split.labels) & (split.labels <= high)
-    return Split(split.images[chosen], split.labels[chosen] - low)
+    return Dataset(name, taken("train", dataset.train, part.train), taken("test", dataset.test, part.test), names)
 
 
 def first(split: Split, count: int, names: tuple[str, ...], what: str) -> Split:

@@ -1,11 +1,8 @@
 """A small set that is drawn, not stored: ten random patterns under noise, for tests and first tries."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from triptych.data.dataset import Dataset, Split
 from triptych.utils.randomness import generator
@@ -15,19 +12,21 @@ NUM_TRAIN, NUM_TEST = 512, 256
 NOISE = 40.0  # grey levels; strong enough that a network has to learn, weak enough that it does within an epoch or two
 
 
-def _patterns() -> npt.NDArray[np.float64]:
-    """One picture of random 4x4-pixel squares per class, (CLASSES, SIZE, SIZE), grey levels 64 .. 192."""
+def _split(name: str, count: int) -> Split:
+    """`count` images, the classes in turn, so that each is there equally often: under noise, each class has a picture
+    of random 4x4-pixel squares in grey levels 64 .. 192."""
     cells = SIZE // CELL
     squares = generator(0, "synthetic", "patterns").random((CLASSES, cells, cells))
-    return np.asarray(64.0 + 128.0 * np.kron(squares, np.ones((CELL, CELL))), np.float64)
-
-
-def _split(name: str, count: int) -> Split:
-    """`count` images, the classes in turn, so that each is there equally often."""
+    patterns = 64.0 + 128.0 * np.kron(squares, np.ones((CELL, CELL)))
     labels = np.arange(count, dtype=np.int64) % CLASSES
     noise = generator(0, "synthetic", name).random((count, SIZE, SIZE)) * 2 - 1
-    images = _patterns()[labels] + NOISE * noise
+    images = patterns[labels] + NOISE * noise
     return Split(np.rint(images).astype(np.uint8)[:, None], labels)
+
+
+def locate(data_dir: Path | None = None) -> Path:
+    """This file, which draws it. `data_dir` is not needed."""
+    return Path(__file__)
 
 
 def load(data_dir: Path | None = None) -> Dataset:

@@ -1,10 +1,7 @@
 """Sets in the format of tensorflow-datasets, as its array_record data sources read it, without TensorFlow.
 
 `prepare` writes one of our own sets in that format. It stores images as a Tensor feature and takes them from our own
-reader, because TFDS itself needs TensorFlow to encode its Image feature and to unpack gzip.
-"""
-
-from __future__ import annotations
+reader, because TFDS itself needs TensorFlow to encode its Image feature and to unpack gzip."""
 
 import io
 import json
@@ -54,16 +51,12 @@ def tfds_name(name: str) -> str:
     return spelled
 
 
-def _version(folder: Path) -> tuple[int, ...]:
-    return tuple(int(part) for part in re.findall(r"\d+", folder.name))
-
-
 def locate(name: str, data_dir: Path | None = None) -> Path | None:
     """The folder of the newest prepared version of `name` (or of `NAME/CONFIG`), if there is one."""
     for root in roots(data_dir):
         found = [note.parent for note in root.glob(f"{tfds_name(name)}/{NUMBER}/{NOTE}")]
         if found:
-            return max(found, key=_version)
+            return max(found, key=lambda folder: [int(part) for part in re.findall(r"\d+", folder.name)])
     return None
 
 
@@ -103,11 +96,9 @@ def _library(what: str) -> Iterator[Any]:
 
 
 def load(name: str, data_dir: Path | None = None) -> Dataset:
-    """The prepared set `name`: its splits train and test (else validation), its features image and label.
-
-    Raises TriptychError if it is not here, was prepared in another file format, is damaged, or is no set of images of
-    one size with a class each.
-    """
+    """The prepared set `name`: its splits train and test (else validation), its features image and label. Raises
+    TriptychError if it is not here, was prepared in another file format, is damaged, or is no set of images of one size
+    with a class each."""
     what = f"{PREFIX}{name}"
     folder = locate(name, data_dir)
     if folder is None:
@@ -129,9 +120,9 @@ def _read(source: Any, image: str, label: str, what: str) -> Split:
     images: list[Any] = []
     labels: list[int] = []
     for begin in range(0, len(source), BLOCK):
-        examples = source.__getitems__(list(range(begin, min(begin + BLOCK, len(source)))))
-        images += [example[image] for example in examples]
-        labels += [int(example[label]) for example in examples]
+        for example in source.__getitems__(list(range(begin, min(begin + BLOCK, len(source))))):
+            images.append(example[image])
+            labels.append(int(example[label]))
     if not images:
         raise TriptychError(f"{what} has a split without an image")
     shapes = {pixels.shape for pixels in images}
@@ -140,16 +131,13 @@ def _read(source: Any, image: str, label: str, what: str) -> Split:
             f"{what} has images of {len(shapes)} shapes, the first {images[0].shape} {images[0].dtype}; expected uint8 "
             "of one size; write them as class folders, which may have any size, and use --data DIR"
         )
-    stacked = np.ascontiguousarray(np.moveaxis(np.stack(images), 3, 1))
-    return Split(stacked, np.array(labels, np.int64))
+    return Split(np.ascontiguousarray(np.moveaxis(np.stack(images), 3, 1)), np.array(labels, np.int64))
 
 
 def prepare(name: str, dataset: Dataset, root: Path | None = None) -> Path:
-    """Writes `dataset` below `root` (default: the cache) as TFDS does, in the same order; the folder it is in.
-
-    It gets its name when it is whole; what a killed one left is removed by the next. Raises TriptychError if the set is
-    there already, or cannot be written.
-    """
+    """Writes `dataset` below `root` (default: the cache) as TFDS does, in the same order; the folder it is in. It gets
+    its name when it is whole; what a killed one left is removed by the next. Raises TriptychError if the set is there
+    already, or cannot be written."""
     root = root or cache_dir() / "tfds"
     spelled = tfds_name(name)
     final, working = root / spelled / VERSION, root / f".{spelled}.preparing"
@@ -178,10 +166,8 @@ def _builder(library: Any, spelled: str, dataset: Dataset) -> Any:
 
         def _info(self) -> Any:
             kinds = library.features
-            features = {
-                "image": kinds.Tensor(shape=(height, width, channels), dtype=np.uint8),
-                "label": kinds.ClassLabel(names=list(dataset.class_names)),
-            }
+            image = kinds.Tensor(shape=(height, width, channels), dtype=np.uint8)
+            features = {"image": image, "label": kinds.ClassLabel(names=list(dataset.class_names))}
             return library.core.DatasetInfo(
                 builder=self,
                 description=f"{dataset.name}, as triptych stores it.",

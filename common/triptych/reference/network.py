@@ -1,25 +1,21 @@
 """The independent judge: a plain NumPy float64 execution of the spec, forward and backward.
 
-It shares no code with any framework; the tests check it against numerical differentiation.
-"""
+It shares no code with any framework; the tests check it against numerical differentiation."""
 
-from __future__ import annotations
-
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from triptych.reference.layers import Array, Rounding, cross_entropy, exact
+from triptych.reference.layers import Array, Conditions, Rounding, cross_entropy, exact
 from triptych.spec.kinds import composite_of, kind_of
-from triptych.spec.kinds.kind import Conditions
+from triptych.spec.kinds.kind import Pull
 from triptych.spec.layers import Architecture, Auxiliary, Block, Layer, Primitive, join, keeps_statistics
 
 Labels = NDArray[np.integer[Any]]
 Masks = Mapping[str, NDArray[np.bool_]]
-Pull = Callable[[Array], Array]  # the gradient of an output to the gradient of the input
 
 
 @dataclass
@@ -64,10 +60,8 @@ def forward(
     frozen: frozenset[str] = frozenset(),
 ) -> Pass:
     """Run `images (N, C, H, W)`, float, through the architecture in float64; `trace` is filled on the way, if given.
-
-    `masks` holds, for training, one boolean array (True: kept) per dropout layer, by path. Raises TriptychError if
-    one is missing. Batch norms whose running statistics are `frozen` use them in training, too.
-    """
+    `masks` holds, for training, one boolean array (True: kept) per dropout layer, by path. Raises TriptychError if one
+    is missing. Batch norms whose running statistics are `frozen` use them in training, too."""
     wide = {path: np.asarray(value, np.float64) for path, value in parameters.items()}
     run = Pass(wide, train, masks or {}, rounding, trace, frozen)
     run.logits, run.pull = _layer(Block("", architecture.layers), np.asarray(images, np.float64), "", run)
@@ -148,7 +142,7 @@ def _primitive(layer: Layer, x: Array, path: str, run: Pass) -> tuple[Array, Pul
     kind = kind_of(layer)
     if kind.training_only and not run.train:
         return x, lambda dy: dy
-    arrays = {info.name: run.parameters[join(path, info.name)] for info in kind.arrays(layer, x.shape[1:])}
+    arrays = {info.path: run.parameters[join(path, info.path)] for info in kind.arrays(layer, x.shape[1:])}
     frozen = keeps_statistics(path, run.frozen)
     conditions = Conditions(run.rounding, path, run.train, frozen, run.masks.get(path))
     y, backward, statistics = kind.reference(layer, x, arrays, conditions)

@@ -3,10 +3,7 @@
 A sum of `length` terms of size `scale`, taken in float32, is off by about `2^-24 * sqrt(length) * scale`
 (the terms' errors add like a random walk; Higham and Mary 2019). `Perturbation` puts a random error of `AMPLITUDE`
 times that size on every result of the reference, so that a few perturbed executions show how far rounding carries
-through this network at these weights: depth, cancellation, and units on the edge of a ReLU or a max-pool included.
-"""
-
-from __future__ import annotations
+through this network at these weights: depth, cancellation, and units on the edge of a ReLU or a max-pool included."""
 
 import math
 from dataclasses import dataclass
@@ -21,11 +18,9 @@ AMPLITUDE = 4.0  # the random walk tells the mean error: room for the largest of
 
 @dataclass(frozen=True)
 class Perturbation:
-    """A `rounding` for the reference: adds a uniform error of `AMPLITUDE * FLOAT32_UNIT * sqrt(length) * scale`.
-
-    `sign` -1 gives the mirror image of the same draws: a unit that lies closer to a switch than rounding reaches
-    is pushed across it by one of the two.
-    """
+    """A `rounding` for the reference: adds a uniform error of `AMPLITUDE * FLOAT32_UNIT * sqrt(length) * scale`. `sign`
+    -1 gives the mirror image of the same draws: a unit that lies closer to a switch than rounding reaches is pushed
+    across it by one of the two."""
 
     random: np.random.Generator
     sign: float = 1.0

@@ -1,32 +1,14 @@
 """What can be said about an architecture without running it: parameters, operations, receptive field, totals."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from triptych.spec.kinds import composite_of, kind_of
-from triptych.spec.kinds.kind import Role, Window
-from triptych.spec.layers import Architecture, Auxiliary, Layer, Pair, Primitive, Shape, children, join
-from triptych.spec.memory import activation_bytes
+from triptych.spec.kinds.kind import ParameterInfo, Window
+from triptych.spec.layers import Architecture, Auxiliary, Layer, Pair, Primitive, Shape, children, join, walk
 from triptych.spec.shapes import output_shapes
-
-
-@dataclass(frozen=True)
-class ParameterInfo:
-    """One canonical array. `role` tells conv and dense weights and biases from batch norm's gamma (`scale`), beta
-    (`shift`) and running statistics, which no gradient reaches (`trained` false). `start`: the constant that it starts
-    at, None where the initializer draws it. The fans are those of a weight, else 0."""
-
-    path: str
-    shape: Shape
-    role: Role
-    start: float | None = None
-    trained: bool = True
-    fan_in: int = 0
-    fan_out: int = 0
 
 
 @dataclass(frozen=True)
@@ -71,7 +53,7 @@ class _Place:
     field: Pair = (1, 1)
     stride: Pair = (1, 1)
 
-    def through(self, window: Window, output: Shape) -> _Place:
+    def through(self, window: Window, output: Shape) -> "_Place":
         """Behind a layer with this window."""
         (rows, columns), (down, right) = window
         field = (self.field[0] + (rows - 1) * self.stride[0], self.field[1] + (columns - 1) * self.stride[1])
@@ -80,10 +62,8 @@ class _Place:
 
 @lru_cache(maxsize=256)
 def analyse(architecture: Architecture) -> tuple[LayerInfo, ...]:
-    """Every record of the tree, a composite *before* what is in it, in the order of execution.
-
-    A composite's receptive field is the largest over what it joins. Raises SpecError as `output_shapes` does.
-    """
+    """Every record of the tree, a composite *before* what is in it, in the order of execution. A composite's receptive
+    field is the largest over what it joins. Raises SpecError as `output_shapes` does."""
     shapes = output_shapes(architecture)
     infos: list[LayerInfo] = []
     place = _Place(architecture.input)
@@ -124,17 +104,13 @@ def layer_parameters(layer: Layer, path: str, shape: Shape) -> tuple[ParameterIn
     """The canonical arrays of one record whose input is `shape`, in canonical order; none for a composite."""
     if not isinstance(layer, Primitive):
         return ()
-    return tuple(
-        ParameterInfo(join(path, info.name), info.shape, info.role, info.start, info.trained, info.fan_in, info.fan_out)
-        for info in kind_of(layer).arrays(layer, shape)
-    )
+    return tuple(replace(info, path=join(path, info.path)) for info in kind_of(layer).arrays(layer, shape))
 
 
 def parameters(architecture: Architecture) -> tuple[ParameterInfo, ...]:
     """Every canonical array of the architecture, in the order of execution."""
-    return tuple(
-        parameter for info in analyse(architecture) for parameter in layer_parameters(info.layer, info.path, info.input)
-    )
+    infos = analyse(architecture)
+    return tuple(array for info in infos for array in layer_parameters(info.layer, info.path, info.input))
 
 
 def primitives(architecture: Architecture) -> Iterator[LayerInfo]:
@@ -149,13 +125,45 @@ def auxiliary_weights(architecture: Architecture) -> tuple[float, ...]:
 
 def totals(architecture: Architecture) -> Totals:
     """Totals of the network as it is evaluated, and what auxiliary classifiers add to it."""
-    leaves = list(primitives(architecture))
-    main = [info for info in leaves if not info.auxiliary]
-    auxiliary = [info for info in leaves if info.auxiliary]
-    return Totals(
-        sum(info.parameters for info in main),
-        sum(info.macs for info in main),
-        sum(info.parameters for info in auxiliary),
-        sum(info.macs for info in auxiliary),
-        *activation_bytes(architecture),
-    )
+
+    def sums(auxiliary: bool) -> tuple[int, int]:
+        infos = [info for info in primitives(architecture) if info.auxiliary == auxiliary]
+        return sum(info.parameters for info in infos), sum(info.macs for info in infos)
+
+    return Totals(*sums(False), *sums(True), *activation_bytes(architecture))
+
+
+def activation_bytes(architecture: Architecture, itemsize: int = 4) -> tuple[int, int]:
+    """Bytes of activations for one image, `itemsize` per value: `(forward, training)`.
+
+    Forward is the largest sum of what must live at one moment (a layer's input and output, and what is still needed
+    later), nothing done in place, auxiliary classifiers left out. Training keeps the input and every layer's output
+    until the backward pass, auxiliary classifiers included."""
+    shapes = output_shapes(architecture)
+    size = math.prod(architecture.input)
+    kept = sum(math.prod(shapes[path]) for path, layer in walk(architecture.layers) if isinstance(layer, Primitive))
+    peak, training = 0, size + kept
+    for layer in architecture.layers:
+        if not isinstance(layer, Auxiliary):
+            peak = max(peak, _peak(layer, layer.name, size, 0, False, shapes))
+            size = math.prod(shapes[layer.name])
+    return peak * itemsize, training * itemsize
+
+
+def _peak(layer: Layer, path: str, size: int, held: int, kept: bool, shapes: dict[str, Shape]) -> int:
+    """The most values alive while `layer` runs on an input of `size`. `held` values live elsewhere meanwhile; `kept`:
+    the input is needed afterwards, too."""
+    output = math.prod(shapes[path])
+    if isinstance(layer, Primitive):
+        return held + size + output
+    sources, joined = composite_of(layer).wiring(layer)
+    sizes, peak = [size], 0
+    for i, (child, source) in enumerate(zip(children(layer), sources, strict=True)):
+        needed = {*sources[i + 1 :], *joined} | ({0} if kept else set())
+        others = sum(value for j, value in enumerate(sizes) if j in needed and j != source)
+        child_path = join(path, child.name)
+        peak = max(peak, _peak(child, child_path, sizes[source], held + others, source in needed, shapes))
+        sizes.append(math.prod(shapes[child_path]))
+    if len(joined) > 1:
+        peak = max(peak, held + sum(sizes[i] for i in {*joined} | ({0} if kept else set())) + output)
+    return peak

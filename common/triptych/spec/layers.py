@@ -4,8 +4,7 @@ Everything in which PyTorch, MXNet and JAX differ by default is a field here (pa
 eps, momentum, the form of the local response norm, counted padding), so that no backend ever takes a default.
 
 Shapes are `(channels, height, width)` without the batch, or `(features,)` after a flatten. Pairs are
-`(rows, columns)`. A layer's *path* is its name behind those of the records around it: `block1.conv1`.
-"""
+`(rows, columns)`. A layer's *path* is its name behind those of the records around it: `block1.conv1`."""
 
 from __future__ import annotations
 
@@ -18,14 +17,18 @@ Shape: TypeAlias = tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class Conv:
-    """2-D convolution (cross-correlation, as in every framework); weight `(channels, inputs / groups, *kernel)`.
-
-    `padding` is added on *both* sides: rows above and below, columns left and right. There is no SAME, because
-    at stride 2 it means another padding in JAX than in PyTorch.
-    """
+class Named:
+    """What every record of the tree has: a name, which no other record at the same place has."""
 
     name: str
+
+
+@dataclass(frozen=True)
+class Conv(Named):
+    """2-D convolution (cross-correlation, as in every framework); weight `(channels, inputs / groups, *kernel)`.
+    `padding` is added on *both* sides: rows above and below, columns left and right. There is no SAME, because at
+    stride 2 it means another padding in JAX than in PyTorch."""
+
     channels: int
     kernel: Pair
     stride: Pair = (1, 1)
@@ -35,24 +38,21 @@ class Conv:
 
 
 @dataclass(frozen=True)
-class Dense:
+class Dense(Named):
     """Fully connected layer; weight `(units, features)`, the features in channels-height-width order."""
 
-    name: str
     units: int
     bias: bool = True
 
 
 @dataclass(frozen=True)
-class BatchNorm:
+class BatchNorm(Named):
     """Batch normalisation over batch, height and width.
 
     `momentum` is the weight of the *new* batch in the running statistics (PyTorch's sense; MXNet and Flax state
     the weight of the old). `unbiased`: whether the running variance is kept with n - 1 (PyTorch) or n (the others);
-    the batch itself is always normalised with n. `gamma` false: no scale (as Keras and slim have Inception).
-    """
+    the batch itself is always normalised with n. `gamma` false: no scale (as Keras and slim have Inception)."""
 
-    name: str
     eps: float = 1e-5
     momentum: float = 0.1
     gamma: bool = True
@@ -60,14 +60,11 @@ class BatchNorm:
 
 
 @dataclass(frozen=True)
-class LocalResponseNorm:
+class LocalResponseNorm(Named):
     """`x / (k + a * sum of x^2 over `size` neighbouring channels) ^ beta`, with a = alpha / size if `divide_alpha`.
+    PyTorch, MXNet and Caffe divide alpha by the size, TensorFlow and the formula in the AlexNet paper do not. `size` is
+    odd: frameworks disagree on the centre of an even window."""
 
-    PyTorch, MXNet and Caffe divide alpha by the size, TensorFlow and the formula in the AlexNet paper do not.
-    `size` is odd: frameworks disagree on the centre of an even window.
-    """
-
-    name: str
     size: int
     alpha: float
     beta: float
@@ -81,28 +78,21 @@ class LocalResponseNorm:
 
 
 @dataclass(frozen=True)
-class ReLU:
+class ReLU(Named):
     """max(x, 0); its derivative at 0 is 0."""
 
-    name: str
-
 
 @dataclass(frozen=True)
-class Sigmoid:
+class Sigmoid(Named):
     """1 / (1 + exp(-x))."""
 
-    name: str
-
 
 @dataclass(frozen=True)
-class MaxPool:
-    """Maximum over windows; padding never wins. Ties: the gradient goes to the first in row order.
+class MaxPool(Named):
+    """Maximum over windows; padding never wins. Ties: the gradient goes to the first in row order. `ceil`: the last
+    window may hang over the right and lower edge, if it starts inside the input or its upper and left padding
+    (PyTorch's rule; MXNet also keeps windows that lie wholly outside)."""
 
-    `ceil`: the last window may hang over the right and lower edge, if it starts inside the input or its upper
-    and left padding (PyTorch's rule; MXNet also keeps windows that lie wholly outside).
-    """
-
-    name: str
     kernel: Pair
     stride: Pair
     padding: Pair = (0, 0)
@@ -110,10 +100,9 @@ class MaxPool:
 
 
 @dataclass(frozen=True)
-class AvgPool:
+class AvgPool(Named):
     """Mean over windows; `count_padding` says whether padded zeros count in the divisor (an overhang never does)."""
 
-    name: str
     kernel: Pair
     stride: Pair
     padding: Pair = (0, 0)
@@ -122,79 +111,61 @@ class AvgPool:
 
 
 @dataclass(frozen=True)
-class GlobalAvgPool:
+class GlobalAvgPool(Named):
     """Mean over height and width: `(C, H, W)` to `(C, 1, 1)`."""
 
-    name: str
-
 
 @dataclass(frozen=True)
-class Flatten:
+class Flatten(Named):
     """`(C, H, W)` to `(C * H * W,)`, in channels-height-width order in every backend."""
 
-    name: str
-
 
 @dataclass(frozen=True)
-class Dropout:
+class Dropout(Named):
     """In training, zeroes each value with probability `rate` and divides the others by 1 - rate."""
 
-    name: str
     rate: float
 
 
 @dataclass(frozen=True)
-class Block:
+class Block(Named):
     """Layers in a row, under one name."""
 
-    name: str
     layers: tuple[Layer, ...]
 
 
 @dataclass(frozen=True)
-class Branches:
+class Branches(Named):
     """Parallel branches on the same input; outputs are concatenated along the channels in the order given."""
 
-    name: str
     branches: tuple[Block, ...]
 
 
 @dataclass(frozen=True)
-class Residual:
+class Residual(Named):
     """`shortcut(x) + scale * body(x)`; an empty shortcut is the identity. An activation is the next layer."""
 
-    name: str
     body: Block
     shortcut: Block | None = None
     scale: float = 1.0
 
 
 @dataclass(frozen=True)
-class Auxiliary:
+class Auxiliary(Named):
     """An auxiliary classifier, at the top level only: passes its input on unchanged, and in training adds `weight`
     times its own loss."""
 
-    name: str
     layers: tuple[Layer, ...]
     weight: float
 
 
+Pool: TypeAlias = MaxPool | AvgPool
 Primitive: TypeAlias = (
-    Conv
-    | Dense
-    | BatchNorm
-    | LocalResponseNorm
-    | ReLU
-    | Sigmoid
-    | MaxPool
-    | AvgPool
-    | GlobalAvgPool
-    | Flatten
-    | Dropout
+    Conv | Dense | BatchNorm | LocalResponseNorm | ReLU | Sigmoid | Pool | GlobalAvgPool | Flatten | Dropout
 )
 Composite: TypeAlias = Block | Branches | Residual | Auxiliary
 Layer: TypeAlias = Primitive | Composite
-
+Layers: TypeAlias = tuple[Layer, ...]
 InitializerName: TypeAlias = Literal[
     "xavier_uniform", "xavier_normal", "kaiming_uniform", "kaiming_normal", "normal", "constant"
 ]
@@ -203,8 +174,7 @@ InitializerName: TypeAlias = Literal[
 @dataclass(frozen=True)
 class Initializer:
     """How weights start (biases start at 0, batch-norm gamma at 1). `value`: the deviation of `normal`, or the
-    `constant`; the others take their scale from the fans and ignore it. See `triptych.weights.initializers`.
-    """
+    `constant`; the others take their scale from the fans and ignore it. See `triptych.weights.initializers`."""
 
     name: InitializerName = "xavier_uniform"
     value: float = 0.0
@@ -212,10 +182,8 @@ class Initializer:
 
 @dataclass(frozen=True)
 class Architecture:
-    """A network: input `(channels, height, width)`, number of classes, layers, and how its weights start.
-
-    `source` names the paper or program that the table was taken from.
-    """
+    """A network: input `(channels, height, width)`, number of classes, layers, and how its weights start. `source`
+    names the paper or program that the table was taken from."""
 
     name: str
     input: tuple[int, int, int]

@@ -2,10 +2,7 @@
 
 Records of the spec carry their type's name under `record`, because a `Conv` and a `Dense` may have equal fields; other
 records of which a field takes several kinds are made known with `register`. A record's class may name properties in
-`DERIVED`: they are written for a reader, and what is read must be what the record says of itself.
-"""
-
-from __future__ import annotations
+`DERIVED`: they are written for a reader, and what is read must be what the record says of itself."""
 
 import hashlib
 import json
@@ -15,7 +12,7 @@ import types
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from functools import cache
-from typing import Any, Literal, NoReturn, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,8 +37,9 @@ def encode(value: Any) -> Any:
     if is_dataclass(value):
         hints = _hints(cast(Any, type(value)))
         tag = {"record": type(value).__name__} if RECORDS.get(type(value).__name__) is type(value) else {}
-        values = {f.name: encode(_as_float(getattr(value, f.name), hints[f.name])) for f in fields(value)}
-        return tag | values | {name: _derived(value, name) for name in _derived_names(type(value))}
+        values = {f.name: encode(getattr(value, f.name)) for f in fields(value)}
+        values |= {name: float(value) for name, value in values.items() if hints[name] is float}
+        return tag | values | {name: _derived(value, name) for name in getattr(value, "DERIVED", ())}
     if isinstance(value, Mapping):
         return {str(name): encode(item) for name, item in value.items()}
     if isinstance(value, tuple | list):
@@ -50,10 +48,8 @@ def encode(value: Any) -> Any:
 
 
 def decode(value: Any, hint: type[T], where: str = "") -> T:
-    """The record (or tuple, mapping, number ...) of type `hint` that `encode` gave.
-
-    Raises TriptychError, which names the place, for a missing or unknown field and for a value of another type.
-    """
+    """The record (or tuple, mapping, number ...) of type `hint` that `encode` gave. Raises TriptychError, which names
+    the place, for a missing or unknown field and for a value of another type."""
     return cast(T, _decode(value, hint, where))
 
 
@@ -68,9 +64,7 @@ def parse(text: str | bytes) -> Any:
     """The value of a JSON text. Raises ValueError for text that is not JSON, or has a number that is none, or a name
     twice in one object (readers differ in which of the two they take)."""
     try:
-        return json.loads(
-            text, parse_constant=_refuse_number, parse_float=_finite, object_pairs_hook=_with_different_names
-        )
+        return json.loads(text, parse_constant=_finite, parse_float=_finite, object_pairs_hook=_different_names)
     except RecursionError:
         raise ValueError("its parts lie too deep in each other") from None
 
@@ -97,21 +91,15 @@ def arrays_digest(arrays: Mapping[str, NDArray[Any]]) -> str:
 
 
 def _finite(text: str) -> float:
-    return float(text) if math.isfinite(float(text)) else _refuse_number(text)
+    if not math.isfinite(float(text)):
+        raise ValueError(f"{text} is no number")
+    return float(text)
 
 
-def _refuse_number(text: str) -> NoReturn:
-    raise ValueError(f"{text} is no number")
-
-
-def _with_different_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _different_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(dict(pairs)) < len(pairs):
         raise ValueError("a name is there twice in one object")
     return dict(pairs)
-
-
-def _derived_names(kind: type) -> tuple[str, ...]:
-    return getattr(kind, "DERIVED", ())
 
 
 def _derived(record: Any, name: str) -> Any:
@@ -123,10 +111,6 @@ def _derived(record: Any, name: str) -> Any:
 @cache
 def _hints(kind: Any) -> dict[str, Any]:
     return get_type_hints(kind)
-
-
-def _as_float(value: Any, hint: Any) -> Any:
-    return float(value) if hint is float else value
 
 
 def _decode(value: Any, hint: Any, where: str) -> Any:
@@ -172,7 +156,8 @@ def _decode_tuple(value: Any, arguments: tuple[Any, ...], where: str) -> tuple[A
 def _decode_record(value: Any, kind: type, where: str) -> Any:
     name = kind.__name__
     expected = {field.name for field in fields(kind)} | ({"record"} if RECORDS.get(name) is kind else set())
-    expected |= set(_derived_names(kind))
+    derived_names = getattr(kind, "DERIVED", ())
+    expected |= set(derived_names)
     if not isinstance(value, dict) or value.get("record", name) != name:
         _refuse(value, f"a record {name}", where)
     if value.keys() != expected:
@@ -180,7 +165,7 @@ def _decode_record(value: Any, kind: type, where: str) -> Any:
         raise TriptychError(f"{where.lstrip('.') or name}: missing or unknown in {name}: {odd}")
     hints = _hints(kind)
     record = kind(**{f.name: _decode(value[f.name], hints[f.name], f"{where}.{f.name}") for f in fields(kind)})
-    for derived in _derived_names(kind):
+    for derived in derived_names:
         if value[derived] != (right := _derived(record, derived)) or type(value[derived]) is not type(right):
             _refuse(value[derived], f"what follows from the rest: {json.dumps(right)}", f"{where}.{derived}")
     return record

@@ -2,10 +2,7 @@
 
 As Simonyan and Zisserman (2014, section 3.2) evaluate VGG: the first dense layer becomes a convolution with a kernel
 of the map that it was trained on, the others convolutions of 1x1. The network then slides over a larger image in
-steps of its total stride and gives a map of class scores, whose mean are the logits.
-"""
-
-from __future__ import annotations
+steps of its total stride and gives a map of class scores, whose mean are the logits."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -15,21 +12,9 @@ from typing import Any
 from numpy.typing import NDArray
 
 from triptych.spec import analysis
+from triptych.spec import layers as spec
 from triptych.spec.kinds import kind_of
-from triptych.spec.layers import (
-    Architecture,
-    Auxiliary,
-    Block,
-    Flatten,
-    GlobalAvgPool,
-    Layer,
-    Pair,
-    Primitive,
-    Shape,
-    children,
-    join,
-    walk,
-)
+from triptych.spec.layers import Architecture, Block, Layer, Pair, Primitive, Shape, children, join, walk
 from triptych.spec.shapes import output_shapes
 from triptych.utils.errors import TriptychError
 
@@ -42,14 +27,13 @@ def convolve(architecture: Architecture, size: Pair) -> Architecture:
     Layers keep their paths, auxiliary classifiers go. A global average becomes one over the map that it was trained
     on. At the training size the logits are those of `architecture`; on larger images a score is what `architecture`
     gives for the crop there, except that its paddings were black beyond the crop's edges. Raises TriptychError for
-    images smaller than those it was trained on, and for dense layers and the like within branches.
-    """
+    images smaller than those it was trained on, and for dense layers and the like within branches."""
     channels, *trained = architecture.input
     if size[0] < trained[0] or size[1] < trained[1]:
         raise TriptychError(
             f"--dense needs images of at least the training size {trained[0]}x{trained[1]}, got {size[0]}x{size[1]}"
         )
-    layers = (*_rewrite(architecture), GlobalAvgPool(AVERAGE), Flatten(FLATTEN))
+    layers = (*_rewrite(architecture), spec.GlobalAvgPool(AVERAGE), spec.Flatten(FLATTEN))
     return replace(architecture, input=(channels, *size), layers=layers)
 
 
@@ -94,7 +78,7 @@ def _rewrite(architecture: Architecture) -> tuple[Layer, ...]:
                 rewritten, flattened = kind_of(layer).any_size(layer, inputs[path], flattened)
                 if rewritten is not None:
                     yield rewritten
-            elif not isinstance(layer, Auxiliary):
+            elif not isinstance(layer, spec.Auxiliary):
                 _refuse_changes_within(layer, path, inputs, architecture.name)
                 yield layer
 

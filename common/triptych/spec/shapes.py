@@ -1,12 +1,10 @@
 """Output shapes, and with them the validation of an architecture: every error names the layer by its path."""
 
-from __future__ import annotations
-
 import re
 from functools import lru_cache
 
-from triptych.spec.errors import SpecError, TooSmallError
 from triptych.spec.kinds import composite_of, kind_of
+from triptych.spec.kinds.kind import SpecError, TooSmallError
 from triptych.spec.layers import Architecture, Auxiliary, Layer, Primitive, Shape, children, join
 
 SEARCH_LIMIT = 1024  # pixels; the largest resolution tried when looking for the smallest that works
@@ -14,9 +12,7 @@ SEARCH_LIMIT = 1024  # pixels; the largest resolution tried when looking for the
 
 def layer_output(layer: Layer, shape: Shape, path: str, into: dict[str, Shape] | None = None) -> Shape:
     """The output shape of one record on an input of `shape`; those of the records in it are added to `into`, by path.
-
-    Raises SpecError, with the path of the layer that does not fit (TooSmallError where a larger input would).
-    """
+    Raises SpecError, with the path of the layer that does not fit (TooSmallError where a larger input would)."""
     if isinstance(layer, Primitive):
         return kind_of(layer).output(layer, shape, path)
     into = {} if into is None else into
@@ -34,11 +30,9 @@ def layer_output(layer: Layer, shape: Shape, path: str, into: dict[str, Shape] |
 
 
 def run_shapes(layers: tuple[Layer, ...], shape: Shape, into: dict[str, Shape]) -> Shape:
-    """The shape after `layers`, those of an architecture's top level, on an input of `shape`.
-
-    Every record's output shape is added to `into` under its path; an auxiliary classifier's are its own logits.
-    Raises SpecError as `layer_output` does.
-    """
+    """The shape after `layers`, those of an architecture's top level, on an input of `shape`. Every record's output
+    shape is added to `into` under its path; an auxiliary classifier's are its own logits. Raises SpecError as
+    `layer_output` does."""
     _check_names(layers, "")
     for layer in layers:
         output = into[layer.name] = layer_output(layer, shape, layer.name, into)
@@ -59,11 +53,9 @@ def _check_names(layers: tuple[Layer, ...], prefix: str) -> None:
 
 @lru_cache(maxsize=256)
 def output_shapes(architecture: Architecture) -> dict[str, Shape]:
-    """The output shape of every record by its path, without the batch. Treat the result as read-only.
-
-    Raises SpecError for the first layer that does not fit; where the input is too small, with the smallest
-    square resolution that works.
-    """
+    """The output shape of every record by its path, without the batch. Treat the result as read-only. Raises SpecError
+    for the first layer that does not fit; where the input is too small, with the smallest square resolution that
+    works."""
     shapes: dict[str, Shape] = {}
     try:
         end = run_shapes(architecture.layers, architecture.input, shapes)

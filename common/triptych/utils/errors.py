@@ -1,7 +1,5 @@
 """The one exception for what a user can put right: the command line prints it as one line and exits with 2."""
 
-from __future__ import annotations
-
 import difflib
 import importlib.util
 from collections.abc import Iterable
@@ -22,7 +20,5 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> TriptychError:
 def require_package(package: str, extra: str, what: str) -> None:
     """Raises TriptychError, which says how to install it, unless `package`, which `what` needs, can be imported."""
     if importlib.util.find_spec(package) is None:
-        raise TriptychError(
-            f"{what} needs the package '{package}', which is not installed; "
-            f"install it with: pip install 'triptych[{extra}]'"
-        )
+        install = f"install it with: pip install 'triptych[{extra}]'"
+        raise TriptychError(f"{what} needs the package '{package}', which is not installed; {install}")

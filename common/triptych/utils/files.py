@@ -1,7 +1,5 @@
 """Where data files lie, how files are written so that no half-written one is ever seen, and how they are checked."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """SIGINT and SIGTERM end a run between two steps, never inside one."""
 
-from __future__ import annotations
-
 import signal
 import threading
 from collections.abc import Callable, Iterator

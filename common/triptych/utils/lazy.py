@@ -1,8 +1,7 @@
 """`np`: NumPy, imported when the first of its names is used.
 
 The reference of a layer stands beside its shapes, which are asked for by commands that answer before NumPy could be
-imported. `importlib.util.LazyLoader` would not do: it puts the module into `sys.modules` at once.
-"""
+imported. `importlib.util.LazyLoader` would not do: it puts the module into `sys.modules` at once."""
 
 from __future__ import annotations
 
@@ -16,10 +15,7 @@ if TYPE_CHECKING:
 else:
 
     class _Lazy:
-        def __init__(self, name: str) -> None:
-            self._name = name
-
         def __getattr__(self, attribute: str) -> Any:
-            return getattr(import_module(self._name), attribute)
+            return getattr(import_module("numpy"), attribute)
 
-    np = _Lazy("numpy")
+    np = _Lazy()

@@ -1,7 +1,5 @@
 """What has to be settled in a process before a framework is imported, in one place."""
 
-from __future__ import annotations
-
 import contextlib
 import ctypes
 import os
@@ -12,7 +10,7 @@ from functools import cache
 # faults them in again: 200 thousand page faults per training step at 96x96, a third of the time.
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -2, -3, -8
 _KEEP = 2_000_000_000
-_TOP_PAD = 268_435_456
+_MALLOC = {_M_TRIM_THRESHOLD: _KEEP, _M_MMAP_THRESHOLD: _KEEP, _M_TOP_PAD: 268_435_456, _M_ARENA_MAX: 1}
 _VECTOR_FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "asimd", "sve")
 
 
@@ -59,10 +57,5 @@ def prepare_process() -> None:
     os.environ["TORCH_DEVICE_BACKEND_AUTOLOAD"] = "0"
     with contextlib.suppress(OSError, AttributeError):  # not glibc: nothing to set
         mallopt = ctypes.CDLL(None).mallopt
-        for parameter, value in (
-            (_M_TRIM_THRESHOLD, _KEEP),
-            (_M_MMAP_THRESHOLD, _KEEP),
-            (_M_TOP_PAD, _TOP_PAD),
-            (_M_ARENA_MAX, 1),
-        ):
+        for parameter, value in _MALLOC.items():
             mallopt(parameter, value)

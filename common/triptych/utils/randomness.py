@@ -1,9 +1,6 @@
 """Random numbers without state: each is a function of the run's seed and of the purpose it is drawn for.
 
-Nothing has to be saved to resume a run, and a draw more for one purpose never shifts another's.
-"""
-
-from __future__ import annotations
+Nothing has to be saved to resume a run, and a draw more for one purpose never shifts another's."""
 
 import hashlib
 import operator
@@ -25,10 +22,8 @@ def _digest(seed: int, purpose: tuple[str | int, ...]) -> bytes:
 
 
 def generator(seed: int, *purpose: str | int) -> np.random.Generator:
-    """A generator for one purpose, e.g. `generator(seed, "order", epoch)`; equal arguments, equal numbers.
-
-    Counter based: Philox under a 128-bit key made from the arguments. `1` and `"1"` are different purposes.
-    """
+    """A generator for one purpose, e.g. `generator(seed, "order", epoch)`; equal arguments, equal numbers. Counter
+    based: Philox under a 128-bit key made from the arguments. `1` and `"1"` are different purposes."""
     return np.random.Generator(np.random.Philox(key=int.from_bytes(_digest(seed, purpose)[:16], "little")))
 
 
@@ -38,21 +33,16 @@ def derive_seed(seed: int, *purpose: str | int) -> int:
 
 
 def shuffled(count: int, draws: np.random.Generator) -> npt.NDArray[np.int64]:
-    """The numbers 0 .. count - 1 in random order.
-
-    Sorts uniform numbers instead of calling `permutation`: backends run under different NumPy versions, and only
-    the raw stream, of which `random` is a plain function, is promised to stay the same between them.
-    """
+    """The numbers 0 .. count - 1 in random order. Sorts uniform numbers instead of calling `permutation`: backends run
+    under different NumPy versions, and only the raw stream, of which `random` is a plain function, is promised to stay
+    the same between them."""
     return np.argsort(draws.random(count), kind="stable").astype(np.int64)
 
 
 def dropout_mask(seed: int, step: int, path: str, shape: tuple[int, ...], rate: float) -> npt.NDArray[np.bool_]:
-    """Which values the dropout layer `path` keeps (True) in training step `step`.
-
-    `shape` is that of the layer's input with the batch, `(N, C, H, W)` or `(N, features)`: a backend that holds
-    its maps channels last transposes the mask, so that all drop the same values. Raises TriptychError unless
-    0 <= rate < 1.
-    """
+    """Which values the dropout layer `path` keeps (True) in training step `step`. `shape` is that of the layer's input
+    with the batch, `(N, C, H, W)` or `(N, features)`: a backend that holds its maps channels last transposes the mask,
+    so that all drop the same values. Raises TriptychError unless 0 <= rate < 1."""
     if not 0 <= rate < 1:
         raise TriptychError(f"the dropout rate {rate} of layer '{path}' must be at least 0 and below 1")
     return generator(seed, "dropout", step, path).random(shape) >= rate

@@ -1,7 +1,5 @@
 """What a library has to say about a command once it is over: begun by whoever uses the library, heard by `main`."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any

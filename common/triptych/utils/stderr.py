@@ -1,7 +1,5 @@
 """Reading along with standard error, where C++ libraries write what they tell nobody else."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import os
@@ -18,11 +16,9 @@ _WAIT_SECONDS = 10
 
 @contextlib.contextmanager
 def copied(into: list[str]) -> Iterator[None]:
-    """Appends to `into`, at the end, what this process writes to standard error within, and Python's warnings.
-
-    All of it is still shown at once: it runs through `tee`, a process of its own, so that a crash loses nothing.
-    Python's own `sys.stderr` goes on writing to where it did, so that a terminal stays one to it.
-    """
+    """Appends to `into`, at the end, what this process writes to standard error within, and Python's warnings. All of
+    it is still shown at once: it runs through `tee`, a process of its own, so that a crash loses nothing. Python's own
+    `sys.stderr` goes on writing to where it did, so that a terminal stays one to it."""
     with (
         tempfile.TemporaryDirectory() as folder,
         _warnings_noted(into),

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from triptych.spec.analysis import ParameterInfo, parameters
+from triptych.spec.analysis import parameters
+from triptych.spec.kinds.kind import ParameterInfo
 from triptych.spec.layers import Architecture, Initializer, InitializerName
 from triptych.utils.errors import TriptychError, unknown
 from triptych.utils.randomness import generator

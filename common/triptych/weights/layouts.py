@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from triptych.spec.analysis import ParameterInfo
-from triptych.spec.kinds.kind import Role
+from triptych.spec.kinds.kind import ParameterInfo, Role
 
 STRIP = 64  # rows
 

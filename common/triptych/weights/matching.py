@@ -10,7 +10,7 @@ from typing import Any
 
 from triptych.backend.contract import PortParameter
 from triptych.conformance.compare import Check, problem
-from triptych.spec import analysis
+from triptych.spec.kinds.kind import ParameterInfo
 from triptych.utils.errors import TriptychError, unknown
 
 
@@ -30,7 +30,7 @@ def read_mapping(mapping: Path | Mapping[str, str] | None) -> dict[str, str]:
 
 
 def pair(
-    own: Sequence[PortParameter], infos: Sequence[analysis.ParameterInfo], mapping: Mapping[str, str]
+    own: Sequence[PortParameter], infos: Sequence[ParameterInfo], mapping: Mapping[str, str]
 ) -> tuple[dict[str, str], Check | None]:
     """The port's name by canonical path, and the first parameter that has no partner, as a failed check.
 
@@ -59,7 +59,7 @@ def _role(path: str) -> str:
     return path.rpartition(".")[2]
 
 
-def _keys(left: Sequence[PortParameter], wanted: Sequence[analysis.ParameterInfo]) -> tuple[list[Any], list[Any]]:
+def _keys(left: Sequence[PortParameter], wanted: Sequence[ParameterInfo]) -> tuple[list[Any], list[Any]]:
     """What must agree: the shape, and the role wherever the port's parameters all tell theirs."""
     told = all(parameter.role for parameter in left)
     return (
@@ -68,12 +68,12 @@ def _keys(left: Sequence[PortParameter], wanted: Sequence[analysis.ParameterInfo
     )
 
 
-def _same_multiset(left: Sequence[PortParameter], wanted: Sequence[analysis.ParameterInfo]) -> bool:
+def _same_multiset(left: Sequence[PortParameter], wanted: Sequence[ParameterInfo]) -> bool:
     one, other = _keys(left, wanted)
     return Counter(one) == Counter(other)
 
 
-def _refuse_twins(left: Sequence[PortParameter], wanted: Sequence[analysis.ParameterInfo]) -> None:
+def _refuse_twins(left: Sequence[PortParameter], wanted: Sequence[ParameterInfo]) -> None:
     """Arrays of one layer and one shape (a batch norm's) come in no order that frameworks share: names have to tell."""
     if all(parameter.role for parameter in left):
         return
@@ -87,7 +87,7 @@ def _refuse_twins(left: Sequence[PortParameter], wanted: Sequence[analysis.Param
             )
 
 
-def _by_shape(left: Sequence[PortParameter], wanted: Sequence[analysis.ParameterInfo]) -> dict[str, str]:
+def _by_shape(left: Sequence[PortParameter], wanted: Sequence[ParameterInfo]) -> dict[str, str]:
     one, other = _keys(left, wanted)
     by_key: dict[Any, list[str]] = {}
     for key, parameter in zip(one, left, strict=True):
@@ -107,7 +107,7 @@ def _layer_order(keys: Sequence[Any]) -> list[Any]:
     return [key for key in keys if len(key[0]) > 1]
 
 
-def _first_unpaired(left: Sequence[PortParameter], wanted: Sequence[analysis.ParameterInfo]) -> Check | None:
+def _first_unpaired(left: Sequence[PortParameter], wanted: Sequence[ParameterInfo]) -> Check | None:
     one, other = _keys(left, wanted)
     missing = Counter(other) - Counter(one)
     # Of several of one shape, what the order leaves out, weights first: frameworks order a batch norm's in other ways.
@@ -150,7 +150,7 @@ def _in_common(left: Sequence[Any], right: Sequence[Any]) -> set[int]:
 
 
 def _first_wrong_shape(
-    pairs: Mapping[str, str], names: Mapping[str, PortParameter], paths: Mapping[str, analysis.ParameterInfo]
+    pairs: Mapping[str, str], names: Mapping[str, PortParameter], paths: Mapping[str, ParameterInfo]
 ) -> Check | None:
     for path, info in paths.items():
         if path in pairs and names[pairs[path]].shape != info.shape:

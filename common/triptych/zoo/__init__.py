@@ -1,23 +1,19 @@
 """The architectures, one file per family, each a table that can be laid beside its source.
 
-A new family is a new file in this folder with a tuple `ENTRIES`; nothing else has to be touched.
-"""
-
-from __future__ import annotations
+A new family is a new file in this folder with a tuple `ENTRIES`; nothing else has to be touched."""
 
 import importlib
 import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from functools import cache
-from typing import Any
+from typing import Any, Self
 
-from triptych.spec.layers import Architecture, Initializer, Layer
+from triptych.spec.layers import Architecture, Initializer, Layers
 from triptych.spec.shapes import output_shapes
 from triptych.utils.errors import TriptychError, unknown
 
 XAVIER_UNIFORM = Initializer("xavier_uniform")
-
 ImageShape = tuple[int, int, int]
 
 
@@ -27,8 +23,7 @@ class Options:
 
     `input` is `(channels, height, width)`. A 0 in it, or for `classes`, is left open: it becomes what the data has, or
     what the architecture's source says (`filled`). `width_ratio` divides every number of channels, and the dense widths
-    too unless `dense_width` states them. Raises TriptychError for numbers out of their range.
-    """
+    too unless `dense_width` states them. Raises TriptychError for numbers out of their range."""
 
     classes: int = 0
     input: ImageShape = (0, 0, 0)
@@ -46,13 +41,13 @@ class Options:
         for number in filter(None, self.input):
             check_count("--input", number)
 
-    def vary(self, *, size: tuple[int, int] | None = None, **changes: Any) -> Options:
+    def vary(self, *, size: tuple[int, int] | None = None, **changes: Any) -> Self:
         """These options with other values; `size` is the input's (height, width), and leaves its channels."""
         if size is not None and "input" not in changes:
             changes["input"] = (self.input[0], *size)
         return replace(self, **changes)
 
-    def filled(self, classes: int, input: ImageShape) -> Options:
+    def filled(self, classes: int, input: ImageShape) -> Self:
         """These options with what they leave open."""
         channels, height, width = (mine or other for mine, other in zip(self.input, input, strict=True))
         return replace(self, classes=self.classes or classes, input=(channels, height, width))
@@ -94,16 +89,14 @@ class Published:
 @dataclass(frozen=True)
 class Entry:
     """One name in the zoo: how to build its layers, the input and classes of its source, and known figures.
-
-    `conformance` is `(width_ratio, resolution)`: small, complete in structure, and the flatten larger than 1x1,
-    because a permuted flatten cannot be seen otherwise.
-    """
+    `conformance` is `(width_ratio, resolution)`: small, complete in structure, and the flatten larger than 1x1, because
+    a permuted flatten cannot be seen otherwise."""
 
     name: str
     source: str
     input: ImageShape
     classes: int
-    build: Callable[[Options], tuple[Layer, ...]]
+    build: Callable[[Options], Layers]
     conformance: tuple[float, int]
     published: Published | None = None
     heads: tuple[str, ...] = ()
@@ -138,14 +131,13 @@ def build(
     dense_width: int | None = None,
     head: str | None = None,
 ) -> Architecture:
-    """The architecture `name`, validated; what is left out is as in its source.
-
-    `input` is `(channels, height, width)`; `head` one of the entry's heads. Raises TriptychError for an unknown
-    name or head, a ratio that leaves no channels, and an input too small for the layers.
-    """
-    for option, number in (("--classes", classes), *(("--input", number) for number in input or ())):
-        if number is not None:
-            check_count(option, number)
+    """The architecture `name`, validated; what is left out is as in its source. `input` is `(channels, height, width)`;
+    `head` one of the entry's heads. Raises TriptychError for an unknown name or head, a ratio that leaves no channels,
+    and an input too small for the layers."""
+    if classes is not None:
+        check_count("--classes", classes)
+    for number in input or ():
+        check_count("--input", number)
     return build_with(name, Options(classes or 0, input or (0, 0, 0), width_ratio, dense_width, head))
 
 

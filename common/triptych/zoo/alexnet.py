@@ -1,20 +1,16 @@
 """AlexNet: the textbook's one tower and simplifications of it, torchvision's, and the paper's two towers as groups."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from functools import partial
 
 from triptych.spec.layers import Conv, Dense, Dropout, Flatten, Initializer, Layer, LocalResponseNorm, MaxPool, ReLU
-from triptych.zoo import Entry, Options, Published
+from triptych.zoo import Entry, ImageShape, Options, Published
 
 
 @dataclass(frozen=True)
 class Row:
     """A convolution with its ReLU; behind some a response normalisation, behind some a 3x3 max-pool at stride 2.
-
-    `number` is the paper's: where a layer is left out, the others keep their names.
-    """
+    `number` is the paper's: where a layer is left out, the others keep their names."""
 
     number: int
     channels: int
@@ -83,14 +79,9 @@ PAPER = Tables(TWO_TOWERS, DENSE)
 def convolution(row: Row, options: Options, multiple_of: int) -> tuple[Layer, ...]:
     """The layers of one row, in the paper's order: convolution, ReLU, response normalisation, pooling."""
     number = row.number
-    conv = Conv(
-        f"conv{number}",
-        options.channels(row.channels, f"conv{number}", multiple_of),
-        kernel=(row.kernel, row.kernel),
-        stride=(row.stride, row.stride),
-        padding=(row.padding, row.padding),
-        groups=row.groups,
-    )
+    channels = options.channels(row.channels, f"conv{number}", multiple_of)
+    kernel, stride, padding = ((side, side) for side in (row.kernel, row.stride, row.padding))
+    conv = Conv(f"conv{number}", channels, kernel, stride, padding, row.groups)
     norm = (replace(LRN, name=f"lrn{number}"),) if row.normalised else ()
     pool = (MaxPool(f"pool{number}", kernel=(3, 3), stride=(2, 2)),) if row.pooled else ()
     return (conv, ReLU(f"relu{number}"), *norm, *pool)
@@ -109,41 +100,21 @@ def alexnet(tables: Tables, options: Options) -> tuple[Layer, ...]:
     return (*layers, Dense("dense8", options.classes))
 
 
-def textbook(name: str, tables: Tables, without: str, parameters: int, macs: int) -> Entry:
-    return Entry(
-        name=name,
-        source=f"Dive into Deep Learning, section 8.1 (after Krizhevsky et al. 2012){without}",
-        input=(1, 224, 224),
-        classes=10,
-        build=partial(alexnet, tables),
-        conformance=(16, 103),
-        published=Published(parameters, macs),
-    )
+def entry(name: str, source: str, input: ImageShape, classes: int, tables: Tables, counts: tuple[int, int]) -> Entry:
+    build, published = partial(alexnet, tables), Published(*counts)
+    return Entry(name, source, input, classes, build, conformance=(16, 103), published=published)
 
 
+D2L = "Dive into Deep Learning, section 8.1 (after Krizhevsky et al. 2012)"
+OWT = "Krizhevsky 2014 (One weird trick), as in torchvision"
+GREY, COLOUR = (1, 224, 224), (3, 224, 224)
+TWO_GPUS = entry("alexnet_2012", "Krizhevsky et al. 2012", (3, 227, 227), 1000, PAPER, (60_965_224, 724_406_816))
 ENTRIES = (
-    textbook("alexnet", TEXTBOOK, "", 46_764_746, 938_146_176),
-    textbook("alexnet_no_fc2", NO_FC2, ", without the 4096-4096 dense layer", 29_983_434, 921_368_960),
-    textbook("alexnet_no_conv4", NO_CONV4, ", without the 384-384 convolution", 45_437_258, 747_043_200),
-    textbook("alexnet_small", SMALL, ", without both of them", 28_655_946, 730_265_984),
-    Entry(
-        name="alexnet_owt",
-        source="Krizhevsky 2014 (One weird trick), as in torchvision",
-        input=(3, 224, 224),
-        classes=1000,
-        build=partial(alexnet, TORCHVISION),
-        conformance=(16, 103),
-        published=Published(61_100_840, 714_188_480),
-    ),
-    Entry(
-        name="alexnet_2012",
-        source="Krizhevsky et al. 2012",
-        input=(3, 227, 227),
-        classes=1000,
-        build=partial(alexnet, PAPER),
-        conformance=(16, 103),
-        published=Published(60_965_224, 724_406_816),
-        # Section 5; there the biases of layers 2, 4, 5 and of the hidden dense layers start at 1, here all at 0.
-        initializer=Initializer("normal", 0.01),
-    ),
+    entry("alexnet", D2L, GREY, 10, TEXTBOOK, (46_764_746, 938_146_176)),
+    entry("alexnet_no_fc2", f"{D2L}, without the 4096-4096 dense layer", GREY, 10, NO_FC2, (29_983_434, 921_368_960)),
+    entry("alexnet_no_conv4", f"{D2L}, without the 384-384 convolution", GREY, 10, NO_CONV4, (45_437_258, 747_043_200)),
+    entry("alexnet_small", f"{D2L}, without both of them", GREY, 10, SMALL, (28_655_946, 730_265_984)),
+    entry("alexnet_owt", OWT, COLOUR, 1000, TORCHVISION, (61_100_840, 714_188_480)),
+    # Section 5; there the biases of layers 2, 4, 5 and of the hidden dense layers start at 1, here all at 0.
+    replace(TWO_GPUS, initializer=Initializer("normal", 0.01)),
 )

@@ -1,23 +1,10 @@
 """GoogLeNet: table 1 of Szegedy et al., "Going Deeper with Convolutions" (2014), and what two ports made of it."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from functools import partial
 
-from triptych.spec.layers import (
-    Auxiliary,
-    AvgPool,
-    BatchNorm,
-    Dense,
-    Dropout,
-    Flatten,
-    Layer,
-    LocalResponseNorm,
-    MaxPool,
-    ReLU,
-)
-from triptych.zoo import Entry, Options, Published
+from triptych.spec import layers as spec
+from triptych.zoo import Entry, ImageShape, Options, Published
 from triptych.zoo.inception_parts import NORM, Parts, Step, Table, Unit, window
 
 # name, 1x1, 3x3 reduce, 3x3, 5x5 reduce, 5x5, pool projection. The paper's own column of parameters does not fit
@@ -38,11 +25,11 @@ HEADS = ("4a", "4d")
 HEAD_WEIGHT = 0.3
 
 # Caffe's constants, where k is 1 and alpha is divided by the window; the paper says only where the two layers are.
-LRN = LocalResponseNorm("lrn", size=5, alpha=1e-4, beta=0.75, k=1.0, divide_alpha=True)
+LRN = spec.LocalResponseNorm("lrn", size=5, alpha=1e-4, beta=0.75, k=1.0, divide_alpha=True)
 # Caffe rounds every pooling up, torchvision and gluoncv follow it; the textbook pads by 1 and rounds down. Both have
 # 112, 56, 28, 14, 7 rows at 224, but other windows.
-CEIL = MaxPool("pool", kernel=(3, 3), stride=(2, 2), ceil=True)
-PADDED = MaxPool("pool", kernel=(3, 3), stride=(2, 2), padding=(1, 1))
+CEIL = spec.MaxPool("pool", kernel=(3, 3), stride=(2, 2), ceil=True)
+PADDED = spec.MaxPool("pool", kernel=(3, 3), stride=(2, 2), padding=(1, 1))
 
 
 @dataclass(frozen=True)
@@ -50,9 +37,9 @@ class Variant:
     """In what the three differ: the kernel of the "5x5" branch, the poolings, normalisation, heads, dropout."""
 
     large: int
-    pool: MaxPool
-    pool4: MaxPool
-    norm: BatchNorm | None
+    pool: spec.MaxPool
+    pool4: spec.MaxPool
+    norm: spec.BatchNorm | None
     lrn: bool
     heads: bool
     dropout: float
@@ -87,35 +74,33 @@ def inception(columns: tuple[int, ...], large: int) -> Table:
         "branch1x1": (Unit(single),),
         "branch3x3": (Unit(reduce3), Unit(conv3, 3)),
         "branch5x5": (Unit(reduce5), Unit(conv5, large)),
-        "branch_pool": (MaxPool("pool", kernel=(3, 3), stride=(1, 1), padding=(1, 1)), Unit(projection)),
+        "branch_pool": (spec.MaxPool("pool", kernel=(3, 3), stride=(1, 1), padding=(1, 1)), Unit(projection)),
     }
 
 
-def head(name: str, parts: Parts, before: list[Layer]) -> Auxiliary:
+def head(name: str, parts: Parts, before: list[spec.Layer]) -> spec.Auxiliary:
     """A side classifier on the map behind `before`: on 14x14 the 4x4 average of 5x5 windows, two dense layers.
-
     torchvision averages adaptively to 4x4, which on 14x14 are windows of 4 at 0, 3, 7 and 10: the same shapes and
-    counts as here, not the same numbers. On a map smaller than 5x5 the window shrinks (see `window`).
-    """
+    counts as here, not the same numbers. On a map smaller than 5x5 the window shrinks (see `window`)."""
     options = parts.options
     side = window(before, options, 5)
-    return Auxiliary(
+    return spec.Auxiliary(
         f"auxiliary{name}",
         (
             # Nothing is padded; what hangs over the edge when rounding up (Caffe's rule) never counts.
-            AvgPool("pool", kernel=(side, side), stride=(3, 3), ceil=True, count_padding=False),
+            spec.AvgPool("pool", kernel=(side, side), stride=(3, 3), ceil=True, count_padding=False),
             *parts.unit("", Unit(128), f"auxiliary{name}."),
-            Flatten("flatten"),
-            Dense("dense1", options.dense(1024, f"auxiliary{name}.dense1")),
-            ReLU("relu1"),
-            Dropout("dropout", 0.7),
-            Dense("dense2", options.classes),
+            spec.Flatten("flatten"),
+            spec.Dense("dense1", options.dense(1024, f"auxiliary{name}.dense1")),
+            spec.ReLU("relu1"),
+            spec.Dropout("dropout", 0.7),
+            spec.Dense("dense2", options.classes),
         ),
         HEAD_WEIGHT,
     )
 
 
-def googlenet(variant: Variant, options: Options) -> tuple[Layer, ...]:
+def googlenet(variant: Variant, options: Options) -> spec.Layers:
     parts = Parts(options, variant.norm, bias=variant.norm is None)
     pools = {"pool3": variant.pool, "pool4": variant.pool4}
     layers = list(parts.stem(stem(variant)))
@@ -128,33 +113,18 @@ def googlenet(variant: Variant, options: Options) -> tuple[Layer, ...]:
     return (*layers, *parts.classifier("pool5", variant.dropout))
 
 
+def entry(name: str, source: str, input: ImageShape, classes: int, variant: Variant, published: Published) -> Entry:
+    return Entry(name, source, input, classes, partial(googlenet, variant), conformance=(8, 96), published=published)
+
+
+D2L = "Dive into Deep Learning, section 8.4 (after Szegedy et al. 2014)"
+CAFFE = "Szegedy et al. 2014, table 1, as in Caffe's bvlc_googlenet"
+PORT = "torchvision's GoogLeNet (after Szegedy et al. 2014)"
+PAPER_COUNTS = Published(6_998_552, 1_582_671_872, with_heads=(13_378_280, 1_591_044_096))
+# torchvision states no operations with the heads: they add what the paper's do.
+PORT_COUNTS = Published(6_624_904, 1_498_376_192, with_heads=(13_004_888, 1_506_748_416))
 ENTRIES = (
-    Entry(
-        name="googlenet_d2l",
-        source="Dive into Deep Learning, section 8.4 (after Szegedy et al. 2014)",
-        input=(1, 96, 96),
-        classes=10,
-        build=partial(googlenet, TEXTBOOK),
-        conformance=(8, 96),
-        published=Published(5_977_530, 276_066_304),
-    ),
-    Entry(
-        name="googlenet",
-        source="Szegedy et al. 2014, table 1, as in Caffe's bvlc_googlenet",
-        input=(3, 224, 224),
-        classes=1000,
-        build=partial(googlenet, PAPER),
-        conformance=(8, 96),
-        published=Published(6_998_552, 1_582_671_872, with_heads=(13_378_280, 1_591_044_096)),
-    ),
-    Entry(
-        name="googlenet_bn",
-        source="torchvision's GoogLeNet (after Szegedy et al. 2014)",
-        input=(3, 224, 224),
-        classes=1000,
-        build=partial(googlenet, TORCHVISION),
-        conformance=(8, 96),
-        # torchvision states no operations with the heads: they add what the paper's do.
-        published=Published(6_624_904, 1_498_376_192, with_heads=(13_004_888, 1_506_748_416)),
-    ),
+    entry("googlenet_d2l", D2L, (1, 96, 96), 10, TEXTBOOK, Published(5_977_530, 276_066_304)),
+    entry("googlenet", CAFFE, (3, 224, 224), 1000, PAPER, PAPER_COUNTS),
+    entry("googlenet_bn", PORT, (3, 224, 224), 1000, TORCHVISION, PORT_COUNTS),
 )

@@ -1,7 +1,6 @@
 """What the Inception family shares: the notation of its tables, the layers they stand for, and heads on small maps.
 
-A table names each branch and lists its steps. Everything else about a network (bias, batch norm) is in `Parts`.
-"""
+A table names each branch and lists its steps. Everything else about a network (bias, batch norm) is in `Parts`."""
 
 from __future__ import annotations
 
@@ -9,23 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-from triptych.spec.errors import TooSmallError
-from triptych.spec.layers import (
-    AvgPool,
-    BatchNorm,
-    Block,
-    Branches,
-    Conv,
-    Dense,
-    Dropout,
-    Flatten,
-    GlobalAvgPool,
-    Layer,
-    LocalResponseNorm,
-    MaxPool,
-    Pair,
-    ReLU,
-)
+from triptych.spec import layers as spec
+from triptych.spec.kinds.kind import TooSmallError
 from triptych.spec.shapes import SEARCH_LIMIT, run_shapes
 from triptych.zoo import Entry, Options
 
@@ -34,7 +18,7 @@ ENTRIES: tuple[Entry, ...] = ()
 # eps is 1e-3 throughout the family. Google's own code keeps 0.9997 of the old running statistics, which wants
 # millions of steps; the PyTorch ports (torchvision, timm, facenet-pytorch) and so this zoo take in 0.1 of each batch.
 # Keras and slim train no gamma, the PyTorch ports do: the published counts include it.
-NORM = BatchNorm("norm", eps=1e-3, momentum=0.1, gamma=True, unbiased=True)
+NORM = spec.BatchNorm("norm", eps=1e-3, momentum=0.1, gamma=True, unbiased=True)
 
 
 @dataclass(frozen=True)
@@ -42,15 +26,9 @@ class Unit:
     """A convolution, its batch norm if there is one, and ReLU. Without `padding` a stride of 1 keeps the size."""
 
     channels: int
-    kernel: int | Pair = 1
+    kernel: int | spec.Pair = 1
     stride: int = 1
     padding: int | None = None
-
-    def conv(self, name: str, channels: int, *, bias: bool) -> Conv:
-        """The convolution, of `channels` in place of the table's."""
-        rows, columns = (self.kernel, self.kernel) if isinstance(self.kernel, int) else self.kernel
-        padding = (rows // 2, columns // 2) if self.padding is None else (self.padding, self.padding)
-        return Conv(name, channels, (rows, columns), (self.stride, self.stride), padding, bias=bias)
 
 
 @dataclass(frozen=True)
@@ -60,17 +38,26 @@ class Split:
     branches: Table
 
 
-Step: TypeAlias = Unit | Split | MaxPool | AvgPool | LocalResponseNorm
+Step: TypeAlias = Unit | Split | spec.MaxPool | spec.AvgPool | spec.LocalResponseNorm
 Table: TypeAlias = Mapping[str, tuple[Step, ...]]
 
 # 3x3 at stride 2 without padding: what halves the maps from Inception v3 on ("VALID" in Google's code).
-HALVE = MaxPool("pool", kernel=(3, 3), stride=(2, 2))
+HALVE = spec.MaxPool("pool", kernel=(3, 3), stride=(2, 2))
+# The stem of Inception v3 and of both Inception-ResNets, with Google's names.
+STEM: dict[str, Step] = {
+    "conv1a": Unit(32, 3, 2, padding=0),
+    "conv2a": Unit(32, 3, padding=0),
+    "conv2b": Unit(64, 3),
+    "pool3a": HALVE,
+    "conv3b": Unit(80),
+    "conv4a": Unit(192, 3, padding=0),
+}
 
 
-def average(*, count_padding: bool) -> AvgPool:
+def average(*, count_padding: bool) -> spec.AvgPool:
     """The 3x3 average at stride 1 before a projection. PyTorch's and Gluon's v2 and v3 count the padded zeros;
     Keras, slim and everybody's v4 and Inception-ResNet v2 do not."""
-    return AvgPool("pool", kernel=(3, 3), stride=(1, 1), padding=(1, 1), count_padding=count_padding)
+    return spec.AvgPool("pool", kernel=(3, 3), stride=(1, 1), padding=(1, 1), count_padding=count_padding)
 
 
 @dataclass(frozen=True)
@@ -78,18 +65,22 @@ class Parts:
     """Layers from a network's tables, narrowed by `options`; `norm` follows every convolution, `bias` is theirs."""
 
     options: Options
-    norm: BatchNorm | None = NORM
+    norm: spec.BatchNorm | None = NORM
     bias: bool = False
 
-    def unit(self, suffix: str, unit: Unit, path: str = "") -> tuple[Layer, ...]:
+    def unit(self, suffix: str, unit: Unit, path: str = "") -> spec.Layers:
         """Convolution, batch norm and ReLU, called `conv`, `norm` and `relu` with `suffix`."""
         channels = self.options.channels(unit.channels, f"{path}conv{suffix}")
+        rows, columns = (unit.kernel, unit.kernel) if isinstance(unit.kernel, int) else unit.kernel
+        padding = (rows // 2, columns // 2) if unit.padding is None else (unit.padding, unit.padding)
+        stride = (unit.stride, unit.stride)
+        conv = spec.Conv(f"conv{suffix}", channels, (rows, columns), stride, padding, bias=self.bias)
         norm = () if self.norm is None else (replace(self.norm, name=f"norm{suffix}"),)
-        return (unit.conv(f"conv{suffix}", channels, bias=self.bias), *norm, ReLU(f"relu{suffix}"))
+        return (conv, *norm, spec.ReLU(f"relu{suffix}"))
 
-    def stem(self, table: Mapping[str, Step]) -> tuple[Layer, ...]:
+    def stem(self, table: Mapping[str, Step]) -> spec.Layers:
         """The layers before the first branches, under the names in the table (`conv...` for a unit)."""
-        layers: list[Layer] = []
+        layers: list[spec.Layer] = []
         for name, step in table.items():
             if isinstance(step, Unit):
                 layers += self.unit(name.removeprefix("conv"), step)
@@ -97,13 +88,15 @@ class Parts:
                 layers.append(replace(step, name=name))
         return tuple(layers)
 
-    def branches(self, name: str, table: Table, path: str = "") -> Branches:
+    def branches(self, name: str, table: Table, path: str = "") -> spec.Branches:
         """One module: the branches of `table` side by side, their convolutions numbered from 1 in each."""
         path = f"{path}{name}."
-        return Branches(name, tuple(Block(key, self._row(steps, f"{path}{key}.")) for key, steps in table.items()))
+        return spec.Branches(
+            name, tuple(spec.Block(key, self._row(steps, f"{path}{key}.")) for key, steps in table.items())
+        )
 
-    def _row(self, steps: tuple[Step, ...], path: str) -> tuple[Layer, ...]:
-        layers: list[Layer] = []
+    def _row(self, steps: tuple[Step, ...], path: str) -> spec.Layers:
+        layers: list[spec.Layer] = []
         number = 0
         for step in steps:
             if isinstance(step, Unit):
@@ -115,19 +108,18 @@ class Parts:
                 layers.append(step)
         return tuple(layers)
 
-    def classifier(self, pool: str, dropout: float) -> tuple[Layer, ...]:
+    def classifier(self, pool: str, dropout: float) -> spec.Layers:
         """Global average pooling and one dense layer, which take any size of map."""
-        drop = (Dropout("dropout", dropout),) if dropout else ()
-        return (GlobalAvgPool(pool), Flatten("flatten"), *drop, Dense("dense", self.options.classes))
+        drop = (spec.Dropout("dropout", dropout),) if dropout else ()
+        return (spec.GlobalAvgPool(pool), spec.Flatten("flatten"), *drop, spec.Dense("dense", self.options.classes))
 
 
-def window(layers: list[Layer], options: Options, largest: int) -> int:
+def window(layers: list[spec.Layer], options: Options, largest: int) -> int:
     """The side of the square window of an auxiliary head behind `layers`: `largest`, or the map's shorter side.
 
     A head must not forbid a resolution that the network itself survives, so it shrinks with its map, as slim's
     Inception v3 does (`_reduced_kernel_size_for_small_input`); nothing changes at the size of the paper. An input
-    too small for `layers` is theirs to report, and gets 1.
-    """
+    too small for `layers` is theirs to report, and gets 1."""
     try:
         shape = run_shapes(tuple(layers), options.input, {})
     except TooSmallError:
@@ -135,6 +127,6 @@ def window(layers: list[Layer], options: Options, largest: int) -> int:
     return min(largest, *shape[1:])
 
 
-def channels_after(layers: tuple[Layer, ...], channels: int) -> int:
+def channels_after(layers: spec.Layers, channels: int) -> int:
     """The channels behind `layers` for `channels` in front of them, whatever the size of the map."""
     return run_shapes(layers, (channels, SEARCH_LIMIT, SEARCH_LIMIT), {})[0]

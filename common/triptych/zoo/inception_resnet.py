@@ -1,24 +1,13 @@
 """Inception-ResNet v1 and v2: Szegedy et al., "Inception-v4, Inception-ResNet and the Impact of Residual Connections"
 (2016), with the names and channels of Google's code, from which every port comes."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 
-from triptych.spec.layers import Block, Conv, Layer, ReLU, Residual
+from triptych.spec.layers import Block, Conv, Layer, Layers, ReLU, Residual
 from triptych.zoo import Entry, Options, Published
-from triptych.zoo.inception_parts import HALVE, Parts, Step, Table, Unit, average, channels_after
-
-STEM: dict[str, Step] = {
-    "conv1a": Unit(32, 3, 2, padding=0),
-    "conv2a": Unit(32, 3, padding=0),
-    "conv2b": Unit(64, 3),
-    "pool3a": HALVE,
-    "conv3b": Unit(80),
-    "conv4a": Unit(192, 3, padding=0),
-}
+from triptych.zoo.inception_parts import HALVE, STEM, Parts, Step, Table, Unit, average, channels_after
 
 
 @dataclass(frozen=True)
@@ -102,7 +91,7 @@ V2: dict[str, Step | Table | Repeat] = {
 }
 
 
-def residual(name: str, repeat: Repeat, parts: Parts, channels: int) -> tuple[Layer, ...]:
+def residual(name: str, repeat: Repeat, parts: Parts, channels: int) -> Layers:
     """One module. Its last convolution has a bias, no batch norm, and as many channels as come in: derived, because
     channels narrowed on two ways may be rounded to two numbers."""
     mixed = parts.branches("mixed", repeat.body, f"{name}.body.")
@@ -111,7 +100,7 @@ def residual(name: str, repeat: Repeat, parts: Parts, channels: int) -> tuple[La
     return (Residual(name, body, scale=repeat.scale), *relu)
 
 
-def inception_resnet(table: dict[str, Step | Table | Repeat], options: Options) -> tuple[Layer, ...]:
+def inception_resnet(table: dict[str, Step | Table | Repeat], options: Options) -> Layers:
     parts = Parts(options)
     layers: list[Layer] = []
     for name, row in table.items():
@@ -126,25 +115,17 @@ def inception_resnet(table: dict[str, Step | Table | Repeat], options: Options) 
     return (*layers, *parts.classifier("pool8", dropout=0.2))  # the paper keeps 0.8
 
 
+def entry(name: str, source: str, table: dict[str, Step | Table | Repeat], parameters: int, macs: int) -> Entry:
+    build = partial(inception_resnet, table)
+    published = Published(parameters, macs)
+    return Entry(name, source, (3, 299, 299), 1000, build, conformance=(16, 107), published=published)
+
+
+# v1 has 1000 classes on 1792 features, as the paper has it. facenet, the only well-known use, puts a dense layer of 512
+# or 128 without bias and its batch norm in between, the embedding.
+SOURCE_V1 = "Szegedy et al. 2016, figures 10 to 15, as in facenet without its embedding"
+SOURCE_V2 = "Szegedy et al. 2016, as in Google's slim, Keras and timm"
 ENTRIES = (
-    Entry(
-        name="inception_resnet_v1",
-        # 1000 classes on 1792 features, as the paper has it. facenet, the only well-known use, puts a dense layer of
-        # 512 or 128 without bias and its batch norm in between, the embedding.
-        source="Szegedy et al. 2016, figures 10 to 15, as in facenet without its embedding",
-        input=(3, 299, 299),
-        classes=1000,
-        build=partial(inception_resnet, V1),
-        conformance=(16, 107),
-        published=Published(24_357_096, 6_308_597_856),
-    ),
-    Entry(
-        name="inception_resnet_v2",
-        source="Szegedy et al. 2016, as in Google's slim, Keras and timm",
-        input=(3, 299, 299),
-        classes=1000,
-        build=partial(inception_resnet, V2),
-        conformance=(16, 107),
-        published=Published(55_843_464, 13_155_794_016),
-    ),
+    entry("inception_resnet_v1", SOURCE_V1, V1, 24_357_096, 6_308_597_856),
+    entry("inception_resnet_v2", SOURCE_V2, V2, 55_843_464, 13_155_794_016),
 )

@@ -1,8 +1,6 @@
 """Inception v2, or BN-Inception: figure 5 of Ioffe and Szegedy, "Batch Normalization" (2015), as it was ported."""
 
-from __future__ import annotations
-
-from triptych.spec.layers import AvgPool, Layer, MaxPool
+from triptych.spec.layers import Layers, MaxPool
 from triptych.zoo import Entry, Options, Published
 from triptych.zoo.inception_parts import NORM, Parts, Step, Table, Unit, average
 
@@ -41,13 +39,7 @@ REDUCE = MaxPool("pool", kernel=(3, 3), stride=(2, 2), padding=(1, 1))
 
 
 def inception(
-    single: int,
-    reduce3: int,
-    conv3: int,
-    reduce_double: int,
-    double: int,
-    pool: AvgPool | MaxPool | None,
-    projection: int,
+    single: int, reduce3: int, conv3: int, reduce_double: int, double: int, pool: Step | None, projection: int
 ) -> Table:
     if pool is None:
         return {
@@ -63,7 +55,7 @@ def inception(
     }
 
 
-def inception_v2(options: Options) -> tuple[Layer, ...]:
+def inception_v2(options: Options) -> Layers:
     # The ports keep the convolutions' bias, which the batch norm behind it makes idle. They use eps 1e-5, Google 1e-3
     # as in the rest of the family. Cadene's momentum of 0.9 is Caffe's weight of the *old* statistics taken for
     # PyTorch's weight of the new: meant is 0.1.
@@ -72,14 +64,6 @@ def inception_v2(options: Options) -> tuple[Layer, ...]:
     return (*parts.stem(STEM), *modules, *parts.classifier("pool5", dropout=0.0))
 
 
-ENTRIES = (
-    Entry(
-        name="inception_v2",
-        source="Ioffe and Szegedy 2015, figure 5, as in the ports to Caffe, MXNet and PyTorch (bninception)",
-        input=(3, 224, 224),
-        classes=1000,
-        build=inception_v2,
-        conformance=(16, 96),
-        published=Published(11_295_240, 2_032_600_064),
-    ),
-)
+SOURCE = "Ioffe and Szegedy 2015, figure 5, as in the ports to Caffe, MXNet and PyTorch (bninception)"
+COUNTS = Published(11_295_240, 2_032_600_064)
+ENTRIES = (Entry("inception_v2", SOURCE, (3, 224, 224), 1000, inception_v2, conformance=(16, 96), published=COUNTS),)

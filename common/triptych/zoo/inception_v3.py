@@ -1,26 +1,13 @@
 """Inception v3: Szegedy et al., "Rethinking the Inception Architecture" (2015), as in Google's code and torchvision.
 
-The paper's table 1 has another stem than all code, torchvision's, Keras's and Google's own.
-"""
+The paper's table 1 has another stem than all code, torchvision's, Keras's and Google's own."""
 
-from __future__ import annotations
-
-from triptych.spec.layers import Auxiliary, AvgPool, Dense, Flatten, GlobalAvgPool, Layer
+from triptych.spec.layers import Auxiliary, AvgPool, Dense, Flatten, GlobalAvgPool, Layer, Layers
 from triptych.zoo import Entry, Options, Published
-from triptych.zoo.inception_parts import HALVE, Parts, Split, Step, Table, Unit, average, window
+from triptych.zoo.inception_parts import HALVE, STEM, Parts, Split, Table, Unit, average, window
 
 # torchvision and Gluon count the padding of the 3x3 averages, Keras and slim do not.
 AVERAGE = average(count_padding=True)
-
-STEM: dict[str, Step] = {
-    "conv1a": Unit(32, 3, 2, padding=0),
-    "conv2a": Unit(32, 3, padding=0),
-    "conv2b": Unit(64, 3),
-    "pool3a": HALVE,
-    "conv3b": Unit(80),
-    "conv4a": Unit(192, 3, padding=0),
-    "pool5a": HALVE,
-}
 
 
 def inception_a(projection: int) -> Table:
@@ -108,9 +95,9 @@ def head(parts: Parts, before: list[Layer]) -> Auxiliary:
     )
 
 
-def inception_v3(options: Options) -> tuple[Layer, ...]:
+def inception_v3(options: Options) -> Layers:
     parts = Parts(options)
-    layers = list(parts.stem(STEM))
+    layers = list(parts.stem({**STEM, "pool5a": HALVE}))
     for name, table in MIXED.items():
         layers.append(parts.branches(name, table))
         if name == HEAD:
@@ -118,14 +105,6 @@ def inception_v3(options: Options) -> tuple[Layer, ...]:
     return (*layers, *parts.classifier("pool8", dropout=0.5))  # torchvision's rate; slim 0.2, Keras none
 
 
-ENTRIES = (
-    Entry(
-        name="inception_v3",
-        source="Szegedy et al. 2015, as in torchvision and Keras",
-        input=(3, 299, 299),
-        classes=1000,
-        build=inception_v3,
-        conformance=(16, 155),
-        published=Published(23_834_568, 5_713_216_096, with_heads=(27_161_264, 5_718_899_296)),
-    ),
-)
+SOURCE = "Szegedy et al. 2015, as in torchvision and Keras"
+COUNTS = Published(23_834_568, 5_713_216_096, with_heads=(27_161_264, 5_718_899_296))
+ENTRIES = (Entry("inception_v3", SOURCE, (3, 299, 299), 1000, inception_v3, conformance=(16, 155), published=COUNTS),)

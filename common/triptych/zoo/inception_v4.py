@@ -1,22 +1,15 @@
 """Inception v4: Szegedy et al., "Inception-v4, Inception-ResNet and the Impact of Residual Connections" (2016).
 
 Names and channels are those of Google's code and of its port in timm. Google's has an auxiliary head behind mixed6h,
-which the paper does not draw, the ports leave out, and the published count is without: so it is left out here.
-"""
+which the paper does not draw, the ports leave out, and the published count is without: so it is left out here."""
 
-from __future__ import annotations
-
-from triptych.spec.layers import Layer
+from triptych.spec.layers import Layers
 from triptych.zoo import Entry, Options, Published
 from triptych.zoo.inception_parts import HALVE, Parts, Split, Step, Table, Unit, average
 
 AVERAGE = average(count_padding=False)
 
-STEM: dict[str, Step] = {
-    "conv1a": Unit(32, 3, 2, padding=0),
-    "conv2a": Unit(32, 3, padding=0),
-    "conv2b": Unit(64, 3),
-}
+STEM: dict[str, Step] = {"conv1a": Unit(32, 3, 2, padding=0), "conv2a": Unit(32, 3, padding=0), "conv2b": Unit(64, 3)}
 
 # Figure 3 of the paper, the rest of the stem.
 STEM_A: Table = {"branch0": (HALVE,), "branch1": (Unit(96, 3, 2, padding=0),)}
@@ -73,20 +66,12 @@ MIXED = {
 }
 
 
-def inception_v4(options: Options) -> tuple[Layer, ...]:
+def inception_v4(options: Options) -> Layers:
     parts = Parts(options)
     modules = (parts.branches(name, table) for name, table in MIXED.items())
     return (*parts.stem(STEM), *modules, *parts.classifier("pool8", dropout=0.2))  # the paper keeps 0.8
 
 
-ENTRIES = (
-    Entry(
-        name="inception_v4",
-        source="Szegedy et al. 2016, figures 3 to 9, as in Google's slim and timm",
-        input=(3, 299, 299),
-        classes=1000,
-        build=inception_v4,
-        conformance=(16, 107),
-        published=Published(42_679_816, 12_253_974_624),
-    ),
-)
+SOURCE = "Szegedy et al. 2016, figures 3 to 9, as in Google's slim and timm"
+COUNTS = Published(42_679_816, 12_253_974_624)
+ENTRIES = (Entry("inception_v4", SOURCE, (3, 299, 299), 1000, inception_v4, conformance=(16, 107), published=COUNTS),)

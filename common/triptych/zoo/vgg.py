@@ -1,22 +1,8 @@
 """VGG: Table 1 of Simonyan and Zisserman, "Very Deep Convolutional Networks" (2014), columns A to E."""
 
-from __future__ import annotations
-
 from functools import partial
 
-from triptych.spec.layers import (
-    BatchNorm,
-    Block,
-    Conv,
-    Dense,
-    Dropout,
-    Flatten,
-    Layer,
-    LocalResponseNorm,
-    MaxPool,
-    ReLU,
-)
-from triptych.utils.errors import TriptychError
+from triptych.spec import layers as spec
 from triptych.zoo import Entry, Options, Published
 
 CHANNELS = (64, 128, 256, 512, 512)
@@ -32,40 +18,38 @@ E = ((3, 3), (3, 3), (3, 3, 3, 3), (3, 3, 3, 3), (3, 3, 3, 3))
 HEADS = {"paper": (4096, 4096), "small": (100,)}
 
 
-def block(number: int, kernels: tuple[int, ...], options: Options, *, norm: bool, lrn: bool, dropout: bool) -> Block:
+def block(
+    number: int, kernels: tuple[int, ...], options: Options, *, norm: bool, lrn: bool, dropout: bool
+) -> spec.Block:
     """One row of the table: convolutions with ReLU, then a 2x2 max-pool."""
-    layers: list[Layer] = []
+    layers: list[spec.Layer] = []
     for index, kernel in enumerate(kernels, start=1):
         conv = f"conv{index}"
         channels = options.channels(CHANNELS[number - 1], f"block{number}.{conv}")
-        layers.append(Conv(conv, channels, kernel=(kernel, kernel), padding=(kernel // 2, kernel // 2)))
+        layers.append(spec.Conv(conv, channels, kernel=(kernel, kernel), padding=(kernel // 2, kernel // 2)))
         if norm:
-            layers.append(BatchNorm(f"norm{index}"))
-        layers.append(ReLU(f"relu{index}"))
+            layers.append(spec.BatchNorm(f"norm{index}"))
+        layers.append(spec.ReLU(f"relu{index}"))
         if lrn:
-            layers.append(LocalResponseNorm(f"lrn{index}", size=5, alpha=1e-4, beta=0.75, k=2.0))
+            layers.append(spec.LocalResponseNorm(f"lrn{index}", size=5, alpha=1e-4, beta=0.75, k=2.0))
         if dropout:
-            layers.append(Dropout(f"dropout{index}", 0.5))
-    return Block(f"block{number}", (*layers, MaxPool("pool", kernel=(2, 2), stride=(2, 2))))
+            layers.append(spec.Dropout(f"dropout{index}", 0.5))
+    return spec.Block(f"block{number}", (*layers, spec.MaxPool("pool", kernel=(2, 2), stride=(2, 2))))
 
 
-def head(options: Options, name: str) -> tuple[Layer, ...]:
+def head(options: Options, name: str) -> spec.Layers:
     """Flatten and the dense layers. `paper`: dense, ReLU, dropout, twice; `small` drops after convolutions instead."""
-    layers: list[Layer] = [Flatten("flatten")]
+    layers: list[spec.Layer] = [spec.Flatten("flatten")]
     for number, units in enumerate(HEADS[name], start=1):
-        layers += [Dense(f"dense{number}", options.dense(units, f"dense{number}")), ReLU(f"relu{number}")]
+        layers += [spec.Dense(f"dense{number}", options.dense(units, f"dense{number}")), spec.ReLU(f"relu{number}")]
         if name == "paper":
-            layers.append(Dropout(f"dropout{number}", 0.5))
-    return (*layers, Dense(f"dense{len(HEADS[name]) + 1}", options.classes))
+            layers.append(spec.Dropout(f"dropout{number}", 0.5))
+    return (*layers, spec.Dense(f"dense{len(HEADS[name]) + 1}", options.classes))
 
 
-def vgg(
-    table: tuple[tuple[int, ...], ...], options: Options, *, norm: bool = False, lrn: bool = False
-) -> tuple[Layer, ...]:
+def vgg(table: tuple[tuple[int, ...], ...], options: Options, *, norm: bool = False, lrn: bool = False) -> spec.Layers:
     """The layers of one column. `lrn` normalises after the first convolution, as column A-LRN does."""
     name = options.head or "paper"
-    if name not in HEADS:
-        raise TriptychError(f"VGG has no head '{name}'")
     blocks = (
         block(number, kernels, options, norm=norm, lrn=lrn and number == 1, dropout=name == "small")
         for number, kernels in enumerate(table, start=1)
@@ -73,19 +57,10 @@ def vgg(
     return (*blocks, *head(options, name))
 
 
-def entry(
-    name: str, column: str, build: partial[tuple[Layer, ...]], parameters: int, macs: int, blocks: int = 5
-) -> Entry:
-    return Entry(
-        name=name,
-        source=f"Simonyan and Zisserman 2014, table 1, column {column}",
-        input=(3, 224, 224),
-        classes=1000,
-        build=build,
-        conformance=(16, 2 ** (blocks + 1)),  # 2x2 before the first dense layer
-        published=Published(parameters, macs),
-        heads=tuple(HEADS),
-    )
+def entry(name: str, column: str, build: partial[spec.Layers], parameters: int, macs: int, blocks: int = 5) -> Entry:
+    source = f"Simonyan and Zisserman 2014, table 1, column {column}"
+    conformance = (16, 2 ** (blocks + 1))  # 2x2 before the first dense layer
+    return Entry(name, source, (3, 224, 224), 1000, build, conformance, Published(parameters, macs), tuple(HEADS))
 
 
 # name, column of the paper, table, parameters, what batch norm adds to them, MACs at 3x224x224 with 1000 classes.

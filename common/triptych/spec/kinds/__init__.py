@@ -2,37 +2,17 @@
 
 To add a kind: its record in `triptych.spec.layers`, what it does in a file of this folder, its native layer in each
 backend's `layers.py`. A record without a kind, a kind that says only half, and a backend that lacks a layer are errors
-at import.
-"""
-
-from __future__ import annotations
+at import."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar, get_args
 
-from triptych.spec.kinds import (
-    activation,
-    composites,
-    convolution,
-    dense,
-    normalisation,
-    pooling,
-    regularisation,
-    reshaping,
-)
+from triptych.spec.kinds import composites, convolution, dense, normalisation, pointwise, pooling
 from triptych.spec.kinds.kind import CompositeKind, Kind
 from triptych.spec.layers import Composite, Layer, Primitive
 
 K = TypeVar("K", Kind[Any], CompositeKind[Any])
-_FAMILIES: tuple[Kind[Any], ...] = (
-    *convolution.KINDS,
-    *dense.KINDS,
-    *normalisation.KINDS,
-    *activation.KINDS,
-    *pooling.KINDS,
-    *reshaping.KINDS,
-    *regularisation.KINDS,
-)
+_FAMILIES = (convolution, dense, normalisation, pointwise, pooling)
 
 
 def collect(records: Sequence[type], kinds: Iterable[K]) -> dict[type, K]:
@@ -55,7 +35,7 @@ def check_complete(table: Mapping[type, object], owner: str, records: Sequence[t
         raise TypeError(f"{owner} must have one entry per record of the spec; missing {missing}, unknown {unknown}")
 
 
-KINDS: dict[type, Kind[Any]] = collect(get_args(Primitive), _FAMILIES)
+KINDS: dict[type, Kind[Any]] = collect(get_args(Primitive), [kind for family in _FAMILIES for kind in family.KINDS])
 COMPOSITES: dict[type, CompositeKind[Any]] = collect(get_args(Composite), composites.KINDS)
 
 

@@ -1,13 +1,10 @@
 """Composites: how the layers in them hang together."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 
 from triptych.reference.layers import Array, Rounding
-from triptych.spec.errors import SpecError
-from triptych.spec.kinds.kind import CompositeKind, Pull, RunChild, Wiring
+from triptych.spec.kinds.kind import CompositeKind, Pull, RunChild, SpecError, Wiring
 from triptych.spec.layers import Auxiliary, Block, Branches, Residual, Shape
 from triptych.utils.lazy import np
 
@@ -54,8 +51,7 @@ def _branches(layer: Branches, x: Array, run: RunChild, rounding: Rounding) -> t
 
     def pull(dy: Array) -> Array:
         slices = np.split(dy, edges, axis=1)
-        dx: Array = np.sum([pull(dy) for (_, pull), dy in zip(ends, slices, strict=True)], axis=0)
-        return dx
+        return np.asarray(np.sum([pull(dy) for (_, pull), dy in zip(ends, slices, strict=True)], axis=0))
 
     return np.concatenate([y for y, _ in ends], axis=1), pull
 
@@ -79,8 +75,8 @@ def _residual(layer: Residual, x: Array, run: RunChild, rounding: Rounding) -> t
 
 
 KINDS: tuple[CompositeKind[Any], ...] = (
-    CompositeKind(record=Block, wiring=_in_a_row, output=_last, reference=_row),
-    CompositeKind(record=Auxiliary, wiring=_in_a_row, output=_last, reference=_row),
-    CompositeKind(record=Branches, wiring=_side_by_side, output=_concatenated, reference=_branches),
-    CompositeKind(record=Residual, wiring=_body_and_shortcut, output=_sum, reference=_residual),
+    CompositeKind(Block, _in_a_row, _last, _row),
+    CompositeKind(Auxiliary, _in_a_row, _last, _row),
+    CompositeKind(Branches, _side_by_side, _concatenated, _branches),
+    CompositeKind(Residual, _body_and_shortcut, _sum, _residual),
 )

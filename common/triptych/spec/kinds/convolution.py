@@ -1,14 +1,10 @@
 """Convolution."""
 
-from __future__ import annotations
-
 import math
-from collections.abc import Mapping
 
-from triptych.reference.layers import Array, Gradients, largest
-from triptych.spec.errors import SpecError
-from triptych.spec.kinds.kind import ArrayInfo, Conditions, Kind, LayerPass, at_any_size, weight_and_bias
-from triptych.spec.kinds.windows import crop, need_window, num_windows, pad, places, sliding, windows
+from triptych.reference.layers import Array, Arrays, Conditions, Gradients, LayerPass, largest
+from triptych.spec.kinds.kind import Kind, ParameterInfo, SpecError, as_is, sliding, weight_and_bias
+from triptych.spec.kinds.windows import crop, need_window, num_windows, pad, places, windows
 from triptych.spec.layers import Conv, Shape
 from triptych.utils.lazy import np
 
@@ -26,14 +22,14 @@ def _macs(layer: Conv, shape: Shape, output: Shape) -> int:
     return math.prod(output) * math.prod(layer.kernel) * (shape[0] // layer.groups)
 
 
-def _arrays(layer: Conv, shape: Shape) -> tuple[ArrayInfo, ...]:
+def _arrays(layer: Conv, shape: Shape) -> tuple[ParameterInfo, ...]:
     area = math.prod(layer.kernel)
     inputs = shape[0] // layer.groups
     fans = (inputs * area, layer.channels * area)  # groups do not lower fan_out, as in every framework
     return weight_and_bias((layer.channels, inputs, *layer.kernel), fans, layer.bias)
 
 
-def _reference(layer: Conv, x: Array, arrays: Mapping[str, Array], conditions: Conditions) -> LayerPass:
+def _reference(layer: Conv, x: Array, arrays: Arrays, conditions: Conditions) -> LayerPass:
     weight, rounding = arrays["weight"], conditions.rounding
     inputs = np.split(pad(x, layer.padding), layer.groups, axis=1)
     weights = np.split(weight, layer.groups, axis=0)
@@ -60,15 +56,4 @@ def _reference(layer: Conv, x: Array, arrays: Mapping[str, Array], conditions: C
     return LayerPass(rounding(y, weight[0].size), backward)
 
 
-KINDS = (
-    Kind(
-        record=Conv,
-        output=_output,
-        macs=_macs,
-        window=sliding,
-        arrays=_arrays,
-        reference=_reference,
-        any_size=at_any_size,
-        training_only=False,
-    ),
-)
+KINDS = (Kind(Conv, _output, _macs, sliding, _arrays, _reference, as_is, training_only=False),)

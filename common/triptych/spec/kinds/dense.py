@@ -1,13 +1,11 @@
-"""Fully connected layers."""
+"""Fully connected layers, and the flatten in front of them."""
 
-from __future__ import annotations
+import math
 
-from collections.abc import Mapping
-
-from triptych.reference.layers import Array, Gradients, largest
-from triptych.spec.errors import SpecError
-from triptych.spec.kinds.kind import ArrayInfo, Conditions, Kind, LayerPass, one_place, weight_and_bias
-from triptych.spec.layers import Conv, Dense, Pair, Shape
+from triptych.reference.layers import Array, Arrays, Conditions, Gradients, LayerPass, largest
+from triptych.spec.kinds.kind import Kind, ParameterInfo, SpecError, no_arrays, no_macs, one_place, weight_and_bias
+from triptych.spec.kinds.windows import whole_map
+from triptych.spec.layers import Conv, Dense, Flatten, Pair, Shape
 from triptych.utils.lazy import np
 
 
@@ -23,11 +21,11 @@ def _macs(layer: Dense, shape: Shape, output: Shape) -> int:
     return shape[0] * layer.units
 
 
-def _arrays(layer: Dense, shape: Shape) -> tuple[ArrayInfo, ...]:
+def _arrays(layer: Dense, shape: Shape) -> tuple[ParameterInfo, ...]:
     return weight_and_bias((layer.units, shape[0]), (shape[0], layer.units), layer.bias)
 
 
-def _reference(layer: Dense, x: Array, arrays: Mapping[str, Array], conditions: Conditions) -> LayerPass:
+def _reference(layer: Dense, x: Array, arrays: Arrays, conditions: Conditions) -> LayerPass:
     weight, rounding = arrays["weight"], conditions.rounding
     y: Array = x @ weight.T + arrays["bias"] if layer.bias else x @ weight.T
 
@@ -45,15 +43,20 @@ def _any_size(layer: Dense, shape: Shape, flattened: Pair) -> tuple[Conv, Pair]:
     return Conv(layer.name, layer.units, flattened, bias=layer.bias), (1, 1)
 
 
+def _flat(layer: Flatten, shape: Shape, path: str) -> Shape:
+    return (math.prod(shape),)
+
+
+def _flatten(layer: Flatten, x: Array, arrays: Arrays, conditions: Conditions) -> LayerPass:
+    return LayerPass(x.reshape(len(x), -1), lambda dy: (dy.reshape(x.shape), {}))
+
+
+def _left_out(layer: Flatten, shape: Shape, flattened: Pair) -> tuple[None, Pair]:
+    """The next dense layer becomes a convolution over the map; a flat input was flattened before."""
+    return None, (shape[1], shape[2]) if len(shape) == 3 else flattened
+
+
 KINDS = (
-    Kind(
-        record=Dense,
-        output=_output,
-        macs=_macs,
-        window=one_place,
-        arrays=_arrays,
-        reference=_reference,
-        any_size=_any_size,
-        training_only=False,
-    ),
+    Kind(Dense, _output, _macs, one_place, _arrays, _reference, _any_size, training_only=False),
+    Kind(Flatten, _flat, no_macs, whole_map, no_arrays, _flatten, _left_out, training_only=False),
 )

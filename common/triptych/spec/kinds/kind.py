@@ -1,70 +1,64 @@
 """What a layer kind has to say of itself. No field has a default: a kind that lacks one fails when it is imported.
 
-Shapes are without the batch, arrays are `(N, C, H, W)` or `(N, features)`.
-"""
+Shapes are without the batch, arrays are `(N, C, H, W)` or `(N, features)`."""
 
-from __future__ import annotations
-
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, is_dataclass
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeAlias, TypeVar
+from typing import Any, Generic, Literal, NamedTuple, TypeAlias, TypeVar
 
-from triptych.reference.layers import Array, Backward, Rounding
-from triptych.spec.layers import Layer, Pair, Shape
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+from triptych.reference.layers import Array, Arrays, Conditions, LayerPass, Rounding
+from triptych.spec.layers import Conv, Layer, Pair, Pool, Shape
+from triptych.utils.errors import TriptychError
 
 R = TypeVar("R", bound=Layer)
-Reference: TypeAlias = Callable[[R, Array, Mapping[str, Array], "Conditions"], "LayerPass"]
 Role: TypeAlias = Literal["weight", "bias", "scale", "shift", "running_mean", "running_var"]
 Window: TypeAlias = tuple[Pair, Pair]  # kernel, stride
 
-POINT: Window = ((1, 1), (1, 1))  # a value depends on the input at its own place
+
+class SpecError(TriptychError):
+    """The architecture contradicts itself; `path` is the layer at which it does."""
+
+    def __init__(self, path: str, problem: str) -> None:
+        super().__init__(f"layer '{path}': {problem}")
+        self.path = path
+        self.problem = problem
+
+
+class TooSmallError(SpecError):
+    """The map that reaches this layer is smaller than its window."""
 
 
 @dataclass(frozen=True)
-class ArrayInfo:
-    """One canonical array of a layer. `start`: the constant that it starts at, None where the initializer draws it;
-    `trained`: whether a gradient reaches it (no running statistics). The fans are those of a weight, else 0."""
+class ParameterInfo:
+    """One canonical array, by its path in the architecture or by its name in its layer. `role` tells conv and dense
+    weights and biases from batch norm's gamma (`scale`), beta (`shift`) and running statistics, which no gradient
+    reaches (`trained` false). `start`: the constant that it starts at, None where the initializer draws it. The fans
+    are those of a weight, else 0."""
 
-    name: str
+    path: str
     shape: Shape
     role: Role
-    start: float | None
-    trained: bool
+    start: float | None = None
+    trained: bool = True
     fan_in: int = 0
     fan_out: int = 0
 
 
+class _Complete:
+    """Of a kind's records: raises TypeError for a field that does not say what it has to."""
+
+    def __post_init__(self) -> None:
+        kind: Any = self
+        if not (isinstance(kind.record, type) and is_dataclass(kind.record)):
+            raise TypeError(f"{kind.record!r} is no record of the spec")
+        for field in fields(kind):
+            value = getattr(kind, field.name)
+            if not (isinstance(value, bool) if field.name == "training_only" else callable(value)):
+                raise TypeError(f"the kind of {kind.record.__name__} does not say its {field.name}, but {value!r}")
+
+
 @dataclass(frozen=True)
-class Conditions:
-    """What a layer's reference runs under, beside its input and arrays.
-
-    `rounding(value, length, scale)` takes every result, see `triptych.reference.layers`. `frozen`: the running
-    statistics are used and kept in training, too. `mask`: what dropout keeps (True).
-    """
-
-    rounding: Rounding
-    path: str = ""
-    train: bool = False
-    frozen: bool = False
-    mask: NDArray[np.bool_] | None = None
-
-
-class LayerPass(NamedTuple):
-    """What a layer's reference gives: its output, the function that takes the gradient of that to `(gradient of the
-    input, {array: gradient})`, and its running statistics after this batch, by name."""
-
-    output: Array
-    backward: Backward
-    statistics: Mapping[str, Array] = MappingProxyType({})
-
-
-@dataclass(frozen=True, kw_only=True)
-class Kind(Generic[R]):
+class Kind(_Complete, Generic[R]):
     """All that is known of one kind of layer, the primitive record `record`.
 
     - `output(layer, shape, path)`: the shape of the output; raises SpecError for an input or a record that does not
@@ -82,13 +76,10 @@ class Kind(Generic[R]):
     output: Callable[[R, Shape, str], Shape]
     macs: Callable[[R, Shape, Shape], int]
     window: Callable[[R, Shape], Window]
-    arrays: Callable[[R, Shape], tuple[ArrayInfo, ...]]
-    reference: Reference[R]
+    arrays: Callable[[R, Shape], tuple[ParameterInfo, ...]]
+    reference: Callable[[R, Array, Arrays, Conditions], LayerPass]
     any_size: Callable[[R, Shape, Pair], tuple[Layer | None, Pair]]
     training_only: bool
-
-    def __post_init__(self) -> None:
-        _refuse_gaps(self)
 
 
 Pull: TypeAlias = Callable[[Array], Array]  # the gradient of an output to that of the input
@@ -96,17 +87,15 @@ RunChild: TypeAlias = Callable[[Layer, Array], tuple[Array, Pull]]
 
 
 class Wiring(NamedTuple):
-    """How a composite's children hang together, by numbers: 0 is its input, n the output of its n-th child.
-
-    `sources` has what each child takes, `joined` what the composite's output is made of.
-    """
+    """How a composite's children hang together, by numbers: 0 is its input, n the output of its n-th child. `sources`
+    has what each child takes, `joined` what the composite's output is made of."""
 
     sources: tuple[int, ...]
     joined: tuple[int, ...]
 
 
-@dataclass(frozen=True, kw_only=True)
-class CompositeKind(Generic[R]):
+@dataclass(frozen=True)
+class CompositeKind(_Complete, Generic[R]):
     """All that is known of one composite record; its children, in order, are `spec.layers.children`.
 
     - `wiring(layer)`: who takes whose output; receptive fields and memory follow from it.
@@ -118,18 +107,6 @@ class CompositeKind(Generic[R]):
     wiring: Callable[[R], Wiring]
     output: Callable[[R, Sequence[Shape], str], Shape]
     reference: Callable[[R, Array, RunChild, Rounding], tuple[Array, Pull]]
-
-    def __post_init__(self) -> None:
-        _refuse_gaps(self)
-
-
-def _refuse_gaps(kind: Kind[Any] | CompositeKind[Any]) -> None:
-    if not (isinstance(kind.record, type) and is_dataclass(kind.record)):
-        raise TypeError(f"{kind.record!r} is no record of the spec")
-    for field in fields(kind):
-        value = getattr(kind, field.name)
-        if not (isinstance(value, bool) if field.name == "training_only" else callable(value)):
-            raise TypeError(f"the kind of {kind.record.__name__} does not say its {field.name}, but {value!r}")
 
 
 def same_shape(layer: Layer, shape: Shape, path: str) -> Shape:
@@ -143,41 +120,26 @@ def no_macs(layer: Layer, shape: Shape, output: Shape) -> int:
 
 
 def one_place(layer: Layer, shape: Shape) -> Window:
-    """Window: one place."""
-    return POINT
+    """Window: a value depends on the input at its own place."""
+    return (1, 1), (1, 1)
 
 
-def no_arrays(layer: Layer, shape: Shape) -> tuple[ArrayInfo, ...]:
+def sliding(layer: Conv | Pool, shape: Shape) -> Window:
+    """Window: the layer's own."""
+    return layer.kernel, layer.stride
+
+
+def no_arrays(layer: Layer, shape: Shape) -> tuple[ParameterInfo, ...]:
     """Arrays: none."""
     return ()
 
 
-def at_any_size(layer: Layer, shape: Shape, flattened: Pair) -> tuple[Layer, Pair]:
+def as_is(layer: Layer, shape: Shape, flattened: Pair) -> tuple[Layer, Pair]:
     """On larger images: as it is."""
     return layer, flattened
 
 
-def weight_and_bias(weight: Shape, fans: Pair, bias: bool) -> tuple[ArrayInfo, ...]:
+def weight_and_bias(weight: Shape, fans: Pair, bias: bool) -> tuple[ParameterInfo, ...]:
     """Arrays: a weight with one row per output, and perhaps a bias that starts at 0."""
-    info = ArrayInfo("weight", weight, "weight", None, True, *fans)
-    return (info, ArrayInfo("bias", weight[:1], "bias", 0.0, True)) if bias else (info,)
-
-
-def pointwise(
-    record: type[R],
-    reference: Reference[R],
-    *,
-    output: Callable[[R, Shape, str], Shape] = same_shape,
-    training_only: bool = False,
-) -> Kind[R]:
-    """A kind without arrays whose output has the input's shape and sees of it what is at the same place."""
-    return Kind(
-        record=record,
-        output=output,
-        macs=no_macs,
-        window=one_place,
-        arrays=no_arrays,
-        reference=reference,
-        any_size=at_any_size,
-        training_only=training_only,
-    )
+    info = ParameterInfo("weight", weight, "weight", None, True, *fans)
+    return (info, ParameterInfo("bias", weight[:1], "bias", 0.0)) if bias else (info,)

@@ -1,38 +1,22 @@
 """Batch normalisation and local response normalisation."""
 
-from __future__ import annotations
-
-from collections.abc import Mapping
-
-from triptych.reference.layers import Array, Gradients, largest
-from triptych.spec.errors import SpecError
-from triptych.spec.kinds.kind import (
-    ArrayInfo,
-    Conditions,
-    Kind,
-    LayerPass,
-    at_any_size,
-    no_macs,
-    one_place,
-    pointwise,
-    same_shape,
-)
+from triptych.reference.layers import Array, Arrays, Conditions, Gradients, LayerPass, largest
+from triptych.spec.kinds.kind import Kind, ParameterInfo, SpecError, as_is, no_arrays, no_macs, one_place, same_shape
 from triptych.spec.layers import BatchNorm, LocalResponseNorm, Shape
 from triptych.utils.lazy import np
 
 
-def _batch_norm_arrays(layer: BatchNorm, shape: Shape) -> tuple[ArrayInfo, ...]:
-    features = shape[:1]
-    gamma = (ArrayInfo("weight", features, "scale", 1.0, True),) if layer.gamma else ()
-    return (
-        *gamma,
-        ArrayInfo("bias", features, "shift", 0.0, True),
-        ArrayInfo("running_mean", features, "running_mean", 0.0, False),
-        ArrayInfo("running_var", features, "running_var", 1.0, False),
+def _arrays(layer: BatchNorm, shape: Shape) -> tuple[ParameterInfo, ...]:
+    arrays = (
+        ParameterInfo("weight", shape[:1], "scale", 1.0),
+        ParameterInfo("bias", shape[:1], "shift", 0.0),
+        ParameterInfo("running_mean", shape[:1], "running_mean", 0.0, trained=False),
+        ParameterInfo("running_var", shape[:1], "running_var", 1.0, trained=False),
     )
+    return arrays if layer.gamma else arrays[1:]
 
 
-def _batch_norm(layer: BatchNorm, x: Array, arrays: Mapping[str, Array], conditions: Conditions) -> LayerPass:
+def _batch_norm(layer: BatchNorm, x: Array, arrays: Arrays, conditions: Conditions) -> LayerPass:
     """With the batch's statistics in training, unless they are frozen, else with the running ones."""
     rounding, of_batch = conditions.rounding, conditions.train and not conditions.frozen
     beta, mean, var = arrays["bias"], arrays["running_mean"], arrays["running_var"]
@@ -71,16 +55,13 @@ def _odd_window(layer: LocalResponseNorm, shape: Shape, path: str) -> Shape:
     return shape
 
 
-def _local_response_norm(
-    layer: LocalResponseNorm, x: Array, arrays: Mapping[str, Array], conditions: Conditions
-) -> LayerPass:
+def _lrn(layer: LocalResponseNorm, x: Array, arrays: Arrays, conditions: Conditions) -> LayerPass:
     """Divide by a power of the neighbouring channels' energy (Krizhevsky et al. 2012, section 3.3)."""
 
     def neighbours(values: Array) -> Array:
         half = layer.size // 2
         wide = np.pad(values, ((0, 0), (half, half), (0, 0), (0, 0)))
-        sums: Array = np.lib.stride_tricks.sliding_window_view(wide, layer.size, axis=1).sum(-1)
-        return sums
+        return np.asarray(np.lib.stride_tricks.sliding_window_view(wide, layer.size, axis=1).sum(-1))
 
     base = layer.k + layer.coefficient * neighbours(x * x)
 
@@ -93,15 +74,6 @@ def _local_response_norm(
 
 
 KINDS = (
-    Kind(
-        record=BatchNorm,
-        output=same_shape,
-        macs=no_macs,
-        window=one_place,
-        arrays=_batch_norm_arrays,
-        reference=_batch_norm,
-        any_size=at_any_size,
-        training_only=False,
-    ),
-    pointwise(LocalResponseNorm, _local_response_norm, output=_odd_window),
+    Kind(BatchNorm, same_shape, no_macs, one_place, _arrays, _batch_norm, as_is, training_only=False),
+    Kind(LocalResponseNorm, _odd_window, no_macs, one_place, no_arrays, _lrn, as_is, training_only=False),
 )

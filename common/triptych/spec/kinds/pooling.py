@@ -1,40 +1,21 @@
 """Maxima and means over windows, and over the whole map."""
 
-from __future__ import annotations
-
-from collections.abc import Mapping
-
-from triptych.reference.layers import Array, Gradients
-from triptych.spec.errors import SpecError
-from triptych.spec.kinds.kind import Conditions, Kind, LayerPass, at_any_size, no_arrays, no_macs
-from triptych.spec.kinds.windows import (
-    crop,
-    need_map,
-    need_window,
-    num_windows,
-    pad,
-    places,
-    sliding,
-    whole_map,
-    windows,
-)
-from triptych.spec.layers import AvgPool, GlobalAvgPool, MaxPool, Pair, Shape
+from triptych.reference.layers import Array, Arrays, Conditions, Gradients, LayerPass
+from triptych.spec.kinds.kind import Kind, SpecError, as_is, no_arrays, no_macs, sliding
+from triptych.spec.kinds.windows import crop, need_map, need_window, num_windows, pad, places, whole_map, windows
+from triptych.spec.layers import AvgPool, GlobalAvgPool, MaxPool, Pair, Pool, Shape
 from triptych.utils.lazy import np
 
 
-def overhang(layer: MaxPool | AvgPool, shape: Shape) -> Pair:
+def overhang(layer: Pool, shape: Shape) -> Pair:
     """Rows and columns by which the last windows hang over the padded map of `shape` (0 without `ceil`)."""
     counts = num_windows(layer, shape, layer.ceil)
-    below, right = (
-        max(0, (count - 1) * stride + kernel - size - 2 * padding)
-        for count, stride, kernel, size, padding in zip(
-            counts, layer.stride, layer.kernel, shape[1:], layer.padding, strict=True
-        )
-    )
+    axes = zip(counts, layer.stride, layer.kernel, shape[1:], layer.padding, strict=True)
+    below, right = (max(0, (count - 1) * s + k - size - 2 * p) for count, s, k, size, p in axes)
     return below, right
 
 
-def _output(layer: MaxPool | AvgPool, shape: Shape, path: str) -> Shape:
+def _output(layer: Pool, shape: Shape, path: str) -> Shape:
     need_map(shape, path)
     if any(2 * p > k for p, k in zip(layer.padding, layer.kernel, strict=True)):
         raise SpecError(path, f"padding {layer.padding} is more than half of the kernel {layer.kernel}")
@@ -42,7 +23,7 @@ def _output(layer: MaxPool | AvgPool, shape: Shape, path: str) -> Shape:
     return (shape[0], *num_windows(layer, shape, layer.ceil))
 
 
-def _max_pool(layer: MaxPool, x: Array, arrays: Mapping[str, Array], conditions: Conditions) -> LayerPass:
+def _max_pool(layer: MaxPool, x: Array, arrays: Arrays, conditions: Conditions) -> LayerPass:
     """The gradient goes to the first of equal values, in row order."""
     padded = pad(x, layer.padding, -np.inf, overhang(layer, x.shape[1:]))
     rows, columns = num_windows(layer, x.shape[1:], layer.ceil)
@@ -59,14 +40,13 @@ def _max_pool(layer: MaxPool, x: Array, arrays: Mapping[str, Array], conditions:
     return LayerPass(np.take_along_axis(views, winner[..., None], -1)[..., 0], backward)
 
 
-def _avg_pool(layer: AvgPool, x: Array, arrays: Mapping[str, Array], conditions: Conditions) -> LayerPass:
+def _avg_pool(layer: AvgPool, x: Array, arrays: Arrays, conditions: Conditions) -> LayerPass:
     """Padded zeros count if the layer says so, what hangs over never does."""
     extra = overhang(layer, x.shape[1:])
     rows, columns = num_windows(layer, x.shape[1:], layer.ceil)
 
     def sums(values: Array) -> Array:
-        totals: Array = windows(values, layer.kernel, layer.stride)[:, :, :rows, :columns].sum((-2, -1))
-        return totals
+        return np.asarray(windows(values, layer.kernel, layer.stride)[:, :, :rows, :columns].sum((-2, -1)))
 
     ones = pad(np.ones((1, 1, *x.shape[2:]), x.dtype), layer.padding, 1.0 if layer.count_padding else 0.0)
     counts = sums(pad(ones, (0, 0), 0.0, extra))
@@ -82,50 +62,23 @@ def _avg_pool(layer: AvgPool, x: Array, arrays: Mapping[str, Array], conditions:
     return LayerPass(conditions.rounding(sums(padded) / counts, area), backward)
 
 
-def _global_output(layer: GlobalAvgPool, shape: Shape, path: str) -> Shape:
+def _global(layer: GlobalAvgPool, shape: Shape, path: str) -> Shape:
     need_map(shape, path)
     return (shape[0], 1, 1)
 
 
-def _global_avg_pool(layer: GlobalAvgPool, x: Array, arrays: Mapping[str, Array], conditions: Conditions) -> LayerPass:
+def _global_avg_pool(layer: GlobalAvgPool, x: Array, arrays: Arrays, conditions: Conditions) -> LayerPass:
     area, rounding = x.shape[2] * x.shape[3], conditions.rounding
     y = rounding(x.mean((2, 3), keepdims=True), area)
     return LayerPass(y, lambda dy: (rounding(np.broadcast_to(dy / area, x.shape), 1), {}))
 
 
-def _over_the_trained_map(layer: GlobalAvgPool, shape: Shape, flattened: Pair) -> tuple[AvgPool, Pair]:
+def _over_trained(layer: GlobalAvgPool, shape: Shape, flattened: Pair) -> tuple[AvgPool, Pair]:
     return AvgPool(layer.name, (shape[1], shape[2]), (1, 1)), flattened
 
 
 KINDS = (
-    Kind(
-        record=MaxPool,
-        output=_output,
-        macs=no_macs,
-        window=sliding,
-        arrays=no_arrays,
-        reference=_max_pool,
-        any_size=at_any_size,
-        training_only=False,
-    ),
-    Kind(
-        record=AvgPool,
-        output=_output,
-        macs=no_macs,
-        window=sliding,
-        arrays=no_arrays,
-        reference=_avg_pool,
-        any_size=at_any_size,
-        training_only=False,
-    ),
-    Kind(
-        record=GlobalAvgPool,
-        output=_global_output,
-        macs=no_macs,
-        window=whole_map,
-        arrays=no_arrays,
-        reference=_global_avg_pool,
-        any_size=_over_the_trained_map,
-        training_only=False,
-    ),
+    Kind(MaxPool, _output, no_macs, sliding, no_arrays, _max_pool, as_is, training_only=False),
+    Kind(AvgPool, _output, no_macs, sliding, no_arrays, _avg_pool, as_is, training_only=False),
+    Kind(GlobalAvgPool, _global, no_macs, whole_map, no_arrays, _global_avg_pool, _over_trained, training_only=False),
 )

@@ -1,13 +1,10 @@
 """Windows that slide over a map, as convolutions and pools have them: how many, where, and what is in them."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from triptych.reference.layers import Array
-from triptych.spec.errors import SpecError, TooSmallError
-from triptych.spec.kinds.kind import Window
-from triptych.spec.layers import AvgPool, Conv, MaxPool, Pair, Shape
+from triptych.spec.kinds.kind import SpecError, TooSmallError, Window
+from triptych.spec.layers import Conv, Pair, Pool, Shape
 from triptych.utils.lazy import np
 
 
@@ -17,7 +14,7 @@ def need_map(shape: Shape, path: str) -> None:
         raise SpecError(path, f"needs a (channels, height, width) input, got {shape}")
 
 
-def need_window(layer: Conv | MaxPool | AvgPool, shape: Shape, path: str) -> None:
+def need_window(layer: Conv | Pool, shape: Shape, path: str) -> None:
     """Raise SpecError for a window that cannot be, TooSmallError for one that is larger than the padded map."""
     need_map(shape, path)
     if min(*layer.kernel, *layer.stride) < 1 or min(layer.padding) < 0:
@@ -27,12 +24,10 @@ def need_window(layer: Conv | MaxPool | AvgPool, shape: Shape, path: str) -> Non
         raise TooSmallError(path, f"its {window} window is larger than the {shape[1]}x{shape[2]} map it gets")
 
 
-def num_windows(layer: Conv | MaxPool | AvgPool, shape: Shape, ceil: bool = False) -> Pair:
+def num_windows(layer: Conv | Pool, shape: Shape, ceil: bool = False) -> Pair:
     """Rows and columns of windows on a map of `shape`."""
-    rows, columns = (
-        pooled_size(size, k, s, p, ceil)
-        for size, k, s, p in zip(shape[1:], layer.kernel, layer.stride, layer.padding, strict=True)
-    )
+    axes = zip(shape[1:], layer.kernel, layer.stride, layer.padding, strict=True)
+    rows, columns = (pooled_size(*axis, ceil) for axis in axes)
     return rows, columns
 
 
@@ -43,11 +38,6 @@ def pooled_size(size: int, kernel: int, stride: int, padding: int, ceil: bool) -
         return span // stride + 1
     count = -(-span // stride) + 1
     return count - 1 if (count - 1) * stride >= size + padding else count
-
-
-def sliding(layer: Conv | MaxPool | AvgPool, shape: Shape) -> Window:
-    """Receptive field: that of a window."""
-    return layer.kernel, layer.stride
 
 
 def whole_map(layer: object, shape: Shape) -> Window:
