@@ -165,11 +165,7 @@ def table(bench: Bench) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
 
 def _figures(speeds: list[float], first: list[float]) -> tuple[str, str, str]:
     median = statistics.median(speeds)
-    return (
-        f"{median:.0f}",
-        f"{min(speeds):.0f} to {max(speeds):.0f}",
-        f"{median / statistics.median(first):.2f}",
-    )
+    return (f"{median:.0f}", f"{min(speeds):.0f} to {max(speeds):.0f}", f"{median / statistics.median(first):.2f}")
 
 
 def as_dict(bench: Bench) -> dict[str, Any]:

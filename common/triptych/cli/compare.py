@@ -9,15 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from triptych.cli.options import (
-    Backends,
-    DeviceName,
-    JsonFile,
-    NetworkOptions,
-    backend_names,
-    whole,
-    write_json,
-)
+from triptych.cli.options import Backends, DeviceName, JsonFile, NetworkOptions, backend_names, whole, write_json
 from triptych.cli.run_options import RunOptions
 
 if TYPE_CHECKING:

@@ -43,8 +43,7 @@ def evaluate(
         Parameter(help="Draw the first test images with predicted and true names.", validator=picture("--grid")),
     ] = None,
     confusion: Annotated[
-        Path | None,
-        Parameter(help="Count and draw predicted against true classes.", validator=picture("--confusion")),
+        Path | None, Parameter(help="Count and draw predicted against true classes.", validator=picture("--confusion"))
     ] = None,
     device: DeviceName = "cpu",
     json: JsonFile = None,

@@ -8,15 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from triptych.cli.options import (
-    DeviceName,
-    JsonFile,
-    NetworkOptions,
-    backend_name,
-    picture,
-    whole,
-    write_json,
-)
+from triptych.cli.options import DeviceName, JsonFile, NetworkOptions, backend_name, picture, whole, write_json
 from triptych.cli.run_options import ModelOptions, RunOptions
 
 if TYPE_CHECKING:

@@ -7,16 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from triptych.cli.options import (
-    Dense,
-    DenseSize,
-    DeviceName,
-    JsonFile,
-    NetworkOptions,
-    Whole,
-    backend_name,
-    write_json,
-)
+from triptych.cli.options import Dense, DenseSize, DeviceName, JsonFile, NetworkOptions, Whole, backend_name, write_json
 from triptych.cli.run_options import ModelOptions, RunOptions, parse_dense_size
 
 if TYPE_CHECKING:

@@ -12,15 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from triptych.cli.options import (
-    DeviceName,
-    Flag,
-    JsonFile,
-    NetworkOptions,
-    backend_name,
-    backend_names,
-    write_json,
-)
+from triptych.cli.options import DeviceName, Flag, JsonFile, NetworkOptions, backend_name, backend_names, write_json
 from triptych.cli.run_options import RunOptions
 
 if TYPE_CHECKING:

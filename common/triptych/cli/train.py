@@ -7,15 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from triptych.cli.options import (
-    DeviceName,
-    Flag,
-    JsonFile,
-    NetworkOptions,
-    Whole,
-    backend_name,
-    write_json,
-)
+from triptych.cli.options import DeviceName, Flag, JsonFile, NetworkOptions, Whole, backend_name, write_json
 from triptych.cli.run_options import RunOptions
 
 if TYPE_CHECKING:
@@ -64,13 +56,7 @@ def train(
     loaded = registry.load(name)
     first = loaded.join_processes(device) == 0  # the others neither write nor print
     session = loop.start(
-        loaded,
-        chosen,
-        dataset,
-        device=device,
-        deterministic=deterministic,
-        architecture=architecture,
-        resumed=resume,
+        loaded, chosen, dataset, device=device, deterministic=deterministic, architecture=architecture, resumed=resume
     )
     if first:
         loop.keep_in(session, resume or out or run_folder.new_folder(f"{chosen.architecture}-{name}"))

@@ -11,10 +11,7 @@ from triptych.cli.options import JsonFile, write_json
 
 
 def verify(
-    file: Annotated[Path, Parameter(help="What `conform --certificate` wrote.")],
-    /,
-    *,
-    json: JsonFile = None,
+    file: Annotated[Path, Parameter(help="What `conform --certificate` wrote.")], /, *, json: JsonFile = None
 ) -> int:
     """Run everything that a certificate says again, and compare: spec, weights, inputs, flags, checks and budgets.
 

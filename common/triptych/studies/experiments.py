@@ -40,18 +40,8 @@ RESOLUTION = Trained(
     source="An exercise of Dive into Deep Learning, section 8.2",
     base=RECIPES["d2l-vgg"],
     runs=(
-        Run(
-            "larger images",
-            {"size": (224, 224)},
-            {"size": (64, 64)},
-            PublishedFigures(seconds=96.7, test=(0.911,)),
-        ),
-        Run(
-            "smaller images",
-            {"size": (96, 96)},
-            {"size": (32, 32)},
-            PublishedFigures(seconds=25.5, test=(0.912,)),
-        ),
+        Run("larger images", {"size": (224, 224)}, {"size": (64, 64)}, PublishedFigures(seconds=96.7, test=(0.911,))),
+        Run("smaller images", {"size": (96, 96)}, {"size": (32, 32)}, PublishedFigures(seconds=25.5, test=(0.912,))),
     ),
     quick=MINI | LIVELY | {"width_ratio": 8, "learning_rate": 0.02, "epochs": 2},
     notes=("224x224 against 96x96; with --quick 64x64 against 32x32.",),

@@ -50,9 +50,7 @@ TREATMENTS: dict[str, dict[str, Any]] = {
 def runs() -> Iterator[Run]:
     """The pretraining, then every treatment of every case."""
     yield Run(
-        PRETRAINED,
-        {"data": f"fashion-mnist@{FIRST}"},
-        {"data": f"fashion-mnist-mini@{FIRST},test=600", "epochs": 4},
+        PRETRAINED, {"data": f"fashion-mnist@{FIRST}"}, {"data": f"fashion-mnist-mini@{FIRST},test=600", "epochs": 4}
     )
     for case in CASES:
         for treatment, changes in TREATMENTS.items():

@@ -267,9 +267,5 @@ def checkpoint_of(session: Session) -> Checkpoint:
         "class_names": list(session.dataset.class_names),
     }
     return Checkpoint(
-        len(session.epochs),
-        session.step,
-        session.backend.to_canonical(session.network),
-        session.trainer.state(),
-        state,
+        len(session.epochs), session.step, session.backend.to_canonical(session.network), session.trainer.state(), state
     )

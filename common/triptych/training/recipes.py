@@ -97,12 +97,7 @@ RECIPES = {
             for rate in (0.004, 0.001)
         ),
         _PLAIN_VGG16,
-        replace(
-            _PLAIN_VGG16,
-            name="plain-vgg19",
-            source="the same text: VGG-19",
-            architecture="vgg19",
-        ),
+        replace(_PLAIN_VGG16, name="plain-vgg19", source="the same text: VGG-19", architecture="vgg19"),
         Recipe(
             name="ascend-cifar10",
             # From Kaiming's start nothing is learned: dropout behind every convolution lets the first loss be 205.
