@@ -8,17 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from triptych.cli.options import (
-    Dense,
-    DenseSize,
-    DeviceName,
-    JsonFile,
-    NetworkOptions,
-    backend_name,
-    picture,
-    write_json,
-)
-from triptych.cli.run_options import ModelOptions, RunOptions, parse_dense_size
+from triptych.cli import options
+from triptych.cli.run_options import DEFAULT_RUN, ModelOptions, RunOptions, parse_dense_size
+from triptych.report.tables import print_table
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,27 +18,27 @@ if TYPE_CHECKING:
 
     from triptych.training.evaluation import Evaluation
 
-DEFAULT_NETWORK = NetworkOptions()
-DEFAULT_RUN = RunOptions()
-
 
 def evaluate(
-    model: Annotated[Path, Parameter(help="A run folder, or a safetensors file (then with --arch and its options).")],
+    model: options.TrainedModel,
     *,
-    backend: Annotated[str | None, Parameter(help="torch, mxnet or jax; the first installed if left out.")] = None,
+    backend: options.BackendName = None,
     run: RunOptions = DEFAULT_RUN,
-    network: NetworkOptions = DEFAULT_NETWORK,
-    dense: Dense = False,
-    dense_size: DenseSize = None,
+    network: options.NetworkOptions = options.DEFAULT_NETWORK,
+    dense: options.Dense = False,
+    dense_size: options.DenseSize = None,
     grid: Annotated[
         Path | None,
-        Parameter(help="Draw the first test images with predicted and true names.", validator=picture("--grid")),
+        Parameter(
+            help="Draw the first test images with predicted and true names.", validator=options.picture("--grid")
+        ),
     ] = None,
     confusion: Annotated[
-        Path | None, Parameter(help="Count and draw predicted against true classes.", validator=picture("--confusion"))
+        Path | None,
+        Parameter(help="Count and draw predicted against true classes.", validator=options.picture("--confusion")),
     ] = None,
-    device: DeviceName = "cpu",
-    json: JsonFile = None,
+    device: options.DeviceName = "cpu",
+    json: options.JsonFile = None,
 ) -> None:
     """Loss and accuracy of a trained model on the test images, on any backend, whichever trained it.
 
@@ -56,15 +48,14 @@ def evaluate(
     from triptych.training import evaluation
 
     size = parse_dense_size(dense, dense_size)
-    name = backend_name(backend)
+    name = options.backend_name(backend)
     trained = ModelOptions(run, network).load(model)
     dataset = trained.load_data(run.data, run.data_dir)
     if dense:
         trained = trained.dense_for(dataset.test.images.shape[2:], size)
     measured = evaluation.evaluate(trained, dataset, registry.load(name), device)
     draw(measured, grid, confusion)
-    if json is not None:
-        write_json(json, as_dict(measured, counted=confusion is not None))
+    options.write_json(json, as_dict(measured, counted=confusion is not None))
     if json != "-":
         show(measured, grid, confusion)
 
@@ -111,7 +102,6 @@ def show_confusion(matrix: NDArray[np.int64], true: Sequence[str], predicted: Se
     import numpy as np
 
     from triptych.report.pictures import ANNOTATED
-    from triptych.report.tables import print_table
 
     if len(predicted) <= ANNOTATED:
         rows = [(name, *map(str, counts)) for name, counts in zip(true, matrix, strict=True)]

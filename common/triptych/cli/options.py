@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shlex
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +17,6 @@ from triptych.utils.errors import TriptychError
 if TYPE_CHECKING:
     from cyclopts import Token
 
-    from triptych.backend.contract import Backend
     from triptych.spec.layers import Architecture
     from triptych.zoo import Options
 
@@ -27,6 +28,15 @@ def whole(kind: Any, tokens: Sequence[Token]) -> int:
         return int(text)
     except ValueError:
         raise TriptychError(f"{tokens[0].keyword} '{text}' is not a whole number") from None
+
+
+def positive(kind: Any, tokens: Sequence[Token]) -> int:
+    """A whole number of at least 1."""
+    from triptych.zoo import check_count
+
+    number = whole(kind, tokens)
+    check_count(str(tokens[0].keyword), number)
+    return number
 
 
 def writable(option: str) -> Callable[[Any, Any], None]:
@@ -68,6 +78,12 @@ JsonFile = Annotated[
     Parameter(name="--json", help="Print JSON; with FILE (.json), write it there.", validator=writable("--json")),
 ]
 Whole = Annotated[int | None, Parameter(converter=whole)]
+Positive = Annotated[int | None, Parameter(converter=positive)]
+Seed = Annotated[int, Parameter(converter=whole, help="Seed of parameters, images and masks.")]
+TrainedModel = Annotated[
+    Path, Parameter(help="A run folder, or a safetensors file (then with --arch and its options).")
+]
+BackendName = Annotated[str | None, Parameter(help="torch, mxnet or jax; the first installed if left out.")]
 DeviceName = Annotated[str, Parameter(name="--device", help="cpu, cuda[:i] or npu[:i].")]
 Dense = Annotated[
     Flag, Parameter(help="Dense layers as convolutions over images of their own size; scores are averaged.")
@@ -122,21 +138,34 @@ class NetworkOptions:
         can have."""
         from triptych.zoo import check_count
 
-        changed: dict[str, Any] = {}
-        if (shape := self.shape()) is not None:
-            changed["input"] = shape
+        options = {"input": self.shape(), "width_ratio": self.width_ratio, "classes": self.classes, "head": self.head}
         for name in ("resolution", "classes", "dense_width"):
             if getattr(self, name) is not None:
                 check_count(f"--{name.replace('_', '-')}", getattr(self, name))
+        changed: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
         if self.resolution is not None:
             changed["size"] = (self.resolution, self.resolution)
-        if self.width_ratio is not None:
-            # A ratio narrows the dense layers too, unless their width is given with it.
-            changed |= {"width_ratio": self.width_ratio, "dense_width": None}
-        for name in ("classes", "dense_width", "head"):
-            if getattr(self, name) is not None:
-                changed[name] = getattr(self, name)
+        if self.width_ratio is not None or self.dense_width is not None:
+            changed["dense_width"] = self.dense_width  # a ratio narrows dense layers too, unless their width is given
         return changed
+
+
+DEFAULT_NETWORK = NetworkOptions()
+
+
+def conformance_options(name: str, network: NetworkOptions) -> Options:
+    """The options of architecture `name`: those of conformance size, or as the command line says."""
+    from triptych.conformance import case
+
+    return case.conformance_options(name) if network == DEFAULT_NETWORK else network.options(name)
+
+
+def check_precision(name: str | None) -> None:
+    """Raises TriptychError for a precision in which nothing can be judged."""
+    from triptych.conformance.conform import PRECISIONS
+
+    if name not in (None, *PRECISIONS):
+        raise TriptychError(f"--precision '{name}' cannot be judged; use fp64 or fp32")
 
 
 def backend_name(name: str | None) -> str:
@@ -168,19 +197,19 @@ def backend_names(names: str | None) -> list[str]:
     return [backend_name(name) for name in wanted]
 
 
-def load_backends(names: str | None) -> list[Backend]:
-    """The backends of `backend_names`, imported."""
-    from triptych.backend import registry
-
-    return [registry.load(name) for name in backend_names(names)]
+def command_line() -> str:
+    """The command that runs, as a shell takes it."""
+    return shlex.join(["triptych", *sys.argv[1:]])
 
 
-def write_json(target: str, value: object) -> None:
-    """JSON to stdout for "-", else to a file. Raises TriptychError if the file cannot be written."""
+def write_json(target: str | None, value: object) -> None:
+    """JSON to stdout for "-", to a file, or nowhere for None. Raises TriptychError if the file cannot be written."""
     import json
 
     from triptych.utils.files import write_atomically
 
+    if target is None:
+        return
     text = json.dumps(value, indent=2) + "\n"
     if target == "-":
         print(text, end="")

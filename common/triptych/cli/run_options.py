@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from triptych.cli.options import NetworkOptions, Whole
+from triptych.cli.options import DEFAULT_NETWORK, NetworkOptions, Whole
 from triptych.utils.errors import TriptychError
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class RunOptions:
         from triptych.weights import transfer
 
         recipe = self.apply(recipe, network)
-        if self.arch is not None or self.freeze is not None or network != NetworkOptions():
+        if self.arch is not None or self.freeze is not None or network != DEFAULT_NETWORK:
             transfer.frozen_paths(zoo.build_with(recipe.architecture, recipe.network), recipe.freeze)
         return recipe
 
@@ -139,6 +139,9 @@ class RunOptions:
         return replace(optimizer, **changed)
 
 
+DEFAULT_RUN = RunOptions()
+
+
 def parse_dense_size(dense: bool, text: str | None) -> Pair | None:
     """`--dense-size 64` or `48x64` as (height, width). Raises TriptychError for other text, and without `--dense`."""
     if text is None:
@@ -173,9 +176,8 @@ class ModelOptions:
         if not path.exists():
             raise TriptychError(f"there is no run folder or model file {path}")
         if self.run.arch is None:
-            raise TriptychError(
-                f"{path} holds parameters only; say which network with --arch (and --input, --classes, ...)"
-            )
+            way_out = "say which network with --arch (and --input, --classes, ...)"
+            raise TriptychError(f"{path} holds parameters only; {way_out}")
         return models.load_file(path, self.recipe)
 
     def load_run(self, path: Path) -> Model:
@@ -186,10 +188,10 @@ class ModelOptions:
 
         # A model that was trained in bf16 can be used where there is none, and in batches that fit another device.
         changes = RunOptions(precision=self.run.precision, batch_size=self.run.batch_size)
-        if self.network != NetworkOptions() or replace(self.run, data=None, data_dir=None) != changes:
+        if self.network != DEFAULT_NETWORK or replace(self.run, data=None, data_dir=None) != changes:
             raise TriptychError(
                 f"{path} is a run and knows its recipe; only --backend, --device, --data, --data-dir, --precision and "
                 "--batch-size can be given"
             )
         model = models.load_run(path)
-        return replace(model, recipe=changes.apply(model.recipe, NetworkOptions()))
+        return replace(model, recipe=changes.apply(model.recipe, DEFAULT_NETWORK))

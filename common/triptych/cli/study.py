@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import partial
@@ -12,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from triptych.cli.options import DeviceName, Flag, JsonFile, NetworkOptions, backend_name, backend_names, write_json
-from triptych.cli.run_options import RunOptions
+from triptych.cli import options
+from triptych.cli.run_options import DEFAULT_RUN, RunOptions
+from triptych.report.tables import print_table
 
 if TYPE_CHECKING:
     from triptych.studies import Study, StudyResult
@@ -21,20 +20,17 @@ if TYPE_CHECKING:
     from triptych.training.loop import Listener
     from triptych.training.recipe import Recipe
 
-DEFAULT_NETWORK = NetworkOptions()
-DEFAULT_RUN = RunOptions()
-
 
 def study(
     name: Annotated[str | None, Parameter(help="Which study; without it they are listed.")] = None,
     *,
     backend: Annotated[str | None, Parameter(help="Comma-separated; the first installed if left out.")] = None,
-    quick: Annotated[Flag, Parameter(help="Small networks on the small data set, within minutes.")] = False,
+    quick: Annotated[options.Flag, Parameter(help="Small networks on the small data set, within minutes.")] = False,
     run: RunOptions = DEFAULT_RUN,
-    network: NetworkOptions = DEFAULT_NETWORK,
-    device: DeviceName = "cpu",
+    network: options.NetworkOptions = options.DEFAULT_NETWORK,
+    device: options.DeviceName = "cpu",
     out: Annotated[Path | None, Parameter(help="A folder for page and runs; runs/study-... if left out.")] = None,
-    json: JsonFile = None,
+    json: options.JsonFile = None,
 ) -> None:
     """Answer one question with tables and a figure, and write them as a page.
 
@@ -43,7 +39,6 @@ def study(
     Example: triptych study depth --quick
     """
     from triptych import studies
-    from triptych.studies import publish
     from triptych.studies.runner import Trained
 
     if name is None:
@@ -57,11 +52,9 @@ def study(
         result = train(chosen, backend, quick, change, run.data_dir, device, folder, quiet=json == "-")
     else:
         folder, result = count(chosen, out)
-    command = shlex.join(["triptych", *sys.argv[1:]])
-    published = publish.as_dict(name, quick, result, command)
-    publish.write(chosen, result, published, folder)
-    if json is not None:
-        write_json(json, published)
+    published = studies.as_dict(name, quick, result, options.command_line())
+    studies.write(chosen, result, published, folder)
+    options.write_json(json, published)
     if json != "-":
         show(result, folder)
 
@@ -96,7 +89,7 @@ def train(
             print(title, flush=True)
         return Reporter(recipe.epochs, quiet=quiet)
 
-    names = [backend_name(None)] if backend is None else backend_names(backend)
+    names = [options.backend_name(None)] if backend is None else options.backend_names(backend)
     planned = runner.plan(chosen, quick=quick, change=change, data_dir=data_dir)
     loaded = [registry.load(name) for name in names]
     return outcome.run(chosen, planned, loaded, folder, device, begin, quick=quick)
@@ -104,8 +97,6 @@ def train(
 
 def show(result: StudyResult, folder: Path) -> None:
     """Tables and findings on the terminal."""
-    from triptych.report.tables import print_table
-
     for table in result.tables:
         numbers = {i for row in table.rows for i, value in enumerate(row) if not isinstance(value, str)}
         print_table(table.columns, table.text(), title=table.title, right=numbers)

@@ -23,8 +23,7 @@ def verify(
 
     recorded = certificate.read(file)
     result = verification.verify(recorded)
-    if json is not None:
-        write_json(json, {"certificate": str(file), "backends": list(recorded.backends), **encode(result)})
+    write_json(json, {"certificate": str(file), "backends": list(recorded.backends), **encode(result)})
     if json != "-":
         for name, reason in result.not_run.items():
             print(f"{name}: not run: {reason}")

@@ -5,15 +5,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from itertools import combinations
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from triptych import __version__
 from triptych.backend.contract import Backend
-from triptych.backend.execution import Execution
 from triptych.conformance import suite
 from triptych.conformance.case import conformance_architecture
 from triptych.conformance.compare import Check, worst
@@ -84,12 +81,6 @@ class ComparisonPlan:
 def prepare(recipe: Recipe, dataset: Dataset, device: str, seeds: int) -> ComparisonPlan:
     """The plan of a comparison. Raises TriptychError if there is no such network for the data."""
     return ComparisonPlan(recipe, dataset, build_architecture(recipe, dataset), device, seeds)
-
-
-def check(plan: ComparisonPlan, backends: Sequence[Backend]) -> None:
-    """Raises TriptychError for a device or a precision that a backend has not: before minutes of work."""
-    for backend in backends:
-        backend.build(plan.architecture, device=plan.device, execution=Execution(plan.recipe.precision))
 
 
 def compare(plan: ComparisonPlan, backends: Sequence[Backend], folder: Path, listener: Listener) -> TrainedComparison:
@@ -192,8 +183,6 @@ def write_report(comparison: TrainedComparison, path: Path, command: str) -> Non
         path,
         "compare.html",
         title=f"{recipe.architecture} on {', '.join(comparison.trained)}",
-        version=__version__,
-        date=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         command=command,
         summary=f"{comparison.parameters:,} parameters at {shape}; {'all' if comparison.verdict.passed else 'NOT all'} "
         f"conformance checks passed.",

@@ -40,8 +40,8 @@ RESOLUTION = Trained(
     source="An exercise of Dive into Deep Learning, section 8.2",
     base=RECIPES["d2l-vgg"],
     runs=(
-        Run("larger images", {"size": (224, 224)}, {"size": (64, 64)}, PublishedFigures(seconds=96.7, test=(0.911,))),
-        Run("smaller images", {"size": (96, 96)}, {"size": (32, 32)}, PublishedFigures(seconds=25.5, test=(0.912,))),
+        Run("larger images", {"size": (224, 224)}, {"size": (64, 64)}, PublishedFigures(96.7, test=(0.911,))),
+        Run("smaller images", {"size": (96, 96)}, {"size": (32, 32)}, PublishedFigures(25.5, test=(0.912,))),
     ),
     quick=MINI | LIVELY | {"width_ratio": 8, "learning_rate": 0.02, "epochs": 2},
     notes=("224x224 against 96x96; with --quick 64x64 against 32x32.",),
@@ -63,24 +63,18 @@ ALEXNET_SIMPLIFY = Trained(
     source="An exercise of Dive into Deep Learning, section 8.1, answered with Adam and 3 epochs",
     base=ADAM_ALEXNET,
     runs=(
-        Run("AlexNet, 3 epochs", published=PublishedFigures(seconds=265.6, test=(0.863,))),
-        Run(
-            "no 4096-4096", {"architecture": "alexnet_no_fc2"}, published=PublishedFigures(seconds=213.5, test=(0.887,))
-        ),
-        Run(
-            "also no 384-384",
-            {"architecture": "alexnet_small"},
-            published=PublishedFigures(seconds=190.9, test=(0.886,)),
-        ),
+        Run("AlexNet, 3 epochs", published=PublishedFigures(265.6, test=(0.863,))),
+        Run("no 4096-4096", {"architecture": "alexnet_no_fc2"}, published=PublishedFigures(213.5, test=(0.887,))),
+        Run("also no 384-384", {"architecture": "alexnet_small"}, published=PublishedFigures(190.9, test=(0.886,))),
         Run(
             "also rate 0.004",
             {"architecture": "alexnet_small", "learning_rate": 0.004},
-            published=PublishedFigures(seconds=80.0, test=(0.890,)),
+            published=PublishedFigures(80.0, test=(0.890,)),
         ),
         Run(
             "also rate 0.002",
             {"architecture": "alexnet_small", "learning_rate": 0.002},
-            published=PublishedFigures(seconds=80.3, test=(0.908,)),
+            published=PublishedFigures(80.3, test=(0.908,)),
         ),
     ),
     quick=MINI | SMALL_ALEXNET,

@@ -15,7 +15,6 @@ from typing import Any, TypeAlias
 
 from triptych import data
 from triptych.backend.contract import Backend
-from triptych.backend.execution import Execution
 from triptych.data import Dataset
 from triptych.spec import records
 from triptych.spec.analysis import Totals, totals
@@ -28,7 +27,6 @@ from triptych.training.run_folder import Epoch
 from triptych.utils.errors import TriptychError
 from triptych.utils.files import write_atomically
 
-SETTINGS = "study.json"
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 # Begins to show a run: its title, and the recipe that it trains.
@@ -168,27 +166,17 @@ def check_different(study: Trained, chosen: Sequence[Recipe]) -> None:
         seen[unnamed] = run.name
 
 
-def check(planned: Sequence[PlannedRun], backends: Sequence[Backend], device: str) -> None:
-    """Raises TriptychError for a device or a precision that a backend has not: before minutes of work."""
-    for backend in backends:
-        backend.build(planned[0].architecture, device=device, execution=Execution(planned[0].recipe.precision))
-
-
 def open_folder(folder: Path, study: Trained, planned: Sequence[PlannedRun], device: str) -> Path:
     """The study's folder, new or of the same study with the same settings. Raises TriptychError for any other."""
-    settings = {
-        "study": study.name,
-        "device": device,
-        "recipes": {each.run.name: records.encode(each.recipe) for each in planned},
-    }
-    text = json.dumps(settings, indent=2)
-    path = folder / SETTINGS
+    recipes = {each.run.name: records.encode(each.recipe) for each in planned}
+    text = json.dumps({"study": study.name, "device": device, "recipes": recipes}, indent=2).encode()
+    path = folder / "study.json"
     if path.is_file():
-        if path.read_bytes() != text.encode():
+        if path.read_bytes() != text:
             raise TriptychError(f"--out {folder} holds a study with other settings; choose another, or remove it first")
         return folder
     run_folder.make_folder(folder)
-    write_atomically(path, text.encode())
+    write_atomically(path, text)
     return folder
 
 
@@ -220,18 +208,14 @@ def train_one(
         if start.problem:
             return Outcome(planned, backend.name, folder, (), f"'{start.name}', which it starts from, ended early")
         recipe = dataclasses.replace(recipe, init_from=str(start.folder))
-    if (folder / run_folder.RECIPE).exists():
-        checkpoint = run_folder.load(folder)
-        if checkpoint is not None and checkpoint.epoch == recipe.epochs:
-            with show(f"{title}: finished before", recipe):
-                return Outcome(planned, backend.name, folder, tuple(run_folder.read_epochs(folder)))
-        begun: Path | None = folder
-    else:
+    begun = folder if (folder / run_folder.RECIPE).exists() else None
+    if begun is None:
         shutil.rmtree(folder, ignore_errors=True)  # killed before the recipe was written
-        begun = None
-    session = loop.start(
-        backend, recipe, planned.dataset, device=device, architecture=planned.architecture, resumed=begun
-    )
+    elif (checkpoint := run_folder.load(folder)) is not None and checkpoint.epoch == recipe.epochs:
+        with show(f"{title}: finished before", recipe):
+            return Outcome(planned, backend.name, folder, tuple(run_folder.read_epochs(folder)))
+    architecture = planned.architecture
+    session = loop.start(backend, recipe, planned.dataset, device=device, architecture=architecture, resumed=begun)
     loop.keep_in(session, folder)
     problem = ""
     with show(title, recipe) as listener:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -101,6 +101,12 @@ def start(
     if resumed is not None and checkpoint is not None:
         take_up(session, resumed, checkpoint)
     return session
+
+
+def check(recipe: Recipe, architecture: Architecture, backends: Sequence[Backend], device: str) -> None:
+    """Raises TriptychError for a device or a precision that a backend has not: before minutes of work."""
+    for backend in backends:
+        backend.build(architecture, device=device, execution=Execution(recipe.precision))
 
 
 def initialize(
