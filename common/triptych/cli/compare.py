@@ -44,11 +44,13 @@ def compare(
     from triptych.conformance.equivalence import FEWEST_SEEDS
     from triptych.studies import compare_backends
     from triptych.training import loop, recipes, run_folder
+    from triptych.training.recipe import build_architecture
 
     if seeds != 1 and seeds < FEWEST_SEEDS:
         raise TriptychError(f"--seeds {seeds} must be 1, or at least {FEWEST_SEEDS} for a test of equivalence")
     names, chosen = options.backend_names(backends), run.choose(recipes.get_recipe(recipe), network)
-    plan = compare_backends.prepare(chosen, data.load(chosen.data, data_dir=run.data_dir), device, seeds)
+    dataset = data.load(chosen.data, data_dir=run.data_dir)
+    plan = compare_backends.ComparisonPlan(chosen, dataset, build_architecture(chosen, dataset), device, seeds)
     loaded = [registry.load(name) for name in names]
     loop.check(chosen, plan.architecture, loaded, device)
     folder = run_folder.make_folder(out or run_folder.new_folder(f"compare-{chosen.architecture}"))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from triptych.utils.errors import TriptychError
+from triptych.utils.errors import TriptychError, require_package
 
 if TYPE_CHECKING:
     from cyclopts import Token
@@ -44,20 +44,34 @@ def writable(option: str) -> Callable[[Any, Any], None]:
     hours of work are done."""
 
     def check(kind: Any, target: str | Path | None) -> None:
-        import tempfile
-
         if target is None or str(target) == "-":
             return
         path = Path(target)
         if path.is_dir():
             raise TriptychError(f"{option} {target} is a folder; give a file")
-        try:
-            with tempfile.TemporaryFile(dir=next(folder for folder in path.absolute().parents if folder.exists())):
-                return
-        except OSError as error:
-            raise TriptychError(f"{option} {target} cannot be written: {error.strerror}") from None
+        check_place(option, target, path.absolute().parent)
 
     return check
+
+
+def check_place(option: str, target: str | Path, folder: Path) -> None:
+    """Raises TriptychError if nothing can be written below `folder`, which need not be there yet."""
+    import tempfile
+
+    try:
+        with tempfile.TemporaryFile(dir=next(place for place in (folder, *folder.parents) if place.exists())):
+            return
+    except OSError as error:
+        raise TriptychError(f"{option} {target} cannot be written: {error.strerror}") from None
+
+
+def check_log(target: str) -> None:
+    """Raises TriptychError if TensorBoard is not here, with how to install it, or if the target is a file, or no place
+    for a folder."""
+    require_package("tensorboard", "tensorboard", "--tensorboard")
+    if Path(target).is_file():
+        raise TriptychError(f"--tensorboard {target} is a file; give a folder")
+    check_place("--tensorboard", target, Path(target).absolute())
 
 
 def picture(option: str) -> Callable[[Any, Any], None]:

@@ -46,7 +46,7 @@ def train(
 
     name = options.backend_name(backend)
     if tensorboard is not None:
-        logs.check(tensorboard)
+        options.check_log(tensorboard)
     chosen = choose_recipe(recipe, resume, out, run, network)
     dataset = data.load(chosen.data, data_dir=run.data_dir)
     architecture = build_architecture(chosen, dataset)  # refuse what cannot be built before a framework is imported

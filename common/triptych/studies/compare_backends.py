@@ -25,10 +25,8 @@ from triptych.spec.analysis import totals
 from triptych.spec.layers import Architecture
 from triptych.training import loop, run_folder
 from triptych.training.loop import Listener
-from triptych.training.recipe import Recipe, build_architecture, start_name
+from triptych.training.recipe import Recipe, start_name
 from triptych.training.run_folder import Epoch
-
-COLUMNS = ("backend", "parameters", "conformance", "forward (budget)", "gradient (budget)")
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,11 +76,6 @@ class ComparisonPlan:
     seeds: int
 
 
-def prepare(recipe: Recipe, dataset: Dataset, device: str, seeds: int) -> ComparisonPlan:
-    """The plan of a comparison. Raises TriptychError if there is no such network for the data."""
-    return ComparisonPlan(recipe, dataset, build_architecture(recipe, dataset), device, seeds)
-
-
 def compare(plan: ComparisonPlan, backends: Sequence[Backend], folder: Path, listener: Listener) -> TrainedComparison:
     """Judge every backend at conformance size, with the recipe's head; then train on each from the same start.
 
@@ -128,19 +121,17 @@ def accuracy_table(comparison: TrainedComparison) -> tuple[tuple[str, ...], list
 def table(comparison: TrainedComparison) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """The one table of the report: its columns, and a row per backend."""
     epochs = range(1, comparison.recipe.epochs + 1)
-    columns = (*COLUMNS, *(f"epoch {number}: loss / test" for number in epochs), "images/s")
+    columns: tuple[str, ...] = ("backend", "parameters", "conformance", "forward (budget)", "gradient (budget)")
+    columns = (*columns, *(f"epoch {number}: loss / test" for number in epochs), "images/s")
     rows = []
     for name, trained in comparison.trained.items():
         reports = [report for report in comparison.verdict.reports if report.name == name]
-        single = comparison.verdict.report(name, "fp32")
+        checks = comparison.verdict.report(name, "fp32").checks
         result = "pass" if all(report.passed for report in reports) else "FAIL"
-        forward = [check for check in single.checks if check.level.startswith("forward")]
-        gradient = [check for check in single.checks if check.level == "gradient"]
+        worst_of = (largest([c for c in checks if c.level.startswith(level)]) for level in ("forward", "gradient"))
         speed = max(epoch.images_per_second for epoch in trained)
         cells = (f"{epoch.train_loss:.4f} / {epoch.test_accuracy:.4f}" for epoch in trained)
-        rows.append(
-            (name, f"{comparison.parameters:,}", result, largest(forward), largest(gradient), *cells, f"{speed:.0f}")
-        )
+        rows.append((name, f"{comparison.parameters:,}", result, *worst_of, *cells, f"{speed:.0f}"))
     return columns, rows
 
 
@@ -173,10 +164,9 @@ def write_report(comparison: TrainedComparison, path: Path, command: str) -> Non
     """`report.html`: the table, the curves and every level of conformance, readable with no network."""
     columns, rows = table(comparison)
     recipe, shape = comparison.recipe, "x".join(map(str, comparison.architecture.input))
-    count = len(comparison.trained)
     drawn = [("Loss of every training step", figures.loss_curves(comparison.trained))]
     drawn.append(("Test accuracy after every epoch", figures.accuracy_curves(comparison.trained)))
-    if count > 1:
+    if len(comparison.trained) > 1:
         drawn.append(("How far the losses are apart", figures.loss_differences(comparison.trained)))
     verdict = suite.as_dict(comparison.verdict)
     write_page(

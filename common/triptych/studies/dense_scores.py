@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -170,7 +170,7 @@ STUDY = Trained(
     name="dense",
     question="What do dense layers turned into convolutions give on larger images, against the network on every crop?",
     source="Simonyan and Zisserman 2014, section 3.2: dense evaluation against crops",
-    base=replace(RECIPES["d2l-lenet"], name="study dense"),
+    base=RECIPES["d2l-lenet"],
     runs=LOOKED_AT,
     quick=MINI | {"epochs": 2},
     look=look,

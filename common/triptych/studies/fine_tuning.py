@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from triptych.studies.runner import Run, Trained
-from triptych.studies.settings import LIVELY, MINI, SMALL_VGG
-from triptych.training.recipe import Recipe
+from triptych.studies.settings import LIVELY_RECIPE, MINI, SMALL_VGG
 from triptych.zoo import Options
 
 PRETRAINED = "pretraining"
@@ -54,15 +54,12 @@ STUDY = Trained(
     question="What should be trained of a pretrained network: the last layer, the upper layers, all, or a new one?",
     source="the usual advice by two questions: is there little data or much, and is it similar or different? "
     "(Stanford's CS231n, Transfer Learning)",
-    base=Recipe(
-        name="study transfer",
+    base=replace(
+        LIVELY_RECIPE,
         architecture="vgg11",
         data=f"fashion-mnist@{FIRST}",
         network=Options(input=(1, 32, 32), width_ratio=4, dense_width=512),
         batch_size=32,
-        epochs=5,
-        learning_rate=0.01,
-        **LIVELY,
     ),
     runs=tuple(runs()),
     quick=MINI | SMALL_VGG,

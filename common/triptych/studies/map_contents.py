@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 import numpy as np
 
@@ -83,7 +82,7 @@ STUDY = Trained(
     name="feature-maps",
     question="What do the first blocks of LeNet, AlexNet and VGG see of one image?",
     source="the remark that the first layers of a network see coarse information, as edges and outlines",
-    base=replace(RECIPES["d2l-lenet"], name="study feature-maps"),
+    base=RECIPES["d2l-lenet"],
     runs=LOOKED_AT,
     quick=MINI | {"epochs": 2},
     look=look,

@@ -80,16 +80,11 @@ def capture(backend: Backend, model: Model, picture: Images, paths: Sequence[str
 
 def describe(maps: Maps) -> list[MapStatistics]:
     """The maps in numbers, a row per layer."""
-    return [
-        MapStatistics(
-            path,
-            values.shape,
-            float((values == 0).mean()),
-            int((values == 0).all((1, 2)).sum()),
-            float(np.abs(values).max()),
-        )
-        for path, values in maps.items()
-    ]
+    rows = []
+    for path, values in maps.items():
+        zero, scale = values == 0, float(np.abs(values).max())
+        rows.append(MapStatistics(path, values.shape, float(zero.mean()), int(zero.all((1, 2)).sum()), scale))
+    return rows
 
 
 def coarse_share(values: NDArray[np.floating[Any]]) -> float | None:
@@ -107,9 +102,8 @@ def coarse_share(values: NDArray[np.floating[Any]]) -> float | None:
 def likeness(values: NDArray[np.floating[Any]], picture: NDArray[np.floating[Any]]) -> float | None:
     """How much the maps `(C, H, W)` look like the `picture` `(channels, h, w)`, shrunk to their size: the mean over the
     maps that are not flat of the correlation's absolute value. None if all are flat."""
-    rows, columns = (
-        preprocess.resize_matrix(*sizes) for sizes in zip(picture.shape[1:], values.shape[1:], strict=True)
-    )
+    sizes = zip(picture.shape[1:], values.shape[1:], strict=True)
+    rows, columns = (preprocess.resize_matrix(*size) for size in sizes)
     shrunk = rows @ picture.mean(0) @ columns.T
     correlations = [_correlation(channel.astype(np.float64), shrunk) for channel in values if np.ptp(channel) > 0]
     return float(np.mean(np.abs(correlations))) if correlations and np.ptp(shrunk) > 0 else None

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,11 +17,11 @@ from triptych.data import Dataset, Split, batches
 from triptych.optim.schedules import Score
 from triptych.spec.layers import Architecture
 from triptych.training import run_folder
-from triptych.training.recipe import NATIVE, Recipe, build_architecture, build_transform, initializer_of
+from triptych.training.recipe import NATIVE, Recipe, build_architecture, build_transform, draw
 from triptych.training.run_folder import Checkpoint, Epoch
 from triptych.utils.errors import TriptychError
 from triptych.utils.interrupt import Interrupted, interruptible
-from triptych.weights import initializers, transfer
+from triptych.weights import transfer
 from triptych.weights.initializers import Parameters
 
 READ_EVERY = 16  # steps between two looks at the losses; each look waits for the device
@@ -95,7 +95,9 @@ def start(
     transform = build_transform(recipe, architecture)
     execution = Execution(recipe.precision, deterministic=deterministic)
     network = backend.build(architecture, device=device, execution=execution)
-    new_layers = initialize(backend, network, architecture, recipe, pretrained, frozen)
+    new_layers = initialize(backend, network, architecture, recipe, pretrained)
+    if new_layers is not None:
+        transfer.check_frozen(frozen, new_layers)
     trainer = backend.Trainer(network, recipe.optimizer, transform, recipe.seed, frozen)
     session = Session(backend, architecture, network, trainer, recipe, dataset, resumed, new_layers=new_layers)
     if resumed is not None and checkpoint is not None:
@@ -110,26 +112,16 @@ def check(recipe: Recipe, architecture: Architecture, backends: Sequence[Backend
 
 
 def initialize(
-    backend: Backend,
-    network: Native,
-    architecture: Architecture,
-    recipe: Recipe,
-    pretrained: Parameters | None,
-    frozen: frozenset[str],
+    backend: Backend, network: Native, architecture: Architecture, recipe: Recipe, pretrained: Parameters | None
 ) -> tuple[str, ...] | None:
-    """Give the network its first parameters; returns the layers that nothing of `pretrained` fits, if there is any.
-
-    Raises TriptychError if what is frozen would stay at a random start.
-    """
+    """Give the network its first parameters; returns the layers that nothing of `pretrained` fits, if there is any."""
     if recipe.initializer == NATIVE:
         backend.initialize(network, recipe.seed)
     else:
-        start = initializers.draw(architecture, recipe.seed, initializer_of(recipe, architecture))
-        backend.from_canonical(network, start)
+        backend.from_canonical(network, draw(recipe, architecture))
     if pretrained is None:
         return None
     values, new_layers = transfer.take_over(architecture, backend.to_canonical(network), pretrained)
-    transfer.check_frozen(frozen, new_layers)
     backend.from_canonical(network, values)
     return new_layers
 
@@ -238,22 +230,17 @@ def kept(session: Session) -> str:
     return done if session.folder is None else f"{done} in {session.folder} (train --resume goes on)"
 
 
-def predictions(predictor: Predictor, images: Images, batch_size: int) -> Iterator[NDArray[np.float64]]:
-    """Logits, a batch at a time."""
-    for begin in range(0, len(images), batch_size):
-        yield predictor.predict(images[begin : begin + batch_size]).astype(np.float64)
-
-
 def evaluate(predictor: Predictor, split: Split, batch_size: int) -> tuple[float, float]:
     """Mean loss and accuracy on a split, in evaluation mode. Raises TriptychError if there are no images."""
-    return score(logits_of(predictor, split, batch_size), split.labels)
+    return score(logits_of(predictor, split.images, batch_size), split.labels)
 
 
-def logits_of(predictor: Predictor, split: Split, batch_size: int) -> NDArray[np.float64]:
-    """Logits `(N, classes)` of a split. Raises TriptychError if there are no images."""
-    if not len(split):
+def logits_of(predictor: Predictor, images: Images, batch_size: int) -> NDArray[np.float64]:
+    """Logits `(N, classes)` of stored images, a batch at a time. Raises TriptychError if there are none."""
+    if not len(images):
         raise TriptychError("there are no images to evaluate on")
-    return np.concatenate(list(predictions(predictor, split.images, batch_size)))
+    begins = range(0, len(images), batch_size)
+    return np.concatenate([predictor.predict(images[begin : begin + batch_size]) for begin in begins]).astype(float)
 
 
 def score(logits: NDArray[np.float64], labels: Labels) -> tuple[float, float]:
@@ -265,13 +252,8 @@ def score(logits: NDArray[np.float64], labels: Labels) -> tuple[float, float]:
 
 def checkpoint_of(session: Session) -> Checkpoint:
     """The session as it can be saved."""
-    state: dict[str, Any] = {
-        "backend": session.backend.name,
-        "seed": session.recipe.seed,
-        "versions": session.backend.versions(),
-        "input": list(session.architecture.input),
-        "class_names": list(session.dataset.class_names),
-    }
-    return Checkpoint(
-        len(session.epochs), session.step, session.backend.to_canonical(session.network), session.trainer.state(), state
-    )
+    backend, names = session.backend, list(session.dataset.class_names)
+    state = {"backend": backend.name, "seed": session.recipe.seed, "versions": backend.versions()}
+    state |= {"input": list(session.architecture.input), "class_names": names}
+    model = backend.to_canonical(session.network)
+    return Checkpoint(len(session.epochs), session.step, model, session.trainer.state(), state)

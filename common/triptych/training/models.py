@@ -14,9 +14,9 @@ from triptych.data.preprocess import InputTransform
 from triptych.spec import rewrite
 from triptych.spec.layers import Architecture, Pair
 from triptych.training import run_folder
-from triptych.training.recipe import NATIVE, Recipe, build_transform, initializer_of
+from triptych.training.recipe import NATIVE, Recipe, build_transform, draw
 from triptych.utils.errors import TriptychError
-from triptych.weights import initializers, store
+from triptych.weights import store
 from triptych.weights.initializers import Parameters
 
 
@@ -49,10 +49,8 @@ class Model:
         """The size that the convolutional form is run at and the map of scores it averages; nothing for a plain one."""
         if self.architecture.layers[-1].name != rewrite.FLATTEN:
             return {}
-        return {
-            "dense_size": [*self.architecture.input[1:]],
-            "dense_scores": [*rewrite.score_map(self.architecture)[1:]],
-        }
+        size, scores = self.architecture.input[1:], rewrite.score_map(self.architecture)[1:]
+        return {"dense_size": list(size), "dense_scores": list(scores)}
 
     def load_data(self, name: str | None, data_dir: Path | None) -> Dataset:
         """The data set `name`, or that of the recipe. Raises TriptychError if it has more classes than the model."""
@@ -109,5 +107,4 @@ def draw_model(recipe: Recipe) -> Model:
             "feature maps of an untrained network need a shared start; --init native is each framework's"
         )
     architecture = zoo.build_with(recipe.architecture, recipe.network)
-    start = initializers.draw(architecture, recipe.seed, initializer_of(recipe, architecture))
-    return Model(recipe, architecture, start, ())
+    return Model(recipe, architecture, draw(recipe, architecture), ())

@@ -48,13 +48,6 @@ class Checkpoint:
     state: dict[str, Any]
 
 
-def create(folder: Path, recipe: Recipe) -> Path:
-    """Make the folder and write the recipe. Raises TriptychError if it is in use or cannot be written."""
-    make_folder(folder)
-    write_recipe(folder, recipe)
-    return folder
-
-
 def write_recipe(folder: Path, recipe: Recipe) -> None:
     """The recipe of a run, also when it is continued for more epochs."""
     write_atomically(folder / RECIPE, to_json(recipe).encode())
