@@ -133,17 +133,15 @@ COLUMNS = ("backend", "versions", "training images/s", "range", "ratio", "infere
 def table(bench: Bench) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Medians over the rounds, their ranges, and their ratios to the first row."""
     rows: list[tuple[str, ...]] = []
-    first = bench.rows[0]
-    for row in bench.rows:
-        versions = ", ".join(f"{name} {version}" for name, version in row.backend.versions().items())
-        speeds = (*_figures(row.training, first.training), *_figures(row.inference, first.inference))
-        rows.append((row.backend.name, versions, *speeds))
+    for row in as_dict(bench)["rows"]:
+        versions = ", ".join(f"{name} {version}" for name, version in row["versions"].items())
+        rows.append((row["backend"], versions, *_cells(row["training"]), *_cells(row["inference"])))
     return COLUMNS, rows
 
 
-def _figures(speeds: list[float], first: list[float]) -> tuple[str, str, str]:
-    median = statistics.median(speeds)
-    return (f"{median:.0f}", f"{min(speeds):.0f} to {max(speeds):.0f}", f"{median / statistics.median(first):.2f}")
+def _cells(speed: dict[str, Any]) -> tuple[str, str, str]:
+    span = f"{min(speed['rounds']):.0f} to {max(speed['rounds']):.0f}"
+    return f"{speed['images_per_second']:.0f}", span, f"{speed['ratio']:.2f}"
 
 
 def as_dict(bench: Bench) -> dict[str, Any]:

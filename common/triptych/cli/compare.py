@@ -24,10 +24,7 @@ def compare(
     run: RunOptions = DEFAULT_RUN,
     network: NetworkOptions = DEFAULT_NETWORK,
     seeds: Annotated[
-        int,
-        Parameter(
-            converter=options.whole, help="Train with so many seeds, and test the accuracies' equivalence (5, say)."
-        ),
+        options.Number, Parameter(help="Train with so many seeds, and test the accuracies' equivalence (5, say).")
     ] = 1,
     device: DeviceName = "cpu",
     out: Annotated[Path | None, Parameter(help="A new folder for the report; runs/compare-... if left out.")] = None,

@@ -1,4 +1,4 @@
-"""`conform`: check backends against the reference and against each other."""
+"""`conform`: check backends against the reference and against each other. `verify`: run its certificate again."""
 
 from __future__ import annotations
 
@@ -35,14 +35,9 @@ def conform(
         options.Positive, Parameter(help="Processes that share several architectures; one per core.")
     ] = None,
     certificate: Annotated[
-        Path | None,
-        Parameter(
-            help="Write every check with what it needs to be run again.", validator=options.writable("--certificate")
-        ),
+        Path | None, options.written("--certificate", "Write every check with what it needs to be run again.")
     ] = None,
-    html: Annotated[
-        Path | None, Parameter(help="Write the scoreboard, one page.", validator=options.writable("--html"))
-    ] = None,
+    html: Annotated[Path | None, options.written("--html", "Write the scoreboard, one page.")] = None,
     json: options.JsonFile = None,
 ) -> int:
     """Check structure, forward, gradients and updates against the reference, and every pair of backends.
@@ -85,6 +80,34 @@ def conform(
         print(f"{passed} of {len(verdicts)} architectures conform on {', '.join(b.name for b in loaded)}")
     long_runs = [long_run for _, long_run in judged if long_run is not None]
     return 0 if passed == len(verdicts) and builtins.all(run.passed for run in long_runs) else 1
+
+
+def verify(
+    file: Annotated[Path, Parameter(help="What `conform --certificate` wrote.")], /, *, json: options.JsonFile = None
+) -> int:
+    """Run everything that a certificate says again, and compare: spec, weights, inputs, flags, checks and budgets.
+
+    Exit status 1, with a line for each reason, if anything is not as it says or cannot be run here.
+    Example: triptych verify vgg11.json
+    """
+    from triptych.conformance import certificate, verification
+    from triptych.spec.records import encode
+
+    recorded = certificate.read(file)
+    result = verification.verify(recorded)
+    options.write_json(json, {"certificate": str(file), "backends": list(recorded.backends), **encode(result)})
+    if json != "-":
+        for name, reason in result.not_run.items():
+            print(f"{name}: not run: {reason}")
+        for reason in result.reasons:
+            print(f"refused: {reason}")
+        for note in result.notes:
+            print(f"note: {note}")
+        names = ", ".join(certified.name for certified in recorded.architectures)
+        ran = ", ".join(name for name in recorded.backends if name not in result.not_run) or "no backend"
+        word = "verified" if result.passed else "NOT verified"
+        print(f"{word}: {names} on {ran}; {result.checks:,} checks run again")
+    return 0 if result.passed else 1
 
 
 def refuse_contradictions(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -30,9 +31,7 @@ def feature_maps(
     channels: Annotated[int, Parameter(converter=options.positive, help="Maps to show of each layer.")] = 8,
     backend: options.BackendName = None,
     device: options.DeviceName = "cpu",
-    out: Annotated[Path, Parameter(help="The figure: .png, .svg or .pdf.", validator=options.picture("--out"))] = Path(
-        "feature-maps.png"
-    ),
+    out: Annotated[Path, options.picture("--out", "The figure: .png, .svg or .pdf.")] = Path("feature-maps.png"),
     json: options.JsonFile = None,
 ) -> None:
     """Draw the first feature maps of every block on one image, of a trained run or of a network at its start.
@@ -73,8 +72,6 @@ def show(statistics: Sequence[MapStatistics], title: str) -> None:
 
 def loader(run: Path | None, changes: RunOptions, network: options.NetworkOptions) -> Callable[[], tuple[Model, str]]:
     """What gives the model, and in words what its parameters are; the options are checked before."""
-    from dataclasses import replace
-
     from triptych.training import models
     from triptych.training.recipe import Recipe, start_name
 

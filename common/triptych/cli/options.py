@@ -74,15 +74,20 @@ def check_log(target: str) -> None:
     check_place("--tensorboard", target, Path(target).absolute())
 
 
-def picture(option: str) -> Callable[[Any, Any], None]:
-    """A check of the figure's file given with `option`: a format that can be drawn, and a place to write to."""
+def written(option: str, text: str) -> Parameter:
+    """The parameter of a file given with `option`, with its help."""
+    return Parameter(help=text, validator=writable(option))
+
+
+def picture(option: str, text: str) -> Parameter:
+    """The same of a figure's file: a format that can be drawn, and a place to write to."""
 
     def check(kind: Any, target: Path | None) -> None:
         if target is not None and target.suffix not in (".png", ".svg", ".pdf"):
             raise TriptychError(f"{option} {target} must end in .png, .svg or .pdf")
         writable(option)(kind, target)
 
-    return check
+    return Parameter(help=text, validator=check)
 
 
 # cyclopts would offer --no-NAME and --empty-NAME for flags and lists.
@@ -93,7 +98,8 @@ JsonFile = Annotated[
 ]
 Whole = Annotated[int | None, Parameter(converter=whole)]
 Positive = Annotated[int | None, Parameter(converter=positive)]
-Seed = Annotated[int, Parameter(converter=whole, help="Seed of parameters, images and masks.")]
+Number = Annotated[int, Parameter(converter=whole)]
+Seed = Annotated[Number, Parameter(help="Seed of parameters, images and masks.")]
 TrainedModel = Annotated[
     Path, Parameter(help="A run folder, or a safetensors file (then with --arch and its options).")
 ]

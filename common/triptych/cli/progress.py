@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -34,29 +33,19 @@ class Reporter:
     """
 
     def __init__(self, epochs: int, *, quiet: bool = False, log_every: int = 0) -> None:
-        self.epochs = epochs
-        self.quiet = quiet
-        self.log_every = log_every
+        self.epochs, self.quiet, self.log_every = epochs, quiet, log_every
         self.logged = (0, 0)  # the epoch, and how many of its iterations have been seen
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[figures]}"),
-            TimeRemainingColumn(),
-        )
-        self.bar = Progress(
-            *columns, console=console(stderr=True), disable=quiet or not sys.stderr.isatty(), transient=True
-        )
+        what, figures = TextColumn("{task.description}"), TextColumn("{task.fields[figures]}")
+        columns = (what, BarColumn(), MofNCompleteColumn(), figures, TimeRemainingColumn())
+        shown = not quiet and sys.stderr.isatty()
+        self.bar = Progress(*columns, console=console(stderr=True), disable=not shown, transient=True)
         self.task = self.bar.add_task("epoch 1", figures="")
 
     def __enter__(self) -> Reporter:
         self.bar.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.bar.stop()
 
     def steps(self, epoch: int, total: int, losses: NDArray[np.float64], images_per_second: float) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -108,8 +108,6 @@ class RunOptions:
 
     def apply_to_schedule(self, schedule: Schedule) -> Schedule:
         """The schedule that `--schedule` names, or the recipe's. Raises TriptychError for a momentum without effect."""
-        from dataclasses import replace
-
         from triptych.optim import schedules
 
         if self.schedule is not None:
@@ -122,8 +120,6 @@ class RunOptions:
 
     def apply_to_optimizer(self, optimizer: Optimizer) -> Optimizer:
         """The optimiser with what the command line says; another kind takes over what both have."""
-        from dataclasses import fields, replace
-
         from triptych.optim.optimizers import get_kind
 
         if self.optimizer is not None:
@@ -172,26 +168,18 @@ class ModelOptions:
         from triptych.training import models
 
         if path.is_dir():
-            return self.load_run(path)
+            # A model that was trained in bf16 can be used where there is none, and in batches that fit another device.
+            changes = RunOptions(precision=self.run.precision, batch_size=self.run.batch_size)
+            if self.network != DEFAULT_NETWORK or replace(self.run, data=None, data_dir=None) != changes:
+                raise TriptychError(
+                    f"{path} is a run and knows its recipe; only --backend, --device, --data, --data-dir, --precision "
+                    "and --batch-size can be given"
+                )
+            trained = models.load_run(path)
+            return replace(trained, recipe=changes.apply(trained.recipe, DEFAULT_NETWORK))
         if not path.exists():
             raise TriptychError(f"there is no run folder or model file {path}")
         if self.run.arch is None:
             way_out = "say which network with --arch (and --input, --classes, ...)"
             raise TriptychError(f"{path} holds parameters only; {way_out}")
         return models.load_file(path, self.recipe)
-
-    def load_run(self, path: Path) -> Model:
-        """The model of a run folder."""
-        from dataclasses import replace
-
-        from triptych.training import models
-
-        # A model that was trained in bf16 can be used where there is none, and in batches that fit another device.
-        changes = RunOptions(precision=self.run.precision, batch_size=self.run.batch_size)
-        if self.network != DEFAULT_NETWORK or replace(self.run, data=None, data_dir=None) != changes:
-            raise TriptychError(
-                f"{path} is a run and knows its recipe; only --backend, --device, --data, --data-dir, --precision and "
-                "--batch-size can be given"
-            )
-        model = models.load_run(path)
-        return replace(model, recipe=changes.apply(model.recipe, DEFAULT_NETWORK))

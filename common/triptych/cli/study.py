@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
@@ -15,8 +14,7 @@ from triptych.cli.run_options import DEFAULT_RUN, RunOptions
 from triptych.report.tables import print_table
 
 if TYPE_CHECKING:
-    from triptych.studies import Study, StudyResult
-    from triptych.studies.runner import Trained
+    from triptych.studies import StudyResult
     from triptych.training.loop import Listener
     from triptych.training.recipe import Recipe
 
@@ -39,19 +37,27 @@ def study(
     Example: triptych study depth --quick
     """
     from triptych import studies
-    from triptych.studies.runner import Trained
+    from triptych.backend import registry
+    from triptych.studies import outcome, runner
+    from triptych.training import run_folder
 
     if name is None:
         for each in studies.registry().values():
             print(f"{each.name}: {each.question}")
         return
     chosen = studies.get_study(name)
-    if isinstance(chosen, Trained):
+    if isinstance(chosen, runner.Trained):
         folder = out or Path("runs") / f"study-{name}{'-quick' * quick}"
         change = partial(run.choose, network=network)
-        result = train(chosen, backend, quick, change, run.data_dir, device, folder, quiet=json == "-")
+        names = [options.backend_name(None)] if backend is None else options.backend_names(backend)
+        planned = runner.plan(chosen, quick=quick, change=change, data_dir=run.data_dir)
+        loaded = [registry.load(name) for name in names]
+        begin = partial(report, quiet=json == "-")
+        result = outcome.run(chosen, planned, loaded, folder, device, begin, quick=quick)
     else:
-        folder, result = count(chosen, out)
+        assert isinstance(chosen, studies.Counted)
+        folder = run_folder.make_folder(out or run_folder.new_folder(f"study-{name}"))
+        result = chosen.run()
     published = studies.as_dict(name, quick, result, options.command_line())
     studies.write(chosen, result, published, folder)
     options.write_json(json, published)
@@ -59,40 +65,13 @@ def study(
         show(result, folder)
 
 
-def count(chosen: Study, out: Path | None) -> tuple[Path, StudyResult]:
-    """The folder and the result of a study that only counts."""
-    from triptych import studies
-    from triptych.training import run_folder
-
-    assert isinstance(chosen, studies.Counted)
-    return run_folder.make_folder(out or run_folder.new_folder(f"study-{chosen.name}")), chosen.run()
-
-
-def train(
-    chosen: Trained,
-    backend: str | None,
-    quick: bool,
-    change: Callable[[Recipe], Recipe],
-    data_dir: Path | None,
-    device: str,
-    folder: Path,
-    *,
-    quiet: bool,
-) -> StudyResult:
-    """Train what the folder does not have yet, and put it all together."""
-    from triptych.backend import registry
+def report(title: str, recipe: Recipe, *, quiet: bool) -> AbstractContextManager[Listener]:
+    """Begin to show one run."""
     from triptych.cli.progress import Reporter
-    from triptych.studies import outcome, runner
 
-    def begin(title: str, recipe: Recipe) -> AbstractContextManager[Listener]:
-        if not quiet:
-            print(title, flush=True)
-        return Reporter(recipe.epochs, quiet=quiet)
-
-    names = [options.backend_name(None)] if backend is None else options.backend_names(backend)
-    planned = runner.plan(chosen, quick=quick, change=change, data_dir=data_dir)
-    loaded = [registry.load(name) for name in names]
-    return outcome.run(chosen, planned, loaded, folder, device, begin, quick=quick)
+    if not quiet:
+        print(title, flush=True)
+    return Reporter(recipe.epochs, quiet=quiet)
 
 
 def show(result: StudyResult, folder: Path) -> None:

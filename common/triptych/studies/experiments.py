@@ -47,6 +47,7 @@ RESOLUTION = Trained(
     traps=(traps.DENSE,),
 )
 
+SMALLEST: dict[str, Any] = {"architecture": "alexnet_small"}
 ALEXNET_SIMPLIFY = Trained(
     name="alexnet-simplify",
     question="What can be dropped from AlexNet without falling under 0.85 on Fashion-MNIST?",
@@ -55,17 +56,9 @@ ALEXNET_SIMPLIFY = Trained(
     runs=(
         Run("AlexNet, 3 epochs", published=PublishedFigures(265.6, test=(0.863,))),
         Run("no 4096-4096", {"architecture": "alexnet_no_fc2"}, published=PublishedFigures(213.5, test=(0.887,))),
-        Run("also no 384-384", {"architecture": "alexnet_small"}, published=PublishedFigures(190.9, test=(0.886,))),
-        Run(
-            "also rate 0.004",
-            {"architecture": "alexnet_small", "learning_rate": 0.004},
-            published=PublishedFigures(80.0, test=(0.890,)),
-        ),
-        Run(
-            "also rate 0.002",
-            {"architecture": "alexnet_small", "learning_rate": 0.002},
-            published=PublishedFigures(80.3, test=(0.908,)),
-        ),
+        Run("also no 384-384", SMALLEST, published=PublishedFigures(190.9, test=(0.886,))),
+        Run("also rate 0.004", SMALLEST | {"learning_rate": 0.004}, published=PublishedFigures(80.0, test=(0.890,))),
+        Run("also rate 0.002", SMALLEST | {"learning_rate": 0.002}, published=PublishedFigures(80.3, test=(0.908,))),
     ),
     quick=MINI | SMALL_ALEXNET,
     floor=0.85,

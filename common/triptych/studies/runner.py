@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, TypeAlias
 
 from triptych import data
@@ -26,8 +25,6 @@ from triptych.training.recipe import Recipe, build_architecture, vary
 from triptych.training.run_folder import Epoch
 from triptych.utils.errors import TriptychError
 from triptych.utils.files import write_atomically
-
-NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 # Begins to show a run: its title, and the recipe that it trains.
 Show: TypeAlias = Callable[[str, Recipe], AbstractContextManager[Listener]]
@@ -128,8 +125,8 @@ class Outcome:
 
 def recipe_of(study: Trained, run: Run, *, quick: bool = False) -> Recipe:
     """The recipe of one run; what it starts from is the other run's name, until it is trained."""
-    start = {"init_from": run.start} if run.start else NOTHING
-    changes = {**start, **run.changes, **(study.quick if quick else NOTHING), **(run.quick if quick else NOTHING)}
+    changes = {"init_from": run.start} if run.start else {}
+    changes |= {**run.changes, **study.quick, **run.quick} if quick else run.changes
     return vary(study.base, name=f"study {study.name}: {run.name}", source=study.source, **changes)
 
 
