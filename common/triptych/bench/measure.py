@@ -48,10 +48,8 @@ class Speeds:
 
 @dataclass(frozen=True)
 class Bench:
-    """What was timed, under which conditions, and the rows in the order in which they were asked for.
-
-    `load` is the machine's mean number of running processes over the minute before: what else it had to do.
-    """
+    """What was timed, under which conditions, and the rows in the order in which they were asked for. `load` is the
+    machine's mean number of running processes over the minute before: what else it had to do."""
 
     recipe: Recipe
     architecture: Architecture

@@ -49,9 +49,13 @@ def summary(
 
     Example: triptych summary vgg11 --input 1x224x224 --classes 10 --blocks
     """
+    from triptych.spec.shapes import output_shapes
+
     architecture = network.build(arch)
     if blocks:
-        print_blocks(architecture)
+        shapes = output_shapes(architecture)
+        for layer in architecture.layers:
+            print(f"{layer.name} output shape: {(1, *shapes[layer.name])}")  # for a batch of one image
     elif json is not None:
         write_json(json, as_json(architecture))
     else:
@@ -81,15 +85,6 @@ def as_json(architecture: Architecture) -> dict[str, Any]:
             for info in analysis.primitives(architecture)
         ],
     }
-
-
-def print_blocks(architecture: Architecture) -> None:
-    """One line per record at the top level, for a batch of one image."""
-    from triptych.spec.shapes import output_shapes
-
-    shapes = output_shapes(architecture)
-    for layer in architecture.layers:
-        print(f"{layer.name} output shape: {(1, *shapes[layer.name])}")
 
 
 def print_summary(architecture: Architecture) -> None:

@@ -190,9 +190,7 @@ def check_precision(name: str | None) -> None:
 
 def backend_name(name: str | None) -> str:
     """The name of the backend that was asked for, or of the first whose framework is installed; nothing is imported.
-
-    Raises TriptychError for a backend that is unknown or not installed, and if there is none at all.
-    """
+    Raises TriptychError for a backend that is unknown or not installed, and if there is none at all."""
     from triptych.backend import registry
 
     if name is not None:

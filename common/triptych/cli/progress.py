@@ -26,11 +26,9 @@ def line(epoch: Epoch, epochs: int) -> str:
 
 
 class Reporter:
-    """Tells a person how training goes; a context manager, so that the bar is always taken down.
-
-    `quiet` prints nothing at all, for `--json` to stdout. `log_every` prints the loss of every so many iterations of
-    an epoch (0: of none), as soon as it is read from the device.
-    """
+    """Tells a person how training goes; a context manager, so that the bar is always taken down. `quiet` prints nothing
+    at all, for `--json` to stdout. `log_every` prints the loss of every so many iterations of an epoch (0: of none), as
+    soon as it is read from the device."""
 
     def __init__(self, epochs: int, *, quiet: bool = False, log_every: int = 0) -> None:
         self.epochs, self.quiet, self.log_every = epochs, quiet, log_every

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from triptych.cli.options import DEFAULT_NETWORK, NetworkOptions, Whole
-from triptych.utils.errors import TriptychError
+from triptych.utils.errors import TriptychError, unknown
 
 if TYPE_CHECKING:
     from triptych.optim.optimizers import Optimizer
@@ -50,10 +50,8 @@ class RunOptions:
     seed: Annotated[Whole, Parameter(help="Seed of everything random.")] = None
 
     def choose(self, recipe: Recipe, network: NetworkOptions) -> Recipe:
-        """The recipe with what the command line says, whose network can be built, and frozen as it says.
-
-        That is found out before any data is looked for: what is left open is taken from the architecture's source.
-        """
+        """The recipe with what the command line says, whose network can be built, and frozen as it says. That is found
+        out before any data is looked for: what is left open is taken from the architecture's source."""
         from triptych import zoo
         from triptych.weights import transfer
 
@@ -120,10 +118,12 @@ class RunOptions:
 
     def apply_to_optimizer(self, optimizer: Optimizer) -> Optimizer:
         """The optimiser with what the command line says; another kind takes over what both have."""
-        from triptych.optim.optimizers import get_kind
+        from triptych.optim.optimizers import OPTIMIZERS
 
         if self.optimizer is not None:
-            optimizer = optimizer.as_kind(get_kind(self.optimizer))
+            if self.optimizer not in OPTIMIZERS:
+                raise unknown("optimizer", self.optimizer, OPTIMIZERS)
+            optimizer = optimizer.as_kind(OPTIMIZERS[self.optimizer])
         known = {item.name for item in fields(optimizer)}
         changed = {}
         for name in ("momentum", "nesterov", "weight_decay", "decayed"):

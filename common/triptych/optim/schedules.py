@@ -41,10 +41,8 @@ class Moment:
 
 @dataclass(frozen=True)
 class Schedule:
-    """What changes from step to step of the rates that a recipe starts from: here nothing.
-
-    Raises TriptychError for a field outside of `ranges`, its least and its most, or of its `CHOICES`.
-    """
+    """What changes from step to step of the rates that a recipe starts from: here nothing. Raises TriptychError for a
+    field outside of `ranges`, its least and its most, or of its `CHOICES`."""
 
     name: ClassVar[str]
     ranges: ClassVar[Ranges] = {}
@@ -78,10 +76,8 @@ class Constant(Schedule):
 
 @dataclass(frozen=True)
 class Planned(Schedule):
-    """A schedule over a plan of `total_epochs` (0: the recipe's), in steps of an epoch or of a batch.
-
-    A run may stop before its plan ends; behind its end, the last value holds.
-    """
+    """A schedule over a plan of `total_epochs` (0: the recipe's), in steps of an epoch or of a batch. A run may stop
+    before its plan ends; behind its end, the last value holds."""
 
     ranges: ClassVar[Ranges] = {"total_epochs": FROM_ZERO}
 

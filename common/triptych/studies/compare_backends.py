@@ -77,32 +77,23 @@ class ComparisonPlan:
 
 
 def compare(plan: ComparisonPlan, backends: Sequence[Backend], folder: Path, listener: Listener) -> TrainedComparison:
-    """Judge every backend at conformance size, with the recipe's head; then train on each from the same start.
-
-    The first seed's runs lie in `folder`, a run folder by backend; those of other seeds in folders below it.
-    """
+    """Judge every backend at conformance size, with the recipe's head; then train on each from the same start. The
+    first seed's runs lie in `folder`, a run folder by backend; those of other seeds in folders below it."""
     recipe = plan.recipe
     small = conformance_architecture(recipe.architecture, head=recipe.network.head)
     verdict = suite.run(small, backends, seed=recipe.seed, device=plan.device)
     by_seed = []
     for seed in range(recipe.seed, recipe.seed + plan.seeds):
         below = folder if seed == recipe.seed else run_folder.make_folder(folder / f"seed-{seed}")
-        by_seed.append(train_backends(plan, seed, backends, below, listener))
+        varied, trained = dataclasses.replace(recipe, seed=seed), {}
+        for backend in backends:
+            session = loop.start(backend, varied, plan.dataset, device=plan.device, architecture=plan.architecture)
+            loop.keep_in(session, below / backend.name)
+            trained[backend.name] = loop.fit(session, listener)
+        by_seed.append(trained)
     accuracies = {each.name: [trained[each.name][-1].test_accuracy for trained in by_seed] for each in backends}
     versions = {backend.name: backend.versions() for backend in backends}
     return TrainedComparison(recipe, plan.architecture, verdict, by_seed[0], versions, accuracies)
-
-
-def train_backends(
-    plan: ComparisonPlan, seed: int, backends: Sequence[Backend], folder: Path, listener: Listener
-) -> dict[str, list[Epoch]]:
-    """Train the plan's recipe with this seed on every backend, from the same start; each run lies below `folder`."""
-    recipe, trained = dataclasses.replace(plan.recipe, seed=seed), {}
-    for backend in backends:
-        session = loop.start(backend, recipe, plan.dataset, device=plan.device, architecture=plan.architecture)
-        loop.keep_in(session, folder / backend.name)
-        trained[backend.name] = loop.fit(session, listener)
-    return trained
 
 
 def accuracy_table(comparison: TrainedComparison) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:

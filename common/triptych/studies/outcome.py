@@ -33,11 +33,8 @@ def run(
     *,
     quick: bool,
 ) -> StudyResult:
-    """Train what the folder does not have yet on every backend, look at it, and answer.
-
-    Raises TriptychError for a folder of another study, and, before anything is trained, for a device or a precision
-    that a backend has not.
-    """
+    """Train what the folder does not have yet on every backend, look at it, and answer. Raises TriptychError for a
+    folder of another study, and, before anything is trained, for a device or a precision that a backend has not."""
     loop.check(planned[0].recipe, planned[0].architecture, backends, device)
     runner.open_folder(folder, study, planned, device)
     outcomes = runner.train(planned, backends, folder, device, show)

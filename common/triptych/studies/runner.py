@@ -45,11 +45,9 @@ class PublishedFigures:
 
 @dataclass(frozen=True)
 class Run:
-    """One row: what it `changes` in the study's recipe (see `vary`), and what else with `--quick`.
-
-    Runs of one `series` go along an axis, from less to more, or compete (see `Trained`). `start` names an earlier run
-    whose parameters this one begins with, on the same backend.
-    """
+    """One row: what it `changes` in the study's recipe (see `vary`), and what else with `--quick`. Runs of one `series`
+    go along an axis, from less to more, or compete (see `Trained`). `start` names an earlier run whose parameters this
+    one begins with, on the same backend."""
 
     name: str
     changes: Mapping[str, Any] = field(default_factory=dict)
@@ -67,10 +65,8 @@ class Run:
 @dataclass(frozen=True, kw_only=True)
 class Trained(Study):
     """A study that trains variations of the recipe `base`; `quick` is what changes in all of them with `--quick`.
-
     `floor` is the test accuracy that the text asks for. The runs of a series `compete` for the best accuracy, or go
-    along an axis. `look` looks at the trained models, and its result stands before that of the training.
-    """
+    along an axis. `look` looks at the trained models, and its result stands before that of the training."""
 
     base: Recipe
     runs: tuple[Run, ...]
@@ -137,10 +133,8 @@ def plan(
     change: Callable[[Recipe], Recipe] = lambda recipe: recipe,
     data_dir: Path | None = None,
 ) -> list[PlannedRun]:
-    """Every run's recipe, after the `change` that the command line makes, with its data; nothing is trained yet.
-
-    Raises TriptychError for what cannot be built, and if the change takes away what the study compares.
-    """
+    """Every run's recipe, after the `change` that the command line makes, with its data; nothing is trained yet. Raises
+    TriptychError for what cannot be built, and if the change takes away what the study compares."""
     chosen = [change(recipe_of(study, run, quick=quick)) for run in study.runs]
     check_different(study, chosen)
     datasets = {name: data.load(name, data_dir=data_dir) for name in dict.fromkeys(r.data for r in chosen)}

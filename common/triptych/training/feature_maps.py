@@ -38,9 +38,7 @@ class MapStatistics:
 
 def stages(architecture: Architecture, count: int) -> tuple[str, ...]:
     """The first `count` blocks: composites and poolings at the top level, which are LeNet's and AlexNet's blocks' ends.
-
-    Raises TriptychError for a count below 1.
-    """
+    Raises TriptychError for a count below 1."""
     if count < 1:
         raise TriptychError(f"--blocks {count} must be at least 1")
     shapes = output_shapes(architecture)
@@ -49,10 +47,8 @@ def stages(architecture: Architecture, count: int) -> tuple[str, ...]:
 
 
 def matching(architecture: Architecture, patterns: Sequence[str]) -> tuple[str, ...]:
-    """The layers whose path matches a pattern, in the order of execution.
-
-    Raises TriptychError for a pattern that no layer with a map matches.
-    """
+    """The layers whose path matches a pattern, in the order of execution. Raises TriptychError for a pattern that no
+    layer with a map matches."""
     shapes = output_shapes(architecture)
     auxiliary = {layer.name for layer in architecture.layers if isinstance(layer, spec.Auxiliary)}
     paths = [p for p, shape in shapes.items() if len(shape) == 3 and p.partition(".")[0] not in auxiliary]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from triptych.backend.contract import Backend, Images, Labels, Native, Predictor, Trainer
 from triptych.backend.execution import Execution
-from triptych.data import Dataset, Split, batches
+from triptych.data import Dataset, batches
 from triptych.optim.schedules import Score
 from triptych.spec.layers import Architecture
 from triptych.training import run_folder
@@ -53,11 +53,9 @@ class Silent:
 
 @dataclass
 class Session:
-    """A network on a backend with what it is trained on, and where its run is kept (`folder` None: nowhere).
-
-    `resumed` is the run that it goes on with. `new_layers` are those that `init_from` had nothing for; None where it
-    was not asked.
-    """
+    """A network on a backend with what it is trained on, and where its run is kept (`folder` None: nowhere). `resumed`
+    is the run that it goes on with. `new_layers` are those that `init_from` had nothing for; None where it was not
+    asked."""
 
     backend: Backend
     architecture: Architecture
@@ -127,10 +125,8 @@ def initialize(
 
 
 def take_up(session: Session, folder: Path, checkpoint: Checkpoint) -> None:
-    """Go on from a checkpoint of the run in `folder`, whichever backend wrote it.
-
-    Raises TriptychError if the checkpoint is ahead of the metrics or of the recipe's epochs.
-    """
+    """Go on from a checkpoint of the run in `folder`, whichever backend wrote it. Raises TriptychError if the
+    checkpoint is ahead of the metrics or of the recipe's epochs."""
     session.backend.from_canonical(session.network, checkpoint.model)
     session.trainer.load_state(checkpoint.optimizer)
     epochs = run_folder.read_epochs(folder)
@@ -148,9 +144,7 @@ def take_up(session: Session, folder: Path, checkpoint: Checkpoint) -> None:
 
 def keep_in(session: Session, folder: Path) -> None:
     """Keep the run in `folder` from now on: a new one, or the one that it resumes, which gets the session's recipe.
-
-    Raises TriptychError if the folder cannot be written.
-    """
+    Raises TriptychError if the folder cannot be written."""
     if folder != session.resumed:
         run_folder.make_folder(folder)
     run_folder.write_recipe(folder, session.recipe)
@@ -158,11 +152,8 @@ def keep_in(session: Session, folder: Path) -> None:
 
 
 def fit(session: Session, listener: Listener) -> list[Epoch]:
-    """Train until the recipe's epochs are done; returns all of them.
-
-    Raises DivergedError at the first step whose loss is not finite, and Interrupted on SIGINT or SIGTERM; finished
-    epochs stay saved in both cases.
-    """
+    """Train until the recipe's epochs are done; returns all of them. Raises DivergedError at the first step whose loss
+    is not finite, and Interrupted on SIGINT or SIGTERM; finished epochs stay saved in both cases."""
     with interruptible() as interrupted:
         for number in range(len(session.epochs), session.recipe.epochs):
             epoch = train_epoch(session, number, listener, interrupted)
@@ -198,7 +189,8 @@ def train_epoch(session: Session, number: int, listener: Listener, interrupted: 
             listener.steps(number + 1, len(plan), results[:, 0], speed)
     seconds = time.perf_counter() - began
     sizes = np.array([len(batch) for batch in plan])
-    test_loss, test_accuracy = evaluate(session.trainer, session.dataset.test, recipe.images_per_test)
+    test = session.dataset.test
+    test_loss, test_accuracy = score(logits_of(session.trainer, test.images, recipe.images_per_test), test.labels)
     check_finite(np.array([test_loss]), session.step, session)  # the last step may have broken the network
     return Epoch(
         epoch=number + 1,
@@ -230,13 +222,8 @@ def kept(session: Session) -> str:
     return done if session.folder is None else f"{done} in {session.folder} (train --resume goes on)"
 
 
-def evaluate(predictor: Predictor, split: Split, batch_size: int) -> tuple[float, float]:
-    """Mean loss and accuracy on a split, in evaluation mode. Raises TriptychError if there are no images."""
-    return score(logits_of(predictor, split.images, batch_size), split.labels)
-
-
 def logits_of(predictor: Predictor, images: Images, batch_size: int) -> NDArray[np.float64]:
-    """Logits `(N, classes)` of stored images, a batch at a time. Raises TriptychError if there are none."""
+    """Logits `(N, classes)` of stored images in evaluation mode, a batch at a time. Raises TriptychError for none."""
     if not len(images):
         raise TriptychError("there are no images to evaluate on")
     begins = range(0, len(images), batch_size)

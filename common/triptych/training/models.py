@@ -84,10 +84,8 @@ def load_run(folder: Path) -> Model:
 
 def load_file(path: Path, recipe: Recipe) -> Model:
     """A safetensors file of canonical parameters, for the architecture that `recipe` states; what its network leaves
-    open is as in the architecture's source.
-
-    Raises TriptychError, with the first differing name and shape, if the parameters do not fit.
-    """
+    open is as in the architecture's source. Raises TriptychError, with the first differing name and shape, if the
+    parameters do not fit."""
     return _fit(recipe, store.load(path), ())
 
 
@@ -98,10 +96,8 @@ def _fit(recipe: Recipe, parameters: Parameters, names: tuple[str, ...]) -> Mode
 
 
 def draw_model(recipe: Recipe) -> Model:
-    """An untrained model: the recipe's network at its start, for which no framework is needed.
-
-    Raises TriptychError for a start that only a framework can draw.
-    """
+    """An untrained model: the recipe's network at its start, for which no framework is needed. Raises TriptychError for
+    a start that only a framework can draw."""
     if recipe.initializer == NATIVE:
         raise TriptychError(
             "feature maps of an untrained network need a shared start; --init native is each framework's"

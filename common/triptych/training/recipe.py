@@ -101,10 +101,8 @@ def start_name(recipe: Recipe, architecture: Architecture) -> str:
 
 
 def build_architecture(recipe: Recipe, dataset: Dataset) -> Architecture:
-    """The recipe's network for `dataset`: channels and classes as the data has them unless the recipe says.
-
-    Raises TriptychError if the data has more classes than the network.
-    """
+    """The recipe's network for `dataset`: channels and classes as the data has them unless the recipe says. Raises
+    TriptychError if the data has more classes than the network."""
     count = len(dataset.class_names)
     options = recipe.network.filled(count, (dataset.train.images.shape[1], 0, 0))
     if options.classes < count:

@@ -97,10 +97,8 @@ def read_epochs(folder: Path) -> list[Epoch]:
 
 
 def save(folder: Path, epochs: list[Epoch], checkpoint: Checkpoint) -> None:
-    """Write metrics, then the checkpoint; until the new one is whole, the old one stays.
-
-    Metrics go first: on resuming, those ahead of the checkpoint are dropped, while missing ones could not be regained.
-    """
+    """Write metrics, then the checkpoint; until the new one is whole, the old one stays. Metrics go first: on resuming,
+    those ahead of the checkpoint are dropped, while missing ones could not be regained."""
     lines = "".join(json.dumps(records.encode(epoch)) + "\n" for epoch in epochs)
     write_atomically(folder / METRICS, lines.encode())
     current, new, old = (folder / f"{CHECKPOINT}{suffix}" for suffix in ("", ".new", ".old"))
