@@ -52,7 +52,7 @@ def locate(
         from triptych.porting import discover, own_network
         from triptych.weights.matching import read_mapping
 
-        architecture, names = network.build(name), read_mapping(mapping)
+        architecture, names = zoo.build_with(name, network.options(name)), read_mapping(mapping)
         located = own_network.locate_port(
             discover.find(left), architecture, name=left, layout=layout, mapping=names, precision=precision, seed=seed
         )

@@ -49,9 +49,10 @@ def summary(
 
     Example: triptych summary vgg11 --input 1x224x224 --classes 10 --blocks
     """
+    from triptych import zoo
     from triptych.spec.shapes import output_shapes
 
-    architecture = network.build(arch)
+    architecture = zoo.build_with(arch, network.options(arch))
     if blocks:
         shapes = output_shapes(architecture)
         for layer in architecture.layers:

@@ -17,7 +17,6 @@ from triptych.utils.errors import TriptychError, require_package
 if TYPE_CHECKING:
     from cyclopts import Token
 
-    from triptych.spec.layers import Architecture
     from triptych.zoo import Options
 
 
@@ -146,12 +145,6 @@ class NetworkOptions:
 
         entry = zoo.get_entry(name)
         return zoo.Options().vary(**self.changes()).filled(entry.classes, entry.input)
-
-    def build(self, name: str) -> Architecture:
-        """Architecture `name` with these options."""
-        from triptych import zoo
-
-        return zoo.build_with(name, self.options(name))
 
     def changes(self) -> dict[str, Any]:
         """What these options change in others (see `zoo.Options.vary`). Raises TriptychError for values that no network

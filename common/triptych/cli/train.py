@@ -87,10 +87,8 @@ def fit(session: Session, log: Path | None, log_every: int, *, quiet: bool) -> N
     if session.new_layers is not None and not quiet:
         new = f"new layers: {', '.join(session.new_layers)}" if session.new_layers else "every layer was taken over"
         print(f"{session.recipe.init_from}: {new}", flush=True)
-    with (
-        Reporter(session.recipe.epochs, quiet=quiet, log_every=log_every) as reporter,
-        logs.logged(reporter, log) as listener,
-    ):
+    epochs = session.recipe.epochs
+    with Reporter(epochs, quiet=quiet, log_every=log_every) as reporter, logs.logged(reporter, log) as listener:
         loop.fit(session, listener)
 
 

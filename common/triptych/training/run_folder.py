@@ -6,6 +6,7 @@ import json
 import shutil
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -68,13 +69,9 @@ def make_folder(folder: Path) -> Path:
 
 def new_folder(name: str) -> Path:
     """A folder below `runs/` that does not exist, with the time in its name."""
-    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-    folder = Path("runs") / f"{name}-{stamp}"
-    number = 2
-    while folder.exists():
-        folder = Path("runs") / f"{name}-{stamp}-{number}"
-        number += 1
-    return folder
+    first = Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
+    others = (first.with_name(f"{first.name}-{number}") for number in count(2))
+    return next(folder for folder in chain([first], others) if not folder.exists())
 
 
 def read_recipe(folder: Path) -> Recipe:
