@@ -16,15 +16,6 @@ if TYPE_CHECKING:
     from triptych.training.run_folder import Epoch
 
 
-def line(epoch: Epoch, epochs: int) -> str:
-    """An epoch in one line."""
-    return (
-        f"{epoch.backend} epoch {epoch.epoch}/{epochs}: loss {epoch.train_loss:.4f}, "
-        f"train accuracy {epoch.train_accuracy:.4f}, test accuracy {epoch.test_accuracy:.4f}, "
-        f"{epoch.seconds:.1f} s, {epoch.images_per_second:.0f} images/s"
-    )
-
-
 class Reporter:
     """Tells a person how training goes; a context manager, so that the bar is always taken down. `quiet` prints nothing
     at all, for `--json` to stdout. `log_every` prints the loss of every so many iterations of an epoch (0: of none), as
@@ -64,4 +55,9 @@ class Reporter:
     def epoch(self, epoch: Epoch) -> None:
         if not self.quiet:
             self.bar.console.file.flush()
-            print(line(epoch, self.epochs), flush=True)
+            print(
+                f"{epoch.backend} epoch {epoch.epoch}/{self.epochs}: loss {epoch.train_loss:.4f}, "
+                f"train accuracy {epoch.train_accuracy:.4f}, test accuracy {epoch.test_accuracy:.4f}, "
+                f"{epoch.seconds:.1f} s, {epoch.images_per_second:.0f} images/s",
+                flush=True,
+            )

@@ -65,11 +65,9 @@ class RunOptions:
         from triptych.training.recipe import vary
 
         changed = {**self.of_another_architecture(recipe), **network.changes()}
-        names = {"arch": "architecture", "data": "data", "init": "initializer", "init_from": "init_from"}
-        same = ("epochs", "batch_size", "learning_rate", "precision", "seed")
-        for option, field in (*names.items(), *((name, name) for name in same)):
-            if getattr(self, option) is not None:
-                changed[field] = getattr(self, option)
+        for name in ("arch", "data", "init", "init_from", "epochs", "batch_size", "learning_rate", "precision", "seed"):
+            if (value := getattr(self, name)) is not None:
+                changed[{"arch": "architecture", "init": "initializer"}.get(name, name)] = value
         if self.freeze is not None:
             changed["freeze"] = tuple(pattern.strip() for pattern in self.freeze.split(",") if pattern.strip())
             if not changed["freeze"]:

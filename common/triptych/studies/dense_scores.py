@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triptych.backend.contract import Backend
-from triptych.backend.execution import Execution
 from triptych.data import Split, preprocess, subset
 from triptych.reference.rounding import FLOAT32_UNIT
 from triptych.report import figures
@@ -76,23 +75,16 @@ def measure(model: Model, split: Split, steps: int, backend: Backend, device: st
     size = (height + steps * down, width + steps * right)
     wide = model.dense(size)
     rows, columns = rewrite.score_map(wide.architecture)[1:]
-    run_wide = runner(wide, rewrite.score_layer(wide.architecture), backend, device)
-    run_plain = runner(model, model.architecture.layers[-1].name, backend, device)
+    run_wide, score = wide.layers(backend, device), rewrite.score_layer(wide.architecture)
+    run_plain, last = model.layers(backend, device), model.architecture.layers[-1].name
     scores, crops = [], []
     for begin in range(0, len(split), BATCH):
         x = preprocess.apply_reference(split.images[begin : begin + BATCH], wide.transform, dtype=np.float32)
-        scores.append(run_wide(x))
-        grid = [[run_plain(crop) for crop in row] for row in crops_of(x, (height, width), (down, right))]
+        scores.append(run_wide(x)[score])
+        grid = [[run_plain(crop)[last] for crop in row] for row in crops_of(x, (height, width), (down, right))]
         crops.append(np.array(grid).transpose(2, 3, 0, 1))
     macs, crop_macs = totals(wide.architecture).macs, totals(model.architecture).macs * rows * columns
     return Measured(size, np.concatenate(scores), np.concatenate(crops), split.labels, macs, crop_macs)
-
-
-def runner(model: Model, layer: str, backend: Backend, device: str) -> Callable[[Values], Values]:
-    """The model on a backend, from a network's input to one layer's output."""
-    network = backend.build(model.architecture, device=device, execution=Execution(model.recipe.precision, "quick"))
-    backend.from_canonical(network, model.parameters)
-    return lambda x: backend.forward(network, np.ascontiguousarray(x))[layer]
 
 
 def crops_of(images: Values, size: Pair, stride: Pair) -> Iterator[list[Values]]:

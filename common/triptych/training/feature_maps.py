@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triptych.backend.contract import Backend, Images
-from triptych.backend.execution import Execution
 from triptych.data import preprocess
 from triptych.spec import layers as spec
 from triptych.spec.layers import Architecture
@@ -68,9 +67,8 @@ def chosen(architecture: Architecture, layers: str | None, blocks: int) -> tuple
 
 def capture(backend: Backend, model: Model, picture: Images, paths: Sequence[str], device: str = "cpu") -> Maps:
     """The outputs of the layers `paths` in evaluation mode, on one stored picture `(1, C, h, w)`."""
-    network = backend.build(model.architecture, device=device, execution=Execution(model.recipe.precision, "quick"))
-    backend.from_canonical(network, model.parameters)
-    outputs = backend.forward(network, preprocess.apply_reference(picture, model.transform, dtype=np.float32))
+    x = preprocess.apply_reference(picture, model.transform, dtype=np.float32)
+    outputs = model.layers(backend, device)(x)
     return {path: outputs[path][0] for path in paths}
 
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from triptych import data, zoo
 from triptych.backend.contract import Backend, Predictor
@@ -60,6 +64,12 @@ class Model:
                 f"'{dataset.name}' has {len(dataset.class_names)} classes, the model only {self.architecture.classes}"
             )
         return dataset
+
+    def layers(self, backend: Backend, device: str = "cpu") -> Callable[[NDArray[Any]], Mapping[str, NDArray[Any]]]:
+        """The model on a backend in evaluation mode: from the network's input to the output of every layer by path."""
+        network = backend.build(self.architecture, device=device, execution=Execution(self.recipe.precision, "quick"))
+        backend.from_canonical(network, self.parameters)
+        return lambda x: backend.forward(network, np.ascontiguousarray(x))
 
     def predictor(self, backend: Backend, device: str = "cpu") -> Predictor:
         """The model on a backend, for evaluation and prediction."""
