@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from triptych.cli.options import DEFAULT_NETWORK, NetworkOptions, Whole
-from triptych.utils.errors import TriptychError, unknown
+from triptych.utils.errors import TriptychError
 
 if TYPE_CHECKING:
     from triptych.optim.optimizers import Optimizer
@@ -116,12 +116,10 @@ class RunOptions:
 
     def apply_to_optimizer(self, optimizer: Optimizer) -> Optimizer:
         """The optimiser with what the command line says; another kind takes over what both have."""
-        from triptych.optim.optimizers import OPTIMIZERS
+        from triptych.optim.optimizers import get_kind
 
         if self.optimizer is not None:
-            if self.optimizer not in OPTIMIZERS:
-                raise unknown("optimizer", self.optimizer, OPTIMIZERS)
-            optimizer = optimizer.as_kind(OPTIMIZERS[self.optimizer])
+            optimizer = optimizer.as_kind(get_kind(self.optimizer))
         known = {item.name for item in fields(optimizer)}
         changed = {}
         for name in ("momentum", "nesterov", "weight_decay", "decayed"):

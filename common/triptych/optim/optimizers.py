@@ -168,6 +168,13 @@ OPTIMIZERS: Mapping[str, type[Optimizer]] = {kind.name: kind for kind in (SGD, A
 records.register(*OPTIMIZERS.values())
 
 
+def get_kind(name: str) -> type[Optimizer]:
+    """The optimiser called `name`. Raises TriptychError with the nearest match if there is none."""
+    if name not in OPTIMIZERS:
+        raise unknown("optimizer", name, OPTIMIZERS)
+    return OPTIMIZERS[name]
+
+
 def float32(value: float) -> float:
     """The nearest float32, as a Python float."""
     return float(np.float32(value))
