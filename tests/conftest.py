@@ -73,7 +73,8 @@ def drawn_run(tmp_path: Path) -> Callable[..., Path]:
     from triptych.weights import initializers
 
     def make(name: str, recipe: Any) -> Path:
-        folder = run_folder.create(tmp_path / name, recipe)
+        folder = run_folder.make_folder(tmp_path / name)
+        run_folder.write_recipe(folder, recipe)
         model = initializers.draw(zoo.build("lenet"), 0)
         epoch = Epoch(1, 4, "torch", 2.3, 0.1, 2.3, 0.1, 1.0, 512.0, (2.3,) * 4)
         state = {"input": [1, 28, 28], "class_names": [f"pattern {number}" for number in range(10)]}

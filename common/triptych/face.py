@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from triptych.training.loop import Session
     from triptych.training.recipe import Recipe
 
-AnyArchitecture: TypeAlias = str | Path | Architecture
+AnyNetwork: TypeAlias = str | Path | Architecture
 
 
-def load(arch: AnyArchitecture, **options: Any) -> Architecture:
+def load(arch: AnyNetwork, **options: Any) -> Architecture:
     """A network as data: frozen records of its layers.
 
     `arch` is a name of the zoo (`triptych archs`), a run folder, a file `.json` that holds a spec, or an Architecture,
@@ -38,7 +38,7 @@ def load(arch: AnyArchitecture, **options: Any) -> Architecture:
 
 
 def build(
-    arch: AnyArchitecture,
+    arch: AnyNetwork,
     *,
     backend: str = "torch",
     device: str = "cpu",
@@ -64,7 +64,7 @@ def build(
 
 
 def conform(
-    arch: AnyArchitecture,
+    arch: AnyNetwork,
     *,
     backends: Sequence[str] | None = None,
     precisions: Sequence[str] = ("fp64", "fp32"),
@@ -92,7 +92,7 @@ def locate(
     left: Any,
     right: str | Architecture = "reference",
     *,
-    arch: AnyArchitecture = "vgg11",
+    arch: AnyNetwork = "vgg11",
     precision: str = "fp64",
     seed: int = 0,
     **options: Any,
@@ -157,7 +157,7 @@ def _read(path: Path) -> Architecture:
         raise TriptychError(f"{path} is no spec: {error}") from None
 
 
-def _weights(arch: AnyArchitecture, architecture: Architecture, seed: int) -> Any:
+def _weights(arch: AnyNetwork, architecture: Architecture, seed: int) -> Any:
     from triptych.training import models
     from triptych.weights import initializers
 
@@ -166,7 +166,7 @@ def _weights(arch: AnyArchitecture, architecture: Architecture, seed: int) -> An
     return initializers.draw(architecture, seed, architecture.initializer)
 
 
-def _conformance_size(arch: AnyArchitecture, options: dict[str, Any]) -> Architecture:
+def _conformance_size(arch: AnyNetwork, options: dict[str, Any]) -> Architecture:
     from triptych.conformance.case import conformance_architecture
 
     named = isinstance(arch, str) and arch in zoo.registry()

@@ -77,7 +77,7 @@ def time_of(monkeypatch):
         monkeypatch.setattr(measure.time, "perf_counter", lambda: clock[0])
         monkeypatch.setattr(loop, "start", lambda made, *_, **__: type("Session", (), {"trainer": made}))
         monkeypatch.setattr(measure.os, "getloadavg", lambda: (3.5, 0.0, 0.0))
-        return measure.measure(recipe, data.load("synthetic"), made, turns=measure.Turns(steps, 3)), turns
+        return measure.measure(recipe, data.load("synthetic"), made, steps=steps, rounds=3), turns
 
     return time_of
 

@@ -95,7 +95,7 @@ def test_the_last_layer_of_every_case_is_new():
     planned = plan(fine_tuning.STUDY, quick=True)
     first, *others = (each.architecture.classes for each in planned)
     assert first not in others
-    assert [sum(each.run.series == case.name for each in planned) for case in fine_tuning.CASES] == [4] * 4
+    assert [sum(each.run.series == case for each in planned) for case in fine_tuning.CASES] == [4] * 4
 
 
 # Who wins

@@ -15,7 +15,7 @@ from triptych.studies.parameters import NETWORKS, STUDY, network, shares, withou
     ("kernel", "depth", "field", "per_square"), [(3, 3, 7, 27), (7, 1, 7, 49), (3, 2, 5, 18), (11, 1, 11, 121)]
 )
 def test_a_stack_of_3x3_sees_as_far_with_fewer_parameters(kernel: int, depth: int, field: int, per_square: int) -> None:
-    _, seen, nonlinearities, weights, _, macs = row(kernel, depth)
+    _, seen, nonlinearities, weights, _, macs = row(kernel, depth).values()
     assert (seen, nonlinearities, weights) == (field, depth, per_square)
     assert macs == per_square * 64 * 64  # stride 1, padded: every pixel costs one multiplication per weight
 

@@ -54,7 +54,8 @@ def same(left: Checkpoint, right: Checkpoint) -> bool:
 @pytest.fixture
 def run(tmp_path):
     """A run folder with two finished epochs."""
-    folder = run_folder.create(tmp_path / "run", RECIPE)
+    folder = run_folder.make_folder(tmp_path / "run")
+    run_folder.write_recipe(folder, RECIPE)
     save(folder, 1)
     save(folder, 2)
     return folder
@@ -177,7 +178,8 @@ def test_damaged_text_is_refused_by_its_name(run, file, text):
 
 
 def test_a_run_without_a_finished_epoch_has_no_model(tmp_path):
-    folder = run_folder.create(tmp_path / "run", RECIPE)
+    folder = run_folder.make_folder(tmp_path / "run")
+    run_folder.write_recipe(folder, RECIPE)
     assert run_folder.load(folder) is None
     with pytest.raises(TriptychError, match=r"no finished epoch.*--resume"):
         models.load_run(folder)

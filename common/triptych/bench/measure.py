@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,21 +35,6 @@ RECIPE = Recipe(
 WARM_UP = 2  # steps that are not timed: compiling, choosing algorithms, asking for memory
 
 
-@dataclass(frozen=True)
-class Turns:
-    """How much is timed: training steps, and as many batches of inference, of each backend in each of the rounds.
-
-    Raises TriptychError for numbers below 1.
-    """
-
-    steps: int = 5
-    rounds: int = 5
-
-    def __post_init__(self) -> None:
-        check_count("--steps", self.steps)
-        check_count("--rounds", self.rounds)
-
-
 @dataclass
 class Speeds:
     """A backend's speeds in images per second, one per round; `device` is what it is, in the backend's words."""
@@ -63,10 +48,8 @@ class Speeds:
 
 @dataclass(frozen=True)
 class Bench:
-    """What was timed, under which conditions, and the rows in the order in which they were asked for.
-
-    `load` is the machine's mean number of running processes over the minute before: what else it had to do.
-    """
+    """What was timed, under which conditions, and the rows in the order in which they were asked for. `load` is the
+    machine's mean number of running processes over the minute before: what else it had to do."""
 
     recipe: Recipe
     architecture: Architecture
@@ -82,16 +65,18 @@ def measure(
     backends: Sequence[Backend],
     *,
     device: str = "cpu",
-    turns: Turns = Turns(),  # frozen, so one shared value is safe
+    steps: int = 5,
+    rounds: int = 5,
     tell: Callable[[str], None] = lambda line: None,
 ) -> Bench:
-    """Time training steps and batches of inference of each backend, round by round.
+    """Time `steps` training steps and as many batches of inference of each backend, round by round.
 
     In turns, and every second round in reverse order, so that what else the machine does falls on all alike. A step
     is that of a real training: from the stored images in memory to the updated weights. Raises TriptychError
-    where the loss is not finite.
+    for numbers below 1, and where the loss is not finite.
     """
-    steps, rounds = turns.steps, turns.rounds
+    check_count("--steps", steps)
+    check_count("--rounds", rounds)
     load = os.getloadavg()[0]
     architecture = build_architecture(recipe, dataset)
     sessions = [loop.start(each, recipe, dataset, device=device, architecture=architecture) for each in backends]
@@ -99,25 +84,21 @@ def measure(
     index = np.arange(recipe.batch_size) % len(dataset.train)
     images, labels = dataset.train.images[index], dataset.train.labels[index]
     rates = Rates(recipe.learning_rate, recipe.optimizer.momentum)
-    for session, row in zip(sessions, rows, strict=True):
+    pairs = list(zip(sessions, rows, strict=True))
+    for session, row in pairs:
         tell(f"{row.backend.name}: warming up")
         train(session.trainer, images, labels, rates, range(WARM_UP))
         infer(session.trainer, images, 1)
     for number in range(rounds):
         tell(f"round {number + 1} of {rounds}")
         first = WARM_UP + number * steps
-        for session, row in in_turn(list(zip(sessions, rows, strict=True)), number):
+        for session, row in pairs if number % 2 == 0 else reversed(pairs):
             count = steps * recipe.batch_size
             row.training.append(count / train(session.trainer, images, labels, rates, range(first, first + steps)))
             row.inference.append(count / infer(session.trainer, images, steps))
     for row in rows:
         row.peak_memory = row.backend.peak_memory(device)
     return Bench(recipe, architecture, device, steps, rows, load)
-
-
-def in_turn(pairs: list[Any], number: int) -> Iterator[Any]:
-    """The pairs, in odd rounds from the last to the first."""
-    return iter(pairs) if number % 2 == 0 else reversed(pairs)
 
 
 def train(trainer: Trainer, images: Images, labels: Labels, rates: Rates, numbers: range) -> float:
@@ -149,27 +130,16 @@ COLUMNS = ("backend", "versions", "training images/s", "range", "ratio", "infere
 
 def table(bench: Bench) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Medians over the rounds, their ranges, and their ratios to the first row."""
-    return COLUMNS, [
-        (
-            row.backend.name,
-            ", ".join(f"{name} {version}" for name, version in row.backend.versions().items()),
-            *(
-                text
-                for kind in ("training", "inference")
-                for text in _figures(getattr(row, kind), getattr(bench.rows[0], kind))
-            ),
-        )
-        for row in bench.rows
-    ]
+    rows: list[tuple[str, ...]] = []
+    for row in as_dict(bench)["rows"]:
+        versions = ", ".join(f"{name} {version}" for name, version in row["versions"].items())
+        rows.append((row["backend"], versions, *_cells(row["training"]), *_cells(row["inference"])))
+    return COLUMNS, rows
 
 
-def _figures(speeds: list[float], first: list[float]) -> tuple[str, str, str]:
-    median = statistics.median(speeds)
-    return (
-        f"{median:.0f}",
-        f"{min(speeds):.0f} to {max(speeds):.0f}",
-        f"{median / statistics.median(first):.2f}",
-    )
+def _cells(speed: dict[str, Any]) -> tuple[str, str, str]:
+    span = f"{min(speed['rounds']):.0f} to {max(speed['rounds']):.0f}"
+    return f"{speed['images_per_second']:.0f}", span, f"{speed['ratio']:.2f}"
 
 
 def as_dict(bench: Bench) -> dict[str, Any]:
@@ -191,17 +161,11 @@ def as_dict(bench: Bench) -> dict[str, Any]:
 
 
 def _row(row: Speeds, first: Speeds) -> dict[str, Any]:
-    speeds: dict[str, Any] = {
-        "backend": row.backend.name,
-        "versions": row.backend.versions(),
-        "device": row.device,
-        "peak_memory": row.peak_memory,
-    }
+    facts: dict[str, Any] = {"backend": row.backend.name, "versions": row.backend.versions()}
+    facts |= {"device": row.device, "peak_memory": row.peak_memory}
     for kind in ("training", "inference"):
-        median = statistics.median(getattr(row, kind))
-        speeds[kind] = {
-            "images_per_second": median,
-            "ratio": median / statistics.median(getattr(first, kind)),
-            "rounds": getattr(row, kind),
-        }
-    return speeds
+        speeds = getattr(row, kind)
+        median = statistics.median(speeds)
+        ratio = median / statistics.median(getattr(first, kind))
+        facts[kind] = {"images_per_second": median, "ratio": ratio, "rounds": speeds}
+    return facts

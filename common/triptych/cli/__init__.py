@@ -22,10 +22,10 @@ COMMANDS = (
     ("summary", "networks"),
     ("train", "train"),
     ("evaluate", "evaluate"),
-    ("predict", "predict"),
+    ("predict", "evaluate"),
     ("feature-maps", "feature_maps"),
     ("conform", "conform"),
-    ("verify", "verify"),
+    ("verify", "conform"),
     ("locate", "locate"),
     ("study", "study"),
     ("data", "data"),
@@ -36,11 +36,9 @@ for _name, _module in COMMANDS:
 
 
 def expand_json(arguments: list[str]) -> list[str]:
-    """`--json` may stand alone (print to stdout) or before a file, which ends in .json.
-
-    Anything else after it is an argument of the command: a model or an image, not to be overwritten. `--tensorboard`
-    may stand alone (in the run's folder) or before a folder.
-    """
+    """`--json` may stand alone (print to stdout) or before a file, which ends in .json. Anything else after it is an
+    argument of the command: a model or an image, not to be overwritten. `--tensorboard` may stand alone (in the run's
+    folder) or before a folder."""
     expanded: list[str] = []
     for index, argument in enumerate(arguments):
         following = arguments[index + 1] if index + 1 < len(arguments) else ""

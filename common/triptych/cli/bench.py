@@ -7,34 +7,27 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from triptych.cli.options import (
-    Backends,
-    DeviceName,
-    JsonFile,
-    NetworkOptions,
-    Whole,
-    backend_names,
-    write_json,
-)
+from triptych.cli import options
 from triptych.cli.run_options import RunOptions
+from triptych.report.tables import print_table
 
 if TYPE_CHECKING:
     from triptych.bench.measure import Bench
 
-DEFAULT_NETWORK = NetworkOptions()
-
 
 def bench(
     *,
-    backends: Backends = None,
+    backends: options.Backends = None,
     arch: Annotated[str | None, Parameter(help="Architecture; vgg11 if left out.")] = None,
-    network: NetworkOptions = DEFAULT_NETWORK,
-    batch_size: Annotated[Whole, Parameter(help="Images per step; 64 if left out.")] = None,
-    steps: Annotated[Whole, Parameter(help="Training steps, and batches of inference, per round; 5.")] = None,
-    rounds: Annotated[Whole, Parameter(help="How often each backend has its turn; 5.")] = None,
+    network: options.NetworkOptions = options.DEFAULT_NETWORK,
+    batch_size: Annotated[options.Whole, Parameter(help="Images per step; 64 if left out.")] = None,
+    steps: Annotated[
+        options.Positive, Parameter(help="Training steps, and batches of inference, per round; 5.")
+    ] = None,
+    rounds: Annotated[options.Positive, Parameter(help="How often each backend has its turn; 5.")] = None,
     precision: Annotated[str | None, Parameter(help="fp32, bf16, fp16 or fp64.")] = None,
-    device: DeviceName = "cpu",
-    json: JsonFile = None,
+    device: options.DeviceName = "cpu",
+    json: options.JsonFile = None,
 ) -> None:
     """Time training and inference of one network on each backend, in turns; ratios are to the first row.
 
@@ -44,8 +37,7 @@ def bench(
     from triptych.backend import registry
     from triptych.bench import measure
 
-    turns = measure.Turns(5 if steps is None else steps, 5 if rounds is None else rounds)
-    names = backend_names(backends)
+    names = options.backend_names(backends)
     recipe = RunOptions(arch=arch, batch_size=batch_size, precision=precision).choose(measure.RECIPE, network)
     quiet = json == "-"
     measured = measure.measure(
@@ -53,11 +45,11 @@ def bench(
         data.load(recipe.data),
         [registry.load(name) for name in names],
         device=device,
-        turns=turns,
+        steps=steps or 5,
+        rounds=rounds or 5,
         tell=(lambda line: None) if quiet or not sys.stderr.isatty() else lambda line: print(line, file=sys.stderr),
     )
-    if json is not None:
-        write_json(json, measure.as_dict(measured))
+    options.write_json(json, measure.as_dict(measured))
     if not quiet:
         show(measured)
 
@@ -65,7 +57,6 @@ def bench(
 def show(measured: Bench) -> None:
     """What was timed, and the table."""
     from triptych.bench import measure
-    from triptych.report.tables import print_table
 
     facts = measure.as_dict(measured)
     shape = "x".join(map(str, facts["input"]))

@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from triptych.cli.options import (
-    Backends,
-    DeviceName,
-    JsonFile,
-    NetworkOptions,
-    backend_names,
-    whole,
-    write_json,
-)
-from triptych.cli.run_options import RunOptions
+from triptych.cli import options
+from triptych.cli.options import DEFAULT_NETWORK, Backends, DeviceName, JsonFile, NetworkOptions
+from triptych.cli.run_options import DEFAULT_RUN, RunOptions
+from triptych.report.tables import print_table
+from triptych.utils.errors import TriptychError
 
 if TYPE_CHECKING:
     from triptych.studies.compare_backends import TrainedComparison
-
-DEFAULT_NETWORK = NetworkOptions()
-DEFAULT_RUN = RunOptions()
 
 
 def compare(
@@ -34,7 +24,7 @@ def compare(
     run: RunOptions = DEFAULT_RUN,
     network: NetworkOptions = DEFAULT_NETWORK,
     seeds: Annotated[
-        int, Parameter(converter=whole, help="Train with so many seeds, and test the accuracies' equivalence (5, say).")
+        options.Number, Parameter(help="Train with so many seeds, and test the accuracies' equivalence (5, say).")
     ] = 1,
     device: DeviceName = "cpu",
     out: Annotated[Path | None, Parameter(help="A new folder for the report; runs/compare-... if left out.")] = None,
@@ -50,24 +40,24 @@ def compare(
     from triptych.cli.progress import Reporter
     from triptych.conformance.equivalence import FEWEST_SEEDS
     from triptych.studies import compare_backends
-    from triptych.training import recipes, run_folder
-    from triptych.utils.errors import TriptychError
+    from triptych.training import loop, recipes, run_folder
+    from triptych.training.recipe import build_architecture
 
     if seeds != 1 and seeds < FEWEST_SEEDS:
         raise TriptychError(f"--seeds {seeds} must be 1, or at least {FEWEST_SEEDS} for a test of equivalence")
-    names, chosen = backend_names(backends), run.choose(recipes.get_recipe(recipe), network)
-    plan = compare_backends.prepare(chosen, data.load(chosen.data, data_dir=run.data_dir), device, seeds)
+    names, chosen = options.backend_names(backends), run.choose(recipes.get_recipe(recipe), network)
+    dataset = data.load(chosen.data, data_dir=run.data_dir)
+    plan = compare_backends.ComparisonPlan(chosen, dataset, build_architecture(chosen, dataset), device, seeds)
     loaded = [registry.load(name) for name in names]
-    compare_backends.check(plan, loaded)
+    loop.check(chosen, plan.architecture, loaded, device)
     folder = run_folder.make_folder(out or run_folder.new_folder(f"compare-{chosen.architecture}"))
     quiet = json == "-"
     if not quiet:
         print(f"conformance of {chosen.architecture} on {', '.join(names)} ...", flush=True)
     with Reporter(chosen.epochs, quiet=quiet) as reporter:
         comparison = compare_backends.compare(plan, loaded, folder, reporter)
-    compare_backends.write_report(comparison, folder / "report.html", shlex.join(["triptych", *sys.argv[1:]]))
-    if json is not None:
-        write_json(json, compare_backends.as_dict(comparison))
+    compare_backends.write_report(comparison, folder / "report.html", options.command_line())
+    options.write_json(json, compare_backends.as_dict(comparison))
     if not quiet:
         show(comparison, folder)
     return 0 if comparison.passed else 1
@@ -76,7 +66,6 @@ def compare(
 def show(comparison: TrainedComparison, folder: Path) -> None:
     """The table, failures first, and where the report is."""
     from triptych.cli import conform
-    from triptych.report.tables import print_table
     from triptych.studies import compare_backends
 
     if not comparison.verdict.passed:

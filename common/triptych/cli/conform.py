@@ -1,61 +1,44 @@
-"""`conform`: check backends against the reference and against each other."""
+"""`conform`: check backends against the reference and against each other. `verify`: run its certificate again."""
 
 from __future__ import annotations
 
 import builtins
-import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from triptych.cli.options import (
-    Backends,
-    DeviceName,
-    Flag,
-    JsonFile,
-    NetworkOptions,
-    load_backends,
-    whole,
-    writable,
-    write_json,
-)
+from triptych.cli import options
+from triptych.report.tables import print_table
+from triptych.utils.errors import TriptychError
 
 if TYPE_CHECKING:
     from triptych.conformance.compare import Check
     from triptych.conformance.conform import Report
     from triptych.conformance.suite import LongRun, Verdict
-    from triptych.zoo import Options
-
-DEFAULT_NETWORK = NetworkOptions()
 
 
 def conform(
     *,
     arch: Annotated[str | None, Parameter(help="Architecture, or several with commas; vgg11 if left out.")] = None,
-    all: Annotated[Flag, Parameter(help="Every architecture of the zoo.")] = False,
-    backends: Backends = None,
-    network: NetworkOptions = DEFAULT_NETWORK,
+    all: Annotated[options.Flag, Parameter(help="Every architecture of the zoo.")] = False,
+    backends: options.Backends = None,
+    network: options.NetworkOptions = options.DEFAULT_NETWORK,
     precision: Annotated[str | None, Parameter(help="fp64 or fp32; both if left out.")] = None,
-    device: DeviceName = "cpu",
-    seed: Annotated[int, Parameter(converter=whole, help="Seed of parameters, images and masks.")] = 0,
+    device: options.DeviceName = "cpu",
+    seed: options.Seed = 0,
     trajectory: Annotated[
-        int | None,
-        Parameter(converter=whole, help="Train so many steps too: float64 exactly, float32 bug or chaos (100, say)."),
+        options.Whole, Parameter(help="Train so many steps too: float64 exactly, float32 bug or chaos (100, say).")
     ] = None,
     jobs: Annotated[
-        int | None, Parameter(converter=whole, help="Processes that share several architectures; one per core.")
+        options.Positive, Parameter(help="Processes that share several architectures; one per core.")
     ] = None,
     certificate: Annotated[
-        Path | None,
-        Parameter(help="Write every check with what it needs to be run again.", validator=writable("--certificate")),
+        Path | None, options.written("--certificate", "Write every check with what it needs to be run again.")
     ] = None,
-    html: Annotated[
-        Path | None, Parameter(help="Write the scoreboard, one page.", validator=writable("--html"))
-    ] = None,
-    json: JsonFile = None,
+    html: Annotated[Path | None, options.written("--html", "Write the scoreboard, one page.")] = None,
+    json: options.JsonFile = None,
 ) -> int:
     """Check structure, forward, gradients and updates against the reference, and every pair of backends.
 
@@ -64,16 +47,17 @@ def conform(
     Example: triptych conform --arch vgg16 --backends torch,jax --certificate vgg16.json --html vgg16.html
     """
     from triptych import zoo
+    from triptych.backend import registry
     from triptych.conformance import certificate as certificates
     from triptych.conformance import suite
     from triptych.conformance.conform import PRECISIONS
     from triptych.report import scoreboard
 
-    refuse_contradictions(arch, all, precision, trajectory, jobs, (certificate, html, json))
+    refuse_contradictions(arch, all, precision, trajectory, (certificate, html, json))
     names = list(zoo.registry()) if all else [name.strip() for name in ("vgg11" if arch is None else arch).split(",")]
-    options = [chosen(name, network) for name in names]
-    architectures = [zoo.build_with(name, option) for name, option in zip(names, options, strict=True)]
-    loaded = load_backends(backends)
+    sizes = [options.conformance_options(name, network) for name in names]
+    architectures = [zoo.build_with(name, size) for name, size in zip(names, sizes, strict=True)]
+    loaded = [registry.load(name) for name in options.backend_names(backends)]
     precisions = PRECISIONS if precision is None else (precision,)
     judged = []
     for verdict, long_run in suite.run_with_steps(
@@ -85,14 +69,12 @@ def conform(
             show_long_run(long_run)
     verdicts = [verdict for verdict, _ in judged]
     if json is not None:
-        write_json(json, [suite.as_dict(verdict, long_run) for verdict, long_run in judged])
+        options.write_json(json, [suite.as_dict(verdict, long_run) for verdict, long_run in judged])
     if certificate is not None:
-        made = certificates.make(verdicts, options, loaded, precisions=precisions, seed=seed, device=device)
+        made = certificates.make(verdicts, sizes, loaded, precisions=precisions, seed=seed, device=device)
         certificates.write(certificate, made)
     if html is not None:
-        scoreboard.write(
-            html, verdicts, {b.name: b.versions() for b in loaded}, shlex.join(["triptych", *sys.argv[1:]])
-        )
+        scoreboard.write(html, verdicts, {b.name: b.versions() for b in loaded}, options.command_line())
     passed = sum(verdict.passed for verdict in verdicts)
     if json != "-":
         print(f"{passed} of {len(verdicts)} architectures conform on {', '.join(b.name for b in loaded)}")
@@ -100,55 +82,60 @@ def conform(
     return 0 if passed == len(verdicts) and builtins.all(run.passed for run in long_runs) else 1
 
 
+def verify(
+    file: Annotated[Path, Parameter(help="What `conform --certificate` wrote.")], /, *, json: options.JsonFile = None
+) -> int:
+    """Run everything that a certificate says again, and compare: spec, weights, inputs, flags, checks and budgets.
+
+    Exit status 1, with a line for each reason, if anything is not as it says or cannot be run here.
+    Example: triptych verify vgg11.json
+    """
+    from triptych.conformance import certificate, verification
+    from triptych.spec.records import encode
+
+    recorded = certificate.read(file)
+    result = verification.verify(recorded)
+    options.write_json(json, {"certificate": str(file), "backends": list(recorded.backends), **encode(result)})
+    if json != "-":
+        for name, reason in result.not_run.items():
+            print(f"{name}: not run: {reason}")
+        for reason in result.reasons:
+            print(f"refused: {reason}")
+        for note in result.notes:
+            print(f"note: {note}")
+        names = ", ".join(certified.name for certified in recorded.architectures)
+        ran = ", ".join(name for name in recorded.backends if name not in result.not_run) or "no backend"
+        word = "verified" if result.passed else "NOT verified"
+        print(f"{word}: {names} on {ran}; {result.checks:,} checks run again")
+    return 0 if result.passed else 1
+
+
 def refuse_contradictions(
-    arch: str | None,
-    every: bool,
-    precision: str | None,
-    trajectory: int | None,
-    jobs: int | None,
-    files: Sequence[Path | str | None],
+    arch: str | None, every: bool, precision: str | None, trajectory: int | None, files: Sequence[Path | str | None]
 ) -> None:
     """Raises TriptychError for options that cannot be, before anything is built or loaded."""
     from triptych.conformance import suite
-    from triptych.conformance.conform import PRECISIONS
-    from triptych.utils.errors import TriptychError
 
     if every and arch is not None:
         raise TriptychError("give --arch or --all, not both")
-    if precision not in (None, *PRECISIONS):
-        raise TriptychError(f"--precision '{precision}' cannot be judged; use fp64 or fp32")
+    options.check_precision(precision)
     if trajectory is not None:
         suite.check_steps(trajectory)
-    if jobs is not None and jobs < 1:
-        raise TriptychError(f"--jobs {jobs} must be at least 1")
     written = [Path(file).absolute() for file in files if file is not None]
     if len(set(written)) < len(written):
         raise TriptychError("--certificate, --html and --json must be different files")
 
 
-def chosen(name: str, network: NetworkOptions) -> Options:
-    """The options of the architecture: those of conformance size, or as the command line says."""
-    from triptych.conformance.case import conformance_options
-
-    return conformance_options(name) if network == DEFAULT_NETWORK else network.options(name)
-
-
 def show(verdict: Verdict) -> None:
     """The worst check of every level as a table: difference, and its ratio to the budget."""
     from triptych.conformance.levels import ALL_LEVELS
-    from triptych.report.tables import print_table
 
     shape = "x".join(map(str, verdict.architecture.input))
     columns = ("backend", "precision", "result", *ALL_LEVELS)
-    rows = [
-        (
-            report.name,
-            report.precision,
-            "pass" if report.passed else "FAIL",
-            *(cell(report, level) for level in ALL_LEVELS),
-        )
-        for report in (*verdict.reports, *verdict.pairs)
-    ]
+    rows = []
+    for report in (*verdict.reports, *verdict.pairs):
+        result = "pass" if report.passed else "FAIL"
+        rows.append((report.name, report.precision, result, *(cell(report, level) for level in ALL_LEVELS)))
     print_table(columns, rows, title=f"{verdict.architecture.name}, {shape}: largest difference (share of its budget)")
     for report in verdict.reports:
         for check in report.failures[:5]:
@@ -164,7 +151,6 @@ def show_long_run(run: LongRun | None) -> None:
     """A row per backend for float64, a row per pair for float32; nothing if there was no long run."""
     from triptych.conformance.compare import failures, worst
     from triptych.conformance.trajectory import BUDGET
-    from triptych.report.tables import print_table
 
     if run is None:
         return

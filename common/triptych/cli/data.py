@@ -8,9 +8,10 @@ from typing import Annotated, Literal
 from cyclopts import App, Parameter
 
 from triptych.cli.options import JsonFile, write_json
+from triptych.report.tables import print_table
+from triptych.utils.errors import unknown
 
 DataDir = Annotated[Path | None, Parameter(help="Where the data set's files lie, or are to lie.")]
-NOT_HERE = "not here"
 
 
 def list_sets(*, data_dir: DataDir = None, json: JsonFile = None) -> None:
@@ -19,13 +20,11 @@ def list_sets(*, data_dir: DataDir = None, json: JsonFile = None) -> None:
     Any folder of class folders of PNG or JPEG images is a data set too. Example: triptych data list
     """
     from triptych.data import describe
-    from triptych.report.tables import print_table
 
     rows = describe(data_dir)
-    if json is not None:
-        write_json(json, [{**vars(row), "where": None if row.where is None else str(row.where)} for row in rows])
+    write_json(json, [{**vars(row), "where": None if row.where is None else str(row.where)} for row in rows])
     if json != "-":
-        cells = [(r.name, r.size, NOT_HERE if r.where is None else str(r.where), r.how_to_get) for r in rows]
+        cells = [(r.name, r.size, "not here" if r.where is None else str(r.where), r.how_to_get) for r in rows]
         print_table(("data set", "training + test images", "where", "how to get it"), cells)
 
 
@@ -51,7 +50,6 @@ def prepare(
     Example: triptych data prepare tfds fashion-mnist
     """
     from triptych.data import SOURCES, load, tfds
-    from triptych.utils.errors import unknown
 
     if name not in SOURCES:
         raise unknown("data set", name, SOURCES)

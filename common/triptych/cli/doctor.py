@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from triptych.cli.options import JsonFile, write_json
+from triptych.report.tables import print_table
+from triptych.utils.errors import TriptychError
 
 
 def doctor(*, json: JsonFile = None) -> int:
@@ -15,8 +17,7 @@ def doctor(*, json: JsonFile = None) -> int:
     from triptych.backend.registry import BACKENDS
 
     backends = [examine(name) for name in BACKENDS]
-    if json is not None:
-        write_json(json, backends)
+    write_json(json, backends)
     if json != "-":
         show(backends)
     return 0 if any(entry["works"] for entry in backends) else 1
@@ -25,11 +26,10 @@ def doctor(*, json: JsonFile = None) -> int:
 def examine(name: str) -> dict[str, Any]:
     """One backend: whether it works, its versions, its devices, or what is wrong."""
     from triptych.backend import registry
-    from triptych.utils.errors import TriptychError
 
     try:
         loaded = registry.load(name)
-        devices = [{"name": d.name, "available": d.available, "reason": d.reason} for d in loaded.devices()]
+        devices = [vars(device) for device in loaded.devices()]
         return {"backend": name, "works": True, "versions": loaded.versions(), "devices": devices, "problem": ""}
     except TriptychError as error:
         return {"backend": name, "works": False, "versions": {}, "devices": [], "problem": str(error)}
@@ -37,8 +37,6 @@ def examine(name: str) -> dict[str, Any]:
 
 def show(backends: list[dict[str, Any]]) -> None:
     """The findings as a table."""
-    from triptych.report.tables import print_table
-
     rows = []
     for entry in backends:
         versions = ", ".join(f"{package} {version}" for package, version in entry["versions"].items())

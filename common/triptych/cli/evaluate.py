@@ -1,4 +1,4 @@
-"""`evaluate`: loss and accuracy of a trained model."""
+"""`evaluate`: loss and accuracy of a trained model. `predict`: the classes of single images."""
 
 from __future__ import annotations
 
@@ -8,46 +8,34 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from triptych.cli.options import (
-    Dense,
-    DenseSize,
-    DeviceName,
-    JsonFile,
-    NetworkOptions,
-    backend_name,
-    picture,
-    write_json,
-)
-from triptych.cli.run_options import ModelOptions, RunOptions, parse_dense_size
+from triptych.cli import options
+from triptych.cli.run_options import DEFAULT_RUN, ModelOptions, RunOptions, parse_dense_size
+from triptych.report.tables import print_table
+from triptych.utils.errors import TriptychError
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from triptych.training.evaluation import Evaluation
-
-DEFAULT_NETWORK = NetworkOptions()
-DEFAULT_RUN = RunOptions()
+    from triptych.training.evaluation import Evaluation, Prediction
 
 
 def evaluate(
-    model: Annotated[Path, Parameter(help="A run folder, or a safetensors file (then with --arch and its options).")],
+    model: options.TrainedModel,
     *,
-    backend: Annotated[str | None, Parameter(help="torch, mxnet or jax; the first installed if left out.")] = None,
+    backend: options.BackendName = None,
     run: RunOptions = DEFAULT_RUN,
-    network: NetworkOptions = DEFAULT_NETWORK,
-    dense: Dense = False,
-    dense_size: DenseSize = None,
+    network: options.NetworkOptions = options.DEFAULT_NETWORK,
+    dense: options.Dense = False,
+    dense_size: options.DenseSize = None,
     grid: Annotated[
-        Path | None,
-        Parameter(help="Draw the first test images with predicted and true names.", validator=picture("--grid")),
+        Path | None, options.picture("--grid", "Draw the first test images with predicted and true names.")
     ] = None,
     confusion: Annotated[
-        Path | None,
-        Parameter(help="Count and draw predicted against true classes.", validator=picture("--confusion")),
+        Path | None, options.picture("--confusion", "Count and draw predicted against true classes.")
     ] = None,
-    device: DeviceName = "cpu",
-    json: JsonFile = None,
+    device: options.DeviceName = "cpu",
+    json: options.JsonFile = None,
 ) -> None:
     """Loss and accuracy of a trained model on the test images, on any backend, whichever trained it.
 
@@ -57,17 +45,68 @@ def evaluate(
     from triptych.training import evaluation
 
     size = parse_dense_size(dense, dense_size)
-    name = backend_name(backend)
+    name = options.backend_name(backend)
     trained = ModelOptions(run, network).load(model)
     dataset = trained.load_data(run.data, run.data_dir)
     if dense:
         trained = trained.dense_for(dataset.test.images.shape[2:], size)
     measured = evaluation.evaluate(trained, dataset, registry.load(name), device)
     draw(measured, grid, confusion)
-    if json is not None:
-        write_json(json, as_dict(measured, counted=confusion is not None))
+    options.write_json(json, as_dict(measured, counted=confusion is not None))
     if json != "-":
         show(measured, grid, confusion)
+
+
+def predict(
+    model: options.TrainedModel,
+    images: Annotated[list[Path] | None, Parameter(help="Image files.", negative="")] = None,
+    *,
+    first: Annotated[
+        options.Positive, Parameter(help="The first N test images instead, with their true classes.")
+    ] = None,
+    backend: options.BackendName = None,
+    run: RunOptions = DEFAULT_RUN,
+    network: options.NetworkOptions = options.DEFAULT_NETWORK,
+    dense: options.Dense = False,
+    dense_size: options.DenseSize = None,
+    device: options.DeviceName = "cpu",
+    json: options.JsonFile = None,
+) -> None:
+    """Classify image files, or the first N test images, with a trained model, on any backend.
+
+    Example: triptych predict runs/vgg11 --first 9
+    """
+    from triptych.backend import registry
+    from triptych.training import evaluation
+
+    if (images is None) == (first is None):
+        raise TriptychError("give image files, or --first N for the first test images")
+    size = parse_dense_size(dense, dense_size)
+    name, checked = options.backend_name(backend), ModelOptions(run, network)
+    for path in images or ():
+        if not path.is_file():
+            raise TriptychError(f"there is no image file {path}")
+    trained = checked.load(model)
+    if first is None:
+        loaded = registry.load(name)
+        predictions = evaluation.predict_files(trained, images or (), loaded, device, dense=dense, size=size)
+    else:
+        dataset = trained.load_data(run.data, run.data_dir)
+        if dense:
+            trained = trained.dense_for(dataset.test.images.shape[2:], size)
+        predictions = evaluation.predict_test(trained, dataset, first, registry.load(name), device)
+    options.write_json(json, [vars(prediction) for prediction in predictions])
+    if json != "-":
+        show_predictions(predictions)
+
+
+def show_predictions(predictions: list[Prediction]) -> None:
+    """The predictions as a table, with a count of the right ones where the true class is known."""
+    rows = [(p.image, p.predicted, f"{p.probability:.3f}", p.true or "") for p in predictions]
+    print_table(("image", "predicted", "probability", "true"), rows, right=(2,))
+    known = [p for p in predictions if p.true is not None]
+    if known:
+        print(f"{sum(p.predicted == p.true for p in known)} of {len(known)} right")
 
 
 def draw(measured: Evaluation, grid: Path | None, confusion: Path | None) -> None:
@@ -112,7 +151,6 @@ def show_confusion(matrix: NDArray[np.int64], true: Sequence[str], predicted: Se
     import numpy as np
 
     from triptych.report.pictures import ANNOTATED
-    from triptych.report.tables import print_table
 
     if len(predicted) <= ANNOTATED:
         rows = [(name, *map(str, counts)) for name, counts in zip(true, matrix, strict=True)]

@@ -3,28 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from triptych.cli.options import (
-    DeviceName,
-    JsonFile,
-    NetworkOptions,
-    backend_name,
-    picture,
-    whole,
-    write_json,
-)
-from triptych.cli.run_options import ModelOptions, RunOptions
+from triptych.cli import options
+from triptych.cli.run_options import DEFAULT_RUN, ModelOptions, RunOptions
+from triptych.report.tables import print_table
+from triptych.utils.errors import TriptychError
 
 if TYPE_CHECKING:
     from triptych.training.feature_maps import MapStatistics
     from triptych.training.models import Model
-
-DEFAULT_NETWORK = NetworkOptions()
-DEFAULT_OPTIONS = RunOptions()
 
 
 def feature_maps(
@@ -32,17 +24,15 @@ def feature_maps(
     /,
     *,
     run: Annotated[Path | None, Parameter(name="--run", help="A trained run; without it a fresh --arch.")] = None,
-    options: RunOptions = DEFAULT_OPTIONS,
-    network: NetworkOptions = DEFAULT_NETWORK,
-    blocks: Annotated[int, Parameter(converter=whole, help="How many of the first blocks.")] = 3,
+    changes: RunOptions = DEFAULT_RUN,
+    network: options.NetworkOptions = options.DEFAULT_NETWORK,
+    blocks: Annotated[int, Parameter(converter=options.positive, help="How many of the first blocks.")] = 3,
     layers: Annotated[str | None, Parameter(help="These layers instead, e.g. 'block1.*,block2.conv1'.")] = None,
-    channels: Annotated[int, Parameter(converter=whole, help="Maps to show of each layer.")] = 8,
-    backend: Annotated[str | None, Parameter(help="torch, mxnet or jax; the first installed if left out.")] = None,
-    device: DeviceName = "cpu",
-    out: Annotated[Path, Parameter(help="The figure: .png, .svg or .pdf.", validator=picture("--out"))] = Path(
-        "feature-maps.png"
-    ),
-    json: JsonFile = None,
+    channels: Annotated[int, Parameter(converter=options.positive, help="Maps to show of each layer.")] = 8,
+    backend: options.BackendName = None,
+    device: options.DeviceName = "cpu",
+    out: Annotated[Path, options.picture("--out", "The figure: .png, .svg or .pdf.")] = Path("feature-maps.png"),
+    json: options.JsonFile = None,
 ) -> None:
     """Draw the first feature maps of every block on one image, of a trained run or of a network at its start.
 
@@ -52,12 +42,8 @@ def feature_maps(
     from triptych.data import decoded
     from triptych.report import pictures
     from triptych.training import feature_maps
-    from triptych.utils.errors import TriptychError
 
-    for option, number in (("--channels", channels), ("--blocks", blocks)):
-        if number < 1:
-            raise TriptychError(f"{option} {number} must be at least 1")
-    name, load = backend_name(backend), loader(run, options, network)
+    name, load = options.backend_name(backend), loader(run, changes, network)
     if not image.is_file():
         raise TriptychError(f"there is no image file {image}")
     model, start = load()
@@ -67,9 +53,8 @@ def feature_maps(
     title = f"{model.architecture.name}, {start}, on {name}: {image.name}"
     pictures.save(pictures.feature_maps(stored[0], maps, title=title, channels=channels), out)
     statistics = feature_maps.describe(maps)
-    if json is not None:
-        facts = {"arch": model.architecture.name, "start": start, "backend": name, "figure": str(out)}
-        write_json(json, facts | {"layers": [vars(layer) for layer in statistics]})
+    facts = {"arch": model.architecture.name, "start": start, "backend": name, "figure": str(out)}
+    options.write_json(json, facts | {"layers": [vars(layer) for layer in statistics]})
     if json != "-":
         show(statistics, title)
         print(f"figure: {out}")
@@ -77,8 +62,6 @@ def feature_maps(
 
 def show(statistics: Sequence[MapStatistics], title: str) -> None:
     """A row per layer."""
-    from triptych.report.tables import print_table
-
     columns = ("layer", "maps", "zeros", "channels with zeros only", "largest value")
     cells = [
         (layer.layer, "x".join(map(str, layer.shape)), f"{layer.zeros:.1%}", str(layer.dead), f"{layer.scale:.3g}")
@@ -87,20 +70,17 @@ def show(statistics: Sequence[MapStatistics], title: str) -> None:
     print_table(columns, cells, title=title, right=(2, 3, 4))
 
 
-def loader(run: Path | None, options: RunOptions, network: NetworkOptions) -> Callable[[], tuple[Model, str]]:
+def loader(run: Path | None, changes: RunOptions, network: options.NetworkOptions) -> Callable[[], tuple[Model, str]]:
     """What gives the model, and in words what its parameters are; the options are checked before."""
-    from dataclasses import replace
-
     from triptych.training import models
     from triptych.training.recipe import Recipe, start_name
-    from triptych.utils.errors import TriptychError
 
     if run is not None:
-        checked = ModelOptions(options, network)
+        checked = ModelOptions(changes, network)
         return lambda: (checked.load(run), f"trained ({run})")
-    if replace(options, arch=None, init=None, seed=None) != DEFAULT_OPTIONS:
+    if replace(changes, arch=None, init=None, seed=None) != DEFAULT_RUN:
         raise TriptychError("without --run nothing is trained: only --arch, its size, --init and --seed can be given")
-    name = "vgg11" if options.arch is None else options.arch
+    name = "vgg11" if changes.arch is None else changes.arch
     base = Recipe("feature-maps", architecture=name, network=network.options(name))
-    model = models.draw_model(options.apply(base, NetworkOptions()))
+    model = models.draw_model(changes.apply(base, options.DEFAULT_NETWORK))
     return lambda: (model, f"untrained ({start_name(model.recipe, model.architecture)}, seed {model.recipe.seed})")

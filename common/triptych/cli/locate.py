@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from triptych.cli.options import JsonFile, NetworkOptions, whole, write_json
+from triptych.cli import options
+from triptych.utils.errors import TriptychError, unknown
 
 if TYPE_CHECKING:
     from triptych.conformance.locate import Located
-    from triptych.spec.layers import Architecture
 
-DEFAULT_NETWORK = NetworkOptions()
 REFERENCE = "reference"
 LAYOUTS = ("NCHW", "NHWC")
 
@@ -24,16 +23,16 @@ def locate(
     right: Annotated[str, Parameter(help="reference, a backend, or an architecture of the zoo.")] = REFERENCE,
     arch: Annotated[str | None, Parameter(help="Architecture; vgg11 if neither of the two says which.")] = None,
     mode: Annotated[str, Parameter(help="resynchronised (each layer alone) or accumulated.")] = "resynchronised",
-    network: NetworkOptions = DEFAULT_NETWORK,
+    network: options.NetworkOptions = options.DEFAULT_NETWORK,
     precision: Annotated[str, Parameter(help="fp64 or fp32.")] = "fp64",
     device: Annotated[str, Parameter(help="cpu, cuda or cuda:i.")] = "cpu",
-    seed: Annotated[int, Parameter(converter=whole, help="Seed of parameters, images and masks.")] = 0,
+    seed: options.Seed = 0,
     optimizers: Annotated[
         str | None, Parameter(help="all, or momentum; momentum alone for a network of another size.")
     ] = None,
     layout: Annotated[str | None, Parameter(help="Images of your network: NCHW or NHWC (JAX's default).")] = None,
     mapping: Annotated[Path | None, Parameter(help="JSON file: your parameter's name to the spec's path.")] = None,
-    json: JsonFile = None,
+    json: options.JsonFile = None,
 ) -> int:
     """Name the first layer and the level (forward, gradient, update) at which two subjects diverge, and the cause.
 
@@ -41,28 +40,30 @@ def locate(
     module, or of a function that builds one. It is given the spec's weights. Exit status 1 if they diverge.
     Example: triptych locate --left my_package:build_torch --right vgg16
     """
+    from triptych import zoo
     from triptych.conformance import locate as search
     from triptych.conformance.updates import UPDATES
 
     name, left, right = subjects(left, right, arch)
-    refuse_contradictions(name, left, right, mode, precision, optimizers, device, layout, mapping)
+    check_choices(mode, precision, optimizers, layout)
+    for_backends, for_own = device != "cpu" or optimizers is not None, layout is not None or mapping is not None
+    check_subjects(name, left, right, for_backends=for_backends, for_own=for_own)
     if ":" in left:
         from triptych.porting import discover, own_network
         from triptych.weights.matching import read_mapping
 
-        architecture, names = network.build(name), read_mapping(mapping)
+        architecture, names = zoo.build_with(name, network.options(name)), read_mapping(mapping)
         located = own_network.locate_port(
             discover.find(left), architecture, name=left, layout=layout, mapping=names, precision=precision, seed=seed
         )
     else:
-        small = network == DEFAULT_NETWORK  # five more optimisers would take minutes on a network of full width
+        small = network == options.DEFAULT_NETWORK  # five more optimisers would take minutes on a network of full width
         updates = UPDATES if optimizers == "all" or (optimizers is None and small) else ("momentum",)
-        architecture = chosen(name, network)
+        architecture = zoo.build_with(name, options.conformance_options(name, network))
         located = search.locate_backends(
             left, right, architecture, mode, updates=updates, precision=precision, device=device, seed=seed
         )
-    if json is not None:
-        write_json(json, as_dict(located))
+    options.write_json(json, as_dict(located))
     if json != "-":
         show(located)
     return 0 if located.difference is None else 1
@@ -72,7 +73,6 @@ def subjects(left: str, right: str, arch: str | None) -> tuple[str, str, str]:
     """The architecture, and the two subjects, the reference as the right one. Raises TriptychError for what names no
     two of them."""
     from triptych import zoo
-    from triptych.utils.errors import TriptychError
 
     if left == right:
         raise TriptychError(f"--left and --right are both '{left}'; name two subjects")
@@ -87,48 +87,34 @@ def subjects(left: str, right: str, arch: str | None) -> tuple[str, str, str]:
     return next(iter(names), "vgg11"), left, right
 
 
-def refuse_contradictions(
-    arch: str,
-    left: str,
-    right: str,
-    mode: str,
-    precision: str,
-    optimizers: str | None,
-    device: str,
-    layout: str | None,
-    mapping: Path | None,
-) -> None:
-    """Raises TriptychError for options that cannot be, before anything is looked for, built or loaded."""
-    from triptych.backend import registry
-    from triptych.conformance.conform import PRECISIONS
+def check_choices(mode: str, precision: str, optimizers: str | None, layout: str | None) -> None:
+    """Raises TriptychError for a word that an option does not know."""
     from triptych.conformance.locate import MODES
-    from triptych.utils.errors import TriptychError, unknown
 
     if mode not in MODES:
         raise unknown("--mode", mode, MODES)
-    if precision not in PRECISIONS:
-        raise TriptychError(f"--precision '{precision}' cannot be judged; use fp64 or fp32")
+    options.check_precision(precision)
     if optimizers not in (None, "all", "momentum"):
         raise TriptychError(f"--optimizers '{optimizers}' must be all or momentum")
+    if layout not in (None, *LAYOUTS):
+        raise unknown("--layout", layout, LAYOUTS)
+
+
+def check_subjects(arch: str, left: str, right: str, *, for_backends: bool, for_own: bool) -> None:
+    """Raises TriptychError for subjects that do not go together, or with options `for_backends` or `for_own` networks
+    only, before anything is looked for, built or loaded."""
+    from triptych.backend import registry
+
     ported = [subject for subject in (left, right) if ":" in subject]
     if ported and right != REFERENCE:
         raise TriptychError(f"'{ported[0]}' is compared with an architecture: write --left {ported[0]} --right {arch}")
-    if ported and (device != "cpu" or optimizers is not None):
+    if ported and for_backends:
         raise TriptychError("--device and --optimizers are for backends; your own network runs on the CPU")
-    if layout not in (None, *LAYOUTS):
-        raise unknown("--layout", layout, LAYOUTS)
-    if not ported and (layout is not None or mapping is not None):
+    if not ported and for_own:
         raise TriptychError("--layout and --mapping are for your own network; give it as --left module:name")
     for name in () if ported else (left, right):
         if name != REFERENCE:
             registry.check_installed(name)
-
-
-def chosen(name: str, network: NetworkOptions) -> Architecture:
-    """The architecture at conformance size, or as the options say."""
-    from triptych.conformance.case import conformance_architecture
-
-    return conformance_architecture(name) if network == DEFAULT_NETWORK else network.build(name)
 
 
 def show(located: Located) -> None:

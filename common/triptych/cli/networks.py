@@ -6,13 +6,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from triptych.cli.options import Flag, JsonFile, NetworkOptions, write_json
+from triptych.cli.options import DEFAULT_NETWORK, Flag, JsonFile, NetworkOptions, write_json
+from triptych.report.tables import print_table
 
 if TYPE_CHECKING:
     from triptych.spec.analysis import LayerInfo
     from triptych.spec.layers import Architecture, Shape
-
-DEFAULT_NETWORK = NetworkOptions()
 
 
 def archs(*, json: JsonFile = None) -> None:
@@ -23,40 +22,18 @@ def archs(*, json: JsonFile = None) -> None:
     from triptych import zoo
     from triptych.spec import analysis
 
-    rows: list[dict[str, Any]] = []
+    facts, rows = [], []
     for name, entry in zoo.registry().items():
         totals = analysis.totals(zoo.build(name))
-        rows.append(
-            {
-                "arch": name,
-                "parameters": totals.parameters,
-                "macs": totals.macs,
-                "input": list(entry.input),
-                "classes": entry.classes,
-                "heads": list(entry.heads),
-                "source": entry.source,
-            }
-        )
-    if json is not None:
-        write_json(json, rows)
-        return
-    from triptych.report.tables import print_table
-
-    print_table(
-        ("architecture", "input", "classes", "parameters", "MACs", "source"),
-        [
-            (
-                r["arch"],
-                size(tuple(r["input"])),
-                str(r["classes"]),
-                f"{r['parameters']:,}",
-                f"{r['macs']:,}",
-                r["source"],
-            )
-            for r in rows
-        ],
-        right=(2, 3, 4),
-    )
+        counts = (str(entry.classes), f"{totals.parameters:,}", f"{totals.macs:,}")
+        rows.append((name, size(entry.input), *counts, entry.source))
+        sums = {"arch": name, "parameters": totals.parameters, "macs": totals.macs}
+        known = {"input": entry.input, "classes": entry.classes, "heads": entry.heads, "source": entry.source}
+        facts.append(sums | known)
+    write_json(json, facts)
+    if json is None:
+        columns = ("architecture", "input", "classes", "parameters", "MACs", "source")
+        print_table(columns, rows, right=(2, 3, 4))
 
 
 def summary(
@@ -72,9 +49,14 @@ def summary(
 
     Example: triptych summary vgg11 --input 1x224x224 --classes 10 --blocks
     """
-    architecture = network.build(arch)
+    from triptych import zoo
+    from triptych.spec.shapes import output_shapes
+
+    architecture = zoo.build_with(arch, network.options(arch))
     if blocks:
-        print_blocks(architecture)
+        shapes = output_shapes(architecture)
+        for layer in architecture.layers:
+            print(f"{layer.name} output shape: {(1, *shapes[layer.name])}")  # for a batch of one image
     elif json is not None:
         write_json(json, as_json(architecture))
     else:
@@ -85,17 +67,11 @@ def as_json(architecture: Architecture) -> dict[str, Any]:
     """The summary as data: the layers that compute, by path; receptive field and stride of the larger axis."""
     from triptych.spec import analysis
 
-    totals = analysis.totals(architecture)
     return {
         "arch": architecture.name,
         "input": list(architecture.input),
         "classes": architecture.classes,
-        "parameters": totals.parameters,
-        "macs": totals.macs,
-        "auxiliary_parameters": totals.auxiliary_parameters,
-        "auxiliary_macs": totals.auxiliary_macs,
-        "forward_bytes": totals.forward_bytes,
-        "training_bytes": totals.training_bytes,
+        **vars(analysis.totals(architecture)),
         "layers": [
             {
                 "name": info.path,
@@ -112,29 +88,14 @@ def as_json(architecture: Architecture) -> dict[str, Any]:
     }
 
 
-def print_blocks(architecture: Architecture) -> None:
-    """One line per record at the top level, for a batch of one image."""
-    from triptych.spec.shapes import output_shapes
-
-    shapes = output_shapes(architecture)
-    for layer in architecture.layers:
-        print(f"{layer.name} output shape: {(1, *shapes[layer.name])}")
-
-
 def print_summary(architecture: Architecture) -> None:
     """The layer table and the totals."""
-    from triptych.report.tables import print_table
     from triptych.spec import analysis
 
-    infos = analysis.analyse(architecture)
-    print(
-        f"{architecture.name}, input {size(architecture.input)}, {architecture.classes} classes; {architecture.source}"
-    )
-    print_table(
-        ("layer", "kind", "output", "parameters", "MACs", "field", "stride"),
-        [row(info) for info in infos],
-        right=(3, 4, 5, 6),
-    )
+    shape = size(architecture.input)
+    print(f"{architecture.name}, input {shape}, {architecture.classes} classes; {architecture.source}")
+    columns = ("layer", "kind", "output", "parameters", "MACs", "field", "stride")
+    print_table(columns, [row(info) for info in analysis.analyse(architecture)], right=(3, 4, 5, 6))
     totals = analysis.totals(architecture)
     print(f"parameters {totals.parameters:,}, multiply-accumulates {totals.macs:,} per image")
     if totals.auxiliary_parameters:

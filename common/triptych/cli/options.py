@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shlex
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,13 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from triptych.utils.errors import TriptychError
+from triptych.utils.errors import TriptychError, require_package
 
 if TYPE_CHECKING:
     from cyclopts import Token
 
-    from triptych.backend.contract import Backend
-    from triptych.spec.layers import Architecture
     from triptych.zoo import Options
 
 
@@ -29,36 +29,64 @@ def whole(kind: Any, tokens: Sequence[Token]) -> int:
         raise TriptychError(f"{tokens[0].keyword} '{text}' is not a whole number") from None
 
 
+def positive(kind: Any, tokens: Sequence[Token]) -> int:
+    """A whole number of at least 1."""
+    from triptych.zoo import check_count
+
+    number = whole(kind, tokens)
+    check_count(str(tokens[0].keyword), number)
+    return number
+
+
 def writable(option: str) -> Callable[[Any, Any], None]:
     """A check of the file given with `option`: raises TriptychError if there is no writing to it. At once, not when
     hours of work are done."""
 
     def check(kind: Any, target: str | Path | None) -> None:
-        import tempfile
-
         if target is None or str(target) == "-":
             return
         path = Path(target)
         if path.is_dir():
             raise TriptychError(f"{option} {target} is a folder; give a file")
-        try:
-            with tempfile.TemporaryFile(dir=next(folder for folder in path.absolute().parents if folder.exists())):
-                return
-        except OSError as error:
-            raise TriptychError(f"{option} {target} cannot be written: {error.strerror}") from None
+        check_place(option, target, path.absolute().parent)
 
     return check
 
 
-def picture(option: str) -> Callable[[Any, Any], None]:
-    """A check of the figure's file given with `option`: a format that can be drawn, and a place to write to."""
+def check_place(option: str, target: str | Path, folder: Path) -> None:
+    """Raises TriptychError if nothing can be written below `folder`, which need not be there yet."""
+    import tempfile
+
+    try:
+        with tempfile.TemporaryFile(dir=next(place for place in (folder, *folder.parents) if place.exists())):
+            return
+    except OSError as error:
+        raise TriptychError(f"{option} {target} cannot be written: {error.strerror}") from None
+
+
+def check_log(target: str) -> None:
+    """Raises TriptychError if TensorBoard is not here, with how to install it, or if the target is a file, or no place
+    for a folder."""
+    require_package("tensorboard", "tensorboard", "--tensorboard")
+    if Path(target).is_file():
+        raise TriptychError(f"--tensorboard {target} is a file; give a folder")
+    check_place("--tensorboard", target, Path(target).absolute())
+
+
+def written(option: str, text: str) -> Parameter:
+    """The parameter of a file given with `option`, with its help."""
+    return Parameter(help=text, validator=writable(option))
+
+
+def picture(option: str, text: str) -> Parameter:
+    """The same of a figure's file: a format that can be drawn, and a place to write to."""
 
     def check(kind: Any, target: Path | None) -> None:
         if target is not None and target.suffix not in (".png", ".svg", ".pdf"):
             raise TriptychError(f"{option} {target} must end in .png, .svg or .pdf")
         writable(option)(kind, target)
 
-    return check
+    return Parameter(help=text, validator=check)
 
 
 # cyclopts would offer --no-NAME and --empty-NAME for flags and lists.
@@ -68,6 +96,13 @@ JsonFile = Annotated[
     Parameter(name="--json", help="Print JSON; with FILE (.json), write it there.", validator=writable("--json")),
 ]
 Whole = Annotated[int | None, Parameter(converter=whole)]
+Positive = Annotated[int | None, Parameter(converter=positive)]
+Number = Annotated[int, Parameter(converter=whole)]
+Seed = Annotated[Number, Parameter(help="Seed of parameters, images and masks.")]
+TrainedModel = Annotated[
+    Path, Parameter(help="A run folder, or a safetensors file (then with --arch and its options).")
+]
+BackendName = Annotated[str | None, Parameter(help="torch, mxnet or jax; the first installed if left out.")]
 DeviceName = Annotated[str, Parameter(name="--device", help="cpu, cuda[:i] or npu[:i].")]
 Dense = Annotated[
     Flag, Parameter(help="Dense layers as convolutions over images of their own size; scores are averaged.")
@@ -111,39 +146,44 @@ class NetworkOptions:
         entry = zoo.get_entry(name)
         return zoo.Options().vary(**self.changes()).filled(entry.classes, entry.input)
 
-    def build(self, name: str) -> Architecture:
-        """Architecture `name` with these options."""
-        from triptych import zoo
-
-        return zoo.build_with(name, self.options(name))
-
     def changes(self) -> dict[str, Any]:
         """What these options change in others (see `zoo.Options.vary`). Raises TriptychError for values that no network
         can have."""
         from triptych.zoo import check_count
 
-        changed: dict[str, Any] = {}
-        if (shape := self.shape()) is not None:
-            changed["input"] = shape
+        options = {"input": self.shape(), "width_ratio": self.width_ratio, "classes": self.classes, "head": self.head}
         for name in ("resolution", "classes", "dense_width"):
             if getattr(self, name) is not None:
                 check_count(f"--{name.replace('_', '-')}", getattr(self, name))
+        changed: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
         if self.resolution is not None:
             changed["size"] = (self.resolution, self.resolution)
-        if self.width_ratio is not None:
-            # A ratio narrows the dense layers too, unless their width is given with it.
-            changed |= {"width_ratio": self.width_ratio, "dense_width": None}
-        for name in ("classes", "dense_width", "head"):
-            if getattr(self, name) is not None:
-                changed[name] = getattr(self, name)
+        if self.width_ratio is not None or self.dense_width is not None:
+            changed["dense_width"] = self.dense_width  # a ratio narrows dense layers too, unless their width is given
         return changed
+
+
+DEFAULT_NETWORK = NetworkOptions()
+
+
+def conformance_options(name: str, network: NetworkOptions) -> Options:
+    """The options of architecture `name`: those of conformance size, or as the command line says."""
+    from triptych.conformance import case
+
+    return case.conformance_options(name) if network == DEFAULT_NETWORK else network.options(name)
+
+
+def check_precision(name: str | None) -> None:
+    """Raises TriptychError for a precision in which nothing can be judged."""
+    from triptych.conformance.conform import PRECISIONS
+
+    if name not in (None, *PRECISIONS):
+        raise TriptychError(f"--precision '{name}' cannot be judged; use fp64 or fp32")
 
 
 def backend_name(name: str | None) -> str:
     """The name of the backend that was asked for, or of the first whose framework is installed; nothing is imported.
-
-    Raises TriptychError for a backend that is unknown or not installed, and if there is none at all.
-    """
+    Raises TriptychError for a backend that is unknown or not installed, and if there is none at all."""
     from triptych.backend import registry
 
     if name is not None:
@@ -168,19 +208,19 @@ def backend_names(names: str | None) -> list[str]:
     return [backend_name(name) for name in wanted]
 
 
-def load_backends(names: str | None) -> list[Backend]:
-    """The backends of `backend_names`, imported."""
-    from triptych.backend import registry
-
-    return [registry.load(name) for name in backend_names(names)]
+def command_line() -> str:
+    """The command that runs, as a shell takes it."""
+    return shlex.join(["triptych", *sys.argv[1:]])
 
 
-def write_json(target: str, value: object) -> None:
-    """JSON to stdout for "-", else to a file. Raises TriptychError if the file cannot be written."""
+def write_json(target: str | None, value: object) -> None:
+    """JSON to stdout for "-", to a file, or nowhere for None. Raises TriptychError if the file cannot be written."""
     import json
 
     from triptych.utils.files import write_atomically
 
+    if target is None:
+        return
     text = json.dumps(value, indent=2) + "\n"
     if target == "-":
         print(text, end="")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -17,46 +16,25 @@ if TYPE_CHECKING:
     from triptych.training.run_folder import Epoch
 
 
-def line(epoch: Epoch, epochs: int) -> str:
-    """An epoch in one line."""
-    return (
-        f"{epoch.backend} epoch {epoch.epoch}/{epochs}: loss {epoch.train_loss:.4f}, "
-        f"train accuracy {epoch.train_accuracy:.4f}, test accuracy {epoch.test_accuracy:.4f}, "
-        f"{epoch.seconds:.1f} s, {epoch.images_per_second:.0f} images/s"
-    )
-
-
 class Reporter:
-    """Tells a person how training goes; a context manager, so that the bar is always taken down.
-
-    `quiet` prints nothing at all, for `--json` to stdout. `log_every` prints the loss of every so many iterations of
-    an epoch (0: of none), as soon as it is read from the device.
-    """
+    """Tells a person how training goes; a context manager, so that the bar is always taken down. `quiet` prints nothing
+    at all, for `--json` to stdout. `log_every` prints the loss of every so many iterations of an epoch (0: of none), as
+    soon as it is read from the device."""
 
     def __init__(self, epochs: int, *, quiet: bool = False, log_every: int = 0) -> None:
-        self.epochs = epochs
-        self.quiet = quiet
-        self.log_every = log_every
+        self.epochs, self.quiet, self.log_every = epochs, quiet, log_every
         self.logged = (0, 0)  # the epoch, and how many of its iterations have been seen
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[figures]}"),
-            TimeRemainingColumn(),
-        )
-        self.bar = Progress(
-            *columns, console=console(stderr=True), disable=quiet or not sys.stderr.isatty(), transient=True
-        )
+        what, figures = TextColumn("{task.description}"), TextColumn("{task.fields[figures]}")
+        columns = (what, BarColumn(), MofNCompleteColumn(), figures, TimeRemainingColumn())
+        shown = not quiet and sys.stderr.isatty()
+        self.bar = Progress(*columns, console=console(stderr=True), disable=not shown, transient=True)
         self.task = self.bar.add_task("epoch 1", figures="")
 
     def __enter__(self) -> Reporter:
         self.bar.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.bar.stop()
 
     def steps(self, epoch: int, total: int, losses: NDArray[np.float64], images_per_second: float) -> None:
@@ -77,4 +55,9 @@ class Reporter:
     def epoch(self, epoch: Epoch) -> None:
         if not self.quiet:
             self.bar.console.file.flush()
-            print(line(epoch, self.epochs), flush=True)
+            print(
+                f"{epoch.backend} epoch {epoch.epoch}/{self.epochs}: loss {epoch.train_loss:.4f}, "
+                f"train accuracy {epoch.train_accuracy:.4f}, test accuracy {epoch.test_accuracy:.4f}, "
+                f"{epoch.seconds:.1f} s, {epoch.images_per_second:.0f} images/s",
+                flush=True,
+            )

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from triptych.cli.options import NetworkOptions, Whole
+from triptych.cli.options import DEFAULT_NETWORK, NetworkOptions, Whole
 from triptych.utils.errors import TriptychError
 
 if TYPE_CHECKING:
@@ -50,15 +50,13 @@ class RunOptions:
     seed: Annotated[Whole, Parameter(help="Seed of everything random.")] = None
 
     def choose(self, recipe: Recipe, network: NetworkOptions) -> Recipe:
-        """The recipe with what the command line says, whose network can be built, and frozen as it says.
-
-        That is found out before any data is looked for: what is left open is taken from the architecture's source.
-        """
+        """The recipe with what the command line says, whose network can be built, and frozen as it says. That is found
+        out before any data is looked for: what is left open is taken from the architecture's source."""
         from triptych import zoo
         from triptych.weights import transfer
 
         recipe = self.apply(recipe, network)
-        if self.arch is not None or self.freeze is not None or network != NetworkOptions():
+        if self.arch is not None or self.freeze is not None or network != DEFAULT_NETWORK:
             transfer.frozen_paths(zoo.build_with(recipe.architecture, recipe.network), recipe.freeze)
         return recipe
 
@@ -67,11 +65,9 @@ class RunOptions:
         from triptych.training.recipe import vary
 
         changed = {**self.of_another_architecture(recipe), **network.changes()}
-        names = {"arch": "architecture", "data": "data", "init": "initializer", "init_from": "init_from"}
-        same = ("epochs", "batch_size", "learning_rate", "precision", "seed")
-        for option, field in (*names.items(), *((name, name) for name in same)):
-            if getattr(self, option) is not None:
-                changed[field] = getattr(self, option)
+        for name in ("arch", "data", "init", "init_from", "epochs", "batch_size", "learning_rate", "precision", "seed"):
+            if (value := getattr(self, name)) is not None:
+                changed[{"arch": "architecture", "init": "initializer"}.get(name, name)] = value
         if self.freeze is not None:
             changed["freeze"] = tuple(pattern.strip() for pattern in self.freeze.split(",") if pattern.strip())
             if not changed["freeze"]:
@@ -108,8 +104,6 @@ class RunOptions:
 
     def apply_to_schedule(self, schedule: Schedule) -> Schedule:
         """The schedule that `--schedule` names, or the recipe's. Raises TriptychError for a momentum without effect."""
-        from dataclasses import replace
-
         from triptych.optim import schedules
 
         if self.schedule is not None:
@@ -122,8 +116,6 @@ class RunOptions:
 
     def apply_to_optimizer(self, optimizer: Optimizer) -> Optimizer:
         """The optimiser with what the command line says; another kind takes over what both have."""
-        from dataclasses import fields, replace
-
         from triptych.optim.optimizers import get_kind
 
         if self.optimizer is not None:
@@ -137,6 +129,9 @@ class RunOptions:
             if value is not None and name in known:
                 changed[name] = value
         return replace(optimizer, **changed)
+
+
+DEFAULT_RUN = RunOptions()
 
 
 def parse_dense_size(dense: bool, text: str | None) -> Pair | None:
@@ -169,27 +164,18 @@ class ModelOptions:
         from triptych.training import models
 
         if path.is_dir():
-            return self.load_run(path)
+            # A model that was trained in bf16 can be used where there is none, and in batches that fit another device.
+            changes = RunOptions(precision=self.run.precision, batch_size=self.run.batch_size)
+            if self.network != DEFAULT_NETWORK or replace(self.run, data=None, data_dir=None) != changes:
+                raise TriptychError(
+                    f"{path} is a run and knows its recipe; only --backend, --device, --data, --data-dir, --precision "
+                    "and --batch-size can be given"
+                )
+            trained = models.load_run(path)
+            return replace(trained, recipe=changes.apply(trained.recipe, DEFAULT_NETWORK))
         if not path.exists():
             raise TriptychError(f"there is no run folder or model file {path}")
         if self.run.arch is None:
-            raise TriptychError(
-                f"{path} holds parameters only; say which network with --arch (and --input, --classes, ...)"
-            )
+            way_out = "say which network with --arch (and --input, --classes, ...)"
+            raise TriptychError(f"{path} holds parameters only; {way_out}")
         return models.load_file(path, self.recipe)
-
-    def load_run(self, path: Path) -> Model:
-        """The model of a run folder."""
-        from dataclasses import replace
-
-        from triptych.training import models
-
-        # A model that was trained in bf16 can be used where there is none, and in batches that fit another device.
-        changes = RunOptions(precision=self.run.precision, batch_size=self.run.batch_size)
-        if self.network != NetworkOptions() or replace(self.run, data=None, data_dir=None) != changes:
-            raise TriptychError(
-                f"{path} is a run and knows its recipe; only --backend, --device, --data, --data-dir, --precision and "
-                "--batch-size can be given"
-            )
-        model = models.load_run(path)
-        return replace(model, recipe=changes.apply(model.recipe, NetworkOptions()))

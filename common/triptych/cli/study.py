@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
-from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
@@ -12,37 +9,26 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from triptych.cli.options import (
-    DeviceName,
-    Flag,
-    JsonFile,
-    NetworkOptions,
-    backend_name,
-    backend_names,
-    write_json,
-)
-from triptych.cli.run_options import RunOptions
+from triptych.cli import options
+from triptych.cli.run_options import DEFAULT_RUN, RunOptions
+from triptych.report.tables import print_table
 
 if TYPE_CHECKING:
-    from triptych.studies import Study, StudyResult
-    from triptych.studies.runner import Trained
+    from triptych.studies import StudyResult
     from triptych.training.loop import Listener
     from triptych.training.recipe import Recipe
-
-DEFAULT_NETWORK = NetworkOptions()
-DEFAULT_RUN = RunOptions()
 
 
 def study(
     name: Annotated[str | None, Parameter(help="Which study; without it they are listed.")] = None,
     *,
     backend: Annotated[str | None, Parameter(help="Comma-separated; the first installed if left out.")] = None,
-    quick: Annotated[Flag, Parameter(help="Small networks on the small data set, within minutes.")] = False,
+    quick: Annotated[options.Flag, Parameter(help="Small networks on the small data set, within minutes.")] = False,
     run: RunOptions = DEFAULT_RUN,
-    network: NetworkOptions = DEFAULT_NETWORK,
-    device: DeviceName = "cpu",
+    network: options.NetworkOptions = options.DEFAULT_NETWORK,
+    device: options.DeviceName = "cpu",
     out: Annotated[Path | None, Parameter(help="A folder for page and runs; runs/study-... if left out.")] = None,
-    json: JsonFile = None,
+    json: options.JsonFile = None,
 ) -> None:
     """Answer one question with tables and a figure, and write them as a page.
 
@@ -51,69 +37,45 @@ def study(
     Example: triptych study depth --quick
     """
     from triptych import studies
-    from triptych.studies import publish
-    from triptych.studies.runner import Trained
+    from triptych.backend import registry
+    from triptych.studies import outcome, runner
+    from triptych.training import run_folder
 
     if name is None:
         for each in studies.registry().values():
             print(f"{each.name}: {each.question}")
         return
     chosen = studies.get_study(name)
-    if isinstance(chosen, Trained):
+    if isinstance(chosen, runner.Trained):
         folder = out or Path("runs") / f"study-{name}{'-quick' * quick}"
         change = partial(run.choose, network=network)
-        result = train(chosen, backend, quick, change, run.data_dir, device, folder, quiet=json == "-")
+        names = [options.backend_name(None)] if backend is None else options.backend_names(backend)
+        planned = runner.plan(chosen, quick=quick, change=change, data_dir=run.data_dir)
+        loaded = [registry.load(name) for name in names]
+        begin = partial(report, quiet=json == "-")
+        result = outcome.run(chosen, planned, loaded, folder, device, begin, quick=quick)
     else:
-        folder, result = count(chosen, out)
-    command = shlex.join(["triptych", *sys.argv[1:]])
-    published = publish.as_dict(name, quick, result, command)
-    publish.write(chosen, result, published, folder)
-    if json is not None:
-        write_json(json, published)
+        assert isinstance(chosen, studies.Counted)
+        folder = run_folder.make_folder(out or run_folder.new_folder(f"study-{name}"))
+        result = chosen.run()
+    published = studies.as_dict(name, quick, result, options.command_line())
+    studies.write(chosen, result, published, folder)
+    options.write_json(json, published)
     if json != "-":
         show(result, folder)
 
 
-def count(chosen: Study, out: Path | None) -> tuple[Path, StudyResult]:
-    """The folder and the result of a study that only counts."""
-    from triptych import studies
-    from triptych.training import run_folder
-
-    assert isinstance(chosen, studies.Counted)
-    return run_folder.make_folder(out or run_folder.new_folder(f"study-{chosen.name}")), chosen.run()
-
-
-def train(
-    chosen: Trained,
-    backend: str | None,
-    quick: bool,
-    change: Callable[[Recipe], Recipe],
-    data_dir: Path | None,
-    device: str,
-    folder: Path,
-    *,
-    quiet: bool,
-) -> StudyResult:
-    """Train what the folder does not have yet, and put it all together."""
-    from triptych.backend import registry
+def report(title: str, recipe: Recipe, *, quiet: bool) -> AbstractContextManager[Listener]:
+    """Begin to show one run."""
     from triptych.cli.progress import Reporter
-    from triptych.studies import outcome, runner
 
-    def begin(title: str, recipe: Recipe) -> AbstractContextManager[Listener]:
-        if not quiet:
-            print(title, flush=True)
-        return Reporter(recipe.epochs, quiet=quiet)
-
-    names = [backend_name(None)] if backend is None else backend_names(backend)
-    planned = runner.plan(chosen, quick=quick, change=change, data_dir=data_dir)
-    loaded = [registry.load(name) for name in names]
-    return outcome.run(chosen, planned, loaded, folder, device, begin, quick=quick)
+    if not quiet:
+        print(title, flush=True)
+    return Reporter(recipe.epochs, quiet=quiet)
 
 
 def show(result: StudyResult, folder: Path) -> None:
     """Tables and findings on the terminal."""
-    from triptych.report.tables import print_table
-
     for table in result.tables:
         numbers = {i for row in table.rows for i, value in enumerate(row) if not isinstance(value, str)}
         print_table(table.columns, table.text(), title=table.title, right=numbers)

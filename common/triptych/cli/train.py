@@ -7,40 +7,32 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from triptych.cli.options import (
-    DeviceName,
-    Flag,
-    JsonFile,
-    NetworkOptions,
-    Whole,
-    backend_name,
-    write_json,
-)
-from triptych.cli.run_options import RunOptions
+from triptych.cli import options
+from triptych.cli.run_options import DEFAULT_RUN, RunOptions
+from triptych.utils.errors import TriptychError
 
 if TYPE_CHECKING:
     from triptych.training.loop import Session
     from triptych.training.recipe import Recipe
 
-DEFAULT_NETWORK = NetworkOptions()
-DEFAULT_RUN = RunOptions()
-
 
 def train(
     *,
     recipe: Annotated[str | None, Parameter(help="What to start from; d2l-vgg if left out.")] = None,
-    backend: Annotated[str | None, Parameter(help="torch, mxnet or jax; the first installed if left out.")] = None,
+    backend: options.BackendName = None,
     run: RunOptions = DEFAULT_RUN,
-    network: NetworkOptions = DEFAULT_NETWORK,
-    device: DeviceName = "cpu",
-    deterministic: Annotated[Flag, Parameter(help="Equal steps give equal bits, also where this costs time.")] = False,
+    network: options.NetworkOptions = options.DEFAULT_NETWORK,
+    device: options.DeviceName = "cpu",
+    deterministic: Annotated[
+        options.Flag, Parameter(help="Equal steps give equal bits, also where this costs time.")
+    ] = False,
     out: Annotated[Path | None, Parameter(help="A new folder for the run; runs/... if left out.")] = None,
     resume: Annotated[Path | None, Parameter(help="Go on with this run, on any backend.")] = None,
     tensorboard: Annotated[
         str | None, Parameter(help="Log for TensorBoard; with DIR there, else in the run's folder.")
     ] = None,
-    log_every: Annotated[Whole, Parameter(help="Print the loss of every N-th iteration.")] = None,
-    json: JsonFile = None,
+    log_every: Annotated[options.Positive, Parameter(help="Print the loss of every N-th iteration.")] = None,
+    json: options.JsonFile = None,
 ) -> None:
     """Train a recipe on one backend; options given change the recipe.
 
@@ -51,26 +43,17 @@ def train(
     from triptych.training import loop, run_folder
     from triptych.training import tensorboard as logs
     from triptych.training.recipe import build_architecture
-    from triptych.utils.errors import TriptychError
 
-    if log_every is not None and log_every < 1:
-        raise TriptychError(f"--log-every {log_every} must be at least 1")
-    name = backend_name(backend)
+    name = options.backend_name(backend)
     if tensorboard is not None:
-        logs.check(tensorboard)
+        options.check_log(tensorboard)
     chosen = choose_recipe(recipe, resume, out, run, network)
     dataset = data.load(chosen.data, data_dir=run.data_dir)
     architecture = build_architecture(chosen, dataset)  # refuse what cannot be built before a framework is imported
     loaded = registry.load(name)
     first = loaded.join_processes(device) == 0  # the others neither write nor print
     session = loop.start(
-        loaded,
-        chosen,
-        dataset,
-        device=device,
-        deterministic=deterministic,
-        architecture=architecture,
-        resumed=resume,
+        loaded, chosen, dataset, device=device, deterministic=deterministic, architecture=architecture, resumed=resume
     )
     if first:
         loop.keep_in(session, resume or out or run_folder.new_folder(f"{chosen.architecture}-{name}"))
@@ -80,11 +63,10 @@ def train(
 
 
 def choose_recipe(
-    name: str | None, resume: Path | None, out: Path | None, run: RunOptions, network: NetworkOptions
+    name: str | None, resume: Path | None, out: Path | None, run: RunOptions, network: options.NetworkOptions
 ) -> Recipe:
     """What to train: a recipe with what the options change, or the recipe of the run to go on with."""
     from triptych.training import recipes, run_folder
-    from triptych.utils.errors import TriptychError
 
     if resume is None:
         return run.choose(recipes.get_recipe("d2l-vgg" if name is None else name), network)
@@ -105,10 +87,8 @@ def fit(session: Session, log: Path | None, log_every: int, *, quiet: bool) -> N
     if session.new_layers is not None and not quiet:
         new = f"new layers: {', '.join(session.new_layers)}" if session.new_layers else "every layer was taken over"
         print(f"{session.recipe.init_from}: {new}", flush=True)
-    with (
-        Reporter(session.recipe.epochs, quiet=quiet, log_every=log_every) as reporter,
-        logs.logged(reporter, log) as listener,
-    ):
+    epochs = session.recipe.epochs
+    with Reporter(epochs, quiet=quiet, log_every=log_every) as reporter, logs.logged(reporter, log) as listener:
         loop.fit(session, listener)
 
 
@@ -124,20 +104,19 @@ def tell(session: Session, device: str, json: str | None) -> None:
     if json is not None:
         epochs = [records.encode(epoch) for epoch in session.epochs]
         facts = {"run": str(session.folder), "recipe": session.recipe.name, "epochs": epochs, "peak_memory": peak}
-        write_json(json, facts | remarks.finish())
+        options.write_json(json, facts | remarks.finish())
     if json != "-":
         if peak:
             print(f"peak memory of tensors on {device}: {peak / 2**20:.0f} MiB")
         print(f"model and metrics are in {session.folder}")
 
 
-def only_longer(recipe: Recipe, run: RunOptions, network: NetworkOptions) -> Recipe:
+def only_longer(recipe: Recipe, run: RunOptions, network: options.NetworkOptions) -> Recipe:
     """A resumed run may get more epochs; everything else stays, or its result would be nobody's recipe."""
     from triptych.optim.schedules import Planned
-    from triptych.utils.errors import TriptychError
 
     changed = run.apply(recipe, network)
-    allowed = RunOptions(epochs=run.epochs).apply(recipe, DEFAULT_NETWORK)
+    allowed = RunOptions(epochs=run.epochs).apply(recipe, options.DEFAULT_NETWORK)
     if changed != allowed:
         raise TriptychError(
             "with --resume only --epochs, --backend, --device, --log-every, --tensorboard and --data-dir can be given"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal, TypeAlias, TypeVar, get_args
+from typing import ClassVar, Literal, TypeAlias, get_args
 
 import numpy as np
 
@@ -18,7 +18,6 @@ from triptych.weights.initializers import Parameters
 
 Decayed: TypeAlias = Literal["all", "weights"]
 COUNT = "count"  # the name, in an optimiser's state, of how many steps it has made
-Other = TypeVar("Other", bound="Optimizer")
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,7 @@ class Optimizer:
         """The parameter and its slots after step `count` (from 1) along the decayed gradient."""
         raise NotImplementedError
 
-    def as_kind(self, kind: type[Other]) -> Other:
+    def as_kind(self, kind: type[Optimizer]) -> Optimizer:
         """An optimiser of another kind, with the settings that both have."""
         shared = {f.name for f in dataclasses.fields(self)} & {f.name for f in dataclasses.fields(kind)}
         return kind(**{name: getattr(self, name) for name in shared})
@@ -200,10 +199,8 @@ def reference_step(
     optimizer: Optimizer,
     decay: Mapping[str, float],
 ) -> tuple[Parameters, Parameters]:
-    """One float64 step: the new `(values, state)` of every parameter named in `decay`.
-
-    The state's keys are `velocity.PATH`, or `mean.PATH`, `variance.PATH` and `count`; what it lacks is zero.
-    """
+    """One float64 step: the new `(values, state)` of every parameter named in `decay`. The state's keys are
+    `velocity.PATH`, or `mean.PATH`, `variance.PATH` and `count`; what it lacks is zero."""
     count = int(state.get(COUNT, 0)) + 1
     moved: Parameters = {}
     after: Parameters = {}

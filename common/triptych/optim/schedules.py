@@ -11,8 +11,15 @@ from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias, get_args
 from triptych.spec import records
 from triptych.utils.errors import TriptychError, unknown
 
-UNITS = ("epoch", "batch")
-MEASURES = ("loss", "accuracy")
+POSITIVE = 1e-12, 1e12
+FROM_ZERO = 0.0, 1e12
+SHARE = 0.0, 1.0
+MOMENTUM = 0.0, 0.999999
+Ranges: TypeAlias = dict[str, tuple[float, float]]  # least and most, by field
+Unit: TypeAlias = Literal["epoch", "batch"]
+Measure: TypeAlias = Literal["loss", "accuracy"]
+UNITS, MEASURES = get_args(Unit), get_args(Measure)
+CHOICES = {"per": ("schedule unit", UNITS), "measure": ("schedule measure", MEASURES)}
 
 
 class Score(NamedTuple):
@@ -34,9 +41,22 @@ class Moment:
 
 @dataclass(frozen=True)
 class Schedule:
-    """What changes from step to step of the rates that a recipe starts from: here nothing."""
+    """What changes from step to step of the rates that a recipe starts from: here nothing. Raises TriptychError for a
+    field outside of `ranges`, its least and its most, or of its `CHOICES`."""
 
     name: ClassVar[str]
+    ranges: ClassVar[Ranges] = {}
+
+    def __post_init__(self) -> None:
+        for name, (what, known) in CHOICES.items():
+            if getattr(self, name, known[0]) not in known:
+                raise unknown(what, getattr(self, name), known)
+        for name, (least, most) in self.ranges.items():
+            if not least <= getattr(self, name) <= most:
+                raise TriptychError(
+                    f"--schedule {self.name}: {name} {getattr(self, name)} must be at least {least:g}"
+                    + (f" and at most {most:g}" if math.isfinite(most) else "")
+                )
 
     def learning_rate(self, base: float, at: Moment) -> float:
         """The learning rate of a step."""
@@ -46,15 +66,6 @@ class Schedule:
         """The momentum of a step."""
         return base
 
-    def check(self, **ranges: tuple[float, float]) -> None:
-        """Raises TriptychError for a field that is below the first or above the second of its two numbers."""
-        for name, (least, most) in ranges.items():
-            if not least <= getattr(self, name) <= most:
-                raise TriptychError(
-                    f"--schedule {self.name}: {name} {getattr(self, name)} must be at least {least:g}"
-                    + (f" and at most {most:g}" if math.isfinite(most) else "")
-                )
-
 
 @dataclass(frozen=True)
 class Constant(Schedule):
@@ -63,25 +74,15 @@ class Constant(Schedule):
     name = "constant"
 
 
-POSITIVE = 1e-12, 1e12
-FROM_ZERO = 0.0, 1e12
-SHARE = 0.0, 1.0
-
-
 @dataclass(frozen=True)
 class Planned(Schedule):
-    """A schedule over a plan of `total_epochs` (0: the recipe's), in steps of an epoch or of a batch.
+    """A schedule over a plan of `total_epochs` (0: the recipe's), in steps of an epoch or of a batch. A run may stop
+    before its plan ends; behind its end, the last value holds."""
 
-    A run may stop before its plan ends; behind its end, the last value holds.
-    """
+    ranges: ClassVar[Ranges] = {"total_epochs": FROM_ZERO}
 
     total_epochs: int = 0
-    per: Literal["epoch", "batch"] = "epoch"
-
-    def __post_init__(self) -> None:
-        if self.per not in UNITS:
-            raise unknown("schedule unit", self.per, UNITS)
-        self.check(total_epochs=FROM_ZERO)
+    per: Unit = "epoch"
 
     def position(self, at: Moment) -> tuple[int, int]:
         """How much of the plan is done, and its length, in epochs or batches."""
@@ -96,14 +97,11 @@ class Step(Schedule):
     """Times `factor` after every `every` epochs or batches (PyTorch's StepLR)."""
 
     name = "step"
+    ranges: ClassVar[Ranges] = {"every": (1, math.inf), "factor": POSITIVE}
+
     every: int = 1
     factor: float = 0.1
-    per: Literal["epoch", "batch"] = "epoch"
-
-    def __post_init__(self) -> None:
-        if self.per not in UNITS:
-            raise unknown("schedule unit", self.per, UNITS)
-        self.check(every=(1, math.inf), factor=POSITIVE)
+    per: Unit = "epoch"
 
     def learning_rate(self, base: float, at: Moment) -> float:
         done = at.step // at.steps_per_epoch if self.per == "epoch" else at.step
@@ -118,11 +116,9 @@ class Cosine(Planned):
     """Half a cosine from the recipe's rate to `minimum` (PyTorch's CosineAnnealingLR; that one rises again)."""
 
     name = "cosine"
-    minimum: float = 0.0
+    ranges: ClassVar[Ranges] = Planned.ranges | {"minimum": FROM_ZERO}
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.check(minimum=FROM_ZERO)
+    minimum: float = 0.0
 
     def learning_rate(self, base: float, at: Moment) -> float:
         done, total = self.position(at)
@@ -134,11 +130,9 @@ class Polynomial(Planned):
     """The recipe's rate times (1 - done / planned)^power (PyTorch's PolynomialLR)."""
 
     name = "polynomial"
-    power: float = 1.0
+    ranges: ClassVar[Ranges] = Planned.ranges | {"power": POSITIVE}
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.check(power=POSITIVE)
+    power: float = 1.0
 
     def learning_rate(self, base: float, at: Moment) -> float:
         done, total = self.position(at)
@@ -155,18 +149,19 @@ class OneCycle(Planned):
     """
 
     name = "one-cycle"
-    per: Literal["epoch", "batch"] = "batch"
+    ranges: ClassVar[Ranges] = (
+        Planned.ranges
+        | {"maximum": FROM_ZERO, "div": POSITIVE, "final_div": POSITIVE, "warm_up": SHARE}
+        | {"high_momentum": MOMENTUM, "low_momentum": MOMENTUM}
+    )
+
+    per: Unit = "batch"
     maximum: float = 0.0
     div: float = 25.0
     final_div: float = 1e4
     warm_up: float = 0.3
     high_momentum: float = 0.95
     low_momentum: float = 0.85
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.check(maximum=FROM_ZERO, div=POSITIVE, final_div=POSITIVE, warm_up=SHARE)
-        self.check(high_momentum=(0, 0.999999), low_momentum=(0, 0.999999))
 
     def learning_rate(self, base: float, at: Moment) -> float:
         maximum = self.maximum or base
@@ -190,16 +185,13 @@ class Plateau(Schedule):
     after which counting begins anew (PyTorch's ReduceLROnPlateau with its relative threshold, without its `eps`)."""
 
     name = "plateau"
-    measure: Literal["loss", "accuracy"] = "loss"
+    ranges: ClassVar[Ranges] = {"factor": (1e-12, 1), "patience": FROM_ZERO, "threshold": SHARE, "minimum": FROM_ZERO}
+
+    measure: Measure = "loss"
     factor: float = 0.1
     patience: int = 10
     threshold: float = 1e-4
     minimum: float = 0.0
-
-    def __post_init__(self) -> None:
-        if self.measure not in MEASURES:
-            raise unknown("schedule measure", self.measure, MEASURES)
-        self.check(factor=(1e-12, 1), patience=FROM_ZERO, threshold=SHARE, minimum=FROM_ZERO)
 
     def learning_rate(self, base: float, at: Moment) -> float:
         rate, best, waited = base, None, 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Mapping, Sequence
+from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 from triptych.training.run_folder import Epoch
@@ -45,53 +46,60 @@ def svg(figure: Figure) -> str:
     return text[text.index("<svg") :]
 
 
-def loss_curves(trained: Mapping[str, Sequence[Epoch]]) -> str:
-    """The training loss of every step, a line per backend."""
+def lines(
+    series: Mapping[str, Sequence[tuple[float, float]]],
+    *,
+    x: str,
+    y: str,
+    styles: Sequence[tuple[str, str]] = STYLES,
+    logarithmic: bool = False,
+    ticks: Sequence[int] | None = None,
+    **line: Any,
+) -> str:
+    """A named line each through its points; `line` is what matplotlib's lines take."""
 
     def plot(axes: Axes) -> None:
-        for (name, epochs), (colour, style) in zip(trained.items(), STYLES * len(trained), strict=False):
-            losses = [loss for epoch in epochs for loss in epoch.losses]
-            axes.plot(range(1, len(losses) + 1), losses, style, color=colour, label=name, linewidth=1.2)
+        add = axes.semilogy if logarithmic else axes.plot
+        for (name, points), (colour, style) in zip(series.items(), cycle(styles), strict=False):
+            add([point[0] for point in points], [point[1] for point in points], style, color=colour, label=name, **line)
+        if ticks is not None:
+            axes.set_xticks(ticks)
 
-    return draw(plot, x="step", y="training loss")
+    return draw(plot, x=x, y=y)
+
+
+def loss_curves(trained: Mapping[str, Sequence[Epoch]]) -> str:
+    """The training loss of every step, a line per backend."""
+    series = {name: list(enumerate(_losses(epochs), start=1)) for name, epochs in trained.items()}
+    return lines(series, x="step", y="training loss", linewidth=1.2)
 
 
 def accuracy_curves(trained: Mapping[str, Sequence[Epoch]]) -> str:
     """Test accuracy after every epoch, a line per backend."""
-
-    def plot(axes: Axes) -> None:
-        for (name, epochs), (colour, style) in zip(trained.items(), STYLES * len(trained), strict=False):
-            numbers = [epoch.epoch for epoch in epochs]
-            axes.plot(numbers, [e.test_accuracy for e in epochs], style, marker="o", color=colour, label=name)
-        axes.set_xticks(sorted({epoch.epoch for epochs in trained.values() for epoch in epochs}))
-
-    return draw(plot, x="epoch", y="test accuracy")
+    series = {name: [(epoch.epoch, epoch.test_accuracy) for epoch in epochs] for name, epochs in trained.items()}
+    ticks = sorted({epoch.epoch for epochs in trained.values() for epoch in epochs})
+    return lines(series, x="epoch", y="test accuracy", ticks=ticks, marker="o")
 
 
 def learning_curves(epochs: Sequence[Epoch]) -> str:
     """Training and test accuracy of one run after every epoch."""
-
-    def plot(axes: Axes) -> None:
-        numbers = [epoch.epoch for epoch in epochs]
-        for (colour, style), name in zip(STYLES, ("train", "test"), strict=False):
-            accuracies = [getattr(epoch, f"{name}_accuracy") for epoch in epochs]
-            axes.plot(numbers, accuracies, style, marker="o", color=colour, label=name)
-
-    return draw(plot, x="epoch", y="accuracy")
+    numbered = {name: [(e.epoch, getattr(e, f"{name}_accuracy")) for e in epochs] for name in ("train", "test")}
+    return lines(numbered, x="epoch", y="accuracy", marker="o")
 
 
 def loss_differences(trained: Mapping[str, Sequence[Epoch]]) -> str:
     """How far every backend's loss is from the first one's, per step, on a logarithmic scale."""
     first, *others = trained
-    base = [loss for epoch in trained[first] for loss in epoch.losses]
+    series = {}
+    for name in others:
+        pairs = zip(_losses(trained[first]), _losses(trained[name]), strict=False)
+        series[f"{name} - {first}"] = [(step, max(abs(a - b), 1e-9)) for step, (a, b) in enumerate(pairs, start=1)]
+    y = "difference of the training losses"
+    return lines(series, x="step", y=y, styles=STYLES[1:], logarithmic=True, linewidth=1)
 
-    def plot(axes: Axes) -> None:
-        for name, (colour, style) in zip(others, STYLES[1:] * len(trained), strict=False):
-            losses = [loss for epoch in trained[name] for loss in epoch.losses]
-            apart = [max(abs(a - b), 1e-9) for a, b in zip(base, losses, strict=False)]
-            axes.semilogy(range(1, len(apart) + 1), apart, style, color=colour, label=f"{name} - {first}", linewidth=1)
 
-    return draw(plot, x="step", y="difference of the training losses")
+def _losses(epochs: Sequence[Epoch]) -> list[float]:
+    return [loss for epoch in epochs for loss in epoch.losses]
 
 
 def bars(names: Sequence[str], series: Mapping[str, Sequence[float]], *, y: str, stacked: bool = False) -> str:
@@ -114,19 +122,7 @@ def scatter(points: Mapping[str, tuple[float, float]], *, x: str, y: str) -> str
     """A named point each, x on a logarithmic scale."""
 
     def plot(axes: Axes) -> None:
-        for (name, point), (colour, _), marker in zip(
-            points.items(), STYLES * len(points), "osD^v<>" * 4 * len(points), strict=False
-        ):
+        for (name, point), (colour, _), marker in zip(points.items(), cycle(STYLES), cycle("osD^v<>"), strict=False):
             axes.semilogx(*point, marker, color=colour, label=name)
-
-    return draw(plot, x=x, y=y)
-
-
-def lines(series: Mapping[str, Sequence[tuple[float, float]]], *, x: str, y: str) -> str:
-    """A named line each through its points."""
-
-    def plot(axes: Axes) -> None:
-        for (name, points), (colour, style) in zip(series.items(), STYLES * len(series), strict=False):
-            axes.plot(*zip(*points, strict=True), style, marker="o", color=colour, label=name)
 
     return draw(plot, x=x, y=y)

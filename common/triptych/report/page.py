@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from triptych import __version__
 from triptych.utils.files import write_atomically
 
 
 def write_page(path: Path, template: str, **values: Any) -> None:
-    """Render `templates/TEMPLATE` with `values` into a file. Text is escaped; figures are marked as safe there."""
+    """Render `templates/TEMPLATE` with `values`, the version and the date into a file. Text is escaped; figures are
+    marked as safe there."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
         loader=PackageLoader("triptych.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    write_atomically(path, environment.get_template(template).render(**values).encode())
+    date = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    text = environment.get_template(template).render(**values, version=__version__, date=date)
+    write_atomically(path, text.encode())

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 RIGHT, WRONG = "#0072B2", "#D55E00"  # Okabe and Ito's blue and vermillion, which the colour-blind can tell apart
+ROWS = 5  # of predictions, at most
 ANNOTATED = 20  # classes up to which the counts are written into the cells
 
 
@@ -50,16 +51,10 @@ def feature_maps(
 
 
 def predictions(
-    split: Split,
-    logits: NDArray[np.floating[Any]],
-    names: Sequence[str],
-    *,
-    title: str,
-    columns: int = 8,
-    rows: int = 5,
+    split: Split, logits: NDArray[np.floating[Any]], names: Sequence[str], *, title: str, columns: int = 8
 ) -> Figure:
     """The first images of a split, the predicted class above; where it is wrong, in another colour and the true one."""
-    count = min(len(split), columns * rows)
+    count = min(len(split), columns * ROWS)
     figure, cells = _grid(math.ceil(count / columns), columns, 1.4)
     figure.suptitle(_plain(title), fontsize="small")
     places = [cell for row in cells for cell in row]

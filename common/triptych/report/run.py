@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from triptych import __version__
 from triptych.report import figures
 from triptych.report.page import write_page
 from triptych.spec import records
@@ -26,7 +25,6 @@ def write(
         folder / REPORT,
         "run.html",
         title=f"{recipe.architecture} on {recipe.data}",
-        version=__version__,
         versions=versions,
         figures=[
             ("Loss of every training step", figures.loss_curves({"training": epochs})),
@@ -40,11 +38,6 @@ def write(
 
 def cells(epoch: Epoch) -> tuple[str, ...]:
     """One epoch under the columns."""
-    figures = (epoch.train_loss, epoch.train_accuracy, epoch.test_loss, epoch.test_accuracy)
-    return (
-        str(epoch.epoch),
-        epoch.backend,
-        *(f"{figure:.4f}" for figure in figures),
-        f"{epoch.seconds:.1f}",
-        f"{epoch.images_per_second:.0f}",
-    )
+    numbers = (epoch.train_loss, epoch.train_accuracy, epoch.test_loss, epoch.test_accuracy)
+    texts = (f"{number:.4f}" for number in numbers)
+    return (str(epoch.epoch), epoch.backend, *texts, f"{epoch.seconds:.1f}", f"{epoch.images_per_second:.0f}")

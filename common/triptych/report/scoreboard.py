@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 
-from triptych import __version__
 from triptych.backend.registry import BACKENDS
 from triptych.conformance import compare
 from triptych.conformance.compare import Check
@@ -16,7 +14,8 @@ from triptych.conformance.suite import Verdict
 from triptych.report.page import write_page
 
 PAIRS = "pairs"  # the column group of what two backends differ by
-NOT_RUN = "not run"
+# The column groups with their levels: two backends are not compared in structure.
+GROUPS = [*((name, ALL_LEVELS) for name in BACKENDS), (PAIRS, ALL_LEVELS[1:])]
 
 
 def write(path: Path, verdicts: Sequence[Verdict], versions: Mapping[str, Mapping[str, str]], command: str) -> None:
@@ -27,12 +26,10 @@ def write(path: Path, verdicts: Sequence[Verdict], versions: Mapping[str, Mappin
         path,
         "scoreboard.html",
         title="Conformance scoreboard",
-        version=__version__,
-        date=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         command=command,
         summary=f"{passed} of {len(verdicts)} architectures conform.",
         precisions=PRECISIONS,
-        groups=[(name, levels_of(name)) for name in (*BACKENDS, PAIRS)],
+        groups=GROUPS,
         rows=[(verdict, row(verdict)) for verdict in verdicts],
         share=share,
         failures=failures,
@@ -42,17 +39,12 @@ def write(path: Path, verdicts: Sequence[Verdict], versions: Mapping[str, Mappin
     )
 
 
-def levels_of(group: str) -> Sequence[str]:
-    """The levels that a column group has: two backends are not compared in structure."""
-    return ALL_LEVELS[1:] if group == PAIRS else ALL_LEVELS
-
-
 def row(verdict: Verdict) -> list[tuple[Check | None, ...]]:
     """The checks of one architecture in the order of the columns, one per precision."""
     return [
         tuple(worst(verdict, group, precision, level) for precision in PRECISIONS)
-        for group in (*BACKENDS, PAIRS)
-        for level in levels_of(group)
+        for group, levels in GROUPS
+        for level in levels
     ]
 
 
@@ -66,7 +58,7 @@ def worst(verdict: Verdict, group: str, precision: str, level: str) -> Check | N
 def share(check: Check | None) -> str:
     """What a cell says: the share of the budget in two digits, "equal" for names and shapes, or FAIL."""
     if check is None:
-        return NOT_RUN
+        return "not run"
     if check.problem or check.ratio == float("inf"):
         return "FAIL"
     if check.level == ALL_LEVELS[0]:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
+from json import dumps
+from pathlib import Path
+from typing import Any, TypeAlias
 
+from triptych.report.page import write_page
 from triptych.utils.errors import unknown
+from triptych.utils.files import write_atomically
 
-TableRow = tuple[str | int | float, ...]
+Cell: TypeAlias = str | int | float
+TableRow: TypeAlias = tuple[Cell, ...]
 NONE = "-"  # in a cell: not measured, or not published
 
 
@@ -24,6 +30,11 @@ class Table:
     title: str
     columns: tuple[str, ...]
     rows: tuple[TableRow, ...]
+
+    @classmethod
+    def of(cls, title: str, rows: Sequence[Mapping[str, Cell]]) -> Table:
+        """A table of one row or more that say the columns of their cells, each the same."""
+        return cls(title, tuple(rows[0]), tuple(tuple(row.values()) for row in rows))
 
     def text(self) -> list[tuple[str, ...]]:
         """The rows as they are printed."""
@@ -48,10 +59,9 @@ def join(results: Sequence[StudyResult]) -> StudyResult:
     for table in chain.from_iterable(result.tables for result in results):
         before = tables.get(table.title, replace(table, rows=()))
         tables[table.title] = replace(table, rows=(*before.rows, *table.rows))
-    figures = tuple(chain.from_iterable(result.figures for result in results))
-    return StudyResult(
-        tuple(tables.values()), figures, tuple(chain.from_iterable(result.findings for result in results))
-    )
+    figures = chain.from_iterable(result.figures for result in results)
+    findings = chain.from_iterable(result.findings for result in results)
+    return StudyResult(tuple(tables.values()), tuple(figures), tuple(findings))
 
 
 def table_of(result: StudyResult, title: str) -> Table:
@@ -83,6 +93,21 @@ def registry() -> dict[str, Study]:
     from triptych.studies import experiments, kernels, parameters
 
     return {study.name: study for study in (parameters.STUDY, kernels.STUDY, *experiments.STUDIES)}
+
+
+def as_dict(name: str, quick: bool, result: StudyResult, command: str) -> dict[str, Any]:
+    """The result as JSON has it, with the command that gave it."""
+    tables = [{"title": t.title, "columns": t.columns, "rows": t.rows} for t in result.tables]
+    return {"study": name, "command": command, "quick": quick, "tables": tables, "findings": result.findings}
+
+
+def write(study: Study, result: StudyResult, published: dict[str, Any], folder: Path) -> None:
+    """`report.html`, `result.json` with what is `published` (see `as_dict`), and every figure as a file of its own."""
+    write_atomically(folder / "result.json", (dumps(published, indent=2) + "\n").encode())
+    page, command = folder / "report.html", published["command"]
+    write_page(page, "study.html", title=study.question, study=study, result=result, command=command)
+    for number, (_, svg) in enumerate(result.figures, start=1):
+        write_atomically(folder / f"figure{number}.svg", svg.encode())
 
 
 def get_study(name: str) -> Study:

@@ -5,15 +5,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from itertools import combinations
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from triptych import __version__
 from triptych.backend.contract import Backend
-from triptych.backend.execution import Execution
 from triptych.conformance import suite
 from triptych.conformance.case import conformance_architecture
 from triptych.conformance.compare import Check, worst
@@ -28,10 +25,8 @@ from triptych.spec.analysis import totals
 from triptych.spec.layers import Architecture
 from triptych.training import loop, run_folder
 from triptych.training.loop import Listener
-from triptych.training.recipe import Recipe, build_architecture, start_name
+from triptych.training.recipe import Recipe, start_name
 from triptych.training.run_folder import Epoch
-
-COLUMNS = ("backend", "parameters", "conformance", "forward (budget)", "gradient (budget)")
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,44 +76,24 @@ class ComparisonPlan:
     seeds: int
 
 
-def prepare(recipe: Recipe, dataset: Dataset, device: str, seeds: int) -> ComparisonPlan:
-    """The plan of a comparison. Raises TriptychError if there is no such network for the data."""
-    return ComparisonPlan(recipe, dataset, build_architecture(recipe, dataset), device, seeds)
-
-
-def check(plan: ComparisonPlan, backends: Sequence[Backend]) -> None:
-    """Raises TriptychError for a device or a precision that a backend has not: before minutes of work."""
-    for backend in backends:
-        backend.build(plan.architecture, device=plan.device, execution=Execution(plan.recipe.precision))
-
-
 def compare(plan: ComparisonPlan, backends: Sequence[Backend], folder: Path, listener: Listener) -> TrainedComparison:
-    """Judge every backend at conformance size, with the recipe's head; then train on each from the same start.
-
-    The first seed's runs lie in `folder`, a run folder by backend; those of other seeds in folders below it.
-    """
+    """Judge every backend at conformance size, with the recipe's head; then train on each from the same start. The
+    first seed's runs lie in `folder`, a run folder by backend; those of other seeds in folders below it."""
     recipe = plan.recipe
     small = conformance_architecture(recipe.architecture, head=recipe.network.head)
     verdict = suite.run(small, backends, seed=recipe.seed, device=plan.device)
     by_seed = []
     for seed in range(recipe.seed, recipe.seed + plan.seeds):
         below = folder if seed == recipe.seed else run_folder.make_folder(folder / f"seed-{seed}")
-        by_seed.append(train_backends(plan, seed, backends, below, listener))
+        varied, trained = dataclasses.replace(recipe, seed=seed), {}
+        for backend in backends:
+            session = loop.start(backend, varied, plan.dataset, device=plan.device, architecture=plan.architecture)
+            loop.keep_in(session, below / backend.name)
+            trained[backend.name] = loop.fit(session, listener)
+        by_seed.append(trained)
     accuracies = {each.name: [trained[each.name][-1].test_accuracy for trained in by_seed] for each in backends}
     versions = {backend.name: backend.versions() for backend in backends}
     return TrainedComparison(recipe, plan.architecture, verdict, by_seed[0], versions, accuracies)
-
-
-def train_backends(
-    plan: ComparisonPlan, seed: int, backends: Sequence[Backend], folder: Path, listener: Listener
-) -> dict[str, list[Epoch]]:
-    """Train the plan's recipe with this seed on every backend, from the same start; each run lies below `folder`."""
-    recipe, trained = dataclasses.replace(plan.recipe, seed=seed), {}
-    for backend in backends:
-        session = loop.start(backend, recipe, plan.dataset, device=plan.device, architecture=plan.architecture)
-        loop.keep_in(session, folder / backend.name)
-        trained[backend.name] = loop.fit(session, listener)
-    return trained
 
 
 def accuracy_table(comparison: TrainedComparison) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
@@ -137,19 +112,17 @@ def accuracy_table(comparison: TrainedComparison) -> tuple[tuple[str, ...], list
 def table(comparison: TrainedComparison) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """The one table of the report: its columns, and a row per backend."""
     epochs = range(1, comparison.recipe.epochs + 1)
-    columns = (*COLUMNS, *(f"epoch {number}: loss / test" for number in epochs), "images/s")
+    columns: tuple[str, ...] = ("backend", "parameters", "conformance", "forward (budget)", "gradient (budget)")
+    columns = (*columns, *(f"epoch {number}: loss / test" for number in epochs), "images/s")
     rows = []
     for name, trained in comparison.trained.items():
         reports = [report for report in comparison.verdict.reports if report.name == name]
-        single = comparison.verdict.report(name, "fp32")
+        checks = comparison.verdict.report(name, "fp32").checks
         result = "pass" if all(report.passed for report in reports) else "FAIL"
-        forward = [check for check in single.checks if check.level.startswith("forward")]
-        gradient = [check for check in single.checks if check.level == "gradient"]
+        worst_of = (largest([c for c in checks if c.level.startswith(level)]) for level in ("forward", "gradient"))
         speed = max(epoch.images_per_second for epoch in trained)
         cells = (f"{epoch.train_loss:.4f} / {epoch.test_accuracy:.4f}" for epoch in trained)
-        rows.append(
-            (name, f"{comparison.parameters:,}", result, largest(forward), largest(gradient), *cells, f"{speed:.0f}")
-        )
+        rows.append((name, f"{comparison.parameters:,}", result, *worst_of, *cells, f"{speed:.0f}"))
     return columns, rows
 
 
@@ -182,18 +155,15 @@ def write_report(comparison: TrainedComparison, path: Path, command: str) -> Non
     """`report.html`: the table, the curves and every level of conformance, readable with no network."""
     columns, rows = table(comparison)
     recipe, shape = comparison.recipe, "x".join(map(str, comparison.architecture.input))
-    count = len(comparison.trained)
     drawn = [("Loss of every training step", figures.loss_curves(comparison.trained))]
     drawn.append(("Test accuracy after every epoch", figures.accuracy_curves(comparison.trained)))
-    if count > 1:
+    if len(comparison.trained) > 1:
         drawn.append(("How far the losses are apart", figures.loss_differences(comparison.trained)))
     verdict = suite.as_dict(comparison.verdict)
     write_page(
         path,
         "compare.html",
         title=f"{recipe.architecture} on {', '.join(comparison.trained)}",
-        version=__version__,
-        date=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         command=command,
         summary=f"{comparison.parameters:,} parameters at {shape}; {'all' if comparison.verdict.passed else 'NOT all'} "
         f"conformance checks passed.",

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from triptych.report import figures
-from triptych.studies import NONE, Table
+from triptych.studies import NONE, Table, TableRow
 from triptych.studies.runner import Outcome
 
 TITLE = "Which wins"
@@ -59,43 +59,26 @@ def choices(outcomes: Sequence[Outcome]) -> list[str]:
 
 def table(outcomes: Sequence[Outcome]) -> Table:
     """A row per series and backend: every choice's accuracy, the best, its lead, whether that is clear."""
-    held = contests(outcomes)
-    rows = tuple(
-        (
-            c.series,
-            c.backend,
-            *(dict(c.ranked).get(choice, NONE) for choice in choices(outcomes)),
-            c.ranked[0][0],
-            c.lead,
-            c.noise,
-            "yes" if c.clear else "no",
-        )
-        for c in held
-    )
-    return Table(
-        TITLE,
-        ("case", "backend", *choices(outcomes), "best", "lead over the next", "two standard errors", "clear"),
-        rows,
-    )
+    columns = ("case", "backend", *choices(outcomes), "best", "lead over the next", "two standard errors", "clear")
+    rows: list[TableRow] = []
+    for c in contests(outcomes):
+        accuracies = (dict(c.ranked).get(choice, NONE) for choice in choices(outcomes))
+        rows.append((c.series, c.backend, *accuracies, c.ranked[0][0], c.lead, c.noise, "yes" if c.clear else "no"))
+    return Table(TITLE, columns, tuple(rows))
 
 
-def drawn(outcomes: Sequence[Outcome]) -> tuple[tuple[str, str], ...]:
+def drawn(outcomes: Sequence[Outcome]) -> list[tuple[str, str]]:
     """A group of bars per series and backend, a bar per choice (none for a run that ended early); then how the runs of
     each series learned."""
     held = contests(outcomes)
     several = len({c.backend for c in held}) > 1
     names = [c.series.replace(", ", "\n") + f"\n{c.backend}" * several for c in held]
     heights = {choice: [dict(c.ranked).get(choice, 0.0) for c in held] for choice in choices(outcomes)}
-    curves = (
-        (
-            f"Test accuracy after every epoch: {series}",
-            figures.accuracy_curves(
-                {f"{o.planned.run.choice}, {o.backend}": o.epochs for o in outcomes if o.planned.run.series == series}
-            ),
-        )
-        for series in dict.fromkeys(c.series for c in held)
-    )
-    return ((TITLE, figures.bars(names, heights, y="test accuracy")), *curves)
+    all_drawn = [(TITLE, figures.bars(names, heights, y="test accuracy"))]
+    for series in dict.fromkeys(c.series for c in held):
+        runs = {f"{o.planned.run.choice}, {o.backend}": o.epochs for o in outcomes if o.planned.run.series == series}
+        all_drawn.append((f"Test accuracy after every epoch: {series}", figures.accuracy_curves(runs)))
+    return all_drawn
 
 
 def verdicts(outcomes: Sequence[Outcome]) -> list[str]:

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from triptych.backend.contract import Backend
-from triptych.backend.execution import Execution
 from triptych.data import Split, preprocess, subset
 from triptych.reference.rounding import FLOAT32_UNIT
 from triptych.report import figures
 from triptych.spec import rewrite
 from triptych.spec.analysis import totals
 from triptych.spec.layers import Pair
-from triptych.studies import StudyResult, Table, TableRow, join
+from triptych.studies import Cell, StudyResult, Table, join
 from triptych.studies.runner import Outcome, Trained
 from triptych.studies.settings import LOOKED_AT, MINI
 from triptych.training import models
@@ -73,32 +72,19 @@ def measure(model: Model, split: Split, steps: int, backend: Backend, device: st
     """The convolutional form on images enlarged by `steps` total strides, and the plain network on every crop."""
     _, height, width = model.architecture.input
     down, right = rewrite.total_stride(model.dense((height, width)).architecture)
-    wide = model.dense((height + steps * down, width + steps * right))
+    size = (height + steps * down, width + steps * right)
+    wide = model.dense(size)
     rows, columns = rewrite.score_map(wide.architecture)[1:]
-    run_wide = runner(wide, rewrite.score_layer(wide.architecture), backend, device)
-    run_plain = runner(model, model.architecture.layers[-1].name, backend, device)
+    run_wide, score = wide.layers(backend, device), rewrite.score_layer(wide.architecture)
+    run_plain, last = model.layers(backend, device), model.architecture.layers[-1].name
     scores, crops = [], []
     for begin in range(0, len(split), BATCH):
         x = preprocess.apply_reference(split.images[begin : begin + BATCH], wide.transform, dtype=np.float32)
-        scores.append(run_wide(x))
-        grid = [[run_plain(crop) for crop in row] for row in crops_of(x, (height, width), (down, right))]
+        scores.append(run_wide(x)[score])
+        grid = [[run_plain(crop)[last] for crop in row] for row in crops_of(x, (height, width), (down, right))]
         crops.append(np.array(grid).transpose(2, 3, 0, 1))
-    one = totals(model.architecture).macs
-    return Measured(
-        (height + steps * down, width + steps * right),
-        np.concatenate(scores),
-        np.concatenate(crops),
-        split.labels,
-        totals(wide.architecture).macs,
-        one * rows * columns,
-    )
-
-
-def runner(model: Model, layer: str, backend: Backend, device: str) -> Callable[[Values], Values]:
-    """The model on a backend, from a network's input to one layer's output."""
-    network = backend.build(model.architecture, device=device, execution=Execution(model.recipe.precision, "quick"))
-    backend.from_canonical(network, model.parameters)
-    return lambda x: backend.forward(network, np.ascontiguousarray(x))[layer]
+    macs, crop_macs = totals(wide.architecture).macs, totals(model.architecture).macs * rows * columns
+    return Measured(size, np.concatenate(scores), np.concatenate(crops), split.labels, macs, crop_macs)
 
 
 def crops_of(images: Values, size: Pair, stride: Pair) -> Iterator[list[Values]]:
@@ -117,9 +103,9 @@ def look(outcomes: Sequence[Outcome], backend: Backend, device: str) -> StudyRes
         for name, sizes in by_network.items()
     ]
     curves = {
-        f"{name}, {what}": [(m.size[0] / sizes[0].size[0], m.accuracy(getattr(m, values))) for m in sizes]
+        f"{name}, {values}": [(m.size[0] / sizes[0].size[0], m.accuracy(getattr(m, values))) for m in sizes]
         for name, sizes in by_network.items()
-        for what, values in (("scores", "scores"), ("crops", "crops"))
+        for values in ("scores", "crops")
     }
     drawn = figures.lines(curves, x="height of the image / height in training", y="accuracy of the mean")
     return join([*parts_of_all, StudyResult((), ((f"Accuracy at larger images, {backend.name}", drawn),), ())])
@@ -137,36 +123,23 @@ def measured(outcome: Outcome, backend: Backend, device: str) -> list[Measured]:
 
 def table(name: str, backend: str, sizes: Sequence[Measured]) -> Table:
     """A row per size."""
-    columns = (
-        "network",
-        "backend",
-        "image",
-        "scores",
-        "accuracy: scores",
-        "accuracy: crops",
-        "same answer",
-        "largest difference / largest logit",
-        "MACs",
-        "MACs of the crops",
-        "share",
-    )
-    rows: tuple[TableRow, ...] = tuple(
-        (
-            name,
-            backend,
-            "x".join(map(str, m.size)),
-            "x".join(map(str, m.places)),
-            m.accuracy(m.scores),
-            m.accuracy(m.crops),
-            m.agreement,
-            m.difference,
-            m.macs,
-            m.crop_macs,
-            m.macs / m.crop_macs,
-        )
+    rows: list[dict[str, Cell]] = [
+        {
+            "network": name,
+            "backend": backend,
+            "image": "x".join(map(str, m.size)),
+            "scores": "x".join(map(str, m.places)),
+            "accuracy: scores": m.accuracy(m.scores),
+            "accuracy: crops": m.accuracy(m.crops),
+            "same answer": m.agreement,
+            "largest difference / largest logit": m.difference,
+            "MACs": m.macs,
+            "MACs of the crops": m.crop_macs,
+            "share": m.macs / m.crop_macs,
+        }
         for m in sizes
-    )
-    return Table(f"Score maps against crops, {len(sizes[0].labels):,} test images", columns, rows)
+    ]
+    return Table.of(f"Score maps against crops, {len(sizes[0].labels):,} test images", rows)
 
 
 def sentences(title: str, sizes: Sequence[Measured]) -> Iterator[str]:
@@ -189,7 +162,7 @@ STUDY = Trained(
     name="dense",
     question="What do dense layers turned into convolutions give on larger images, against the network on every crop?",
     source="Simonyan and Zisserman 2014, section 3.2: dense evaluation against crops",
-    base=replace(RECIPES["d2l-lenet"], name="study dense"),
+    base=RECIPES["d2l-lenet"],
     runs=LOOKED_AT,
     quick=MINI | {"epochs": 2},
     look=look,

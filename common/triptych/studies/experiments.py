@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from triptych.data.batches import Augmentation
-from triptych.optim.optimizers import Adam
 from triptych.optim.schedules import OneCycle
 from triptych.studies import dense_scores, fine_tuning, map_contents, traps
 from triptych.studies.runner import PublishedFigures, Run, Trained
-from triptych.studies.settings import ALEXNET, LENET, LIVELY, MINI, SMALL_ALEXNET, SMALL_VGG, VGG11
-from triptych.training.recipe import Recipe
+from triptych.studies.settings import ALEXNET, LENET, LIVELY, LIVELY_RECIPE, MINI, SMALL_ALEXNET, SMALL_VGG, VGG11
 from triptych.training.recipes import RECIPES
 from triptych.zoo import Options
 
@@ -40,58 +39,26 @@ RESOLUTION = Trained(
     source="An exercise of Dive into Deep Learning, section 8.2",
     base=RECIPES["d2l-vgg"],
     runs=(
-        Run(
-            "larger images",
-            {"size": (224, 224)},
-            {"size": (64, 64)},
-            PublishedFigures(seconds=96.7, test=(0.911,)),
-        ),
-        Run(
-            "smaller images",
-            {"size": (96, 96)},
-            {"size": (32, 32)},
-            PublishedFigures(seconds=25.5, test=(0.912,)),
-        ),
+        Run("larger images", {"size": (224, 224)}, {"size": (64, 64)}, PublishedFigures(96.7, test=(0.911,))),
+        Run("smaller images", {"size": (96, 96)}, {"size": (32, 32)}, PublishedFigures(25.5, test=(0.912,))),
     ),
     quick=MINI | LIVELY | {"width_ratio": 8, "learning_rate": 0.02, "epochs": 2},
     notes=("224x224 against 96x96; with --quick 64x64 against 32x32.",),
     traps=(traps.DENSE,),
 )
 
-ADAM_ALEXNET = Recipe(
-    name="study alexnet-simplify",
-    architecture="alexnet",
-    data="fashion-mnist",
-    network=Options(input=(0, 224, 224)),
-    epochs=3,
-    learning_rate=0.001,
-    optimizer=Adam(),
-)
+SMALLEST: dict[str, Any] = {"architecture": "alexnet_small"}
 ALEXNET_SIMPLIFY = Trained(
     name="alexnet-simplify",
     question="What can be dropped from AlexNet without falling under 0.85 on Fashion-MNIST?",
     source="An exercise of Dive into Deep Learning, section 8.1, answered with Adam and 3 epochs",
-    base=ADAM_ALEXNET,
+    base=replace(RECIPES["adam-alexnet-0.001"], initializer=""),
     runs=(
-        Run("AlexNet, 3 epochs", published=PublishedFigures(seconds=265.6, test=(0.863,))),
-        Run(
-            "no 4096-4096", {"architecture": "alexnet_no_fc2"}, published=PublishedFigures(seconds=213.5, test=(0.887,))
-        ),
-        Run(
-            "also no 384-384",
-            {"architecture": "alexnet_small"},
-            published=PublishedFigures(seconds=190.9, test=(0.886,)),
-        ),
-        Run(
-            "also rate 0.004",
-            {"architecture": "alexnet_small", "learning_rate": 0.004},
-            published=PublishedFigures(seconds=80.0, test=(0.890,)),
-        ),
-        Run(
-            "also rate 0.002",
-            {"architecture": "alexnet_small", "learning_rate": 0.002},
-            published=PublishedFigures(seconds=80.3, test=(0.908,)),
-        ),
+        Run("AlexNet, 3 epochs", published=PublishedFigures(265.6, test=(0.863,))),
+        Run("no 4096-4096", {"architecture": "alexnet_no_fc2"}, published=PublishedFigures(213.5, test=(0.887,))),
+        Run("also no 384-384", SMALLEST, published=PublishedFigures(190.9, test=(0.886,))),
+        Run("also rate 0.004", SMALLEST | {"learning_rate": 0.004}, published=PublishedFigures(80.0, test=(0.890,))),
+        Run("also rate 0.002", SMALLEST | {"learning_rate": 0.002}, published=PublishedFigures(80.3, test=(0.908,))),
     ),
     quick=MINI | SMALL_ALEXNET,
     floor=0.85,
@@ -107,14 +74,7 @@ DEPTH = Trained(
     name="depth",
     question="How deep does a VGG have to be, in blocks and in convolutions per block, and where does it stop paying?",
     source="Simonyan and Zisserman 2014, table 3 (on ImageNet): accuracy rises with depth, then flattens",
-    base=Recipe(
-        name="study depth",
-        data="fashion-mnist",
-        network=Options(input=(0, 32, 32), width_ratio=4, dense_width=512),
-        epochs=5,
-        learning_rate=0.01,
-        **LIVELY,
-    ),
+    base=replace(LIVELY_RECIPE, network=Options(input=(0, 32, 32), width_ratio=4, dense_width=512)),
     runs=(
         *(
             Run(f"{number} of 5 blocks", {"architecture": f"vgg11_{number}block{'s' * (number > 1)}"}, series="blocks")
@@ -133,6 +93,7 @@ DEPTH = Trained(
 
 # The steps train with the textbook's LeNet recipe; ReLU does not bear its rate.
 RELU_RATE: dict[str, Any] = {"learning_rate": 0.1}
+WIDE_LENET: dict[str, Any] = {"architecture": "lenet_dropout", "width_ratio": 0.25, **RELU_RATE}
 SHALLOW = Trained(
     name="shallow",
     question="What did AlexNet change in LeNet, step by step, and what did VGG add?",
@@ -143,16 +104,8 @@ SHALLOW = Trained(
         Run("ReLU for sigmoid", {"architecture": "lenet_relu", **RELU_RATE}),
         Run("also max for average pooling", {"architecture": "lenet_max", **RELU_RATE}),
         Run("also dropout", {"architecture": "lenet_dropout", **RELU_RATE}),
-        Run("also 4 times as wide", {"architecture": "lenet_dropout", "width_ratio": 0.25, **RELU_RATE}),
-        Run(
-            "also crops and flips",
-            {
-                "architecture": "lenet_dropout",
-                "width_ratio": 0.25,
-                "augmentation": Augmentation(crop_padding=2, flip=True),
-                **RELU_RATE,
-            },
-        ),
+        Run("also 4 times as wide", WIDE_LENET),
+        Run("also crops and flips", WIDE_LENET | {"augmentation": Augmentation(crop_padding=2, flip=True)}),
         ALEXNET,
         VGG11,
     ),
@@ -168,15 +121,7 @@ INCEPTION = Trained(
     name="inception",
     question="What did each generation of GoogLeNet buy, on the same data?",
     source="Szegedy et al. 2014, Ioffe and Szegedy 2015, Szegedy et al. 2015 and 2016",
-    base=Recipe(
-        name="study inception",
-        architecture="googlenet",
-        data="fashion-mnist",
-        network=Options(input=(0, 96, 96)),
-        epochs=5,
-        learning_rate=0.01,
-        **LIVELY,
-    ),
+    base=replace(LIVELY_RECIPE, architecture="googlenet", network=Options(input=(0, 96, 96))),
     runs=(
         Run("GoogLeNet (v1)"),
         Run("v2: batch norm, 3x3 twice for 5x5", {"architecture": "inception_v2"}),

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 from triptych.studies.runner import Run, Trained
-from triptych.studies.settings import LIVELY, MINI, SMALL_VGG
-from triptych.training.recipe import Recipe
+from triptych.studies.settings import LIVELY_RECIPE, MINI, SMALL_VGG
 from triptych.zoo import Options
 
 PRETRAINED = "pretraining"
@@ -16,29 +15,22 @@ PRETRAINED = "pretraining"
 FIRST = "classes=0-3"
 
 
-@dataclass(frozen=True)
-class TransferCase:
-    """One of the four: its data, in full and with `--quick`, and for how many epochs of it each."""
-
-    name: str
-    data: str
-    quick_data: str
-    epochs: int
-    quick_epochs: int
-
-
-CASES = (
-    TransferCase(
-        "little data, similar",
-        "fashion-mnist@classes=4-9,train=600",
-        "fashion-mnist-mini@classes=4-9,train=120,test=600",
-        30,
-        24,
+# By case: its data and for how many epochs of it, in full and with --quick.
+CASES = {
+    "little data, similar": (
+        {"data": "fashion-mnist@classes=4-9,train=600", "epochs": 30},
+        {"data": "fashion-mnist-mini@classes=4-9,train=120,test=600", "epochs": 24},
     ),
-    TransferCase("much data, similar", "fashion-mnist@classes=4-9", "fashion-mnist-mini@classes=4-9,test=600", 5, 2),
-    TransferCase("little data, different", "cifar10@train=600", "synthetic@train=120", 30, 24),
-    TransferCase("much data, different", "cifar10", "synthetic", 5, 8),
-)
+    "much data, similar": (
+        {"data": "fashion-mnist@classes=4-9", "epochs": 5},
+        {"data": "fashion-mnist-mini@classes=4-9,test=600", "epochs": 2},
+    ),
+    "little data, different": (
+        {"data": "cifar10@train=600", "epochs": 30},
+        {"data": "synthetic@train=120", "epochs": 24},
+    ),
+    "much data, different": ({"data": "cifar10", "epochs": 5}, {"data": "synthetic", "epochs": 8}),
+}
 TREATMENTS: dict[str, dict[str, Any]] = {
     "last layer only": {"freeze": ("block*", "dense1.*", "dense2.*")},
     "upper layers": {"freeze": ("block1.*", "block2.*", "block3.*")},
@@ -49,20 +41,12 @@ TREATMENTS: dict[str, dict[str, Any]] = {
 
 def runs() -> Iterator[Run]:
     """The pretraining, then every treatment of every case."""
-    yield Run(
-        PRETRAINED,
-        {"data": f"fashion-mnist@{FIRST}"},
-        {"data": f"fashion-mnist-mini@{FIRST},test=600", "epochs": 4},
-    )
-    for case in CASES:
+    quick_first = {"data": f"fashion-mnist-mini@{FIRST},test=600", "epochs": 4}
+    yield Run(PRETRAINED, {"data": f"fashion-mnist@{FIRST}"}, quick_first)
+    for case, (full, quick) in CASES.items():
         for treatment, changes in TREATMENTS.items():
-            yield Run(
-                f"{case.name}: {treatment}",
-                {"data": case.data, "epochs": case.epochs, **changes},
-                {"data": case.quick_data, "epochs": case.quick_epochs},
-                series=case.name,
-                start="" if "init_from" in changes else PRETRAINED,
-            )
+            start = "" if "init_from" in changes else PRETRAINED
+            yield Run(f"{case}: {treatment}", full | changes, quick, series=case, start=start)
 
 
 STUDY = Trained(
@@ -70,15 +54,12 @@ STUDY = Trained(
     question="What should be trained of a pretrained network: the last layer, the upper layers, all, or a new one?",
     source="the usual advice by two questions: is there little data or much, and is it similar or different? "
     "(Stanford's CS231n, Transfer Learning)",
-    base=Recipe(
-        name="study transfer",
+    base=replace(
+        LIVELY_RECIPE,
         architecture="vgg11",
         data=f"fashion-mnist@{FIRST}",
         network=Options(input=(1, 32, 32), width_ratio=4, dense_width=512),
         batch_size=32,
-        epochs=5,
-        learning_rate=0.01,
-        **LIVELY,
     ),
     runs=tuple(runs()),
     quick=MINI | SMALL_VGG,

@@ -5,11 +5,12 @@ from __future__ import annotations
 from triptych.report.figures import bars
 from triptych.spec.analysis import analyse, totals
 from triptych.spec.layers import Architecture, Conv, Dense, Flatten, GlobalAvgPool, Layer, ReLU
-from triptych.studies import Counted, StudyResult, Table
+from triptych.studies import Cell, Counted, StudyResult, Table
 
 CHANNELS = 64
 SIZE = 56  # height and width of the map; any that holds the largest kernel gives the same ratios
 
+UNITS = "parameters / C^2"
 # the large kernel, and the number of 3x3 convolutions that see as far
 PAIRS = ((5, 2), (7, 3), (11, 5))
 
@@ -25,39 +26,37 @@ def stack(kernel: int, depth: int) -> Architecture:
     return Architecture(f"{depth} x {kernel}x{kernel}", (CHANNELS, SIZE, SIZE), 1, (*layers, *head))
 
 
-def row(kernel: int, depth: int) -> tuple[str | int | float, ...]:
-    """Name, receptive field, nonlinearities, parameters in units of C^2 and at C = CHANNELS, and MACs per pixel."""
+def row(kernel: int, depth: int) -> dict[str, Cell]:
+    """What a stack sees and costs, by the table's columns."""
     architecture = stack(kernel, depth)
     convolutions = [info for info in analyse(architecture) if isinstance(info.layer, Conv)]
     weights = sum(info.parameters for info in convolutions)
     macs = sum(info.macs for info in convolutions)
     assert totals(architecture).parameters == weights + CHANNELS  # the head's
-    field = convolutions[-1].receptive_field[0]
-    return (architecture.name, field, depth, weights // CHANNELS**2, weights, macs // SIZE**2)
+    return {
+        "stack": architecture.name,
+        "receptive field": convolutions[-1].receptive_field[0],
+        "nonlinearities": depth,
+        UNITS: weights // CHANNELS**2,
+        f"parameters, C = {CHANNELS}": weights,
+        "MACs per pixel": macs // SIZE**2,
+    }
 
 
 def run() -> StudyResult:
     """Every large kernel beside the stack of 3x3 that sees as far."""
     rows = [row(kernel, depth) for large, small in PAIRS for kernel, depth in ((large, 1), (3, small))]
-    columns = (
-        "stack",
-        "receptive field",
-        "nonlinearities",
-        "parameters / C^2",
-        f"parameters, C = {CHANNELS}",
-        "MACs per pixel",
-    )
     findings = []
     for large, small in zip(rows[::2], rows[1::2], strict=True):
-        saved = 1 - int(small[3]) / int(large[3])
+        saved = 1 - int(small[UNITS]) / int(large[UNITS])
         findings.append(
-            f"{small[0]} sees {small[1]} pixels like {large[0]}, with {small[3]}C^2 parameters for {large[3]}C^2 "
-            f"({saved:.0%} fewer) and {small[2]} nonlinearities for {large[2]}."
+            f"{small['stack']} sees {small['receptive field']} pixels like {large['stack']}, with {small[UNITS]}C^2 "
+            f"parameters for {large[UNITS]}C^2 ({saved:.0%} fewer) and {small['nonlinearities']} nonlinearities for "
+            f"{large['nonlinearities']}."
         )
-    figure = bars([str(r[0]) for r in rows], {"parameters / C^2": [float(r[3]) for r in rows]}, y="parameters / C^2")
-    return StudyResult(
-        (Table("Stacks of 3x3 against one kernel", columns, tuple(rows)),), (("Parameters", figure),), tuple(findings)
-    )
+    figure = bars([str(row["stack"]) for row in rows], {UNITS: [float(row[UNITS]) for row in rows]}, y=UNITS)
+    table = Table.of("Stacks of 3x3 against one kernel", rows)
+    return StudyResult((table,), (("Parameters", figure),), tuple(findings))
 
 
 STUDY = Counted(

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -12,7 +11,7 @@ from triptych.backend.contract import Backend
 from triptych.data import preprocess
 from triptych.report import figures, pictures
 from triptych.spec.analysis import analyse
-from triptych.studies import StudyResult, Table, TableRow, join, shown
+from triptych.studies import Cell, StudyResult, Table, join, shown
 from triptych.studies.runner import Outcome, Trained
 from triptych.studies.settings import LOOKED_AT, MINI
 from triptych.training import feature_maps, models
@@ -22,19 +21,6 @@ BLOCKS = 2  # LeNet has no more
 IMAGE = 0  # of the test set
 NOISE = 0.25  # the share of variance that averaging over four independent values leaves
 PICTURE = "the picture"
-COLUMNS = (
-    "network",
-    "backend",
-    "end of",
-    "maps",
-    "zeros",
-    "dead channels",
-    "largest",
-    "sees, pixels",
-    "step, pixels",
-    "left at half size",
-    "likeness to the picture",
-)
 
 
 def look(outcomes: Sequence[Outcome], backend: Backend, device: str) -> StudyResult:
@@ -50,35 +36,35 @@ def look_at(outcome: Outcome, backend: Backend, device: str) -> StudyResult:
     maps = feature_maps.capture(backend, model, stored, feature_maps.stages(model.architecture, BLOCKS), device)
     seen = preprocess.apply_reference(stored, model.transform, dtype=np.float32)[0]
     places = {info.path: info for info in analyse(model.architecture)}
-    rows: list[TableRow] = []
+    rows: list[dict[str, Cell]] = []
     for each in feature_maps.describe({PICTURE: seen, **maps}):
         values = maps.get(each.layer, seen)
         place = places.get(each.layer)
         rows.append(
-            (
-                outcome.name,
-                outcome.backend,
-                each.layer,
-                "x".join(map(str, each.shape)),
-                each.zeros,
-                each.dead,
-                each.scale,
-                place.receptive_field[0] if place else 1,
-                place.stride[0] if place else 1,
-                shown(feature_maps.coarse_share(values)),
-                shown(feature_maps.likeness(values, seen)),
-            )
+            {
+                "network": outcome.name,
+                "backend": outcome.backend,
+                "end of": each.layer,
+                "maps": "x".join(map(str, each.shape)),
+                "zeros": each.zeros,
+                "dead channels": each.dead,
+                "largest": each.scale,
+                "sees, pixels": place.receptive_field[0] if place else 1,
+                "step, pixels": place.stride[0] if place else 1,
+                "left at half size": shown(feature_maps.coarse_share(values)),
+                "likeness to the picture": shown(feature_maps.likeness(values, seen)),
+            }
         )
     what = f"test image {IMAGE} ({outcome.planned.dataset.class_names[test.labels[IMAGE]]})"
     title = f"{outcome.name}, {outcome.backend}"
     drawn = figures.svg(pictures.feature_maps(stored[0], maps, title=f"{title}: {what}"))
-    table = Table(f"The first {BLOCKS} blocks on {what}", COLUMNS, tuple(rows))
+    table = Table.of(f"The first {BLOCKS} blocks on {what}", rows)
     return StudyResult((table,), ((f"The first maps of each block: {title}", drawn),), (sentence(title, rows),))
 
 
-def sentence(title: str, rows: Sequence[TableRow]) -> str:
+def sentence(title: str, rows: Sequence[Mapping[str, Cell]]) -> str:
     """What the last of the blocks still holds of the picture, from the rows of one network."""
-    first, last = (dict(zip(COLUMNS, row, strict=True)) for row in (rows[0], rows[-1]))
+    first, last = rows[0], rows[-1]
     size, values = (math.prod(map(int, str(row["maps"]).split("x"))) for row in (first, last))
     pixels = str(first["maps"]).split("x")[1]
     share, like = last["left at half size"], last["likeness to the picture"]
@@ -96,7 +82,7 @@ STUDY = Trained(
     name="feature-maps",
     question="What do the first blocks of LeNet, AlexNet and VGG see of one image?",
     source="the remark that the first layers of a network see coarse information, as edges and outlines",
-    base=replace(RECIPES["d2l-lenet"], name="study feature-maps"),
+    base=RECIPES["d2l-lenet"],
     runs=LOOKED_AT,
     quick=MINI | {"epochs": 2},
     look=look,

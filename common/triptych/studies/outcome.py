@@ -9,9 +9,10 @@ from pathlib import Path
 from triptych.backend.contract import Backend
 from triptych.data.batches import Augmentation
 from triptych.report import figures
-from triptych.studies import NONE, StudyResult, Table, TableRow, contests, runner, shown
+from triptych.studies import NONE, Cell, StudyResult, Table, TableRow, contests, runner, shown
 from triptych.studies.runner import Outcome, PlannedRun, Show, Trained
-from triptych.training.recipe import Recipe, start_name
+from triptych.training import loop
+from triptych.training.recipe import start_name
 
 FLAT = 0.005  # accuracy; less than this is no rise
 QUICK = (
@@ -32,12 +33,9 @@ def run(
     *,
     quick: bool,
 ) -> StudyResult:
-    """Train what the folder does not have yet on every backend, look at it, and answer.
-
-    Raises TriptychError for a folder of another study, and, before anything is trained, for a device or a precision
-    that a backend has not.
-    """
-    runner.check(planned, backends, device)
+    """Train what the folder does not have yet on every backend, look at it, and answer. Raises TriptychError for a
+    folder of another study, and, before anything is trained, for a device or a precision that a backend has not."""
+    loop.check(planned[0].recipe, planned[0].architecture, backends, device)
     runner.open_folder(folder, study, planned, device)
     outcomes = runner.train(planned, backends, folder, device, show)
     looked = runner.look(study, outcomes, backends, device)
@@ -46,13 +44,13 @@ def run(
 
 def answer(study: Trained, outcomes: Sequence[Outcome], *, quick: bool, looked: StudyResult = NOTHING) -> StudyResult:
     """The whole result of a study, after what its look shows."""
-    tables: tuple[Table, ...] = (compared(outcomes), by_epoch(outcomes), settings([o.planned for o in outcomes]))
-    drawn: tuple[tuple[str, str], ...] = (
-        ("Test accuracy after every epoch", figures.accuracy_curves({label(o): o.epochs for o in outcomes})),
-        ("Accuracy against cost", figures.scatter(costs(outcomes), x="million MACs per image", y="test accuracy")),
-    )
+    tables = [compared(outcomes), by_epoch(outcomes), settings([o.planned for o in outcomes])]
     if study.compete:
-        tables, drawn = (contests.table(outcomes), *tables), contests.drawn(outcomes)
+        tables, drawn = [contests.table(outcomes), *tables], contests.drawn(outcomes)
+    else:
+        curves = figures.accuracy_curves({label(o): o.epochs for o in outcomes})
+        points = figures.scatter(costs(outcomes), x="million MACs per image", y="test accuracy")
+        drawn = [("Test accuracy after every epoch", curves), ("Accuracy against cost", points)]
     said = (*((QUICK,) if quick else ()), *looked.findings, *findings(study, outcomes))
     return StudyResult((*looked.tables, *tables), (*looked.figures, *drawn), said)
 
@@ -67,11 +65,6 @@ def costs(outcomes: Sequence[Outcome]) -> dict[str, tuple[float, float]]:
     return {label(o): (o.totals.macs / 1e6, o.accuracy) for o in outcomes if o.accuracy is not None}
 
 
-def first_of(outcomes: Sequence[Outcome], backend: str) -> Outcome:
-    """The study's first row on this backend, which its seconds are compared with."""
-    return next(outcome for outcome in outcomes if outcome.backend == backend)
-
-
 def ratio(value: float | None, base: float | None) -> float | None:
     """`value` over `base`; None where there is nothing to divide."""
     return None if value is None or not base else value / base
@@ -79,40 +72,26 @@ def ratio(value: float | None, base: float | None) -> float | None:
 
 def compared(outcomes: Sequence[Outcome]) -> Table:
     """A row per run and backend: what it costs, what it reaches, and what the text says of it."""
-    columns = (
-        "run",
-        "backend",
-        "parameters",
-        "MACs",
-        "activations, MiB",
-        "s / epoch",
-        "times the first",
-        "train accuracy",
-        "test accuracy",
-        "published: times the first",
-        "published: test accuracy",
-    )
-    return Table("Every run", columns, tuple(row(outcome, outcomes) for outcome in outcomes))
+    return Table.of("Every run", [row(outcome, outcomes) for outcome in outcomes])
 
 
-def row(outcome: Outcome, outcomes: Sequence[Outcome]) -> TableRow:
-    """One row of `compared`."""
+def row(outcome: Outcome, outcomes: Sequence[Outcome]) -> dict[str, Cell]:
+    """One row of `compared`; seconds are compared with the study's first run on the same backend."""
     size, published = outcome.totals, outcome.published
-    first = first_of(outcomes, outcome.backend)
-    train = None if outcome.accuracy is None else outcome.epochs[-1].train_accuracy
-    return (
-        outcome.name,
-        outcome.backend,
-        size.parameters,
-        size.macs,
-        size.training_bytes * outcome.planned.recipe.batch_size / 2**20,
-        shown(outcome.seconds),
-        shown(ratio(outcome.seconds, first.seconds)),
-        shown(train),
-        shown(outcome.accuracy),
-        shown(ratio(published.seconds, first.published.seconds)),
-        shown(published.test[-1] if published.test else None),
-    )
+    first = next(other for other in outcomes if other.backend == outcome.backend)
+    return {
+        "run": outcome.name,
+        "backend": outcome.backend,
+        "parameters": size.parameters,
+        "MACs": size.macs,
+        "activations, MiB": size.training_bytes * outcome.planned.recipe.batch_size / 2**20,
+        "s / epoch": shown(outcome.seconds),
+        "times the first": shown(ratio(outcome.seconds, first.seconds)),
+        "train accuracy": shown(None if outcome.accuracy is None else outcome.epochs[-1].train_accuracy),
+        "test accuracy": shown(outcome.accuracy),
+        "published: times the first": shown(ratio(published.seconds, first.published.seconds)),
+        "published: test accuracy": shown(published.test[-1] if published.test else None),
+    }
 
 
 def by_epoch(outcomes: Sequence[Outcome]) -> Table:
@@ -135,31 +114,28 @@ def published_of(outcome: Outcome, epoch: int) -> TableRow:
 
 def settings(planned: Sequence[PlannedRun]) -> Table:
     """What every run trains, and how."""
-    columns = ("run", "network", "data", "input", "channels /", "batch", "epochs", "optimiser", "rate", "schedule")
-    rows = tuple(
-        (
-            name,
-            network_of(each.recipe),
-            each.dataset.name,
-            "x".join(map(str, each.architecture.input)),
-            f"{each.recipe.network.width_ratio:g}",
-            each.recipe.batch_size,
-            each.recipe.epochs,
-            each.recipe.optimizer.name,
-            each.recipe.learning_rate,
-            each.recipe.schedule.name,
-            each.recipe.init_from or start_name(each.recipe, each.architecture),
-            ", ".join(each.recipe.freeze) or NONE,
-            augmented(each.recipe.augmentation) or NONE,
+    rows: list[dict[str, Cell]] = []
+    for name, group in groupby(planned, key=lambda each: each.run.name):
+        first = next(group)
+        recipe, head = first.recipe, first.recipe.network.head
+        rows.append(
+            {
+                "run": name,
+                "network": f"{recipe.architecture}, head {head}" if head else recipe.architecture,
+                "data": first.dataset.name,
+                "input": "x".join(map(str, first.architecture.input)),
+                "channels /": f"{recipe.network.width_ratio:g}",
+                "batch": recipe.batch_size,
+                "epochs": recipe.epochs,
+                "optimiser": recipe.optimizer.name,
+                "rate": recipe.learning_rate,
+                "schedule": recipe.schedule.name,
+                "start": recipe.init_from or start_name(recipe, first.architecture),
+                "frozen": ", ".join(recipe.freeze) or NONE,
+                "augmentation": augmented(recipe.augmentation) or NONE,
+            }
         )
-        for name, (each, *_) in ((n, list(g)) for n, g in groupby(planned, key=lambda p: p.run.name))
-    )
-    return Table("Settings", (*columns, "start", "frozen", "augmentation"), rows)
-
-
-def network_of(recipe: Recipe) -> str:
-    """Architecture and head, in words."""
-    return f"{recipe.architecture}, head {recipe.network.head}" if recipe.network.head else recipe.architecture
+    return Table.of("Settings", rows)
 
 
 def augmented(by: Augmentation) -> str:

@@ -8,7 +8,7 @@ from triptych import zoo
 from triptych.report.figures import bars
 from triptych.spec.analysis import LayerInfo, analyse, primitives, totals
 from triptych.spec.layers import Architecture, Block, Branches, Conv, Dense, Flatten, GlobalAvgPool, Layer
-from triptych.studies import Counted, StudyResult, Table
+from triptych.studies import Counted, StudyResult, Table, TableRow
 
 NETWORKS = ("alexnet", "vgg11", "vgg16", "nin", "googlenet")
 INPUT, CLASSES = (3, 224, 224), 1000  # the same for all, so that only the layers differ
@@ -51,12 +51,12 @@ def shares(architecture: Architecture) -> dict[str, tuple[int, int]]:
 
 def without_reductions(layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
     """Inception blocks whose larger convolutions see all channels: the 1x1 ahead of them, and its ReLU, left out."""
-    changed: list[Layer] = []
-    for layer in layers:
-        if isinstance(layer, Branches):
-            layer = replace(layer, branches=tuple(_without_reduction(branch) for branch in layer.branches))
-        changed.append(layer)
-    return tuple(changed)
+    return tuple(
+        replace(layer, branches=tuple(map(_without_reduction, layer.branches)))
+        if isinstance(layer, Branches)
+        else layer
+        for layer in layers
+    )
 
 
 def _without_reduction(branch: Block) -> Block:
@@ -73,19 +73,14 @@ def without_global_pool(layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
     return (*kept, Flatten("flatten"), Dense("dense", CLASSES))
 
 
+DENSE = ("dense layer for global average pooling", without_global_pool)
+CHANGES = {"nin": (DENSE,), "googlenet": (DENSE, ("no 1x1 reduction before 3x3 and 5x5", without_reductions))}
+
+
 def what_if() -> Table:
     """NiN and GoogLeNet as they are, and without what made them small."""
-    rows: list[tuple[str | int | float, ...]] = []
-    for name, changes in (
-        ("nin", (("dense layer for global average pooling", without_global_pool),)),
-        (
-            "googlenet",
-            (
-                ("dense layer for global average pooling", without_global_pool),
-                ("no 1x1 reduction before 3x3 and 5x5", without_reductions),
-            ),
-        ),
-    ):
+    rows: list[TableRow] = []
+    for name, changes in CHANGES.items():
         base = totals(network(name))
         rows.append((name, "as it is", base.parameters, base.macs, 1.0, 1.0))
         for what, change in changes:
@@ -99,7 +94,7 @@ def what_if() -> Table:
 def by_layer(name: str) -> Table:
     """The top-level records of one network that have parameters."""
     whole = totals(network(name)).parameters
-    rows: tuple[tuple[str | int | float, ...], ...] = tuple(
+    rows: tuple[TableRow, ...] = tuple(
         (info.path, info.kind, info.parameters, f"{info.parameters / whole:.1%}", info.macs)
         for info in analyse(network(name))
         if info.depth == 0 and info.parameters and not info.auxiliary
@@ -110,7 +105,7 @@ def by_layer(name: str) -> Table:
 def run() -> StudyResult:
     """Parameters by kind of layer and by group, and what they would be without the two inventions."""
     by_network = {name: shares(network(name)) for name in NETWORKS}
-    rows: tuple[tuple[str | int | float, ...], ...] = tuple(
+    rows: tuple[TableRow, ...] = tuple(
         (name, *(groups[kind][0] for kind in GROUPS), sum(parameters for parameters, _ in groups.values()))
         for name, groups in by_network.items()
     )
@@ -122,12 +117,8 @@ def run() -> StudyResult:
         for name, groups in by_network.items()
     ]
     findings += [f"{r[0]}, {r[1]}: {float(r[4]):.2f} times the parameters." for r in removed.rows if r[1] != "as it is"]
-    figure = bars(
-        list(NETWORKS),
-        {kind: [by_network[name][kind][0] / 1e6 for name in NETWORKS] for kind in GROUPS},
-        y="million parameters",
-        stacked=True,
-    )
+    millions = {kind: [by_network[name][kind][0] / 1e6 for name in NETWORKS] for kind in GROUPS}
+    figure = bars(NETWORKS, millions, y="million parameters", stacked=True)
     tables = (kinds, removed, *(by_layer(name) for name in NETWORKS))
     return StudyResult(tables, (("Parameters by kind of layer", figure),), tuple(findings))
 

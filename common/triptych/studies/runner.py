@@ -10,12 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, TypeAlias
 
 from triptych import data
 from triptych.backend.contract import Backend
-from triptych.backend.execution import Execution
 from triptych.data import Dataset
 from triptych.spec import records
 from triptych.spec.analysis import Totals, totals
@@ -27,9 +25,6 @@ from triptych.training.recipe import Recipe, build_architecture, vary
 from triptych.training.run_folder import Epoch
 from triptych.utils.errors import TriptychError
 from triptych.utils.files import write_atomically
-
-SETTINGS = "study.json"
-NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 # Begins to show a run: its title, and the recipe that it trains.
 Show: TypeAlias = Callable[[str, Recipe], AbstractContextManager[Listener]]
@@ -50,11 +45,9 @@ class PublishedFigures:
 
 @dataclass(frozen=True)
 class Run:
-    """One row: what it `changes` in the study's recipe (see `vary`), and what else with `--quick`.
-
-    Runs of one `series` go along an axis, from less to more, or compete (see `Trained`). `start` names an earlier run
-    whose parameters this one begins with, on the same backend.
-    """
+    """One row: what it `changes` in the study's recipe (see `vary`), and what else with `--quick`. Runs of one `series`
+    go along an axis, from less to more, or compete (see `Trained`). `start` names an earlier run whose parameters this
+    one begins with, on the same backend."""
 
     name: str
     changes: Mapping[str, Any] = field(default_factory=dict)
@@ -72,10 +65,8 @@ class Run:
 @dataclass(frozen=True, kw_only=True)
 class Trained(Study):
     """A study that trains variations of the recipe `base`; `quick` is what changes in all of them with `--quick`.
-
     `floor` is the test accuracy that the text asks for. The runs of a series `compete` for the best accuracy, or go
-    along an axis. `look` looks at the trained models, and its result stands before that of the training.
-    """
+    along an axis. `look` looks at the trained models, and its result stands before that of the training."""
 
     base: Recipe
     runs: tuple[Run, ...]
@@ -130,8 +121,8 @@ class Outcome:
 
 def recipe_of(study: Trained, run: Run, *, quick: bool = False) -> Recipe:
     """The recipe of one run; what it starts from is the other run's name, until it is trained."""
-    start = {"init_from": run.start} if run.start else NOTHING
-    changes = {**start, **run.changes, **(study.quick if quick else NOTHING), **(run.quick if quick else NOTHING)}
+    changes = {"init_from": run.start} if run.start else {}
+    changes |= {**run.changes, **study.quick, **run.quick} if quick else run.changes
     return vary(study.base, name=f"study {study.name}: {run.name}", source=study.source, **changes)
 
 
@@ -142,10 +133,8 @@ def plan(
     change: Callable[[Recipe], Recipe] = lambda recipe: recipe,
     data_dir: Path | None = None,
 ) -> list[PlannedRun]:
-    """Every run's recipe, after the `change` that the command line makes, with its data; nothing is trained yet.
-
-    Raises TriptychError for what cannot be built, and if the change takes away what the study compares.
-    """
+    """Every run's recipe, after the `change` that the command line makes, with its data; nothing is trained yet. Raises
+    TriptychError for what cannot be built, and if the change takes away what the study compares."""
     chosen = [change(recipe_of(study, run, quick=quick)) for run in study.runs]
     check_different(study, chosen)
     datasets = {name: data.load(name, data_dir=data_dir) for name in dict.fromkeys(r.data for r in chosen)}
@@ -168,27 +157,17 @@ def check_different(study: Trained, chosen: Sequence[Recipe]) -> None:
         seen[unnamed] = run.name
 
 
-def check(planned: Sequence[PlannedRun], backends: Sequence[Backend], device: str) -> None:
-    """Raises TriptychError for a device or a precision that a backend has not: before minutes of work."""
-    for backend in backends:
-        backend.build(planned[0].architecture, device=device, execution=Execution(planned[0].recipe.precision))
-
-
 def open_folder(folder: Path, study: Trained, planned: Sequence[PlannedRun], device: str) -> Path:
     """The study's folder, new or of the same study with the same settings. Raises TriptychError for any other."""
-    settings = {
-        "study": study.name,
-        "device": device,
-        "recipes": {each.run.name: records.encode(each.recipe) for each in planned},
-    }
-    text = json.dumps(settings, indent=2)
-    path = folder / SETTINGS
+    recipes = {each.run.name: records.encode(each.recipe) for each in planned}
+    text = json.dumps({"study": study.name, "device": device, "recipes": recipes}, indent=2).encode()
+    path = folder / "study.json"
     if path.is_file():
-        if path.read_bytes() != text.encode():
+        if path.read_bytes() != text:
             raise TriptychError(f"--out {folder} holds a study with other settings; choose another, or remove it first")
         return folder
     run_folder.make_folder(folder)
-    write_atomically(path, text.encode())
+    write_atomically(path, text)
     return folder
 
 
@@ -220,18 +199,14 @@ def train_one(
         if start.problem:
             return Outcome(planned, backend.name, folder, (), f"'{start.name}', which it starts from, ended early")
         recipe = dataclasses.replace(recipe, init_from=str(start.folder))
-    if (folder / run_folder.RECIPE).exists():
-        checkpoint = run_folder.load(folder)
-        if checkpoint is not None and checkpoint.epoch == recipe.epochs:
-            with show(f"{title}: finished before", recipe):
-                return Outcome(planned, backend.name, folder, tuple(run_folder.read_epochs(folder)))
-        begun: Path | None = folder
-    else:
+    begun = folder if (folder / run_folder.RECIPE).exists() else None
+    if begun is None:
         shutil.rmtree(folder, ignore_errors=True)  # killed before the recipe was written
-        begun = None
-    session = loop.start(
-        backend, recipe, planned.dataset, device=device, architecture=planned.architecture, resumed=begun
-    )
+    elif (checkpoint := run_folder.load(folder)) is not None and checkpoint.epoch == recipe.epochs:
+        with show(f"{title}: finished before", recipe):
+            return Outcome(planned, backend.name, folder, tuple(run_folder.read_epochs(folder)))
+    architecture = planned.architecture
+    session = loop.start(backend, recipe, planned.dataset, device=device, architecture=architecture, resumed=begun)
     loop.keep_in(session, folder)
     problem = ""
     with show(title, recipe) as listener:

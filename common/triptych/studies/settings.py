@@ -7,12 +7,14 @@ from typing import Any
 
 from triptych.optim.optimizers import SGD, Adam
 from triptych.studies.runner import Run
+from triptych.training.recipe import Recipe
 
 MINI: dict[str, Any] = {"data": "fashion-mnist-mini", "batch_size": 32, "dense_width": None, "epochs": 1}
 SMALL_VGG: dict[str, Any] = {"size": (32, 32), "width_ratio": 8}
 SMALL_ALEXNET: dict[str, Any] = {"size": (65, 65), "width_ratio": 8}  # the smallest that its poolings take
 # From Xavier's start the deeper VGG do not begin to learn within a few epochs of SGD without momentum.
 LIVELY: dict[str, Any] = {"optimizer": SGD(momentum=0.9), "initializer": "kaiming_uniform"}
+LIVELY_RECIPE = Recipe("study", data="fashion-mnist", epochs=5, learning_rate=0.01, **LIVELY)
 
 # The three families' first networks, each as Dive into Deep Learning trains it; for the recipe d2l-lenet.
 LENET = Run("LeNet")

@@ -45,7 +45,7 @@ class Evaluation:
 def evaluate(model: Model, dataset: Dataset, backend: Backend, device: str) -> Evaluation:
     """The model on all test images. Raises TriptychError if there are none."""
     predictor = model.predictor(backend, device)
-    logits = loop.logits_of(predictor, dataset.test, model.recipe.images_per_test)
+    logits = loop.logits_of(predictor, dataset.test.images, model.recipe.images_per_test)
     return Evaluation(model, dataset, backend.name, logits)
 
 
@@ -70,7 +70,7 @@ def predict_test(model: Model, dataset: Dataset, count: int, backend: Backend, d
     """The classes of the first `count` test images."""
     predictor = model.predictor(backend, device)
     images, labels = dataset.test.images[:count], dataset.test.labels[:count]
-    logits = np.concatenate(list(loop.predictions(predictor, images, model.recipe.images_per_test)))
+    logits = loop.logits_of(predictor, images, model.recipe.images_per_test)
     names = [f"test image {index}" for index in range(len(images))]
     return classify(logits, dataset.class_names, names, [dataset.class_names[label] for label in labels])
 
@@ -101,9 +101,8 @@ def classify(
     """The most probable class of every image; its number where it has no name."""
     powers = np.exp(logits - logits.max(1, keepdims=True))
     shares = powers / powers.sum(1, keepdims=True)
+    rows = zip(images, shares, shares.argmax(1), true or [None] * len(images), strict=True)
     return [
         Prediction(image, names[best] if best < len(names) else str(best), float(share[best]), label)
-        for image, share, best, label in zip(
-            images, shares, shares.argmax(1), true or [None] * len(images), strict=True
-        )
+        for image, share, best, label in rows
     ]

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triptych.backend.contract import Backend, Images
-from triptych.backend.execution import Execution
 from triptych.data import preprocess
 from triptych.spec import layers as spec
 from triptych.spec.layers import Architecture
@@ -38,9 +37,7 @@ class MapStatistics:
 
 def stages(architecture: Architecture, count: int) -> tuple[str, ...]:
     """The first `count` blocks: composites and poolings at the top level, which are LeNet's and AlexNet's blocks' ends.
-
-    Raises TriptychError for a count below 1.
-    """
+    Raises TriptychError for a count below 1."""
     if count < 1:
         raise TriptychError(f"--blocks {count} must be at least 1")
     shapes = output_shapes(architecture)
@@ -49,10 +46,8 @@ def stages(architecture: Architecture, count: int) -> tuple[str, ...]:
 
 
 def matching(architecture: Architecture, patterns: Sequence[str]) -> tuple[str, ...]:
-    """The layers whose path matches a pattern, in the order of execution.
-
-    Raises TriptychError for a pattern that no layer with a map matches.
-    """
+    """The layers whose path matches a pattern, in the order of execution. Raises TriptychError for a pattern that no
+    layer with a map matches."""
     shapes = output_shapes(architecture)
     auxiliary = {layer.name for layer in architecture.layers if isinstance(layer, spec.Auxiliary)}
     paths = [p for p, shape in shapes.items() if len(shape) == 3 and p.partition(".")[0] not in auxiliary]
@@ -72,24 +67,18 @@ def chosen(architecture: Architecture, layers: str | None, blocks: int) -> tuple
 
 def capture(backend: Backend, model: Model, picture: Images, paths: Sequence[str], device: str = "cpu") -> Maps:
     """The outputs of the layers `paths` in evaluation mode, on one stored picture `(1, C, h, w)`."""
-    network = backend.build(model.architecture, device=device, execution=Execution(model.recipe.precision, "quick"))
-    backend.from_canonical(network, model.parameters)
-    outputs = backend.forward(network, preprocess.apply_reference(picture, model.transform, dtype=np.float32))
+    x = preprocess.apply_reference(picture, model.transform, dtype=np.float32)
+    outputs = model.layers(backend, device)(x)
     return {path: outputs[path][0] for path in paths}
 
 
 def describe(maps: Maps) -> list[MapStatistics]:
     """The maps in numbers, a row per layer."""
-    return [
-        MapStatistics(
-            path,
-            values.shape,
-            float((values == 0).mean()),
-            int((values == 0).all((1, 2)).sum()),
-            float(np.abs(values).max()),
-        )
-        for path, values in maps.items()
-    ]
+    rows = []
+    for path, values in maps.items():
+        zero, scale = values == 0, float(np.abs(values).max())
+        rows.append(MapStatistics(path, values.shape, float(zero.mean()), int(zero.all((1, 2)).sum()), scale))
+    return rows
 
 
 def coarse_share(values: NDArray[np.floating[Any]]) -> float | None:
@@ -107,9 +96,8 @@ def coarse_share(values: NDArray[np.floating[Any]]) -> float | None:
 def likeness(values: NDArray[np.floating[Any]], picture: NDArray[np.floating[Any]]) -> float | None:
     """How much the maps `(C, H, W)` look like the `picture` `(channels, h, w)`, shrunk to their size: the mean over the
     maps that are not flat of the correlation's absolute value. None if all are flat."""
-    rows, columns = (
-        preprocess.resize_matrix(*sizes) for sizes in zip(picture.shape[1:], values.shape[1:], strict=True)
-    )
+    sizes = zip(picture.shape[1:], values.shape[1:], strict=True)
+    rows, columns = (preprocess.resize_matrix(*size) for size in sizes)
     shrunk = rows @ picture.mean(0) @ columns.T
     correlations = [_correlation(channel.astype(np.float64), shrunk) for channel in values if np.ptp(channel) > 0]
     return float(np.mean(np.abs(correlations))) if correlations and np.ptp(shrunk) > 0 else None

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from triptych.backend.contract import Backend, Images, Labels, Native, Predictor, Trainer
 from triptych.backend.execution import Execution
-from triptych.data import Dataset, Split, batches
+from triptych.data import Dataset, batches
 from triptych.optim.schedules import Score
 from triptych.spec.layers import Architecture
 from triptych.training import run_folder
-from triptych.training.recipe import NATIVE, Recipe, build_architecture, build_transform, initializer_of
+from triptych.training.recipe import NATIVE, Recipe, build_architecture, build_transform, draw
 from triptych.training.run_folder import Checkpoint, Epoch
 from triptych.utils.errors import TriptychError
 from triptych.utils.interrupt import Interrupted, interruptible
-from triptych.weights import initializers, transfer
+from triptych.weights import transfer
 from triptych.weights.initializers import Parameters
 
 READ_EVERY = 16  # steps between two looks at the losses; each look waits for the device
@@ -53,11 +53,9 @@ class Silent:
 
 @dataclass
 class Session:
-    """A network on a backend with what it is trained on, and where its run is kept (`folder` None: nowhere).
-
-    `resumed` is the run that it goes on with. `new_layers` are those that `init_from` had nothing for; None where it
-    was not asked.
-    """
+    """A network on a backend with what it is trained on, and where its run is kept (`folder` None: nowhere). `resumed`
+    is the run that it goes on with. `new_layers` are those that `init_from` had nothing for; None where it was not
+    asked."""
 
     backend: Backend
     architecture: Architecture
@@ -95,7 +93,9 @@ def start(
     transform = build_transform(recipe, architecture)
     execution = Execution(recipe.precision, deterministic=deterministic)
     network = backend.build(architecture, device=device, execution=execution)
-    new_layers = initialize(backend, network, architecture, recipe, pretrained, frozen)
+    new_layers = initialize(backend, network, architecture, recipe, pretrained)
+    if new_layers is not None:
+        transfer.check_frozen(frozen, new_layers)
     trainer = backend.Trainer(network, recipe.optimizer, transform, recipe.seed, frozen)
     session = Session(backend, architecture, network, trainer, recipe, dataset, resumed, new_layers=new_layers)
     if resumed is not None and checkpoint is not None:
@@ -103,36 +103,30 @@ def start(
     return session
 
 
-def initialize(
-    backend: Backend,
-    network: Native,
-    architecture: Architecture,
-    recipe: Recipe,
-    pretrained: Parameters | None,
-    frozen: frozenset[str],
-) -> tuple[str, ...] | None:
-    """Give the network its first parameters; returns the layers that nothing of `pretrained` fits, if there is any.
+def check(recipe: Recipe, architecture: Architecture, backends: Sequence[Backend], device: str) -> None:
+    """Raises TriptychError for a device or a precision that a backend has not: before minutes of work."""
+    for backend in backends:
+        backend.build(architecture, device=device, execution=Execution(recipe.precision))
 
-    Raises TriptychError if what is frozen would stay at a random start.
-    """
+
+def initialize(
+    backend: Backend, network: Native, architecture: Architecture, recipe: Recipe, pretrained: Parameters | None
+) -> tuple[str, ...] | None:
+    """Give the network its first parameters; returns the layers that nothing of `pretrained` fits, if there is any."""
     if recipe.initializer == NATIVE:
         backend.initialize(network, recipe.seed)
     else:
-        start = initializers.draw(architecture, recipe.seed, initializer_of(recipe, architecture))
-        backend.from_canonical(network, start)
+        backend.from_canonical(network, draw(recipe, architecture))
     if pretrained is None:
         return None
     values, new_layers = transfer.take_over(architecture, backend.to_canonical(network), pretrained)
-    transfer.check_frozen(frozen, new_layers)
     backend.from_canonical(network, values)
     return new_layers
 
 
 def take_up(session: Session, folder: Path, checkpoint: Checkpoint) -> None:
-    """Go on from a checkpoint of the run in `folder`, whichever backend wrote it.
-
-    Raises TriptychError if the checkpoint is ahead of the metrics or of the recipe's epochs.
-    """
+    """Go on from a checkpoint of the run in `folder`, whichever backend wrote it. Raises TriptychError if the
+    checkpoint is ahead of the metrics or of the recipe's epochs."""
     session.backend.from_canonical(session.network, checkpoint.model)
     session.trainer.load_state(checkpoint.optimizer)
     epochs = run_folder.read_epochs(folder)
@@ -150,9 +144,7 @@ def take_up(session: Session, folder: Path, checkpoint: Checkpoint) -> None:
 
 def keep_in(session: Session, folder: Path) -> None:
     """Keep the run in `folder` from now on: a new one, or the one that it resumes, which gets the session's recipe.
-
-    Raises TriptychError if the folder cannot be written.
-    """
+    Raises TriptychError if the folder cannot be written."""
     if folder != session.resumed:
         run_folder.make_folder(folder)
     run_folder.write_recipe(folder, session.recipe)
@@ -160,11 +152,8 @@ def keep_in(session: Session, folder: Path) -> None:
 
 
 def fit(session: Session, listener: Listener) -> list[Epoch]:
-    """Train until the recipe's epochs are done; returns all of them.
-
-    Raises DivergedError at the first step whose loss is not finite, and Interrupted on SIGINT or SIGTERM; finished
-    epochs stay saved in both cases.
-    """
+    """Train until the recipe's epochs are done; returns all of them. Raises DivergedError at the first step whose loss
+    is not finite, and Interrupted on SIGINT or SIGTERM; finished epochs stay saved in both cases."""
     with interruptible() as interrupted:
         for number in range(len(session.epochs), session.recipe.epochs):
             epoch = train_epoch(session, number, listener, interrupted)
@@ -200,7 +189,8 @@ def train_epoch(session: Session, number: int, listener: Listener, interrupted: 
             listener.steps(number + 1, len(plan), results[:, 0], speed)
     seconds = time.perf_counter() - began
     sizes = np.array([len(batch) for batch in plan])
-    test_loss, test_accuracy = evaluate(session.trainer, session.dataset.test, recipe.images_per_test)
+    test = session.dataset.test
+    test_loss, test_accuracy = score(logits_of(session.trainer, test.images, recipe.images_per_test), test.labels)
     check_finite(np.array([test_loss]), session.step, session)  # the last step may have broken the network
     return Epoch(
         epoch=number + 1,
@@ -232,22 +222,12 @@ def kept(session: Session) -> str:
     return done if session.folder is None else f"{done} in {session.folder} (train --resume goes on)"
 
 
-def predictions(predictor: Predictor, images: Images, batch_size: int) -> Iterator[NDArray[np.float64]]:
-    """Logits, a batch at a time."""
-    for begin in range(0, len(images), batch_size):
-        yield predictor.predict(images[begin : begin + batch_size]).astype(np.float64)
-
-
-def evaluate(predictor: Predictor, split: Split, batch_size: int) -> tuple[float, float]:
-    """Mean loss and accuracy on a split, in evaluation mode. Raises TriptychError if there are no images."""
-    return score(logits_of(predictor, split, batch_size), split.labels)
-
-
-def logits_of(predictor: Predictor, split: Split, batch_size: int) -> NDArray[np.float64]:
-    """Logits `(N, classes)` of a split. Raises TriptychError if there are no images."""
-    if not len(split):
+def logits_of(predictor: Predictor, images: Images, batch_size: int) -> NDArray[np.float64]:
+    """Logits `(N, classes)` of stored images in evaluation mode, a batch at a time. Raises TriptychError for none."""
+    if not len(images):
         raise TriptychError("there are no images to evaluate on")
-    return np.concatenate(list(predictions(predictor, split.images, batch_size)))
+    begins = range(0, len(images), batch_size)
+    return np.concatenate([predictor.predict(images[begin : begin + batch_size]) for begin in begins]).astype(float)
 
 
 def score(logits: NDArray[np.float64], labels: Labels) -> tuple[float, float]:
@@ -259,17 +239,8 @@ def score(logits: NDArray[np.float64], labels: Labels) -> tuple[float, float]:
 
 def checkpoint_of(session: Session) -> Checkpoint:
     """The session as it can be saved."""
-    state: dict[str, Any] = {
-        "backend": session.backend.name,
-        "seed": session.recipe.seed,
-        "versions": session.backend.versions(),
-        "input": list(session.architecture.input),
-        "class_names": list(session.dataset.class_names),
-    }
-    return Checkpoint(
-        len(session.epochs),
-        session.step,
-        session.backend.to_canonical(session.network),
-        session.trainer.state(),
-        state,
-    )
+    backend, names = session.backend, list(session.dataset.class_names)
+    state = {"backend": backend.name, "seed": session.recipe.seed, "versions": backend.versions()}
+    state |= {"input": list(session.architecture.input), "class_names": names}
+    model = backend.to_canonical(session.network)
+    return Checkpoint(len(session.epochs), session.step, model, session.trainer.state(), state)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from triptych import data, zoo
 from triptych.backend.contract import Backend, Predictor
@@ -14,9 +18,9 @@ from triptych.data.preprocess import InputTransform
 from triptych.spec import rewrite
 from triptych.spec.layers import Architecture, Pair
 from triptych.training import run_folder
-from triptych.training.recipe import NATIVE, Recipe, build_transform, initializer_of
+from triptych.training.recipe import NATIVE, Recipe, build_transform, draw
 from triptych.utils.errors import TriptychError
-from triptych.weights import initializers, store
+from triptych.weights import store
 from triptych.weights.initializers import Parameters
 
 
@@ -49,10 +53,8 @@ class Model:
         """The size that the convolutional form is run at and the map of scores it averages; nothing for a plain one."""
         if self.architecture.layers[-1].name != rewrite.FLATTEN:
             return {}
-        return {
-            "dense_size": [*self.architecture.input[1:]],
-            "dense_scores": [*rewrite.score_map(self.architecture)[1:]],
-        }
+        size, scores = self.architecture.input[1:], rewrite.score_map(self.architecture)[1:]
+        return {"dense_size": list(size), "dense_scores": list(scores)}
 
     def load_data(self, name: str | None, data_dir: Path | None) -> Dataset:
         """The data set `name`, or that of the recipe. Raises TriptychError if it has more classes than the model."""
@@ -62,6 +64,12 @@ class Model:
                 f"'{dataset.name}' has {len(dataset.class_names)} classes, the model only {self.architecture.classes}"
             )
         return dataset
+
+    def layers(self, backend: Backend, device: str = "cpu") -> Callable[[NDArray[Any]], Mapping[str, NDArray[Any]]]:
+        """The model on a backend in evaluation mode: from the network's input to the output of every layer by path."""
+        network = backend.build(self.architecture, device=device, execution=Execution(self.recipe.precision, "quick"))
+        backend.from_canonical(network, self.parameters)
+        return lambda x: backend.forward(network, np.ascontiguousarray(x))
 
     def predictor(self, backend: Backend, device: str = "cpu") -> Predictor:
         """The model on a backend, for evaluation and prediction."""
@@ -86,10 +94,8 @@ def load_run(folder: Path) -> Model:
 
 def load_file(path: Path, recipe: Recipe) -> Model:
     """A safetensors file of canonical parameters, for the architecture that `recipe` states; what its network leaves
-    open is as in the architecture's source.
-
-    Raises TriptychError, with the first differing name and shape, if the parameters do not fit.
-    """
+    open is as in the architecture's source. Raises TriptychError, with the first differing name and shape, if the
+    parameters do not fit."""
     return _fit(recipe, store.load(path), ())
 
 
@@ -100,14 +106,11 @@ def _fit(recipe: Recipe, parameters: Parameters, names: tuple[str, ...]) -> Mode
 
 
 def draw_model(recipe: Recipe) -> Model:
-    """An untrained model: the recipe's network at its start, for which no framework is needed.
-
-    Raises TriptychError for a start that only a framework can draw.
-    """
+    """An untrained model: the recipe's network at its start, for which no framework is needed. Raises TriptychError for
+    a start that only a framework can draw."""
     if recipe.initializer == NATIVE:
         raise TriptychError(
             "feature maps of an untrained network need a shared start; --init native is each framework's"
         )
     architecture = zoo.build_with(recipe.architecture, recipe.network)
-    start = initializers.draw(architecture, recipe.seed, initializer_of(recipe, architecture))
-    return Model(recipe, architecture, start, ())
+    return Model(recipe, architecture, draw(recipe, architecture), ())

@@ -15,9 +15,10 @@ from triptych.data.preprocess import InputTransform
 from triptych.optim.optimizers import SGD, AnyOptimizer, Rates
 from triptych.optim.schedules import AnySchedule, Constant, Moment, Score
 from triptych.spec import records
-from triptych.spec.layers import Architecture, Initializer
+from triptych.spec.layers import Architecture
 from triptych.utils.errors import TriptychError, unknown
 from triptych.weights import initializers
+from triptych.weights.initializers import Parameters
 
 NATIVE = "native"  # the initialiser that leaves the start to the framework
 
@@ -87,9 +88,11 @@ def vary(recipe: Recipe, **changes: Any) -> Recipe:
     return replace(recipe, **{"network": recipe.network.vary(**network), **rest})
 
 
-def initializer_of(recipe: Recipe, architecture: Architecture) -> Initializer:
-    """The initialiser that the recipe names, or the architecture's own. Raises TriptychError for `native`."""
-    return initializers.parse(recipe.initializer) if recipe.initializer else architecture.initializer
+def draw(recipe: Recipe, architecture: Architecture) -> Parameters:
+    """A start by the initialiser that the recipe names, or by the architecture's own. Raises TriptychError for
+    `native`."""
+    initializer = initializers.parse(recipe.initializer) if recipe.initializer else architecture.initializer
+    return initializers.draw(architecture, recipe.seed, initializer)
 
 
 def start_name(recipe: Recipe, architecture: Architecture) -> str:
@@ -98,10 +101,8 @@ def start_name(recipe: Recipe, architecture: Architecture) -> str:
 
 
 def build_architecture(recipe: Recipe, dataset: Dataset) -> Architecture:
-    """The recipe's network for `dataset`: channels and classes as the data has them unless the recipe says.
-
-    Raises TriptychError if the data has more classes than the network.
-    """
+    """The recipe's network for `dataset`: channels and classes as the data has them unless the recipe says. Raises
+    TriptychError if the data has more classes than the network."""
     count = len(dataset.class_names)
     options = recipe.network.filled(count, (dataset.train.images.shape[1], 0, 0))
     if options.classes < count:

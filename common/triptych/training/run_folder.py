@@ -6,6 +6,7 @@ import json
 import shutil
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -48,13 +49,6 @@ class Checkpoint:
     state: dict[str, Any]
 
 
-def create(folder: Path, recipe: Recipe) -> Path:
-    """Make the folder and write the recipe. Raises TriptychError if it is in use or cannot be written."""
-    make_folder(folder)
-    write_recipe(folder, recipe)
-    return folder
-
-
 def write_recipe(folder: Path, recipe: Recipe) -> None:
     """The recipe of a run, also when it is continued for more epochs."""
     write_atomically(folder / RECIPE, to_json(recipe).encode())
@@ -75,13 +69,9 @@ def make_folder(folder: Path) -> Path:
 
 def new_folder(name: str) -> Path:
     """A folder below `runs/` that does not exist, with the time in its name."""
-    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-    folder = Path("runs") / f"{name}-{stamp}"
-    number = 2
-    while folder.exists():
-        folder = Path("runs") / f"{name}-{stamp}-{number}"
-        number += 1
-    return folder
+    first = Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
+    others = (first.with_name(f"{first.name}-{number}") for number in count(2))
+    return next(folder for folder in chain([first], others) if not folder.exists())
 
 
 def read_recipe(folder: Path) -> Recipe:
@@ -104,10 +94,8 @@ def read_epochs(folder: Path) -> list[Epoch]:
 
 
 def save(folder: Path, epochs: list[Epoch], checkpoint: Checkpoint) -> None:
-    """Write metrics, then the checkpoint; until the new one is whole, the old one stays.
-
-    Metrics go first: on resuming, those ahead of the checkpoint are dropped, while missing ones could not be regained.
-    """
+    """Write metrics, then the checkpoint; until the new one is whole, the old one stays. Metrics go first: on resuming,
+    those ahead of the checkpoint are dropped, while missing ones could not be regained."""
     lines = "".join(json.dumps(records.encode(epoch)) + "\n" for epoch in epochs)
     write_atomically(folder / METRICS, lines.encode())
     current, new, old = (folder / f"{CHECKPOINT}{suffix}" for suffix in ("", ".new", ".old"))

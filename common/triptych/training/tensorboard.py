@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 
 from triptych.training.loop import Listener
 from triptych.training.run_folder import Epoch
-from triptych.utils.errors import TriptychError, require_package
+from triptych.utils.errors import TriptychError
 
 IN_THE_RUN, FOLDER = "-", "tensorboard"  # what stands for a folder that was not named, and what it is then
 PER_EPOCH = {
@@ -23,21 +22,6 @@ PER_EPOCH = {
     "accuracy/test": "test_accuracy",
     "speed/images per second": "images_per_second",
 }
-PER_STEP = "loss/step"
-
-
-def check(target: str) -> None:
-    """Raises TriptychError if TensorBoard is not here, with how to install it, or if the target is a file, or
-    no place for a folder."""
-    require_package("tensorboard", "tensorboard", "--tensorboard")
-    if Path(target).is_file():
-        raise TriptychError(f"--tensorboard {target} is a file; give a folder")
-    folder = Path(target).absolute()
-    try:
-        with TemporaryFile(dir=next(place for place in (folder, *folder.parents) if place.exists())):
-            return
-    except OSError as error:
-        raise TriptychError(f"--tensorboard {target} cannot be written: {error.strerror}") from None
 
 
 def place(target: str | None, run: Path | None) -> Path | None:
@@ -59,7 +43,7 @@ class Log:
     def epoch(self, epoch: Epoch) -> None:
         first = epoch.step - len(epoch.losses)
         for index, loss in enumerate(epoch.losses, start=1):
-            self.writer.add_scalar(PER_STEP, loss, first + index)
+            self.writer.add_scalar("loss/step", loss, first + index)
         for tag, name in PER_EPOCH.items():
             self.writer.add_scalar(tag, getattr(epoch, name), epoch.epoch)
         self.writer.flush()  # who watches sees it now, and a kill loses nothing
