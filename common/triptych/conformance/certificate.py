@@ -27,10 +27,7 @@ from triptych.zoo import Options
 
 FORMAT, VERSION = "triptych certificate", 2
 # Levels whose verdict is no part of a certificate.
-ELSEWHERE = {
-    "trajectory": "judged by `conform --trajectory 100`",
-    "accuracy": "judged by `compare --seeds 5`",
-}
+ELSEWHERE = {"trajectory": "judged by `conform --trajectory 100`", "accuracy": "judged by `compare --seeds 5`"}
 
 
 @dataclass(frozen=True)

@@ -60,10 +60,7 @@ def _update(name: str) -> Level:
     return Level("update", *steps, optimizer=name)
 
 
-LEVELS = (
-    *(PARAMETERS, VALUES, OUTPUTS, DATA, FORWARD_EVAL, FORWARD_TRAIN, GRADIENT),
-    *map(_update, UPDATES),
-)
+LEVELS = (*(PARAMETERS, VALUES, OUTPUTS, DATA, FORWARD_EVAL, FORWARD_TRAIN, GRADIENT), *map(_update, UPDATES))
 ALL_LEVELS = tuple(dict.fromkeys(level.name for level in LEVELS))
 
 

@@ -12,8 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from triptych.backend import registry
 from triptych.backend.contract import Array, Backend, Port, PortRun
 from triptych.backend.execution import exact
@@ -21,6 +19,7 @@ from triptych.conformance import levels, locate
 from triptych.conformance.case import make_case
 from triptych.conformance.compare import Arrays, as_arrays, message
 from triptych.conformance.diagnosis.finding import Difference, Finding, SubjectFailedError
+from triptych.conformance.diagnosis.layer_faults import channels_first, channels_last
 from triptych.conformance.levels import Level
 from triptych.conformance.locate import Located
 from triptych.conformance.reference_run import INPUT, ReferenceRun, layer_of, maps_before_flatten
@@ -33,10 +32,7 @@ from triptych.utils.errors import TriptychError, unknown
 from triptych.weights.matching import pair, read_mapping
 
 LAYOUTS = ("NCHW", "NHWC")
-NOT_RUN = {
-    "dropout": "switched off on both sides: a port draws its own masks",
-    "update": "a port brings no optimiser",
-}
+NOT_RUN = {"dropout": "switched off on both sides: a port draws its own masks", "update": "a port brings no optimiser"}
 NO_HEADS = {"auxiliary classifiers": "left out on both sides"}
 ARRIVING = "gradient at the output of "
 
@@ -248,18 +244,6 @@ class OwnNetwork(Subject):
                     break
                 layers[path] = shape
         return layers
-
-
-def channels_last(columns: Array, shape: tuple[int, ...]) -> Array:
-    """`(N, channels * height * width)` with its columns in height-width-channels order; `shape` is the map's."""
-    return columns.reshape(-1, *shape).transpose(0, 2, 3, 1).reshape(len(columns), -1)
-
-
-def channels_first(columns: Array, shape: tuple[int, ...]) -> Array:
-    """Columns in height-width-channels order in the spec's order again; `shape` is the map's (C, H, W)."""
-    channels, height, width = shape
-    maps = columns.reshape(-1, height, width, channels).transpose(0, 3, 1, 2)
-    return np.ascontiguousarray(maps.reshape(len(columns), -1))
 
 
 def _whose_gradient(finding: Finding) -> Difference:

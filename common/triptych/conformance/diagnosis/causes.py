@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -10,11 +11,7 @@ import numpy as np
 
 from triptych.conformance import inputs
 from triptych.conformance.compare import Arrays, Check
-from triptych.conformance.diagnosis.faults import (
-    FAULTS,
-    branch_orders,
-    residual_scale,
-)
+from triptych.conformance.diagnosis.faults import FAULTS, branch_orders, residual_scale
 from triptych.conformance.diagnosis.hypothesis import Fault, Hypothesis
 from triptych.conformance.reference_run import OUTPUT, ReferenceRun, layer_of, maps_before_flatten, named
 from triptych.data.preprocess import apply_reference
@@ -49,18 +46,16 @@ def same(value: Array, observed: Array, budget: float) -> bool:
 
 def of_shape(run: ReferenceRun, path: str, observed: Shape | None) -> str:
     """The fault in the record of `path` that gives the observed output shape."""
-    layer = run.layers.get(path)
-    if layer is None or observed is None or path not in run.trace(True).inputs:
+    if observed is None or path not in run.trace(True).inputs:
         return ""
-    for fault in FAULTS.get(type(layer), ()):
-        hypothesis = fault.change(hypothesis_of(run, path, train=True))
+    right = hypothesis_of(run, path, train=True)
+    for fault in FAULTS.get(type(right.layer), ()):
+        hypothesis = fault.change(right)
         if hypothesis is None or fault.result is not None:
             continue
-        try:
+        with suppress(TriptychError):
             if layer_output(hypothesis.layer, hypothesis.x.shape[1:], path) == observed:
-                return _text(fault, hypothesis.layer, layer)
-        except TriptychError:
-            continue
+                return _text(fault, hypothesis.layer, right.layer)
     return ""
 
 
@@ -123,21 +118,20 @@ def of_layer(
     run: ReferenceRun, path: str, observed: Arrays, budgets: Mapping[str, float], train: bool, backward: bool
 ) -> Cause:
     """Of one layer alone: the catalogue's faults, else what the difference itself looks like."""
-    layer = run.layers[path]
-    names = [name for name in budgets if name in observed]
+    layer, names = run.layers[path], [name for name in budgets if name in observed]
     right = run.layer(path, train, backward)
-    text = ""
-    if OUTPUT in names and isinstance(layer, Branches | Residual):
-        text = _of_junction(run, path, layer, observed[OUTPUT], budgets[OUTPUT], train)
-    if text:
-        return Cause(text)
-    for fault, arrays in _results(run, path, train, backward):
-        if names and all(name in arrays and same(arrays[name], observed[name], budgets[name]) for name in names):
-            return Cause(fault)
-    if isinstance(layer, Dropout) and OUTPUT in names:
-        text = _of_mask(run.trace(train).inputs[path], observed[OUTPUT], layer.rate, train)
-    if text:
-        return Cause(text)
+
+    def texts() -> Iterator[str]:
+        if OUTPUT in names and isinstance(layer, Branches | Residual):
+            yield _of_junction(run, path, layer, observed[OUTPUT], budgets[OUTPUT], train)
+        for text, arrays in _results(run, path, train, backward):
+            if names and all(name in arrays and same(arrays[name], observed[name], budgets[name]) for name in names):
+                yield text
+        if isinstance(layer, Dropout) and OUTPUT in names:
+            yield _of_mask(run.trace(train).inputs[path], observed[OUTPUT], layer.rate, train)
+
+    if named_fault := next(filter(None, texts()), ""):
+        return Cause(named_fault)
     seen = {name: (right[name], observed[name], budgets[name]) for name in names if name in right}
     return Cause(looks_like(seen), vague=True)
 
@@ -214,13 +208,12 @@ def _of_junction(
     run: ReferenceRun, path: str, layer: Branches | Residual, observed: Array, budget: float, train: bool
 ) -> str:
     outputs = run.outputs(train)
+    tries: Iterable[tuple[str, Array]] = ()
     if isinstance(layer, Branches):
         tries = branch_orders(layer, [outputs[join(path, branch.name)] for branch in layer.branches])
-    else:
-        body, block = outputs[join(path, layer.body.name)], layer.shortcut
+    elif observed.shape == (body := outputs[join(path, layer.body.name)]).shape:
+        block = layer.shortcut
         shortcut = run.trace(train).inputs[path] if block is None else outputs[join(path, block.name)]
-        if observed.shape != body.shape:
-            return ""
         tries = [("the shortcut is missing", layer.scale * body), residual_scale(layer, body, shortcut, observed)]
     return next((text for text, value in tries if same(value, observed, budget)), "")
 
