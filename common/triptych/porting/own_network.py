@@ -27,7 +27,7 @@ from triptych.conformance.subjects import ReferenceSubject, Subject, exact_arith
 from triptych.porting.align import align
 from triptych.porting.discover import find_adapter
 from triptych.spec import analysis
-from triptych.spec.layers import Architecture, Auxiliary, Block, Branches, Dropout, Residual
+from triptych.spec.layers import Architecture, Auxiliary, Block, Branches, Dropout, Residual, Shape
 from triptych.utils.errors import TriptychError, unknown
 from triptych.weights.matching import pair, read_mapping
 
@@ -66,9 +66,8 @@ def locate_port(
     backend, adapter = registry.load(adapted[0]), adapted[1]
     run = ReferenceRun(make_case(without_dropout(architecture), seed, locate.BATCH))
     network = OwnNetwork(
-        name, run, precision, backend, lambda: adapter.Port(candidate, layout, exact(precision)), names
+        name, run, precision, backend, lambda: adapter.Port(candidate, layout, exact(precision)), names, layout
     )
-    network.layout = layout or "its default layout"
     result = locate.locate(network, ReferenceSubject(run), "accumulated", levels=LEVELS)
     heads = any(isinstance(layer, Auxiliary) for layer in architecture.layers)
     not_run = NOT_RUN | NO_HEADS if heads else NOT_RUN
@@ -106,17 +105,16 @@ class OwnNetwork(Subject):
         backend: Backend,
         adapt: Callable[[], Port],
         mapping: Mapping[str, str],
+        layout: str | None,
     ) -> None:
         super().__init__(name, run, precision)
         self.backend = backend
         self.adapt = adapt
-        self.layout = ""
+        self.layout = layout or "its default layout"
         self.mapping = mapping
         self.maps = maps_before_flatten(run.case.architecture)
         self.passes: dict[bool, PortRun] = {}  # of the values that are in the network, by mode
-        self.permuted: dict[
-            str, tuple[int, ...]
-        ] = {}  # dense layers whose columns were reordered, with the map's shape
+        self.permuted: dict[str, Shape] = {}  # dense layers whose columns were reordered, with the map's shape
 
     def exact(self) -> AbstractContextManager[None]:
         return exact_arithmetic(self.backend)
@@ -213,13 +211,11 @@ class OwnNetwork(Subject):
     def retry(self, difference: Difference, again: Callable[[], Difference | None]) -> Difference | None:
         """Try the first dense layer with its columns in height-width-channels order, if that is where they diverge."""
         order = list(self.run.layers)
+        if self.permuted or difference.level == "gradient":
+            return difference
         for dense, shape in self.maps.items():
             place = order.index(dense)
-            if (
-                self.permuted
-                or difference.level == "gradient"
-                or difference.layer not in order[max(0, place - 2) : place + 1]
-            ):
+            if difference.layer not in order[max(0, place - 2) : place + 1]:
                 continue
             self.permuted[dense] = shape
             self.load()
@@ -234,10 +230,10 @@ class OwnNetwork(Subject):
             self.load()
         return difference
 
-    def flattened(self) -> dict[str, tuple[int, ...]]:
+    def flattened(self) -> dict[str, Shape]:
         """The flatten layers, and dropouts behind them, whose output comes in another order, with the map's shape."""
         order, outputs = list(self.run.layers), self.run.outputs(train=False)
-        layers: dict[str, tuple[int, ...]] = {}
+        layers: dict[str, Shape] = {}
         for dense, shape in self.permuted.items():
             for path in reversed(order[: order.index(dense)]):
                 if outputs[path].ndim != 2:
