@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
-from triptych.conformance.compare import Arrays, Check, Compare, as_arrays, compare, compare_shapes
+from triptych.conformance.compare import Arrays, Check, Compare, compare, compare_shapes
 from triptych.conformance.diagnosis import explain
 from triptych.conformance.diagnosis.explain import Explain
 from triptych.conformance.reference_run import ReferenceRun
@@ -44,11 +44,9 @@ class Level:
 
 _structure = partial(Level, "structure", rounded=False)
 _shapes = partial(_structure, explain=explain.structure, compare=compare_shapes)
-PARAMETERS = _shapes(
-    lambda run: as_arrays(run.parameter_shapes), lambda subject: subject.parameter_shapes(), needed=True
-)
+PARAMETERS = _shapes(lambda run: run.parameter_shapes, lambda subject: subject.parameter_shapes(), needed=True)
 VALUES = _structure(lambda run: run.case.parameters, lambda subject: subject.loaded(), explain.values)
-OUTPUTS = _shapes(lambda run: as_arrays(run.output_shapes), lambda subject: subject.output_shapes())
+OUTPUTS = _shapes(lambda run: run.output_shapes, lambda subject: subject.output_shapes())
 DATA = Level("data", lambda run: run.inputs, lambda subject: subject.inputs(), explain.data, layer="input")
 FORWARD_EVAL = Level("forward eval", lambda run: run.outputs(False), lambda s: s.forward(False), explain.forward(False))
 FORWARD_TRAIN = Level("forward train", lambda run: run.outputs(True), lambda s: s.forward(True), explain.forward(True))

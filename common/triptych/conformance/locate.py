@@ -17,7 +17,7 @@ from triptych.backend.execution import exact
 from triptych.conformance import tolerance
 from triptych.conformance.case import make_case
 from triptych.conformance.compare import Arrays, Check, compare, failures
-from triptych.conformance.diagnosis.finding import Difference, Finding, SubjectFailedError, attempt
+from triptych.conformance.diagnosis.explain import Difference, Finding, SubjectFailedError, attempt
 from triptych.conformance.levels import LEVELS, Level, layers_alone
 from triptych.conformance.reference_run import ReferenceRun
 from triptych.conformance.subjects import BackendSubject, ReferenceSubject, Subject

@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from triptych.backend.contract import Backend, Native
 from triptych.conformance.case import BATCH, Case
 from triptych.conformance.compare import Check, compare
-from triptych.conformance.reference_run import ReferenceRun
+from triptych.conformance.reference_run import SLOTS, ReferenceRun
 from triptych.conformance.updates import LARGEST_MOVE, MOMENTUM
 from triptych.data.batches import Augmentation, Batch, feed, plan
 from triptych.data.preprocess import InputTransform, apply_reference
-from triptych.optim.optimizers import OPTIMIZERS, Optimizer, Rates, decay_of, reference_step
+from triptych.optim.optimizers import Optimizer, Rates, decay_of, reference_step
 from triptych.reference import network as reference
 from triptych.reference.layers import Array, largest
 from triptych.reference.rounding import FLOAT32_UNIT
@@ -139,5 +139,4 @@ def judge_trajectory(expected: Arrays, observed: Arrays) -> list[Check]:
 def kind_of(name: str) -> str:
     """A slot of the optimiser, what is measured, or "parameter"."""
     first = name.partition(".")[0]
-    slots = {slot for kind in OPTIMIZERS.values() for slot in kind.slots}
-    return name if name in (LOSSES, RIGHT, PREDICTIONS) else first if first in slots else "parameter"
+    return name if name in (LOSSES, RIGHT, PREDICTIONS) else first if first in SLOTS else "parameter"

@@ -7,7 +7,6 @@ beside the layer it corresponds to. Dropout is off on both sides, and auxiliary 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,13 +16,13 @@ from triptych.backend.contract import Array, Backend, Port, PortRun
 from triptych.backend.execution import exact
 from triptych.conformance import levels, locate
 from triptych.conformance.case import make_case
-from triptych.conformance.compare import Arrays, as_arrays, message
-from triptych.conformance.diagnosis.finding import Difference, Finding, SubjectFailedError
+from triptych.conformance.compare import Arrays, message
+from triptych.conformance.diagnosis.explain import Difference, Finding, SubjectFailedError
 from triptych.conformance.diagnosis.layer_faults import channels_first, channels_last
 from triptych.conformance.levels import Level
 from triptych.conformance.locate import Located
 from triptych.conformance.reference_run import INPUT, ReferenceRun, layer_of, maps_before_flatten
-from triptych.conformance.subjects import ReferenceSubject, Subject, exact_arithmetic
+from triptych.conformance.subjects import ReferenceSubject, Subject
 from triptych.porting.align import align
 from triptych.porting.discover import find_adapter
 from triptych.spec import analysis
@@ -97,6 +96,8 @@ def without_dropout(architecture: Architecture) -> Architecture:
 class OwnNetwork(Subject):
     """Somebody's network; see `Subject`. Only those layers can be seen in it to which an operation corresponds."""
 
+    backend: Backend
+
     def __init__(
         self,
         name: str,
@@ -115,9 +116,6 @@ class OwnNetwork(Subject):
         self.maps = maps_before_flatten(run.case.architecture)
         self.passes: dict[bool, PortRun] = {}  # of the values that are in the network, by mode
         self.permuted: dict[str, Shape] = {}  # dense layers whose columns were reordered, with the map's shape
-
-    def exact(self) -> AbstractContextManager[None]:
-        return exact_arithmetic(self.backend)
 
     def failed(self, error: Exception) -> None:
         """A network that does not run at all is no difference, but bad input."""
@@ -138,7 +136,7 @@ class OwnNetwork(Subject):
         if wrong is not None:
             raise SubjectFailedError(Difference(layer_of(wrong.tensor), "structure", wrong, (self.name,)))
         self.load()
-        return as_arrays(self.run.parameter_shapes)
+        return self.run.parameter_shapes
 
     def load(self) -> None:
         """Give the network the case's parameters."""

@@ -16,7 +16,7 @@ from triptych.conformance.diagnosis.layer_faults import softmax
 from triptych.conformance.diagnosis.update_faults import updates_with_faults
 from triptych.conformance.reference_run import OUTPUT, ReferenceRun, layer_of, parameter_of
 from triptych.reference.layers import Array, cross_entropy, largest
-from triptych.spec.layers import Auxiliary, BatchNorm, Dropout, join
+from triptych.spec.layers import BatchNorm, Dropout, join
 from triptych.utils.errors import TriptychError
 
 
@@ -38,11 +38,10 @@ def _losses(run: ReferenceRun) -> Iterator[tuple[str, str, dict[str, Array]]]:
     right = run.loss()
     yield from _scaled(right, len(run.case.labels))
     yield "softmax is applied twice", "", _softmax_twice(run)
-    for path in run.logits:
-        if isinstance(run.layers[path], Auxiliary):
-            loss, _ = cross_entropy(run.logits[path], run.case.labels)
-            main = {"loss": right["loss"] - run.loss_weights[path] * loss, path: np.zeros_like(right[path])}
-            yield "the auxiliary classifier's loss is missing", path, {**right, **main}
+    for path, (weight, logits) in run.ran(True).auxiliary.items():
+        loss, _ = cross_entropy(logits, run.case.labels)
+        main = {"loss": right["loss"] - weight * loss, path: np.zeros_like(right[path])}
+        yield "the auxiliary classifier's loss is missing", path, {**right, **main}
 
 
 def _scaled(right: Arrays, batch: int) -> Iterator[tuple[str, str, dict[str, Array]]]:
@@ -56,8 +55,8 @@ def _scaled(right: Arrays, batch: int) -> Iterator[tuple[str, str, dict[str, Arr
 
 def _softmax_twice(run: ReferenceRun) -> dict[str, Array]:
     total, gradients = 0.0, {}
-    for path, logits in run.logits.items():
-        shares, weight = softmax(logits), run.loss_weights[path]
+    for path, (weight, logits) in run.heads.items():
+        shares = softmax(logits)
         loss, gradient = cross_entropy(shares, run.case.labels)
         total += weight * loss
         gradients[path] = weight * shares * (gradient - (gradient * shares).sum(1, keepdims=True))
@@ -66,7 +65,7 @@ def _softmax_twice(run: ReferenceRun) -> dict[str, Array]:
 
 def _auxiliary_weight(run: ReferenceRun, loss: Array) -> Cause | None:
     """Another weight of the only auxiliary classifier explains any loss; a round one is named."""
-    auxiliary = run.trained.auxiliary
+    auxiliary = run.ran(True).auxiliary
     if len(auxiliary) != 1:
         return None
     ((path, (weight, logits)),) = auxiliary.items()
