@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from operator import methodcaller
 
 from triptych.conformance.compare import Arrays, Check, Compare, compare, compare_shapes
 from triptych.conformance.diagnosis import explain
@@ -54,8 +55,8 @@ GRADIENT = Level("gradient", lambda run: run.gradients, lambda subject: subject.
 
 
 def _update(name: str) -> Level:
-    steps = (lambda run: run.update(name)), (lambda subject: subject.update(name)), explain.update(name)
-    return Level("update", *steps, optimizer=name)
+    ask = methodcaller("update", name)
+    return Level("update", ask, ask, explain.update(name), optimizer=name)
 
 
 LEVELS = (*(PARAMETERS, VALUES, OUTPUTS, DATA, FORWARD_EVAL, FORWARD_TRAIN, GRADIENT), *map(_update, UPDATES))
@@ -75,10 +76,5 @@ def layers_alone(run: ReferenceRun, whole: Level) -> Iterator[Level]:
 
 
 def _alone(name: str, path: str, train: bool, backward: bool) -> Level:
-    return Level(
-        name,
-        lambda run: run.layer(path, train, backward),
-        lambda subject: subject.layer(path, train, backward),
-        explain.layer(path, train, backward),
-        layer=path,
-    )
+    ask = methodcaller("layer", path, train, backward)  # of the reference run and of the subject alike
+    return Level(name, ask, ask, explain.layer(path, train, backward), layer=path)

@@ -14,7 +14,7 @@ from triptych.conformance.case import Case
 from triptych.conformance.compare import Arrays, as_arrays
 from triptych.conformance.inputs import reference_inputs
 from triptych.conformance.tolerance import Budgets, perturbations
-from triptych.conformance.updates import MOMENTUM, UPDATES, Steps, choose_steps, reference_update
+from triptych.conformance.updates import MOMENTUM, UPDATES, Steps, reference_update
 from triptych.optim.optimizers import OPTIMIZERS, decay_of, reference_step
 from triptych.reference import network as reference
 from triptych.reference.layers import Array, Rounding, cross_entropy, exact
@@ -183,7 +183,7 @@ class ReferenceRun:
     @cached_property
     def steps(self) -> Steps:
         """The optimiser steps of the update level."""
-        return choose_steps(self.case, self.gradients)
+        return Steps({path: self.gradients[path] for path in decay_of(MOMENTUM, self.case.architecture)})
 
     def update(self, name: str) -> dict[str, Array]:
         """Parameters, statistics and state, in the order of their layers, after the steps of the optimiser called

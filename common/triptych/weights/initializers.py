@@ -6,7 +6,7 @@ Each array is drawn from `(seed, path)` alone, so adding a layer does not change
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,14 +18,7 @@ from triptych.utils.randomness import generator
 
 Parameters = dict[str, NDArray[np.floating[Any]]]
 
-NAMES: tuple[InitializerName, ...] = (
-    "xavier_uniform",
-    "xavier_normal",
-    "kaiming_uniform",
-    "kaiming_normal",
-    "normal",
-    "constant",
-)
+NAMES: tuple[InitializerName, ...] = get_args(InitializerName)
 VALUED = ("normal", "constant")  # those that take a number
 
 

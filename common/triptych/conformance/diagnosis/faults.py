@@ -12,19 +12,19 @@ from typing import Any
 
 import numpy as np
 
-from triptych.conformance.diagnosis.hypothesis import Fault, other_field, other_kind, other_output
+from triptych.conformance.diagnosis.hypothesis import Fault, other_field, other_kind
 from triptych.conformance.diagnosis.layer_faults import CONV, DENSE, LRN, NORM, PADDING
 from triptych.reference.layers import Array
 from triptych.spec import layers as spec
 
-_MISSING = other_output("the layer is missing", lambda t, y: t.x if t.x.shape == y.shape else None)
+_MISSING = Fault("the layer is missing", result=lambda t, y: t.x if t.x.shape == y.shape else None)
 _ACTIVATIONS = (
     _MISSING,
-    other_output("tanh is applied", lambda t, y: np.tanh(t.x)),
-    other_output("a leaky ReLU is applied, slope 0.01", lambda t, y: np.where(t.x > 0, t.x, 0.01 * t.x)),
-    other_output("a leaky ReLU is applied, slope 0.25", lambda t, y: np.where(t.x > 0, t.x, 0.25 * t.x)),
-    other_output("ReLU6 is applied", lambda t, y: np.clip(t.x, 0, 6)),
-    other_output("softplus is applied", lambda t, y: np.logaddexp(0, t.x)),
+    Fault("tanh is applied", result=lambda t, y: np.tanh(t.x)),
+    Fault("a leaky ReLU is applied, slope 0.01", result=lambda t, y: np.where(t.x > 0, t.x, 0.01 * t.x)),
+    Fault("a leaky ReLU is applied, slope 0.25", result=lambda t, y: np.where(t.x > 0, t.x, 0.25 * t.x)),
+    Fault("ReLU6 is applied", result=lambda t, y: np.clip(t.x, 0, 6)),
+    Fault("softplus is applied", result=lambda t, y: np.logaddexp(0, t.x)),
 )
 
 
@@ -45,7 +45,7 @@ _POOL = (
 
 def _in_training(text: str, make: Callable[[Any], Array]) -> Fault:
     """Another output of a dropout layer, which always has a mask, in training mode."""
-    return other_output(text, lambda hypothesis, y: make(hypothesis) if hypothesis.train else None)
+    return Fault(text, result=lambda hypothesis, y: make(hypothesis) if hypothesis.train else None)
 
 
 _DROPOUT = (
@@ -57,8 +57,9 @@ _DROPOUT = (
     _in_training(
         "the mask is inverted: rate taken for the share that is kept", lambda t: t.x * ~t.mask / (1 - t.layer.rate)
     ),
-    other_output(
-        "the input is scaled by 1 - rate in evaluation", lambda t, y: None if t.train else t.x * (1 - t.layer.rate)
+    Fault(
+        "the input is scaled by 1 - rate in evaluation",
+        result=lambda t, y: None if t.train else t.x * (1 - t.layer.rate),
     ),
 )
 FAULTS: dict[type, tuple[Fault, ...]] = {
@@ -82,16 +83,16 @@ FAULTS: dict[type, tuple[Fault, ...]] = {
         *_POOL,
     ),
     spec.GlobalAvgPool: (
-        other_output("maximum for average pooling", lambda t, y: t.x.max((2, 3), keepdims=True)),
-        other_output("the sum for the average", lambda t, y: t.x.sum((2, 3), keepdims=True)),
+        Fault("maximum for average pooling", result=lambda t, y: t.x.max((2, 3), keepdims=True)),
+        Fault("the sum for the average", result=lambda t, y: t.x.sum((2, 3), keepdims=True)),
     ),
     spec.Flatten: (
-        other_output(
-            "the map is flattened height-width-channels", lambda t, y: t.x.transpose(0, 2, 3, 1).reshape(y.shape)
+        Fault(
+            "the map is flattened height-width-channels", result=lambda t, y: t.x.transpose(0, 2, 3, 1).reshape(y.shape)
         ),
-        other_output(
+        Fault(
             "the map is flattened with height and width swapped",
-            lambda t, y: t.x.transpose(0, 1, 3, 2).reshape(y.shape),
+            result=lambda t, y: t.x.transpose(0, 1, 3, 2).reshape(y.shape),
         ),
     ),
     spec.Dropout: _DROPOUT,

@@ -58,11 +58,6 @@ def other_value(text: str, name: str, make: Callable[[Hypothesis, Array], Array 
     return Fault(text, change)
 
 
-def other_output(text: str, make: Callable[[Hypothesis, Array], Array | None]) -> Fault:
-    """Another output."""
-    return Fault(text, result=make)
-
-
 def other_kind(text: str, make: Callable[[Any], Layer]) -> Fault:
     """Another kind of layer."""
     return Fault(text, lambda hypothesis: replace(hypothesis, layer=make(hypothesis.layer)))

@@ -8,7 +8,7 @@ from functools import partial
 
 import numpy as np
 
-from triptych.conformance.diagnosis.hypothesis import Fault, Hypothesis, other_field, other_output, other_value
+from triptych.conformance.diagnosis.hypothesis import Fault, Hypothesis, other_field, other_value
 from triptych.reference.layers import Array
 from triptych.spec.layers import AvgPool, Conv, LocalResponseNorm, MaxPool, Pair, Shape
 
@@ -88,9 +88,9 @@ DENSE = (
     other_value("the weight is transposed", "weight", lambda t, w: w.T),
     other_value("an (in, out) weight is read as (out, in)", "weight", lambda t, w: w.T.reshape(w.shape)),
     *_BIAS,
-    other_output("softmax is applied to the logits already", lambda t, y: softmax(y)),
-    other_output("log-softmax is applied to the logits already", lambda t, y: np.log(softmax(y))),
-    other_output("a ReLU follows", lambda t, y: np.maximum(y, 0)),
+    Fault("softmax is applied to the logits already", result=lambda t, y: softmax(y)),
+    Fault("log-softmax is applied to the logits already", result=lambda t, y: np.log(softmax(y))),
+    Fault("a ReLU follows", result=lambda t, y: np.maximum(y, 0)),
 )
 
 

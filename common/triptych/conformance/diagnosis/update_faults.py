@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -59,24 +59,16 @@ def _faults(run: ReferenceRun, name: str) -> Iterator[tuple[str, Wrong]]:
     yield "weight decay reaches biases, gamma and beta too", replace(right, decay=everything)
     yield "weight decay does not reach biases, gamma and beta", replace(right, decay=weights)
     yield "weight decay is twice as strong", replace(right, decay={path: 2 * value for path, value in decay.items()})
-    yield from DECAY_FAULTS[type(optimizer)](right)
+    for text, method in DECAY_FAULTS[type(optimizer)].items():
+        yield text, _other(right, decay=method)
     yield f"constant factor {batch} in the gradient: the loss is summed, not averaged", replace(right, factor=batch)
     twice = f"constant factor 1/{batch} in the gradient: divided by the batch size twice"
     yield twice, replace(right, factor=1 / batch)
     yield f"the learning rate is {batch} times as large, as for a summed loss", replace(right, rates=scaled[batch])
     yield f"the learning rate is divided by the batch size, {batch}", replace(right, rates=scaled[1 / batch])
-    yield from KIND_FAULTS[type(optimizer)](right)
+    yield from (_adam_faults if isinstance(optimizer, Adam) else _sgd_faults)(right)
     if len(rates) > 1:
         yield from _schedule_faults(right)
-
-
-def _decoupled(right: Wrong) -> Iterator[tuple[str, Wrong]]:
-    yield "weight decay is decoupled from the gradient (AdamW's form)", _other(right, decay=AdamW.decay)
-
-
-def _coupled(right: Wrong) -> Iterator[tuple[str, Wrong]]:
-    yield "weight decay is coupled to the gradient (Adam's form)", _other(right, decay=Adam.decay)
-    yield "weight decay is not multiplied by the learning rate", _other(right, decay=_at_full_strength)
 
 
 def _sgd_faults(right: Wrong) -> Iterator[tuple[str, Wrong]]:
@@ -108,11 +100,6 @@ def _adam_faults(right: Wrong) -> Iterator[tuple[str, Wrong]]:
         yield f"beta2 is {beta:g}, not {optimizer.beta2:g}", replace(right, optimizer=replace(optimizer, beta2=beta))
     for eps in (1e-8, 1e-7, 1e-6):
         yield f"eps is {eps:g}, not {optimizer.eps:g}", replace(right, optimizer=replace(optimizer, eps=eps))
-
-
-Faults = Mapping[type[Optimizer], Callable[[Wrong], Iterator[tuple[str, Wrong]]]]
-DECAY_FAULTS: Faults = {SGD: _decoupled, Adam: _decoupled, AdamW: _coupled}
-KIND_FAULTS: Faults = {SGD: _sgd_faults, Adam: _adam_faults, AdamW: _adam_faults}
 
 
 def _schedule_faults(right: Wrong) -> Iterator[tuple[str, Wrong]]:
@@ -152,6 +139,15 @@ def _other(right: Wrong, **methods: Any) -> Wrong:
 
 def _at_full_strength(self: AdamW, w: Array, g: Array, learning_rate: float, strength: float) -> tuple[Array, Array]:
     return w - strength * w, g
+
+
+# The weight decay's two forms, each in place of the other.
+_DECOUPLED = {"weight decay is decoupled from the gradient (AdamW's form)": AdamW.decay}
+_COUPLED = {
+    "weight decay is coupled to the gradient (Adam's form)": Adam.decay,
+    "weight decay is not multiplied by the learning rate": _at_full_strength,
+}
+DECAY_FAULTS: Mapping[type[Optimizer], Mapping[str, Any]] = {SGD: _DECOUPLED, Adam: _DECOUPLED, AdamW: _COUPLED}
 
 
 def _beside_velocity(self: SGD, w: Array, g: Array, learning_rate: float, strength: float) -> tuple[Array, Array]:
