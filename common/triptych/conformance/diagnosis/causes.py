@@ -17,7 +17,7 @@ from triptych.conformance.reference_run import OUTPUT, ReferenceRun, layer_of, m
 from triptych.data.preprocess import apply_reference
 from triptych.reference import network as reference
 from triptych.reference.layers import Array, largest
-from triptych.spec.layers import Branches, Dropout, Layer, Residual, Shape, join
+from triptych.spec.layers import Branches, Dropout, Residual, Shape, join
 from triptych.spec.shapes import layer_output
 from triptych.utils.errors import TriptychError
 
@@ -48,19 +48,11 @@ def of_shape(run: ReferenceRun, path: str, observed: Shape | None) -> str:
     """The fault in the record of `path` that gives the observed output shape."""
     if observed is None or path not in run.trace(True).inputs:
         return ""
-    right = hypothesis_of(run, path, train=True)
-    for fault in FAULTS.get(type(right.layer), ()):
-        hypothesis = fault.change(right)
-        if hypothesis is None or fault.result is not None:
-            continue
+    for text, fault, hypothesis in _hypotheses(hypothesis_of(run, path, train=True), path):
         with suppress(TriptychError):
-            if layer_output(hypothesis.layer, hypothesis.x.shape[1:], path) == observed:
-                return _text(fault, hypothesis.layer, right.layer)
+            if not fault.result and layer_output(hypothesis.layer, hypothesis.x.shape[1:], path) == observed:
+                return text
     return ""
-
-
-def _text(fault: Fault, wrong: Layer, right: Layer) -> str:
-    return fault.text.format(wrong=wrong, right=right)
 
 
 def hypothesis_of(run: ReferenceRun, path: str, train: bool) -> Hypothesis:
@@ -71,24 +63,26 @@ def hypothesis_of(run: ReferenceRun, path: str, train: bool) -> Hypothesis:
     return Hypothesis(run.layers[path], values, run.trace(train).inputs[path], train, mask, flattened)
 
 
+def _hypotheses(
+    right: Hypothesis, path: str, parameters: Arrays | None = None
+) -> Iterator[tuple[str, Fault, Hypothesis]]:
+    """Every fault that can be made in this layer, in words, and the layer with it."""
+    for fault in (*FAULTS.get(type(right.layer), ()), *_shared_weights(parameters or {}, path, right)):
+        with suppress(ValueError, IndexError):  # a fault that does not fit this layer
+            hypothesis = fault.change(right)
+            if hypothesis is not None:
+                yield fault.text.format(wrong=hypothesis.layer, right=right.layer), fault, hypothesis
+
+
 def _results(run: ReferenceRun, path: str, train: bool, backward: bool) -> Iterator[tuple[str, Arrays]]:
     """Every fault that can be made in this layer, with what the reference computes then."""
-    right = hypothesis_of(run, path, train)
     gradient = run.trace(train).arriving.get(path) if backward else None
-    for fault in (*FAULTS.get(type(right.layer), ()), *_shared_weights(run.parameters, path, right)):
-        hypothesis = fault.change(right)
-        if hypothesis is None:
-            continue
-        try:
+    for text, fault, hypothesis in _hypotheses(hypothesis_of(run, path, train), path, run.parameters):
+        with suppress(ValueError, IndexError, TriptychError):  # a fault that does not fit this layer
             arrays = run_alone(hypothesis, path, gradient)
-            if fault.result is not None:
-                made = fault.result(hypothesis, arrays[OUTPUT])
-                if made is None:
-                    continue
-                arrays = {OUTPUT: made}
-        except (ValueError, IndexError, TriptychError):  # a fault that does not fit this layer
-            continue
-        yield _text(fault, hypothesis.layer, right.layer), arrays
+            output = fault.result(hypothesis, arrays[OUTPUT]) if fault.result else arrays[OUTPUT]
+            if output is not None:
+                yield text, {OUTPUT: output} if fault.result else arrays
 
 
 def run_alone(hypothesis: Hypothesis, path: str, gradient: Array | None) -> dict[str, Array]:
@@ -141,13 +135,9 @@ def of_parameter(run: ReferenceRun, expected: Arrays, path: str, observed: Array
     layer, _, name = path.rpartition(".")
     values = {key.rpartition(".")[2]: value for key, value in expected.items() if layer_of(key) == layer}
     right = replace(hypothesis_of(run, layer, train=True), values=values)
-    for fault in (*FAULTS.get(type(right.layer), ()), *_shared_weights(expected, layer, right)):
-        try:
-            hypothesis = fault.change(right)
-        except (ValueError, IndexError):
-            continue
-        if hypothesis is not None and name in hypothesis.values and np.array_equal(hypothesis.values[name], observed):
-            return _text(fault, hypothesis.layer, right.layer)
+    for text, _, hypothesis in _hypotheses(right, layer, expected):
+        if name in hypothesis.values and np.array_equal(hypothesis.values[name], observed):
+            return text
     value = np.asarray(expected[path], np.float64)
     return _pattern(value, np.asarray(observed, np.float64), 1e-6 * largest(value))
 
@@ -179,13 +169,11 @@ def of_hidden(run: ReferenceRun, paths: list[str], check: Check, observed: Array
     for number, path in enumerate(paths):
         for text, arrays in _results(run, path, train, backward=False):
             y = arrays[OUTPUT]
-            try:
+            with suppress(ValueError, IndexError, TriptychError):
                 for follower in paths[number + 1 :]:
                     y = run.alone(follower, y, None, train)[OUTPUT]
-            except (ValueError, IndexError, TriptychError):
-                continue
-            if same(y, observed[check.tensor], check.budget):
-                return Cause(text, path)
+                if same(y, observed[check.tensor], check.budget):
+                    return Cause(text, path)
     return NONE
 
 
