@@ -46,12 +46,8 @@ class Subject:
         self.precision = precision
         self.images = run.case.images.astype(DTYPES[precision])
 
-    def observe(self, level: Level) -> Arrays:
-        """What a level compares of it."""
-        return level.observed(self)
-
     def expected(self, level: Level, run: ReferenceRun) -> Arrays:
-        """What the reference (exact, or perturbed) says of what `observe` can see in this subject."""
+        """What the reference (exact, or perturbed) says of what a level can see in this subject."""
         return level.expected(run)
 
     def retry(self, difference: Difference, again: Callable[[], Difference | None]) -> Difference | None:
@@ -80,9 +76,6 @@ class ReferenceSubject(Subject):
 
     def __init__(self, run: ReferenceRun) -> None:
         super().__init__("reference", run)
-
-    def observe(self, level: Level) -> Arrays:
-        return level.expected(self.run)
 
 
 class BackendSubject(Subject):
