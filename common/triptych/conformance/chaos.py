@@ -72,12 +72,10 @@ def neighbour(case: Case, twin: int) -> Parameters:
 
 
 def bug_or_chaos(backends: Sequence[Backend], trajectory: Trajectory, *, device: str = "cpu") -> list[RunDistance]:
-    """Every pair of `backends` over the trajectory's steps, held against the neighbours of all of them.
-
-    Two runs can stand on either side of a knife's edge (a maximum, a ReLU) with all their neighbours; the more
-    backends there are, the likelier one's neighbours cross it. Where none does, a right pair is called "bug": the
-    float64 trajectory decides then.
-    """
+    """Every pair of `backends` over the trajectory's steps, held against the neighbours of all of them. Two runs can
+    stand on either side of a knife's edge (a maximum, a ReLU) with all their neighbours; the more backends there are,
+    the likelier one's neighbours cross it. Where none does, a right pair is called "bug": the float64 trajectory
+    decides then."""
     starts = [None, *(neighbour(trajectory.case, twin) for twin in range(TWINS))]
 
     def losses(backend: Backend, start: Parameters | None) -> Losses:

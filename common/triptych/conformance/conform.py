@@ -29,10 +29,8 @@ Observed = dict[str, dict[str, NDArray[Any]]]  # by level, then by name
 @dataclass(frozen=True)
 class Report:
     """The checks of one backend on one case in one precision; or those of a pair of backends, of which only the one
-    nearest to its budget is kept per level.
-
-    `precision_flags` are as they were during the checks, `switched_off` those that had another value before.
-    """
+    nearest to its budget is kept per level. `precision_flags` are as they were during the checks, `switched_off` those
+    that had another value before."""
 
     DERIVED: ClassVar = ("passed", "not_run")
 

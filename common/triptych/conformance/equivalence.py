@@ -35,10 +35,8 @@ class Equivalence:
 
 
 def equivalence(left: Sequence[float], right: Sequence[float]) -> Equivalence:
-    """Paired TOST of two backends' accuracies, seed by seed: one seed gives both the same start and batches.
-
-    Raises TriptychError for fewer than `FEWEST_SEEDS` seeds, or unequal numbers.
-    """
+    """Paired TOST of two backends' accuracies, seed by seed: one seed gives both the same start and batches. Raises
+    TriptychError for fewer than `FEWEST_SEEDS` seeds, or unequal numbers."""
     from scipy import stats
 
     if len(left) != len(right) or len(left) < FEWEST_SEEDS:

@@ -35,11 +35,9 @@ MOST_JOBS = 8  # each needs some gigabytes: the frameworks, and what JAX has com
 
 @dataclass(frozen=True)
 class Verdict:
-    """All that was learned of one architecture: a report per backend and precision, and per pair of backends.
-
-    `not_run` says which backends were left out, and why. Hashes are SHA-256 of the parameters and of all else that
-    the backends were given.
-    """
+    """All that was learned of one architecture: a report per backend and precision, and per pair of backends. `not_run`
+    says which backends were left out, and why. Hashes are SHA-256 of the parameters and of all else that the backends
+    were given."""
 
     DERIVED: ClassVar = ("passed",)
 
@@ -87,10 +85,8 @@ def run(
 def run_many(
     architectures: Sequence[Architecture], backends: Sequence[Backend], *, jobs: int, **options: Any
 ) -> Iterator[Verdict]:
-    """The verdicts of `run` in the order of the architectures; `jobs` processes share the work.
-
-    Most of it is JAX's compiling, which keeps one core busy.
-    """
+    """The verdicts of `run` in the order of the architectures; `jobs` processes share the work. Most of it is JAX's
+    compiling, which keeps one core busy."""
     if jobs == 1:
         yield from (run(architecture, backends, **options) for architecture in architectures)
         return

@@ -47,12 +47,10 @@ def locate_port(
     seed: int = 0,
 ) -> Located:
     """The first layer, and the level, at which a network departs from `architecture` (as `triptych locate` does).
-
     `candidate`: a `torch.nn.Module`, a Gluon block, a Flax NNX or Linen module, or `(function, parameters)` with a JAX
-    function of parameters and images. Images have the architecture's shape. `layout` is that of the images it
-    takes: NHWC by default in JAX, NCHW elsewhere. `mapping`: its parameters' names to the spec's paths, where order and
-    shape do not tell. Raises TriptychError for what cannot be compared.
-    """
+    function of parameters and images. Images have the architecture's shape. `layout` is that of the images it takes:
+    NHWC by default in JAX, NCHW elsewhere. `mapping`: its parameters' names to the spec's paths, where order and shape
+    do not tell. Raises TriptychError for what cannot be compared."""
     if layout not in (None, *LAYOUTS):
         raise unknown("layout", layout, LAYOUTS)
     names = read_mapping(mapping)

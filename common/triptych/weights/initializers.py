@@ -30,10 +30,8 @@ def draw(architecture: Architecture, seed: int, initializer: Initializer | None 
 
 
 def draw_one(info: ParameterInfo, seed: int, initializer: Initializer) -> NDArray[np.float32]:
-    """One float32 array: weights are drawn by `initializer`, all else starts at the constant of `info.start`.
-
-    Xavier: variance 2 / (fan_in + fan_out) (Glorot and Bengio 2010); Kaiming: 2 / fan_in (He et al. 2015).
-    """
+    """One float32 array: weights are drawn by `initializer`, all else starts at the constant of `info.start`. Xavier:
+    variance 2 / (fan_in + fan_out) (Glorot and Bengio 2010); Kaiming: 2 / fan_in (He et al. 2015)."""
     if info.start is not None:
         return np.full(info.shape, info.start, np.float32)
     if initializer.name == "constant":

@@ -36,11 +36,9 @@ def read_mapping(mapping: Path | Mapping[str, str] | None) -> dict[str, str]:
 def pair(
     own: Sequence[PortParameter], infos: Sequence[analysis.ParameterInfo], mapping: Mapping[str, str]
 ) -> tuple[dict[str, str], Check | None]:
-    """The port's name by canonical path, and the first parameter that has no partner, as a failed check.
-
-    By the order of use, where shapes and roles agree in it; by shape where that is unique; and where neither tells by
-    `mapping`. Raises TriptychError if it is ambiguous, or if the mapping names what is not there.
-    """
+    """The port's name by canonical path, and the first parameter that has no partner, as a failed check. By the order
+    of use, where shapes and roles agree in it; by shape where that is unique; and where neither tells by `mapping`.
+    Raises TriptychError if it is ambiguous, or if the mapping names what is not there."""
     names = {parameter.name: parameter for parameter in own}
     paths = {info.path: info for info in infos}
     for name, path in mapping.items():

@@ -18,11 +18,9 @@ T = TypeVar("T")
 @dataclass(frozen=True)
 class Difference:
     """Where two subjects diverge: `layer` by its path in the spec, `level`, and the tensor that shows it. A fault in
-    the images is the first layer's, one in the loss the last layer's.
-
-    `at_fault`: the subjects that depart from the reference. `cause`: the fault that reproduces what was observed, or
-    empty. `note`: what else a reader should know.
-    """
+    the images is the first layer's, one in the loss the last layer's. `at_fault`: the subjects that depart from the
+    reference. `cause`: the fault that reproduces what was observed, or empty. `note`: what else a reader should
+    know."""
 
     layer: str
     level: str
@@ -110,18 +108,14 @@ def data(finding: Finding) -> Difference:
     return finding.at("input", causes.of_data(finding.run, finding.failed, finding.observed))
 
 
-def layer(path: str, train: bool, backward: bool) -> Explain:
+def layer(finding: Finding, path: str, train: bool, backward: bool) -> Difference:
     """What is wrong with one layer that ran alone."""
-
-    def explain(finding: Finding) -> Difference:
-        budgets = {check.tensor: check.budget for check in finding.failed}
-        cause = causes.of_layer(finding.run, path, finding.observed, budgets, train, backward)
-        check = finding.check
-        names = {OUTPUT: path, INPUT: f"gradient of the input of {path}"}
-        shown = replace(check, tensor=names.get(check.tensor, check.tensor))
-        return replace(finding, failed=[shown]).at(cause.layer or path, cause.text)
-
-    return explain
+    budgets = {check.tensor: check.budget for check in finding.failed}
+    cause = causes.of_layer(finding.run, path, finding.observed, budgets, train, backward)
+    check = finding.check
+    names = {OUTPUT: path, INPUT: f"gradient of the input of {path}"}
+    shown = replace(check, tensor=names.get(check.tensor, check.tensor))
+    return replace(finding, failed=[shown]).at(cause.layer or path, cause.text)
 
 
 def loss(finding: Finding) -> Difference:
@@ -130,27 +124,23 @@ def loss(finding: Finding) -> Difference:
     return finding.at(cause.layer or finding.run.last, cause.text)
 
 
-def forward(train: bool) -> Explain:
+def forward(finding: Finding, train: bool) -> Difference:
     """Which layer of a whole forward pass departs first, or which of those that could not be seen before it."""
-
-    def explain(finding: Finding) -> Difference:
-        run, check = finding.run, finding.check
-        hidden = unseen(run, check.tensor, finding.expected, train)
-        note = _note(finding)
-        if hidden:
-            cause = causes.of_hidden(run, [*hidden, check.tensor], check, finding.observed, train)
-            if not cause.layer:
-                note = f"{', '.join(hidden)} cannot be seen from outside: it is one of these or {check.tensor}"
-        else:
-            cause = pass_causes.of_forward(run, check, finding.observed, train, finding.alone)
-        if check.problem.startswith("has the shape"):
-            shape = finding.observed[check.tensor].shape[1:]
-            texts = (causes.of_shape(run, path, shape) for path in (*hidden, check.tensor))
-            wrong = replace(finding, level="structure")
-            return wrong.at(cause.layer or check.tensor, next(filter(None, texts), ""), note)
-        return finding.at(cause.layer or [*hidden, check.tensor][0], cause.text, note)
-
-    return explain
+    run, check = finding.run, finding.check
+    hidden = unseen(run, check.tensor, finding.expected, train)
+    note = _note(finding)
+    if hidden:
+        cause = causes.of_hidden(run, [*hidden, check.tensor], check, finding.observed, train)
+        if not cause.layer:
+            note = f"{', '.join(hidden)} cannot be seen from outside: it is one of these or {check.tensor}"
+    else:
+        cause = pass_causes.of_forward(run, check, finding.observed, train, finding.alone)
+    if check.problem.startswith("has the shape"):
+        shape = finding.observed[check.tensor].shape[1:]
+        texts = (causes.of_shape(run, path, shape) for path in (*hidden, check.tensor))
+        wrong = replace(finding, level="structure")
+        return wrong.at(cause.layer or check.tensor, next(filter(None, texts), ""), note)
+    return finding.at(cause.layer or [*hidden, check.tensor][0], cause.text, note)
 
 
 def unseen(run: ReferenceRun, path: str, seen: Arrays, train: bool) -> list[str]:
@@ -176,14 +166,10 @@ def _note(finding: Finding) -> str:
     return "every layer alone agrees: it is given something else, or the whole pass differs" if finding.alone else ""
 
 
-def update(name: str) -> Explain:
+def update(finding: Finding, name: str) -> Difference:
     """What is wrong with the steps of one optimiser: by then the gradients agree."""
-
-    def explain(finding: Finding) -> Difference:
-        cause = pass_causes.of_update(finding.run, name, finding.observed, finding.failed)
-        layers = {layer_of(check.tensor) for check in finding.failed}
-        count = f"{len(finding.failed)} of {len(finding.expected)} arrays, of {len(layers)} layers"
-        note = f"optimiser steps '{name}': {count}, differ"
-        return finding.at(cause.layer or layer_of(finding.check.tensor), cause.text, note)
-
-    return explain
+    cause = pass_causes.of_update(finding.run, name, finding.observed, finding.failed)
+    layers = {layer_of(check.tensor) for check in finding.failed}
+    count = f"{len(finding.failed)} of {len(finding.expected)} arrays, of {len(layers)} layers"
+    note = f"optimiser steps '{name}': {count}, differ"
+    return finding.at(cause.layer or layer_of(finding.check.tensor), cause.text, note)

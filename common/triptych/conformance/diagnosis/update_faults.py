@@ -19,11 +19,9 @@ Slots = list[Array]
 
 @dataclass(frozen=True)
 class Wrong:
-    """How the steps of an optimiser go wrong; what is left out is right.
-
-    `decay` by parameter path; `factor` multiplies the gradient; `state` is what the first step finds; `inside`: the
-    velocity holds the learning rate; `dampening` of the gradient.
-    """
+    """How the steps of an optimiser go wrong; what is left out is right. `decay` by parameter path; `factor` multiplies
+    the gradient; `state` is what the first step finds; `inside`: the velocity holds the learning rate; `dampening` of
+    the gradient."""
 
     optimizer: Optimizer
     rates: tuple[Rates, ...]
