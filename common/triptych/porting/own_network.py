@@ -120,8 +120,7 @@ class OwnNetwork(Subject):
         if isinstance(error, TriptychError):
             raise error
         shape = self.run.case.images.shape
-        text = f"'{self.name}' failed on images {shape} as {self.layout}: {message(error)}"
-        raise TriptychError(text) from error
+        raise TriptychError(f"'{self.name}' failed on images {shape} as {self.layout}: {message(error)}") from error
 
     def parameter_shapes(self) -> Arrays:
         """Pair the network's parameters with the spec's, and give it the case's values: where that succeeds, every
@@ -140,8 +139,7 @@ class OwnNetwork(Subject):
         """Give the network the case's parameters."""
         values: dict[str, Array] = dict(self.run.parameters)
         for dense, shape in self.permuted.items():
-            path = f"{dense}.weight"
-            values[path] = channels_last(values[path], shape)
+            values[f"{dense}.weight"] = channels_last(values[f"{dense}.weight"], shape)
         self.port.load({name: values[path] for path, name in self.pairs.items()})
         self.passes = {}
 
@@ -171,11 +169,8 @@ class OwnNetwork(Subject):
 
     def gradients(self) -> Arrays:
         """What arrives at the outputs that can be seen, the parameters' gradients, and the images' own."""
-        ran, arrays = self.ran(True), {}
-        for path in self.arriving():
-            value = ran.captured[self.seen(True)[path]].gradient
-            assert value is not None
-            arrays[ARRIVING + path] = value.reshape(self.run.trace(True).arriving[path].shape)
+        ran = self.ran(True)
+        arrays = {ARRIVING + path: value for path, value in self.arriving().items()}
         for path in self.run.gradients.keys() & self.pairs.keys():  # JAX has gradients of running statistics, too
             gradient = ran.gradients.get(self.pairs[path])
             if gradient is not None:
@@ -183,11 +178,12 @@ class OwnNetwork(Subject):
                 arrays[path] = gradient if permuted is None else channels_first(gradient, permuted)
         return arrays if ran.input_gradient is None else {**arrays, INPUT: ran.input_gradient}
 
-    def arriving(self) -> list[str]:
-        """The layers at whose output the arriving gradient can be seen in the spec's order."""
+    def arriving(self) -> dict[str, Array]:
+        """By layer, the gradient that arrives at its output, where that can be seen in the spec's order."""
         right, flattened, captured = self.run.trace(True).arriving, self.flattened(), self.ran(True).captured
         gradients = {path: captured[index].gradient for path, index in self.seen(True).items() if path not in flattened}
-        return [path for path, value in gradients.items() if value is not None and value.size == right[path].size]
+        seen = {p: value for p, value in gradients.items() if value is not None and value.size == right[p].size}
+        return {path: value.reshape(right[path].shape) for path, value in seen.items()}
 
     def expected(self, level: Level, run: ReferenceRun) -> Arrays:
         """What the reference says of what can be seen; gradients with those that arrive at outputs, layer by layer."""
@@ -197,7 +193,7 @@ class OwnNetwork(Subject):
             return {path: value for path, value in arrays.items() if path in seen}
         if level.name != "gradient":
             return arrays
-        arriving, ordered = set(self.arriving()), {}
+        arriving, ordered = self.arriving(), {}
         for path, _ in reversed(list(self.run.nodes(True))):
             if path in arriving:
                 ordered[ARRIVING + path] = run.trace(True).arriving[path]
