@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, ClassVar
 
 from numpy.typing import NDArray
@@ -94,9 +95,7 @@ def conform(
         flags = backend.precision_flags(device)
         checks = flag_failures(flags)
         if not checks:
-            make = build or (
-                lambda architecture: backend.build(architecture, device=device, execution=exact(precision))
-            )
+            make = build or partial(backend.build, device=device, execution=exact(precision))
             subject = BackendSubject(backend, make(run.case.architecture), run, precision, device)
             checks = run_levels(subject, levels, {} if observed is None else observed)
     during = values(flags)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
+from functools import partial
 from itertools import zip_longest
 from math import isclose
 from typing import Any, ClassVar
@@ -62,14 +63,9 @@ def verify(certificate: Certificate) -> Verification:
 def _run_again(
     certificate: Certificate, old: Certified, backends: Sequence[Backend], result: Verification
 ) -> Iterator[str]:
+    run = partial(suite.run, precisions=certificate.precisions, seed=certificate.seed, device=certificate.device)
     try:
-        new = suite.run(
-            old.verdict.architecture,
-            backends,
-            precisions=certificate.precisions,
-            seed=certificate.seed,
-            device=certificate.device,
-        )
+        new = run(old.verdict.architecture, backends)
     except (TriptychError, ValueError) as error:
         yield f"{old.name}: cannot be run: {error}"
         return

@@ -68,7 +68,7 @@ def _hypotheses(
 ) -> Iterator[tuple[str, Fault, Hypothesis]]:
     """Every fault that can be made in this layer, in words, and the layer with it."""
     for fault in (*FAULTS.get(type(right.layer), ()), *_shared_weights(parameters or {}, path, right)):
-        with suppress(ValueError, IndexError):  # a fault that does not fit this layer
+        with suppress(ValueError, LookupError):  # a fault that does not fit this layer
             hypothesis = fault.change(right)
             if hypothesis is not None:
                 yield fault.text.format(wrong=hypothesis.layer, right=right.layer), fault, hypothesis

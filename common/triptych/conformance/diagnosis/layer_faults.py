@@ -102,14 +102,9 @@ def _batch_statistics(hypothesis: Hypothesis, unbiased: bool = False) -> Hypothe
     return replace(hypothesis, train=False, values={**hypothesis.values, **statistics})
 
 
-def _swapped(first: str, second: str) -> Callable[[Hypothesis], Hypothesis | None]:
-    def change(hypothesis: Hypothesis) -> Hypothesis | None:
-        if first not in hypothesis.values or second not in hypothesis.values:
-            return None
-        values = {**hypothesis.values, first: hypothesis.values[second], second: hypothesis.values[first]}
-        return replace(hypothesis, values=values)
-
-    return change
+def _swapped(hypothesis: Hypothesis, first: str, second: str) -> Hypothesis:
+    values = hypothesis.values
+    return replace(hypothesis, values={**values, first: values[second], second: values[first]})
 
 
 def _resized(by: int, scaled: bool) -> dict[str, Callable[[LocalResponseNorm], float]]:
@@ -133,8 +128,8 @@ NORM = (
     Fault("evaluation mode for training: the running statistics, not the batch's", lambda t: replace(t, train=False)),
     Fault("the batch's variance is taken with n - 1", partial(_batch_statistics, unbiased=True)),
     Fault("the statistics count as constants in the backward pass", _batch_statistics),
-    Fault("gamma and beta are swapped", _swapped("weight", "bias")),
-    Fault("running mean and variance are swapped", _swapped("running_mean", "running_var")),
+    Fault("gamma and beta are swapped", lambda t: _swapped(t, "weight", "bias")),
+    Fault("running mean and variance are swapped", lambda t: _swapped(t, "running_mean", "running_var")),
     other_value("the variance is used as a deviation", "running_var", lambda t, var: var**2),
 )
 LRN = (
