@@ -19,7 +19,7 @@ from triptych.backend import registry
 from triptych.backend.contract import Backend
 from triptych.backend.execution import exact
 from triptych.conformance.case import make_case
-from triptych.conformance.diagnosis.finding import Difference
+from triptych.conformance.diagnosis.explain import Difference
 from triptych.conformance.levels import ALL_LEVELS
 from triptych.conformance.locate import BATCH, MODES, locate
 from triptych.conformance.reference_run import ReferenceRun

@@ -27,10 +27,7 @@ from triptych.zoo import Options
 
 FORMAT, VERSION = "triptych certificate", 2
 # Levels whose verdict is no part of a certificate.
-ELSEWHERE = {
-    "trajectory": "judged by `conform --trajectory 100`",
-    "accuracy": "judged by `compare --seeds 5`",
-}
+ELSEWHERE = {"trajectory": "judged by `conform --trajectory 100`", "accuracy": "judged by `compare --seeds 5`"}
 
 
 @dataclass(frozen=True)
@@ -97,7 +94,7 @@ def make(
         device=device,
         precisions=tuple(precisions),  # type: ignore[arg-type]  # checked by the caller
         backends={backend.name: Participant(backend.versions(), describe(backend, device)) for backend in backends},
-        not_run={name: reason for verdict in verdicts[:1] for name, reason in verdict.not_run.items()} | left_out,
+        not_run=(verdicts[0].not_run if verdicts else {}) | left_out,
         platform={
             "python": platform.python_version(),
             "numpy": np.__version__,

@@ -71,23 +71,18 @@ def neighbour(case: Case, twin: int) -> Parameters:
     return moved
 
 
-def losses(backend: Backend, trajectory: Trajectory, start: Parameters | None = None, *, device: str = "cpu") -> Losses:
-    """The loss of every step of one float32 run."""
-    network = backend.build(trajectory.case.architecture, device=device, execution=exact("fp32", "full"))
-    return np.asarray(follow(backend, network, trajectory, start)[LOSSES], np.float64)
-
-
 def bug_or_chaos(backends: Sequence[Backend], trajectory: Trajectory, *, device: str = "cpu") -> list[RunDistance]:
-    """Every pair of `backends` over the trajectory's steps, held against the neighbours of all of them.
-
-    Two runs can stand on either side of a knife's edge (a maximum, a ReLU) with all their neighbours; the more
-    backends there are, the likelier one's neighbours cross it. Where none does, a right pair is called "bug": the
-    float64 trajectory decides then.
-    """
+    """Every pair of `backends` over the trajectory's steps, held against the neighbours of all of them. Two runs can
+    stand on either side of a knife's edge (a maximum, a ReLU) with all their neighbours; the more backends there are,
+    the likelier one's neighbours cross it. Where none does, a right pair is called "bug": the float64 trajectory
+    decides then."""
     starts = [None, *(neighbour(trajectory.case, twin) for twin in range(TWINS))]
-    runs = {
-        backend.name: [losses(backend, trajectory, start, device=device) for start in starts] for backend in backends
-    }
+
+    def losses(backend: Backend, start: Parameters | None) -> Losses:
+        network = backend.build(trajectory.case.architecture, device=device, execution=exact("fp32", "full"))
+        return np.asarray(follow(backend, network, trajectory, start)[LOSSES], np.float64)
+
+    runs = {backend.name: [losses(backend, start) for start in starts] for backend in backends}
     return [judge_pair(left, right, runs) for left, right in combinations(runs, 2)]
 
 

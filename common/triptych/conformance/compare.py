@@ -107,15 +107,12 @@ def as_arrays(shapes: Mapping[str, Shape]) -> dict[str, NDArray[np.int64]]:
 
 def compare_shapes(level: str, expected: Arrays, observed: Arrays, budgets: Mapping[str, float]) -> list[Check]:
     """One check per name of either set of shapes; a wrong shape, a missing and an unknown name are problems."""
-    checks = []
-    for name in dict.fromkeys((*expected, *observed)):
-        text = ""
-        if name not in observed:
-            text = "is missing"
-        elif name not in expected:
-            text = "is not in the spec"
-        elif not np.array_equal(observed[name], expected[name]):
-            shapes = (tuple(values[name].tolist()) for values in (observed, expected))
-            text = "has the shape {}, expected {}".format(*shapes)
-        checks.append(problem(level, name, text) if text else Check(level, name, 0.0, 0.0, 0.0))
-    return checks
+
+    def wrong(name: str) -> str:
+        if name not in observed or name not in expected:
+            return "is missing" if name in expected else "is not in the spec"
+        shapes = [tuple(values[name].tolist()) for values in (observed, expected)]
+        return "" if shapes[0] == shapes[1] else "has the shape {}, expected {}".format(*shapes)
+
+    texts = {name: wrong(name) for name in (*expected, *observed)}
+    return [problem(level, n, text) if text else Check(level, n, 0.0, 0.0, 0.0) for n, text in texts.items()]

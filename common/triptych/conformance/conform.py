@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, ClassVar
 
 from numpy.typing import NDArray
@@ -29,10 +30,8 @@ Observed = dict[str, dict[str, NDArray[Any]]]  # by level, then by name
 @dataclass(frozen=True)
 class Report:
     """The checks of one backend on one case in one precision; or those of a pair of backends, of which only the one
-    nearest to its budget is kept per level.
-
-    `precision_flags` are as they were during the checks, `switched_off` those that had another value before.
-    """
+    nearest to its budget is kept per level. `precision_flags` are as they were during the checks, `switched_off` those
+    that had another value before."""
 
     DERIVED: ClassVar = ("passed", "not_run")
 
@@ -96,9 +95,7 @@ def conform(
         flags = backend.precision_flags(device)
         checks = flag_failures(flags)
         if not checks:
-            make = build or (
-                lambda architecture: backend.build(architecture, device=device, execution=exact(precision))
-            )
+            make = build or partial(backend.build, device=device, execution=exact(precision))
             subject = BackendSubject(backend, make(run.case.architecture), run, precision, device)
             checks = run_levels(subject, levels, {} if observed is None else observed)
     during = values(flags)

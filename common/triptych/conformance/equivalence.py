@@ -34,11 +34,9 @@ class Equivalence:
         return self.p < LEVEL
 
 
-def equivalence(left: Sequence[float], right: Sequence[float], margin: float = MARGIN) -> Equivalence:
-    """Paired TOST of two backends' accuracies, seed by seed: one seed gives both the same start and batches.
-
-    Raises TriptychError for fewer than `FEWEST_SEEDS` seeds, or unequal numbers.
-    """
+def equivalence(left: Sequence[float], right: Sequence[float]) -> Equivalence:
+    """Paired TOST of two backends' accuracies, seed by seed: one seed gives both the same start and batches. Raises
+    TriptychError for fewer than `FEWEST_SEEDS` seeds, or unequal numbers."""
     from scipy import stats
 
     if len(left) != len(right) or len(left) < FEWEST_SEEDS:
@@ -49,7 +47,7 @@ def equivalence(left: Sequence[float], right: Sequence[float], margin: float = M
     mean, freedom = float(differences.mean()), len(differences) - 1
     error = float(differences.std(ddof=1) / np.sqrt(len(differences)))
     if error == 0:  # equal to the last image: nothing is left to chance
-        return Equivalence(mean, mean, mean, 0.0 if abs(mean) < margin else 1.0, margin)
+        return Equivalence(mean, mean, mean, 0.0 if abs(mean) < MARGIN else 1.0)
     reach = float(stats.t.ppf(1 - LEVEL, freedom)) * error
-    p = max(stats.t.sf((margin - mean) / error, freedom), stats.t.sf((margin + mean) / error, freedom))
-    return Equivalence(mean, mean - reach, mean + reach, float(p), margin)
+    p = max(stats.t.sf((MARGIN - mean) / error, freedom), stats.t.sf((MARGIN + mean) / error, freedom))
+    return Equivalence(mean, mean - reach, mean + reach, float(p))

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from operator import methodcaller
 
-from triptych.conformance.compare import Arrays, Check, Compare, as_arrays, compare, compare_shapes
+from triptych.conformance.compare import Arrays, Check, Compare, compare, compare_shapes
 from triptych.conformance.diagnosis import explain
 from triptych.conformance.diagnosis.explain import Explain
 from triptych.conformance.reference_run import ReferenceRun
@@ -20,11 +21,9 @@ from triptych.conformance.updates import UPDATES
 
 @dataclass(frozen=True, eq=False)
 class Level:
-    """One row. `expected` is asked of the exact reference run and of perturbed ones, which give the budget.
-
-    `layer` or `optimizer`: what is run by itself; both are empty for a whole pass. `rounded`: rounding may
-    explain a difference; without, the budget is 0. `needed`: where it fails, nothing further can be compared.
-    """
+    """One row. `expected` is asked of the exact reference run and of perturbed ones, which give the budget. `layer` or
+    `optimizer`: what is run by itself; both are empty for a whole pass. `rounded`: rounding may explain a difference;
+    without, the budget is 0. `needed`: where it fails, nothing further can be compared."""
 
     name: str
     expected: Callable[[ReferenceRun], Arrays]
@@ -44,26 +43,25 @@ class Level:
 
 _structure = partial(Level, "structure", rounded=False)
 _shapes = partial(_structure, explain=explain.structure, compare=compare_shapes)
-PARAMETERS = _shapes(
-    lambda run: as_arrays(run.parameter_shapes), lambda subject: subject.parameter_shapes(), needed=True
-)
+PARAMETERS = _shapes(lambda run: run.parameter_shapes, lambda subject: subject.parameter_shapes(), needed=True)
 VALUES = _structure(lambda run: run.case.parameters, lambda subject: subject.loaded(), explain.values)
-OUTPUTS = _shapes(lambda run: as_arrays(run.output_shapes), lambda subject: subject.output_shapes())
+OUTPUTS = _shapes(lambda run: run.output_shapes, lambda subject: subject.output_shapes())
 DATA = Level("data", lambda run: run.inputs, lambda subject: subject.inputs(), explain.data, layer="input")
-FORWARD_EVAL = Level("forward eval", lambda run: run.outputs(False), lambda s: s.forward(False), explain.forward(False))
-FORWARD_TRAIN = Level("forward train", lambda run: run.outputs(True), lambda s: s.forward(True), explain.forward(True))
+FORWARD_EVAL = Level(
+    "forward eval", lambda run: run.outputs(False), lambda s: s.forward(False), partial(explain.forward, train=False)
+)
+FORWARD_TRAIN = Level(
+    "forward train", lambda run: run.outputs(True), lambda s: s.forward(True), partial(explain.forward, train=True)
+)
 GRADIENT = Level("gradient", lambda run: run.gradients, lambda subject: subject.gradients(), explain.gradient)
 
 
 def _update(name: str) -> Level:
-    steps = (lambda run: run.update(name)), (lambda subject: subject.update(name)), explain.update(name)
-    return Level("update", *steps, optimizer=name)
+    ask = methodcaller("update", name)
+    return Level("update", ask, ask, partial(explain.update, name=name), optimizer=name)
 
 
-LEVELS = (
-    *(PARAMETERS, VALUES, OUTPUTS, DATA, FORWARD_EVAL, FORWARD_TRAIN, GRADIENT),
-    *map(_update, UPDATES),
-)
+LEVELS = (*(PARAMETERS, VALUES, OUTPUTS, DATA, FORWARD_EVAL, FORWARD_TRAIN, GRADIENT), *map(_update, UPDATES))
 ALL_LEVELS = tuple(dict.fromkeys(level.name for level in LEVELS))
 
 
@@ -80,10 +78,5 @@ def layers_alone(run: ReferenceRun, whole: Level) -> Iterator[Level]:
 
 
 def _alone(name: str, path: str, train: bool, backward: bool) -> Level:
-    return Level(
-        name,
-        lambda run: run.layer(path, train, backward),
-        lambda subject: subject.layer(path, train, backward),
-        explain.layer(path, train, backward),
-        layer=path,
-    )
+    ask = methodcaller("layer", path, train, backward)  # of the reference run and of the subject alike
+    return Level(name, ask, ask, partial(explain.layer, path=path, train=train, backward=backward), layer=path)

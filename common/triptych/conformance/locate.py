@@ -17,7 +17,7 @@ from triptych.backend.execution import exact
 from triptych.conformance import tolerance
 from triptych.conformance.case import make_case
 from triptych.conformance.compare import Arrays, Check, compare, failures
-from triptych.conformance.diagnosis.finding import Difference, Finding, SubjectFailedError, attempt
+from triptych.conformance.diagnosis.explain import Difference, Finding, SubjectFailedError, attempt
 from triptych.conformance.levels import LEVELS, Level, layers_alone
 from triptych.conformance.reference_run import ReferenceRun
 from triptych.conformance.subjects import BackendSubject, ReferenceSubject, Subject
@@ -104,10 +104,6 @@ class _Search:
     alone: bool
 
     @property
-    def run(self) -> ReferenceRun:
-        return self.left.run
-
-    @property
     def factor(self) -> float:
         """How many budgets two subjects may differ by: one each, but the reference needs none."""
         return 1.0 if isinstance(self.right, ReferenceSubject) else 2.0
@@ -116,7 +112,7 @@ class _Search:
         """The rows in the order of the search."""
         for row in rows:
             if self.alone:
-                yield from layers_alone(self.run, row)
+                yield from layers_alone(self.left.run, row)
             yield row
 
     def difference(self, level: Level) -> Difference | None:
@@ -126,17 +122,16 @@ class _Search:
 
     def _difference(self, level: Level) -> Difference | None:
         subjects = (self.left, self.right)
-        observed = {s.name: attempt(s, partial(s.observe, level), level.name, level.layer) for s in subjects}
-        expected = self.left.expected(level, self.run)
-        if isinstance(self.right, ReferenceSubject):
-            observed[self.right.name] = expected
+        judged = [subject for subject in subjects if not isinstance(subject, ReferenceSubject)]
+        seen = {s.name: attempt(s, partial(level.observed, s), level.name, level.layer) for s in judged}
+        expected = self.left.expected(level, self.left.run)
+        observed = {subject.name: seen.get(subject.name, expected) for subject in subjects}
         failed, at_fault = self._judge(level, expected, observed)
         if not failed:
             return None
-        subject = next((subject for subject in subjects if subject.name in at_fault), self.left)
-        arrays = observed[subject.name]
-        finding = Finding(self.run, subject, level.name, failed, expected, arrays, at_fault, self.alone)
-        return level.explain(finding)
+        one = next((subject for subject in subjects if subject.name in at_fault), self.left)
+        arrays = observed[one.name]
+        return level.explain(Finding(one.run, one, level.name, failed, expected, arrays, at_fault, self.alone))
 
     def _judge(
         self, level: Level, expected: Arrays, observed: dict[str, Arrays]
@@ -156,7 +151,7 @@ class _Search:
         failed = failures(level.checks(target, left, {name: share * largest(v) for name, v in target.items()}))
         if not failed or all(check.problem for check in failed):
             return failed
-        perturbed = (self.left.expected(level, run) for run in self.run.perturbed())
+        perturbed = (self.left.expected(level, run) for run in self.left.run.perturbed())
         budgets = tolerance.budgets(target, perturbed)[self.left.precision]
         return failures(level.checks(target, left, {name: self.factor * budget for name, budget in budgets.items()}))
 

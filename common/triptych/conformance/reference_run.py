@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from triptych.conformance import tolerance
 from triptych.conformance.case import Case
-from triptych.conformance.compare import Arrays
+from triptych.conformance.compare import Arrays, as_arrays
 from triptych.conformance.inputs import reference_inputs
 from triptych.conformance.tolerance import Budgets, perturbations
-from triptych.conformance.updates import MOMENTUM, UPDATES, Steps, choose_steps, reference_update
+from triptych.conformance.updates import MOMENTUM, UPDATES, Steps, reference_update
 from triptych.optim.optimizers import OPTIMIZERS, decay_of, reference_step
 from triptych.reference import network as reference
 from triptych.reference.layers import Array, Rounding, cross_entropy, exact
@@ -22,6 +22,7 @@ from triptych.spec.analysis import parameters, primitives
 from triptych.spec.layers import Architecture, Branches, Dense, Flatten, Layer, Residual, Shape, children, walk
 from triptych.spec.shapes import output_shapes
 
+SLOTS = {slot for kind in OPTIMIZERS.values() for slot in kind.slots}
 OUTPUT, INPUT = "output", "input"  # the names of one layer's own arrays, beside its parameters' gradients
 
 
@@ -63,14 +64,14 @@ class ReferenceRun:
         return self.case.architecture.layers[-1].name
 
     @cached_property
-    def parameter_shapes(self) -> dict[str, Shape]:
+    def parameter_shapes(self) -> Arrays:
         """Every canonical parameter's shape, in the order of execution."""
-        return {info.path: info.shape for info in parameters(self.case.architecture)}
+        return as_arrays({info.path: info.shape for info in parameters(self.case.architecture)})
 
     @property
-    def output_shapes(self) -> dict[str, Shape]:
+    def output_shapes(self) -> Arrays:
         """Every layer's output shape without the batch, auxiliary classifiers included."""
-        return output_shapes(self.case.architecture)
+        return as_arrays(output_shapes(self.case.architecture))
 
     @cached_property
     def inputs(self) -> dict[str, Array]:
@@ -78,8 +79,7 @@ class ReferenceRun:
         return reference_inputs(self.case, self.rounding)
 
     @cached_property
-    def evaluated(self) -> reference.Pass:
-        """The forward pass in evaluation mode."""
+    def _evaluated(self) -> reference.Pass:
         return self._forward(self.parameters, train=False)
 
     @cached_property
@@ -92,12 +92,6 @@ class ReferenceRun:
         loss, gradients = reference.backward(self._trained, self.case.labels)
         backwards = reversed([name for name in self.in_order(gradients) if name != INPUT])
         return {"loss": np.asarray(loss)} | {name: gradients[name] for name in (*backwards, INPUT)}
-
-    @property
-    def trained(self) -> reference.Pass:
-        """The pass in training mode, after its backward."""
-        assert self.gradients
-        return self._trained
 
     @cached_property
     def second_inputs(self) -> dict[str, Array]:
@@ -122,12 +116,13 @@ class ReferenceRun:
         return {**gradients, "loss": np.asarray(loss)}
 
     def ran(self, train: bool) -> reference.Pass:
-        """The pass in one of the two modes."""
-        return self.trained if train else self.evaluated
+        """The pass in one of the two modes, in training mode after its backward."""
+        assert not train or self.gradients
+        return self._trained if train else self._evaluated
 
     def outputs(self, train: bool) -> dict[str, Array]:
         """Every layer's output, in the order of execution; no backward pass is needed for it."""
-        return (self._trained if train else self.evaluated).outputs
+        return (self._trained if train else self._evaluated).outputs
 
     def trace(self, train: bool) -> reference.Trace:
         """What every layer was given and gave back."""
@@ -171,35 +166,31 @@ class ReferenceRun:
         )
 
     @property
-    def logits(self) -> dict[str, Array]:
-        """The training pass's logits by path of the layer that puts them out, auxiliary classifiers last."""
-        return {self.last: self.trained.logits} | {path: z for path, (_, z) in self.trained.auxiliary.items()}
-
-    @property
-    def loss_weights(self) -> dict[str, float]:
-        """By path of the logits, what their loss counts."""
-        return {self.last: 1.0} | {path: weight for path, (weight, _) in self.trained.auxiliary.items()}
+    def heads(self) -> dict[str, tuple[float, Array]]:
+        """By path of the layer that puts them out, auxiliary classifiers last, the training pass's logits after what
+        their loss counts."""
+        return {self.last: (1.0, self.ran(True).logits), **self.ran(True).auxiliary}
 
     def loss(self) -> dict[str, Array]:
         """The loss of the exact run's logits, and its gradients by them."""
         gradients, total = {}, 0.0
-        for path, logits in self.origin.logits.items():
+        for path, (weight, logits) in self.origin.heads.items():
             loss, gradient = cross_entropy(self.rounding(logits, 1), self.case.labels, self.rounding)
-            total += self.origin.loss_weights[path] * loss
-            gradients[path] = self.origin.loss_weights[path] * gradient
+            total += weight * loss
+            gradients[path] = weight * gradient
         return {"loss": np.asarray(total), **gradients}
 
     @cached_property
     def steps(self) -> Steps:
         """The optimiser steps of the update level."""
-        return choose_steps(self.case, self.gradients)
+        return Steps({path: self.gradients[path] for path in decay_of(MOMENTUM, self.case.architecture)})
 
     def update(self, name: str) -> dict[str, Array]:
         """Parameters, statistics and state, in the order of their layers, after the steps of the optimiser called
         `name` in `updates.UPDATES`."""
         with self._updating:  # what one thread computes, another waits for
             if name not in self._updates:
-                arrays = reference_update(name, self.case, self.origin.steps, lambda: self.trained, self.rounding)
+                arrays = reference_update(name, self.case, self.origin.steps, lambda: self.ran(True), self.rounding)
                 self._updates[name] = {path: arrays[path] for path in self.in_order(arrays)}
             return self._updates[name]
 
@@ -228,9 +219,8 @@ def named(result: tuple[Array, Array | None, Mapping[str, Array]]) -> dict[str, 
 def parameter_of(name: str) -> str:
     """The parameter's path in the name of an update's array: `velocity.conv.weight (momentum)`."""
     path = name.partition(" ")[0]
-    slots = {slot for kind in OPTIMIZERS.values() for slot in kind.slots}
     first, _, rest = path.partition(".")
-    return rest if first in slots and "." in rest else path
+    return rest if first in SLOTS and "." in rest else path
 
 
 def layer_of(name: str) -> str:
@@ -239,10 +229,10 @@ def layer_of(name: str) -> str:
     return path.rpartition(".")[0] or path
 
 
-def maps_before_flatten(architecture: Architecture) -> dict[str, tuple[int, ...]]:
+def maps_before_flatten(architecture: Architecture) -> dict[str, Shape]:
     """By dense layer, the `(channels, height, width)` of the map that was flattened for it."""
-    maps: dict[str, tuple[int, ...]] = {}
-    shape: tuple[int, ...] | None = None
+    maps: dict[str, Shape] = {}
+    shape: Shape | None = None
     for info in primitives(architecture):
         if isinstance(info.layer, Flatten):
             shape = info.input

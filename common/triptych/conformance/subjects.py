@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,20 +17,10 @@ from triptych.conformance.updates import backend_update
 from triptych.utils.errors import TriptychError
 
 if TYPE_CHECKING:
-    from triptych.conformance.diagnosis.finding import Difference
+    from triptych.conformance.diagnosis.explain import Difference
     from triptych.conformance.levels import Level
 
 DTYPES = {"fp64": np.float64, "fp32": np.float32}
-
-
-@contextmanager
-def exact_arithmetic(backend: Backend, device: str = "cpu") -> Iterator[None]:
-    """Switches that lower the precision are off in here. Raises TriptychError for one that cannot be switched off."""
-    with backend.precise(device):
-        for flag in backend.precision_flags(device):
-            if not flag.exact:
-                raise TriptychError(f"{backend.name}: the precision flag {flag.name} {flag.problem}")
-        yield
 
 
 class Subject:
@@ -47,6 +37,8 @@ class Subject:
     loss: Callable[[], Arrays]  # of the reference's logits, with its gradients by them
     update: Callable[[str], Arrays]  # parameters, statistics and state after the steps of one optimiser
     notes: tuple[str, ...] = ()  # what was learned of it
+    backend: Backend | None = None
+    device = "cpu"
 
     def __init__(self, name: str, run: ReferenceRun, precision: str = "fp64") -> None:
         self.name = name
@@ -54,12 +46,8 @@ class Subject:
         self.precision = precision
         self.images = run.case.images.astype(DTYPES[precision])
 
-    def observe(self, level: Level) -> Arrays:
-        """What a level compares of it."""
-        return level.observed(self)
-
     def expected(self, level: Level, run: ReferenceRun) -> Arrays:
-        """What the reference (exact, or perturbed) says of what `observe` can see in this subject."""
+        """What the reference (exact, or perturbed) says of what a level can see in this subject."""
         return level.expected(run)
 
     def retry(self, difference: Difference, again: Callable[[], Difference | None]) -> Difference | None:
@@ -69,9 +57,18 @@ class Subject:
     def failed(self, error: Exception) -> None:
         """Raises what a user should read in place of a difference when a framework raises `error`; nothing here."""
 
-    def exact(self) -> AbstractContextManager[None]:
-        """Switches that lower the precision are off in here."""
-        return nullcontext()
+    @contextmanager
+    def exact(self) -> Iterator[None]:
+        """Switches that lower the precision are off in here. Raises TriptychError for one that cannot be switched
+        off."""
+        if self.backend is None:
+            yield
+            return
+        with self.backend.precise(self.device):
+            for flag in self.backend.precision_flags(self.device):
+                if not flag.exact:
+                    raise TriptychError(f"{self.backend.name}: the precision flag {flag.name} {flag.problem}")
+            yield
 
 
 class ReferenceSubject(Subject):
@@ -80,13 +77,11 @@ class ReferenceSubject(Subject):
     def __init__(self, run: ReferenceRun) -> None:
         super().__init__("reference", run)
 
-    def observe(self, level: Level) -> Arrays:
-        """What is expected."""
-        return level.expected(self.run)
-
 
 class BackendSubject(Subject):
     """A backend's network; see `Subject`."""
+
+    backend: Backend
 
     def __init__(
         self, backend: Backend, network: Native, run: ReferenceRun, precision: str = "fp64", device: str = "cpu"
@@ -96,9 +91,6 @@ class BackendSubject(Subject):
         self.device = device
         self.network = network
         self.trained: Arrays | None = None  # the training pass of the parameters that are in the network
-
-    def exact(self) -> AbstractContextManager[None]:
-        return exact_arithmetic(self.backend, self.device)
 
     def parameter_shapes(self) -> Arrays:
         return as_arrays({path: value.shape for path, value in self.backend.to_canonical(self.network).items()})
@@ -137,9 +129,9 @@ class BackendSubject(Subject):
         )
 
     def loss(self) -> Arrays:
-        logits = self.run.logits
-        loss, gradients = self.backend.loss_pass(self.network, list(logits.values()), self.run.case.labels)
-        return {"loss": np.asarray(loss), **dict(zip(logits, gradients, strict=True))}
+        logits = [values for _, values in self.run.heads.values()]
+        loss, gradients = self.backend.loss_pass(self.network, logits, self.run.case.labels)
+        return {"loss": np.asarray(loss), **dict(zip(self.run.heads, gradients, strict=True))}
 
     def update(self, name: str) -> Arrays:
         steps = self.run.steps  # before there is a second thread: both need them

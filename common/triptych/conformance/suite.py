@@ -35,11 +35,9 @@ MOST_JOBS = 8  # each needs some gigabytes: the frameworks, and what JAX has com
 
 @dataclass(frozen=True)
 class Verdict:
-    """All that was learned of one architecture: a report per backend and precision, and per pair of backends.
-
-    `not_run` says which backends were left out, and why. Hashes are SHA-256 of the parameters and of all else that
-    the backends were given.
-    """
+    """All that was learned of one architecture: a report per backend and precision, and per pair of backends. `not_run`
+    says which backends were left out, and why. Hashes are SHA-256 of the parameters and of all else that the backends
+    were given."""
 
     DERIVED: ClassVar = ("passed",)
 
@@ -84,18 +82,11 @@ def run(
     return Verdict(architecture, tuple(reports), tuple(pairs), not_run, *hashes)
 
 
-def default_jobs(architectures: int, device: str) -> int:
-    """One process per core for several architectures on the CPU; a single device is not shared."""
-    return min(cores(), architectures, MOST_JOBS) if device == "cpu" else 1
-
-
 def run_many(
     architectures: Sequence[Architecture], backends: Sequence[Backend], *, jobs: int, **options: Any
 ) -> Iterator[Verdict]:
-    """The verdicts of `run` in the order of the architectures; `jobs` processes share the work.
-
-    Most of it is JAX's compiling, which keeps one core busy.
-    """
+    """The verdicts of `run` in the order of the architectures; `jobs` processes share the work. Most of it is JAX's
+    compiling, which keeps one core busy."""
     if jobs == 1:
         yield from (run(architecture, backends, **options) for architecture in architectures)
         return
@@ -122,8 +113,10 @@ def run_with_steps(
     seed: int = 0,
     precisions: Sequence[str] = PRECISIONS,
 ) -> Iterator[tuple[Verdict, LongRun | None]]:
-    """Every architecture's verdict, and where `steps` are asked for, its long run. `jobs`: one per core if left out."""
-    jobs = default_jobs(len(architectures), device) if jobs is None else jobs
+    """Every architecture's verdict, and where `steps` are asked for, its long run. `jobs`: one per
+    core of the CPU if left out."""
+    if jobs is None:
+        jobs = min(cores(), len(architectures), MOST_JOBS) if device == "cpu" else 1  # one device is not shared
     verdicts = run_many(architectures, backends, jobs=jobs, precisions=precisions, seed=seed, device=device)
     for architecture, verdict in zip(architectures, verdicts, strict=True):
         long_run = steps and run_long(architecture, backends, steps=steps, seed=seed, device=device)

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from numpy.typing import NDArray
 
-from triptych.reference.layers import Array, largest
+from triptych.reference.layers import largest
 from triptych.reference.rounding import FLOAT32_UNIT, Perturbation
 from triptych.utils.randomness import generator
 
@@ -35,13 +35,6 @@ def perturbations(seed: int) -> Iterator[Perturbation]:
             yield Perturbation(generator(seed, "rounding", pair), sign)
 
 
-def allowance(value: Array, deviation: float) -> dict[str, float]:
-    """By precision, the largest allowed absolute difference of a tensor, given its largest deviation in perturbed
-    executions."""
-    single = SAFETY * deviation + FLOAT32_UNIT * largest(value)
-    return {"fp64": max(FLOAT64_SHARE * largest(value), UNIT_RATIO * single), "fp32": single}
-
-
 def budgets(
     expected: Mapping[Name, NDArray[Any]], perturbed: Iterable[Mapping[Name, NDArray[Any]]]
 ) -> dict[str, dict[Name, float]]:
@@ -50,5 +43,7 @@ def budgets(
     for arrays in perturbed:
         for name in expected.keys() & arrays.keys():
             deviations[name] = max(deviations.get(name, 0.0), largest(arrays[name] - expected[name]))
-    allowed = {name: allowance(expected[name], deviations[name]) for name in expected if name in deviations}
-    return {precision: {name: both[precision] for name, both in allowed.items()} for precision in UNPERTURBED}
+    scales = {name: largest(value) for name, value in expected.items() if name in deviations}
+    single = {name: SAFETY * deviations[name] + FLOAT32_UNIT * scale for name, scale in scales.items()}
+    double = {name: max(FLOAT64_SHARE * scale, UNIT_RATIO * single[name]) for name, scale in scales.items()}
+    return {"fp64": double, "fp32": single}

@@ -7,8 +7,7 @@ or running statistics exceeds by orders of magnitude.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,11 +16,11 @@ from numpy.typing import NDArray
 from triptych.backend.contract import Backend, Native
 from triptych.conformance.case import BATCH, Case
 from triptych.conformance.compare import Check, compare
-from triptych.conformance.reference_run import ReferenceRun
+from triptych.conformance.reference_run import SLOTS, ReferenceRun
 from triptych.conformance.updates import LARGEST_MOVE, MOMENTUM
 from triptych.data.batches import Augmentation, Batch, feed, plan
 from triptych.data.preprocess import InputTransform, apply_reference
-from triptych.optim.optimizers import OPTIMIZERS, Optimizer, Rates, decay_of, reference_step
+from triptych.optim.optimizers import Optimizer, Rates, decay_of, reference_step
 from triptych.reference import network as reference
 from triptych.reference.layers import Array, largest
 from triptych.reference.rounding import FLOAT32_UNIT
@@ -53,8 +52,7 @@ class Trajectory:
     @property
     def transform(self) -> InputTransform:
         """Like the case's, with room for crops."""
-        channels, height, width = self.case.architecture.input
-        return InputTransform(channels, height, width, (0.5,) * channels, (0.25,) * channels, AUGMENTATION.crop_padding)
+        return replace(self.case.transform, crop_padding=AUGMENTATION.crop_padding)
 
     def images(self) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
         """`IMAGES` stored images of the input's size and their labels."""
@@ -87,7 +85,7 @@ def follow_reference(trajectory: Trajectory) -> Arrays:
     case, (stored, labels) = trajectory.case, trajectory.images()
     architecture, optimizer = case.architecture, trajectory.optimizer
     decay = decay_of(optimizer, architecture)
-    values: dict[str, Array] = {path: np.asarray(value, np.float64) for path, value in case.parameters.items()}
+    values: dict[str, Array] = dict(case.exact)
     state: Parameters = {}
     losses, right = [], []
     for step, batch in enumerate(trajectory.batches()):
@@ -108,19 +106,17 @@ def follow(backend: Backend, network: Native, trajectory: Trajectory, start: Par
     `start` or the case's own parameters; the network is left at the end."""
     backend.from_canonical(network, trajectory.case.parameters if start is None else start)
     trainer = backend.Trainer(network, trajectory.optimizer, trajectory.transform, trajectory.case.seed)
+    stored, labels = trajectory.images()
+    fed = feed(stored, labels, trajectory.batches(), AUGMENTATION)
     handles = [
-        trainer.step(images, labels, trajectory.rates(step), step, gather=gather, masks=trajectory.case.masks(step))
-        for step, (images, labels, gather) in enumerate(_fed(trajectory))
+        trainer.step(
+            images, right_answers, trajectory.rates(step), step, gather=gather, masks=trajectory.case.masks(step)
+        )
+        for step, (images, right_answers, gather) in enumerate(fed)
     ]
     losses, right = trainer.read(handles).T
-    logits = trainer.predict(trajectory.images()[0][:BATCH])
-    measured = {LOSSES: losses, RIGHT: right, PREDICTIONS: logits}
+    measured = {LOSSES: losses, RIGHT: right, PREDICTIONS: trainer.predict(stored[:BATCH])}
     return {**measured, **backend.to_canonical(network), **trainer.state()}
-
-
-def _fed(trajectory: Trajectory) -> Iterator[tuple[Any, Any, Any]]:
-    stored, labels = trajectory.images()
-    return feed(stored, labels, trajectory.batches(), AUGMENTATION)
 
 
 def judge_trajectory(expected: Arrays, observed: Arrays) -> list[Check]:
@@ -139,5 +135,4 @@ def judge_trajectory(expected: Arrays, observed: Arrays) -> list[Check]:
 def kind_of(name: str) -> str:
     """A slot of the optimiser, what is measured, or "parameter"."""
     first = name.partition(".")[0]
-    slots = {slot for kind in OPTIMIZERS.values() for slot in kind.slots}
-    return name if name in (LOSSES, RIGHT, PREDICTIONS) else first if first in slots else "parameter"
+    return name if name in (LOSSES, RIGHT, PREDICTIONS) else first if first in SLOTS else "parameter"

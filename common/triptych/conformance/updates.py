@@ -77,11 +77,6 @@ class Steps:
         return state | ({COUNT: np.asarray(START, np.float64)} if optimizer.counts else {})
 
 
-def choose_steps(case: Case, gradients: Mapping[str, Array]) -> Steps:
-    """The steps for `case`, from the reference's gradients."""
-    return Steps({path: gradients[path] for path in decay_of(MOMENTUM, case.architecture)})
-
-
 def reference_update(
     name: str, case: Case, steps: Steps, first: Callable[[], reference.Pass], rounding: Rounding
 ) -> dict[str, Array]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
+from functools import partial
 from itertools import zip_longest
+from math import isclose
 from typing import Any, ClassVar
 
 from triptych import __version__, zoo
@@ -62,14 +63,9 @@ def verify(certificate: Certificate) -> Verification:
 def _run_again(
     certificate: Certificate, old: Certified, backends: Sequence[Backend], result: Verification
 ) -> Iterator[str]:
+    run = partial(suite.run, precisions=certificate.precisions, seed=certificate.seed, device=certificate.device)
     try:
-        new = suite.run(
-            old.verdict.architecture,
-            backends,
-            precisions=certificate.precisions,
-            seed=certificate.seed,
-            device=certificate.device,
-        )
+        new = run(old.verdict.architecture, backends)
     except (TriptychError, ValueError) as error:
         yield f"{old.name}: cannot be run: {error}"
         return
@@ -204,14 +200,9 @@ def report_differences(old: Report, new: Report, *, same_case: bool) -> Iterator
     changed = [
         f"{where}: {before[where].budget:.6e} in the certificate, {now[where].budget:.6e} here"
         for where in before
-        if same_case and where in now and not close(before[where].budget, now[where].budget)
+        if same_case and where in now and not isclose(before[where].budget, now[where].budget, rel_tol=BUDGET_CLOSE)
     ]
     yield from _some("another budget", changed)
-
-
-def close(old: float, new: float) -> bool:
-    """Equal budgets, but for the rounding of the sums they come from."""
-    return math.isclose(old, new, rel_tol=BUDGET_CLOSE)
 
 
 def _place(level: str, tensor: str) -> str:

@@ -46,8 +46,8 @@ def _required(candidate: Any) -> list[str]:
         taken = inspect.signature(candidate).parameters.values()
     except (TypeError, ValueError):
         return []
-    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    return [p.name for p in taken if p.default is p.empty and p.kind in kinds]
+    several = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return [p.name for p in taken if p.default is p.empty and p.kind not in several]
 
 
 def _import(place: str, reference: str) -> Any:

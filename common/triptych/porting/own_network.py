@@ -7,36 +7,31 @@ beside the layer it corresponds to. Dropout is off on both sides, and auxiliary 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from triptych.backend import registry
 from triptych.backend.contract import Array, Backend, Port, PortRun
 from triptych.backend.execution import exact
 from triptych.conformance import levels, locate
 from triptych.conformance.case import make_case
-from triptych.conformance.compare import Arrays, as_arrays, message
-from triptych.conformance.diagnosis.finding import Difference, Finding, SubjectFailedError
+from triptych.conformance.compare import Arrays, message
+from triptych.conformance.diagnosis.explain import Difference, Finding, SubjectFailedError
+from triptych.conformance.diagnosis.layer_faults import channels_first, channels_last
 from triptych.conformance.levels import Level
 from triptych.conformance.locate import Located
 from triptych.conformance.reference_run import INPUT, ReferenceRun, layer_of, maps_before_flatten
-from triptych.conformance.subjects import ReferenceSubject, Subject, exact_arithmetic
+from triptych.conformance.subjects import ReferenceSubject, Subject
 from triptych.porting.align import align
 from triptych.porting.discover import find_adapter
 from triptych.spec import analysis
-from triptych.spec.layers import Architecture, Auxiliary, Block, Branches, Dropout, Residual
+from triptych.spec.layers import Architecture, Auxiliary, Block, Branches, Dropout, Residual, Shape
 from triptych.utils.errors import TriptychError, unknown
 from triptych.weights.matching import pair, read_mapping
 
 LAYOUTS = ("NCHW", "NHWC")
-NOT_RUN = {
-    "dropout": "switched off on both sides: a port draws its own masks",
-    "update": "a port brings no optimiser",
-}
+NOT_RUN = {"dropout": "switched off on both sides: a port draws its own masks", "update": "a port brings no optimiser"}
 NO_HEADS = {"auxiliary classifiers": "left out on both sides"}
 ARRIVING = "gradient at the output of "
 
@@ -52,12 +47,10 @@ def locate_port(
     seed: int = 0,
 ) -> Located:
     """The first layer, and the level, at which a network departs from `architecture` (as `triptych locate` does).
-
     `candidate`: a `torch.nn.Module`, a Gluon block, a Flax NNX or Linen module, or `(function, parameters)` with a JAX
-    function of parameters and images. Images have the architecture's shape. `layout` is that of the images it
-    takes: NHWC by default in JAX, NCHW elsewhere. `mapping`: its parameters' names to the spec's paths, where order and
-    shape do not tell. Raises TriptychError for what cannot be compared.
-    """
+    function of parameters and images. Images have the architecture's shape. `layout` is that of the images it takes:
+    NHWC by default in JAX, NCHW elsewhere. `mapping`: its parameters' names to the spec's paths, where order and shape
+    do not tell. Raises TriptychError for what cannot be compared."""
     if layout not in (None, *LAYOUTS):
         raise unknown("layout", layout, LAYOUTS)
     names = read_mapping(mapping)
@@ -70,9 +63,8 @@ def locate_port(
     backend, adapter = registry.load(adapted[0]), adapted[1]
     run = ReferenceRun(make_case(without_dropout(architecture), seed, locate.BATCH))
     network = OwnNetwork(
-        name, run, precision, backend, lambda: adapter.Port(candidate, layout, exact(precision)), names
+        name, run, precision, backend, lambda: adapter.Port(candidate, layout, exact(precision)), names, layout
     )
-    network.layout = layout or "its default layout"
     result = locate.locate(network, ReferenceSubject(run), "accumulated", levels=LEVELS)
     heads = any(isinstance(layer, Auxiliary) for layer in architecture.layers)
     not_run = NOT_RUN | NO_HEADS if heads else NOT_RUN
@@ -102,6 +94,8 @@ def without_dropout(architecture: Architecture) -> Architecture:
 class OwnNetwork(Subject):
     """Somebody's network; see `Subject`. Only those layers can be seen in it to which an operation corresponds."""
 
+    backend: Backend
+
     def __init__(
         self,
         name: str,
@@ -110,28 +104,23 @@ class OwnNetwork(Subject):
         backend: Backend,
         adapt: Callable[[], Port],
         mapping: Mapping[str, str],
+        layout: str | None,
     ) -> None:
         super().__init__(name, run, precision)
         self.backend = backend
         self.adapt = adapt
-        self.layout = ""
+        self.layout = layout or "its default layout"
         self.mapping = mapping
         self.maps = maps_before_flatten(run.case.architecture)
         self.passes: dict[bool, PortRun] = {}  # of the values that are in the network, by mode
-        self.permuted: dict[
-            str, tuple[int, ...]
-        ] = {}  # dense layers whose columns were reordered, with the map's shape
-
-    def exact(self) -> AbstractContextManager[None]:
-        return exact_arithmetic(self.backend)
+        self.permuted: dict[str, Shape] = {}  # dense layers whose columns were reordered, with the map's shape
 
     def failed(self, error: Exception) -> None:
         """A network that does not run at all is no difference, but bad input."""
         if isinstance(error, TriptychError):
             raise error
         shape = self.run.case.images.shape
-        text = f"'{self.name}' failed on images {shape} as {self.layout}: {message(error)}"
-        raise TriptychError(text) from error
+        raise TriptychError(f"'{self.name}' failed on images {shape} as {self.layout}: {message(error)}") from error
 
     def parameter_shapes(self) -> Arrays:
         """Pair the network's parameters with the spec's, and give it the case's values: where that succeeds, every
@@ -144,14 +133,13 @@ class OwnNetwork(Subject):
         if wrong is not None:
             raise SubjectFailedError(Difference(layer_of(wrong.tensor), "structure", wrong, (self.name,)))
         self.load()
-        return as_arrays(self.run.parameter_shapes)
+        return self.run.parameter_shapes
 
     def load(self) -> None:
         """Give the network the case's parameters."""
         values: dict[str, Array] = dict(self.run.parameters)
         for dense, shape in self.permuted.items():
-            path = f"{dense}.weight"
-            values[path] = channels_last(values[path], shape)
+            values[f"{dense}.weight"] = channels_last(values[f"{dense}.weight"], shape)
         self.port.load({name: values[path] for path, name in self.pairs.items()})
         self.passes = {}
 
@@ -181,11 +169,8 @@ class OwnNetwork(Subject):
 
     def gradients(self) -> Arrays:
         """What arrives at the outputs that can be seen, the parameters' gradients, and the images' own."""
-        ran, arrays = self.ran(True), {}
-        for path in self.arriving():
-            value = ran.captured[self.seen(True)[path]].gradient
-            assert value is not None
-            arrays[ARRIVING + path] = value.reshape(self.run.trace(True).arriving[path].shape)
+        ran = self.ran(True)
+        arrays = {ARRIVING + path: value for path, value in self.arriving().items()}
         for path in self.run.gradients.keys() & self.pairs.keys():  # JAX has gradients of running statistics, too
             gradient = ran.gradients.get(self.pairs[path])
             if gradient is not None:
@@ -193,11 +178,12 @@ class OwnNetwork(Subject):
                 arrays[path] = gradient if permuted is None else channels_first(gradient, permuted)
         return arrays if ran.input_gradient is None else {**arrays, INPUT: ran.input_gradient}
 
-    def arriving(self) -> list[str]:
-        """The layers at whose output the arriving gradient can be seen in the spec's order."""
+    def arriving(self) -> dict[str, Array]:
+        """By layer, the gradient that arrives at its output, where that can be seen in the spec's order."""
         right, flattened, captured = self.run.trace(True).arriving, self.flattened(), self.ran(True).captured
         gradients = {path: captured[index].gradient for path, index in self.seen(True).items() if path not in flattened}
-        return [path for path, value in gradients.items() if value is not None and value.size == right[path].size]
+        seen = {p: value for p, value in gradients.items() if value is not None and value.size == right[p].size}
+        return {path: value.reshape(right[path].shape) for path, value in seen.items()}
 
     def expected(self, level: Level, run: ReferenceRun) -> Arrays:
         """What the reference says of what can be seen; gradients with those that arrive at outputs, layer by layer."""
@@ -207,7 +193,7 @@ class OwnNetwork(Subject):
             return {path: value for path, value in arrays.items() if path in seen}
         if level.name != "gradient":
             return arrays
-        arriving, ordered = set(self.arriving()), {}
+        arriving, ordered = self.arriving(), {}
         for path, _ in reversed(list(self.run.nodes(True))):
             if path in arriving:
                 ordered[ARRIVING + path] = run.trace(True).arriving[path]
@@ -217,13 +203,11 @@ class OwnNetwork(Subject):
     def retry(self, difference: Difference, again: Callable[[], Difference | None]) -> Difference | None:
         """Try the first dense layer with its columns in height-width-channels order, if that is where they diverge."""
         order = list(self.run.layers)
+        if self.permuted or difference.level == "gradient":
+            return difference
         for dense, shape in self.maps.items():
             place = order.index(dense)
-            if (
-                self.permuted
-                or difference.level == "gradient"
-                or difference.layer not in order[max(0, place - 2) : place + 1]
-            ):
+            if difference.layer not in order[max(0, place - 2) : place + 1]:
                 continue
             self.permuted[dense] = shape
             self.load()
@@ -238,28 +222,16 @@ class OwnNetwork(Subject):
             self.load()
         return difference
 
-    def flattened(self) -> dict[str, tuple[int, ...]]:
+    def flattened(self) -> dict[str, Shape]:
         """The flatten layers, and dropouts behind them, whose output comes in another order, with the map's shape."""
         order, outputs = list(self.run.layers), self.run.outputs(train=False)
-        layers: dict[str, tuple[int, ...]] = {}
+        layers: dict[str, Shape] = {}
         for dense, shape in self.permuted.items():
             for path in reversed(order[: order.index(dense)]):
                 if outputs[path].ndim != 2:
                     break
                 layers[path] = shape
         return layers
-
-
-def channels_last(columns: Array, shape: tuple[int, ...]) -> Array:
-    """`(N, channels * height * width)` with its columns in height-width-channels order; `shape` is the map's."""
-    return columns.reshape(-1, *shape).transpose(0, 2, 3, 1).reshape(len(columns), -1)
-
-
-def channels_first(columns: Array, shape: tuple[int, ...]) -> Array:
-    """Columns in height-width-channels order in the spec's order again; `shape` is the map's (C, H, W)."""
-    channels, height, width = shape
-    maps = columns.reshape(-1, height, width, channels).transpose(0, 3, 1, 2)
-    return np.ascontiguousarray(maps.reshape(len(columns), -1))
 
 
 def _whose_gradient(finding: Finding) -> Difference:

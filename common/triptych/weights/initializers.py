@@ -6,7 +6,7 @@ Each array is drawn from `(seed, path)` alone, so adding a layer does not change
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,14 +19,7 @@ from triptych.utils.randomness import generator
 
 Parameters = dict[str, NDArray[np.floating[Any]]]
 
-NAMES: tuple[InitializerName, ...] = (
-    "xavier_uniform",
-    "xavier_normal",
-    "kaiming_uniform",
-    "kaiming_normal",
-    "normal",
-    "constant",
-)
+NAMES: tuple[InitializerName, ...] = get_args(InitializerName)
 VALUED = ("normal", "constant")  # those that take a number
 
 
@@ -38,10 +31,8 @@ def draw(architecture: Architecture, seed: int, initializer: Initializer | None 
 
 
 def draw_one(info: ParameterInfo, seed: int, initializer: Initializer) -> NDArray[np.float32]:
-    """One float32 array: weights are drawn by `initializer`, all else starts at the constant of `info.start`.
-
-    Xavier: variance 2 / (fan_in + fan_out) (Glorot and Bengio 2010); Kaiming: 2 / fan_in (He et al. 2015).
-    """
+    """One float32 array: weights are drawn by `initializer`, all else starts at the constant of `info.start`. Xavier:
+    variance 2 / (fan_in + fan_out) (Glorot and Bengio 2010); Kaiming: 2 / fan_in (He et al. 2015)."""
     if info.start is not None:
         return np.full(info.shape, info.start, np.float32)
     if initializer.name == "constant":

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,9 @@ from triptych.backend.contract import PortParameter
 from triptych.conformance.compare import Check, problem
 from triptych.spec.kinds.kind import ParameterInfo
 from triptych.utils.errors import TriptychError, unknown
+
+# What must agree: the shape, and the role wherever the port's parameters all tell theirs.
+Keys = list[tuple[tuple[int, ...], str]]
 
 
 def read_mapping(mapping: Path | Mapping[str, str] | None) -> dict[str, str]:
@@ -32,11 +36,9 @@ def read_mapping(mapping: Path | Mapping[str, str] | None) -> dict[str, str]:
 def pair(
     own: Sequence[PortParameter], infos: Sequence[ParameterInfo], mapping: Mapping[str, str]
 ) -> tuple[dict[str, str], Check | None]:
-    """The port's name by canonical path, and the first parameter that has no partner, as a failed check.
-
-    By the order of use, where shapes and roles agree in it; by shape where that is unique; and where neither tells by
-    `mapping`. Raises TriptychError if it is ambiguous, or if the mapping names what is not there.
-    """
+    """The port's name by canonical path, and the first parameter that has no partner, as a failed check. By the order
+    of use, where shapes and roles agree in it; by shape where that is unique; and where neither tells by `mapping`.
+    Raises TriptychError if it is ambiguous, or if the mapping names what is not there."""
     names = {parameter.name: parameter for parameter in own}
     paths = {info.path: info for info in infos}
     for name, path in mapping.items():
@@ -49,112 +51,94 @@ def pair(
     pairs = {path: name for name, path in mapping.items()}
     left = [parameter for parameter in own if parameter.name not in mapping]
     wanted = [info for info in infos if info.path not in pairs]
-    if _same_multiset(left, wanted):
-        _refuse_twins(left, wanted)
-        return pairs | _by_shape(left, wanted), _first_wrong_shape(pairs, names, paths)
-    return pairs, _first_unpaired(left, wanted) or _first_wrong_shape(pairs, names, paths)
-
-
-def _role(path: str) -> str:
-    return path.rpartition(".")[2]
-
-
-def _keys(left: Sequence[PortParameter], wanted: Sequence[ParameterInfo]) -> tuple[list[Any], list[Any]]:
-    """What must agree: the shape, and the role wherever the port's parameters all tell theirs."""
     told = all(parameter.role for parameter in left)
-    return (
-        [(p.shape, p.role if told else "") for p in left],
-        [(i.shape, _role(i.path) if told else "") for i in wanted],
+    have: Keys = [(parameter.shape, parameter.role if told else "") for parameter in left]
+    need: Keys = [(info.shape, _role(info) if told else "") for info in wanted]
+    if Counter(have) != Counter(need):
+        return pairs, _first_unpaired(left, wanted, have, need) or _first_wrong_shape(pairs, names, paths)
+    if not told:
+        _refuse_twins(left, wanted)
+    return pairs | _by_shape(left, wanted, have, need), _first_wrong_shape(pairs, names, paths)
+
+
+def longest_alignment(first: int, second: int, score: Callable[[int, int], int]) -> dict[int, int]:
+    """Which of `second` things belongs to which of `first` things, in order, with the largest sum of scores; a score
+    of 0 is no match."""
+    best = [[0] * (second + 1) for _ in range(first + 1)]
+    for i, j in product(reversed(range(first)), reversed(range(second))):
+        match = score(i, j)
+        best[i][j] = max(best[i + 1][j], best[i][j + 1], match + best[i + 1][j + 1] if match else 0)
+    aligned: dict[int, int] = {}
+    i = j = 0
+    while i < first and j < second:
+        match = score(i, j)
+        if match and best[i][j] == match + best[i + 1][j + 1]:
+            aligned[i] = j
+            i, j = i + 1, j + 1
+        elif best[i][j] == best[i][j + 1]:
+            j += 1
+        else:
+            i += 1
+    return aligned
+
+
+def _role(info: ParameterInfo) -> str:
+    return info.path.rpartition(".")[2]
+
+
+def _ambiguous(info: ParameterInfo, names: Sequence[str], why: str) -> TriptychError:
+    return TriptychError(
+        f"it is ambiguous which parameter is '{info.path}' {info.shape}: {', '.join(names[:4])} have its "
+        f"shape, and {why}; say it in a JSON file with --mapping"
     )
-
-
-def _same_multiset(left: Sequence[PortParameter], wanted: Sequence[ParameterInfo]) -> bool:
-    one, other = _keys(left, wanted)
-    return Counter(one) == Counter(other)
 
 
 def _refuse_twins(left: Sequence[PortParameter], wanted: Sequence[ParameterInfo]) -> None:
     """Arrays of one layer and one shape (a batch norm's) come in no order that frameworks share: names have to tell."""
-    if all(parameter.role for parameter in left):
-        return
     count = Counter((info.path.rpartition(".")[0], info.shape) for info in wanted)
     for info in wanted:
         if count[info.path.rpartition(".")[0], info.shape] > 1:
             names = [parameter.name for parameter in left if parameter.shape == info.shape]
-            raise TriptychError(
-                f"it is ambiguous which parameter is '{info.path}' {info.shape}: {', '.join(names[:4])} have its "
-                "shape, and not all names tell weight, bias, mean and variance; say it in a JSON file with --mapping"
-            )
+            raise _ambiguous(info, names, "not all names tell weight, bias, mean and variance")
 
 
-def _by_shape(left: Sequence[PortParameter], wanted: Sequence[ParameterInfo]) -> dict[str, str]:
-    one, other = _keys(left, wanted)
+def _by_shape(left: Sequence[PortParameter], wanted: Sequence[ParameterInfo], have: Keys, need: Keys) -> dict[str, str]:
     by_key: dict[Any, list[str]] = {}
-    for key, parameter in zip(one, left, strict=True):
+    for key, parameter in zip(have, left, strict=True):
         by_key.setdefault(key, []).append(parameter.name)
-    in_order = sorted(one, key=str) == sorted(other, key=str) and _layer_order(one) == _layer_order(other)
-    for key, info in zip(other, wanted, strict=True):
+    # Within a layer, frameworks order biases and statistics differently: only the weights' order tells.
+    in_order = [key for key in have if len(key[0]) > 1] == [key for key in need if len(key[0]) > 1]
+    for key, info in zip(need, wanted, strict=True):
         if not in_order and len(by_key[key]) > 1:
-            raise TriptychError(
-                f"it is ambiguous which parameter is '{info.path}' {info.shape}: {', '.join(by_key[key][:4])} have its "
-                "shape, and their order is not the spec's; say it in a JSON file with --mapping"
-            )
-    return {info.path: by_key[key].pop(0) for key, info in zip(other, wanted, strict=True)}
+            raise _ambiguous(info, by_key[key], "their order is not the spec's")
+    return {info.path: by_key[key].pop(0) for key, info in zip(need, wanted, strict=True)}
 
 
-def _layer_order(keys: Sequence[Any]) -> list[Any]:
-    """The weights in their order; within a layer, frameworks order biases and statistics differently."""
-    return [key for key in keys if len(key[0]) > 1]
-
-
-def _first_unpaired(left: Sequence[PortParameter], wanted: Sequence[ParameterInfo]) -> Check | None:
-    one, other = _keys(left, wanted)
-    missing = Counter(other) - Counter(one)
+def _first_unpaired(
+    left: Sequence[PortParameter], wanted: Sequence[ParameterInfo], have: Keys, need: Keys
+) -> Check | None:
+    missing, surplus = Counter(need) - Counter(have), Counter(have) - Counter(need)
     # Of several of one shape, what the order leaves out, weights first: frameworks order a batch norm's in other ways.
-    found = _in_common(other, one)
-    for place in sorted(range(len(wanted)), key=lambda place: (place in found, len(other[place][0]) == 1)):
-        key, info = other[place], wanted[place]
-        if missing[key]:
-            near = next((p for p in left if len(p.shape) == len(key[0]) and p.role == _role(info.path)), None)
-            surplus = Counter(one) - Counter(other)
-            spare = [p.shape for k, p in zip(one, left, strict=True) if surplus[k] and len(p.shape) == len(key[0])]
-            text = f"the spec has {info.shape}, your network " + (
-                f"{spare[0]} in its place" if spare and near else "nothing of this shape left"
-            )
-            return problem("structure", info.path, text)
-    for key, parameter in zip(one, left, strict=True):
-        if (Counter(one) - Counter(other))[key]:
-            return problem(
-                "structure", parameter.name, f"your network has {parameter.shape}, the spec nothing of this shape"
-            )
+    in_order = longest_alignment(len(have), len(need), lambda i, j: int(have[i] == need[j])).values()
+    for place in sorted(range(len(need)), key=lambda place: (place in in_order, len(need[place][0]) == 1)):
+        info = wanted[place]
+        if missing[need[place]]:
+            alike = [(key, other) for key, other in zip(have, left, strict=True) if len(key[0]) == len(info.shape)]
+            spare = [other.shape for key, other in alike if surplus[key]]
+            near = spare and any(other.role == _role(info) for _, other in alike)
+            instead = f"{spare[0]} in its place" if near else "nothing of this shape left"
+            return problem("structure", info.path, f"the spec has {info.shape}, your network {instead}")
+    for key, parameter in zip(have, left, strict=True):
+        if surplus[key]:
+            text = f"your network has {parameter.shape}, the spec nothing of this shape"
+            return problem("structure", parameter.name, text)
     return None
-
-
-def _in_common(left: Sequence[Any], right: Sequence[Any]) -> set[int]:
-    """The places in `left` of the longest common subsequence."""
-    longest = [[0] * (len(right) + 1) for _ in range(len(left) + 1)]
-    for i in range(len(left) - 1, -1, -1):
-        for j in range(len(right) - 1, -1, -1):
-            skip = max(longest[i + 1][j], longest[i][j + 1])
-            longest[i][j] = longest[i + 1][j + 1] + 1 if left[i] == right[j] else skip
-    found, i, j = set(), 0, 0
-    while i < len(left) and j < len(right):
-        if left[i] == right[j]:
-            found.add(i)
-            i, j = i + 1, j + 1
-        elif longest[i + 1][j] >= longest[i][j + 1]:
-            i += 1
-        else:
-            j += 1
-    return found
 
 
 def _first_wrong_shape(
     pairs: Mapping[str, str], names: Mapping[str, PortParameter], paths: Mapping[str, ParameterInfo]
 ) -> Check | None:
     for path, info in paths.items():
-        if path in pairs and names[pairs[path]].shape != info.shape:
-            return problem(
-                "structure", path, f"the spec has {info.shape}, '{pairs[path]}' has {names[pairs[path]].shape}"
-            )
+        if path in pairs and (shape := names[pairs[path]].shape) != info.shape:
+            return problem("structure", path, f"the spec has {info.shape}, '{pairs[path]}' has {shape}")
     return None

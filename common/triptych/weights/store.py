@@ -38,10 +38,8 @@ def check_fit(architecture: Architecture, parameters: Mapping[str, NDArray[Any]]
 
 
 def save(path: Path, parameters: Parameters) -> None:
-    """Write a safetensors file, whole or not at all, and its SHA-256 into the manifest beside it.
-
-    The manifest exists because safetensors does not notice a flipped bit.
-    """
+    """Write a safetensors file, whole or not at all, and its SHA-256 into the manifest beside it. The manifest exists
+    because safetensors does not notice a flipped bit."""
     content = safetensors.numpy.save({name: np.ascontiguousarray(value) for name, value in parameters.items()})
     write_atomically(path, content)
     manifest = path.with_name(MANIFEST)

@@ -26,11 +26,9 @@ def load(source: str) -> Parameters:
 
 
 def take_over(architecture: Architecture, fresh: Parameters, given: Parameters) -> tuple[Parameters, tuple[str, ...]]:
-    """`fresh` with every layer of `given` that fits by name and shape, and the paths of the layers that stay fresh.
-
-    A layer is taken whole or not at all: a new weight with an old bias would be neither. Raises TriptychError, with
-    the first layer that does not fit, if none does.
-    """
+    """`fresh` with every layer of `given` that fits by name and shape, and the paths of the layers that stay fresh. A
+    layer is taken whole or not at all: a new weight with an old bias would be neither. Raises TriptychError, with the
+    first layer that does not fit, if none does."""
     layers: dict[str, list[str]] = {}
     for info in analysis.parameters(architecture):
         layers.setdefault(info.path.rpartition(".")[0], []).append(info.path)
@@ -59,9 +57,7 @@ def check_frozen(frozen: frozenset[str], new: Sequence[str]) -> None:
 
 def frozen_paths(architecture: Architecture, patterns: Sequence[str]) -> frozenset[str]:
     """The canonical arrays, running statistics included, whose path matches one of the patterns (as file names do).
-
-    Raises TriptychError for a pattern that matches none, and if no parameter is left to train.
-    """
+    Raises TriptychError for a pattern that matches none, and if no parameter is left to train."""
     infos = analysis.parameters(architecture)
     found: set[str] = set()
     for pattern in patterns:

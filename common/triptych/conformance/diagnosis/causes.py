@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -10,17 +11,13 @@ import numpy as np
 
 from triptych.conformance import inputs
 from triptych.conformance.compare import Arrays, Check
-from triptych.conformance.diagnosis.faults import (
-    FAULTS,
-    branch_orders,
-    residual_scale,
-)
+from triptych.conformance.diagnosis.faults import FAULTS, branch_orders, residual_scale
 from triptych.conformance.diagnosis.hypothesis import Fault, Hypothesis
 from triptych.conformance.reference_run import OUTPUT, ReferenceRun, layer_of, maps_before_flatten, named
 from triptych.data.preprocess import apply_reference
 from triptych.reference import network as reference
 from triptych.reference.layers import Array, largest
-from triptych.spec.layers import Branches, Dropout, Layer, Residual, Shape, join
+from triptych.spec.layers import Branches, Dropout, Residual, Shape, join
 from triptych.spec.shapes import layer_output
 from triptych.utils.errors import TriptychError
 
@@ -49,23 +46,13 @@ def same(value: Array, observed: Array, budget: float) -> bool:
 
 def of_shape(run: ReferenceRun, path: str, observed: Shape | None) -> str:
     """The fault in the record of `path` that gives the observed output shape."""
-    layer = run.layers.get(path)
-    if layer is None or observed is None or path not in run.trace(True).inputs:
+    if observed is None or path not in run.trace(True).inputs:
         return ""
-    for fault in FAULTS.get(type(layer), ()):
-        hypothesis = fault.change(hypothesis_of(run, path, train=True))
-        if hypothesis is None or fault.result is not None:
-            continue
-        try:
-            if layer_output(hypothesis.layer, hypothesis.x.shape[1:], path) == observed:
-                return _text(fault, hypothesis.layer, layer)
-        except TriptychError:
-            continue
+    for text, fault, hypothesis in _hypotheses(hypothesis_of(run, path, train=True), path):
+        with suppress(TriptychError):
+            if not fault.result and layer_output(hypothesis.layer, hypothesis.x.shape[1:], path) == observed:
+                return text
     return ""
-
-
-def _text(fault: Fault, wrong: Layer, right: Layer) -> str:
-    return fault.text.format(wrong=wrong, right=right)
 
 
 def hypothesis_of(run: ReferenceRun, path: str, train: bool) -> Hypothesis:
@@ -76,24 +63,26 @@ def hypothesis_of(run: ReferenceRun, path: str, train: bool) -> Hypothesis:
     return Hypothesis(run.layers[path], values, run.trace(train).inputs[path], train, mask, flattened)
 
 
+def _hypotheses(
+    right: Hypothesis, path: str, parameters: Arrays | None = None
+) -> Iterator[tuple[str, Fault, Hypothesis]]:
+    """Every fault that can be made in this layer, in words, and the layer with it."""
+    for fault in (*FAULTS.get(type(right.layer), ()), *_shared_weights(parameters or {}, path, right)):
+        with suppress(ValueError, LookupError):  # a fault that does not fit this layer
+            hypothesis = fault.change(right)
+            if hypothesis is not None:
+                yield fault.text.format(wrong=hypothesis.layer, right=right.layer), fault, hypothesis
+
+
 def _results(run: ReferenceRun, path: str, train: bool, backward: bool) -> Iterator[tuple[str, Arrays]]:
     """Every fault that can be made in this layer, with what the reference computes then."""
-    right = hypothesis_of(run, path, train)
     gradient = run.trace(train).arriving.get(path) if backward else None
-    for fault in (*FAULTS.get(type(right.layer), ()), *_shared_weights(run.parameters, path, right)):
-        hypothesis = fault.change(right)
-        if hypothesis is None:
-            continue
-        try:
+    for text, fault, hypothesis in _hypotheses(hypothesis_of(run, path, train), path, run.parameters):
+        with suppress(ValueError, IndexError, TriptychError):  # a fault that does not fit this layer
             arrays = run_alone(hypothesis, path, gradient)
-            if fault.result is not None:
-                made = fault.result(hypothesis, arrays[OUTPUT])
-                if made is None:
-                    continue
-                arrays = {OUTPUT: made}
-        except (ValueError, IndexError, TriptychError):  # a fault that does not fit this layer
-            continue
-        yield _text(fault, hypothesis.layer, right.layer), arrays
+            output = fault.result(hypothesis, arrays[OUTPUT]) if fault.result else arrays[OUTPUT]
+            if output is not None:
+                yield text, {OUTPUT: output} if fault.result else arrays
 
 
 def run_alone(hypothesis: Hypothesis, path: str, gradient: Array | None) -> dict[str, Array]:
@@ -123,21 +112,20 @@ def of_layer(
     run: ReferenceRun, path: str, observed: Arrays, budgets: Mapping[str, float], train: bool, backward: bool
 ) -> Cause:
     """Of one layer alone: the catalogue's faults, else what the difference itself looks like."""
-    layer = run.layers[path]
-    names = [name for name in budgets if name in observed]
+    layer, names = run.layers[path], [name for name in budgets if name in observed]
     right = run.layer(path, train, backward)
-    text = ""
-    if OUTPUT in names and isinstance(layer, Branches | Residual):
-        text = _of_junction(run, path, layer, observed[OUTPUT], budgets[OUTPUT], train)
-    if text:
-        return Cause(text)
-    for fault, arrays in _results(run, path, train, backward):
-        if names and all(name in arrays and same(arrays[name], observed[name], budgets[name]) for name in names):
-            return Cause(fault)
-    if isinstance(layer, Dropout) and OUTPUT in names:
-        text = _of_mask(run.trace(train).inputs[path], observed[OUTPUT], layer.rate, train)
-    if text:
-        return Cause(text)
+
+    def texts() -> Iterator[str]:
+        if OUTPUT in names and isinstance(layer, Branches | Residual):
+            yield _of_junction(run, path, layer, observed[OUTPUT], budgets[OUTPUT], train)
+        for text, arrays in _results(run, path, train, backward):
+            if names and all(name in arrays and same(arrays[name], observed[name], budgets[name]) for name in names):
+                yield text
+        if isinstance(layer, Dropout) and OUTPUT in names:
+            yield _of_mask(run.trace(train).inputs[path], observed[OUTPUT], layer.rate, train)
+
+    if named_fault := next(filter(None, texts()), ""):
+        return Cause(named_fault)
     seen = {name: (right[name], observed[name], budgets[name]) for name in names if name in right}
     return Cause(looks_like(seen), vague=True)
 
@@ -147,13 +135,9 @@ def of_parameter(run: ReferenceRun, expected: Arrays, path: str, observed: Array
     layer, _, name = path.rpartition(".")
     values = {key.rpartition(".")[2]: value for key, value in expected.items() if layer_of(key) == layer}
     right = replace(hypothesis_of(run, layer, train=True), values=values)
-    for fault in (*FAULTS.get(type(right.layer), ()), *_shared_weights(expected, layer, right)):
-        try:
-            hypothesis = fault.change(right)
-        except (ValueError, IndexError):
-            continue
-        if hypothesis is not None and name in hypothesis.values and np.array_equal(hypothesis.values[name], observed):
-            return _text(fault, hypothesis.layer, right.layer)
+    for text, _, hypothesis in _hypotheses(right, layer, expected):
+        if name in hypothesis.values and np.array_equal(hypothesis.values[name], observed):
+            return text
     value = np.asarray(expected[path], np.float64)
     return _pattern(value, np.asarray(observed, np.float64), 1e-6 * largest(value))
 
@@ -185,13 +169,11 @@ def of_hidden(run: ReferenceRun, paths: list[str], check: Check, observed: Array
     for number, path in enumerate(paths):
         for text, arrays in _results(run, path, train, backward=False):
             y = arrays[OUTPUT]
-            try:
+            with suppress(ValueError, IndexError, TriptychError):
                 for follower in paths[number + 1 :]:
                     y = run.alone(follower, y, None, train)[OUTPUT]
-            except (ValueError, IndexError, TriptychError):
-                continue
-            if same(y, observed[check.tensor], check.budget):
-                return Cause(text, path)
+                if same(y, observed[check.tensor], check.budget):
+                    return Cause(text, path)
     return NONE
 
 
@@ -214,13 +196,12 @@ def _of_junction(
     run: ReferenceRun, path: str, layer: Branches | Residual, observed: Array, budget: float, train: bool
 ) -> str:
     outputs = run.outputs(train)
+    tries: Iterable[tuple[str, Array]] = ()
     if isinstance(layer, Branches):
         tries = branch_orders(layer, [outputs[join(path, branch.name)] for branch in layer.branches])
-    else:
-        body, block = outputs[join(path, layer.body.name)], layer.shortcut
+    elif observed.shape == (body := outputs[join(path, layer.body.name)]).shape:
+        block = layer.shortcut
         shortcut = run.trace(train).inputs[path] if block is None else outputs[join(path, block.name)]
-        if observed.shape != body.shape:
-            return ""
         tries = [("the shortcut is missing", layer.scale * body), residual_scale(layer, body, shortcut, observed)]
     return next((text for text, value in tries if same(value, observed, budget)), "")
 

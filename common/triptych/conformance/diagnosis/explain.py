@@ -1,15 +1,79 @@
-"""How a difference is explained, level by level: the layer it belongs to, and the likely cause."""
+"""What differs between two subjects at one level, and its explanation: the layer it belongs to, the likely cause."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
-from triptych.conformance.compare import Arrays, as_arrays, compare_shapes, failures
+from triptych.conformance.compare import Arrays, Check, compare_shapes, failures, message, problem
 from triptych.conformance.diagnosis import causes, pass_causes
-from triptych.conformance.diagnosis.finding import Difference, Finding, attempt
 from triptych.conformance.reference_run import INPUT, OUTPUT, ReferenceRun, layer_of
+from triptych.conformance.subjects import Subject
 from triptych.spec.layers import Flatten, children
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Where two subjects diverge: `layer` by its path in the spec, `level`, and the tensor that shows it. A fault in
+    the images is the first layer's, one in the loss the last layer's. `at_fault`: the subjects that depart from the
+    reference. `cause`: the fault that reproduces what was observed, or empty. `note`: what else a reader should
+    know."""
+
+    layer: str
+    level: str
+    check: Check
+    at_fault: tuple[str, ...]
+    cause: str = ""
+    note: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Finding:
+    """Checks that failed at one level, in the order of the computation, and what their `subject` (at fault, or the
+    left one) has there. `alone`: before whole passes, every layer was compared by itself and agreed."""
+
+    run: ReferenceRun
+    subject: Subject
+    level: str
+    failed: list[Check]
+    expected: Arrays
+    observed: Arrays
+    at_fault: tuple[str, ...]
+    alone: bool = False
+
+    @property
+    def check(self) -> Check:
+        """The first that failed."""
+        return self.failed[0]
+
+    def at(self, layer: str, cause: str = "", note: str = "") -> Difference:
+        """The difference, located and explained."""
+        return Difference(layer, self.level, self.check, self.at_fault, cause, note)
+
+
+class SubjectFailedError(Exception):
+    """A framework raised an error; `difference` is what to report of it."""
+
+    def __init__(self, difference: Difference) -> None:
+        super().__init__(difference.check.problem)
+        self.difference = difference
+
+
+def attempt(subject: Subject, work: Callable[[], T], level: str, place: str = "") -> T:
+    """What a piece of work on a subject gives. Raises SubjectFailedError with what a framework raises, and whatever
+    the subject itself says of that."""
+    try:
+        return work()
+    except SubjectFailedError:
+        raise
+    except Exception as error:
+        subject.failed(error)
+        check = problem(level, place or "(whole pass)", f"failed: {message(error)}")
+        raise SubjectFailedError(Difference(place, level, check, (subject.name,))) from error
+
 
 Explain = Callable[[Finding], Difference]
 
@@ -18,10 +82,8 @@ def structure(finding: Finding) -> Difference:
     """The first layer, in the order of execution, whose parameters or output have another name or shape."""
     run, subject = finding.run, finding.subject
     outputs = attempt(subject, subject.output_shapes, "structure")
-    shapes = failures(compare_shapes("structure", as_arrays(run.output_shapes), outputs, {}))
-    parameters = compare_shapes("structure", as_arrays(run.parameter_shapes), subject.parameter_shapes(), {})
-    wrong = {check.tensor: check for check in shapes}
-    for check in failures(parameters):
+    wrong = {c.tensor: c for c in failures(compare_shapes("structure", run.output_shapes, outputs, {}))}
+    for check in failures(compare_shapes("structure", run.parameter_shapes, subject.parameter_shapes(), {})):
         wrong.setdefault(layer_of(check.tensor), check)
     order = [*run.layers, *wrong]
     for layer in sorted(wrong, key=order.index):
@@ -46,18 +108,14 @@ def data(finding: Finding) -> Difference:
     return finding.at("input", causes.of_data(finding.run, finding.failed, finding.observed))
 
 
-def layer(path: str, train: bool, backward: bool) -> Explain:
+def layer(finding: Finding, path: str, train: bool, backward: bool) -> Difference:
     """What is wrong with one layer that ran alone."""
-
-    def explain(finding: Finding) -> Difference:
-        budgets = {check.tensor: check.budget for check in finding.failed}
-        cause = causes.of_layer(finding.run, path, finding.observed, budgets, train, backward)
-        check = finding.check
-        names = {OUTPUT: path, INPUT: f"gradient of the input of {path}"}
-        shown = replace(check, tensor=names.get(check.tensor, check.tensor))
-        return replace(finding, failed=[shown]).at(cause.layer or path, cause.text)
-
-    return explain
+    budgets = {check.tensor: check.budget for check in finding.failed}
+    cause = causes.of_layer(finding.run, path, finding.observed, budgets, train, backward)
+    check = finding.check
+    names = {OUTPUT: path, INPUT: f"gradient of the input of {path}"}
+    shown = replace(check, tensor=names.get(check.tensor, check.tensor))
+    return replace(finding, failed=[shown]).at(cause.layer or path, cause.text)
 
 
 def loss(finding: Finding) -> Difference:
@@ -66,27 +124,23 @@ def loss(finding: Finding) -> Difference:
     return finding.at(cause.layer or finding.run.last, cause.text)
 
 
-def forward(train: bool) -> Explain:
+def forward(finding: Finding, train: bool) -> Difference:
     """Which layer of a whole forward pass departs first, or which of those that could not be seen before it."""
-
-    def explain(finding: Finding) -> Difference:
-        run, check = finding.run, finding.check
-        hidden = unseen(run, check.tensor, finding.expected, train)
-        note = _note(finding)
-        if hidden:
-            cause = causes.of_hidden(run, [*hidden, check.tensor], check, finding.observed, train)
-            if not cause.layer:
-                note = f"{', '.join(hidden)} cannot be seen from outside: it is one of these or {check.tensor}"
-        else:
-            cause = pass_causes.of_forward(run, check, finding.observed, train, finding.alone)
-        if check.problem.startswith("has the shape"):
-            shape = finding.observed[check.tensor].shape[1:]
-            texts = (causes.of_shape(run, path, shape) for path in (*hidden, check.tensor))
-            wrong = replace(finding, level="structure")
-            return wrong.at(cause.layer or check.tensor, next(filter(None, texts), ""), note)
-        return finding.at(cause.layer or [*hidden, check.tensor][0], cause.text, note)
-
-    return explain
+    run, check = finding.run, finding.check
+    hidden = unseen(run, check.tensor, finding.expected, train)
+    note = _note(finding)
+    if hidden:
+        cause = causes.of_hidden(run, [*hidden, check.tensor], check, finding.observed, train)
+        if not cause.layer:
+            note = f"{', '.join(hidden)} cannot be seen from outside: it is one of these or {check.tensor}"
+    else:
+        cause = pass_causes.of_forward(run, check, finding.observed, train, finding.alone)
+    if check.problem.startswith("has the shape"):
+        shape = finding.observed[check.tensor].shape[1:]
+        texts = (causes.of_shape(run, path, shape) for path in (*hidden, check.tensor))
+        wrong = replace(finding, level="structure")
+        return wrong.at(cause.layer or check.tensor, next(filter(None, texts), ""), note)
+    return finding.at(cause.layer or [*hidden, check.tensor][0], cause.text, note)
 
 
 def unseen(run: ReferenceRun, path: str, seen: Arrays, train: bool) -> list[str]:
@@ -112,14 +166,10 @@ def _note(finding: Finding) -> str:
     return "every layer alone agrees: it is given something else, or the whole pass differs" if finding.alone else ""
 
 
-def update(name: str) -> Explain:
+def update(finding: Finding, name: str) -> Difference:
     """What is wrong with the steps of one optimiser: by then the gradients agree."""
-
-    def explain(finding: Finding) -> Difference:
-        cause = pass_causes.of_update(finding.run, name, finding.observed, finding.failed)
-        layers = {layer_of(check.tensor) for check in finding.failed}
-        count = f"{len(finding.failed)} of {len(finding.expected)} arrays, of {len(layers)} layers"
-        note = f"optimiser steps '{name}': {count}, differ"
-        return finding.at(cause.layer or layer_of(finding.check.tensor), cause.text, note)
-
-    return explain
+    cause = pass_causes.of_update(finding.run, name, finding.observed, finding.failed)
+    layers = {layer_of(check.tensor) for check in finding.failed}
+    count = f"{len(finding.failed)} of {len(finding.expected)} arrays, of {len(layers)} layers"
+    note = f"optimiser steps '{name}': {count}, differ"
+    return finding.at(cause.layer or layer_of(finding.check.tensor), cause.text, note)

@@ -28,7 +28,8 @@ class Hypothesis:
 
 @dataclass(frozen=True)
 class Fault:
-    """`change` makes the fault before the layer runs, `result` on its output; None where it cannot be made."""
+    """`change` makes the fault before the layer runs, `result` on its output. Where it cannot be made they give None
+    or raise ValueError or LookupError."""
 
     text: str
     change: Callable[[Hypothesis], Hypothesis | None] = lambda hypothesis: hypothesis
@@ -50,17 +51,13 @@ def other_value(text: str, name: str, make: Callable[[Hypothesis, Array], Array 
     """Another value in parameter `name`."""
 
     def change(hypothesis: Hypothesis) -> Hypothesis | None:
-        made = make(hypothesis, hypothesis.values[name]) if name in hypothesis.values else None
-        if made is None or made.shape != hypothesis.values[name].shape:
+        right = hypothesis.values[name]
+        made = make(hypothesis, right)
+        if made is None or made.shape != right.shape:
             return None
         return replace(hypothesis, values={**hypothesis.values, name: made})
 
     return Fault(text, change)
-
-
-def other_output(text: str, make: Callable[[Hypothesis, Array], Array | None]) -> Fault:
-    """Another output."""
-    return Fault(text, result=make)
 
 
 def other_kind(text: str, make: Callable[[Any], Layer]) -> Fault:

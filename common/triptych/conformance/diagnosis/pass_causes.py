@@ -3,33 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 
 from triptych.conformance.compare import Arrays, Check
 from triptych.conformance.diagnosis.causes import NONE, Cause, hypothesis_of, looks_like, of_layer, run_alone, same
 from triptych.conformance.diagnosis.faults import IMAGE_FAULTS
+from triptych.conformance.diagnosis.layer_faults import softmax
 from triptych.conformance.diagnosis.update_faults import updates_with_faults
-from triptych.conformance.diagnosis.weight_faults import softmax
 from triptych.conformance.reference_run import OUTPUT, ReferenceRun, layer_of, parameter_of
 from triptych.reference.layers import Array, cross_entropy, largest
-from triptych.spec.layers import Auxiliary, BatchNorm, Dropout, join
+from triptych.spec.layers import BatchNorm, Dropout, join
 from triptych.utils.errors import TriptychError
 
 
 def of_loss(run: ReferenceRun, observed: Arrays, budget: float, precision: str) -> Cause:
     """Of the loss of the right logits."""
-    observed_loss = float(np.asarray(observed.get("loss", np.nan)))
     for text, layer, arrays in _losses(run):
-        if same(np.asarray(arrays["loss"]), np.asarray(observed_loss), budget) and all(
-            name in observed and same(value, np.asarray(observed[name]), 1e-12 * max(1.0, largest(value)))
-            for name, value in arrays.items()
-            if precision == "fp64"
+        gradients = arrays if precision == "fp64" else {}
+        if same(arrays["loss"], observed["loss"], budget) and all(
+            name in observed and same(value, observed[name], 1e-12 * max(1.0, largest(value)))
+            for name, value in gradients.items()
         ):
             return Cause(text, layer)
-    return _auxiliary_weight(run, observed_loss) or Cause(
-        looks_like({name: (value, np.asarray(observed[name]), budget) for name, value in run.loss().items()})
+    return _auxiliary_weight(run, observed["loss"]) or Cause(
+        looks_like({name: (value, observed[name], budget) for name, value in run.loss().items()})
     )
 
 
@@ -37,13 +38,10 @@ def _losses(run: ReferenceRun) -> Iterator[tuple[str, str, dict[str, Array]]]:
     right = run.loss()
     yield from _scaled(right, len(run.case.labels))
     yield "softmax is applied twice", "", _softmax_twice(run)
-    for path in run.logits:
-        if isinstance(run.layers[path], Auxiliary):
-            main = {name: value for name, value in right.items() if name != path}
-            loss, _ = cross_entropy(run.logits[path], run.case.labels)
-            weight = run.loss_weights[path]
-            main["loss"] = right["loss"] - weight * loss
-            yield "the auxiliary classifier's loss is missing", path, {**main, path: np.zeros_like(right[path])}
+    for path, (weight, logits) in run.ran(True).auxiliary.items():
+        loss, _ = cross_entropy(logits, run.case.labels)
+        main = {"loss": right["loss"] - weight * loss, path: np.zeros_like(right[path])}
+        yield "the auxiliary classifier's loss is missing", path, {**right, **main}
 
 
 def _scaled(right: Arrays, batch: int) -> Iterator[tuple[str, str, dict[str, Array]]]:
@@ -52,27 +50,27 @@ def _scaled(right: Arrays, batch: int) -> Iterator[tuple[str, str, dict[str, Arr
         (f"constant factor {batch}: the loss is summed over the batch, not averaged", float(batch)),
         (f"constant factor 1/{batch}: the loss is divided by the batch size twice", 1 / batch),
     ):
-        yield text, "", {name: factor * np.asarray(value) for name, value in right.items()}
+        yield text, "", {name: factor * value for name, value in right.items()}
 
 
 def _softmax_twice(run: ReferenceRun) -> dict[str, Array]:
     total, gradients = 0.0, {}
-    for path, logits in run.logits.items():
-        shares, weight = softmax(logits), run.loss_weights[path]
+    for path, (weight, logits) in run.heads.items():
+        shares = softmax(logits)
         loss, gradient = cross_entropy(shares, run.case.labels)
         total += weight * loss
         gradients[path] = weight * shares * (gradient - (gradient * shares).sum(1, keepdims=True))
     return {"loss": np.asarray(total), **gradients}
 
 
-def _auxiliary_weight(run: ReferenceRun, loss: float) -> Cause | None:
+def _auxiliary_weight(run: ReferenceRun, loss: Array) -> Cause | None:
     """Another weight of the only auxiliary classifier explains any loss; a round one is named."""
-    auxiliary = run.trained.auxiliary
+    auxiliary = run.ran(True).auxiliary
     if len(auxiliary) != 1:
         return None
     ((path, (weight, logits)),) = auxiliary.items()
     unweighted, _ = cross_entropy(logits, run.case.labels)
-    wrong = weight + (loss - float(run.gradients["loss"])) / unweighted
+    wrong = weight + float(loss - run.gradients["loss"]) / unweighted
     if abs(wrong - round(wrong, 3)) > 1e-6:
         return None
     return Cause(f"the auxiliary classifier's loss is weighted by {wrong:g}, not {weight:g}", path)
@@ -93,12 +91,10 @@ def _of_images(run: ReferenceRun, check: Check, observed: Arrays, train: bool) -
         return NONE
     right = hypothesis_of(run, check.tensor, train)
     for text, make in IMAGE_FAULTS:
-        try:
+        with suppress(ValueError, TriptychError):
             output = run_alone(replace(right, x=make(right.x)), check.tensor, None)[OUTPUT]
-        except (ValueError, TriptychError):
-            continue
-        if same(output, observed[check.tensor], check.budget):
-            return Cause(text)
+            if same(output, observed[check.tensor], check.budget):
+                return Cause(text)
     return NONE
 
 
@@ -110,12 +106,10 @@ def of_gradient(run: ReferenceRun, check: Check, observed: Arrays, alone: bool) 
     names = [name for name in right if name in observed and observed[name].shape == right[name].shape]
     budget = max(check.budget, 1e-12)
     for text, layer, gradients in _other_gradients(run):
-        if all(
-            same(gradients[name], np.asarray(observed[name]), budget * max(1.0, largest(gradients[name])))
-            for name in names
-        ):
+        budgets = {name: budget * max(1.0, largest(gradients[name])) for name in names}
+        if all(same(gradients[name], observed[name], allowed) for name, allowed in budgets.items()):
             return Cause(text, layer)
-    if check.tensor == "loss" and (weight := _auxiliary_weight(run, float(np.asarray(observed["loss"])))):
+    if check.tensor == "loss" and (weight := _auxiliary_weight(run, observed["loss"])):
         return weight
     layer = layer_of(check.tensor)
     if not alone and layer in run.trace(True).inputs and layer in run.layers:
@@ -123,7 +117,7 @@ def of_gradient(run: ReferenceRun, check: Check, observed: Arrays, alone: bool) 
         cause = of_layer(run, layer, arrays, dict.fromkeys(arrays, check.budget), True, True)
         if cause.text:
             return cause
-    return Cause(looks_like({name: (right[name], np.asarray(observed[name]), budget) for name in names}))
+    return Cause(looks_like({name: (right[name], observed[name], budget) for name in names}))
 
 
 def _other_gradients(run: ReferenceRun) -> Iterator[tuple[str, str, Arrays]]:
@@ -134,10 +128,8 @@ def _other_gradients(run: ReferenceRun) -> Iterator[tuple[str, str, Arrays]]:
         kept = {**masks, path: np.ones_like(mask)}
         yield "nothing is dropped in training", path, run.backward(run.parameters, case.images, kept)
     for text, make in IMAGE_FAULTS:
-        try:
+        with suppress(ValueError, TriptychError):
             yield text, "", run.backward(run.parameters, make(case.images), masks)
-        except (ValueError, TriptychError):
-            continue
 
 
 def of_update(run: ReferenceRun, name: str, observed: Arrays, failed: list[Check]) -> Cause:
@@ -162,12 +154,11 @@ def _of_statistics(run: ReferenceRun, check: Check, observed: Arrays) -> Cause:
     path, name = parameter_of(check.tensor).rpartition(".")[::2]
     layer = run.layers[path]
     assert isinstance(layer, BatchNorm)
-    for momentum in dict.fromkeys((layer.momentum, 1 - layer.momentum, 0.1, 0.9, 0.01, 0.99, 0.0, 1.0)):
-        for unbiased in (layer.unbiased, not layer.unbiased):
-            wrong = replace(layer, momentum=momentum, unbiased=unbiased)
-            value = _statistics(run, path, name, wrong)
-            if same(value, observed[check.tensor], check.budget):
-                return Cause(_statistics_text(layer, momentum, unbiased))
+    momenta = dict.fromkeys((layer.momentum, 1 - layer.momentum, 0.1, 0.9, 0.01, 0.99, 0.0, 1.0))
+    for momentum, unbiased in product(momenta, (layer.unbiased, not layer.unbiased)):
+        value = _statistics(run, path, name, replace(layer, momentum=momentum, unbiased=unbiased))
+        if same(value, observed[check.tensor], check.budget):
+            return Cause(_statistics_text(layer, momentum, unbiased))
     return NONE
 
 

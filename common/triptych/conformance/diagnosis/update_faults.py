@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,14 +14,14 @@ from triptych.conformance.updates import MOMENTUM, OTHERS, labelled
 from triptych.optim.optimizers import COUNT, SGD, Adam, AdamW, Optimizer, Rates, decay_of, reference_step
 from triptych.reference.layers import Array
 
+Slots = list[Array]
+
 
 @dataclass(frozen=True)
 class Wrong:
-    """How the steps of an optimiser go wrong; what is left out is right.
-
-    `decay` by parameter path; `factor` multiplies the gradient; `state` is what the first step finds; `inside`: the
-    velocity holds the learning rate; `dampening` of the gradient; `form` names another last line of Adam.
-    """
+    """How the steps of an optimiser go wrong; what is left out is right. `decay` by parameter path; `factor` multiplies
+    the gradient; `state` is what the first step finds; `inside`: the velocity holds the learning rate; `dampening` of
+    the gradient."""
 
     optimizer: Optimizer
     rates: tuple[Rates, ...]
@@ -31,8 +31,6 @@ class Wrong:
     factor: float = 1.0
     inside: bool = False
     dampening: float = 0.0
-    decoupled: float = 0.0
-    form: str = ""
 
 
 def updates_with_faults(run: ReferenceRun, name: str) -> Iterator[tuple[str, Arrays]]:
@@ -59,28 +57,16 @@ def _faults(run: ReferenceRun, name: str) -> Iterator[tuple[str, Wrong]]:
     yield "weight decay reaches biases, gamma and beta too", replace(right, decay=everything)
     yield "weight decay does not reach biases, gamma and beta", replace(right, decay=weights)
     yield "weight decay is twice as strong", replace(right, decay={path: 2 * value for path, value in decay.items()})
-    yield from DECAY_FAULTS[type(optimizer)](right)
+    for text, method in DECAY_FAULTS[type(optimizer)].items():
+        yield text, _other(right, decay=method)
     yield f"constant factor {batch} in the gradient: the loss is summed, not averaged", replace(right, factor=batch)
-    yield (
-        f"constant factor 1/{batch} in the gradient: divided by the batch size twice",
-        replace(right, factor=1 / batch),
-    )
+    twice = f"constant factor 1/{batch} in the gradient: divided by the batch size twice"
+    yield twice, replace(right, factor=1 / batch)
     yield f"the learning rate is {batch} times as large, as for a summed loss", replace(right, rates=scaled[batch])
     yield f"the learning rate is divided by the batch size, {batch}", replace(right, rates=scaled[1 / batch])
-    yield from KIND_FAULTS[type(optimizer)](right)
+    yield from (_adam_faults if isinstance(optimizer, Adam) else _sgd_faults)(right)
     if len(rates) > 1:
         yield from _schedule_faults(right)
-
-
-def _decoupled(right: Wrong) -> Iterator[tuple[str, Wrong]]:
-    none = dict.fromkeys(right.decay, 0.0)
-    yield "weight decay is decoupled from the gradient (AdamW's form)", replace(right, decay=none, decoupled=-1.0)
-
-
-def _coupled(right: Wrong) -> Iterator[tuple[str, Wrong]]:
-    none, adam = dict.fromkeys(right.decay, 0.0), right.optimizer.as_kind(Adam)
-    yield "weight decay is coupled to the gradient (Adam's form)", replace(right, optimizer=adam)
-    yield "weight decay is not multiplied by the learning rate", replace(right, decay=none, decoupled=1.0)
 
 
 def _sgd_faults(right: Wrong) -> Iterator[tuple[str, Wrong]]:
@@ -93,9 +79,10 @@ def _sgd_faults(right: Wrong) -> Iterator[tuple[str, Wrong]]:
     yield "there is no momentum", replace(right, rates=still, optimizer=plain)
     yield "Nesterov momentum" if other.nesterov else "plain momentum, not Nesterov's", replace(right, optimizer=other)
     if optimizer.nesterov:
-        yield "the decay enters the velocity, not the gradient beside it (Nesterov)", replace(right, form="look-ahead")
+        beside = "the decay enters the velocity, not the gradient beside it (Nesterov)"
+        yield beside, _other(right, decay=_beside_velocity)
     yield "the gradient is dampened by 1 - momentum", replace(right, dampening=optimizer.momentum)
-    yield "the velocity is lost between steps", replace(right, state={}, form="forgetful")
+    yield "the velocity is lost between steps", _other(replace(right, state={}), move=_forgetful)
 
 
 def _adam_faults(right: Wrong) -> Iterator[tuple[str, Wrong]]:
@@ -103,19 +90,14 @@ def _adam_faults(right: Wrong) -> Iterator[tuple[str, Wrong]]:
     count = float(right.state[COUNT]) + 1
     before = replace(optimizer, eps=optimizer.eps / (1 - optimizer.beta2**count) ** 0.5)
     yield "eps is added before the bias correction (MXNet's form)", replace(right, optimizer=before)
-    yield "eps stands inside the root", replace(right, form="inside the root")
-    yield "there is no bias correction", replace(right, form="uncorrected")
+    yield "eps stands inside the root", _other(right, move=_inside_root)
+    yield "there is no bias correction", _other(right, move=_uncorrected)
     yield "the first steps' count is off by one", replace(right, state={**right.state, COUNT: np.asarray(count)})
     yield "the first steps' count is off by one", replace(right, state={**right.state, COUNT: np.asarray(count - 2)})
     for beta in (0.99, 0.95, 0.9):
         yield f"beta2 is {beta:g}, not {optimizer.beta2:g}", replace(right, optimizer=replace(optimizer, beta2=beta))
     for eps in (1e-8, 1e-7, 1e-6):
         yield f"eps is {eps:g}, not {optimizer.eps:g}", replace(right, optimizer=replace(optimizer, eps=eps))
-
-
-Faults = Mapping[type[Optimizer], Callable[[Wrong], Iterator[tuple[str, Wrong]]]]
-DECAY_FAULTS: Faults = {SGD: _decoupled, Adam: _decoupled, AdamW: _coupled}
-KIND_FAULTS: Faults = {SGD: _sgd_faults, Adam: _adam_faults, AdamW: _adam_faults}
 
 
 def _schedule_faults(right: Wrong) -> Iterator[tuple[str, Wrong]]:
@@ -137,50 +119,49 @@ def _steps(run: ReferenceRun, wrong: Wrong) -> dict[str, Array]:
     for number, rates in enumerate(wrong.rates):
         if number:
             gradients = run.backward(values, run.case.images, run.case.masks(number))
-        g = {path: wrong.factor * np.asarray(gradients[path]) for path in wrong.decay}
-        if wrong.dampening and (number or wrong.state):
-            g = {path: (1 - wrong.dampening) * value for path, value in g.items()}
+        factor = wrong.factor * (1 - wrong.dampening if number or wrong.state else 1.0)
+        g = {path: factor * gradients[path] for path in wrong.decay}
         if wrong.inside and number:
             ratio = wrong.rates[number - 1].learning_rate / rates.learning_rate
             state = {path: ratio * value for path, value in state.items()}
-        if wrong.form == "forgetful":
-            state = {}
-        before = {path: np.asarray(values[path], np.float64) for path in wrong.decay}
         moved, state = reference_step(values, g, state, rates, wrong.optimizer, wrong.decay)
-        if wrong.form in FORMS:
-            moved = {
-                path: FORMS[wrong.form](before[path], value, state, path, rates, wrong) for path, value in moved.items()
-            }
-        if wrong.decoupled:
-            # -1: multiplied by the learning rate, as in AdamW; 1: not
-            strength = wrong.optimizer.weight_decay * (rates.learning_rate if wrong.decoupled < 0 else 1.0)
-            reach = decay_of(wrong.optimizer, run.case.architecture)
-            moved = {path: v - strength * before[path] * (reach[path] != 0) for path, v in moved.items()}
         values |= moved
     return {path: values[path] for path in wrong.decay} | state
 
 
-def _inside_root(w: Array, moved: Array, state: Arrays, path: str, rates: Rates, wrong: Wrong) -> Array:
-    adam: Any = wrong.optimizer
-    count = float(state[COUNT])
-    mean = state[f"mean.{path}"] / (1 - adam.beta1**count)
-    variance = state[f"variance.{path}"] / (1 - adam.beta2**count)
-    move = rates.learning_rate * mean / np.sqrt(variance + adam.eps)
-    return np.asarray(_decayed(w, path, rates, wrong) - move)
+def _other(right: Wrong, **methods: Any) -> Wrong:
+    """The right optimiser, but for some methods in place of its own."""
+    kind: Any = type("Wrong", (type(right.optimizer),), methods)
+    return replace(right, optimizer=right.optimizer.as_kind(kind))
 
 
-def _uncorrected(w: Array, moved: Array, state: Arrays, path: str, rates: Rates, wrong: Wrong) -> Array:
-    adam: Any = wrong.optimizer
-    move = rates.learning_rate * state[f"mean.{path}"] / (np.sqrt(state[f"variance.{path}"]) + adam.eps)
-    return np.asarray(_decayed(w, path, rates, wrong) - move)
+def _at_full_strength(self: AdamW, w: Array, g: Array, learning_rate: float, strength: float) -> tuple[Array, Array]:
+    return w - strength * w, g
 
 
-def _undecayed_look_ahead(w: Array, moved: Array, state: Arrays, path: str, rates: Rates, wrong: Wrong) -> Array:
-    return moved + rates.learning_rate * wrong.decay[path] * w
+# The weight decay's two forms, each in place of the other.
+_DECOUPLED = {"weight decay is decoupled from the gradient (AdamW's form)": AdamW.decay}
+_COUPLED = {
+    "weight decay is coupled to the gradient (Adam's form)": Adam.decay,
+    "weight decay is not multiplied by the learning rate": _at_full_strength,
+}
+DECAY_FAULTS: Mapping[type[Optimizer], Mapping[str, Any]] = {SGD: _DECOUPLED, Adam: _DECOUPLED, AdamW: _COUPLED}
 
 
-def _decayed(w: Array, path: str, rates: Rates, wrong: Wrong) -> Array:
-    return wrong.optimizer.decay(w, np.zeros_like(w), rates.learning_rate, wrong.decay[path])[0]
+def _beside_velocity(self: SGD, w: Array, g: Array, learning_rate: float, strength: float) -> tuple[Array, Array]:
+    return w + learning_rate * strength * w, g + strength * w
 
 
-FORMS = {"inside the root": _inside_root, "uncorrected": _uncorrected, "look-ahead": _undecayed_look_ahead}
+def _forgetful(self: SGD, w: Array, g: Array, slots: Slots, rates: Rates, count: int) -> tuple[Array, Slots]:
+    return SGD.move(self, w, g, [np.zeros_like(w)], rates, count)
+
+
+def _inside_root(self: Adam, w: Array, g: Array, slots: Slots, rates: Rates, count: int) -> tuple[Array, Slots]:
+    _, (mean, variance) = Adam.move(self, w, g, slots, rates, count)
+    root = np.sqrt(variance / (1 - self.beta2**count) + self.eps)
+    return w - rates.learning_rate * mean / (1 - self.beta1**count) / root, [mean, variance]
+
+
+def _uncorrected(self: Adam, w: Array, g: Array, slots: Slots, rates: Rates, count: int) -> tuple[Array, Slots]:
+    _, (mean, variance) = Adam.move(self, w, g, slots, rates, count)
+    return w - rates.learning_rate * mean / (np.sqrt(variance) + self.eps), [mean, variance]

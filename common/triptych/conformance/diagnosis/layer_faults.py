@@ -1,0 +1,161 @@
+"""What ports get wrong in layers that compute with arrays or constants: convolution, dense, normalisation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+
+from triptych.conformance.diagnosis.hypothesis import Fault, Hypothesis, other_field, other_value
+from triptych.reference.layers import Array
+from triptych.spec.layers import AvgPool, Conv, LocalResponseNorm, MaxPool, Pair, Shape
+
+
+def _same_padding(hypothesis: Hypothesis) -> Hypothesis | None:
+    """TensorFlow's and JAX's SAME: the odd pixel goes below and right."""
+    layer = hypothesis.layer
+    widths = []
+    for size, kernel, stride in zip(hypothesis.x.shape[2:], layer.kernel, layer.stride, strict=True):
+        total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
+        widths.append((total // 2, total - total // 2))
+    if all(low == high for low, high in widths):
+        return None
+    x = np.pad(hypothesis.x, ((0, 0), (0, 0), *widths))
+    return replace(hypothesis, layer=replace(layer, padding=(0, 0)), x=x)
+
+
+def _padded(rows: int, columns: int) -> Callable[[Conv | MaxPool | AvgPool], Pair]:
+    return lambda layer: (max(0, layer.padding[0] + rows), max(0, layer.padding[1] + columns))
+
+
+PADDING = tuple(
+    other_field("the padding is {wrong.padding}, not {right.padding}", padding=padding)
+    for padding in (
+        (0, 0),
+        lambda layer: (layer.kernel[0] // 2, layer.kernel[1] // 2),
+        lambda layer: layer.padding[::-1],
+        *(_padded(rows, columns) for rows, columns in ((-1, -1), (1, 1), (-1, 0), (0, -1), (1, 0), (0, 1))),
+    )
+)
+_BIAS = (
+    other_value("the bias is missing", "bias", lambda hypothesis, bias: np.zeros_like(bias)),
+    other_value("the bias is added twice", "bias", lambda hypothesis, bias: 2 * bias),
+    other_value("the bias is subtracted", "bias", lambda hypothesis, bias: -bias),
+)
+CONV = (
+    *PADDING,
+    Fault("SAME padding: at this stride the odd pixel goes below and right, not above and left", _same_padding),
+    other_field("the stride's rows and columns are swapped", stride=lambda layer: layer.stride[::-1]),
+    *_BIAS,
+    other_value("the kernel is flipped: convolution for cross-correlation", "weight", lambda t, w: w[:, :, ::-1, ::-1]),
+    other_value("the kernel's rows and columns are swapped", "weight", lambda t, w: w.transpose(0, 1, 3, 2)),
+    other_value("the weight's inputs and outputs are swapped", "weight", lambda t, w: w.transpose(1, 0, 2, 3)),
+    other_value("the input channels are in reverse order (BGR for RGB)", "weight", lambda t, w: w[:, ::-1]),
+    other_value("an HWIO weight is read as OIHW", "weight", lambda t, w: w.transpose(2, 3, 1, 0).reshape(w.shape)),
+    other_value("an OIHW weight is read as HWIO", "weight", lambda t, w: _read_as_hwio(w)),
+)
+
+
+def _read_as_hwio(weight: Array) -> Array:
+    out, into, rows, columns = weight.shape
+    return weight.reshape(rows, columns, into, out).transpose(3, 2, 0, 1)
+
+
+def channels_last(columns: Array, shape: Shape) -> Array:
+    """`(N, channels * height * width)` with its columns in height-width-channels order; `shape` is the map's."""
+    return columns.reshape(-1, *shape).transpose(0, 2, 3, 1).reshape(len(columns), -1)
+
+
+def channels_first(columns: Array, shape: Shape) -> Array:
+    """Columns in height-width-channels order in the spec's order again; `shape` is the map's (C, H, W)."""
+    channels, height, width = shape
+    maps = columns.reshape(-1, height, width, channels).transpose(0, 3, 1, 2)
+    return np.ascontiguousarray(maps.reshape(len(columns), -1))
+
+
+def softmax(logits: Array) -> Array:
+    """Over the last axis."""
+    powers = np.exp(logits - logits.max(-1, keepdims=True))
+    return np.asarray(powers / powers.sum(-1, keepdims=True))
+
+
+_HWC = "the map is flattened height-width-channels: the weight's columns are in another order"
+DENSE = (
+    other_value(_HWC, "weight", lambda t, w: None if t.map is None else channels_last(w, t.map)),
+    other_value(_HWC, "weight", lambda t, w: None if t.map is None else channels_first(w, t.map)),
+    other_value("the weight is transposed", "weight", lambda t, w: w.T),
+    other_value("an (in, out) weight is read as (out, in)", "weight", lambda t, w: w.T.reshape(w.shape)),
+    *_BIAS,
+    Fault("softmax is applied to the logits already", result=lambda t, y: softmax(y)),
+    Fault("log-softmax is applied to the logits already", result=lambda t, y: np.log(softmax(y))),
+    Fault("a ReLU follows", result=lambda t, y: np.maximum(y, 0)),
+)
+
+
+def _batch_statistics(hypothesis: Hypothesis, unbiased: bool = False) -> Hypothesis:
+    x = hypothesis.x
+    n = x.size // x.shape[1]
+    factor = n / max(n - 1, 1) if unbiased else 1.0
+    statistics = {"running_mean": x.mean((0, 2, 3)), "running_var": factor * x.var((0, 2, 3))}
+    return replace(hypothesis, train=False, values={**hypothesis.values, **statistics})
+
+
+def _swapped(hypothesis: Hypothesis, first: str, second: str) -> Hypothesis:
+    values = hypothesis.values
+    return replace(hypothesis, values={**values, first: values[second], second: values[first]})
+
+
+def _resized(by: int, scaled: bool) -> dict[str, Callable[[LocalResponseNorm], float]]:
+    """A window of another size; `scaled`: with an alpha that leaves the coefficient as it was."""
+
+    def alpha(layer: LocalResponseNorm) -> float:
+        same = scaled and layer.divide_alpha
+        return layer.alpha * max(1, layer.size + by) / layer.size if same else layer.alpha
+
+    return {"size": lambda layer: max(1, layer.size + by), "alpha": alpha}
+
+
+NORM = (
+    *(
+        other_field("eps is {wrong.eps:g}, not {right.eps:g}", eps=eps)
+        for eps in (1e-3, 1e-5, 1e-6, 2e-5, 1e-4, 1e-2, 1e-12, 0.0)
+    ),
+    other_value("gamma is fixed at 1", "weight", lambda t, gamma: np.ones_like(gamma)),
+    other_value("beta is missing", "bias", lambda t, beta: np.zeros_like(beta)),
+    Fault("training mode for evaluation: the batch's statistics, not the running ones", _batch_statistics),
+    Fault("evaluation mode for training: the running statistics, not the batch's", lambda t: replace(t, train=False)),
+    Fault("the batch's variance is taken with n - 1", partial(_batch_statistics, unbiased=True)),
+    Fault("the statistics count as constants in the backward pass", _batch_statistics),
+    Fault("gamma and beta are swapped", lambda t: _swapped(t, "weight", "bias")),
+    Fault("running mean and variance are swapped", lambda t: _swapped(t, "running_mean", "running_var")),
+    other_value("the variance is used as a deviation", "running_var", lambda t, var: var**2),
+)
+LRN = (
+    other_field("constant factor {right.size} in the LRN term: alpha divided by n", divide_alpha=True),
+    other_field("constant factor {right.size} in the LRN term: alpha not divided by n", divide_alpha=False),
+    other_field(
+        "constant factor {right.size} in the LRN term: alpha divided by n twice",
+        alpha=lambda layer: layer.alpha / layer.size if layer.divide_alpha else layer.alpha / layer.size**2,
+    ),
+    *(other_field("k is {wrong.k:g}, not {right.k:g}", k=k) for k in (1.0, 2.0, 0.0)),
+    *(
+        other_field("the window is {wrong.size}, not {right.size}" + also, **_resized(by, scaled))
+        for also, scaled in (("", True), (", and alpha divided by it", False))
+        for by in (-2, 2)
+    ),
+    *(other_field("beta is {wrong.beta:g}, not {right.beta:g}", beta=beta) for beta in (0.75, 0.5, 1.0)),
+    Fault("the layer is missing", result=lambda t, y: t.x),
+    Fault("the window is off by one channel", result=lambda t, y: _shifted_lrn(t, -1)),
+    Fault("the window is off by one channel", result=lambda t, y: _shifted_lrn(t, 1)),
+)
+
+
+def _shifted_lrn(hypothesis: Hypothesis, by: int) -> Array:
+    """The response norm with its window's centre moved by `by` channels."""
+    layer, x = hypothesis.layer, hypothesis.x
+    half, channels = layer.size // 2, x.shape[1]
+    squares = np.pad(x * x, ((0, 0), (half + 1, half + 1), (0, 0), (0, 0)))
+    energy = sum(squares[:, 1 + by + i : 1 + by + i + channels] for i in range(layer.size))
+    return np.asarray(x * (layer.k + layer.coefficient * energy) ** -layer.beta)
