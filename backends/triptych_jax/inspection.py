@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import reduce
-from typing import Any
 
 import jax
 import numpy as np
 from flax import nnx
-from numpy.typing import NDArray
 
+from triptych.backend.contract import Array, Labels, Masks
 from triptych.spec.layers import join
 from triptych.utils.errors import TriptychError
 from triptych.weights.initializers import Parameters
@@ -21,12 +20,10 @@ from triptych_jax.model import Network
 from triptych_jax.weights import to_numpy
 
 
-def forward(
-    network: Network, images: NDArray[Any], *, train: bool = False, masks: Mapping[str, NDArray[Any]] | None = None
-) -> Parameters:
+def forward(network: Network, images: Array, *, train: bool = False, masks: Masks | None = None) -> Parameters:
     """Every layer's output by path."""
     if train:
-        outputs = _watched(network, images, np.zeros(len(images)), masks or {}).outputs
+        outputs = _watched(network, images, np.zeros(len(images), np.int64), masks or {}).outputs
     else:
         network.eval()
         run = compile_evaluation(nnx.graphdef(network), network.execution)
@@ -34,9 +31,7 @@ def forward(
     return {path: _to_channels_first(output) for path, output in jax.device_get(outputs).items()}
 
 
-def gradients(
-    network: Network, images: NDArray[Any], labels: NDArray[Any], *, masks: Mapping[str, NDArray[Any]]
-) -> tuple[float, Parameters]:
+def gradients(network: Network, images: Array, labels: Labels, *, masks: Masks) -> tuple[float, Parameters]:
     """The training loss and its gradient by path."""
     passed = _watched(network, images, labels, masks)
     arrays = jax.device_get(passed.gradients)
@@ -45,14 +40,8 @@ def gradients(
 
 
 def layer_pass(
-    network: Network,
-    path: str,
-    x: NDArray[Any],
-    gradient: NDArray[Any] | None,
-    *,
-    train: bool,
-    masks: Mapping[str, NDArray[Any]],
-) -> tuple[NDArray[Any], NDArray[Any] | None, Parameters]:
+    network: Network, path: str, x: Array, gradient: Array | None, *, train: bool, masks: Masks
+) -> tuple[Array, Array | None, Parameters]:
     """One layer alone: its output, and with the gradient of that the gradients of `x` and of its parameters."""
     layer = reduce(getattr, path.split("."), network)
     layer.train() if train else layer.eval()
@@ -69,9 +58,7 @@ def layer_pass(
     return np.array(y), np.array(dx), by_path
 
 
-def loss_pass(
-    network: Network, logits: Sequence[NDArray[Any]], labels: NDArray[Any]
-) -> tuple[float, list[NDArray[Any]]]:
+def loss_pass(network: Network, logits: Sequence[Array], labels: Labels) -> tuple[float, list[Array]]:
     """The training loss of given logits (those of the auxiliary classifiers last) and its gradients by them."""
     values, target = tuple(to_tensor(network, value) for value in logits), np.asarray(labels, np.int32)
 
@@ -82,13 +69,13 @@ def loss_pass(
     return float(loss), [np.array(array) for array in arrays]
 
 
-def to_tensor(network: Network, images: NDArray[Any]) -> jax.Array:
+def to_tensor(network: Network, images: Array) -> jax.Array:
     """Float images on the network's device, in its type."""
     like = next(iter(network.variables(nnx.Param).values()))[...]
     return jax.device_put(np.asarray(images, like.dtype), like.device)
 
 
-def _watched(network: Network, images: NDArray[Any], labels: NDArray[Any], masks: Mapping[str, NDArray[Any]]) -> Pass:
+def _watched(network: Network, images: Array, labels: Labels, masks: Masks) -> Pass:
     network.train()
     for name, _ in dropouts(network):
         if name not in masks:
@@ -98,6 +85,6 @@ def _watched(network: Network, images: NDArray[Any], labels: NDArray[Any], masks
     return run(network.arrays(nnx.Param), network.arrays(nnx.BatchStat), x, target, dict(masks), np.uint32(0))
 
 
-def _to_channels_first(output: NDArray[Any]) -> NDArray[Any]:
+def _to_channels_first(output: Array) -> Array:
     output = np.asarray(output, np.result_type(output.dtype, np.float32))  # bfloat16 is no type of NumPy's own
     return np.array(output.transpose(0, 3, 1, 2) if output.ndim == 4 else output, order="C")

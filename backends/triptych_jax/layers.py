@@ -64,13 +64,6 @@ class Dropout(nnx.Dropout):
         return x * (kept.astype(x.dtype) / (1 - self.rate))
 
 
-class GlobalAvgPool(nnx.Module):
-    """The mean over height and width, kept as 1x1."""
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        return x.mean((1, 2), keepdims=True)
-
-
 class _Function(nnx.Module):
     """A function of the input and the spec's record as a layer: Flax has modules only for layers with state."""
 
@@ -82,8 +75,8 @@ class _Function(nnx.Module):
         return self.function(x, self.layer)
 
 
-def conv(layer: spec.Conv, shape: Shape) -> nnx.Module:
-    return nnx.Conv(
+LAYERS: dict[type, Callable[[Any, Shape], nnx.Module]] = {
+    spec.Conv: lambda layer, shape: nnx.Conv(
         shape[0],
         layer.channels,
         layer.kernel,
@@ -96,11 +89,8 @@ def conv(layer: spec.Conv, shape: Shape) -> nnx.Module:
         bias_init=_zeros,
         conv_general_dilated=_convolve,
         rngs=nnx.Rngs(0),
-    )
-
-
-def dense(layer: spec.Dense, shape: Shape) -> nnx.Module:
-    return nnx.Linear(
+    ),
+    spec.Dense: lambda layer, shape: nnx.Linear(
         shape[0],
         layer.units,
         use_bias=layer.bias,
@@ -108,57 +98,16 @@ def dense(layer: spec.Dense, shape: Shape) -> nnx.Module:
         kernel_init=_zeros,
         bias_init=_zeros,
         rngs=nnx.Rngs(0),
-    )
-
-
-def batch_norm(layer: spec.BatchNorm, shape: Shape) -> nnx.Module:
-    return BatchNorm(shape[0], layer)
-
-
-def local_response_norm(layer: spec.LocalResponseNorm, shape: Shape) -> nnx.Module:
-    return _Function(_local_response_norm, layer)
-
-
-def relu(layer: spec.ReLU, shape: Shape) -> nnx.Module:
-    return _Function(_relu, layer)
-
-
-def sigmoid(layer: spec.Sigmoid, shape: Shape) -> nnx.Module:
-    return _Function(_sigmoid, layer)
-
-
-def max_pool(layer: spec.MaxPool, shape: Shape) -> nnx.Module:
-    return _Function(_max_pool, layer)
-
-
-def avg_pool(layer: spec.AvgPool, shape: Shape) -> nnx.Module:
-    return _Function(_avg_pool, layer)
-
-
-def global_avg_pool(layer: spec.GlobalAvgPool, shape: Shape) -> nnx.Module:
-    return GlobalAvgPool()
-
-
-def flatten(layer: spec.Flatten, shape: Shape) -> nnx.Module:
-    return _Function(_flatten, layer)
-
-
-def dropout(layer: spec.Dropout, shape: Shape) -> nnx.Module:
-    return Dropout(layer.rate)
-
-
-LAYERS: dict[type, Callable[[Any, Shape], nnx.Module]] = {
-    spec.Conv: conv,
-    spec.Dense: dense,
-    spec.BatchNorm: batch_norm,
-    spec.LocalResponseNorm: local_response_norm,
-    spec.ReLU: relu,
-    spec.Sigmoid: sigmoid,
-    spec.MaxPool: max_pool,
-    spec.AvgPool: avg_pool,
-    spec.GlobalAvgPool: global_avg_pool,
-    spec.Flatten: flatten,
-    spec.Dropout: dropout,
+    ),
+    spec.BatchNorm: lambda layer, shape: BatchNorm(shape[0], layer),
+    spec.LocalResponseNorm: lambda layer, shape: _Function(_local_response_norm, layer),
+    spec.ReLU: lambda layer, shape: _Function(_relu, layer),
+    spec.Sigmoid: lambda layer, shape: _Function(_sigmoid, layer),
+    spec.MaxPool: lambda layer, shape: _Function(_max_pool, layer),
+    spec.AvgPool: lambda layer, shape: _Function(_avg_pool, layer),
+    spec.GlobalAvgPool: lambda layer, shape: _Function(_global_avg_pool, layer),
+    spec.Flatten: lambda layer, shape: _Function(_flatten, layer),
+    spec.Dropout: lambda layer, shape: Dropout(layer.rate),
 }
 check_complete(LAYERS, __name__)
 
@@ -180,6 +129,10 @@ def _relu(x: jax.Array, layer: spec.ReLU) -> jax.Array:
 
 def _sigmoid(x: jax.Array, layer: spec.Sigmoid) -> jax.Array:
     return jax.nn.sigmoid(x)
+
+
+def _global_avg_pool(x: jax.Array, layer: spec.GlobalAvgPool) -> jax.Array:
+    return x.mean((1, 2), keepdims=True)
 
 
 def _flatten(x: jax.Array, layer: spec.Flatten) -> jax.Array:

@@ -12,7 +12,7 @@ from flax import nnx
 from triptych.backend.execution import DEFAULT, Execution
 from triptych.spec import layers as spec
 from triptych.spec.analysis import analyse
-from triptych.spec.layers import Architecture, Layer, Shape, join
+from triptych.spec.layers import Architecture, Composite, Layer, Shape, join
 from triptych_jax.device import get_device, get_dtype
 from triptych_jax.layers import LAYERS
 from triptych_jax.precision import apply_execution
@@ -25,16 +25,16 @@ Arrays = Mapping[Path, jax.Array]
 class _Composite(nnx.Module):
     """Holds modules under their names in the spec, so that the paths of Flax's state are the canonical ones."""
 
-    def __init__(self, layers: tuple[Layer, ...], prefix: str, inputs: dict[str, Shape]) -> None:
-        self._prefix = prefix
-        self._names = tuple(layer.name for layer in layers)
-        for layer in layers:
-            setattr(self, layer.name, build_layer(layer, join(prefix, layer.name), inputs))
+    def __init__(self, layer: Composite | Architecture, path: str, inputs: dict[str, Shape]) -> None:
+        self._path = path
+        self._names = tuple(child.name for child in spec.children(layer))
+        for child in spec.children(layer):
+            setattr(self, child.name, build_layer(child, join(path, child.name), inputs))
 
     def _run(self, name: str, x: jax.Array, outputs: Outputs) -> jax.Array:
         module = getattr(self, name)
         y = module(x, outputs) if isinstance(module, _Composite) else module(x)
-        outputs[join(self._prefix, name)] = y
+        outputs[join(self._path, name)] = y
         return y
 
 
@@ -58,7 +58,7 @@ class Residual(_Composite):
     """`shortcut(x) + scale * body(x)`."""
 
     def __init__(self, layer: spec.Residual, path: str, inputs: dict[str, Shape]) -> None:
-        super().__init__(spec.children(layer), path, inputs)
+        super().__init__(layer, path, inputs)
         self._scale = layer.scale
 
     def __call__(self, x: jax.Array, outputs: Outputs) -> jax.Array:
@@ -75,7 +75,7 @@ class Network(_Composite):
     logits)`. `train()` and `eval()` switch between the two."""
 
     def __init__(self, architecture: Architecture, execution: Execution) -> None:
-        super().__init__(architecture.layers, "", {info.path: info.input for info in analyse(architecture)})
+        super().__init__(architecture, "", {info.path: info.input for info in analyse(architecture)})
         self.architecture = architecture
         self.execution = execution
         self.dtype = get_dtype(execution.precision)
@@ -119,17 +119,15 @@ class Network(_Composite):
 
 def build_layer(layer: Layer, path: str, inputs: dict[str, Shape]) -> nnx.Module:
     """The module for one record of the tree, composite or not."""
-    match layer:
-        case spec.Block():
-            return Sequence(layer.layers, path, inputs)
-        case spec.Auxiliary():
-            return Auxiliary(layer.layers, path, inputs)
-        case spec.Branches():
-            return Branches(layer.branches, path, inputs)
-        case spec.Residual():
-            return Residual(layer, path, inputs)
-        case _:
-            return LAYERS[type(layer)](layer, inputs[path])
+    if isinstance(layer, spec.Primitive):
+        return LAYERS[type(layer)](layer, inputs[path])
+    composites: dict[type[Composite], type[_Composite]] = {
+        spec.Block: Sequence,
+        spec.Auxiliary: Auxiliary,
+        spec.Branches: Branches,
+        spec.Residual: Residual,
+    }
+    return composites[type(layer)](layer, path, inputs)
 
 
 def build(architecture: Architecture, *, device: str = "cpu", execution: Execution = DEFAULT) -> Network:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import jax
 import numpy as np
 from flax import nnx
 from numpy.typing import NDArray
 
-from triptych.backend.contract import Gather
+from triptych.backend.contract import Array, Gather, Images, Labels, Masks
 from triptych.data.preprocess import InputTransform
 from triptych.optim.optimizers import Optimizer, Rates
 from triptych.spec.layers import keeps_statistics
@@ -37,11 +36,11 @@ class Predictor:
         network.eval()
         self.compiled_prediction = compile_prediction(nnx.graphdef(network), network.execution, self.input)
 
-    def prepare(self, images: NDArray[np.uint8], gather: Gather | None = None) -> NDArray[Any]:
+    def prepare(self, images: Images, gather: Gather | None = None) -> Array:
         """The network's input, made of stored images."""
         return np.array(self._apply_input(images, gather))
 
-    def predict(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def predict(self, images: Images) -> NDArray[np.float32]:
         """Logits of stored images."""
         # A smaller last batch is filled up: every new size would be compiled, for seconds.
         size = min((size for size in self.sizes if size >= len(images)), default=len(images))
@@ -50,7 +49,7 @@ class Predictor:
         logits = jax.device_get(self.compiled_prediction(Network.values(self.variables), filled))
         return np.array(logits[: len(images)], np.float32)
 
-    def _apply_input(self, images: NDArray[np.uint8], gather: Gather | None) -> jax.Array:
+    def _apply_input(self, images: Images, gather: Gather | None) -> jax.Array:
         if gather is not None:
             gather = Gather(gather.rows.astype(np.int32), gather.columns.astype(np.int32), gather.shifts)
         return prepare(self.input, jax.device_put(images, self.input.device), gather)
@@ -83,13 +82,13 @@ class Trainer(Predictor):
 
     def step(
         self,
-        images: NDArray[np.uint8],
-        labels: NDArray[np.int64],
+        images: Images,
+        labels: Labels,
         rates: Rates,
         number: int,
         *,
         gather: Gather | None = None,
-        masks: Mapping[str, NDArray[np.bool_]] | None = None,
+        masks: Masks | None = None,
     ) -> jax.Array:
         """One update; returns the loss and the number of right answers, still on the device."""
         inputs = (

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import mxnet as mx
 from mxnet import autograd
-from numpy.typing import NDArray
 
+from triptych.backend.contract import Array, Labels, Masks
 from triptych.weights.initializers import Parameters
 from triptych_mxnet.loss import total_loss
 from triptych_mxnet.model import Network
 from triptych_mxnet.weights import to_numpy
 
 
-def forward(
-    network: Network, images: NDArray[Any], *, train: bool = False, masks: Mapping[str, NDArray[Any]] | None = None
-) -> Parameters:
+def forward(network: Network, images: Array, *, train: bool = False, masks: Masks | None = None) -> Parameters:
     """Every layer's output by path."""
     outputs: Parameters = {}
 
@@ -35,9 +32,7 @@ def forward(
     return outputs
 
 
-def gradients(
-    network: Network, images: NDArray[Any], labels: NDArray[Any], *, masks: Mapping[str, NDArray[Any]]
-) -> tuple[float, Parameters]:
+def gradients(network: Network, images: Array, labels: Labels, *, masks: Masks) -> tuple[float, Parameters]:
     """The training loss and its gradient by path; the running statistics stay as they were."""
     x = to_tensor(network, images)
     x.attach_grad()
@@ -54,14 +49,8 @@ def gradients(
 
 
 def layer_pass(
-    network: Network,
-    path: str,
-    x: NDArray[Any],
-    gradient: NDArray[Any] | None,
-    *,
-    train: bool,
-    masks: Mapping[str, NDArray[Any]],
-) -> tuple[NDArray[Any], NDArray[Any] | None, Parameters]:
+    network: Network, path: str, x: Array, gradient: Array | None, *, train: bool, masks: Masks
+) -> tuple[Array, Array | None, Parameters]:
     """One layer alone: its output, and with the gradient of that the gradients of `x` and of its parameters."""
     block = dict(network.named_blocks())[path]
     value = to_tensor(network, x)
@@ -80,9 +69,7 @@ def layer_pass(
     return to_numpy(y), to_numpy(value.grad), found
 
 
-def loss_pass(
-    network: Network, logits: Sequence[NDArray[Any]], labels: NDArray[Any]
-) -> tuple[float, list[NDArray[Any]]]:
+def loss_pass(network: Network, logits: Sequence[Array], labels: Labels) -> tuple[float, list[Array]]:
     """The training loss of given logits (those of the auxiliary classifiers last) and its gradients by them."""
     values = [to_tensor(network, value) for value in logits]
     for value in values:
@@ -95,6 +82,6 @@ def loss_pass(
     return float(loss.asscalar()), [to_numpy(value.grad) for value in values]
 
 
-def to_tensor(network: Network, images: NDArray[Any]) -> mx.nd.NDArray:
+def to_tensor(network: Network, images: Array) -> mx.nd.NDArray:
     """Float images on the network's device, in its type."""
     return mx.nd.array(images, network.device, network.dtype)

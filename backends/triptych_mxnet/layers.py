@@ -74,10 +74,6 @@ class Dropout(nn.Dropout):
         return super().hybrid_forward(F, x)
 
 
-class GlobalAvgPool(nn.GlobalAvgPool2D):
-    """The mean over height and width, kept as 1x1."""
-
-
 class _LocalResponseNorm(nn.HybridBlock):
     """F.LRN refuses float64 and windows wider than the channels; here the window is a pool along the channels."""
 
@@ -131,8 +127,14 @@ class _OverhangingAvgPool(nn.HybridBlock):
         return F.broadcast_div(sums(pad(x, self.layer.padding, self.overhang, 0.0)), counts)
 
 
-def conv(layer: spec.Conv, shape: Shape) -> gluon.HybridBlock:
-    return nn.Conv2D(
+def _avg_pool(layer: spec.AvgPool, shape: Shape) -> gluon.HybridBlock:
+    if overhang(layer, shape) != (0, 0):
+        return _OverhangingAvgPool(layer, shape)
+    return nn.AvgPool2D(layer.kernel, layer.stride, layer.padding, count_include_pad=layer.count_padding)
+
+
+LAYERS: dict[type, Callable[[Any, Shape], gluon.HybridBlock]] = {
+    spec.Conv: lambda layer, shape: nn.Conv2D(
         layer.channels,
         layer.kernel,
         layer.stride,
@@ -140,62 +142,16 @@ def conv(layer: spec.Conv, shape: Shape) -> gluon.HybridBlock:
         groups=layer.groups,
         use_bias=layer.bias,
         in_channels=shape[0],
-    )
-
-
-def dense(layer: spec.Dense, shape: Shape) -> gluon.HybridBlock:
-    return nn.Dense(layer.units, use_bias=layer.bias, in_units=shape[0])
-
-
-def batch_norm(layer: spec.BatchNorm, shape: Shape) -> gluon.HybridBlock:
-    return BatchNorm(shape[0], math.prod(shape[1:]), layer)
-
-
-def local_response_norm(layer: spec.LocalResponseNorm, shape: Shape) -> gluon.HybridBlock:
-    return _LocalResponseNorm(shape[0], layer)
-
-
-def relu(layer: spec.ReLU, shape: Shape) -> gluon.HybridBlock:
-    return nn.Activation("relu")
-
-
-def sigmoid(layer: spec.Sigmoid, shape: Shape) -> gluon.HybridBlock:
-    return nn.Activation("sigmoid")
-
-
-def max_pool(layer: spec.MaxPool, shape: Shape) -> gluon.HybridBlock:
-    return _MaxPool(layer, shape)
-
-
-def avg_pool(layer: spec.AvgPool, shape: Shape) -> gluon.HybridBlock:
-    if overhang(layer, shape) != (0, 0):
-        return _OverhangingAvgPool(layer, shape)
-    return nn.AvgPool2D(layer.kernel, layer.stride, layer.padding, count_include_pad=layer.count_padding)
-
-
-def global_avg_pool(layer: spec.GlobalAvgPool, shape: Shape) -> gluon.HybridBlock:
-    return GlobalAvgPool()
-
-
-def flatten(layer: spec.Flatten, shape: Shape) -> gluon.HybridBlock:
-    return nn.Flatten()
-
-
-def dropout(layer: spec.Dropout, shape: Shape) -> gluon.HybridBlock:
-    return Dropout(layer.rate)
-
-
-LAYERS: dict[type, Callable[[Any, Shape], gluon.HybridBlock]] = {
-    spec.Conv: conv,
-    spec.Dense: dense,
-    spec.BatchNorm: batch_norm,
-    spec.LocalResponseNorm: local_response_norm,
-    spec.ReLU: relu,
-    spec.Sigmoid: sigmoid,
-    spec.MaxPool: max_pool,
-    spec.AvgPool: avg_pool,
-    spec.GlobalAvgPool: global_avg_pool,
-    spec.Flatten: flatten,
-    spec.Dropout: dropout,
+    ),
+    spec.Dense: lambda layer, shape: nn.Dense(layer.units, use_bias=layer.bias, in_units=shape[0]),
+    spec.BatchNorm: lambda layer, shape: BatchNorm(shape[0], math.prod(shape[1:]), layer),
+    spec.LocalResponseNorm: lambda layer, shape: _LocalResponseNorm(shape[0], layer),
+    spec.ReLU: lambda layer, shape: nn.Activation("relu"),
+    spec.Sigmoid: lambda layer, shape: nn.Activation("sigmoid"),
+    spec.MaxPool: _MaxPool,
+    spec.AvgPool: _avg_pool,
+    spec.GlobalAvgPool: lambda layer, shape: nn.GlobalAvgPool2D(),
+    spec.Flatten: lambda layer, shape: nn.Flatten(),
+    spec.Dropout: lambda layer, shape: Dropout(layer.rate),
 }
 check_complete(LAYERS, __name__)

@@ -4,32 +4,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from types import ModuleType
 
 import mxnet as mx
-import numpy as np
 from mxnet import autograd, gluon
-from numpy.typing import NDArray
 
+from triptych.backend.contract import Masks
 from triptych.backend.execution import DEFAULT, Execution
 from triptych.spec import analysis
 from triptych.spec import layers as spec
-from triptych.spec.layers import Architecture, Layer, Shape, join, keeps_statistics
+from triptych.spec.layers import Architecture, Composite, Layer, Shape, join, keeps_statistics
 from triptych.weights.layouts import GLUON
 from triptych_mxnet.device import get_device, get_dtype
 from triptych_mxnet.layers import LAYERS, BatchNorm, Dropout, Tensor
 from triptych_mxnet.precision import apply_execution
 
 
-class Sequence(gluon.HybridBlock):
-    """Named layers in a row."""
+class _Composite(gluon.HybridBlock):
+    """Holds blocks under their names in the spec."""
 
-    def __init__(self, layers: tuple[Layer, ...], prefix: str, inputs: dict[str, Shape]) -> None:
+    def __init__(self, layer: Composite | Architecture, path: str, inputs: dict[str, Shape]) -> None:
         super().__init__()
-        for layer in layers:
-            self.register_child(build_layer(layer, join(prefix, layer.name), inputs), layer.name)
+        for child in spec.children(layer):
+            self.register_child(build_layer(child, join(path, child.name), inputs), child.name)
+
+
+class Sequence(_Composite):
+    """Named layers in a row."""
 
     def hybrid_forward(self, F: ModuleType, x: Tensor) -> Tensor:
         for child in self._children.values():
@@ -37,13 +40,8 @@ class Sequence(gluon.HybridBlock):
         return x
 
 
-class Branches(gluon.HybridBlock):
+class Branches(_Composite):
     """Every branch on the same input, concatenated along the channels."""
-
-    def __init__(self, layer: spec.Branches, path: str, inputs: dict[str, Shape]) -> None:
-        super().__init__()
-        for branch in layer.branches:
-            self.register_child(build_layer(branch, join(path, branch.name), inputs), branch.name)
 
     def hybrid_forward(self, F: ModuleType, x: Tensor) -> Tensor:
         joined = F.concat(*[branch(x) for branch in self._children.values()], dim=1)
@@ -52,14 +50,12 @@ class Branches(gluon.HybridBlock):
         return F.slice_axis(joined, axis=0, begin=0, end=None)
 
 
-class Residual(gluon.HybridBlock):
+class Residual(_Composite):
     """`shortcut(x) + scale * body(x)`."""
 
     def __init__(self, layer: spec.Residual, path: str, inputs: dict[str, Shape]) -> None:
-        super().__init__()
+        super().__init__(layer, path, inputs)
         self.scale = layer.scale
-        for block in spec.children(layer):
-            self.register_child(build_layer(block, join(path, block.name), inputs), block.name)
 
     def hybrid_forward(self, F: ModuleType, x: Tensor) -> Tensor:
         *shortcut, body = self._children.values()
@@ -70,18 +66,15 @@ class Auxiliary(Sequence):
     """A side classifier; `Network` runs it in training only."""
 
 
-class Network(gluon.HybridBlock):
+class Network(_Composite):
     """The whole architecture. Returns logits; in training, with side classifiers, `(logits, *side logits)`."""
 
     def __init__(self, architecture: Architecture, execution: Execution) -> None:
-        super().__init__()
+        super().__init__(architecture, "", {info.path: info.input for info in analysis.analyse(architecture)})
         self.architecture = architecture
         self.execution = execution
         self.device = mx.cpu()
         self.dtype = get_dtype(execution.precision)
-        inputs = {info.path: info.input for info in analysis.analyse(architecture)}
-        for layer in architecture.layers:
-            self.register_child(build_layer(layer, layer.name, inputs), layer.name)
 
     def hybrid_forward(self, F: ModuleType, x: Tensor) -> Tensor | tuple[Tensor, ...]:
         side = []
@@ -132,7 +125,7 @@ class Network(gluon.HybridBlock):
             self.hybridize(active, **flags)
 
     @contextmanager
-    def dropout_masks(self, masks: Mapping[str, NDArray[np.bool_]]) -> Iterator[None]:
+    def dropout_masks(self, masks: Masks) -> Iterator[None]:
         """Feed the masks to the dropout layers that they name; a hybrid graph would not see them."""
         layers = {path: block for path, block in self.named_blocks() if isinstance(block, Dropout) and path in masks}
         with self.imperative() if layers else nullcontext():
@@ -147,17 +140,15 @@ class Network(gluon.HybridBlock):
 
 def build_layer(layer: Layer, path: str, inputs: dict[str, Shape]) -> gluon.HybridBlock:
     """The block for one record of the tree, composite or not."""
-    match layer:
-        case spec.Block():
-            return Sequence(layer.layers, path, inputs)
-        case spec.Auxiliary():
-            return Auxiliary(layer.layers, path, inputs)
-        case spec.Branches():
-            return Branches(layer, path, inputs)
-        case spec.Residual():
-            return Residual(layer, path, inputs)
-        case _:
-            return LAYERS[type(layer)](layer, inputs[path])
+    if isinstance(layer, spec.Primitive):
+        return LAYERS[type(layer)](layer, inputs[path])
+    composites: dict[type[Composite], type[_Composite]] = {
+        spec.Block: Sequence,
+        spec.Auxiliary: Auxiliary,
+        spec.Branches: Branches,
+        spec.Residual: Residual,
+    }
+    return composites[type(layer)](layer, path, inputs)
 
 
 def build(architecture: Architecture, *, device: str = "cpu", execution: Execution = DEFAULT) -> Network:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import mxnet as mx
 import numpy as np
 from mxnet import autograd
 from numpy.typing import NDArray
 
-from triptych.backend.contract import Gather
+from triptych.backend.contract import Array, Gather, Images, Labels, Masks
 from triptych.data.preprocess import InputTransform
 from triptych.optim.optimizers import Optimizer, Rates
 from triptych.utils.randomness import derive_seed
@@ -29,11 +28,11 @@ class Predictor:
         self.network = network
         self.input = Input(transform, network.device, network.dtype)
 
-    def prepare(self, images: NDArray[np.uint8], gather: Gather | None = None) -> NDArray[Any]:
+    def prepare(self, images: Images, gather: Gather | None = None) -> Array:
         """The network's input, made of stored images."""
         return to_numpy(self.input(images, gather))
 
-    def predict(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def predict(self, images: Images) -> NDArray[np.float32]:
         """Logits of stored images."""
         with autograd.predict_mode():
             output = self.network(self.input(images))
@@ -60,13 +59,13 @@ class Trainer(Predictor):
 
     def step(
         self,
-        images: NDArray[np.uint8],
-        labels: NDArray[np.int64],
+        images: Images,
+        labels: Labels,
         rates: Rates,
         number: int,
         *,
         gather: Gather | None = None,
-        masks: Mapping[str, NDArray[np.bool_]] | None = None,
+        masks: Masks | None = None,
     ) -> mx.nd.NDArray:
         """One update; returns the loss and the number of right answers, still on the device."""
         mx.random.seed(derive_seed(self.seed, "dropout", number))

@@ -1,5 +1,7 @@
 """The PyTorch backend: `torch.nn.Module` networks whose `state_dict` keys are the canonical names."""
 
+# ruff: noqa: F401 (the names of `triptych.backend.contract.Backend`)
+
 from triptych_torch.device import devices, peak_memory, versions
 from triptych_torch.distributed import join_processes
 from triptych_torch.inspection import forward, gradients, layer_pass, loss_pass
@@ -9,23 +11,3 @@ from triptych_torch.training import Predictor, Trainer
 from triptych_torch.weights import from_canonical, initialize, to_canonical
 
 name = "torch"
-
-__all__ = [
-    "Predictor",
-    "Trainer",
-    "build",
-    "devices",
-    "forward",
-    "from_canonical",
-    "gradients",
-    "initialize",
-    "join_processes",
-    "layer_pass",
-    "loss_pass",
-    "name",
-    "peak_memory",
-    "precise",
-    "precision_flags",
-    "to_canonical",
-    "versions",
-]

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import torch
-from numpy.typing import NDArray
 
+from triptych.backend.contract import Array, Labels, Masks
 from triptych.spec.layers import join
 from triptych.weights.initializers import Parameters
 from triptych_torch.loss import total_loss
@@ -16,9 +15,7 @@ from triptych_torch.model import Network
 from triptych_torch.weights import to_numpy
 
 
-def forward(
-    network: Network, images: NDArray[Any], *, train: bool = False, masks: Mapping[str, NDArray[Any]] | None = None
-) -> Parameters:
+def forward(network: Network, images: Array, *, train: bool = False, masks: Masks | None = None) -> Parameters:
     """Every layer's output by path; the running statistics stay as they were."""
     outputs: Parameters = {}
 
@@ -34,9 +31,7 @@ def forward(
     return outputs
 
 
-def gradients(
-    network: Network, images: NDArray[Any], labels: NDArray[Any], *, masks: Mapping[str, NDArray[Any]]
-) -> tuple[float, Parameters]:
+def gradients(network: Network, images: Array, labels: Labels, *, masks: Masks) -> tuple[float, Parameters]:
     """The training loss and its gradient by path; the running statistics stay as they were."""
     network.train()
     x = to_tensor(network, images).requires_grad_()
@@ -50,14 +45,8 @@ def gradients(
 
 
 def layer_pass(
-    network: Network,
-    path: str,
-    x: NDArray[Any],
-    gradient: NDArray[Any] | None,
-    *,
-    train: bool,
-    masks: Mapping[str, NDArray[Any]],
-) -> tuple[NDArray[Any], NDArray[Any] | None, Parameters]:
+    network: Network, path: str, x: Array, gradient: Array | None, *, train: bool, masks: Masks
+) -> tuple[Array, Array | None, Parameters]:
     """One layer alone: its output, and with the gradient of that the gradients of `x` and of its parameters."""
     module = network.get_submodule(path)
     network.train(train)
@@ -72,9 +61,7 @@ def layer_pass(
     return to_numpy(y), to_numpy(value.grad), found
 
 
-def loss_pass(
-    network: Network, logits: Sequence[NDArray[Any]], labels: NDArray[Any]
-) -> tuple[float, list[NDArray[Any]]]:
+def loss_pass(network: Network, logits: Sequence[Array], labels: Labels) -> tuple[float, list[Array]]:
     """The training loss of given logits (those of the auxiliary classifiers last) and its gradients by them."""
     values = [to_tensor(network, value).requires_grad_() for value in logits]
     loss = total_loss(
@@ -84,7 +71,7 @@ def loss_pass(
     return loss.item(), [to_numpy(value.grad) for value in values]
 
 
-def to_tensor(network: Network, images: NDArray[Any]) -> torch.Tensor:
+def to_tensor(network: Network, images: Array) -> torch.Tensor:
     """Float images on the network's device, in its type."""
     like = next(network.parameters())
     return torch.from_numpy(images).to(like.device, like.dtype)

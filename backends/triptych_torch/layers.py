@@ -49,71 +49,26 @@ class Dropout(nn.Dropout):
         return super().forward(x)
 
 
-class GlobalAvgPool(nn.AdaptiveAvgPool2d):
-    """The mean over height and width, kept as 1x1."""
-
-    def __init__(self) -> None:
-        super().__init__(1)
-
-
-def conv(layer: spec.Conv, shape: Shape) -> nn.Module:
-    return nn.Conv2d(
-        shape[0], layer.channels, layer.kernel, layer.stride, layer.padding, groups=layer.groups, bias=layer.bias
-    )
-
-
-def dense(layer: spec.Dense, shape: Shape) -> nn.Module:
-    return nn.Linear(shape[0], layer.units, bias=layer.bias)
-
-
-def batch_norm(layer: spec.BatchNorm, shape: Shape) -> nn.Module:
-    return BatchNorm(shape[0], layer)
-
-
-def local_response_norm(layer: spec.LocalResponseNorm, shape: Shape) -> nn.Module:
-    # PyTorch divides alpha by the size itself.
-    return nn.LocalResponseNorm(layer.size, layer.coefficient * layer.size, layer.beta, layer.k)
-
-
-def relu(layer: spec.ReLU, shape: Shape) -> nn.Module:
-    return nn.ReLU()
-
-
-def sigmoid(layer: spec.Sigmoid, shape: Shape) -> nn.Module:
-    return nn.Sigmoid()
-
-
-def max_pool(layer: spec.MaxPool, shape: Shape) -> nn.Module:
-    return nn.MaxPool2d(layer.kernel, layer.stride, layer.padding, ceil_mode=layer.ceil)
-
-
-def avg_pool(layer: spec.AvgPool, shape: Shape) -> nn.Module:
-    return nn.AvgPool2d(layer.kernel, layer.stride, layer.padding, layer.ceil, layer.count_padding)
-
-
-def global_avg_pool(layer: spec.GlobalAvgPool, shape: Shape) -> nn.Module:
-    return GlobalAvgPool()
-
-
-def flatten(layer: spec.Flatten, shape: Shape) -> nn.Module:
-    return nn.Flatten()
-
-
-def dropout(layer: spec.Dropout, shape: Shape) -> nn.Module:
-    return Dropout(layer.rate)
-
-
 LAYERS: dict[type, Callable[[Any, Shape], nn.Module]] = {
-    spec.Conv: conv,
-    spec.Dense: dense,
-    spec.BatchNorm: batch_norm,
-    spec.LocalResponseNorm: local_response_norm,
-    spec.ReLU: relu,
-    spec.Sigmoid: sigmoid,
-    spec.MaxPool: max_pool,
-    spec.AvgPool: avg_pool,
-    spec.GlobalAvgPool: global_avg_pool,
-    spec.Flatten: flatten,
-    spec.Dropout: dropout,
+    spec.Conv: lambda layer, shape: nn.Conv2d(
+        shape[0], layer.channels, layer.kernel, layer.stride, layer.padding, groups=layer.groups, bias=layer.bias
+    ),
+    spec.Dense: lambda layer, shape: nn.Linear(shape[0], layer.units, bias=layer.bias),
+    spec.BatchNorm: lambda layer, shape: BatchNorm(shape[0], layer),
+    spec.LocalResponseNorm: lambda layer, shape: nn.LocalResponseNorm(
+        layer.size,
+        layer.coefficient * layer.size,  # PyTorch divides alpha by the size itself
+        layer.beta,
+        layer.k,
+    ),
+    spec.ReLU: lambda layer, shape: nn.ReLU(),
+    spec.Sigmoid: lambda layer, shape: nn.Sigmoid(),
+    spec.MaxPool: lambda layer, shape: nn.MaxPool2d(layer.kernel, layer.stride, layer.padding, ceil_mode=layer.ceil),
+    spec.AvgPool: lambda layer, shape: nn.AvgPool2d(
+        layer.kernel, layer.stride, layer.padding, layer.ceil, layer.count_padding
+    ),
+    spec.GlobalAvgPool: lambda layer, shape: nn.AdaptiveAvgPool2d(1),
+    spec.Flatten: lambda layer, shape: nn.Flatten(),
+    spec.Dropout: lambda layer, shape: Dropout(layer.rate),
 }
 check_complete(LAYERS, __name__)

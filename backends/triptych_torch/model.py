@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
+from triptych.backend.contract import Masks
 from triptych.backend.execution import DEFAULT, Execution
 from triptych.spec import layers as spec
 from triptych.spec.analysis import analyse
-from triptych.spec.layers import Architecture, Layer, Shape, join
+from triptych.spec.layers import Architecture, Composite, Layer, Shape, join
 from triptych.utils import remarks
 from triptych_torch import npu
 from triptych_torch.device import LAYOUTS, get_device, get_dtype
@@ -21,39 +20,35 @@ from triptych_torch.layers import LAYERS, Dropout
 from triptych_torch.precision import apply_execution
 
 
-class Sequence(nn.Sequential):
+class _Composite(nn.Module):
+    """Holds modules under their names in the spec."""
+
+    def __init__(self, layer: Composite | Architecture, path: str, inputs: dict[str, Shape]) -> None:
+        super().__init__()
+        for child in spec.children(layer):
+            self.add_module(child.name, build_layer(child, join(path, child.name), inputs))
+
+
+class Sequence(_Composite, nn.Sequential):
     """Named layers in a row."""
 
-    def __init__(self, layers: tuple[Layer, ...], prefix: str, inputs: dict[str, Shape]) -> None:
-        super().__init__()
-        for layer in layers:
-            self.add_module(layer.name, build_layer(layer, join(prefix, layer.name), inputs))
 
-
-class Branches(nn.Module):
+class Branches(_Composite):
     """Every branch on the same input, concatenated along the channels."""
-
-    def __init__(self, layer: spec.Branches, path: str, inputs: dict[str, Shape]) -> None:
-        super().__init__()
-        for branch in layer.branches:
-            self.add_module(branch.name, build_layer(branch, join(path, branch.name), inputs))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return torch.cat([branch(x) for branch in self.children()], dim=1)
 
 
-class Residual(nn.Module):
+class Residual(_Composite):
     """`shortcut(x) + scale * body(x)`."""
 
     def __init__(self, layer: spec.Residual, path: str, inputs: dict[str, Shape]) -> None:
-        super().__init__()
+        super().__init__(layer, path, inputs)
         self.scale = layer.scale
-        self.names = tuple(block.name for block in spec.children(layer))
-        for block in spec.children(layer):
-            self.add_module(block.name, build_layer(block, join(path, block.name), inputs))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        *shortcut, body = (getattr(self, name) for name in self.names)
+        *shortcut, body = self.children()
         return (shortcut[0](x) if shortcut else x) + self.scale * body(x)
 
 
@@ -61,16 +56,13 @@ class Auxiliary(Sequence):
     """A side classifier; `Network` runs it in training only."""
 
 
-class Network(nn.Module):
+class Network(_Composite):
     """The whole architecture. Returns logits; in training, with side classifiers, `(logits, *side logits)`."""
 
     def __init__(self, architecture: Architecture, execution: Execution) -> None:
-        super().__init__()
+        super().__init__(architecture, "", {info.path: info.input for info in analyse(architecture)})
         self.architecture = architecture
         self.execution = execution
-        inputs = {info.path: info.input for info in analyse(architecture)}
-        for layer in architecture.layers:
-            self.add_module(layer.name, build_layer(layer, layer.name, inputs))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, ...]:
         side = []
@@ -82,7 +74,7 @@ class Network(nn.Module):
         return (x, *side) if side else x
 
     @contextmanager
-    def dropout_masks(self, masks: Mapping[str, NDArray[np.bool_]]) -> Iterator[None]:
+    def dropout_masks(self, masks: Masks) -> Iterator[None]:
         """Feed the masks to the dropout layers that they name."""
         device = next(self.parameters()).device
         layers = {path: module for path, module in self.named_modules() if isinstance(module, Dropout)}
@@ -97,17 +89,15 @@ class Network(nn.Module):
 
 def build_layer(layer: Layer, path: str, inputs: dict[str, Shape]) -> nn.Module:
     """The module for one record of the tree, composite or not."""
-    match layer:
-        case spec.Block():
-            return Sequence(layer.layers, path, inputs)
-        case spec.Auxiliary():
-            return Auxiliary(layer.layers, path, inputs)
-        case spec.Branches():
-            return Branches(layer, path, inputs)
-        case spec.Residual():
-            return Residual(layer, path, inputs)
-        case _:
-            return LAYERS[type(layer)](layer, inputs[path])
+    if isinstance(layer, spec.Primitive):
+        return LAYERS[type(layer)](layer, inputs[path])
+    composites: dict[type[Composite], type[_Composite]] = {
+        spec.Block: Sequence,
+        spec.Auxiliary: Auxiliary,
+        spec.Branches: Branches,
+        spec.Residual: Residual,
+    }
+    return composites[type(layer)](layer, path, inputs)
 
 
 def build(architecture: Architecture, *, device: str = "cpu", execution: Execution = DEFAULT) -> Network:

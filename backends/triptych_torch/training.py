@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from triptych.backend.contract import Gather
+from triptych.backend.contract import Array, Gather, Images, Labels, Masks
 from triptych.data.preprocess import InputTransform
 from triptych.optim.optimizers import Optimizer, Rates
 from triptych.spec.layers import keeps_statistics
@@ -20,7 +20,6 @@ from triptych.utils.errors import TriptychError
 from triptych.utils.randomness import derive_seed
 from triptych.weights.initializers import Parameters
 from triptych_torch.device import AUTOCAST
-from triptych_torch.distributed import processes, share
 from triptych_torch.input import Input
 from triptych_torch.layers import BatchNorm
 from triptych_torch.loss import total_loss
@@ -52,11 +51,11 @@ class Predictor:
         self.device = like.device
         self.input = Input(transform, like.device, like.dtype)
 
-    def prepare(self, images: NDArray[np.uint8], gather: Gather | None = None) -> NDArray[Any]:
+    def prepare(self, images: Images, gather: Gather | None = None) -> Array:
         """The network's input, made of stored images."""
         return to_numpy(self.input(images, gather))
 
-    def predict(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def predict(self, images: Images) -> NDArray[np.float32]:
         """Logits of stored images."""
         self.network.eval()
         with torch.inference_mode():
@@ -91,7 +90,9 @@ class Trainer(Predictor):
             m for path, m in network.named_modules() if isinstance(m, BatchNorm) and keeps_statistics(path, frozen)
         ]
         self.seed = seed
-        self.rank, self.size = processes()
+        joined = distributed.is_available() and distributed.is_initialized()
+        self.rank = int(distributed.get_rank()) if joined else 0
+        self.size = int(distributed.get_world_size()) if joined else 1
         # batch norm's statistics are each process's own; those of the first are saved
         self.parallel = DistributedDataParallel(network, broadcast_buffers=False) if self.size > 1 else network
         # float16 gradients underflow without a scale; switched off, the scaler hands everything through unchanged
@@ -100,20 +101,20 @@ class Trainer(Predictor):
     @_nondeterminism_explained()
     def step(
         self,
-        images: NDArray[np.uint8],
-        labels: NDArray[np.int64],
+        images: Images,
+        labels: Labels,
         rates: Rates,
         number: int,
         *,
         gather: Gather | None = None,
-        masks: Mapping[str, NDArray[np.bool_]] | None = None,
+        masks: Masks | None = None,
     ) -> torch.Tensor:
         """One update; returns the loss and the number of right answers, still on the device."""
         self.network.train()
         for layer in self.still:
             layer.eval()  # requires_grad alone would leave the statistics moving
         torch.manual_seed(derive_seed(self.seed, "dropout", number, *([self.rank] if self.rank else [])))
-        mine = share(len(labels), self.rank, self.size)
+        mine = self._share(len(labels))
         target = torch.from_numpy(labels[mine]).to(self.device)
         with self.network.dropout_masks({path: mask[mine] for path, mask in (masks or {}).items()}):
             output = self._run(self.parallel, self.input(images[mine], gather and gather.part(mine)))
@@ -155,3 +156,11 @@ class Trainer(Predictor):
             values["_growth_tracker"] = int(values["_growth_tracker"])
             self.scaler.load_state_dict(self.scaler.state_dict() | values)
         self.optimizer.load_state({path: value for path, value in state.items() if path != SCALER})
+
+    def _share(self, count: int) -> slice:
+        """This process's images of a batch."""
+        if count < self.size:
+            raise TriptychError(
+                f"a batch of {count} images cannot be shared by {self.size} processes; change --batch-size"
+            )
+        return slice(count * self.rank // self.size, count * (self.rank + 1) // self.size)

@@ -44,7 +44,7 @@ class Predictor(Protocol):
         """Logits `(N, classes)` in evaluation mode."""
 
 
-class Trainer(Protocol):
+class Trainer(Predictor, Protocol):
     """Trains one network, and applies it as a `Predictor` does. Losses stay on the device until `read`, so that a step
     waits for nothing. The optimiser's state is allocated at the first step or by `load_state`.
 
@@ -62,12 +62,6 @@ class Trainer(Protocol):
         seed: int,
         frozen: frozenset[str] = frozenset(),
     ) -> None: ...
-
-    def prepare(self, images: Images, gather: Gather | None = None) -> Array:
-        """See `Predictor.prepare`."""
-
-    def predict(self, images: Images) -> NDArray[np.float32]:
-        """See `Predictor.predict`."""
 
     def step(
         self,
@@ -144,14 +138,7 @@ class Backend(Protocol):
         """The training loss and its gradient by path, the images' own under `input`. The network is left as it was."""
 
     def layer_pass(
-        self,
-        network: Native,
-        path: str,
-        x: Array,
-        gradient: Array | None,
-        *,
-        train: bool,
-        masks: Masks,
+        self, network: Native, path: str, x: Array, gradient: Array | None, *, train: bool, masks: Masks
     ) -> tuple[Array, Array | None, Parameters]:
         """One layer alone on `x (N, C, H, W)` or `(N, features)`: its output, and with the `gradient` of that the
         gradients of `x` and of its parameters by path (else None and none)."""

@@ -193,12 +193,12 @@ class Architecture:
     source: str = ""
 
 
-def children(layer: Layer) -> tuple[Layer, ...]:
-    """The records directly below a composite layer, in the order in which they run; none for a primitive."""
+def children(layer: Layer | Architecture) -> tuple[Layer, ...]:
+    """The records directly below, in the order in which they run; none for a primitive."""
     if isinstance(layer, Primitive):
         return ()
     match layer:
-        case Block() | Auxiliary():
+        case Architecture() | Block() | Auxiliary():
             return layer.layers
         case Branches():
             return layer.branches
