@@ -57,11 +57,9 @@ class Gather(NamedTuple):
 @dataclass(frozen=True, eq=False)
 class Batch:
     """One batch of n images: which (`index`), and for each how it is cropped, whether it is mirrored, how its colours
-    are shifted.
-
-    `index`, `rows` and `columns` are int64 (n,), `flips` is bool (n,), `shifts` float64 (n, 3) or None. `rows` and
-    `columns` are the upper left corner of the crop in the padded image, 0 .. 2 * padding; the padding itself means
-    no shift."""
+    are shifted. `index`, `rows` and `columns` are int64 (n,), `flips` is bool (n,), `shifts` float64 (n, 3) or None.
+    `rows` and `columns` are the upper left corner of the crop in the padded image, 0 .. 2 * padding; the padding itself
+    means no shift."""
 
     index: Integers
     rows: Integers
@@ -83,11 +81,10 @@ def _shifts(draws: np.random.Generator, count: int, deviation: float) -> Float:
 def plan(
     seed: int, epoch: int, num_images: int, batch_size: int, augmentation: Augmentation, *, drop_last: bool = False
 ) -> list[Batch]:
-    """The batches of one epoch, in order: every image once, shuffled; the last batch may be smaller.
-
-    A pure function. The images' order does not depend on the batch size, on the augmentation or on `drop_last`
-    (leave out a last batch that is not full), and the crops not on the flips. Raises TriptychError for sizes below 1
-    and when no batch is left."""
+    """The batches of one epoch, in order: every image once, shuffled; the last batch may be smaller. A pure function.
+    The images' order does not depend on the batch size, on the augmentation or on `drop_last` (leave out a last batch
+    that is not full), and the crops not on the flips. Raises TriptychError for sizes below 1 and when no batch is
+    left."""
     if num_images < 1 or batch_size < 1:
         raise TriptychError(f"{num_images} images in batches of {batch_size}: both must be at least 1")
     end = num_images - num_images % batch_size if drop_last else num_images

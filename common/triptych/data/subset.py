@@ -48,11 +48,10 @@ def divide(name: str) -> tuple[str, Part | None]:
 
 def take(dataset: Dataset, part: Part, name: str) -> Dataset:
     """The part of `dataset` as a set called `name`. Raises TriptychError for classes and images that are not there."""
-    low, high = part.classes or (0, len(dataset.class_names) - 1)
-    if not low < high < len(dataset.class_names):
-        raise TriptychError(
-            f"data '{name}': classes={low}-{high} must be two or more of the classes 0-{len(dataset.class_names) - 1}"
-        )
+    last = len(dataset.class_names) - 1
+    low, high = part.classes or (0, last)
+    if not low < high <= last:
+        raise TriptychError(f"data '{name}': classes={low}-{high} must be two or more of the classes 0-{last}")
     names = dataset.class_names[low : high + 1]
 
     def taken(key: str, split: Split, count: int | None) -> Split:

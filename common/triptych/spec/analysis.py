@@ -134,11 +134,10 @@ def totals(architecture: Architecture) -> Totals:
 
 
 def activation_bytes(architecture: Architecture, itemsize: int = 4) -> tuple[int, int]:
-    """Bytes of activations for one image, `itemsize` per value: `(forward, training)`.
-
-    Forward is the largest sum of what must live at one moment (a layer's input and output, and what is still needed
-    later), nothing done in place, auxiliary classifiers left out. Training keeps the input and every layer's output
-    until the backward pass, auxiliary classifiers included."""
+    """Bytes of activations for one image, `itemsize` per value: `(forward, training)`. Forward is the largest sum of
+    what must live at one moment (a layer's input and output, and what is still needed later), nothing done in place,
+    auxiliary classifiers left out. Training keeps the input and every layer's output until the backward pass, auxiliary
+    classifiers included."""
     shapes = output_shapes(architecture)
     size = math.prod(architecture.input)
     kept = sum(math.prod(shapes[path]) for path, layer in walk(architecture.layers) if isinstance(layer, Primitive))

@@ -6,8 +6,6 @@ eps, momentum, the form of the local response norm, counted padding), so that no
 Shapes are `(channels, height, width)` without the batch, or `(features,)` after a flatten. Pairs are
 `(rows, columns)`. A layer's *path* is its name behind those of the records around it: `block1.conv1`."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, assert_never
@@ -47,11 +45,10 @@ class Dense(Named):
 
 @dataclass(frozen=True)
 class BatchNorm(Named):
-    """Batch normalisation over batch, height and width.
-
-    `momentum` is the weight of the *new* batch in the running statistics (PyTorch's sense; MXNet and Flax state
-    the weight of the old). `unbiased`: whether the running variance is kept with n - 1 (PyTorch) or n (the others);
-    the batch itself is always normalised with n. `gamma` false: no scale (as Keras and slim have Inception)."""
+    """Batch normalisation over batch, height and width. `momentum` is the weight of the *new* batch in the running
+    statistics (PyTorch's sense; MXNet and Flax state the weight of the old). `unbiased`: whether the running variance
+    is kept with n - 1 (PyTorch) or n (the others); the batch itself is always normalised with n. `gamma` false: no
+    scale (as Keras and slim have Inception)."""
 
     eps: float = 1e-5
     momentum: float = 0.1
@@ -131,7 +128,7 @@ class Dropout(Named):
 class Block(Named):
     """Layers in a row, under one name."""
 
-    layers: tuple[Layer, ...]
+    layers: "Layers"
 
 
 @dataclass(frozen=True)
@@ -155,7 +152,7 @@ class Auxiliary(Named):
     """An auxiliary classifier, at the top level only: passes its input on unchanged, and in training adds `weight`
     times its own loss."""
 
-    layers: tuple[Layer, ...]
+    layers: "Layers"
     weight: float
 
 

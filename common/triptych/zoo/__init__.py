@@ -19,11 +19,10 @@ ImageShape = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class Options:
-    """What a user may change about an architecture without changing its structure.
-
-    `input` is `(channels, height, width)`. A 0 in it, or for `classes`, is left open: it becomes what the data has, or
-    what the architecture's source says (`filled`). `width_ratio` divides every number of channels, and the dense widths
-    too unless `dense_width` states them. Raises TriptychError for numbers out of their range."""
+    """What a user may change about an architecture without changing its structure. `input` is `(channels, height,
+    width)`. A 0 in it, or for `classes`, is left open: it becomes what the data has, or what the architecture's source
+    says (`filled`). `width_ratio` divides every number of channels, and the dense widths too unless `dense_width`
+    states them. Raises TriptychError for numbers out of their range."""
 
     classes: int = 0
     input: ImageShape = (0, 0, 0)

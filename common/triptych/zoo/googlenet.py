@@ -20,7 +20,6 @@ INCEPTIONS = (
     ("5a", 256, 160, 320, 32, 128, 128),
     ("5b", 384, 192, 384, 48, 128, 128),
 )
-POOLED = {"3b": "pool3", "4e": "pool4"}
 HEADS = ("4a", "4d")
 HEAD_WEIGHT = 0.3
 
@@ -102,14 +101,14 @@ def head(name: str, parts: Parts, before: list[spec.Layer]) -> spec.Auxiliary:
 
 def googlenet(variant: Variant, options: Options) -> spec.Layers:
     parts = Parts(options, variant.norm, bias=variant.norm is None)
-    pools = {"pool3": variant.pool, "pool4": variant.pool4}
+    pools = {"3b": replace(variant.pool, name="pool3"), "4e": replace(variant.pool4, name="pool4")}
     layers = list(parts.stem(stem(variant)))
     for name, *columns in INCEPTIONS:
         layers.append(parts.branches(f"inception{name}", inception(tuple(columns), variant.large)))
         if variant.heads and name in HEADS:
             layers.append(head(name, parts, layers))
-        if name in POOLED:
-            layers.append(replace(pools[POOLED[name]], name=POOLED[name]))
+        if name in pools:
+            layers.append(pools[name])
     return (*layers, *parts.classifier("pool5", variant.dropout))
 
 

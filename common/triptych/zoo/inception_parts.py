@@ -2,8 +2,6 @@
 
 A table names each branch and lists its steps. Everything else about a network (bias, batch norm) is in `Parts`."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TypeAlias
@@ -35,7 +33,7 @@ class Unit:
 class Split:
     """A branch that ends in branches of its own."""
 
-    branches: Table
+    branches: "Table"
 
 
 Step: TypeAlias = Unit | Split | spec.MaxPool | spec.AvgPool | spec.LocalResponseNorm
@@ -43,6 +41,10 @@ Table: TypeAlias = Mapping[str, tuple[Step, ...]]
 
 # 3x3 at stride 2 without padding: what halves the maps from Inception v3 on ("VALID" in Google's code).
 HALVE = spec.MaxPool("pool", kernel=(3, 3), stride=(2, 2))
+# The 3x3 average at stride 1 before a projection. PyTorch's and Gluon's v2 and v3 count the padded zeros; Keras, slim
+# and everybody's v4 and Inception-ResNet v2 do not.
+AVERAGE = spec.AvgPool("pool", kernel=(3, 3), stride=(1, 1), padding=(1, 1), count_padding=True)
+AVERAGE_INSIDE = replace(AVERAGE, count_padding=False)
 # The stem of Inception v3 and of both Inception-ResNets, with Google's names.
 STEM: dict[str, Step] = {
     "conv1a": Unit(32, 3, 2, padding=0),
@@ -52,12 +54,6 @@ STEM: dict[str, Step] = {
     "conv3b": Unit(80),
     "conv4a": Unit(192, 3, padding=0),
 }
-
-
-def average(*, count_padding: bool) -> spec.AvgPool:
-    """The 3x3 average at stride 1 before a projection. PyTorch's and Gluon's v2 and v3 count the padded zeros;
-    Keras, slim and everybody's v4 and Inception-ResNet v2 do not."""
-    return spec.AvgPool("pool", kernel=(3, 3), stride=(1, 1), padding=(1, 1), count_padding=count_padding)
 
 
 @dataclass(frozen=True)
@@ -115,11 +111,10 @@ class Parts:
 
 
 def window(layers: list[spec.Layer], options: Options, largest: int) -> int:
-    """The side of the square window of an auxiliary head behind `layers`: `largest`, or the map's shorter side.
-
-    A head must not forbid a resolution that the network itself survives, so it shrinks with its map, as slim's
-    Inception v3 does (`_reduced_kernel_size_for_small_input`); nothing changes at the size of the paper. An input
-    too small for `layers` is theirs to report, and gets 1."""
+    """The side of the square window of an auxiliary head behind `layers`: `largest`, or the map's shorter side. A head
+    must not forbid a resolution that the network itself survives, so it shrinks with its map, as slim's Inception v3
+    does (`_reduced_kernel_size_for_small_input`); nothing changes at the size of the paper. An input too small for
+    `layers` is theirs to report, and gets 1."""
     try:
         shape = run_shapes(tuple(layers), options.input, {})
     except TooSmallError:

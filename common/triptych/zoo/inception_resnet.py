@@ -7,7 +7,7 @@ from functools import partial
 
 from triptych.spec.layers import Block, Conv, Layer, Layers, ReLU, Residual
 from triptych.zoo import Entry, Options, Published
-from triptych.zoo.inception_parts import HALVE, STEM, Parts, Step, Table, Unit, average, channels_after
+from triptych.zoo.inception_parts import AVERAGE_INSIDE, HALVE, STEM, Parts, Step, Table, Unit, channels_after
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ MIXED_5B: Table = {
     "branch0": (Unit(96),),
     "branch1": (Unit(48), Unit(64, 5)),
     "branch2": (Unit(64), Unit(96, 3), Unit(96, 3)),
-    "branch3": (average(count_padding=False), Unit(64)),
+    "branch3": (AVERAGE_INSIDE, Unit(64)),
 }
 
 

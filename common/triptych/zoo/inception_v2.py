@@ -2,7 +2,7 @@
 
 from triptych.spec.layers import Layers, MaxPool
 from triptych.zoo import Entry, Options, Published
-from triptych.zoo.inception_parts import NORM, Parts, Step, Table, Unit, average
+from triptych.zoo.inception_parts import AVERAGE, NORM, Parts, Step, Table, Unit
 
 # Caffe's rounding up, with which the maps at 224 are 56, 28, 14 and 7; MXNet's symbol rounds down to 55 and 27.
 CEIL = MaxPool("pool", kernel=(3, 3), stride=(2, 2), ceil=True)
@@ -14,7 +14,6 @@ STEM: dict[str, Step] = {
     "pool2": CEIL,
 }
 
-AVERAGE = average(count_padding=True)
 MAXIMUM = MaxPool("pool", kernel=(3, 3), stride=(1, 1), padding=(1, 1))
 
 # name, 1x1, 3x3 reduce, 3x3, double 3x3 reduce, double 3x3, pool, projection. 3c and 4e halve the map and pass the

@@ -4,10 +4,7 @@ The paper's table 1 has another stem than all code, torchvision's, Keras's and G
 
 from triptych.spec.layers import Auxiliary, AvgPool, Dense, Flatten, GlobalAvgPool, Layer, Layers
 from triptych.zoo import Entry, Options, Published
-from triptych.zoo.inception_parts import HALVE, STEM, Parts, Split, Table, Unit, average, window
-
-# torchvision and Gluon count the padding of the 3x3 averages, Keras and slim do not.
-AVERAGE = average(count_padding=True)
+from triptych.zoo.inception_parts import AVERAGE, HALVE, STEM, Parts, Split, Table, Unit, window
 
 
 def inception_a(projection: int) -> Table:

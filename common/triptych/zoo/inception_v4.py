@@ -5,9 +5,7 @@ which the paper does not draw, the ports leave out, and the published count is w
 
 from triptych.spec.layers import Layers
 from triptych.zoo import Entry, Options, Published
-from triptych.zoo.inception_parts import HALVE, Parts, Split, Step, Table, Unit, average
-
-AVERAGE = average(count_padding=False)
+from triptych.zoo.inception_parts import AVERAGE_INSIDE, HALVE, Parts, Split, Step, Table, Unit
 
 STEM: dict[str, Step] = {"conv1a": Unit(32, 3, 2, padding=0), "conv2a": Unit(32, 3, padding=0), "conv2b": Unit(64, 3)}
 
@@ -24,7 +22,7 @@ INCEPTION_A: Table = {
     "branch0": (Unit(96),),
     "branch1": (Unit(64), Unit(96, 3)),
     "branch2": (Unit(64), Unit(96, 3), Unit(96, 3)),
-    "branch3": (AVERAGE, Unit(96)),
+    "branch3": (AVERAGE_INSIDE, Unit(96)),
 }
 # Figure 7, with the row "Inception-v4" of table 1.
 REDUCTION_A: Table = {
@@ -37,7 +35,7 @@ INCEPTION_B: Table = {
     "branch0": (Unit(384),),
     "branch1": (Unit(192), Unit(224, (1, 7)), Unit(256, (7, 1))),
     "branch2": (Unit(192), Unit(192, (7, 1)), Unit(224, (1, 7)), Unit(224, (7, 1)), Unit(256, (1, 7))),
-    "branch3": (AVERAGE, Unit(128)),
+    "branch3": (AVERAGE_INSIDE, Unit(128)),
 }
 # Figure 8.
 REDUCTION_B: Table = {
@@ -51,7 +49,7 @@ INCEPTION_C: Table = {
     "branch0": (Unit(256),),
     "branch1": (Unit(384), APART),
     "branch2": (Unit(384), Unit(448, (3, 1)), Unit(512, (1, 3)), APART),
-    "branch3": (AVERAGE, Unit(256)),
+    "branch3": (AVERAGE_INSIDE, Unit(256)),
 }
 
 MIXED = {
