@@ -113,8 +113,8 @@ def run_with_steps(
     seed: int = 0,
     precisions: Sequence[str] = PRECISIONS,
 ) -> Iterator[tuple[Verdict, LongRun | None]]:
-    """Every architecture's verdict, and where `steps` are asked for, its long run. `jobs`: one per
-    core of the CPU if left out."""
+    """Every architecture's verdict, and where `steps` are asked for, its long run. `jobs`: one per core of the CPU if
+    left out."""
     if jobs is None:
         jobs = min(cores(), len(architectures), MOST_JOBS) if device == "cpu" else 1  # one device is not shared
     verdicts = run_many(architectures, backends, jobs=jobs, precisions=precisions, seed=seed, device=device)

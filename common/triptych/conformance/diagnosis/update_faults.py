@@ -136,7 +136,7 @@ def _other(right: Wrong, **methods: Any) -> Wrong:
 
 
 def _at_full_strength(self: AdamW, w: Array, g: Array, learning_rate: float, strength: float) -> tuple[Array, Array]:
-    return w - strength * w, g
+    return w - self.weight_decay * w if strength else w, g
 
 
 # The weight decay's two forms, each in place of the other.
