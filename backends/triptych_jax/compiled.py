@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +28,8 @@ from triptych_jax.optimizer import Updater
 _EMITTERS = {"xla_cpu_use_fusion_emitters": False} if jax.__version_info__ < (0, 11) else {}
 OPTIONS: dict[str, dict[str, Any] | None] = {"full": None, "quick": {"xla_backend_optimization_level": 0, **_EMITTERS}}
 
+Masks: TypeAlias = Mapping[str, jax.Array]  # of dropout layers, by path
+
 
 class Pass(NamedTuple):
     """A training pass; `figures` are the loss and the number of right answers. What only inspection looks at is empty
@@ -45,7 +47,7 @@ def jit(execution: Execution) -> Callable[[Callable[..., Any]], Callable[..., An
     return partial(jax.jit, compiler_options=OPTIONS[execution.compilation])
 
 
-def feed_dropout(module: nnx.Module, masks: Mapping[str, jax.Array], key: jax.Array) -> None:
+def feed_dropout(module: nnx.Module, masks: Masks, key: jax.Array) -> None:
     """Feed the masks to the dropout layers that they name; the others draw from `key`, each its own."""
     for name, layer in dropouts(module):
         if name in masks:
@@ -64,12 +66,7 @@ def pass_function(definition: nnx.GraphDef, *, watch: bool) -> Callable[..., Pas
     gradient is taken by: running statistics and frozen parameters."""
 
     def run(
-        parameters: Arrays,
-        constants: Arrays,
-        x: jax.Array,
-        labels: jax.Array,
-        masks: Mapping[str, jax.Array],
-        seed: Any,
+        parameters: Arrays, constants: Arrays, x: jax.Array, labels: jax.Array, masks: Masks, seed: jax.Array
     ) -> Pass:
         key = jax.random.key(seed, impl="threefry2x32")
 
@@ -79,12 +76,8 @@ def pass_function(definition: nnx.GraphDef, *, watch: bool) -> Callable[..., Pas
             outputs: Outputs = {}
             output = network(x, outputs)
             logits = output[0] if isinstance(output, tuple) else output
-            correct = (logits.argmax(1) == labels).sum()
-            return total_loss(network, output, labels), (
-                correct,
-                network.arrays(nnx.BatchStat),
-                outputs if watch else {},
-            )
+            correct, statistics = (logits.argmax(1) == labels).sum(), network.arrays(nnx.BatchStat)
+            return total_loss(network, output, labels), (correct, statistics, outputs if watch else {})
 
         differentiate = jax.value_and_grad(loss_of, (0, 1) if watch else (0,), has_aux=True)
         (loss, (correct, after, outputs)), (gradients, *dx) = differentiate(parameters, x)
@@ -162,11 +155,7 @@ def compile_layer_pass(definition: nnx.GraphDef, execution: Execution) -> Callab
 
     @jit(execution)
     def run(
-        parameters: Arrays,
-        statistics: Arrays,
-        x: jax.Array,
-        gradient: jax.Array | None,
-        masks: Mapping[str, jax.Array],
+        parameters: Arrays, statistics: Arrays, x: jax.Array, gradient: jax.Array | None, masks: Masks
     ) -> tuple[jax.Array, jax.Array | None, Arrays]:
         def forward(parameters: Arrays, x: jax.Array) -> jax.Array:
             layer = nnx.merge(definition, nnx.from_flat_state({**parameters, **statistics}))

@@ -12,18 +12,14 @@ import jaxlib
 import numpy as np
 import optax
 
-from triptych.backend.execution import Device, check_device, dtype_of
+from triptych.backend.execution import Device, check_device
 from triptych.utils.process import cores, vector_features
 
 # Otherwise JAX takes three quarters of a GPU's memory at its first use, and leaves the other backends a quarter.
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 # bf16: float32 weights, bfloat16 layers
-DTYPES: dict[str, type[np.floating[Any]]] = {
-    "fp32": np.float32,
-    "bf16": np.float32,
-    "fp64": np.float64,
-}
+DTYPES: dict[str, type[np.floating[Any]]] = {"fp32": np.float32, "bf16": np.float32, "fp64": np.float64}
 # by platform: the extra of the package jax, and the modules that it installs
 PLUGINS = {"cuda": ("cuda12", "jax_cuda12_plugin", "jax_cuda13_plugin"), "tpu": ("tpu", "libtpu")}
 
@@ -54,11 +50,6 @@ def get_device(name: str) -> jax.Device:
     wanted = f"{platform}:{number or 0}"
     check_device("jax", name, wanted, devices())
     return _names(platform)[wanted]
-
-
-def get_dtype(precision: str) -> type[np.floating[Any]]:
-    """The type of the weights for `--precision`. Raises TriptychError for one that is not supported."""
-    return dtype_of("jax", precision, DTYPES)
 
 
 def peak_memory(device: str) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,7 +30,7 @@ class Input:
         x = x.astype(self.dtype) / 255
         x = self.fit_channels(x)
         if gather is not None and gather.shifts is not None:
-            x = self.tint(x, gather.shifts)
+            x = x + gather.shifts.astype(self.dtype)[:, :, None, None]
         x = self.resize(x)
         if self.transform.mean or self.transform.std:
             mean = self.constant(np.reshape(self.transform.mean or 0.0, (-1, 1, 1)))
@@ -52,27 +51,19 @@ class Input:
         """Grey repeated, or colour to grey."""
         if x.shape[1] == self.transform.channels:
             return x
-        weights = self.matrix(channel_matrix, x.shape[1], self.transform.channels)
+        weights = self.constant(channel_matrix(x.shape[1], self.transform.channels))
         return jnp.einsum("oc,nchw->nohw", weights, x, precision=PRECISION)
-
-    def tint(self, x: jax.Array, shifts: jax.Array) -> jax.Array:
-        """A number more for every pixel of an image's channel."""
-        return x + shifts.astype(self.dtype)[:, :, None, None]
 
     def resize(self, x: jax.Array) -> jax.Array:
         """Bilinear, as two matrix products."""
         height, width = x.shape[2:]
         if height != self.transform.height:
-            rows = self.matrix(resize_matrix, height, self.transform.height)
+            rows = self.constant(resize_matrix(height, self.transform.height))
             x = jnp.matmul(rows, x, precision=PRECISION)
         if width != self.transform.width:
-            columns = self.matrix(resize_matrix, width, self.transform.width)
+            columns = self.constant(resize_matrix(width, self.transform.width))
             x = jnp.matmul(x, columns.T, precision=PRECISION)
         return x
-
-    def matrix(self, make: Callable[[int, int], Array], size_in: int, size_out: int) -> Array:
-        """A matrix, made when the step is traced."""
-        return self.constant(make(size_in, size_out))
 
     def constant(self, value: Array) -> Array:
         """A constant of the compiled step, in the network's type."""

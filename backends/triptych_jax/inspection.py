@@ -61,11 +61,8 @@ def layer_pass(
 def loss_pass(network: Network, logits: Sequence[Array], labels: Labels) -> tuple[float, list[Array]]:
     """The training loss of given logits (those of the auxiliary classifiers last) and its gradients by them."""
     values, target = tuple(to_tensor(network, value) for value in logits), np.asarray(labels, np.int32)
-
-    def loss_of(values: tuple[jax.Array, ...]) -> jax.Array:
-        return total_loss(network, values if len(values) > 1 else values[0], target)
-
-    loss, arrays = jit(network.execution)(jax.value_and_grad(loss_of))(values)
+    differentiate = jax.value_and_grad(lambda values: total_loss(network, values, target))
+    loss, arrays = jit(network.execution)(differentiate)(values)
     return float(loss), [np.array(array) for array in arrays]
 
 

@@ -75,6 +75,13 @@ class _Function(nnx.Module):
         return self.function(x, self.layer)
 
 
+def _zeros(key: jax.Array, shape: Shape, dtype: Any) -> NDArray[Any]:
+    """Kernels are drawn in `initialize` or copied in: drawing them here would cost seconds in a large network, and
+    JAX's own zeros are compiled for every shape."""
+    return np.zeros(shape, dtype)
+
+
+_PRODUCT: dict[str, Any] = {"precision": PRECISION, "kernel_init": _zeros, "bias_init": _zeros}
 LAYERS: dict[type, Callable[[Any, Shape], nnx.Module]] = {
     spec.Conv: lambda layer, shape: nnx.Conv(
         shape[0],
@@ -84,20 +91,12 @@ LAYERS: dict[type, Callable[[Any, Shape], nnx.Module]] = {
         padding=_both_sides(layer.padding),  # the default is 'SAME', which at stride 2 is not the same in PyTorch
         feature_group_count=layer.groups,
         use_bias=layer.bias,
-        precision=PRECISION,
-        kernel_init=_zeros,
-        bias_init=_zeros,
         conv_general_dilated=_convolve,
         rngs=nnx.Rngs(0),
+        **_PRODUCT,
     ),
     spec.Dense: lambda layer, shape: nnx.Linear(
-        shape[0],
-        layer.units,
-        use_bias=layer.bias,
-        precision=PRECISION,
-        kernel_init=_zeros,
-        bias_init=_zeros,
-        rngs=nnx.Rngs(0),
+        shape[0], layer.units, use_bias=layer.bias, rngs=nnx.Rngs(0), **_PRODUCT
     ),
     spec.BatchNorm: lambda layer, shape: BatchNorm(shape[0], layer),
     spec.LocalResponseNorm: lambda layer, shape: _Function(_local_response_norm, layer),
@@ -110,12 +109,6 @@ LAYERS: dict[type, Callable[[Any, Shape], nnx.Module]] = {
     spec.Dropout: lambda layer, shape: Dropout(layer.rate),
 }
 check_complete(LAYERS, __name__)
-
-
-def _zeros(key: jax.Array, shape: Shape, dtype: Any) -> NDArray[Any]:
-    """Kernels are drawn in `initialize` or copied in: drawing them here would cost seconds in a large network, and
-    JAX's own zeros are compiled for every shape."""
-    return np.zeros(shape, dtype)
 
 
 def _both_sides(padding: Pair) -> tuple[Pair, Pair]:

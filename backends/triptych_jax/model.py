@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from triptych.backend.execution import DEFAULT, Execution
+from triptych.backend.execution import DEFAULT, Execution, dtype_of
 from triptych.spec import layers as spec
 from triptych.spec.analysis import analyse
 from triptych.spec.layers import Architecture, Composite, Layer, Shape, join
-from triptych_jax.device import get_device, get_dtype
+from triptych_jax.device import DTYPES, get_device
 from triptych_jax.layers import LAYERS
 from triptych_jax.precision import apply_execution
 
@@ -67,31 +67,31 @@ class Residual(_Composite):
 
 
 class Auxiliary(Sequence):
-    """A side classifier; `Network` runs it in training only."""
+    """An auxiliary classifier; `Network` runs it in training only."""
 
 
 class Network(_Composite):
-    """The whole architecture, images `(N, C, H, W)` to logits; in training, with side classifiers, `(logits, *side
-    logits)`. `train()` and `eval()` switch between the two."""
+    """The whole architecture, images `(N, C, H, W)` to logits; in training, with auxiliary classifiers, `(logits,
+    *theirs)`. `train()` and `eval()` switch between the two."""
 
     def __init__(self, architecture: Architecture, execution: Execution) -> None:
         super().__init__(architecture, "", {info.path: info.input for info in analyse(architecture)})
         self.architecture = architecture
         self.execution = execution
-        self.dtype = get_dtype(execution.precision)
+        self.dtype = dtype_of("jax", execution.precision, DTYPES)
         self.deterministic = False  # what train() and eval() set in every module that has it
 
     def __call__(self, x: jax.Array, outputs: Outputs | None = None) -> jax.Array | tuple[jax.Array, ...]:
         outputs = {} if outputs is None else outputs
         x = jnp.transpose(x, (0, 2, 3, 1))
-        side = []
+        auxiliaries = []
         for name in self._names:
             if not isinstance(getattr(self, name), Auxiliary):
                 x = self._run(name, x, outputs)
             elif not self.deterministic:
-                side.append(self._run(name, x, outputs).astype(self.dtype))
+                auxiliaries.append(self._run(name, x, outputs).astype(self.dtype))
         x = x.astype(self.dtype)
-        return (x, *side) if side else x
+        return (x, *auxiliaries) if auxiliaries else x
 
     def cast(self) -> None:
         """Every layer's types as the execution has them, and whether its products may be shortened."""
@@ -121,12 +121,9 @@ def build_layer(layer: Layer, path: str, inputs: dict[str, Shape]) -> nnx.Module
     """The module for one record of the tree, composite or not."""
     if isinstance(layer, spec.Primitive):
         return LAYERS[type(layer)](layer, inputs[path])
-    composites: dict[type[Composite], type[_Composite]] = {
-        spec.Block: Sequence,
-        spec.Auxiliary: Auxiliary,
-        spec.Branches: Branches,
-        spec.Residual: Residual,
-    }
+    if isinstance(layer, spec.Residual):
+        return Residual(layer, path, inputs)
+    composites = {spec.Block: Sequence, spec.Auxiliary: Auxiliary, spec.Branches: Branches}
     return composites[type(layer)](layer, path, inputs)
 
 

@@ -20,6 +20,7 @@ from triptych_jax.model import Arrays, Network, Path
 from triptych_jax.weights import to_numpy
 
 Piece: TypeAlias = optax.GradientTransformation
+Kept: TypeAlias = dict[str, Arrays]  # by optax's slot
 BUFFERS = {"velocity": "trace", "mean": "mu", "variance": "nu"}  # canonical: optax's
 
 
@@ -32,7 +33,7 @@ class Updater:
         trained = network.variables(nnx.Param).items()
         self.named = {path: p for path, p in trained if FLAX.canonical_path(path) in decay}
         self.decayed = frozenset(path for path in self.named if decay[FLAX.canonical_path(path)] != 0)
-        self.kept: dict[str, Arrays] = {}  # by optax's slot; empty before the first step
+        self.kept: Kept = {}  # empty before the first step
         self.used, self.count = False, np.int32(0)
 
     def run(self, function: Callable[..., Any], inputs: tuple[Any, ...], rates: Rates) -> list[Any]:
@@ -72,12 +73,8 @@ class Updater:
         """`(parameters, gradients, kept, count, rates) -> (parameters, kept)`; not compiled yet."""
 
         def update(
-            parameters: Arrays,
-            gradients: Arrays,
-            kept: dict[str, Arrays],
-            count: jax.Array,
-            rates: tuple[jax.Array, jax.Array],
-        ) -> tuple[Arrays, dict[str, Arrays]]:
+            parameters: Arrays, gradients: Arrays, kept: Kept, count: jax.Array, rates: tuple[jax.Array, jax.Array]
+        ) -> tuple[Arrays, Kept]:
             learning_rate, momentum = rates
             native = _native(optimizer, decayed, learning_rate, momentum)
             state = optax.tree_utils.tree_set(native.init(parameters), **kept)
@@ -109,13 +106,9 @@ def _sgd(optimizer: SGD, decay: Piece, momentum: jax.Array) -> tuple[Piece, ...]
     return decay, optax.GradientTransformation(native.init, update)
 
 
-def _adam(optimizer: Adam, decay: Piece, momentum: jax.Array) -> tuple[Piece, ...]:
-    # Before Adam the decay enters its moments, behind it does not: coupled and decoupled decay.
-    return decay, optax.scale_by_adam(optimizer.beta1, optimizer.beta2, optimizer.eps)
-
-
-def _adamw(optimizer: AdamW, decay: Piece, momentum: jax.Array) -> tuple[Piece, ...]:
-    return optax.scale_by_adam(optimizer.beta1, optimizer.beta2, optimizer.eps), decay
-
-
-NATIVE: dict[type[Optimizer], Callable[..., tuple[Piece, ...]]] = {SGD: _sgd, Adam: _adam, AdamW: _adamw}
+# Before Adam the decay enters its moments, behind it does not: coupled and decoupled decay.
+NATIVE: dict[type[Optimizer], Callable[[Any, Piece, jax.Array], tuple[Piece, ...]]] = {
+    SGD: _sgd,
+    Adam: lambda record, decay, momentum: (decay, optax.scale_by_adam(record.beta1, record.beta2, record.eps)),
+    AdamW: lambda record, decay, momentum: (optax.scale_by_adam(record.beta1, record.beta2, record.eps), decay),
+}

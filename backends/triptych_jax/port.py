@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -14,9 +14,9 @@ from flax import linen, nnx
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
 from triptych.backend.contract import Array, Captured, PortParameter, PortRun
-from triptych.backend.execution import Execution
+from triptych.backend.execution import Execution, dtype_of
 from triptych.weights.layouts import FLAX
-from triptych_jax.device import get_dtype
+from triptych_jax.device import DTYPES
 from triptych_jax.precision import apply_execution
 from triptych_jax.weights import to_numpy
 
@@ -38,6 +38,7 @@ KINDS = {
     "concatenate": "Branches",
     "add": "Residual",
 }
+Started: TypeAlias = tuple[Callable[..., jax.Array], dict[str, Any]]  # of arrays, images and train; the arrays by name
 COMPLETED = {"Conv": "add", "Dense": "add", "AvgPool": "div", "GlobalAvgPool": "div"}  # by which primitive
 SWITCHES = {"train": True, "training": True, "is_training": True, "deterministic": False, "use_running_average": False}
 
@@ -56,7 +57,7 @@ class Port:
     def __init__(self, candidate: Any, layout: str | None, execution: Execution) -> None:
         self.layout = layout or "NHWC"
         apply_execution(execution, "cpu")
-        self.dtype = get_dtype(execution.precision)
+        self.dtype = dtype_of("jax", execution.precision, DTYPES)
         self.candidate = candidate
 
     def parameters(self, images: Array) -> Sequence[PortParameter]:
@@ -219,7 +220,7 @@ def _first_uses(jaxpr: Jaxpr) -> dict[Any, int]:
     return used
 
 
-def _start_nnx(module: nnx.Module, x: jax.Array) -> tuple[Callable[..., jax.Array], dict[str, Any]]:
+def _start_nnx(module: nnx.Module, x: jax.Array) -> Started:
     for _, node in nnx.iter_graph(module):
         if isinstance(node, nnx.Dropout):
             node.rate = 0.0
@@ -240,46 +241,44 @@ def _start_nnx(module: nnx.Module, x: jax.Array) -> tuple[Callable[..., jax.Arra
     return function, {name: flat[path][...] for name, path in state.items()}
 
 
-def _start_linen(module: linen.Module, x: jax.Array) -> tuple[Callable[..., jax.Array], dict[str, Any]]:
-    accepted = inspect.signature(type(module).__call__).parameters
-
-    def switches(train: bool) -> dict[str, bool]:
-        return {name: train == sense for name, sense in SWITCHES.items() if name in accepted}
-
+def _start_linen(module: linen.Module, x: jax.Array) -> Started:
     def skip(following: Callable[..., Any], given: Any, named: Any, context: Any) -> Any:
         dropout = isinstance(context.module, linen.Dropout) and context.method_name == "__call__"
         return given[0] if dropout else following(*given, **named)
 
+    switches = _switches_of(type(module).__call__)
     with linen.intercept_methods(skip):
-        variables = module.init(jax.random.key(0), x, **switches(False))
-    leaves = jax.tree_util.tree_leaves_with_path(variables)
-    names = [".".join(str(key.key) for key in path) for path, _ in leaves]
-    structure = jax.tree.structure(variables)
+        arrays, fill = _taken_apart(module.init(jax.random.key(0), x, **switches(False)))
 
     def function(arrays: Mapping[str, jax.Array], x: jax.Array, train: bool) -> jax.Array:
-        filled = jax.tree.unflatten(structure, [arrays[name] for name in names])
+        filled = fill(arrays)
         with linen.intercept_methods(skip):
             mutable = [name for name in filled if name != "params"] if train else False
             y = module.apply(filled, x, mutable=mutable, **switches(train))
         return _first(y[0] if train else y)
 
-    return function, {name: value for name, (_, value) in zip(names, leaves, strict=True)}
+    return function, arrays
 
 
-def _start_function(
-    pair: tuple[Callable[..., Any], Any], x: jax.Array
-) -> tuple[Callable[..., jax.Array], dict[str, Any]]:
+def _start_function(pair: tuple[Callable[..., Any], Any], x: jax.Array) -> Started:
     own, parameters = pair
-    leaves = jax.tree_util.tree_leaves_with_path(parameters)
-    names = [".".join(str(getattr(key, "key", getattr(key, "idx", key))) for key in path) for path, _ in leaves]
-    structure = jax.tree.structure(parameters)
-    accepted = inspect.signature(own).parameters
+    arrays, fill = _taken_apart(parameters)
+    switches = _switches_of(own)
+    return (lambda arrays, x, train: _first(own(fill(arrays), x, **switches(train)))), arrays
 
-    def function(arrays: Mapping[str, jax.Array], x: jax.Array, train: bool) -> jax.Array:
-        switches = {name: train == sense for name, sense in SWITCHES.items() if name in accepted}
-        return _first(own(jax.tree.unflatten(structure, [arrays[name] for name in names]), x, **switches))
 
-    return function, {name: value for name, (_, value) in zip(names, leaves, strict=True)}
+def _taken_apart(tree: Any) -> tuple[dict[str, Any], Callable[[Mapping[str, jax.Array]], Any]]:
+    """The arrays of a tree by dotted path, and the function that makes such a tree of others."""
+    leaves, structure = jax.tree_util.tree_flatten_with_path(tree)
+    paths = [".".join(str(getattr(key, "key", getattr(key, "idx", key))) for key in path) for path, _ in leaves]
+    arrays = dict(zip(paths, (value for _, value in leaves), strict=True))
+    return arrays, lambda others: jax.tree.unflatten(structure, [others[path] for path in paths])
+
+
+def _switches_of(function: Callable[..., Any]) -> Callable[[bool], dict[str, bool]]:
+    """What the function is told of training, by the names that it accepts."""
+    accepted = [name for name in SWITCHES if name in inspect.signature(function).parameters]
+    return lambda train: {name: train == SWITCHES[name] for name in accepted}
 
 
 STARTS = ((nnx.Module, _start_nnx), (linen.Module, _start_linen), (tuple, _start_function))

@@ -14,12 +14,7 @@ from triptych.backend.precision import Flag, environment
 _FULL = ("highest", "float32")
 _BITS = "jax_default_dtype_bits"  # gone from later versions of JAX
 # Options of XLA, read once: `--name` and `--name=true` turn one on. Without them all are off.
-_XLA = (
-    "xla_cpu_enable_fast_math",
-    "xla_cpu_enable_fast_min_max",
-    "xla_gpu_enable_fast_min_max",
-    "xla_gpu_ftz",
-)
+_XLA = ("xla_cpu_enable_fast_math", "xla_cpu_enable_fast_min_max", "xla_gpu_enable_fast_min_max", "xla_gpu_ftz")
 
 
 def precision_flags(device: str = "cpu") -> list[Flag]:
@@ -31,7 +26,8 @@ def precision_flags(device: str = "cpu") -> list[Flag]:
     if hasattr(jax.config, _BITS):
         bits = getattr(jax.config, _BITS)
         found.append(Flag("default_dtype_bits", bits, bits == "64"))
-    options = _options()
+    words = (word.removeprefix("--").partition("=") for word in os.environ.get("XLA_FLAGS", "").split())
+    options = {name: value if equals else "true" for name, equals, value in words}
     for name in _XLA:
         chosen = options.get(name, "false")
         exact = chosen.lower() in ("false", "0")
@@ -61,10 +57,3 @@ def precise(device: str = "cpu") -> Iterator[None]:
         finally:
             if bits not in (None, "64"):
                 jax.config.update(_BITS, bits)
-
-
-def _options() -> dict[str, str]:
-    """The options in XLA_FLAGS with their values."""
-    words = os.environ.get("XLA_FLAGS", "").split()
-    pairs = (word.removeprefix("--").partition("=") for word in words)
-    return {name: value if equals else "true" for name, equals, value in pairs}

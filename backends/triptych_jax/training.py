@@ -9,7 +9,7 @@ import numpy as np
 from flax import nnx
 from numpy.typing import NDArray
 
-from triptych.backend.contract import Array, Gather, Images, Labels, Masks
+from triptych.backend.contract import Array, Gather, Images, Labels, Masks, Paths
 from triptych.data.preprocess import InputTransform
 from triptych.optim.optimizers import Optimizer, Rates
 from triptych.spec.layers import keeps_statistics
@@ -19,7 +19,7 @@ from triptych.weights.layouts import FLAX
 from triptych_jax.compiled import compile_prediction, compile_step, compile_update, prepare
 from triptych_jax.input import Input
 from triptych_jax.layers import BatchNorm
-from triptych_jax.model import Arrays, Network
+from triptych_jax.model import Network
 from triptych_jax.optimizer import Updater
 from triptych_jax.weights import from_numpy
 
@@ -59,12 +59,7 @@ class Trainer(Predictor):
     """Trains one network; see `triptych.backend.contract.Trainer`."""
 
     def __init__(
-        self,
-        network: Network,
-        optimizer: Optimizer,
-        transform: InputTransform,
-        seed: int,
-        frozen: frozenset[str] = frozenset(),
+        self, network: Network, optimizer: Optimizer, transform: InputTransform, seed: int, frozen: Paths = frozenset()
     ) -> None:
         super().__init__(network, transform)
         self.optimizer = Updater(network, optimizer, frozen)
@@ -93,7 +88,7 @@ class Trainer(Predictor):
         """One update; returns the loss and the number of right answers, still on the device."""
         inputs = (
             Network.values(self.optimizer.named),
-            self._constants(),
+            {**Network.values(self.statistics), **Network.values(self.fixed)},
             self._apply_input(images, gather),
             labels.astype(np.int32),
             dict(masks or {}),
@@ -121,7 +116,3 @@ class Trainer(Predictor):
     def load_state(self, state: Parameters) -> None:
         """Continue from such a state."""
         self.optimizer.load_state(state)
-
-    def _constants(self) -> Arrays:
-        """What no gradient is taken by: running statistics and frozen parameters."""
-        return {**Network.values(self.statistics), **Network.values(self.fixed)}

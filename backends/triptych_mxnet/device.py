@@ -7,7 +7,7 @@ import faulthandler
 import importlib.util
 import os
 
-from triptych.backend.execution import Device, check_device, dtype_of
+from triptych.backend.execution import Device, check_device
 from triptych.utils.errors import TriptychError
 from triptych.utils.process import vector_features
 from triptych_mxnet import numpy_names
@@ -35,16 +35,14 @@ def versions() -> dict[str, str]:
 def devices() -> list[Device]:
     """The CPU, and every CUDA device or why there is none."""
     threads = os.environ.get("OMP_NUM_THREADS", "?")  # MXNet does not tell; see triptych.utils.process
-    features = mx.runtime.Features()
-    kernels = "oneDNN" if features.is_enabled("MKLDNN") else "no oneDNN"
+    onednn, cuda = map(mx.runtime.Features().is_enabled, ("MKLDNN", "CUDA"))
+    kernels = "oneDNN" if onednn else "no oneDNN"
     found = [Device("cpu", True, ", ".join((f"{threads} threads, {kernels}", *vector_features())))]
-    count = mx.context.num_gpus() if features.is_enabled("CUDA") else 0
+    count = mx.context.num_gpus() if cuda else 0
     if not count:
-        built = features.is_enabled("CUDA")
         missing = "this build of MXNet has no CUDA; pip install mxnet-cu112, where its wheel fits the machine's CUDA"
         seen = "no CUDA device is visible; `nvidia-smi` and CUDA_VISIBLE_DEVICES tell more"
-        reason = seen if built else missing
-        return [*found, Device("cuda", False, reason)]
+        return [*found, Device("cuda", False, seen if cuda else missing)]
     return found + [Device(f"cuda:{i}", True, f"MXNet's gpu({i})") for i in range(count)]
 
 
@@ -53,11 +51,6 @@ def get_device(name: str) -> mx.Context:
     wanted = "cuda:0" if name == "cuda" else name
     check_device("mxnet", name, wanted, devices())
     return mx.cpu() if wanted == "cpu" else mx.gpu(int(wanted.partition(":")[2]))
-
-
-def get_dtype(precision: str) -> str:
-    """The type of the weights for `--precision`. Raises TriptychError for one that is not supported."""
-    return dtype_of("mxnet", precision, DTYPES)
 
 
 def peak_memory(device: str) -> int:

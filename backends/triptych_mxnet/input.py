@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import cache
 
 import mxnet as mx
 import numpy as np
@@ -19,7 +19,8 @@ class Input:
         self.transform = transform
         self.device = device
         self.dtype = dtype
-        self.matrices: dict[tuple[Callable[[int, int], Array], int, int], mx.nd.NDArray] = {}
+        # on the device, once for all batches: called with the function that makes it and its sizes
+        self.matrix = cache(lambda make, *sizes: self.constant(make(*sizes)))
         self.mean = self.constant(np.reshape(transform.mean or 0.0, (1, -1, 1, 1)))
         self.std = self.constant(np.reshape(transform.std or 1.0, (1, -1, 1, 1)))
 
@@ -30,7 +31,7 @@ class Input:
         x = x / 255
         x = self.fit_channels(x)
         if gather is not None and gather.shifts is not None:
-            x = self.tint(x, gather.shifts)
+            x = mx.nd.broadcast_add(x, self.constant(gather.shifts[:, :, None, None]))
         if self.transform.mean or self.transform.std:  # commutes with the resize, whose weights sum to 1
             x = mx.nd.broadcast_div(mx.nd.broadcast_sub(x, self.mean), self.std)
         return self.resize(x)
@@ -52,10 +53,6 @@ class Input:
         weights = self.matrix(channel_matrix, x.shape[1], self.transform.channels)
         return _product(x.transpose((0, 2, 3, 1)), weights).transpose((0, 3, 1, 2))
 
-    def tint(self, x: mx.nd.NDArray, shifts: Array) -> mx.nd.NDArray:
-        """A number more for every pixel of an image's channel."""
-        return mx.nd.broadcast_add(x, self.constant(shifts[:, :, None, None]))
-
     def resize(self, x: mx.nd.NDArray) -> mx.nd.NDArray:
         """Bilinear, as two matrix products."""
         height, width = x.shape[2:]
@@ -65,13 +62,6 @@ class Input:
         if width != self.transform.width:
             x = _product(x, self.matrix(resize_matrix, width, self.transform.width))
         return x
-
-    def matrix(self, make: Callable[[int, int], Array], size_in: int, size_out: int) -> mx.nd.NDArray:
-        """A matrix on the device, made once for all batches."""
-        key = make, size_in, size_out
-        if key not in self.matrices:
-            self.matrices[key] = self.constant(make(size_in, size_out))
-        return self.matrices[key]
 
     def constant(self, value: Array) -> mx.nd.NDArray:
         """A NumPy constant on the device, in the network's type."""

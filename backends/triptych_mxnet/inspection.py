@@ -43,9 +43,8 @@ def gradients(network: Network, images: Array, labels: Labels, *, masks: Masks) 
     loss.backward()
     for layer in network.batch_norms():
         layer.restore()
-    trained = {path: p for path, p in network.named_parameters().items() if p.grad_req != "null"}
-    found = {path: to_numpy(parameter.grad()) for path, parameter in trained.items()}
-    return float(loss.asscalar()), found | {"input": to_numpy(x.grad)}
+    by_path = {path: to_numpy(p.grad()) for path, p in network.named_parameters().items() if p.grad_req != "null"}
+    return float(loss.asscalar()), by_path | {"input": to_numpy(x.grad)}
 
 
 def layer_pass(
@@ -65,8 +64,8 @@ def layer_pass(
     for layer in network.batch_norms():
         layer.restore()
     trained = {name: p for name, p in network.named_parameters().items() if p.grad_req != "null"}
-    found = {name: to_numpy(p.grad()) for name, p in trained.items() if name.startswith(f"{path}.")}
-    return to_numpy(y), to_numpy(value.grad), found
+    by_path = {name: to_numpy(p.grad()) for name, p in trained.items() if name.startswith(f"{path}.")}
+    return to_numpy(y), to_numpy(value.grad), by_path
 
 
 def loss_pass(network: Network, logits: Sequence[Array], labels: Labels) -> tuple[float, list[Array]]:
@@ -75,9 +74,7 @@ def loss_pass(network: Network, logits: Sequence[Array], labels: Labels) -> tupl
     for value in values:
         value.attach_grad()
     with autograd.record():
-        loss = total_loss(
-            network, values if len(values) > 1 else values[0], mx.nd.array(labels, network.device, "int32")
-        )
+        loss = total_loss(network, values, mx.nd.array(labels, network.device, "int32"))
     loss.backward()
     return float(loss.asscalar()), [to_numpy(value.grad) for value in values]
 

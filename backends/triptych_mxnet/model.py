@@ -12,12 +12,12 @@ import mxnet as mx
 from mxnet import autograd, gluon
 
 from triptych.backend.contract import Masks
-from triptych.backend.execution import DEFAULT, Execution
+from triptych.backend.execution import DEFAULT, Execution, dtype_of
 from triptych.spec import analysis
 from triptych.spec import layers as spec
 from triptych.spec.layers import Architecture, Composite, Layer, Shape, join, keeps_statistics
 from triptych.weights.layouts import GLUON
-from triptych_mxnet.device import get_device, get_dtype
+from triptych_mxnet.device import DTYPES, get_device
 from triptych_mxnet.layers import LAYERS, BatchNorm, Dropout, Tensor
 from triptych_mxnet.precision import apply_execution
 
@@ -63,27 +63,27 @@ class Residual(_Composite):
 
 
 class Auxiliary(Sequence):
-    """A side classifier; `Network` runs it in training only."""
+    """An auxiliary classifier; `Network` runs it in training only."""
 
 
 class Network(_Composite):
-    """The whole architecture. Returns logits; in training, with side classifiers, `(logits, *side logits)`."""
+    """The whole architecture. Returns logits; in training, with auxiliary classifiers, `(logits, *theirs)`."""
 
     def __init__(self, architecture: Architecture, execution: Execution) -> None:
         super().__init__(architecture, "", {info.path: info.input for info in analysis.analyse(architecture)})
         self.architecture = architecture
         self.execution = execution
         self.device = mx.cpu()
-        self.dtype = get_dtype(execution.precision)
+        self.dtype = dtype_of("mxnet", execution.precision, DTYPES)
 
     def hybrid_forward(self, F: ModuleType, x: Tensor) -> Tensor | tuple[Tensor, ...]:
-        side = []
+        auxiliaries = []
         for child in self._children.values():
             if not isinstance(child, Auxiliary):
                 x = child(x)
             elif F is mx.sym or autograd.is_training():  # one hybrid graph serves both modes, so it has the heads
-                side.append(child(x))
-        return (x, *side) if side else x
+                auxiliaries.append(child(x))
+        return (x, *auxiliaries) if auxiliaries else x
 
     def named_blocks(self) -> Iterator[tuple[str, gluon.HybridBlock]]:
         """Every block below this one, by path."""
@@ -142,12 +142,9 @@ def build_layer(layer: Layer, path: str, inputs: dict[str, Shape]) -> gluon.Hybr
     """The block for one record of the tree, composite or not."""
     if isinstance(layer, spec.Primitive):
         return LAYERS[type(layer)](layer, inputs[path])
-    composites: dict[type[Composite], type[_Composite]] = {
-        spec.Block: Sequence,
-        spec.Auxiliary: Auxiliary,
-        spec.Branches: Branches,
-        spec.Residual: Residual,
-    }
+    if isinstance(layer, spec.Residual):
+        return Residual(layer, path, inputs)
+    composites = {spec.Block: Sequence, spec.Auxiliary: Auxiliary, spec.Branches: Branches}
     return composites[type(layer)](layer, path, inputs)
 
 

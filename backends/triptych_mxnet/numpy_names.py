@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-_MOVED = {
+_MOVED: dict[str, Any] = {
     "bool": np.bool_,
     "Inf": np.inf,
     "NAN": np.nan,
@@ -32,18 +32,10 @@ _MOVED = {
     "sometrue": np.any,
     "product": np.prod,
     "round_": np.round,
+    "msort": lambda a: np.sort(a, axis=0),
+    "in1d": lambda a, b, **options: np.isin(np.ravel(a), b, **options),  # flat, whatever the shape of `a`
 }
 _GONE = ("mirr", "npv", "pmt", "ppmt", "pv", "rate")
-
-
-def _first_axis_sort(a: Any) -> Any:
-    """NumPy 1's `msort`."""
-    return np.sort(a, axis=0)
-
-
-def _in1d(a: Any, b: Any, **options: Any) -> Any:
-    """NumPy 1's `in1d`: flat, whatever the shape of `a`."""
-    return np.isin(np.ravel(a), b, **options)
 
 
 def _no_function(name: str) -> Callable[..., Any]:
@@ -55,7 +47,7 @@ def _no_function(name: str) -> Callable[..., Any]:
 
 def restore() -> None:
     """Set the names that this NumPy lacks. Call it before the first `import mxnet`."""
-    names = _MOVED | {"msort": _first_axis_sort, "in1d": _in1d} | {name: _no_function(name) for name in _GONE}
+    names = _MOVED | {name: _no_function(name) for name in _GONE}
     if hasattr(np, "trapezoid"):  # NumPy 1 has `trapz` itself
         names["trapz"] = np.trapezoid
     for name, value in names.items():

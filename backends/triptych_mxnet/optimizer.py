@@ -27,6 +27,7 @@ class Updater:
         for path, parameter in self.named.items():
             parameter.wd_mult = float(decay[path] != 0)
         self.optimizer = optimizer
+        self.places = {slot: place for place, slot in enumerate(optimizer.slots)}
         self.native = gluon.Trainer(list(self.named.values()), NATIVE[type(optimizer)](optimizer), kvstore=None)
         self.states: dict[str, States] = {}  # by path; empty before the first step
         self.used = False
@@ -46,12 +47,12 @@ class Updater:
 
     def state(self) -> Parameters:
         """The velocities, or means and variances, by slot and path; empty before the first step."""
-        places = {slot: place for place, slot in enumerate(self.optimizer.slots)}
 
         def read(slot: str, path: str) -> NDArray[Any] | None:
-            return to_numpy(self.states[path][places[slot]]) if self.used else None
+            return to_numpy(self.states[path][self.places[slot]]) if self.used else None
 
-        count = self.native.optimizer.count if self.optimizer.counts else 0
+        native = self.native.optimizer
+        count = max(native._index_update_count.values(), default=native.begin_num_update)  # steps made
         return optimizer_state.collect(self.optimizer, self.named, read, count)
 
     def load_state(self, state: Parameters) -> None:
@@ -60,10 +61,9 @@ class Updater:
         native = self.native.optimizer
         native.begin_num_update, native._index_update_count = optimizer_state.count_of(state), {}
         self.states = {path: native.create_state(0, parameter.data()) for path, parameter in self.named.items()}
-        places = {slot: place for place, slot in enumerate(self.optimizer.slots)}
         for slot, path, value in optimizer_state.take_apart(self.optimizer, self.named, state):
             if value is not None:
-                kept = self.states[path][places[slot]]
+                kept = self.states[path][self.places[slot]]
                 kept[:] = from_numpy(value, kept)
         (updater,) = self.native._updaters
         updater.states = dict(enumerate(self.states.values()))
@@ -101,11 +101,6 @@ class _Adam(mx.optimizer.Optimizer):
     def __init__(self, optimizer: Adam) -> None:
         super().__init__(learning_rate=0.0, wd=float32(optimizer.weight_decay))
         self.beta1, self.beta2, self.eps = optimizer.beta1, optimizer.beta2, optimizer.eps
-
-    @property
-    def count(self) -> int:
-        """Steps made."""
-        return max(self._index_update_count.values(), default=self.begin_num_update)
 
     def create_state(self, index: int, weight: mx.nd.NDArray) -> States:
         return mx.nd.zeros_like(weight), mx.nd.zeros_like(weight)

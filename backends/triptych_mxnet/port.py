@@ -10,10 +10,10 @@ import mxnet as mx
 from mxnet import autograd, gluon
 
 from triptych.backend.contract import Array, Captured, PortParameter, PortRun
-from triptych.backend.execution import Execution
+from triptych.backend.execution import Execution, dtype_of
 from triptych.utils.errors import TriptychError
 from triptych.weights.layouts import GLUON
-from triptych_mxnet.device import get_dtype
+from triptych_mxnet.device import DTYPES
 from triptych_mxnet.precision import apply_execution
 from triptych_mxnet.weights import to_numpy
 
@@ -57,14 +57,15 @@ class Port:
     def __init__(self, candidate: gluon.Block, layout: str | None, execution: Execution) -> None:
         self.layout = layout or "NCHW"
         apply_execution(execution, "cpu")
-        self.dtype = get_dtype(execution.precision)
+        self.dtype = dtype_of("mxnet", execution.precision, DTYPES)
         self.block = candidate
 
     def parameters(self, images: Array) -> Sequence[PortParameter]:
         """In the order of their first use."""
         if any(parameter._data is None for parameter in self.block.collect_params().values()):
             self.block.initialize(mx.init.Uniform(0.07), force_reinit=False)
-        self.block(self._tensor(images, "float32"))  # shapes that are inferred are known now
+        x = mx.nd.array(images if self.layout == "NCHW" else images.transpose(0, 2, 3, 1))
+        self.block(x)  # shapes that are inferred are known now
         self.block.cast(self.dtype)
         output = self._symbol()
         nodes = json.loads(output.tojson())["nodes"]
@@ -107,8 +108,7 @@ class Port:
         x = mx.nd.array(images, dtype=self.dtype)
         x.attach_grad()
         with autograd.record(train_mode=train):
-            given = x if self.layout == "NCHW" else x.transpose((0, 2, 3, 1))
-            *outputs, logits = self.whole(given)
+            *outputs, logits = self.whole(x if self.layout == "NCHW" else x.transpose((0, 2, 3, 1)))
         kinds = [kind for _, kind in self.kinds]
         captured = [
             Captured(kind, self._to_canonical(y))
@@ -118,15 +118,10 @@ class Port:
         run = PortRun(captured, to_numpy(logits))
         if cotangent is not None:
             logits.backward(mx.nd.array(cotangent, dtype=self.dtype), train_mode=train)
-            trained = {name: p for name, p in self.named.items() if p.grad_req != "null"}
-            run.gradients = {name: to_numpy(parameter.grad()) for name, parameter in trained.items()}
+            run.gradients = {name: to_numpy(p.grad()) for name, p in self.named.items() if p.grad_req != "null"}
             run.input_gradient = to_numpy(x.grad)
             self.load({})  # the backward pass has changed the running statistics
         return run
-
-    def _tensor(self, images: Array, dtype: str) -> mx.nd.NDArray:
-        """Images as the block takes them."""
-        return mx.nd.array(images if self.layout == "NCHW" else images.transpose(0, 2, 3, 1), dtype=dtype)
 
     def _to_canonical(self, value: mx.nd.NDArray) -> Array:
         """A copy on the host, channels first."""

@@ -19,7 +19,8 @@ def precision_flags(device: str = "cpu") -> list[Flag]:
     """Every switch that is there, with its value."""
     mixed = sys.modules.get("mxnet.contrib.amp.amp")  # a module of its own, which `amp.init()` marks
     amp = bool(getattr(mixed, "_amp_initialized", False))
-    flushes = _flushes()
+    # whether numbers below the smallest normal one become 0: MXNet's threads inherit it at the import
+    flushes = float((mx.nd.array([1e-40]) * 1.5).asscalar()) == 0
     return [
         Flag("amp", amp, not amp, _NEW_PROCESS),
         Flag("flush_denormal", flushes, not flushes, _NEW_PROCESS),
@@ -41,8 +42,3 @@ def apply_execution(execution: Execution, device: str) -> None:
 def precise(device: str = "cpu") -> Iterator[None]:
     """Exact arithmetic in here, as far as MXNet leaves the choice: it leaves none."""
     yield
-
-
-def _flushes() -> bool:
-    """Whether numbers below the smallest normal one become 0: MXNet's threads inherit it at the import."""
-    return float((mx.nd.array([1e-40]) * 1.5).asscalar()) == 0

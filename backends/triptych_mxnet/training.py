@@ -9,7 +9,7 @@ import numpy as np
 from mxnet import autograd
 from numpy.typing import NDArray
 
-from triptych.backend.contract import Array, Gather, Images, Labels, Masks
+from triptych.backend.contract import Array, Gather, Images, Labels, Masks, Paths
 from triptych.data.preprocess import InputTransform
 from triptych.optim.optimizers import Optimizer, Rates
 from triptych.utils.randomness import derive_seed
@@ -44,12 +44,7 @@ class Trainer(Predictor):
     """Trains one network; see `triptych.backend.contract.Trainer`."""
 
     def __init__(
-        self,
-        network: Network,
-        optimizer: Optimizer,
-        transform: InputTransform,
-        seed: int,
-        frozen: frozenset[str] = frozenset(),
+        self, network: Network, optimizer: Optimizer, transform: InputTransform, seed: int, frozen: Paths = frozenset()
     ) -> None:
         super().__init__(network, transform)
         network.freeze(frozen)

@@ -6,7 +6,7 @@ import os
 
 import torch
 
-from triptych.backend.execution import Device, check_device, dtype_of
+from triptych.backend.execution import Device, check_device
 from triptych.utils.process import vector_features
 from triptych_torch import npu
 
@@ -38,11 +38,6 @@ def get_device(name: str) -> torch.device:
     )
     check_device("torch", name, wanted, found)
     return torch.device(wanted)
-
-
-def get_dtype(precision: str) -> torch.dtype:
-    """The type of the weights for `--precision`. Raises TriptychError for one that is not supported."""
-    return dtype_of("torch", precision, DTYPES)
 
 
 def peak_memory(device: str) -> int:

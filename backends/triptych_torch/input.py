@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 import torch
@@ -20,7 +20,8 @@ class Input:
         self.transform = transform
         self.device = device
         self.dtype = dtype
-        self.matrices: dict[tuple[Callable[[int, int], Array], int, int], torch.Tensor] = {}
+        # on the device, once for all batches: called with the function that makes it and its sizes
+        self.matrix = cache(lambda make, *sizes: self.constant(make(*sizes)))
         self.mean = self.constant(np.reshape(transform.mean or 0.0, (-1, 1, 1)))
         self.std = self.constant(np.reshape(transform.std or 1.0, (-1, 1, 1)))
 
@@ -31,7 +32,7 @@ class Input:
         x = x.to(self.dtype) / 255
         x = self.fit_channels(x)
         if gather is not None and gather.shifts is not None:
-            x = self.tint(x, gather.shifts)
+            x = x + self.constant(gather.shifts)[:, :, None, None]
         x = self.resize(x)
         if self.transform.mean or self.transform.std:
             x = (x - self.mean) / self.std
@@ -52,10 +53,6 @@ class Input:
         weights = self.matrix(channel_matrix, x.shape[1], self.transform.channels)
         return torch.einsum("oc,nchw->nohw", weights, x)
 
-    def tint(self, x: torch.Tensor, shifts: Array) -> torch.Tensor:
-        """A number more for every pixel of an image's channel."""
-        return x + self.constant(shifts)[:, :, None, None]
-
     def resize(self, x: torch.Tensor) -> torch.Tensor:
         """Bilinear, as two matrix products."""
         height, width = x.shape[2:]
@@ -64,13 +61,6 @@ class Input:
         if width != self.transform.width:
             x = x @ self.matrix(resize_matrix, width, self.transform.width).T
         return x
-
-    def matrix(self, make: Callable[[int, int], Array], size_in: int, size_out: int) -> torch.Tensor:
-        """A matrix on the device, made once for all batches."""
-        key = make, size_in, size_out
-        if key not in self.matrices:
-            self.matrices[key] = self.constant(make(size_in, size_out))
-        return self.matrices[key]
 
     def constant(self, value: Array) -> torch.Tensor:
         """A NumPy constant on the device, in the network's type."""

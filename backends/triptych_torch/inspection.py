@@ -39,9 +39,9 @@ def gradients(network: Network, images: Array, labels: Labels, *, masks: Masks) 
         with network.dropout_masks(masks):
             loss = total_loss(network, network(x), torch.from_numpy(labels).to(x.device))
         loss.backward()
-    found = {path: to_numpy(p.grad) for path, p in network.named_parameters() if p.requires_grad}
+    by_path = {path: to_numpy(p.grad) for path, p in network.named_parameters() if p.requires_grad}
     network.zero_grad()
-    return loss.item(), found | {"input": to_numpy(x.grad)}
+    return loss.item(), by_path | {"input": to_numpy(x.grad)}
 
 
 def layer_pass(
@@ -56,17 +56,15 @@ def layer_pass(
         if gradient is None:
             return to_numpy(y), None, {}
         y.backward(to_tensor(network, gradient))
-    found = {join(path, name): to_numpy(p.grad) for name, p in module.named_parameters() if p.requires_grad}
+    by_path = {join(path, name): to_numpy(p.grad) for name, p in module.named_parameters() if p.requires_grad}
     network.zero_grad()
-    return to_numpy(y), to_numpy(value.grad), found
+    return to_numpy(y), to_numpy(value.grad), by_path
 
 
 def loss_pass(network: Network, logits: Sequence[Array], labels: Labels) -> tuple[float, list[Array]]:
     """The training loss of given logits (those of the auxiliary classifiers last) and its gradients by them."""
     values = [to_tensor(network, value).requires_grad_() for value in logits]
-    loss = total_loss(
-        network, tuple(values) if len(values) > 1 else values[0], torch.from_numpy(labels).to(values[0].device)
-    )
+    loss = total_loss(network, tuple(values), torch.from_numpy(labels).to(values[0].device))
     loss.backward()
     return loss.item(), [to_numpy(value.grad) for value in values]
 

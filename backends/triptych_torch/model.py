@@ -9,13 +9,13 @@ import torch
 from torch import nn
 
 from triptych.backend.contract import Masks
-from triptych.backend.execution import DEFAULT, Execution
+from triptych.backend.execution import DEFAULT, Execution, dtype_of
 from triptych.spec import layers as spec
 from triptych.spec.analysis import analyse
 from triptych.spec.layers import Architecture, Composite, Layer, Shape, join
 from triptych.utils import remarks
 from triptych_torch import npu
-from triptych_torch.device import LAYOUTS, get_device, get_dtype
+from triptych_torch.device import DTYPES, LAYOUTS, get_device
 from triptych_torch.layers import LAYERS, Dropout
 from triptych_torch.precision import apply_execution
 
@@ -53,11 +53,11 @@ class Residual(_Composite):
 
 
 class Auxiliary(Sequence):
-    """A side classifier; `Network` runs it in training only."""
+    """An auxiliary classifier; `Network` runs it in training only."""
 
 
 class Network(_Composite):
-    """The whole architecture. Returns logits; in training, with side classifiers, `(logits, *side logits)`."""
+    """The whole architecture. Returns logits; in training, with auxiliary classifiers, `(logits, *theirs)`."""
 
     def __init__(self, architecture: Architecture, execution: Execution) -> None:
         super().__init__(architecture, "", {info.path: info.input for info in analyse(architecture)})
@@ -65,13 +65,13 @@ class Network(_Composite):
         self.execution = execution
 
     def forward(self, x: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, ...]:
-        side = []
+        auxiliaries = []
         for child in self.children():
             if not isinstance(child, Auxiliary):
                 x = child(x)
             elif self.training:
-                side.append(child(x))
-        return (x, *side) if side else x
+                auxiliaries.append(child(x))
+        return (x, *auxiliaries) if auxiliaries else x
 
     @contextmanager
     def dropout_masks(self, masks: Masks) -> Iterator[None]:
@@ -91,18 +91,15 @@ def build_layer(layer: Layer, path: str, inputs: dict[str, Shape]) -> nn.Module:
     """The module for one record of the tree, composite or not."""
     if isinstance(layer, spec.Primitive):
         return LAYERS[type(layer)](layer, inputs[path])
-    composites: dict[type[Composite], type[_Composite]] = {
-        spec.Block: Sequence,
-        spec.Auxiliary: Auxiliary,
-        spec.Branches: Branches,
-        spec.Residual: Residual,
-    }
+    if isinstance(layer, spec.Residual):
+        return Residual(layer, path, inputs)
+    composites = {spec.Block: Sequence, spec.Auxiliary: Auxiliary, spec.Branches: Branches}
     return composites[type(layer)](layer, path, inputs)
 
 
 def build(architecture: Architecture, *, device: str = "cpu", execution: Execution = DEFAULT) -> Network:
     """The network on its device, weights as PyTorch starts them."""
-    target, dtype = get_device(device), get_dtype(execution.precision)
+    target, dtype = get_device(device), dtype_of("torch", execution.precision, DTYPES)
     apply_execution(execution, device)
     if target.type == "npu":
         remarks.watch("npu", npu.fallbacks_told)

@@ -66,16 +66,8 @@ class Updater:
                     kept["step"] = torch.tensor(float(optimizer_state.count_of(state)))
 
 
-def _sgd(groups: list[dict[str, Any]], optimizer: SGD) -> torch.optim.Optimizer:
-    return torch.optim.SGD(groups, lr=0.0, momentum=optimizer.momentum, nesterov=optimizer.nesterov)
-
-
-def _adam(groups: list[dict[str, Any]], optimizer: Adam) -> torch.optim.Optimizer:
-    return torch.optim.Adam(groups, lr=0.0, betas=(optimizer.beta1, optimizer.beta2), eps=optimizer.eps)
-
-
-def _adamw(groups: list[dict[str, Any]], optimizer: AdamW) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(groups, lr=0.0, betas=(optimizer.beta1, optimizer.beta2), eps=optimizer.eps)
-
-
-NATIVE: dict[type[Optimizer], Callable[..., torch.optim.Optimizer]] = {SGD: _sgd, Adam: _adam, AdamW: _adamw}
+NATIVE: dict[type[Optimizer], Callable[[list[dict[str, Any]], Any], torch.optim.Optimizer]] = {
+    SGD: lambda groups, record: torch.optim.SGD(groups, lr=0.0, momentum=record.momentum, nesterov=record.nesterov),
+    Adam: lambda groups, record: torch.optim.Adam(groups, lr=0.0, betas=(record.beta1, record.beta2), eps=record.eps),
+    AdamW: lambda groups, record: torch.optim.AdamW(groups, lr=0.0, betas=(record.beta1, record.beta2), eps=record.eps),
+}

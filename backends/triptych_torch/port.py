@@ -11,9 +11,9 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from triptych.backend.contract import Array, Captured, PortParameter, PortRun
-from triptych.backend.execution import Execution
+from triptych.backend.execution import Execution, dtype_of
 from triptych.weights.layouts import TORCH
-from triptych_torch.device import get_dtype
+from triptych_torch.device import DTYPES
 from triptych_torch.precision import apply_execution
 from triptych_torch.weights import to_numpy
 
@@ -58,7 +58,7 @@ class Port:
     def __init__(self, candidate: nn.Module, layout: str | None, execution: Execution) -> None:
         self.layout = layout or "NCHW"
         apply_execution(execution, "cpu")
-        self.dtype = get_dtype(execution.precision)
+        self.dtype = dtype_of("torch", execution.precision, DTYPES)
         self.module = candidate
         for module in candidate.modules():
             if getattr(module, "inplace", False) is True:
@@ -72,8 +72,7 @@ class Port:
         self._pass_on(images, lambda function, tensors, y: [used.setdefault(id(t), len(used)) for t in tensors])
         self.module.to(self.dtype)  # only now: a lazy module has its parameters by the first pass
         named = self._tensors()
-        last = len(used)
-        order = sorted(named, key=lambda name: used.get(self.identities[name], last))
+        order = sorted(named, key=lambda name: used.get(self.identities[name], len(used)))
         return [
             PortParameter(name, tuple(named[name].shape), TORCH.canonical_name(name.rpartition(".")[2]))
             for name in order
@@ -109,8 +108,8 @@ class Port:
         if cotangent is not None:
             if logits.requires_grad:  # a network that is cut off has no gradients, and that is a finding
                 logits.backward(torch.from_numpy(np.array(cotangent)).to(self.dtype))
-            trained = {name: p for name, p in self.module.named_parameters() if p.grad is not None}
-            run.gradients = {name: to_numpy(parameter.grad) for name, parameter in trained.items()}
+            named = self.module.named_parameters()
+            run.gradients = {name: to_numpy(p.grad) for name, p in named if p.grad is not None}
             run.input_gradient = None if x.grad is None else self._to_canonical(x.grad)
             self.module.zero_grad()
         return run

@@ -90,9 +90,19 @@ def _switches(device: str) -> list[_Switch]:
     with suppress(TriptychError):  # loads torch_npu, which adds its switches
         get_device(device)
     return [
-        _Switch("float32_matmul_precision", torch.get_float32_matmul_precision, _set_matmul, ("highest",)),
+        _Switch(
+            "float32_matmul_precision",
+            torch.get_float32_matmul_precision,
+            lambda value: torch.set_float32_matmul_precision(str(value)),
+            ("highest",),
+        ),
         *(_attribute(path, exact) for path, exact, on in _ATTRIBUTES if on != "npu" or kind == "npu"),
-        _Switch("default_dtype", lambda: str(torch.get_default_dtype()), _set_default_dtype, ("torch.float32",)),
+        _Switch(
+            "default_dtype",
+            lambda: str(torch.get_default_dtype()),
+            lambda value: torch.set_default_dtype(getattr(torch, str(value).removeprefix("torch."))),
+            ("torch.float32",),
+        ),
         _Switch(
             f"autocast {kind}",
             lambda: torch.is_autocast_enabled(kind),
@@ -121,14 +131,6 @@ def _value(switch: _Switch) -> Value:
         return switch.read()
     except (AttributeError, RuntimeError):
         return None
-
-
-def _set_matmul(value: Value) -> None:
-    torch.set_float32_matmul_precision(str(value))
-
-
-def _set_default_dtype(value: Value) -> None:
-    torch.set_default_dtype(getattr(torch, str(value).removeprefix("torch.")))
 
 
 def _flushes() -> bool:

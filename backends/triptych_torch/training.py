@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from triptych.backend.contract import Array, Gather, Images, Labels, Masks
+from triptych.backend.contract import Array, Gather, Images, Labels, Masks, Paths
 from triptych.data.preprocess import InputTransform
 from triptych.optim.optimizers import Optimizer, Rates
 from triptych.spec.layers import keeps_statistics
@@ -75,12 +75,7 @@ class Trainer(Predictor):
     """Trains one network; see `triptych.backend.contract.Trainer`."""
 
     def __init__(
-        self,
-        network: Network,
-        optimizer: Optimizer,
-        transform: InputTransform,
-        seed: int,
-        frozen: frozenset[str] = frozenset(),
+        self, network: Network, optimizer: Optimizer, transform: InputTransform, seed: int, frozen: Paths = frozenset()
     ) -> None:
         super().__init__(network, transform)
         self.optimizer = Updater(network, optimizer, frozen)

@@ -27,6 +27,7 @@ Images: TypeAlias = NDArray[np.uint8]
 Labels: TypeAlias = NDArray[np.int64]
 Masks: TypeAlias = Mapping[str, NDArray[np.bool_]]
 Gather: TypeAlias = batches.Gather
+Paths: TypeAlias = frozenset[str]
 Native: TypeAlias = Any
 Array: TypeAlias = NDArray[np.floating[Any]]
 
@@ -55,12 +56,7 @@ class Trainer(Predictor, Protocol):
     """
 
     def __init__(
-        self,
-        network: Native,
-        optimizer: Optimizer,
-        transform: InputTransform,
-        seed: int,
-        frozen: frozenset[str] = frozenset(),
+        self, network: Native, optimizer: Optimizer, transform: InputTransform, seed: int, frozen: Paths = frozenset()
     ) -> None: ...
 
     def step(
