@@ -142,8 +142,7 @@ QUICK = ("eps", "scale", "auxiliary weight", "no decay")
 
 def planted(fault: Fault | None, framework: Backend, run: ReferenceRun) -> BackendSubject:
     """The backend with the fault in it."""
-    names = (*framework.__all__, "__name__")  # type: ignore[attr-defined]
-    wrong = SimpleNamespace(**{name: getattr(framework, name) for name in names})
+    wrong = SimpleNamespace(**vars(framework))
     architecture = run.case.architecture
     if fault is not None and fault.record is not None:
         architecture = change(architecture, fault.target, fault.record)

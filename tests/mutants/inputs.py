@@ -84,8 +84,9 @@ def unscaled_tint(right: Any) -> Any:
     """The colours' shifts are meant for pixels of 0 .. 255."""
 
     class Unscaled(right):  # type: ignore[misc]
-        def tint(self, x: Any, shifts: Any) -> Any:
-            return super().tint(x, shifts / 255)
+        def __call__(self, images: Any, gather: Any = None) -> Any:
+            tinted = gather is not None and gather.shifts is not None
+            return super().__call__(images, gather._replace(shifts=gather.shifts / 255) if tinted else gather)
 
     return Unscaled
 

@@ -84,7 +84,8 @@ def unscaled_dropout(layer: spec.Dropout, shape: Shape) -> nn.Module:
 
 def empty_window(layer: spec.MaxPool, shape: Shape) -> nn.Module:
     lowest = torch.finfo(torch.float32).min
-    return nn.Sequential(layers.LAYERS[spec.MaxPool](layer, shape), nn.ConstantPad2d((0, 0, 0, 1), lowest))
+    right = nn.MaxPool2d(layer.kernel, layer.stride, layer.padding, ceil_mode=layer.ceil)
+    return nn.Sequential(right, nn.ConstantPad2d((0, 0, 0, 1), lowest))
 
 
 def split_ties(layer: spec.MaxPool, shape: Shape) -> nn.Module:

@@ -93,8 +93,7 @@ def built(alter: str) -> Plant:
 
 def replaced(framework: Backend, **others: Any) -> Any:
     """The backend with some of its names replaced."""
-    names = (*framework.__all__, "__name__")  # type: ignore[attr-defined]
-    return SimpleNamespace(**{name: getattr(framework, name) for name in names} | others)
+    return SimpleNamespace(**vars(framework) | others)
 
 
 def wrapped(**overrides: Callable[..., Any]) -> Plant:
