@@ -3,8 +3,6 @@
 A network is split into its definition, which a function is compiled for, and its arrays by Flax's paths.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
 from typing import Any, NamedTuple, TypeAlias

@@ -1,7 +1,5 @@
 """Devices and precisions of JAX."""
 
-from __future__ import annotations
-
 import os
 from importlib.util import find_spec
 from typing import Any

@@ -1,7 +1,5 @@
 """Single passes for conformance: every layer's output, the loss, every gradient."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import reduce
 

@@ -1,7 +1,5 @@
 """One native layer for every record of the spec, channels last. Each default that differs is passed."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any

@@ -1,7 +1,5 @@
 """A spec's tree as a tree of modules with the same names."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import jax

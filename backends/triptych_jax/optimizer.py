@@ -1,7 +1,5 @@
 """The optimisers as the spec has them, and their state to and from canonical."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, TypeAlias
 

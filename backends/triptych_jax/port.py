@@ -1,7 +1,5 @@
 """Somebody's own Flax module (NNX or Linen) or JAX function, taken apart into its primitives."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial

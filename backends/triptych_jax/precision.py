@@ -1,7 +1,5 @@
 """The switches of JAX and XLA that make float32 less than float32."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager

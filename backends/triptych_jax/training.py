@@ -1,7 +1,5 @@
 """The training step: the input compiled as one function; forward, backward and update as another."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import jax

@@ -1,7 +1,5 @@
 """To and from canonical parameters: Flax's names, and its kernels with the output channels last."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import jax

@@ -1,7 +1,5 @@
 """Devices and precisions of MXNet. The package imports this module first: here MXNet's own import is prepared."""
 
-from __future__ import annotations
-
 import contextlib
 import faulthandler
 import importlib.util

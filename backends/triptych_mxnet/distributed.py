@@ -1,7 +1,5 @@
 """Several processes that train one network together: not with this framework."""
 
-from __future__ import annotations
-
 from triptych.backend.execution import single_process
 
 

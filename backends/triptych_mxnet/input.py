@@ -1,7 +1,5 @@
 """From stored uint8 images to the network's input, batched on the device (see `triptych.data.preprocess`)."""
 
-from __future__ import annotations
-
 from functools import cache
 
 import mxnet as mx

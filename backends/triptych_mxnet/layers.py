@@ -2,8 +2,6 @@
 
 # ruff: noqa: N803 (Gluon calls the module of operators F)
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from types import ModuleType

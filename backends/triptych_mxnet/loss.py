@@ -1,7 +1,5 @@
 """The loss that training minimises."""
 
-from __future__ import annotations
-
 import mxnet as mx
 
 from triptych.spec.analysis import auxiliary_weights

@@ -2,8 +2,6 @@
 
 # ruff: noqa: N803 (Gluon calls the module of operators F)
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from types import ModuleType

@@ -12,8 +12,6 @@ refused; a number alone is read. So only Python's own numbers are handed to MXNe
 Source: NumPy 2.0 migration guide (removed names), NEP 32 (financial functions).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Somebody's own Gluon block, taken apart into its operators; see `triptych.backend.contract`."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any

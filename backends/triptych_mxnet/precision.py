@@ -1,7 +1,5 @@
 """The switches of MXNet that make float32 less than float32. All are read once: none can be switched off again."""
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Iterator

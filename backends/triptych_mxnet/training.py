@@ -1,7 +1,5 @@
 """The training step: input, forward, loss, backward, update."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import mxnet as mx

@@ -1,7 +1,5 @@
 """To and from canonical parameters. In MXNet these are the parameters by prefix, with gamma and beta renamed."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import mxnet as mx

@@ -1,7 +1,5 @@
 """Devices and precisions of PyTorch: the one file that knows how cpu, cuda and npu differ."""
 
-from __future__ import annotations
-
 import os
 
 import torch

@@ -1,7 +1,5 @@
 """Several processes that train one network together: each takes its share of every batch."""
 
-from __future__ import annotations
-
 import atexit
 import os
 

@@ -1,7 +1,5 @@
 """One native layer for every record of the spec. Each default that differs between frameworks is passed."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

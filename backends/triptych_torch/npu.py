@@ -1,7 +1,5 @@
 """Ascend NPUs: whether torch_npu can be used and why not, and what it leaves to the CPU."""
 
-from __future__ import annotations
-
 import contextlib
 import importlib
 import importlib.metadata

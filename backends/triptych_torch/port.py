@@ -1,7 +1,5 @@
 """Somebody's own `torch.nn.Module`, watched while it runs; see `triptych.backend.contract`."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The switches of PyTorch that make float32 less than float32."""
 
-from __future__ import annotations
-
 import operator
 import os
 from collections.abc import Callable, Iterator

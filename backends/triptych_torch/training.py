@@ -1,7 +1,5 @@
 """The training step: input, forward, loss, backward, update."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any

@@ -1,7 +1,5 @@
 """To and from canonical parameters. In PyTorch these are the state dict, array by array."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The entry of the command line: `triptych` and `python -m triptych`."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import sys

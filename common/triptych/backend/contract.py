@@ -5,8 +5,6 @@ native objects, opaque here; everything that crosses the line is NumPy and canon
 labels `(N,)`, convolution weights OIHW, dense weights (out, in), parameters by path.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field

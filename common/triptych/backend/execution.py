@@ -1,7 +1,5 @@
 """How and where a network is run, never what it computes."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """An optimiser's state as it crosses the contract: arrays by slot and canonical path, and the count of steps."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np

@@ -4,8 +4,6 @@ A backend lists its own in `precision_flags` and turns off in `precise` what a r
 cannot (an environment variable that was read at the start) is a failure with a reason, never a silent pass.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass

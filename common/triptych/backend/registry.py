@@ -1,7 +1,5 @@
 """The one table that names the backends, and how they are found and imported."""
 
-from __future__ import annotations
-
 import importlib
 import importlib.util
 from dataclasses import dataclass

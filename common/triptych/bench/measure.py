@@ -1,7 +1,5 @@
 """Throughput of backends against each other: the same network, start and batches, timed in turns."""
 
-from __future__ import annotations
-
 import os
 import statistics
 import time

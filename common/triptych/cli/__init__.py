@@ -1,7 +1,5 @@
 """The command line. Commands import what they need when they run, so that `--help` answers at once."""
 
-from __future__ import annotations
-
 from importlib import import_module
 
 from cyclopts import App

@@ -1,7 +1,5 @@
 """`data`: which data sets are here, and how the others come here."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated, Literal
 

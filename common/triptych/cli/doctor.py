@@ -1,7 +1,5 @@
 """`doctor`: which backends and devices work here, and why the others do not."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from triptych.cli.options import JsonFile, write_json

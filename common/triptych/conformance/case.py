@@ -4,8 +4,6 @@ The images are random, several, not constant and not square; biases, gamma, beta
 neutral start: otherwise a missing bias, a swapped axis or the wrong statistics could not be seen.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import cached_property
 

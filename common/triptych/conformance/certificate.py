@@ -4,8 +4,6 @@ The spec itself is in it, so that it can be run even after the zoo has changed; 
 so that such a change shows. `digest` tells that the file is as it was written; it is no signature.
 """
 
-from __future__ import annotations
-
 import platform
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

@@ -5,8 +5,6 @@ from starts that differ by one unit in the last place of every parameter (upward
 between two backends is held against the largest distance among runs of one, of whichever.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations

@@ -1,7 +1,5 @@
 """One form of a check, and the comparison of two sets of named arrays, which passes nothing it could not compare."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 `conform` runs every level of one case on one backend, in float64 or in float32, against the NumPy reference.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial

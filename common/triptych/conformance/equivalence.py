@@ -4,8 +4,6 @@ A test that finds no difference proves nothing: with few seeds it finds none. TO
 claimed to be at least the margin, and both claims (too low, too high) have to be refuted (Schuirmann 1987).
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -5,8 +5,6 @@ colours) their jitter, handed over by the training loop's own feed; then without
 channels than the network's. Every channel has its own mean and deviation: constants or channels in another order show.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

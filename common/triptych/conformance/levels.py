@@ -3,8 +3,6 @@
 `conform` runs all rows on a backend; `locate` stops at the first that diverges. A new check is a new row.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial

@@ -6,8 +6,6 @@ passes, which show what no layer alone does (wiring, the images themselves).
 Budgets are those of `triptych.conformance.tolerance`; perturbed executions run only where they decide.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial

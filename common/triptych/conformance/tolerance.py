@@ -7,8 +7,6 @@ whichever is larger. The second matters where a tensor is the small rest of a ca
 before a batch norm has the gradient 0), so that its own scale says nothing.
 """
 
-from __future__ import annotations
-
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 

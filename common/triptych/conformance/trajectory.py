@@ -5,8 +5,6 @@ agree to about 1e-14 of a tensor's scale; the budget is 1e-11, which every fault
 or running statistics exceeds by orders of magnitude.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from typing import Any
 

@@ -5,8 +5,6 @@ in it. The running statistics of batch norms are compared after these two steps.
 reference's gradients: what the backend's own are was compared by then, and a pass for each of them would take minutes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property

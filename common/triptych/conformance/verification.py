@@ -1,7 +1,5 @@
 """A certificate judged again: everything in it is run, and whatever is not as it says is a reason to refuse it."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields

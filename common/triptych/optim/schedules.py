@@ -1,7 +1,5 @@
 """Schedules: the learning rate and momentum of every step, as data and a pure function of where a run is."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """Which operation of a port corresponds to which layer of the spec: an alignment in order, by kind and shape."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

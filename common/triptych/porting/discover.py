@@ -1,7 +1,5 @@
 """Somebody's network by the name of its module, and the backend that its framework belongs to."""
 
-from __future__ import annotations
-
 import importlib
 import importlib.util
 import inspect

@@ -4,8 +4,6 @@ Its parameters are paired with the spec's, it is given the spec's values, and ea
 beside the layer it corresponds to. Dropout is off on both sides, and auxiliary classifiers are left out.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Self-contained HTML pages: styles and figures inside, nothing fetched."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The page of one run: its recipe, its learning curves, a row per epoch."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 

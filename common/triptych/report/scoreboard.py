@@ -1,7 +1,5 @@
 """The scoreboard of `conform`: architectures by backends by levels, each cell its worst ratio to the budget."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 

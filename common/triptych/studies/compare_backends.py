@@ -1,7 +1,5 @@
 """The main job: does an architecture conform on every backend, and does it then train alike on each?"""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Runs that compete: which wins in each series, and whether the test set is large enough to say so."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

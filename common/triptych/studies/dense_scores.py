@@ -1,7 +1,5 @@
 """Dense layers as convolutions: the score map of a larger image against the network on every crop."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any

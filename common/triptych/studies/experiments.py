@@ -1,7 +1,5 @@
 """The studies that train, as data: which runs, which axis, which published figures."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What to train of a pretrained network, by how much data there is and how like the first it is."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any

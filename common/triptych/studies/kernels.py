@@ -1,7 +1,5 @@
 """Stacks of 3x3 convolutions against one large kernel: the argument of section 2.3 of the VGG paper, counted."""
 
-from __future__ import annotations
-
 from triptych.report.figures import bars
 from triptych.spec.analysis import analyse, totals
 from triptych.spec.layers import Architecture, Conv, Dense, Flatten, GlobalAvgPool, Layer, ReLU

@@ -1,7 +1,5 @@
 """What the first blocks of the three families make of one image: figures, and how coarse the maps are."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 

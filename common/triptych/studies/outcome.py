@@ -1,7 +1,5 @@
 """What the runs of a training study say together: tables, figures, and sentences made from the numbers."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from itertools import groupby, pairwise
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Where the parameters sit in AlexNet, VGG, NiN and GoogLeNet, and what 1x1 convolutions and global pooling removed."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from triptych import zoo

@@ -1,7 +1,5 @@
 """The engine of the studies that train: named variations of a recipe, each on every backend, kept in a folder."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import re

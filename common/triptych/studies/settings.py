@@ -1,7 +1,5 @@
 """Settings and rows that several training studies share."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Errors in the code of the texts, each with what PyTorch really does; tests/studies/test_traps.py shows every one."""
 
-from __future__ import annotations
-
 NAMES = (
     "The text names the convolutions of a block conv2D{} with a number that comes twice. add_module with a name that "
     "is taken replaces the earlier module in its place, without a word: of three convolutions two are left. Where the "

@@ -1,7 +1,5 @@
 """What a trained model says of images: loss and accuracy on a test set, the classes of single images."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What the first layers of a network see of one image: their outputs, from the backend's own forward pass."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase

@@ -1,7 +1,5 @@
 """The training loop, the same for every backend: plan the batches, step, read, test, save."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field

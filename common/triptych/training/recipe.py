@@ -1,7 +1,5 @@
 """A recipe: everything that decides a training run, as one record."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

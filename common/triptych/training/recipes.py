@@ -1,7 +1,5 @@
 """The named recipes: the trainings that the networks' texts describe, and the short one of `compare`."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from triptych.data.batches import Augmentation

@@ -1,7 +1,5 @@
 """A run folder: recipe, metrics, checkpoint. Every file in it is whole at every moment."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from dataclasses import dataclass

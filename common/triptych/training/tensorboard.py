@@ -1,7 +1,5 @@
 """Logs for TensorBoard, by its own writer; neither TensorFlow nor PyTorch is needed."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path

@@ -3,8 +3,6 @@
 Each array is drawn from `(seed, path)` alone, so adding a layer does not change the others' draws.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any, get_args
 

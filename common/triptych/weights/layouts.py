@@ -1,7 +1,5 @@
 """What each framework calls a layer's arrays and in which order it keeps their axes: one table, as data."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any

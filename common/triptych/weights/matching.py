@@ -1,7 +1,5 @@
 """Which parameter of somebody's network is which of the spec: by order and shape, or by a mapping."""
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence

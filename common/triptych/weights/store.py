@@ -1,7 +1,5 @@
 """Canonical parameters on disk and against an architecture: what is saved, compared and exchanged."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Mapping

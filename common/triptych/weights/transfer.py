@@ -1,7 +1,5 @@
 """What a training takes over from another one, and what of it does not move."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path

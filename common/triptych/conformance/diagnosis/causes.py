@@ -1,7 +1,5 @@
 """The likely cause of a difference: the one fault of the catalogue with which the reference reproduces it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace

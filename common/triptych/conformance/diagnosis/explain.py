@@ -1,7 +1,5 @@
 """What differs between two subjects at one level, and its explanation: the layer it belongs to, the likely cause."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TypeVar

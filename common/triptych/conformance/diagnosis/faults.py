@@ -4,8 +4,6 @@ Each is tried on the reference's own input: the one that reproduces what a frame
 `{wrong}` and `{right}` in a text are the layer's record with and without the fault.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from itertools import permutations
 from typing import Any

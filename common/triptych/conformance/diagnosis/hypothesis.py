@@ -1,7 +1,5 @@
 """One layer about to run alone, and the ways in which a fault changes that."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any

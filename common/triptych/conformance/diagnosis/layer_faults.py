@@ -1,7 +1,5 @@
 """What ports get wrong in layers that compute with arrays or constants: convolution, dense, normalisation."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial

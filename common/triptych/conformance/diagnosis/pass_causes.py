@@ -1,7 +1,5 @@
 """The likely cause of a difference that no layer alone shows: in the loss, a whole pass, an optimiser's step."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace

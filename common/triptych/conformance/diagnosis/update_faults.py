@@ -1,7 +1,5 @@
 """The catalogue's faults in an optimiser's step, as the reference computes it with each of them."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
