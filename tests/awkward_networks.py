@@ -114,7 +114,7 @@ CASES = {
 
 
 def trained() -> Architecture:
-    """Every kind of parameter, side classifier included, behind an input that is cropped, resized and normalised."""
+    """Every kind of parameter, auxiliary classifier included, behind an input that is cropped, resized, normalised."""
     body = Block("body", (Conv("conv", 4, (3, 3), padding=(1, 1)), BatchNorm("norm", gamma=False, unbiased=False)))
     head = (GlobalAvgPool("pool"), Flatten("flatten"), Dense("dense", 3))
     return small(

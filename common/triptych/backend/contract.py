@@ -116,7 +116,7 @@ class Backend(Protocol):
         Raises TriptychError for a device or precision that is not there."""
 
     def initialize(self, network: Native, seed: int) -> None:
-        """Start the weights as this framework does by default (its own law, its own generator)."""
+        """Start the weights as this framework does by default (its own initializer, its own generator)."""
 
     def to_canonical(self, network: Native) -> Parameters: ...
 

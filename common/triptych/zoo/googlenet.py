@@ -78,7 +78,7 @@ def inception(columns: tuple[int, ...], large: int) -> Table:
 
 
 def head(name: str, parts: Parts, before: list[spec.Layer]) -> spec.Auxiliary:
-    """A side classifier on the map behind `before`: on 14x14 the 4x4 average of 5x5 windows, two dense layers.
+    """An auxiliary classifier on the map behind `before`: on 14x14 the 4x4 average of 5x5 windows, two dense layers.
     torchvision averages adaptively to 4x4, which on 14x14 are windows of 4 at 0, 3, 7 and 10: the same shapes and
     counts as here, not the same numbers. On a map smaller than 5x5 the window shrinks (see `window`)."""
     options = parts.options

@@ -30,13 +30,13 @@ class Unit:
 
 
 @dataclass(frozen=True)
-class Split:
+class Fork:
     """A branch that ends in branches of its own."""
 
     branches: "Table"
 
 
-Step: TypeAlias = Unit | Split | spec.MaxPool | spec.AvgPool | spec.LocalResponseNorm
+Step: TypeAlias = Unit | Fork | spec.MaxPool | spec.AvgPool | spec.LocalResponseNorm
 Table: TypeAlias = Mapping[str, tuple[Step, ...]]
 
 # 3x3 at stride 2 without padding: what halves the maps from Inception v3 on ("VALID" in Google's code).
@@ -80,7 +80,7 @@ class Parts:
         for name, step in table.items():
             if isinstance(step, Unit):
                 layers += self.unit(name.removeprefix("conv"), step)
-            elif not isinstance(step, Split):
+            elif not isinstance(step, Fork):
                 layers.append(replace(step, name=name))
         return tuple(layers)
 
@@ -98,7 +98,7 @@ class Parts:
             if isinstance(step, Unit):
                 number += 1
                 layers += self.unit(str(number), step, path)
-            elif isinstance(step, Split):
+            elif isinstance(step, Fork):
                 layers.append(self.branches("split", step.branches, path))
             else:
                 layers.append(step)

@@ -4,7 +4,7 @@ The paper's table 1 has another stem than all code, torchvision's, Keras's and G
 
 from triptych.spec.layers import Auxiliary, AvgPool, Dense, Flatten, GlobalAvgPool, Layer, Layers
 from triptych.zoo import Entry, Options, Published
-from triptych.zoo.inception_parts import AVERAGE, HALVE, STEM, Parts, Split, Table, Unit, window
+from triptych.zoo.inception_parts import AVERAGE, HALVE, STEM, Fork, Parts, Table, Unit, window
 
 
 def inception_a(projection: int) -> Table:
@@ -47,7 +47,7 @@ REDUCTION_B: Table = {
 }
 
 # Figure 7 of the paper, on 8x8.
-APART = Split({"branch1x3": (Unit(384, (1, 3)),), "branch3x1": (Unit(384, (3, 1)),)})
+APART = Fork({"branch1x3": (Unit(384, (1, 3)),), "branch3x1": (Unit(384, (3, 1)),)})
 INCEPTION_C: Table = {
     "branch1x1": (Unit(320),),
     "branch3x3": (Unit(384), APART),
@@ -73,8 +73,8 @@ HEAD_WEIGHT = 0.4  # as in PyTorch's tutorial and slim's training script; the pa
 
 
 def head(parts: Parts, before: list[Layer]) -> Auxiliary:
-    """The side classifier. On 17x17 the average leaves 5x5 and the 5x5 convolution 1x1; on a smaller map both windows
-    shrink to fit, as slim's convolution does (see `window`)."""
+    """The auxiliary classifier. On 17x17 the average leaves 5x5 and the 5x5 convolution 1x1; on a smaller map both
+    windows shrink to fit, as slim's convolution does (see `window`)."""
     side = window(before, parts.options, 5)
     pool = AvgPool("pool", kernel=(side, side), stride=(3, 3))
     wide = Unit(768, window([*before, pool], parts.options, 5), padding=0)

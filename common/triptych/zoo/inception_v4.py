@@ -5,7 +5,7 @@ which the paper does not draw, the ports leave out, and the published count is w
 
 from triptych.spec.layers import Layers
 from triptych.zoo import Entry, Options, Published
-from triptych.zoo.inception_parts import AVERAGE_INSIDE, HALVE, Parts, Split, Step, Table, Unit
+from triptych.zoo.inception_parts import AVERAGE_INSIDE, HALVE, Fork, Parts, Step, Table, Unit
 
 STEM: dict[str, Step] = {"conv1a": Unit(32, 3, 2, padding=0), "conv2a": Unit(32, 3, padding=0), "conv2b": Unit(64, 3)}
 
@@ -44,7 +44,7 @@ REDUCTION_B: Table = {
     "branch2": (HALVE,),
 }
 # Figure 6.
-APART = Split({"branch1x3": (Unit(256, (1, 3)),), "branch3x1": (Unit(256, (3, 1)),)})
+APART = Fork({"branch1x3": (Unit(256, (1, 3)),), "branch3x1": (Unit(256, (3, 1)),)})
 INCEPTION_C: Table = {
     "branch0": (Unit(256),),
     "branch1": (Unit(384), APART),
