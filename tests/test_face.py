@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,10 +13,13 @@ import numpy as np
 import pytest
 
 import triptych
+from helpers import python
 from marks import every_backend
+from triptych import zoo
 from triptych.backend import registry
 from triptych.spec.layers import Initializer
 from triptych.spec.records import encode
+from triptych.training.recipe import Recipe, vary
 from triptych.utils.errors import TriptychError
 
 LENET = triptych.load("lenet")
@@ -79,3 +83,51 @@ def test_a_recipe_is_trained_in_a_new_folder_only(tmp_path: Path) -> None:
     with pytest.raises(TriptychError):
         triptych.train("d2l-lenet", backend=registry.installed()[0], data="synthetic", epochs=1, out=tmp_path)
     assert (tmp_path / "mine").read_text() == "kept"
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: triptych.locate("torch", "torch"), "name two"),
+        (lambda: triptych.locate("reference"), "name two"),
+        (lambda: triptych.locate("torch", precision="bf16"), "unknown precision 'bf16'"),
+        (lambda: triptych.locate("torch", mode="foo"), "unknown mode 'foo'"),
+        (lambda: triptych.locate("torch", updates=("foo",)), "unknown update 'foo'"),
+        (lambda: triptych.conform("lenet", backends="torhc"), "unknown backend 'torhc'"),
+        (lambda: triptych.conform("lenet", backends=[], precisions=("bf16",)), "unknown precision 'bf16'"),
+        (lambda: triptych.train("d2l-lenet", bogus=1), "unknown field of a recipe 'bogus'"),
+    ],
+)
+def test_wrong_arguments_are_one_line(call: Callable[[], object], message: str) -> None:
+    with pytest.raises(TriptychError, match=message):
+        call()
+
+
+def test_options_beside_a_network_are_options_of_it() -> None:
+    varied = vary(Recipe("x"), network=zoo.Options(classes=5), width_ratio=16.0)
+    assert varied.network == zoo.Options(classes=5, width_ratio=16.0)
+
+
+def test_a_name_of_the_zoo_is_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("lenet").mkdir()
+    assert triptych.load("lenet") == LENET
+    with pytest.raises(TriptychError, match="lenet"):
+        triptych.load("./lenet")
+
+
+@every_backend
+def test_looking_leaves_the_process_as_it_was(name: str) -> None:
+    """A network that is built for a check sets what it needs: no TF32, and in JAX float64 for the whole process."""
+    program = f"""
+import triptych
+from triptych.backend import registry
+framework = registry.load({name!r})
+before = framework.precision_flags()
+triptych.locate({name!r}, arch="lenet", updates=("momentum",))
+assert framework.precision_flags() == before
+if {name!r} == "jax":
+    import jax.numpy as jnp
+    assert jnp.ones(2).dtype == "float32"
+"""
+    python(program)

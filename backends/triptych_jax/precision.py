@@ -10,6 +10,7 @@ from triptych.backend.execution import Execution
 from triptych.backend.precision import Flag, environment
 
 _FULL = ("highest", "float32")
+_DETERMINISTIC = "--xla_gpu_deterministic_ops=true"
 _BITS = "jax_default_dtype_bits"  # gone from later versions of JAX
 # Options of XLA, read once: `--name` and `--name=true` turn one on. Without them all are off.
 _XLA = ("xla_cpu_enable_fast_math", "xla_cpu_enable_fast_min_max", "xla_gpu_enable_fast_min_max", "xla_gpu_ftz")
@@ -39,19 +40,21 @@ def apply_execution(execution: Execution, device: str) -> None:
         # Without it JAX turns every float64 array into float32, silently. It makes float64 the default type, so this
         # backend names the type of every array that it makes.
         jax.config.update("jax_enable_x64", True)
-    if execution.deterministic:  # read when JAX first meets the device
-        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_deterministic_ops=true".strip()
+    flags = os.environ.get("XLA_FLAGS", "").split()
+    if execution.deterministic and _DETERMINISTIC not in flags:  # read when JAX first meets the device
+        os.environ["XLA_FLAGS"] = " ".join((*flags, _DETERMINISTIC))
 
 
 @contextmanager
 def precise(device: str = "cpu") -> Iterator[None]:
     """Exact arithmetic in here; afterwards every switch is as it was."""
-    bits = getattr(jax.config, _BITS, None)
+    bits, x64 = getattr(jax.config, _BITS, None), jax.config.read("jax_enable_x64")
     with jax.default_matmul_precision("highest"):  # for this thread, over what the process has
         try:
             if bits not in (None, "64"):
                 jax.config.update(_BITS, "64")
             yield
         finally:
+            jax.config.update("jax_enable_x64", x64)  # a float64 network that was built in here turned it on
             if bits not in (None, "64"):
                 jax.config.update(_BITS, bits)

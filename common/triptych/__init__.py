@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from triptych.face import build, conform, load, locate, train
 
 
+def __dir__() -> list[str]:
+    return __all__
+
+
 def __getattr__(name: str) -> Any:
     """A verb, from `triptych.face`: `import triptych` itself imports nothing else."""
     if name not in __all__:

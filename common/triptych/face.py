@@ -25,12 +25,12 @@ AnyNetwork: TypeAlias = str | Path | Architecture
 def load(arch: AnyNetwork, **options: Any) -> Architecture:
     """A network as data: frozen records of its layers.
 
-    `arch` is a name of the zoo (`triptych archs`), a run folder, a file `.json` that holds a spec, or an Architecture,
-    which is returned as it is. `options` are for the zoo only: `input=(channels, height, width)`, `classes`,
-    `width_ratio`, `dense_width`, `head`. Raises TriptychError for an unknown name, with the nearest match, and for
-    options or a file that do not fit.
+    `arch` is a name of the zoo (`triptych archs`), a run folder (`./NAME` for one that is called so), a file `.json`
+    that holds a spec, or an Architecture, which is returned as it is. `options` are for the zoo only:
+    `input=(channels, height, width)`, `classes`, `width_ratio`, `dense_width`, `head`. Raises TriptychError for an
+    unknown name, with the nearest match, and for options or a file that do not fit.
     """
-    if isinstance(arch, Architecture) or Path(arch).exists():
+    if isinstance(arch, Architecture) or (str(arch) not in zoo.registry() and Path(arch).exists()):
         if options:
             raise TriptychError(f"{', '.join(options)}: options are for a name of the zoo; this network is complete")
         return arch if isinstance(arch, Architecture) else _read(Path(arch))
@@ -82,7 +82,7 @@ def conform(
     from triptych.backend import registry
     from triptych.conformance import suite
 
-    names = registry.installed() if backends is None else backends
+    names = registry.installed() if backends is None else [backends] if isinstance(backends, str) else backends
     architecture = _conformance_size(arch, options)
     loaded = [registry.load(name) for name in names]
     return suite.run(architecture, loaded, precisions=precisions, seed=seed, device=device)
@@ -161,7 +161,7 @@ def _weights(arch: AnyNetwork, architecture: Architecture, seed: int) -> Any:
     from triptych.training import models
     from triptych.weights import initializers
 
-    if not isinstance(arch, Architecture) and Path(arch).is_dir():
+    if not isinstance(arch, Architecture) and str(arch) not in zoo.registry() and Path(arch).is_dir():
         return models.load_run(Path(arch)).parameters
     return initializers.draw(architecture, seed, architecture.initializer)
 

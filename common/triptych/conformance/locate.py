@@ -7,6 +7,7 @@ Budgets are those of `triptych.conformance.tolerance`; perturbed executions run 
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -15,6 +16,7 @@ from triptych.backend.execution import exact
 from triptych.conformance import tolerance
 from triptych.conformance.case import make_case
 from triptych.conformance.compare import Arrays, Check, compare, failures
+from triptych.conformance.conform import PRECISIONS
 from triptych.conformance.diagnosis.explain import Difference, Finding, SubjectFailedError, attempt
 from triptych.conformance.levels import LEVELS, Level, layers_alone
 from triptych.conformance.reference_run import ReferenceRun
@@ -22,6 +24,7 @@ from triptych.conformance.subjects import BackendSubject, ReferenceSubject, Subj
 from triptych.conformance.updates import UPDATES
 from triptych.reference.layers import largest
 from triptych.spec.layers import Architecture
+from triptych.utils.errors import TriptychError, check_known
 
 BATCH = 2  # images: enough for a fault to show, half the time of four
 MODES = ("resynchronised", "accumulated")
@@ -61,7 +64,7 @@ def locate(
             difference = next(filter(None, map(search.difference, search.steps(rows))), None)
     except SubjectFailedError as failed:
         difference = failed.difference
-    names = tuple(dict.fromkeys(level.name for level in levels))
+    names = tuple(dict.fromkeys(level.name for level in rows))
     left_out = [level.optimizer for level in levels if level not in rows]
     not_run = {f"update: {', '.join(left_out)}": "give --optimizers all"} if left_out else {}
     name = left.run.case.architecture.name
@@ -79,8 +82,13 @@ def locate_backends(
     device: str = "cpu",
     seed: int = 0,
 ) -> Located:
-    """The first difference between two backends by name, or between one and the `reference`. Raises TriptychError for
-    a backend, a device or a precision that is not there."""
+    """The first difference between two backends by name, or between one and the `reference` as the right one. Raises
+    TriptychError for a backend, a device, a precision, a mode or an optimiser that is not there."""
+    if left in (right, REFERENCE):
+        raise TriptychError(f"'{left}' and '{right}': name two, a backend first; the reference is the second")
+    for what, wanted, known in (("precision", [precision], PRECISIONS), ("mode", [mode], MODES)):
+        check_known(what, wanted, known)
+    check_known("update", updates, UPDATES)
     loaded = {name: registry.load(name) for name in (left, right) if name != REFERENCE}
     run = ReferenceRun(make_case(architecture, seed, BATCH))
 
@@ -90,7 +98,10 @@ def locate_backends(
         network = loaded[name].build(architecture, device=device, execution=exact(precision))
         return BackendSubject(loaded[name], network, run, precision, device)
 
-    return locate(subject(left), subject(right), mode, updates=updates)
+    with ExitStack() as stack:  # what `build` sets for the process is as it was afterwards, too
+        for backend in loaded.values():
+            stack.enter_context(backend.precise(device))
+        return locate(subject(left), subject(right), mode, updates=updates)
 
 
 @dataclass(frozen=True, eq=False)

@@ -27,7 +27,7 @@ from triptych.conformance.trajectory import QUARTERS, follow, follow_reference, 
 from triptych.spec.analysis import primitives, totals
 from triptych.spec.layers import Architecture
 from triptych.spec.records import arrays_digest, encode
-from triptych.utils.errors import TriptychError
+from triptych.utils.errors import TriptychError, check_known
 from triptych.utils.process import cores, environment
 
 MOST_JOBS = 8  # each needs some gigabytes: the frameworks, and what JAX has compiled
@@ -66,7 +66,9 @@ def run(
     seed: int = 0,
     device: str = "cpu",
 ) -> Verdict:
-    """Judge `architecture` on every backend and compare the backends with each other."""
+    """Judge `architecture` on every backend and compare the backends with each other. Raises TriptychError for a
+    precision that cannot be judged."""
+    check_known("precision", precisions, PRECISIONS)
     reference = ReferenceRun(make_case(architecture, seed))
     reports: list[Report] = []
     pairs: list[Report] = []

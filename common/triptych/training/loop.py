@@ -104,7 +104,8 @@ def start(
 def check(recipe: Recipe, architecture: Architecture, backends: Sequence[Backend], device: str) -> None:
     """Raises TriptychError for a device or a precision that a backend has not: before minutes of work."""
     for backend in backends:
-        backend.build(architecture, device=device, execution=Execution(recipe.precision))
+        with backend.precise(device):  # a check changes nothing: what `build` sets is as it was afterwards
+            backend.build(architecture, device=device, execution=Execution(recipe.precision))
 
 
 def initialize(

@@ -15,7 +15,7 @@ from triptych.backend.contract import Backend, Predictor
 from triptych.backend.execution import Execution
 from triptych.data import Dataset
 from triptych.data.preprocess import InputTransform
-from triptych.spec import rewrite
+from triptych.spec import records, rewrite
 from triptych.spec.layers import Architecture, Pair
 from triptych.training import run_folder
 from triptych.training.recipe import NATIVE, Recipe, build_transform, draw
@@ -84,11 +84,16 @@ def load_run(folder: Path) -> Model:
     checkpoint = run_folder.load(folder)
     if checkpoint is None:
         raise TriptychError(f"{folder} has no finished epoch yet, so no model; train on with --resume {folder}")
-    names = tuple(checkpoint.state.get("class_names", ()))
-    shape = tuple(checkpoint.state.get("input", ()))
-    if len(shape) != 3 or not names:
-        raise TriptychError(f"{folder}: {run_folder.STATE} does not say the input and the class names")
-    options = replace(recipe.network, input=(shape[0], shape[1], shape[2])).filled(len(names), recipe.network.input)
+    try:
+        names = records.decode(checkpoint.state.get("class_names"), tuple[str, ...], "class_names")
+        shape = records.decode(checkpoint.state.get("input"), tuple[int, int, int], "input")
+    except TriptychError as error:
+        raise TriptychError(
+            f"{folder}: {run_folder.STATE} does not say the input and the class names: {error}"
+        ) from None
+    if not names:
+        raise TriptychError(f"{folder}: {run_folder.STATE} names no classes")
+    options = replace(recipe.network, input=shape).filled(len(names), recipe.network.input)
     return _fit(replace(recipe, network=options), checkpoint.model, names)
 
 

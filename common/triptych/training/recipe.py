@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from triptych import zoo
@@ -14,7 +14,7 @@ from triptych.optim.optimizers import SGD, AnyOptimizer, Rates
 from triptych.optim.schedules import AnySchedule, Constant, Moment, Score
 from triptych.spec import records
 from triptych.spec.layers import Architecture
-from triptych.utils.errors import TriptychError, unknown
+from triptych.utils.errors import TriptychError, check_known, unknown
 from triptych.weights import initializers
 from triptych.weights.initializers import Parameters
 
@@ -83,7 +83,9 @@ def vary(recipe: Recipe, **changes: Any) -> Recipe:
     """The recipe with other values of its own fields, or of its network's (see `zoo.Options.vary`)."""
     network = {name: value for name, value in changes.items() if name in zoo.OPTION_NAMES}
     rest = {name: value for name, value in changes.items() if name not in zoo.OPTION_NAMES}
-    return replace(recipe, **{"network": recipe.network.vary(**network), **rest})
+    check_known("field of a recipe", rest, [field.name for field in fields(Recipe)])
+    options = rest.pop("network", recipe.network).vary(**network)
+    return replace(recipe, network=options, **rest)
 
 
 def draw(recipe: Recipe, architecture: Architecture) -> Parameters:

@@ -17,6 +17,13 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> TriptychError:
     return TriptychError(f"unknown {kind} '{name}'; {hint}")
 
 
+def check_known(kind: str, names: Iterable[str], known: Iterable[str]) -> None:
+    """Raises the error of `unknown` for the first of `names` that is not among `known`."""
+    for name in names:
+        if name not in known:
+            raise unknown(kind, name, known)
+
+
 def require_package(package: str, extra: str, what: str) -> None:
     """Raises TriptychError, which says how to install it, unless `package`, which `what` needs, can be imported."""
     if importlib.util.find_spec(package) is None:
