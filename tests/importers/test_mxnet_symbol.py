@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from triptych.importers.mxnet_json import VARIABLE
 from triptych.importers.mxnet_operators import OPERATORS
 from triptych.importers.mxnet_symbol import Symbol, parse, read
 from triptych.utils.errors import TriptychError
+from triptych.weights.formats.mxnet_params import read as read_arrays
+from triptych.weights.formats.mxnet_params import split_prefixes
 
 MODELS = Path(__file__).parents[2] / "../shared/data/models"
 FILES = sorted(MODELS.glob("*/*.json"))
@@ -114,6 +117,14 @@ def test_a_network_is_read_with_every_default_of_its_operators() -> None:
         ("SliceChannel", {"num_outputs": "2"}, {"axis": 1, "squeeze_axis": False}),
         ("slice_axis", {"axis": "1", "begin": "0", "end": "None"}, {"end": None}),
         ("split", {"num_outputs": "2"}, {"axis": 1}),
+        # As MXNet 2 writes all of them, with C++'s numbers for true and false.
+        (
+            "Pooling",
+            {"kernel": "[2,2]", "stride": "[2,2]", "pad": "[0,0]", "pool_type": "avg", "pooling_convention": "full"}
+            | {"global_pool": "0", "cudnn_off": "0", "p_value": "None", "count_include_pad": "1", "layout": "NCHW"}
+            | {"output_size": "None"},
+            {"kernel": (2, 2), "global_pool": False, "count_include_pad": True, "p_value": None, "output_size": None},
+        ),
     ],
 )
 def test_defaults_are_applied(operator: str, given: dict[str, str], expected: dict[str, object]) -> None:
@@ -142,6 +153,15 @@ def test_before_0_9_attributes_stand_under_param_and_auxiliary_states_are_made_u
     assert by_name(symbol)["conv"].values == by_name(load(net()))["conv"].values
 
 
+def test_before_0_9_what_cannot_be_made_up_is_refused() -> None:
+    clash = top(variable("data"), variable("bn_beta"), node("BatchNorm", "bn", 0), heads=[[2, 0], [1, 0]], version=None)
+    assert "node 2 'bn' (BatchNorm) lacks its input beta, and another node has the name 'bn_beta'" in refused(
+        json.dumps(clash)
+    )
+    unnamed = top(variable("data"), node("Concat", "both", 0, num_args="2"), version=None)
+    assert "node 1 'both' (Concat) has 1 inputs, expected 2" in refused(json.dumps(unnamed))
+
+
 def test_attributes_of_training_are_none_of_the_operators() -> None:
     graph = net()
     graph["nodes"][2]["attrs"] |= {"weight_lr_mult": "2", "__profiler_scope__": "x:", "ctx_group": "a"}
@@ -158,11 +178,11 @@ def test_a_layer_that_is_called_twice_gets_two_names_and_a_variable_keeps_its_ow
 
 def test_nodes_that_no_head_needs_are_left_out() -> None:
     graph = net()
-    graph["nodes"][8:8] = [node("Unheard", "loss", 7), variable("data")]  # a second `data` would be refused
-    graph["nodes"][10]["inputs"] = [[7, 0, 0]]
-    graph["heads"] = [[10, 0, 0], [2, 0, 0]]
+    graph["nodes"][8:8] = [node("Unheard", "loss", 7), variable("relu"), variable("data")]  # which would be refused
+    graph["nodes"][11]["inputs"] = [[7, 0, 0]]
+    graph["heads"] = [[11, 0, 0], [2, 0, 0]]
     symbol = load(graph)
-    assert "loss" not in by_name(symbol)
+    assert [each.name for each in symbol.nodes][7:] == ["bn", "relu"]
     assert symbol.heads == ((8, 0), (2, 0))
 
 
@@ -314,6 +334,15 @@ def test_ten_thousand_nodes_of_one_name_take_a_moment() -> None:
     assert len(by_name(symbol)) == 10_001
 
 
+def test_memory_stays_below_ten_times_the_file() -> None:
+    content = chain(10_000)
+    tracemalloc.start()
+    parse(content, "chain")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 10 * len(content)
+
+
 def survives(content: str) -> None:
     try:
         symbol = parse(content, "net-symbol.json")
@@ -432,6 +461,45 @@ def test_strangers_files_are_read_and_all_their_operators_known(path: Path) -> N
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 def test_strangers_files_are_the_graph_that_mxnet_loads(path: Path, mx: Any) -> None:
     same_graph(read(path), mx.sym.load(str(path)))
+
+
+LAYERS = [
+    ("Convolution", {"kernel": "(3, 3)", "num_filter": "2"}),
+    ("Convolution", {"kernel": "(3, 3)", "num_filter": "2", "no_bias": "1"}),
+    ("Deconvolution", {"kernel": "(3, 3)", "num_filter": "2"}),
+    ("Deconvolution", {"kernel": "(3, 3)", "num_filter": "2", "no_bias": "False"}),
+    ("FullyConnected", {"num_hidden": "2"}),
+    ("BatchNorm", {}),
+    ("InstanceNorm", {}),
+    ("SoftmaxOutput", {}),
+    ("UpSampling", {"scale": "2", "sample_type": "bilinear", "num_args": "2", "num_filter": "2"}),
+    *(("LeakyReLU", {"act_type": act_type}) for act_type in ("leaky", "prelu", "elu", "selu", "gelu")),
+]
+
+
+@needs_mxnet
+@pytest.mark.parametrize(("operator", "attributes"), LAYERS)
+def test_inputs_that_are_missing_before_0_9_are_made_up_as_by_mxnet(
+    operator: str, attributes: dict[str, str], mx: Any
+) -> None:
+    content = json.dumps(top(variable("data"), node(operator, "x", 0, **attributes), version=800))
+    loaded = mx.sym.load_json(content)
+    symbol = parse(content, operator)
+    assert list(symbol.arguments) == loaded.list_arguments()
+    assert list(symbol.auxiliary) == loaded.list_auxiliary_states()
+
+
+@needs_models
+@pytest.mark.parametrize(
+    "path", [path for path in FILES if list(path.parent.glob("*.params"))], ids=lambda path: path.name
+)
+def test_strangers_files_hold_an_array_for_every_variable_but_the_inputs(path: Path) -> None:
+    symbol = read(path)
+    arrays = sorted(path.parent.glob(f"{path.name.removesuffix('-symbol.json')}-*.params"))
+    arguments, auxiliary = split_prefixes(read_arrays(arrays[0]))
+    inputs = {name for name in symbol.arguments if name == "data" or name.endswith("label")}
+    assert arguments.keys() == set(symbol.arguments) - inputs
+    assert auxiliary.keys() == set(symbol.auxiliary)
 
 
 @needs_mxnet

@@ -21,6 +21,7 @@ VARIABLE = "null"
 Entry = tuple[int, int]
 Version = tuple[int, int, int]
 
+_NO_ATTRIBUTES: dict[str, str] = {}
 _TOP_KEYS = {"nodes", "arg_nodes", "node_row_ptr", "heads", "attrs"}
 _NODE_KEYS = {"op", "name", "inputs", "attrs", "attr", "param", "backward_source_id", "control_deps", "subgraphs"}
 
@@ -28,11 +29,15 @@ _NODE_KEYS = {"op", "name", "inputs", "attrs", "attr", "param", "backward_source
 def read_json(content: bytes | str, source: str) -> tuple[list[RawNode], list[Entry], Version]:
     """The nodes, the heads and the version of MXNet. Raises TriptychError, which names the node."""
     top = _load(content, source)
-    nodes = [RawNode(source, index, node) for index, node in enumerate(_list(top, "nodes", source))]
-    for node in nodes:
-        node.check_inputs(nodes)
+    listed = _list(top, "nodes", source)
+    nodes = []
+    for index, node in enumerate(listed):
+        nodes.append(RawNode(source, index, node, listed))
+        listed[index] = None  # a file of many nodes would stand in memory twice
     _check_arguments(top, nodes, source)
-    heads = [_entry(head, nodes, f"{source}: head {index}") for index, head in enumerate(_list(top, "heads", source))]
+    heads = [
+        _entry(head, len(nodes), f"{source}: head {index}") for index, head in enumerate(_list(top, "heads", source))
+    ]
     if not heads:
         raise TriptychError(f"{source} has no heads, so no output; export the symbol again")
     return nodes, heads, _version(top, source)
@@ -72,11 +77,11 @@ def _is_index(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 31
 
 
-def _entry(value: object, nodes: list[RawNode], where: str) -> Entry:
+def _entry(value: object, num_nodes: int, where: str) -> Entry:
     if not isinstance(value, list) or len(value) not in (2, 3) or not all(_is_index(part) for part in value):
         raise TriptychError(f"{where} is {_short(value)}, expected [node, output] or [node, output, version]")
-    if value[0] >= len(nodes):
-        raise TriptychError(f"{where} is node {value[0]}, but there are {len(nodes)}")
+    if value[0] >= num_nodes:
+        raise TriptychError(f"{where} is node {value[0]}, but there are {num_nodes}")
     return value[0], value[1]
 
 
@@ -100,9 +105,11 @@ def _check_arguments(top: Mapping[str, Any], nodes: list[RawNode], source: str) 
 
 
 class RawNode:
-    """A node as the file has it, its types checked."""
+    """A node as the file has it, its types checked; every input stands before it."""
 
-    def __init__(self, source: str, index: int, node: object) -> None:
+    __slots__ = ("index", "inputs", "name", "operator", "own_attributes", "source", "user_attributes")
+
+    def __init__(self, source: str, index: int, node: object, listed: list[Any]) -> None:
         self.source, self.index, self.name, self.operator = source, index, "", ""
         if not isinstance(node, dict):
             raise self.error(f"is {_short(node)}, expected an object")
@@ -115,25 +122,16 @@ class RawNode:
                 raise self.error(f"has {key} (control flow), which cannot be imported")
         if node.get("backward_source_id", -1) != -1:
             raise self.error("is the gradient of another node; save the symbol before it is bound")
-        self.user_attributes = self._attributes(node, "attr") | self._attributes(node, "attrs")
+        self.user_attributes = self._attributes(node, "attr") or self._attributes(node, "attrs")
         self.own_attributes = self._attributes(node, "param") if "param" in node else None
-        self._inputs = _list(node, "inputs", self.place())
-        self.inputs: list[Entry] = []
+        entries = enumerate(_list(node, "inputs", self.place()))
+        self.inputs = tuple(self._input(number, value, listed) for number, value in entries)
+        if self.operator == VARIABLE and self.inputs:
+            raise self.error("is a variable, but has inputs")
 
     def error(self, problem: str) -> TriptychError:
         """The error of this node: `problem` says what it has and what was expected."""
         return TriptychError(f"{self.place()} {problem}")
-
-    def check_inputs(self, nodes: list[RawNode]) -> None:
-        """Read the inputs, each of which must stand before this node."""
-        for number, value in enumerate(self._inputs):
-            node, output = _entry(value, nodes, f"{self.place()}: input {number}")
-            if node >= self.index:
-                what = f"takes input {number} from node {node} {nodes[node].name!r}"
-                raise self.error(f"{what}, which does not stand before it (a cycle, or a file that is out of order)")
-            self.inputs.append((node, output))
-        if self.operator == VARIABLE and self.inputs:
-            raise self.error("is a variable, but has inputs")
 
     def place(self) -> str:
         """The file, the node's number, its name and its operator, for messages."""
@@ -142,6 +140,14 @@ class RawNode:
             f" ({self.operator})" if self.operator.isidentifier() else ""
         )
 
+    def _input(self, number: int, value: object, listed: list[Any]) -> Entry:
+        node, output = _entry(value, len(listed), f"{self.place()}: input {number}")
+        if node >= self.index:
+            name = listed[node].get("name") if isinstance(listed[node], dict) else None
+            what = f"takes input {number} from node {node} {_short(name)}"
+            raise self.error(f"{what}, which does not stand before it (a cycle, or a file that is out of order)")
+        return node, output
+
     def _text(self, node: Mapping[str, Any], key: str) -> str:
         value = node.get(key)
         if not isinstance(value, str) or not value:
@@ -149,7 +155,7 @@ class RawNode:
         return value
 
     def _attributes(self, node: Mapping[str, Any], key: str) -> dict[str, str]:
-        attributes = node.get(key, {})
+        attributes = node.get(key, _NO_ATTRIBUTES)
         if not isinstance(attributes, dict) or not all(isinstance(value, str) for value in attributes.values()):
             raise self.error(f"has {key} that are no strings by name")
         return attributes

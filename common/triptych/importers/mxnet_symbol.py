@@ -15,12 +15,12 @@ from triptych.importers.mxnet_operators import ALIASES, OPERATORS, Operator
 from triptych.importers.mxnet_values import REQUIRED, Attribute, PerAxis, Value
 from triptych.utils.errors import TriptychError
 
-_MOST_BYTES = 1 << 25  # the largest network that is known has 3 MB; JSON in memory is up to 20 times its text
+_MOST_BYTES = 1 << 24  # ten times the largest network that is known; JSON in memory is up to 20 times its text
 # Attributes of training and placement that MXNet keeps beside an operator's own (kHiddenKeys, c_api_symbolic.cc).
 _HIDDEN = ("ctx_group", "lr_mult", "wd_mult", "force_mirroring", "mirror_stage")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Node:
     """One node: a variable, whose `operator` is VARIABLE, or an operator under MXNet's own name for it.
 
@@ -74,7 +74,7 @@ class _Builder:
     def __init__(self, source: str, version: Version, raw: list[RawNode]) -> None:
         self.source, self.version, self.raw = source, version, raw
         self.nodes: list[Node] = []
-        self.new_index: dict[int, int] = {}
+        self.new_index = [0] * len(raw)
         self.auxiliary: dict[str, None] = {}
         self.variables: dict[str, None] = {}
         self.names: set[str] = set()
@@ -82,9 +82,11 @@ class _Builder:
 
     def build(self, heads: list[Entry]) -> Symbol:
         needed = _needed(self.raw, heads)
-        self.names = {node.name for node in self.raw if node.index in needed and node.operator == VARIABLE}
-        for node in self.raw:
-            if node.index in needed:
+        self.names = {node.name for node in self.raw if needed[node.index] and node.operator == VARIABLE}
+        self.raw.reverse()
+        while self.raw:  # taken away one by one: a file of many nodes would stand in memory twice
+            node = self.raw.pop()
+            if needed[node.index]:
                 self._add(node)
         return Symbol(
             tuple(self.nodes),
@@ -137,7 +139,7 @@ class _Builder:
         self, node: RawNode, names: tuple[str, ...], inputs: tuple[Entry, ...], auxiliary: tuple[str, ...]
     ) -> tuple[Entry, ...]:
         """The inputs, one for each name; MXNet before 0.9 left out those at the end that it could make up itself."""
-        if self.version < (0, 9, 0) and 0 < len(inputs) < len(names):
+        if self.version < (0, 9, 0) and 0 < len(inputs) < len(names) and all(names):
             inputs += tuple(self._made_up(node, name) for name in names[len(inputs) :])
         if len(inputs) != len(names):
             listed = f" ({', '.join(names)})" if all(names) else ""
@@ -151,20 +153,23 @@ class _Builder:
 
     def _made_up(self, node: RawNode, name: str) -> Entry:
         full = f"{node.name}_{name}"
-        if not name or full in self.names:
-            raise node.error(f"lacks its input {name!r}, and a node has the name {full!r} that it would get")
+        if full in self.names:
+            raise node.error(f"lacks its input {name}, and another node has the name {full!r} that it would get")
         self.names.add(full)
         self.variables[full] = None
         self.nodes.append(Node(full, VARIABLE))
         return len(self.nodes) - 1, 0
 
 
-def _needed(raw: list[RawNode], heads: Iterable[Entry]) -> set[int]:
-    """The nodes that the heads depend on. Inputs stand before what takes them, so one pass backwards finds all."""
-    needed = {node for node, _ in heads}
-    for node in reversed(raw):
-        if node.index in needed:
-            needed.update(index for index, _ in node.inputs)
+def _needed(raw: list[RawNode], heads: Iterable[Entry]) -> bytearray:
+    """Which nodes the heads depend on. Inputs stand before what takes them, so one pass backwards finds all."""
+    needed = bytearray(len(raw))
+    for node, _ in heads:
+        needed[node] = True
+    for taker in reversed(raw):
+        if needed[taker.index]:
+            for node, _ in taker.inputs:
+                needed[node] = True
     return needed
 
 
