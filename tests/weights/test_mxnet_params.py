@@ -187,6 +187,12 @@ def npy(array: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
+def with_shape(sizes: str) -> bytes:
+    """An array of float32 whose header has the shape `sizes`, and which has no values."""
+    header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({sizes}), }}\n".encode()
+    return b"\x93NUMPY\1\0" + struct.pack("<H", len(header)) + header
+
+
 def archive(*members: tuple[str, bytes], compression: int = zipfile.ZIP_STORED) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", compression) as file, warnings.catch_warnings():
@@ -253,6 +259,10 @@ def test_a_compressed_archive_is_read_and_a_bomb_is_not(file: Any) -> None:
         (archive(*((f"{index}.npy", b"") for index in range(99))), "its table of contents is too long"),
         (archive(*NPZ_CSR[:4], format_as_mxnet_2_writes_it("coo")), "the format 'coo'"),
         (npy(VALUES).replace(b"(2, 3)", b"(2, 9)"), "needs 72 bytes, 24 are left"),
+        (with_shape("1111111111111111111, 3"), "the shape in the header at byte 0 is (1111111111111111111, 3)"),
+        (with_shape("2 3"), "is (2 3), expected at most 32 numbers"),
+        (with_shape("1," * 33), "expected at most 32 numbers of at most 18 digits"),
+        (archive(*NPZ_CSR, ("s.npy", npy(VALUES))), "two arrays of the name 's'"),
     ],
     ids=complaint_only,
 )
@@ -404,6 +414,12 @@ def test_what_mxnet_has_no_place_for_is_not_written(name: str, array: Any, compl
         write(tmp_path / "net.params", {name: array})
     assert complaint in str(raised.value)
     assert not list(tmp_path.iterdir())
+
+
+def test_where_nothing_can_be_written_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(TriptychError, match="cannot write"):
+        write(tmp_path / "file" / "net.params", {"a": VALUES})
 
 
 def test_prefixes_are_split_into_arguments_and_auxiliary_states() -> None:

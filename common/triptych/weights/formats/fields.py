@@ -25,7 +25,10 @@ MOST_DIMENSIONS = 32  # what NumPy 1 can hold; NumPy 2 holds 64
 
 
 def map_file(path: Path) -> Bytes:
-    """All bytes of a file, memory-mapped and read-only. Raises TriptychError where that cannot be done."""
+    """All bytes of a file, memory-mapped and read-only. Raises TriptychError where that cannot be done.
+
+    They stay readable when the file is renamed or removed, but not when it is cut short in place.
+    """
     try:
         if not path.is_file():
             raise TriptychError(f"{path} is {'not a file' if path.exists() else 'not there'}; name a file to read")

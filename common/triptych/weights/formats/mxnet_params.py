@@ -69,18 +69,21 @@ def write(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
     """Write dense arrays as MXNet 1.x does (V2, on the CPU), for `mx.nd.load`: the same bits, in the same order.
 
     Raises TriptychError for what MXNet 1.x has no place for: a scalar, a type it does not know, a name that is no
-    UTF-8 or holds a zero byte.
+    UTF-8 or holds a zero byte; and where the file cannot be written.
     """
     headers = {name: _array_header(name, np.asarray(array)) for name, array in arrays.items()}
     names = [_encoded(name) for name in arrays]
-    with atomic_write(path) as file:
-        file.write(struct.pack("<QQQ", _FILE, 0, len(arrays)))
-        for name, array in arrays.items():
-            file.write(headers[name])
-            file.write(_little_endian(np.asarray(array)).data)
-        file.write(struct.pack("<Q", len(names)))
-        for encoded in names:
-            file.write(struct.pack("<Q", len(encoded)) + encoded)
+    try:
+        with atomic_write(path) as file:
+            file.write(struct.pack("<QQQ", _FILE, 0, len(arrays)))
+            for name, array in arrays.items():
+                file.write(headers[name])
+                file.write(_little_endian(np.asarray(array)).data)
+            file.write(struct.pack("<Q", len(names)))
+            for encoded in names:
+                file.write(struct.pack("<Q", len(encoded)) + encoded)
+    except OSError as error:
+        raise TriptychError(f"cannot write {path}: {error.strerror or error}") from None
 
 
 def split_prefixes(arrays: Mapping[str, Array]) -> tuple[Arrays, Arrays]:
@@ -204,7 +207,8 @@ def _array_header(name: str, array: NDArray[Any]) -> bytes:
         raise TriptychError(f"MXNet has no type for {name!r}, which is {array.dtype}; convert it to one of {known}")
     if not array.ndim or array.ndim > MOST_DIMENSIONS:
         raise TriptychError(
-            f"MXNet's files have no place for {name!r} of shape {array.shape}; give it 1 to {MOST_DIMENSIONS}"
+            f"MXNet's files have no place for {name!r} of shape {array.shape}; "
+            f"give it at least 1 and at most {MOST_DIMENSIONS} dimensions"
         )
     return struct.pack(f"<Iii{array.ndim}qiii", _V2, 0, array.ndim, *array.shape, 1, 0, flag)
 

@@ -11,6 +11,7 @@ import re
 import struct
 import zipfile
 import zlib
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ _HEADER = re.compile(
     r"\s*'shape':\s*\((?P<shape>[0-9, ]*)\),?\s*\}\s*",
     re.ASCII,
 )
+_SIZE = re.compile(r" *[0-9]{1,18} *")
 _TYPES = ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1", "b2")
 _SPARSE_PARTS = ({"data", "indices", "shape", "format"}, {"data", "indices", "indptr", "shape", "format"})
 # A compressed archive may unpack to this many times its size: weights do not compress, bombs do.
@@ -51,13 +53,19 @@ def read(path: Path, content: Bytes) -> dict[str, NDArray[Any] | SparseArray]:
     for name, array in members.items():
         folder, _, part = name.rpartition("/")
         folders.setdefault(folder, {})[part] = array
-    arrays: dict[str, NDArray[Any] | SparseArray] = {}
-    for folder, parts in folders.items():
-        if set(parts) in _SPARSE_PARTS:
-            arrays[folder or "0"] = _sparse(path, folder, parts)
-        else:
-            arrays |= {f"{folder}/{part}" if folder else part: array for part, array in parts.items()}
+    named = [entry for folder, parts in folders.items() for entry in _named(path, folder, parts)]
+    arrays = dict(named)
+    if len(arrays) < len(named):
+        twice = Counter(name for name, _ in named).most_common(1)[0][0]
+        raise TriptychError(f"{path} holds two arrays of the name {twice!r}; save it again")
     return arrays
+
+
+def _named(path: Path, folder: str, parts: dict[str, NDArray[Any]]) -> list[tuple[str, NDArray[Any] | SparseArray]]:
+    """What the members of one folder are: one sparse array, or each of them one."""
+    if set(parts) in _SPARSE_PARTS:
+        return [(folder or "0", _sparse(path, folder, parts))]
+    return [(f"{folder}/{part}" if folder else part, array) for part, array in parts.items()]
 
 
 def widened(array: NDArray[np.uint16]) -> NDArray[np.float32]:
@@ -150,9 +158,11 @@ def _read_npy(fields: Fields, may_be_text: bool = False) -> NDArray[Any]:
 
 
 def _described(fields: Fields, match: re.Match[str]) -> NDArray[Any]:
-    shape = [int(size) for size in re.findall(r"\d{1,19}", match["shape"])]
-    if len(shape) > MOST_DIMENSIONS:
-        raise fields.error("the header", 0, f"has {len(shape)} dimensions, expected at most {MOST_DIMENSIONS}")
+    sizes = match["shape"].rstrip(", ").split(",") if match["shape"].strip(", ") else []
+    if len(sizes) > MOST_DIMENSIONS or not all(_SIZE.fullmatch(size) for size in sizes):
+        limit = f"expected at most {MOST_DIMENSIONS} numbers of at most 18 digits"
+        raise fields.error("the shape in the header", 0, f"is ({match['shape'][:60]}), {limit}")
+    shape = [int(size) for size in sizes]
     dtype = np.dtype((">" if match["order"] == ">" else "<") + match["type"].replace("b2", "u2"))
     fortran = match["fortran"] == "True"
     array = fields.values(dtype, shape[::-1] if fortran else shape, "the values")
