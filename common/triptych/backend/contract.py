@@ -31,7 +31,7 @@ Array: TypeAlias = NDArray[np.floating[Any]]
 
 
 class Predictor(Protocol):
-    """Applies one network to stored images. Nothing is allocated for training."""
+    """Applies one network to stored images. It holds no optimiser and no state of one."""
 
     def __init__(self, network: Native, transform: InputTransform) -> None: ...
 
@@ -125,11 +125,12 @@ class Backend(Protocol):
     def forward(
         self, network: Native, images: Array, *, train: bool = False, masks: Masks | None = None
     ) -> dict[str, Array]:
-        """Every layer's output by path, in canonical layout; in train mode with the given dropout masks. The network,
-        running statistics included, is left as it was."""
+        """Every layer's output by path, in canonical layout; in train mode with the given dropout masks. Parameters and
+        running statistics are left as they were; the network may stay in the mode that it ran in."""
 
     def gradients(self, network: Native, images: Array, labels: Labels, *, masks: Masks) -> tuple[float, Parameters]:
-        """The training loss and its gradient by path, the images' own under `input`. The network is left as it was."""
+        """The training loss and its gradient by path, the images' own under `input`. Parameters and
+        running statistics are left as they were."""
 
     def layer_pass(
         self, network: Native, path: str, x: Array, gradient: Array | None, *, train: bool, masks: Masks
