@@ -17,10 +17,12 @@ from triptych.conformance.tolerance import Budgets, perturbations
 from triptych.conformance.updates import MOMENTUM, UPDATES, Steps, reference_update
 from triptych.optim.optimizers import OPTIMIZERS, decay_of, reference_step
 from triptych.reference import network as reference
-from triptych.reference.layers import Array, Rounding, cross_entropy, exact
+from triptych.reference.loss import cross_entropy
 from triptych.spec.analysis import parameters, primitives
+from triptych.spec.kinds.layer_pass import Rounding, exact
 from triptych.spec.layers import Architecture, Branches, Dense, Flatten, Layer, Residual, Shape, children, walk
 from triptych.spec.shapes import output_shapes
+from triptych.utils.arrays import Array
 
 SLOTS = {slot for kind in OPTIMIZERS.values() for slot in kind.slots}
 OUTPUT, INPUT = "output", "input"  # the names of one layer's own arrays, beside its parameters' gradients

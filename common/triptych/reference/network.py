@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from triptych.reference.layers import Array, Conditions, Rounding, cross_entropy, exact
+from triptych.reference.loss import cross_entropy
 from triptych.spec.kinds import composite_of, kind_of
 from triptych.spec.kinds.kind import Pull
+from triptych.spec.kinds.layer_pass import Conditions, Rounding, exact
 from triptych.spec.layers import Architecture, Auxiliary, Block, Layer, Primitive, join, keeps_statistics
+from triptych.utils.arrays import Array
 
 Labels = NDArray[np.integer[Any]]
 Masks = Mapping[str, NDArray[np.bool_]]
