@@ -9,7 +9,7 @@ from triptych.backend.contract import Array, Masks, Targets
 from triptych.spec.layers import join
 from triptych.weights.initializers import Parameters
 from triptych_torch.loss import on_device, total_loss
-from triptych_torch.model import Network
+from triptych_torch.model import Network, first
 from triptych_torch.weights import to_numpy
 
 
@@ -18,7 +18,7 @@ def forward(network: Network, images: Array, *, train: bool = False, masks: Mask
     outputs: Parameters = {}
 
     def keep(path: str) -> object:
-        return lambda module, inputs, output: outputs.update({path: to_numpy(output)})
+        return lambda module, inputs, output: outputs.update({path: to_numpy(first(output))})
 
     hooks = [module.register_forward_hook(keep(path)) for path, module in network.named_modules() if path]
     network.train(train)

@@ -33,6 +33,11 @@ class Sequence(_Composite, nn.Sequential):
     """Named layers in a row."""
 
 
+def first(output: torch.Tensor | tuple[torch.Tensor, ...]) -> torch.Tensor:
+    """The output, or the first of several: logits, where there are any."""
+    return output[0] if isinstance(output, tuple) else output
+
+
 def _merge(maps: list[torch.Tensor], merge: Merge) -> torch.Tensor:
     """Several maps as one."""
     if merge == "concatenate":

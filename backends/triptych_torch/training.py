@@ -22,7 +22,7 @@ from triptych_torch.device import AUTOCAST
 from triptych_torch.input import Input
 from triptych_torch.layers import BatchNorm
 from triptych_torch.loss import on_device, total_loss
-from triptych_torch.model import Network
+from triptych_torch.model import Network, first
 from triptych_torch.optimizer import Updater
 from triptych_torch.weights import from_numpy, to_numpy
 
@@ -58,9 +58,7 @@ class Predictor:
         """Logits of stored images."""
         self.network.eval()
         with torch.inference_mode():
-            output = self._run(self.network, self.input(images))
-        first = output[0] if isinstance(output, tuple) else output
-        return first.float().cpu().numpy()
+            return first(self._run(self.network, self.input(images))).float().cpu().numpy()
 
     def _run(self, network: nn.Module, x: torch.Tensor) -> Any:
         """The network, under autocast for bf16 and fp16; logits come back in float32 then."""
@@ -120,8 +118,7 @@ class Trainer(Predictor):
         self.scaler.scale(loss * (part * self.size)).backward()  # DistributedDataParallel divides by the size
         self.scaler.step(self.optimizer, rates)
         self.scaler.update()
-        logits = output[0] if isinstance(output, tuple) else output
-        right = 0 if isinstance(target, tuple) else (logits.detach().argmax(1) == target).sum()
+        right = 0 if isinstance(target, tuple) else (first(output).detach().argmax(1) == target).sum()
         result = torch.stack([loss.detach() * part, torch.as_tensor(right).to(loss)])  # no float64 on an NPU
         if self.size > 1:
             distributed.all_reduce(result)

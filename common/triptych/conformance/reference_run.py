@@ -25,6 +25,7 @@ from triptych.spec.layers import (
     Architecture,
     Dense,
     Flatten,
+    Graph,
     Layer,
     Primitive,
     Shape,
@@ -149,9 +150,12 @@ class ReferenceRun:
         return trace
 
     def nodes(self, train: bool) -> Iterator[tuple[str, Layer]]:
-        """The records that compute something, in the order of execution: primitives, and what joins branches."""
+        """The records that compute something, in the order of execution: primitives, and what merges branches. A graph
+        with several outputs is none by itself: most of its gradients arrive within it."""
         inputs = self.trace(train).inputs
         for path, layer in self.layers.items():
+            if isinstance(layer, Graph) and len(layer.outputs) > 1:
+                continue
             if path in inputs and (isinstance(layer, Primitive) or composite_of(layer).merges(layer)):
                 yield path, layer
 
