@@ -19,6 +19,7 @@ from triptych.data import batches
 from triptych.data.preprocess import InputTransform
 from triptych.optim.optimizers import Optimizer, Rates
 from triptych.spec.layers import Architecture
+from triptych.utils.arrays import Array
 from triptych.weights.initializers import Parameters
 
 Images: TypeAlias = NDArray[np.uint8]
@@ -27,7 +28,6 @@ Masks: TypeAlias = Mapping[str, NDArray[np.bool_]]
 Gather: TypeAlias = batches.Gather
 Paths: TypeAlias = frozenset[str]
 Native: TypeAlias = Any
-Array: TypeAlias = NDArray[np.floating[Any]]
 
 
 class Predictor(Protocol):
