@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from triptych.backend.contract import Array, Gather, Images, Masks, Paths, Targets
+from triptych.backend.contract import Gather, Images, Masks, Paths, Targets
 from triptych.backend.targets import part_of
 from triptych.data.preprocess import InputTransform
 from triptych.optim.optimizers import Optimizer, Rates
 from triptych.spec.layers import keeps_statistics
+from triptych.utils.arrays import Array
 from triptych.utils.errors import TriptychError
 from triptych.utils.randomness import derive_seed
 from triptych.weights.initializers import Parameters
