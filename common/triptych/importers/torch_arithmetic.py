@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from triptych.importers.torch_maps import Map, channels_of_rows, in_order, is_broadcast, numbered
+from triptych.importers.torch_maps import Map, channels_of_rows, in_order, numbered, unrepeated
 from triptych.importers.torch_program import Call, Constant
 from triptych.spec.layers import Affine, Block, Conv, Dense, GlobalAvgPool, GlobalMaxPool, Layer, Merge
 
@@ -63,10 +63,7 @@ def _flat(constant: Constant) -> Constant:
 
 
 def _merge(walk: Walk, call: Call, values: list[Any], merge: Merge) -> Map:
-    inputs = []
-    for value in values:
-        repeated = isinstance(value, Map) and value.order is not None and is_broadcast(value)
-        inputs.append(Map(value.step, value.base) if repeated else walk.settled(call, value))
+    inputs = [walk.settled(call, unrepeated(value) if isinstance(value, Map) else value) for value in values]
     if merge != "concatenate" and any(not _spreads(x.shape, call.shape[1:]) for x in inputs):
         raise call.refused(f"joins {', '.join(str(x.shape) for x in inputs)} to {call.shape[1:]}, which is not supported")
     return walk.emit(call, Block("", ()), inputs, call.shape[1:], merge=merge)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from triptych.importers.steps import Imported, ImportRefused, Request
+from triptych.importers.steps import Imported, ImportRefusedError, Request
 from triptych.importers.torch_network import network
 from triptych.importers.torch_program import BATCH, read
 
@@ -17,7 +17,7 @@ _STORES = ("_parameters", "_buffers", "_modules", "_forward_hooks", "_forward_pr
 
 def load(module: Any, request: Request) -> Imported:
     """The network of a torch.nn.Module and its weights. Without `request.input` images of the first of the usual sizes
-    that the module takes. Raises ImportRefused for what is no network of the spec's layers, TriptychError otherwise."""
+    that the module takes. Raises ImportRefusedError for what is no network of the spec's layers, TriptychError otherwise."""
     module = unwrapped(module)
     remarks: list[str] = []
     with unchanged(module):
@@ -26,7 +26,7 @@ def load(module: Any, request: Request) -> Imported:
         evaluation = read(_exported(module.eval(), shape))
         try:
             training = read(_exported(module.train(), shape))
-        except ImportRefused as error:
+        except ImportRefusedError as error:
             training = None
             remarks.append(f"training could not be looked at, and is taken to be as evaluation: {error}")
     name = type(module).__name__.lower()
@@ -83,7 +83,7 @@ def _check(module: Any) -> None:
     """Refuses what the exported program does not show."""
     for path, part in module.named_modules():
         if hasattr(part, "running_mean") and getattr(part, "momentum", 0.0) is None:
-            raise ImportRefused(f"{path!r}: its momentum is None, a mean over all batches; a spec has a fixed momentum")
+            raise ImportRefusedError(f"{path!r}: its momentum is None, a mean over all batches; a spec has a fixed momentum")
 
 
 def _example(module: Any, shape: tuple[int, int, int], images: int = BATCH) -> Any:
@@ -106,7 +106,7 @@ def _exported(module: Any, shape: tuple[int, int, int]) -> Any:
             try:
                 return torch.export.export(torch.fx.symbolic_trace(module), example, strict=False)
             except Exception:
-                raise ImportRefused(_one_line(module, shape, error)) from error
+                raise ImportRefusedError(_one_line(module, shape, error)) from error
 
 
 def _one_line(module: Any, shape: tuple[int, int, int], error: Exception) -> str:
@@ -133,7 +133,7 @@ def _guessed(module: Any, remarks: list[str]) -> tuple[int, int, int]:
             remarks.append(f"the module does not say its input; {number}x{size}x{size} was assumed (--input says another)")
             return number, size, size
     tried = ", ".join(f"{number}x{size}x{size}" for number in channels for size in SIZES)
-    raise ImportRefused(f"{_title(module)} takes none of the images {tried}; say which with --input CHANNELSxHEIGHTxWIDTH")
+    raise ImportRefusedError(f"{_title(module)} takes none of the images {tried}; say which with --input CHANNELSxHEIGHTxWIDTH")
 
 
 def _channels(module: Any) -> tuple[int, ...]:

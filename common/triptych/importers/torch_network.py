@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from triptych.importers.assemble import assemble
-from triptych.importers.steps import Imported, ImportRefused, Request, Step, merge_only, needed
+from triptych.importers.steps import Imported, ImportRefusedError, Request, Step, merge_only, needed
 from triptych.importers.torch_maps import Map
 from triptych.importers.torch_patterns import recognised
 from triptych.importers.torch_program import Program, references
@@ -25,13 +25,13 @@ def network(
     evaluation: Program, training: Program | None, request: Request, *, name: str, source: str, remarks: Sequence[str] = ()
 ) -> Imported:
     """The network of a module's program, with what only its program for training tells: dropouts, frozen statistics.
-    Raises ImportRefused for what is no network of the spec's layers."""
+    Raises ImportRefusedError for what is no network of the spec's layers."""
     made = steps_of(evaluation, request, training=False)
     if training is not None:
         made = _with_training(made, training, request)
     shape = evaluation.input_shape[1:]
     if len(shape) != 3:
-        raise ImportRefused(f"the input has the shape {shape} without the batch; expected (channels, height, width)")
+        raise ImportRefusedError(f"the input has the shape {shape} without the batch; expected (channels, height, width)")
     return assemble(
         made.steps,
         made.outputs,
@@ -57,7 +57,7 @@ def steps_of(program: Program, request: Request, *, training: bool) -> Steps:
     steps = tuple(step for name, step in walk.steps.items() if name in used)
     logarithm = next((name for name in walk.logarithms if name in used), None)
     if logarithm is not None:
-        raise ImportRefused(f"{logarithm!r} (operator log_softmax): supported only at the end, where it is taken off")
+        raise ImportRefusedError(f"{logarithm!r} (operator log_softmax): supported only at the end, where it is taken off")
     return Steps(steps, tuple(ends), tuple(walk.remarks))
 
 
@@ -68,7 +68,7 @@ def _requested(program: Program, names: Sequence[str]) -> tuple[tuple[str, str],
         inside = [c for c in program.calls.values() if c.place == name or c.place.startswith(f"{name}.") or c.name == name]
         if not inside:
             modules = sorted({call.place for call in program.calls.values()})
-            raise ImportRefused(f"there is no node {name!r} to end in; nodes: {', '.join(modules)[:2000]}")
+            raise ImportRefusedError(f"there is no node {name!r} to end in; nodes: {', '.join(modules)[:2000]}")
         found.append(("", inside[-1].name))
     return tuple(found)
 
@@ -78,10 +78,10 @@ def _end(walk: Walk, program: Program, key: str, name: str) -> str:
     value = value[0] if isinstance(value, list) else value
     call = program.calls.get(name)
     if call is None or not isinstance(value, Map):
-        raise ImportRefused(f"the output {key or name!r} is not computed from the images by a layer")
+        raise ImportRefusedError(f"the output {key or name!r} is not computed from the images by a layer")
     step = walk.settled(replace(call, place=walk.unique(call.place)), value).step
     if step == INPUT:
-        raise ImportRefused(f"the output {key or name!r} is the input itself")
+        raise ImportRefusedError(f"the output {key or name!r} is the input itself")
     if key and len(program.outputs) > 1 and key != step:
         named = merge_only(walk.unique(key), (step,), "concatenate")
         walk.steps[named.name] = named
@@ -119,7 +119,7 @@ def _with_training(evaluation: Steps, program: Program, request: Request) -> Ste
     """The steps for training, if they are the same network; a remark on it otherwise."""
     try:
         training = steps_of(program, request, training=True)
-    except ImportRefused as error:
+    except ImportRefusedError as error:
         return _remarked(evaluation, f"in training the module does what is not taken over: {error}")
     if _fingerprint(training) != _fingerprint(evaluation):
         return _remarked(evaluation, "in training the module computes something else; taken over is what it does in evaluation")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from triptych.importers.steps import ImportRefused
+from triptych.importers.steps import ImportRefusedError
 from triptych.spec.layers import join
 
 BATCH = 2  # images of the example: one would fail in a batch norm, and be taken for another axis of one
@@ -38,8 +38,8 @@ class Call:
     place: str = ""
     function: Callable[..., Any] | None = None
 
-    def refused(self, problem: str) -> ImportRefused:
-        return ImportRefused(f"{self.place or self.name!r} (operator {self.operator}): {problem}")
+    def refused(self, problem: str) -> ImportRefusedError:
+        return ImportRefusedError(f"{self.place or self.name!r} (operator {self.operator}): {problem}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +85,7 @@ def mapped(value: Any, change: Callable[[Ref], Any]) -> Any:
 
 
 def read(exported: Any) -> Program:
-    """The program of a torch.export.ExportedProgram. Raises ImportRefused for another number of inputs than one and for
+    """The program of a torch.export.ExportedProgram. Raises ImportRefusedError for another number of inputs than one and for
     shapes that depend on the input."""
     nodes = list(exported.graph.nodes)
     signature = exported.graph_signature
@@ -93,7 +93,7 @@ def read(exported: Any) -> Program:
     tensors = [n for n in nodes if n.op == "placeholder" and n.name in inputs and hasattr(n.meta.get("val"), "shape")]
     used = [node for node in tensors if node.users]
     if len(used) != 1:
-        raise ImportRefused(f"the module takes {len(used)} inputs that it uses ({inputs}); a network has one, images")
+        raise ImportRefusedError(f"the module takes {len(used)} inputs that it uses ({inputs}); a network has one, images")
     calls = _pure(_calls(nodes))
     by_node, changed = calls
     ends = [node for node in nodes if node.op == "output"][0].args[0]
@@ -141,9 +141,9 @@ def _operator(node: Any) -> tuple[str, dict[str, Any]]:
     if schema is None or node.op == "get_attr":
         name = getattr(node.target, "__name__", str(node.target))
         return name, {str(place): value for place, value in enumerate(node.args)} | dict(node.kwargs)
-    arguments = {a.name: a.default_value for a in schema.arguments if a.has_default_value()}
-    arguments |= dict(zip((a.name for a in schema.arguments), node.args, strict=False))
-    return schema.name.partition("::")[2], arguments | dict(node.kwargs)
+    values = dict(zip((a.name for a in schema.arguments), node.args, strict=False)) | dict(node.kwargs)
+    arguments = {a.name: values.get(a.name, a.default_value) for a in schema.arguments}
+    return schema.name.partition("::")[2], arguments
 
 
 def _plain(value: Any) -> Any:
@@ -158,7 +158,7 @@ def _shape(node: Any) -> tuple[int, ...]:
         value = value[0]
     shape = tuple(getattr(value, "shape", ()))
     if any(not isinstance(size, int) for size in shape[1:]):
-        raise ImportRefused(f"{node.name!r} has the shape {shape}, which is dynamic; export with fixed sizes")
+        raise ImportRefusedError(f"{node.name!r} has the shape {shape}, which is dynamic; export with fixed sizes")
     return tuple(size if isinstance(size, int) else BATCH for size in shape)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triptych.importers import torch_arithmetic
-from triptych.importers.steps import ImportRefused, Step
+from triptych.importers.steps import ImportRefusedError, Step
 from triptych.importers.torch_layers import LAYERS, Arguments, Operator
 from triptych.importers.torch_maps import Map, numbered, per_image, rearrangement
 from triptych.importers.torch_program import BATCH, SAME, VIEWS, Call, Constant, Program, Ref, mapped
@@ -34,7 +34,7 @@ class Walk:
         self._rearranged: dict[tuple[str, Shape, bytes], Map] = {}
 
     def run(self, calls: Sequence[Call]) -> None:
-        """Raises ImportRefused for the first call that is no layer."""
+        """Raises ImportRefusedError for the first call that is no layer."""
         for call in calls:
             arguments = {name: mapped(value, self._value) for name, value in call.arguments.items()}
             self.values[call.name] = self._result(replace(call, place=self.unique(call.place)), arguments)
@@ -125,7 +125,7 @@ class Walk:
         order = None
         try:
             settled = self.settled(call, value)
-        except ImportRefused:
+        except ImportRefusedError:
             if not operator.pointwise:
                 raise
             settled, order = replace(value, order=None), value.order
