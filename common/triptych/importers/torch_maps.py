@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from triptych.importers.torch_program import BATCH
 from triptych.spec.layers import ChannelShuffle, Flatten, Layer, Reshape, Shape, Slice
 
 Order = NDArray[np.intp]
@@ -44,10 +43,10 @@ def numbered(shape: Shape) -> Order:
     return np.arange(math.prod(shape)).reshape(shape)
 
 
-def per_image(result: Any, base: Shape) -> Order | None:
+def per_image(result: Any, base: Shape, batch: int) -> Order | None:
     """The order of one image, if a rearranged batch of numbered places still has the images apart; else None."""
     rows = np.asarray(result)
-    if rows.ndim < 1 or len(rows) != BATCH or any((rows[i] != rows[0] + i * math.prod(base)).any() for i in range(BATCH)):
+    if rows.ndim < 1 or len(rows) != batch or any((rows[i] != rows[0] + i * math.prod(base)).any() for i in range(batch)):
         return None
     order: Order = rows[0]
     return order

@@ -22,14 +22,16 @@ class Steps:
 
 
 def network(
-    evaluation: Program, training: Program | None, request: Request, *, name: str, source: str, remarks: Sequence[str] = ()
+    program: Program, training: Program | None, request: Request, *, name: str, source: str, remarks: Sequence[str] = ()
 ) -> Imported:
-    """The network of a module's program, with what only its program for training tells: dropouts, frozen statistics.
-    Raises ImportRefusedError for what is no network of the spec's layers."""
-    made = steps_of(evaluation, request, training=False)
-    if training is not None:
-        made = _with_training(made, training, request)
-    shape = evaluation.input_shape[1:]
+    """The network of a module's program for evaluation, with what only its program for training tells: dropouts, frozen
+    statistics. Without the latter `program` is the only one, for whichever. Raises ImportRefusedError for what is no
+    network of the spec's layers."""
+    if training is None:
+        made = steps_of(program, request, training=_is_for_training(program))
+    else:
+        made = _with_training(steps_of(program, request, training=False), training, request)
+    shape = program.input_shape[1:]
     if len(shape) != 3:
         raise ImportRefusedError(f"the input has the shape {shape} without the batch; expected (channels, height, width)")
     return assemble(
@@ -41,6 +43,11 @@ def network(
         input_shape=(shape[0], shape[1], shape[2]),
         remarks=(*remarks, *made.remarks),
     )
+
+
+def _is_for_training(program: Program) -> bool:
+    flags = (call.arguments.get("training", call.arguments.get("train")) for call in program.calls.values())
+    return any(flag is True for flag in flags)
 
 
 def steps_of(program: Program, request: Request, *, training: bool) -> Steps:
@@ -117,13 +124,17 @@ def _is_name_only(step: Step) -> bool:
 
 def _with_training(evaluation: Steps, program: Program, request: Request) -> Steps:
     """The steps for training, if they are the same network; a remark on it otherwise."""
+    number = len(evaluation.outputs)
+    more = len(program.outputs) - number
+    program = replace(program, outputs=program.outputs[:number]) if more > 0 else program
     try:
         training = steps_of(program, request, training=True)
     except ImportRefusedError as error:
         return _remarked(evaluation, f"in training the module does what is not taken over: {error}")
     if _fingerprint(training) != _fingerprint(evaluation):
-        return _remarked(evaluation, "in training the module computes something else; taken over is what it does in evaluation")
-    return replace(training, remarks=evaluation.remarks)
+        return _remarked(evaluation, "in training the module computes something else; taken over is its evaluation")
+    made = replace(training, remarks=evaluation.remarks)
+    return _remarked(made, f"in training the module has {more} outputs more, which are not taken over") if more > 0 else made
 
 
 def _remarked(made: Steps, remark: str) -> Steps:

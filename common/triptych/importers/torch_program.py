@@ -12,10 +12,10 @@ from triptych.spec.layers import join
 
 BATCH = 2  # images of the example: one would fail in a batch norm, and be taken for another axis of one
 SAME = frozenset(("alias", "clone", "contiguous", "detach", "to", "_to_copy", "type_as", "lift_fresh_copy", "lift"))
-VIEWS = frozenset(
+SLICES = frozenset("slice select narrow chunk split split_with_sizes tensor_split unsafe_chunk unsafe_split unbind".split())
+VIEWS = SLICES | frozenset(
     "view reshape _unsafe_view view_as reshape_as flatten unflatten squeeze unsqueeze permute transpose swapaxes swapdims"
-    " movedim t numpy_T slice select narrow chunk split split_with_sizes tensor_split unsafe_chunk unsafe_split unbind"
-    " expand expand_as channel_shuffle native_channel_shuffle".split()
+    " movedim t numpy_T expand expand_as channel_shuffle native_channel_shuffle".split()
 )
 
 
@@ -54,7 +54,8 @@ class Constant:
 
 @dataclass(frozen=True, eq=False)
 class Program:
-    """`outputs`: pairs of the key in the dict that the module returns ("" otherwise) and the value's name."""
+    """`input_shape` has the batch. `outputs`: pairs of the key in the dict that the module returns ("" otherwise) and
+    the value's name."""
 
     calls: Mapping[str, Call]
     constants: Mapping[str, Constant]
@@ -94,8 +95,7 @@ def read(exported: Any) -> Program:
     used = [node for node in tensors if node.users]
     if len(used) != 1:
         raise ImportRefusedError(f"the module takes {len(used)} inputs that it uses ({inputs}); a network has one, images")
-    calls = _pure(_calls(nodes))
-    by_node, changed = calls
+    by_node, changed = _pure(_calls(nodes, signature.inputs_to_parameters))
     ends = [node for node in nodes if node.op == "output"][0].args[0]
     outputs = _outputs(exported, ends, set(signature.user_outputs), changed)
     return Program(by_node, _constants(exported), used[0].name, _shape(used[0]), outputs)
@@ -118,14 +118,21 @@ def _constants(exported: Any) -> dict[str, Constant]:
 
 def _outputs(exported: Any, ends: Any, wanted: set[str], changed: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
     names = [end.name for end in ends if hasattr(end, "name") and end.name in wanted]
-    keys = [""] * len(names)
-    spec = exported.call_spec.out_spec
-    if spec is not None and spec.type is not None and issubclass(spec.type, dict) and len(spec.context) == len(names):
-        keys = [str(key) for key in spec.context]
+    keys = _keys(exported.call_spec.out_spec)
+    keys = keys if len(keys) == len(names) else [""] * len(names)
     return tuple((key, changed.get(name, name)) for key, name in zip(keys, names, strict=True))
 
 
-def _calls(nodes: Iterable[Any]) -> Iterator[tuple[Call, bool]]:
+def _keys(spec: Any) -> list[str]:
+    """Those of a dict or of a named tuple that a module returns."""
+    kind, context = getattr(spec, "type", None), getattr(spec, "context", None)
+    if isinstance(kind, type) and issubclass(kind, dict):
+        context = context[1] if kind.__name__ == "defaultdict" else context
+        return [str(key) for key in context or ()]
+    return list(getattr(context, "_fields", ()))
+
+
+def _calls(nodes: Iterable[Any], owners: Mapping[str, str]) -> Iterator[tuple[Call, bool]]:
     """Every call, and whether it changes its first argument."""
     for node in nodes:
         if node.op in ("call_function", "get_attr"):
@@ -133,7 +140,8 @@ def _calls(nodes: Iterable[Any]) -> Iterator[tuple[Call, bool]]:
             in_place = operator.endswith("_") and not operator.endswith("__")
             operator = operator.removesuffix("_") if in_place else operator
             arguments = {key: mapped(_plain(value), lambda ref: ref) for key, value in arguments.items()}
-            yield Call(node.name, operator, arguments, _shape(node), _place(node, operator), node.target), in_place
+            place = _place(node, operator, owners)
+            yield Call(node.name, operator, arguments, _shape(node), place, node.target), in_place
 
 
 def _operator(node: Any) -> tuple[str, dict[str, Any]]:
@@ -162,12 +170,17 @@ def _shape(node: Any) -> tuple[int, ...]:
     return tuple(size if isinstance(size, int) else BATCH for size in shape)
 
 
-def _place(node: Any, operator: str) -> str:
+def _place(node: Any, operator: str, owners: Mapping[str, str]) -> str:
+    """The module, where it is one of PyTorch's; else what it does there. TorchScript knows the parameters' modules."""
     stack = list((node.meta.get("nn_module_stack") or {}).values())
     path, kind = stack[-1] if stack else ("", "")
     kind = kind if isinstance(kind, str) else f"{kind.__module__}.{kind.__qualname__}"
     path = re.sub(r"@\d+", "", path)
-    return path if path and kind.startswith("torch.nn.modules.") else join(path, operator)
+    if path and kind.startswith("torch.nn.modules."):
+        return path
+    parameters = [owners[argument.name] for argument in node.all_input_nodes if argument.name in owners]
+    owner = parameters[0].rpartition(".")[0] if parameters else ""
+    return owner if owner and not path else join(path, operator)
 
 
 def _pure(calls: Iterable[tuple[Call, bool]]) -> tuple[dict[str, Call], dict[str, str]]:
