@@ -119,8 +119,8 @@ def _arrays(
 
 def _canonical(array: Any) -> NDArray[Any]:
     """As it is, if it has single or double precision; half precision becomes single, which is exact."""
-    array = np.asarray(array)
-    return array if array.dtype in (np.float32, np.float64) else array.astype(np.float32)
+    values: NDArray[Any] = np.asarray(array)
+    return values if values.dtype in (np.float32, np.float64) else values.astype(np.float32)
 
 
 def _missing(path: str, shape: Shape, owners: Mapping[str, Step], source: str) -> TriptychError:

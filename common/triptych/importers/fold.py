@@ -17,6 +17,7 @@ from triptych.importers.steps import Step
 from triptych.spec.layers import (
     INPUT,
     Affine,
+    Auxiliary,
     Block,
     Branches,
     Conv,
@@ -29,7 +30,6 @@ from triptych.spec.layers import (
     Node,
     Primitive,
     Residual,
-    children,
 )
 from triptych.utils.errors import TriptychError
 
@@ -339,8 +339,9 @@ def _without_names(layer: Layer) -> Layer:
             return replace(layer, name="", body=Block("", _nameless(layer.body.layers)), shortcut=block(layer.shortcut))
         case Graph():
             return _numbered(layer)
-    below = _nameless(children(layer))
-    return replace(layer, name="", layers=below) if below else replace(layer, name="")  # type: ignore[call-arg]
+        case Auxiliary():
+            return replace(layer, name="", layers=_nameless(layer.layers))
+    return replace(layer, name="")
 
 
 def _numbered(graph: Graph) -> Graph:
