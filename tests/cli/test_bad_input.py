@@ -188,6 +188,15 @@ def test_a_precision_that_a_backend_has_not(name, refuse):
         registry.load(name).build(zoo.build("lenet"), execution=Execution("bf16"))
 
 
+@pytest.mark.skipif("mxnet" not in BACKENDS, reason="the backend that has the fewest precisions is not installed")
+def test_a_runs_own_precision_that_a_backend_has_not_is_said_before_the_data(run, refuse):
+    recipe = Recipe("test", architecture="lenet", data="synthetic", epochs=1, precision="bf16")
+    (run / "recipe.json").write_text(to_json(recipe))
+    for command in ("evaluate", "predict --first 1"):
+        arguments = (*command.split(), run, "--backend", "mxnet", "--data", "nothing")
+        refuse(arguments, "backend 'mxnet' has no precision 'bf16'")
+
+
 # --- --out -----------------------------------------------------------------------------------------------------------
 
 

@@ -55,11 +55,10 @@ def writable(option: str) -> Callable[[Any, Any], None]:
 
 def check_place(option: str, target: str | Path, folder: Path) -> None:
     """Raises TriptychError if nothing can be written below `folder`, which need not be there yet."""
-    import tempfile
+    from triptych.utils.files import probe
 
     try:
-        with tempfile.TemporaryFile(dir=next(place for place in (folder, *folder.parents) if place.exists())):
-            return
+        probe(folder)
     except OSError as error:
         raise TriptychError(f"{option} {target} cannot be written: {error.strerror}") from None
 
