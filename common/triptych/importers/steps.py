@@ -16,7 +16,7 @@ from triptych.utils.errors import TriptychError
 Arrays = Mapping[str, NDArray[Any]]
 
 
-class ImportRefused(TriptychError):
+class ImportRefusedError(TriptychError):
     """A node cannot be taken over; the message names it, its operator, and what to do."""
 
 

@@ -302,8 +302,8 @@ class Auxiliary(Named):
 
 @dataclass(frozen=True)
 class Node:
-    """A layer of a `Graph`, called by its layer's name. It takes the outputs of the nodes called `inputs`, `input` being
-    what the graph is given; several are merged, as in `Branches`. An empty Block is a merge by itself."""
+    """A layer of a `Graph`, called by its layer's name. It takes the outputs of the nodes called `inputs`, `input`
+    being what the graph is given; several are merged, as in `Branches`. An empty Block is a merge by itself."""
 
     layer: "Layer"
     inputs: tuple[str, ...] = (INPUT,)
