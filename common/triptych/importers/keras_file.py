@@ -12,8 +12,9 @@ Nothing is unpickled and no Lambda is looked into. Sources: keras/src/saving/sav
 
 import io
 import json
+import re
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,13 +23,12 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from triptych.importers.steps import ImportRefused
+from triptych.importers.steps import ImportRefusedError
 from triptych.utils.errors import TriptychError
 
 _ROOM = 10  # nothing in a file may take more memory than this many times the file
 _MOST_JSON = 1 << 26
 _MOST_WEIGHTS = 1 << 15  # of one layer (a nested model is one)
-_DEEPEST = 40  # models in models
 _CONTAINERS = ("layers", "_layer_checkpoint_dependencies", "_operations")  # Keras 3, 2.12, and between them
 
 Weights: TypeAlias = "list[NDArray[Any]]"
@@ -168,10 +168,13 @@ class _Arrays:
         """`layers/conv2d_1/vars/0`: the second Conv2D's first array."""
         arrays: dict[tuple[str, ...], Weights] = {}
         waiting: list[tuple[tuple[str, ...], Group]] = [((), file)]
+        seen: set[int] = set()  # a group may hold itself by a hard link
         while waiting:
             path, group = waiting.pop()
-            if len(path) > _DEEPEST:
-                raise ImportRefused(f"{self.source} nests more than {_DEEPEST} models, or a group in itself")
+            address = _h5py().h5o.get_info(group.id).addr
+            if address in seen:
+                raise TriptychError(f"{self.source}: the group {'/'.join(path)[:60]!r} stands there twice")
+            seen.add(address)
             for container in (name for name in _CONTAINERS if name in group):
                 layers = self.child(group, container)
                 waiting.extend(((*path, layer), self.child(layers, layer)) for layer in layers)
@@ -189,7 +192,9 @@ class _Arrays:
         for each in keys:
             values = np.asarray(group.attrs[each]).ravel()
             if len(values) > _MOST_WEIGHTS:
-                raise ImportRefused(f"{self.source}: {key} has {len(values)} entries, expected {_MOST_WEIGHTS} or fewer")
+                raise ImportRefusedError(
+                    f"{self.source}: {key} has {len(values)} entries, expected {_MOST_WEIGHTS} or fewer"
+                )
             yield from (_text(value, self.source) for value in values.tolist())
 
     def _descend(self, group: Group, path: str) -> Any:
@@ -214,24 +219,20 @@ class _Arrays:
         if dataset.external or dataset.is_virtual:
             raise TriptychError(f"{self.source}: the array {dataset.name!r} lies outside of the file; save it again")
         if dataset.dtype.kind not in "fiu" or dataset.dtype.itemsize > 8:
-            raise TriptychError(f"{self.source}: {dataset.name!r} is of type {dataset.dtype}, expected float32 or like it")
+            raise TriptychError(
+                f"{self.source}: {dataset.name!r} is of type {dataset.dtype}, expected float32 or like it"
+            )
         self.left -= dataset.nbytes
         if self.left < 0:
             raise TriptychError(f"{self.source}: its arrays take more than {self.most} bytes, ten times the file")
-        return np.asarray(dataset[()])
+        array = np.asarray(dataset[()])
+        return array if array.dtype.kind == "f" and array.dtype.itemsize > 2 else array.astype(np.float32)
 
 
 def class_name_in_file(class_name: str, used: dict[str, int]) -> str:
     """What Keras 3 calls a layer in its file: the class in snake case, numbered from the second (keras naming.py)."""
-    import re
-
     name = re.sub(r"\W+", "", class_name)
     name = re.sub("(.)([A-Z][a-z]+)", r"\1_\2", name)
     name = re.sub("([a-z])([A-Z])", r"\1_\2", name).lower()
     used[name] = used.get(name, -1) + 1
     return f"{name}_{used[name]}" if used[name] else name
-
-
-def in_order(arrays: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
-    """Half precision as single; the spec's arrays are float32 or float64."""
-    return [array.astype(np.float32) if array.dtype.itemsize < 4 else array for array in arrays]

@@ -5,13 +5,13 @@ A layer's `inbound_nodes` has one entry for every call of it: Keras 2 writes `[[
 {"keras_history": [name, call, output]}}`. A Sequential has no such entries: its layers are a row.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
 from typing import Any, TypeAlias
 
 from triptych.importers.keras_file import class_name_in_file
-from triptych.importers.steps import ImportRefused
+from triptych.importers.steps import ImportRefusedError
 
 _MODELS = ("Functional", "Model", "Sequential")
 _DEEPEST = 20
@@ -60,10 +60,12 @@ class _Layer:
 
 
 def flatten(model: Mapping[str, Any], source: str) -> KerasGraph:
-    """The calls of a model. Raises ImportRefused, which names the layer, for what is no row and no graph of layers."""
+    """The calls of a model. Raises ImportRefusedError, which names the layer, for what is no row and no graph of layers."""
     graph = KerasGraph()
     if model.get("class_name") not in _MODELS:
-        raise ImportRefused(f"{source} holds a {_short(model.get('class_name'))}, expected one of {', '.join(_MODELS)}")
+        raise ImportRefusedError(
+            f"{source} holds a {_short(model.get('class_name'))}, expected one of {', '.join(_MODELS)}"
+        )
     expansion = _Expansion(graph, source)
     graph.outputs = tuple(expansion.model(model, (), (), (NETWORK_INPUT,)))
     graph.input_shape = expansion.input_shape
@@ -86,12 +88,12 @@ class _Expansion:
     ) -> list[Value]:
         """The values that a model gives of these."""
         if len(path) > _DEEPEST:
-            raise ImportRefused(f"{self.source}: {'/'.join(path)[:60]} nests more than {_DEEPEST} models")
+            raise ImportRefusedError(f"{self.source}: {'/'.join(path)[:60]} nests more than {_DEEPEST} models")
         where = f"{self.source}: model {'/'.join(path) or _short(model.get('name', ''))}"
         config = model.get("config")
         listed = config.get("layers") if isinstance(config, dict) else config
         if not isinstance(listed, list) or not listed:
-            raise ImportRefused(f"{where} has no list of layers")
+            raise ImportRefusedError(f"{where} has no list of layers")
         layers = _layers(listed, where)
         if not path:
             shapes = (layer.config.get("batch_input_shape", layer.config.get("batch_shape")) for layer in layers)
@@ -110,7 +112,7 @@ class _Expansion:
         where: str,
     ) -> list[Value]:
         if len(inputs) != 1:
-            raise ImportRefused(f"{where} is a row of layers, but takes {len(inputs)} inputs")
+            raise ImportRefusedError(f"{where} is a row of layers, but takes {len(inputs)} inputs")
         values = list(inputs)
         for layer in layers:
             if layer.class_name != "InputLayer":
@@ -129,7 +131,9 @@ class _Expansion:
         entries = _references(config.get("input_layers"), where)
         outputs = _references(config.get("output_layers"), where)
         if len(entries) != len(inputs) or not outputs:
-            raise ImportRefused(f"{where} has {len(entries)} inputs and {len(outputs)} outputs, expected {len(inputs)} inputs")
+            raise ImportRefusedError(
+                f"{where} has {len(entries)} inputs and {len(outputs)} outputs, expected {len(inputs)} inputs"
+            )
         given: dict[tuple[str, int], list[Value]] = {}
         for (name, call, _), value in zip(entries, inputs, strict=True):
             given[name, call] = [value]
@@ -171,18 +175,20 @@ def _layers(listed: Sequence[Any], where: str) -> list[_Layer]:
         config = entry.get("config") if isinstance(entry, dict) else None
         class_name = entry.get("class_name") if isinstance(entry, dict) else None
         if not isinstance(config, dict | list) or not isinstance(class_name, str):
-            raise ImportRefused(f"{where}: layer {number} is no object with class_name and config")
+            raise ImportRefusedError(f"{where}: layer {number} is no object with class_name and config")
         named = config.get("name") if isinstance(config, dict) else None
         name = entry.get("name") or named or f"layer{number}"
         inbound = entry.get("inbound_nodes", [])
         if not isinstance(name, str) or not isinstance(inbound, list):
-            raise ImportRefused(f"{where}: layer {number} has the name {_short(name)} and inbound_nodes that are no list")
+            raise ImportRefusedError(
+                f"{where}: layer {number} has the name {_short(name)} and inbound_nodes that are no list"
+            )
         counted = not str(entry.get("module") or "").startswith(_OPERATIONS)
         file_name = class_name_in_file(class_name, used) if counted else ""
         config = config if isinstance(config, dict) else {"layers": config}  # Sequential before Keras 2.2.3
         layers.append(_Layer(name, class_name, config, inbound, file_name))
     if len({layer.name for layer in layers}) < len(layers):
-        raise ImportRefused(f"{where} has two layers of one name")
+        raise ImportRefusedError(f"{where} has two layers of one name")
     return layers
 
 
@@ -202,7 +208,7 @@ def _references(value: object, where: str, depth: int = 0) -> list[Reference]:
         return [(value[0], value[1], value[2])]
     inner = list(value.values()) if isinstance(value, dict) else value
     if not isinstance(inner, list) or depth > 2:
-        raise ImportRefused(f"{where} names a tensor by {_short(value)}, expected [layer, call, output]")
+        raise ImportRefusedError(f"{where} names a tensor by {_short(value)}, expected [layer, call, output]")
     return [reference for each in inner for reference in _references(each, where, depth + 1)]
 
 
@@ -215,7 +221,7 @@ def _arguments(node: object, where: str) -> tuple[list[Reference], tuple[float, 
         found = list(_references(node, where))
         listed = node if isinstance(node, list) and not _is_reference(node) else [node]
         if any(len(each) == 4 and _numeric(each[3]) for each in listed if isinstance(each, list)):
-            raise ImportRefused(f"{where} is called with numbers of its own, which cannot be imported")
+            raise ImportRefusedError(f"{where} is called with numbers of its own, which cannot be imported")
     tensors: list[Reference] = [each for each in found if isinstance(each, tuple)]
     numbers = tuple(float(each) for each in found if not isinstance(each, tuple))
     return tensors, numbers, bool(found) and not isinstance(found[0], tuple)
@@ -243,7 +249,7 @@ def _tensors(values: Sequence[Any], where: str, depth: int = 0) -> list[Referenc
         elif type(value) in (int, float):
             found.append(value)
         elif value is not None and not isinstance(value, bool | str):
-            raise ImportRefused(f"{where} is called with {_short(value)}, expected tensors and numbers")
+            raise ImportRefusedError(f"{where} is called with {_short(value)}, expected tensors and numbers")
     return found
 
 
@@ -253,25 +259,22 @@ def _sorted(
     given: Mapping[tuple[str, int], object],
     where: str,
 ) -> list[tuple[str, int]]:
-    """The calls, each behind what it takes. Raises ImportRefused for a cycle and for a call that is not there."""
+    """The calls, each behind what it takes. Raises ImportRefusedError for a cycle and for a call that is not there."""
     takes: dict[tuple[str, int], list[tuple[str, int]]] = {}
     for key, (_, references, _, _) in calls.items():
         takes[key] = [(name, call) for name, call, _ in references if (name, call) not in given]
     for key in (*(each for taken in takes.values() for each in taken), *((r[0], r[1]) for r in outputs)):
         if key not in calls and key not in given:
-            raise ImportRefused(f"{where} takes call {key[1]} of layer {key[0][:60]!r}, which is not in the file")
+            raise ImportRefusedError(f"{where} takes call {key[1]} of layer {key[0][:60]!r}, which is not in the file")
     try:
         return list(TopologicalSorter(takes).static_order())
     except CycleError as error:
-        raise ImportRefused(f"{where}: layer {error.args[1][0][0]!r} takes its own output (a cycle)") from None
+        raise ImportRefusedError(f"{where}: layer {error.args[1][0][0]!r} takes its own output (a cycle)") from None
 
 
 def _output(given: Mapping[tuple[str, int], Sequence[Value]], reference: Reference, where: str) -> Value:
     name, call, output = reference
     values = given[name, call]
     if output >= len(values):
-        raise ImportRefused(f"{where} takes output {output} of layer {name!r}, which has {len(values)}")
+        raise ImportRefusedError(f"{where} takes output {output} of layer {name!r}, which has {len(values)}")
     return values[output]
-
-
-Handler: TypeAlias = Callable[..., Any]

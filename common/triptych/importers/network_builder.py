@@ -12,8 +12,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from triptych.importers.steps import Arrays, ImportRefused, Request, Step, merge_only
+from triptych.importers.steps import Arrays, ImportRefusedError, Request, Step, merge_only
 from triptych.spec.kinds import kind_of
+from triptych.spec.kinds.composites import merged_shape
+from triptych.spec.kinds.kind import Wire
 from triptych.spec.layers import INPUT, ChannelShuffle, Flatten, Layer, Merge, Reshape, Shape, Softmax
 
 _MOST_VALUES = 1 << 25  # of a map whose order is kept: 256 MB, ten times the largest map of a published network
@@ -37,17 +39,17 @@ class Tensor:
         return self.shape if self.order is None else self.order.shape
 
     def places(self) -> Order:
-        """The order, written out. Raises ImportRefused for a map that is too large to rearrange."""
+        """The order, written out. Raises ImportRefusedError for a map that is too large to rearrange."""
         if self.order is not None:
             return self.order
         if (size := int(np.prod(self.shape, dtype=float))) > _MOST_VALUES:
-            raise ImportRefused(f"rearranges {size} values of one image, more than any network that is known")
+            raise ImportRefusedError(f"rearranges {size} values of one image, more than any network that is known")
         return np.arange(size).reshape(self.shape)
 
 
 class NetworkBuilder:
     """Collects steps; every method adds some and returns what they hand on. `name` is the file's own for the layer; it
-    is made unique. Raises SpecError where a layer does not fit what it takes, ImportRefused for an order that none of
+    is made unique. Raises SpecError where a layer does not fit what it takes, ImportRefusedError for an order that none of
     the spec's layers makes."""
 
     def __init__(self) -> None:
@@ -74,7 +76,8 @@ class NetworkBuilder:
             order = _in_a_row(tensors) if flat else None
         if order is None or (not alike and merge != "concatenate"):
             tensors, order = [self.canonical(x) for x in tensors], None
-        shape = merged_shape([x.shape for x in tensors], merge)
+        wire = Wire(tuple(range(len(tensors))), merge)
+        shape = merged_shape(wire, [x.shape for x in tensors], name)
         return Tensor(self._append(merge_only(name, [x.step for x in tensors], merge)), shape, order)
 
     def rearranged(self, name: str, x: Tensor, order: Order) -> Tensor:
@@ -90,17 +93,36 @@ class NetworkBuilder:
             return self._add(Step(name, ChannelShuffle(name, groups), (x.step,)), x.shape)
         return Tensor(x.step, x.shape, order)
 
+    def flat(self, name: str, x: Tensor) -> Tensor:
+        """`x` as features, in the order that they have."""
+        return self.rearranged(name, x, x.places().ravel())
+
+    def output(self, x: Tensor) -> str:
+        """The step whose output is an output of the network. Raises ImportRefusedError for the input itself, and for values
+        in another order than the source's."""
+        if x.step == INPUT:
+            raise ImportRefusedError("an output of the network is its input; there is no layer between them")
+        return self.canonical(x).step
+
     def canonical(self, x: Tensor) -> Tensor:
-        """`x`, whose values stand where the spec has them. Raises ImportRefused where they do not."""
+        """`x`, whose values stand where the spec has them. Raises ImportRefusedError where they do not."""
         if x.order is None:
             return x
-        raise ImportRefused(
+        raise ImportRefusedError(
             f"takes values of shape {x.order.shape} in an order that no layer of the spec makes of {x.shape}; supported: "
             "flattened, transposed there and back, in front of a dense layer, channels shuffled"
         )
 
     def _add(self, step: Step, shape: Shape) -> Tensor:
-        output = kind_of(step.layer).output(step.layer, shape, step.name)
+        kind = kind_of(step.layer)
+        output = kind.output(step.layer, shape, step.name)
+        for info in kind.arrays(step.layer, shape):
+            if info.path in step.arrays and step.arrays[info.path].shape != info.shape:
+                raise ImportRefusedError(
+                    f"has {info.path} {step.arrays[info.path].shape}, but by its attributes {info.shape}"
+                )
+            if info.path not in step.arrays:
+                raise ImportRefusedError(f"has no array for its {info.path}")
         return Tensor(self._append(step), output)
 
     def _append(self, step: Step) -> str:
@@ -111,19 +133,6 @@ class NetworkBuilder:
         self._names.add(unique)
         self.steps.append(replace(step, name=unique))
         return unique
-
-
-def merged_shape(shapes: Sequence[Shape], merge: Merge) -> Shape:
-    """The shape of several merged. Raises ImportRefused where they do not fit."""
-    ranks = {len(shape) for shape in shapes}
-    if len(ranks) == 1 and merge == "concatenate" and len({shape[1:] for shape in shapes}) == 1:
-        return (sum(shape[0] for shape in shapes), *shapes[0][1:])
-    if len(ranks) == 1 and merge != "concatenate":
-        whole = tuple(map(max, zip(*shapes, strict=True)))
-        one_pixel, one_channel = (*whole[:1], *(1 for _ in whole[1:])), (1, *whole[1:])
-        if all(shape in (whole, one_pixel, one_channel) for shape in shapes):
-            return whole
-    raise ImportRefused(f"merges maps of shapes {list(shapes)} ({merge}), which do not fit")
 
 
 def permuted(values: NDArray[np.generic], x: Tensor) -> NDArray[np.generic]:
