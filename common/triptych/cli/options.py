@@ -78,7 +78,8 @@ def written(option: str, text: str) -> Parameter:
 
 
 def picture(option: str, text: str) -> Parameter:
-    """The same of a figure's file: a format that can be drawn, and a place to write to."""
+    """The parameter of a figure's file given with `option`, with its help; refused unless it is of a format that can be
+    drawn, and can be written."""
 
     def check(kind: Any, target: Path | None) -> None:
         if target is not None and target.suffix not in (".png", ".svg", ".pdf"):
