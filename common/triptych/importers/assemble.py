@@ -16,7 +16,7 @@ from triptych.spec.analysis import parameters
 from triptych.spec.kinds.composites import merged_shape
 from triptych.spec.kinds.kind import SpecError, Wire
 from triptych.spec.layers import INPUT, Architecture, Auxiliary, Block, Primitive, Shape, join
-from triptych.spec.shapes import layer_output
+from triptych.spec.shapes import layer_output, output_shapes
 from triptych.utils.errors import TriptychError, check_known
 
 ASSUMED_INPUT = (3, 224, 224)
@@ -45,10 +45,14 @@ def assemble(
     if not request.keep_softmax:
         network, taken_off = _without_softmax(network)
         lines += taken_off
-    network = _cleaned(network, shape, source)
     shapes = _shapes(network, shape, source)
+    for clean in PASSES:
+        network = clean(network, shapes)
+    if not any(step.name in network.outputs for step in network.steps):
+        raise TriptychError(f"{source}: its output is its input, and there is no layer between")
     layers, paths = named(fold(network.steps, network.outputs), [s.name for s in network.steps if _is_whole(s)])
     architecture = Architecture(request.name or name, shape, _classes(network, shapes), layers, source=source)
+    output_shapes(architecture)
     return Imported(architecture, _arrays(network, architecture, paths, source), tuple(lines))
 
 
@@ -65,12 +69,6 @@ def _without_softmax(network: Network) -> tuple[Network, list[str]]:
     ends = trailing_softmax(network)
     lines = [f"softmax {step.name!r} at the end is taken off (--keep-softmax keeps it)" for step in ends]
     return network.without({step.name: step.inputs[0] for step in ends}), lines
-
-
-def _cleaned(network: Network, shape: Shape, source: str) -> Network:
-    for clean in PASSES:
-        network = clean(network, _shapes(network, shape, source))
-    return network
 
 
 def _shapes(network: Network, shape: Shape, source: str) -> dict[str, Shape]:

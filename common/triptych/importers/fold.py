@@ -33,8 +33,8 @@ from triptych.spec.layers import (
 )
 from triptych.utils.errors import TriptychError
 
-MOST_NESTED = 40  # branches within branches; whatever walks the tree is recursive
-_MOST_VISITS = 1_000_000  # while looking for closed regions in graphs made to have none
+MOST_NESTED = 40  # branches within branches; what walks a tree is recursive, and nobody reads a deeper one
+_MOST_VISITS = 300_000  # while looking for closed regions in graphs made to have none
 _START = 0  # the place of the network's input
 
 
@@ -73,8 +73,15 @@ class _Place:
 def fold(steps: Sequence[Step], outputs: Sequence[str]) -> Layers:
     """The layers of these steps, every one of which the outputs need. A leaf has its step's name, a merge that of the
     step that merges; Blocks in them have none. Several outputs: the last record is a `Graph` that names them. Raises
-    TriptychError for a step that takes a later one, for two steps of one name, for branches too deep in branches."""
-    return _Fold(steps, outputs).layers()
+    TriptychError for a step that takes a later one, and for two steps of one name."""
+    try:
+        return _Fold(steps, outputs).layers()
+    except _TooDeepError:
+        return _Fold(steps, outputs).flat()
+
+
+class _TooDeepError(Exception):
+    """More branches lie within each other than the tree may have."""
 
 
 class _Fold:
@@ -111,6 +118,11 @@ class _Fold:
             self._pull(edge, self.end)
         last = self._last_graph() if only is None else ()
         return (*(item.layer for item in self.end.inputs[0].row), *last)
+
+    def flat(self) -> Layers:
+        """Every step as a node of one graph."""
+        graph = _Nodes(self.places, _START, list(range(1, len(self.places))))
+        return (Graph("", tuple(graph.nodes), tuple(graph.end_of(edge) for edge in self.end.inputs)),)
 
     def _pull(self, edge: _Edge, into: _Place) -> None:
         """Series: what only this edge takes, and what takes one thing itself, joins the edge's row."""
@@ -275,11 +287,11 @@ def _own_row(step: Step) -> _Row:
 
 
 def _composite(layer: Layer, rows: Iterable[_Row]) -> _Item:
-    """A record around these rows. Raises TriptychError where too many lie in each other."""
+    """A record around these rows."""
     items = [item for row in rows for item in row]
     depth = 1 + max((item.depth for item in items), default=0)
     if depth > MOST_NESTED:
-        raise TriptychError(f"at {layer.name!r} more than {MOST_NESTED} branches lie within each other; not supported")
+        raise _TooDeepError
     return _Item(layer, depth, sum(item.size for item in items))
 
 
