@@ -12,7 +12,7 @@ Parts = tuple[str, ...]
 _MOST_PARTS = 12
 _LONGEST = 200  # characters of a name that are looked at
 _SEPARATORS = re.compile(r"[/.:]+")
-_FORWARD = "_fwd"  # what Gluon hangs on the name of a layer
+_FORWARD = re.compile(r"_fwd(?=_|$)")  # what Gluon hangs on the name of a layer
 _OPERATOR = re.compile(r"[A-Z][A-Za-z]+(_\d+)?")  # what PyTorch's ONNX exporter hangs on the path of a module
 
 
@@ -21,8 +21,13 @@ def name_parts(names: Sequence[str]) -> dict[str, Parts]:
     has hardly any of those, at an underscore behind a part that has a number. Same names, same parts, in any order."""
     structured = sum(bool(_SEPARATORS.search(name.strip("/"))) for name in names) * 10 >= len(names)
     part = _at_separators if structured else _at_numbers
-    parts = {name: part(name[:_LONGEST].removesuffix(_FORWARD))[-_MOST_PARTS:] for name in names}
+    parts = {name: _once(part(_FORWARD.sub("", name[:_LONGEST])))[-_MOST_PARTS:] for name in names}
     return _without_operators(parts) if any(name.startswith("/") for name in names) else parts
+
+
+def _once(parts: Parts) -> Parts:
+    """`flatten0_flatten0` is one part."""
+    return tuple(part for place, part in enumerate(parts) if part not in parts[max(place - 1, 0) : place])
 
 
 def _at_separators(name: str) -> Parts:
