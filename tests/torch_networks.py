@@ -171,7 +171,9 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "matrix product": lambda: Function(
         lambda self, x: x.flatten(1) @ self.fc.weight.t() + self.fc.bias, fc=nn.Linear(432, 4)
     ),
-    "product alone": lambda: Function(lambda self, x: torch.matmul(x.flatten(1), self.w), w=nn.Parameter(torch.ones(432, 4))),
+    "product alone": lambda: Function(
+        lambda self, x: torch.matmul(x.flatten(1), self.w), w=nn.Parameter(torch.ones(432, 4))
+    ),
     "addmm": lambda: Function(
         lambda self, x: torch.addmm(self.b, x.reshape(len(x), -1), self.w),
         w=nn.Parameter(torch.ones(432, 4)),
@@ -185,7 +187,9 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "clamp": lambda: after_conv(lambda self, x: x.clamp(-0.1, 0.3)),
     "clamp below": lambda: after_conv(lambda self, x: x.clamp(min=0)),
     "leaky_relu": lambda: after_row(nn.LeakyReLU(0.2), nn.Conv2d(6, 2, 1), nn.LeakyReLU(inplace=True)),
-    "prelu": lambda: after_row(nn.PReLU(), nn.Conv2d(6, 2, 1), nn.PReLU(2), nn.Flatten(), nn.Linear(288, 4), nn.PReLU(4)),
+    "prelu": lambda: after_row(
+        nn.PReLU(), nn.Conv2d(6, 2, 1), nn.PReLU(2), nn.Flatten(), nn.Linear(288, 4), nn.PReLU(4)
+    ),
     "smooth": lambda: after_row(nn.Sigmoid(), nn.Conv2d(6, 2, 1), nn.Tanh(), nn.Conv2d(2, 2, 1), nn.SiLU()),
     "swish by hand": lambda: after_conv(lambda self, x: x * torch.sigmoid(x)),
     "hard": lambda: after_row(nn.Hardsigmoid(), nn.Conv2d(6, 2, 1), nn.Hardswish(inplace=True)),
@@ -195,7 +199,9 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "avg_pool": lambda: after_row(
         nn.AvgPool2d(3, 2, 1, ceil_mode=True), nn.AvgPool2d((3, 2), 1, (1, 0), count_include_pad=False)
     ),
-    "adaptive": lambda: after_row(nn.AdaptiveAvgPool2d((12, 12)), nn.AdaptiveAvgPool2d((6, None)), nn.AdaptiveAvgPool2d((3, 4))),
+    "adaptive": lambda: after_row(
+        nn.AdaptiveAvgPool2d((12, 12)), nn.AdaptiveAvgPool2d((6, None)), nn.AdaptiveAvgPool2d((3, 4))
+    ),
     "global average": lambda: after_row(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 3)),
     "global maximum": lambda: after_row(nn.AdaptiveMaxPool2d(1), nn.Conv2d(6, 2, 1)),
     "mean": lambda: after_conv(lambda self, x: self.fc(x.mean([2, 3])), fc=nn.Linear(6, 3)),
@@ -204,12 +210,15 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "amax": lambda: after_conv(lambda self, x: x.amax((2, 3))),
     "max of flat": lambda: after_conv(lambda self, x: x.view(x.size(0), x.size(1), -1).max(2)[0]),
     "view": lambda: after_conv(lambda self, x: self.fc(x.view(-1, 6 * 12 * 12)), fc=nn.Linear(864, 3)),
-    "reshape": lambda: after_conv(lambda self, x: self.conv2(x.reshape(x.shape[0], 24, 6, 6)), conv2=nn.Conv2d(24, 2, 3)),
+    "reshape": lambda: after_conv(
+        lambda self, x: self.conv2(x.reshape(x.shape[0], 24, 6, 6)), conv2=nn.Conv2d(24, 2, 3)
+    ),
     "squeeze": lambda: after_conv(
         lambda self, x: self.fc(F.adaptive_avg_pool2d(x, 1).squeeze(-1).squeeze(-1)), fc=nn.Linear(6, 3)
     ),
     "permuted dense": lambda: after_conv(
-        lambda self, x: self.fc(torch.relu(x.permute(0, 3, 2, 1).contiguous().view(x.shape[0], -1))), fc=nn.Linear(864, 3)
+        lambda self, x: self.fc(torch.relu(x.permute(0, 3, 2, 1).contiguous().view(x.shape[0], -1))),
+        fc=nn.Linear(864, 3),
     ),
     "channels last": lambda: after_conv(
         lambda self, x: self.fc(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2).amax((2, 3)), fc=nn.Linear(6, 3)
@@ -249,15 +258,23 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "upsample": lambda: after_row(
         nn.Upsample(scale_factor=2), nn.UpsamplingNearest2d(scale_factor=(1, 3)), nn.Conv2d(6, 1, 3, 2)
     ),
-    "bilinear": lambda: after_conv(lambda self, x: F.interpolate(x, size=(24, 36), mode="bilinear", align_corners=False)),
-    "local_response_norm": lambda: after_row(nn.LocalResponseNorm(5), nn.Conv2d(6, 2, 1), nn.LocalResponseNorm(1, 2e-2, 0.5, 2.0)),
+    "bilinear": lambda: after_conv(
+        lambda self, x: F.interpolate(x, size=(24, 36), mode="bilinear", align_corners=False)
+    ),
+    "local_response_norm": lambda: after_row(
+        nn.LocalResponseNorm(5), nn.Conv2d(6, 2, 1), nn.LocalResponseNorm(1, 2e-2, 0.5, 2.0)
+    ),
     "dropout": lambda: after_row(nn.Dropout(0.4), nn.Conv2d(6, 2, 1), nn.Dropout(0.0), nn.Dropout(0.2, inplace=True)),
     "dropout behind an if": OnlyInTraining,
-    "normalize": lambda: after_conv(lambda self, x: F.normalize(self.fc(F.normalize(x).flatten(1))), fc=nn.Linear(864, 4)),
+    "normalize": lambda: after_conv(
+        lambda self, x: F.normalize(self.fc(F.normalize(x).flatten(1))), fc=nn.Linear(864, 4)
+    ),
     "divided by norm": lambda: after_conv(lambda self, x: x / x.norm(p=2, dim=1, keepdim=True)),
     "passing": lambda: after_conv(lambda self, x: nn.Identity()(x.clone().contiguous().to(x.dtype)).tanh()),
     "residual": lambda: nn.Sequential(
-        OrderedDict(block1=Basic(3, 4, 1), block2=Basic(4, 6, 2), pool=nn.AvgPool2d(6), flat=nn.Flatten(), fc=nn.Linear(6, 3))
+        OrderedDict(
+            block1=Basic(3, 4, 1), block2=Basic(4, 6, 2), pool=nn.AvgPool2d(6), flat=nn.Flatten(), fc=nn.Linear(6, 3)
+        )
     ),
     "changed in place": ChangedBehind,
     "functional": Functional,

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from triptych.backend import registry
-from triptych.importers.steps import Imported, ImportRefusedError, Request
+from triptych.importers.steps import Imported, Request
 from triptych.importers.torch_export import load
 from triptych.reference import network as reference
 from triptych.spec.layers import Dropout, outputs, walk

@@ -60,7 +60,9 @@ def script(path: Path) -> io.BytesIO:
         if name.endswith(".debug_pkl"):
             return None
         if name.startswith("code/") and b"__setstate__" in content:
-            raise TriptychError(f"{path}: {name} runs code when it is loaded (__setstate__), as quantised modules do; refused")
+            raise TriptychError(
+                f"{path}: {name} runs code when it is loaded (__setstate__), as quantised modules do; refused"
+            )
         return content
 
     return _copy(path, checked)
@@ -92,11 +94,20 @@ def _check_json(path: Path, name: str, content: bytes) -> None:
         if record.get("use_pickle"):
             raise TriptychError(f"{path}: {name} says that a tensor is a pickle; refused")
         expression, target = record.get("expr_str", "0"), record.get("target")
-        wrong = not isinstance(expression, str) or len(expression) > 200 or "**" in expression or not _EXPRESSION.fullmatch(expression)
+        wrong = (
+            not isinstance(expression, str)
+            or len(expression) > 200
+            or "**" in expression
+            or not _EXPRESSION.fullmatch(expression)
+        )
         if wrong:
-            raise TriptychError(f"{path}: {name} has the size {str(expression)[:60]!r}; expected a fixed size, but for the batch")
+            raise TriptychError(
+                f"{path}: {name} has the size {str(expression)[:60]!r}; expected a fixed size, but for the batch"
+            )
         if "inputs" in record and "outputs" in record and isinstance(target, str) and not _TARGET.fullmatch(target):
-            raise TriptychError(f"{path}: {name} calls {target[:60]!r}; supported are operators of ATen (torch.ops.aten)")
+            raise TriptychError(
+                f"{path}: {name} calls {target[:60]!r}; supported are operators of ATen (torch.ops.aten)"
+            )
 
 
 def _records(value: Any) -> Iterator[Mapping[str, Any]]:

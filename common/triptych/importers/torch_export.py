@@ -5,6 +5,7 @@ Nothing runs on real tensors but a search for an input size, where none is said,
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from triptych.importers.steps import Imported, ImportRefusedError, Request
@@ -19,7 +20,7 @@ _STORES = ("_parameters", "_buffers", "_modules", "_forward_hooks", "_forward_pr
 
 def load(module: Any, request: Request) -> Imported:
     """The network of a torch.nn.Module and its weights. Without `request.input` images of the first of the usual sizes
-    that the module takes. Raises ImportRefusedError for what is no network of the spec's layers, TriptychError otherwise."""
+    that the module takes. Raises ImportRefusedError for what is no network of the spec's layers."""
     import torch  # noqa: TID251
 
     if isinstance(module, torch.export.ExportedProgram):
@@ -37,6 +38,14 @@ def load(module: Any, request: Request) -> Imported:
         training = _in_training(module, shape, title, evaluation, remarks) if modes else None
     name = title.rpartition(".")[2].rpartition(" ")[2].lower()
     return network(evaluation, training, request, name=name, source=f"PyTorch: {title}", remarks=remarks)
+
+
+def load_file(path: Path, request: Request) -> Imported:
+    """The network in a file of torch.export.save or torch.jit.save. Raises TriptychError, with what the file holds,
+    where that is no network, and ImportRefusedError for what is no network of the spec's layers."""
+    from triptych.importers import torch_files
+
+    return torch_files.load(path, request)
 
 
 def _in_training(module: Any, shape: Shape, title: str, evaluation: Program, remarks: list[str]) -> Program:
@@ -67,7 +76,9 @@ def unchanged(module: Any) -> Iterator[None]:
     import torch  # noqa: TID251
 
     parts = [(part, dict(part.__dict__)) for part in module.modules()]
-    stores = [(store, dict(store)) for part, _ in parts for store in map(part.__dict__.get, _STORES) if store is not None]
+    stores = [
+        (store, dict(store)) for part, _ in parts for store in map(part.__dict__.get, _STORES) if store is not None
+    ]
     tensors = [*module.parameters(), *module.buffers()]
     flags = [(tensor, tensor.requires_grad, tensor.grad) for tensor in tensors]
     buffers = [(buffer, buffer.detach().clone()) for buffer in module.buffers()]
@@ -97,7 +108,9 @@ def _check(module: Any) -> None:
     """Refuses what the exported program does not show."""
     for path, part in module.named_modules():
         if hasattr(part, "running_mean") and getattr(part, "momentum", 0.0) is None:
-            raise ImportRefusedError(f"{path!r}: its momentum is None, a mean over all batches; a spec has a fixed momentum")
+            raise ImportRefusedError(
+                f"{path!r}: its momentum is None, a mean over all batches; a spec has a fixed momentum"
+            )
 
 
 def _example(module: Any, shape: Shape, images: int = BATCH) -> Any:
@@ -128,7 +141,11 @@ def _exported(module: Any, shape: Shape, title: str) -> Any:
 def _one_line(title: str, shape: Shape, error: Exception) -> str:
     kind = type(error).__name__
     first = next((line.strip() for line in str(error).splitlines() if line.strip()), kind)[:300]
-    hint = "control flow that depends on the images is not supported" if "Guard" in kind or "DataDep" in kind else "see --input"
+    hint = (
+        "control flow that depends on the images is not supported"
+        if "Guard" in kind or "DataDep" in kind
+        else "see --input"
+    )
     return f"torch.export does not take {title} on images {shape}: {first} ({kind}; {hint})"
 
 
@@ -146,7 +163,9 @@ def _guessed(module: Any, title: str, remarks: list[str]) -> tuple[int, int, int
                     module(_example(module, (number, size, size), 1))
             except Exception:
                 continue
-            remarks.append(f"the module does not say its input; {number}x{size}x{size} was assumed (--input says another)")
+            remarks.append(
+                f"the module does not say its input; {number}x{size}x{size} was assumed (--input says another)"
+            )
             return number, size, size
     tried = ", ".join(f"{number}x{size}x{size}" for number in channels for size in SIZES)
     raise ImportRefusedError(f"{title} takes none of the images {tried}; say which with --input CHANNELSxHEIGHTxWIDTH")

@@ -48,7 +48,9 @@ def _exported(path: Path, request: Request) -> Imported:
     _check_size(path, [*exported.state_dict.values(), *exported.constants.values()])
     shape = program.input_shape[1:]
     if request.input and request.input != shape:
-        raise ImportRefusedError(f"{path} was exported for images {shape}, and {request.input} were asked for; export it again")
+        raise ImportRefusedError(
+            f"{path} was exported for images {shape}, and {request.input} were asked for; export it again"
+        )
     return network(program, None, request, name=path.stem, source=f"PyTorch: {path.name}")
 
 

@@ -46,7 +46,11 @@ def numbered(shape: Shape) -> Order:
 def per_image(result: Any, base: Shape, batch: int) -> Order | None:
     """The order of one image, if a rearranged batch of numbered places still has the images apart; else None."""
     rows = np.asarray(result)
-    if rows.ndim < 1 or len(rows) != batch or any((rows[i] != rows[0] + i * math.prod(base)).any() for i in range(batch)):
+    if (
+        rows.ndim < 1
+        or len(rows) != batch
+        or any((rows[i] != rows[0] + i * math.prod(base)).any() for i in range(batch))
+    ):
         return None
     order: Order = rows[0]
     return order

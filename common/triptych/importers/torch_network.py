@@ -33,7 +33,9 @@ def network(
         made = _with_training(steps_of(program, request, training=False), training, request)
     shape = program.input_shape[1:]
     if len(shape) != 3:
-        raise ImportRefusedError(f"the input has the shape {shape} without the batch; expected (channels, height, width)")
+        raise ImportRefusedError(
+            f"the input has the shape {shape} without the batch; expected (channels, height, width)"
+        )
     return assemble(
         made.steps,
         made.outputs,
@@ -64,7 +66,9 @@ def steps_of(program: Program, request: Request, *, training: bool) -> Steps:
     steps = tuple(step for name, step in walk.steps.items() if name in used)
     logarithm = next((name for name in walk.logarithms if name in used), None)
     if logarithm is not None:
-        raise ImportRefusedError(f"{logarithm!r} (operator log_softmax): supported only at the end, where it is taken off")
+        raise ImportRefusedError(
+            f"{logarithm!r} (operator log_softmax): supported only at the end, where it is taken off"
+        )
     return Steps(steps, tuple(ends), tuple(walk.remarks))
 
 
@@ -72,7 +76,9 @@ def _requested(program: Program, names: Sequence[str]) -> tuple[tuple[str, str],
     """The calls that the user names: by module, by module and operator, or as the program does."""
     found = []
     for name in names:
-        inside = [c for c in program.calls.values() if c.place == name or c.place.startswith(f"{name}.") or c.name == name]
+        inside = [
+            c for c in program.calls.values() if c.place == name or c.place.startswith(f"{name}.") or c.name == name
+        ]
         if not inside:
             modules = sorted({call.place for call in program.calls.values()})
             raise ImportRefusedError(f"there is no node {name!r} to end in; nodes: {', '.join(modules)[:2000]}")
@@ -97,10 +103,10 @@ def _end(walk: Walk, program: Program, key: str, name: str) -> str:
 
 
 def _without_softmax(walk: Walk, ends: list[str], request: Request) -> list[str]:
-    """The outputs before a softmax that ends the network, if it is not to be kept and nothing else is given out there."""
+    """The outputs, before a softmax that ends the network if it is not to be kept, unless another output is there."""
     if request.keep_softmax:
         return ends
-    kept = []
+    kept: list[str] = []
     taken = {source for step in walk.steps.values() for source in step.inputs}
     for end in ends:
         step = walk.steps[end]
@@ -114,7 +120,9 @@ def _without_softmax(walk: Walk, ends: list[str], request: Request) -> list[str]
             walk.steps[end] = replace(step, inputs=(before,))
         kept.append(end if last is not step else before)
         what = "log_softmax" if last.name in walk.logarithms else "softmax"
-        walk.remarks[f"{last.name}: the {what} at the end was taken off; the loss has it (--keep-softmax keeps it)"] = None
+        walk.remarks[f"{last.name}: the {what} at the end was taken off; the loss has it (--keep-softmax keeps it)"] = (
+            None
+        )
     return kept
 
 
@@ -134,7 +142,11 @@ def _with_training(evaluation: Steps, program: Program, request: Request) -> Ste
     if _fingerprint(training) != _fingerprint(evaluation):
         return _remarked(evaluation, "in training the module computes something else; taken over is its evaluation")
     made = replace(training, remarks=evaluation.remarks)
-    return _remarked(made, f"in training the module has {more} outputs more, which are not taken over") if more > 0 else made
+    return (
+        _remarked(made, f"in training the module has {more} outputs more, which are not taken over")
+        if more > 0
+        else made
+    )
 
 
 def _remarked(made: Steps, remark: str) -> Steps:
@@ -158,5 +170,3 @@ def _fingerprint(made: Steps) -> tuple[object, ...]:
 def _unnamed(layer: Layer) -> Layer:
     layer = replace(layer, name="")
     return replace(layer, frozen=False) if isinstance(layer, BatchNorm) else layer
-
-

@@ -12,11 +12,13 @@ from triptych.spec.layers import join
 
 BATCH = 2  # images of the example: one would fail in a batch norm, and be taken for another axis of one
 SAME = frozenset(("alias", "clone", "contiguous", "detach", "to", "_to_copy", "type_as", "lift_fresh_copy", "lift"))
-SLICES = frozenset("slice select narrow chunk split split_with_sizes tensor_split unsafe_chunk unsafe_split unbind".split())
-VIEWS = SLICES | frozenset(
-    "view reshape _unsafe_view view_as reshape_as flatten unflatten squeeze unsqueeze permute transpose swapaxes swapdims"
-    " movedim t numpy_T expand expand_as channel_shuffle native_channel_shuffle".split()
+_SLICES = "slice select narrow chunk split split_with_sizes tensor_split unsafe_chunk unsafe_split unbind"
+_VIEWS = (
+    "view reshape _unsafe_view view_as reshape_as flatten unflatten squeeze unsqueeze permute transpose swapaxes"
+    " swapdims movedim t numpy_T expand expand_as channel_shuffle native_channel_shuffle"
 )
+SLICES = frozenset(_SLICES.split())
+VIEWS = SLICES | frozenset(_VIEWS.split())
 
 
 @dataclass(frozen=True)
@@ -86,17 +88,19 @@ def mapped(value: Any, change: Callable[[Ref], Any]) -> Any:
 
 
 def read(exported: Any) -> Program:
-    """The program of a torch.export.ExportedProgram. Raises ImportRefusedError for another number of inputs than one and for
-    shapes that depend on the input."""
+    """The program of a torch.export.ExportedProgram. Raises ImportRefusedError for another number of inputs than one,
+    and for shapes that depend on the input."""
     nodes = list(exported.graph.nodes)
     signature = exported.graph_signature
     inputs = list(signature.user_inputs)
     tensors = [n for n in nodes if n.op == "placeholder" and n.name in inputs and hasattr(n.meta.get("val"), "shape")]
     used = [node for node in tensors if node.users]
     if len(used) != 1:
-        raise ImportRefusedError(f"the module takes {len(used)} inputs that it uses ({inputs}); a network has one, images")
+        raise ImportRefusedError(
+            f"the module takes {len(used)} inputs that it uses ({inputs}); a network has one, images"
+        )
     by_node, changed = _pure(_calls(nodes, signature.inputs_to_parameters))
-    ends = [node for node in nodes if node.op == "output"][0].args[0]
+    ends = next(node for node in nodes if node.op == "output").args[0]
     outputs = _outputs(exported, ends, set(signature.user_outputs), changed)
     return Program(by_node, _constants(exported), used[0].name, _shape(used[0]), outputs)
 
@@ -127,8 +131,8 @@ def _keys(spec: Any) -> list[str]:
     """Those of a dict or of a named tuple that a module returns."""
     kind, context = getattr(spec, "type", None), getattr(spec, "context", None)
     if isinstance(kind, type) and issubclass(kind, dict):
-        context = context[1] if kind.__name__ == "defaultdict" else context
-        return [str(key) for key in context or ()]
+        keys: Any = context[1] if kind.__name__ == "defaultdict" and context else context
+        return [str(key) for key in keys or ()]
     return list(getattr(context, "_fields", ()))
 
 
@@ -188,7 +192,9 @@ def _pure(calls: Iterable[tuple[Call, bool]]) -> tuple[dict[str, Call], dict[str
     memory = _Memory()
     pure: dict[str, Call] = {}
     for call, in_place in calls:
-        arguments = {k: mapped(v, lambda ref: Ref(memory.newest.get(ref.name, ref.name))) for k, v in call.arguments.items()}
+        arguments = {
+            k: mapped(v, lambda ref: Ref(memory.newest.get(ref.name, ref.name))) for k, v in call.arguments.items()
+        }
         pure[call.name] = replace(call, arguments=arguments)
         first = next(references(list(call.arguments.values())[:1]), None)
         if first is None:

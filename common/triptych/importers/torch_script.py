@@ -185,7 +185,18 @@ _NUMBERS: Mapping[str, Callable[..., Any]] = {
     "slice": lambda values, start, stop, step: values[start:stop:step],
     "list": list,
 }
-_OF_TENSORS = ("size", "dim", "len", "is_floating_point", "__is__", "__isnot__", "append", "__getitem__", "format", "warn")
+_OF_TENSORS = (
+    "size",
+    "dim",
+    "len",
+    "is_floating_point",
+    "__is__",
+    "__isnot__",
+    "append",
+    "__getitem__",
+    "format",
+    "warn",
+)
 
 
 def _operator(node: Any, kind: str, inputs: list[Any]) -> Sequence[Any]:
@@ -198,7 +209,8 @@ def _operator(node: Any, kind: str, inputs: list[Any]) -> Sequence[Any]:
         large = any(isinstance(value, int) and abs(value) > 1 << 40 for value in inputs if name == "mul")
         if large or (name == "mul" and any(isinstance(value, (str, list)) for value in inputs)):
             raise ImportRefusedError(f"the script multiplies {_text(*inputs)}; refused")
-        return [known(*inputs)] if node.outputsSize() else ([] if known(*inputs) is None else [])
+        result = known(*inputs)
+        return [result] if node.outputsSize() else []
     plain = name.removesuffix("_")
     if space != "aten" or plain not in {*supported(), *COMPUTED, "_convolution", "_unsafe_view", "_to_copy"}:
         raise ImportRefusedError(f"{kind!r}: this operator is not supported; supported are {', '.join(supported())}")

@@ -31,7 +31,7 @@ COMPUTED = VIEWS | SAME | frozenset(_OF_NUMBERS.split()) | frozenset(_OF_CONSTAN
 
 
 class Walk:
-    """`steps` so far, the `values` by name, and `remarks`. `logarithms`: the softmaxes of which the logarithm is meant."""
+    """`steps` so far, the `values` by name, and `remarks`. `logarithms`: softmaxes of which the logarithm is meant."""
 
     def __init__(self, program: Program, *, training: bool) -> None:
         self.program = program
@@ -80,9 +80,13 @@ class Walk:
         """The array of a constant, which one step alone may have where it is trained."""
         for source in constant.sources:
             if self._owners.setdefault(source, call.place) != call.place:
-                raise call.refused(f"shares the parameter {source!r} with {self._owners[source]!r}; a spec has no shared weights")
+                raise call.refused(
+                    f"shares the parameter {source!r} with {self._owners[source]!r}; a spec has no shared weights"
+                )
         if constant.computed and constant.sources:
-            self.remarks[f"{call.place}: its weights are computed of {', '.join(sorted(constant.sources))}; taken as computed"] = None
+            self.remarks[
+                f"{call.place}: its weights are computed of {', '.join(sorted(constant.sources))}; taken as computed"
+            ] = None
         if constant.tensor.element_size() < 4 and constant.tensor.is_floating_point():
             self.remarks["half-precision weights were widened to float32"] = None
         return wide(constant.tensor)
@@ -98,8 +102,8 @@ class Walk:
             layers = rearrangement(value)
             if layers is None:
                 raise call.refused(
-                    f"takes {value.base} without the batch, rearranged to {value.shape} by {value.name!r} as no layer does; a "
-                    "dense layer could follow there"
+                    f"takes {value.base} without the batch, rearranged to {value.shape} by {value.name!r} as no layer "
+                    "does; a dense layer could follow there"
                 )
             self._rearranged[key] = self._emit_row(call, layers, replace(value, order=None), value)
         return self._rearranged[key]
@@ -121,7 +125,9 @@ class Walk:
         if call.operator.startswith("sym_size"):
             return (self.batch, *arguments["self"].shape)[arguments["dim"]]
         if call.shape[:1] != (self.batch,):
-            raise call.refused(f"makes {call.shape}, in which the images ({self.batch} in this example) are no longer the first axis")
+            raise call.refused(
+                f"makes {call.shape}, in which the images ({self.batch} in this example) are no longer the first axis"
+            )
         if call.operator in SAME:
             return self._same(call, arguments["self"])
         if call.operator in VIEWS:
@@ -133,7 +139,7 @@ class Walk:
         raise call.refused(f"this operator is not supported; supported are {', '.join(supported())}")
 
     def _layer(self, call: Call, operator: Operator, arguments: dict[str, Any]) -> Any:
-        value = arguments.get("self", arguments.get("input"))
+        value: Any = arguments.get("self", arguments.get("input"))
         order = None
         try:
             settled = self.settled(call, value)
@@ -142,7 +148,9 @@ class Walk:
                 raise
             settled, order = replace(value, order=None), value.order
         if arguments.get("train") and not self.training:
-            self.remarks[f"{call.place}: in the module it drops values in evaluation too; in the spec in training alone"] = None
+            self.remarks[
+                f"{call.place}: in the module it drops values in evaluation too; in the spec in training alone"
+            ] = None
         layers = operator.layers(Arguments(call, arguments, settled.shape, self.training))
         arrays = {ours: arguments[theirs] for theirs, ours in operator.arrays.items() if arguments[theirs] is not None}
         made = settled
@@ -185,7 +193,10 @@ class Walk:
             places = np.stack([value.places() + image * numbered(value.base).size for image in range(self.batch)])
         except ValueError as error:
             raise call.refused(str(error)) from None
-        tensors = [torch.from_numpy(np.ascontiguousarray(places)) if argument is value else argument for argument in arguments.values()]
+        tensors = [
+            torch.from_numpy(np.ascontiguousarray(places)) if argument is value else argument
+            for argument in arguments.values()
+        ]
         tensors = [torch.empty((self.batch, *t.shape), device="meta") if isinstance(t, Map) else t for t in tensors]
         assert call.function is not None
         return call.function(**dict(zip(arguments, tensors, strict=True)))
