@@ -188,7 +188,9 @@ def activations() -> dict[str, Architecture]:
         "norm_both": BatchNorm("norm", eps=0.1, momentum=0.3),
     }
     return {name: on_both(name, layer) for name, layer in kinds.items()} | {
-        "affine": small(Affine("a", (2.0, 0.1, 3.0), (0.7,)), STEM, Affine("b", (0.3,), (0.1, 0.2, 0.3, 0.4)), ReLU("r")),
+        "affine": small(
+            Affine("a", (2.0, 0.1, 3.0), (0.7,)), STEM, Affine("b", (0.3,), (0.1, 0.2, 0.3, 0.4)), ReLU("r")
+        ),
     }
 
 
@@ -215,6 +217,7 @@ def transposed() -> dict[str, Architecture]:
         "groups": ConvTranspose("conv", 6, (2, 3), (1, 2), (0, 2), (0, 1), groups=2, bias=False),
         "depthwise": ConvTranspose("conv", 4, (4, 4), (2, 2), (1, 1), groups=4),
         "dilation": ConvTranspose("conv", 3, (2, 3), (2, 1), (1, 2), (2, 1), dilation=(3, 2)),
+        "dilation_groups": ConvTranspose("conv", 4, (2, 2), (2, 3), (1, 0), groups=2, dilation=(2, 2), bias=False),
         "overhang": ConvTranspose("conv", 3, (1, 2), (3, 3), (0, 0), (2, 2)),
         "cropped": ConvTranspose("conv", 3, (1, 2), (2, 1), (2, 3), (1, 0)),
     }

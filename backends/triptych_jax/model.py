@@ -1,6 +1,6 @@
 """A spec's tree as a tree of modules with the same names."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from collections.abc import Sequence as Values
 from functools import reduce
 from operator import add, mul
@@ -143,7 +143,7 @@ class Network(_Composite):
         return dict(zip(variables, jax.tree.leaves(list(variables.values())), strict=True))
 
 
-COMPOSITES: dict[type, Callable[..., _Composite]] = {
+COMPOSITES: dict[type, type[Any]] = {
     spec.Block: Sequence,
     spec.Branches: Branches,
     spec.Residual: Residual,

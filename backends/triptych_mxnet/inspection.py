@@ -17,7 +17,7 @@ def forward(network: Network, images: Array, *, train: bool = False, masks: Mask
     outputs: Parameters = {}
 
     def keep(path: str) -> object:
-        return lambda block, inputs, output: outputs.update({path: to_numpy(output)})
+        return lambda block, inputs, output: outputs.update({path: to_numpy(_first(output))})
 
     with network.imperative(), network.dropout_masks(masks or {}):
         hooks = [block.register_forward_hook(keep(path)) for path, block in network.named_blocks()]
@@ -55,7 +55,7 @@ def layer_pass(
     for layer in network.batch_norms():
         layer.keep()
     with network.imperative(), network.dropout_masks(masks), autograd.record(train_mode=train):
-        y = block(value)
+        y = _first(block(value))
     if gradient is None:
         return to_numpy(y), None, {}
     y.backward(to_tensor(network, gradient), train_mode=train)
@@ -80,3 +80,8 @@ def loss_pass(network: Network, logits: Sequence[Array], labels: Labels) -> tupl
 def to_tensor(network: Network, images: Array) -> mx.nd.NDArray:
     """Float images on the network's device, in its type."""
     return mx.nd.array(images, network.device, network.dtype)
+
+
+def _first(output: mx.nd.NDArray | Sequence[mx.nd.NDArray]) -> mx.nd.NDArray:
+    """Of a graph's several outputs the first, which counts as its own."""
+    return output[0] if isinstance(output, list | tuple) else output
