@@ -27,6 +27,11 @@ Path = tuple[str, ...]  # in Flax: ("block1", "conv1", "kernel")
 Arrays = Mapping[Path, jax.Array]
 
 
+def first(output: jax.Array | tuple[jax.Array, ...]) -> jax.Array:
+    """The output, or the first of several: logits, where there are any."""
+    return output[0] if isinstance(output, tuple) else output
+
+
 class _Composite(nnx.Module):
     """Holds modules under their names in the spec, so that the paths of Flax's state are the canonical ones."""
 
@@ -39,7 +44,7 @@ class _Composite(nnx.Module):
     def _run(self, name: str, x: jax.Array, outputs: Outputs) -> jax.Array:
         module = getattr(self, name)
         y = module(x, outputs) if isinstance(module, _Composite) else module(x)
-        outputs[join(self._path, name)] = y[0] if isinstance(y, tuple) else y
+        outputs[join(self._path, name)] = first(y)
         return y
 
 
@@ -63,18 +68,6 @@ class Branches(_Composite):
         return _merged([self._run(name, x, outputs) for name in self._names], self._merge)
 
 
-class Residual(_Composite):
-    """`shortcut(x) + scale * body(x)`."""
-
-    def __init__(self, layer: spec.Residual, path: str, inputs: dict[str, Shape]) -> None:
-        super().__init__(layer, path, inputs)
-        self._scale = layer.scale
-
-    def __call__(self, x: jax.Array, outputs: Outputs) -> jax.Array:
-        *shortcut, body = (self._run(name, x, outputs) for name in self._names)
-        return (shortcut[0] if shortcut else x) + self._scale * body
-
-
 class Graph(_Composite):
     """Named nodes, called in order; with several outputs, a tuple of them."""
 
@@ -87,8 +80,20 @@ class Graph(_Composite):
         values = {INPUT: x}
         for name, (sources, merge) in zip(self._names, self._sources, strict=True):
             values[name] = self._run(name, _merged([values[source] for source in sources], merge), outputs)
-        first, *others = (values[name] for name in self._outputs)
-        return (first, *others) if others else first
+        one, *more = (values[name] for name in self._outputs)
+        return (one, *more) if more else one
+
+
+class Residual(_Composite):
+    """`shortcut(x) + scale * body(x)`."""
+
+    def __init__(self, layer: spec.Residual, path: str, inputs: dict[str, Shape]) -> None:
+        super().__init__(layer, path, inputs)
+        self._scale = layer.scale
+
+    def __call__(self, x: jax.Array, outputs: Outputs) -> jax.Array:
+        *shortcut, body = (self._run(name, x, outputs) for name in self._names)
+        return (shortcut[0] if shortcut else x) + self._scale * body
 
 
 class Auxiliary(Sequence):
@@ -116,8 +121,8 @@ class Network(_Composite):
             elif not self.deterministic:
                 auxiliaries.append(self._run(name, y, outputs))
         found = [*(y if isinstance(y, tuple) else (y,)), *auxiliaries]
-        first, *others = (channels_first(value).astype(self.dtype) for value in found)
-        return (first, *others) if others else first
+        one, *more = (channels_first(value).astype(self.dtype) for value in found)
+        return (one, *more) if more else one
 
     def cast(self) -> None:
         """Every layer's types as the execution has them, and whether its products may be shortened."""

@@ -25,6 +25,11 @@ from triptych_mxnet.layers import LAYERS, BatchNorm, Dropout
 from triptych_mxnet.precision import apply_execution
 
 
+def first(output: Any) -> mx.nd.NDArray:
+    """The output, or the first of several: logits, where there are any."""
+    return output[0] if isinstance(output, list | tuple) else output
+
+
 class _Composite(gluon.HybridBlock):
     """Holds blocks under their names in the spec."""
 
@@ -54,18 +59,6 @@ class Branches(_Composite):
         return _merged(F, [branch(x) for branch in self._children.values()], self.merge)
 
 
-class Residual(_Composite):
-    """`shortcut(x) + scale * body(x)`."""
-
-    def __init__(self, layer: spec.Residual, path: str, inputs: dict[str, Shape]) -> None:
-        super().__init__(layer, path, inputs)
-        self.scale = layer.scale
-
-    def hybrid_forward(self, F: ModuleType, x: Tensor) -> Tensor:
-        *shortcut, body = self._children.values()
-        return (shortcut[0](x) if shortcut else x) + self.scale * body(x)
-
-
 class Graph(_Composite):
     """Named nodes, called in order; with several outputs, a tuple of them."""
 
@@ -78,8 +71,20 @@ class Graph(_Composite):
         for node in self.layer.nodes:
             taken = _merged(F, [values[name] for name in node.inputs], node.merge)
             values[node.layer.name] = self._children[node.layer.name](taken)
-        first, *others = (values[name] for name in self.layer.outputs)
-        return (first, *others) if others else first
+        one, *more = (values[name] for name in self.layer.outputs)
+        return (one, *more) if more else one
+
+
+class Residual(_Composite):
+    """`shortcut(x) + scale * body(x)`."""
+
+    def __init__(self, layer: spec.Residual, path: str, inputs: dict[str, Shape]) -> None:
+        super().__init__(layer, path, inputs)
+        self.scale = layer.scale
+
+    def hybrid_forward(self, F: ModuleType, x: Tensor) -> Tensor:
+        *shortcut, body = self._children.values()
+        return (shortcut[0](x) if shortcut else x) + self.scale * body(x)
 
 
 class Auxiliary(Sequence):

@@ -73,7 +73,7 @@ def output_shapes(architecture: Architecture) -> dict[str, Shape]:
         channels, height, width = architecture.input
         raise TooSmallError(error.path, f"{error.problem} (input {channels}x{height}x{width}); {way_out}") from None
     last = architecture.layers[-1].name if architecture.layers else architecture.name
-    if not architecture.layers or architecture.classes and end != (architecture.classes,):
+    if not architecture.layers or (architecture.classes and end != (architecture.classes,)):
         raise SpecError(last, f"the network ends in {end}, not in ({architecture.classes},)")
     if architecture.classes and len(outputs(architecture)) > 1:
         raise SpecError(last, "a network with several outputs has no classes (0)")
