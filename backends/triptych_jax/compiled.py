@@ -159,8 +159,8 @@ def compile_layer_pass(definition: nnx.GraphDef, execution: Execution) -> Callab
         def forward(parameters: Arrays, x: jax.Array) -> jax.Array:
             layer = nnx.merge(definition, nnx.from_flat_state({**parameters, **statistics}))
             feed_dropout(layer, masks, jax.random.key(0))
-            x = channels_last(x)
-            y = layer(x, {}) if isinstance(layer, tuple(COMPOSITES.values())) else layer(x)
+            x, composite = channels_last(x), type(layer) in COMPOSITES.values()
+            y = layer(x, {}) if composite else layer(x)
             return channels_first(first(y))
 
         if gradient is None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from collections.abc import Sequence as Values
 from functools import reduce
 from operator import add, mul
-from typing import Any, get_args
+from typing import get_args
 
 import jax
 import jax.numpy as jnp
@@ -148,7 +148,7 @@ class Network(_Composite):
         return dict(zip(variables, jax.tree.leaves(list(variables.values())), strict=True))
 
 
-COMPOSITES: dict[type, type[Any]] = {
+COMPOSITES: dict[type, type[_Composite]] = {
     spec.Block: Sequence,
     spec.Branches: Branches,
     spec.Residual: Residual,

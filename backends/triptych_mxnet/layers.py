@@ -73,33 +73,32 @@ class Dropout(nn.Dropout):
         return super().hybrid_forward(F, x)
 
 
-class _WideConvTranspose(nn.Conv2DTranspose):
-    """A transposed convolution by a kernel with zeros for its dilation, computed without padding and cut to size.
+class _SummedConvTranspose(nn.Conv2DTranspose):
+    """A transposed convolution by its definition: every value's multiples of the kernel, group by group, added where
+    they lie, then cut to size.
 
     F.Deconvolution refuses an output padding that is not below the stride, and is wrong, without a word, in float64
     where both stride and dilation are above 1."""
 
     def __init__(self, layer: spec.ConvTranspose, shape: Shape) -> None:
-        super().__init__(**_transposed(layer, shape) | {"padding": (0, 0), "output_padding": (0, 0)})
-        self._kwargs |= {"kernel": extent(layer), "dilate": (1, 1), "no_bias": True}
+        super().__init__(**_transposed(layer, shape) | {"output_padding": (0, 0)})
         self.layer = layer
+        self.area = math.prod(shape[1:])
         self.size = layer_output(layer, shape, layer.name)[1:]
+        sides = zip(shape[1:], layer.stride, extent(layer), strict=True)
+        self.whole = tuple((size - 1) * stride + k for size, stride, k in sides)
 
     def hybrid_forward(self, F: ModuleType, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        (top, left), (height, width) = self.layer.padding, self.size
-        y = super().hybrid_forward(F, x, self.spread(F, weight))
+        layer, (top, left), (height, width) = self.layer, self.layer.padding, self.size
+        values = F.transpose(F.reshape(x, (0, layer.groups, -1, self.area)), (1, 2, 0, 3))
+        kernels = F.reshape(weight, (layer.groups, -1, layer.channels // layer.groups * math.prod(layer.kernel)))
+        multiples = F.batch_dot(kernels, F.reshape(values, (0, 0, -3)), transpose_a=True)
+        multiples = F.transpose(F.reshape(multiples, (0, 0, -1, self.area)), (2, 0, 1, 3))
+        window = {"kernel": layer.kernel, "stride": layer.stride, "dilate": layer.dilation, "pad": (0, 0)}
+        y = F.col2im(F.reshape(multiples, (0, -3, -2)), output_size=self.whole, **window)
         y = F.pad(y, mode="constant", pad_width=(0, 0, 0, 0, 0, height, 0, width), constant_value=0.0)
         y = F.slice(y, begin=(None, None, top, left), end=(None, None, top + height, left + width))
         return y if bias is None else F.broadcast_add(y, F.reshape(bias, (1, -1, 1, 1)))
-
-    def spread(self, F: ModuleType, weight: Tensor) -> Tensor:
-        """The kernel with zeros between its values."""
-        (rows, columns), (down, across) = self.layer.kernel, self.layer.dilation
-        values = F.reshape(weight, (0, -1, 1, 1))
-        cells = F.pad(values, mode="constant", pad_width=(0, 0, 0, 0, 0, down - 1, 0, across - 1), constant_value=0.0)
-        cells = F.reshape(cells, (0, -1, rows, columns, down, across))
-        wide = F.reshape(F.transpose(cells, (0, 1, 2, 4, 3, 5)), (0, 0, rows * down, columns * across))
-        return F.slice(wide, begin=(None, None, 0, 0), end=(None, None, *extent(self.layer)))
 
 
 def _transposed(layer: spec.ConvTranspose, shape: Shape) -> dict[str, Any]:
@@ -119,7 +118,7 @@ def _transposed(layer: spec.ConvTranspose, shape: Shape) -> dict[str, Any]:
 def _conv_transpose(layer: spec.ConvTranspose, shape: Shape) -> gluon.HybridBlock:
     axes = zip(layer.output_padding, layer.stride, layer.dilation, strict=True)
     if any(extra >= stride or (stride > 1 and dilation > 1) for extra, stride, dilation in axes):
-        return _WideConvTranspose(layer, shape)
+        return _SummedConvTranspose(layer, shape)
     return nn.Conv2DTranspose(**_transposed(layer, shape))
 
 

@@ -164,7 +164,7 @@ class Network(_Composite):
                     layer.mask = None
 
 
-COMPOSITES: dict[type, type[Any]] = {
+COMPOSITES: dict[type, type[_Composite]] = {
     spec.Block: Sequence,
     spec.Branches: Branches,
     spec.Residual: Residual,
