@@ -38,6 +38,7 @@ from triptych.spec.layers import (
     join,
 )
 
+HEADS = "heads"  # what the last record is called that has several outputs
 _LONGEST = 48  # characters of a name
 _WORDS: dict[type, str] = {
     BatchNorm: "norm",
@@ -138,7 +139,7 @@ class _Naming:
         known = self.known[id(layer)]
         parts = self.parts[layer.name] if leaf else known.parts
         behind = parts[len(prefix) :] if parts[: len(prefix)] == prefix and (leaf or known.leaves) else None
-        fixed = layer.name in self.whole or (isinstance(layer, Graph) and len(layer.outputs) > 1)
+        fixed = layer.name in self.whole or _has_outputs(layer)
         return Item(layer, behind, known.leaves, leaf, self._is_plain(layer), fixed)
 
     def _record(self, item: Item, prefix: Parts, path: str, used: _Used, heads: Counter[str]) -> Layer:
@@ -151,13 +152,15 @@ class _Naming:
             name = item.parts[0] if heads[item.parts[0]] == 1 else "_".join(item.parts)
             name = used.unique(_cleaned(name, _word(layer)))
         else:
-            own = self._merge_name(layer, prefix)
+            own = HEADS if _has_outputs(layer) else self._merge_name(layer, prefix)
             name = used.unique(_cleaned(own, _word(layer))) if own else used.numbered(_word(layer))
         return self._inside(layer, name, prefix, join(path, name))
 
     def _leaf_name(self, layer: Layer, prefix: Parts) -> str:
         parts = self.parts[layer.name]
-        return _cleaned("_".join(parts[len(common((parts, prefix))) :]), _word(layer))
+        outer, *inner = parts[len(common((parts, prefix))) :] or ("",)
+        outer = f"unit{outer}" if inner and outer.isdigit() else outer
+        return _cleaned("_".join((outer, *inner)), _word(layer))
 
     def _merge_name(self, layer: Layer, prefix: Parts) -> str:
         """What the file calls the step that merges, if it is more than the operator's name."""
@@ -218,12 +221,15 @@ class _Naming:
         return self._inside(layer, name, prefix, join(path, name))
 
 
+def _has_outputs(layer: Layer) -> bool:
+    """Whether it gives the network's several outputs, and so has to stand at the end of the top level."""
+    return isinstance(layer, Graph) and len(layer.outputs) > 1
+
+
 def _word(layer: Layer) -> str:
     """What a layer of this kind is called that has no name: `norm`, `conv`, `hard_swish`."""
     if isinstance(layer, Branches):
         return _MERGED[layer.merge]
-    if isinstance(layer, Graph) and len(layer.outputs) > 1:
-        return "heads"
     kind = type(layer)
     own = kind.__name__.lower() if kind.__name__.endswith("LU") else re.sub(r"(?<=[a-z])(?=[A-Z])", "_", kind.__name__)
     return _WORDS.get(kind, own.lower())
