@@ -29,9 +29,9 @@ class Recipe:
     adds nothing. `data` is a data set's name or a folder. What `network` leaves open is as the data has it (channels
     and classes), or as in the architecture's source (height and width). `test_batch_size` 0 is `batch_size`.
     `learning_rate` and the optimiser's momentum are what `schedule` starts from. `initializer` is empty for the
-    architecture's own, a name with its number (`triptych.weights.initializers.parse`), or `native`. `init_from`, a run folder or a
-    safetensors file, replaces the start of the layers that fit (`triptych.weights.transfer`); what the patterns in
-    `freeze` match does not move.
+    architecture's own, a name with its number (`triptych.weights.initializers.parse`), or `native`. `init_from`, a run
+    folder or a safetensors file, replaces the start of the layers that fit (`triptych.weights.transfer`); what the
+    patterns in `freeze` match does not move.
     """
 
     name: str
