@@ -228,7 +228,7 @@ REFUSED: dict[str, tuple[list[Step], str]] = {
         [*row(CONV), merge_only("plus", ("conv", INPUT), "add")],
         r"net.file: node 'plus' \(Block\): .*different shapes.* \(the network's input is 4x6x5\)",
     ),
-    "nothing": (row(Block("a", ())), "net.file: its output is its input, and there is no layer between"),
+    "nothing": (row(Block("a", ())), "net.file: an output of it is its input, and there is no layer between"),
 }
 
 
