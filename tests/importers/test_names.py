@@ -154,15 +154,15 @@ def test_residual_units_are_blocks_numbered_as_in_the_file() -> None:
     steps += row("flat flatten", "dense fc", source=steps[-1].name)
     assert paths(steps).split() == [
         *("conv1", "relu"),
-        *(f"layer1.unit0.body.{name}" for name in ("conv1", "bn1", "relu", "conv2")),
-        "layer1.unit0_relu_1",
-        *(f"layer1.unit1.body.{name}" for name in ("conv1", "bn1", "relu", "conv2")),
-        "layer1.unit1_relu_1",
-        *(f"layer2.unit0.body.{name}" for name in ("conv1", "bn1", "relu", "conv2")),
-        *("layer2.unit0.shortcut.conv0", "layer2.unit0.shortcut.norm1"),
-        "layer2.unit0_relu_1",
-        *(f"layer2.unit1.body.{name}" for name in ("conv1", "bn1", "relu", "conv2")),
-        "layer2.unit1_relu_1",
+        *(f"layer1.unit0.residual.body.{name}" for name in ("conv1", "bn1", "relu", "conv2")),
+        "layer1.unit0.relu_1",
+        *(f"layer1.unit1.residual.body.{name}" for name in ("conv1", "bn1", "relu", "conv2")),
+        "layer1.unit1.relu_1",
+        *(f"layer2.unit0.residual.body.{name}" for name in ("conv1", "bn1", "relu", "conv2")),
+        *("layer2.unit0.residual.shortcut.conv0", "layer2.unit0.residual.shortcut.norm1"),
+        "layer2.unit0.relu_1",
+        *(f"layer2.unit1.residual.body.{name}" for name in ("conv1", "bn1", "relu", "conv2")),
+        "layer2.unit1.relu_1",
         *("flatten", "fc"),
     ]
 
