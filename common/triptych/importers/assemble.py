@@ -48,8 +48,8 @@ def assemble(
     shapes = _shapes(network, shape, source)
     for clean in PASSES:
         network = clean(network, shapes)
-    if not any(step.name in network.outputs for step in network.steps):
-        raise TriptychError(f"{source}: its output is its input, and there is no layer between")
+    if INPUT in network.outputs:
+        raise TriptychError(f"{source}: an output of it is its input, and there is no layer between")
     layers, paths = named(fold(network.steps, network.outputs), [s.name for s in network.steps if _is_whole(s)])
     architecture = Architecture(request.name or name, shape, _classes(network, shapes), layers, source=source)
     output_shapes(architecture)

@@ -73,9 +73,7 @@ def without_identities(network: Network, shapes: Shapes) -> Network:
     same = {
         step.name: step.inputs[0]
         for step in network.steps
-        if len(step.inputs) == 1
-        and _is_identity(step.layer, shapes[step.inputs[0]])
-        and not (step.name in network.outputs and step.inputs[0] == INPUT)
+        if len(step.inputs) == 1 and _is_identity(step.layer, shapes[step.inputs[0]])
     }
     return network.without(same)
 

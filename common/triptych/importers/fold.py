@@ -9,7 +9,7 @@ entry and that nothing leaves becomes a `Graph`. Nothing here is recursive: a fi
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -88,7 +88,7 @@ class _Fold:
     def __init__(self, steps: Sequence[Step], outputs: Sequence[str]) -> None:
         self.visits = _MOST_VISITS
         self.places = [_Place(INPUT, [], "concatenate", [])]
-        numbers = {INPUT: _START}
+        self.numbers = numbers = {INPUT: _START}
         for step in steps:
             if step.name in numbers:
                 raise TriptychError(f"two steps are called {step.name!r} ({INPUT!r} is the network's input)")
@@ -121,8 +121,8 @@ class _Fold:
 
     def flat(self) -> Layers:
         """Every step as a node of one graph."""
-        graph = _Nodes(self.places, _START, list(range(1, len(self.places))))
-        return (Graph("", tuple(graph.nodes), tuple(graph.end_of(edge) for edge in self.end.inputs)),)
+        graph = _Nodes(self.places, self.numbers, _START, list(range(1, len(self.places))))
+        return (Graph("", graph.nodes(), tuple(graph.end_of(edge) for edge in self.end.inputs)),)
 
     def _pull(self, edge: _Edge, into: _Place) -> None:
         """Series: what only this edge takes, and what takes one thing itself, joins the edge's row."""
@@ -183,9 +183,9 @@ class _Fold:
         if region is None:
             return
         entry, within, count = region
-        graph = _Nodes(self.places, entry, within, last=place.name)
+        graph = _Nodes(self.places, self.numbers, entry, within, last=place.name)
         end = graph.add_merge(place, [])
-        record = Graph(place.name, tuple(graph.nodes), (end,))
+        record = Graph(place.name, graph.nodes(), (end,))
         edge = _Edge(entry, [_composite(record, graph.rows)])
         self.places[entry].takers -= count - 1
         place.inputs = [edge]
@@ -224,19 +224,26 @@ class _Fold:
         trunk = _Edge(entry)
         self._pull(trunk, self.end)
         own = any(edge.source == entry and not edge.row for edge in self.end.inputs)  # the trunk's end is an output
-        graph = _Nodes(self.places, entry, within, first=trunk.row.pop() if own else None)
+        graph = _Nodes(self.places, self.numbers, entry, within, first=trunk.row.pop() if own else None)
         ends = tuple(graph.end_of(edge) for edge in self.end.inputs)
         self.end.inputs = [trunk]
-        return (Graph("", tuple(graph.nodes), ends),)
+        return (Graph("", graph.nodes(), ends),)
 
 
 class _Nodes:
-    """The nodes of a Graph, in the order of execution; `rows` for the depth and size of what is in them."""
+    """The nodes of a Graph; `rows` for the depth and size of what is in them."""
 
     def __init__(
-        self, places: list[_Place], entry: int, within: list[int], last: str = "", first: _Item | None = None
+        self,
+        places: list[_Place],
+        numbers: Mapping[str, int],
+        entry: int,
+        within: list[int],
+        last: str = "",
+        first: _Item | None = None,
     ) -> None:
-        self.nodes: list[Node] = []
+        self.numbers = numbers
+        self.found: list[tuple[int, Node]] = []
         self.rows: list[_Row] = []
         self.names = {INPUT, last, *(places[number].name for number in within)}
         self.calls = {entry: INPUT if first is None else self._add(first.layer.name, [first], (INPUT,))}
@@ -247,6 +254,10 @@ class _Nodes:
             else:
                 (edge,) = place.inputs
                 self.calls[number] = self._add(place.name, edge.row + place.row, (self.calls[edge.source],))
+
+    def nodes(self) -> tuple[Node, ...]:
+        """In the order in which the source runs the last step of each."""
+        return tuple(node for _, node in sorted(self.found, key=lambda numbered: numbered[0]))
 
     def add_merge(self, place: _Place, row: _Row) -> str:
         return self._add(place.name, row, tuple(self.end_of(edge) for edge in place.inputs), place.merge)
@@ -266,7 +277,8 @@ class _Nodes:
         self.rows.append(row)
         layers = tuple(item.layer for item in row)
         layer = replace(layers[0], name=name) if len(layers) == 1 else Block(name, layers)
-        self.nodes.append(Node(layer, inputs, merge))
+        last = self.numbers.get(row[-1].layer.name if row else name, 0)
+        self.found.append((last, Node(layer, inputs, merge)))
         return name
 
 

@@ -14,13 +14,12 @@ from triptych.spec.layers import Layer
 class Item(NamedTuple):
     """A record of a row. `parts`: of its name, behind the prefix of the row (None where it has another prefix, or
     nothing is known); of a composite, what its leaves have in common. `leaves`: how many in it have a name that says
-    where they belong; the others may stand between. `plain`: nothing in it is trained. `fixed`: stays in no Block."""
+    where they belong; the others may stand between. `fixed`: stays in no Block."""
 
     layer: Layer
     parts: Parts | None
     leaves: int
     leaf: bool
-    plain: bool
     fixed: bool
 
 
@@ -65,9 +64,5 @@ def _spans(items: Sequence[Item]) -> dict[str, _Span]:
 
 
 def _is_worth_it(items: Sequence[Item]) -> bool:
-    """More than one, which have names of their own; but a residual and its activation stay as they are, because the
-    residual has the prefix for its name."""
-    composites = [item for item in items if not item.leaf]
-    named = any(item.parts and len(item.parts) > 1 for item in items) or len(composites) > 1
-    rest = [item for item in items if item.leaf]
-    return len(items) > 1 and named and not (len(composites) == 1 and all(item.plain for item in rest))
+    """More than one, and one of them at least has a name behind the prefix."""
+    return len(items) > 1 and any(not item.leaf or (item.parts and len(item.parts) > 1) for item in items)

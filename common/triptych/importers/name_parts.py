@@ -11,7 +11,7 @@ Parts = tuple[str, ...]
 
 _MOST_PARTS = 12
 _LONGEST = 200  # characters of a name that are looked at
-_SEPARATORS = re.compile(r"[/.:]+")
+_SEPARATORS = re.compile(r"[/.]+")
 _FORWARD = re.compile(r"_fwd(?=_|$)")  # what Gluon hangs on the name of a layer
 _OPERATOR = re.compile(r"[A-Z][A-Za-z]+(_\d+)?")  # what PyTorch's ONNX exporter hangs on the path of a module
 
@@ -19,15 +19,10 @@ _OPERATOR = re.compile(r"[A-Z][A-Za-z]+(_\d+)?")  # what PyTorch's ONNX exporter
 def name_parts(names: Sequence[str]) -> dict[str, Parts]:
     """Every name with its parts, from the outermost to the layer's own. Names are parted at `/` and `.`; in a file that
     has hardly any of those, at an underscore behind a part that has a number. Same names, same parts, in any order."""
-    structured = sum(bool(_SEPARATORS.search(name.strip("/"))) for name in names) * 10 >= len(names)
+    structured = sum(bool(_SEPARATORS.search(name)) for name in names) * 10 >= len(names)
     part = _at_separators if structured else _at_numbers
-    parts = {name: _once(part(_FORWARD.sub("", name[:_LONGEST])))[-_MOST_PARTS:] for name in names}
+    parts = {name: part(_FORWARD.sub("", name[:_LONGEST]))[-_MOST_PARTS:] for name in names}
     return _without_operators(parts) if any(name.startswith("/") for name in names) else parts
-
-
-def _once(parts: Parts) -> Parts:
-    """`flatten0_flatten0` is one part."""
-    return tuple(part for place, part in enumerate(parts) if part not in parts[max(place - 1, 0) : place])
 
 
 def _at_separators(name: str) -> Parts:
@@ -38,7 +33,7 @@ def _at_separators(name: str) -> Parts:
 
 
 def _at_numbers(name: str) -> Parts:
-    """`stage1_unit1_conv1` has three parts, `max_pool` and `conv1_1` one, `block1_2_conv` three."""
+    """`stage1_unit1_conv1` has three parts, `max_pool`, `conv1_1` and `flatten0_flatten0` one."""
     parts: list[str] = []
     words: list[str] = []
     for word in filter(None, name.split("_")):
@@ -50,7 +45,7 @@ def _at_numbers(name: str) -> Parts:
         parts.append("_".join(words))
     if len(parts) > 1 and parts[-1].isdigit():
         parts[-2:] = ["_".join(parts[-2:])]
-    return tuple(parts)
+    return tuple(part for place, part in enumerate(parts) if part not in parts[:place][-1:])
 
 
 def _without_operators(parts: dict[str, Parts]) -> dict[str, Parts]:

@@ -38,6 +38,7 @@ from triptych.spec.layers import (
     join,
 )
 
+HEADS = "heads"  # what the last record is called that has several outputs
 _LONGEST = 48  # characters of a name
 _WORDS: dict[type, str] = {
     BatchNorm: "norm",
@@ -113,7 +114,8 @@ class _Naming:
         """These layers, which stand in a row at `path`, with names behind what the prefix says already."""
         prefix = self._extended(layers, prefix)
         items = [self._item(layer, prefix) for layer in layers]
-        heads = Counter(item.parts[0] for item in items if item.parts and not item.leaf)
+        composites = [item for item in items if not item.leaf]
+        heads = Counter(item.parts[0] if item.parts else None for item in composites)
         used = _Used()
         named: list[Layer] = []
         leaves = {item.parts[0]: self.counts[(*prefix, item.parts[0])] for item in items if item.parts}
@@ -138,26 +140,36 @@ class _Naming:
         known = self.known[id(layer)]
         parts = self.parts[layer.name] if leaf else known.parts
         behind = parts[len(prefix) :] if parts[: len(prefix)] == prefix and (leaf or known.leaves) else None
-        fixed = layer.name in self.whole or (isinstance(layer, Graph) and len(layer.outputs) > 1)
-        return Item(layer, behind, known.leaves, leaf, self._is_plain(layer), fixed)
+        fixed = layer.name in self.whole or _has_outputs(layer)
+        return Item(layer, behind, known.leaves, leaf, fixed)
 
-    def _record(self, item: Item, prefix: Parts, path: str, used: _Used, heads: Counter[str]) -> Layer:
+    def _record(self, item: Item, prefix: Parts, path: str, used: _Used, heads: Counter[str | None]) -> Layer:
         layer = item.layer
         if item.leaf:
             name = used.unique(self._leaf_name(layer, prefix))
             self.paths[layer.name] = join(path, name)
             return replace(layer, name=name)
-        if item.parts:
-            name = item.parts[0] if heads[item.parts[0]] == 1 else "_".join(item.parts)
-            name = used.unique(_cleaned(name, _word(layer)))
+        known: Parts = item.parts or ()
+        if known:
+            known = known[:1] if heads[known[0]] == 1 else known
+            name = used.unique(_cleaned("_".join(known), _word(layer)))
         else:
-            own = self._merge_name(layer, prefix)
-            name = used.unique(_cleaned(own, _word(layer))) if own else used.numbered(_word(layer))
-        return self._inside(layer, name, prefix, join(path, name))
+            name = self._fallback(layer, prefix, used, alone=heads.total() == 1)
+        return self._inside(layer, name, (*prefix, *known), join(path, name))
+
+    def _fallback(self, layer: Layer, prefix: Parts, used: _Used, alone: bool) -> str:
+        """Of a composite whose leaves say nothing: what the step that merges is called, else its kind, numbered."""
+        if _has_outputs(layer):
+            return used.unique(HEADS)
+        if own := self._merge_name(layer, prefix):
+            return used.unique(_cleaned(own, _word(layer)))
+        return used.unique("residual") if alone and isinstance(layer, Residual) else used.numbered(_word(layer))
 
     def _leaf_name(self, layer: Layer, prefix: Parts) -> str:
         parts = self.parts[layer.name]
-        return _cleaned("_".join(parts[len(common((parts, prefix))) :]), _word(layer))
+        outer, *inner = parts[len(common((parts, prefix))) :] or ("",)
+        outer = f"unit{outer}" if inner and outer.isdigit() else outer
+        return _cleaned("_".join((outer, *inner)), _word(layer))
 
     def _merge_name(self, layer: Layer, prefix: Parts) -> str:
         """What the file calls the step that merges, if it is more than the operator's name."""
@@ -167,8 +179,6 @@ class _Naming:
 
     def _inside(self, layer: Layer, name: str, prefix: Parts, path: str) -> Layer:
         """A composite with its name, and with names in it."""
-        known = self.known[id(layer)].parts
-        prefix = known if known[: len(prefix)] == prefix else prefix
 
         def block(name: str, inner: Block) -> Block:
             return Block(name, self.row(inner.layers, prefix, join(path, name)))
@@ -177,6 +187,8 @@ class _Naming:
             case Block():
                 return Block(name, self.row(layer.layers, prefix, path))
             case Branches():
+                telling = [branch for branch in layer.branches if self.known[id(branch)].leaves]
+                prefix = self._extended(telling, prefix) if len(telling) > 1 else prefix
                 names = self._branch_names(layer, prefix)
                 return Branches(name, tuple(map(block, names, layer.branches)), layer.merge)
             case Residual():
@@ -188,7 +200,8 @@ class _Naming:
 
     def _branch_names(self, layer: Branches, prefix: Parts) -> list[str]:
         used = _Used()
-        behind = [self.known[id(branch)].parts[len(prefix) :] for branch in layer.branches]
+        known = [self.known[id(branch)].parts for branch in layer.branches]
+        behind = [parts[len(prefix) :] if parts[: len(prefix)] == prefix else () for parts in known]
         heads = Counter(parts[0] for parts in behind if parts)
         names = []
         for number, (branch, parts) in enumerate(zip(layer.branches, behind, strict=True), 1):
@@ -218,12 +231,15 @@ class _Naming:
         return self._inside(layer, name, prefix, join(path, name))
 
 
+def _has_outputs(layer: Layer) -> bool:
+    """Whether it gives the network's several outputs, and so has to stand at the end of the top level."""
+    return isinstance(layer, Graph) and len(layer.outputs) > 1
+
+
 def _word(layer: Layer) -> str:
     """What a layer of this kind is called that has no name: `norm`, `conv`, `hard_swish`."""
     if isinstance(layer, Branches):
         return _MERGED[layer.merge]
-    if isinstance(layer, Graph) and len(layer.outputs) > 1:
-        return "heads"
     kind = type(layer)
     own = kind.__name__.lower() if kind.__name__.endswith("LU") else re.sub(r"(?<=[a-z])(?=[A-Z])", "_", kind.__name__)
     return _WORDS.get(kind, own.lower())
