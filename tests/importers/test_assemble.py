@@ -242,6 +242,8 @@ def test_what_does_not_fit_is_one_line_with_the_node(case: str) -> None:
 def test_an_output_that_is_not_there() -> None:
     with pytest.raises(TriptychError, match=r"^unknown output of net.file 'prop'; did you mean 'prob'\?$"):
         imported(row(ReLU("prob")), "prop")
+    with pytest.raises(TriptychError, match=r"^f has no outputs; name one \(--output\)$"):
+        assemble(row(ReLU("prob")), [], Request(), name="n", source="f", input_shape=SHAPE)
 
 
 def test_input_and_name_of_the_request_and_precision_of_the_arrays() -> None:
