@@ -33,6 +33,15 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
         temporary.unlink(missing_ok=True)
 
 
+@contextmanager
+def told(what: str, way_out: str = "") -> Iterator[None]:
+    """Around work with files: an OSError within becomes a TriptychError that says `what`, why, and the `way_out`."""
+    try:
+        yield
+    except OSError as error:
+        raise TriptychError("; ".join(filter(None, (f"{what}: {error.strerror}", way_out)))) from None
+
+
 def check_hash(content: bytes, expected: str, what: str, way_out: str, algorithm: str = "sha256") -> None:
     """Raises TriptychError, which names `what` and both hashes, unless `content` has the `expected` one (hex)."""
     found = hashlib.new(algorithm, content, usedforsecurity=False).hexdigest()
