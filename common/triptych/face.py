@@ -142,7 +142,7 @@ def train(
     session = loop.start(registry.load(backend), chosen, dataset, device=device)
     if out is not None:
         loop.keep_in(session, Path(out))
-    loop.fit(session, loop.Silent())
+    loop.fit(session, loop.Listener())
     return session
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 from marks import needs_backend
 from triptych import zoo
 from triptych.backend import registry
-from triptych.data import Split
+from triptych.data import Dataset, Split
 from triptych.data.preprocess import apply_reference
 from triptych.reference import network as reference
 from triptych.report import pictures, run, tables
@@ -29,7 +29,10 @@ LENET = Recipe("test", architecture="lenet", data="synthetic", epochs=1)
 
 def test_confusion_counts_true_by_predicted():
     logits = np.array([[0, 2, 1], [3, 0, 0], [0, 0, 1], [0, 9, 1.0]])
-    assert evaluation.count_confusion(logits, np.array([0, 0, 1, 1])).tolist() == [[1, 1, 0], [0, 1, 1], [0, 0, 0]]
+    split = Split(np.zeros((4, 1, 1, 1), np.uint8), np.array([0, 0, 1, 1]))
+    dataset = Dataset("two", split, split, ("cat", "dog"))
+    model = models.draw_model(Recipe("three", architecture="lenet", network=zoo.Options(3, (1, 28, 28))))
+    assert evaluation.Evaluation(model, dataset, "none", logits).confusion.tolist() == [[1, 1, 0], [0, 1, 1]]
 
 
 def test_the_figures_say_which_is_which():

@@ -42,7 +42,10 @@ SOURCES = {
         "50,000 + 10,000, 3x32x32, 10 classes", cifar10.HOW_TO_GET, cifar10.load, cifar10.locate, cifar10.download
     ),
     "synthetic": Source(
-        "512 + 256, 1x28x28, 10 classes", "drawn when used", lambda _: synthetic.load(), lambda _: Path(synthetic.__file__)
+        "512 + 256, 1x28x28, 10 classes",
+        "drawn when used",
+        lambda _: synthetic.load(),
+        lambda _: Path(synthetic.__file__),
     ),
 }
 
