@@ -6,11 +6,11 @@ from dataclasses import replace
 from itertools import product
 
 import numpy as np
+from scipy.special import softmax
 
 from triptych.conformance.compare import Arrays, Check
 from triptych.conformance.diagnosis.causes import NONE, Cause, hypothesis_of, looks_like, of_layer, run_alone, same
 from triptych.conformance.diagnosis.faults import IMAGE_FAULTS
-from triptych.conformance.diagnosis.layer_faults import softmax
 from triptych.conformance.diagnosis.update_faults import updates_with_faults
 from triptych.conformance.reference_run import OUTPUT, ReferenceRun, layer_of, parameter_of
 from triptych.reference.layers import Array, cross_entropy, largest
@@ -54,7 +54,7 @@ def _scaled(right: Arrays, batch: int) -> Iterator[tuple[str, str, dict[str, Arr
 def _softmax_twice(run: ReferenceRun) -> dict[str, Array]:
     total, gradients = 0.0, {}
     for path, (weight, logits) in run.heads.items():
-        shares = softmax(logits)
+        shares = softmax(logits, axis=-1)
         loss, gradient = cross_entropy(shares, run.case.labels)
         total += weight * loss
         gradients[path] = weight * shares * (gradient - (gradient * shares).sum(1, keepdims=True))
