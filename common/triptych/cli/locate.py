@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from triptych.cli import options
-from triptych.utils.errors import TriptychError, unknown
+from triptych.utils.errors import TriptychError, check_known
 
 if TYPE_CHECKING:
     from triptych.conformance.locate import Located
@@ -91,13 +91,11 @@ def check_choices(mode: str, precision: str, optimizers: str | None, layout: str
     """Raises TriptychError for a word that an option does not know."""
     from triptych.conformance.locate import MODES
 
-    if mode not in MODES:
-        raise unknown("--mode", mode, MODES)
+    check_known("--mode", [mode], MODES)
     options.check_precision(precision)
     if optimizers not in (None, "all", "momentum"):
         raise TriptychError(f"--optimizers '{optimizers}' must be all or momentum")
-    if layout not in (None, *LAYOUTS):
-        raise unknown("--layout", layout, LAYOUTS)
+    check_known("--layout", [] if layout is None else [layout], LAYOUTS)
 
 
 def check_subjects(arch: str, left: str, right: str, *, for_backends: bool, for_own: bool) -> None:

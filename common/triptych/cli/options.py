@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from triptych.utils.errors import TriptychError, require_package
+from triptych.utils.files import told, write_atomically
 
 if TYPE_CHECKING:
     from cyclopts import Token
@@ -57,11 +58,9 @@ def check_place(option: str, target: str | Path, folder: Path) -> None:
     """Raises TriptychError if nothing can be written below `folder`, which need not be there yet."""
     import tempfile
 
-    try:
-        with tempfile.TemporaryFile(dir=next(place for place in (folder, *folder.parents) if place.exists())):
-            return
-    except OSError as error:
-        raise TriptychError(f"{option} {target} cannot be written: {error.strerror}") from None
+    place = next(place for place in (folder, *folder.parents) if place.exists())
+    with told(f"{option} {target} cannot be written"), tempfile.TemporaryFile(dir=place):
+        pass
 
 
 def check_log(target: str) -> None:
@@ -217,8 +216,6 @@ def write_json(target: str | None, value: object) -> None:
     """JSON to stdout for "-", to a file, or nowhere for None. Raises TriptychError if the file cannot be written."""
     import json
 
-    from triptych.utils.files import write_atomically
-
     if target is None:
         return
     text = json.dumps(value, indent=2) + "\n"
@@ -226,10 +223,8 @@ def write_json(target: str | None, value: object) -> None:
         print(text, end="")
         return
     path = Path(target)
-    try:
+    with told(f"--json {target} cannot be written"):
         if path.exists() and not path.is_file():
             path.write_text(text)  # a pipe or a device, as /dev/null, is written to, not replaced by a file
         else:
             write_atomically(path, text.encode())
-    except OSError as error:
-        raise TriptychError(f"--json {target} cannot be written: {error.strerror}") from None

@@ -25,7 +25,7 @@ from triptych.porting.align import align
 from triptych.porting.discover import find_adapter
 from triptych.spec import analysis
 from triptych.spec.layers import Architecture, Auxiliary, Block, Branches, Dropout, Residual, Shape
-from triptych.utils.errors import TriptychError, unknown
+from triptych.utils.errors import TriptychError, check_known
 from triptych.weights.matching import pair, read_mapping
 
 LAYOUTS = ("NCHW", "NHWC")
@@ -49,8 +49,7 @@ def locate_port(
     function of parameters and images. Images have the architecture's shape. `layout` is that of the images it takes:
     NHWC by default in JAX, NCHW elsewhere. `mapping`: its parameters' names to the spec's paths, where order and shape
     do not tell. Raises TriptychError for what cannot be compared."""
-    if layout not in (None, *LAYOUTS):
-        raise unknown("layout", layout, LAYOUTS)
+    check_known("layout", [] if layout is None else [layout], LAYOUTS)
     names = read_mapping(mapping)
     adapted = find_adapter(candidate)
     if adapted is None:

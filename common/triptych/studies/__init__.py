@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from triptych.report.page import write_page
-from triptych.utils.errors import unknown
+from triptych.utils.errors import check_known
 from triptych.utils.files import write_atomically
 
 Cell: TypeAlias = str | int | float
@@ -64,11 +64,6 @@ def join(results: Sequence[StudyResult]) -> StudyResult:
     return StudyResult(tuple(tables.values()), tuple(figures), tuple(findings))
 
 
-def table_of(result: StudyResult, title: str) -> Table:
-    """The table of a result that has this title."""
-    return next(table for table in result.tables if table.title == title)
-
-
 @dataclass(frozen=True, kw_only=True)
 class Study:
     """A question and where it comes from. `traps` are errors in the source's code, with what really happens.
@@ -112,6 +107,5 @@ def write(study: Study, result: StudyResult, published: dict[str, Any], folder: 
 
 def get_study(name: str) -> Study:
     """The study `name`. Raises TriptychError with the nearest match if there is none."""
-    if name not in registry():
-        raise unknown("study", name, registry())
+    check_known("study", [name], registry())
     return registry()[name]

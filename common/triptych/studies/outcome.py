@@ -96,18 +96,14 @@ def by_epoch(outcomes: Sequence[Outcome]) -> Table:
     """A row per run, backend and epoch, with the published figures of the same epoch where there are some."""
     columns = ("run", "backend", "epoch", "loss", "train accuracy", "test accuracy")
     published = ("published: loss", "published: train", "published: test")
-    rows = tuple(
-        (o.name, o.backend, e.epoch, e.train_loss, e.train_accuracy, e.test_accuracy, *published_of(o, e.epoch))
-        for o in outcomes
-        for e in o.epochs
-    )
-    return Table("Every epoch", (*columns, *published), rows)
-
-
-def published_of(outcome: Outcome, epoch: int) -> TableRow:
-    """Published loss, train and test accuracy of one epoch; a single figure is of the last one, and is not here."""
-    all_of = (outcome.published.loss, outcome.published.train, outcome.published.test)
-    return tuple(shown(values[epoch - 1] if 1 < len(values) >= epoch else None) for values in all_of)
+    rows: list[TableRow] = []
+    for outcome in outcomes:
+        known = (outcome.published.loss, outcome.published.train, outcome.published.test)
+        for e in outcome.epochs:  # a single published figure is of the last one, and is not here
+            figures_of = (shown(values[e.epoch - 1] if 1 < len(values) >= e.epoch else None) for values in known)
+            measured = (e.epoch, e.train_loss, e.train_accuracy, e.test_accuracy)
+            rows.append((outcome.name, outcome.backend, *measured, *figures_of))
+    return Table("Every epoch", (*columns, *published), tuple(rows))
 
 
 def settings(planned: Sequence[PlannedRun]) -> Table:

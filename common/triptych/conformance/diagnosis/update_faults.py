@@ -8,7 +8,7 @@ import numpy as np
 
 from triptych.conformance.compare import Arrays
 from triptych.conformance.reference_run import ReferenceRun
-from triptych.conformance.updates import MOMENTUM, OTHERS, labelled
+from triptych.conformance.updates import MOMENTUM, OTHERS
 from triptych.optim.optimizers import COUNT, SGD, Adam, AdamW, Optimizer, Rates, decay_of, reference_step
 from triptych.reference.layers import Array
 
@@ -31,13 +31,8 @@ class Wrong:
     dampening: float = 0.0
 
 
-def updates_with_faults(run: ReferenceRun, name: str) -> Iterator[tuple[str, Arrays]]:
-    """What each fault is, and the arrays that it leaves (those of trained parameters and of the state)."""
-    for text, wrong in _faults(run, name):
-        yield text, labelled(name, _steps(run, wrong))
-
-
-def _faults(run: ReferenceRun, name: str) -> Iterator[tuple[str, Wrong]]:
+def update_faults(run: ReferenceRun, name: str) -> Iterator[tuple[str, Wrong]]:
+    """What can be wrong in the steps of the optimiser called `name`, in words, and the steps with it."""
     net, batch = run.case.architecture, len(run.case.labels)
     optimizer = OTHERS.get(name, MOMENTUM)
     rates = (run.steps.rates(optimizer),) if name in OTHERS else run.steps.momentum
@@ -115,8 +110,8 @@ def _schedule_faults(right: Wrong) -> Iterator[tuple[str, Wrong]]:
     yield "the momentum does not change", replace(right, rates=(first, replace(second, momentum=first.momentum)))
 
 
-def _steps(run: ReferenceRun, wrong: Wrong) -> dict[str, Array]:
-    """Parameters and state after the steps."""
+def take_steps(run: ReferenceRun, wrong: Wrong) -> dict[str, Array]:
+    """Trained parameters and state after the steps."""
     values: dict[str, Array] = dict(run.parameters)
     state = dict(wrong.state)
     gradients = wrong.gradients
