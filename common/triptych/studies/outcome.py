@@ -42,7 +42,8 @@ def run(
 
 def answer(study: Trained, outcomes: Sequence[Outcome], *, quick: bool, looked: StudyResult = NOTHING) -> StudyResult:
     """The whole result of a study, after what its look shows."""
-    tables = [compared(outcomes), by_epoch(outcomes), settings([o.planned for o in outcomes])]
+    every_run = Table.of("Every run", [row(outcome, outcomes) for outcome in outcomes])
+    tables = [every_run, by_epoch(outcomes), settings([outcome.planned for outcome in outcomes])]
     if study.compete:
         tables, drawn = [contests.table(outcomes), *tables], contests.drawn(outcomes)
     else:
@@ -68,13 +69,9 @@ def ratio(value: float | None, base: float | None) -> float | None:
     return None if value is None or not base else value / base
 
 
-def compared(outcomes: Sequence[Outcome]) -> Table:
-    """A row per run and backend: what it costs, what it reaches, and what the text says of it."""
-    return Table.of("Every run", [row(outcome, outcomes) for outcome in outcomes])
-
-
 def row(outcome: Outcome, outcomes: Sequence[Outcome]) -> dict[str, Cell]:
-    """One row of `compared`; seconds are compared with the study's first run on the same backend."""
+    """What a run on a backend costs, what it reaches, and what the text says of it; seconds are compared with the
+    study's first run on the same backend."""
     size, published = outcome.totals, outcome.published
     first = next(other for other in outcomes if other.backend == outcome.backend)
     return {
