@@ -17,10 +17,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import make_mini
 from marks import REAL_SETS, needs_set
 from sources import flip_a_bit, nearest_mean_accuracy
 from triptych import data
-from triptych.data import fashion_mnist, fashion_mnist_mini, make_mini
+from triptych.data import fashion_mnist, fashion_mnist_mini
 from triptych.utils import files
 from triptych.utils.errors import TriptychError
 

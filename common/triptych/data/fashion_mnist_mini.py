@@ -1,6 +1,6 @@
 """The data set inside the package: 5,120 training and 2,560 test images of Fashion-MNIST, as many of each class.
 
-Real images, taken from the real training and test set by `triptych.data.make_mini`; no file, no network needed."""
+Real images, taken from the real training and test set by `tests/make_mini.py`; no file, no network needed."""
 
 import io
 import zipfile
