@@ -11,8 +11,9 @@ import numpy as np
 from flax import linen, nnx
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
-from triptych.backend.contract import Array, Captured, PortParameter, PortRun
+from triptych.backend.contract import Captured, PortParameter, PortRun
 from triptych.backend.execution import Execution, dtype_of
+from triptych.utils.arrays import Array
 from triptych.weights.layouts import FLAX
 from triptych_jax.device import DTYPES
 from triptych_jax.precision import apply_execution

@@ -8,8 +8,9 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from triptych.backend.contract import Array, Captured, PortParameter, PortRun
+from triptych.backend.contract import Captured, PortParameter, PortRun
 from triptych.backend.execution import Execution, dtype_of
+from triptych.utils.arrays import Array
 from triptych.weights.layouts import TORCH
 from triptych_torch.device import DTYPES
 from triptych_torch.precision import apply_execution

@@ -50,6 +50,7 @@ def prepare(
     from triptych.data import SOURCES, load, tfds
 
     check_known("data set", [name], SOURCES)
+    tfds.check_place(name, out)
     folder = tfds.prepare(name, load(name, data_dir=data_dir), out)
     print(f"{tfds.PREFIX}{name} is in {folder}")
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from triptych.utils.errors import TriptychError, require_package
-from triptych.utils.files import told, write_atomically
+from triptych.utils.files import probe, told, write_atomically
 
 if TYPE_CHECKING:
     from cyclopts import Token
@@ -56,11 +56,8 @@ def writable(option: str) -> Callable[[Any, Any], None]:
 
 def check_place(option: str, target: str | Path, folder: Path) -> None:
     """Raises TriptychError if nothing can be written below `folder`, which need not be there yet."""
-    import tempfile
-
-    place = next(place for place in (folder, *folder.parents) if place.exists())
-    with told(f"{option} {target} cannot be written"), tempfile.TemporaryFile(dir=place):
-        pass
+    with told(f"{option} {target} cannot be written"):
+        probe(folder)
 
 
 def check_log(target: str) -> None:
@@ -78,7 +75,8 @@ def written(option: str, text: str) -> Parameter:
 
 
 def picture(option: str, text: str) -> Parameter:
-    """The same of a figure's file: a format that can be drawn, and a place to write to."""
+    """The parameter of a figure's file given with `option`, with its help; refused unless it is of a format that can be
+    drawn, and can be written."""
 
     def check(kind: Any, target: Path | None) -> None:
         if target is not None and target.suffix not in (".png", ".svg", ".pdf"):

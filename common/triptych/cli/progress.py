@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from triptych.report.tables import console
 from triptych.training.loop import Listener
+from triptych.utils.terminal import console
 
 if TYPE_CHECKING:
     import numpy as np

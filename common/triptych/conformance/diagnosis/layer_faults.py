@@ -8,8 +8,8 @@ import numpy as np
 from scipy.special import softmax
 
 from triptych.conformance.diagnosis.hypothesis import Fault, Hypothesis, other_field, other_value
-from triptych.reference.layers import Array
 from triptych.spec.layers import AvgPool, Conv, LocalResponseNorm, MaxPool, Pair, Shape
+from triptych.utils.arrays import Array
 
 
 def _same_padding(hypothesis: Hypothesis) -> Hypothesis | None:
