@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
+from triptych import zoo
 from triptych.cli import options
 from triptych.utils.errors import TriptychError, check_known
 
@@ -40,7 +41,6 @@ def locate(
     module, or of a function that builds one. It is given the spec's weights. Exit status 1 if they diverge.
     Example: triptych locate --left my_package:build_torch --right vgg16
     """
-    from triptych import zoo
     from triptych.conformance import locate as search
     from triptych.conformance.updates import UPDATES
 
@@ -72,8 +72,6 @@ def locate(
 def subjects(left: str, right: str, arch: str | None) -> tuple[str, str, str]:
     """The architecture, and the two subjects, the reference as the right one. Raises TriptychError for what names no
     two of them."""
-    from triptych import zoo
-
     if left == right:
         raise TriptychError(f"--left and --right are both '{left}'; name two subjects")
     named = [subject for subject in (left, right) if subject in zoo.registry()]
