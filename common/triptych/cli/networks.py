@@ -1,7 +1,5 @@
 """`archs` and `summary`: what is in the zoo. No framework, not even NumPy, is needed for them."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any
 
 from cyclopts import Parameter

@@ -1,13 +1,11 @@
 """Studies: questions that the networks' texts ask, answered as tables and figures."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from json import dumps
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Self, TypeAlias
 
 from triptych.report.page import write_page
 from triptych.utils.errors import check_known
@@ -32,7 +30,7 @@ class Table:
     rows: tuple[TableRow, ...]
 
     @classmethod
-    def of(cls, title: str, rows: Sequence[Mapping[str, Cell]]) -> Table:
+    def of(cls, title: str, rows: Sequence[Mapping[str, Cell]]) -> Self:
         """A table of one row or more that say the columns of their cells, each the same."""
         return cls(title, tuple(rows[0]), tuple(tuple(row.values()) for row in rows))
 
