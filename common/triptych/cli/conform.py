@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from triptych import zoo
 from triptych.cli import options
 from triptych.report.tables import print_table
 from triptych.utils.errors import TriptychError
@@ -46,7 +47,6 @@ def conform(
     `verify` runs a certificate again.
     Example: triptych conform --arch vgg16 --backends torch,jax --certificate vgg16.json --html vgg16.html
     """
-    from triptych import zoo
     from triptych.backend import registry
     from triptych.conformance import certificate as certificates
     from triptych.conformance import suite

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
+from triptych import zoo
 from triptych.cli.options import DEFAULT_NETWORK, NetworkOptions, Whole
 from triptych.utils.errors import TriptychError
 
@@ -52,7 +53,6 @@ class RunOptions:
     def choose(self, recipe: Recipe, network: NetworkOptions) -> Recipe:
         """The recipe with what the command line says, whose network can be built, and frozen as it says. That is found
         out before any data is looked for: what is left open is taken from the architecture's source."""
-        from triptych import zoo
         from triptych.weights import transfer
 
         recipe = self.apply(recipe, network)
@@ -85,8 +85,6 @@ class RunOptions:
         cannot be made as narrow, and gains nothing from larger images than its own. A start that is the first one's own
         becomes the other's own; one that departs from it belongs to the recipe, and stays.
         """
-        from triptych import zoo
-
         if self.arch is None or self.arch == recipe.architecture:
             return {}
         from triptych.weights import initializers
