@@ -14,7 +14,7 @@ from triptych.spec.layers import keeps_statistics
 from triptych.utils.randomness import derive_seed
 from triptych.weights.initializers import Parameters
 from triptych.weights.layouts import FLAX
-from triptych_jax.compiled import compile_prediction, compile_step, compile_update, prepare
+from triptych_jax.compiled import compile_input, compile_prediction, compile_step, compile_update
 from triptych_jax.input import Input
 from triptych_jax.layers import BatchNorm
 from triptych_jax.model import Network
@@ -31,6 +31,7 @@ class Predictor:
         like = next(iter(network.variables(nnx.Param).values()))[...]
         self.input = Input(transform, like.device, like.dtype.type)
         self.sizes: set[int] = set()  # of the batches that the prediction is compiled for
+        self.compiled_input = compile_input(network.execution, self.input)
         network.eval()
         self.compiled_prediction = compile_prediction(nnx.graphdef(network), network.execution, self.input)
 
@@ -50,7 +51,7 @@ class Predictor:
     def _apply_input(self, images: Images, gather: Gather | None) -> jax.Array:
         if gather is not None:
             gather = Gather(gather.rows.astype(np.int32), gather.columns.astype(np.int32), gather.shifts)
-        return prepare(self.input, jax.device_put(images, self.input.device), gather)
+        return self.compiled_input(jax.device_put(images, self.input.device), gather)
 
 
 class Trainer(Predictor):
@@ -101,7 +102,7 @@ class Trainer(Predictor):
         """One step of the optimiser alone."""
         named = self.optimizer.named
         native = {path: from_numpy(gradients[FLAX.canonical_path(path)], p[...]) for path, p in named.items()}
-        self.optimizer.run(self.compiled_update, (Network.values(named), native), rates)
+        self.optimizer.run(lambda inputs, *state: self.compiled_update(*inputs, *state), (Network.values(named), native), rates)
 
     def read(self, handles: Sequence[jax.Array]) -> NDArray[np.float64]:
         """`(steps, 2)`; waits for the device."""
