@@ -65,7 +65,7 @@ def pass_function(definition: nnx.GraphDef) -> Callable[..., Pass]:
     """`(parameters, constants, x, labels, masks, seed) -> Pass` of a network; not compiled yet. `constants` are what no
     gradient is taken by: running statistics and frozen parameters."""
 
-    def run(
+    def training_pass(
         parameters: Arrays, constants: Arrays, x: jax.Array, labels: jax.Array, masks: Masks, seed: jax.Array
     ) -> Pass:
         key = jax.random.key(seed, impl="threefry2x32")
@@ -84,7 +84,7 @@ def pass_function(definition: nnx.GraphDef) -> Callable[..., Pass]:
         figures = jnp.stack([loss, correct.astype(loss.dtype)])
         return Pass(figures, gradients, after, dx, outputs)
 
-    return run
+    return training_pass
 
 
 @lru_cache(maxsize=16)  # a second trainer of the same network compiles nothing
@@ -110,7 +110,7 @@ def compile_step(
     def step(inputs: tuple[Any, ...], kept: dict[str, Arrays], count: jax.Array, rates: tuple[Any, Any]) -> Any:
         # Nothing is donated: after an interrupted step the network must still be there to be saved.
         passed = run(*inputs)
-        moved, kept = update(inputs[0], passed.gradients, kept, count, rates)
+        moved, kept = update((inputs[0], passed.gradients), kept, count, rates)
         return passed.figures, passed.statistics, moved, kept
 
     return jit(execution)(step) if execution.compilation == "full" else step

@@ -102,7 +102,7 @@ class Trainer(Predictor):
         """One step of the optimiser alone."""
         named = self.optimizer.named
         native = {path: from_numpy(gradients[FLAX.canonical_path(path)], p[...]) for path, p in named.items()}
-        self.optimizer.run(lambda inputs, *state: self.compiled_update(*inputs, *state), (Network.values(named), native), rates)
+        self.optimizer.run(self.compiled_update, (Network.values(named), native), rates)
 
     def read(self, handles: Sequence[jax.Array]) -> NDArray[np.float64]:
         """`(steps, 2)`; waits for the device."""
