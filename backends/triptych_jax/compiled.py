@@ -21,9 +21,9 @@ from triptych_jax.loss import total_loss
 from triptych_jax.model import Arrays, Branches, Network, Outputs, Residual, Sequence
 from triptych_jax.optimizer import Updater
 
-# Of a function that runs once or twice compiling is all its time: without optimisation it is a quarter, and as one module
-# instead of 32 for as many threads two thirds of that. XLA refuses options that it does not know, and dropped the fusion
-# emitters' in JAX 0.11.
+# Of a function that runs once or twice compiling is all its time: without optimisation it is a quarter, and as one
+# module instead of 32 for as many threads two thirds of that. XLA refuses options that it does not know, and dropped
+# the fusion emitters' in JAX 0.11.
 _EMITTERS = {"xla_cpu_use_fusion_emitters": False} if jax.__version_info__ < (0, 11) else {}
 _QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_parallel_codegen_split_count": 1, **_EMITTERS}
 OPTIONS: dict[str, dict[str, Any] | None] = {"full": None, "quick": _QUICK}

@@ -21,7 +21,7 @@ from triptych.spec.layers import Pair, Shape
 PRECISION = lax.Precision.HIGHEST
 
 
-class Statistic(nnx.BatchStat):
+class _Statistic(nnx.BatchStat):
     """A running statistic that takes a traced value at once. Flax asks that for its sharding first; a traced value has
     none, and for the error JAX goes through all that was traced so far: two thirds of the tracing of Inception v3."""
 
@@ -46,7 +46,8 @@ class BatchNorm(nnx.BatchNorm):
             use_fast_variance=False,  # E[x^2] - E[x]^2 cancels
             rngs=nnx.Rngs(0),
         )
-        self.mean, self.var = Statistic(self.mean[...]), Statistic(self.var[...])
+        for name in ("mean", "var"):
+            setattr(self, name, _Statistic(getattr(self, name)[...]))
         self.unbiased = layer.unbiased
 
     def __call__(self, x: jax.Array) -> jax.Array:
