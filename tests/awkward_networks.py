@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from triptych.reference.layers import largest
 from triptych.spec import analysis
 from triptych.spec.layers import (
     Architecture,
@@ -26,6 +25,7 @@ from triptych.spec.layers import (
     Residual,
     Sigmoid,
 )
+from triptych.utils.arrays import largest
 from triptych.utils.randomness import dropout_mask
 from triptych.weights import initializers
 

@@ -7,8 +7,9 @@ import jax
 import numpy as np
 from flax import nnx
 
-from triptych.backend.contract import Array, Labels, Masks
+from triptych.backend.contract import Labels, Masks
 from triptych.spec.layers import join
+from triptych.utils.arrays import Array
 from triptych.utils.errors import TriptychError
 from triptych.weights.initializers import Parameters
 from triptych.weights.layouts import FLAX

@@ -6,8 +6,9 @@ from contextlib import contextmanager
 
 import jax
 
-from triptych.backend.execution import Execution
+from triptych.backend.execution import Execution, dtype_of
 from triptych.backend.precision import Flag, environment
+from triptych_jax.device import DTYPES, get_device
 
 _FULL = ("highest", "float32")
 _DETERMINISTIC = "--xla_gpu_deterministic_ops=true"
@@ -21,21 +22,22 @@ def precision_flags(device: str = "cpu") -> list[Flag]:
     precision = jax.default_matmul_precision.value
     # The default is full precision on a CPU, TF32 on a GPU, bfloat16 on a TPU.
     full = precision in _FULL or (precision is None and device == "cpu")
-    found = [Flag("default_matmul_precision", precision, full)]
+    flags = [Flag("default_matmul_precision", precision, full)]
     if hasattr(jax.config, _BITS):
         bits = getattr(jax.config, _BITS)
-        found.append(Flag("default_dtype_bits", bits, bits == "64"))
+        flags.append(Flag("default_dtype_bits", bits, bits == "64"))
     words = (word.removeprefix("--").partition("=") for word in os.environ.get("XLA_FLAGS", "").split())
     options = {name: value if equals else "true" for name, equals, value in words}
     for name in _XLA:
         chosen = options.get(name, "false")
         exact = chosen.lower() in ("false", "0")
-        found.append(Flag(name, chosen, exact, "take it out of XLA_FLAGS and start again"))
-    return [*found, environment("NVIDIA_TF32_OVERRIDE", "0")]
+        flags.append(Flag(name, chosen, exact, "take it out of XLA_FLAGS and start again"))
+    return [*flags, environment("NVIDIA_TF32_OVERRIDE", "0")]
 
 
 def apply_execution(execution: Execution, device: str) -> None:
     """Set what holds for the whole process as `execution` says. Shorter factors are a choice of each layer here."""
+    dtype_of("jax", execution.precision, DTYPES)
     if execution.precision == "fp64":
         # Without it JAX turns every float64 array into float32, silently. It makes float64 the default type, so this
         # backend names the type of every array that it makes.
@@ -43,6 +45,7 @@ def apply_execution(execution: Execution, device: str) -> None:
     flags = os.environ.get("XLA_FLAGS", "").split()
     if execution.deterministic and _DETERMINISTIC not in flags:  # read when JAX first meets the device
         os.environ["XLA_FLAGS"] = " ".join((*flags, _DETERMINISTIC))
+    get_device(device)  # after the flags
 
 
 @contextmanager

@@ -7,10 +7,11 @@ import numpy as np
 from flax import nnx
 from numpy.typing import NDArray
 
-from triptych.backend.contract import Array, Gather, Images, Labels, Masks, Paths
+from triptych.backend.contract import Gather, Images, Labels, Masks, Paths
 from triptych.data.preprocess import InputTransform
 from triptych.optim.optimizers import Optimizer, Rates
 from triptych.spec.layers import keeps_statistics
+from triptych.utils.arrays import Array
 from triptych.utils.randomness import derive_seed
 from triptych.weights.initializers import Parameters
 from triptych.weights.layouts import FLAX

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import mxnet as mx
 from mxnet import autograd
 
-from triptych.backend.contract import Array, Labels, Masks
+from triptych.backend.contract import Labels, Masks
+from triptych.utils.arrays import Array
 from triptych.weights.initializers import Parameters
 from triptych_mxnet.loss import total_loss
 from triptych_mxnet.model import Network

@@ -7,8 +7,9 @@ from typing import Any
 import mxnet as mx
 from mxnet import autograd, gluon
 
-from triptych.backend.contract import Array, Captured, PortParameter, PortRun
+from triptych.backend.contract import Captured, PortParameter, PortRun
 from triptych.backend.execution import Execution, dtype_of
+from triptych.utils.arrays import Array
 from triptych.utils.errors import TriptychError
 from triptych.weights.layouts import GLUON
 from triptych_mxnet.device import DTYPES

@@ -7,9 +7,10 @@ import numpy as np
 from mxnet import autograd
 from numpy.typing import NDArray
 
-from triptych.backend.contract import Array, Gather, Images, Labels, Masks, Paths
+from triptych.backend.contract import Gather, Images, Labels, Masks, Paths
 from triptych.data.preprocess import InputTransform
 from triptych.optim.optimizers import Optimizer, Rates
+from triptych.utils.arrays import Array
 from triptych.utils.randomness import derive_seed
 from triptych.weights.initializers import Parameters
 from triptych_mxnet.input import Input

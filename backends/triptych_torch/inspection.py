@@ -5,8 +5,9 @@ from contextlib import contextmanager
 
 import torch
 
-from triptych.backend.contract import Array, Labels, Masks
+from triptych.backend.contract import Labels, Masks
 from triptych.spec.layers import join
+from triptych.utils.arrays import Array
 from triptych.weights.initializers import Parameters
 from triptych_torch.loss import total_loss
 from triptych_torch.model import Network

@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from triptych.backend.contract import Array, Gather, Images, Labels, Masks, Paths
+from triptych.backend.contract import Gather, Images, Labels, Masks, Paths
 from triptych.data.preprocess import InputTransform
 from triptych.optim.optimizers import Optimizer, Rates
 from triptych.spec.layers import keeps_statistics
+from triptych.utils.arrays import Array
 from triptych.utils.errors import TriptychError
 from triptych.utils.randomness import derive_seed
 from triptych.weights.initializers import Parameters
@@ -34,8 +35,8 @@ def _nondeterminism_explained() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        operator, found, _ = str(error).partition(" does not have a deterministic implementation")
-        if not found:
+        operator, refused, _ = str(error).partition(" does not have a deterministic implementation")
+        if not refused:
             raise
         raise TriptychError(f"{operator} has no deterministic form on this device; leave out --deterministic") from None
 
@@ -139,8 +140,8 @@ class Trainer(Predictor):
     def state(self) -> Parameters:
         """The optimiser's state by canonical path, and the scale of float16 losses."""
         scale = self.scaler.state_dict()
-        found = {SCALER: np.array([scale[name] for name in SCALER_FIELDS])} if scale else {}
-        return self.optimizer.state() | found
+        scaler_state = {SCALER: np.array([scale[name] for name in SCALER_FIELDS])} if scale else {}
+        return self.optimizer.state() | scaler_state
 
     def load_state(self, state: Parameters) -> None:
         """Continue from such a state."""

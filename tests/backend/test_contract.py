@@ -10,8 +10,8 @@ from triptych.backend.contract import Backend
 from triptych.backend.execution import Execution, exact
 from triptych.reference import network as reference
 from triptych.reference import rounding
-from triptych.reference.layers import largest
 from triptych.spec.layers import Architecture, Block, Branches, Conv, Dense, Flatten
+from triptych.utils.arrays import largest
 from triptych.utils.errors import TriptychError
 
 CLOSE = 1e-12  # of a tensor's scale, in float64

@@ -16,9 +16,9 @@ from triptych.data.preprocess import InputTransform
 from triptych.optim import optimizers
 from triptych.optim.optimizers import SGD, Adam, AdamW, Optimizer, Rates
 from triptych.reference import network as reference
-from triptych.reference.layers import largest
 from triptych.spec import analysis
 from triptych.spec.layers import Architecture, Dense, Flatten
+from triptych.utils.arrays import largest
 
 TRANSFORM = InputTransform(1, 9, 8, (0.3,), (0.7,), crop_padding=1)
 STEADY = [Rates(rate, 0.9) for rate in (0.1, 0.1, 0.05, 0.02, 0.2)]

@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 from triptych.optim.optimizers import SGD, Adam, AdamW, Rates, decay_of, get_kind, reference_step
 from triptych.reference import network as reference
 from triptych.reference import rounding
-from triptych.reference.layers import Conditions, LayerPass, cross_entropy, exact
+from triptych.reference.loss import cross_entropy
 from triptych.spec.analysis import analyse
 from triptych.spec.kinds import COMPOSITES, KINDS, kind_of
+from triptych.spec.kinds.layer_pass import Conditions, LayerPass, exact
 from triptych.spec.layers import (
     Architecture,
     Auxiliary,

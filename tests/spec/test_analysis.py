@@ -9,9 +9,9 @@ import pytest
 
 from triptych import zoo
 from triptych.reference import network as reference
-from triptych.reference.layers import Conditions, exact
 from triptych.spec.analysis import activation_bytes, analyse, auxiliary_weights, parameters, primitives, totals
 from triptych.spec.kinds import kind_of
+from triptych.spec.kinds.layer_pass import Conditions, exact
 from triptych.spec.layers import (
     Architecture,
     Auxiliary,

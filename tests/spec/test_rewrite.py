@@ -13,7 +13,6 @@ from triptych import zoo
 from triptych.backend import registry
 from triptych.backend.execution import exact
 from triptych.reference import network as reference
-from triptych.reference.layers import largest
 from triptych.spec import analysis, rewrite
 from triptych.spec.layers import (
     Architecture,
@@ -30,6 +29,7 @@ from triptych.spec.layers import (
 )
 from triptych.training import models
 from triptych.training.recipe import Recipe
+from triptych.utils.arrays import largest
 from triptych.utils.errors import TriptychError
 from triptych.weights import initializers
 

@@ -19,6 +19,7 @@ from triptych.data import batches
 from triptych.data.preprocess import InputTransform
 from triptych.optim.optimizers import Optimizer, Rates
 from triptych.spec.layers import Architecture
+from triptych.utils.arrays import Array
 from triptych.weights.initializers import Parameters
 
 Images: TypeAlias = NDArray[np.uint8]
@@ -27,7 +28,6 @@ Masks: TypeAlias = Mapping[str, NDArray[np.bool_]]
 Gather: TypeAlias = batches.Gather
 Paths: TypeAlias = frozenset[str]
 Native: TypeAlias = Any
-Array: TypeAlias = NDArray[np.floating[Any]]
 
 
 class Predictor(Protocol):
@@ -110,8 +110,13 @@ class Backend(Protocol):
     def peak_memory(self, device: str) -> int:
         """The most bytes that this process has held on the device; 0 where the framework does not tell."""
 
+    def apply_execution(self, execution: Execution, device: str) -> None:
+        """Sets the process's switches as the execution says, for networks on this device.
+
+        Raises TriptychError for a device or precision that is not there."""
+
     def build(self, architecture: Architecture, *, device: str = "cpu", execution: Execution = DEFAULT) -> Native:
-        """A native network, with the execution as its attribute `execution`; the process's switches are set as it says.
+        """A native network, with the execution as its attribute `execution`, which `apply_execution` is called with.
 
         Raises TriptychError for a device or precision that is not there."""
 

@@ -8,8 +8,8 @@ from typing import Any, ClassVar, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from triptych.reference.layers import largest
 from triptych.spec.layers import Shape
+from triptych.utils.arrays import largest
 
 Arrays: TypeAlias = Mapping[str, NDArray[Any]]
 

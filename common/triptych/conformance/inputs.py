@@ -15,7 +15,8 @@ from triptych.conformance.case import BATCH, Case
 from triptych.data.batches import Augmentation, Batch, feed, plan
 from triptych.data.preprocess import InputTransform, apply_reference
 from triptych.optim.optimizers import SGD
-from triptych.reference.layers import Array, Rounding, exact
+from triptych.spec.kinds.layer_pass import Rounding, exact
+from triptych.utils.arrays import Array
 from triptych.utils.randomness import generator
 
 CROP_PADDING = 2

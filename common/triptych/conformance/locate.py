@@ -22,8 +22,8 @@ from triptych.conformance.levels import LEVELS, Level, layers_alone
 from triptych.conformance.reference_run import ReferenceRun
 from triptych.conformance.subjects import BackendSubject, ReferenceSubject, Subject
 from triptych.conformance.updates import UPDATES
-from triptych.reference.layers import largest
 from triptych.spec.layers import Architecture
+from triptych.utils.arrays import largest
 from triptych.utils.errors import TriptychError, check_known
 
 BATCH = 2  # images: enough for a fault to show, half the time of four

@@ -17,10 +17,12 @@ from triptych.conformance.tolerance import Budgets, perturbations
 from triptych.conformance.updates import MOMENTUM, UPDATES, Steps, reference_update
 from triptych.optim.optimizers import OPTIMIZERS, decay_of, reference_step
 from triptych.reference import network as reference
-from triptych.reference.layers import Array, Rounding, cross_entropy, exact
+from triptych.reference.loss import cross_entropy
 from triptych.spec.analysis import parameters, primitives
+from triptych.spec.kinds.layer_pass import Rounding, exact
 from triptych.spec.layers import Architecture, Branches, Dense, Flatten, Layer, Residual, Shape, children, walk
 from triptych.spec.shapes import output_shapes
+from triptych.utils.arrays import Array
 
 SLOTS = {slot for kind in OPTIMIZERS.values() for slot in kind.slots}
 OUTPUT, INPUT = "output", "input"  # the names of one layer's own arrays, beside its parameters' gradients
@@ -79,11 +81,11 @@ class ReferenceRun:
         return reference_inputs(self.case, self.rounding)
 
     @cached_property
-    def _evaluated(self) -> reference.Pass:
+    def _evaluated(self) -> reference.ReferencePass:
         return self._forward(self.parameters, train=False)
 
     @cached_property
-    def _trained(self) -> reference.Pass:
+    def _trained(self) -> reference.ReferencePass:
         return self._forward(self.parameters, train=True)
 
     @cached_property
@@ -102,7 +104,7 @@ class ReferenceRun:
         assert trace is not None
         return trace.inputs
 
-    def _forward(self, values: Arrays, *, train: bool, step: int = 0) -> reference.Pass:
+    def _forward(self, values: Arrays, *, train: bool, step: int = 0) -> reference.ReferencePass:
         case, trace = self.case, reference.Trace()
         masks = case.masks(step) if train else {}
         return reference.forward(
@@ -115,7 +117,7 @@ class ReferenceRun:
         loss, gradients = reference.backward(ran, self.case.labels)
         return {**gradients, "loss": np.asarray(loss)}
 
-    def ran(self, train: bool) -> reference.Pass:
+    def ran(self, train: bool) -> reference.ReferencePass:
         """The pass in one of the two modes, in training mode after its backward."""
         assert not train or self.gradients
         return self._trained if train else self._evaluated

@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 
 from numpy.typing import NDArray
 
-from triptych.reference.layers import largest
 from triptych.reference.rounding import FLOAT32_UNIT, Perturbation
+from triptych.utils.arrays import largest
 from triptych.utils.randomness import generator
 
 SAFETY = 2.0

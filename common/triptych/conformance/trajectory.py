@@ -20,8 +20,8 @@ from triptych.data.batches import Augmentation, Batch, feed, plan
 from triptych.data.preprocess import InputTransform, apply_reference
 from triptych.optim.optimizers import Optimizer, Rates, decay_of, reference_step
 from triptych.reference import network as reference
-from triptych.reference.layers import Array, largest
 from triptych.reference.rounding import FLOAT32_UNIT
+from triptych.utils.arrays import Array, largest
 from triptych.utils.randomness import generator
 from triptych.weights.initializers import Parameters
 

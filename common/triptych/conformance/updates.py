@@ -15,7 +15,8 @@ from triptych.backend.contract import Backend, Native
 from triptych.conformance.case import Case
 from triptych.optim.optimizers import COUNT, SGD, Adam, AdamW, Optimizer, Rates, decay_of, reference_step
 from triptych.reference import network as reference
-from triptych.reference.layers import Array, Rounding, largest
+from triptych.spec.kinds.layer_pass import Rounding
+from triptych.utils.arrays import Array, largest
 from triptych.utils.randomness import generator
 from triptych.weights.initializers import Parameters
 
@@ -76,7 +77,7 @@ class Steps:
 
 
 def reference_update(
-    name: str, case: Case, steps: Steps, first: Callable[[], reference.Pass], rounding: Rounding
+    name: str, case: Case, steps: Steps, first: Callable[[], reference.ReferencePass], rounding: Rounding
 ) -> dict[str, Array]:
     """Parameters, state and running statistics after the steps of the optimiser called `name`; `first` gives step 0
     after its backward."""

@@ -9,10 +9,10 @@ from typing import ClassVar, Literal, TypeAlias, get_args
 
 import numpy as np
 
-from triptych.reference.layers import Array
 from triptych.spec import records
 from triptych.spec.analysis import parameters
 from triptych.spec.layers import Architecture
+from triptych.utils.arrays import Array
 from triptych.utils.errors import TriptychError, unknown
 from triptych.weights.initializers import Parameters
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from triptych.reference.layers import Array, largest
+from triptych.utils.arrays import Array, largest
 
 FLOAT32_UNIT = 2.0**-24  # half the distance from 1 to the next float32
 AMPLITUDE = 4.0  # the random walk tells the mean error: room for the largest of many values

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,12 +34,18 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
         temporary.unlink(missing_ok=True)
 
 
+def probe(folder: Path) -> None:
+    """Raises OSError if nothing can be written below `folder`, which need not be there yet; nothing is left behind."""
+    existing = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    tempfile.TemporaryFile(dir=existing).close()
+
+
 def check_hash(content: bytes, expected: str, what: str, way_out: str, algorithm: str = "sha256") -> None:
     """Raises TriptychError, which names `what` and both hashes, unless `content` has the `expected` one (hex)."""
-    found = hashlib.new(algorithm, content, usedforsecurity=False).hexdigest()
-    if found != expected:
+    actual = hashlib.new(algorithm, content, usedforsecurity=False).hexdigest()
+    if actual != expected:
         raise TriptychError(
-            f"{what} is damaged or not the original: {algorithm} of its content is {found} ({len(content)} bytes), "
+            f"{what} is damaged or not the original: {algorithm} of its content is {actual} ({len(content)} bytes), "
             f"expected {expected}; {way_out}"
         )
 

@@ -14,9 +14,9 @@ from triptych.conformance.diagnosis.hypothesis import Fault, Hypothesis
 from triptych.conformance.reference_run import OUTPUT, ReferenceRun, layer_of, maps_before_flatten, named
 from triptych.data.preprocess import apply_reference
 from triptych.reference import network as reference
-from triptych.reference.layers import Array, largest
 from triptych.spec.layers import Branches, Dropout, Residual, Shape, join
 from triptych.spec.shapes import layer_output
+from triptych.utils.arrays import Array, largest
 from triptych.utils.errors import TriptychError
 
 

@@ -12,8 +12,8 @@ import numpy as np
 
 from triptych.conformance.diagnosis.hypothesis import Fault, other_field, other_kind
 from triptych.conformance.diagnosis.layer_faults import CONV, DENSE, LRN, NORM, PADDING
-from triptych.reference.layers import Array
 from triptych.spec import layers as spec
+from triptych.utils.arrays import Array
 
 _MISSING = Fault("the layer is missing", result=lambda t, y: t.x if t.x.shape == y.shape else None)
 _ACTIVATIONS = (

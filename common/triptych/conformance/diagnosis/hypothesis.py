@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from triptych.reference.layers import Array
 from triptych.spec.layers import Layer, Shape
+from triptych.utils.arrays import Array
 
 
 @dataclass(frozen=True, eq=False)

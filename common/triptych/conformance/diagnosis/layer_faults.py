@@ -7,8 +7,8 @@ from functools import partial
 import numpy as np
 
 from triptych.conformance.diagnosis.hypothesis import Fault, Hypothesis, other_field, other_value
-from triptych.reference.layers import Array
 from triptych.spec.layers import AvgPool, Conv, LocalResponseNorm, MaxPool, Pair, Shape
+from triptych.utils.arrays import Array
 
 
 def _same_padding(hypothesis: Hypothesis) -> Hypothesis | None:

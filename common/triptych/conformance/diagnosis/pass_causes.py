@@ -13,8 +13,9 @@ from triptych.conformance.diagnosis.faults import IMAGE_FAULTS
 from triptych.conformance.diagnosis.layer_faults import softmax
 from triptych.conformance.diagnosis.update_faults import updates_with_faults
 from triptych.conformance.reference_run import OUTPUT, ReferenceRun, layer_of, parameter_of
-from triptych.reference.layers import Array, cross_entropy, largest
+from triptych.reference.loss import cross_entropy
 from triptych.spec.layers import BatchNorm, Dropout, join
+from triptych.utils.arrays import Array, largest
 from triptych.utils.errors import TriptychError
 
 

@@ -10,7 +10,7 @@ from triptych.conformance.compare import Arrays
 from triptych.conformance.reference_run import ReferenceRun
 from triptych.conformance.updates import MOMENTUM, OTHERS, labelled
 from triptych.optim.optimizers import COUNT, SGD, Adam, AdamW, Optimizer, Rates, decay_of, reference_step
-from triptych.reference.layers import Array
+from triptych.utils.arrays import Array
 
 Slots = list[Array]
 

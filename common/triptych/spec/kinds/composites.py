@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
-from triptych.reference.layers import Array, Rounding
 from triptych.spec.kinds.kind import CompositeKind, Pull, RunChild, SpecError, Wiring
+from triptych.spec.kinds.layer_pass import Rounding
 from triptych.spec.layers import Auxiliary, Block, Branches, Residual, Shape
+from triptych.utils.arrays import Array
 from triptych.utils.lazy import np
 
 

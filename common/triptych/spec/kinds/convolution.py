@@ -2,10 +2,11 @@
 
 import math
 
-from triptych.reference.layers import Array, Arrays, Conditions, Gradients, LayerPass, largest
 from triptych.spec.kinds.kind import Kind, ParameterInfo, SpecError, as_is, sliding, weight_and_bias
+from triptych.spec.kinds.layer_pass import Conditions, Gradients, LayerPass
 from triptych.spec.kinds.windows import crop, need_window, num_windows, pad, places, windows
 from triptych.spec.layers import Conv, Shape
+from triptych.utils.arrays import Array, Arrays, largest
 from triptych.utils.lazy import np
 
 

@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, Generic, Literal, NamedTuple, TypeAlias, TypeVar
 
-from triptych.reference.layers import Array, Arrays, Conditions, LayerPass, Rounding
+from triptych.spec.kinds.layer_pass import Conditions, LayerPass, Rounding
 from triptych.spec.layers import Conv, Layer, Pair, Pool, Shape
+from triptych.utils.arrays import Array, Arrays
 from triptych.utils.errors import TriptychError
 
 R = TypeVar("R", bound=Layer)

@@ -1,8 +1,9 @@
 """Batch normalisation and local response normalisation."""
 
-from triptych.reference.layers import Array, Arrays, Conditions, Gradients, LayerPass, largest
 from triptych.spec.kinds.kind import Kind, ParameterInfo, SpecError, as_is, no_arrays, no_macs, one_place, same_shape
+from triptych.spec.kinds.layer_pass import Conditions, Gradients, LayerPass
 from triptych.spec.layers import BatchNorm, LocalResponseNorm, Shape
+from triptych.utils.arrays import Array, Arrays, largest
 from triptych.utils.lazy import np
 
 

@@ -1,8 +1,9 @@
 """Functions of each value by itself: activations and dropout."""
 
-from triptych.reference.layers import Array, Arrays, Conditions, LayerPass
 from triptych.spec.kinds.kind import Kind, SpecError, as_is, no_arrays, no_macs, one_place, same_shape
+from triptych.spec.kinds.layer_pass import Conditions, LayerPass
 from triptych.spec.layers import Dropout, ReLU, Shape, Sigmoid
+from triptych.utils.arrays import Array, Arrays
 from triptych.utils.errors import TriptychError
 from triptych.utils.lazy import np
 

@@ -1,9 +1,10 @@
 """Maxima and means over windows, and over the whole map."""
 
-from triptych.reference.layers import Array, Arrays, Conditions, Gradients, LayerPass
 from triptych.spec.kinds.kind import Kind, SpecError, as_is, no_arrays, no_macs, sliding
+from triptych.spec.kinds.layer_pass import Conditions, Gradients, LayerPass
 from triptych.spec.kinds.windows import crop, need_map, need_window, num_windows, pad, places, whole_map, windows
 from triptych.spec.layers import AvgPool, GlobalAvgPool, MaxPool, Pair, Pool, Shape
+from triptych.utils.arrays import Array, Arrays
 from triptych.utils.lazy import np
 
 

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 
-from triptych.reference.layers import Array
 from triptych.spec.kinds.kind import SpecError, TooSmallError, Window
 from triptych.spec.layers import Conv, Pair, Pool, Shape
+from triptych.utils.arrays import Array
 from triptych.utils.lazy import np
 
 

@@ -1,0 +1,19 @@
+"""Arrays of floating-point numbers: the names of their types, and their size."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from triptych.utils.lazy import np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array: TypeAlias = NDArray[np.floating[Any]]
+else:
+    Array = Any
+Arrays: TypeAlias = Mapping[str, Array]
+
+
+def largest(array: Array) -> float:
+    """The largest absolute value, 0 for an empty array; NaN if there is one."""
+    return float(np.maximum(array.max(initial=0.0), -array.min(initial=0.0)))  # without a copy as large as the array
