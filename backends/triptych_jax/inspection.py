@@ -14,7 +14,7 @@ from triptych.utils.arrays import Array
 from triptych.utils.errors import TriptychError
 from triptych.weights.initializers import Parameters
 from triptych.weights.layouts import FLAX
-from triptych_jax.compiled import Pass, compile_evaluation, compile_layer_pass, compile_watched_pass, dropouts, jit
+from triptych_jax.compiled import Pass, compile_evaluation, compile_layer_pass, compile_pass, dropouts, jit
 from triptych_jax.loss import on_device, total_loss
 from triptych_jax.model import Network
 from triptych_jax.weights import to_numpy
@@ -77,7 +77,7 @@ def _watched(network: Network, images: Array, targets: Targets, masks: Masks) ->
     for name, _ in dropouts(network):
         if name not in masks:
             raise TriptychError(f"layer '{name}': training needs a dropout mask for it")
-    run = compile_watched_pass(nnx.graphdef(network), network.execution)
+    run = compile_pass(nnx.graphdef(network), network.execution)
     x, target = to_tensor(network, images), on_device(targets, network)
     return run(network.arrays(nnx.Param), network.arrays(nnx.BatchStat), x, target, dict(masks), np.uint32(0))
 
