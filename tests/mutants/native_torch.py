@@ -59,6 +59,11 @@ class OtherSide(nn.ConvTranspose2d):
         return super().forward(x)[:, :, :-1, :-1]
 
 
+class MeanWithZeros(nn.AvgPool2d):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(nn.functional.pad(x, (0, 1, 0, 0)))
+
+
 def same_padding(layer: spec.Conv, shape: Shape) -> nn.Module:
     return SamePadded(shape[0], layer.channels, layer.kernel, layer.stride)
 
@@ -106,7 +111,7 @@ def output_padding_above(layer: spec.ConvTranspose, shape: Shape) -> nn.Module:
 
 
 def overhang_counted(layer: spec.AvgPool, shape: Shape) -> nn.Module:
-    return nn.Sequential(nn.ConstantPad2d((0, shape[2] % 2, 0, shape[1] % 2), 0.0), nn.AvgPool2d(layer.kernel))
+    return MeanWithZeros(layer.kernel, layer.stride)
 
 
 def rows_for_channels(right: type) -> type:
