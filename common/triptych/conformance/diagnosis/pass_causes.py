@@ -16,6 +16,7 @@ from triptych.conformance.diagnosis.update_faults import take_steps, update_faul
 from triptych.conformance.reference_run import OUTPUT, ReferenceRun, layer_of, parameter_of
 from triptych.conformance.updates import labelled
 from triptych.reference.loss import cross_entropy
+from triptych.spec.kinds.layer_pass import all_but_channels
 from triptych.spec.layers import BatchNorm, Dropout, join
 from triptych.utils.arrays import Array, largest
 from triptych.utils.errors import TriptychError
@@ -173,7 +174,7 @@ def _statistics(run: ReferenceRun, path: str, name: str, layer: BatchNorm) -> Ar
     values = run.parameters[join(path, name)]
     for x in (run.trace(True).inputs[path], run.second_inputs[path]):
         n = x.size // x.shape[1]
-        batch = x.mean((0, 2, 3)) if name == "running_mean" else x.var((0, 2, 3))
+        batch = x.mean(all_but_channels(x)) if name == "running_mean" else x.var(all_but_channels(x))
         factor = n / (n - 1) if layer.unbiased and name == "running_var" and n > 1 else 1.0
         values = (1 - layer.momentum) * values + layer.momentum * factor * batch
     return values
