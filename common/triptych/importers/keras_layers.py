@@ -220,8 +220,9 @@ def _reshape(call: LayerCall) -> Tensor:
         order = places.reshape(target)
     except ValueError:
         raise ImportRefusedError(f"cannot give {x.source_shape} the target_shape {target}") from None
-    order = order.transpose(2, 0, 1) if order.ndim == 3 else order
-    return call.network.canonical(call.network.rearranged(call.name, x, order))
+    if order.ndim == 1:
+        return call.network.rearranged(call.name, x, order)
+    return call.network.canonical(call.network.rearranged(call.name, x, order.transpose(2, 0, 1)))
 
 
 def _dropout(call: LayerCall) -> Tensor:
