@@ -14,7 +14,7 @@ import pytest
 
 import triptych
 from helpers import python
-from marks import every_backend
+from marks import every_backend, needs_backend
 from triptych import zoo
 from triptych.backend import registry
 from triptych.spec.layers import Initializer
@@ -63,7 +63,7 @@ def test_what_is_no_network_is_one_line(
 
 @every_backend
 def test_a_network_starts_as_its_spec_says(name: str) -> None:
-    """Another initialiser in the spec is another start, and another seed too."""
+    """Another initializer in the spec is another start, and another seed too."""
     backend = registry.load(name)
     ones = replace(LENET, initializer=Initializer("constant", 1.0))
     assert np.all(backend.to_canonical(triptych.build(ones, backend=name))["conv1.weight"] == 1)
@@ -74,6 +74,22 @@ def test_a_network_starts_as_its_spec_says(name: str) -> None:
 def test_a_network_of_ones_own_needs_an_architecture() -> None:
     with pytest.raises(TriptychError, match="give it, or its name"):
         triptych.locate(object())
+
+
+@needs_backend
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"device": "nonsense"}, "has no device 'nonsense' here"),
+        ({"out": "used"}, "--out used is already used"),
+        ({"init_from": "nothing"}, "cannot read the parameters nothing"),
+    ],
+)
+def test_what_training_needs_is_checked_before_the_data(options: dict[str, str], words: str, here: Path) -> None:
+    (here / "used").mkdir()
+    (here / "used" / "notes").write_text("mine")
+    with pytest.raises(TriptychError, match=words):
+        triptych.train("d2l-lenet", backend=registry.installed()[0], data="nothing", **options)
 
 
 def test_a_recipe_is_trained_in_a_new_folder_only(tmp_path: Path) -> None:

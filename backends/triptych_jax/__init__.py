@@ -6,7 +6,7 @@ from triptych_jax.device import devices, peak_memory, versions
 from triptych_jax.distributed import join_processes
 from triptych_jax.inspection import forward, gradients, layer_pass, loss_pass
 from triptych_jax.model import build
-from triptych_jax.precision import precise, precision_flags
+from triptych_jax.precision import apply_execution, precise, precision_flags
 from triptych_jax.training import Predictor, Trainer
 from triptych_jax.weights import from_canonical, initialize, to_canonical
 

@@ -17,8 +17,8 @@ from triptych.optim.optimizers import Optimizer
 from triptych.utils.randomness import derive_seed
 from triptych_jax.input import Input
 from triptych_jax.layers import Dropout
-from triptych_jax.loss import total_loss
-from triptych_jax.model import Arrays, Branches, Network, Outputs, Residual, Sequence
+from triptych_jax.loss import Tensors, total_loss
+from triptych_jax.model import Arrays, Branches, Network, Outputs, Residual, Sequence, first
 from triptych_jax.optimizer import Updater
 
 # Of a function that runs once or twice compiling is all its time: without optimisation it is a quarter. XLA refuses
@@ -60,11 +60,11 @@ def dropouts(module: nnx.Module) -> list[tuple[str, Dropout]]:
 
 
 def pass_function(definition: nnx.GraphDef, *, watch: bool) -> Callable[..., Pass]:
-    """`(parameters, constants, x, labels, masks, seed) -> Pass` of a network; not compiled yet. `constants` are what no
-    gradient is taken by: running statistics and frozen parameters."""
+    """`(parameters, constants, x, targets, masks, seed) -> Pass` of a network; not compiled yet. `constants` are what
+    no gradient is taken by: running statistics and frozen parameters."""
 
     def run(
-        parameters: Arrays, constants: Arrays, x: jax.Array, labels: jax.Array, masks: Masks, seed: jax.Array
+        parameters: Arrays, constants: Arrays, x: jax.Array, targets: Tensors, masks: Masks, seed: jax.Array
     ) -> Pass:
         key = jax.random.key(seed, impl="threefry2x32")
 
@@ -73,13 +73,13 @@ def pass_function(definition: nnx.GraphDef, *, watch: bool) -> Callable[..., Pas
             feed_dropout(network, masks, key)
             outputs: Outputs = {}
             output = network(x, outputs)
-            logits = output[0] if isinstance(output, tuple) else output
-            correct, statistics = (logits.argmax(1) == labels).sum(), network.arrays(nnx.BatchStat)
-            return total_loss(network, output, labels), (correct, statistics, outputs if watch else {})
+            right = 0 if isinstance(targets, tuple) else (first(output).argmax(1) == targets).sum()
+            statistics = network.arrays(nnx.BatchStat)
+            return total_loss(network, output, targets), (right, statistics, outputs if watch else {})
 
         differentiate = jax.value_and_grad(loss_of, (0, 1) if watch else (0,), has_aux=True)
-        (loss, (correct, after, outputs)), (gradients, *dx) = differentiate(parameters, x)
-        figures = jnp.stack([loss, correct.astype(loss.dtype)])
+        (loss, (right, after, outputs)), (gradients, *dx) = differentiate(parameters, x)
+        figures = jnp.stack([loss, jnp.asarray(right, loss.dtype)])
         return Pass(figures, gradients, after, dx[0] if watch else None, outputs)
 
     return run
@@ -122,7 +122,7 @@ def compile_prediction(definition: nnx.GraphDef, execution: Execution, input: In
     @jit(execution)
     def run(arrays: Arrays, images: jax.Array) -> jax.Array:
         network: Network = nnx.merge(definition, nnx.from_flat_state(arrays))
-        return network(input(images))
+        return first(network(input(images)))
 
     return run
 

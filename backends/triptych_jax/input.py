@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from triptych.backend.contract import Array, Gather
+from triptych.backend.contract import Gather
 from triptych.data.preprocess import InputTransform, channel_matrix, resize_matrix
+from triptych.utils.arrays import Array
 from triptych_jax.layers import PRECISION
 
 

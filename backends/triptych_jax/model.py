@@ -20,6 +20,11 @@ Path = tuple[str, ...]  # in Flax: ("block1", "conv1", "kernel")
 Arrays = Mapping[Path, jax.Array]
 
 
+def first(output: jax.Array | tuple[jax.Array, ...]) -> jax.Array:
+    """The output, or the first of several: logits, where there are any."""
+    return output[0] if isinstance(output, tuple) else output
+
+
 class _Composite(nnx.Module):
     """Holds modules under their names in the spec, so that the paths of Flax's state are the canonical ones."""
 

@@ -6,8 +6,9 @@ from contextlib import contextmanager
 
 import jax
 
-from triptych.backend.execution import Execution
+from triptych.backend.execution import Execution, dtype_of
 from triptych.backend.precision import Flag, environment
+from triptych_jax.device import DTYPES, get_device
 
 _FULL = ("highest", "float32")
 _DETERMINISTIC = "--xla_gpu_deterministic_ops=true"
@@ -36,6 +37,7 @@ def precision_flags(device: str = "cpu") -> list[Flag]:
 
 def apply_execution(execution: Execution, device: str) -> None:
     """Set what holds for the whole process as `execution` says. Shorter factors are a choice of each layer here."""
+    dtype_of("jax", execution.precision, DTYPES)
     if execution.precision == "fp64":
         # Without it JAX turns every float64 array into float32, silently. It makes float64 the default type, so this
         # backend names the type of every array that it makes.
@@ -43,6 +45,7 @@ def apply_execution(execution: Execution, device: str) -> None:
     flags = os.environ.get("XLA_FLAGS", "").split()
     if execution.deterministic and _DETERMINISTIC not in flags:  # read when JAX first meets the device
         os.environ["XLA_FLAGS"] = " ".join((*flags, _DETERMINISTIC))
+    get_device(device)  # after the flags
 
 
 @contextmanager

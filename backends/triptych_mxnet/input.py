@@ -6,8 +6,9 @@ import mxnet as mx
 import numpy as np
 from numpy.typing import NDArray
 
-from triptych.backend.contract import Array, Gather
+from triptych.backend.contract import Gather
 from triptych.data.preprocess import InputTransform, channel_matrix, resize_matrix
+from triptych.utils.arrays import Array
 
 
 class Input:

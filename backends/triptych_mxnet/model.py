@@ -5,6 +5,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from types import ModuleType
+from typing import Any
 
 import mxnet as mx
 from mxnet import autograd, gluon
@@ -18,6 +19,11 @@ from triptych.weights.layouts import GLUON
 from triptych_mxnet.device import DTYPES, get_device
 from triptych_mxnet.layers import LAYERS, BatchNorm, Dropout, Tensor
 from triptych_mxnet.precision import apply_execution
+
+
+def first(output: Any) -> mx.nd.NDArray:
+    """The output, or the first of several: logits, where there are any."""
+    return output[0] if isinstance(output, list | tuple) else output
 
 
 class _Composite(gluon.HybridBlock):

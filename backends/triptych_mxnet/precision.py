@@ -7,8 +7,9 @@ from contextlib import contextmanager
 
 import mxnet as mx
 
-from triptych.backend.execution import Execution
+from triptych.backend.execution import Execution, dtype_of
 from triptych.backend.precision import Flag, environment
+from triptych_mxnet.device import DTYPES, get_device
 
 _NEW_PROCESS = "start a new process without it"
 
@@ -32,6 +33,8 @@ def precision_flags(device: str = "cpu") -> list[Flag]:
 
 def apply_execution(execution: Execution, device: str) -> None:
     """Set what holds for the whole process as `execution` says. Shorter factors cannot be forbidden here, only told."""
+    get_device(device)
+    dtype_of("mxnet", execution.precision, DTYPES)
     if execution.deterministic:  # oneDNN is; cuDNN is told
         os.environ["MXNET_ENFORCE_DETERMINISM"] = "1"
 

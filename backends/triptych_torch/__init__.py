@@ -6,7 +6,7 @@ from triptych_torch.device import devices, peak_memory, versions
 from triptych_torch.distributed import join_processes
 from triptych_torch.inspection import forward, gradients, layer_pass, loss_pass
 from triptych_torch.model import build
-from triptych_torch.precision import precise, precision_flags
+from triptych_torch.precision import apply_execution, precise, precision_flags
 from triptych_torch.training import Predictor, Trainer
 from triptych_torch.weights import from_canonical, initialize, to_canonical
 

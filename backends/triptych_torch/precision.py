@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import torch
 
-from triptych.backend.execution import Execution
+from triptych.backend.execution import Execution, dtype_of
 from triptych.backend.precision import Flag, Value, environment
 from triptych.utils.errors import TriptychError
-from triptych_torch.device import get_device
+from triptych_torch.device import DTYPES, get_device
 
 _OFF: tuple[Value, ...] = (False,)
 _IEEE: tuple[Value, ...] = ("ieee", "none")
@@ -55,6 +55,7 @@ def precision_flags(device: str = "cpu") -> list[Flag]:
 def apply_execution(execution: Execution, device: str) -> None:
     """Set what holds for the whole process as `execution` says, and make `device` the current one."""
     kind = get_device(device).type
+    dtype_of("torch", execution.precision, DTYPES)
     for path, exact, on in _ATTRIBUTES:
         if on == kind:
             _attribute(path, exact).write(execution.tf32)

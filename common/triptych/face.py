@@ -133,13 +133,16 @@ def train(
     """
     from triptych import data
     from triptych.backend import registry
-    from triptych.training import loop, recipes
+    from triptych.training import loop, recipes, run_folder
     from triptych.training.recipe import vary
 
     chosen = vary(recipes.get_recipe(recipe) if isinstance(recipe, str) else recipe, **changes)
-    registry.check_installed(backend)
-    dataset = data.load(chosen.data)
-    session = loop.start(registry.load(backend), chosen, dataset, device=device)
+    if out is not None:
+        run_folder.check_free(Path(out))
+    loop.check_start(chosen)
+    framework = registry.load(backend)
+    loop.check_execution([framework], device, chosen.precision)
+    session = loop.start(framework, chosen, data.load(chosen.data), device=device)
     if out is not None:
         loop.keep_in(session, Path(out))
     loop.fit(session, loop.Silent())

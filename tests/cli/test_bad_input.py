@@ -106,9 +106,9 @@ def case(line, *fragments):
         case("conform --precision bf16", "fp64 or fp32"),
         case("summary vgg11 --head smal", "unknown head of 'vgg11' 'smal'", "did you mean 'small'?"),
         case("summary lenet --head small", "'lenet' has one head only"),
-        case("train --init xavier_unifrom", "unknown initialiser", "did you mean 'xavier_uniform'?"),
+        case("train --init xavier_unifrom", "unknown initializer", "did you mean 'xavier_uniform'?"),
         case("train --init normal:much", "'much' is not a number"),
-        case("train --init normal:nan", "initialiser 'normal:nan'"),
+        case("train --init normal:nan", "initializer 'normal:nan'"),
         # Sizes.
         case("summary vgg11 --resolution 31", "layer 'block5.pool'", "the smallest resolution that works is 32x32"),
         case("compare --resolution 16", "layer 'block5.pool'", "32x32"),
@@ -186,6 +186,15 @@ def test_a_precision_that_a_backend_has_not(name, refuse):
         refuse((*LENET, "--backend", name, "--precision", "bf16"), "backend 'mxnet' has no precision 'bf16'", "fp32")
     else:
         registry.load(name).build(zoo.build("lenet"), execution=Execution("bf16"))
+
+
+@pytest.mark.skipif("mxnet" not in BACKENDS, reason="the backend that has the fewest precisions is not installed")
+def test_a_runs_own_precision_that_a_backend_has_not_is_said_before_the_data(run, refuse):
+    recipe = Recipe("test", architecture="lenet", data="synthetic", epochs=1, precision="bf16")
+    (run / "recipe.json").write_text(to_json(recipe))
+    for command in ("evaluate", "predict --first 1"):
+        arguments = (*command.split(), run, "--backend", "mxnet", "--data", "nothing")
+        refuse(arguments, "backend 'mxnet' has no precision 'bf16'")
 
 
 # --- --out -----------------------------------------------------------------------------------------------------------

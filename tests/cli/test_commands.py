@@ -34,7 +34,7 @@ RECIPE = {
     "--optimizer adma": "did you mean 'adam'",
     "--optimizer adam --momentum 0.9": "--momentum belongs to sgd",
     "--nesterov": "--nesterov needs a momentum",
-    "--init xavier": "unknown initialiser 'xavier'",
+    "--init xavier": "unknown initializer 'xavier'",
     "--freeze ,": "--freeze ',' names nothing",
     "--precision fp23": "did you mean 'fp32'",
 }
@@ -81,6 +81,35 @@ ABSENT = {
 }
 
 
+# Wrong options that only the backend, or what they name, can tell: before data, models and images are looked for.
+WITHOUT_FP16 = [name for name in ("mxnet", "jax") if name in registry.installed()]
+DEVICE = {f"--device {name}": f"has no device '{name}' here" for name in ("nonsense", "cuda:99")}
+LACKED = {f"--backend {name} --precision fp16": f"backend '{name}' has no precision 'fp16'" for name in WITHOUT_FP16}
+LACKED_BY_ONE = {option.replace("--backend", "--backends"): words for option, words in LACKED.items()}
+OUT = {
+    "--out used": "--out used is already used",
+    "--out used/notes": "--out used/notes is already used",
+    "--out /proc/new": "--out /proc/new cannot be written",
+}
+START = {
+    "--init-from nothing": "cannot read the parameters nothing: No such file",
+    "--init-from used": "--init-from used: there is no checkpoint in it",
+    "--init-from used/notes": "used/notes is no safetensors file",
+}
+NAMED = {
+    "train --data nothing": DEVICE | LACKED | OUT | START,
+    "compare --data nothing": DEVICE | LACKED_BY_ONE | OUT | START,
+    "study depth --data nothing": DEVICE | LACKED | OUT | START,
+    "evaluate nothing": DEVICE | LACKED,
+    "predict nothing nothing.png": DEVICE | LACKED,
+    "predict nothing --first 1": DEVICE | LACKED,
+    "feature-maps nothing.png --run nothing": DEVICE | LACKED,
+    "feature-maps nothing.png": DEVICE,
+    "bench": DEVICE | LACKED_BY_ONE,
+    "data prepare tfds cifar10": {"--out /proc/new": "--out /proc/new cannot be written"},
+}
+
+
 def looking(name: str) -> Callable[..., None]:
     def look(*arguments: object, **options: object) -> None:
         raise AssertionError(f"{name} was called with {arguments} before the options were checked")
@@ -98,8 +127,29 @@ def looking(name: str) -> Callable[..., None]:
     ],
 )
 def test_a_wrong_option_is_refused_before_anything_is_looked_for(line, words, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    for module, names in LOOKS.items():
+    refuse(line, words, LOOKS, tmp_path, monkeypatch, capsys)
+
+
+@pytest.mark.skipif(not registry.installed(), reason="no framework is installed")
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        pytest.param(f"{command} {option}", words, id=f"{command} {option}")
+        for command, wrong in NAMED.items()
+        for option, words in wrong.items()
+    ],
+)
+def test_what_an_option_names_is_checked_before_the_data(line, words, tmp_path, monkeypatch, capsys):
+    (tmp_path / "used").mkdir()
+    (tmp_path / "used" / "notes").write_text("mine")
+    looks = {module: names for module, names in LOOKS.items() if module != "triptych.backend.registry"}
+    refuse(line, words, looks, tmp_path, monkeypatch, capsys)
+
+
+def refuse(line, words, looks, folder, monkeypatch, capsys):
+    """The command ends with 2 and one line that holds the words; nothing of `looks` is called."""
+    monkeypatch.chdir(folder)
+    for module, names in looks.items():
         for name in names:
             monkeypatch.setattr(importlib.import_module(module), name, looking(f"{module}.{name}"))
     with pytest.raises(SystemExit) as stopped:

@@ -17,7 +17,7 @@ from triptych.data import preprocess
 from triptych.optim.optimizers import SGD
 from triptych.reference import network as reference
 from triptych.studies import contests, dense_scores, experiments, fine_tuning, map_contents, outcome, runner, table_of
-from triptych.studies.runner import Outcome, Run, Trained, open_folder, plan, train
+from triptych.studies.runner import Outcome, Run, Trained, open_folder, plan, recipes_of, train
 from triptych.training import feature_maps, models, run_folder
 from triptych.training.recipe import Recipe
 from triptych.training.run_folder import Epoch
@@ -42,7 +42,7 @@ BACKENDS = registry.installed()
 
 
 def trained(folder, study=TINY, names=BACKENDS[:1]):
-    planned = plan(study)
+    planned = plan(study, recipes_of(study))
     open_folder(folder, study, planned, "cpu")
     loaded = [registry.load(name) for name in names]
     return train(planned, loaded, folder, "cpu", lambda title, recipe: nullcontext(Silent()))
@@ -86,13 +86,15 @@ def test_data_that_is_not_here_is_said_before_anything_is_trained(tmp_path, monk
         return replace(recipe, data=recipe.data.replace("fashion-mnist", "fashion-mnist-mini"))
 
     monkeypatch.setenv("TRIPTYCH_DATA", str(tmp_path))
+    study = replace(fine_tuning.STUDY, runs=fine_tuning.STUDY.runs[-1:])
+    recipes = recipes_of(study, change=on_the_mini_set)
     with pytest.raises(TriptychError, match="cifar"):
-        plan(replace(fine_tuning.STUDY, runs=fine_tuning.STUDY.runs[-1:]), change=on_the_mini_set, data_dir=tmp_path)
+        plan(study, recipes, data_dir=tmp_path)
 
 
 def test_the_last_layer_of_every_case_is_new():
     """As many classes as in pretraining, and the old last layer would be taken over."""
-    planned = plan(fine_tuning.STUDY, quick=True)
+    planned = plan(fine_tuning.STUDY, recipes_of(fine_tuning.STUDY, quick=True))
     first, *others = (each.architecture.classes for each in planned)
     assert first not in others
     assert [sum(each.run.series == case for each in planned) for case in fine_tuning.CASES] == [4] * 4
@@ -105,7 +107,7 @@ def made(name: str, accuracy: float, backend: str = "torch", test: int = 100) ->
     series, _, _ = name.rpartition(": ")
     study = replace(TINY, runs=(Run(name, {"data": f"synthetic@test={test}"}, series=series),))
     epoch = Epoch(1, 1, backend, 1.0, accuracy, 1.0, accuracy, 1.0, 1.0)
-    return Outcome(plan(study)[0], backend, Path(), (epoch,))
+    return Outcome(plan(study, recipes_of(study))[0], backend, Path(), (epoch,))
 
 
 def test_the_winner_is_named_with_its_lead_and_a_tie_is_called_one():
@@ -262,4 +264,4 @@ def test_the_command_puts_first_what_the_look_found(tmp_path, monkeypatch, call)
 
 def test_a_start_that_is_given_takes_the_comparison_away():
     with pytest.raises(TriptychError, match="are the same run"):
-        plan(TINY, change=lambda recipe: replace(recipe, init_from="elsewhere"))
+        recipes_of(TINY, change=lambda recipe: replace(recipe, init_from="elsewhere"))

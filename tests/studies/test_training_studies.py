@@ -18,7 +18,18 @@ from triptych.data.batches import Augmentation
 from triptych.optim.optimizers import SGD
 from triptych.spec.analysis import totals
 from triptych.studies import experiments, outcome, table_of
-from triptych.studies.runner import Outcome, PublishedFigures, Run, Trained, open_folder, plan, recipe_of, slug, train
+from triptych.studies.runner import (
+    Outcome,
+    PublishedFigures,
+    Run,
+    Trained,
+    open_folder,
+    plan,
+    recipe_of,
+    recipes_of,
+    slug,
+    train,
+)
 from triptych.training import loop, run_folder
 from triptych.training.recipe import Recipe, vary
 from triptych.training.run_folder import Epoch
@@ -55,7 +66,7 @@ def silent(title, recipe):
 
 
 def trained(folder, study=TINY, names=BACKENDS[:1], quick=True, show=silent):
-    planned = plan(study, quick=quick)
+    planned = plan(study, recipes_of(study, quick=quick))
     open_folder(folder, study, planned, "cpu")
     return train(planned, [registry.load(name) for name in names], folder, "cpu", show)
 
@@ -71,8 +82,8 @@ def test_every_run_can_be_built_and_is_another_one(study):
         name, mark, part = recipe.data.partition("@")
         return replace(recipe, data=f"{small[name]}{mark}{part.replace('train=600', 'train=60')}")
 
-    full = plan(study, change=on_a_small_set)
-    quick = plan(study, quick=True)
+    full = plan(study, recipes_of(study, change=on_a_small_set))
+    quick = plan(study, recipes_of(study, quick=True))
     assert [p.run for p in full] == [p.run for p in quick] == list(study.runs)
     assert len({slug(run.name) for run in study.runs}) == len(study.runs)  # their folders
     names = [run.name for run in study.runs]
@@ -88,7 +99,7 @@ def test_every_run_can_be_built_and_is_another_one(study):
 def test_quick_is_of_few_images_and_a_small_part_of_the_full_work(study):
     """The 3 minutes on 2 cores that --quick is for are no test; this bounds the work."""
     work = 0
-    for planned in plan(study, quick=True):
+    for planned in plan(study, recipes_of(study, quick=True)):
         assert planned.recipe.epochs * len(planned.dataset.train) <= 2 * 5120
         work += totals(planned.architecture).macs * len(planned.dataset.train) * planned.recipe.epochs
     assert work < 2e11
@@ -151,7 +162,7 @@ def test_a_folder_of_other_settings_is_refused(finished):
     with pytest.raises(TriptychError, match="holds a study with other settings"):
         trained(finished[0], quick=False)
     with pytest.raises(TriptychError, match="holds a study with other settings"):
-        open_folder(finished[0], TINY, plan(TINY, quick=True), "cuda")
+        open_folder(finished[0], TINY, plan(TINY, recipes_of(TINY, quick=True)), "cuda")
 
 
 def test_quick_overrules_a_run_and_what_a_run_says_of_quick_overrules_that():
@@ -163,12 +174,12 @@ def test_quick_overrules_a_run_and_what_a_run_says_of_quick_overrules_that():
 def test_a_folder_of_something_else_is_refused(tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(TriptychError, match="already used"):
-        open_folder(tmp_path, TINY, plan(TINY), "cpu")
+        open_folder(tmp_path, TINY, plan(TINY, recipes_of(TINY)), "cpu")
 
 
 def test_options_that_take_the_difference_away_are_refused():
     with pytest.raises(TriptychError, match="'larger images' and 'smaller images' are the same run"):
-        plan(experiments.RESOLUTION, quick=True, change=lambda recipe: vary(recipe, size=(48, 48)))
+        recipes_of(experiments.RESOLUTION, quick=True, change=lambda recipe: vary(recipe, size=(48, 48)))
 
 
 @needs_backend
@@ -191,7 +202,8 @@ def test_a_run_that_diverges_ends_alone(tmp_path):
 def made(run: Run, *accuracies: float, seconds: float = 1.0, width_ratio: float = 1.0) -> Outcome:
     """An outcome without training."""
     base = vary(TINY.base, width_ratio=width_ratio)
-    planned = plan(replace(TINY, base=base, runs=(Run(run.name, published=run.published, series=run.series),)))[0]
+    study = replace(TINY, base=base, runs=(Run(run.name, published=run.published, series=run.series),))
+    planned = plan(study, recipes_of(study))[0]
     epochs = tuple(
         Epoch(n, n, "torch", 1 / n, accuracy, 1.0, accuracy, seconds * n, 1.0)
         for n, accuracy in enumerate(accuracies, start=1)

@@ -2,7 +2,8 @@
 
 A backend is a package whose module fulfils `Backend`, with a module `port` that fulfils `PortAdapter`. Its networks are
 native objects, opaque here; everything that crosses the line is NumPy and canonical: images and maps `(N, C, H, W)`,
-labels `(N,)`, convolution weights OIHW, dense weights (out, in), parameters by path.
+labels `(N,)`, cotangents like the outputs that they belong to, convolution weights OIHW, dense weights (out, in),
+parameters by path.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,19 +16,21 @@ from numpy.typing import NDArray
 
 from triptych.backend.execution import DEFAULT, Device, Execution
 from triptych.backend.precision import Flag
+from triptych.backend.targets import Labels as Labels
+from triptych.backend.targets import Targets as Targets
 from triptych.data import batches
 from triptych.data.preprocess import InputTransform
+from triptych.importers.steps import Imported, Request
 from triptych.optim.optimizers import Optimizer, Rates
 from triptych.spec.layers import Architecture
+from triptych.utils.arrays import Array
 from triptych.weights.initializers import Parameters
 
 Images: TypeAlias = NDArray[np.uint8]
-Labels: TypeAlias = NDArray[np.int64]
 Masks: TypeAlias = Mapping[str, NDArray[np.bool_]]
 Gather: TypeAlias = batches.Gather
 Paths: TypeAlias = frozenset[str]
 Native: TypeAlias = Any
-Array: TypeAlias = NDArray[np.floating[Any]]
 
 
 class Predictor(Protocol):
@@ -40,7 +43,7 @@ class Predictor(Protocol):
         images."""
 
     def predict(self, images: Images) -> NDArray[np.float32]:
-        """Logits `(N, classes)` in evaluation mode."""
+        """Logits `(N, classes)` in evaluation mode; of a network without classes its first output."""
 
 
 class Trainer(Predictor, Protocol):
@@ -60,7 +63,7 @@ class Trainer(Predictor, Protocol):
     def step(
         self,
         images: Images,
-        labels: Labels,
+        targets: Targets,
         rates: Rates,
         number: int,
         *,
@@ -68,13 +71,16 @@ class Trainer(Predictor, Protocol):
         masks: Masks | None = None,
     ) -> Native:
         """One update on stored images. `gather` crops, flips and tints them (see `triptych.data.batches`); dropout is
-        seeded by `(seed, number)`, or uses `masks`. Returns a handle for `read`."""
+        seeded by `(seed, number)`, or uses `masks`. Returns a handle for `read`. The loss is the mean cross-entropy of
+        the labels, or, with a cotangent for every output, the mean over the batch of the sum of output times
+        cotangent."""
 
     def update(self, gradients: Parameters, rates: Rates) -> None:
         """One step of the optimiser alone, with the given gradient of every parameter that is trained, by path."""
 
     def read(self, handles: Sequence[Native]) -> NDArray[np.float64]:
-        """`(steps, 2)`: the mean loss (auxiliary losses included) and the number of right answers of each step."""
+        """`(steps, 2)`: the mean loss (auxiliary losses included) and the number of right answers of each step (0
+        without classes)."""
 
     def state(self) -> Parameters:
         """The optimiser's state by canonical path: the velocity, learning rate outside."""
@@ -110,8 +116,13 @@ class Backend(Protocol):
     def peak_memory(self, device: str) -> int:
         """The most bytes that this process has held on the device; 0 where the framework does not tell."""
 
+    def apply_execution(self, execution: Execution, device: str) -> None:
+        """Sets the process's switches as the execution says, for networks on this device.
+
+        Raises TriptychError for a device or precision that is not there."""
+
     def build(self, architecture: Architecture, *, device: str = "cpu", execution: Execution = DEFAULT) -> Native:
-        """A native network, with the execution as its attribute `execution`; the process's switches are set as it says.
+        """A native network, with the execution as its attribute `execution`, which `apply_execution` is called with.
 
         Raises TriptychError for a device or precision that is not there."""
 
@@ -128,7 +139,7 @@ class Backend(Protocol):
         """Every layer's output by path, in canonical layout; in train mode with the given dropout masks. Parameters and
         running statistics are left as they were; the network may stay in the mode that it ran in."""
 
-    def gradients(self, network: Native, images: Array, labels: Labels, *, masks: Masks) -> tuple[float, Parameters]:
+    def gradients(self, network: Native, images: Array, targets: Targets, *, masks: Masks) -> tuple[float, Parameters]:
         """The training loss and its gradient by path, the images' own under `input`. Parameters and
         running statistics are left as they were."""
 
@@ -138,8 +149,9 @@ class Backend(Protocol):
         """One layer alone on `x (N, C, H, W)` or `(N, features)`: its output, and with the `gradient` of that the
         gradients of `x` and of its parameters by path (else None and none)."""
 
-    def loss_pass(self, network: Native, logits: Sequence[Array], labels: Labels) -> tuple[float, list[Array]]:
-        """The training loss of given logits, those of auxiliary classifiers behind, and its gradients by them."""
+    def loss_pass(self, network: Native, outputs: Sequence[Array], targets: Targets) -> tuple[float, list[Array]]:
+        """The training loss of given outputs (logits), those of auxiliary classifiers behind, and its gradients by
+        them."""
 
 
 @dataclass(frozen=True)
@@ -198,3 +210,6 @@ class PortAdapter(Protocol):
 
     def matches(self, candidate: Any) -> bool:
         """Whether this is a network of the framework."""
+
+    def import_network(self, candidate: Any, request: Request) -> Imported:
+        """The network as a spec with canonical weights. Raises TriptychError for what cannot be taken over."""

@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
-from triptych.backend.contract import Array
 from triptych.optim.optimizers import COUNT, Optimizer
+from triptych.utils.arrays import Array
 from triptych.weights.initializers import Parameters
 
 

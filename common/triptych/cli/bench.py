@@ -36,14 +36,17 @@ def bench(
     from triptych import data
     from triptych.backend import registry
     from triptych.bench import measure
+    from triptych.training import loop
 
     names = options.backend_names(backends)
     recipe = RunOptions(arch=arch, batch_size=batch_size, precision=precision).choose(measure.RECIPE, network)
+    loaded = [registry.load(name) for name in names]
+    loop.check_execution(loaded, device, recipe.precision)
     quiet = json == "-"
     measured = measure.measure(
         recipe,
         data.load(recipe.data),
-        [registry.load(name) for name in names],
+        loaded,
         device=device,
         steps=steps or 5,
         rounds=rounds or 5,

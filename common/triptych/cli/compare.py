@@ -46,10 +46,13 @@ def compare(
     if seeds != 1 and seeds < FEWEST_SEEDS:
         raise TriptychError(f"--seeds {seeds} must be 1, or at least {FEWEST_SEEDS} for a test of equivalence")
     names, chosen = options.backend_names(backends), run.choose(recipes.get_recipe(recipe), network)
+    if out is not None:
+        run_folder.check_free(out)
+    loop.check_start(chosen)
+    loaded = [registry.load(name) for name in names]
+    loop.check_execution(loaded, device, chosen.precision)
     dataset = data.load(chosen.data, data_dir=run.data_dir)
     plan = compare_backends.ComparisonPlan(chosen, dataset, build_architecture(chosen, dataset), device, seeds)
-    loaded = [registry.load(name) for name in names]
-    loop.check(chosen, plan.architecture, loaded, device)
     folder = run_folder.make_folder(out or run_folder.new_folder(f"compare-{chosen.architecture}"))
     quiet = json == "-"
     if not quiet:

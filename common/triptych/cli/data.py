@@ -51,6 +51,7 @@ def prepare(
 
     if name not in SOURCES:
         raise unknown("data set", name, SOURCES)
+    tfds.check_place(name, out)
     folder = tfds.prepare(name, load(name, data_dir=data_dir), out)
     print(f"{tfds.PREFIX}{name} is in {folder}")
 

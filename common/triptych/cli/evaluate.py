@@ -42,15 +42,18 @@ def evaluate(
     Example: triptych evaluate runs/vgg11 --backend mxnet
     """
     from triptych.backend import registry
-    from triptych.training import evaluation
+    from triptych.training import evaluation, loop
 
     size = parse_dense_size(dense, dense_size)
-    name = options.backend_name(backend)
-    trained = ModelOptions(run, network).load(model)
+    name, checked = options.backend_name(backend), ModelOptions(run, network)
+    loaded = registry.load(name)
+    loop.check_execution([loaded], device, checked.recipe.precision)
+    trained = checked.load(model)
+    loop.check_execution([loaded], device, trained.recipe.precision)
     dataset = trained.load_data(run.data, run.data_dir)
     if dense:
         trained = trained.dense_for(dataset.test.images.shape[2:], size)
-    measured = evaluation.evaluate(trained, dataset, registry.load(name), device)
+    measured = evaluation.evaluate(trained, dataset, loaded, device)
     draw(measured, grid, confusion)
     options.write_json(json, as_dict(measured, counted=confusion is not None))
     if json != "-":
@@ -77,24 +80,26 @@ def predict(
     Example: triptych predict runs/vgg11 --first 9
     """
     from triptych.backend import registry
-    from triptych.training import evaluation
+    from triptych.training import evaluation, loop
 
     if (images is None) == (first is None):
         raise TriptychError("give image files, or --first N for the first test images")
     size = parse_dense_size(dense, dense_size)
     name, checked = options.backend_name(backend), ModelOptions(run, network)
+    loaded = registry.load(name)
+    loop.check_execution([loaded], device, checked.recipe.precision)
     for path in images or ():
         if not path.is_file():
             raise TriptychError(f"there is no image file {path}")
     trained = checked.load(model)
+    loop.check_execution([loaded], device, trained.recipe.precision)
     if first is None:
-        loaded = registry.load(name)
         predictions = evaluation.predict_files(trained, images or (), loaded, device, dense=dense, size=size)
     else:
         dataset = trained.load_data(run.data, run.data_dir)
         if dense:
             trained = trained.dense_for(dataset.test.images.shape[2:], size)
-        predictions = evaluation.predict_test(trained, dataset, first, registry.load(name), device)
+        predictions = evaluation.predict_test(trained, dataset, first, loaded, device)
     options.write_json(json, [vars(prediction) for prediction in predictions])
     if json != "-":
         show_predictions(predictions)

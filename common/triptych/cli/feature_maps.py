@@ -39,17 +39,21 @@ def feature_maps(
     Example: triptych feature-maps coat.png --run runs/vgg11 --blocks 2
     """
     from triptych.backend import registry
+    from triptych.backend.execution import DEFAULT
     from triptych.data import decoded
     from triptych.report import pictures
-    from triptych.training import feature_maps
+    from triptych.training import feature_maps, loop
 
     name, load = options.backend_name(backend), loader(run, changes, network)
+    loaded = registry.load(name)
+    loop.check_execution([loaded], device, changes.precision or DEFAULT.precision)
+    model, start = load()
+    loop.check_execution([loaded], device, model.recipe.precision)
+    paths = feature_maps.chosen(model.architecture, layers, blocks)
     if not image.is_file():
         raise TriptychError(f"there is no image file {image}")
-    model, start = load()
-    paths = feature_maps.chosen(model.architecture, layers, blocks)
     stored = decoded.decode([image])
-    maps = feature_maps.capture(registry.load(name), model, stored, paths, device)
+    maps = feature_maps.capture(loaded, model, stored, paths, device)
     title = f"{model.architecture.name}, {start}, on {name}: {image.name}"
     pictures.save(pictures.feature_maps(stored[0], maps, title=title, channels=channels), out)
     statistics = feature_maps.describe(maps)

@@ -50,7 +50,7 @@ def locate(
     check_subjects(name, left, right, for_backends=for_backends, for_own=for_own)
     if ":" in left:
         from triptych.porting import discover, own_network
-        from triptych.weights.matching import read_mapping
+        from triptych.porting.matching import read_mapping
 
         architecture, names = zoo.build_with(name, network.options(name)), read_mapping(mapping)
         located = own_network.locate_port(

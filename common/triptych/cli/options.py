@@ -55,11 +55,10 @@ def writable(option: str) -> Callable[[Any, Any], None]:
 
 def check_place(option: str, target: str | Path, folder: Path) -> None:
     """Raises TriptychError if nothing can be written below `folder`, which need not be there yet."""
-    import tempfile
+    from triptych.utils.files import probe
 
     try:
-        with tempfile.TemporaryFile(dir=next(place for place in (folder, *folder.parents) if place.exists())):
-            return
+        probe(folder)
     except OSError as error:
         raise TriptychError(f"{option} {target} cannot be written: {error.strerror}") from None
 
@@ -79,7 +78,8 @@ def written(option: str, text: str) -> Parameter:
 
 
 def picture(option: str, text: str) -> Parameter:
-    """The same of a figure's file: a format that can be drawn, and a place to write to."""
+    """The parameter of a figure's file given with `option`, with its help; refused unless it is of a format that can be
+    drawn, and can be written."""
 
     def check(kind: Any, target: Path | None) -> None:
         if target is not None and target.suffix not in (".png", ".svg", ".pdf"):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from triptych.report.tables import console
+from triptych.utils.terminal import console
 
 if TYPE_CHECKING:
     import numpy as np

@@ -50,8 +50,10 @@ def study(
         folder = out or Path("runs") / f"study-{name}{'-quick' * quick}"
         change = partial(run.choose, network=network)
         names = [options.backend_name(None)] if backend is None else options.backend_names(backend)
-        planned = runner.plan(chosen, quick=quick, change=change, data_dir=run.data_dir)
+        recipes = runner.recipes_of(chosen, quick=quick, change=change)
         loaded = [registry.load(name) for name in names]
+        runner.check(chosen, recipes, loaded, folder, device)
+        planned = runner.plan(chosen, recipes, data_dir=run.data_dir)
         begin = partial(report, quiet=json == "-")
         result = outcome.run(chosen, planned, loaded, folder, device, begin, quick=quick)
     else:

@@ -40,6 +40,7 @@ def train(
     """
     from triptych import data
     from triptych.backend import registry
+    from triptych.backend.execution import Execution
     from triptych.training import loop, run_folder
     from triptych.training import tensorboard as logs
     from triptych.training.recipe import build_architecture
@@ -48,9 +49,14 @@ def train(
     if tensorboard is not None:
         options.check_log(tensorboard)
     chosen = choose_recipe(recipe, resume, out, run, network)
-    dataset = data.load(chosen.data, data_dir=run.data_dir)
-    architecture = build_architecture(chosen, dataset)  # refuse what cannot be built before a framework is imported
+    if out is not None:
+        run_folder.check_free(out)
+    if resume is None:
+        loop.check_start(chosen)
     loaded = registry.load(name)
+    loaded.apply_execution(Execution(chosen.precision, deterministic=deterministic), device)
+    dataset = data.load(chosen.data, data_dir=run.data_dir)
+    architecture = build_architecture(chosen, dataset)
     first = loaded.join_processes(device) == 0  # the others neither write nor print
     session = loop.start(
         loaded, chosen, dataset, device=device, deterministic=deterministic, architecture=architecture, resumed=resume

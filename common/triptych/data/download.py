@@ -78,7 +78,7 @@ def _watched(chunks: Iterator[bytes], url: str, begin: int, total: int | None) -
     """The chunks, while a terminal shows a bar of them; elsewhere one line says what is fetched."""
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-    from triptych.report.tables import console
+    from triptych.utils.terminal import console
 
     if not sys.stderr.isatty():
         size = "" if total is None else f", {total:,} bytes"

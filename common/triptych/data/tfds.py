@@ -19,7 +19,7 @@ import numpy as np
 
 from triptych.data.dataset import Dataset, Split
 from triptych.utils.errors import TriptychError, require_package
-from triptych.utils.files import cache_dir
+from triptych.utils.files import cache_dir, probe
 
 PREFIX = "tfds:"
 VERSION = "1.0.0"  # of the sets that `prepare` writes
@@ -76,11 +76,15 @@ def _size(note: Path) -> str:
         return f"{NOTE} is damaged: {error}"
 
 
+def _require_packages(what: str) -> None:
+    for package in ("tensorflow_datasets", "array_record"):
+        require_package(package, "tfds", what)
+
+
 @contextmanager
 def _library(what: str) -> Iterator[Any]:
     """The package, told to be quiet where nobody looks; what it raises becomes a TriptychError about `what`."""
-    for package in ("tensorflow_datasets", "array_record"):
-        require_package(package, "tfds", what)
+    _require_packages(what)
     try:
         import tensorflow_datasets
 
@@ -134,15 +138,26 @@ def _read(source: Any, image: str, label: str, what: str) -> Split:
     return Split(np.ascontiguousarray(np.moveaxis(np.stack(images), 3, 1)), np.array(labels, np.int64))
 
 
+def check_place(name: str, root: Path | None = None) -> None:
+    """Raises TriptychError if `prepare` could not write the set `name` below `root`: it is there already, the folder
+    cannot be written, or TFDS is not installed."""
+    final = (root or cache_dir() / "tfds") / tfds_name(name) / VERSION
+    if final.exists():
+        raise TriptychError(f"{final} is there already; remove it to prepare it again")
+    try:
+        probe(final.parent)
+    except OSError as error:
+        raise TriptychError(f"--out {final.parents[1]} cannot be written: {error.strerror}") from None
+    _require_packages(f"preparing {PREFIX}{name}")
+
+
 def prepare(name: str, dataset: Dataset, root: Path | None = None) -> Path:
     """Writes `dataset` below `root` (default: the cache) as TFDS does, in the same order; the folder it is in. It gets
     its name when it is whole; what a killed one left is removed by the next. Raises TriptychError if the set is there
     already, or cannot be written."""
-    root = root or cache_dir() / "tfds"
-    spelled = tfds_name(name)
+    check_place(name, root)
+    root, spelled = root or cache_dir() / "tfds", tfds_name(name)
     final, working = root / spelled / VERSION, root / f".{spelled}.preparing"
-    if final.exists():
-        raise TriptychError(f"{final} is there already; remove it to prepare it again")
     with _library(f"preparing {PREFIX}{name}") as library:
         shutil.rmtree(working, ignore_errors=True)
         try:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from triptych.backend.contract import Captured
-from triptych.weights.matching import longest_alignment
+from triptych.porting.matching import longest_alignment
 
 # Kinds that may stand for each other, so that a sigmoid in place of a ReLU is compared, and found.
 POOLS = dict.fromkeys(("MaxPool", "AvgPool", "GlobalAvgPool"), "pool")

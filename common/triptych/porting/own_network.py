@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from triptych.backend import registry
-from triptych.backend.contract import Array, Backend, Port, PortRun
+from triptych.backend.contract import Backend, Port, PortRun
 from triptych.backend.execution import exact
 from triptych.conformance import levels, locate
 from triptych.conformance.case import make_case
@@ -23,10 +23,11 @@ from triptych.conformance.reference_run import INPUT, ReferenceRun, layer_of, ma
 from triptych.conformance.subjects import ReferenceSubject, Subject
 from triptych.porting.align import align
 from triptych.porting.discover import find_adapter
+from triptych.porting.matching import pair, read_mapping
 from triptych.spec import analysis
-from triptych.spec.layers import Architecture, Auxiliary, Block, Branches, Dropout, Residual, Shape
+from triptych.spec.layers import Architecture, Auxiliary, Dropout, Layer, Shape, with_children
+from triptych.utils.arrays import Array
 from triptych.utils.errors import TriptychError, unknown
-from triptych.weights.matching import pair, read_mapping
 
 LAYOUTS = ("NCHW", "NHWC")
 NOT_RUN = {"dropout": "switched off on both sides: a port draws its own masks", "update": "a port brings no optimiser"}
@@ -72,18 +73,8 @@ def locate_port(
 def without_dropout(architecture: Architecture) -> Architecture:
     """The architecture with dropout at rate 0 and without auxiliary classifiers."""
 
-    def off(layer: Any) -> Any:
-        match layer:
-            case Dropout():
-                return replace(layer, rate=0.0)
-            case Block():
-                return replace(layer, layers=tuple(map(off, layer.layers)))
-            case Branches():
-                return replace(layer, branches=tuple(map(off, layer.branches)))
-            case Residual():
-                shortcut = None if layer.shortcut is None else off(layer.shortcut)
-                return replace(layer, body=off(layer.body), shortcut=shortcut)
-        return layer
+    def off(layer: Layer) -> Layer:
+        return replace(layer, rate=0.0) if isinstance(layer, Dropout) else with_children(layer, off)
 
     layers = tuple(off(layer) for layer in architecture.layers if not isinstance(layer, Auxiliary))
     return replace(architecture, layers=layers)

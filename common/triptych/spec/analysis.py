@@ -171,10 +171,15 @@ def _peak(layer: Layer, path: str, size: int, held: int, kept: bool, shapes: dic
     last_use |= {0: len(wiring.children) + 1} if kept else {}
     alive, peak = {0: size}, 0
     for place, (child, wire) in enumerate(zip(children(layer), wiring.children, strict=True)):
-        taken = sum(alive[source] for source in {*wire.sources})
-        again, child_path = any(last_use[source] > place for source in wire.sources), join(path, child.name)
-        others = held + sum(alive.values()) - taken
-        peak = max(peak, _peak(child, child_path, taken, others, again, shapes))
+        sizes = {source: alive[source] for source in wire.sources}
+        later = sum(values for source, values in sizes.items() if last_use[source] > place)
+        others, child_path = held + sum(alive.values()) - sum(sizes.values()), join(path, child.name)
+        if len(wire.sources) == 1:
+            peak = max(peak, _peak(child, child_path, sum(sizes.values()), others, later > 0, shapes))
+        else:
+            merged = sum(sizes.values()) if wire.merge == "concatenate" else max(sizes.values())
+            peak = max(peak, others + sum(sizes.values()) + merged)
+            peak = max(peak, _peak(child, child_path, merged, others + later, False, shapes))
         alive[place + 1] = math.prod(shapes[child_path])
         alive = {source: values for source, values in alive.items() if last_use.get(source, -1) > place}
     if len(wiring.output.sources) > 1:

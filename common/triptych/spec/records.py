@@ -1,8 +1,9 @@
 """Frozen records as JSON and back, and hashes that are the same in every process, on every machine.
 
 Records of the spec carry their type's name under `record`, because a `Conv` and a `Dense` may have equal fields; other
-records of which a field takes several kinds are made known with `register`. A record's class may name properties in
-`DERIVED`: they are written for a reader, and what is read must be what the record says of itself."""
+records of which a field takes several kinds are made known with `register`. A spec that is written by hand may leave
+out fields that have a default. A record's class may name properties in `DERIVED`: they are written for a reader, and
+what is read must be what the record says of itself."""
 
 import hashlib
 import json
@@ -10,7 +11,7 @@ import math
 import re
 import types
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
@@ -21,7 +22,8 @@ from triptych.spec import layers as spec
 from triptych.utils.errors import TriptychError
 
 T = TypeVar("T")
-RECORDS = {kind.__name__: kind for kind in (spec.Architecture, spec.Initializer, *get_args(spec.Layer))}
+_SPEC: frozenset[Any] = frozenset((spec.Architecture, spec.Initializer, spec.Node, *get_args(spec.Layer)))
+RECORDS = {kind.__name__: kind for kind in _SPEC - {spec.Node}}
 
 
 def register(*kinds: type) -> None:
@@ -160,11 +162,13 @@ def _decode_record(value: Any, kind: type, where: str) -> Any:
     expected |= set(derived_names)
     if not isinstance(value, dict) or value.get("record", name) != name:
         _refuse(value, f"a record {name}", where)
-    if value.keys() != expected:
-        odd = ", ".join(sorted(map(repr, value.keys() ^ expected)))
+    optional = {field.name for field in fields(kind) if field.default is not MISSING} if kind in _SPEC else set()
+    if not expected - optional <= value.keys() <= expected:
+        odd = ", ".join(sorted(map(repr, (value.keys() - expected) | (expected - optional - value.keys()))))
         raise TriptychError(f"{where.lstrip('.') or name}: missing or unknown in {name}: {odd}")
     hints = _hints(kind)
-    record = kind(**{f.name: _decode(value[f.name], hints[f.name], f"{where}.{f.name}") for f in fields(kind)})
+    named = (field.name for field in fields(kind) if field.name in value)
+    record = kind(**{name: _decode(value[name], hints[name], f"{where}.{name}") for name in named})
     for derived in derived_names:
         if value[derived] != (right := _derived(record, derived)) or type(value[derived]) is not type(right):
             _refuse(value[derived], f"what follows from the rest: {json.dumps(right)}", f"{where}.{derived}")

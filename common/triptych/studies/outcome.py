@@ -9,7 +9,6 @@ from triptych.data.batches import Augmentation
 from triptych.report import figures
 from triptych.studies import NONE, Cell, StudyResult, Table, TableRow, contests, runner, shown
 from triptych.studies.runner import Outcome, PlannedRun, Show, Trained
-from triptych.training import loop
 from triptych.training.recipe import start_name
 
 FLAT = 0.005  # accuracy; less than this is no rise
@@ -32,8 +31,7 @@ def run(
     quick: bool,
 ) -> StudyResult:
     """Train what the folder does not have yet on every backend, look at it, and answer. Raises TriptychError for a
-    folder of another study, and, before anything is trained, for a device or a precision that a backend has not."""
-    loop.check(planned[0].recipe, planned[0].architecture, backends, device)
+    folder of another study."""
     runner.open_folder(folder, study, planned, device)
     outcomes = runner.train(planned, backends, folder, device, show)
     looked = runner.look(study, outcomes, backends, device)

@@ -24,6 +24,8 @@ from triptych.training.run_folder import Epoch
 from triptych.utils.errors import TriptychError
 from triptych.utils.files import write_atomically
 
+SETTINGS = "study.json"
+
 # Begins to show a run: its title, and the recipe that it trains.
 Show: TypeAlias = Callable[[str, Recipe], AbstractContextManager[Listener]]
 # What the trained models show: the outcomes of one backend that ended well, the backend, the device.
@@ -124,21 +126,36 @@ def recipe_of(study: Trained, run: Run, *, quick: bool = False) -> Recipe:
     return vary(study.base, name=f"study {study.name}: {run.name}", source=study.source, **changes)
 
 
-def plan(
-    study: Trained,
-    *,
-    quick: bool = False,
-    change: Callable[[Recipe], Recipe] = lambda recipe: recipe,
-    data_dir: Path | None = None,
-) -> list[PlannedRun]:
-    """Every run's recipe, after the `change` that the command line makes, with its data; nothing is trained yet. Raises
-    TriptychError for what cannot be built, and if the change takes away what the study compares."""
+def recipes_of(
+    study: Trained, *, quick: bool = False, change: Callable[[Recipe], Recipe] = lambda recipe: recipe
+) -> list[Recipe]:
+    """Every run's recipe, after the `change` that the command line makes. Raises TriptychError if the change takes away
+    what the study compares."""
     chosen = [change(recipe_of(study, run, quick=quick)) for run in study.runs]
     check_different(study, chosen)
-    datasets = {name: data.load(name, data_dir=data_dir) for name in dict.fromkeys(r.data for r in chosen)}
+    return chosen
+
+
+def check(study: Trained, recipes: Sequence[Recipe], backends: Sequence[Backend], folder: Path, device: str) -> None:
+    """Raises TriptychError, before any data is looked for, for a folder that is no place for this study, a start that
+    is not there, and a device or a precision that a backend has not."""
+    settings = settings_text(study, recipes, device)
+    if not holds(folder, settings):
+        run_folder.check_free(folder)
+    for run, recipe in zip(study.runs, recipes, strict=True):
+        if not run.start:  # else it starts from another run, which is not trained yet
+            loop.check_start(recipe)
+    for precision in dict.fromkeys(recipe.precision for recipe in recipes):
+        loop.check_execution(backends, device, precision)
+
+
+def plan(study: Trained, recipes: Sequence[Recipe], *, data_dir: Path | None = None) -> list[PlannedRun]:
+    """Every run with its recipe, one of `recipes`, and its data; nothing is trained yet. Raises TriptychError for what
+    cannot be built."""
+    datasets = {name: data.load(name, data_dir=data_dir) for name in dict.fromkeys(r.data for r in recipes)}
     return [
         PlannedRun(run, recipe, datasets[recipe.data], build_architecture(recipe, datasets[recipe.data]))
-        for run, recipe in zip(study.runs, chosen, strict=True)
+        for run, recipe in zip(study.runs, recipes, strict=True)
     ]
 
 
@@ -157,16 +174,25 @@ def check_different(study: Trained, chosen: Sequence[Recipe]) -> None:
 
 def open_folder(folder: Path, study: Trained, planned: Sequence[PlannedRun], device: str) -> Path:
     """The study's folder, new or of the same study with the same settings. Raises TriptychError for any other."""
-    recipes = {each.run.name: records.encode(each.recipe) for each in planned}
-    text = json.dumps({"study": study.name, "device": device, "recipes": recipes}, indent=2).encode()
-    path = folder / "study.json"
-    if path.is_file():
-        if path.read_bytes() != text:
-            raise TriptychError(f"--out {folder} holds a study with other settings; choose another, or remove it first")
-        return folder
-    run_folder.make_folder(folder)
-    write_atomically(path, text)
+    settings = settings_text(study, [each.recipe for each in planned], device)
+    if not holds(folder, settings):
+        run_folder.make_folder(folder)
+        write_atomically(folder / SETTINGS, settings)
     return folder
+
+
+def holds(folder: Path, settings: bytes) -> bool:
+    """Whether this study was begun in the folder. Raises TriptychError if one with other settings was."""
+    path = folder / SETTINGS
+    if path.is_file() and path.read_bytes() != settings:
+        raise TriptychError(f"--out {folder} holds a study with other settings; choose another, or remove it first")
+    return path.is_file()
+
+
+def settings_text(study: Trained, recipes: Sequence[Recipe], device: str) -> bytes:
+    """What decides a study, as its folder keeps it."""
+    by_run = {run.name: records.encode(recipe) for run, recipe in zip(study.runs, recipes, strict=True)}
+    return json.dumps({"study": study.name, "device": device, "recipes": by_run}, indent=2).encode()
 
 
 def train(

@@ -19,7 +19,7 @@ from triptych.training.recipe import NATIVE, Recipe, build_architecture, build_t
 from triptych.training.run_folder import Checkpoint, Epoch
 from triptych.utils.errors import TriptychError
 from triptych.utils.interrupt import Interrupted, interruptible
-from triptych.weights import transfer
+from triptych.weights import store, transfer
 from triptych.weights.initializers import Parameters
 
 READ_EVERY = 16  # steps between two looks at the losses; each look waits for the device
@@ -87,7 +87,8 @@ def start(
     architecture = architecture or build_architecture(recipe, dataset)
     frozen = transfer.frozen_paths(architecture, recipe.freeze)
     checkpoint = run_folder.load(resumed) if resumed is not None else None
-    pretrained = transfer.load(recipe.init_from) if recipe.init_from and checkpoint is None else None
+    reads_start = recipe.init_from and checkpoint is None
+    pretrained = store.load(run_folder.model_file(Path(recipe.init_from))) if reads_start else None
     transform = build_transform(recipe, architecture)
     execution = Execution(recipe.precision, deterministic=deterministic)
     network = backend.build(architecture, device=device, execution=execution)
@@ -101,11 +102,17 @@ def start(
     return session
 
 
-def check(recipe: Recipe, architecture: Architecture, backends: Sequence[Backend], device: str) -> None:
-    """Raises TriptychError for a device or a precision that a backend has not: before minutes of work."""
+def check_start(recipe: Recipe) -> None:
+    """Raises TriptychError if `init_from` names nothing to start from; whether it fits is seen when it is read."""
+    if recipe.init_from:
+        store.check_header(run_folder.model_file(Path(recipe.init_from)))
+
+
+def check_execution(backends: Sequence[Backend], device: str, precision: str) -> None:
+    """Raises TriptychError for a device or a precision that a backend has not: before data, or minutes of work."""
     for backend in backends:
-        with backend.precise(device):  # a check changes nothing: what `build` sets is as it was afterwards
-            backend.build(architecture, device=device, execution=Execution(recipe.precision))
+        with backend.precise(device):  # a check changes nothing: the switches are as they were afterwards
+            backend.apply_execution(Execution(precision), device)
 
 
 def initialize(

@@ -18,7 +18,7 @@ from triptych.utils.errors import TriptychError, check_known, unknown
 from triptych.weights import initializers
 from triptych.weights.initializers import Parameters
 
-NATIVE = "native"  # the initialiser that leaves the start to the framework
+NATIVE = "native"  # the initializer that leaves the start to the framework
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def vary(recipe: Recipe, **changes: Any) -> Recipe:
 
 
 def draw(recipe: Recipe, architecture: Architecture) -> Parameters:
-    """A start by the initialiser that the recipe names, or by the architecture's own. Raises TriptychError for
+    """A start by the initializer that the recipe names, or by the architecture's own. Raises TriptychError for
     `native`."""
     initializer = initializers.parse(recipe.initializer) if recipe.initializer else architecture.initializer
     return initializers.draw(architecture, recipe.seed, initializer)

@@ -11,7 +11,7 @@ from typing import Any
 from triptych.spec import records
 from triptych.training.recipe import Recipe, from_json, to_json
 from triptych.utils.errors import TriptychError
-from triptych.utils.files import write_atomically
+from triptych.utils.files import probe, write_atomically
 from triptych.weights import store
 from triptych.weights.initializers import Parameters
 
@@ -54,15 +54,22 @@ def write_recipe(folder: Path, recipe: Recipe) -> None:
 
 def make_folder(folder: Path) -> Path:
     """An empty folder for output. Raises TriptychError if it holds something or cannot be written."""
+    check_free(folder)
     try:
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise TriptychError(f"--out {folder} is already used; choose another, or remove it first")
         folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(folder / ".writable", b"")
-        (folder / ".writable").unlink()
     except OSError as error:
         raise TriptychError(f"--out {folder} cannot be written: {error.strerror}") from None
     return folder
+
+
+def check_free(folder: Path) -> None:
+    """Raises TriptychError if the folder, which need not be there yet, holds something or cannot be written."""
+    try:
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise TriptychError(f"--out {folder} is already used; choose another, or remove it first")
+        probe(folder)
+    except OSError as error:
+        raise TriptychError(f"--out {folder} cannot be written: {error.strerror}") from None
 
 
 def new_folder(name: str) -> Path:
@@ -114,8 +121,7 @@ def save(folder: Path, epochs: list[Epoch], checkpoint: Checkpoint) -> None:
 
 def load(folder: Path) -> Checkpoint | None:
     """The last whole checkpoint; None if no epoch was finished. Raises TriptychError for a damaged one."""
-    names = (CHECKPOINT, f"{CHECKPOINT}.old")  # .old: killed between the two renames of `save`
-    newest = next((folder / name for name in names if (folder / name / STATE).exists()), None)
+    newest = _newest(folder)
     if newest is None:
         return None
     try:
@@ -124,3 +130,19 @@ def load(folder: Path) -> Checkpoint | None:
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise TriptychError(f"{newest / STATE} is damaged: {error}") from None
     return Checkpoint(epoch, step, store.load(newest / MODEL), store.load(newest / OPTIMIZER), state)
+
+
+def model_file(source: Path) -> Path:
+    """The safetensors file of canonical parameters that `source` is, or that a run folder's last checkpoint holds.
+    Raises TriptychError for a folder without a checkpoint."""
+    if not source.is_dir():
+        return source
+    newest = _newest(source)
+    if newest is None:
+        raise TriptychError(f"--init-from {source}: there is no checkpoint in it, so nothing to start from")
+    return newest / MODEL
+
+
+def _newest(folder: Path) -> Path | None:
+    names = (CHECKPOINT, f"{CHECKPOINT}.old")  # .old: killed between the two renames of `save`
+    return next((folder / name for name in names if (folder / name / STATE).exists()), None)

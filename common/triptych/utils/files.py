@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,6 +32,12 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def probe(folder: Path) -> None:
+    """Raises OSError if nothing can be written below `folder`, which need not be there yet; nothing is left behind."""
+    existing = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    tempfile.TemporaryFile(dir=existing).close()
 
 
 def check_hash(content: bytes, expected: str, what: str, way_out: str, algorithm: str = "sha256") -> None:

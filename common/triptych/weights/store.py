@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import safetensors
 import safetensors.numpy
 from numpy.typing import NDArray
 
@@ -46,12 +47,26 @@ def save(path: Path, parameters: Parameters) -> None:
     write_atomically(manifest, json.dumps(known, indent=2).encode())
 
 
+def check_header(path: Path) -> None:
+    """Raises TriptychError if the file is missing, or its first bytes are not those of a safetensors file; the
+    parameters themselves are not read."""
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise _unreadable(path, error) from None
+    try:
+        with safetensors.safe_open(path, "numpy"):
+            return
+    except Exception as error:  # as in `load`
+        raise TriptychError(f"{path} is no safetensors file: {error}") from None
+
+
 def load(path: Path) -> Parameters:
     """Read a safetensors file. Raises TriptychError if it is missing, altered or no such file."""
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise TriptychError(f"cannot read the parameters {path}: {error.strerror}") from None
+        raise _unreadable(path, error) from None
     expected = _expected_hash(path)
     found = hashlib.sha256(content).hexdigest()
     if expected is not None and found != expected:
@@ -60,6 +75,10 @@ def load(path: Path) -> Parameters:
         return dict(safetensors.numpy.load(content))
     except Exception as error:  # safetensors raises its own types and several of Python's for a damaged file
         raise TriptychError(f"{path} is no safetensors file: {error}") from None
+
+
+def _unreadable(path: Path, error: OSError) -> TriptychError:
+    return TriptychError(f"cannot read the parameters {path}: {error.strerror}")
 
 
 def _expected_hash(path: Path) -> str | None:

@@ -2,25 +2,11 @@
 
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
-from pathlib import Path
 
 from triptych.spec import analysis
 from triptych.spec.layers import Architecture
-from triptych.training import run_folder
 from triptych.utils.errors import TriptychError
-from triptych.weights import store
 from triptych.weights.initializers import Parameters
-
-
-def load(source: str) -> Parameters:
-    """The canonical parameters of a run folder or a safetensors file. Raises TriptychError if there are none."""
-    path = Path(source)
-    if not path.is_dir():
-        return store.load(path)
-    checkpoint = run_folder.load(path)
-    if checkpoint is None:
-        raise TriptychError(f"--init-from {source}: there is no checkpoint in it, so nothing to start from")
-    return checkpoint.model
 
 
 def take_over(architecture: Architecture, fresh: Parameters, given: Parameters) -> tuple[Parameters, tuple[str, ...]]:

@@ -38,7 +38,7 @@ def updates_with_faults(run: ReferenceRun, name: str) -> Iterator[tuple[str, Arr
 
 
 def _faults(run: ReferenceRun, name: str) -> Iterator[tuple[str, Wrong]]:
-    net, batch = run.case.architecture, len(run.case.labels)
+    net, batch = run.case.architecture, len(run.case.stored)
     optimizer = OTHERS.get(name, MOMENTUM)
     rates = (run.steps.rates(optimizer),) if name in OTHERS else run.steps.momentum
     state = run.steps.state(run.case, optimizer) if name in OTHERS else {}

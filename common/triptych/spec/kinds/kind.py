@@ -109,6 +109,11 @@ class CompositeKind(_Complete, Generic[R]):
     record: type[R]
     wiring: Callable[[R], Wiring]
 
+    def merges(self, layer: R) -> bool:
+        """Whether several outputs meet in it: it computes something beside what its children do."""
+        wiring = self.wiring(layer)
+        return any(len(wire.sources) > 1 for wire in (*wiring.children, wiring.output))
+
 
 def same_shape(layer: Layer, shape: Shape, path: str) -> Shape:
     """Output: as the input, which may be anything."""

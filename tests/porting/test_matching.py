@@ -8,10 +8,10 @@ import pytest
 from triptych import zoo
 from triptych.backend.contract import Captured, PortParameter
 from triptych.porting.align import align
+from triptych.porting.matching import pair
 from triptych.spec.analysis import parameters
 from triptych.spec.kinds.kind import ParameterInfo
 from triptych.utils.errors import TriptychError
-from triptych.weights.matching import pair
 
 LIKE = {"weight": (4, 4), "bias": (4,)}
 

@@ -1,0 +1,303 @@
+"""What MXNet's operators with arrays, its activations and its pools are in the spec: a table, a function for each.
+
+An attribute that MXNet keeps in 32 bits is taken as that number: a slope of "0.1" is 0.10000000149, with which MXNet
+computes in 64 bits, too.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+from triptych.importers.mxnet_calls import Call
+from triptych.importers.mxnet_tensors import Tensor, columns_in_order
+from triptych.spec.kinds.windows import pooled_size
+from triptych.spec.layers import (
+    Affine,
+    AvgPool,
+    BatchNorm,
+    Clip,
+    Conv,
+    ConvTranspose,
+    Dense,
+    Dropout,
+    GlobalAvgPool,
+    GlobalMaxPool,
+    HardSigmoid,
+    L2Normalize,
+    Layer,
+    LeakyReLU,
+    LocalResponseNorm,
+    MaxPool,
+    Pair,
+    PReLU,
+    ReLU,
+    Sigmoid,
+    Softmax,
+    Tanh,
+)
+
+Convert = Callable[[Call], Tensor | Sequence[Tensor]]
+
+_ACTIVATIONS: Mapping[str, type[ReLU] | type[Sigmoid] | type[Tanh]] = {"relu": ReLU, "sigmoid": Sigmoid, "tanh": Tanh}
+
+
+def _need_channels_first(call: Call) -> None:
+    if call.text("layout") not in (None, "NCHW"):
+        raise call.refused(f"has the layout {call.text('layout')}, and only NCHW is taken")
+
+
+def _convolution(call: Call) -> Tensor:
+    _need_channels_first(call)
+    kernel, groups, channels = call.pair("kernel"), call.integer("num_group"), call.integer("num_filter")
+    bias, inputs = not call.integer("no_bias"), call.image().shape[0]
+    layer = Conv("", channels, kernel, call.pair("stride"), call.pair("pad"), groups, bias, call.pair("dilate"))
+    arrays = call.arrays(weight=("weight", (channels, inputs // groups, *kernel)))
+    return call.add(layer, arrays=arrays | (call.arrays(bias=("bias", (channels,))) if bias else {}))
+
+
+def _deconvolution(call: Call) -> Tensor:
+    _need_channels_first(call)
+    kernel, groups, channels = call.pair("kernel"), call.integer("num_group"), call.integer("num_filter")
+    bias, inputs = not call.integer("no_bias"), call.image().shape[0]
+    stride, dilation = call.pair("stride"), call.pair("dilate")
+    padding, more = _output_padding(call, kernel, stride, dilation)
+    layer = ConvTranspose("", channels, kernel, stride, padding, more, groups, bias, dilation)
+    arrays = call.arrays(weight=("weight", (inputs, channels // groups, *kernel)))
+    return call.add(layer, arrays=arrays | (call.arrays(bias=("bias", (channels,))) if bias else {}))
+
+
+def _output_padding(call: Call, kernel: Pair, stride: Pair, dilation: Pair) -> tuple[Pair, Pair]:
+    """Padding and output padding; from the target shape where there is one (DeconvolutionParam::InferPad)."""
+    target = call.integers("target_shape")
+    if not any(target):
+        return call.pair("pad"), call.pair("adj")
+    axes = zip(call.image().shape[1:], kernel, stride, dilation, call.pair("target_shape"), strict=True)
+    surplus = [(size - 1) * s + d * (k - 1) + 1 - t for size, k, s, d, t in axes]
+    if min(surplus) < 0:
+        raise call.refused(f"has the target_shape {target}, which is larger than what it makes of its input")
+    rows, columns = surplus
+    return ((rows + 1) // 2, (columns + 1) // 2), (rows % 2, columns % 2)
+
+
+def _dense(call: Call) -> Tensor:
+    """On a map MXNet flattens by itself. What was transposed before stays as it is, and the weight's columns move."""
+    given = call.any_tensor()
+    if len(given.shape) > 1 and not call.integer("flatten"):
+        raise call.refused(f"has flatten=False on {len(given.shape)} axes, where it works at every place by itself")
+    units, features, bias = call.integer("num_hidden"), math.prod(given.shape), not call.integer("no_bias")
+    arrays = call.arrays(weight=("weight", (units, features)))
+    arrays = {name: columns_in_order(array, given) for name, array in arrays.items()}
+    arrays |= call.arrays(bias=("bias", (units,))) if bias else {}
+    label = given.label if len(given.shape) == 1 else ""
+    flat = call.plain(Tensor(given.step, (features,), None, label))
+    return call.add(Dense("", units, bias), flat, arrays=arrays)
+
+
+def _batch_norm(call: Call) -> Tensor:
+    """MXNet's momentum is the weight of the old statistics, its variance is kept with n. With fix_gamma, its default,
+    the scale is 1 and never trained, whatever the file holds."""
+    given = call.tensor()
+    axis = call.integer("axis") if "axis" in call.node.values else 1
+    if axis % (len(given.shape) + 1) != 1:
+        raise call.refused(f"has axis {axis}, and only 1, the channels, is taken")
+    if call.integer("output_mean_var"):
+        raise call.refused("has output_mean_var=True")
+    gamma, shape = not call.integer("fix_gamma"), given.shape[:1]
+    layer = BatchNorm(
+        "",
+        eps=call.number("eps"),
+        momentum=1 - call.number("momentum"),
+        gamma=gamma,
+        unbiased=False,
+        frozen=bool(call.integer("use_global_stats")),
+    )
+    arrays = call.arrays(weight=("gamma", shape)) if gamma else {}
+    arrays |= call.arrays(bias=("beta", shape), running_mean=("moving_mean", shape), running_var=("moving_var", shape))
+    return call.add(layer, arrays=arrays)
+
+
+def _pooling(call: Call) -> Tensor:
+    values = call.node.values
+    if "layout" in values:
+        _need_channels_first(call)
+    if values.get("output_size") is not None:
+        raise call.refused("has an output_size, and only pools with a kernel are taken")
+    if call.text("pool_type") not in _POOLS:
+        raise call.refused(f"has the pool_type {call.text('pool_type')}, and only {', '.join(_POOLS)} are taken")
+    return _global_pool(call) if call.integer("global_pool") else _windowed_pool(call)
+
+
+_POOLS = ("max", "avg", "sum")
+
+
+def _global_pool(call: Call) -> Tensor:
+    if call.text("pool_type") == "max":
+        return call.add(GlobalMaxPool(""), call.image())
+    if call.text("pool_type") == "avg":
+        return call.add(GlobalAvgPool(""), call.image())
+    return _as_sum(call, GlobalAvgPool(""), math.prod(call.image().shape[1:]))
+
+
+def _as_sum(call: Call, mean: Layer, number: int) -> Tensor:
+    """A sum is the mean times the number of its terms."""
+    return call.add(Affine("", (float(number),)), call.add(mean, call.image(), part="mean"))
+
+
+def _windowed_pool(call: Call) -> Tensor:
+    kernel, stride, padding, kind = call.pair("kernel"), call.pair("stride"), call.pair("pad"), call.text("pool_type")
+    convention, sizes = call.text("pooling_convention"), call.image().shape[1:]
+    if convention == "same":
+        raise call.refused("has the pooling_convention same, which MXNet has for sequences alone")
+    ceil = convention == "full"
+    hangs_over = ceil and _need_windows_within(call, sizes, kernel, stride, padding)
+    if kind == "max":
+        return call.add(MaxPool("", kernel, stride, padding, ceil), call.image())
+    counted = call.node.values.get("count_include_pad") in (None, True)
+    if hangs_over and (kind == "sum" or call.node.operator == "Pooling_v1"):
+        raise call.refused("has windows that hang over the edge, and counts in its mean what lies there")
+    if kind == "avg":
+        return call.add(AvgPool("", kernel, stride, padding, ceil, counted), call.image())
+    return _as_sum(call, AvgPool("", kernel, stride, padding, ceil), math.prod(kernel))
+
+
+def _need_windows_within(call: Call, sizes: Sequence[int], kernel: Pair, stride: Pair, padding: Pair) -> bool:
+    """Whether the convention `full` has windows that hang over the lower or right edge. Refuses windows that lie wholly
+    in the padding there: the spec leaves them out, MXNet gives the smallest of all numbers for their maximum."""
+    hangs_over = False
+    for size, k, s, p in zip(sizes, kernel, stride, padding, strict=True):
+        spans = size + 2 * p - k
+        if spans >= 0 and -(-spans // s) + 1 != pooled_size(size, k, s, p, ceil=True):
+            raise call.refused("has pooling_convention=full with windows that lie wholly outside of its input")
+        hangs_over |= spans % s != 0
+    return hangs_over
+
+
+def _adaptive_pool(call: Call) -> Tensor:
+    size, given = call.integers("output_size") or (1,), call.image()
+    rows, columns = (size[0], size[-1]) if len(size) < 3 else (0, 0)
+    if (rows, columns) == (1, 1):
+        return call.add(GlobalAvgPool(""), given)
+    if min(rows, columns) < 1 or given.shape[1] % rows or given.shape[2] % columns:
+        raise call.refused(f"has the output_size {size}, which does not divide {given.shape[1]}x{given.shape[2]}")
+    kernel = (given.shape[1] // rows, given.shape[2] // columns)
+    return call.add(AvgPool("", kernel, kernel), given)
+
+
+def _activation(call: Call) -> Tensor:
+    kind = call.text("act_type") or ""
+    if kind not in _ACTIVATIONS:
+        raise call.refused(f"has the act_type {kind}, and only {', '.join(_ACTIVATIONS)} are taken")
+    return call.each_value(_ACTIVATIONS[kind](""))
+
+
+def _leaky_relu(call: Call) -> Tensor:
+    kind = call.text("act_type")
+    if kind == "leaky":
+        return call.each_value(LeakyReLU("", call.number("slope")))
+    if kind != "prelu":
+        raise call.refused(f"has the act_type {kind}, and only leaky, prelu are taken")
+    given = call.tensor()
+    shared = call.given_shape("gamma") == (1,)
+    slopes = (1,) if shared else given.shape[:1]
+    return call.add(PReLU("", shared), given, arrays=call.arrays(weight=("gamma", slopes)))
+
+
+def _clip(call: Call) -> Tensor:
+    """MXNet's derivative at the bounds themselves is 1, the spec's 0."""
+    low, high = call.node.values["a_min"], call.node.values["a_max"]
+    assert isinstance(low, float)
+    assert isinstance(high, float)
+    if low == 0 and math.isinf(high):
+        return call.each_value(ReLU(""))
+    if math.isinf(low) or math.isinf(high):
+        raise call.refused(f"has the bounds {low:g} and {high:g}, and only finite ones, or 0 and inf, are taken")
+    return call.each_value(Clip("", low, high))
+
+
+def _local_response_norm(call: Call) -> Tensor:
+    layer = LocalResponseNorm(
+        "", call.integer("nsize"), call.number("alpha"), call.number("beta"), call.number("knorm"), divide_alpha=True
+    )
+    return call.add(layer, call.image())
+
+
+def _l2_normalization(call: Call) -> Tensor:
+    mode = call.text("mode")
+    if mode == "spatial":
+        raise call.refused("has the mode spatial, and only instance, channel are taken")
+    if mode == "channel":
+        return call.add(L2Normalize("", call.number("eps")), call.image())
+    return call.each_value(L2Normalize("", call.number("eps"), whole=True))
+
+
+def _dropout(call: Call) -> Tensor:
+    if call.text("mode") != "training" or call.integers("axes"):
+        raise call.refused("drops in evaluation too, or whole axes, and only mode=training without axes is taken")
+    return call.each_value(Dropout("", call.number("p"))) if call.number("p") else call.any_tensor()
+
+
+def _softmax(call: Call) -> Tensor:
+    """Of a map along its channels, of features over all of them."""
+    values, given = call.node.values, call.any_tensor()
+    if values["use_length"] or len(given.shape) not in (1, 3):
+        raise call.refused("has use_length=True or is of no map and no features")
+    if call.integer("axis") % (len(given.shape) + 1) != 1:
+        raise call.refused(f"has axis {values['axis']}, and only 1, the channels, is taken")
+    plain = call.tensor()
+    if values["temperature"] is not None:
+        scale = 1 / (call.number("temperature") or math.nan)
+        if not math.isfinite(scale):
+            raise call.refused(f"has the temperature {values['temperature']}")
+        plain = call.add(Affine("", (scale,)), plain, part="temperature")
+    return call.add(Softmax(""), plain)
+
+
+def _softmax_activation(call: Call) -> Tensor:
+    given = call.tensor()
+    if call.text("mode") == "channel" or len(given.shape) == 1:
+        return call.add(Softmax(""), given)
+    raise call.refused("has the mode instance on a map: it is over all its values, not its channels")
+
+
+def _softmax_output(call: Call) -> Tensor:
+    given = call.tensor()
+    call.building.remarks.append(
+        f"{call.node.name!r} (SoftmaxOutput) is a softmax here; MXNet's gradient is the loss's"
+    )
+    if len(given.shape) == 1 or call.integer("multi_output"):
+        return call.add(Softmax(""), given)
+    raise call.refused("has multi_output=False on a map: it is over all its values, not its channels")
+
+
+def _each_value(layer: Layer) -> Convert:
+    return lambda call: call.each_value(layer)
+
+
+LAYERS: Mapping[str, Convert] = {
+    "Convolution": _convolution,
+    "Convolution_v1": _convolution,
+    "Deconvolution": _deconvolution,
+    "FullyConnected": _dense,
+    "BatchNorm": _batch_norm,
+    "BatchNorm_v1": _batch_norm,
+    "Pooling": _pooling,
+    "Pooling_v1": _pooling,
+    "_contrib_AdaptiveAvgPooling2D": _adaptive_pool,
+    "Activation": _activation,
+    "LeakyReLU": _leaky_relu,
+    "relu": _each_value(ReLU("")),
+    "_npx_relu": _each_value(ReLU("")),
+    "sigmoid": _each_value(Sigmoid("")),
+    "_npx_sigmoid": _each_value(Sigmoid("")),
+    "tanh": _each_value(Tanh("")),
+    "_npi_tanh": _each_value(Tanh("")),
+    "clip": _clip,
+    "hard_sigmoid": lambda call: call.each_value(HardSigmoid("", call.number("alpha"), call.number("beta"))),
+    "LRN": _local_response_norm,
+    "L2Normalization": _l2_normalization,
+    "Dropout": _dropout,
+    "softmax": _softmax,
+    "SoftmaxActivation": _softmax_activation,
+    "SoftmaxOutput": _softmax_output,
+}
