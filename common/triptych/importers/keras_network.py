@@ -16,7 +16,7 @@ from triptych.importers.keras_call import LayerCall
 from triptych.importers.keras_file import KerasFile, read
 from triptych.importers.keras_graph import NETWORK_INPUT, Call, KerasGraph, flatten
 from triptych.importers.keras_layers import LAYERS
-from triptych.importers.network_builder import NetworkBuilder, Tensor, without_softmax
+from triptych.importers.network_builder import NetworkBuilder, Tensor
 from triptych.importers.steps import Imported, ImportRefusedError, Request, needed
 from triptych.spec.kinds.kind import SpecError
 from triptych.spec.layers import INPUT
@@ -43,7 +43,7 @@ def load(path: Path, request: Request) -> Imported:
     network.remarks.extend(_remarks(graph, file))
     return assemble(
         network.steps,
-        without_softmax(network, ends, request),
+        ends,
         request,
         name=path.stem,
         source=f"Keras {file.version[0]}.{file.version[1]}: {path.name}",

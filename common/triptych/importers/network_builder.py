@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from triptych.importers.steps import Arrays, ImportRefusedError, Request, Step, merge_only
+from triptych.importers.steps import Arrays, ImportRefusedError, Step, merge_only
 from triptych.spec.kinds import kind_of
 from triptych.spec.kinds.composites import merged_shape
 from triptych.spec.kinds.kind import Wire
-from triptych.spec.layers import INPUT, ChannelShuffle, Flatten, Layer, Merge, Reshape, Shape, Softmax
+from triptych.spec.layers import INPUT, ChannelShuffle, Flatten, Layer, Merge, Reshape, Shape
 
 _MOST_VALUES = 1 << 25  # of a map whose order is kept: 256 MB, ten times the largest map of a published network
 
@@ -142,23 +142,6 @@ def permuted(values: NDArray[np.generic], x: Tensor) -> NDArray[np.generic]:
     canonical = np.empty_like(values)
     canonical[..., x.order.ravel()] = values
     return canonical
-
-
-def without_softmax(builder: NetworkBuilder, outputs: Sequence[str], request: Request) -> tuple[str, ...]:
-    """The outputs' names, a softmax at the end taken off (and said) unless the request keeps it."""
-    if request.keep_softmax:
-        return tuple(outputs)
-    by_name = {step.name: step for step in builder.steps}
-    taken = {name for step in builder.steps for name in step.inputs}
-    ends = []
-    for output in outputs:
-        step = by_name.get(output)
-        if step and isinstance(step.layer, Softmax) and output not in taken and step.inputs[0] in by_name:
-            builder.steps.remove(step)
-            builder.remarks.append(f"the softmax {output!r} at the end is taken off, as for training")
-            output = step.inputs[0]
-        ends.append(output)
-    return tuple(ends)
 
 
 def _same_order(a: Tensor, b: Tensor) -> bool:
