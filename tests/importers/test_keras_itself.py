@@ -182,7 +182,7 @@ REFUSED: dict[str, tuple[Callable[[], Model], str]] = {
     ),
     "average": (
         lambda: on_map(L.AveragePooling2D(2, 1, padding="same")),
-        "averages windows of (2, 2) at stride (1, 1)",
+        "pools windows of (2, 2) at stride (1, 1)",
     ),
     "flat output": (lambda: on_map(L.Flatten()), "in an order that no layer of the spec makes"),
     "axis": (lambda: on_map(L.BatchNormalization(axis=1)), "has axis 1, expected -1 or 3, the channels"),

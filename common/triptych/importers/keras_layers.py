@@ -222,7 +222,7 @@ def _reshape(call: LayerCall) -> Tensor:
         raise ImportRefusedError(f"cannot give {x.source_shape} the target_shape {target}") from None
     if order.ndim == 1:
         return call.network.rearranged(call.name, x, order)
-    return call.network.canonical(call.network.rearranged(call.name, x, order.transpose(2, 0, 1)))
+    return call.network.canonical(call.network.rearranged(call.name, x, order.transpose(2, 0, 1)), call.name)
 
 
 def _dropout(call: LayerCall) -> Tensor:
@@ -277,7 +277,7 @@ def _average(call: LayerCall) -> Tensor:
 
 def _rescaling(call: LayerCall) -> Tensor:
     scale, offset = numbers(call.get("scale"), "scale"), numbers(call.get("offset", 0.0), "offset")
-    x = call.x if len(scale) == len(offset) == 1 else call.network.canonical(call.x)
+    x = call.x if len(scale) == len(offset) == 1 else call.network.canonical(call.x, call.name)
     return call.network.pointwise(call.name, Affine(call.name, scale, offset), x)
 
 
