@@ -106,11 +106,13 @@ def read(arch: str, request: Request | None = None, weights: Path | None = None)
                 raise TriptychError(f"there is no file {path}")
             return kind.read(path, weights, request)
     if re.fullmatch(r"[\w.]+:\w+", arch):
-        return _object(discover.find(arch), arch, weights, request)
+        return from_object(discover.find(arch), arch, weights, request)
     raise TriptychError(f"'{arch}' is no network that can be read; give {KNOWN}")
 
 
-def _object(candidate: Any, arch: str, weights: Path | None, request: Request) -> Imported:
+def from_object(candidate: Any, arch: str, weights: Path | None, request: Request) -> Imported:
+    """The network of an Architecture, a PyTorch module or a Gluon block; `arch` names it in messages. Raises
+    TriptychError for anything else, and for a network that cannot be taken over."""
     if isinstance(candidate, Architecture):
         output_shapes(candidate)
         return _with_weights(candidate, Path(arch), weights)

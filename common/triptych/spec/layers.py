@@ -422,4 +422,6 @@ def with_children(layer: Layer, change: Callable[[Any], Any]) -> Layer:
         case Residual():
             shortcut = None if layer.shortcut is None else change(layer.shortcut)
             return replace(layer, body=change(layer.body), shortcut=shortcut)
+        case Graph():
+            return replace(layer, nodes=tuple(replace(node, layer=change(node.layer)) for node in layer.nodes))
     assert_never(layer)
