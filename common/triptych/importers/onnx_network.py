@@ -19,6 +19,7 @@ from triptych.importers.onnx_constants import FOLDS, fold
 from triptych.importers.onnx_file import Node, OnnxModel, read
 from triptych.importers.onnx_layers import CONVERTERS
 from triptych.importers.onnx_names import Names
+from triptych.importers.onnx_patterns import recognised
 from triptych.importers.steps import Imported, ImportRefusedError, Request, needed
 from triptych.spec.kinds.kind import SpecError
 from triptych.spec.layers import INPUT
@@ -53,11 +54,12 @@ class _Conversion:
     def __init__(self, model: OnnxModel, request: Request) -> None:
         self.model, self.network = model, NetworkBuilder()
         self.values: dict[str, Value] = dict(model.constants)
-        self.producers = {name: node for node in model.nodes for name in node.outputs if name}
+        nodes = recognised(model.nodes, model.constants)
+        self.producers = {name: node for node in nodes for name in node.outputs if name}
         self.wanted = self._wanted(request)
         takes = {name: node.inputs for name, node in self.producers.items()}
         self.needed = needed(takes, self.wanted) - {""}
-        self.nodes = [node for node in model.nodes if not self.needed.isdisjoint(node.outputs)]
+        self.nodes = [node for node in nodes if not self.needed.isdisjoint(node.outputs)]
         self.uses = Counter(name for node in self.nodes for name in node.inputs)
         self.uses.update(self.wanted)
         self.names = Names(self.nodes, model.constants)
