@@ -1,5 +1,5 @@
-"""Keras's files against Keras, in float64: every layer of the table, and the networks of keras.applications. Keras comes
-with TensorFlow, so this runs in an environment of its own: bash tests/environments/run keras."""
+"""Keras's files against Keras, in float64: every layer of the table, and the networks of keras.applications. Keras
+comes with TensorFlow, so this runs in an environment of its own: bash tests/environments/run keras."""
 
 from __future__ import annotations
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from marks import later
 
+from marks import later
 from triptych.backend import registry
 from triptych.importers.onnx_network import load
 from triptych.importers.steps import Imported, Request
@@ -61,10 +61,18 @@ class Written(nn.Module):
 
 def vgg() -> nn.Module:
     features = nn.Sequential(
-        nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(3, 2, 1, ceil_mode=True), nn.Conv2d(8, 8, 3)
+        nn.Conv2d(3, 8, 3, padding=1),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.MaxPool2d(3, 2, 1, ceil_mode=True),
+        nn.Conv2d(8, 8, 3),
     )
-    classifier = nn.Sequential(nn.Linear(8 * 8 * 8, 16), nn.ReLU(True), nn.Dropout(0.4), nn.Linear(16, 5), nn.Softmax(1))
-    return Written(lambda m, x: m.classifier(m.features(x).view(-1, 8 * 8 * 8)), features=features, classifier=classifier)
+    classifier = nn.Sequential(
+        nn.Linear(8 * 8 * 8, 16), nn.ReLU(True), nn.Dropout(0.4), nn.Linear(16, 5), nn.Softmax(1)
+    )
+    return Written(
+        lambda m, x: m.classifier(m.features(x).view(-1, 8 * 8 * 8)), features=features, classifier=classifier
+    )
 
 
 def resnet() -> nn.Module:
@@ -81,9 +89,17 @@ def resnet() -> nn.Module:
 
 def lenet() -> nn.Module:
     return nn.Sequential(
-        nn.Conv2d(3, 6, 5, padding=2), nn.Tanh(), nn.AvgPool2d(2), nn.Conv2d(6, 16, 5), nn.Tanh(), nn.AvgPool2d(2),
-        nn.Flatten(), nn.Linear(16 * 2 * 2, 12), nn.Tanh(), nn.Linear(12, 5),
-    )  # fmt: skip
+        nn.Conv2d(3, 6, 5, padding=2),
+        nn.Tanh(),
+        nn.AvgPool2d(2),
+        nn.Conv2d(6, 16, 5),
+        nn.Tanh(),
+        nn.AvgPool2d(2),
+        nn.Flatten(),
+        nn.Linear(16 * 2 * 2, 12),
+        nn.Tanh(),
+        nn.Linear(12, 5),
+    )
 
 
 def shuffle(module: Any, x: Any) -> Any:
@@ -106,20 +122,39 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "resnet": resnet,
     "lenet": lenet,
     "activations": lambda: nn.Sequential(
-        nn.Conv2d(3, 8, 3), nn.PReLU(8), nn.Conv2d(8, 8, 1), nn.SiLU(), nn.Conv2d(8, 8, 1), nn.Hardswish(),
-        nn.Hardsigmoid(), nn.LeakyReLU(0.2), nn.ReLU6(), nn.Sigmoid(), nn.PReLU(), nn.Softmax(1), nn.Hardtanh(0.0625, 0.125),
+        nn.Conv2d(3, 8, 3),
+        nn.PReLU(8),
+        nn.Conv2d(8, 8, 1),
+        nn.SiLU(),
+        nn.Conv2d(8, 8, 1),
+        nn.Hardswish(),
+        nn.Hardsigmoid(),
+        nn.LeakyReLU(0.2),
+        nn.ReLU6(),
+        nn.Sigmoid(),
+        nn.PReLU(),
+        nn.Softmax(1),
+        nn.Hardtanh(0.0625, 0.125),
     ),
     "places": lambda: nn.Sequential(
-        nn.Upsample(scale_factor=2), nn.ReflectionPad2d((1, 2, 0, 3)), nn.ConvTranspose2d(3, 4, 3, 2, 1, 1),
-        nn.ReplicationPad2d(1), nn.ZeroPad2d((0, 1, 0, 1)), nn.Upsample(scale_factor=2, mode="bilinear"),
-        nn.AvgPool2d(3, 2, 1, count_include_pad=False), nn.AdaptiveMaxPool2d(1),
+        nn.Upsample(scale_factor=2),
+        nn.ReflectionPad2d((1, 2, 0, 3)),
+        nn.ConvTranspose2d(3, 4, 3, 2, 1, 1),
+        nn.ReplicationPad2d(1),
+        nn.ZeroPad2d((0, 1, 0, 1)),
+        nn.Upsample(scale_factor=2, mode="bilinear"),
+        nn.AvgPool2d(3, 2, 1, count_include_pad=False),
+        nn.AdaptiveMaxPool2d(1),
     ),
     "inception": lambda: Written(
         lambda m, x: torch.cat([m.a(x), m.b(F.relu(x)), F.max_pool2d(x, 3, 1, 1)], 1),
-        a=nn.Conv2d(3, 4, 1), b=nn.Sequential(nn.Conv2d(3, 2, 1), nn.Conv2d(2, 4, (1, 7), padding=(0, 3))),
+        a=nn.Conv2d(3, 4, 1),
+        b=nn.Sequential(nn.Conv2d(3, 2, 1), nn.Conv2d(2, 4, (1, 7), padding=(0, 3))),
     ),
     "squeeze and excite": lambda: Written(
-        gate, stem=nn.Conv2d(3, 4, 3), gate=nn.Sequential(nn.Conv2d(4, 2, 1), nn.SiLU(), nn.Conv2d(2, 4, 1), nn.Hardsigmoid())
+        gate,
+        stem=nn.Conv2d(3, 4, 3),
+        gate=nn.Sequential(nn.Conv2d(4, 2, 1), nn.SiLU(), nn.Conv2d(2, 4, 1), nn.Hardsigmoid()),
     ),
     "mean": lambda: Written(lambda m, x: m.fc(m.conv(x).mean([2, 3])), conv=nn.Conv2d(3, 4, 3), fc=nn.Linear(4, 2)),
     "shuffle": lambda: Written(
@@ -134,7 +169,7 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "cropped": lambda: Written(lambda m, x: m.conv(x)[:, :, 1:-1, 2:], conv=nn.Conv2d(3, 4, 3)),
     "lrn": lambda: nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.LocalResponseNorm(5, 0.5, 0.75, 2.0)),
     "reused": lambda: Written(lambda m, x: m.conv(m.relu(m.conv(x))), conv=nn.Conv2d(3, 3, 3), relu=nn.ReLU()),
-}  # fmt: skip
+}
 
 
 def prepared(name: str) -> nn.Module:
@@ -149,7 +184,9 @@ def prepared(name: str) -> nn.Module:
     return module.eval()
 
 
-def exported(module: nn.Module, folder: Path, *, dynamo: bool, opset: int | None = None, training: bool = False) -> Path:
+def exported(
+    module: nn.Module, folder: Path, *, dynamo: bool, opset: int | None = None, training: bool = False
+) -> Path:
     path = folder / "net.onnx"
     x = torch.zeros(2, 3, 18, 18, dtype=torch.double)
     options: dict[str, Any] = {"dynamo": dynamo, "opset_version": opset, "input_names": ["x"]}

@@ -3,7 +3,6 @@ changed, against onnx's own evaluator in float64 and against onnxruntime in floa
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,8 @@ import pytest
 from triptych.conformance.tolerance import budgets, perturbations
 from triptych.importers.onnx_layers import CONVERTERS
 from triptych.importers.onnx_network import load
-from triptych.importers.steps import Imported, ImportRefusedError, Request
+from triptych.importers.steps import Imported, Request
 from triptych.reference.network import forward
-from triptych.spec.layers import Affine, BatchNorm, ChannelShuffle, Dropout, HardSwish, Reshape, SiLU, Softmax, walk
 
 onnx: Any = pytest.importorskip("onnx", reason="the onnx package is not installed: pip install 'triptych[onnx]'")
 reference: Any = pytest.importorskip("onnx.reference", reason="the onnx package is not installed")
@@ -63,7 +61,12 @@ def ints(*values: int) -> Any:
 
 def batch_norm(opsets: tuple[int, ...], evaluator: bool = True, **attributes: Any) -> Case:
     arrays = {"s": (4,), "b": (4,), "m": (4,), "v": np.array([0.5, 1.0, 2.0, 3.0])}
-    return Case([("y", "BatchNormalization", "x s b m v", {"epsilon": 0.0078125, **attributes})], arrays, opsets, evaluator=evaluator)
+    return Case(
+        [("y", "BatchNormalization", "x s b m v", {"epsilon": 0.0078125, **attributes})],
+        arrays,
+        opsets,
+        evaluator=evaluator,
+    )
 
 
 def shuffled(groups: int) -> Nodes:
@@ -93,7 +96,9 @@ CASES: dict[str, Case] = {
     ),
     "gemm without bias": Case([("y", "Gemm", "x w", {})], {"w": (4, 5)}, (11, NEWEST), shape=(4,)),
     "matmul": Case([("a", "MatMul", "x w", {}), ("y", "Add", "a b", {})], {"w": (4, 5), "b": (5,)}, shape=(4,)),
-    "bias of a convolution": Case([("a", "Conv", "x w", {}), ("y", "Add", "b a", {})], {"w": (5, 4, 1, 1), "b": (5, 1, 1)}),
+    "bias of a convolution": Case(
+        [("a", "Conv", "x w", {}), ("y", "Add", "b a", {})], {"w": (5, 4, 1, 1), "b": (5, 1, 1)}
+    ),
     "batch norm 7": batch_norm((7,), False, momentum=0.75, spatial=1),
     "batch norm 9": batch_norm((9,), False, momentum=0.75),
     "batch norm": batch_norm((14, 15, NEWEST), momentum=0.75),
@@ -135,7 +140,11 @@ CASES: dict[str, Case] = {
     "reshape": Case([("a", "Reshape", "x s", {}), ("y", "MatMul", "a w", {})], {"w": (288, 3), "s": ints(0, -1)}),
     "reshape to a map": Case([("y", "Reshape", "x s", {})], {"s": ints(-1, 8, 4, 9)}),
     "squeeze": Case(
-        [("a", "GlobalAveragePool", "x", {}), ("b", "Squeeze", "a", {"axes": [2, 3]}), ("y", "Unsqueeze", "b", {"axes": [2, 3]})],
+        [
+            ("a", "GlobalAveragePool", "x", {}),
+            ("b", "Squeeze", "a", {"axes": [2, 3]}),
+            ("y", "Unsqueeze", "b", {"axes": [2, 3]}),
+        ],
         {},
         (7, 11),
     ),
@@ -173,7 +182,12 @@ CASES: dict[str, Case] = {
     ),
     "concat": Case([("a", "Relu", "x", {}), ("y", "Concat", "x a x", {"axis": 1})], {}),
     "concat flat": Case(
-        [("a", "Flatten", "x", {}), ("g", "GlobalMaxPool", "x", {}), ("b", "Flatten", "g", {}), ("y", "Concat", "b a", {"axis": -1})],
+        [
+            ("a", "Flatten", "x", {}),
+            ("g", "GlobalMaxPool", "x", {}),
+            ("b", "Flatten", "g", {}),
+            ("y", "Concat", "b a", {"axis": -1}),
+        ],
         {},
         (11, 13, NEWEST),
     ),
@@ -199,12 +213,20 @@ CASES: dict[str, Case] = {
     "pad 2": one("Pad", opsets=(7, 10), pads=[0, 0, 1, 2, 0, 0, 0, 3], value=1.5),
     "pad": Case([("y", "Pad", "x p v", {})], {"p": ints(0, 0, 1, 2, 0, 0, 0, 3), "v": np.array(1.5)}, (11, 13, NEWEST)),
     "pad reflect": Case([("y", "Pad", "x p", {"mode": "reflect"})], {"p": ints(0, 0, 1, 2, 0, 0, 2, 3)}, (11, NEWEST)),
-    "pad edge": Case([("y", "Pad", "x p - a", {"mode": "edge"})], {"p": ints(1, 2, 0, 3), "a": ints(2, -1)}, (18, NEWEST)),
+    "pad edge": Case(
+        [("y", "Pad", "x p - a", {"mode": "edge"})], {"p": ints(1, 2, 0, 3), "a": ints(2, -1)}, (18, NEWEST)
+    ),
     "slice 1": one("Slice", opsets=(7, 9), starts=[1, -5], ends=[3, 99], axes=[1, 2]),
-    "slice": Case([("y", "Slice", "x s e a t", {})], {"s": ints(1, 2), "e": ints(-1, 99), "a": ints(3, 1), "t": ints(1, 1)}, (10, 13, NEWEST)),
+    "slice": Case(
+        [("y", "Slice", "x s e a t", {})],
+        {"s": ints(1, 2), "e": ints(-1, 99), "a": ints(3, 1), "t": ints(1, 1)},
+        (10, 13, NEWEST),
+    ),
     "slice of all axes": Case([("y", "Slice", "x s e", {})], {"s": ints(0, 1), "e": ints(9999999, 3)}, (10, NEWEST)),
     "split": Case([("a b", "Split", "x", {"axis": 1, "split": [1, 3]}), ("y", "Mul", "b a", {})], {}, (7, 11)),
-    "split 13": Case([("a b", "Split", "x s", {"axis": 1}), ("y", "Concat", "b a", {"axis": 1})], {"s": ints(3, 1)}, (13, NEWEST)),
+    "split 13": Case(
+        [("a b", "Split", "x s", {"axis": 1}), ("y", "Concat", "b a", {"axis": 1})], {"s": ints(3, 1)}, (13, NEWEST)
+    ),
     "split evenly": Case([("a b", "Split", "x", {"axis": 1}), ("y", "Concat", "b a", {"axis": 1})], {}, (11, 13)),
     "split 18": Case(
         [("a b", "Split", "x", {"axis": 1, "num_outputs": 2}), ("y", "Concat", "b a", {"axis": 1})], {}, (18, NEWEST)
@@ -217,9 +239,22 @@ CASES: dict[str, Case] = {
     "upsample 7": one("Upsample", (7,), False, scales=[1.0, 1.0, 2.0, 3.0], mode="nearest"),
     "upsample 9": Case([("y", "Upsample", "x s", {})], {"s": np.float32([1, 1, 2, 3])}, (9,)),
     "resize 10": Case([("y", "Resize", "x s", {})], {"s": np.float32([1, 1, 2, 2])}, (10,), evaluator=False),
-    "resize": Case([("y", "Resize", "x - s", {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"})], {"s": np.float32([1, 1, 3, 2])}, (13, NEWEST)),
-    "resize by sizes": Case([("y", "Resize", "x - - s", {"coordinate_transformation_mode": "half_pixel"})], {"s": ints(2, 4, 18, 16)}, (13, NEWEST), batch=2),
-    "resize linear": Case([("y", "Resize", "x - s", {"mode": "linear", "coordinate_transformation_mode": "pytorch_half_pixel"})], {"s": np.float32([1, 1, 2, 4])}, (13, NEWEST)),
+    "resize": Case(
+        [("y", "Resize", "x - s", {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"})],
+        {"s": np.float32([1, 1, 3, 2])},
+        (13, NEWEST),
+    ),
+    "resize by sizes": Case(
+        [("y", "Resize", "x - - s", {"coordinate_transformation_mode": "half_pixel"})],
+        {"s": ints(2, 4, 18, 16)},
+        (13, NEWEST),
+        batch=2,
+    ),
+    "resize linear": Case(
+        [("y", "Resize", "x - s", {"mode": "linear", "coordinate_transformation_mode": "pytorch_half_pixel"})],
+        {"s": np.float32([1, 1, 2, 4])},
+        (13, NEWEST),
+    ),
     "dropout": one("Dropout", ratio=0.25, opsets=(7, 10)),
     "dropout 12": Case([("y", "Dropout", "x r", {})], {"r": np.float32(0.25)}, (12, 13, NEWEST)),
     "identity": Case([("a", "Identity", "x", {}), ("b", "Relu", "a", {}), ("y", "Identity", "b", {})], {}),
@@ -229,7 +264,7 @@ CASES: dict[str, Case] = {
     ),
     "constant nodes": Case([("k", "Constant", "", {"value": np.array([2.0])}), ("y", "Mul", "x k", {})], {}),
     "expand": Case([("e", "Expand", "x s", {}), ("y", "Relu", "e", {})], {"s": ints(1, 9, 1)}, (8, 13, NEWEST)),
-}  # fmt: skip
+}
 
 TRIED = [(name, opset) for name, case in CASES.items() for opset in case.opsets]
 
@@ -248,7 +283,9 @@ def model(case: Case, opset: int, dtype: Any) -> Any:
             for key, value in attributes.items()
         }
         names = ["" if name == "-" else name for name in inputs.split()]
-        nodes.append(helper.make_node(operator, names, outputs.split(), name=f"{operator.lower()}_{len(nodes)}", **given))
+        nodes.append(
+            helper.make_node(operator, names, outputs.split(), name=f"{operator.lower()}_{len(nodes)}", **given)
+        )
     kind = onnx.TensorProto.DOUBLE if dtype == np.float64 else onnx.TensorProto.FLOAT
     graph = helper.make_graph(
         nodes,
@@ -273,7 +310,9 @@ def images(case: Case) -> Any:
 
 
 def run(imported: Imported, x: Any, **options: Any) -> Any:
-    return forward(imported.architecture, imported.parameters or {}, x.reshape(len(x), *imported.architecture.input), **options).logits
+    return forward(
+        imported.architecture, imported.parameters or {}, x.reshape(len(x), *imported.architecture.input), **options
+    ).logits
 
 
 @pytest.mark.parametrize(("name", "opset"), TRIED)
@@ -293,7 +332,9 @@ def test_every_operator_gives_what_onnx_gives_in_float64(name: str, opset: int, 
 def test_every_operator_gives_what_onnxruntime_gives_in_float32(name: str, opset: int, tmp_path: Path) -> None:
     case = CASES[name]
     made, x = model(case, opset, np.float32), images(case)
-    (wanted,) = onnxruntime.InferenceSession(made.SerializeToString(), providers=["CPUExecutionProvider"]).run(None, {"x": x})
+    (wanted,) = onnxruntime.InferenceSession(made.SerializeToString(), providers=["CPUExecutionProvider"]).run(
+        None, {"x": x}
+    )
     imported = load(saved(made, tmp_path), KEEP)
     got = run(imported, x)
     rounded = ({"y": run(imported, x, rounding=each)} for each in perturbations(0))

@@ -117,7 +117,7 @@ def _four_axes(kernel: Any) -> Any:
 
 
 def _dense(call: LayerCall) -> Tensor:
-    """The input may be flattened in Keras's order, height-width-channels; on a map it works at every place by itself."""
+    """The input may be flattened in height-width-channels order; on a map it works at every place by itself."""
     arrays = call.weights(*_names(call, "kernel"))
     kernel = arrays.pop("kernel")
     units, bias = call.count("units"), "bias" in arrays
@@ -136,7 +136,7 @@ def _dense(call: LayerCall) -> Tensor:
 
 
 def _batch_norm(call: LayerCall) -> Tensor:
-    """`momentum` is the weight of the old statistics. Keras 3 keeps the variance with n; the fused kernel of TensorFlow,
+    """`momentum` is the weight of the old statistics. Keras 3 keeps the variance with n; TensorFlow's fused kernel,
     which Keras 2 uses for maps, with n - 1. A layer that is not trainable is frozen (Keras since TensorFlow 2)."""
     call.check_channel_axis()
     names = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"}

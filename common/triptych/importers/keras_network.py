@@ -25,13 +25,13 @@ SUFFIXES = (".keras", ".h5", ".hdf5")
 
 
 def load(path: Path, request: Request) -> Imported:
-    """The network in a file. Raises TriptychError in one line for a file that is damaged, ImportRefusedError, which names the
-    layer and what is supported, for a network that cannot be taken over. Needs h5py."""
+    """The network in a file. Raises TriptychError in one line for a file that is damaged, ImportRefusedError, which
+    names the layer and what is supported, for a network that cannot be taken over. Needs h5py."""
     file = read(path)
     if file.model is None:
         raise ImportRefusedError(
-            f"{path} holds weights and no network; name the network too (--arch NETWORK --weights {path.name}), or save "
-            "the whole model: model.save('net.keras')"
+            f"{path} holds weights and no network; name the network too (--arch NETWORK --weights {path.name}), or "
+            "save the whole model: model.save('net.keras')"
         )
     if file.version[0] < 2:
         raise ImportRefusedError(f"{path} is of Keras {file.version[0]}; load and save it with Keras 2 or 3")
@@ -59,8 +59,8 @@ def _input(graph: KerasGraph, request: Request, source: str) -> tuple[tuple[int,
         sizes = (*request.input[1:], request.input[0]) if len(sizes) != 1 else request.input[:1]
     if len(sizes) not in (1, 3) or not all(type(size) is int and 0 < size < 1 << 31 for size in sizes):
         raise ImportRefusedError(
-            f"{source} takes an input of shape {sizes}, expected (height, width, channels) or (features,); where a size "
-            "is open, say it: --input CHANNELSxHEIGHTxWIDTH"
+            f"{source} takes an input of shape {sizes}, expected (height, width, channels) or (features,); where a "
+            "size is open, say it: --input CHANNELSxHEIGHTxWIDTH"
         )
     numbers = [size for size in sizes if isinstance(size, int)]
     shape = (numbers[2], numbers[0], numbers[1]) if len(numbers) == 3 else (numbers[0], 1, 1)

@@ -1,4 +1,4 @@
-"""The steps of a network as an importer finds them, with the shape of every value and values that are laid out otherwise.
+"""The steps of a network as an importer finds them, with the shape of every value, also of what is laid out otherwise.
 
 A source may hold an image as height-width-channels, flatten it in that order, or go by shapes that the spec does not
 have on the way to one that it has. What its nodes hand on is a `Tensor`: the output of a step, and where the source's
@@ -50,8 +50,8 @@ class Tensor:
 
 class NetworkBuilder:
     """Collects steps; every method adds some and returns what they hand on. `name` is the file's own for the layer; it
-    is made unique. Raises SpecError where a layer does not fit what it takes, ImportRefusedError for an order that none of
-    the spec's layers makes."""
+    is made unique. Raises SpecError where a layer does not fit what it takes, ImportRefusedError for an order that none
+    of the spec's layers makes."""
 
     def __init__(self) -> None:
         self.steps: list[Step] = []

@@ -114,7 +114,8 @@ def _per_channel(call: Call, place: int, constant: Array) -> tuple[Tensor, Array
     channels = axes_of(x).index(0)
     if any(size != 1 for axis, size in enumerate(sizes) if axis != channels) or sizes[channels] != x.shape[0]:
         raise ImportRefusedError(
-            f"takes a map {x.source_shape} and a constant {constant.shape}, expected one value, or one for every channel"
+            f"takes a map {x.source_shape} and a constant {constant.shape}, expected one value, or one for every "
+            "channel"
         )
     return x, constant.astype(np.float64).ravel()
 

@@ -148,15 +148,16 @@ def _expand(node: Node, arrays: Sequence[Array]) -> Array:
 
 
 def _range(node: Node, arrays: Sequence[Array]) -> Array:
-    start, limit, step = (array.ravel()[0] for array in arrays)
+    start, limit, step = (array.ravel()[0].item() for array in arrays)
     _bounded([max(0, math.ceil((limit - start) / step))], arrays)
-    return np.arange(start, limit, step, arrays[0].dtype)
+    return np.arange(start, limit, step, dtype=arrays[0].dtype)
 
 
 def _reduce_product(node: Node, arrays: Sequence[Array]) -> Array:
     axes = axes_of(node, arrays)
     keep = bool(node.attributes.get("keepdims", 1))
-    return np.prod(arrays[0], None if axes is None else tuple(axes), keepdims=keep, dtype=arrays[0].dtype)
+    product = np.prod(arrays[0], None if axes is None else tuple(axes), keepdims=keep, dtype=arrays[0].dtype)
+    return np.asarray(product)
 
 
 def _concatenate(node: Node, arrays: Sequence[Array]) -> Array:

@@ -58,8 +58,8 @@ class OnnxModel:
 
 
 def read(path: Path) -> OnnxModel:
-    """The graph of an ONNX file. Raises TriptychError in one line for one that is damaged or too large, whose arrays are
-    absent or lie outside of its folder, and where the onnx package is not installed."""
+    """The graph of an ONNX file. Raises TriptychError in one line for one that is damaged or too large, whose arrays
+    are absent or lie outside of its folder, and where the onnx package is not installed."""
     _onnx()
     try:
         if path.stat().st_size > _MOST_BYTES:
@@ -144,8 +144,8 @@ def _opset(model: Proto, source: str) -> int:
     newest = _onnx().defs.onnx_opset_version()
     if len(versions) != 1 or not OLDEST <= versions[0] <= newest:
         raise ImportRefusedError(
-            f"{source} has the operator set {', '.join(map(str, versions)) or 'of nobody'}, expected {OLDEST} to {newest}; "
-            "export it again, or convert it with onnx.version_converter"
+            f"{source} has the operator set {', '.join(map(str, versions)) or 'of nobody'}, expected {OLDEST} to "
+            f"{newest}; export it again, or convert it with onnx.version_converter"
         )
     return int(versions[0])
 

@@ -117,13 +117,15 @@ def _local_response_norm(call: Call) -> Tensor:
 
 
 def _normalize(call: Call) -> Tensor:
-    """`LpNormalization` with p = 2 over the channels. It has no eps (`onnx_patterns` gives one); a bound of 1e-12 alters
-    no norm above it, and makes 0 of zeros, as ONNX does."""
+    """`LpNormalization` with p = 2 over the channels. It has no eps (`onnx_patterns` gives one); a bound of 1e-12
+    alters no norm above it, and makes 0 of zeros, as ONNX does."""
     x = call.x
     axis = call.axis(call.count("axis", -1))
     if call.count("p", 2) != 2 or (len(x.source_shape) == 3 and axes_of(x)[axis] != 0):
         raise ImportRefusedError(f"has p {call.count('p', 2)} and axis {axis + 1}, expected 2 and the channels")
-    y = call.network.layer(call.name, L2Normalize(call.name, call.number("eps", 1e-12), bound=True), Tensor(x.step, x.shape))
+    y = call.network.layer(
+        call.name, L2Normalize(call.name, call.number("eps", 1e-12), bound=True), Tensor(x.step, x.shape)
+    )
     return Tensor(y.step, y.shape, x.order)
 
 

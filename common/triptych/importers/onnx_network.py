@@ -60,6 +60,7 @@ class _Conversion:
         takes = {name: node.inputs for name, node in self.producers.items()}
         self.needed = needed(takes, self.wanted) - {""}
         self.nodes = [node for node in nodes if not self.needed.isdisjoint(node.outputs)]
+        self._check_known()
         self.uses = Counter(name for node in self.nodes for name in node.inputs)
         self.uses.update(self.wanted)
         self.names = Names(self.nodes, model.constants)
@@ -83,6 +84,12 @@ class _Conversion:
             tuple(name if name in self.producers else by_node[name] for name in request.outputs) or self.model.outputs
         )
 
+    def _check_known(self) -> None:
+        for node in self.nodes:
+            if node.operator not in CONVERTERS and node.operator not in FOLDS:
+                supported = f"is not supported; supported: {', '.join(CONVERTERS)}"
+                raise ImportRefusedError(f"{self.model.source}: {node.place} {supported}")
+
     def _start(self, request: Request) -> tuple[tuple[int, int, int], int]:
         """The network's input, and the number that stands for the batch in shapes."""
         entries = [name for name in self.model.inputs if name in self.needed]
@@ -99,8 +106,8 @@ class _Conversion:
         if len(numbers) != len(known) or len(known) not in (1, 3):
             shown = ", ".join(str(size or "?") for size in known)
             raise ImportRefusedError(
-                f"{source}: the input {entries[0]!r} has the shape (batch, {shown}), expected one with channels, height and "
-                "width, or features, that are known; where one is open, say it: --input CHANNELSxHEIGHTxWIDTH"
+                f"{source}: the input {entries[0]!r} has the shape (batch, {shown}), expected one with channels, "
+                "height and width, or features, that are known; where one is open, say it: --input CHANNELSxHEIGHTxWIDTH"
             )
         batch = sizes[0] or _SYMBOLIC_BATCH
         if len(numbers) == 1:
@@ -152,8 +159,6 @@ class _Conversion:
         if node.operator == "Shape" and tensors:
             shape = np.asarray((self.batch, *tensors[0].source_shape), np.int64)
             return [shape[node.attributes.get("start", 0) : node.attributes.get("end")]]
-        if node.operator not in CONVERTERS and node.operator not in FOLDS:
-            raise ImportRefusedError(f"is not supported; supported: {', '.join(CONVERTERS)}")
         if not tensors:
             return [fold(node, [value for value in values if not isinstance(value, Tensor)])]
         if node.operator not in CONVERTERS:

@@ -119,7 +119,7 @@ class _Search:
     def _norm(self, x: str, divisor: str) -> dict[str, Any] | None:
         expand = self._producer(divisor, "Expand")
         bound = self._producer(expand.inputs[0] if expand else divisor, "Clip", "Max")
-        if bound is None or len(bound.inputs) < 2 and "min" not in bound.attributes or any(bound.inputs[2:]):
+        if bound is None or (len(bound.inputs) < 2 and "min" not in bound.attributes) or any(bound.inputs[2:]):
             return None
         eps = bound.attributes.get("min") if "min" in bound.attributes else self._number(bound.inputs[1])
         norm = self._producer(bound.inputs[0], "ReduceL2")
@@ -131,5 +131,5 @@ class _Search:
 
 def _captured(node: Node) -> str:
     branch = node.attributes.get("then_branch")
-    inputs = [name for each in branch.g.node for name in each.input] if hasattr(branch, "g") else []
+    inputs = [name for each in branch.g.node for name in each.input] if branch is not None else []
     return str(inputs[0]) if inputs else ""

@@ -194,8 +194,8 @@ def resize(call: Call) -> Tensor:
     for size, times in zip(x.shape[1:], factor, strict=True):
         if not _as_the_spec(size, times, mode, coordinates, rounding):
             raise ImportRefusedError(
-                f"is {mode} with coordinates {str(coordinates)[:30]!r} ({str(rounding)[:30]}), which is not what the spec's "
-                "Upsample does; supported: nearest where each value is repeated, linear with half_pixel"
+                f"is {mode} with coordinates {str(coordinates)[:30]!r} ({str(rounding)[:30]}), which is not what the "
+                "spec's Upsample does; supported: nearest where each value is repeated, linear with half_pixel"
             )
     layer = Upsample(call.name, factor, "nearest" if mode == "nearest" else "bilinear")
     return with_axes(call.network.layer(call.name, layer, Tensor(x.step, x.shape)), axes)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 
 from triptych.importers.network_builder import Tensor, axes_of, with_axes
-from triptych.importers.onnx_call import Array, Call
+from triptych.importers.onnx_call import Array, Call, Convert
 from triptych.importers.same_padding import Sides, avg_pool, max_pool, padded, same
 from triptych.importers.steps import ImportRefusedError
 from triptych.spec.layers import (
@@ -156,7 +157,7 @@ def _sides(call: Call, kernel: Pair, stride: Pair, dilation: Pair) -> Sides:
     return pads[0], pads[2], pads[1], pads[3]
 
 
-CONVERTERS = {
+CONVERTERS: Mapping[str, Convert] = {
     "Conv": conv,
     "ConvTranspose": conv_transpose,
     "MaxPool": max_pooling,

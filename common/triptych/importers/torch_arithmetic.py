@@ -68,9 +68,7 @@ def _merge(walk: Walk, call: Call, values: list[Any], merge: Merge) -> Map:
         repeated = isinstance(value, Map) and value.order is not None and is_broadcast(value)
         inputs.append(Map(value.step, value.base) if repeated else walk.settled(call, value))
     if merge != "concatenate" and any(not _spreads(x.shape, call.shape[1:]) for x in inputs):
-        raise call.refused(
-            f"joins {', '.join(str(x.shape) for x in inputs)} to {call.shape[1:]}, which is not supported"
-        )
+        raise call.refused(f"joins {', '.join(str(x.shape) for x in inputs)} to {call.shape[1:]}, which is not supported")
     return walk.emit(call, Block("", ()), inputs, call.shape[1:], merge=merge)
 
 
@@ -149,9 +147,7 @@ def _reduce(record: Callable[[str], Layer]) -> Callable[[Walk, Call, Values], An
     def operation(walk: Walk, call: Call, values: Values) -> Any:
         value, axes = values["self"], values.get("dim")
         rank = len(value.shape) + 1
-        over = {
-            axis % rank for axis in (axes if isinstance(axes, list) else [axes] if axes is not None else range(rank))
-        }
+        over = {axis % rank for axis in (axes if isinstance(axes, list) else [axes] if axes is not None else range(rank))}
         left = [axis for axis in range(1, rank) if axis not in over]
         moved = Map(value.step, value.base, np.moveaxis(value.places(), left[0] - 1, 0)) if len(left) == 1 else None
         if moved is None or channels_of_rows(moved) is None:
@@ -199,10 +195,8 @@ def _dense(walk: Walk, call: Call, value: Any, weight: Any, bias: Any) -> Map:
     if len(value.shape) != 1:
         raise call.refused(f"takes {value.shape} without the batch; expected features")
     flat, order = _flattened(walk, call, value)
-
     def columns(array: NDArray[Any]) -> NDArray[Any]:
         return array if order is None else np.ascontiguousarray(array[:, np.argsort(order)])
-
     return walk.emit(call, Dense("", units, bias is not None), [flat], (units,), arrays=arrays, change=columns)
 
 
@@ -222,9 +216,7 @@ def _dense_at_every_place(walk: Walk, call: Call, value: Map, arrays: Mapping[st
     units = arrays["weight"].tensor.shape[0]
     base = (units, *value.base[1:])
     layer = Conv("", units, (1, 1), bias="bias" in arrays)
-    made = walk.emit(
-        call, layer, [Map(value.step, value.base)], base, arrays=arrays, change=lambda w: w[:, :, None, None]
-    )
+    made = walk.emit(call, layer, [Map(value.step, value.base)], base, arrays=arrays, change=lambda w: w[:, :, None, None])
     return Map(made.step, base, np.moveaxis(numbered(base), 0, -1), call.place)
 
 

@@ -53,9 +53,7 @@ def unchanged(module: Any) -> Iterator[None]:
     import torch  # noqa: TID251
 
     parts = [(part, dict(part.__dict__)) for part in module.modules()]
-    stores = [
-        (store, dict(store)) for part, _ in parts for store in map(part.__dict__.get, _STORES) if store is not None
-    ]
+    stores = [(store, dict(store)) for part, _ in parts for store in map(part.__dict__.get, _STORES) if store is not None]
     tensors = [*module.parameters(), *module.buffers()]
     flags = [(tensor, tensor.requires_grad, tensor.grad) for tensor in tensors]
     buffers = [(buffer, buffer.detach().clone()) for buffer in module.buffers()]
@@ -114,11 +112,7 @@ def _exported(module: Any, shape: tuple[int, int, int]) -> Any:
 def _one_line(module: Any, shape: tuple[int, int, int], error: Exception) -> str:
     kind = type(error).__name__
     first = next((line.strip() for line in str(error).splitlines() if line.strip()), kind)[:300]
-    hint = (
-        "control flow that depends on the images is not supported"
-        if "Guard" in kind or "DataDep" in kind
-        else "see --input"
-    )
+    hint = "control flow that depends on the images is not supported" if "Guard" in kind or "DataDep" in kind else "see --input"
     return f"torch.export does not take {_title(module)} on images {shape}: {first} ({kind}; {hint})"
 
 
@@ -136,14 +130,10 @@ def _guessed(module: Any, remarks: list[str]) -> tuple[int, int, int]:
                     module(_example(module, (number, size, size), 1))
             except Exception:
                 continue
-            remarks.append(
-                f"the module does not say its input; {number}x{size}x{size} was assumed (--input says another)"
-            )
+            remarks.append(f"the module does not say its input; {number}x{size}x{size} was assumed (--input says another)")
             return number, size, size
     tried = ", ".join(f"{number}x{size}x{size}" for number in channels for size in SIZES)
-    raise ImportRefused(
-        f"{_title(module)} takes none of the images {tried}; say which with --input CHANNELSxHEIGHTxWIDTH"
-    )
+    raise ImportRefused(f"{_title(module)} takes none of the images {tried}; say which with --input CHANNELSxHEIGHTxWIDTH")
 
 
 def _channels(module: Any) -> tuple[int, ...]:

@@ -201,9 +201,7 @@ def _adaptive(
             return ()
         kernel = (size[0] // wanted[0], size[1] // wanted[1])
         if (kernel[0] * wanted[0], kernel[1] * wanted[1]) != size:
-            call.refuse(
-                f"makes {wanted} of {size}, windows of several sizes; an input of another size (--input) may fit"
-            )
+            call.refuse(f"makes {wanted} of {size}, windows of several sizes; an input of another size (--input) may fit")
         return (pool("", kernel, kernel),)
 
     return layers

@@ -47,11 +47,7 @@ def numbered(shape: Shape) -> Order:
 def per_image(result: Any, base: Shape) -> Order | None:
     """The order of one image, if a rearranged batch of numbered places still has the images apart; else None."""
     rows = np.asarray(result)
-    if (
-        rows.ndim < 1
-        or len(rows) != BATCH
-        or any((rows[i] != rows[0] + i * math.prod(base)).any() for i in range(BATCH))
-    ):
+    if rows.ndim < 1 or len(rows) != BATCH or any((rows[i] != rows[0] + i * math.prod(base)).any() for i in range(BATCH)):
         return None
     order: Order = rows[0]
     return order

@@ -22,13 +22,7 @@ class Steps:
 
 
 def network(
-    evaluation: Program,
-    training: Program | None,
-    request: Request,
-    *,
-    name: str,
-    source: str,
-    remarks: Sequence[str] = (),
+    evaluation: Program, training: Program | None, request: Request, *, name: str, source: str, remarks: Sequence[str] = ()
 ) -> Imported:
     """The network of a module's program, with what only its program for training tells: dropouts, frozen statistics.
     Raises ImportRefused for what is no network of the spec's layers."""
@@ -71,9 +65,7 @@ def _requested(program: Program, names: Sequence[str]) -> tuple[tuple[str, str],
     """The calls that the user names: by module, by module and operator, or as the program does."""
     found = []
     for name in names:
-        inside = [
-            c for c in program.calls.values() if c.place == name or c.place.startswith(f"{name}.") or c.name == name
-        ]
+        inside = [c for c in program.calls.values() if c.place == name or c.place.startswith(f"{name}.") or c.name == name]
         if not inside:
             modules = sorted({call.place for call in program.calls.values()})
             raise ImportRefused(f"there is no node {name!r} to end in; nodes: {', '.join(modules)[:2000]}")
@@ -115,9 +107,7 @@ def _without_softmax(walk: Walk, ends: list[str], request: Request) -> list[str]
             walk.steps[end] = replace(step, inputs=(before,))
         kept.append(end if last is not step else before)
         what = "log_softmax" if last.name in walk.logarithms else "softmax"
-        walk.remarks[f"{last.name}: the {what} at the end was taken off; the loss has it (--keep-softmax keeps it)"] = (
-            None
-        )
+        walk.remarks[f"{last.name}: the {what} at the end was taken off; the loss has it (--keep-softmax keeps it)"] = None
     return kept
 
 
@@ -132,9 +122,7 @@ def _with_training(evaluation: Steps, program: Program, request: Request) -> Ste
     except ImportRefused as error:
         return _remarked(evaluation, f"in training the module does what is not taken over: {error}")
     if _fingerprint(training) != _fingerprint(evaluation):
-        return _remarked(
-            evaluation, "in training the module computes something else; taken over is what it does in evaluation"
-        )
+        return _remarked(evaluation, "in training the module computes something else; taken over is what it does in evaluation")
     return replace(training, remarks=evaluation.remarks)
 
 
@@ -159,3 +147,5 @@ def _fingerprint(made: Steps) -> tuple[object, ...]:
 def _unnamed(layer: Layer) -> Layer:
     layer = replace(layer, name="")
     return replace(layer, frozen=False) if isinstance(layer, BatchNorm) else layer
+
+

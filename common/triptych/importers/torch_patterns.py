@@ -93,10 +93,7 @@ def _normalize(call: Call, graph: _Graph) -> Match:
 
 
 def _swish(call: Call, graph: _Graph) -> Match:
-    for x, gate in (
-        (call.arguments["self"], call.arguments["other"]),
-        (call.arguments["other"], call.arguments["self"]),
-    ):
+    for x, gate in ((call.arguments["self"], call.arguments["other"]), (call.arguments["other"], call.arguments["self"])):
         sigmoid = graph.of(gate, "sigmoid")
         if sigmoid and sigmoid.arguments["self"] == x:
             return "silu", {"self": x}
@@ -107,10 +104,7 @@ def _product_and_bias(call: Call, graph: _Graph) -> Match:
     """x @ w + b, a dense layer; x * w + b with trained w and b, a trained scale and shift."""
     if call.arguments.get("alpha", 1) != 1:
         return None
-    for product, bias in (
-        (call.arguments["self"], call.arguments["other"]),
-        (call.arguments["other"], call.arguments["self"]),
-    ):
+    for product, bias in ((call.arguments["self"], call.arguments["other"]), (call.arguments["other"], call.arguments["self"])):
         if not graph.is_constant(bias) or not isinstance(product, Ref) or graph.uses[product.name] != 1:
             continue
         if matrix := graph.of(product, "matmul", "mm"):

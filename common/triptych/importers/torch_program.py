@@ -13,38 +13,9 @@ from triptych.spec.layers import join
 BATCH = 2  # images of the example: one would fail in a batch norm, and be taken for another axis of one
 SAME = frozenset(("alias", "clone", "contiguous", "detach", "to", "_to_copy", "type_as", "lift_fresh_copy", "lift"))
 VIEWS = frozenset(
-    [
-        "view",
-        "reshape",
-        "_unsafe_view",
-        "view_as",
-        "reshape_as",
-        "flatten",
-        "unflatten",
-        "squeeze",
-        "unsqueeze",
-        "permute",
-        "transpose",
-        "swapaxes",
-        "swapdims",
-        "movedim",
-        "t",
-        "numpy_T",
-        "slice",
-        "select",
-        "narrow",
-        "chunk",
-        "split",
-        "split_with_sizes",
-        "tensor_split",
-        "unsafe_chunk",
-        "unsafe_split",
-        "unbind",
-        "expand",
-        "expand_as",
-        "channel_shuffle",
-        "native_channel_shuffle",
-    ]
+    "view reshape _unsafe_view view_as reshape_as flatten unflatten squeeze unsqueeze permute transpose swapaxes swapdims"
+    " movedim t numpy_T slice select narrow chunk split split_with_sizes tensor_split unsafe_chunk unsafe_split unbind"
+    " expand expand_as channel_shuffle native_channel_shuffle".split()
 )
 
 
@@ -204,9 +175,7 @@ def _pure(calls: Iterable[tuple[Call, bool]]) -> tuple[dict[str, Call], dict[str
     memory = _Memory()
     pure: dict[str, Call] = {}
     for call, in_place in calls:
-        arguments = {
-            k: mapped(v, lambda ref: Ref(memory.newest.get(ref.name, ref.name))) for k, v in call.arguments.items()
-        }
+        arguments = {k: mapped(v, lambda ref: Ref(memory.newest.get(ref.name, ref.name))) for k, v in call.arguments.items()}
         pure[call.name] = replace(call, arguments=arguments)
         first = next(references(list(call.arguments.values())[:1]), None)
         if first is None:

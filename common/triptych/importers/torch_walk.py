@@ -68,13 +68,9 @@ class Walk:
         """The array of a constant, which one step alone may have where it is trained."""
         for source in constant.sources:
             if self._owners.setdefault(source, call.place) != call.place:
-                raise call.refused(
-                    f"shares the parameter {source!r} with {self._owners[source]!r}; a spec has no shared weights"
-                )
+                raise call.refused(f"shares the parameter {source!r} with {self._owners[source]!r}; a spec has no shared weights")
         if constant.computed and constant.sources:
-            self.remarks[
-                f"{call.place}: its weights are computed of {', '.join(sorted(constant.sources))}; taken as computed"
-            ] = None
+            self.remarks[f"{call.place}: its weights are computed of {', '.join(sorted(constant.sources))}; taken as computed"] = None
         if constant.tensor.element_size() < 4 and constant.tensor.is_floating_point():
             self.remarks["half-precision weights were widened to float32"] = None
         return wide(constant.tensor)
@@ -113,9 +109,7 @@ class Walk:
         if call.operator.startswith("sym_size"):
             return (BATCH, *arguments["self"].shape)[arguments["dim"]]
         if call.shape[:1] != (BATCH,):
-            raise call.refused(
-                f"makes {call.shape}, in which the images ({BATCH} in this example) are no longer the first axis"
-            )
+            raise call.refused(f"makes {call.shape}, in which the images ({BATCH} in this example) are no longer the first axis")
         if call.operator in SAME:
             return self._same(call, arguments["self"])
         if call.operator in VIEWS:
@@ -173,10 +167,7 @@ class Walk:
             places = np.stack([value.places() + image * numbered(value.base).size for image in range(BATCH)])
         except ValueError as error:
             raise call.refused(str(error)) from None
-        tensors = [
-            torch.from_numpy(np.ascontiguousarray(places)) if argument is value else argument
-            for argument in arguments.values()
-        ]
+        tensors = [torch.from_numpy(np.ascontiguousarray(places)) if argument is value else argument for argument in arguments.values()]
         tensors = [torch.empty((BATCH, *t.shape), device="meta") if isinstance(t, Map) else t for t in tensors]
         assert call.function is not None
         return call.function(**dict(zip(arguments, tensors, strict=True)))
