@@ -18,7 +18,7 @@ from triptych.weights.layouts import FLAX
 from triptych_jax.compiled import compile_prediction, compile_step, compile_update, prepare
 from triptych_jax.input import Input
 from triptych_jax.layers import BatchNorm
-from triptych_jax.loss import for_loss
+from triptych_jax.loss import on_device
 from triptych_jax.model import Network
 from triptych_jax.optimizer import Updater
 from triptych_jax.weights import from_numpy
@@ -90,7 +90,7 @@ class Trainer(Predictor):
             Network.values(self.optimizer.named),
             {**Network.values(self.statistics), **Network.values(self.fixed)},
             self._apply_input(images, gather),
-            for_loss(targets, self.network),
+            on_device(targets, self.network),
             dict(masks or {}),
             np.uint32(derive_seed(self.seed, "dropout", number)),
         )

@@ -5,6 +5,7 @@ from dataclasses import replace
 from functools import partial
 
 import numpy as np
+from scipy.special import softmax
 
 from triptych.conformance.diagnosis.hypothesis import Fault, Hypothesis, other_field, other_value
 from triptych.spec.layers import AvgPool, Conv, LocalResponseNorm, MaxPool, Pair, Shape
@@ -52,13 +53,12 @@ CONV = (
     other_value("the weight's inputs and outputs are swapped", "weight", lambda t, w: w.transpose(1, 0, 2, 3)),
     other_value("the input channels are in reverse order (BGR for RGB)", "weight", lambda t, w: w[:, ::-1]),
     other_value("an HWIO weight is read as OIHW", "weight", lambda t, w: w.transpose(2, 3, 1, 0).reshape(w.shape)),
-    other_value("an OIHW weight is read as HWIO", "weight", lambda t, w: _read_as_hwio(w)),
+    other_value(
+        "an OIHW weight is read as HWIO",
+        "weight",
+        lambda t, w: w.reshape(*w.shape[2:], w.shape[1], w.shape[0]).transpose(3, 2, 0, 1),
+    ),
 )
-
-
-def _read_as_hwio(weight: Array) -> Array:
-    out, into, rows, columns = weight.shape
-    return weight.reshape(rows, columns, into, out).transpose(3, 2, 0, 1)
 
 
 def channels_last(columns: Array, shape: Shape) -> Array:
@@ -73,12 +73,6 @@ def channels_first(columns: Array, shape: Shape) -> Array:
     return np.ascontiguousarray(maps.reshape(len(columns), -1))
 
 
-def softmax(logits: Array) -> Array:
-    """Over the last axis."""
-    powers = np.exp(logits - logits.max(-1, keepdims=True))
-    return np.asarray(powers / powers.sum(-1, keepdims=True))
-
-
 _HWC = "the map is flattened height-width-channels: the weight's columns are in another order"
 DENSE = (
     other_value(_HWC, "weight", lambda t, w: None if t.map is None else channels_last(w, t.map)),
@@ -86,8 +80,8 @@ DENSE = (
     other_value("the weight is transposed", "weight", lambda t, w: w.T),
     other_value("an (in, out) weight is read as (out, in)", "weight", lambda t, w: w.T.reshape(w.shape)),
     *_BIAS,
-    Fault("softmax is applied to the logits already", result=lambda t, y: softmax(y)),
-    Fault("log-softmax is applied to the logits already", result=lambda t, y: np.log(softmax(y))),
+    Fault("softmax is applied to the logits already", result=lambda t, y: softmax(y, axis=-1)),
+    Fault("log-softmax is applied to the logits already", result=lambda t, y: np.log(softmax(y, axis=-1))),
     Fault("a ReLU follows", result=lambda t, y: np.maximum(y, 0)),
 )
 
