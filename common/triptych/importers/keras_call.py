@@ -13,7 +13,30 @@ from triptych.importers.steps import ImportRefusedError
 from triptych.spec.layers import Pair
 
 # What says nothing of how the layer computes: names, types, and what Keras derives the arrays' start from.
-_WITHOUT_EFFECT = ["autocast", "batch_input_shape", "batch_shape", "build_config", "data_format", "dtype", "fused", "implementation", "input_dim", "input_dtype", "input_shape", "interpolation_order", "lora_alpha", "name", "optional", "quantization_config", "ragged", "renorm_momentum", "seed", "sparse", "synchronized", "trainable"]
+_WITHOUT_EFFECT = {
+    "autocast",
+    "batch_input_shape",
+    "batch_shape",
+    "build_config",
+    "data_format",
+    "dtype",
+    "fused",
+    "implementation",
+    "input_dim",
+    "input_dtype",
+    "input_shape",
+    "interpolation_order",
+    "lora_alpha",
+    "name",
+    "optional",
+    "quantization_config",
+    "ragged",
+    "renorm_momentum",
+    "seed",
+    "sparse",
+    "synchronized",
+    "trainable",
+}
 _STARTS = ("_initializer", "_regularizer", "_constraint")
 
 

@@ -107,7 +107,8 @@ class _Conversion:
             shown = ", ".join(str(size or "?") for size in known)
             raise ImportRefusedError(
                 f"{source}: the input {entries[0]!r} has the shape (batch, {shown}), expected one with channels, "
-                "height and width, or features, that are known; where one is open, say it: --input CHANNELSxHEIGHTxWIDTH"
+                "height and width, or features, that are known; where one is open, say it: --input "
+                "CHANNELSxHEIGHTxWIDTH"
             )
         batch = sizes[0] or _SYMBOLIC_BATCH
         if len(numbers) == 1:
