@@ -13,7 +13,7 @@ from mxnet_runs import draw, largest_distance, run_mxnet, run_reference
 from triptych.backend import registry
 from triptych.importers import mxnet_symbol
 from triptych.importers.mxnet_network import CONVERTERS, convert
-from triptych.importers.steps import Imported, ImportRefusedError, Request
+from triptych.importers.steps import Imported, Request
 
 needs_mxnet = pytest.mark.skipif("mxnet" not in registry.installed(), reason="MXNet is not installed")
 
@@ -22,8 +22,8 @@ Build = Callable[[Any, Any], Any]  # of mx.sym and the data
 
 @dataclass(frozen=True)
 class Case:
-    """A small network. `train`: whether gradients are compared, too. `single`: why MXNet computes, or has numbers, in 32
-    bits although its arrays have 64; "only" where it takes no others."""
+    """A small network. `train`: whether gradients are compared, too. `single`: why MXNet computes in 32 bits although
+    its arrays have 64; "only" where it takes no others."""
 
     build: Build
     shape: tuple[int, int, int] = (6, 9, 8)

@@ -263,7 +263,7 @@ def _softmax_activation(call: Call) -> Tensor:
 def _softmax_output(call: Call) -> Tensor:
     given = call.tensor()
     call.building.remarks.append(
-        f"{call.node.name!r} (SoftmaxOutput) is a softmax here; MXNet's gradient is the loss's"
+        f"{call.node.name!r} (SoftmaxOutput) is a softmax; its gradient in MXNet is the loss's"
     )
     if len(given.shape) == 1 or call.integer("multi_output"):
         return call.add(Softmax(""), given)
