@@ -29,8 +29,8 @@ THROUGHPUT = ("fp32", "bf16", "fp16")
 
 
 @dataclass
-class Step:
-    """A step and how it ended. `status` is that of the command."""
+class CommandResult:
+    """One command and how it ended: its exit `status`, and what it wrote."""
 
     name: str
     command: str
@@ -38,7 +38,7 @@ class Step:
     output: str
 
 
-def call(name: str, *arguments: object) -> Step:
+def call(name: str, *arguments: object) -> CommandResult:
     """Run one command of triptych in this process."""
     words, text = [str(argument) for argument in arguments], io.StringIO()
     print(f"-- {name}: triptych {shlex.join(words)}", flush=True)
@@ -51,7 +51,7 @@ def call(name: str, *arguments: object) -> Step:
         except Exception:  # torch_npu and CANN raise anything; the report is what is wanted
             traceback.print_exc(file=text)
     print(text.getvalue(), end="", flush=True)
-    return Step(name, f"triptych {shlex.join(words)}", status, text.getvalue())
+    return CommandResult(name, f"triptych {shlex.join(words)}", status, text.getvalue())
 
 
 def environment() -> dict[str, str]:
@@ -64,7 +64,7 @@ def environment() -> dict[str, str]:
     return {"platform": platform.platform(), "python": platform.python_version(), "npu-smi info": listed, **named}
 
 
-def run_steps(options: argparse.Namespace, out: Path) -> list[Step]:
+def run_steps(options: argparse.Namespace, out: Path) -> list[CommandResult]:
     """Everything, in order."""
     device, networks = options.device, ",".join(options.arch or zoo.registry())
     # Ascend has no float64 convolutions: only float32 can be judged there.
@@ -83,7 +83,7 @@ def run_steps(options: argparse.Namespace, out: Path) -> list[Step]:
     return steps
 
 
-def summary(steps: list[Step], fallbacks: list[str], out: Path) -> list[str]:
+def summary(steps: list[CommandResult], fallbacks: list[str], out: Path) -> list[str]:
     """The report for a reader, in Markdown."""
     ends = {0: "passed"}
     rows = [f"| {step.name} | {ends.get(step.status, f'FAILED, status {step.status}')} |" for step in steps]

@@ -63,7 +63,7 @@ def test_what_is_no_network_is_one_line(
 
 @every_backend
 def test_a_network_starts_as_its_spec_says(name: str) -> None:
-    """Another initialiser in the spec is another start, and another seed too."""
+    """Another initializer in the spec is another start, and another seed too."""
     backend = registry.load(name)
     ones = replace(LENET, initializer=Initializer("constant", 1.0))
     assert np.all(backend.to_canonical(triptych.build(ones, backend=name))["conv1.weight"] == 1)

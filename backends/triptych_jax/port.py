@@ -13,7 +13,9 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
 from triptych.backend.contract import Captured, PortParameter, PortRun
 from triptych.backend.execution import Execution, dtype_of
+from triptych.importers.steps import Imported, Request
 from triptych.utils.arrays import Array
+from triptych.utils.errors import TriptychError
 from triptych.weights.layouts import FLAX
 from triptych_jax.device import DTYPES
 from triptych_jax.precision import apply_execution
@@ -48,6 +50,13 @@ def matches(candidate: Any) -> bool:
     """A module of Flax, or a pair of a function of `(parameters, images)` and its parameters."""
     pair = isinstance(candidate, tuple) and len(candidate) == 2 and callable(candidate[0])
     return isinstance(candidate, nnx.Module | linen.Module) or (pair and not callable(candidate[1]))
+
+
+def import_network(candidate: Any, request: Request) -> Imported:
+    """Not yet: a jaxpr is not taken apart."""
+    raise TriptychError(
+        "a JAX network cannot be imported; give its architecture, and compare the two with `triptych locate`"
+    )
 
 
 class Port:

@@ -9,6 +9,8 @@ from mxnet import autograd, gluon
 
 from triptych.backend.contract import Captured, PortParameter, PortRun
 from triptych.backend.execution import Execution, dtype_of
+from triptych.importers import mxnet_network, mxnet_symbol
+from triptych.importers.steps import Imported, Request
 from triptych.utils.arrays import Array
 from triptych.utils.errors import TriptychError
 from triptych.weights.layouts import GLUON
@@ -50,6 +52,26 @@ def matches(candidate: Any) -> bool:
     return isinstance(candidate, gluon.Block)
 
 
+def import_network(candidate: gluon.Block, request: Request) -> Imported:
+    """The block as the symbol that it makes of a variable; without weights where they are not initialized."""
+    symbol = mxnet_symbol.parse(mx.sym.Group(_traced(candidate)).tojson(), candidate.name)
+    parameters = candidate.collect_params().values()
+    known = all(parameter._data is not None for parameter in parameters)
+    arrays = {p.name: p.data().asnumpy() for p in parameters} if known else None
+    name = request.name or candidate.name
+    return mxnet_network.convert(symbol, arrays, request, name=name, files=(name, "its parameters"))
+
+
+def _traced(block: gluon.Block) -> list[mx.sym.Symbol]:
+    """What the block makes of a variable. Raises TriptychError for a block that takes none."""
+    try:
+        output = block(mx.sym.var("data"))
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise TriptychError(f"the Gluon block takes no symbol, so it cannot be taken apart: {reason}") from error
+    return list(output) if isinstance(output, list | tuple) else [output]
+
+
 class Port:
     """See `triptych.backend.contract.Port`."""
 
@@ -82,13 +104,7 @@ class Port:
 
     def _symbol(self) -> mx.sym.Symbol:
         """The network as a graph of operators, dropout at rate 0."""
-        try:
-            output = self.block(mx.sym.var("data"))
-        except Exception as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise TriptychError(f"the Gluon block takes no symbol, so it cannot be taken apart: {reason}") from error
-        output = output[0] if isinstance(output, list | tuple) else output
-        graph = json.loads(output.tojson())
+        graph = json.loads(_traced(self.block)[0].tojson())
         for node in graph["nodes"]:
             if node["op"] == "Dropout":
                 node["attrs"]["p"] = "0.0"

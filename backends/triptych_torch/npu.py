@@ -44,7 +44,8 @@ def npus() -> list[Device]:
 
 
 def npus_elsewhere() -> list[Device]:
-    """The same from a process of its own: a failed import of torch_npu cannot be undone, and may be a crash."""
+    """Every NPU, or why there is none, asked in another process: a failed import of torch_npu cannot be undone, and may
+    be a crash."""
     if "torch_npu" in sys.modules or find_spec("torch_npu") is None:
         return npus()
     path = os.pathsep.join(filter(None, sys.path))

@@ -10,6 +10,8 @@ from torch.overrides import TorchFunctionMode
 
 from triptych.backend.contract import Captured, PortParameter, PortRun
 from triptych.backend.execution import Execution, dtype_of
+from triptych.importers import torch_export
+from triptych.importers.steps import Imported, Request
 from triptych.utils.arrays import Array
 from triptych.weights.layouts import TORCH
 from triptych_torch.device import DTYPES
@@ -49,6 +51,11 @@ NEEDS_FLAT = ("Dense", "Flatten")  # count only where a vector per image comes o
 def matches(candidate: Any) -> bool:
     """A module of this framework."""
     return isinstance(candidate, nn.Module)
+
+
+def import_network(candidate: nn.Module, request: Request) -> Imported:
+    """The module as its exported program has it."""
+    return torch_export.load(candidate, request)
 
 
 class Port:

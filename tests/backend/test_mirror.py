@@ -82,7 +82,7 @@ def test_a_file_has_the_same_public_names_in_the_same_order(module: str) -> None
         assert [node.name for node in definitions(parse(folder / module))] == expected, name
 
 
-def test_the_planted_mistakes_have_the_same_names_in_every_framework() -> None:
+def test_the_planted_faults_have_the_same_names_in_every_framework() -> None:
     expected, *others = (
         [
             node.name

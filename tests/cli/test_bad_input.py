@@ -106,9 +106,9 @@ def case(line, *fragments):
         case("conform --precision bf16", "fp64 or fp32"),
         case("summary vgg11 --head smal", "unknown head of 'vgg11' 'smal'", "did you mean 'small'?"),
         case("summary lenet --head small", "'lenet' has one head only"),
-        case("train --init xavier_unifrom", "unknown initialiser", "did you mean 'xavier_uniform'?"),
+        case("train --init xavier_unifrom", "unknown initializer", "did you mean 'xavier_uniform'?"),
         case("train --init normal:much", "'much' is not a number"),
-        case("train --init normal:nan", "initialiser 'normal:nan'"),
+        case("train --init normal:nan", "initializer 'normal:nan'"),
         # Sizes.
         case("summary vgg11 --resolution 31", "layer 'block5.pool'", "the smallest resolution that works is 32x32"),
         case("compare --resolution 16", "layer 'block5.pool'", "32x32"),

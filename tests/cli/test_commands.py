@@ -34,7 +34,7 @@ RECIPE = {
     "--optimizer adma": "did you mean 'adam'",
     "--optimizer adam --momentum 0.9": "--momentum belongs to sgd",
     "--nesterov": "--nesterov needs a momentum",
-    "--init xavier": "unknown initialiser 'xavier'",
+    "--init xavier": "unknown initializer 'xavier'",
     "--freeze ,": "--freeze ',' names nothing",
     "--precision fp23": "did you mean 'fp32'",
 }

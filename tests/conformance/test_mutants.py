@@ -28,7 +28,7 @@ NAMES = {
     *("dropout in eval", "softmax twice", "loss summed", "rate in the velocity", "decoupled decay", "decay of biases"),
     *("nesterov form", "adam epsilon", "schedule off by one", "momentum cycle ignored", "branch order"),
     *("residual scale", "auxiliary weight", "bgr for rgb", "normalisation swapped", "aligned corners", "batch order"),
-    *("initialiser fan", "shared weights"),
+    *("initializer fan", "shared weights"),
 }
 
 

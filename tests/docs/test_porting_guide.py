@@ -25,16 +25,16 @@ needs_sphinx = pytest.mark.skipif(
     not all(map(find_spec, ("sphinx", "myst_parser", "furo"))), reason="the extra `docs` is not installed"
 )
 
-SUBJECTS = ["convolution", "pooling", "normalisation", "dropout", "layouts", "initialisers"]
+SUBJECTS = ["convolution", "pooling", "normalisation", "dropout", "layouts", "initializers"]
 SUBJECTS += ["losses", "optimisers", "schedules", "data", "randomness"]
 
-# The mistakes that ports make, by the names of their mutants.
+# The faults that ports have, by the names of their mutants.
 MUTANTS = """same padding at stride 2, padding off by one, flatten order, kernel flipped, square weight transposed,
 bias missing, floor for ceil, padding counted, lrn alpha, lrn k, lrn window, batch norm eps, batch norm momentum,
 biased variance, train for eval, gamma fixed, sigmoid for relu, dropout scale, dropout in eval, softmax twice,
 loss summed, rate in the velocity, decoupled decay, decay of biases, nesterov form, adam epsilon,
 schedule off by one, momentum cycle ignored, branch order, residual scale, auxiliary weight, bgr for rgb,
-normalisation swapped, aligned corners, batch order, initialiser fan, shared weights, kernel rows and columns,
+normalisation swapped, aligned corners, batch order, initializer fan, shared weights, kernel rows and columns,
 constants for bytes, default decay, no antialias, own masks, other axis, labels from one, loss is NaN, statistics kept,
 empty window, ties split, own start, warm-up for constant"""
 
@@ -109,7 +109,7 @@ def test_every_planted_bug_is_in_the_catalogue() -> None:
 
 def test_only_random_starts_may_agree_loosely() -> None:
     given = {(s.page, float(value)) for s in sections() for value in re.findall(r"tolerance = (\S+)", s.code["Input"])}
-    assert given == {("initialisers", 0.02), ("optimisers", 1e-4)}
+    assert given == {("initializers", 0.02), ("optimisers", 1e-4)}
     assert not [s for s in sections() for framework in FRAMEWORKS if "tolerance" in s.code[framework]]
 
 

@@ -1,4 +1,4 @@
-"""Mistakes before the network: the input transform, the order of the batches, the start of the weights."""
+"""Faults before the network: the input transform, the order of the batches, the start of the weights."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ MUTANTS = (
             ("crop without padding", nets.PLAIN, patched("Input", unpadded_crop)),
         )
     ),
-    Mutant("initialiser fan", nets.PLAIN, FAN, "structure", "conv", "structure"),
+    Mutant("initializer fan", nets.PLAIN, FAN, "structure", "conv", "structure"),
     Mutant("own start", nets.PLAIN, wrapped(from_canonical=own_start), "structure", "conv", "structure"),
     Mutant("kernel rows and columns", nets.PLAIN, SWAPPED, "structure", "conv", "structure"),
 )

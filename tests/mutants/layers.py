@@ -1,4 +1,4 @@
-"""Mistakes in the network: layers, their arguments, how they are joined."""
+"""Faults in the network: layers, their arguments, how they are joined."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Mistakes in Flax's own terms; the same names as in the other two files."""
+"""Faults in Flax's own terms; the same names as in the other two files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Mistakes in Gluon's own terms; the same names as in the other two files."""
+"""Faults in Gluon's own terms; the same names as in the other two files."""
 
 # ruff: noqa: N803 (Gluon calls the module of operators F)
 

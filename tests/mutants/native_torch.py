@@ -1,4 +1,4 @@
-"""Mistakes in PyTorch's own terms; the same names as in the other two files."""
+"""Faults in PyTorch's own terms; the same names as in the other two files."""
 
 from __future__ import annotations
 

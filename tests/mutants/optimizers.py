@@ -1,4 +1,4 @@
-"""Mistakes in the update."""
+"""Faults in the update."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Mistakes in the loss, and in what a backend hands back."""
+"""Faults in the loss, and in what a backend hands back."""
 
 from __future__ import annotations
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import importlib.util
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
@@ -17,17 +18,24 @@ from triptych.__main__ import main
 from triptych.backend.registry import installed
 from triptych.conformance.locate import Located
 from triptych.porting.discover import find
-from triptych.porting.own_network import locate_port
+from triptych.porting.own_network import locate_port, without_dropout
 from triptych.spec.layers import (
     Architecture,
+    Auxiliary,
     BatchNorm,
+    Block,
+    Branches,
+    Composite,
     Conv,
     Dense,
     Dropout,
     Flatten,
     GlobalAvgPool,
     Initializer,
+    Named,
     ReLU,
+    Residual,
+    walk,
 )
 from triptych.utils.errors import TriptychError
 
@@ -54,6 +62,24 @@ for name in ("nms", "qnms"):
 from torchvision.models import alexnet, vgg11, vgg16, vgg19
 """
 FRAMEWORKS = {"own_torch": "torch", "own_mxnet": "mxnet", "own_jax": "jax"}  # of the networks in these files
+
+
+def test_dropout_goes_wherever_it_is() -> None:
+    dropped = Block("block", (Dropout("dropout", 0.5),))
+    composites = (dropped, Branches("branches", (dropped,)), Residual("residual", dropped, replace(dropped, name="b")))
+    assert {type(layer) for layer in composites} == {*get_args(Composite)} - {Auxiliary}
+    layers = (*composites, Auxiliary("auxiliary", dropped.layers, 0.3), Dropout("dropout", 0.5))
+    without = without_dropout(Architecture("dropped", (1, 4, 4), 2, layers))
+    rates = {path: layer.rate for path, layer in walk(without.layers) if isinstance(layer, Dropout)}
+    assert rates == dict.fromkeys(
+        ("block.dropout", "branches.block.dropout", "residual.b.dropout", "residual.block.dropout", "dropout"), 0.0
+    )
+
+
+def test_a_record_that_is_not_known_is_not_passed_over() -> None:
+    layers: Any = (Named("of a kind to come"),)
+    with pytest.raises(AssertionError, match="unreachable"):
+        without_dropout(Architecture("unknown", (1, 4, 4), 2, layers))
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -127,12 +127,12 @@ def test_parse(text: str, expected: Initializer) -> None:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("xavier_unifrom", r"unknown initialiser 'xavier_unifrom'; did you mean 'xavier_uniform'\?"),
-        ("", "unknown initialiser ''"),
-        ("normal:wide", "initialiser 'normal:wide': 'wide' is not a number"),
-        ("normal:nan", "initialiser 'normal:nan': nan is no deviation"),
-        ("normal:-0.1", "initialiser 'normal:-0.1': -0.1 is no deviation"),
-        ("constant:inf", "initialiser 'constant:inf': inf is no deviation or value"),
+        ("xavier_unifrom", r"unknown initializer 'xavier_unifrom'; did you mean 'xavier_uniform'\?"),
+        ("", "unknown initializer ''"),
+        ("normal:wide", "initializer 'normal:wide': 'wide' is not a number"),
+        ("normal:nan", "initializer 'normal:nan': nan is no deviation"),
+        ("normal:-0.1", "initializer 'normal:-0.1': -0.1 is no deviation"),
+        ("constant:inf", "initializer 'constant:inf': inf is no deviation or value"),
         ("kaiming_normal:0.5", "'kaiming_normal' takes no number"),
     ],
 )

@@ -20,6 +20,7 @@ from triptych.backend.targets import Labels as Labels
 from triptych.backend.targets import Targets as Targets
 from triptych.data import batches
 from triptych.data.preprocess import InputTransform
+from triptych.importers.steps import Imported, Request
 from triptych.optim.optimizers import Optimizer, Rates
 from triptych.spec.layers import Architecture
 from triptych.utils.arrays import Array
@@ -209,3 +210,6 @@ class PortAdapter(Protocol):
 
     def matches(self, candidate: Any) -> bool:
         """Whether this is a network of the framework."""
+
+    def import_network(self, candidate: Any, request: Request) -> Imported:
+        """The network as a spec with canonical weights. Raises TriptychError for what cannot be taken over."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from triptych.cli import options
+from triptych.cli.arch import resolve
 from triptych.utils.errors import TriptychError, unknown
 
 if TYPE_CHECKING:
@@ -40,7 +41,6 @@ def locate(
     module, or of a function that builds one. It is given the spec's weights. Exit status 1 if they diverge.
     Example: triptych locate --left my_package:build_torch --right vgg16
     """
-    from triptych import zoo
     from triptych.conformance import locate as search
     from triptych.conformance.updates import UPDATES
 
@@ -52,14 +52,14 @@ def locate(
         from triptych.porting import discover, own_network
         from triptych.porting.matching import read_mapping
 
-        architecture, names = zoo.build_with(name, network.options(name)), read_mapping(mapping)
+        architecture, names = resolve(name, network).architecture, read_mapping(mapping)
         located = own_network.locate_port(
             discover.find(left), architecture, name=left, layout=layout, mapping=names, precision=precision, seed=seed
         )
     else:
         small = network == options.DEFAULT_NETWORK  # five more optimisers would take minutes on a network of full width
         updates = UPDATES if optimizers == "all" or (optimizers is None and small) else ("momentum",)
-        architecture = zoo.build_with(name, options.conformance_options(name, network))
+        architecture = resolve(name, network, small=True).architecture
         located = search.locate_backends(
             left, right, architecture, mode, updates=updates, precision=precision, device=device, seed=seed
         )

@@ -78,7 +78,8 @@ def written(option: str, text: str) -> Parameter:
 
 
 def picture(option: str, text: str) -> Parameter:
-    """The same of a figure's file: a format that can be drawn, and a place to write to."""
+    """The parameter of a figure's file given with `option`, with its help; refused unless it is of a format that can be
+    drawn, and can be written."""
 
     def check(kind: Any, target: Path | None) -> None:
         if target is not None and target.suffix not in (".png", ".svg", ".pdf"):
@@ -121,6 +122,9 @@ class NetworkOptions:
     width_ratio: Annotated[float | None, Parameter(help="Divide channels, and dense widths, by this.")] = None
     dense_width: Annotated[Whole, Parameter(help="Width of the dense layers before the last.")] = None
     head: Annotated[str | None, Parameter(help="Head of the network, e.g. paper or small for VGG.")] = None
+    weights: Annotated[Path | None, Parameter(help="File with the parameters of a network without its own.")] = None
+    output: Annotated[str | None, Parameter(help="Nodes of an imported network that it ends in, with commas.")] = None
+    keep_softmax: Annotated[Flag, Parameter(help="Leave the softmax at the end of an imported network.")] = False
 
     def shape(self) -> tuple[int, int, int] | None:
         """`--input` as numbers. Raises TriptychError if it is not CxHxW, or contradicts `--resolution`."""
@@ -163,13 +167,6 @@ class NetworkOptions:
 
 
 DEFAULT_NETWORK = NetworkOptions()
-
-
-def conformance_options(name: str, network: NetworkOptions) -> Options:
-    """The options of architecture `name`: those of conformance size, or as the command line says."""
-    from triptych.conformance import case
-
-    return case.conformance_options(name) if network == DEFAULT_NETWORK else network.options(name)
 
 
 def check_precision(name: str | None) -> None:

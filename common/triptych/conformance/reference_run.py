@@ -98,11 +98,11 @@ class ReferenceRun:
         return reference_inputs(self.case, self.rounding)
 
     @cached_property
-    def _evaluated(self) -> reference.Pass:
+    def _evaluated(self) -> reference.ReferencePass:
         return self._forward(self.parameters, train=False)
 
     @cached_property
-    def _trained(self) -> reference.Pass:
+    def _trained(self) -> reference.ReferencePass:
         return self._forward(self.parameters, train=True)
 
     @cached_property
@@ -121,7 +121,7 @@ class ReferenceRun:
         assert trace is not None
         return trace.inputs
 
-    def _forward(self, values: Arrays, *, train: bool, step: int = 0) -> reference.Pass:
+    def _forward(self, values: Arrays, *, train: bool, step: int = 0) -> reference.ReferencePass:
         case, trace = self.case, reference.Trace()
         masks = case.masks(step) if train else {}
         return reference.forward(
@@ -134,7 +134,7 @@ class ReferenceRun:
         loss, gradients = reference.backward(ran, self.case.targets)
         return {**gradients, "loss": np.asarray(loss)}
 
-    def ran(self, train: bool) -> reference.Pass:
+    def ran(self, train: bool) -> reference.ReferencePass:
         """The pass in one of the two modes, in training mode after its backward."""
         assert not train or self.gradients
         return self._trained if train else self._evaluated

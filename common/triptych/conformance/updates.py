@@ -77,7 +77,7 @@ class Steps:
 
 
 def reference_update(
-    name: str, case: Case, steps: Steps, first: Callable[[], reference.Pass], rounding: Rounding
+    name: str, case: Case, steps: Steps, first: Callable[[], reference.ReferencePass], rounding: Rounding
 ) -> dict[str, Array]:
     """Parameters, state and running statistics after the steps of the optimiser called `name`; `first` gives step 0
     after its backward."""

@@ -50,7 +50,7 @@ class Gather(NamedTuple):
     shifts: Float | None = None
 
     def part(self, images: slice) -> "Gather":
-        """The same for some of the images."""
+        """What is done to `images`, some of the n, alone."""
         return Gather(self.rows[images], self.columns[images], None if self.shifts is None else self.shifts[images])
 
 

@@ -25,7 +25,7 @@ from triptych.porting.align import align
 from triptych.porting.discover import find_adapter
 from triptych.porting.matching import pair, read_mapping
 from triptych.spec import analysis
-from triptych.spec.layers import Architecture, Auxiliary, Block, Branches, Dropout, Residual, Shape
+from triptych.spec.layers import Architecture, Auxiliary, Dropout, Layer, Shape, with_children
 from triptych.utils.arrays import Array
 from triptych.utils.errors import TriptychError, unknown
 
@@ -73,18 +73,8 @@ def locate_port(
 def without_dropout(architecture: Architecture) -> Architecture:
     """The architecture with dropout at rate 0 and without auxiliary classifiers."""
 
-    def off(layer: Any) -> Any:
-        match layer:
-            case Dropout():
-                return replace(layer, rate=0.0)
-            case Block():
-                return replace(layer, layers=tuple(map(off, layer.layers)))
-            case Branches():
-                return replace(layer, branches=tuple(map(off, layer.branches)))
-            case Residual():
-                shortcut = None if layer.shortcut is None else off(layer.shortcut)
-                return replace(layer, body=off(layer.body), shortcut=shortcut)
-        return layer
+    def off(layer: Layer) -> Layer:
+        return replace(layer, rate=0.0) if isinstance(layer, Dropout) else with_children(layer, off)
 
     layers = tuple(off(layer) for layer in architecture.layers if not isinstance(layer, Auxiliary))
     return replace(architecture, layers=layers)

@@ -40,7 +40,7 @@ class Trace:
 
 
 @dataclass
-class Pass:
+class ReferencePass:
     """One execution. `outputs`, `gradients` and `statistics` (running mean and variance after this batch) are
     by path; `auxiliary` holds `(weight, logits)` per auxiliary classifier. `logits` is the first of the network's
     outputs, whose paths are `heads`; `pull` takes its gradient back, and with it those in `arriving`, by the path of
@@ -72,18 +72,18 @@ def forward(
     rounding: Rounding = exact,
     trace: Trace | None = None,
     frozen: frozenset[str] = frozenset(),
-) -> Pass:
+) -> ReferencePass:
     """Run `images (N, C, H, W)`, float, through the architecture in float64; `trace` is filled on the way, if given.
     `masks` holds, for training, one boolean array (True: kept) per dropout layer, by path. Raises TriptychError if one
     is missing. Batch norms whose running statistics are `frozen` use them in training, too."""
     wide = {path: np.asarray(value, np.float64) for path, value in parameters.items()}
-    run = Pass(wide, train, masks or {}, rounding, trace, frozen)
+    run = ReferencePass(wide, train, masks or {}, rounding, trace, frozen)
     run.logits, run.pull = _layer(Block("", architecture.layers), np.asarray(images, np.float64), "", run)
     run.heads = outputs(architecture)
     return run
 
 
-def backward(run: Pass, targets: Targets) -> tuple[float, dict[str, Array]]:
+def backward(run: ReferencePass, targets: Targets) -> tuple[float, dict[str, Array]]:
     """The loss and its gradients by parameter path; the images' own gradient is under `input`. With labels the loss is
     the mean cross-entropy, plus the weighted auxiliary ones; with a cotangent for every output of the network, `linear`
     of them."""
@@ -115,12 +115,12 @@ def layer_pass(
 ) -> tuple[Array, Array | None, dict[str, Array]]:
     """One record alone on `x`: its output, and with the `gradient` of that the gradients of `x` and of its parameters
     by path (else None and none). An auxiliary classifier's output are its logits."""
-    run = Pass(parameters, train, masks or {}, rounding)
+    run = ReferencePass(parameters, train, masks or {}, rounding)
     y, pull = _layer(layer, np.asarray(x, np.float64), path, run)
     return (y, None, {}) if gradient is None else (y, pull(gradient), run.gradients)
 
 
-def _layer(layer: Layer, x: Array, path: str, run: Pass) -> tuple[Array, Pull]:
+def _layer(layer: Layer, x: Array, path: str, run: ReferencePass) -> tuple[Array, Pull]:
     """Output and pull of a record; what is in it is noted on the way."""
     if isinstance(layer, Primitive):
         return _primitive(layer, x, path, run)
@@ -160,14 +160,14 @@ def _total(gradients: Sequence[Array], shape: tuple[int, ...], rounding: Roundin
     return rounding(total, max(1, len(gradients) - 1))
 
 
-def _child(layer: Layer, x: Array, prefix: str, run: Pass) -> tuple[Array, Pull]:
+def _child(layer: Layer, x: Array, prefix: str, run: ReferencePass) -> tuple[Array, Pull]:
     path = join(prefix, layer.name)
     if isinstance(layer, Auxiliary):
         return _auxiliary(layer, x, path, run)
     return _noted(path, x, _layer(layer, x, path, run), run)
 
 
-def _noted(path: str, x: Array, end: tuple[Array, Pull], run: Pass) -> tuple[Array, Pull]:
+def _noted(path: str, x: Array, end: tuple[Array, Pull], run: ReferencePass) -> tuple[Array, Pull]:
     """Note the output of a record, and all else for a trace."""
     y, pull = end
     run.outputs[path] = y
@@ -185,7 +185,7 @@ def _noted(path: str, x: Array, end: tuple[Array, Pull], run: Pass) -> tuple[Arr
     return y, noted
 
 
-def _auxiliary(layer: Auxiliary, x: Array, path: str, run: Pass) -> tuple[Array, Pull]:
+def _auxiliary(layer: Auxiliary, x: Array, path: str, run: ReferencePass) -> tuple[Array, Pull]:
     if not run.train:
         return x, lambda dy: dy
     logits, pull = _noted(path, x, _layer(layer, x, path, run), run)
@@ -193,7 +193,7 @@ def _auxiliary(layer: Auxiliary, x: Array, path: str, run: Pass) -> tuple[Array,
     return x, lambda dy: dy + pull(np.zeros_like(logits))
 
 
-def _primitive(layer: Layer, x: Array, path: str, run: Pass) -> tuple[Array, Pull]:
+def _primitive(layer: Layer, x: Array, path: str, run: ReferencePass) -> tuple[Array, Pull]:
     kind = kind_of(layer)
     if kind.training_only and not run.train:
         return x, lambda dy: dy

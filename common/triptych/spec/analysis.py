@@ -175,7 +175,7 @@ def _peak(layer: Layer, path: str, size: int, held: int, kept: bool, shapes: dic
         later = sum(values for source, values in sizes.items() if last_use[source] > place)
         others, child_path = held + sum(alive.values()) - sum(sizes.values()), join(path, child.name)
         if len(wire.sources) == 1:
-            peak = max(peak, _peak(child, child_path, *sizes.values(), others, later > 0, shapes))
+            peak = max(peak, _peak(child, child_path, sum(sizes.values()), others, later > 0, shapes))
         else:
             merged = sum(sizes.values()) if wire.merge == "concatenate" else max(sizes.values())
             peak = max(peak, others + sum(sizes.values()) + merged)

@@ -6,9 +6,9 @@ eps, momentum, the form of the local response norm, counted padding), so that no
 Shapes are `(channels, height, width)` without the batch, or `(features,)` after a flatten. Pairs are
 `(rows, columns)`. A layer's *path* is its name behind those of the records around it: `block1.conv1`."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Literal, TypeAlias, assert_never
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeAlias, assert_never
 
 Pair: TypeAlias = tuple[int, int]
 Merge: TypeAlias = Literal["concatenate", "add", "multiply"]
@@ -408,3 +408,20 @@ def walk(layers: tuple[Layer, ...], prefix: str = "") -> Iterator[tuple[str, Lay
         path = join(prefix, layer.name)
         yield from walk(children(layer), path)
         yield path, layer
+
+
+def with_children(layer: Layer, change: Callable[[Any], Any]) -> Layer:
+    """The record with `change` applied to those directly below it; a primitive as it is."""
+    if isinstance(layer, Primitive):
+        return layer
+    match layer:
+        case Block() | Auxiliary():
+            return replace(layer, layers=tuple(map(change, layer.layers)))
+        case Branches():
+            return replace(layer, branches=tuple(map(change, layer.branches)))
+        case Residual():
+            shortcut = None if layer.shortcut is None else change(layer.shortcut)
+            return replace(layer, body=change(layer.body), shortcut=shortcut)
+        case Graph():
+            return replace(layer, nodes=tuple(replace(node, layer=change(node.layer)) for node in layer.nodes))
+    assert_never(layer)

@@ -28,7 +28,8 @@ VGG11 = Run(
     SMALL_VGG | LIVELY | {"learning_rate": 0.02},
 )
 
-# The same to look at when they are trained: with --quick, too, LeNet learns, and the others have maps to be looked at.
+# The families' first networks, to be looked at when they are trained: with --quick, too, LeNet learns, and the others
+# have maps to look at.
 LOOKED_AT = (
     replace(LENET, quick={"optimizer": Adam(), "learning_rate": 0.005}),
     replace(ALEXNET, quick={**ALEXNET.quick, "size": (97, 97)}),

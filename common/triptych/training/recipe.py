@@ -18,24 +18,26 @@ from triptych.utils.errors import TriptychError, check_known, unknown
 from triptych.weights import initializers
 from triptych.weights.initializers import Parameters
 
-NATIVE = "native"  # the initialiser that leaves the start to the framework
+NATIVE = "native"  # the initializer that leaves the start to the framework
 
 
 @dataclass(frozen=True)
 class Recipe:
     """One training run on any backend.
 
-    `data` is a data set's name or a folder. What `network` leaves open is as the data has it (channels and classes), or
-    as in the architecture's source (height and width). `test_batch_size` 0 is `batch_size`. `learning_rate` and the
-    optimiser's momentum are what `schedule` starts from. `initializer` is empty for the architecture's
-    own, a name with its number (`triptych.weights.initializers.parse`), or `native`. `init_from`, a run folder or a
-    safetensors file, replaces the start of the layers that fit (`triptych.weights.transfer`); what the patterns in
-    `freeze` match does not move.
+    `architecture` names a network of the zoo; or `spec` is the whole network, `architecture` its name, and `network`
+    adds nothing. `data` is a data set's name or a folder. What `network` leaves open is as the data has it (channels
+    and classes), or as in the architecture's source (height and width). `test_batch_size` 0 is `batch_size`.
+    `learning_rate` and the optimiser's momentum are what `schedule` starts from. `initializer` is empty for the
+    architecture's own, a name with its number (`triptych.weights.initializers.parse`), or `native`. `init_from`, a run
+    folder or a safetensors file, replaces the start of the layers that fit (`triptych.weights.transfer`); what the
+    patterns in `freeze` match does not move.
     """
 
     name: str
     source: str = ""
     architecture: str = "vgg11"
+    spec: Architecture | None = None
     network: zoo.Options = zoo.Options()  # noqa: RUF009  # frozen, so one shared value is safe
     data: str = "fashion-mnist-mini"
     batch_size: int = 128
@@ -89,7 +91,7 @@ def vary(recipe: Recipe, **changes: Any) -> Recipe:
 
 
 def draw(recipe: Recipe, architecture: Architecture) -> Parameters:
-    """A start by the initialiser that the recipe names, or by the architecture's own. Raises TriptychError for
+    """A start by the initializer that the recipe names, or by the architecture's own. Raises TriptychError for
     `native`."""
     initializer = initializers.parse(recipe.initializer) if recipe.initializer else architecture.initializer
     return initializers.draw(architecture, recipe.seed, initializer)
@@ -105,9 +107,19 @@ def build_architecture(recipe: Recipe, dataset: Dataset) -> Architecture:
     TriptychError if the data has more classes than the network."""
     count = len(dataset.class_names)
     options = recipe.network.filled(count, (dataset.train.images.shape[1], 0, 0))
+    if recipe.spec is not None and not recipe.spec.classes:
+        raise TriptychError(f"'{recipe.spec.name}' has no classes, so it cannot be trained on labels")
     if options.classes < count:
-        raise TriptychError(f"--classes {options.classes} is less than the {count} classes of '{dataset.name}'")
-    return zoo.build_with(recipe.architecture, options)
+        limit = (
+            f"the {options.classes} of '{recipe.spec.name}' are" if recipe.spec else f"--classes {options.classes} is"
+        )
+        raise TriptychError(f"{limit} less than the {count} classes of '{dataset.name}'")
+    return build_network(recipe, options)
+
+
+def build_network(recipe: Recipe, options: zoo.Options) -> Architecture:
+    """The recipe's network: its spec, or that of the zoo with `options`. Raises TriptychError as the zoo does."""
+    return zoo.build_with(recipe.architecture, options) if recipe.spec is None else recipe.spec
 
 
 def build_transform(recipe: Recipe, architecture: Architecture) -> InputTransform:

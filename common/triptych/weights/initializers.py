@@ -53,21 +53,21 @@ def parse(text: str) -> Initializer:
     for known in NAMES:
         if name == known:
             return Initializer(known, _parse_value(known, value, text) if value else 0.01)
-    raise unknown("initialiser", name, NAMES)
+    raise unknown("initializer", name, NAMES)
 
 
 def text_of(initializer: Initializer) -> str:
-    """What `parse` makes this initialiser of."""
+    """What `parse` makes this initializer of."""
     return f"{initializer.name}:{initializer.value:g}" if initializer.name in VALUED else initializer.name
 
 
 def _parse_value(name: InitializerName, text: str, whole: str) -> float:
     if name not in VALUED:
-        raise TriptychError(f"initialiser '{whole}': '{name}' takes no number; write '{name}'")
+        raise TriptychError(f"initializer '{whole}': '{name}' takes no number; write '{name}'")
     try:
         value = float(text)
     except ValueError:
-        raise TriptychError(f"initialiser '{whole}': '{text}' is not a number") from None
+        raise TriptychError(f"initializer '{whole}': '{text}' is not a number") from None
     if not math.isfinite(value) or (name == "normal" and value < 0):
-        raise TriptychError(f"initialiser '{whole}': {text} is no deviation or value to start from")
+        raise TriptychError(f"initializer '{whole}': {text} is no deviation or value to start from")
     return value

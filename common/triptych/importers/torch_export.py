@@ -1,0 +1,142 @@
+"""PyTorch modules, by torch.export: the operators that run for one batch, in evaluation and in training.
+
+Nothing runs on real tensors but a search for an input size, where none is said, and the module is left as it was."""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from triptych.importers.steps import Imported, ImportRefused, Request
+from triptych.importers.torch_network import network
+from triptych.importers.torch_program import BATCH, read
+
+SIZES = (224, 299, 32, 28)  # of images, where nothing says it: ImageNet's two, CIFAR's, MNIST's
+_STORES = ("_parameters", "_buffers", "_modules", "_forward_hooks", "_forward_pre_hooks")
+
+
+def load(module: Any, request: Request) -> Imported:
+    """The network of a torch.nn.Module and its weights. Without `request.input` images of the first of the usual sizes
+    that the module takes. Raises ImportRefused for what is no network of the spec's layers, TriptychError otherwise."""
+    module = unwrapped(module)
+    remarks: list[str] = []
+    with unchanged(module):
+        _check(module)
+        shape = request.input or _guessed(module, remarks)
+        evaluation = read(_exported(module.eval(), shape))
+        try:
+            training = read(_exported(module.train(), shape))
+        except ImportRefused as error:
+            training = None
+            remarks.append(f"training could not be looked at, and is taken to be as evaluation: {error}")
+    name = type(module).__name__.lower()
+    return network(evaluation, training, request, name=name, source=f"PyTorch: {_title(module)}", remarks=remarks)
+
+
+def unwrapped(module: Any) -> Any:
+    """The module within DataParallel, DistributedDataParallel and torch.compile."""
+    import torch  # noqa: TID251
+
+    parallel = (torch.nn.DataParallel, torch.nn.parallel.DistributedDataParallel)
+    while True:
+        if isinstance(module, parallel):
+            module = module.module
+        elif hasattr(module, "_orig_mod"):
+            module = module._orig_mod
+        else:
+            return module
+
+
+@contextmanager
+def unchanged(module: Any) -> Iterator[None]:
+    """Whatever happens to the module meanwhile is undone: modes, attributes, buffers, gradients, what needs them."""
+    import torch  # noqa: TID251
+
+    parts = [(part, dict(part.__dict__)) for part in module.modules()]
+    stores = [(store, dict(store)) for part, _ in parts for store in map(part.__dict__.get, _STORES) if store is not None]
+    tensors = [*module.parameters(), *module.buffers()]
+    flags = [(tensor, tensor.requires_grad, tensor.grad) for tensor in tensors]
+    buffers = [(buffer, buffer.detach().clone()) for buffer in module.buffers()]
+    try:
+        with torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        for part, attributes in parts:
+            part.__dict__.clear()
+            part.__dict__.update(attributes)
+        for store, entries in stores:
+            store.clear()
+            store.update(entries)
+        with torch.no_grad():
+            for buffer, value in buffers:
+                buffer.copy_(value)
+        for tensor, requires_gradient, gradient in flags:
+            tensor.requires_grad_(requires_gradient)
+            tensor.grad = gradient
+
+
+def _title(module: Any) -> str:
+    return f"{type(module).__module__}.{type(module).__qualname__}"
+
+
+def _check(module: Any) -> None:
+    """Refuses what the exported program does not show."""
+    for path, part in module.named_modules():
+        if hasattr(part, "running_mean") and getattr(part, "momentum", 0.0) is None:
+            raise ImportRefused(f"{path!r}: its momentum is None, a mean over all batches; a spec has a fixed momentum")
+
+
+def _example(module: Any, shape: tuple[int, int, int], images: int = BATCH) -> Any:
+    import torch  # noqa: TID251
+
+    first = next((p for p in module.parameters() if p.is_floating_point()), torch.empty(0))
+    return torch.zeros(images, *shape, dtype=first.dtype, device=first.device)
+
+
+def _exported(module: Any, shape: tuple[int, int, int]) -> Any:
+    """The module's program; of its symbolic trace, where it cannot be exported itself."""
+    import torch  # noqa: TID251
+
+    example = (_example(module, shape),)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return torch.export.export(module, example, strict=False)
+        except Exception as error:
+            try:
+                return torch.export.export(torch.fx.symbolic_trace(module), example, strict=False)
+            except Exception:
+                raise ImportRefused(_one_line(module, shape, error)) from error
+
+
+def _one_line(module: Any, shape: tuple[int, int, int], error: Exception) -> str:
+    kind = type(error).__name__
+    first = next((line.strip() for line in str(error).splitlines() if line.strip()), kind)[:300]
+    hint = "control flow that depends on the images is not supported" if "Guard" in kind or "DataDep" in kind else "see --input"
+    return f"torch.export does not take {_title(module)} on images {shape}: {first} ({kind}; {hint})"
+
+
+def _guessed(module: Any, remarks: list[str]) -> tuple[int, int, int]:
+    """An input that the module takes, by trying."""
+    import torch  # noqa: TID251
+
+    channels = _channels(module)
+    module.eval()
+    for size in SIZES:
+        for number in channels:
+            try:
+                with torch.no_grad(), warnings.catch_warnings():
+                    warnings.simplefilter("ignore")
+                    module(_example(module, (number, size, size), 1))
+            except Exception:
+                continue
+            remarks.append(f"the module does not say its input; {number}x{size}x{size} was assumed (--input says another)")
+            return number, size, size
+    tried = ", ".join(f"{number}x{size}x{size}" for number in channels for size in SIZES)
+    raise ImportRefused(f"{_title(module)} takes none of the images {tried}; say which with --input CHANNELSxHEIGHTxWIDTH")
+
+
+def _channels(module: Any) -> tuple[int, ...]:
+    """How many channels images may have: what the first convolution takes, if there is one."""
+    first = next((m for m in module.modules() if hasattr(m, "in_channels") and hasattr(m, "groups")), None)
+    return (3, 1) if first is None else (first.in_channels,)
