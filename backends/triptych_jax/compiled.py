@@ -15,10 +15,11 @@ from triptych.backend.contract import Gather
 from triptych.backend.execution import Execution
 from triptych.optim.optimizers import Optimizer
 from triptych.utils.randomness import derive_seed
+from triptych_jax.functions import channels_first, channels_last
 from triptych_jax.input import Input
 from triptych_jax.layers import Dropout
 from triptych_jax.loss import Tensors, total_loss
-from triptych_jax.model import Arrays, Branches, Network, Outputs, Residual, Sequence, first
+from triptych_jax.model import COMPOSITES, Arrays, Network, Outputs, first
 from triptych_jax.optimizer import Updater
 
 # Of a function that runs once or twice compiling is all its time: without optimisation it is a quarter. XLA refuses
@@ -158,9 +159,9 @@ def compile_layer_pass(definition: nnx.GraphDef, execution: Execution) -> Callab
         def forward(parameters: Arrays, x: jax.Array) -> jax.Array:
             layer = nnx.merge(definition, nnx.from_flat_state({**parameters, **statistics}))
             feed_dropout(layer, masks, jax.random.key(0))
-            x = jnp.transpose(x, (0, 2, 3, 1)) if x.ndim == 4 else x
-            y = layer(x, {}) if isinstance(layer, Sequence | Branches | Residual) else layer(x)
-            return jnp.transpose(y, (0, 3, 1, 2)) if y.ndim == 4 else y
+            x, composite = channels_last(x), type(layer) in COMPOSITES.values()
+            y = layer(x, {}) if composite else layer(x)
+            return channels_first(first(y))
 
         if gradient is None:
             return forward(parameters, x), None, {}

@@ -56,7 +56,7 @@ def layer_pass(
     for layer in network.batch_norms():
         layer.keep()
     with network.imperative(), network.dropout_masks(masks), autograd.record(train_mode=train):
-        y = block(value)
+        y = first(block(value))
     if gradient is None:
         return to_numpy(y), None, {}
     y.backward(to_tensor(network, gradient), train_mode=train)

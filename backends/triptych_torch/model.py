@@ -20,6 +20,11 @@ from triptych_torch.layers import LAYERS, Dropout
 from triptych_torch.precision import apply_execution
 
 
+def first(output: torch.Tensor | tuple[torch.Tensor, ...]) -> torch.Tensor:
+    """The output, or the first of several: logits, where there are any."""
+    return output[0] if isinstance(output, tuple) else output
+
+
 class _Composite(nn.Module):
     """Holds modules under their names in the spec."""
 
@@ -31,11 +36,6 @@ class _Composite(nn.Module):
 
 class Sequence(_Composite, nn.Sequential):
     """Named layers in a row."""
-
-
-def first(output: torch.Tensor | tuple[torch.Tensor, ...]) -> torch.Tensor:
-    """The output, or the first of several: logits, where there are any."""
-    return output[0] if isinstance(output, tuple) else output
 
 
 def _merge(maps: list[torch.Tensor], merge: Merge) -> torch.Tensor:

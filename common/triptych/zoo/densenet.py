@@ -1,5 +1,5 @@
-"""DenseNets: table 1 of Huang et al., "Densely Connected Convolutional Networks" (2016), as Gluon's model zoo has them;
-torchvision's have the same layers, but for the average before the classifier, which there is over any map."""
+"""DenseNets: table 1 of Huang et al., "Densely Connected Convolutional Networks" (2016), as Gluon's model zoo and, but
+for the variance that batch norms keep, torchvision have them."""
 
 from functools import partial
 
@@ -11,13 +11,13 @@ from triptych.spec.layers import (
     Conv,
     Dense,
     Flatten,
+    GlobalAvgPool,
     Layer,
     Layers,
     MaxPool,
     ReLU,
 )
 from triptych.zoo import Entry, Options, Published
-from triptych.zoo.inception_parts import window
 
 # Channels of the first convolution, growth (k), layers per block.
 TABLE = {
@@ -27,7 +27,6 @@ TABLE = {
     201: (64, 32, (6, 12, 48, 32)),
 }
 BOTTLENECK = 4  # times k channels between the two convolutions of a layer
-AVERAGE = 7
 NORM = BatchNorm("norm", eps=1e-5, momentum=0.1, unbiased=False)  # MXNet keeps the variance with n
 
 
@@ -62,10 +61,9 @@ def densenet(depth: int, options: Options) -> Layers:
         if number < len(counts):
             channels //= 2
             layers.append(transition(f"transition{number}", channels))
-    layers += norm_and_relu("5")
-    side = window(layers, options, AVERAGE)  # smaller on images smaller than the paper's
-    layers.append(AvgPool("pool5", (side, side), (side, side)))
-    return (*layers, Flatten("flatten"), Dense("dense", options.classes))
+    # Gluon averages over 7x7, which at 224x224 is the whole map.
+    classifier = (GlobalAvgPool("pool5"), Flatten("flatten"), Dense("dense", options.classes))
+    return (*layers, *norm_and_relu("5"), *classifier)
 
 
 # Trained parameters, multiply-accumulates.
