@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from triptych.spec.layers import (
     Layer,
     Layers,
     Merge,
+    Node,
     Primitive,
     Residual,
     join,
@@ -30,6 +32,22 @@ def as_steps(layers: Layers, arrays: Arrays | None = None) -> tuple[list[Step], 
     taken_apart = _TakenApart(arrays or {})
     ends = taken_apart.row(layers, "", INPUT)
     return taken_apart.steps, ends
+
+
+def as_graph(steps: Sequence[Step], outputs: Sequence[str]) -> tuple[Graph, dict[str, str]]:
+    """The steps as the nodes of one graph, nothing folded, and the path of every step's layer."""
+    names = {step.name: f"n{place}" for place, step in enumerate(steps)} | {INPUT: INPUT}
+    nodes = tuple(
+        Node(replace(step.layer, name=names[step.name]), tuple(names[i] for i in step.inputs), step.merge)
+        for step in steps
+    )
+    graph = Graph("graph", nodes, tuple(names[output] for output in outputs))
+    return graph, {step.name: join("graph", names[step.name]) for step in steps}
+
+
+def below(arrays: Arrays, path: str) -> dict[str, np.ndarray]:
+    """The arrays of the layer at `path`, by their names in it."""
+    return {key.removeprefix(f"{path}."): value for key, value in arrays.items() if key.startswith(f"{path}.")}
 
 
 class _TakenApart:
@@ -61,8 +79,7 @@ class _TakenApart:
         return self.leaf(layer, path, source)
 
     def leaf(self, layer: Layer, path: str, source: str) -> str:
-        own = {key.removeprefix(f"{path}."): value for key, value in self.arrays.items() if key.startswith(f"{path}.")}
-        self.steps.append(Step(path, layer, (source,), arrays=own))
+        self.steps.append(Step(path, layer, (source,), arrays=below(self.arrays, path)))
         return path
 
     def merge(self, path: str, ends: list[str], merge: Merge) -> str:

@@ -130,12 +130,12 @@ def locate(data_dir: Path | None = None) -> Path | None:
 
 def load(data_dir: Path | None = None) -> Dataset:
     """The whole set. Raises TriptychError where it is not there, or a file is not the original."""
-    found = locate(data_dir)
-    if found is None:
+    place = locate(data_dir)
+    if place is None:
         folder = data_dir or cache_dir() / "cifar10"
         raise TriptychError(f"cifar10: no {ARCHIVE}, {FOLDER} or train/ in {folder}; {HOW_TO_GET}")
-    if found.is_file():
-        return _load_archive(found)
-    if (found / "train").is_dir():
-        return folders.load(found, name="cifar10")
-    return _dataset(lambda name: _read_file(found / name), found)
+    if place.is_file():
+        return _load_archive(place)
+    if (place / "train").is_dir():
+        return folders.load(place, name="cifar10")
+    return _dataset(lambda name: _read_file(place / name), place)

@@ -30,9 +30,9 @@ def read(path: Path = FILE) -> dict[str, npt.NDArray[np.uint8]]:
         arrays = {name: np.load(members[name], allow_pickle=False) for name in ARRAYS}
     except Exception as error:  # which one depends on the byte that is wrong
         raise TriptychError(f"{path} is missing or damaged ({error}); {way_out}") from None
-    found = arrays_digest(arrays)
-    if found != SHA256:
-        raise TriptychError(f"{path} is damaged: sha256 of its content is {found}, expected {SHA256}; {way_out}")
+    digest = arrays_digest(arrays)
+    if digest != SHA256:
+        raise TriptychError(f"{path} is damaged: sha256 of its content is {digest}, expected {SHA256}; {way_out}")
     return arrays
 
 

@@ -68,8 +68,8 @@ def _check_classes(train: Files, test: Files, folder: Path) -> None:
     if empty := [name for name, paths in train.items() if not paths]:
         raise TriptychError(f"{folder}: class folder '{empty[0]}' has no images ({', '.join(SUFFIXES)})")
     if len(train) < 2:
-        found = f"only the class '{next(iter(train))}'" if train else "no class folders with images"
-        raise TriptychError(f"{folder} has {found}; expected at least two, as CLASS/*.png or train/CLASS/*.png")
+        classes = f"only the class '{next(iter(train))}'" if train else "no class folders with images"
+        raise TriptychError(f"{folder} has {classes}; expected at least two, as CLASS/*.png or train/CLASS/*.png")
 
 
 def list_images(folder: Path) -> Listing:
@@ -80,7 +80,7 @@ def list_images(folder: Path) -> Listing:
         _check_classes(files, {}, folder)
         return _divide(files)
     train = _classes(folder / "train")
-    test = next((found for name in ("test", "val") if (found := _classes(folder / name))), {})
+    test = next((classes for name in ("test", "val") if (classes := _classes(folder / name))), {})
     _check_classes(train, test, folder)
     if not any(test.values()):
         raise TriptychError(f"{folder} has train/CLASS, but no images in test/CLASS or val/CLASS")

@@ -16,7 +16,7 @@ from triptych.spec.analysis import parameters
 from triptych.spec.kinds.composites import merged_shape
 from triptych.spec.kinds.kind import SpecError, Wire
 from triptych.spec.layers import INPUT, Architecture, Auxiliary, Block, Primitive, Shape, join
-from triptych.spec.shapes import layer_output
+from triptych.spec.shapes import layer_output, output_shapes
 from triptych.utils.errors import TriptychError, check_known
 
 ASSUMED_INPUT = (3, 224, 224)
@@ -36,6 +36,8 @@ def assemble(
     has none; `source`: the file or module, for the spec and for errors; `input_shape` as the source says it. Raises
     TriptychError, with the step's own name, for layers that do not fit on each other, for arrays that do not fit the
     layers, and where some arrays are missing: all or none must be there."""
+    if not outputs:
+        raise TriptychError(f"{source} has no outputs; name one (--output)")
     check_known(f"output of {source}", outputs, {step.name for step in steps})
     shape = request.input or input_shape or ASSUMED_INPUT
     lines = list(remarks)
@@ -45,10 +47,14 @@ def assemble(
     if not request.keep_softmax:
         network, taken_off = _without_softmax(network)
         lines += taken_off
-    network = _cleaned(network, shape, source)
     shapes = _shapes(network, shape, source)
+    for clean in PASSES:
+        network = clean(network, shapes)
+    if INPUT in network.outputs:
+        raise TriptychError(f"{source}: an output of it is its input, and there is no layer between")
     layers, paths = named(fold(network.steps, network.outputs), [s.name for s in network.steps if _is_whole(s)])
     architecture = Architecture(request.name or name, shape, _classes(network, shapes), layers, source=source)
+    output_shapes(architecture)
     return Imported(architecture, _arrays(network, architecture, paths, source), tuple(lines))
 
 
@@ -65,12 +71,6 @@ def _without_softmax(network: Network) -> tuple[Network, list[str]]:
     ends = trailing_softmax(network)
     lines = [f"softmax {step.name!r} at the end is taken off (--keep-softmax keeps it)" for step in ends]
     return network.without({step.name: step.inputs[0] for step in ends}), lines
-
-
-def _cleaned(network: Network, shape: Shape, source: str) -> Network:
-    for clean in PASSES:
-        network = clean(network, _shapes(network, shape, source))
-    return network
 
 
 def _shapes(network: Network, shape: Shape, source: str) -> dict[str, Shape]:
@@ -119,8 +119,8 @@ def _arrays(
 
 def _canonical(array: Any) -> NDArray[Any]:
     """As it is, if it has single or double precision; half precision becomes single, which is exact."""
-    array = np.asarray(array)
-    return array if array.dtype in (np.float32, np.float64) else array.astype(np.float32)
+    values: NDArray[Any] = np.asarray(array)
+    return values if values.dtype in (np.float32, np.float64) else values.astype(np.float32)
 
 
 def _missing(path: str, shape: Shape, owners: Mapping[str, Step], source: str) -> TriptychError:

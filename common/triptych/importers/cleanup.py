@@ -73,9 +73,7 @@ def without_identities(network: Network, shapes: Shapes) -> Network:
     same = {
         step.name: step.inputs[0]
         for step in network.steps
-        if len(step.inputs) == 1
-        and _is_identity(step.layer, shapes[step.inputs[0]])
-        and not (step.name in network.outputs and step.inputs[0] == INPUT)
+        if len(step.inputs) == 1 and _is_identity(step.layer, shapes[step.inputs[0]])
     }
     return network.without(same)
 
@@ -157,8 +155,8 @@ def _whole(step: Step, steps: Mapping[str, Step], shapes: Shapes) -> str | None:
 
 
 def with_shared_concatenations(network: Network, shapes: Shapes) -> Network:
-    """Where a concatenation begins with all that an earlier one joins, it takes that one's result: a DenseNet that joins
-    all maps anew for every layer becomes a row."""
+    """Where a concatenation begins with all that an earlier one joins, it takes that one's result: a DenseNet that
+    joins all maps anew for every layer becomes a row."""
     trie = _Trie()
     ends = {step.name: trie.add(step.inputs) for step in network.steps if _concatenates(step)}
     parted = _parted(network, {name for name, path in ends.items() if trie.passed[path[-1]] > 1})

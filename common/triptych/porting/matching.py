@@ -32,12 +32,12 @@ def read_mapping(mapping: Path | Mapping[str, str] | None) -> dict[str, str]:
 
 
 def pair(
-    own: Sequence[PortParameter], infos: Sequence[ParameterInfo], mapping: Mapping[str, str]
+    parameters: Sequence[PortParameter], infos: Sequence[ParameterInfo], mapping: Mapping[str, str]
 ) -> tuple[dict[str, str], Check | None]:
     """The port's name by canonical path, and the first parameter that has no partner, as a failed check. By the order
     of use, where shapes and roles agree in it; by shape where that is unique; and where neither tells by `mapping`.
     Raises TriptychError if it is ambiguous, or if the mapping names what is not there."""
-    names = {parameter.name: parameter for parameter in own}
+    names = {parameter.name: parameter for parameter in parameters}
     paths = {info.path: info for info in infos}
     for name, path in mapping.items():
         if name not in names:
@@ -47,7 +47,7 @@ def pair(
     if len(set(mapping.values())) < len(mapping):
         raise TriptychError("the mapping gives one parameter of the spec to two of your network")
     pairs = {path: name for name, path in mapping.items()}
-    left = [parameter for parameter in own if parameter.name not in mapping]
+    left = [parameter for parameter in parameters if parameter.name not in mapping]
     wanted = [info for info in infos if info.path not in pairs]
     told = all(parameter.role for parameter in left)
     have: Keys = [(parameter.shape, parameter.role if told else "") for parameter in left]

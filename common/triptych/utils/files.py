@@ -42,10 +42,10 @@ def probe(folder: Path) -> None:
 
 def check_hash(content: bytes, expected: str, what: str, way_out: str, algorithm: str = "sha256") -> None:
     """Raises TriptychError, which names `what` and both hashes, unless `content` has the `expected` one (hex)."""
-    found = hashlib.new(algorithm, content, usedforsecurity=False).hexdigest()
-    if found != expected:
+    actual = hashlib.new(algorithm, content, usedforsecurity=False).hexdigest()
+    if actual != expected:
         raise TriptychError(
-            f"{what} is damaged or not the original: {algorithm} of its content is {found} ({len(content)} bytes), "
+            f"{what} is damaged or not the original: {algorithm} of its content is {actual} ({len(content)} bytes), "
             f"expected {expected}; {way_out}"
         )
 
