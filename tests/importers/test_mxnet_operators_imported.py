@@ -103,6 +103,11 @@ CASES = {
     "dilated deconvolution": Case(
         lambda sym, data: sym.Deconvolution(data, kernel=(3, 2), dilate=(2, 1), num_filter=3, name="up")
     ),
+    # In 64 bits MXNet's forward pass of it, its own col2im, is wrong; its gradients, and oneDNN's of 32 bits, are not.
+    "dilated deconvolution with a stride": Case(
+        lambda sym, data: sym.Deconvolution(data, kernel=(3, 2), dilate=(2, 2), stride=(2, 3), num_filter=3, name="up"),
+        single="only",
+    ),
     "dense of a map": Case(lambda sym, data: dense(sym, data)),
     "dense behind flatten": Case(lambda sym, data: dense(sym, sym.Flatten(data), no_bias=True)),
     "dense of rows": Case(lambda sym, data: dense(sym, dense(sym, data, "first"), flatten=False)),

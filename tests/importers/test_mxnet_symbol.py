@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from mxnet_runs import MODELS
 from symbol_json import node, top, variable
 from triptych.backend import registry
 from triptych.importers.mxnet_json import VARIABLE
@@ -22,7 +23,6 @@ from triptych.utils.errors import TriptychError
 from triptych.weights.formats.mxnet_params import read as read_arrays
 from triptych.weights.formats.mxnet_params import split_prefixes
 
-MODELS = Path(__file__).parents[2] / "../shared/data/models"
 FILES = sorted(MODELS.glob("*/*.json"))
 needs_models = pytest.mark.skipif(not MODELS.is_dir(), reason="the folder of strangers' models is not there")
 needs_mxnet = pytest.mark.skipif("mxnet" not in registry.installed(), reason="MXNet is not installed")
