@@ -109,6 +109,8 @@ def test_a_flatten_of_what_is_flat_is_left_out_and_classes_are_counted() -> None
 PADDED: dict[str, tuple[list[Layer], str]] = {
     "conv": ([Pad("a", (1, 1, 2, 2)), Conv("b", 3, (3, 3), (2, 2), (0, 1))], "Conv"),
     "not alike": ([Pad("a", (0, 1, 0, 1)), Conv("b", 3, (3, 3), (2, 2))], "Pad Conv"),
+    "not alike above and below": ([Pad("a", (0, 1, 1, 1)), Conv("b", 3, (3, 3), (2, 2))], "Pad Conv"),
+    "not alike left and right": ([Pad("a", (1, 1, 0, 1)), Conv("b", 3, (3, 3), (2, 2))], "Pad Conv"),
     "a value": ([Pad("a", (1, 1, 1, 1), 1.0), Conv("b", 3, (3, 3))], "Pad Conv"),
     "reflected": ([Pad("a", (1, 1, 1, 1), mode="reflect"), Conv("b", 3, (3, 3))], "Pad Conv"),
     "something between": ([Pad("a", (1, 1, 1, 1)), BatchNorm("c"), Conv("b", 3, (3, 3))], "Pad BatchNorm Conv"),
@@ -152,6 +154,8 @@ def test_all_slices_in_their_order_are_the_map_itself() -> None:
     assert kinds(swapped) == "Slice Slice Branches ReLU"
     partly = [*slices(0, 1, 3), *whole[2:]]
     assert kinds(partly) == "Slice Slice Branches ReLU"
+    gap = [whole[0], Step("s1", Slice("s", "channels", 2, 4), (INPUT,)), *whole[2:]]
+    assert kinds(gap) == "Slice Slice Branches ReLU"
 
 
 def test_a_densenet_that_joins_all_maps_anew_becomes_a_row() -> None:
