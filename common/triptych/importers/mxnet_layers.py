@@ -200,12 +200,18 @@ def _activation(call: Call) -> Tensor:
 
 
 def _leaky_relu(call: Call) -> Tensor:
+    """In a symbol or a hybridized block MXNet 1.9.1 multiplies the gradients of PReLU's slopes by the slopes (the two
+    gradients of the layer share memory); a block that is not hybridized has the right ones, as the spec does."""
     kind = call.text("act_type")
     if kind == "leaky":
         return call.each_value(LeakyReLU("", call.number("slope")))
     if kind != "prelu":
         raise call.refused(f"has the act_type {kind}, and only leaky, prelu are taken")
     given = call.tensor()
+    call.building.remarks.append(
+        "in symbols and hybridized blocks MXNet 1.9.1 gives gradients of PReLU's slopes that are multiplied by the "
+        "slopes; here they are right"
+    )
     shared = call.given_shape("gamma") == (1,)
     slopes = (1,) if shared else given.shape[:1]
     return call.add(PReLU("", shared), given, arrays=call.arrays(weight=("gamma", slopes)))
@@ -271,7 +277,7 @@ def _softmax_activation(call: Call) -> Tensor:
 def _softmax_output(call: Call) -> Tensor:
     given = call.tensor()
     call.building.remarks.append(
-        f"{call.node.name!r} (SoftmaxOutput) is a softmax here; MXNet's gradient is the loss's"
+        f"{call.node.name!r} (SoftmaxOutput) is a softmax; its gradient in MXNet is the loss's"
     )
     if len(given.shape) == 1 or call.integer("multi_output"):
         return call.add(Softmax(""), given)
