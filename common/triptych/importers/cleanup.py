@@ -216,14 +216,15 @@ def _parted(network: Network, names: set[str]) -> Network:
 
 def with_global_pools(network: Network, shapes: Shapes) -> Network:
     """A pool whose one window is the whole map is the global one, which says so."""
-    kinds = {AvgPool: GlobalAvgPool, MaxPool: GlobalMaxPool}
 
     def whole(step: Step) -> Step:
         layer = step.layer
         if not isinstance(layer, AvgPool | MaxPool) or len(step.inputs) > 1 or layer.padding != (0, 0):
             return step
-        same = layer.kernel == shapes[step.inputs[0]][1:]
-        return replace(step, layer=kinds[type(layer)](layer.name)) if same else step
+        if layer.kernel != shapes[step.inputs[0]][1:]:
+            return step
+        average = isinstance(layer, AvgPool)
+        return replace(step, layer=GlobalAvgPool(layer.name) if average else GlobalMaxPool(layer.name))
 
     return Network(tuple(map(whole, network.steps)), network.outputs)
 
