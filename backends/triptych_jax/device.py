@@ -29,15 +29,15 @@ def versions() -> dict[str, str]:
 
 def devices() -> list[Device]:
     """The CPU, every CUDA device and every TPU, or why there is none."""
-    found = [Device("cpu", True, ", ".join((f"{cores()} threads, XLA", *vector_features())))]
+    listed = [Device("cpu", True, ", ".join((f"{cores()} threads, XLA", *vector_features())))]
     for platform, plugins in PLUGINS.items():
         missing = f"this installation of JAX has no plugin for it; pip install 'jax[{plugins[0]}]'"
         seen = f"no {platform.upper()} device is visible; JAX_PLATFORMS and the driver's own tool tell more"
         reason = seen if any(map(find_spec, plugins[1:])) else missing
         names = _names(platform)
-        found += [Device(name, True, device.device_kind) for name, device in names.items()]
-        found += [] if names else [Device(platform, False, reason)]
-    return found
+        listed += [Device(name, True, device.device_kind) for name, device in names.items()]
+        listed += [] if names else [Device(platform, False, reason)]
+    return listed
 
 
 def get_device(name: str) -> jax.Device:

@@ -107,7 +107,7 @@ class Port:
 
             @_compiled
             def backward(arrays: Any, x: jax.Array, probes: list[jax.Array]) -> Any:
-                _, pull = jax.vjp(lambda *given: whole(*given)[0], arrays, x, probes)
+                _, pull = jax.vjp(lambda *arguments: whole(*arguments)[0], arrays, x, probes)
                 return pull(dy)
 
             gradients, dx, arrived = backward(self.arrays, x, probes)
@@ -139,9 +139,9 @@ class _Watch:
         self.values: list[Any] = []
         self.open: dict[int, tuple[str, Any]] = {}  # by identity: a sum that its bias or its division completes
 
-    def run(self, jaxpr: Jaxpr, consts: Sequence[Any], given: Sequence[Any]) -> list[Any]:
+    def run(self, jaxpr: Jaxpr, consts: Sequence[Any], inputs: Sequence[Any]) -> list[Any]:
         """The outputs of `jaxpr`."""
-        known: dict[Any, Any] = dict(zip((*jaxpr.constvars, *jaxpr.invars), (*consts, *given), strict=True))
+        known: dict[Any, Any] = dict(zip((*jaxpr.constvars, *jaxpr.invars), (*consts, *inputs), strict=True))
 
         def read(var: Any) -> Any:
             return var.val if isinstance(var, Literal) else known[var]
@@ -155,7 +155,8 @@ class _Watch:
                 outputs = _bind(eqn, inputs)
                 outputs = list(outputs) if eqn.primitive.multiple_results else [outputs]
                 if len(outputs) == 1:
-                    following = _consumer(jaxpr, number, eqn.outvars[0])
+                    takers = (later for later in jaxpr.eqns[number + 1 :] if eqn.outvars[0] in later.invars)
+                    following = next((taker.primitive.name for taker in takers), "")
                     outputs[0] = self.see(name, inputs, outputs[0], following)
             known.update(zip(eqn.outvars, outputs, strict=True))
         return [read(var) for var in jaxpr.outvars]
@@ -214,11 +215,6 @@ def _named(eqn: Any) -> tuple[str, ClosedJaxpr | None]:
     return names[0], closed
 
 
-def _consumer(jaxpr: Jaxpr, number: int, var: Any) -> str:
-    """The name of the next primitive that takes `var`."""
-    return next((eqn.primitive.name for eqn in jaxpr.eqns[number + 1 :] if var in eqn.invars), "")
-
-
 def _first_uses(jaxpr: Jaxpr) -> dict[Any, int]:
     used: dict[Any, int] = {}
     for eqn in jaxpr.eqns:
@@ -250,9 +246,9 @@ def _start_nnx(module: nnx.Module, x: jax.Array) -> Started:
 
 
 def _start_linen(module: linen.Module, x: jax.Array) -> Started:
-    def skip(following: Callable[..., Any], given: Any, named: Any, context: Any) -> Any:
+    def skip(following: Callable[..., Any], arguments: Any, keywords: Any, context: Any) -> Any:
         dropout = isinstance(context.module, linen.Dropout) and context.method_name == "__call__"
-        return given[0] if dropout else following(*given, **named)
+        return arguments[0] if dropout else following(*arguments, **keywords)
 
     switches = _switches_of(type(module).__call__)
     with linen.intercept_methods(skip):
@@ -269,10 +265,10 @@ def _start_linen(module: linen.Module, x: jax.Array) -> Started:
 
 
 def _start_function(pair: tuple[Callable[..., Any], Any], x: jax.Array) -> Started:
-    own, parameters = pair
+    network, parameters = pair
     arrays, fill = _taken_apart(parameters)
-    switches = _switches_of(own)
-    return (lambda arrays, x, train: _first(own(fill(arrays), x, **switches(train)))), arrays
+    switches = _switches_of(network)
+    return (lambda arrays, x, train: _first(network(fill(arrays), x, **switches(train)))), arrays
 
 
 def _taken_apart(tree: Any) -> tuple[dict[str, Any], Callable[[Mapping[str, jax.Array]], Any]]:

@@ -22,17 +22,17 @@ def precision_flags(device: str = "cpu") -> list[Flag]:
     precision = jax.default_matmul_precision.value
     # The default is full precision on a CPU, TF32 on a GPU, bfloat16 on a TPU.
     full = precision in _FULL or (precision is None and device == "cpu")
-    found = [Flag("default_matmul_precision", precision, full)]
+    flags = [Flag("default_matmul_precision", precision, full)]
     if hasattr(jax.config, _BITS):
         bits = getattr(jax.config, _BITS)
-        found.append(Flag("default_dtype_bits", bits, bits == "64"))
+        flags.append(Flag("default_dtype_bits", bits, bits == "64"))
     words = (word.removeprefix("--").partition("=") for word in os.environ.get("XLA_FLAGS", "").split())
     options = {name: value if equals else "true" for name, equals, value in words}
     for name in _XLA:
         chosen = options.get(name, "false")
         exact = chosen.lower() in ("false", "0")
-        found.append(Flag(name, chosen, exact, "take it out of XLA_FLAGS and start again"))
-    return [*found, environment("NVIDIA_TF32_OVERRIDE", "0")]
+        flags.append(Flag(name, chosen, exact, "take it out of XLA_FLAGS and start again"))
+    return [*flags, environment("NVIDIA_TF32_OVERRIDE", "0")]
 
 
 def apply_execution(execution: Execution, device: str) -> None:

@@ -35,13 +35,13 @@ def devices() -> list[Device]:
     threads = os.environ.get("OMP_NUM_THREADS", "?")  # MXNet does not tell; see triptych.utils.process
     onednn, cuda = map(mx.runtime.Features().is_enabled, ("MKLDNN", "CUDA"))
     kernels = "oneDNN" if onednn else "no oneDNN"
-    found = [Device("cpu", True, ", ".join((f"{threads} threads, {kernels}", *vector_features())))]
+    cpu = [Device("cpu", True, ", ".join((f"{threads} threads, {kernels}", *vector_features())))]
     count = mx.context.num_gpus() if cuda else 0
     if not count:
         missing = "this build of MXNet has no CUDA; pip install mxnet-cu112, where its wheel fits the machine's CUDA"
         seen = "no CUDA device is visible; `nvidia-smi` and CUDA_VISIBLE_DEVICES tell more"
-        return [*found, Device("cuda", False, seen if cuda else missing)]
-    return found + [Device(f"cuda:{i}", True, f"MXNet's gpu({i})") for i in range(count)]
+        return [*cpu, Device("cuda", False, seen if cuda else missing)]
+    return cpu + [Device(f"cuda:{i}", True, f"MXNet's gpu({i})") for i in range(count)]
 
 
 def get_device(name: str) -> mx.Context:

@@ -48,6 +48,11 @@ class Trainer(Predictor):
         network.freeze(frozen)
         self.optimizer = Updater(network, optimizer, frozen)
         self.batch_norms = [layer for layer in network.batch_norms() if not layer.still]
+        # The operator keeps its statistics in the backward pass, which ends where nothing is trained: a batch norm of
+        # the images without gamma and beta, as in Gluon's resnet_v2, never keeps any in a Gluon loop.
+        self.to_the_input = any(
+            all(p.grad_req == "null" for p in layer.collect_params().values()) for layer in self.batch_norms
+        )
         self.seed = seed
 
     def step(
@@ -64,6 +69,8 @@ class Trainer(Predictor):
         mx.random.seed(derive_seed(self.seed, "dropout", number))
         target = on_device(targets, self.network)
         x = self.input(images, gather)
+        if self.to_the_input:
+            x.attach_grad()
         for layer in self.batch_norms:
             layer.keep()
         with self.network.dropout_masks(masks or {}), autograd.record():

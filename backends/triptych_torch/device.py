@@ -30,11 +30,11 @@ def get_device(name: str) -> torch.device:
     """The device called `name`. Raises TriptychError, with the reason, if it is not there."""
     kind, _, number = name.partition(":")
     others = {"cpu": list, "cuda": _cudas, "npu": npu.npus}.get(kind, lambda: devices()[1:])
-    found = [*_cpus(), *others()]
+    known = [*_cpus(), *others()]
     wanted = (
         name if kind == "cpu" or not (number or name == kind) else f"{kind}:{number or os.environ.get('LOCAL_RANK', 0)}"
     )
-    check_device("torch", name, wanted, found)
+    check_device("torch", name, wanted, known)
     return torch.device(wanted)
 
 

@@ -56,6 +56,10 @@ LAYERS: dict[type, Callable[[Any, Shape], nn.Module]] = {
     spec.Conv: lambda layer, shape: nn.Conv2d(
         shape[0], layer.channels, layer.kernel, layer.stride, layer.padding, layer.dilation, layer.groups, layer.bias
     ),
+    spec.MaxPool: lambda layer, shape: nn.MaxPool2d(layer.kernel, layer.stride, layer.padding, ceil_mode=layer.ceil),
+    spec.AvgPool: lambda layer, shape: nn.AvgPool2d(
+        layer.kernel, layer.stride, layer.padding, layer.ceil, layer.count_padding
+    ),
     spec.ConvTranspose: lambda layer, shape: nn.ConvTranspose2d(
         shape[0],
         layer.channels,
@@ -87,10 +91,6 @@ LAYERS: dict[type, Callable[[Any, Shape], nn.Module]] = {
     spec.HardSigmoid: lambda layer, shape: functions.HardSigmoid(layer.slope, layer.offset),
     spec.HardSwish: lambda layer, shape: nn.Hardswish(),
     spec.Softmax: lambda layer, shape: nn.Softmax(dim=1),
-    spec.MaxPool: lambda layer, shape: nn.MaxPool2d(layer.kernel, layer.stride, layer.padding, ceil_mode=layer.ceil),
-    spec.AvgPool: lambda layer, shape: nn.AvgPool2d(
-        layer.kernel, layer.stride, layer.padding, layer.ceil, layer.count_padding
-    ),
     spec.GlobalAvgPool: lambda layer, shape: nn.AdaptiveAvgPool2d(1),
     spec.GlobalMaxPool: lambda layer, shape: nn.AdaptiveMaxPool2d(1),
     spec.Pad: lambda layer, shape: functions.pad(layer),

@@ -149,10 +149,10 @@ class _Watch(TorchFunctionMode):
         self.watch = watch
         self.train = train
 
-    def __torch_function__(self, function: Any, types: Any, given: Any = (), named: Any = None) -> Any:
+    def __torch_function__(self, function: Any, types: Any, arguments: Any = (), keywords: Any = None) -> Any:
         off = self.train and getattr(function, "__name__", "").rstrip("_") in DROPOUTS
-        y = (*given, *(named or {}).values())[0] if off else function(*given, **(named or {}))
+        y = (*arguments, *(keywords or {}).values())[0] if off else function(*arguments, **(keywords or {}))
         if isinstance(y, torch.Tensor) and y.is_floating_point():
-            tensors = [value for value in (*given, *(named or {}).values()) if isinstance(value, torch.Tensor)]
+            tensors = [value for value in (*arguments, *(keywords or {}).values()) if isinstance(value, torch.Tensor)]
             self.watch(getattr(function, "__name__", ""), tensors, y)
         return y

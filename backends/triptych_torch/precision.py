@@ -120,8 +120,8 @@ def _attribute(path: str, exact: tuple[Value, ...]) -> _Switch:
 
 def _read(device: str) -> list[tuple[_Switch, Value]]:
     """The switches that this build has, with their values."""
-    found = [(switch, _value(switch)) for switch in _switches(device)]
-    return [(switch, value) for switch, value in found if value is not None]
+    values = [(switch, _value(switch)) for switch in _switches(device)]
+    return [(switch, value) for switch, value in values if value is not None]
 
 
 def _value(switch: _Switch) -> Value:

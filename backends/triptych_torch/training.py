@@ -36,8 +36,8 @@ def _nondeterminism_explained() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        operator, found, _ = str(error).partition(" does not have a deterministic implementation")
-        if not found:
+        operator, refused, _ = str(error).partition(" does not have a deterministic implementation")
+        if not refused:
             raise
         raise TriptychError(f"{operator} has no deterministic form on this device; leave out --deterministic") from None
 
@@ -110,7 +110,7 @@ class Trainer(Predictor):
             layer.eval()  # requires_grad alone would leave the statistics moving
         torch.manual_seed(derive_seed(self.seed, "dropout", number, *([self.rank] if self.rank else [])))
         mine = self._share(len(images))
-        target = on_device(part_of(targets, mine), next(self.network.parameters()))
+        target = on_device(part_of(targets, mine), self.network)
         with self.network.dropout_masks({path: mask[mine] for path, mask in (masks or {}).items()}):
             output = self._run(self.parallel, self.input(images[mine], gather and gather.part(mine)))
         loss = total_loss(self.network, output, target)
@@ -140,8 +140,8 @@ class Trainer(Predictor):
     def state(self) -> Parameters:
         """The optimiser's state by canonical path, and the scale of float16 losses."""
         scale = self.scaler.state_dict()
-        found = {SCALER: np.array([scale[name] for name in SCALER_FIELDS])} if scale else {}
-        return self.optimizer.state() | found
+        scaler_state = {SCALER: np.array([scale[name] for name in SCALER_FIELDS])} if scale else {}
+        return self.optimizer.state() | scaler_state
 
     def load_state(self, state: Parameters) -> None:
         """Continue from such a state."""

@@ -10,8 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from as_steps import Arrays, as_graph, as_steps, below
+from structure import same_structure
 from triptych.importers.assemble import assemble
-from triptych.importers.fold import MOST_NESTED, fold, same_structure
+from triptych.importers.fold import fold
+from triptych.importers.rows import MOST_NESTED
 from triptych.importers.steps import Request, Step, merge_only, needed
 from triptych.reference import network
 from triptych.spec.layers import (
@@ -196,9 +198,14 @@ def test_an_output_that_a_merge_gives_is_a_node_of_the_last_graph() -> None:
     assert text(fold(steps, ["d", "e"])) == "a {d(input)=( + b c); e(d)=e -> d, e}"
 
 
+def test_what_no_output_needs_is_left_out() -> None:
+    steps = [conv("a"), relu("b", "a"), relu("c", "a"), add("d", "b", "c")]
+    assert text(fold(steps, ["b"])) == "a b"
+
+
 def test_steps_out_of_order_of_one_name_and_merging_composites_are_refused() -> None:
     with pytest.raises(TriptychError, match=r"^step 'a' takes 'b', which no step before it is called$"):
-        fold([relu("a", "b"), relu("b", "a")], ["b"])
+        fold([relu("a", "b"), relu("b")], ["a"])
     with pytest.raises(TriptychError, match=r"^two steps are called 'a'"):
         fold([relu("a"), relu("a", "a")], ["a"])
     with pytest.raises(TriptychError, match=r"^two steps are called 'input'"):
@@ -234,6 +241,15 @@ def test_branches_are_nested_up_to_a_limit() -> None:
     for depth in (MOST_NESTED, MOST_NESTED + 1):
         steps, outputs = as_steps(nested(depth))
         assert isinstance(fold(steps, outputs)[0], Residual if depth == MOST_NESTED else Graph)
+        assemble(steps, outputs, Request(), name="deep", source="", input_shape=(CHANNELS, 4, 4))
+
+
+def test_a_graph_that_is_too_involved_stays_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("triptych.importers.fold.MOST_VISITS", 1)
+    assert text(fold(CASES["diamond"][0], ["e"])) == "a [c | b] e"
+    assert text(fold([*BRIDGE, relu("g", "f")], ["g"])) == (
+        "{a(input)=a; b(a)=b; c(a)=c; d(b, c)=; e(d)=e; f(e, c)=; g(f)=g -> g}"
+    )
 
 
 @pytest.mark.parametrize("name", registry())

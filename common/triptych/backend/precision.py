@@ -33,9 +33,9 @@ class Flag:
 
 def environment(name: str, exact: str, *, unset: bool = True) -> Flag:
     """An environment variable that a library reads when it starts; `unset`: it is exact without it, too."""
-    found = os.environ.get(name, "").strip()
-    good = found.upper() == exact if found else unset
-    return Flag(name, found or None, good, f"{'unset it' if unset else f'set it to {exact}'} and start again")
+    value = os.environ.get(name, "").strip()
+    good = value.upper() == exact if value else unset
+    return Flag(name, value or None, good, f"{'unset it' if unset else f'set it to {exact}'} and start again")
 
 
 def values(flags: Iterable[Flag]) -> dict[str, Value]:

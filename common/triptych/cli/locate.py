@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
+from triptych import zoo
 from triptych.cli import options
 from triptych.cli.arch import resolve
-from triptych.utils.errors import TriptychError, unknown
+from triptych.utils.errors import TriptychError, check_known
 
 if TYPE_CHECKING:
     from triptych.conformance.locate import Located
@@ -72,8 +73,6 @@ def locate(
 def subjects(left: str, right: str, arch: str | None) -> tuple[str, str, str]:
     """The architecture, and the two subjects, the reference as the right one. Raises TriptychError for what names no
     two of them."""
-    from triptych import zoo
-
     if left == right:
         raise TriptychError(f"--left and --right are both '{left}'; name two subjects")
     named = [subject for subject in (left, right) if subject in zoo.registry()]
@@ -91,13 +90,11 @@ def check_choices(mode: str, precision: str, optimizers: str | None, layout: str
     """Raises TriptychError for a word that an option does not know."""
     from triptych.conformance.locate import MODES
 
-    if mode not in MODES:
-        raise unknown("--mode", mode, MODES)
+    check_known("--mode", [mode], MODES)
     options.check_precision(precision)
     if optimizers not in (None, "all", "momentum"):
         raise TriptychError(f"--optimizers '{optimizers}' must be all or momentum")
-    if layout not in (None, *LAYOUTS):
-        raise unknown("--layout", layout, LAYOUTS)
+    check_known("--layout", [] if layout is None else [layout], LAYOUTS)
 
 
 def check_subjects(arch: str, left: str, right: str, *, for_backends: bool, for_own: bool) -> None:

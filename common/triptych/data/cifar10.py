@@ -7,6 +7,7 @@ import pickle
 import tarfile
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from triptych.data import folders
 from triptych.data.dataset import Dataset, Split
 from triptych.data.download import fetch
 from triptych.utils.errors import TriptychError
-from triptych.utils.files import cache_dir, check_hash
+from triptych.utils.files import cache_dir, check_hash, told
 
 CLASS_NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
@@ -54,12 +55,10 @@ def download(data_dir: Path | None = None) -> Path:
     def check(content: bytes, what: str = f"the download {URL}") -> None:
         check_hash(content, ARCHIVE_MD5, what, way_out, "md5")
 
-    try:
-        if path.exists():
+    if path.exists():
+        with suppress(TriptychError):  # damaged: the whole one takes its place
             check(_read_file(path), str(path))
             return path
-    except TriptychError:
-        pass  # damaged: the whole one takes its place
     fetch(URL, path, check, way_out)
     return path
 
@@ -99,10 +98,8 @@ def _dataset(read: Callable[[str], bytes], where: Path) -> Dataset:
 
 
 def _read_file(path: Path) -> bytes:
-    try:
+    with told(f"{path} cannot be read", HOW_TO_GET):
         return path.read_bytes()
-    except OSError as error:
-        raise TriptychError(f"{path} cannot be read: {error.strerror}; {HOW_TO_GET}") from None
 
 
 def _load_archive(path: Path) -> Dataset:
@@ -130,12 +127,12 @@ def locate(data_dir: Path | None = None) -> Path | None:
 
 def load(data_dir: Path | None = None) -> Dataset:
     """The whole set. Raises TriptychError where it is not there, or a file is not the original."""
-    found = locate(data_dir)
-    if found is None:
+    place = locate(data_dir)
+    if place is None:
         folder = data_dir or cache_dir() / "cifar10"
         raise TriptychError(f"cifar10: no {ARCHIVE}, {FOLDER} or train/ in {folder}; {HOW_TO_GET}")
-    if found.is_file():
-        return _load_archive(found)
-    if (found / "train").is_dir():
-        return folders.load(found, name="cifar10")
-    return _dataset(lambda name: _read_file(found / name), found)
+    if place.is_file():
+        return _load_archive(place)
+    if (place / "train").is_dir():
+        return folders.load(place, name="cifar10")
+    return _dataset(lambda name: _read_file(place / name), place)

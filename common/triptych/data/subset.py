@@ -28,7 +28,7 @@ class Part:
 def divide(name: str) -> tuple[str, Part | None]:
     """The set's own name, and the part of it that the rest says, if there is a rest. Raises TriptychError if that
     cannot be understood."""
-    own, mark, text = name.rpartition(MARK)
+    whole, mark, text = name.rpartition(MARK)
     if not mark or os.sep in text:
         return name, None
     values: dict[str, Any] = {}
@@ -43,7 +43,7 @@ def divide(name: str) -> tuple[str, Part | None]:
             raise TriptychError(f"data '{name}': '{key}' is there twice; {EXPECTED}")
         numbers = tuple(map(int, match.groups()))
         values[key] = numbers if key == "classes" else numbers[0]
-    return own, Part(**values)
+    return whole, Part(**values)
 
 
 def take(dataset: Dataset, part: Part, name: str) -> Dataset:
@@ -68,9 +68,9 @@ def first(split: Split, count: int, names: tuple[str, ...], what: str) -> Split:
     if count < len(names):
         raise TriptychError(f"{what} must be at least 1 of each of the {len(names)} classes")
     share = [count // len(names) + (label < count % len(names)) for label in range(len(names))]
-    found = [np.flatnonzero(split.labels == label) for label in range(len(names))]
-    for name, wanted, places in zip(names, share, found, strict=True):
+    by_class = [np.flatnonzero(split.labels == label) for label in range(len(names))]
+    for name, wanted, places in zip(names, share, by_class, strict=True):
         if len(places) < wanted:
             raise TriptychError(f"{what} needs {wanted} images of class '{name}', there are {len(places)}")
-    chosen = np.sort(np.concatenate([places[:wanted] for wanted, places in zip(share, found, strict=True)]))
+    chosen = np.sort(np.concatenate([places[:wanted] for wanted, places in zip(share, by_class, strict=True)]))
     return Split(split.images[chosen], split.labels[chosen])

@@ -19,7 +19,7 @@ import numpy as np
 
 from triptych.data.dataset import Dataset, Split
 from triptych.utils.errors import TriptychError, require_package
-from triptych.utils.files import cache_dir, probe
+from triptych.utils.files import cache_dir, probe, told
 
 PREFIX = "tfds:"
 VERSION = "1.0.0"  # of the sets that `prepare` writes
@@ -44,8 +44,8 @@ def roots(data_dir: Path | None = None) -> list[Path]:
 
 def tfds_name(name: str) -> str:
     """The name as TFDS spells it. Raises TriptychError if it is none."""
-    own, slash, config = name.partition("/")
-    spelled = own.replace("-", "_").lower() + slash + config
+    base, slash, config = name.partition("/")
+    spelled = base.replace("-", "_").lower() + slash + config
     if not re.fullmatch(r"[a-z0-9_]+(/[A-Za-z0-9_][\w.-]*)?", spelled):
         raise TriptychError(f"'{PREFIX}{name}' names no set; expected for example {PREFIX}fashion-mnist")
     return spelled
@@ -54,9 +54,9 @@ def tfds_name(name: str) -> str:
 def locate(name: str, data_dir: Path | None = None) -> Path | None:
     """The folder of the newest prepared version of `name` (or of `NAME/CONFIG`), if there is one."""
     for root in roots(data_dir):
-        found = [note.parent for note in root.glob(f"{tfds_name(name)}/{NUMBER}/{NOTE}")]
-        if found:
-            return max(found, key=lambda folder: [int(part) for part in re.findall(r"\d+", folder.name)])
+        versions = [note.parent for note in root.glob(f"{tfds_name(name)}/{NUMBER}/{NOTE}")]
+        if versions:
+            return max(versions, key=lambda folder: [int(part) for part in re.findall(r"\d+", folder.name)])
     return None
 
 
@@ -64,8 +64,8 @@ def prepared(data_dir: Path | None = None) -> Iterator[tuple[str, Path, str]]:
     """Every set that is here: its name, its folder, its number of images. TFDS is not needed for it."""
     for root in roots(data_dir):
         for note in sorted((*root.glob(f"[!.]*/{NUMBER}/{NOTE}"), *root.glob(f"[!.]*/[!.]*/{NUMBER}/{NOTE}"))):
-            own, slash, config = note.parent.parent.relative_to(root).as_posix().partition("/")
-            yield own.replace("_", "-") + slash + config, note.parent, _size(note)
+            base, slash, config = note.parent.parent.relative_to(root).as_posix().partition("/")
+            yield base.replace("_", "-") + slash + config, note.parent, _size(note)
 
 
 def _size(note: Path) -> str:
@@ -144,10 +144,8 @@ def check_place(name: str, root: Path | None = None) -> None:
     final = (root or cache_dir() / "tfds") / tfds_name(name) / VERSION
     if final.exists():
         raise TriptychError(f"{final} is there already; remove it to prepare it again")
-    try:
+    with told(f"--out {final.parents[1]} cannot be written"):
         probe(final.parent)
-    except OSError as error:
-        raise TriptychError(f"--out {final.parents[1]} cannot be written: {error.strerror}") from None
     _require_packages(f"preparing {PREFIX}{name}")
 
 

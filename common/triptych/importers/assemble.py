@@ -36,6 +36,8 @@ def assemble(
     has none; `source`: the file or module, for the spec and for errors; `input_shape` as the source says it. Raises
     TriptychError, with the step's own name, for layers that do not fit on each other, for arrays that do not fit the
     layers, and where some arrays are missing: all or none must be there."""
+    if not outputs:
+        raise TriptychError(f"{source} has no outputs; name one (--output)")
     check_known(f"output of {source}", outputs, {step.name for step in steps})
     shape = request.input or input_shape or ASSUMED_INPUT
     lines = list(remarks)

@@ -10,43 +10,22 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from dataclasses import dataclass, field
 
-from triptych.importers.steps import Step
+from triptych.importers.rows import Item, NoTreeError, Row, composite, joined_rows, own_row
+from triptych.importers.steps import Step, needed
 from triptych.spec.layers import (
     INPUT,
-    Affine,
-    Auxiliary,
     Block,
-    Branches,
-    Conv,
-    ConvTranspose,
-    Dense,
     Graph,
-    Layer,
     Layers,
     Merge,
     Node,
-    Primitive,
-    Residual,
 )
 from triptych.utils.errors import TriptychError
 
-MOST_NESTED = 40  # branches within branches; what walks a tree is recursive, and nobody reads a deeper one
-_MOST_VISITS = 300_000  # while looking for closed regions in graphs made to have none
+MOST_VISITS = 300_000  # while looking for regions; a graph for which they are not enough was made to have none
 _START = 0  # the place of the network's input
-
-
-class _Item(NamedTuple):
-    """A record in a row; how many composites lie in each other in it, and its number of primitives."""
-
-    layer: Layer
-    depth: int = 0
-    size: int = 1
-
-
-_Row = list[_Item]
 
 
 @dataclass(eq=False)
@@ -55,8 +34,8 @@ class _Edge:
     still get more of them; nothing is in `row` then."""
 
     source: int
-    row: _Row = field(default_factory=list)
-    parts: list[_Row] | None = None
+    row: Row = field(default_factory=list)
+    parts: list[Row] | None = None
 
 
 @dataclass(eq=False)
@@ -66,27 +45,26 @@ class _Place:
     name: str
     inputs: list[_Edge]
     merge: Merge
-    row: _Row
+    row: Row
     takers: int = 0
 
 
 def fold(steps: Sequence[Step], outputs: Sequence[str]) -> Layers:
-    """The layers of these steps, every one of which the outputs need. A leaf has its step's name, a merge that of the
-    step that merges; Blocks in them have none. Several outputs: the last record is a `Graph` that names them. Raises
-    TriptychError for a step that takes a later one, and for two steps of one name."""
+    """The layers of these steps, as far as the outputs need them. A leaf has its step's name, a merge that of the step
+    that merges; Blocks in them have none. Several outputs: the last record is a `Graph` that names them. Branches too
+    deep in each other, and graphs too involved: one `Graph` of all steps. Raises TriptychError for a step that takes a
+    later one, and for two steps of one name."""
+    wanted = needed({step.name: step.inputs for step in steps}, outputs)
+    steps = [step for step in steps if step.name in wanted]
     try:
         return _Fold(steps, outputs).layers()
-    except _TooDeepError:
+    except NoTreeError:
         return _Fold(steps, outputs).flat()
-
-
-class _TooDeepError(Exception):
-    """More branches lie within each other than the tree may have."""
 
 
 class _Fold:
     def __init__(self, steps: Sequence[Step], outputs: Sequence[str]) -> None:
-        self.visits = _MOST_VISITS
+        self.visits = MOST_VISITS
         self.places = [_Place(INPUT, [], "concatenate", [])]
         self.numbers = numbers = {INPUT: _START}
         for step in steps:
@@ -97,7 +75,7 @@ class _Fold:
                 numbers[step.name] = inputs[0]
                 continue
             numbers[step.name] = len(self.places)
-            self.places.append(_Place(step.name, self._edges(inputs), step.merge, _own_row(step)))
+            self.places.append(_Place(step.name, self._edges(inputs), step.merge, own_row(step)))
         ends = dict.fromkeys(numbers[name] for name in outputs)
         self.end = _Place("", self._edges(ends), "concatenate", [])
 
@@ -108,16 +86,16 @@ class _Fold:
         return edges
 
     def layers(self) -> Layers:
-        only = self.end.inputs[0].source if len(self.end.inputs) == 1 else None
-        for number, place in enumerate(self.places):
-            if place.inputs:
-                self._join(place)
-                if len(place.inputs) > 1:
-                    self._close(place, whole=number == only)
+        for place in self.places[1:]:
+            self._join(place)
+            if len(place.inputs) > 1:
+                self._close(place)
         for edge in self.end.inputs:
             self._pull(edge, self.end)
-        last = self._last_graph() if only is None else ()
-        return (*(item.layer for item in self.end.inputs[0].row), *last)
+        last = self._last_graph() if len(self.end.inputs) > 1 else ()
+        (trunk,) = self.end.inputs
+        assert trunk.source == _START
+        return (*(item.layer for item in trunk.row), *last)
 
     def flat(self) -> Layers:
         """Every step as a node of one graph."""
@@ -173,25 +151,25 @@ class _Fold:
     def _seal(self, edge: _Edge, place: _Place) -> None:
         """The parts that came together become one record."""
         if edge.parts is not None:
-            layer = _joined(place.name, place.merge, edge.parts)
-            edge.row, edge.parts = [_composite(layer, edge.parts)], None
+            layer = joined_rows(place.name, place.merge, edge.parts)
+            edge.row, edge.parts = [composite(layer, edge.parts)], None
 
-    def _close(self, place: _Place, whole: bool) -> None:
+    def _close(self, place: _Place) -> None:
         """What lies between this merge and the one place that all of it comes from becomes a Graph, unless something
         else takes from the midst of it."""
-        region = self._region(place, whole)
+        region = self._region(place)
         if region is None:
             return
         entry, within, count = region
         graph = _Nodes(self.places, self.numbers, entry, within, last=place.name)
         end = graph.add_merge(place, [])
         record = Graph(place.name, graph.nodes(), (end,))
-        edge = _Edge(entry, [_composite(record, graph.rows)])
+        edge = _Edge(entry, [composite(record, graph.rows)])
         self.places[entry].takers -= count - 1
         place.inputs = [edge]
         self._pull(edge, place)
 
-    def _region(self, place: _Place, whole: bool) -> tuple[int, list[int], int] | None:
+    def _region(self, place: _Place) -> tuple[int, list[int], int] | None:
         """The nearest place that `place` comes from alone, what lies between, and the number of edges between that
         place and them. Backwards, the latest first: where one place is left to look at, all paths run through it."""
         taken: dict[int, int] = {}
@@ -207,9 +185,11 @@ class _Fold:
         take(place.inputs)
         while len(latest) > 1:
             number = -heapq.heappop(latest)
-            self.visits -= 1
-            if taken[number] != self.places[number].takers or (self.visits < 0 and not whole):
+            if taken[number] != self.places[number].takers:
                 return None
+            self.visits -= 1
+            if self.visits < 0:
+                raise NoTreeError
             within.append(number)
             take(self.places[number].inputs)
         entry = -latest[0]
@@ -217,7 +197,7 @@ class _Fold:
 
     def _last_graph(self) -> Layers:
         """Of several outputs, which stay apart. The row before the graph is left on the only edge of the end."""
-        region = self._region(self.end, True)
+        region = self._region(self.end)
         assert region is not None
         entry, within, count = region
         self.places[entry].takers -= count - 1
@@ -240,12 +220,13 @@ class _Nodes:
         entry: int,
         within: list[int],
         last: str = "",
-        first: _Item | None = None,
+        first: Item | None = None,
     ) -> None:
         self.numbers = numbers
         self.found: list[tuple[int, Node]] = []
-        self.rows: list[_Row] = []
+        self.rows: list[Row] = []
         self.names = {INPUT, last, *(places[number].name for number in within)}
+        self.names |= {first.layer.name} if first else set()
         self.calls = {entry: INPUT if first is None else self._add(first.layer.name, [first], (INPUT,))}
         for number in within:
             place = places[number]
@@ -259,7 +240,7 @@ class _Nodes:
         """In the order in which the source runs the last step of each."""
         return tuple(node for _, node in sorted(self.found, key=lambda numbered: numbered[0]))
 
-    def add_merge(self, place: _Place, row: _Row) -> str:
+    def add_merge(self, place: _Place, row: Row) -> str:
         return self._add(place.name, row, tuple(self.end_of(edge) for edge in place.inputs), place.merge)
 
     def end_of(self, edge: _Edge) -> str:
@@ -268,15 +249,15 @@ class _Nodes:
         if not edge.row:
             return source
         name = edge.row[-1].layer.name
-        while name in self.names:
-            name += "'"
+        while name in self.names:  # a merge of which a part was joined before
+            name = f"{edge.row[-1].layer.name}'{len(self.names)}"
         self.names.add(name)
         return self._add(name, edge.row, (source,))
 
-    def _add(self, name: str, row: _Row, inputs: tuple[str, ...], merge: Merge = "concatenate") -> str:
+    def _add(self, name: str, row: Row, inputs: tuple[str, ...], merge: Merge = "concatenate") -> str:
         self.rows.append(row)
         layers = tuple(item.layer for item in row)
-        layer = replace(layers[0], name=name) if len(layers) == 1 else Block(name, layers)
+        layer = layers[0] if len(layers) == 1 and layers[0].name == name else Block(name, layers)
         last = self.numbers.get(row[-1].layer.name if row else name, 0)
         self.found.append((last, Node(layer, inputs, merge)))
         return name
@@ -286,93 +267,3 @@ def _earlier(step: Step, name: str, known: dict[str, int]) -> str:
     if name not in known:
         raise TriptychError(f"step {step.name!r} takes {name!r}, which no step before it is called")
     return name
-
-
-def _own_row(step: Step) -> _Row:
-    """The step's own layer; a composite comes whole, and has its step's name."""
-    if isinstance(step.layer, Block) and not step.layer.layers:
-        return []
-    if len(step.inputs) > 1 and not isinstance(step.layer, Primitive):
-        raise TriptychError(f"step {step.name!r} merges, and holds more than one layer; make it two steps")
-    layer = replace(step.layer, name=step.name)
-    return [_Item(layer, 0 if isinstance(layer, Primitive) else 1)]
-
-
-def _composite(layer: Layer, rows: Iterable[_Row]) -> _Item:
-    """A record around these rows."""
-    items = [item for row in rows for item in row]
-    depth = 1 + max((item.depth for item in items), default=0)
-    if depth > MOST_NESTED:
-        raise _TooDeepError
-    return _Item(layer, depth, sum(item.size for item in items))
-
-
-def _joined(name: str, merge: Merge, rows: list[_Row]) -> Layer:
-    if merge == "add" and len(rows) == 2:
-        first, second = sorted(rows, key=_size)
-        if _is_shortcut(first) and _size(first) < _size(second):
-            return _residual(name, first, second)
-    return Branches(name, tuple(_block("", row) for row in rows), merge)
-
-
-def _size(row: _Row) -> int:
-    return sum(item.size for item in row)
-
-
-def _is_shortcut(row: _Row) -> bool:
-    """The identity, or a projection: at most one layer with a kernel, and no branches."""
-    weighted = sum(isinstance(item.layer, Conv | ConvTranspose | Dense) for item in row)
-    return weighted <= 1 and all(isinstance(item.layer, Primitive) for item in row)
-
-
-def _residual(name: str, shortcut: _Row, body: _Row) -> Residual:
-    scale = 1.0
-    match body[-1].layer:
-        case Affine(scale=(number,), shift=(0.0,), trained=False) if len(body) > 1:
-            scale, body = number, body[:-1]
-    return Residual(name, _block("body", body), _block("shortcut", shortcut) if shortcut else None, scale)
-
-
-def _block(name: str, row: _Row) -> Block:
-    return Block(name, tuple(item.layer for item in row))
-
-
-def same_structure(first: Iterable[Layer], second: Iterable[Layer]) -> bool:
-    """Whether two rows of layers are the same up to names and to Blocks, which only group a row."""
-    return _nameless(first) == _nameless(second)
-
-
-def _nameless(layers: Iterable[Layer]) -> Layers:
-    row: list[Layer] = []
-    for layer in layers:
-        if isinstance(layer, Block):
-            row += _nameless(layer.layers)
-        else:
-            row.append(_without_names(layer))
-    return tuple(row)
-
-
-def _without_names(layer: Layer) -> Layer:
-    def block(inner: Block | None) -> Block | None:
-        return inner and Block("", _nameless(inner.layers))
-
-    match layer:
-        case Branches():
-            return replace(layer, name="", branches=tuple(Block("", _nameless(b.layers)) for b in layer.branches))
-        case Residual():
-            return replace(layer, name="", body=Block("", _nameless(layer.body.layers)), shortcut=block(layer.shortcut))
-        case Graph():
-            return _numbered(layer)
-        case Auxiliary():
-            return replace(layer, name="", layers=_nameless(layer.layers))
-    return replace(layer, name="")
-
-
-def _numbered(graph: Graph) -> Graph:
-    """Its nodes called by their number."""
-    numbers = {INPUT: INPUT} | {node.layer.name: str(i) for i, node in enumerate(graph.nodes)}
-    nodes = tuple(
-        Node(Block("", _nameless((node.layer,))), tuple(numbers[i] for i in node.inputs), node.merge)
-        for node in graph.nodes
-    )
-    return Graph("", nodes, tuple(numbers[output] for output in graph.outputs))

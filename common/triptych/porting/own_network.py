@@ -27,7 +27,7 @@ from triptych.porting.matching import pair, read_mapping
 from triptych.spec import analysis
 from triptych.spec.layers import Architecture, Auxiliary, Dropout, Layer, Shape, with_children
 from triptych.utils.arrays import Array
-from triptych.utils.errors import TriptychError, unknown
+from triptych.utils.errors import TriptychError, check_known
 
 LAYOUTS = ("NCHW", "NHWC")
 NOT_RUN = {"dropout": "switched off on both sides: a port draws its own masks", "update": "a port brings no optimiser"}
@@ -50,8 +50,7 @@ def locate_port(
     function of parameters and images. Images have the architecture's shape. `layout` is that of the images it takes:
     NHWC by default in JAX, NCHW elsewhere. `mapping`: its parameters' names to the spec's paths, where order and shape
     do not tell. Raises TriptychError for what cannot be compared."""
-    if layout not in (None, *LAYOUTS):
-        raise unknown("layout", layout, LAYOUTS)
+    check_known("layout", [] if layout is None else [layout], LAYOUTS)
     names = read_mapping(mapping)
     adapted = find_adapter(candidate)
     if adapted is None:

@@ -68,9 +68,9 @@ def load(path: Path) -> Parameters:
     except OSError as error:
         raise _unreadable(path, error) from None
     expected = _expected_hash(path)
-    found = hashlib.sha256(content).hexdigest()
-    if expected is not None and found != expected:
-        raise TriptychError(f"{path} was altered: its SHA-256 is {found}, {MANIFEST} says {expected}")
+    actual = hashlib.sha256(content).hexdigest()
+    if expected is not None and actual != expected:
+        raise TriptychError(f"{path} was altered: its SHA-256 is {actual}, {MANIFEST} says {expected}")
     try:
         return dict(safetensors.numpy.load(content))
     except Exception as error:  # safetensors raises its own types and several of Python's for a damaged file
