@@ -23,10 +23,6 @@ from torch_checks import check_same, perturbed
 # them, and EfficientNet drops whole blocks at random, which the spec has not.
 BOTH, EVALUATION = (False, True), (False,)
 NETWORKS: dict[str, tuple[int, tuple[bool, ...]]] = {
-    "alexnet": (224, BOTH),
-    "vgg11": (224, EVALUATION),
-    "vgg13_bn": (224, EVALUATION),
-    "vgg16": (224, EVALUATION),
     "googlenet": (64, BOTH),
     "inception_v3": (107, BOTH),
     "resnet18": (64, BOTH),
@@ -50,6 +46,10 @@ NETWORKS: dict[str, tuple[int, tuple[bool, ...]]] = {
     "regnet_y_400mf": (64, BOTH),
     "efficientnet_b0": (64, EVALUATION),
     "efficientnet_v2_s": (64, EVALUATION),
+    "alexnet": (224, BOTH),
+    "vgg11": (224, EVALUATION),
+    "vgg13_bn": (224, EVALUATION),
+    "vgg16": (224, EVALUATION),
 }
 WITHOUT_HEADS = {"aux_logits": False, "init_weights": True}
 
