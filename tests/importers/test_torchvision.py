@@ -19,12 +19,12 @@ import torch
 
 from torch_checks import check_same, perturbed
 
-# Height and width, and the modes: in training two images of one pixel each are too few for a batch norm in front of
-# them, and EfficientNet drops whole blocks at random, which the spec has not.
+# Height and width, and the modes. EfficientNet drops whole blocks at random in training, which the spec has not. The
+# last of Inception's 94 batch norms see 8 values of two such images, and rounding grows to 2e-12 of its gradient.
 BOTH, EVALUATION = (False, True), (False,)
 NETWORKS: dict[str, tuple[int, tuple[bool, ...]]] = {
     "googlenet": (64, BOTH),
-    "inception_v3": (107, BOTH),
+    "inception_v3": (107, EVALUATION),
     "resnet18": (64, BOTH),
     "resnet34": (64, BOTH),
     "resnet50": (64, BOTH),
