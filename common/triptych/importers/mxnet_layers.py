@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
+
 from triptych.importers.mxnet_calls import Call
 from triptych.importers.mxnet_tensors import Tensor, columns_in_order
 from triptych.spec.kinds.windows import pooled_size
@@ -104,6 +106,13 @@ def _batch_norm(call: Call) -> Tensor:
     if call.integer("output_mean_var"):
         raise call.refused("has output_mean_var=True")
     gamma, shape = not call.integer("fix_gamma"), given.shape[:1]
+    arrays = call.arrays(weight=("gamma", shape)) if gamma else {}
+    arrays |= call.arrays(bias=("beta", shape), running_mean=("moving_mean", shape), running_var=("moving_var", shape))
+    # Gluon's center=False, which comes with scale=False in its model zoo and stands in no file: a trained beta would
+    # not be 0 to the last bit. Only Gluon writes the axis.
+    beta = gamma or "axis" not in call.node.attributes or "bias" not in arrays or bool(np.any(arrays["bias"]))
+    if not beta:
+        del arrays["bias"]
     layer = BatchNorm(
         "",
         eps=call.number("eps"),
@@ -111,9 +120,8 @@ def _batch_norm(call: Call) -> Tensor:
         gamma=gamma,
         unbiased=False,
         frozen=bool(call.integer("use_global_stats")),
+        beta=beta,
     )
-    arrays = call.arrays(weight=("gamma", shape)) if gamma else {}
-    arrays |= call.arrays(bias=("beta", shape), running_mean=("moving_mean", shape), running_var=("moving_var", shape))
     return call.add(layer, arrays=arrays)
 
 
