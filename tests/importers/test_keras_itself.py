@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from triptych import zoo
 from triptych.importers.keras_network import load
 from triptych.importers.keras_weights import load_weights
 from triptych.importers.steps import Imported, ImportRefusedError, Request
@@ -266,3 +267,15 @@ def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
     filled(on_map(L.Conv2D(4, 3))).save_weights(tmp_path / "short.weights.h5")
     with pytest.raises(ImportRefusedError, match="has 1 layers 'conv2d', but the network 2"):
         load_weights(tmp_path / "short.weights.h5", architecture)
+
+
+def test_weights_of_keras_applications_for_a_network_of_the_zoo(tmp_path: Path) -> None:
+    model = filled(keras.applications.VGG16(weights=None, input_shape=(32, 32, 3), classes=10))
+    model.save_weights(tmp_path / "vgg16.weights.h5")
+    architecture = zoo.build("vgg16", input=(3, 32, 32), classes=10)
+    parameters, _ = load_weights(tmp_path / "vgg16.weights.h5", architecture)
+    images = np.random.default_rng(3).standard_normal((1, 3, 32, 32))
+    got = forward(architecture, parameters, images).logits
+    wanted = expected(keras.Model(model.input, model.layers[-1].output), images)
+    e = np.exp(got - got.max())
+    assert np.abs(e / e.sum() - wanted).max() <= 1e-12

@@ -159,10 +159,10 @@ def _by_class(leaves: Sequence[_Leaf], groups: Mapping[str, Arrays], file: Keras
         wanted.setdefault(name, []).append(index)
     matched: list[Arrays] = [()] * len(leaves)
     for name in wanted.keys() | by_class.keys():
-        indices, arrays = wanted.get(name, []), by_class.get(name, [])
-        if len(indices) != len(arrays):
-            raise ImportRefusedError(f"{file.source} has {len(arrays)} layers {name!r}, but the network {len(indices)}")
-        for index, each in zip(indices, arrays, strict=True):
+        indices, given = wanted.get(name, []), by_class.get(name, [])
+        if len(indices) != len(given):
+            raise ImportRefusedError(f"{file.source} has {len(given)} layers {name!r}, but the network {len(indices)}")
+        for index, each in zip(indices, given, strict=True):
             matched[index] = each
     return matched
 
