@@ -141,7 +141,7 @@ def _params_beside(path: Path) -> tuple[Path | None, tuple[str, ...]]:
 
 
 def load_weights(path: Path, architecture: Architecture) -> Imported:
-    """A network with the parameters of a safetensors file, or of Keras's. Raises TriptychError where they do not fit."""
+    """A network with the parameters of a safetensors file, or Keras's. Raises TriptychError where they do not fit."""
     if path.name.endswith((".h5", ".hdf5", ".keras")):
         from triptych.importers import keras_weights
 
