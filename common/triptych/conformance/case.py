@@ -78,9 +78,10 @@ def make_case(architecture: Architecture, seed: int = 0, batch: int = BATCH) -> 
     """A case of `batch` images for `architecture`; equal arguments, equal bits."""
     random = generator(seed, "conformance", "images")
     stored = (random.random((batch, *architecture.input)) * 256).astype(np.uint8)
-    values = {info.path: _value(info, architecture, seed) for info in parameters(architecture)}
-    if not values:
-        raise TriptychError(f"'{architecture.name}' has no parameters: there is nothing to load, train or compare")
+    arrays = parameters(architecture)
+    if not any(info.trained for info in arrays):
+        raise TriptychError(f"'{architecture.name}' has no trained parameters: there is nothing to train or compare")
+    values = {info.path: _value(info, architecture, seed) for info in arrays}
     return Case(architecture, seed, values, stored, _targets(architecture, seed, batch))
 
 

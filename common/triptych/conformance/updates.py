@@ -49,8 +49,8 @@ class Steps:
 
     @cached_property
     def gradient(self) -> float:
-        """The largest of any parameter."""
-        return max(largest(value) for value in self.exact.values())
+        """The largest of any parameter; 1 where all of them are 0, and nothing moves at any rate."""
+        return max(largest(value) for value in self.exact.values()) or 1.0
 
     @property
     def momentum(self) -> tuple[Rates, Rates]:

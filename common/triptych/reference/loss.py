@@ -33,6 +33,7 @@ def linear(
 ) -> tuple[float, list[Array]]:
     """The loss of a network without classes: the mean over the batch of the sum of every output times its cotangent;
     and its gradients by the outputs."""
+    cotangents = [np.asarray(cotangent, np.float64) for cotangent in cotangents]  # they come as float32
     products = [output * cotangent for output, cotangent in zip(outputs, cotangents, strict=True)]
     loss = sum(product.sum() for product in products) / len(products[0])
     size = sum(product[0].size for product in products)
