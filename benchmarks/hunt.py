@@ -37,6 +37,7 @@ REDUCING = 60.0  # seconds at most for one finding
 LIMIT = 120.0  # seconds for one network on one backend: JAX compiles
 FRESH = 60  # networks after which a process is replaced: what is compiled stays in memory
 BATCHES = (2, 4, 5)
+UNSEEN = "would hide a fault"  # what the reference says of a network on whose case nothing can be judged
 SKIPPED = ("data", "update")  # levels that no layer decides, but for the update by momentum: two steps of the trainer
 
 
@@ -58,7 +59,8 @@ class Finding:
 
 
 def judge(backend: str, bare: bool, value: dict[str, Any], seed: int, batch: int) -> Finding | None:
-    """The first level at which a backend fails, float64 before float32; None if it conforms."""
+    """The first level at which a backend fails, float64 before float32; None if it conforms. A network on which no
+    fault could be seen is not judged: its level is `UNSEEN`."""
     from triptych.conformance.case import make_case
     from triptych.conformance.conform import PRECISIONS, conform
     from triptych.conformance.levels import LEVELS
@@ -70,7 +72,12 @@ def judge(backend: str, bare: bool, value: dict[str, Any], seed: int, batch: int
     run = ReferenceRun(make_case(decode(value, Architecture), seed, batch))
     levels = [level for level in LEVELS if level.name not in SKIPPED or level.optimizer == "momentum"]
     for precision in PRECISIONS:
-        report = conform(loaded, run, precision, levels=levels)
+        try:
+            report = conform(loaded, run, precision, levels=levels)
+        except ValueError as error:
+            if UNSEEN not in str(error):
+                raise
+            return Finding(backend, "", UNSEEN, "", str(error))
         if report.failures:
             first = report.failures[0]
             return Finding(backend, precision, first.level, first.tensor, first.text)
@@ -132,11 +139,11 @@ class Worker:
 
     def ask(self, *arguments: Any) -> tuple[Any, str]:
         """The answer, and nothing; or None, and how the process ended."""
-        if self.process is None:
-            self._start()
-        self.pipe.send(arguments)
         text = f"no answer after {self.limit:.0f} s"
-        with suppress(EOFError, ConnectionResetError):
+        with suppress(EOFError, OSError):
+            if self.process is None:
+                self._start()
+            self.pipe.send(arguments)
             if self.pipe.poll(self.limit):
                 answer, text = self.pipe.recv()
                 self.answered += 1
@@ -158,6 +165,7 @@ class Worker:
         self.process.start()
         theirs.close()
         self.answered = 0
+        self.pipe.recv()  # it has started: that does not count
 
     def end(self) -> None:
         """Stop the process, if there is one."""
@@ -171,6 +179,7 @@ class Worker:
 def answer(pipe: Any, function: Callable[..., Any]) -> None:
     """The life of a worker, until nobody asks any more: what a question raises is an answer, too."""
     with suppress(EOFError, OSError):
+        pipe.send("ready")
         while True:
             arguments = pipe.recv()
             try:
@@ -196,23 +205,27 @@ def hunt(names: list[str], folder: Path, seed: int, minutes: float, bare: bool) 
     reduced on the first of them."""
     end = monotonic() + 60 * minutes
     workers = {name: Worker(judge) for name in names}
-    number = findings = 0
+    number = unseen = findings = 0
     while monotonic() < end:
         random = Random(f"{seed} {number}")
         drawn, batch = hunt_grammar.draw(random), random.choice(BATCHES)
         found = {name: ask(worker, name, bare, drawn, seed, batch) for name, worker in workers.items()}
+        number += 1
+        if any(finding and finding.level == UNSEEN for finding in found.values()):
+            unseen += 1
+            continue
         for kind in dict.fromkeys(finding.kind for finding in found.values() if finding):
             alike = [finding for finding in found.values() if finding and finding.kind == kind]
             ask_first = partial(ask, workers[alike[0].backend], alike[0].backend, bare, seed=seed, batch=batch)
             reduced = reduce_by(drawn, kind, ask_first)
             findings += 1
-            keep(folder / f"{seed}-{number}-{alike[0].backend}.json", alike, reduced, drawn, seed=seed, batch=batch)
-        number += 1
+            keep(folder / f"{seed}-{number - 1}-{alike[0].backend}.json", alike, reduced, drawn, seed=seed, batch=batch)
         if number % 20 == 0:
             print(f"{number} networks", flush=True)
     for worker in workers.values():
         worker.end()
-    print(f"{number} networks on {', '.join(names)}, seed {seed}: {findings} findings", flush=True)
+    judged = f"{number - unseen} networks judged on {', '.join(names)}, {unseen} not ({UNSEEN}), seed {seed}"
+    print(f"{judged}: {findings} findings", flush=True)
     return findings
 
 

@@ -27,7 +27,8 @@ from triptych.data.preprocess import InputTransform
 from triptych.optim.optimizers import SGD, Rates
 from triptych.reference import network as reference
 from triptych.spec.analysis import primitives
-from triptych.spec.layers import Architecture, BatchNorm, Dense, Dropout, Flatten, Initializer
+from triptych.spec.layers import Architecture, BatchNorm, Dense, Dropout, Flatten, Initializer, PReLU
+from triptych.utils.errors import TriptychError
 
 
 def zoo_names() -> list[Any]:
@@ -93,6 +94,20 @@ def test_a_case_with_constant_logits_is_refused(silenced: str) -> None:
     values = case.parameters | {silenced: np.zeros_like(case.parameters[silenced])}
     with pytest.raises(ValueError, match="the reference's logits for 'plain' are constant"):
         conform(registry.load(registry.installed()[0]), ReferenceRun(replace(case, parameters=values)), "fp64")
+
+
+@every_backend
+def test_gradients_that_are_all_0_are_judged(name: str) -> None:
+    """Seed 1 gives positive values only, on which no slope has a gradient."""
+    case = make_case(Architecture("positive", (1, 1, 1), 0, (PReLU("prelu"),)), 1)
+    assert case.images.min() > 0
+    assert conform(registry.load(name), ReferenceRun(case), "fp64").passed
+
+
+def test_a_network_that_trains_nothing_is_refused() -> None:
+    norm = BatchNorm("norm", gamma=False, beta=False)
+    with pytest.raises(TriptychError, match="'still' has no trained parameters"):
+        make_case(Architecture("still", (1, 2, 2), 0, (norm,)))
 
 
 @every_backend

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from triptych.optim.optimizers import SGD, Adam, AdamW, Rates, decay_of, get_kind, reference_step
 from triptych.reference import network as reference
 from triptych.reference import rounding
-from triptych.reference.loss import cross_entropy
+from triptych.reference.loss import cross_entropy, linear
 from triptych.spec.analysis import analyse
 from triptych.spec.kinds import COMPOSITES, KINDS, kind_of
 from triptych.spec.kinds.layer_pass import Conditions, LayerPass, exact
@@ -320,6 +320,15 @@ def test_cross_entropy_of_large_logits(shift: float) -> None:
         loss, gradient = cross_entropy(shift + np.array([[1000.0, 0.0], [-500.0, 700.0]]), np.array([1, 1]))
     assert loss == 500.0
     np.testing.assert_array_equal(gradient, [[0.5, -0.5], [0.0, 0.0]])
+
+
+def test_the_loss_of_cotangents_is_float64_whatever_the_batch() -> None:
+    """A fifth of a float32 is none."""
+    outputs, cotangent = np.linspace(-1, 1, 10).reshape(5, 2), np.float32(np.linspace(0.1, 0.7, 10)).reshape(5, 2)
+    loss, (gradient,) = linear([outputs], [cotangent])
+    exact_cotangent = cotangent.astype(np.float64)
+    np.testing.assert_allclose(gradient, exact_cotangent / 5, rtol=1e-15)
+    assert loss == pytest.approx((outputs * exact_cotangent).sum() / 5, rel=1e-14)
 
 
 def test_dropout_is_off_in_evaluation_and_follows_its_mask_in_training() -> None:
