@@ -88,6 +88,9 @@ def pools() -> dict[str, Architecture]:
     return found | {"avg_asymmetric": small(Conv("conv", 4, (1, 1)), average, size=(9, 8))}
 
 
+STEM = Conv("stem", 4, (3, 3), padding=(1, 1))
+
+
 def norm(layer: BatchNorm, size: tuple[int, int] = (7, 8)) -> Architecture:
     return small(Conv("conv", 4, (3, 3), bias=False), layer, ReLU("relu"), size=size)
 
@@ -103,6 +106,7 @@ def composites() -> dict[str, Architecture]:
     return {
         "branches": small(Branches("mixed", (side("one", 1), side("three", 3), Block("same", ())))),
         "residual": small(Residual("unit", body), ReLU("relu")),
+        "residual_mean": small(STEM, Residual("unit", Block("body", (GlobalAvgPool("pool"), ReLU("relu"))), scale=0.5)),
         "residual_shortcut": small(Residual("unit", body, shortcut, 0.2), ReLU("relu")),
         "auxiliary": small(
             Block("stem", (Conv("conv", 4, (3, 3)), ReLU("relu"))),
@@ -112,9 +116,6 @@ def composites() -> dict[str, Architecture]:
             Dropout("dropout", 0.5),
         ),
     }
-
-
-STEM = Conv("stem", 4, (3, 3), padding=(1, 1))
 
 
 def merges() -> tuple[Layer, ...]:

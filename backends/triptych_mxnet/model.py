@@ -17,7 +17,8 @@ from triptych.backend.execution import DEFAULT, Execution, dtype_of
 from triptych.spec import analysis
 from triptych.spec import layers as spec
 from triptych.spec.kinds import check_complete
-from triptych.spec.layers import INPUT, Architecture, Composite, Layer, Merge, Shape, join, keeps_statistics
+from triptych.spec.layers import INPUT, Architecture, Composite, Layer, Merge, Shape, children, join, keeps_statistics
+from triptych.spec.shapes import layer_output
 from triptych.weights.layouts import GLUON
 from triptych_mxnet.device import DTYPES, get_device
 from triptych_mxnet.functions import Tensor
@@ -81,10 +82,13 @@ class Residual(_Composite):
     def __init__(self, layer: spec.Residual, path: str, inputs: dict[str, Shape]) -> None:
         super().__init__(layer, path, inputs)
         self.scale = layer.scale
+        shapes = {layer_output(child, inputs[path], path) for child in children(layer)}
+        self.alike = len(shapes if layer.shortcut else shapes | {inputs[path]}) == 1
 
     def hybrid_forward(self, F: ModuleType, x: Tensor) -> Tensor:
         *shortcut, body = self._children.values()
-        return (shortcut[0](x) if shortcut else x) + self.scale * body(x)
+        one, other = shortcut[0](x) if shortcut else x, self.scale * body(x)
+        return one + other if self.alike else F.broadcast_add(one, other)  # + of symbols takes equal shapes only
 
 
 class Auxiliary(Sequence):
