@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from triptych.backend.contract import Backend, Native
 from triptych.backend.execution import exact
 from triptych.backend.precision import Flag, Value, values
-from triptych.conformance.compare import Check, compare, failures, message, problem, worst
+from triptych.conformance.compare import STRANGERS, Check, compare, failures, message, problem, worst
 from triptych.conformance.levels import ALL_LEVELS, LEVELS, Level
 from triptych.conformance.reference_run import ReferenceRun
 from triptych.conformance.subjects import BackendSubject
@@ -108,7 +108,7 @@ def run_levels(subject: BackendSubject, levels: Sequence[Level], observed: Obser
     for level in levels:
         try:
             arrays = level.observed(subject)
-        except Exception as error:  # whatever a framework raises for a network that does not fit
+        except STRANGERS as error:  # whatever a framework raises for a network that does not fit
             checks.append(problem(level.name, "(run)", f"the backend failed: {message(error)}"))
             break
         made = level.checks(level.expected(subject.run), arrays, budgets.get(level.name, {}))

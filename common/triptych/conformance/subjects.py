@@ -54,7 +54,7 @@ class Subject:
         """What differs if the subject is given the case in another way that would be right too; most have none."""
         return difference
 
-    def failed(self, error: Exception) -> None:
+    def failed(self, error: BaseException) -> None:
         """Raises what a user should read in place of a difference when a framework raises `error`; nothing here."""
 
     @contextmanager

@@ -103,7 +103,7 @@ class OwnNetwork(Subject):
         self.passes: dict[bool, PortRun] = {}  # of the values that are in the network, by mode
         self.permuted: dict[str, Shape] = {}  # dense layers whose columns were reordered, with the map's shape
 
-    def failed(self, error: Exception) -> None:
+    def failed(self, error: BaseException) -> None:
         """A network that does not run at all is no difference, but bad input."""
         if isinstance(error, TriptychError):
             raise error

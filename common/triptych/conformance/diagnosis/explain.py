@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from triptych.conformance.compare import Arrays, Check, compare_shapes, failures, message, problem
+from triptych.conformance.compare import STRANGERS, Arrays, Check, compare_shapes, failures, message, problem
 from triptych.conformance.diagnosis import causes, pass_causes
 from triptych.conformance.reference_run import INPUT, OUTPUT, ReferenceRun, layer_of
 from triptych.conformance.subjects import Subject
@@ -67,7 +67,7 @@ def attempt(subject: Subject, work: Callable[[], T], level: str, place: str = ""
         return work()
     except SubjectFailedError:
         raise
-    except Exception as error:
+    except STRANGERS as error:
         subject.failed(error)
         check = problem(level, place or "(whole pass)", f"failed: {message(error)}")
         raise SubjectFailedError(Difference(place, level, check, (subject.name,))) from error
