@@ -402,9 +402,9 @@ DAMAGED: dict[str, tuple[Change, str]] = {
         lambda value: verdict_of(value)["architecture"]["layers"][0].update(record="Cnv"),
         "architectures[0].verdict.architecture.layers[0]: ",
     ),
-    "no padding": (
-        without("architectures", 0, "verdict", "architecture", "layers", 0, "padding"),
-        "unknown in Conv: 'padding'",
+    "no kernel": (
+        without("architectures", 0, "verdict", "architecture", "layers", 0, "kernel"),
+        "unknown in Conv: 'kernel'",
     ),
     "three paddings": (
         lambda value: verdict_of(value)["architecture"]["layers"][0].update(padding=[1, 2, 3]),

@@ -226,7 +226,7 @@ def test_a_failed_trajectory_is_no_architecture_that_conforms(
 
 def forgets(rates: Any) -> bool:
     """In the last quarter of a trajectory, whose momentum no update has."""
-    return bool(rates.momentum == 0.95)
+    return bool(rates.momentum > 0.94)
 
 
 # --- exits ------------------------------------------------------------------------------------------------------------
@@ -268,4 +268,4 @@ def test_a_network_that_exits_is_no_success(
         assert "1 of 1 architectures conform" in out
     else:
         assert status in (1, 2)
-        assert "SystemExit" in out or "ends the program" in err or "ended the program" in err
+        assert any(words in out + err for words in ("SystemExit", "ends the program", "ended the program"))

@@ -19,7 +19,15 @@ SLACK = 0.1
 SHOWN = 3  # reasons of one kind
 
 
-def differences(old: Verdict, new: Verdict, absent: Mapping[str, str], *, same_versions: bool) -> Iterator[str]:
+def flags(old: Verdict, new: Verdict, *, same_versions: bool) -> Iterator[str]:
+    """Flags that are not as recorded, of the reports that are on both sides; they are the process's, and so for every
+    architecture the same."""
+    here = {report.title: report for report in (*new.reports, *new.pairs)}
+    for report in (report for report in (*old.reports, *old.pairs) if report.title in here):
+        yield from flag_differences(report, here[report.title], same_versions=same_versions)
+
+
+def differences(old: Verdict, new: Verdict, absent: Mapping[str, str]) -> Iterator[str]:
     """What is not as recorded, but for the backends that are `absent` here."""
     for name in ("weights", "inputs"):
         before, now = getattr(old, f"{name}_hash"), getattr(new, f"{name}_hash")
@@ -35,7 +43,6 @@ def differences(old: Verdict, new: Verdict, absent: Mapping[str, str], *, same_v
         elif title not in wanted:
             yield f"{title}: was run, but is not in the certificate"
         else:
-            yield from flag_differences(wanted[title], here[title], same_versions=same_versions)
             reasons = report_differences(wanted[title], here[title], same_case=same)
             yield from (f"{title}: {reason}" for reason in reasons)
     if old.trajectory is not None and new.trajectory is not None and same:

@@ -49,8 +49,8 @@ def verify(certificate: Certificate) -> Verification:
         faults = (*recorded.verdict_faults(old.verdict, names), *spec_faults(old))
         result.reasons += [f"{old.name}: {fault}" for fault in faults]
         if backends and (new := run_again(certificate, old, backends, result)) is not None:
-            again = rerun.differences(old.verdict, new, result.not_run, same_versions=not versions)
-            result.reasons += [f"{old.name}: {reason}" for reason in again]
+            result.reasons += rerun.flags(old.verdict, new, same_versions=not versions)
+            result.reasons += [f"{old.name}: {d}" for d in rerun.differences(old.verdict, new, result.not_run)]
     result.notes += [*versions, *machine_notes(certificate, backends)]
     result.unvouched += unvouched(certificate)
     result.reasons = list(dict.fromkeys(result.reasons))

@@ -92,6 +92,11 @@ def arrays_digest(arrays: Mapping[str, NDArray[Any]]) -> str:
     return sha256.hexdigest()
 
 
+def optional_fields(kind: type) -> set[str]:
+    """The fields of a record that a file may leave out: those of a spec's that have a default."""
+    return {f.name for f in fields(cast(Any, kind)) if f.default is not MISSING} if kind in _SPEC else set()
+
+
 def _finite(text: str) -> float:
     if not math.isfinite(float(text)):
         raise ValueError(f"{text} is no number")
@@ -162,7 +167,7 @@ def _decode_record(value: Any, kind: type, where: str) -> Any:
     expected |= set(derived_names)
     if not isinstance(value, dict) or value.get("record", name) != name:
         _refuse(value, f"a record {name}", where)
-    optional = {field.name for field in fields(kind) if field.default is not MISSING} if kind in _SPEC else set()
+    optional = optional_fields(kind)
     if not expected - optional <= value.keys() <= expected:
         odd = ", ".join(sorted(map(repr, (value.keys() - expected) | (expected - optional - value.keys()))))
         raise TriptychError(f"{where.lstrip('.') or name}: missing or unknown in {name}: {odd}")
