@@ -171,3 +171,10 @@ def update(finding: Finding, name: str) -> Difference:
     count = f"{len(finding.failed)} of {len(finding.expected)} arrays, of {len(layers)} layers"
     note = f"optimiser steps '{name}': {count}, differ"
     return finding.at(cause.layer or layer_of(finding.check.tensor), cause.text, note)
+
+
+def training(finding: Finding) -> Difference:
+    """What only the trainer does: between steps, batches of other sizes, the dropout that it draws."""
+    names = ", ".join(dict.fromkeys(check.tensor for check in finding.failed[:3]))
+    note = f"every step alone agrees; over a short life of the trainer {len(finding.failed)} arrays differ: {names}"
+    return finding.at("", note=note)
