@@ -9,6 +9,7 @@ always in float64. What is of the architecture itself: its predictions of 4, 3 a
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -129,7 +130,7 @@ def observed(backend: Backend, seed: int, device: str) -> Arrays:
     saved: tuple[Parameters, Parameters] = (case.parameters, {})
     for epoch in range(EPOCHS):
         if epoch in (0, RESUMED_AT):
-            built = backend.build(case.architecture, device=device, execution=exact("fp64"))
+            built = backend.build(replace(case.architecture, name=NAME), device=device, execution=exact("fp64"))
             backend.from_canonical(built, saved[0])
             trainer = backend.Trainer(built, OPTIMIZER, transform, seed)
             trainer.load_state(saved[1])

@@ -143,4 +143,4 @@ class BackendSubject(Subject):
 
     def training(self) -> Arrays:
         self.trained = None
-        return trained.observed(self.backend, self.network, self.run.case, self.device)
+        return trained.observed(self.backend, self.network, self.run, self.device)

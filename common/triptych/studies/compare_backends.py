@@ -76,10 +76,11 @@ class ComparisonPlan:
 
 
 def compare(plan: ComparisonPlan, backends: Sequence[Backend], folder: Path, listener: Listener) -> TrainedComparison:
-    """Judge every backend at the input's size of the training, narrow, with the recipe's head; then train on each from the same start. The
-    first seed's runs lie in `folder`, a run folder by backend; those of other seeds in folders below it."""
+    """Judge every backend at the input's size of the training, narrow, with the recipe's head; then train on each from
+    the same start. The first seed's runs lie in `folder`, a run folder by backend; those of other seeds in folders
+    below it."""
     recipe = plan.recipe
-    small = judged_architecture(recipe.architecture, plan.architecture, recipe.network.head)
+    small = judged_architecture(recipe, plan.architecture)
     verdict = suite.run(small, backends, seed=recipe.seed, device=plan.device)
     by_seed = []
     for seed in range(recipe.seed, recipe.seed + plan.seeds):
@@ -95,11 +96,14 @@ def compare(plan: ComparisonPlan, backends: Sequence[Backend], folder: Path, lis
     return TrainedComparison(recipe, plan.architecture, verdict, by_seed[0], versions, accuracies)
 
 
-def judged_architecture(name: str, trained: Architecture, head: str | None) -> Architecture:
-    """The architecture as it is judged for what is `trained`: narrow as in conformance, but of the same input and
-    classes, because a backend may take another road for small maps."""
-    options = dataclasses.replace(conformance_options(name, head), input=trained.input, classes=trained.classes)
-    return zoo.build_with(name, options)
+def judged_architecture(recipe: Recipe, trained: Architecture) -> Architecture:
+    """What is judged for the network that is `trained`: itself where it is no network of the zoo; else narrow, as in
+    conformance, but of the same input and classes, because a backend may take another road for small maps."""
+    if recipe.spec is not None:
+        return trained
+    narrow = conformance_options(recipe.architecture, recipe.network.head)
+    options = dataclasses.replace(narrow, input=trained.input, classes=trained.classes)
+    return zoo.build_with(recipe.architecture, options)
 
 
 def accuracy_table(comparison: TrainedComparison) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
