@@ -16,7 +16,8 @@ from triptych.reference import network
 Arrays = dict[str, NDArray[Any]]
 
 MODELS = next(
-    (folder for parent in Path(__file__).parents if (folder := parent / "shared/data/models").is_dir()), Path("no models")
+    (folder for parent in Path(__file__).parents if (folder := parent / "shared/data/models").is_dir()),
+    Path("no models"),
 )
 
 

@@ -56,7 +56,13 @@ KINDS = {
 }
 Outputs: TypeAlias = tuple[jax.Array, ...]
 Started: TypeAlias = tuple[Callable[..., Any], dict[str, Any]]  # of arrays, images and train; the arrays by name
-COMPLETED = {"Conv": "add", "ConvTranspose": "add", "Dense": "add", "AvgPool": "div", "GlobalAvgPool": "div"}  # by which primitive
+COMPLETED = {
+    "Conv": "add",
+    "ConvTranspose": "add",
+    "Dense": "add",
+    "AvgPool": "div",
+    "GlobalAvgPool": "div",
+}  # by which primitive
 SWITCHES = {"train": True, "training": True, "is_training": True, "deterministic": False, "use_running_average": False}
 
 _compiled = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
@@ -90,25 +96,28 @@ class Port:
         kind = next(start for type_, start in STARTS if isinstance(self.candidate, type_))
         self.function, arrays = kind(self.candidate, self._native(images))
         self.arrays = {name: jnp.asarray(value, self.dtype) for name, value in arrays.items()}
-        inner = jax.make_jaxpr(partial(self._outputs, train=False))(self.arrays, self._native(images)).jaxpr
+        inner = jax.make_jaxpr(partial(self._all_outputs, train=False))(self.arrays, self._native(images)).jaxpr
+        self.returned = len(inner.outvars)
         variables = dict(zip(sorted(self.arrays), inner.invars, strict=False))  # as JAX flattens a dictionary
-        used, needed = _first_uses(inner), _needed(inner)
+        used, needed = _first_uses(inner), _needed(inner, self.count)
         order = sorted(variables, key=lambda name: used.get(variables[name], len(used)))
         return [
             PortParameter(
                 name,
                 to_numpy(self.arrays[name]).shape,
                 FLAX.canonical_name(name.rpartition(".")[2]),
-                variables[name] in needed,
+                variables[name] in needed or variables[name] not in used,
             )
             for name in order
         ]
 
+    def _all_outputs(self, arrays: Mapping[str, jax.Array], x: jax.Array, train: bool) -> Outputs:
+        """The network's outputs, in its order."""
+        return tuple(jax.tree.leaves(_in_order(self.function(arrays, x, train=train))))
+
     def _outputs(self, arrays: Mapping[str, jax.Array], x: jax.Array, train: bool) -> Outputs:
-        """Those of the network's outputs that are compared."""
-        outputs = tuple(jax.tree.leaves(_in_order(self.function(arrays, x, train=train))))
-        self.returned = len(outputs)
-        return outputs[: self.count]
+        """Those of them that are compared."""
+        return self._all_outputs(arrays, x, train)[: self.count]
 
     def load(self, values: Mapping[str, Array]) -> None:
         """Set the parameters of these names."""
@@ -267,9 +276,9 @@ def _first_uses(jaxpr: Jaxpr) -> dict[Any, int]:
     return used
 
 
-def _needed(jaxpr: Jaxpr) -> set[Any]:
-    """The variables that the outputs depend on."""
-    needed = {var for var in jaxpr.outvars if not isinstance(var, Literal)}
+def _needed(jaxpr: Jaxpr, count: int) -> set[Any]:
+    """The variables that the first `count` outputs depend on."""
+    needed = {var for var in jaxpr.outvars[:count] if not isinstance(var, Literal)}
     for eqn in reversed(jaxpr.eqns):
         if not needed.isdisjoint(eqn.outvars):
             needed |= {var for var in eqn.invars if not isinstance(var, Literal)}

@@ -67,6 +67,7 @@ BY_ATTRIBUTES: tuple[tuple[dict[str, str], str], ...] = (
 )
 NOT_FLAT = {"Dense": "", "Flatten": "Reshape"}  # what it is where no vector per image comes out
 SOFTMAX_LOSS = ("SoftmaxOutput", "Softmax")  # a loss, which puts out the softmax of its input
+ONE_BY_ONE = 1 << 30  # operators, up to which a graph runs like a block that is not hybridized
 LABEL = "label"  # ends the names of a loss's second input
 
 
@@ -140,7 +141,9 @@ class Port:
             mx.sym.var(data, dtype=self.dtype),
             params=self.block.collect_params(),
         )
-        needed = set(compared.list_inputs())
+        if not getattr(self.block, "_active", False):  # as it is: hybridized, memory is shared, and that has bugs
+            self.whole.hybridize(inline_limit=ONE_BY_ONE)
+        needed = {*compared.list_inputs(), *order} - (set(used) - set(compared.list_inputs()))
         return [PortParameter(name, self.named[name].data().shape, _role(name), name in needed) for name in order]
 
     def _infer(self, compared: mx.sym.Symbol, data: str, images: Array) -> None:
@@ -163,7 +166,9 @@ class Port:
             if node["op"] == "null":
                 node.get("attrs", {}).pop("__dtype__", None)  # float32, from before the cast
         nodes = graph["nodes"]
-        heads = [nodes[head[0]]["inputs"][0] if nodes[head[0]]["op"] in SOFTMAX_LOSS else head for head in graph["heads"]]
+        heads = [
+            nodes[head[0]]["inputs"][0] if nodes[head[0]]["op"] in SOFTMAX_LOSS else head for head in graph["heads"]
+        ]
         return list(mx.sym.load_json(json.dumps({**graph, "heads": heads})))
 
     def load(self, values: Mapping[str, Array]) -> None:
@@ -187,7 +192,9 @@ class Port:
         ]
         run = PortRun(captured, tuple(map(self._to_canonical, outputs)))
         if cotangents:
-            given = [mx.nd.array(self._shaped(dy, y), dtype=self.dtype) for dy, y in zip(cotangents, outputs, strict=False)]
+            given = [
+                mx.nd.array(self._shaped(dy, y), dtype=self.dtype) for dy, y in zip(cotangents, outputs, strict=False)
+            ]
             autograd.backward(outputs, given, train_mode=train)
             run.gradients = {name: to_numpy(p.grad()) for name, p in self.named.items() if p.grad_req != "null"}
             run.input_gradient = to_numpy(x.grad)

@@ -106,6 +106,7 @@ class Port:
         self.module.to(self.dtype)  # only now: a lazy module has its parameters by the first pass
         named = self._tensors()
         order = sorted(named, key=lambda name: used.get(self.identities[name], len(used)))
+        without = {name for name in without if self.identities[name] in used}
         return [
             PortParameter(
                 name, tuple(named[name].shape), TORCH.canonical_name(name.rpartition(".")[2]), name not in without
@@ -114,7 +115,7 @@ class Port:
         ]
 
     def _without_gradient(self, outputs: Sequence[torch.Tensor]) -> set[str]:
-        """The parameters that the outputs do not depend on, and the buffers of modules that have no others."""
+        """The parameters that the compared outputs do not depend on, and the buffers of modules that have no others."""
         named = dict(self.module.named_parameters())
         reached = [y for y in outputs if y.requires_grad]
         if not reached:

@@ -7,7 +7,7 @@ import pytest
 
 from triptych import zoo
 from triptych.backend.contract import Captured, PortParameter
-from triptych.porting.align import align
+from triptych.porting.align import Place, align
 from triptych.porting.matching import pair
 from triptych.spec.analysis import parameters
 from triptych.spec.kinds.kind import ParameterInfo
@@ -86,11 +86,27 @@ def test_operations_are_aligned_in_order_by_kind_and_shape() -> None:
     def one(kind: str, *shape: int) -> Captured:
         return Captured(kind, np.zeros(shape))
 
-    layers = [("c", "Conv", (2, 4, 8, 8)), ("r", "ReLU", (2, 4, 8, 8)), ("p", "MaxPool", (2, 4, 4, 4))]
+    def place(path: str, kind: str, *shape: int) -> Place:
+        return Place(path, kind, np.ones(shape))
+
+    layers = [place("c", "Conv", 2, 4, 8, 8), place("r", "ReLU", 2, 4, 8, 8), place("p", "MaxPool", 2, 4, 4, 4)]
     seen = [one("Flatten", 2, 9), one("Conv", 2, 4, 8, 8), one("Sigmoid", 2, 4, 8, 8), one("MaxPool", 2, 4, 4, 4)]
     assert align(layers, seen) == {"c": 1, "r": 2, "p": 3}
     assert align(layers, seen[:1]) == {}
     assert align(layers, [one("MaxPool", 2, 4, 8, 8), one("MaxPool", 2, 4, 4, 4)]) == {"p": 1}
+
+
+def test_an_operation_that_puts_out_what_a_layer_does_is_that_layer_whatever_it_is_called() -> None:
+    random = np.random.default_rng(0)
+    values = [random.normal(size=(2, 4, 8, 8)) for _ in range(3)]
+    layers = [Place("c", "Conv", values[0]), Place("s", "SiLU", values[1]), Place("m", "multiply", values[2])]
+    seen = [
+        *(Captured("Conv", values[0]), Captured("Sigmoid", values[0] / 2), Captured("multiply", values[1])),
+        *(Captured("", -values[2]), Captured("", values[2])),
+    ]
+    assert align(layers, seen) == {"c": 0, "s": 2, "m": 4}
+    seen[2] = Captured("multiply", values[1] * (1 + 1e-3))
+    assert align(layers, seen) == {"c": 0, "s": 1, "m": 4}
 
 
 def test_every_parameter_of_the_zoo_pairs_with_itself() -> None:

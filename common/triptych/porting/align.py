@@ -58,9 +58,7 @@ def align(places: Sequence[Place], captured: Sequence[Captured]) -> dict[str, in
         return bool(operation.kind) or any(_alike(place.mark, marks[index]) for place in near)
 
     kept = [index for index in range(len(captured)) if may_be(index)]
-    pairs = longest_alignment(
-        len(places), len(kept), lambda i, j: _match(places[i], captured[kept[j]], marks[kept[j]])
-    )
+    pairs = longest_alignment(len(places), len(kept), lambda i, j: _match(places[i], captured[kept[j]], marks[kept[j]]))
     return {places[i].path: kept[j] for i, j in pairs.items()}
 
 

@@ -4,13 +4,13 @@ Its parameters are paired with the spec's, it is given the spec's values, and ea
 beside the layer it corresponds to. Dropout is off on both sides, and auxiliary classifiers are left out.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from triptych.backend import registry
-from triptych.backend.contract import PortAdapter
+from triptych.backend.contract import Backend, Port
 from triptych.backend.execution import exact
 from triptych.conformance import levels, locate
 from triptych.conformance.case import make_case
@@ -57,50 +57,76 @@ def locate_port(
             f"a {type(candidate).__name__} is no network of {', '.join(registry.installed())}; expected a module or "
             "block of theirs, or (function, parameters)"
         )
-    own = _Own(candidate, name, *adapted, layout, names, precision, seed)
-    whole = own.against(architecture)
-    if whole.difference is None or whole.difference.level != "structure" or names:
-        return whole
-    folded, norms = fold_batch_norms(architecture)
-    if not norms:
-        return whole
-    evaluated = own.against(folded, FOLDED)
-    if evaluated.difference is not None and evaluated.difference.level == "structure":
-        return whole
-    pairs = ", ".join(f"{norm} into {convolution}" for convolution, norm in norms.items())
-    notes = (*evaluated.notes, f"your network has the batch norms folded into the layers before them: {pairs}")
-    return replace(evaluated, not_run=evaluated.not_run | NOT_FOLDED, notes=notes)
+    framework, adapter = adapted
+    own = Own(
+        name,
+        lambda outputs: adapter.Port(candidate, layout, exact(precision), outputs),
+        registry.load(framework),
+        layout,
+        names,
+        precision,
+        seed,
+    )
+    return compare_with(own, architecture).located
 
 
 @dataclass(frozen=True, eq=False)
-class _Own:
-    """Somebody's network, and how it is to be compared; see `locate_port`."""
+class Own:
+    """Somebody's network, and how it is to be compared (see `locate_port`). `adapt` makes its port, given the number of
+    outputs that are compared; `backend` is that of its framework, if it has one."""
 
-    candidate: Any
     name: str
-    framework: str
-    adapter: PortAdapter
-    layout: str | None
-    mapping: Mapping[str, str]
-    precision: str
-    seed: int
+    adapt: Callable[[int], Port]
+    backend: Backend | None = None
+    layout: str | None = None
+    mapping: Mapping[str, str] = field(default_factory=dict)
+    precision: str = "fp64"
+    seed: int = 0
 
-    def against(self, architecture: Architecture, rows: Sequence[Level] = LEVELS) -> Located:
+    def against(self, architecture: Architecture, rows: Sequence[Level] = LEVELS) -> "Compared":
         """The first difference at one of these levels."""
         run = ReferenceRun(make_case(without_dropout(architecture), self.seed, locate.BATCH))
         network = OwnNetwork(
             self.name,
             run,
             self.precision,
-            registry.load(self.framework),
-            lambda: self.adapter.Port(self.candidate, self.layout, exact(self.precision), len(run.ends)),
+            self.backend,
+            lambda: self.adapt(len(run.ends)),
             self.mapping,
             self.layout,
         )
         result = locate.locate(network, ReferenceSubject(run), "accumulated", levels=rows)
         heads = any(isinstance(layer, Auxiliary) for layer in architecture.layers)
         not_run = NOT_RUN | NO_HEADS if heads else NOT_RUN
-        return replace(result, right=result.arch, not_run=not_run, notes=network.notes)
+        located = replace(result, right=result.arch, not_run=not_run, notes=network.notes)
+        return Compared(located, dict(network.pairs))
+
+
+@dataclass(frozen=True)
+class Compared:
+    """The verdict, the network's own parameter by path of the spec's, and whether the spec was folded for it."""
+
+    located: Located
+    pairs: Mapping[str, str]
+    folded: bool = False
+
+
+def compare_with(own: Own, architecture: Architecture) -> Compared:
+    """The first difference of a network from an architecture. Where it is that batch norms are folded into what is
+    before them, of the two in evaluation."""
+    whole = own.against(architecture)
+    difference = whole.located.difference
+    folded, norms = fold_batch_norms(architecture)
+    if difference is None or difference.level != "structure" or own.mapping or not norms:
+        return whole
+    evaluated = own.against(folded, FOLDED)
+    located = evaluated.located
+    if located.difference is not None and located.difference.level == "structure":
+        return whole
+    pairs = ", ".join(f"'{norm}' into '{weighted}'" for weighted, norm in norms.items())
+    notes = (*located.notes, f"your network has batch norms folded into the layers before them: {pairs}")
+    located = replace(located, arch=whole.located.arch, not_run=located.not_run | NOT_FOLDED, notes=notes)
+    return Compared(located, evaluated.pairs, folded=True)
 
 
 def without_dropout(architecture: Architecture) -> Architecture:

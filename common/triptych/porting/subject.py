@@ -25,14 +25,12 @@ ARRIVING = "gradient at the output of "
 class OwnNetwork(Subject):
     """Somebody's network; see `Subject`. Only those layers can be seen in it to which an operation corresponds."""
 
-    backend: Backend
-
     def __init__(
         self,
         name: str,
         run: ReferenceRun,
         precision: str,
-        backend: Backend,
+        backend: Backend | None,
         adapt: Callable[[], Port],
         mapping: Mapping[str, str],
         layout: str | None,
@@ -43,6 +41,7 @@ class OwnNetwork(Subject):
         self.layout = layout or "its default layout"
         self.mapping = mapping
         self.maps = maps_before_flatten(run.case.architecture)
+        self.pairs: dict[str, str] = {}  # the network's own parameter by path of the spec's
         self.passes: dict[bool, PortRun] = {}  # of the values that are in the network, by mode
         self.aligned: dict[bool, dict[str, int]] = {}  # of these passes
         self.permuted: dict[str, Shape] = {}  # dense layers whose columns were reordered, with the map's shape
@@ -74,7 +73,9 @@ class OwnNetwork(Subject):
         if returned > len(ends):
             self.notes += (f"of its {returned} outputs only the first {len(ends)} can be compared",)
         if returned < len(ends):
-            text = f"your network has {returned} output(s), the spec {len(ends)}: {', '.join(ends)}; --output names some"
+            text = (
+                f"your network has {returned} output(s), the spec {len(ends)}: {', '.join(ends)}; --output names some"
+            )
             wrong = problem("structure", ends[returned], text)
             raise SubjectFailedError(Difference(ends[returned], "structure", wrong, (self.name,)))
 
