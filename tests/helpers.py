@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 
+from triptych.studies import StudyResult, Table
 from triptych.training.run_folder import Epoch
 
 
@@ -22,6 +23,11 @@ class Silent:
     def epoch(self, epoch: Epoch) -> None:
         if self.after is not None:
             self.after(epoch)
+
+
+def table_of(result: StudyResult, title: str) -> Table:
+    """The table of a study's result that has this title."""
+    return next(table for table in result.tables if table.title == title)
 
 
 def python(program: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -22,22 +22,24 @@ from triptych_jax.loss import Tensors, total_loss
 from triptych_jax.model import COMPOSITES, Arrays, Network, Outputs, first
 from triptych_jax.optimizer import Updater
 
-# Of a function that runs once or twice compiling is all its time: without optimisation it is a quarter. XLA refuses
-# options that it does not know, and dropped the fusion emitters' in JAX 0.11.
+# Of a function that runs once or twice compiling is all its time: without optimisation it is a quarter, and as one
+# module instead of 32 for as many threads two thirds of that. XLA refuses options that it does not know, and dropped
+# the fusion emitters' in JAX 0.11.
 _EMITTERS = {"xla_cpu_use_fusion_emitters": False} if jax.__version_info__ < (0, 11) else {}
-OPTIONS: dict[str, dict[str, Any] | None] = {"full": None, "quick": {"xla_backend_optimization_level": 0, **_EMITTERS}}
+_QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_parallel_codegen_split_count": 1, **_EMITTERS}
+OPTIONS: dict[str, dict[str, Any] | None] = {"full": None, "quick": _QUICK}
 
 Masks: TypeAlias = Mapping[str, jax.Array]  # of dropout layers, by path
 
 
 class Pass(NamedTuple):
-    """A training pass; `figures` are the loss and the number of right answers. What only inspection looks at is empty
-    unless it was asked for (`watch`)."""
+    """A training pass; `figures` are the loss and the number of right answers. What a step does not take, the images'
+    gradient and the layers' outputs, costs nothing where pass and update are compiled as one: XLA leaves it out."""
 
     figures: jax.Array
     gradients: Arrays
     statistics: Arrays
-    input_gradient: jax.Array | None
+    input_gradient: jax.Array
     outputs: Outputs
 
 
@@ -60,11 +62,11 @@ def dropouts(module: nnx.Module) -> list[tuple[str, Dropout]]:
     return [(".".join(path), layer) for path, layer in nnx.iter_graph(module) if isinstance(layer, Dropout)]
 
 
-def pass_function(definition: nnx.GraphDef, *, watch: bool) -> Callable[..., Pass]:
+def pass_function(definition: nnx.GraphDef) -> Callable[..., Pass]:
     """`(parameters, constants, x, targets, masks, seed) -> Pass` of a network; not compiled yet. `constants` are what
     no gradient is taken by: running statistics and frozen parameters."""
 
-    def run(
+    def training_pass(
         parameters: Arrays, constants: Arrays, x: jax.Array, targets: Tensors, masks: Masks, seed: jax.Array
     ) -> Pass:
         key = jax.random.key(seed, impl="threefry2x32")
@@ -76,44 +78,43 @@ def pass_function(definition: nnx.GraphDef, *, watch: bool) -> Callable[..., Pas
             output = network(x, outputs)
             right = 0 if isinstance(targets, tuple) else (first(output).argmax(1) == targets).sum()
             statistics = network.arrays(nnx.BatchStat)
-            return total_loss(network, output, targets), (right, statistics, outputs if watch else {})
+            return total_loss(network, output, targets), (right, statistics, outputs)
 
-        differentiate = jax.value_and_grad(loss_of, (0, 1) if watch else (0,), has_aux=True)
-        (loss, (right, after, outputs)), (gradients, *dx) = differentiate(parameters, x)
+        differentiate = jax.value_and_grad(loss_of, (0, 1), has_aux=True)
+        (loss, (right, after, outputs)), (gradients, dx) = differentiate(parameters, x)
         figures = jnp.stack([loss, jnp.asarray(right, loss.dtype)])
-        return Pass(figures, gradients, after, dx[0] if watch else None, outputs)
+        return Pass(figures, gradients, after, dx, outputs)
 
-    return run
-
-
-@lru_cache(maxsize=16)
-def compile_watched_pass(definition: nnx.GraphDef, execution: Execution) -> Callable[..., Pass]:
-    """The training pass with all that inspection looks at."""
-    return jit(execution)(pass_function(definition, watch=True))
+    return training_pass
 
 
 @lru_cache(maxsize=16)  # a second trainer of the same network compiles nothing
-def compile_step(
-    definition: nnx.GraphDef, execution: Execution, optimizer: Optimizer, decayed: frozenset[Any]
-) -> Callable[..., Any]:
-    """Pass and update in one function: two cost a tenth of a small network's step."""
-    run, update = pass_function(definition, watch=False), Updater.update_function(optimizer, decayed)
-
-    @jit(execution)
-    def step(inputs: tuple[Any, ...], kept: dict[str, Arrays], count: jax.Array, rates: tuple[Any, Any]) -> Any:
-        # Nothing is donated: after an interrupted step the network must still be there to be saved.
-        passed = run(*inputs)
-        moved, kept = update(inputs[0], passed.gradients, kept, count, rates)
-        return passed.figures, passed.statistics, moved, kept
-
-    return step
+def compile_pass(definition: nnx.GraphDef, execution: Execution) -> Callable[..., Pass]:
+    """The training pass: every step's, and what inspection looks at."""
+    return jit(execution)(pass_function(definition))
 
 
 @lru_cache(maxsize=32)
 def compile_update(execution: Execution, optimizer: Optimizer, decayed: frozenset[Any]) -> Callable[..., Any]:
-    """The update alone, of gradients that are there already."""
-    update = Updater.update_function(optimizer, decayed)
-    return jit(execution)(lambda inputs, *others: update(*inputs, *others))
+    """The update: every step's, and alone that of gradients that are there already."""
+    return jit(execution)(Updater.update_function(optimizer, decayed))
+
+
+@lru_cache(maxsize=16)
+def compile_step(
+    definition: nnx.GraphDef, execution: Execution, optimizer: Optimizer, decayed: frozenset[Any]
+) -> Callable[..., Any]:
+    """Pass and update. In full compilation they become one function: two cost a tenth of a small network's step. In a
+    quick one they stay two: with every further optimiser only the update is compiled."""
+    run, update = compile_pass(definition, execution), compile_update(execution, optimizer, decayed)
+
+    def step(inputs: tuple[Any, ...], kept: dict[str, Arrays], count: jax.Array, rates: tuple[Any, Any]) -> Any:
+        # Nothing is donated: after an interrupted step the network must still be there to be saved.
+        passed = run(*inputs)
+        moved, kept = update((inputs[0], passed.gradients), kept, count, rates)
+        return passed.figures, passed.statistics, moved, kept
+
+    return jit(execution)(step) if execution.compilation == "full" else step
 
 
 @lru_cache(maxsize=8)
@@ -128,10 +129,15 @@ def compile_prediction(definition: nnx.GraphDef, execution: Execution, input: In
     return run
 
 
-@partial(jax.jit, static_argnums=0)
-def prepare(input: Input, images: jax.Array, gather: Gather | None) -> jax.Array:
-    """The network's input of stored images."""
-    return input(images, gather)
+@lru_cache(maxsize=8)
+def compile_input(execution: Execution, input: Input) -> Callable[..., jax.Array]:
+    """`(stored images, gather or None) -> x`."""
+
+    @jit(execution)
+    def prepare(images: jax.Array, gather: Gather | None) -> jax.Array:
+        return input(images, gather)
+
+    return prepare
 
 
 @lru_cache(maxsize=8)

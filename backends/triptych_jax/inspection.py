@@ -14,8 +14,8 @@ from triptych.utils.arrays import Array
 from triptych.utils.errors import TriptychError
 from triptych.weights.initializers import Parameters
 from triptych.weights.layouts import FLAX
-from triptych_jax.compiled import Pass, compile_evaluation, compile_layer_pass, compile_watched_pass, dropouts, jit
-from triptych_jax.loss import for_loss, total_loss
+from triptych_jax.compiled import Pass, compile_evaluation, compile_layer_pass, compile_pass, dropouts, jit
+from triptych_jax.loss import on_device, total_loss
 from triptych_jax.model import Network
 from triptych_jax.weights import to_numpy
 
@@ -60,7 +60,7 @@ def layer_pass(
 
 def loss_pass(network: Network, outputs: Sequence[Array], targets: Targets) -> tuple[float, list[Array]]:
     """The training loss of given outputs (those of the auxiliary classifiers last) and its gradients by them."""
-    values, target = tuple(to_tensor(network, value) for value in outputs), for_loss(targets, network)
+    values, target = tuple(to_tensor(network, value) for value in outputs), on_device(targets, network)
     differentiate = jax.value_and_grad(lambda values: total_loss(network, values, target))
     loss, arrays = jit(network.execution)(differentiate)(values)
     return float(loss), [np.array(array) for array in arrays]
@@ -77,8 +77,8 @@ def _watched(network: Network, images: Array, targets: Targets, masks: Masks) ->
     for name, _ in dropouts(network):
         if name not in masks:
             raise TriptychError(f"layer '{name}': training needs a dropout mask for it")
-    run = compile_watched_pass(nnx.graphdef(network), network.execution)
-    x, target = to_tensor(network, images), for_loss(targets, network)
+    run = compile_pass(nnx.graphdef(network), network.execution)
+    x, target = to_tensor(network, images), on_device(targets, network)
     return run(network.arrays(nnx.Param), network.arrays(nnx.BatchStat), x, target, dict(masks), np.uint32(0))
 
 

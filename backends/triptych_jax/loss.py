@@ -15,7 +15,7 @@ from triptych_jax.model import Network
 Tensors: TypeAlias = jax.Array | tuple[jax.Array, ...]
 
 
-def for_loss(targets: Targets, network: Network) -> NDArray[Any] | tuple[NDArray[Any], ...]:
+def on_device(targets: Targets, network: Network) -> NDArray[Any] | tuple[NDArray[Any], ...]:
     """Labels, or cotangents in the network's type, as a compiled function takes them."""
     dtypes = {"f": network.dtype, "i": np.int32}
     return map_targets(lambda values: np.asarray(values, dtypes[values.dtype.kind]), targets)

@@ -68,12 +68,12 @@ class Updater:
 
     @staticmethod
     def update_function(optimizer: Optimizer, decayed: frozenset[Path]) -> Callable[..., Any]:
-        """`(parameters, gradients, kept, count, rates) -> (parameters, kept)`; not compiled yet."""
+        """`((parameters, gradients), kept, count, rates) -> (parameters, kept)`; not compiled yet."""
 
         def update(
-            parameters: Arrays, gradients: Arrays, kept: Kept, count: jax.Array, rates: tuple[jax.Array, jax.Array]
+            inputs: tuple[Arrays, Arrays], kept: Kept, count: jax.Array, rates: tuple[jax.Array, jax.Array]
         ) -> tuple[Arrays, Kept]:
-            learning_rate, momentum = rates
+            (parameters, gradients), (learning_rate, momentum) = inputs, rates
             native = _native(optimizer, decayed, learning_rate, momentum)
             state = optax.tree_utils.tree_set(native.init(parameters), **kept)
             if optimizer.counts:

@@ -194,7 +194,8 @@ class _Watch:
                 outputs = _bind(eqn, inputs)
                 outputs = list(outputs) if eqn.primitive.multiple_results else [outputs]
                 if len(outputs) == 1:
-                    following = _consumer(jaxpr, number, eqn.outvars[0])
+                    takers = (later for later in jaxpr.eqns[number + 1 :] if eqn.outvars[0] in later.invars)
+                    following = next((taker.primitive.name for taker in takers), "")
                     outputs[0] = self.see(_kind(name, eqn), name, inputs, outputs[0], following)
             known.update(zip(eqn.outvars, outputs, strict=True))
         return [read(var) for var in jaxpr.outvars]
@@ -260,11 +261,6 @@ def _named(eqn: Any) -> tuple[str, ClosedJaxpr | None]:
     if eqn.primitive.name.startswith("custom_jvp"):  # its derivative must stay with it
         return known or eqn.primitive.name, None
     return names[0], closed
-
-
-def _consumer(jaxpr: Jaxpr, number: int, var: Any) -> str:
-    """The name of the next primitive that takes `var`."""
-    return next((eqn.primitive.name for eqn in jaxpr.eqns[number + 1 :] if var in eqn.invars), "")
 
 
 def _first_uses(jaxpr: Jaxpr) -> dict[Any, int]:

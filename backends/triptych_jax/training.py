@@ -15,10 +15,10 @@ from triptych.utils.arrays import Array
 from triptych.utils.randomness import derive_seed
 from triptych.weights.initializers import Parameters
 from triptych.weights.layouts import FLAX
-from triptych_jax.compiled import compile_prediction, compile_step, compile_update, prepare
+from triptych_jax.compiled import compile_input, compile_prediction, compile_step, compile_update
 from triptych_jax.input import Input
 from triptych_jax.layers import BatchNorm
-from triptych_jax.loss import for_loss
+from triptych_jax.loss import on_device
 from triptych_jax.model import Network
 from triptych_jax.optimizer import Updater
 from triptych_jax.weights import from_numpy
@@ -33,6 +33,7 @@ class Predictor:
         like = next(iter(network.variables(nnx.Param).values()))[...]
         self.input = Input(transform, like.device, like.dtype.type)
         self.sizes: set[int] = set()  # of the batches that the prediction is compiled for
+        self.compiled_input = compile_input(network.execution, self.input)
         network.eval()
         self.compiled_prediction = compile_prediction(nnx.graphdef(network), network.execution, self.input)
 
@@ -52,7 +53,7 @@ class Predictor:
     def _apply_input(self, images: Images, gather: Gather | None) -> jax.Array:
         if gather is not None:
             gather = Gather(gather.rows.astype(np.int32), gather.columns.astype(np.int32), gather.shifts)
-        return prepare(self.input, jax.device_put(images, self.input.device), gather)
+        return self.compiled_input(jax.device_put(images, self.input.device), gather)
 
 
 class Trainer(Predictor):
@@ -90,7 +91,7 @@ class Trainer(Predictor):
             Network.values(self.optimizer.named),
             {**Network.values(self.statistics), **Network.values(self.fixed)},
             self._apply_input(images, gather),
-            for_loss(targets, self.network),
+            on_device(targets, self.network),
             dict(masks or {}),
             np.uint32(derive_seed(self.seed, "dropout", number)),
         )

@@ -36,7 +36,7 @@ def gradients(network: Network, images: Array, targets: Targets, *, masks: Masks
     x = to_tensor(network, images).requires_grad_()
     with _statistics_kept(network):
         with network.dropout_masks(masks):
-            loss = total_loss(network, network(x), on_device(targets, next(network.parameters())))
+            loss = total_loss(network, network(x), on_device(targets, network))
         loss.backward()
     by_path = {path: to_numpy(p.grad) for path, p in network.named_parameters() if p.requires_grad}
     network.zero_grad()
@@ -63,7 +63,7 @@ def layer_pass(
 def loss_pass(network: Network, outputs: Sequence[Array], targets: Targets) -> tuple[float, list[Array]]:
     """The training loss of given outputs (those of the auxiliary classifiers last) and its gradients by them."""
     values = [to_tensor(network, value).requires_grad_() for value in outputs]
-    loss = total_loss(network, tuple(values), on_device(targets, next(network.parameters())))
+    loss = total_loss(network, tuple(values), on_device(targets, network))
     loss.backward()
     return loss.item(), [to_numpy(value.grad) for value in values]
 

@@ -12,14 +12,11 @@ from triptych_torch.model import Network
 Tensors: TypeAlias = torch.Tensor | tuple[torch.Tensor, ...]
 
 
-def on_device(targets: Targets, like: torch.Tensor) -> Tensors:
-    """Labels, or cotangents in the type of `like`, where it is."""
-    return map_targets(
-        lambda values: torch.from_numpy(values).to(
-            like.device, like.dtype if values.dtype.kind == "f" else torch.int64
-        ),
-        targets,
-    )
+def on_device(targets: Targets, network: Network) -> Tensors:
+    """Labels, or cotangents in the network's type, on its device."""
+    like = next(network.parameters())
+    dtypes = {"f": like.dtype, "i": torch.int64}
+    return map_targets(lambda values: torch.from_numpy(values).to(like.device, dtypes[values.dtype.kind]), targets)
 
 
 def total_loss(network: Network, output: Tensors, targets: Tensors) -> torch.Tensor:

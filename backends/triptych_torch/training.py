@@ -110,7 +110,7 @@ class Trainer(Predictor):
             layer.eval()  # requires_grad alone would leave the statistics moving
         torch.manual_seed(derive_seed(self.seed, "dropout", number, *([self.rank] if self.rank else [])))
         mine = self._share(len(images))
-        target = on_device(part_of(targets, mine), next(self.network.parameters()))
+        target = on_device(part_of(targets, mine), self.network)
         with self.network.dropout_masks({path: mask[mine] for path, mask in (masks or {}).items()}):
             output = self._run(self.parallel, self.input(images[mine], gather and gather.part(mine)))
         loss = total_loss(self.network, output, target)

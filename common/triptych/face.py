@@ -145,7 +145,7 @@ def train(
     session = loop.start(framework, chosen, data.load(chosen.data), device=device)
     if out is not None:
         loop.keep_in(session, Path(out))
-    loop.fit(session, loop.Silent())
+    loop.fit(session, loop.Listener())
     return session
 
 

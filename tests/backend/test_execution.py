@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import replace
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -93,29 +95,41 @@ def test_the_network_carries_its_execution(framework: Backend) -> None:
 
 @pytest.mark.skipif("jax" not in registry.installed(), reason="jax is not installed")
 def test_conformance_runs_the_step_that_trains(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With masks and without, in the first steps and later: one function, compiled as the execution says."""
+    """With masks and without, in the first steps and later: one pass and one update, and one step made of the two. Only
+    where a compiled function ends is the execution's matter. Inspection looks at that same pass."""
     import jax
 
     from triptych_jax import compiled
 
-    seen: list[tuple[str, Any]] = []
-    right = jax.jit
+    noted: list[tuple[str, Any]] = []  # what is made, and what is compiled with which options
 
-    def noted(function: Any, **options: Any) -> Any:
-        seen.append((function.__name__, options.get("compiler_options")))
-        return right(function, **options)
+    def note(owner: Any, name: str, wrap: Any = lambda function: function) -> None:
+        right = getattr(owner, name)
 
-    monkeypatch.setattr(jax, "jit", noted)
-    for make in ("compile_step", "compile_prediction", "compile_update"):
-        getattr(compiled, make).cache_clear()
-    for execution in (Execution(), exact("fp32")):
-        seen.clear()
-        trainer = registry.load("jax").Trainer(built(registry.load("jax"), execution), SGD(), TRANSFORM, 0)
-        calls: list[int] = []
-        step = trainer.compiled_step
-        trainer.compiled_step = lambda *given, step=step, calls=calls: calls.append(len(given)) or step(*given)
+        def noting(*given: Any, **options: Any) -> Any:
+            noted.append((given[0].__name__ if owner is jax else name, options.get("compiler_options")))
+            return right(*given, **options)
+
+        monkeypatch.setattr(owner, name, wrap(noting))
+
+    note(jax, "jit")
+    note(compiled, "pass_function")
+    note(compiled.Updater, "update_function", staticmethod)
+    for make in (compiled.compile_step, compiled.compile_pass, compiled.compile_update):
+        make.cache_clear()
+    backend, parts, steps = registry.load("jax"), ["training_pass", "update"], []
+    for execution, ends in ((Execution(), ["step", *parts]), (exact("fp32"), parts)):
+        noted.clear()
+        network = built(backend, execution)
+        trainer = backend.Trainer(network, SGD(), TRANSFORM, 0)
+        steps.append(trainer.compiled_step)
+        monkeypatch.setattr(trainer, "compiled_step", counted := Mock(wraps=trainer.compiled_step))
         for number in range(3):
-            masks = masks_of(trained(), number) if number else None
-            trainer.step(IMAGES, LABELS, Rates(0.1), number, masks=masks)
-        assert len(calls) == 3
-        assert ("step", compiled.OPTIONS[execution.compilation]) in seen
+            trainer.step(IMAGES, LABELS, Rates(0.1), number, masks=masks_of(trained(), number) if number else None)
+        images = np.zeros((BATCH, *trained().input))
+        backend.gradients(network, images, LABELS, masks=masks_of(trained(), 0))
+        assert counted.call_count == 3
+        assert sorted(name for name, _ in noted if name.endswith("_function")) == ["pass_function", "update_function"]
+        as_said = [name for name, options in noted if options == compiled.OPTIONS[execution.compilation]]
+        assert sorted(name for name in as_said if name in ("step", *parts)) == ends
+    assert inspect.unwrap(steps[0]).__code__ is inspect.unwrap(steps[1]).__code__

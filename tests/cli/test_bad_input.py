@@ -19,8 +19,8 @@ from triptych.backend import registry
 from triptych.backend.execution import Execution
 from triptych.conformance import suite
 from triptych.data import fashion_mnist
-from triptych.training import loop
-from triptych.training.recipe import Recipe, to_json
+from triptych.training import loop, run_folder
+from triptych.training.recipe import Recipe
 
 pytestmark = needs_backend  # most commands ask for the backend first
 BACKENDS = registry.installed()
@@ -191,7 +191,7 @@ def test_a_precision_that_a_backend_has_not(name, refuse):
 @pytest.mark.skipif("mxnet" not in BACKENDS, reason="the backend that has the fewest precisions is not installed")
 def test_a_runs_own_precision_that_a_backend_has_not_is_said_before_the_data(run, refuse):
     recipe = Recipe("test", architecture="lenet", data="synthetic", epochs=1, precision="bf16")
-    (run / "recipe.json").write_text(to_json(recipe))
+    run_folder.write_recipe(run, recipe)
     for command in ("evaluate", "predict --first 1"):
         arguments = (*command.split(), run, "--backend", "mxnet", "--data", "nothing")
         refuse(arguments, "backend 'mxnet' has no precision 'bf16'")
@@ -293,8 +293,8 @@ def test_options_that_a_run_does_not_take(run, refuse):
 def test_resuming_what_does_not_fit_together(run, refuse):
     (run / "metrics.jsonl").unlink()
     refuse(("train", "--resume", run), "holds 0 epochs, the checkpoint is of 1")
-    text = to_json(Recipe("test", architecture="lenet", network=zoo.Options(input=(0, 32, 32)), data="synthetic"))
-    (run / "recipe.json").write_text(text)
+    network = zoo.Options(input=(0, 32, 32))
+    run_folder.write_recipe(run, Recipe("test", architecture="lenet", network=network, data="synthetic"))
     refuse(("train", "--resume", run), "do not fit 'lenet': 'dense1.weight' has the shape (120, 400)")
 
 

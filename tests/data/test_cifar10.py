@@ -123,5 +123,5 @@ def test_real_cifar_jpegs(tmp_path):
     assert dataset.class_names == ("airplane", "automobile")
     assert dataset.train.images.shape == (16, 3, 32, 32)
     assert dataset.test.images.shape == (4, 3, 32, 32)
-    with Image.open(folders.list_images(tmp_path / "train").test["automobile"][1]) as image:
+    with Image.open(folders.list_images(tmp_path / "train")[1]["automobile"][1]) as image:
         assert (dataset.test.images[3] == np.asarray(image).transpose(2, 0, 1)).all()

@@ -9,7 +9,7 @@ import pytest
 
 from as_steps import as_graph, below
 from triptych.importers.assemble import assemble
-from triptych.importers.steps import Imported, Request, Step, merge_only
+from triptych.importers.steps import Imported, Request, Step, merge_only, needed
 from triptych.reference import network
 from triptych.spec.layers import (
     INPUT,
@@ -59,10 +59,11 @@ def imported(steps: list[Step], *ends: str, request: Request | None = None) -> I
 def kinds(steps: list[Step], *ends: str, request: Request | None = None) -> str:
     """The kinds of the layers that came of it; and they compute, to the bit, what the steps do."""
     ends = ends or (steps[-1].name,)
-    graph, paths = as_graph(steps, ends)
+    wanted = needed({step.name: step.inputs for step in steps}, ends)
+    graph, paths = as_graph([step for step in steps if step.name in wanted], ends)
     loose = Architecture("loose", SHAPE, 0, (graph,))
     arrays = initializers.draw(loose, 0)
-    full = [replace(step, arrays=below(arrays, paths[step.name])) for step in steps]
+    full = [replace(step, arrays=below(arrays, paths.get(step.name, "?"))) for step in steps]
     found = imported(full, *ends, request=request)
     images = np.random.default_rng(0).normal(size=(2, *SHAPE))
     expected = network.forward(loose, arrays, images)
@@ -109,6 +110,8 @@ def test_a_flatten_of_what_is_flat_is_left_out_and_classes_are_counted() -> None
 PADDED: dict[str, tuple[list[Layer], str]] = {
     "conv": ([Pad("a", (1, 1, 2, 2)), Conv("b", 3, (3, 3), (2, 2), (0, 1))], "Conv"),
     "not alike": ([Pad("a", (0, 1, 0, 1)), Conv("b", 3, (3, 3), (2, 2))], "Pad Conv"),
+    "not alike above and below": ([Pad("a", (0, 1, 1, 1)), Conv("b", 3, (3, 3), (2, 2))], "Pad Conv"),
+    "not alike left and right": ([Pad("a", (1, 1, 0, 1)), Conv("b", 3, (3, 3), (2, 2))], "Pad Conv"),
     "a value": ([Pad("a", (1, 1, 1, 1), 1.0), Conv("b", 3, (3, 3))], "Pad Conv"),
     "reflected": ([Pad("a", (1, 1, 1, 1), mode="reflect"), Conv("b", 3, (3, 3))], "Pad Conv"),
     "something between": ([Pad("a", (1, 1, 1, 1)), BatchNorm("c"), Conv("b", 3, (3, 3))], "Pad BatchNorm Conv"),
@@ -152,6 +155,8 @@ def test_all_slices_in_their_order_are_the_map_itself() -> None:
     assert kinds(swapped) == "Slice Slice Branches ReLU"
     partly = [*slices(0, 1, 3), *whole[2:]]
     assert kinds(partly) == "Slice Slice Branches ReLU"
+    gap = [whole[0], Step("s1", Slice("s", "channels", 2, 4), (INPUT,)), *whole[2:]]
+    assert kinds(gap) == "Slice Slice Branches ReLU"
 
 
 def test_a_densenet_that_joins_all_maps_anew_becomes_a_row() -> None:

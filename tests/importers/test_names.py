@@ -136,6 +136,12 @@ def test_names_in_a_row(case: str) -> None:
     assert paths(row(*names)) == expected
 
 
+def test_a_prefix_is_no_block_where_not_all_of_it_is_in_the_row() -> None:
+    steps = [*row("conv a.x", "norm a.y"), *row("conv a.z", source="a.y"), *row("conv b.x", "norm b.y", source="a.y")]
+    steps.append(merge_only("cat", ("a.z", "b.y"), "concatenate"))
+    assert paths(steps) == "a_x a_y mixed1.a.z mixed1.b.x mixed1.b.y"
+
+
 def unit(prefix: str, source: str, *, projected: bool, relu: str = "relu") -> list[Step]:
     """A residual unit of PyTorch's kind, with its activation."""
     body = row(

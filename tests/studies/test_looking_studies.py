@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from helpers import Silent
+from helpers import Silent, table_of
 from marks import every_backend, needs_backend
 from triptych import data
 from triptych.backend import registry
 from triptych.data import preprocess
 from triptych.optim.optimizers import SGD
 from triptych.reference import network as reference
-from triptych.studies import contests, dense_scores, experiments, fine_tuning, map_contents, outcome, runner, table_of
+from triptych.studies import contests, dense_scores, experiments, fine_tuning, map_contents, outcome, runner
 from triptych.studies.runner import Outcome, Run, Trained, open_folder, plan, recipes_of, train
 from triptych.training import feature_maps, models, run_folder
 from triptych.training.recipe import Recipe

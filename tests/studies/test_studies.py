@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from helpers import table_of
 from triptych import zoo
 from triptych.spec.analysis import totals
-from triptych.studies import Counted, Table, registry, table_of
+from triptych.studies import Counted, Table, registry
 from triptych.studies.kernels import row
 from triptych.studies.parameters import NETWORKS, STUDY, network, shares, without_global_pool, without_reductions
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers import Silent
+from helpers import Silent, table_of
 from marks import every_backend, needs_backend
 from triptych import studies, zoo
 from triptych.__main__ import main
@@ -17,7 +17,7 @@ from triptych.backend import registry
 from triptych.data.batches import Augmentation
 from triptych.optim.optimizers import SGD
 from triptych.spec.analysis import totals
-from triptych.studies import experiments, outcome, table_of
+from triptych.studies import experiments, outcome
 from triptych.studies.runner import (
     Outcome,
     PublishedFigures,

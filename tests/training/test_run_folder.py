@@ -18,8 +18,9 @@ from strategies import positive, small, some_optimizers, some_schedules
 from triptych import zoo
 from triptych.backend.execution import PRECISIONS
 from triptych.data.batches import Augmentation
+from triptych.spec import records
 from triptych.training import models, recipes, run_folder
-from triptych.training.recipe import Recipe, from_json, to_json
+from triptych.training.recipe import Recipe
 from triptych.training.run_folder import Checkpoint, Epoch
 from triptych.utils.errors import TriptychError
 from triptych.weights import initializers, store
@@ -217,19 +218,21 @@ some_recipes = st.builds(
 
 @given(some_recipes)
 def test_recipes_survive_json(recipe):
-    assert from_json(to_json(recipe)) == recipe
+    assert records.decode(json.loads(json.dumps(records.encode(recipe))), Recipe) == recipe
 
 
 @pytest.mark.parametrize("recipe", recipes.RECIPES.values(), ids=lambda recipe: recipe.name)
-def test_named_recipes_build_and_survive_json(recipe):
-    assert from_json(to_json(recipe)) == recipe
+def test_named_recipes_build_and_survive_a_run_folder(recipe, tmp_path):
+    run_folder.write_recipe(tmp_path, recipe)
+    assert run_folder.read_recipe(tmp_path) == recipe
     zoo.build_with(recipe.architecture, recipe.network.filled(10, (1, 0, 0)))
 
 
-def test_a_recipe_of_an_older_version_is_one_clear_line():
+def test_a_recipe_of_an_older_version_is_one_clear_line(tmp_path):
     values = {"name": "old", "architecture": "lenet", "height": 28, "width": 28, "optimizer": {"momentum": 0.5}}
-    with pytest.raises(TriptychError, match=r"^run/recipe.json is no recipe .* written by an older triptych;"):
-        from_json(json.dumps(values), "run/recipe.json")
+    (tmp_path / "recipe.json").write_text(json.dumps(values))
+    with pytest.raises(TriptychError, match=r"/recipe.json is no recipe .* written by an older triptych;"):
+        run_folder.read_recipe(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -247,8 +250,9 @@ def test_a_recipe_of_an_older_version_is_one_clear_line():
         ("learning_rate", None, "learning_rate: null is not float"),
     ],
 )
-def test_a_recipe_with_a_wrong_value_names_its_place(field, value, words):
-    values = json.loads(to_json(RECIPE)) | {field: value}
+def test_a_recipe_with_a_wrong_value_names_its_place(field, value, words, tmp_path):
+    file = tmp_path / "recipe.json"
+    file.write_text(json.dumps(records.encode(RECIPE) | {field: value}))
     with pytest.raises(TriptychError, match=re.escape(words)) as refused:
-        from_json(json.dumps(values), "run/recipe.json")
-    assert str(refused.value).startswith("run/recipe.json is no recipe")
+        run_folder.read_recipe(tmp_path)
+    assert str(refused.value).startswith(f"{file} is no recipe")

@@ -48,9 +48,9 @@ def read(arch: str, network: NetworkOptions = DEFAULT_NETWORK, *, small: bool = 
 
 def zoo_options(arch: str, network: NetworkOptions, small: bool) -> Options:
     """The options of a network of the zoo, complete."""
-    from triptych.conformance import case
-
     if small and replace(network, weights=None) == DEFAULT_NETWORK:
+        from triptych.conformance import case
+
         return case.conformance_options(arch)
     return network.options(arch)
 

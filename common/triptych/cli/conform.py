@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from triptych import zoo
 from triptych.cli import options
 from triptych.cli.arch import certified_options, resolve
 from triptych.report.tables import print_table
@@ -49,7 +50,6 @@ def conform(
     `verify` runs a certificate again.
     Example: triptych conform --arch vgg16 --backends torch,jax --certificate vgg16.json --html vgg16.html
     """
-    from triptych import zoo
     from triptych.backend import registry
     from triptych.conformance import certificate as certificates
     from triptych.conformance import suite

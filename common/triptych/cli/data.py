@@ -7,7 +7,7 @@ from cyclopts import App, Parameter
 
 from triptych.cli.options import JsonFile, write_json
 from triptych.report.tables import print_table
-from triptych.utils.errors import unknown
+from triptych.utils.errors import check_known
 
 DataDir = Annotated[Path | None, Parameter(help="Where the data set's files lie, or are to lie.")]
 
@@ -49,8 +49,7 @@ def prepare(
     """
     from triptych.data import SOURCES, load, tfds
 
-    if name not in SOURCES:
-        raise unknown("data set", name, SOURCES)
+    check_known("data set", [name], SOURCES)
     tfds.check_place(name, out)
     folder = tfds.prepare(name, load(name, data_dir=data_dir), out)
     print(f"{tfds.PREFIX}{name} is in {folder}")

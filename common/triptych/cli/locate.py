@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
+from triptych import zoo
 from triptych.cli import options
 from triptych.cli.arch import read, resolve
 from triptych.cli.options import NetworkOptions
-from triptych.utils.errors import TriptychError, unknown
+from triptych.utils.errors import TriptychError, check_known
 
 if TYPE_CHECKING:
     from triptych.conformance.locate import Located
@@ -63,7 +64,6 @@ def locate(
 
 def are_strangers(left: str, right: str) -> bool:
     """Whether both name networks, and neither is the zoo's beside somebody's module, which is compared with it."""
-    from triptych import zoo
     from triptych.porting import strangers
 
     networks = [subject for subject in (left, right) if strangers.is_network(subject)]
@@ -144,8 +144,6 @@ def of_backends(
 def subjects(left: str, right: str, arch: str | None) -> tuple[str, str, str]:
     """The architecture, and the two subjects, the reference as the right one. Raises TriptychError for what names no
     two of them."""
-    from triptych import zoo
-
     if left == right:
         raise TriptychError(f"--left and --right are both '{left}'; name two subjects")
     named = [subject for subject in (left, right) if subject in zoo.registry()]
@@ -163,13 +161,11 @@ def check_choices(mode: str, precision: str, optimizers: str | None, layout: str
     """Raises TriptychError for a word that an option does not know."""
     from triptych.conformance.locate import MODES
 
-    if mode not in MODES:
-        raise unknown("--mode", mode, MODES)
+    check_known("--mode", [mode], MODES)
     options.check_precision(precision)
     if optimizers not in (None, "all", "momentum"):
         raise TriptychError(f"--optimizers '{optimizers}' must be all or momentum")
-    if layout not in (None, *LAYOUTS):
-        raise unknown("--layout", layout, LAYOUTS)
+    check_known("--layout", [] if layout is None else [layout], LAYOUTS)
 
 
 def check_subjects(arch: str, left: str, right: str, *, for_backends: bool, for_own: bool) -> None:

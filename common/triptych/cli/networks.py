@@ -1,18 +1,17 @@
 """`archs` and `summary`: what is in the zoo. No framework, not even NumPy, is needed for them."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
+from triptych import zoo
 from triptych.cli.arch import resolve
 from triptych.cli.options import DEFAULT_NETWORK, Flag, JsonFile, NetworkOptions, write_json
 from triptych.report.tables import print_table
-
-if TYPE_CHECKING:
-    from triptych.spec.analysis import LayerInfo
-    from triptych.spec.layers import Architecture, Shape
+from triptych.spec import analysis
+from triptych.spec.analysis import LayerInfo
+from triptych.spec.layers import Architecture, Shape, children, outputs
+from triptych.spec.shapes import output_shapes
 
 
 def archs(*, json: JsonFile = None) -> None:
@@ -20,9 +19,6 @@ def archs(*, json: JsonFile = None) -> None:
 
     Example: triptych archs
     """
-    from triptych import zoo
-    from triptych.spec import analysis
-
     facts, rows = [], []
     for name, entry in zoo.registry().items():
         totals = analysis.totals(zoo.build(name))
@@ -51,11 +47,10 @@ def summary(
 
     Example: triptych summary vgg11 --input 1x224x224 --classes 10 --blocks
     """
-    from triptych.spec import records
-    from triptych.spec.shapes import output_shapes
-
     architecture = resolve(arch, network).architecture
     if spec:
+        from triptych.spec import records
+
         print(records.write(architecture), end="")
     elif blocks:
         shapes = output_shapes(architecture)
@@ -69,8 +64,6 @@ def summary(
 
 def as_json(architecture: Architecture) -> dict[str, Any]:
     """The summary as data: the layers that compute, by path; receptive field and stride of the larger axis."""
-    from triptych.spec import analysis
-
     return {
         "arch": architecture.name,
         "input": list(architecture.input),
@@ -94,8 +87,6 @@ def as_json(architecture: Architecture) -> dict[str, Any]:
 
 def print_summary(architecture: Architecture) -> None:
     """The layer table and the totals."""
-    from triptych.spec import analysis
-
     shape = size(architecture.input)
     print(f"{architecture.name}, input {shape}, {ends(architecture)}; {architecture.source}")
     columns = ("layer", "kind", "output", "parameters", "MACs", "field", "stride")
@@ -113,8 +104,6 @@ def print_summary(architecture: Architecture) -> None:
 
 def row(info: LayerInfo) -> tuple[str, ...]:
     """One line of the table; composites head their layers, which are indented below them."""
-    from triptych.spec.layers import children
-
     name = "  " * info.depth + info.path.rsplit(".", 1)[-1]
     if children(info.layer):
         return name, info.kind, size(info.output), f"{info.parameters:,}", f"{info.macs:,}", "", ""
@@ -124,8 +113,6 @@ def row(info: LayerInfo) -> tuple[str, ...]:
 
 def ends(architecture: Architecture) -> str:
     """`10 classes`; or the outputs with their shapes."""
-    from triptych.spec.layers import outputs
-    from triptych.spec.shapes import output_shapes
 
     if architecture.classes:
         return f"{architecture.classes} classes"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import sys
@@ -12,12 +13,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
+from triptych import zoo
 from triptych.utils.errors import TriptychError, require_package
+from triptych.utils.files import probe, told, write_atomically
+from triptych.zoo import Options, check_count
 
 if TYPE_CHECKING:
     from cyclopts import Token
-
-    from triptych.zoo import Options
 
 
 def whole(kind: Any, tokens: Sequence[Token]) -> int:
@@ -31,8 +33,6 @@ def whole(kind: Any, tokens: Sequence[Token]) -> int:
 
 def positive(kind: Any, tokens: Sequence[Token]) -> int:
     """A whole number of at least 1."""
-    from triptych.zoo import check_count
-
     number = whole(kind, tokens)
     check_count(str(tokens[0].keyword), number)
     return number
@@ -55,12 +55,8 @@ def writable(option: str) -> Callable[[Any, Any], None]:
 
 def check_place(option: str, target: str | Path, folder: Path) -> None:
     """Raises TriptychError if nothing can be written below `folder`, which need not be there yet."""
-    from triptych.utils.files import probe
-
-    try:
+    with told(f"{option} {target} cannot be written"):
         probe(folder)
-    except OSError as error:
-        raise TriptychError(f"{option} {target} cannot be written: {error.strerror}") from None
 
 
 def check_log(target: str) -> None:
@@ -128,8 +124,6 @@ class NetworkOptions:
 
     def shape(self) -> tuple[int, int, int] | None:
         """`--input` as numbers. Raises TriptychError if it is not CxHxW, or contradicts `--resolution`."""
-        from triptych.zoo import check_count
-
         if self.input is None:
             return None
         match = re.fullmatch(r"(\d+)[x,](\d+)[x,](\d+)", self.input.strip().lower())
@@ -144,16 +138,12 @@ class NetworkOptions:
 
     def options(self, name: str) -> Options:
         """These options for architecture `name`, complete."""
-        from triptych import zoo
-
         entry = zoo.get_entry(name)
-        return zoo.Options().vary(**self.changes()).filled(entry.classes, entry.input)
+        return Options().vary(**self.changes()).filled(entry.classes, entry.input)
 
     def changes(self) -> dict[str, Any]:
         """What these options change in others (see `zoo.Options.vary`). Raises TriptychError for values that no network
         can have."""
-        from triptych.zoo import check_count
-
         options = {"input": self.shape(), "width_ratio": self.width_ratio, "classes": self.classes, "head": self.head}
         for name in ("resolution", "classes", "dense_width"):
             if getattr(self, name) is not None:
@@ -211,10 +201,6 @@ def command_line() -> str:
 
 def write_json(target: str | None, value: object) -> None:
     """JSON to stdout for "-", to a file, or nowhere for None. Raises TriptychError if the file cannot be written."""
-    import json
-
-    from triptych.utils.files import write_atomically
-
     if target is None:
         return
     text = json.dumps(value, indent=2) + "\n"
@@ -222,10 +208,8 @@ def write_json(target: str | None, value: object) -> None:
         print(text, end="")
         return
     path = Path(target)
-    try:
+    with told(f"--json {target} cannot be written"):
         if path.exists() and not path.is_file():
             path.write_text(text)  # a pipe or a device, as /dev/null, is written to, not replaced by a file
         else:
             write_atomically(path, text.encode())
-    except OSError as error:
-        raise TriptychError(f"--json {target} cannot be written: {error.strerror}") from None

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from triptych.training.loop import Listener
 from triptych.utils.terminal import console
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from triptych.training.run_folder import Epoch
 
 
-class Reporter:
+class Reporter(Listener):
     """Tells a person how training goes; a context manager, so that the bar is always taken down. `quiet` prints nothing
     at all, for `--json` to stdout. `log_every` prints the loss of every so many iterations of an epoch (0: of none), as
     soon as it is read from the device."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
+from triptych import zoo
 from triptych.cli.arch import is_zoo, resolve
 from triptych.cli.options import DEFAULT_NETWORK, NetworkOptions, Whole
 from triptych.utils.errors import TriptychError
@@ -90,8 +91,6 @@ class RunOptions:
         cannot be made as narrow, and gains nothing from larger images than its own. A start that is the first one's own
         becomes the other's own; one that departs from it belongs to the recipe, and stays.
         """
-        from triptych import zoo
-
         if self.arch is None or self.arch == recipe.architecture:
             return network.changes()
         if not is_zoo(self.arch):

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from triptych import studies
 from triptych.cli import options
 from triptych.cli.run_options import DEFAULT_RUN, RunOptions
 from triptych.report.tables import print_table
+from triptych.studies import StudyResult
 
 if TYPE_CHECKING:
-    from triptych.studies import StudyResult
     from triptych.training.loop import Listener
     from triptych.training.recipe import Recipe
 
@@ -36,7 +37,6 @@ def study(
     the last. Options given change every run. A study that only counts needs none of them.
     Example: triptych study depth --quick
     """
-    from triptych import studies
     from triptych.backend import registry
     from triptych.studies import outcome, runner
     from triptych.training import run_folder

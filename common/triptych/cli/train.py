@@ -9,6 +9,7 @@ from cyclopts import Parameter
 
 from triptych.cli import options
 from triptych.cli.run_options import DEFAULT_RUN, RunOptions
+from triptych.utils import remarks
 from triptych.utils.errors import TriptychError
 
 if TYPE_CHECKING:
@@ -102,7 +103,6 @@ def tell(session: Session, device: str, json: str | None) -> None:
     """Write the run's page and JSON, and say where they are."""
     from triptych.report import run as report
     from triptych.spec import records
-    from triptych.utils import remarks
 
     assert session.folder is not None
     report.write(session.folder, session.recipe, session.architecture, session.epochs, session.backend.versions())

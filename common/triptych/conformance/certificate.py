@@ -19,7 +19,7 @@ from triptych.conformance.conform import PRECISIONS
 from triptych.conformance.suite import Verdict
 from triptych.spec import records
 from triptych.utils.errors import TriptychError
-from triptych.utils.files import write_atomically
+from triptych.utils.files import told, write_atomically
 from triptych.utils.process import cores
 from triptych.zoo import Options
 
@@ -131,9 +131,8 @@ def read(path: Path) -> Certificate:
     """Raises TriptychError if `path` is no certificate, one of another version, or one that cannot be read."""
     make_one = "with: triptych conform --certificate FILE"
     try:
-        value = records.parse(path.read_bytes())
-    except OSError as error:
-        raise TriptychError(f"certificate {path} cannot be read: {error.strerror}") from None
+        with told(f"certificate {path} cannot be read"):
+            value = records.parse(path.read_bytes())
     except ValueError as error:
         raise TriptychError(f"{path} is no certificate, or damaged: it is not JSON ({error})") from None
     if not isinstance(value, dict) or value.get("format") != FORMAT:

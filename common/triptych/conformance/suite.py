@@ -28,7 +28,7 @@ from triptych.spec.analysis import primitives, totals
 from triptych.spec.layers import Architecture
 from triptych.spec.records import arrays_digest, encode
 from triptych.utils.errors import TriptychError, check_known
-from triptych.utils.process import cores, environment
+from triptych.utils.process import cores
 
 MOST_JOBS = 8  # each needs some gigabytes: the frameworks, and what JAX has compiled
 
@@ -92,9 +92,11 @@ def run_many(
     if jobs == 1:
         yield from (run(architecture, backends, **options) for architecture in architectures)
         return
+    from unittest.mock import patch
+
     names = [backend.name for backend in backends]
     threads = {"OMP_NUM_THREADS": str(max(1, cores() // jobs))}  # for the new processes: this one has read it
-    with environment(threads), ProcessPoolExecutor(jobs, get_context("spawn"), _end_with_the_parent) as pool:
+    with patch.dict(os.environ, threads), ProcessPoolExecutor(jobs, get_context("spawn"), _end_with_the_parent) as pool:
         try:
             heaviest_first = sorted(architectures, key=lambda a: -sum(1 for _ in primitives(a)))
             verdicts = {a.name: pool.submit(_run_named, names, options, a) for a in heaviest_first}

@@ -48,27 +48,22 @@ def verify(certificate: Certificate) -> Verification:
         result.reasons.append("the file is not as it was written: its digest does not fit its content")
     backends = available(certificate, result)
     result.notes += version_notes(certificate, backends)
+    run = partial(suite.run, precisions=certificate.precisions, seed=certificate.seed, device=certificate.device)
     for old in certificate.architectures:
         result.reasons += [f"{old.name}: {fault}" for fault in (*recorded_faults(old.verdict), *spec_faults(old))]
-        if backends:
-            result.reasons += _run_again(certificate, old, backends, result)
+        if not backends:
+            continue
+        try:
+            new = run(old.verdict.architecture, backends)
+        except (TriptychError, ValueError) as error:
+            result.reasons.append(f"{old.name}: cannot be run: {error}")
+        else:
+            result.checks += sum(len(report.checks) for report in (*new.reports, *new.pairs))
+            result.reasons += differences(old.name, old.verdict, new, result)
     if not certificate.architectures:
         result.reasons.append("it certifies no architecture")
     result.reasons = list(dict.fromkeys(result.reasons))  # a flag is on for every architecture
     return result
-
-
-def _run_again(
-    certificate: Certificate, old: Certified, backends: Sequence[Backend], result: Verification
-) -> Iterator[str]:
-    run = partial(suite.run, precisions=certificate.precisions, seed=certificate.seed, device=certificate.device)
-    try:
-        new = run(old.verdict.architecture, backends)
-    except (TriptychError, ValueError) as error:
-        yield f"{old.name}: cannot be run: {error}"
-        return
-    result.checks += sum(len(report.checks) for report in (*new.reports, *new.pairs))
-    yield from differences(old.name, old.verdict, new, result)
 
 
 def available(certificate: Certificate, result: Verification) -> list[Backend]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from triptych.data import cifar10, fashion_mnist, fashion_mnist_mini, folders, subset, synthetic, tfds
 from triptych.data.dataset import Dataset, Split
-from triptych.utils.errors import TriptychError, unknown
+from triptych.utils.errors import TriptychError, check_known, unknown
 
 __all__ = ["SOURCES", "Dataset", "Source", "Split", "describe", "download", "load"]
 
@@ -33,12 +33,20 @@ SOURCES = {
         fashion_mnist.download,
     ),
     "fashion-mnist-mini": Source(
-        "5,120 + 2,560, 1x28x28, 10 classes", "part of the package", fashion_mnist_mini.load, fashion_mnist_mini.locate
+        "5,120 + 2,560, 1x28x28, 10 classes",
+        "part of the package",
+        lambda _: fashion_mnist_mini.load(),
+        lambda _: fashion_mnist_mini.FILE,
     ),
     "cifar10": Source(
         "50,000 + 10,000, 3x32x32, 10 classes", cifar10.HOW_TO_GET, cifar10.load, cifar10.locate, cifar10.download
     ),
-    "synthetic": Source("512 + 256, 1x28x28, 10 classes", "drawn when used", synthetic.load, synthetic.locate),
+    "synthetic": Source(
+        "512 + 256, 1x28x28, 10 classes",
+        "drawn when used",
+        lambda _: synthetic.load(),
+        lambda _: Path(synthetic.__file__),
+    ),
 }
 
 
@@ -93,8 +101,7 @@ def describe(data_dir: Path | None = None) -> list[SetInfo]:
 
 def download(name: str, data_dir: Path | None = None) -> Path:
     """Fetches the set into `data_dir` (default: the cache); where it lies. Raises TriptychError if it cannot."""
-    if name not in SOURCES:
-        raise unknown("data set", name, SOURCES)
+    check_known("data set", [name], SOURCES)
     source = SOURCES[name]
     if source.download is None:
         raise TriptychError(f"'{name}' needs no download: it is {source.how_to_get}")

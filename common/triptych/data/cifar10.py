@@ -7,6 +7,7 @@ import pickle
 import tarfile
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from triptych.data import folders
 from triptych.data.dataset import Dataset, Split
 from triptych.data.download import fetch
 from triptych.utils.errors import TriptychError
-from triptych.utils.files import cache_dir, check_hash
+from triptych.utils.files import cache_dir, check_hash, told
 
 CLASS_NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
@@ -54,12 +55,10 @@ def download(data_dir: Path | None = None) -> Path:
     def check(content: bytes, what: str = f"the download {URL}") -> None:
         check_hash(content, ARCHIVE_MD5, what, way_out, "md5")
 
-    try:
-        if path.exists():
+    if path.exists():
+        with suppress(TriptychError):  # damaged: the whole one takes its place
             check(_read_file(path), str(path))
             return path
-    except TriptychError:
-        pass  # damaged: the whole one takes its place
     fetch(URL, path, check, way_out)
     return path
 
@@ -99,10 +98,8 @@ def _dataset(read: Callable[[str], bytes], where: Path) -> Dataset:
 
 
 def _read_file(path: Path) -> bytes:
-    try:
+    with told(f"{path} cannot be read", HOW_TO_GET):
         return path.read_bytes()
-    except OSError as error:
-        raise TriptychError(f"{path} cannot be read: {error.strerror}; {HOW_TO_GET}") from None
 
 
 def _load_archive(path: Path) -> Dataset:

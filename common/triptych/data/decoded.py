@@ -88,11 +88,8 @@ def decode(paths: Sequence[Path], size: Size | None = None) -> Images:
         images[index] = np.moveaxis(pixels, 2, 0)
 
     # Pillow decodes without Python's lock; but small images spend their time in Python, where threads only wait.
-    if np.mean([height * width for height, width in sizes]) < THREADED:
-        for index in range(len(paths)):
-            fill(index)
-        return images
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+    small = np.mean([height * width for height, width in sizes]) < THREADED
+    with ThreadPoolExecutor(1 if small else min(8, os.cpu_count() or 1)) as pool:
         try:
             list(pool.map(fill, range(len(paths))))
         except BaseException:

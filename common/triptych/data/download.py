@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from triptych.utils.errors import TriptychError
+from triptych.utils.files import told
 
 TIMEOUT = 30  # seconds without an answer
 CHUNK = 1 << 18  # bytes between two looks at the progress
@@ -21,7 +22,7 @@ def fetch(url: str, path: Path, check: Callable[[bytes], None], way_out: str) ->
     `check` raises TriptychError for wrong content, which is then thrown away. Raises TriptychError, which ends with the
     `way_out`, where the address does not answer, the answer ends too early, or nothing can be written."""
     part = path.with_name(f".{path.name}.part")
-    try:
+    with told(f"cannot write to {path.parent}", "choose another folder"):
         path.parent.mkdir(parents=True, exist_ok=True)
         _receive(url, part, way_out)
         try:
@@ -30,8 +31,6 @@ def fetch(url: str, path: Path, check: Callable[[bytes], None], way_out: str) ->
             part.unlink()
             raise
         part.replace(path)
-    except OSError as error:
-        raise TriptychError(f"cannot write to {path.parent}: {error.strerror}; choose another folder") from None
 
 
 def _receive(url: str, part: Path, way_out: str) -> None:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from triptych.data.dataset import Dataset, Split
 from triptych.data.download import fetch
 from triptych.utils.errors import TriptychError
-from triptych.utils.files import cache_dir, check_hash
+from triptych.utils.files import cache_dir, check_hash, told
 
 CLASS_NAMES = ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
 
@@ -52,18 +52,22 @@ def read_idx(content: bytes, what: str) -> npt.NDArray[np.uint8]:
     return np.frombuffer(content, np.uint8, offset=start).reshape(shape).copy()  # a copy, because that is writable
 
 
+def _unpacked(data: bytes, what: str) -> bytes:
+    try:
+        return gzip.decompress(data)
+    except (OSError, EOFError, zlib.error) as error:
+        size = f"{len(data)} bytes"
+        raise TriptychError(f"{what} is truncated or damaged ({size}; gzip: {error}); {HOW_TO_GET}") from None
+
+
 def _download(name: str, folder: Path) -> None:
     """Fetches `name`.gz into `folder`; it gets its name only when its content was found right."""
-    url = f"{URL}{name}.gz"
+    what = f"the download {URL}{name}.gz"
 
     def check(data: bytes) -> None:
-        try:
-            content = gzip.decompress(data)
-        except (OSError, EOFError, zlib.error) as error:
-            raise TriptychError(f"the download {url} is damaged (gzip: {error}); {HOW_TO_GET}") from None
-        check_hash(content, HASHES[name], f"the download {url}", HOW_TO_GET)
+        check_hash(_unpacked(data, what), HASHES[name], what, HOW_TO_GET)
 
-    fetch(url, folder / f"{name}.gz", check, HOW_TO_GET)
+    fetch(f"{URL}{name}.gz", folder / f"{name}.gz", check, HOW_TO_GET)
 
 
 def system_folders() -> list[Path]:
@@ -89,14 +93,9 @@ def download(data_dir: Path | None = None) -> Path:
 
 def _array(folder: Path, name: str) -> npt.NDArray[np.uint8]:
     path = find_file(folder, name) or folder / name
-    try:
+    with told(f"{path} cannot be read"):
         data = path.read_bytes()
-        content = gzip.decompress(data) if path.suffix == ".gz" else data
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        size = f"{path.stat().st_size} bytes"
-        raise TriptychError(f"{path} is truncated or damaged ({size}; gzip: {error}); {HOW_TO_GET}") from None
-    except OSError as error:
-        raise TriptychError(f"{path} cannot be read: {error.strerror}") from None
+    content = _unpacked(data, str(path)) if path.suffix == ".gz" else data
     array = read_idx(content, str(path))  # first, because it tells a truncated file from an altered one
     check_hash(content, HASHES[name], str(path), HOW_TO_GET)
     return array

@@ -1,6 +1,6 @@
 """The data set inside the package: 5,120 training and 2,560 test images of Fashion-MNIST, as many of each class.
 
-Real images, taken from the real training and test set by `triptych.data.make_mini`; no file, no network needed."""
+Real images, taken from the real training and test set by `tests/make_mini.py`; no file, no network needed."""
 
 import io
 import zipfile
@@ -36,13 +36,8 @@ def read(path: Path = FILE) -> dict[str, npt.NDArray[np.uint8]]:
     return arrays
 
 
-def locate(data_dir: Path | None = None) -> Path:
-    """The file in the package. `data_dir` is not needed."""
-    return FILE
-
-
-def load(data_dir: Path | None = None) -> Dataset:
-    """5,120 training and 2,560 test images, 1x28x28, 10 classes. `data_dir` is not needed."""
+def load() -> Dataset:
+    """5,120 training and 2,560 test images, 1x28x28, 10 classes."""
     arrays = read()
     train = Split(arrays["train_images"][:, None], arrays["train_labels"].astype(np.int64))
     test = Split(arrays["test_images"][:, None], arrays["test_labels"].astype(np.int64))

@@ -4,13 +4,12 @@
 the test set. Folders whose names begin with `.` or `__` are not looked at."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from triptych.data import decoded
-from triptych.data.dataset import Dataset, Labels, Split
+from triptych.data.dataset import Dataset, Split
 from triptych.utils.errors import TriptychError
 from triptych.utils.randomness import generator, shuffled
 
@@ -18,23 +17,6 @@ SUFFIXES = (".png", ".jpg", ".jpeg")
 TEST_SHARE = 0.2
 
 Files = dict[str, list[Path]]  # class name to its images, both sorted
-
-
-@dataclass(frozen=True)
-class Listing:
-    """The files of both splits by class; `classes` are those of `train`, sorted by name."""
-
-    train: Files
-    test: Files
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        return tuple(self.train)
-
-    def labelled(self, files: Files) -> tuple[list[Path], Labels]:
-        """The images of `files`, class by class, and the label of each."""
-        labels = [self.classes.index(name) for name, paths in files.items() for _ in paths]
-        return [path for paths in files.values() for path in paths], np.array(labels, np.int64)
 
 
 def _subfolders(folder: Path) -> Iterator[Path]:
@@ -50,8 +32,8 @@ def _classes(folder: Path) -> Files:
     return {path.name: sorted(filter(_is_image, path.iterdir())) for path in _subfolders(folder)}
 
 
-def _divide(files: Files) -> Listing:
-    """A fifth of every class for the test, at least one image, always the same for the same number of files."""
+def _divide(files: Files) -> tuple[Files, Files]:
+    """For training and test: of every class a fifth to the test, at least one image, always the same for as many."""
     train, test = {}, {}
     for name, paths in files.items():
         if len(paths) < 2:
@@ -59,7 +41,7 @@ def _divide(files: Files) -> Listing:
         number = max(1, round(TEST_SHARE * len(paths)))
         order = shuffled(len(paths), generator(0, "class folders", name)).tolist()
         test[name], train[name] = (sorted(paths[i] for i in part) for part in (order[:number], order[number:]))
-    return Listing(train, test)
+    return train, test
 
 
 def _check_classes(train: Files, test: Files, folder: Path) -> None:
@@ -72,8 +54,9 @@ def _check_classes(train: Files, test: Files, folder: Path) -> None:
         raise TriptychError(f"{folder} has {classes}; expected at least two, as CLASS/*.png or train/CLASS/*.png")
 
 
-def list_images(folder: Path) -> Listing:
-    """What is in `folder`. Raises TriptychError for no or only one class, a class without images, or no test images."""
+def list_images(folder: Path) -> tuple[Files, Files]:
+    """The files of the training and of the test set in `folder`, by class in the order of the names. Raises
+    TriptychError for no or only one class, a class without images, or no test images."""
     # A *class* may be called "train" too; it holds images, not folders.
     if not any(_subfolders(folder / "train")):
         files = _classes(folder)
@@ -84,15 +67,18 @@ def list_images(folder: Path) -> Listing:
     _check_classes(train, test, folder)
     if not any(test.values()):
         raise TriptychError(f"{folder} has train/CLASS, but no images in test/CLASS or val/CLASS")
-    return Listing(train, test)
+    return train, test
 
 
 def load(folder: Path, size: tuple[int, int] | None = None, name: str | None = None) -> Dataset:
     """The images of `folder`, all resized to one `size` (height, width), in bilinear quality; see `decoded.common_size`
     for what it is if not given. Grey if every image is grey, else RGB. Decoded once, then read from the cache. Raises
     TriptychError as `list_images` does, and for an image that cannot be read, by its name."""
-    listing = list_images(folder)
-    (train, train_labels), (test, test_labels) = listing.labelled(listing.train), listing.labelled(listing.test)
-    images = decoded.load(train + test, folder, size)
-    splits = Split(images[: len(train)], train_labels), Split(images[len(train) :], test_labels)
-    return Dataset(name or folder.resolve().name, *splits, listing.classes)
+    listed = list_images(folder)
+    classes = tuple(listed[0])
+    labels = [[classes.index(name) for name, paths in files.items() for _ in paths] for files in listed]
+    images = decoded.load([path for files in listed for paths in files.values() for path in paths], folder, size)
+    count = len(labels[0])
+    train = Split(images[:count], np.array(labels[0], np.int64))
+    test = Split(images[count:], np.array(labels[1], np.int64))
+    return Dataset(name or folder.resolve().name, train, test, classes)

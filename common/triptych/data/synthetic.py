@@ -1,7 +1,5 @@
 """A small set that is drawn, not stored: ten random patterns under noise, for tests and first tries."""
 
-from pathlib import Path
-
 import numpy as np
 
 from triptych.data.dataset import Dataset, Split
@@ -24,12 +22,7 @@ def _split(name: str, count: int) -> Split:
     return Split(np.rint(images).astype(np.uint8)[:, None], labels)
 
 
-def locate(data_dir: Path | None = None) -> Path:
-    """This file, which draws it. `data_dir` is not needed."""
-    return Path(__file__)
-
-
-def load(data_dir: Path | None = None) -> Dataset:
-    """512 training and 256 test images, 1x28x28, 10 classes; always the same. `data_dir` is not needed."""
+def load() -> Dataset:
+    """512 training and 256 test images, 1x28x28, 10 classes; always the same."""
     names = tuple(f"pattern {number}" for number in range(CLASSES))
     return Dataset("synthetic", _split("train", NUM_TRAIN), _split("test", NUM_TEST), names)

@@ -19,7 +19,7 @@ import numpy as np
 
 from triptych.data.dataset import Dataset, Split
 from triptych.utils.errors import TriptychError, require_package
-from triptych.utils.files import cache_dir, probe
+from triptych.utils.files import cache_dir, probe, told
 
 PREFIX = "tfds:"
 VERSION = "1.0.0"  # of the sets that `prepare` writes
@@ -144,10 +144,8 @@ def check_place(name: str, root: Path | None = None) -> None:
     final = (root or cache_dir() / "tfds") / tfds_name(name) / VERSION
     if final.exists():
         raise TriptychError(f"{final} is there already; remove it to prepare it again")
-    try:
+    with told(f"--out {final.parents[1]} cannot be written"):
         probe(final.parent)
-    except OSError as error:
-        raise TriptychError(f"--out {final.parents[1]} cannot be written: {error.strerror}") from None
     _require_packages(f"preparing {PREFIX}{name}")
 
 

@@ -117,7 +117,7 @@ def _four_axes(kernel: Any) -> Any:
 
 
 def _dense(call: LayerCall) -> Tensor:
-    """The input may be flattened in Keras's order, height-width-channels; on a map it works at every place by itself."""
+    """The input may be flattened in height-width-channels order; on a map it works at every place by itself."""
     arrays = call.weights(*_names(call, "kernel"))
     kernel = arrays.pop("kernel")
     units, bias = call.count("units"), "bias" in arrays
@@ -136,7 +136,7 @@ def _dense(call: LayerCall) -> Tensor:
 
 
 def _batch_norm(call: LayerCall) -> Tensor:
-    """`momentum` is the weight of the old statistics. Keras 3 keeps the variance with n; the fused kernel of TensorFlow,
+    """`momentum` is the weight of the old statistics. Keras 3 keeps the variance with n; TensorFlow's fused kernel,
     which Keras 2 uses for maps, with n - 1. A layer that is not trainable is frozen (Keras since TensorFlow 2)."""
     call.check_channel_axis()
     names = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"}
@@ -220,8 +220,9 @@ def _reshape(call: LayerCall) -> Tensor:
         order = places.reshape(target)
     except ValueError:
         raise ImportRefusedError(f"cannot give {x.source_shape} the target_shape {target}") from None
-    order = order.transpose(2, 0, 1) if order.ndim == 3 else order
-    return call.network.canonical(call.network.rearranged(call.name, x, order))
+    if order.ndim == 1:
+        return call.network.rearranged(call.name, x, order)
+    return call.network.canonical(call.network.rearranged(call.name, x, order.transpose(2, 0, 1)), call.name)
 
 
 def _dropout(call: LayerCall) -> Tensor:
@@ -276,7 +277,7 @@ def _average(call: LayerCall) -> Tensor:
 
 def _rescaling(call: LayerCall) -> Tensor:
     scale, offset = numbers(call.get("scale"), "scale"), numbers(call.get("offset", 0.0), "offset")
-    x = call.x if len(scale) == len(offset) == 1 else call.network.canonical(call.x)
+    x = call.x if len(scale) == len(offset) == 1 else call.network.canonical(call.x, call.name)
     return call.network.pointwise(call.name, Affine(call.name, scale, offset), x)
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
+
 from triptych.importers.mxnet_calls import Call
 from triptych.importers.mxnet_tensors import Tensor, columns_in_order
 from triptych.spec.kinds.windows import pooled_size
@@ -104,6 +106,13 @@ def _batch_norm(call: Call) -> Tensor:
     if call.integer("output_mean_var"):
         raise call.refused("has output_mean_var=True")
     gamma, shape = not call.integer("fix_gamma"), given.shape[:1]
+    arrays = call.arrays(weight=("gamma", shape)) if gamma else {}
+    arrays |= call.arrays(bias=("beta", shape), running_mean=("moving_mean", shape), running_var=("moving_var", shape))
+    # Gluon's center=False, which comes with scale=False in its model zoo and stands in no file: a trained beta would
+    # not be 0 to the last bit. Only Gluon writes the axis.
+    beta = gamma or "axis" not in call.node.attributes or "bias" not in arrays or bool(np.any(arrays["bias"]))
+    if not beta:
+        del arrays["bias"]
     layer = BatchNorm(
         "",
         eps=call.number("eps"),
@@ -111,9 +120,8 @@ def _batch_norm(call: Call) -> Tensor:
         gamma=gamma,
         unbiased=False,
         frozen=bool(call.integer("use_global_stats")),
+        beta=beta,
     )
-    arrays = call.arrays(weight=("gamma", shape)) if gamma else {}
-    arrays |= call.arrays(bias=("beta", shape), running_mean=("moving_mean", shape), running_var=("moving_var", shape))
     return call.add(layer, arrays=arrays)
 
 
@@ -192,12 +200,18 @@ def _activation(call: Call) -> Tensor:
 
 
 def _leaky_relu(call: Call) -> Tensor:
+    """In a symbol or a hybridized block MXNet 1.9.1 multiplies the gradients of PReLU's slopes by the slopes (the two
+    gradients of the layer share memory); a block that is not hybridized has the right ones, as the spec does."""
     kind = call.text("act_type")
     if kind == "leaky":
         return call.each_value(LeakyReLU("", call.number("slope")))
     if kind != "prelu":
         raise call.refused(f"has the act_type {kind}, and only leaky, prelu are taken")
     given = call.tensor()
+    call.building.remarks.append(
+        "in symbols and hybridized blocks MXNet 1.9.1 gives gradients of PReLU's slopes that are multiplied by the "
+        "slopes; here they are right"
+    )
     shared = call.given_shape("gamma") == (1,)
     slopes = (1,) if shared else given.shape[:1]
     return call.add(PReLU("", shared), given, arrays=call.arrays(weight=("gamma", slopes)))
@@ -263,7 +277,7 @@ def _softmax_activation(call: Call) -> Tensor:
 def _softmax_output(call: Call) -> Tensor:
     given = call.tensor()
     call.building.remarks.append(
-        f"{call.node.name!r} (SoftmaxOutput) is a softmax here; MXNet's gradient is the loss's"
+        f"{call.node.name!r} (SoftmaxOutput) is a softmax; its gradient in MXNet is the loss's"
     )
     if len(given.shape) == 1 or call.integer("multi_output"):
         return call.add(Softmax(""), given)

@@ -189,8 +189,6 @@ def _inputs(part: Part, node: Node, shape: Input, results: Mapping[Entry, Tensor
 
 def _output(part: Part, building: Building, head: Entry, results: Mapping[Entry, Tensor]) -> str:
     node = part.symbol.nodes[head[0]]
-    if node.operator == VARIABLE:
-        raise ImportRefusedError(f"{part.files[0]}: the output {node.name!r} is a variable, with no layer before it")
     if head not in results:
         raise ImportRefusedError(
             f"{part.files[0]}: output {head[1]} of {node.name!r} ({node.operator}) is none that the spec has"

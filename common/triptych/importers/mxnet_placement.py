@@ -73,6 +73,10 @@ def _numpy_reshape(call: Call) -> Tensor:
     return _viewed(call, codes, bool(call.integer("reverse")))
 
 
+def _numpy_reshape_by_sizes(call: Call) -> Tensor:
+    return _viewed(call, tuple(code or -5 for code in call.integers("newshape")), reverse=False)
+
+
 def _moved(call: Call, axes: Sequence[int]) -> Tensor:
     """With the axes, the batch among them, in this order."""
     given = call.any_tensor()
@@ -180,6 +184,16 @@ def _slice(call: Call) -> Tensor:
     return _cut_several(call, given, bounds)
 
 
+def _slice_like(call: Call) -> Tensor:
+    """Of the axes, all or those that are named, as much as a second input has, from the start."""
+    given, like = call.tensor(), call.any_tensor(1)
+    axes = {_axis(call, axis, given.shape) for axis in call.integers("axes")} or set(range(len(given.shape)))
+    if max(axes) >= len(like.shape):
+        raise call.refused(f"takes the sizes of {like.shape} for {given.shape}")
+    bounds = [(0, like.shape[axis] if axis in axes else size) for axis, size in enumerate(given.shape)]
+    return _cut_several(call, given, bounds)
+
+
 def _crop(call: Call) -> Tensor:
     """To the rows and columns of a second input, or to h_w."""
     given = call.image()
@@ -231,7 +245,10 @@ def _upsampling_with_weight(call: Call) -> Tensor:
 
 def _concat(call: Call) -> Tensor:
     tensors = [call.tensor(number) for number in range(len(call.inputs))]
-    axis = 1 if call.node.values["dim"] is None else call.integer("dim")
+    key = "axis" if "axis" in call.node.values else "dim"
+    axis = call.node.values[key]
+    if not isinstance(axis, int):
+        raise call.refused(f"has the {key} None")
     if _axis(call, axis, tensors[0].shape) != 0:
         raise call.refused(f"joins along axis {axis}, and only 1, the channels, is taken")
     return tensors[0] if len(tensors) == 1 else call.add(Block("", ()), *tensors)
@@ -334,6 +351,7 @@ PLACEMENT: Mapping[str, Convert] = {
     "Flatten": _flatten,
     "Reshape": _reshape,
     "_npx_reshape": _numpy_reshape,
+    "_np_reshape": _numpy_reshape_by_sizes,
     **dict.fromkeys(("transpose", "_np_transpose", "_npi_transpose"), _transpose),
     "SwapAxis": _swap_axes,
     "expand_dims": _expand_dims,
@@ -341,6 +359,7 @@ PLACEMENT: Mapping[str, Convert] = {
     "SliceChannel": _slice_channel,
     "slice_axis": _slice_axis,
     "slice": _slice,
+    "slice_like": _slice_like,
     "Crop": _crop,
     "Pad": _pad,
     "UpSampling": _upsampling,
@@ -353,6 +372,7 @@ PLACEMENT: Mapping[str, Convert] = {
     **dict.fromkeys(("_rminus_scalar", "_npi_rsubtract_scalar"), _FROM),
     **dict.fromkeys(("_mul_scalar", "_npi_multiply_scalar"), _TIMES),
     **dict.fromkeys(("_div_scalar", "_npi_true_divide_scalar"), _OVER),
+    **dict.fromkeys(("negative", "_npi_negative"), lambda call: call.each_value(Affine("", (-1.0,)))),
     **dict.fromkeys(("mean", "_npi_mean"), _mean),
     "sum": _sum,
     **dict.fromkeys(("_copy", "_np_copy", "_npi_copy"), _as_it_is),

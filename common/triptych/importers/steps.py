@@ -4,16 +4,19 @@ An importer knows one format. It turns the nodes of a graph into `Step`s one by 
 an architecture of them: clean names, rows and branches in place of loose nodes, shapes checked against the arrays.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
-
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 from triptych.spec.layers import INPUT, Architecture, Block, Layer, Merge
 from triptych.utils.errors import TriptychError
 
-Arrays = Mapping[str, NDArray[Any]]
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Arrays = Mapping[str, NDArray[Any]]
 
 
 class ImportRefusedError(TriptychError):

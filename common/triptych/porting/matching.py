@@ -10,7 +10,8 @@ from typing import Any
 from triptych.backend.contract import PortParameter
 from triptych.conformance.compare import Check, problem
 from triptych.spec.kinds.kind import ParameterInfo
-from triptych.utils.errors import TriptychError, unknown
+from triptych.utils.errors import TriptychError, check_known
+from triptych.utils.files import told
 
 # What must agree: the shape, and the role wherever the port's parameters all tell theirs.
 Keys = list[tuple[tuple[int, ...], str]]
@@ -21,9 +22,8 @@ def read_mapping(mapping: Path | Mapping[str, str] | None) -> dict[str, str]:
     if not isinstance(mapping, Path):
         return dict(mapping or {})
     try:
-        content = json.loads(mapping.read_text())
-    except OSError as error:
-        raise TriptychError(f"cannot read the mapping {mapping}: {error.strerror}") from None
+        with told(f"cannot read the mapping {mapping}"):
+            content = json.loads(mapping.read_text())
     except ValueError as error:
         raise TriptychError(f"the mapping {mapping} is not JSON: {error}") from None
     if not isinstance(content, dict) or not all(isinstance(value, str) for value in content.values()):
@@ -39,11 +39,8 @@ def pair(
     Raises TriptychError if it is ambiguous, or if the mapping names what is not there."""
     names = {parameter.name: parameter for parameter in parameters}
     paths = {info.path: info for info in infos}
-    for name, path in mapping.items():
-        if name not in names:
-            raise unknown("parameter of your network in the mapping", name, names)
-        if path not in paths:
-            raise unknown("parameter of the spec in the mapping", path, paths)
+    check_known("parameter of your network in the mapping", mapping, names)
+    check_known("parameter of the spec in the mapping", mapping.values(), paths)
     if len(set(mapping.values())) < len(mapping):
         raise TriptychError("the mapping gives one parameter of the spec to two of your network")
     pairs = {path: name for name, path in mapping.items()}

@@ -23,7 +23,7 @@ from triptych.porting.matching import read_mapping
 from triptych.porting.subject import LEVELS, OwnNetwork
 from triptych.spec.layers import Architecture, Auxiliary, Dropout, Layer, with_children
 from triptych.spec.rewrite import fold_batch_norms
-from triptych.utils.errors import TriptychError, unknown
+from triptych.utils.errors import TriptychError, check_known
 
 LAYOUTS = ("NCHW", "NHWC")
 NOT_RUN = {"dropout": "switched off on both sides: a port draws its own masks", "update": "a port brings no optimiser"}
@@ -48,8 +48,7 @@ def locate_port(
     NHWC by default in JAX, NCHW elsewhere. `mapping`: its parameters' names to the spec's paths, where order and shape
     do not tell. Where the spec has batch norms that the network has folded into its convolutions, both are compared in
     evaluation. Raises TriptychError for what cannot be compared."""
-    if layout not in (None, *LAYOUTS):
-        raise unknown("layout", layout, LAYOUTS)
+    check_known("layout", [] if layout is None else [layout], LAYOUTS)
     names = read_mapping(mapping)
     adapted = find_adapter(candidate)
     if adapted is None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from triptych.conformance.diagnosis.explain import Difference
 from triptych.conformance.locate import Located
-from triptych.importers.steps import Imported, Request
+from triptych.importers.steps import Imported
 from triptych.porting import discover, own_network, sources
 from triptych.porting.two_specs import locate_specs, training_remarks
 from triptych.spec.layers import Architecture, outputs
@@ -109,11 +109,18 @@ def _against(origin: Side, others: list[Side], options: Options, left: str, righ
 
 def _judged(side: Side, architecture: Architecture, options: Options, *, of_import: bool) -> Located:
     """One module against the spec; in float32 where it shows that it computes in that even if given more."""
-    arguments = {"name": side.name, "layout": options.layout, "seed": options.seed}
     mapping = None if of_import else options.mapping
 
     def run(precision: str) -> Located:
-        return own_network.locate_port(side.candidate, architecture, mapping=mapping, precision=precision, **arguments)
+        return own_network.locate_port(
+            side.candidate,
+            architecture,
+            name=side.name,
+            layout=options.layout,
+            mapping=mapping,
+            precision=precision,
+            seed=options.seed,
+        )
 
     located = run(options.precision)
     if options.precision != LOW and located.difference is not None and _is_rounding(located.difference):

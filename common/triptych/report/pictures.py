@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triptych.data.dataset import Split
-from triptych.utils.errors import TriptychError
-from triptych.utils.files import write_atomically
+from triptych.utils.files import told, write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,10 +28,8 @@ def save(figure: Figure, path: Path) -> None:
     buffer = io.BytesIO()
     stamp = {} if path.suffix == ".png" else {"CreationDate" if path.suffix == ".pdf" else "Date": None}
     figure.savefig(buffer, format=path.suffix[1:], dpi=150, metadata=stamp)
-    try:
+    with told(f"{path} cannot be written"):
         write_atomically(path, buffer.getvalue())
-    except OSError as error:
-        raise TriptychError(f"{path} cannot be written: {error.strerror}") from None
 
 
 def feature_maps(

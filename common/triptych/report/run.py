@@ -11,7 +11,6 @@ from triptych.training.recipe import Recipe, start_name
 from triptych.training.run_folder import Epoch
 
 REPORT = "report.html"
-COLUMNS = ("epoch", "backend", "loss", "train accuracy", "test loss", "test accuracy", "seconds", "images/s")
 
 
 def write(
@@ -28,14 +27,6 @@ def write(
             ("Loss of every training step", figures.loss_curves({"training": epochs})),
             ("Accuracy after every epoch", figures.learning_curves(epochs)),
         ],
-        columns=COLUMNS,
-        rows=[cells(epoch) for epoch in epochs],
+        epochs=epochs,
         recipe=records.encode(recipe) | {"initializer": start_name(recipe, architecture)},
     )
-
-
-def cells(epoch: Epoch) -> tuple[str, ...]:
-    """One epoch under the columns."""
-    numbers = (epoch.train_loss, epoch.train_accuracy, epoch.test_loss, epoch.test_accuracy)
-    texts = (f"{number:.4f}" for number in numbers)
-    return (str(epoch.epoch), epoch.backend, *texts, f"{epoch.seconds:.1f}", f"{epoch.images_per_second:.0f}")

@@ -28,22 +28,15 @@ def write(path: Path, verdicts: Sequence[Verdict], versions: Mapping[str, Mappin
         summary=f"{passed} of {len(verdicts)} architectures conform.",
         precisions=PRECISIONS,
         groups=GROUPS,
-        rows=[(verdict, row(verdict)) for verdict in verdicts],
+        cells=[(group, level) for group, levels in GROUPS for level in levels],
+        verdicts=verdicts,
+        worst=worst,
         share=share,
         failures=failures,
         not_run={name: why for verdict in verdicts for name, why in verdict.not_run.items()},
         versions=versions,
         flags=flag_rows(verdicts),
     )
-
-
-def row(verdict: Verdict) -> list[tuple[Check | None, ...]]:
-    """The checks of one architecture in the order of the columns, one per precision."""
-    return [
-        tuple(worst(verdict, group, precision, level) for precision in PRECISIONS)
-        for group, levels in GROUPS
-        for level in levels
-    ]
 
 
 def worst(verdict: Verdict, group: str, precision: str, level: str) -> Check | None:

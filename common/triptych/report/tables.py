@@ -1,7 +1,5 @@
 """Tables on the terminal, by rich, which is imported when one is printed."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 
 from triptych.utils.terminal import console

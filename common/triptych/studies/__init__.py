@@ -1,16 +1,14 @@
 """Studies: questions that the networks' texts ask, answered as tables and figures."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from json import dumps
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Self, TypeAlias
 
 from triptych.report.page import write_page
-from triptych.utils.errors import unknown
+from triptych.utils.errors import check_known
 from triptych.utils.files import write_atomically
 
 Cell: TypeAlias = str | int | float
@@ -32,7 +30,7 @@ class Table:
     rows: tuple[TableRow, ...]
 
     @classmethod
-    def of(cls, title: str, rows: Sequence[Mapping[str, Cell]]) -> Table:
+    def of(cls, title: str, rows: Sequence[Mapping[str, Cell]]) -> Self:
         """A table of one row or more that say the columns of their cells, each the same."""
         return cls(title, tuple(rows[0]), tuple(tuple(row.values()) for row in rows))
 
@@ -62,11 +60,6 @@ def join(results: Sequence[StudyResult]) -> StudyResult:
     figures = chain.from_iterable(result.figures for result in results)
     findings = chain.from_iterable(result.findings for result in results)
     return StudyResult(tuple(tables.values()), tuple(figures), tuple(findings))
-
-
-def table_of(result: StudyResult, title: str) -> Table:
-    """The table of a result that has this title."""
-    return next(table for table in result.tables if table.title == title)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,6 +105,5 @@ def write(study: Study, result: StudyResult, published: dict[str, Any], folder: 
 
 def get_study(name: str) -> Study:
     """The study `name`. Raises TriptychError with the nearest match if there is none."""
-    if name not in registry():
-        raise unknown("study", name, registry())
+    check_known("study", [name], registry())
     return registry()[name]

@@ -152,34 +152,25 @@ def as_dict(comparison: TrainedComparison) -> dict[str, Any]:
 def write_report(comparison: TrainedComparison, path: Path, command: str) -> None:
     """`report.html`: the table, the curves and every level of conformance, readable with no network."""
     columns, rows = table(comparison)
-    recipe, shape = comparison.recipe, "x".join(map(str, comparison.architecture.input))
+    recipe = comparison.recipe
     drawn = [("Loss of every training step", figures.loss_curves(comparison.trained))]
     drawn.append(("Test accuracy after every epoch", figures.accuracy_curves(comparison.trained)))
     if len(comparison.trained) > 1:
         drawn.append(("How far the losses are apart", figures.loss_differences(comparison.trained)))
-    verdict = suite.as_dict(comparison.verdict)
     write_page(
         path,
         "compare.html",
         title=f"{recipe.architecture} on {', '.join(comparison.trained)}",
         command=command,
-        summary=f"{comparison.parameters:,} parameters at {shape}; {'all' if comparison.verdict.passed else 'NOT all'} "
-        f"conformance checks passed.",
-        training=f"Recipe {recipe.name}: {recipe.data}, {shape}, channels / {recipe.network.width_ratio:g}, batch "
-        f"{recipe.batch_size}, learning rate {recipe.learning_rate:g} ({recipe.schedule.name}), "
-        f"momentum {recipe.optimizer.momentum:g}, weight decay {recipe.optimizer.weight_decay:g}, "
-        f"{start_name(recipe, comparison.architecture)}, seed {recipe.seed}. Every backend "
-        "starts from the same parameters and sees the same batches; dropout masks are drawn by each framework itself, "
-        "and part the curves. Images per second: the best epoch.",
-        conformance="Largest difference to the NumPy float64 reference, of its budget, for the tensor that comes "
-        "nearest to it (its name: point at the cell); pairs of backends against both budgets together. At "
-        f"{'x'.join(map(str, verdict['input']))}.",
+        comparison=comparison,
+        recipe=recipe,
+        start=start_name(recipe, comparison.architecture),
         columns=columns,
         rows=rows,
         seeds=max(map(len, comparison.accuracies.values()), default=1),
         accuracy=accuracy_table(comparison),
         figures=drawn,
         levels=ALL_LEVELS,
-        verdict=verdict,
+        verdict=suite.as_dict(comparison.verdict),
         versions=comparison.versions,
     )

@@ -40,7 +40,8 @@ def run(
 
 def answer(study: Trained, outcomes: Sequence[Outcome], *, quick: bool, looked: StudyResult = NOTHING) -> StudyResult:
     """The whole result of a study, after what its look shows."""
-    tables = [compared(outcomes), by_epoch(outcomes), settings([o.planned for o in outcomes])]
+    every_run = Table.of("Every run", [row(outcome, outcomes) for outcome in outcomes])
+    tables = [every_run, by_epoch(outcomes), settings([outcome.planned for outcome in outcomes])]
     if study.compete:
         tables, drawn = [contests.table(outcomes), *tables], contests.drawn(outcomes)
     else:
@@ -66,13 +67,9 @@ def ratio(value: float | None, base: float | None) -> float | None:
     return None if value is None or not base else value / base
 
 
-def compared(outcomes: Sequence[Outcome]) -> Table:
-    """A row per run and backend: what it costs, what it reaches, and what the text says of it."""
-    return Table.of("Every run", [row(outcome, outcomes) for outcome in outcomes])
-
-
 def row(outcome: Outcome, outcomes: Sequence[Outcome]) -> dict[str, Cell]:
-    """One row of `compared`; seconds are compared with the study's first run on the same backend."""
+    """What a run on a backend costs, what it reaches, and what the text says of it; seconds are compared with the
+    study's first run on the same backend."""
     size, published = outcome.totals, outcome.published
     first = next(other for other in outcomes if other.backend == outcome.backend)
     return {
@@ -94,18 +91,14 @@ def by_epoch(outcomes: Sequence[Outcome]) -> Table:
     """A row per run, backend and epoch, with the published figures of the same epoch where there are some."""
     columns = ("run", "backend", "epoch", "loss", "train accuracy", "test accuracy")
     published = ("published: loss", "published: train", "published: test")
-    rows = tuple(
-        (o.name, o.backend, e.epoch, e.train_loss, e.train_accuracy, e.test_accuracy, *published_of(o, e.epoch))
-        for o in outcomes
-        for e in o.epochs
-    )
-    return Table("Every epoch", (*columns, *published), rows)
-
-
-def published_of(outcome: Outcome, epoch: int) -> TableRow:
-    """Published loss, train and test accuracy of one epoch; a single figure is of the last one, and is not here."""
-    all_of = (outcome.published.loss, outcome.published.train, outcome.published.test)
-    return tuple(shown(values[epoch - 1] if 1 < len(values) >= epoch else None) for values in all_of)
+    rows: list[TableRow] = []
+    for outcome in outcomes:
+        known = (outcome.published.loss, outcome.published.train, outcome.published.test)
+        for e in outcome.epochs:  # a single published figure is of the last one, and is not here
+            figures_of = (shown(values[e.epoch - 1] if 1 < len(values) >= e.epoch else None) for values in known)
+            measured = (e.epoch, e.train_loss, e.train_accuracy, e.test_accuracy)
+            rows.append((outcome.name, outcome.backend, *measured, *figures_of))
+    return Table("Every epoch", (*columns, *published), tuple(rows))
 
 
 def settings(planned: Sequence[PlannedRun]) -> Table:

@@ -131,8 +131,16 @@ def recipes_of(
 ) -> list[Recipe]:
     """Every run's recipe, after the `change` that the command line makes. Raises TriptychError if the change takes away
     what the study compares."""
-    chosen = [change(recipe_of(study, run, quick=quick)) for run in study.runs]
-    check_different(study, chosen)
+    by_settings: dict[Recipe, str] = {}
+    chosen = []
+    for run in study.runs:
+        chosen.append(change(recipe_of(study, run, quick=quick)))
+        same = by_settings.setdefault(dataclasses.replace(chosen[-1], name=""), run.name)
+        if same != run.name:
+            raise TriptychError(
+                f"with these options '{same}' and '{run.name}' are the same run; leave out the option that sets what "
+                f"'{study.name}' compares"
+            )
     return chosen
 
 
@@ -159,19 +167,6 @@ def plan(study: Trained, recipes: Sequence[Recipe], *, data_dir: Path | None = N
     ]
 
 
-def check_different(study: Trained, chosen: Sequence[Recipe]) -> None:
-    """Raises TriptychError if two runs train the same."""
-    seen: dict[Recipe, str] = {}
-    for run, recipe in zip(study.runs, chosen, strict=True):
-        unnamed = dataclasses.replace(recipe, name="")
-        if unnamed in seen:
-            raise TriptychError(
-                f"with these options '{seen[unnamed]}' and '{run.name}' are the same run; leave out the option that "
-                f"sets what '{study.name}' compares"
-            )
-        seen[unnamed] = run.name
-
-
 def open_folder(folder: Path, study: Trained, planned: Sequence[PlannedRun], device: str) -> Path:
     """The study's folder, new or of the same study with the same settings. Raises TriptychError for any other."""
     settings = settings_text(study, [each.recipe for each in planned], device)
@@ -191,8 +186,8 @@ def holds(folder: Path, settings: bytes) -> bool:
 
 def settings_text(study: Trained, recipes: Sequence[Recipe], device: str) -> bytes:
     """What decides a study, as its folder keeps it."""
-    by_run = {run.name: records.encode(recipe) for run, recipe in zip(study.runs, recipes, strict=True)}
-    return json.dumps({"study": study.name, "device": device, "recipes": by_run}, indent=2).encode()
+    by_run = {run.name: recipe for run, recipe in zip(study.runs, recipes, strict=True)}
+    return json.dumps(records.encode({"study": study.name, "device": device, "recipes": by_run}), indent=2).encode()
 
 
 def train(

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from triptych.backend.contract import Backend, Images, Labels
+from triptych.backend.contract import Backend, Images
 from triptych.data import Dataset, decoded
 from triptych.spec.layers import Pair
 from triptych.training import loop
@@ -37,7 +37,9 @@ class Evaluation:
     @property
     def confusion(self) -> NDArray[np.int64]:
         """How many images of each of the data's classes (row) were taken for each of the model's (column)."""
-        return count_confusion(self.logits, self.dataset.test.labels)[: len(self.dataset.class_names)]
+        counts = np.zeros((len(self.dataset.class_names), self.logits.shape[1]), np.int64)
+        np.add.at(counts, (self.dataset.test.labels, self.logits.argmax(1)), 1)
+        return counts
 
 
 def evaluate(model: Model, dataset: Dataset, backend: Backend, device: str) -> Evaluation:
@@ -45,13 +47,6 @@ def evaluate(model: Model, dataset: Dataset, backend: Backend, device: str) -> E
     predictor = model.predictor(backend, device)
     logits = loop.logits_of(predictor, dataset.test.images, model.recipe.images_per_test)
     return Evaluation(model, dataset, backend.name, logits)
-
-
-def count_confusion(logits: NDArray[np.float64], labels: Labels) -> NDArray[np.int64]:
-    """How many images of each class (row) were taken for each (column): `(classes, classes)`."""
-    counts = np.zeros((logits.shape[1],) * 2, np.int64)
-    np.add.at(counts, (labels, logits.argmax(1)), 1)
-    return counts
 
 
 @dataclass(frozen=True)
@@ -97,8 +92,9 @@ def classify(
     logits: NDArray[np.float64], names: Sequence[str], images: Sequence[str], true: Sequence[str | None] | None = None
 ) -> list[Prediction]:
     """The most probable class of every image; its number where it has no name."""
-    powers = np.exp(logits - logits.max(1, keepdims=True))
-    shares = powers / powers.sum(1, keepdims=True)
+    from scipy.special import softmax
+
+    shares = softmax(logits, axis=1)
     rows = zip(images, shares, shares.argmax(1), true or [None] * len(images), strict=True)
     return [
         Prediction(image, names[best] if best < len(names) else str(best), float(share[best]), label)

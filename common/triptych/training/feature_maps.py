@@ -97,10 +97,6 @@ def likeness(values: NDArray[np.floating[Any]], picture: NDArray[np.floating[Any
     sizes = zip(picture.shape[1:], values.shape[1:], strict=True)
     rows, columns = (preprocess.resize_matrix(*size) for size in sizes)
     shrunk = rows @ picture.mean(0) @ columns.T
-    correlations = [_correlation(channel.astype(np.float64), shrunk) for channel in values if np.ptp(channel) > 0]
+    varied = (channel for channel in values if np.ptp(channel) > 0)
+    correlations = [np.corrcoef(channel.ravel(), shrunk.ravel())[0, 1] for channel in varied]
     return float(np.mean(np.abs(correlations))) if correlations and np.ptp(shrunk) > 0 else None
-
-
-def _correlation(a: NDArray[np.floating[Any]], b: NDArray[np.floating[Any]]) -> float:
-    a, b = a - a.mean(), b - b.mean()
-    return float((a * b).sum() / np.sqrt((a**2).sum() * (b**2).sum()))

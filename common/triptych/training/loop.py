@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,24 +28,14 @@ class DivergedError(TriptychError):
     """A loss that is not finite."""
 
 
-class Listener(Protocol):
-    """Who is told how training goes: a progress bar, a log, nothing."""
+class Listener:
+    """Who is told how training goes: a progress bar, a log; this one itself says nothing."""
 
     def steps(self, epoch: int, total: int, losses: NDArray[np.float64], images_per_second: float) -> None:
         """The losses of this epoch's steps so far, of `total`, and its speed."""
 
     def epoch(self, epoch: Epoch) -> None:
         """An epoch is done and saved."""
-
-
-class Silent:
-    """A listener that says nothing."""
-
-    def steps(self, epoch: int, total: int, losses: NDArray[np.float64], images_per_second: float) -> None:
-        pass
-
-    def epoch(self, epoch: Epoch) -> None:
-        pass
 
 
 @dataclass

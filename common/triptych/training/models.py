@@ -1,11 +1,9 @@
 """A trained model as a user names it: a run folder, or a safetensors file with an architecture."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,12 +36,12 @@ class Model:
         """How stored images become the network's input."""
         return build_transform(self.recipe, self.architecture)
 
-    def dense(self, size: Pair) -> Model:
+    def dense(self, size: Pair) -> Self:
         """The same parameters as convolutions over images of `size` (height, width); see `triptych.spec.rewrite`."""
         architecture = rewrite.convolve(self.architecture, size)
         return replace(self, architecture=architecture, parameters=rewrite.reshape(architecture, self.parameters))
 
-    def dense_for(self, stored: Sequence[int], size: Pair | None = None) -> Model:
+    def dense_for(self, stored: Sequence[int], size: Pair | None = None) -> Self:
         """The convolutional form for images stored at `stored` (height, width), or brought to `size`."""
         _, height, width = self.architecture.input
         return self.dense(size or rewrite.fit_size((stored[0], stored[1]), (height, width)))

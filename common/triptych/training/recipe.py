@@ -1,6 +1,5 @@
 """A recipe: everything that decides a training run, as one record."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -12,9 +11,8 @@ from triptych.data.batches import Augmentation
 from triptych.data.preprocess import InputTransform
 from triptych.optim.optimizers import SGD, AnyOptimizer, Rates
 from triptych.optim.schedules import AnySchedule, Constant, Moment, Score
-from triptych.spec import records
 from triptych.spec.layers import Architecture
-from triptych.utils.errors import TriptychError, check_known, unknown
+from triptych.utils.errors import TriptychError, check_known
 from triptych.weights import initializers
 from triptych.weights.initializers import Parameters
 
@@ -63,8 +61,7 @@ class Recipe:
             raise TriptychError(f"the batch size {self.test_batch_size} of the test must be at least 0")
         if not 0 <= self.learning_rate < float("inf"):
             raise TriptychError(f"--learning-rate {self.learning_rate} must be a number of at least 0")
-        if self.precision not in PRECISIONS:
-            raise unknown("precision", self.precision, PRECISIONS)
+        check_known("precision", [self.precision], PRECISIONS)
         if self.initializer not in ("", NATIVE):
             initializers.parse(self.initializer)
 
@@ -127,19 +124,3 @@ def build_transform(recipe: Recipe, architecture: Architecture) -> InputTransfor
     if recipe.augmentation.colour and architecture.input[0] != 3:
         raise TriptychError(f"colour jitter needs a network with 3 channels; this one has {architecture.input[0]}")
     return InputTransform(*architecture.input, recipe.mean, recipe.std, recipe.augmentation.crop_padding)
-
-
-def to_json(recipe: Recipe) -> str:
-    """The recipe as readable JSON."""
-    return json.dumps(records.encode(recipe), indent=2)
-
-
-def from_json(text: str, source: str = "this") -> Recipe:
-    """The recipe written by `to_json`. Raises TriptychError, which names the `source`, if it is not one."""
-    try:
-        values = records.parse(text)
-        if isinstance(values, dict) and "network" not in values and "architecture" in values:
-            raise TriptychError("it was written by an older triptych; train again, or go on with that version")
-        return records.decode(values, Recipe)
-    except (ValueError, TriptychError) as error:
-        raise TriptychError(f"{source} is no recipe that can be read: {error}") from None

@@ -6,7 +6,7 @@ from triptych.data.batches import Augmentation
 from triptych.optim.optimizers import SGD, Adam
 from triptych.optim.schedules import OneCycle, Plateau
 from triptych.training.recipe import Recipe, vary
-from triptych.utils.errors import unknown
+from triptych.utils.errors import check_known
 from triptych.zoo import Options
 
 # The textbook's first edition trains every one of these for 5 epochs, its later ones for 10.
@@ -134,6 +134,5 @@ for _name, (_base, _source, _changes) in _VARIATIONS.items():
 
 def get_recipe(name: str) -> Recipe:
     """The recipe `name`. Raises TriptychError with the nearest match if there is none."""
-    if name not in RECIPES:
-        raise unknown("recipe", name, RECIPES)
+    check_known("recipe", [name], RECIPES)
     return RECIPES[name]

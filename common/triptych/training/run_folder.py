@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from triptych.spec import records
-from triptych.training.recipe import Recipe, from_json, to_json
+from triptych.training.recipe import Recipe
 from triptych.utils.errors import TriptychError
-from triptych.utils.files import probe, write_atomically
+from triptych.utils.files import probe, told, write_atomically
 from triptych.weights import store
 from triptych.weights.initializers import Parameters
 
@@ -49,27 +49,23 @@ class Checkpoint:
 
 def write_recipe(folder: Path, recipe: Recipe) -> None:
     """The recipe of a run, also when it is continued for more epochs."""
-    write_atomically(folder / RECIPE, to_json(recipe).encode())
+    write_atomically(folder / RECIPE, json.dumps(records.encode(recipe), indent=2).encode())
 
 
 def make_folder(folder: Path) -> Path:
     """An empty folder for output. Raises TriptychError if it holds something or cannot be written."""
     check_free(folder)
-    try:
+    with told(f"--out {folder} cannot be written"):
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise TriptychError(f"--out {folder} cannot be written: {error.strerror}") from None
     return folder
 
 
 def check_free(folder: Path) -> None:
     """Raises TriptychError if the folder, which need not be there yet, holds something or cannot be written."""
-    try:
+    with told(f"--out {folder} cannot be written"):
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise TriptychError(f"--out {folder} is already used; choose another, or remove it first")
         probe(folder)
-    except OSError as error:
-        raise TriptychError(f"--out {folder} cannot be written: {error.strerror}") from None
 
 
 def new_folder(name: str) -> Path:
@@ -80,12 +76,17 @@ def new_folder(name: str) -> Path:
 
 
 def read_recipe(folder: Path) -> Recipe:
-    """The recipe of a run. Raises TriptychError if the folder is no run."""
+    """The recipe of a run. Raises TriptychError if the folder is no run, or the file is no recipe."""
     path = folder / RECIPE
     try:
-        return from_json(path.read_bytes().decode(errors="replace"), str(path))
+        values = records.parse(path.read_bytes().decode(errors="replace"))
+        if isinstance(values, dict) and "network" not in values and "architecture" in values:
+            raise TriptychError("it was written by an older triptych; train again, or go on with that version")
+        return records.decode(values, Recipe)
     except OSError as error:
         raise TriptychError(f"{folder} is not a run folder: cannot read {RECIPE} ({error.strerror})") from None
+    except (ValueError, TriptychError) as error:
+        raise TriptychError(f"{path} is no recipe that can be read: {error}") from None
 
 
 def read_epochs(folder: Path) -> list[Epoch]:

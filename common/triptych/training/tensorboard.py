@@ -1,7 +1,7 @@
 """Logs for TensorBoard, by its own writer; neither TensorFlow nor PyTorch is needed."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from triptych.training.loop import Listener
 from triptych.training.run_folder import Epoch
-from triptych.utils.errors import TriptychError
+from triptych.utils.files import told
 
 IN_THE_RUN, FOLDER = "-", "tensorboard"  # what stands for a folder that was not named, and what it is then
 PER_EPOCH = {
@@ -29,7 +29,7 @@ def place(target: str | None, run: Path | None) -> Path | None:
     return run / FOLDER if target == IN_THE_RUN else Path(target)
 
 
-class Log:
+class Log(Listener):
     """Tells `listener`, and writes every finished epoch: its steps' losses by step, the rest by epoch."""
 
     def __init__(self, listener: Listener, writer: Any) -> None:
@@ -56,11 +56,7 @@ def logged(listener: Listener, folder: Path | None) -> Iterator[Listener]:
         return
     from tensorboard.summary import Writer
 
-    try:
+    with told(f"--tensorboard {folder} cannot be written"):
         writer = Writer(str(folder))
-    except OSError as error:
-        raise TriptychError(f"--tensorboard {folder} cannot be written: {error.strerror}") from None
-    try:
+    with closing(writer):
         yield Log(listener, writer)
-    finally:
-        writer.close()

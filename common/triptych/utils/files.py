@@ -34,6 +34,15 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
         temporary.unlink(missing_ok=True)
 
 
+@contextmanager
+def told(what: str, way_out: str = "") -> Iterator[None]:
+    """Around work with files: an OSError within becomes a TriptychError that says `what`, why, and the `way_out`."""
+    try:
+        yield
+    except OSError as error:
+        raise TriptychError("; ".join(filter(None, (f"{what}: {error.strerror}", way_out)))) from None
+
+
 def probe(folder: Path) -> None:
     """Raises OSError if nothing can be written below `folder`, which need not be there yet; nothing is left behind."""
     existing = next(place for place in (folder, *folder.absolute().parents) if place.exists())

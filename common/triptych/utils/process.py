@@ -3,7 +3,6 @@
 import contextlib
 import ctypes
 import os
-from collections.abc import Iterator, Mapping
 from functools import cache
 
 # glibc's mallopt parameters (malloc.h). By default it hands large buffers back to the kernel after each step and
@@ -26,21 +25,6 @@ def vector_features() -> tuple[str, ...]:
         listed = next((line.split() for line in file if line.startswith(("flags", "Features"))), [])
         return tuple(name for name in _VECTOR_FEATURES if name in listed)
     return ()
-
-
-@contextlib.contextmanager
-def environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """Environment variables for the processes that are started meanwhile."""
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 @cache

@@ -1,7 +1,6 @@
 """Reading along with standard error, where C++ libraries write what they tell nobody else."""
 
 import contextlib
-import io
 import os
 import subprocess
 import sys
@@ -30,7 +29,7 @@ def copied(into: list[str]) -> Iterator[None]:
         os.dup2(tee.stdin.fileno(), 2)
         tee.stdin.close()
         try:
-            with contextlib.redirect_stderr(shown) if _is_standard_error() else contextlib.nullcontext():
+            with contextlib.redirect_stderr(shown) if sys.stderr is sys.__stderr__ else contextlib.nullcontext():
                 yield
         finally:
             os.dup2(shown.fileno(), 2)
@@ -50,9 +49,3 @@ def _warnings_noted(into: list[str]) -> Iterator[None]:
 
         warnings.showwarning = note
         yield
-
-
-def _is_standard_error() -> bool:
-    with contextlib.suppress(io.UnsupportedOperation, AttributeError, ValueError):
-        return sys.stderr.fileno() == 2
-    return False

@@ -9,7 +9,7 @@ import numpy as np
 
 from triptych.conformance import inputs
 from triptych.conformance.compare import Arrays, Check
-from triptych.conformance.diagnosis.faults import FAULTS, branch_orders, residual_scale
+from triptych.conformance.diagnosis.faults import FAULTS, other_merges, residual_scale
 from triptych.conformance.diagnosis.hypothesis import Fault, Hypothesis
 from triptych.conformance.reference_run import OUTPUT, ReferenceRun, layer_of, maps_before_flatten, named
 from triptych.data.preprocess import apply_reference
@@ -196,7 +196,7 @@ def _of_junction(
     outputs = run.outputs(train)
     tries: Iterable[tuple[str, Array]] = ()
     if isinstance(layer, Branches):
-        tries = branch_orders(layer, [outputs[join(path, branch.name)] for branch in layer.branches])
+        tries = other_merges(layer, [outputs[join(path, branch.name)] for branch in layer.branches])
     elif observed.shape == (body := outputs[join(path, layer.body.name)]).shape:
         block = layer.shortcut
         shortcut = run.trace(train).inputs[path] if block is None else outputs[join(path, block.name)]

@@ -5,8 +5,10 @@ from dataclasses import replace
 from functools import partial
 
 import numpy as np
+from scipy.special import softmax
 
 from triptych.conformance.diagnosis.hypothesis import Fault, Hypothesis, other_field, other_value
+from triptych.spec.kinds.layer_pass import all_but_channels
 from triptych.spec.layers import AvgPool, Conv, LocalResponseNorm, MaxPool, Pair, Shape
 from triptych.utils.arrays import Array
 
@@ -42,8 +44,24 @@ _BIAS = (
     other_value("the bias is added twice", "bias", lambda hypothesis, bias: 2 * bias),
     other_value("the bias is subtracted", "bias", lambda hypothesis, bias: -bias),
 )
+
+
+def _interleaved(hypothesis: Hypothesis, weight: Array) -> Array:
+    """The outputs of the groups in turns: depthwise multipliers outside, as TensorFlow's weights have them inside."""
+    groups = hypothesis.layer.groups
+    return weight.reshape(groups, -1, *weight.shape[1:]).swapaxes(0, 1).reshape(weight.shape)
+
+
+def _deinterleaved(hypothesis: Hypothesis, weight: Array) -> Array:
+    groups = hypothesis.layer.groups
+    return weight.reshape(-1, groups, *weight.shape[1:]).swapaxes(0, 1).reshape(weight.shape)
+
+
 CONV = (
     *PADDING,
+    other_field("the dilation is ignored", dilation=(1, 1)),
+    other_value("the groups' outputs are in another order (depthwise multiplier)", "weight", _interleaved),
+    other_value("the groups' outputs are in another order (depthwise multiplier)", "weight", _deinterleaved),
     Fault("SAME padding: at this stride the odd pixel goes below and right, not above and left", _same_padding),
     other_field("the stride's rows and columns are swapped", stride=lambda layer: layer.stride[::-1]),
     *_BIAS,
@@ -52,13 +70,12 @@ CONV = (
     other_value("the weight's inputs and outputs are swapped", "weight", lambda t, w: w.transpose(1, 0, 2, 3)),
     other_value("the input channels are in reverse order (BGR for RGB)", "weight", lambda t, w: w[:, ::-1]),
     other_value("an HWIO weight is read as OIHW", "weight", lambda t, w: w.transpose(2, 3, 1, 0).reshape(w.shape)),
-    other_value("an OIHW weight is read as HWIO", "weight", lambda t, w: _read_as_hwio(w)),
+    other_value(
+        "an OIHW weight is read as HWIO",
+        "weight",
+        lambda t, w: w.reshape(*w.shape[2:], w.shape[1], w.shape[0]).transpose(3, 2, 0, 1),
+    ),
 )
-
-
-def _read_as_hwio(weight: Array) -> Array:
-    out, into, rows, columns = weight.shape
-    return weight.reshape(rows, columns, into, out).transpose(3, 2, 0, 1)
 
 
 def channels_last(columns: Array, shape: Shape) -> Array:
@@ -73,12 +90,6 @@ def channels_first(columns: Array, shape: Shape) -> Array:
     return np.ascontiguousarray(maps.reshape(len(columns), -1))
 
 
-def softmax(logits: Array) -> Array:
-    """Over the last axis."""
-    powers = np.exp(logits - logits.max(-1, keepdims=True))
-    return np.asarray(powers / powers.sum(-1, keepdims=True))
-
-
 _HWC = "the map is flattened height-width-channels: the weight's columns are in another order"
 DENSE = (
     other_value(_HWC, "weight", lambda t, w: None if t.map is None else channels_last(w, t.map)),
@@ -86,17 +97,17 @@ DENSE = (
     other_value("the weight is transposed", "weight", lambda t, w: w.T),
     other_value("an (in, out) weight is read as (out, in)", "weight", lambda t, w: w.T.reshape(w.shape)),
     *_BIAS,
-    Fault("softmax is applied to the logits already", result=lambda t, y: softmax(y)),
-    Fault("log-softmax is applied to the logits already", result=lambda t, y: np.log(softmax(y))),
+    Fault("softmax is applied to the logits already", result=lambda t, y: softmax(y, axis=-1)),
+    Fault("log-softmax is applied to the logits already", result=lambda t, y: np.log(softmax(y, axis=-1))),
     Fault("a ReLU follows", result=lambda t, y: np.maximum(y, 0)),
 )
 
 
 def _batch_statistics(hypothesis: Hypothesis, unbiased: bool = False) -> Hypothesis:
     x = hypothesis.x
-    n = x.size // x.shape[1]
+    n, axes = x.size // x.shape[1], all_but_channels(x)
     factor = n / max(n - 1, 1) if unbiased else 1.0
-    statistics = {"running_mean": x.mean((0, 2, 3)), "running_var": factor * x.var((0, 2, 3))}
+    statistics = {"running_mean": x.mean(axes), "running_var": factor * x.var(axes)}
     return replace(hypothesis, train=False, values={**hypothesis.values, **statistics})
 
 

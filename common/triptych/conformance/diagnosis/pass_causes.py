@@ -6,15 +6,17 @@ from dataclasses import replace
 from itertools import product
 
 import numpy as np
+from scipy.special import softmax
 
 from triptych.backend.targets import Labels
 from triptych.conformance.compare import Arrays, Check
 from triptych.conformance.diagnosis.causes import NONE, Cause, hypothesis_of, looks_like, of_layer, run_alone, same
 from triptych.conformance.diagnosis.faults import IMAGE_FAULTS
-from triptych.conformance.diagnosis.layer_faults import softmax
-from triptych.conformance.diagnosis.update_faults import updates_with_faults
+from triptych.conformance.diagnosis.update_faults import take_steps, update_faults
 from triptych.conformance.reference_run import OUTPUT, ReferenceRun, layer_of, parameter_of
+from triptych.conformance.updates import labelled
 from triptych.reference.loss import cross_entropy
+from triptych.spec.kinds.layer_pass import all_but_channels
 from triptych.spec.layers import BatchNorm, Dropout, join
 from triptych.utils.arrays import Array, largest
 from triptych.utils.errors import TriptychError
@@ -59,7 +61,7 @@ def _scaled(right: Arrays, batch: int) -> Iterator[tuple[str, str, dict[str, Arr
 def _softmax_twice(run: ReferenceRun, labels: Labels) -> dict[str, Array]:
     total, gradients = 0.0, {}
     for path, (weight, logits) in run.heads.items():
-        shares = softmax(logits)
+        shares = softmax(logits, axis=-1)
         loss, gradient = cross_entropy(shares, labels)
         total += weight * loss
         gradients[path] = weight * shares * (gradient - (gradient * shares).sum(1, keepdims=True))
@@ -147,7 +149,8 @@ def of_update(run: ReferenceRun, name: str, observed: Arrays, failed: list[Check
     if parameter_of(first.tensor).rpartition(".")[2] in ("running_mean", "running_var"):
         return _of_statistics(run, first, observed)
     budgets = {check.tensor: check.budget for check in failed if check.tensor in observed}
-    for text, arrays in updates_with_faults(run, name):
+    for text, wrong in update_faults(run, name):
+        arrays = labelled(name, take_steps(run, wrong))
         if all(same(value, observed[n], budgets.get(n, first.budget)) for n, value in arrays.items() if n in observed):
             return Cause(text)
     return NONE
@@ -171,7 +174,7 @@ def _statistics(run: ReferenceRun, path: str, name: str, layer: BatchNorm) -> Ar
     values = run.parameters[join(path, name)]
     for x in (run.trace(True).inputs[path], run.second_inputs[path]):
         n = x.size // x.shape[1]
-        batch = x.mean((0, 2, 3)) if name == "running_mean" else x.var((0, 2, 3))
+        batch = x.mean(all_but_channels(x)) if name == "running_mean" else x.var(all_but_channels(x))
         factor = n / (n - 1) if layer.unbiased and name == "running_var" and n > 1 else 1.0
         values = (1 - layer.momentum) * values + layer.momentum * factor * batch
     return values

@@ -8,7 +8,7 @@ import numpy as np
 
 from triptych.conformance.compare import Arrays
 from triptych.conformance.reference_run import ReferenceRun
-from triptych.conformance.updates import MOMENTUM, OTHERS, labelled
+from triptych.conformance.updates import MOMENTUM, OTHERS
 from triptych.optim.optimizers import COUNT, SGD, Adam, AdamW, Optimizer, Rates, decay_of, reference_step
 from triptych.utils.arrays import Array
 
@@ -31,13 +31,8 @@ class Wrong:
     dampening: float = 0.0
 
 
-def updates_with_faults(run: ReferenceRun, name: str) -> Iterator[tuple[str, Arrays]]:
-    """What each fault is, and the arrays that it leaves (those of trained parameters and of the state)."""
-    for text, wrong in _faults(run, name):
-        yield text, labelled(name, _steps(run, wrong))
-
-
-def _faults(run: ReferenceRun, name: str) -> Iterator[tuple[str, Wrong]]:
+def update_faults(run: ReferenceRun, name: str) -> Iterator[tuple[str, Wrong]]:
+    """What can be wrong in the steps of the optimiser called `name`, in words, and the steps with it."""
     net, batch = run.case.architecture, len(run.case.stored)
     optimizer = OTHERS.get(name, MOMENTUM)
     rates = (run.steps.rates(optimizer),) if name in OTHERS else run.steps.momentum
@@ -78,9 +73,15 @@ def _sgd_faults(right: Wrong) -> Iterator[tuple[str, Wrong]]:
     yield "Nesterov momentum" if other.nesterov else "plain momentum, not Nesterov's", replace(right, optimizer=other)
     if optimizer.nesterov:
         beside = "the decay enters the velocity, not the gradient beside it (Nesterov)"
-        yield beside, _other(right, decay=_beside_velocity)
+        yield (
+            beside,
+            _other(right, decay=lambda self, w, g, rate, strength: (w + rate * strength * w, g + strength * w)),
+        )
     yield "the gradient is dampened by 1 - momentum", replace(right, dampening=optimizer.momentum)
-    yield "the velocity is lost between steps", _other(replace(right, state={}), move=_forgetful)
+    empty = _other(
+        replace(right, state={}), move=lambda self, w, g, slots, *rest: SGD.move(self, w, g, [np.zeros_like(w)], *rest)
+    )
+    yield "the velocity is lost between steps", empty
 
 
 def _adam_faults(right: Wrong) -> Iterator[tuple[str, Wrong]]:
@@ -109,8 +110,8 @@ def _schedule_faults(right: Wrong) -> Iterator[tuple[str, Wrong]]:
     yield "the momentum does not change", replace(right, rates=(first, replace(second, momentum=first.momentum)))
 
 
-def _steps(run: ReferenceRun, wrong: Wrong) -> dict[str, Array]:
-    """Parameters and state after the steps."""
+def take_steps(run: ReferenceRun, wrong: Wrong) -> dict[str, Array]:
+    """Trained parameters and state after the steps."""
     values: dict[str, Array] = dict(run.parameters)
     state = dict(wrong.state)
     gradients = wrong.gradients
@@ -133,25 +134,16 @@ def _other(right: Wrong, **methods: Any) -> Wrong:
     return replace(right, optimizer=right.optimizer.as_kind(kind))
 
 
-def _at_full_strength(self: AdamW, w: Array, g: Array, learning_rate: float, strength: float) -> tuple[Array, Array]:
-    return w - self.weight_decay * w if strength else w, g
-
-
 # The weight decay's two forms, each in place of the other.
 _DECOUPLED = {"weight decay is decoupled from the gradient (AdamW's form)": AdamW.decay}
-_COUPLED = {
+_COUPLED: Mapping[str, Any] = {
     "weight decay is coupled to the gradient (Adam's form)": Adam.decay,
-    "weight decay is not multiplied by the learning rate": _at_full_strength,
+    "weight decay is not multiplied by the learning rate": lambda self, w, g, learning_rate, strength: (
+        w - self.weight_decay * w if strength else w,
+        g,
+    ),
 }
 DECAY_FAULTS: Mapping[type[Optimizer], Mapping[str, Any]] = {SGD: _DECOUPLED, Adam: _DECOUPLED, AdamW: _COUPLED}
-
-
-def _beside_velocity(self: SGD, w: Array, g: Array, learning_rate: float, strength: float) -> tuple[Array, Array]:
-    return w + learning_rate * strength * w, g + strength * w
-
-
-def _forgetful(self: SGD, w: Array, g: Array, slots: Slots, rates: Rates, count: int) -> tuple[Array, Slots]:
-    return SGD.move(self, w, g, [np.zeros_like(w)], rates, count)
 
 
 def _inside_root(self: Adam, w: Array, g: Array, slots: Slots, rates: Rates, count: int) -> tuple[Array, Slots]:

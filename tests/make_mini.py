@@ -1,6 +1,6 @@
 """Makes `fashion_mnist_mini.npz` from the real Fashion-MNIST, always the same:
 
-python -m triptych.data.make_mini [--data-dir DIR] [--out FILE]"""
+PYTHONPATH=common python tests/make_mini.py [--data-dir DIR] [--out FILE]"""
 
 import argparse
 import io
