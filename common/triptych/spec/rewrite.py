@@ -7,6 +7,7 @@ steps of its total stride and gives a map of class scores, whose mean are the lo
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from itertools import zip_longest
 from typing import Any
 
 from numpy.typing import NDArray
@@ -59,7 +60,7 @@ def fold_batch_norms(architecture: Architecture) -> tuple[Architecture, dict[str
     folded: dict[str, str] = {}
 
     def row(layers: tuple[Layer, ...], prefix: str) -> Iterator[Layer]:
-        for layer, behind in zip(layers, (*layers[1:], None), strict=True):
+        for layer, behind in zip_longest(layers, layers[1:]):
             path = join(prefix, layer.name)
             if isinstance(layer, WEIGHTED) and isinstance(behind, spec.BatchNorm):
                 folded[path] = join(prefix, behind.name)
