@@ -104,8 +104,8 @@ class Port:
         return [
             PortParameter(
                 name,
-                to_numpy(self.arrays[name]).shape,
-                FLAX.canonical_name(name.rpartition(".")[2]),
+                to_numpy(self.arrays[name]).shape or (1,),
+                _role(name.rpartition(".")[2]),
                 variables[name] in needed or variables[name] not in used,
             )
             for name in order
@@ -121,7 +121,9 @@ class Port:
 
     def load(self, values: Mapping[str, Array]) -> None:
         """Set the parameters of these names."""
-        self.arrays |= {name: jnp.asarray(FLAX.from_canonical(value), self.dtype) for name, value in values.items()}
+        for name, value in values.items():
+            native = jnp.asarray(FLAX.from_canonical(value), self.dtype)
+            self.arrays[name] = native if jnp.ndim(self.arrays[name]) else native.reshape(())  # a PReLU's one slope
 
     def run(self, images: Array, *, train: bool, cotangents: Sequence[Array] = ()) -> PortRun:
         """One pass; with `cotangents`, the gradient of every output that is compared, backward too."""
@@ -148,7 +150,7 @@ class Port:
                 return pull(dy)
 
             gradients, dx, arrived = backward(self.arrays, x, probes)
-            run.gradients = {name: to_numpy(value) for name, value in gradients.items()}
+            run.gradients = {name: np.atleast_1d(to_numpy(value)) for name, value in gradients.items()}
             run.input_gradient = self._channels_first(dx)
             for entry, gradient in zip(captured, arrived, strict=True):
                 entry.gradient = self._channels_first(gradient)
@@ -243,6 +245,10 @@ def _fits(kind: str, inputs: Sequence[Any], y: Any) -> bool:
     if kind == "multiply":  # a map of one pixel counts at every place
         return all(jnp.ndim(value) == y.ndim and len(value) == len(y) for value in inputs)
     return y.ndim in (2, 4)
+
+
+def _role(name: str) -> str:
+    return "slope" if name == FLAX.names["slope"] else FLAX.canonical_name(name)
 
 
 def _kind(name: str, eqn: Any) -> str:

@@ -220,4 +220,6 @@ def _kind(node: dict[str, Any]) -> str:
 def _role(name: str) -> str:
     """Of `conv0_weight`, `batchnorm0_running_mean`."""
     words = name.replace(".", "_").split("_")
+    if words[-1] == GLUON.names["slope"]:
+        return "slope"
     return next(filter(None, (GLUON.canonical_name("_".join(words[-count:])) for count in (2, 1))), "")

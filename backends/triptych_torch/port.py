@@ -108,11 +108,12 @@ class Port:
         order = sorted(named, key=lambda name: used.get(self.identities[name], len(used)))
         without = {name for name in without if self.identities[name] in used}
         return [
-            PortParameter(
-                name, tuple(named[name].shape), TORCH.canonical_name(name.rpartition(".")[2]), name not in without
-            )
-            for name in order
+            PortParameter(name, tuple(named[name].shape), self._role(name), name not in without) for name in order
         ]
+
+    def _role(self, name: str) -> str:
+        owner, _, last = name.rpartition(".")
+        return "slope" if isinstance(self.module.get_submodule(owner), nn.PReLU) else TORCH.canonical_name(last)
 
     def _without_gradient(self, outputs: Sequence[torch.Tensor]) -> set[str]:
         """The parameters that the compared outputs do not depend on, and the buffers of modules that have no others."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +16,7 @@ from triptych.utils.errors import TriptychError, check_known
 
 if TYPE_CHECKING:
     from triptych.conformance.locate import Located
+    from triptych.importers.steps import Imported
 
 REFERENCE = "reference"
 LAYOUTS = ("NCHW", "NHWC")
@@ -96,7 +98,12 @@ def of_strangers(
     from triptych.porting import strangers
 
     chosen = strangers.Options(layout, mapping, precision, seed)
-    return strangers.locate(left, right, lambda name: read(name, network), chosen)
+
+
+    def read_with(name: str, keep_softmax: bool) -> Imported:
+        return read(name, replace(network, keep_softmax=network.keep_softmax or keep_softmax))
+
+    return strangers.locate(left, right, read_with, chosen)
 
 
 def of_own(

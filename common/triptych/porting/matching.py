@@ -14,6 +14,7 @@ from triptych.utils.errors import TriptychError, check_known
 from triptych.utils.files import told
 
 # What must agree: the shape, and the role wherever the port's parameters all tell theirs.
+SLOPE = "slope"
 Keys = list[tuple[tuple[int, ...], str]]
 
 
@@ -47,8 +48,9 @@ def pair(
     left = [parameter for parameter in parameters if parameter.name not in mapping]
     wanted = [info for info in infos if info.path not in pairs]
     told = all(parameter.role for parameter in left)
+    slopes = any(parameter.role == SLOPE for parameter in left)
     have: Keys = [(parameter.shape, parameter.role if told else "") for parameter in left]
-    need: Keys = [(info.shape, _role(info) if told else "") for info in wanted]
+    need: Keys = [(info.shape, _role(info, slopes) if told else "") for info in wanted]
     if Counter(have) != Counter(need):
         return pairs, _first_unpaired(left, wanted, have, need) or _first_wrong_shape(pairs, names, paths)
     if not told:
@@ -77,8 +79,9 @@ def longest_alignment(first: int, second: int, score: Callable[[int, int], int])
     return aligned
 
 
-def _role(info: ParameterInfo) -> str:
-    return info.path.rpartition(".")[2]
+def _role(info: ParameterInfo, slopes: bool = False) -> str:
+    """As a port tells it; a PReLU's slopes, one number for each channel as a batch norm's scale, where it tells them."""
+    return SLOPE if slopes and info.role == SLOPE else info.path.rpartition(".")[2]
 
 
 def _ambiguous(info: ParameterInfo, names: Sequence[str], why: str) -> TriptychError:
@@ -114,7 +117,7 @@ def _first_unpaired(
 ) -> Check | None:
     missing, surplus = Counter(need) - Counter(have), Counter(have) - Counter(need)
     # Of several of one shape, what the order leaves out, weights first: frameworks order a batch norm's in other ways.
-    in_order = longest_alignment(len(have), len(need), lambda i, j: int(have[i] == need[j])).values()
+    in_order = _in_order(have, need)
     for place in sorted(range(len(need)), key=lambda place: (place in in_order, len(need[place][0]) == 1)):
         info = wanted[place]
         if missing[need[place]]:
@@ -128,6 +131,19 @@ def _first_unpaired(
             text = f"your network has {parameter.shape}, the spec nothing of this shape"
             return problem("structure", parameter.name, text)
     return None
+
+
+def _in_order(have: Keys, need: Keys) -> set[int]:
+    """The places in `need` that have a partner in order, role by role: those of a layer come in other orders."""
+    kept: set[int] = set()
+    for role in {role for _, role in need}:
+        mine = [place for place, key in enumerate(have) if key[1] == role]
+        theirs = [place for place, key in enumerate(need) if key[1] == role]
+        pairs = longest_alignment(
+            len(mine), len(theirs), lambda i, j, m=mine, t=theirs: int(have[m[i]] == need[t[j]])
+        )
+        kept |= {theirs[j] for j in pairs.values()}
+    return kept
 
 
 def _first_wrong_shape(

@@ -41,12 +41,13 @@ def locate_port(
     mapping: Path | Mapping[str, str] | None = None,
     precision: str = "fp64",
     seed: int = 0,
+    softmax: str = "",
 ) -> Located:
     """The first layer, and the level, at which a network departs from `architecture` (as `triptych locate` does).
     `candidate`: a `torch.nn.Module`, a Gluon block, a Flax NNX or Linen module, or `(function, parameters)` with a JAX
     function of parameters and images. Images have the architecture's shape. `layout` is that of the images it takes:
     NHWC by default in JAX, NCHW elsewhere. `mapping`: its parameters' names to the spec's paths, where order and shape
-    do not tell. Where the spec has batch norms that the network has folded into its convolutions, both are compared in
+    do not tell. `softmax`: the one (softmax or log_softmax) that it ends in, which is left out. Where the spec has batch norms that the network has folded into its convolutions, both are compared in
     evaluation. Raises TriptychError for what cannot be compared."""
     check_known("layout", [] if layout is None else [layout], LAYOUTS)
     names = read_mapping(mapping)
@@ -65,6 +66,7 @@ def locate_port(
         names,
         precision,
         seed,
+        softmax,
     )
     return compare_with(own, architecture).located
 
@@ -72,7 +74,8 @@ def locate_port(
 @dataclass(frozen=True, eq=False)
 class Own:
     """Somebody's network, and how it is to be compared (see `locate_port`). `adapt` makes its port, given the number of
-    outputs that are compared; `backend` is that of its framework, if it has one."""
+    outputs that are compared; `backend` is that of its framework, if it has one. `softmax`: the one (softmax or
+    log_softmax) that it ends in, which is left out."""
 
     name: str
     adapt: Callable[[int], Port]
@@ -81,6 +84,7 @@ class Own:
     mapping: Mapping[str, str] = field(default_factory=dict)
     precision: str = "fp64"
     seed: int = 0
+    softmax: str = ""
 
     def against(self, architecture: Architecture, rows: Sequence[Level] = LEVELS) -> "Compared":
         """The first difference at one of these levels."""
@@ -93,6 +97,7 @@ class Own:
             lambda: self.adapt(len(run.ends)),
             self.mapping,
             self.layout,
+            self.softmax,
         )
         result = locate.locate(network, ReferenceSubject(run), "accumulated", levels=rows)
         heads = any(isinstance(layer, Auxiliary) for layer in architecture.layers)

@@ -27,7 +27,8 @@ class SpecPort:
     def parameters(self, images: Array) -> Sequence[PortParameter]:
         """In the order of execution."""
         infos = analysis.parameters(self.architecture)
-        return [PortParameter(info.path, info.shape, info.path.rpartition(".")[2]) for info in infos]
+        roles = {info.path: "slope" if info.role == "slope" else info.path.rpartition(".")[2] for info in infos}
+        return [PortParameter(info.path, info.shape, roles[info.path]) for info in infos]
 
     def load(self, values: Mapping[str, Array]) -> None:
         """Set the parameters of these paths."""

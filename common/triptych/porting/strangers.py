@@ -6,6 +6,7 @@ Two files are compared as specs (`triptych.porting.two_specs`), their own weight
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,12 +16,13 @@ from triptych.conformance.diagnosis.explain import Difference
 from triptych.conformance.locate import Located
 from triptych.importers.steps import Imported
 from triptych.porting import discover, own_network, sources
+from triptych.porting.spec_port import SpecPort
 from triptych.porting.two_specs import locate_specs, training_remarks
 from triptych.spec.layers import Architecture, outputs
 from triptych.utils.errors import TriptychError
 
 LOW = "fp32"  # the precision in which is judged what computes in it whatever it is given
-Read = Callable[[str], Imported]
+Read = Callable[[str, bool], Imported]  # of its name, and whether a softmax at its end is kept
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +33,13 @@ class Side:
     candidate: Any | None
     imported: Imported | None
     reason: str = ""
+
+    @property
+    def softmax(self) -> str:
+        """The softmax or log_softmax that it ends in and its spec does not have."""
+        remarks = () if self.imported is None else self.imported.remarks
+        named = (re.search(r"\b(softmax|log_softmax)\b.* at the end is taken off", remark) for remark in remarks)
+        return next((found[1] for found in named if found), "")
 
     @property
     def spec(self) -> Imported:
@@ -59,67 +68,82 @@ def is_module(name: str) -> bool:
 
 
 def locate(left: str, right: str, read: Read, options: Options) -> Located:
-    """The first layer at which two networks diverge. `read` reads what names a network, as `sources.read` does. Files
-    and networks of the zoo are specs as they are; of two modules the right one becomes the spec, unless it has more
-    outputs than the left one, or cannot.
-    Raises TriptychError, with both reasons, where neither can."""
+    """The first layer at which two networks diverge. `read` reads what names a network, as `sources.read` does, with or
+    without a softmax at its end. Files and networks of the zoo are specs as they are; of two modules the right one
+    becomes the spec, unless it has more outputs than the left one, or cannot. Raises TriptychError, with both reasons,
+    where neither can."""
     sides = _side(left, read), _side(right, read)
-    files = [side for side in sides if side.candidate is None]
-    if len(files) == 2:
-        return locate_specs(sides[0].name, sides[0].spec, sides[1].name, sides[1].spec, seed=options.seed)
+    if all(side.candidate is None for side in sides):
+        return locate_specs(left, sides[0].spec, right, sides[1].spec, seed=options.seed)
     known = [side for side in reversed(sides) if side.imported is not None]
-    ordered = files or sorted(known, key=lambda side: len(outputs(side.spec.architecture)))
-    if not ordered:
+    if not known:
         reasons = "; ".join(f"'{side.name}': {side.reason}" for side in sides)
         raise TriptychError(f"neither can be imported, and one must become the spec: {reasons}")
-    origin = ordered[0]
-    others = [side for side in sides if side is not origin]
-    return _against(origin, others, options, left, right)
+    origin, *others = sorted(known, key=lambda side: (side.candidate is not None, len(outputs(side.spec.architecture))))
+    located = _against(origin, sides, options)
+    if others and _is_structure(located):  # batch norms that one has folded show from the other only
+        again = _against(others[0], sides, options)
+        located = located if _is_structure(again) else again
+    return located
 
 
 def _side(name: str, read: Read) -> Side:
     """A file that cannot be read ends it here; of a module it is only known then that it is not the spec."""
     if not is_module(name):
-        return Side(name, None, read(name))
+        return Side(name, None, _read(name, read))
     candidate = discover.find(name)
     if isinstance(candidate, Architecture):
         return Side(name, None, Imported(candidate, None))
     try:
-        return Side(name, candidate, read(name))
+        return Side(name, candidate, _read(name, read))
     except TriptychError as error:
         return Side(name, candidate, None, str(error))
 
 
-def _against(origin: Side, others: list[Side], options: Options, left: str, right: str) -> Located:
-    """The modules, that which became the spec last, each against the spec: what runs is compared, not what was read."""
+def _read(name: str, read: Read) -> Imported:
+    """A softmax at the end of a network with classes is what a loss is given; elsewhere it belongs to the outputs."""
+    imported = read(name, False)
+    return imported if imported.architecture.classes else read(name, True)
+
+
+def _against(origin: Side, sides: tuple[Side, Side], options: Options) -> Located:
+    """The other, and then that which became the spec itself: what runs is compared, not only what was read of it."""
+    other = sides[1] if origin is sides[0] else sides[0]
     notes = [f"the spec is '{origin.name}', imported", *(f"{origin.name}: {line}" for line in origin.spec.remarks)]
-    for side in others:
-        if side.imported is not None:
-            known = (side.name, side.spec.architecture, origin.name, origin.spec.architecture)
-            notes += training_remarks(*known)
-    notes += [f"'{side.name}' cannot be imported: {side.reason}" for side in others if side.reason]
-    runs = [side for side in (*others, origin) if side.candidate is not None]
-    for side in runs:
-        located = _judged(side, origin.spec.architecture, options, of_import=side is origin)
-        notes += [f"{side.name}: {line}" for line in located.notes]
-        if located.difference is not None:
-            break
-    return replace(located, left=left, right=right, notes=tuple(notes))
+    if other.imported is not None:
+        known = (other.name, other.imported.architecture, origin.name, origin.spec.architecture)
+        notes += training_remarks(*known)
+    elif other.reason:
+        notes.append(f"'{other.name}' cannot be imported: {other.reason}")
+    verdict = _judged(other, origin.spec.architecture, options)
+    notes += [f"{other.name}: {line}" for line in verdict.notes]
+    if origin.candidate is not None and verdict.difference is None:
+        itself = _judged(origin, origin.spec.architecture, replace(options, mapping=None))
+        notes += [f"{origin.name}: {line}" for line in itself.notes]
+        if itself.difference is not None:
+            text = f"the spec is not what '{origin.name}' itself computes; {itself.difference.note}".removesuffix("; ")
+            verdict = replace(itself, difference=replace(itself.difference, note=text))
+    left, right = (side.name for side in sides)
+    return replace(verdict, left=left, right=right, notes=tuple(notes))
 
 
-def _judged(side: Side, architecture: Architecture, options: Options, *, of_import: bool) -> Located:
-    """One module against the spec; in float32 where it shows that it computes in that even if given more."""
-    mapping = None if of_import else options.mapping
+def _judged(side: Side, architecture: Architecture, options: Options) -> Located:
+    """One network against the spec; in float32 where it shows that it computes in that even if given more."""
 
     def run(precision: str) -> Located:
+        if side.candidate is None:
+            theirs = own_network.without_dropout(side.spec.architecture)
+            own = own_network.Own(side.name, lambda count: SpecPort(theirs, count), seed=options.seed)
+            return own_network.compare_with(own, architecture).located
         return own_network.locate_port(
             side.candidate,
             architecture,
             name=side.name,
             layout=options.layout,
-            mapping=mapping,
+            mapping=options.mapping,
             precision=precision,
             seed=options.seed,
+            softmax=side.softmax,
         )
 
     located = run(options.precision)
@@ -128,10 +152,11 @@ def _judged(side: Side, architecture: Architecture, options: Options, *, of_impo
         located = run(LOW)
         note = f"'{layer}' computes in a lower precision than it is given: judged in float32"
         located = replace(located, notes=(*located.notes, note))
-    if of_import and located.difference is not None:
-        text = f"the spec is not what '{side.name}' itself computes; {located.difference.note}".removesuffix("; ")
-        located = replace(located, difference=replace(located.difference, note=text))
     return located
+
+
+def _is_structure(located: Located) -> bool:
+    return located.difference is not None and located.difference.level == "structure"
 
 
 def _is_rounding(difference: Difference) -> bool:

@@ -8,7 +8,7 @@ from triptych.backend.contract import Backend, Port, PortParameter, PortRun
 from triptych.conformance import levels
 from triptych.conformance.compare import Arrays, Check, message, problem
 from triptych.conformance.diagnosis.explain import Difference, Finding, SubjectFailedError
-from triptych.conformance.diagnosis.layer_faults import channels_first, channels_last
+from triptych.conformance.diagnosis.layer_faults import channels_first, channels_last, softmax
 from triptych.conformance.levels import Level
 from triptych.conformance.reference_run import INPUT, ReferenceRun, layer_of, maps_before_flatten
 from triptych.conformance.subjects import Subject
@@ -19,6 +19,7 @@ from triptych.spec.layers import Shape
 from triptych.utils.arrays import Array
 from triptych.utils.errors import TriptychError
 
+SOFTMAX = "softmax"  # at a network's end, beside log_softmax, which hands a loss's gradient on as it is
 ARRIVING = "gradient at the output of "
 
 
@@ -34,11 +35,13 @@ class OwnNetwork(Subject):
         adapt: Callable[[], Port],
         mapping: Mapping[str, str],
         layout: str | None,
+        softmax: str = "",
     ) -> None:
         super().__init__(name, run, precision)
         self.backend = backend
         self.adapt = adapt
         self.layout = layout or "its default layout"
+        self.softmax = softmax  # at its end, and left out
         self.mapping = mapping
         self.maps = maps_before_flatten(run.case.architecture)
         self.pairs: dict[str, str] = {}  # the network's own parameter by path of the spec's
@@ -60,6 +63,8 @@ class OwnNetwork(Subject):
         self.layout = self.port.layout
         parameters = self.port.parameters(self.images)
         self.notes = (f"images given as {self.layout}; {len(parameters)} parameters",)
+        if self.softmax:
+            self.notes += (f"the {self.softmax} at its end is left out",)
         self._check_outputs()
         self.pairs, wrong = self._paired(parameters)
         if wrong is not None:
@@ -103,6 +108,9 @@ class OwnNetwork(Subject):
         if train not in self.passes:
             loss = self.run.loss() if train else {}
             cotangents = [loss[path] for path in self.run.ends if path in loss]
+            if self.softmax == SOFTMAX:  # what sums to 0 over the classes, it takes back to the gradient by logits
+                logits = (self.run.outputs(train)[path] for path in self.run.ends)
+                cotangents = [dy / softmax(y) for dy, y in zip(cotangents, logits, strict=False)]
             self.passes[train] = self.port.run(self.images, train=train, cotangents=cotangents)
         return self.passes[train]
 
@@ -123,7 +131,13 @@ class OwnNetwork(Subject):
             if path in flattened and value.shape == expected.shape:
                 value = channels_first(value, flattened[path])
             arrays[path] = value.reshape(expected.shape) if value.size == expected.size else value
-        return arrays | dict(zip(self.run.ends, self.ran(train).outputs, strict=True))
+        return arrays | self.outputs(train)
+
+    def outputs(self, train: bool) -> dict[str, Array]:
+        """The network's own outputs; what a softmax is given, where that is left out."""
+        made = dict(zip(self.run.ends, self.ran(train).outputs, strict=True))
+        seen = self.seen(train) if self.softmax else {}
+        return made | {path: self.ran(train).captured[seen[path]].value for path in self.run.ends if path in seen}
 
     def gradients(self) -> Arrays:
         """What arrives at the outputs that can be seen, the parameters' gradients, and the images' own."""
