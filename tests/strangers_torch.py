@@ -90,22 +90,35 @@ class Heads(Mixed):
 class Fused(nn.Module):
     """A convolution and a batch norm as one layer for inference, or as two."""
 
-    def __init__(self, fused):
+    def __init__(self, fused, activation=functional.relu, end=lambda y: y):
         super().__init__()
         self.conv = nn.Conv2d(3, 8, 3, padding=1, bias=fused)
         self.norm = nn.Identity() if fused else nn.BatchNorm2d(8)
         self.out = nn.Linear(8, 5)
+        self.activation, self.end = activation, end
 
     def forward(self, x):
-        return self.out(functional.relu(self.norm(self.conv(x))).mean((2, 3)))
+        return self.end(self.out(self.activation(self.norm(self.conv(x))).mean((2, 3))))
 
 
 def fused():
     return Fused(True).eval()
 
 
+def fused_sigmoid():
+    return Fused(True, torch.sigmoid).eval()
+
+
 def unfused():
     return Fused(False)
+
+
+def ends():
+    return Fused(False)
+
+
+def ends_in_softmax():
+    return Fused(False, end=lambda y: torch.softmax(y, 1))
 
 
 class Detector(nn.Module):
@@ -132,17 +145,24 @@ def other_slope():
 
 
 class Last(nn.Module):
-    """Channels last from end to end: it takes NHWC images."""
+    """It takes NHWC images, and flattens its map so; or neither."""
 
-    def __init__(self):
+    def __init__(self, last):
         super().__init__()
+        self.last = last
         self.conv = nn.Conv2d(3, 8, 3, padding=1)
         self.out = nn.Linear(8 * 12 * 12, 5)
 
     def forward(self, x):
+        if not self.last:
+            return self.out(functional.relu(self.conv(x)).flatten(1))
         x = functional.relu(self.conv(x.permute(0, 3, 1, 2)))
         return self.out(x.permute(0, 2, 3, 1).reshape(len(x), -1))
 
 
 def last():
-    return Last()
+    return Last(True)
+
+
+def first():
+    return Last(False)

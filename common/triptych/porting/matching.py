@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,7 @@ def pair(
     pairs = {path: name for name, path in mapping.items()}
     left = [parameter for parameter in parameters if parameter.name not in mapping]
     wanted = [info for info in infos if info.path not in pairs]
+    left = _by_elimination(left, wanted)
     told = all(parameter.role for parameter in left)
     slopes = any(parameter.role == SLOPE for parameter in left)
     have: Keys = [(parameter.shape, parameter.role if told else "") for parameter in left]
@@ -56,6 +58,19 @@ def pair(
     if not told:
         _refuse_twins(left, wanted)
     return pairs | _by_shape(left, wanted, have, need), _first_wrong_shape(pairs, names, paths)
+
+
+def _by_elimination(left: Sequence[PortParameter], wanted: Sequence[ParameterInfo]) -> list[PortParameter]:
+    """Where most parameters tell their role, those that do not have the only one that is missing for their shape."""
+    told = [parameter for parameter in left if parameter.role]
+    slopes = any(parameter.role == SLOPE for parameter in left)
+    missing = Counter((i.shape, _role(i, slopes)) for i in wanted) - Counter((p.shape, p.role) for p in told)
+
+    def role(parameter: PortParameter) -> str:
+        roles = [role for shape, role in missing if shape == parameter.shape]
+        return parameter.role or (roles[0] if len(roles) == 1 else "")
+
+    return [replace(parameter, role=role(parameter)) for parameter in left] if told else list(left)
 
 
 def longest_alignment(first: int, second: int, score: Callable[[int, int], int]) -> dict[int, int]:

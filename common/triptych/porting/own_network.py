@@ -20,6 +20,7 @@ from triptych.conformance.reference_run import ReferenceRun
 from triptych.conformance.subjects import ReferenceSubject
 from triptych.porting.discover import find_adapter
 from triptych.porting.matching import read_mapping
+from triptych.porting.reach import reaching, unreached
 from triptych.porting.subject import LEVELS, OwnNetwork
 from triptych.spec.layers import Architecture, Auxiliary, Dropout, Layer, with_children
 from triptych.spec.rewrite import fold_batch_norms
@@ -88,7 +89,8 @@ class Own:
 
     def against(self, architecture: Architecture, rows: Sequence[Level] = LEVELS) -> "Compared":
         """The first difference at one of these levels."""
-        run = ReferenceRun(make_case(without_dropout(architecture), self.seed, locate.BATCH))
+        case = reaching(make_case(without_dropout(architecture), self.seed, locate.BATCH))
+        run = ReferenceRun(case)
         network = OwnNetwork(
             self.name,
             run,
@@ -102,7 +104,9 @@ class Own:
         result = locate.locate(network, ReferenceSubject(run), "accumulated", levels=rows)
         heads = any(isinstance(layer, Auxiliary) for layer in architecture.layers)
         not_run = NOT_RUN | NO_HEADS if heads else NOT_RUN
-        located = replace(result, right=result.arch, not_run=not_run, notes=network.notes)
+        agree = result.difference is None
+        notes = (*network.notes, *unreached(case, run.trace(train=False).inputs)) if agree else network.notes
+        located = replace(result, right=result.arch, not_run=not_run, notes=notes)
         return Compared(located, dict(network.pairs))
 
 

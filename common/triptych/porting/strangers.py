@@ -49,7 +49,7 @@ class Side:
 
 @dataclass(frozen=True)
 class Options:
-    """As `own_network.locate_port` takes them."""
+    """As `own_network.locate_port` takes them. `layout` and `mapping` are of the network that is not the spec."""
 
     layout: str | None = None
     mapping: Path | Mapping[str, str] | None = None
@@ -118,7 +118,7 @@ def _against(origin: Side, sides: tuple[Side, Side], options: Options) -> Locate
     verdict = _judged(other, origin.spec.architecture, options)
     notes += [f"{other.name}: {line}" for line in verdict.notes]
     if origin.candidate is not None and verdict.difference is None:
-        itself = _judged(origin, origin.spec.architecture, replace(options, mapping=None))
+        itself = _judged(origin, origin.spec.architecture, replace(options, mapping=None, layout=None))
         notes += [f"{origin.name}: {line}" for line in itself.notes]
         if itself.difference is not None:
             text = f"the spec is not what '{origin.name}' itself computes; {itself.difference.note}".removesuffix("; ")

@@ -4,6 +4,8 @@ beside the layers of the spec."""
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from triptych.backend.contract import Backend, Port, PortParameter, PortRun
 from triptych.conformance import levels
 from triptych.conformance.compare import Arrays, Check, message, problem
@@ -63,14 +65,22 @@ class OwnNetwork(Subject):
         self.layout = self.port.layout
         parameters = self.port.parameters(self.images)
         self.notes = (f"images given as {self.layout}; {len(parameters)} parameters",)
-        if self.softmax:
-            self.notes += (f"the {self.softmax} at its end is left out",)
         self._check_outputs()
         self.pairs, wrong = self._paired(parameters)
         if wrong is not None:
             raise SubjectFailedError(Difference(layer_of(wrong.tensor), "structure", wrong, (self.name,)))
         self.load()
+        self.softmax = self.softmax if self._ends_in_softmax() else ""  # a loss's is taken off by the port
+        self.notes += (f"the {self.softmax} at its end is left out",) if self.softmax else ()
         return self.run.parameter_shapes
+
+    def _ends_in_softmax(self) -> bool:
+        """Whether what it puts out are shares, or their logarithms."""
+        if not self.softmax:
+            return False
+        y = self.ran(False).outputs[0]
+        shares = y if self.softmax == SOFTMAX else np.exp(y)
+        return bool((shares >= 0).all() and np.allclose(shares.sum(1), 1, atol=1e-3))
 
     def _check_outputs(self) -> None:
         """Say how many outputs are left out. Raises SubjectFailedError where the network has too few."""
