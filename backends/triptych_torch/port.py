@@ -107,9 +107,7 @@ class Port:
         named = self._tensors()
         order = sorted(named, key=lambda name: used.get(self.identities[name], len(used)))
         without = {name for name in without if self.identities[name] in used}
-        return [
-            PortParameter(name, tuple(named[name].shape), self._role(name), name not in without) for name in order
-        ]
+        return [PortParameter(name, tuple(named[name].shape), self._role(name), name not in without) for name in order]
 
     def _role(self, name: str) -> str:
         owner, _, last = name.rpartition(".")
@@ -144,14 +142,15 @@ class Port:
         """One pass; with `cotangents`, the gradient of every output that is compared, backward too."""
         captured: list[Captured] = []
 
+        # Maps are channels first whatever the images are: so are PyTorch's functions.
         def watch(function: str, tensors: Sequence[torch.Tensor], y: torch.Tensor) -> None:
             if y.ndim < 2 or len(y) != len(images):
                 return
             kind = KINDS.get(function.strip("_"), "")
-            entry = Captured(NOT_FLAT.get(kind, kind) if y.ndim != 2 else kind, self._to_canonical(y))
+            entry = Captured(NOT_FLAT.get(kind, kind) if y.ndim != 2 else kind, to_numpy(y))
             captured.append(entry)
             if y.requires_grad:
-                y.register_hook(lambda gradient: setattr(entry, "gradient", self._to_canonical(gradient)))
+                y.register_hook(lambda gradient: setattr(entry, "gradient", to_numpy(gradient)))
 
         x, outputs = self._pass_on(images, watch, train)
         run = PortRun(captured, tuple(map(self._to_canonical, outputs)))
@@ -161,7 +160,7 @@ class Port:
                 torch.autograd.backward([y for y, _ in pairs], [dy for _, dy in pairs])
             named = self.module.named_parameters()
             run.gradients = {name: to_numpy(p.grad) for name, p in named if p.grad is not None}
-            run.input_gradient = None if x.grad is None else self._to_canonical(x.grad)
+            run.input_gradient = None if x.grad is None else to_numpy(x.grad)
             self.module.zero_grad()
         return run
 

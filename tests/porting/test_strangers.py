@@ -44,7 +44,12 @@ from triptych.utils.errors import TriptychError
 from triptych.weights.initializers import draw
 
 INPUT = (3, 12, 12)
-FRAMEWORKS = {"strangers_torch": "torch", "strangers_mxnet": "mxnet", "strangers_jax": "jax", "strangers_loaded": "mxnet"}
+FRAMEWORKS = {
+    "strangers_torch": "torch",
+    "strangers_mxnet": "mxnet",
+    "strangers_jax": "jax",
+    "strangers_loaded": "mxnet",
+}
 LOADED = """
 from mxnet import gluon
 
@@ -103,8 +108,8 @@ def test_right_ones_agree_whatever_they_are_written_in(left: str, right: str, wo
         ("strangers_torch:shared_slope", "strangers_torch:mixed", "slope", ""),
         ("strangers_torch:other_bound", "strangers_torch:mixed", "unit1.body.hardtanh", "the upper bound is missing"),
         ("strangers_torch:no_add", "strangers_torch:mixed", "unit1", "the shortcut is missing"),
-        ("strangers_torch:no_gate", "strangers_torch:mixed", "mul", "only branch 'identity' is taken"),
-        ("strangers_torch:swapped", "strangers_torch:mixed", "cat", "the branches are concatenated in the order"),
+        ("strangers_torch:no_gate", "strangers_torch:mixed", "product1", "only branch 'identity' is taken"),
+        ("strangers_torch:swapped", "strangers_torch:mixed", "mixed1", "the branches are concatenated in the order"),
         ("strangers_torch:other_slope", "strangers_torch:detector", "leaky_relu", "a leaky ReLU is applied, slope 0.2"),
     ],
 )
@@ -149,6 +154,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     needs("strangers_mxnet:mixed")
     registry.load("mxnet")
     import mxnet as mx
+
     import strangers_mxnet
 
     folder = tmp_path_factory.mktemp("exported")
@@ -344,7 +350,7 @@ def test_a_network_with_too_few_outputs_is_told() -> None:
 
     spec = sources.read("strangers_torch:detector", Request(input=INPUT)).architecture
     network = strangers_torch.detector()
-    network.forward = lambda x: network.scores(x)
+    network.forward = lambda x: network.scores(network.body(x))
     difference = locate_port(network, spec).difference
     assert difference is not None
     assert difference.check.problem.startswith("your network has 1 output(s), the spec 2")

@@ -157,8 +157,8 @@ class Backend(Protocol):
 @dataclass(frozen=True)
 class PortParameter:
     """One array of the network, by its own name there. `role` is the last part of a canonical path (`weight`, `bias`,
-    `running_mean`, `running_var`), or `slope` of a PReLU, where the framework tells it, else empty. `needed`: the outputs that are compared
-    depend on it; another head's do not."""
+    `running_mean`, `running_var`), or `slope` of a PReLU, where the framework tells it, else empty. `needed`: the
+    outputs that are compared depend on it; another head's do not."""
 
     name: str
     shape: tuple[int, ...]

@@ -99,7 +99,6 @@ def of_strangers(
 
     chosen = strangers.Options(layout, mapping, precision, seed)
 
-
     def read_with(name: str, keep_softmax: bool) -> Imported:
         return read(name, replace(network, keep_softmax=network.keep_softmax or keep_softmax))
 

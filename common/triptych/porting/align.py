@@ -62,6 +62,22 @@ def align(places: Sequence[Place], captured: Sequence[Captured]) -> dict[str, in
     return {places[i].path: kept[j] for i, j in pairs.items()}
 
 
+def turn_to_channels_first(places: Sequence[Place], captured: Sequence[Captured]) -> None:
+    """Maps that are a layer's in the other order of axes, in the spec's: code may change between the two."""
+    marks = [place.mark for place in places]
+    for operation in captured:
+        value = operation.value
+        mark_of = _mark(value) if value.ndim == 4 else None
+        if mark_of is None or any(_alike(mark, mark_of) for mark in marks):
+            continue
+        for axes in ((0, 3, 1, 2), (0, 2, 3, 1)):
+            turned = _mark(value.transpose(axes))
+            if any(_alike(mark, turned) for mark in marks):
+                operation.value = value.transpose(axes)
+                operation.gradient = None if operation.gradient is None else operation.gradient.transpose(axes)
+                break
+
+
 def _match(place: Place, operation: Captured, mark: tuple[float, float]) -> int:
     """How well an operation fits a layer; 0 if it does not."""
     same_shape = place.value.size == operation.value.size

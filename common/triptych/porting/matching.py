@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -95,7 +96,7 @@ def longest_alignment(first: int, second: int, score: Callable[[int, int], int])
 
 
 def _role(info: ParameterInfo, slopes: bool = False) -> str:
-    """As a port tells it; a PReLU's slopes, one number for each channel as a batch norm's scale, where it tells them."""
+    """As a port tells it; a PReLU's slopes (one per channel, as a batch norm's scale) where it tells them."""
     return SLOPE if slopes and info.role == SLOPE else info.path.rpartition(".")[2]
 
 
@@ -148,15 +149,18 @@ def _first_unpaired(
     return None
 
 
+def _entry(table: Sequence[Sequence[bool]], row: int, column: int) -> int:
+    return int(table[row][column])
+
+
 def _in_order(have: Keys, need: Keys) -> set[int]:
     """The places in `need` that have a partner in order, role by role: those of a layer come in other orders."""
     kept: set[int] = set()
     for role in {role for _, role in need}:
         mine = [place for place, key in enumerate(have) if key[1] == role]
         theirs = [place for place, key in enumerate(need) if key[1] == role]
-        pairs = longest_alignment(
-            len(mine), len(theirs), lambda i, j, m=mine, t=theirs: int(have[m[i]] == need[t[j]])
-        )
+        same = [[have[i] == need[j] for j in theirs] for i in mine]
+        pairs = longest_alignment(len(mine), len(theirs), partial(_entry, same))
         kept |= {theirs[j] for j in pairs.values()}
     return kept
 

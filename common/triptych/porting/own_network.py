@@ -48,8 +48,9 @@ def locate_port(
     `candidate`: a `torch.nn.Module`, a Gluon block, a Flax NNX or Linen module, or `(function, parameters)` with a JAX
     function of parameters and images. Images have the architecture's shape. `layout` is that of the images it takes:
     NHWC by default in JAX, NCHW elsewhere. `mapping`: its parameters' names to the spec's paths, where order and shape
-    do not tell. `softmax`: the one (softmax or log_softmax) that it ends in, which is left out. Where the spec has batch norms that the network has folded into its convolutions, both are compared in
-    evaluation. Raises TriptychError for what cannot be compared."""
+    do not tell. `softmax`: the one (softmax or log_softmax) that it ends in, which is left out. Where the spec has
+    batch norms that the network has folded into its convolutions, both are compared in evaluation. Raises TriptychError
+    for what cannot be compared."""
     check_known("layout", [] if layout is None else [layout], LAYOUTS)
     names = read_mapping(mapping)
     adapted = find_adapter(candidate)

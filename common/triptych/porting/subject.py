@@ -5,16 +5,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
+from scipy.special import softmax
 
 from triptych.backend.contract import Backend, Port, PortParameter, PortRun
 from triptych.conformance import levels
 from triptych.conformance.compare import Arrays, Check, message, problem
 from triptych.conformance.diagnosis.explain import Difference, Finding, SubjectFailedError
-from triptych.conformance.diagnosis.layer_faults import channels_first, channels_last, softmax
+from triptych.conformance.diagnosis.layer_faults import channels_first, channels_last
 from triptych.conformance.levels import Level
 from triptych.conformance.reference_run import INPUT, ReferenceRun, layer_of, maps_before_flatten
 from triptych.conformance.subjects import Subject
-from triptych.porting.align import Place, align, role_of
+from triptych.porting.align import Place, align, role_of, turn_to_channels_first
 from triptych.porting.matching import pair
 from triptych.spec import analysis
 from triptych.spec.layers import Shape
@@ -120,7 +121,7 @@ class OwnNetwork(Subject):
             cotangents = [loss[path] for path in self.run.ends if path in loss]
             if self.softmax == SOFTMAX:  # what sums to 0 over the classes, it takes back to the gradient by logits
                 logits = (self.run.outputs(train)[path] for path in self.run.ends)
-                cotangents = [dy / softmax(y) for dy, y in zip(cotangents, logits, strict=False)]
+                cotangents = [dy / softmax(y, axis=1) for dy, y in zip(cotangents, logits, strict=False)]
             self.passes[train] = self.port.run(self.images, train=train, cotangents=cotangents)
         return self.passes[train]
 
@@ -129,6 +130,7 @@ class OwnNetwork(Subject):
         if train not in self.aligned:
             outputs = self.run.outputs(train)
             places = [Place(path, role_of(layer), outputs[path]) for path, layer in self.run.nodes(train)]
+            turn_to_channels_first(places, self.ran(train).captured)
             self.aligned[train] = align(places, self.ran(train).captured)
         return self.aligned[train]
 
