@@ -111,7 +111,8 @@ class Port:
 
     def _role(self, name: str) -> str:
         owner, _, last = name.rpartition(".")
-        return "slope" if isinstance(self.module.get_submodule(owner), nn.PReLU) else TORCH.canonical_name(last)
+        module = dict(self.module.named_modules()).get(owner)
+        return "slope" if isinstance(module, nn.PReLU) else TORCH.canonical_name(last)
 
     def _without_gradient(self, outputs: Sequence[torch.Tensor]) -> set[str]:
         """The parameters that the compared outputs do not depend on, and the buffers of modules that have no others."""

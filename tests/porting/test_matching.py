@@ -109,6 +109,27 @@ def test_an_operation_that_puts_out_what_a_layer_does_is_that_layer_whatever_it_
     assert align(layers, seen) == {"c": 0, "s": 1, "m": 4}
 
 
+def test_a_slope_is_not_taken_for_a_batch_norms_scale() -> None:
+    infos = [*(ParameterInfo(f"norm.{role}", (4,), role) for role in ("weight", "bias"))]
+    infos += [ParameterInfo("slope.weight", (4,), "slope")]
+    own = [PortParameter("a", (1,), "slope"), PortParameter("b", (4,), "weight"), PortParameter("c", (4,), "bias")]
+    _, problem = pair(own, infos, {})
+    assert problem is not None
+    assert problem.tensor == "slope.weight"
+    own[0] = PortParameter("a", (4,), "slope")
+    assert pair(own, infos, {}) == ({"norm.weight": "b", "norm.bias": "c", "slope.weight": "a"}, None)
+
+
+def test_a_name_that_tells_no_role_has_the_one_that_is_missing() -> None:
+    paths = ("norm.weight", "norm.bias", "slope.weight")
+    infos = [ParameterInfo(path, (4,), path.rpartition(".")[2]) for path in paths]
+    own = [PortParameter("n", (4,), "weight"), PortParameter("b", (4,), "bias"), PortParameter("mine", (4,))]
+    assert pair(own, infos, {}) == ({"norm.weight": "n", "norm.bias": "b", "slope.weight": "mine"}, None)
+    unclear = [own[0], PortParameter("x", (4,)), PortParameter("y", (4,))]
+    with pytest.raises(TriptychError, match="ambiguous"):
+        pair(unclear, infos, {})
+
+
 def test_every_parameter_of_the_zoo_pairs_with_itself() -> None:
     """By order and shape alone: a port that lists the spec's own parameters is never ambiguous."""
     for name in zoo.registry():

@@ -1,4 +1,4 @@
-"""Two networks of strangers against each other: modules, exported files and files of two frameworks, right and wrong."""
+"""Two networks of strangers against each other: modules and files of several frameworks, right and wrong."""
 
 from __future__ import annotations
 

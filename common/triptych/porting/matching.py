@@ -4,7 +4,6 @@ import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -133,7 +132,7 @@ def _first_unpaired(
 ) -> Check | None:
     missing, surplus = Counter(need) - Counter(have), Counter(have) - Counter(need)
     # Of several of one shape, what the order leaves out, weights first: frameworks order a batch norm's in other ways.
-    in_order = _in_order(have, need)
+    in_order = longest_alignment(len(have), len(need), lambda i, j: int(have[i] == need[j])).values()
     for place in sorted(range(len(need)), key=lambda place: (place in in_order, len(need[place][0]) == 1)):
         info = wanted[place]
         if missing[need[place]]:
@@ -147,22 +146,6 @@ def _first_unpaired(
             text = f"your network has {parameter.shape}, the spec nothing of this shape"
             return problem("structure", parameter.name, text)
     return None
-
-
-def _entry(table: Sequence[Sequence[bool]], row: int, column: int) -> int:
-    return int(table[row][column])
-
-
-def _in_order(have: Keys, need: Keys) -> set[int]:
-    """The places in `need` that have a partner in order, role by role: those of a layer come in other orders."""
-    kept: set[int] = set()
-    for role in {role for _, role in need}:
-        mine = [place for place, key in enumerate(have) if key[1] == role]
-        theirs = [place for place, key in enumerate(need) if key[1] == role]
-        same = [[have[i] == need[j] for j in theirs] for i in mine]
-        pairs = longest_alignment(len(mine), len(theirs), partial(_entry, same))
-        kept |= {theirs[j] for j in pairs.values()}
-    return kept
 
 
 def _first_wrong_shape(
