@@ -22,10 +22,10 @@ def resolve(arch: str, network: NetworkOptions = DEFAULT_NETWORK, *, small: bool
     """The network that `arch` names, with its own weights where it has some. `small`: one of the zoo without options is
     narrow and small but complete, as conformance takes it. What an importer has to say goes to standard error. Raises
     TriptychError for what is no network, and for options that belong to other networks."""
-    network_read = read(arch, network, small=small)
-    for remark in network_read.remarks:
+    imported = read(arch, network, small=small)
+    for remark in imported.remarks:
         print(f"{arch}: {remark}", file=sys.stderr)
-    return network_read
+    return imported
 
 
 def read(arch: str, network: NetworkOptions = DEFAULT_NETWORK, *, small: bool = False) -> Imported:
@@ -39,11 +39,9 @@ def read(arch: str, network: NetworkOptions = DEFAULT_NETWORK, *, small: bool = 
     architecture = zoo.build_with(arch, zoo_options(arch, network, small))
     if network.weights is None:
         return Imported(architecture, None)
-    from triptych.weights import store
+    from triptych.porting import sources
 
-    parameters = store.load(network.weights)
-    store.check_fit(architecture, parameters)
-    return Imported(architecture, dict(parameters))
+    return sources.load_weights(network.weights, architecture)
 
 
 def zoo_options(arch: str, network: NetworkOptions, small: bool) -> Options:

@@ -11,15 +11,16 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 
 from triptych.importers.mxnet_network import read_arrays
+from triptych.importers.steps import Imported
 from triptych.spec import analysis
-from triptych.spec.layers import Architecture, BatchNorm, Layer, Residual, Shape, children, join
+from triptych.spec.layers import Architecture, Auxiliary, BatchNorm, Layer, Residual, Shape, children, join
 from triptych.utils.errors import TriptychError
 from triptych.weights.layouts import CANONICAL, GLUON
 
@@ -38,27 +39,45 @@ class _Layer:
     norm: bool = False
 
 
-def load(path: Path, architecture: Architecture) -> dict[str, NDArray[Any]]:
-    """The canonical parameters of `architecture` in a `.params` file, whichever of Gluon's names it has.
+def load(path: Path, architecture: Architecture) -> Imported:
+    """`architecture` with its canonical parameters in a `.params` file, whichever of Gluon's names it has.
 
-    By the names of the spec, if these are the file's, else in order. Raises TriptychError, with the first layer and its
-    shapes, for a file of another network, and where two assignments would fit, or none but in another order.
+    By the names of the spec, if these are the file's, else in order. Auxiliary classifiers that the file does not have
+    are left out, which is a remark. Raises TriptychError, with the first layer and its shapes, for a file of another
+    network, and where two assignments would fit, or none but in another order.
     """
     arrays = read_arrays(path)
-    paths = {info.path: GLUON.native_path(info) for info in analysis.parameters(architecture)}
-    if set(paths.values()) <= arrays.keys():
-        found = {canonical: arrays[name] for canonical, name in paths.items()}
-    else:
-        assigned = _assigned(_of_file(path, arrays), architecture, str(path))
-        found = {canonical: arrays[name] for canonical, name in _names(assigned, str(path)).items()}
+    remarks: tuple[str, ...] = ()
+    if not _named(architecture) <= arrays.keys():
+        file = _of_file(path, arrays)
+        if without := _without_auxiliary(file, architecture):
+            architecture, remarks = without, ("the file has no auxiliary classifier; the network is taken without",)
+        assigned = _assigned(file, architecture, str(path))
         _check_no_shift(assigned, arrays, str(path))
+        names = _names(assigned, str(path))
+    else:
+        names = {info.path: GLUON.native_path(info) for info in analysis.parameters(architecture)}
     for info in analysis.parameters(architecture):
-        if found[info.path].shape != info.shape:
+        if (shape := arrays[names[info.path]].shape) != info.shape:
             raise TriptychError(
-                f"{path} is not of '{architecture.name}': it has {found[info.path].shape} for '{info.path}', "
-                f"expected {info.shape}"
+                f"{path} is not of '{architecture.name}': it has {shape} for '{info.path}', expected {info.shape}"
             )
-    return found
+    return Imported(architecture, {path: arrays[name] for path, name in names.items()}, remarks)
+
+
+def _named(architecture: Architecture) -> set[str]:
+    """What Gluon calls the arrays of a block that has the spec's names."""
+    return {GLUON.native_path(info) for info in analysis.parameters(architecture)}
+
+
+def _without_auxiliary(file: Sequence[_Layer], architecture: Architecture) -> Architecture | None:
+    """The architecture without its auxiliary classifiers, if it has some and the file has all other layers alone."""
+    layers = tuple(layer for layer in architecture.layers if not isinstance(layer, Auxiliary))
+    if len(layers) == len(architecture.layers):
+        return None
+    bare = replace(architecture, layers=layers)
+    here, there = (Counter(layer.signature for layer in layers) for layers in (_of_spec(bare, False), file))
+    return bare if here == there else None
 
 
 def _of_file(path: Path, arrays: Mapping[str, NDArray[Any]]) -> list[_Layer]:
