@@ -262,8 +262,11 @@ def test_weights_that_are_rounded_to_half_precision_agree_and_much_less_does_not
     left, right = imported(BOTH), imported(BOTH)
     assert left.parameters is not None
     rounded = {path: value.astype(np.float16) for path, value in left.parameters.items()}
-    located = both(replace(left, parameters=rounded), right)
-    assert located.difference is None or located.difference.level == OWN
+    for kept in (rounded, {path: value.astype(np.float32) for path, value in rounded.items()}):
+        located = both(replace(left, parameters=dict(kept)), right)
+        assert located.difference is None
+        assert OWN not in located.levels
+        assert "16 bits" in located.not_run[OWN]
     coarse = {path: value.astype(np.float16) * np.float16(1.01) for path, value in left.parameters.items()}
     difference = both(replace(left, parameters=coarse), right).difference
     assert difference is not None

@@ -28,6 +28,7 @@ from triptych.porting.subject import OwnNetwork
 from triptych.spec.layers import Architecture, BatchNorm, Dropout, walk
 from triptych.utils.arrays import largest
 
+HALF, SINGLE = float(np.finfo(np.float16).eps), float(np.finfo(np.float32).eps)
 Parameters = Mapping[str, NDArray[Any]]
 WEIGHTS, OWN = "weights", "outputs with their own weights"
 
@@ -74,23 +75,27 @@ def _listed(values: list[str]) -> str:
 
 def _own_weights(compared: Compared, left: Imported, right: Imported, own: Own) -> Located:
     located, theirs, expected = compared.located, dict(left.parameters or {}), dict(right.parameters or {})
-    difference, exactly = None, False
+    difference, exactly, unit = None, False, max(_unit(theirs), _unit(expected))
     if not compared.folded:
         paired = {path: theirs[name] for path, name in compared.pairs.items()}
         wanted = {path: expected[path] for path in compared.pairs}
         exactly = all(np.array_equal(value, paired[path]) for path, value in wanted.items())
-        difference = _of_weights(own.name, right.architecture, wanted, paired)
+        difference = _of_weights(own.name, right.architecture, wanted, paired, unit)
     made, note = _with_own(own, right.architecture, theirs, expected, "fp64" if exactly else "fp32")
+    notes, ran = (*located.notes, note), (*located.levels, *(() if compared.folded else (WEIGHTS,)))
+    if unit > SINGLE and not exactly:
+        not_run = {**located.not_run, OWN: "one has weights of 16 bits, and no budget is known for what they do"}
+        return replace(located, levels=ran, difference=difference, notes=notes, not_run=not_run)
     if difference is None and made.difference is not None:
         difference = replace(made.difference, level=OWN)
-    ran = (*located.levels, *(() if compared.folded else (WEIGHTS,)), OWN)
-    return replace(located, levels=ran, difference=difference, notes=(*located.notes, note))
+    return replace(located, levels=(*ran, OWN), difference=difference, notes=notes)
 
 
-def _of_weights(name: str, architecture: Architecture, expected: Arrays, theirs: Arrays) -> Difference | None:
+def _of_weights(
+    name: str, architecture: Architecture, expected: Arrays, theirs: Arrays, unit: float
+) -> Difference | None:
     """The first array that is more than rounded otherwise: beyond one unit of the coarser of the two types."""
-    units = {path: max(_unit(theirs[path]), _unit(value)) for path, value in expected.items()}
-    budgets = {path: unit * largest(expected[path]) for path, unit in units.items()}
+    budgets = {path: unit * largest(value) for path, value in expected.items()}
     failed = failures(compare(WEIGHTS, expected, theirs, budgets))
     if not failed:
         return None
@@ -101,8 +106,11 @@ def _of_weights(name: str, architecture: Architecture, expected: Arrays, theirs:
     return Difference(layer_of(path), WEIGHTS, failed[0], (name,), cause, note)
 
 
-def _unit(value: NDArray[Any]) -> float:
-    return float(np.finfo(value.dtype).eps) if value.dtype.kind == "f" else 0.0
+def _unit(parameters: Parameters) -> float:
+    """The unit of the type that the weights were kept in: of 16 bits, if every one of them fits that."""
+    with np.errstate(over="ignore"):
+        half = all(np.array_equal(value, value.astype(np.float16)) for value in parameters.values())
+    return HALF if half else SINGLE
 
 
 class _WithOwn(OwnNetwork):
