@@ -145,7 +145,14 @@ def another_device(certificate: Certificate) -> Certificate:
 
 
 FORGERIES: dict[str, tuple[Callable[[Certificate], Certificate], str]] = {
-    "differences of 0": (lambda c: checks_with(c, lambda k: replace(k, difference=0.0)), "the differences are, all in"),
+    "differences of 0": (
+        lambda c: checks_with(c, lambda k: replace(k, difference=0.0)),
+        "another difference, more than 10 times: training, 'prediction of the last ",
+    ),
+    "differences of 0, where they are small": (
+        lambda c: checks_with(c, lambda k: k if k.level == "training" else replace(k, difference=0.0)),
+        "gradient: the differences are, all in all, 0.00e+00 of the budgets in the certificate",
+    ),
     "differences of a level halfway to the budget": (
         lambda c: checks_with(c, at("gradient", lambda k: replace(k, difference=k.budget / 2))),
         "another difference, more than 10 times: gradient, ",
