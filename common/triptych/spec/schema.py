@@ -43,7 +43,7 @@ def _tuple(arguments: tuple[Any, ...], definitions: Schema) -> Schema:
 
 def _record(kind: Any, definitions: Schema) -> Schema:
     """A reference; the definition has every field, what follows from the rest, and the record's name where it is
-    written. Only a spec's fields may be left out, where they have a default."""
+    written."""
     name = kind.__name__
     if name not in definitions:
         definitions[name] = {}  # while it is made: a spec's records hold each other
@@ -51,12 +51,11 @@ def _record(kind: Any, definitions: Schema) -> Schema:
         properties: Schema = {"record": {"const": name}} if tagged else {}
         properties |= {field.name: _of(hints[field.name], definitions) for field in fields(kind)}
         derived = {extra: _derived(kind, extra, definitions) for extra in getattr(kind, "DERIVED", ())}
-        optional = records.optional_fields(kind)
         definitions[name] = {
             "type": "object",
             "description": " ".join((kind.__doc__ or "").split()),
             "properties": properties | derived,
-            "required": [key for key in (*properties, *derived) if key not in optional],
+            "required": [*properties, *derived],
             "additionalProperties": False,
         }
     return {"$ref": f"#/$defs/{name}"}
