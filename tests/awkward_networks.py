@@ -2,28 +2,49 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from triptych.spec import analysis
 from triptych.spec.layers import (
+    Affine,
     Architecture,
     Auxiliary,
     AvgPool,
     BatchNorm,
     Block,
     Branches,
+    ChannelShuffle,
+    Clip,
     Conv,
+    ConvTranspose,
     Dense,
     Dropout,
     Flatten,
     GlobalAvgPool,
+    GlobalMaxPool,
+    Graph,
+    HardSigmoid,
+    HardSwish,
     Initializer,
+    L2Normalize,
     Layer,
+    LeakyReLU,
     LocalResponseNorm,
     MaxPool,
+    Node,
+    Pad,
+    PReLU,
     ReLU,
+    Reshape,
     Residual,
     Sigmoid,
+    SiLU,
+    Slice,
+    Softmax,
+    Tanh,
+    Upsample,
 )
 from triptych.utils.arrays import largest
 from triptych.utils.randomness import dropout_mask
@@ -93,7 +114,127 @@ def composites() -> dict[str, Architecture]:
     }
 
 
+STEM = Conv("stem", 4, (3, 3), padding=(1, 1))
+
+
+def merges() -> tuple[Layer, ...]:
+    """A sum of three, a product with a map of one pixel, and one with a map of one channel; nested in a sum."""
+    two = tuple(Block(name, (Conv("conv", 4, (1, 1)),)) for name in ("one", "two"))
+    gate = Block("gate", (GlobalAvgPool("pool"), Conv("conv", 4, (1, 1)), Sigmoid("sigmoid")))
+    where = Block("where", (Conv("conv", 1, (3, 3), padding=(1, 1)), Sigmoid("sigmoid")))
+    spatial = Branches("spatial", (where, Block("same", ())), "multiply")
+    return (
+        Branches("sum", (*two, Block("same", ())), "add"),
+        Branches("attention", (Block("same", ()), gate), "multiply"),
+        Branches("both", (Block("masked", (spatial,)), Block("mean", (GlobalAvgPool("pool"),))), "add"),
+    )
+
+
+def bridge(outputs: tuple[str, ...]) -> Graph:
+    """No row and no branches: `a` and `b` from the input, `c` from both, `d` from `b`, `c` and the sum of three."""
+    nodes = (
+        Node(Conv("a", 4, (3, 3), padding=(1, 1))),
+        Node(Block("b", (Conv("conv", 2, (1, 1)), Sigmoid("sigmoid"))), ("input",)),
+        Node(Conv("c", 6, (1, 1)), ("a", "b")),
+        Node(Block("sum", ()), ("a", "input"), "add"),
+        Node(Block("product", (Conv("conv", 3, (1, 1)),)), ("sum", "a", "sum"), "multiply"),
+        Node(Conv("d", 3, (1, 1)), ("b", "c", "sum", "product")),
+    )
+    return Graph("bridge", nodes, outputs)
+
+
+def graphs() -> dict[str, Architecture]:
+    flat = (
+        Node(Flatten("flat")),
+        Node(Dense("a", 4), ("flat",)),
+        Node(Dense("b", 4), ("flat",)),
+        Node(Block("sum", ()), ("a", "b", "a"), "add"),
+        Node(ReLU("relu"), ("a", "sum")),
+        Node(Dense("scores", 3), ("relu",)),
+    )
+    return {
+        "merges": small(STEM, *merges()),
+        "graph": small(STEM, bridge(("d",)), ReLU("relu")),
+        "graph_flat": Architecture("small", (3, 7, 8), 3, (Graph("net", flat, ("scores",)),)),
+        "merge_flat": small(
+            Flatten("flat"),
+            Branches("mixed", (Block("a", (Dense("dense", 4),)), Block("b", (Dense("dense", 2),)))),
+            flat=True,
+        ),
+    }
+
+
+def activations() -> dict[str, Architecture]:
+    def on_both(name: str, layer: Layer) -> Architecture:
+        """On a map, and on flat values."""
+        return small(STEM, layer, Flatten("flat"), Dense("hidden", 5), replace(layer, name=f"flat_{name}"))
+
+    kinds = {
+        "tanh": Tanh("tanh"),
+        "clip": Clip("clip", -0.2, 0.3),
+        "relu6": Clip("relu6", 0.0, 6.0),
+        "leaky": LeakyReLU("leaky", 0.2),
+        "prelu": PReLU("prelu"),
+        "prelu_shared": PReLU("prelu", shared=True),
+        "silu": SiLU("silu"),
+        "hard_sigmoid": HardSigmoid("hard", 0.9, 0.4),
+        "hard_swish": HardSwish("hard"),
+        "softmax": Softmax("softmax"),
+        "affine_trained": Affine("affine", trained=True),
+        "l2_channels": L2Normalize("norm", 0.1),
+        "l2_whole": L2Normalize("norm", 1e-3, whole=True),
+        "l2_bound": L2Normalize("norm", 0.7, bound=True),
+        "l2_bound_whole": L2Normalize("norm", 0.7, whole=True, bound=True),
+        "norm_both": BatchNorm("norm", eps=0.1, momentum=0.3),
+    }
+    return {name: on_both(name, layer) for name, layer in kinds.items()} | {
+        "affine": small(
+            Affine("a", (2.0, 0.1, 3.0), (0.7,)), STEM, Affine("b", (0.3,), (0.1, 0.2, 0.3, 0.4)), ReLU("r")
+        ),
+    }
+
+
+def placements() -> dict[str, Architecture]:
+    return {
+        "pad": small(STEM, Pad("pad", (1, 2, 0, 3), 0.1)),
+        "pad_edge": small(STEM, Pad("pad", (1, 2, 9, 3), mode="edge")),
+        "pad_reflect": small(STEM, Pad("pad", (5, 2, 0, 7), mode="reflect")),
+        "slice": small(STEM, Slice("a", "channels", 1, 3), Slice("b", "rows", 0, 4), Slice("c", "columns", 3, 7)),
+        "slice_flat": small(Flatten("flat"), Slice("part", "channels", 3, 99), flat=True),
+        "upsample": small(STEM, Upsample("up", (2, 3))),
+        "upsample_bilinear": small(STEM, Upsample("up", (2, 3), "bilinear")),
+        "upsample_one_way": small(STEM, Upsample("up", (1, 4), "bilinear"), Upsample("more", (2, 1))),
+        "shuffle": small(Conv("conv", 6, (1, 1)), ChannelShuffle("shuffle", 3)),
+        "reshape": small(STEM, Reshape("a", (28, 8, 1)), ReLU("relu"), Reshape("b", (224,)), Reshape("c", (7, 4, 8))),
+        "global_maximum": small(STEM, GlobalMaxPool("pool")),
+    }
+
+
+def transposed() -> dict[str, Architecture]:
+    """Output padding below the stride, and below the dilation alone; padding beyond the kernel's reach."""
+    layers = {
+        "plain": ConvTranspose("conv", 4, (3, 2), (2, 3), (1, 0), (1, 2)),
+        "groups": ConvTranspose("conv", 6, (2, 3), (1, 2), (0, 2), (0, 1), groups=2, bias=False),
+        "depthwise": ConvTranspose("conv", 4, (4, 4), (2, 2), (1, 1), groups=4),
+        "dilation": ConvTranspose("conv", 3, (2, 3), (2, 1), (1, 2), (2, 1), dilation=(3, 2)),
+        "dilation_groups": ConvTranspose("conv", 4, (2, 2), (2, 3), (1, 0), groups=2, dilation=(2, 2), bias=False),
+        "overhang": ConvTranspose("conv", 3, (1, 2), (3, 3), (0, 0), (2, 2)),
+        "cropped": ConvTranspose("conv", 3, (1, 2), (2, 1), (2, 3), (1, 0)),
+    }
+    return {f"transposed_{name}": small(STEM, layer, ReLU("relu")) for name, layer in layers.items()}
+
+
 CASES = {
+    "dilation": small(STEM, Conv("conv", 4, (3, 2), (1, 2), (2, 1), groups=2, dilation=(2, 3))),
+    "dilation_small": small(Conv("conv", 4, (3, 3), (2, 1), (2, 2), dilation=(2, 1)), size=(2, 4)),
+    "norm_flat": small(Flatten("flat"), Dense("hidden", 5), BatchNorm("norm", eps=0.1), Sigmoid("sigmoid"), flat=True),
+    "norm_no_beta": norm(BatchNorm("norm", beta=False)),
+    "norm_bare": norm(BatchNorm("norm", gamma=False, beta=False)),
+    "norm_frozen": norm(BatchNorm("norm", frozen=True)),
+    **graphs(),
+    **activations(),
+    **placements(),
+    **transposed(),
     "conv_groups": small(
         Conv("a", 6, (3, 1), (2, 1), (1, 0), 3), Conv("b", 4, (1, 5), (1, 2), (0, 2), 2), ReLU("relu")
     ),

@@ -15,10 +15,11 @@ from triptych.backend.contract import Gather
 from triptych.backend.execution import Execution
 from triptych.optim.optimizers import Optimizer
 from triptych.utils.randomness import derive_seed
+from triptych_jax.functions import channels_first, channels_last
 from triptych_jax.input import Input
 from triptych_jax.layers import Dropout
-from triptych_jax.loss import total_loss
-from triptych_jax.model import Arrays, Branches, Network, Outputs, Residual, Sequence
+from triptych_jax.loss import Tensors, total_loss
+from triptych_jax.model import COMPOSITES, Arrays, Network, Outputs, first
 from triptych_jax.optimizer import Updater
 
 # Of a function that runs once or twice compiling is all its time: without optimisation it is a quarter, and as one
@@ -62,11 +63,11 @@ def dropouts(module: nnx.Module) -> list[tuple[str, Dropout]]:
 
 
 def pass_function(definition: nnx.GraphDef) -> Callable[..., Pass]:
-    """`(parameters, constants, x, labels, masks, seed) -> Pass` of a network; not compiled yet. `constants` are what no
-    gradient is taken by: running statistics and frozen parameters."""
+    """`(parameters, constants, x, targets, masks, seed) -> Pass` of a network; not compiled yet. `constants` are what
+    no gradient is taken by: running statistics and frozen parameters."""
 
     def training_pass(
-        parameters: Arrays, constants: Arrays, x: jax.Array, labels: jax.Array, masks: Masks, seed: jax.Array
+        parameters: Arrays, constants: Arrays, x: jax.Array, targets: Tensors, masks: Masks, seed: jax.Array
     ) -> Pass:
         key = jax.random.key(seed, impl="threefry2x32")
 
@@ -75,13 +76,13 @@ def pass_function(definition: nnx.GraphDef) -> Callable[..., Pass]:
             feed_dropout(network, masks, key)
             outputs: Outputs = {}
             output = network(x, outputs)
-            logits = output[0] if isinstance(output, tuple) else output
-            correct, statistics = (logits.argmax(1) == labels).sum(), network.arrays(nnx.BatchStat)
-            return total_loss(network, output, labels), (correct, statistics, outputs)
+            right = 0 if isinstance(targets, tuple) else (first(output).argmax(1) == targets).sum()
+            statistics = network.arrays(nnx.BatchStat)
+            return total_loss(network, output, targets), (right, statistics, outputs)
 
         differentiate = jax.value_and_grad(loss_of, (0, 1), has_aux=True)
-        (loss, (correct, after, outputs)), (gradients, dx) = differentiate(parameters, x)
-        figures = jnp.stack([loss, correct.astype(loss.dtype)])
+        (loss, (right, after, outputs)), (gradients, dx) = differentiate(parameters, x)
+        figures = jnp.stack([loss, jnp.asarray(right, loss.dtype)])
         return Pass(figures, gradients, after, dx, outputs)
 
     return training_pass
@@ -123,7 +124,7 @@ def compile_prediction(definition: nnx.GraphDef, execution: Execution, input: In
     @jit(execution)
     def run(arrays: Arrays, images: jax.Array) -> jax.Array:
         network: Network = nnx.merge(definition, nnx.from_flat_state(arrays))
-        return network(input(images))
+        return first(network(input(images)))
 
     return run
 
@@ -164,9 +165,9 @@ def compile_layer_pass(definition: nnx.GraphDef, execution: Execution) -> Callab
         def forward(parameters: Arrays, x: jax.Array) -> jax.Array:
             layer = nnx.merge(definition, nnx.from_flat_state({**parameters, **statistics}))
             feed_dropout(layer, masks, jax.random.key(0))
-            x = jnp.transpose(x, (0, 2, 3, 1)) if x.ndim == 4 else x
-            y = layer(x, {}) if isinstance(layer, Sequence | Branches | Residual) else layer(x)
-            return jnp.transpose(y, (0, 3, 1, 2)) if y.ndim == 4 else y
+            x, composite = channels_last(x), type(layer) in COMPOSITES.values()
+            y = layer(x, {}) if composite else layer(x)
+            return channels_first(first(y))
 
         if gradient is None:
             return forward(parameters, x), None, {}

@@ -7,14 +7,15 @@ import jax
 import numpy as np
 from flax import nnx
 
-from triptych.backend.contract import Labels, Masks
+from triptych.backend.contract import Masks, Targets
+from triptych.backend.targets import any_targets
 from triptych.spec.layers import join
 from triptych.utils.arrays import Array
 from triptych.utils.errors import TriptychError
 from triptych.weights.initializers import Parameters
 from triptych.weights.layouts import FLAX
 from triptych_jax.compiled import Pass, compile_evaluation, compile_layer_pass, compile_pass, dropouts, jit
-from triptych_jax.loss import total_loss
+from triptych_jax.loss import on_device, total_loss
 from triptych_jax.model import Network
 from triptych_jax.weights import to_numpy
 
@@ -22,7 +23,7 @@ from triptych_jax.weights import to_numpy
 def forward(network: Network, images: Array, *, train: bool = False, masks: Masks | None = None) -> Parameters:
     """Every layer's output by path."""
     if train:
-        outputs = _watched(network, images, np.zeros(len(images), np.int64), masks or {}).outputs
+        outputs = _watched(network, images, any_targets(network.architecture, len(images)), masks or {}).outputs
     else:
         network.eval()
         run = compile_evaluation(nnx.graphdef(network), network.execution)
@@ -30,9 +31,9 @@ def forward(network: Network, images: Array, *, train: bool = False, masks: Mask
     return {path: _to_channels_first(output) for path, output in jax.device_get(outputs).items()}
 
 
-def gradients(network: Network, images: Array, labels: Labels, *, masks: Masks) -> tuple[float, Parameters]:
+def gradients(network: Network, images: Array, targets: Targets, *, masks: Masks) -> tuple[float, Parameters]:
     """The training loss and its gradient by path."""
-    passed = _watched(network, images, labels, masks)
+    passed = _watched(network, images, targets, masks)
     arrays = jax.device_get(passed.gradients)
     by_path = {FLAX.canonical_path(path): to_numpy(array) for path, array in arrays.items()}
     return float(passed.figures[0]), by_path | {"input": np.array(passed.input_gradient)}
@@ -57,9 +58,9 @@ def layer_pass(
     return np.array(y), np.array(dx), by_path
 
 
-def loss_pass(network: Network, logits: Sequence[Array], labels: Labels) -> tuple[float, list[Array]]:
-    """The training loss of given logits (those of the auxiliary classifiers last) and its gradients by them."""
-    values, target = tuple(to_tensor(network, value) for value in logits), np.asarray(labels, np.int32)
+def loss_pass(network: Network, outputs: Sequence[Array], targets: Targets) -> tuple[float, list[Array]]:
+    """The training loss of given outputs (those of the auxiliary classifiers last) and its gradients by them."""
+    values, target = tuple(to_tensor(network, value) for value in outputs), on_device(targets, network)
     differentiate = jax.value_and_grad(lambda values: total_loss(network, values, target))
     loss, arrays = jit(network.execution)(differentiate)(values)
     return float(loss), [np.array(array) for array in arrays]
@@ -71,13 +72,13 @@ def to_tensor(network: Network, images: Array) -> jax.Array:
     return jax.device_put(np.asarray(images, like.dtype), like.device)
 
 
-def _watched(network: Network, images: Array, labels: Labels, masks: Masks) -> Pass:
+def _watched(network: Network, images: Array, targets: Targets, masks: Masks) -> Pass:
     network.train()
     for name, _ in dropouts(network):
         if name not in masks:
             raise TriptychError(f"layer '{name}': training needs a dropout mask for it")
     run = compile_pass(nnx.graphdef(network), network.execution)
-    x, target = to_tensor(network, images), np.asarray(labels, np.int32)
+    x, target = to_tensor(network, images), on_device(targets, network)
     return run(network.arrays(nnx.Param), network.arrays(nnx.BatchStat), x, target, dict(masks), np.uint32(0))
 
 

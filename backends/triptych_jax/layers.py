@@ -1,7 +1,6 @@
 """One native layer for every record of the spec, channels last. Each default that differs is passed."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import jax
@@ -9,13 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax import lax
-from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from triptych.spec import layers as spec
 from triptych.spec.kinds import check_complete
-from triptych.spec.kinds.pooling import overhang
+from triptych.spec.kinds.kind import extent
 from triptych.spec.layers import Pair, Shape
+from triptych_jax import functions
+from triptych_jax.functions import Function
 
 # GPUs and TPUs would multiply float32 in TF32 or bfloat16 by default: three decimal digits.
 PRECISION = lax.Precision.HIGHEST
@@ -43,18 +43,20 @@ class BatchNorm(nnx.BatchNorm):
             momentum=1 - layer.momentum,  # Flax weighs the old statistics, and by 0.99 if not told
             epsilon=layer.eps,
             use_scale=layer.gamma,
+            use_bias=layer.beta,
             use_fast_variance=False,  # E[x^2] - E[x]^2 cancels
             rngs=nnx.Rngs(0),
         )
         for name in ("mean", "var"):
             setattr(self, name, _Statistic(getattr(self, name)[...]))
         self.unbiased = layer.unbiased
+        self.frozen = layer.frozen
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        before = self.var[...]
-        y = super().__call__(x)
+        before, still = self.var[...], self.frozen or self.use_running_average
+        y = super().__call__(x, use_running_average=still)
         n = x.size // x.shape[-1]
-        if self.unbiased and not self.use_running_average and n > 1:
+        if self.unbiased and not still and n > 1:
             kept = self.momentum * before
             self.var[...] = kept + (self.var[...] - kept) * (n / (n - 1))
         return y
@@ -73,19 +75,57 @@ class Dropout(nnx.Dropout):
             # Flax passes a Python float, which draws other bits once 64-bit types are switched on.
             kept = jax.random.bernoulli(self.key, jnp.float32(1 - self.rate), x.shape)
         else:
-            kept = jnp.transpose(self.mask, (0, 2, 3, 1)) if x.ndim == 4 else self.mask
+            kept = functions.channels_last(self.mask)
         return x * (kept.astype(x.dtype) / (1 - self.rate))
 
 
-class _Function(nnx.Module):
-    """A function of the input and the spec's record as a layer: Flax has modules only for layers with state."""
+class _PReLU(nnx.PReLU):
+    """nnx.PReLU has one slope for all channels, and the derivative 1 at 0."""
 
-    def __init__(self, function: Callable[[jax.Array, Any], jax.Array], layer: spec.Layer) -> None:
-        self.function = function
-        self.layer = replace(layer, name="")  # so that equal layers are compiled once
+    def __init__(self, slopes: int) -> None:
+        super().__init__(np.full(slopes, 0.25, np.float32))
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return self.function(x, self.layer)
+        return jnp.where(x > 0, x, self.negative_slope[...].astype(x.dtype) * x)
+
+
+class _Affine(nnx.Module):
+    """A trained factor and summand for every channel."""
+
+    def __init__(self, channels: int) -> None:
+        self.scale = nnx.Param(jnp.ones(channels, jnp.float32))
+        self.bias = nnx.Param(jnp.zeros(channels, jnp.float32))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return x * self.scale[...].astype(x.dtype) + self.bias[...].astype(x.dtype)
+
+
+class _GroupedConvTranspose(nnx.ConvTranspose):
+    """nnx.ConvTranspose has no groups: a convolution of the spread input with the kernel turned round."""
+
+    def __init__(self, layer: spec.ConvTranspose, inputs: int) -> None:
+        super().__init__(inputs, layer.channels // layer.groups, layer.kernel, **_transposed(layer))
+        if layer.bias:
+            self.bias = nnx.Param(jnp.zeros(layer.channels, jnp.float32))
+        self.groups = layer.groups
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        bias = self.bias[...] if self.use_bias else None
+        x, kernel, bias = self.promote_dtype((x, self.kernel[...], bias), dtype=self.dtype)
+        rows, columns, outputs, inputs = kernel.shape
+        kernel = kernel[::-1, ::-1].reshape(rows, columns, outputs, self.groups, inputs // self.groups)
+        y = lax.conv_general_dilated(
+            x,
+            kernel.transpose(0, 1, 4, 3, 2).reshape(rows, columns, inputs // self.groups, self.groups * outputs),
+            (1, 1),
+            self.padding,
+            lhs_dilation=self.strides,
+            rhs_dilation=self.kernel_dilation,
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            feature_group_count=self.groups,
+            precision=self.precision,
+        )
+        return y if bias is None else y + bias
 
 
 def _zeros(key: jax.Array, shape: Shape, dtype: Any) -> NDArray[Any]:
@@ -95,93 +135,75 @@ def _zeros(key: jax.Array, shape: Shape, dtype: Any) -> NDArray[Any]:
 
 
 _PRODUCT: dict[str, Any] = {"precision": PRECISION, "kernel_init": _zeros, "bias_init": _zeros}
+
+
+def _transposed(layer: spec.ConvTranspose) -> dict[str, Any]:
+    """JAX pads the spread input: by what the kernel reaches over it, less the padding that the output loses."""
+    sides = zip(extent(layer), layer.padding, layer.output_padding, strict=True)
+    return {
+        "strides": layer.stride,
+        "padding": tuple((k - 1 - p, k - 1 - p + extra) for k, p, extra in sides),
+        "kernel_dilation": layer.dilation,
+        "use_bias": layer.bias,
+        "transpose_kernel": True,  # the gradient of a convolution; JAX's own default turns no kernel round
+        "rngs": nnx.Rngs(0),
+        **_PRODUCT,
+    }
+
+
+def _function(function: Callable[[jax.Array, Any], jax.Array]) -> Callable[[Any, Shape], nnx.Module]:
+    return lambda layer, shape: Function(function, layer)
+
+
 LAYERS: dict[type, Callable[[Any, Shape], nnx.Module]] = {
     spec.Conv: lambda layer, shape: nnx.Conv(
         shape[0],
         layer.channels,
         layer.kernel,
         layer.stride,
-        padding=_both_sides(layer.padding),  # the default is 'SAME', which at stride 2 is not the same in PyTorch
+        padding=functions.both_sides(layer.padding),  # 'SAME', the default, is not that of PyTorch at stride 2
+        kernel_dilation=layer.dilation,
         feature_group_count=layer.groups,
         use_bias=layer.bias,
         conv_general_dilated=_convolve,
         rngs=nnx.Rngs(0),
         **_PRODUCT,
     ),
+    spec.MaxPool: _function(functions.max_pool),
+    spec.AvgPool: _function(functions.avg_pool),
+    spec.ConvTranspose: lambda layer, shape: (
+        nnx.ConvTranspose(shape[0], layer.channels, layer.kernel, **_transposed(layer))
+        if layer.groups == 1
+        else _GroupedConvTranspose(layer, shape[0])
+    ),
     spec.Dense: lambda layer, shape: nnx.Linear(
         shape[0], layer.units, use_bias=layer.bias, rngs=nnx.Rngs(0), **_PRODUCT
     ),
     spec.BatchNorm: lambda layer, shape: BatchNorm(shape[0], layer),
-    spec.LocalResponseNorm: lambda layer, shape: _Function(_local_response_norm, layer),
-    spec.ReLU: lambda layer, shape: _Function(_relu, layer),
-    spec.Sigmoid: lambda layer, shape: _Function(_sigmoid, layer),
-    spec.MaxPool: lambda layer, shape: _Function(_max_pool, layer),
-    spec.AvgPool: lambda layer, shape: _Function(_avg_pool, layer),
-    spec.GlobalAvgPool: lambda layer, shape: _Function(_global_avg_pool, layer),
-    spec.Flatten: lambda layer, shape: _Function(_flatten, layer),
+    spec.LocalResponseNorm: _function(functions.local_response_norm),
+    spec.L2Normalize: _function(functions.l2_normalize),
+    spec.Affine: lambda layer, shape: _Affine(shape[0]) if layer.trained else Function(functions.affine, layer),
+    spec.ReLU: _function(functions.relu),
+    spec.Sigmoid: _function(functions.sigmoid),
+    spec.Tanh: _function(functions.tanh),
+    spec.Clip: _function(functions.clip),
+    spec.LeakyReLU: _function(functions.leaky_relu),
+    spec.PReLU: lambda layer, shape: _PReLU(1 if layer.shared else shape[0]),
+    spec.SiLU: _function(functions.silu),
+    spec.HardSigmoid: _function(functions.hard_sigmoid),
+    spec.HardSwish: _function(functions.hard_swish),
+    spec.Softmax: _function(functions.softmax),
+    spec.GlobalAvgPool: _function(functions.global_avg_pool),
+    spec.GlobalMaxPool: _function(functions.global_max_pool),
+    spec.Pad: _function(functions.pad),
+    spec.Slice: _function(functions.part),
+    spec.Upsample: _function(functions.upsample),
+    spec.ChannelShuffle: _function(functions.channel_shuffle),
+    spec.Reshape: _function(functions.reshape),
+    spec.Flatten: _function(functions.flatten),
     spec.Dropout: lambda layer, shape: Dropout(layer.rate),
 }
 check_complete(LAYERS, __name__)
-
-
-def _both_sides(padding: Pair) -> tuple[Pair, Pair]:
-    (rows, columns) = padding
-    return (rows, rows), (columns, columns)
-
-
-def _relu(x: jax.Array, layer: spec.ReLU) -> jax.Array:
-    return jax.nn.relu(x)  # jnp.maximum(x, 0) has the derivative 0.5 at 0
-
-
-def _sigmoid(x: jax.Array, layer: spec.Sigmoid) -> jax.Array:
-    return jax.nn.sigmoid(x)
-
-
-def _global_avg_pool(x: jax.Array, layer: spec.GlobalAvgPool) -> jax.Array:
-    return x.mean((1, 2), keepdims=True)
-
-
-def _flatten(x: jax.Array, layer: spec.Flatten) -> jax.Array:
-    """In channels-height-width order: in NHWC order the next dense layer's weights would be permuted, silently."""
-    if x.ndim == 4:
-        x = jnp.transpose(x, (0, 3, 1, 2))
-    return x.reshape(len(x), -1)
-
-
-def _local_response_norm(x: jax.Array, layer: spec.LocalResponseNorm) -> jax.Array:
-    """JAX and Flax have none."""
-    half = layer.size // 2
-    squares = jnp.pad(x * x, ((0, 0), (0, 0), (0, 0), (half, half)))
-    channels = x.shape[-1]
-    energy = sum(squares[..., i : i + channels] for i in range(layer.size))
-    return x * (layer.k + layer.coefficient * energy) ** -layer.beta
-
-
-def _pool(x: jax.Array, layer: spec.MaxPool | spec.AvgPool, start: float, reduce: Callable[..., Any]) -> jax.Array:
-    """JAX has no ceil mode: what the last windows hang over is padding that only the lower right side gets."""
-    (rows, columns), (below, right) = layer.padding, overhang(layer, (x.shape[3], *x.shape[1:3]))
-    padding = ((0, 0), (rows, rows + below), (columns, columns + right), (0, 0))
-    return lax.reduce_window(x, start, reduce, (1, *layer.kernel, 1), (1, *layer.stride, 1), padding)
-
-
-def _max_pool(x: jax.Array, layer: spec.MaxPool) -> jax.Array:
-    halves = layer.kernel == layer.stride == (2, 2) and layer.padding == (0, 0)
-    if halves and x.shape[1] % 2 == 0 and x.shape[2] % 2 == 0:
-        return _max_pool_halves(x)
-    return _pool(x, layer, -np.inf, lax.max)
-
-
-def _avg_pool(x: jax.Array, layer: spec.AvgPool) -> jax.Array:
-    return _pool(x, layer, 0.0, lax.add) / _counts(layer, x.shape[1:3]).astype(x.dtype)
-
-
-def _counts(layer: spec.AvgPool, size: Pair) -> NDArray[Any]:
-    """How many values each window averages; nnx.avg_pool would count what hangs over along with the padding."""
-    ones = np.pad(np.ones(size), _both_sides(layer.padding), constant_values=float(layer.count_padding))
-    below, right = overhang(layer, (1, *size))
-    ones = np.pad(ones, ((0, below), (0, right)))
-    windows = sliding_window_view(ones, layer.kernel)[:: layer.stride[0], :: layer.stride[1]]
-    return windows.sum((2, 3))[..., None]
 
 
 def _convolve(x: jax.Array, kernel: jax.Array, strides: Pair, padding: tuple[Pair, Pair], **more: Any) -> jax.Array:
@@ -193,38 +215,9 @@ def _convolve(x: jax.Array, kernel: jax.Array, strides: Pair, padding: tuple[Pai
     height, width, _, channels = kernel.shape
     if more["feature_group_count"] > 1 or height * width <= x.shape[1] * x.shape[2]:
         return lax.conv_general_dilated(x, kernel, strides, padding, **more)
+    down, across = more["rhs_dilation"]
     x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
-    below, right = x.shape[1] - height + 1, x.shape[2] - width + 1
-    shifted = [
-        x[:, i : i + below : strides[0], j : j + right : strides[1]] for i in range(height) for j in range(width)
-    ]
+    below, right = x.shape[1] - (height - 1) * down, x.shape[2] - (width - 1) * across
+    corners = [(i * down, j * across) for i in range(height) for j in range(width)]
+    shifted = [x[:, i : i + below : strides[0], j : j + right : strides[1]] for i, j in corners]
     return jnp.matmul(jnp.concatenate(shifted, -1), kernel.reshape(-1, channels), precision=more["precision"])
-
-
-@jax.custom_vjp
-def _max_pool_halves(x: jax.Array) -> jax.Array:
-    """2x2 windows side by side: bit for bit as `_pool`, ties included, without XLA's select-and-scatter, which takes
-    a quarter of a training step on the CPU."""
-    return _quarters(x).max(0)
-
-
-def _quarters(x: jax.Array) -> jax.Array:
-    """The four values of each window, in row order: `(4, N, H / 2, W / 2, C)`."""
-    n, height, width, channels = x.shape
-    windows = x.reshape(n, height // 2, 2, width // 2, 2, channels).transpose(2, 4, 0, 1, 3, 5)
-    return windows.reshape(4, n, height // 2, width // 2, channels)
-
-
-def _max_pool_halves_forward(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    quarters = _quarters(x)
-    return quarters.max(0), quarters.argmax(0).astype(jnp.uint8)  # argmax takes the first of equal values
-
-
-def _max_pool_halves_backward(winner: jax.Array, dy: jax.Array) -> tuple[jax.Array]:
-    n, height, width, channels = dy.shape
-    parts = jnp.stack([jnp.where(winner == i, dy, 0) for i in range(4)])
-    windows = parts.reshape(2, 2, n, height, width, channels).transpose(2, 3, 0, 4, 1, 5)
-    return (windows.reshape(n, 2 * height, 2 * width, channels),)
-
-
-_max_pool_halves.defvjp(_max_pool_halves_forward, _max_pool_halves_backward)

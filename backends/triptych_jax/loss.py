@@ -1,16 +1,35 @@
 """The loss that training minimises."""
 
-import jax
-import optax
+from typing import Any, TypeAlias
 
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from numpy.typing import NDArray
+
+from triptych.backend.targets import Targets, map_targets
 from triptych.spec.analysis import auxiliary_weights
 from triptych_jax.model import Network
 
+Tensors: TypeAlias = jax.Array | tuple[jax.Array, ...]
 
-def total_loss(network: Network, output: jax.Array | tuple[jax.Array, ...], labels: jax.Array) -> jax.Array:
-    """Mean cross-entropy, plus the weighted losses of the auxiliary classifiers."""
-    logits, *auxiliaries = output if isinstance(output, tuple) else (output,)
-    loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+
+def on_device(targets: Targets, network: Network) -> NDArray[Any] | tuple[NDArray[Any], ...]:
+    """Labels, or cotangents in the network's type, as a compiled function takes them."""
+    dtypes = {"f": network.dtype, "i": np.int32}
+    return map_targets(lambda values: np.asarray(values, dtypes[values.dtype.kind]), targets)
+
+
+def total_loss(network: Network, output: Tensors, targets: Tensors) -> jax.Array:
+    """Mean cross-entropy, plus the weighted losses of the auxiliary classifiers; without classes, the mean over the
+    batch of every output times its cotangent."""
+    outputs = output if isinstance(output, tuple) else (output,)
+    if isinstance(targets, tuple):
+        products = [(value * cotangent).sum() for value, cotangent in zip(outputs, targets, strict=True)]
+        return jnp.stack(products).sum() / len(outputs[0])
+    logits, *auxiliaries = outputs
+    loss = optax.softmax_cross_entropy_with_integer_labels(logits, targets).mean()
     for weight, auxiliary in zip(auxiliary_weights(network.architecture), auxiliaries, strict=False):
-        loss = loss + weight * optax.softmax_cross_entropy_with_integer_labels(auxiliary, labels).mean()
+        loss = loss + weight * optax.softmax_cross_entropy_with_integer_labels(auxiliary, targets).mean()
     return loss

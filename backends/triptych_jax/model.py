@@ -1,6 +1,10 @@
 """A spec's tree as a tree of modules with the same names."""
 
 from collections.abc import Mapping
+from collections.abc import Sequence as Values
+from functools import reduce
+from operator import add, mul
+from typing import get_args
 
 import jax
 import jax.numpy as jnp
@@ -10,14 +14,22 @@ from flax import nnx
 from triptych.backend.execution import DEFAULT, Execution, dtype_of
 from triptych.spec import layers as spec
 from triptych.spec.analysis import analyse
-from triptych.spec.layers import Architecture, Composite, Layer, Shape, join
+from triptych.spec.kinds import check_complete
+from triptych.spec.layers import INPUT, Architecture, Composite, Layer, Merge, Shape, join
 from triptych_jax.device import DTYPES, get_device
+from triptych_jax.functions import channels_first, channels_last
 from triptych_jax.layers import LAYERS
 from triptych_jax.precision import apply_execution
 
 Outputs = dict[str, jax.Array]  # every layer's output by path, filled on the way
+PRODUCTS = nnx.Conv | nnx.ConvTranspose | nnx.Linear  # with kernels
 Path = tuple[str, ...]  # in Flax: ("block1", "conv1", "kernel")
 Arrays = Mapping[Path, jax.Array]
+
+
+def first(output: jax.Array | tuple[jax.Array, ...]) -> jax.Array:
+    """The output, or the first of several: logits, where there are any."""
+    return output[0] if isinstance(output, tuple) else output
 
 
 class _Composite(nnx.Module):
@@ -32,7 +44,7 @@ class _Composite(nnx.Module):
     def _run(self, name: str, x: jax.Array, outputs: Outputs) -> jax.Array:
         module = getattr(self, name)
         y = module(x, outputs) if isinstance(module, _Composite) else module(x)
-        outputs[join(self._path, name)] = y
+        outputs[join(self._path, name)] = first(y)
         return y
 
 
@@ -46,10 +58,30 @@ class Sequence(_Composite):
 
 
 class Branches(_Composite):
-    """Every branch on the same input, concatenated along the channels."""
+    """Every branch on the same input, merged."""
+
+    def __init__(self, layer: spec.Branches, path: str, inputs: dict[str, Shape]) -> None:
+        super().__init__(layer, path, inputs)
+        self._merge = layer.merge
 
     def __call__(self, x: jax.Array, outputs: Outputs) -> jax.Array:
-        return jnp.concatenate([self._run(name, x, outputs) for name in self._names], axis=-1)
+        return _merged([self._run(name, x, outputs) for name in self._names], self._merge)
+
+
+class Graph(_Composite):
+    """Named nodes, called in order; with several outputs, a tuple of them."""
+
+    def __init__(self, layer: spec.Graph, path: str, inputs: dict[str, Shape]) -> None:
+        super().__init__(layer, path, inputs)
+        self._sources = tuple((node.inputs, node.merge) for node in layer.nodes)
+        self._outputs = layer.outputs
+
+    def __call__(self, x: jax.Array, outputs: Outputs) -> jax.Array | tuple[jax.Array, ...]:
+        values = {INPUT: x}
+        for name, (sources, merge) in zip(self._names, self._sources, strict=True):
+            values[name] = self._run(name, _merged([values[source] for source in sources], merge), outputs)
+        one, *more = (values[name] for name in self._outputs)
+        return (one, *more) if more else one
 
 
 class Residual(_Composite):
@@ -69,8 +101,8 @@ class Auxiliary(Sequence):
 
 
 class Network(_Composite):
-    """The whole architecture, images `(N, C, H, W)` to logits; in training, with auxiliary classifiers, `(logits,
-    *theirs)`. `train()` and `eval()` switch between the two."""
+    """The whole architecture, images `(N, C, H, W)` to logits, or to a tuple of several outputs; in training, with
+    auxiliary classifiers, `(logits, *theirs)`. `train()` and `eval()` switch between the two."""
 
     def __init__(self, architecture: Architecture, execution: Execution) -> None:
         super().__init__(architecture, "", {info.path: info.input for info in analyse(architecture)})
@@ -81,23 +113,24 @@ class Network(_Composite):
 
     def __call__(self, x: jax.Array, outputs: Outputs | None = None) -> jax.Array | tuple[jax.Array, ...]:
         outputs = {} if outputs is None else outputs
-        x = jnp.transpose(x, (0, 2, 3, 1))
-        auxiliaries = []
+        y: jax.Array | tuple[jax.Array, ...] = channels_last(x)
+        auxiliaries: list[jax.Array] = []
         for name in self._names:
             if not isinstance(getattr(self, name), Auxiliary):
-                x = self._run(name, x, outputs)
+                y = self._run(name, y, outputs)
             elif not self.deterministic:
-                auxiliaries.append(self._run(name, x, outputs).astype(self.dtype))
-        x = x.astype(self.dtype)
-        return (x, *auxiliaries) if auxiliaries else x
+                auxiliaries.append(self._run(name, y, outputs))
+        found = [*(y if isinstance(y, tuple) else (y,)), *auxiliaries]
+        one, *more = (channels_first(value).astype(self.dtype) for value in found)
+        return (one, *more) if more else one
 
     def cast(self) -> None:
         """Every layer's types as the execution has them, and whether its products may be shortened."""
         inside = jnp.bfloat16 if self.execution.precision == "bf16" else self.dtype
         for _, module in nnx.iter_graph(self):
-            if isinstance(module, nnx.Conv | nnx.Linear | nnx.BatchNorm):
+            if isinstance(module, PRODUCTS | nnx.BatchNorm):
                 module.dtype, module.param_dtype = inside, self.dtype
-            if isinstance(module, nnx.Conv | nnx.Linear) and self.execution.tf32:
+            if isinstance(module, PRODUCTS) and self.execution.tf32:
                 module.precision = None
 
     def variables(self, kind: type[nnx.Variable]) -> dict[Path, nnx.Variable]:
@@ -115,14 +148,28 @@ class Network(_Composite):
         return dict(zip(variables, jax.tree.leaves(list(variables.values())), strict=True))
 
 
+COMPOSITES: dict[type, type[_Composite]] = {
+    spec.Block: Sequence,
+    spec.Branches: Branches,
+    spec.Residual: Residual,
+    spec.Auxiliary: Auxiliary,
+    spec.Graph: Graph,
+}
+check_complete(COMPOSITES, __name__, get_args(Composite))
+
+
+def _merged(values: Values[jax.Array], merge: Merge) -> jax.Array:
+    """Several values as one; in a sum or product a map of one pixel or channel counts at every place."""
+    if merge == "concatenate":
+        return values[0] if len(values) == 1 else jnp.concatenate(values, axis=-1)
+    return reduce(add if merge == "add" else mul, values)
+
+
 def build_layer(layer: Layer, path: str, inputs: dict[str, Shape]) -> nnx.Module:
     """The module for one record of the tree, composite or not."""
     if isinstance(layer, spec.Primitive):
         return LAYERS[type(layer)](layer, inputs[path])
-    if isinstance(layer, spec.Residual):
-        return Residual(layer, path, inputs)
-    composites = {spec.Block: Sequence, spec.Auxiliary: Auxiliary, spec.Branches: Branches}
-    return composites[type(layer)](layer, path, inputs)
+    return COMPOSITES[type(layer)](layer, path, inputs)
 
 
 def build(architecture: Architecture, *, device: str = "cpu", execution: Execution = DEFAULT) -> Network:

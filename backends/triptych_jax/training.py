@@ -7,7 +7,7 @@ import numpy as np
 from flax import nnx
 from numpy.typing import NDArray
 
-from triptych.backend.contract import Gather, Images, Labels, Masks, Paths
+from triptych.backend.contract import Gather, Images, Masks, Paths, Targets
 from triptych.data.preprocess import InputTransform
 from triptych.optim.optimizers import Optimizer, Rates
 from triptych.spec.layers import keeps_statistics
@@ -18,6 +18,7 @@ from triptych.weights.layouts import FLAX
 from triptych_jax.compiled import compile_input, compile_prediction, compile_step, compile_update
 from triptych_jax.input import Input
 from triptych_jax.layers import BatchNorm
+from triptych_jax.loss import on_device
 from triptych_jax.model import Network
 from triptych_jax.optimizer import Updater
 from triptych_jax.weights import from_numpy
@@ -78,7 +79,7 @@ class Trainer(Predictor):
     def step(
         self,
         images: Images,
-        labels: Labels,
+        targets: Targets,
         rates: Rates,
         number: int,
         *,
@@ -90,7 +91,7 @@ class Trainer(Predictor):
             Network.values(self.optimizer.named),
             {**Network.values(self.statistics), **Network.values(self.fixed)},
             self._apply_input(images, gather),
-            labels.astype(np.int32),
+            on_device(targets, self.network),
             dict(masks or {}),
             np.uint32(derive_seed(self.seed, "dropout", number)),
         )

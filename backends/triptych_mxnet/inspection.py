@@ -5,11 +5,11 @@ from collections.abc import Sequence
 import mxnet as mx
 from mxnet import autograd
 
-from triptych.backend.contract import Labels, Masks
+from triptych.backend.contract import Masks, Targets
 from triptych.utils.arrays import Array
 from triptych.weights.initializers import Parameters
-from triptych_mxnet.loss import total_loss
-from triptych_mxnet.model import Network
+from triptych_mxnet.loss import on_device, total_loss
+from triptych_mxnet.model import Network, first
 from triptych_mxnet.weights import to_numpy
 
 
@@ -18,7 +18,7 @@ def forward(network: Network, images: Array, *, train: bool = False, masks: Mask
     outputs: Parameters = {}
 
     def keep(path: str) -> object:
-        return lambda block, inputs, output: outputs.update({path: to_numpy(output)})
+        return lambda block, inputs, output: outputs.update({path: to_numpy(first(output))})
 
     with network.imperative(), network.dropout_masks(masks or {}):
         hooks = [block.register_forward_hook(keep(path)) for path, block in network.named_blocks()]
@@ -31,14 +31,14 @@ def forward(network: Network, images: Array, *, train: bool = False, masks: Mask
     return outputs
 
 
-def gradients(network: Network, images: Array, labels: Labels, *, masks: Masks) -> tuple[float, Parameters]:
+def gradients(network: Network, images: Array, targets: Targets, *, masks: Masks) -> tuple[float, Parameters]:
     """The training loss and its gradient by path; the running statistics stay as they were."""
     x = to_tensor(network, images)
     x.attach_grad()
     for layer in network.batch_norms():
         layer.keep()
     with network.dropout_masks(masks), autograd.record():
-        loss = total_loss(network, network(x), mx.nd.array(labels, network.device, "int32"))
+        loss = total_loss(network, network(x), on_device(targets, network))
     loss.backward()
     for layer in network.batch_norms():
         layer.restore()
@@ -56,7 +56,7 @@ def layer_pass(
     for layer in network.batch_norms():
         layer.keep()
     with network.imperative(), network.dropout_masks(masks), autograd.record(train_mode=train):
-        y = block(value)
+        y = first(block(value))
     if gradient is None:
         return to_numpy(y), None, {}
     y.backward(to_tensor(network, gradient), train_mode=train)
@@ -67,13 +67,13 @@ def layer_pass(
     return to_numpy(y), to_numpy(value.grad), by_path
 
 
-def loss_pass(network: Network, logits: Sequence[Array], labels: Labels) -> tuple[float, list[Array]]:
-    """The training loss of given logits (those of the auxiliary classifiers last) and its gradients by them."""
-    values = [to_tensor(network, value) for value in logits]
+def loss_pass(network: Network, outputs: Sequence[Array], targets: Targets) -> tuple[float, list[Array]]:
+    """The training loss of given outputs (those of the auxiliary classifiers last) and its gradients by them."""
+    values = [to_tensor(network, value) for value in outputs]
     for value in values:
         value.attach_grad()
     with autograd.record():
-        loss = total_loss(network, values, mx.nd.array(labels, network.device, "int32"))
+        loss = total_loss(network, values, on_device(targets, network))
     loss.backward()
     return float(loss.asscalar()), [to_numpy(value.grad) for value in values]
 

@@ -5,7 +5,7 @@
 import math
 from collections.abc import Callable
 from types import ModuleType
-from typing import Any, TypeAlias
+from typing import Any
 
 import mxnet as mx
 from mxnet import autograd, gluon
@@ -13,11 +13,12 @@ from mxnet.gluon import nn
 
 from triptych.spec import layers as spec
 from triptych.spec.kinds import check_complete
+from triptych.spec.kinds.kind import extent
 from triptych.spec.kinds.pooling import overhang
 from triptych.spec.layers import Shape
 from triptych.spec.shapes import layer_output
-
-Tensor: TypeAlias = mx.nd.NDArray | mx.sym.Symbol
+from triptych_mxnet import functions
+from triptych_mxnet.functions import Function, Tensor
 
 
 class BatchNorm(nn.BatchNorm):
@@ -29,14 +30,14 @@ class BatchNorm(nn.BatchNorm):
 
     def __init__(self, features: int, area: int, layer: spec.BatchNorm) -> None:
         # momentum is the weight of the old statistics here: with 0 the operator writes the batch's alone
-        super().__init__(momentum=0.0, epsilon=layer.eps, scale=layer.gamma, in_channels=features)
+        super().__init__(momentum=0.0, epsilon=layer.eps, scale=layer.gamma, center=layer.beta, in_channels=features)
         self.layer = layer
         self.area = area
-        self.still = False
+        self.freeze(False)
 
     def freeze(self, still: bool) -> None:
-        """Whether the running statistics stay as they are, and are used in training too."""
-        self.still = self._kwargs["use_global_stats"] = still
+        """Whether the running statistics stay as they are, in training too; always where the spec has it so."""
+        self.still = self._kwargs["use_global_stats"] = still or self.layer.frozen
 
     def keep(self) -> None:
         """Remember the running statistics, which the backward pass will replace."""
@@ -72,63 +73,69 @@ class Dropout(nn.Dropout):
         return super().hybrid_forward(F, x)
 
 
-class _LocalResponseNorm(nn.HybridBlock):
-    """F.LRN refuses float64 and windows wider than the channels; here the window is a pool along the channels."""
+class _SummedConvTranspose(nn.Conv2DTranspose):
+    """A transposed convolution by its definition: every value's multiples of the kernel, group by group, added where
+    they lie, then cut to size.
 
-    def __init__(self, channels: int, layer: spec.LocalResponseNorm) -> None:
-        super().__init__()
-        self.channels = channels
+    F.Deconvolution refuses an output padding that is not below the stride, and is wrong, without a word, in float64
+    where both stride and dilation are above 1."""
+
+    def __init__(self, layer: spec.ConvTranspose, shape: Shape) -> None:
+        super().__init__(**_transposed(layer, shape) | {"output_padding": (0, 0)})
         self.layer = layer
-
-    def hybrid_forward(self, F: ModuleType, x: Tensor) -> Tensor:
-        size = self.layer.size
-        squares = F.reshape(F.square(x), (0, 1, self.channels, -1))
-        means = F.Pooling(squares, kernel=(size, 1), pad=(size // 2, 0), pool_type="avg", count_include_pad=True)
-        base = self.layer.k + self.layer.coefficient * size * F.reshape_like(means, x)
-        return x * base**-self.layer.beta
-
-
-class _MaxPool(nn.MaxPool2D):
-    """nn.MaxPool2D, less the windows that lie wholly in the padding, which MXNet's ceil mode keeps."""
-
-    def __init__(self, layer: spec.MaxPool, shape: Shape) -> None:
-        super().__init__(layer.kernel, layer.stride, layer.padding, ceil_mode=overhang(layer, shape) != (0, 0))
+        self.area = math.prod(shape[1:])
         self.size = layer_output(layer, shape, layer.name)[1:]
+        sides = zip(shape[1:], layer.stride, extent(layer), strict=True)
+        self.whole = tuple((size - 1) * stride + k for size, stride, k in sides)
 
-    def hybrid_forward(self, F: ModuleType, x: Tensor) -> Tensor:
-        y = super().hybrid_forward(F, x)
-        if self._kwargs["pooling_convention"] == "valid":
-            return y
-        return F.slice(y, begin=(None, None, 0, 0), end=(None, None, *self.size))
+    def hybrid_forward(self, F: ModuleType, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        layer, (top, left), (height, width) = self.layer, self.layer.padding, self.size
+        values = F.transpose(F.reshape(x, (0, layer.groups, -1, self.area)), (1, 2, 0, 3))
+        kernels = F.reshape(weight, (layer.groups, -1, layer.channels // layer.groups * math.prod(layer.kernel)))
+        multiples = F.batch_dot(kernels, F.reshape(values, (0, 0, -3)), transpose_a=True)
+        multiples = F.transpose(F.reshape(multiples, (0, 0, -1, self.area)), (2, 0, 1, 3))
+        window = {"kernel": layer.kernel, "stride": layer.stride, "dilate": layer.dilation, "pad": (0, 0)}
+        y = F.col2im(F.reshape(multiples, (0, -3, -2)), output_size=self.whole, **window)
+        y = F.pad(y, mode="constant", pad_width=(0, 0, 0, 0, 0, height, 0, width), constant_value=0.0)
+        y = F.slice(y, begin=(None, None, top, left), end=(None, None, top + height, left + width))
+        return y if bias is None else F.broadcast_add(y, F.reshape(bias, (1, -1, 1, 1)))
 
 
-class _OverhangingAvgPool(nn.HybridBlock):
-    """Sums divided by counts, padded by hand: oneDNN's own backward pass is wrong for windows that hang over."""
+def _transposed(layer: spec.ConvTranspose, shape: Shape) -> dict[str, Any]:
+    return {
+        "channels": layer.channels,
+        "kernel_size": layer.kernel,
+        "strides": layer.stride,
+        "padding": layer.padding,
+        "output_padding": layer.output_padding,
+        "dilation": layer.dilation,
+        "groups": layer.groups,
+        "use_bias": layer.bias,
+        "in_channels": shape[0],
+    }
 
-    def __init__(self, layer: spec.AvgPool, shape: Shape) -> None:
-        super().__init__()
-        self.layer = layer
-        self.overhang = overhang(layer, shape)
 
-    def hybrid_forward(self, F: ModuleType, x: Tensor) -> Tensor:
-        def pad(values: Tensor, padding: spec.Pair, end: spec.Pair, value: float) -> Tensor:
-            (rows, columns), (below, right) = padding, end
-            width = (0, 0, 0, 0, rows, rows + below, columns, columns + right)
-            return F.pad(values, mode="constant", pad_width=width, constant_value=value)
-
-        def sums(values: Tensor) -> Tensor:
-            return F.Pooling(values, kernel=self.layer.kernel, stride=self.layer.stride, pool_type="sum")
-
-        ones = F.ones_like(F.slice(x, begin=(0, 0, None, None), end=(1, 1, None, None)))
-        ones = pad(ones, self.layer.padding, (0, 0), float(self.layer.count_padding))
-        counts = sums(pad(ones, (0, 0), self.overhang, 0.0))
-        return F.broadcast_div(sums(pad(x, self.layer.padding, self.overhang, 0.0)), counts)
+def _conv_transpose(layer: spec.ConvTranspose, shape: Shape) -> gluon.HybridBlock:
+    axes = zip(layer.output_padding, layer.stride, layer.dilation, strict=True)
+    if any(extra >= stride or (stride > 1 and dilation > 1) for extra, stride, dilation in axes):
+        return _SummedConvTranspose(layer, shape)
+    return nn.Conv2DTranspose(**_transposed(layer, shape))
 
 
 def _avg_pool(layer: spec.AvgPool, shape: Shape) -> gluon.HybridBlock:
     if overhang(layer, shape) != (0, 0):
-        return _OverhangingAvgPool(layer, shape)
+        return functions.OverhangingAvgPool(layer, overhang(layer, shape))
     return nn.AvgPool2D(layer.kernel, layer.stride, layer.padding, count_include_pad=layer.count_padding)
+
+
+def _upsample(layer: spec.Upsample, shape: Shape) -> gluon.HybridBlock:
+    if layer.mode == "bilinear":
+        return functions.Bilinear(layer, shape)
+    return Function(functions.repeat, layer)
+
+
+def _function(function: Callable[[ModuleType, Tensor, Any], Tensor]) -> Callable[[Any, Shape], gluon.HybridBlock]:
+    return lambda layer, shape: Function(function, layer)
 
 
 LAYERS: dict[type, Callable[[Any, Shape], gluon.HybridBlock]] = {
@@ -137,18 +144,36 @@ LAYERS: dict[type, Callable[[Any, Shape], gluon.HybridBlock]] = {
         layer.kernel,
         layer.stride,
         layer.padding,
-        groups=layer.groups,
+        layer.dilation,
+        layer.groups,
         use_bias=layer.bias,
         in_channels=shape[0],
     ),
+    spec.MaxPool: lambda layer, shape: functions.MaxPool(layer, shape, overhang(layer, shape)),
+    spec.AvgPool: _avg_pool,
+    spec.ConvTranspose: _conv_transpose,
     spec.Dense: lambda layer, shape: nn.Dense(layer.units, use_bias=layer.bias, in_units=shape[0]),
     spec.BatchNorm: lambda layer, shape: BatchNorm(shape[0], math.prod(shape[1:]), layer),
-    spec.LocalResponseNorm: lambda layer, shape: _LocalResponseNorm(shape[0], layer),
+    spec.LocalResponseNorm: functions.LocalResponseNorm,
+    spec.L2Normalize: _function(functions.l2_normalize),
+    spec.Affine: functions.Affine,
     spec.ReLU: lambda layer, shape: nn.Activation("relu"),
     spec.Sigmoid: lambda layer, shape: nn.Activation("sigmoid"),
-    spec.MaxPool: _MaxPool,
-    spec.AvgPool: _avg_pool,
+    spec.Tanh: lambda layer, shape: nn.Activation("tanh"),
+    spec.Clip: _function(functions.clip),
+    spec.LeakyReLU: _function(functions.leaky_relu),
+    spec.PReLU: functions.PReLU,
+    spec.SiLU: lambda layer, shape: nn.Swish(),
+    spec.HardSigmoid: _function(functions.hard_sigmoid),
+    spec.HardSwish: _function(functions.hard_swish),
+    spec.Softmax: _function(functions.softmax),
     spec.GlobalAvgPool: lambda layer, shape: nn.GlobalAvgPool2D(),
+    spec.GlobalMaxPool: lambda layer, shape: nn.GlobalMaxPool2D(),
+    spec.Pad: _function(functions.pad),
+    spec.Slice: _function(functions.part),
+    spec.Upsample: _upsample,
+    spec.ChannelShuffle: _function(functions.channel_shuffle),
+    spec.Reshape: _function(functions.reshape),
     spec.Flatten: lambda layer, shape: nn.Flatten(),
     spec.Dropout: lambda layer, shape: Dropout(layer.rate),
 }

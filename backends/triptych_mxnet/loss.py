@@ -1,17 +1,33 @@
 """The loss that training minimises."""
 
+from typing import TypeAlias
+
 import mxnet as mx
 
+from triptych.backend.targets import Targets, map_targets
 from triptych.spec.analysis import auxiliary_weights
 from triptych_mxnet.model import Network
 
+Tensors: TypeAlias = mx.nd.NDArray | list[mx.nd.NDArray] | tuple[mx.nd.NDArray, ...]
 
-def total_loss(network: Network, output: mx.nd.NDArray | list[mx.nd.NDArray], labels: mx.nd.NDArray) -> mx.nd.NDArray:
-    """Mean cross-entropy, plus the weighted losses of the auxiliary classifiers."""
-    logits, *auxiliaries = output if isinstance(output, list | tuple) else (output,)
-    loss = _cross_entropy(logits, labels)
+
+def on_device(targets: Targets, network: Network) -> Tensors:
+    """Labels, or cotangents in the network's type, on its device."""
+    dtypes = {"f": network.dtype, "i": "int32"}
+    return map_targets(lambda values: mx.nd.array(values, network.device, dtypes[values.dtype.kind]), targets)
+
+
+def total_loss(network: Network, output: Tensors, targets: Tensors) -> mx.nd.NDArray:
+    """Mean cross-entropy, plus the weighted losses of the auxiliary classifiers; without classes, the mean over the
+    batch of every output times its cotangent."""
+    outputs = output if isinstance(output, list | tuple) else (output,)
+    if isinstance(targets, tuple):
+        products = [(value * cotangent).sum() for value, cotangent in zip(outputs, targets, strict=True)]
+        return mx.nd.add_n(*products) / len(outputs[0])
+    logits, *auxiliaries = outputs
+    loss = _cross_entropy(logits, targets)
     for weight, auxiliary in zip(auxiliary_weights(network.architecture), auxiliaries, strict=False):
-        loss = loss + weight * _cross_entropy(auxiliary, labels)
+        loss = loss + weight * _cross_entropy(auxiliary, targets)
     return loss
 
 

@@ -3,8 +3,11 @@
 # ruff: noqa: N803 (Gluon calls the module of operators F)
 
 from collections.abc import Iterator
+from collections.abc import Sequence as Values
 from contextlib import contextmanager, nullcontext
+from functools import reduce
 from types import ModuleType
+from typing import Any, get_args
 
 import mxnet as mx
 from mxnet import autograd, gluon
@@ -13,11 +16,18 @@ from triptych.backend.contract import Masks
 from triptych.backend.execution import DEFAULT, Execution, dtype_of
 from triptych.spec import analysis
 from triptych.spec import layers as spec
-from triptych.spec.layers import Architecture, Composite, Layer, Shape, join, keeps_statistics
+from triptych.spec.kinds import check_complete
+from triptych.spec.layers import INPUT, Architecture, Composite, Layer, Merge, Shape, join, keeps_statistics
 from triptych.weights.layouts import GLUON
 from triptych_mxnet.device import DTYPES, get_device
-from triptych_mxnet.layers import LAYERS, BatchNorm, Dropout, Tensor
+from triptych_mxnet.functions import Tensor
+from triptych_mxnet.layers import LAYERS, BatchNorm, Dropout
 from triptych_mxnet.precision import apply_execution
+
+
+def first(output: Any) -> mx.nd.NDArray:
+    """The output, or the first of several: logits, where there are any."""
+    return output[0] if isinstance(output, list | tuple) else output
 
 
 class _Composite(gluon.HybridBlock):
@@ -39,13 +49,30 @@ class Sequence(_Composite):
 
 
 class Branches(_Composite):
-    """Every branch on the same input, concatenated along the channels."""
+    """Every branch on the same input, merged."""
+
+    def __init__(self, layer: spec.Branches, path: str, inputs: dict[str, Shape]) -> None:
+        super().__init__(layer, path, inputs)
+        self.merge = layer.merge
 
     def hybrid_forward(self, F: ModuleType, x: Tensor) -> Tensor:
-        joined = F.concat(*[branch(x) for branch in self._children.values()], dim=1)
-        # oneDNN cannot split a gradient in its blocked layout at 24 and 40 of 64 channels ("could not construct a
-        # sub-memory"); a slice of everything hands it over in the plain one (an identity is optimised away).
-        return F.slice_axis(joined, axis=0, begin=0, end=None)
+        return _merged(F, [branch(x) for branch in self._children.values()], self.merge)
+
+
+class Graph(_Composite):
+    """Named nodes, called in order; with several outputs, a tuple of them."""
+
+    def __init__(self, layer: spec.Graph, path: str, inputs: dict[str, Shape]) -> None:
+        super().__init__(layer, path, inputs)
+        self.layer = layer
+
+    def hybrid_forward(self, F: ModuleType, x: Tensor) -> Tensor | tuple[Tensor, ...]:
+        values = {INPUT: x}
+        for node in self.layer.nodes:
+            taken = _merged(F, [values[name] for name in node.inputs], node.merge)
+            values[node.layer.name] = self._children[node.layer.name](taken)
+        one, *more = (values[name] for name in self.layer.outputs)
+        return (one, *more) if more else one
 
 
 class Residual(_Composite):
@@ -65,7 +92,8 @@ class Auxiliary(Sequence):
 
 
 class Network(_Composite):
-    """The whole architecture. Returns logits; in training, with auxiliary classifiers, `(logits, *theirs)`."""
+    """The whole architecture. Returns logits, or a tuple of several outputs; in training, with auxiliary classifiers,
+    `(logits, *theirs)`."""
 
     def __init__(self, architecture: Architecture, execution: Execution) -> None:
         super().__init__(architecture, "", {info.path: info.input for info in analysis.analyse(architecture)})
@@ -81,7 +109,7 @@ class Network(_Composite):
                 x = child(x)
             elif F is mx.sym or autograd.is_training():  # one hybrid graph serves both modes, so it has the heads
                 auxiliaries.append(child(x))
-        return (x, *auxiliaries) if auxiliaries else x
+        return (x, *auxiliaries) if auxiliaries else x  # a graph with several outputs has no auxiliary classifiers
 
     def named_blocks(self) -> Iterator[tuple[str, gluon.HybridBlock]]:
         """Every block below this one, by path."""
@@ -136,14 +164,32 @@ class Network(_Composite):
                     layer.mask = None
 
 
+COMPOSITES: dict[type, type[_Composite]] = {
+    spec.Block: Sequence,
+    spec.Branches: Branches,
+    spec.Residual: Residual,
+    spec.Auxiliary: Auxiliary,
+    spec.Graph: Graph,
+}
+check_complete(COMPOSITES, __name__, get_args(Composite))
+
+
+def _merged(F: ModuleType, values: Values[Tensor], merge: Merge) -> Tensor:
+    """Several values as one; in a sum or product a map of one pixel or channel counts at every place."""
+    if len(values) == 1:
+        return values[0]
+    if merge != "concatenate":
+        return reduce(F.broadcast_add if merge == "add" else F.broadcast_mul, values)
+    # oneDNN cannot split a gradient in its blocked layout at 24 and 40 of 64 channels ("could not construct a
+    # sub-memory"); a slice of everything hands it over in the plain one (an identity is optimised away).
+    return F.slice_axis(F.concat(*values, dim=1), axis=0, begin=0, end=None)
+
+
 def build_layer(layer: Layer, path: str, inputs: dict[str, Shape]) -> gluon.HybridBlock:
     """The block for one record of the tree, composite or not."""
     if isinstance(layer, spec.Primitive):
         return LAYERS[type(layer)](layer, inputs[path])
-    if isinstance(layer, spec.Residual):
-        return Residual(layer, path, inputs)
-    composites = {spec.Block: Sequence, spec.Auxiliary: Auxiliary, spec.Branches: Branches}
-    return composites[type(layer)](layer, path, inputs)
+    return COMPOSITES[type(layer)](layer, path, inputs)
 
 
 def build(architecture: Architecture, *, device: str = "cpu", execution: Execution = DEFAULT) -> Network:

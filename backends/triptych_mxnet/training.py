@@ -7,15 +7,15 @@ import numpy as np
 from mxnet import autograd
 from numpy.typing import NDArray
 
-from triptych.backend.contract import Gather, Images, Labels, Masks, Paths
+from triptych.backend.contract import Gather, Images, Masks, Paths, Targets
 from triptych.data.preprocess import InputTransform
 from triptych.optim.optimizers import Optimizer, Rates
 from triptych.utils.arrays import Array
 from triptych.utils.randomness import derive_seed
 from triptych.weights.initializers import Parameters
 from triptych_mxnet.input import Input
-from triptych_mxnet.loss import total_loss
-from triptych_mxnet.model import Network
+from triptych_mxnet.loss import on_device, total_loss
+from triptych_mxnet.model import Network, first
 from triptych_mxnet.optimizer import Updater
 from triptych_mxnet.weights import from_numpy, to_numpy
 
@@ -35,8 +35,7 @@ class Predictor:
         """Logits of stored images."""
         with autograd.predict_mode():
             output = self.network(self.input(images))
-        logits = output[0] if isinstance(output, list | tuple) else output
-        return to_numpy(logits.astype("float32"))
+        return to_numpy(first(output).astype("float32"))
 
 
 class Trainer(Predictor):
@@ -49,12 +48,17 @@ class Trainer(Predictor):
         network.freeze(frozen)
         self.optimizer = Updater(network, optimizer, frozen)
         self.batch_norms = [layer for layer in network.batch_norms() if not layer.still]
+        # The operator keeps its statistics in the backward pass, which ends where nothing is trained: a batch norm of
+        # the images without gamma and beta, as in Gluon's resnet_v2, never keeps any in a Gluon loop.
+        self.to_the_input = any(
+            all(p.grad_req == "null" for p in layer.collect_params().values()) for layer in self.batch_norms
+        )
         self.seed = seed
 
     def step(
         self,
         images: Images,
-        labels: Labels,
+        targets: Targets,
         rates: Rates,
         number: int,
         *,
@@ -63,8 +67,10 @@ class Trainer(Predictor):
     ) -> mx.nd.NDArray:
         """One update; returns the loss and the number of right answers, still on the device."""
         mx.random.seed(derive_seed(self.seed, "dropout", number))
-        target = mx.nd.array(labels, self.network.device, "int32")
+        target = on_device(targets, self.network)
         x = self.input(images, gather)
+        if self.to_the_input:
+            x.attach_grad()
         for layer in self.batch_norms:
             layer.keep()
         with self.network.dropout_masks(masks or {}), autograd.record():
@@ -74,9 +80,9 @@ class Trainer(Predictor):
         for layer in self.batch_norms:
             layer.update(len(images))
         self.optimizer.step(rates)
-        logits = output[0] if isinstance(output, list | tuple) else output
-        correct = (logits.argmax(axis=1).astype("int32") == target).sum()
-        return mx.nd.concat(loss.astype("float64"), correct.astype("float64"), dim=0)
+        labelled = not isinstance(target, tuple)
+        right = (first(output).argmax(axis=1).astype("int32") == target).sum() if labelled else mx.nd.zeros_like(loss)
+        return mx.nd.concat(loss.astype("float64"), right.astype("float64"), dim=0)
 
     def update(self, gradients: Parameters, rates: Rates) -> None:
         """One step of the optimiser alone."""

@@ -5,12 +5,12 @@ from contextlib import contextmanager
 
 import torch
 
-from triptych.backend.contract import Labels, Masks
+from triptych.backend.contract import Masks, Targets
 from triptych.spec.layers import join
 from triptych.utils.arrays import Array
 from triptych.weights.initializers import Parameters
-from triptych_torch.loss import total_loss
-from triptych_torch.model import Network
+from triptych_torch.loss import on_device, total_loss
+from triptych_torch.model import Network, first
 from triptych_torch.weights import to_numpy
 
 
@@ -19,7 +19,7 @@ def forward(network: Network, images: Array, *, train: bool = False, masks: Mask
     outputs: Parameters = {}
 
     def keep(path: str) -> object:
-        return lambda module, inputs, output: outputs.update({path: to_numpy(output)})
+        return lambda module, inputs, output: outputs.update({path: to_numpy(first(output))})
 
     hooks = [module.register_forward_hook(keep(path)) for path, module in network.named_modules() if path]
     network.train(train)
@@ -30,13 +30,13 @@ def forward(network: Network, images: Array, *, train: bool = False, masks: Mask
     return outputs
 
 
-def gradients(network: Network, images: Array, labels: Labels, *, masks: Masks) -> tuple[float, Parameters]:
+def gradients(network: Network, images: Array, targets: Targets, *, masks: Masks) -> tuple[float, Parameters]:
     """The training loss and its gradient by path; the running statistics stay as they were."""
     network.train()
     x = to_tensor(network, images).requires_grad_()
     with _statistics_kept(network):
         with network.dropout_masks(masks):
-            loss = total_loss(network, network(x), torch.from_numpy(labels).to(x.device))
+            loss = total_loss(network, network(x), on_device(targets, network))
         loss.backward()
     by_path = {path: to_numpy(p.grad) for path, p in network.named_parameters() if p.requires_grad}
     network.zero_grad()
@@ -60,10 +60,10 @@ def layer_pass(
     return to_numpy(y), to_numpy(value.grad), by_path
 
 
-def loss_pass(network: Network, logits: Sequence[Array], labels: Labels) -> tuple[float, list[Array]]:
-    """The training loss of given logits (those of the auxiliary classifiers last) and its gradients by them."""
-    values = [to_tensor(network, value).requires_grad_() for value in logits]
-    loss = total_loss(network, tuple(values), torch.from_numpy(labels).to(values[0].device))
+def loss_pass(network: Network, outputs: Sequence[Array], targets: Targets) -> tuple[float, list[Array]]:
+    """The training loss of given outputs (those of the auxiliary classifiers last) and its gradients by them."""
+    values = [to_tensor(network, value).requires_grad_() for value in outputs]
+    loss = total_loss(network, tuple(values), on_device(targets, network))
     loss.backward()
     return loss.item(), [to_numpy(value.grad) for value in values]
 

@@ -1,7 +1,8 @@
 """A spec's tree as a tree of modules with the same names."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any, get_args
 
 import torch
 from torch import nn
@@ -10,12 +11,18 @@ from triptych.backend.contract import Masks
 from triptych.backend.execution import DEFAULT, Execution, dtype_of
 from triptych.spec import layers as spec
 from triptych.spec.analysis import analyse
-from triptych.spec.layers import Architecture, Composite, Layer, Shape, join
+from triptych.spec.kinds import check_complete
+from triptych.spec.layers import Architecture, Composite, Layer, Merge, Shape, join
 from triptych.utils import remarks
 from triptych_torch import npu
 from triptych_torch.device import DTYPES, LAYOUTS, get_device
 from triptych_torch.layers import LAYERS, Dropout
 from triptych_torch.precision import apply_execution
+
+
+def first(output: torch.Tensor | tuple[torch.Tensor, ...]) -> torch.Tensor:
+    """The output, or the first of several: logits, where there are any."""
+    return output[0] if isinstance(output, tuple) else output
 
 
 class _Composite(nn.Module):
@@ -31,11 +38,41 @@ class Sequence(_Composite, nn.Sequential):
     """Named layers in a row."""
 
 
+def _merge(maps: list[torch.Tensor], merge: Merge) -> torch.Tensor:
+    """Several maps as one."""
+    if merge == "concatenate":
+        return torch.cat(maps, dim=1)
+    first, *others = maps
+    for other in others:
+        first = first + other if merge == "add" else first * other
+    return first
+
+
 class Branches(_Composite):
-    """Every branch on the same input, concatenated along the channels."""
+    """Every branch on the same input, merged."""
+
+    def __init__(self, layer: spec.Branches, path: str, inputs: dict[str, Shape]) -> None:
+        super().__init__(layer, path, inputs)
+        self.merge = layer.merge
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.cat([branch(x) for branch in self.children()], dim=1)
+        return _merge([branch(x) for branch in self.children()], self.merge)
+
+
+class Graph(_Composite):
+    """Nodes that take the outputs of other nodes, by their names; one output, or a tuple of several."""
+
+    def __init__(self, layer: spec.Graph, path: str, inputs: dict[str, Shape]) -> None:
+        super().__init__(layer, path, inputs)
+        self.wires = {node.layer.name: (node.inputs, node.merge) for node in layer.nodes}
+        self.outputs = layer.outputs
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, ...]:
+        values = {spec.INPUT: x}
+        for name, module in self.named_children():
+            names, merge = self.wires[name]
+            values[name] = module(_merge([values[taken] for taken in names], merge))
+        return values[self.outputs[0]] if len(self.outputs) == 1 else tuple(values[name] for name in self.outputs)
 
 
 class Residual(_Composite):
@@ -55,7 +92,8 @@ class Auxiliary(Sequence):
 
 
 class Network(_Composite):
-    """The whole architecture. Returns logits; in training, with auxiliary classifiers, `(logits, *theirs)`."""
+    """The whole architecture. Returns logits; in training, with auxiliary classifiers, `(logits, *theirs)`; the outputs
+    as a tuple where there are several."""
 
     def __init__(self, architecture: Architecture, execution: Execution) -> None:
         super().__init__(architecture, "", {info.path: info.input for info in analyse(architecture)})
@@ -69,7 +107,8 @@ class Network(_Composite):
                 x = child(x)
             elif self.training:
                 auxiliaries.append(child(x))
-        return (x, *auxiliaries) if auxiliaries else x
+        outputs = x if isinstance(x, tuple) else (x,)
+        return (*outputs, *auxiliaries) if len(outputs) + len(auxiliaries) > 1 else outputs[0]
 
     @contextmanager
     def dropout_masks(self, masks: Masks) -> Iterator[None]:
@@ -85,14 +124,21 @@ class Network(_Composite):
                 layer.mask = None
 
 
+COMPOSITES: dict[type, Callable[[Any, str, dict[str, Shape]], nn.Module]] = {
+    spec.Block: Sequence,
+    spec.Branches: Branches,
+    spec.Residual: Residual,
+    spec.Auxiliary: Auxiliary,
+    spec.Graph: Graph,
+}
+check_complete(COMPOSITES, __name__, get_args(Composite))
+
+
 def build_layer(layer: Layer, path: str, inputs: dict[str, Shape]) -> nn.Module:
     """The module for one record of the tree, composite or not."""
     if isinstance(layer, spec.Primitive):
         return LAYERS[type(layer)](layer, inputs[path])
-    if isinstance(layer, spec.Residual):
-        return Residual(layer, path, inputs)
-    composites = {spec.Block: Sequence, spec.Auxiliary: Auxiliary, spec.Branches: Branches}
-    return composites[type(layer)](layer, path, inputs)
+    return COMPOSITES[type(layer)](layer, path, inputs)
 
 
 def build(architecture: Architecture, *, device: str = "cpu", execution: Execution = DEFAULT) -> Network:

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from triptych.backend.contract import Gather, Images, Labels, Masks, Paths
+from triptych.backend.contract import Gather, Images, Masks, Paths, Targets
+from triptych.backend.targets import part_of
 from triptych.data.preprocess import InputTransform
 from triptych.optim.optimizers import Optimizer, Rates
 from triptych.spec.layers import keeps_statistics
@@ -21,8 +22,8 @@ from triptych.weights.initializers import Parameters
 from triptych_torch.device import AUTOCAST
 from triptych_torch.input import Input
 from triptych_torch.layers import BatchNorm
-from triptych_torch.loss import total_loss
-from triptych_torch.model import Network
+from triptych_torch.loss import on_device, total_loss
+from triptych_torch.model import Network, first
 from triptych_torch.optimizer import Updater
 from triptych_torch.weights import from_numpy, to_numpy
 
@@ -58,7 +59,7 @@ class Predictor:
         """Logits of stored images."""
         self.network.eval()
         with torch.inference_mode():
-            return self._run(self.network, self.input(images)).float().cpu().numpy()
+            return first(self._run(self.network, self.input(images))).float().cpu().numpy()
 
     def _run(self, network: nn.Module, x: torch.Tensor) -> Any:
         """The network, under autocast for bf16 and fp16; logits come back in float32 then."""
@@ -96,7 +97,7 @@ class Trainer(Predictor):
     def step(
         self,
         images: Images,
-        labels: Labels,
+        targets: Targets,
         rates: Rates,
         number: int,
         *,
@@ -108,19 +109,18 @@ class Trainer(Predictor):
         for layer in self.still:
             layer.eval()  # requires_grad alone would leave the statistics moving
         torch.manual_seed(derive_seed(self.seed, "dropout", number, *([self.rank] if self.rank else [])))
-        mine = self._share(len(labels))
-        target = torch.from_numpy(labels[mine]).to(self.device)
+        mine = self._share(len(images))
+        target = on_device(part_of(targets, mine), self.network)
         with self.network.dropout_masks({path: mask[mine] for path, mask in (masks or {}).items()}):
             output = self._run(self.parallel, self.input(images[mine], gather and gather.part(mine)))
         loss = total_loss(self.network, output, target)
         self.network.zero_grad()
-        part = len(target) / len(labels)
+        part = (mine.stop - mine.start) / len(images)
         self.scaler.scale(loss * (part * self.size)).backward()  # DistributedDataParallel divides by the size
         self.scaler.step(self.optimizer, rates)
         self.scaler.update()
-        logits = output[0] if isinstance(output, tuple) else output
-        correct = (logits.detach().argmax(1) == target).sum()
-        result = torch.stack([loss.detach() * part, correct.to(loss.dtype)])  # no float64 on an NPU
+        right = 0 if isinstance(target, tuple) else (first(output).detach().argmax(1) == target).sum()
+        result = torch.stack([loss.detach() * part, torch.as_tensor(right).to(loss)])  # no float64 on an NPU
         if self.size > 1:
             distributed.all_reduce(result)
         return result

@@ -2,39 +2,36 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from triptych import zoo
 from triptych.spec.layers import Architecture
-from triptych.spec.records import decode
 from triptych.utils.errors import TriptychError
 
 if TYPE_CHECKING:
     from triptych.backend.contract import Native
     from triptych.conformance.locate import Located
     from triptych.conformance.suite import Verdict
+    from triptych.importers.steps import Imported
     from triptych.training.loop import Session
     from triptych.training.recipe import Recipe
 
-AnyNetwork: TypeAlias = str | Path | Architecture
+AnyNetwork: TypeAlias = Any  # a name, path, Architecture, or somebody's module
 
 
 def load(arch: AnyNetwork, **options: Any) -> Architecture:
     """A network as data: frozen records of its layers.
 
-    `arch` is a name of the zoo (`triptych archs`), a run folder (`./NAME` for one that is called so), a file `.json`
-    that holds a spec, or an Architecture, which is returned as it is. `options` are for the zoo only:
-    `input=(channels, height, width)`, `classes`, `width_ratio`, `dense_width`, `head`. Raises TriptychError for an
-    unknown name, with the nearest match, and for options or a file that do not fit.
+    `arch` is a name of the zoo (`triptych archs`); a run folder; a file: a spec (`.json`), an MXNet symbol
+    (`-symbol.json`), an ONNX, Keras or exported PyTorch model; `module:name`; a PyTorch module or a Gluon block; or an
+    Architecture, which is returned as it is. `options` for the zoo: `input=(channels, height, width)`, `classes`,
+    `width_ratio`, `dense_width`, `head`; for files and modules: `input`, `outputs` (names of nodes), `keep_softmax`.
+    Raises TriptychError for an unknown name, with the nearest match, for a network that cannot be taken over, and for
+    options that do not fit.
     """
-    if isinstance(arch, Architecture) or (str(arch) not in zoo.registry() and Path(arch).exists()):
-        if options:
-            raise TriptychError(f"{', '.join(options)}: options are for a name of the zoo; this network is complete")
-        return arch if isinstance(arch, Architecture) else _read(Path(arch))
-    return zoo.build(str(arch), **options)
+    return _imported(arch, options).architecture
 
 
 def build(
@@ -50,16 +47,19 @@ def build(
 
     It takes images `(N, channels, height, width)` and returns logits `(N, classes)`, whatever the framework's own
     layout. Weights start as the architecture's initializer says, drawn from `seed`: the same bits in every backend;
-    those of a run folder are its last checkpoint's. Raises TriptychError for a backend, device or precision that is not
-    there.
+    a run folder's are its last checkpoint's, a file's or module's its own. Raises TriptychError for a backend, device
+    or precision that is not there.
     """
     from triptych.backend import registry
     from triptych.backend.execution import Execution
+    from triptych.weights import initializers
 
-    architecture = load(arch, **options)
+    imported = _imported(arch, options)
+    architecture, parameters = imported.architecture, imported.parameters
     framework = registry.load(backend)
     network = framework.build(architecture, device=device, execution=Execution(precision=precision))
-    framework.from_canonical(network, _weights(arch, architecture, seed))
+    drawn = initializers.draw(architecture, seed, architecture.initializer) if parameters is None else parameters
+    framework.from_canonical(network, drawn)
     return network
 
 
@@ -149,24 +149,19 @@ def train(
     return session
 
 
-def _read(path: Path) -> Architecture:
-    if path.is_dir():
-        from triptych.training import models
+def _imported(arch: AnyNetwork, options: dict[str, Any]) -> Imported:
+    """The network, and its own weights where it has some."""
+    from triptych.importers.steps import Imported, Request
+    from triptych.porting import sources
 
-        return models.load_run(path).architecture
-    try:
-        return decode(json.loads(path.read_text(encoding="utf-8")), Architecture)
-    except (ValueError, RecursionError) as error:
-        raise TriptychError(f"{path} is no spec: {error}") from None
-
-
-def _weights(arch: AnyNetwork, architecture: Architecture, seed: int) -> Any:
-    from triptych.training import models
-    from triptych.weights import initializers
-
-    if not isinstance(arch, Architecture) and str(arch) not in zoo.registry() and Path(arch).is_dir():
-        return models.load_run(Path(arch)).parameters
-    return initializers.draw(architecture, seed, architecture.initializer)
+    if isinstance(arch, str | Path) and sources.is_zoo(str(arch)):
+        return Imported(zoo.build(str(arch), **options), None)
+    known = {"input", "outputs", "keep_softmax"} if not isinstance(arch, Architecture) else set()
+    if wrong := options.keys() - known:
+        raise TriptychError(f"{', '.join(sorted(wrong))}: options are for a name of the zoo; this network is complete")
+    if isinstance(arch, str | Path):
+        return sources.read(str(arch), Request(**options))
+    return sources.from_object(arch, type(arch).__name__, None, Request(**options))
 
 
 def _conformance_size(arch: AnyNetwork, options: dict[str, Any]) -> Architecture:

@@ -26,6 +26,7 @@ FORBIDDEN = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "ma
 COMMON_FILES = sorted(COMMON.rglob("*.py"))
 OF_ITS_OWN = {"torch": ["npu.py"], "mxnet": ["numpy_names.py"], "jax": ["compiled.py"]}  # what only one framework needs
 MODULES = sorted({path.name for path in FIRST.glob("*.py")} - set(OF_ITS_OWN["torch"]))
+MIRRORED_MODULES = [name for name in MODULES if name != "functions.py"]  # layers that this framework has none for
 ALL_FILES = COMMON_FILES + sorted(path for folder in FOLDERS.values() for path in folder.rglob("*.py"))
 
 
@@ -75,7 +76,7 @@ def test_a_backend_has_the_files_of_the_others(name: str) -> None:
     assert sorted(files - set(OF_ITS_OWN.get(name, ()))) == MODULES
 
 
-@pytest.mark.parametrize("module", MODULES)
+@pytest.mark.parametrize("module", MIRRORED_MODULES)
 def test_a_file_has_the_same_public_names_in_the_same_order(module: str) -> None:
     expected = [node.name for node in definitions(parse(FIRST / module))]
     for name, folder in FOLDERS.items():
@@ -129,7 +130,7 @@ def module_of(name: str, file: str) -> ModuleType:
 
 
 @pytest.mark.skipif(len(INSTALLED) < 2, reason="there are no two frameworks to compare")
-@pytest.mark.parametrize("file", MODULES)
+@pytest.mark.parametrize("file", MIRRORED_MODULES)
 def test_functions_and_methods_of_one_name_take_the_same(file: str) -> None:
     registry.load(INSTALLED[0])
     found = {name: signatures(module_of(name, file)) for name in INSTALLED}
@@ -181,7 +182,11 @@ def test_backends_build_every_primitive_in_the_order_of_the_spec() -> None:
 
 @pytest.mark.parametrize("path", COMMON_FILES, ids=short)
 def test_common_code_imports_no_framework(path: Path) -> None:
-    assert not FRAMEWORKS & set(imported(parse(path)))
+    """An importer may, within the functions that need one: its subject is that framework's files."""
+    tree = parse(path)
+    if path.parent.name == "importers":
+        tree = ast.Module([node for node in tree.body if not isinstance(node, ast.FunctionDef | ast.ClassDef)], [])
+    assert not FRAMEWORKS & set(imported(tree))
     assert not {entry.package for entry in BACKENDS.values()} & set(imported(parse(path)))
 
 
@@ -208,7 +213,8 @@ def test_nothing_is_pickled(path: Path) -> None:
     flags = [node for node in ast.walk(tree) if isinstance(node, ast.keyword) and node.arg == "allow_pickle"]
     assert all(isinstance(node.value, ast.Constant) and node.value.value is False for node in flags)
     loads = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load"]
-    assert not loads  # it unpickles; weights are safetensors
+    restricted = [{key.arg: ast.unparse(key.value) for key in load.keywords}.get("weights_only") for load in loads]
+    assert set(restricted) <= {"True"}  # tensors alone; by itself it unpickles
 
 
 @pytest.mark.parametrize("path", COMMON_FILES, ids=short)

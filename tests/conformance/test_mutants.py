@@ -28,7 +28,9 @@ NAMES = {
     *("dropout in eval", "softmax twice", "loss summed", "rate in the velocity", "decoupled decay", "decay of biases"),
     *("nesterov form", "adam epsilon", "schedule off by one", "momentum cycle ignored", "branch order"),
     *("residual scale", "auxiliary weight", "bgr for rgb", "normalisation swapped", "aligned corners", "batch order"),
-    *("initializer fan", "shared weights"),
+    *("initializer fan", "shared weights", "slope shared", "no upper bound", "dilation ignored", "multiplier first"),
+    *("gate of rows", "same on the other side", "output padding above", "gamma used", "softmax of rows"),
+    *("overhang counted", "mean for sum"),
 }
 
 

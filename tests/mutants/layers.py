@@ -8,7 +8,7 @@ from typing import Any, cast
 import numpy as np
 
 from mutants import networks as nets
-from mutants.plants import built, change, fields, layer, loading, other_spec, patched, wrapped
+from mutants.plants import built, change, composite, fields, layer, loading, other_spec, wrapped
 from mutants.record import Mutant
 from triptych.spec.layers import (
     Architecture,
@@ -16,13 +16,17 @@ from triptych.spec.layers import (
     BatchNorm,
     Branches,
     Conv,
+    ConvTranspose,
     Dense,
     Dropout,
     Flatten,
+    Graph,
     Layer,
     MaxPool,
     ReLU,
     Sigmoid,
+    SiLU,
+    Softmax,
 )
 
 
@@ -36,6 +40,18 @@ def average_for_maximum(architecture: Architecture) -> Architecture:
 
 def reverse_branches(architecture: Architecture) -> Architecture:
     return change(architecture, "mixed", branches=cast(Branches, architecture.layers[0]).branches[::-1])
+
+
+def multiplier_first(weight: np.ndarray) -> np.ndarray:
+    """Channel i * multiplier + m of a depthwise convolution taken for m * inputs + i."""
+    return weight.reshape(2, 3, *weight.shape[1:]).swapaxes(0, 1).reshape(weight.shape)
+
+
+def crossed_otherwise(architecture: Architecture) -> Architecture:
+    """The last node joins the other of its sources twice."""
+    graph = cast(Graph, architecture.layers[0])
+    nodes = (*graph.nodes[:-1], replace(graph.nodes[-1], inputs=("relu", "conv")))
+    return swap(architecture, "graph", replace(graph, nodes=nodes))
 
 
 def in_training_mode(right: Any, network: Any, images: Any, *, train: bool = False, masks: Any = None) -> Any:
@@ -66,6 +82,9 @@ WINDOW = fields("lrn", size=5, alpha=0.5 * 5 / 3)
 TRAINING_MODE = wrapped(forward=in_training_mode)
 COLOURS = loading("conv.weight", lambda w: w[:, ::-1])
 NO_MASKS = wrapped(gradients=gradients_unmasked)
+UNDILATED = fields("conv", padding=(1, 1), dilation=(1, 1))
+ABOVE = layer(ConvTranspose, "output_padding_above")
+MULTIPLIER = loading("conv.weight", multiplier_first)
 STRUCTURE, FORWARD, TRAIN = "structure", "forward eval", "forward train"
 
 MUTANTS = (
@@ -91,7 +110,7 @@ MUTANTS = (
     Mutant("dropout scale", nets.DROPOUT, layer(Dropout, "unscaled_dropout"), TRAIN, "dropout", "forward"),
     Mutant("dropout in eval", nets.DROPOUT, TRAINING_MODE, FORWARD, "dropout", "forward"),
     Mutant("branch order", nets.BRANCHES, other_spec(reverse_branches), FORWARD, "mixed", "forward"),
-    Mutant("other axis", nets.BRANCHES, patched("Branches", "stacked"), STRUCTURE, "mixed", "structure"),
+    Mutant("other axis", nets.BRANCHES, composite(Branches, "stacked"), STRUCTURE, "mixed", "structure"),
     Mutant("residual scale", nets.RESIDUAL, fields("unit", scale=1.0), FORWARD, "unit", "forward"),
     Mutant("shared weights", nets.TWINS, built("share_weights"), STRUCTURE, "first", "structure"),
     Mutant("bias not used", nets.PLAIN, layer(Conv, "unused_bias"), FORWARD, "conv", "forward"),
@@ -109,6 +128,28 @@ MUTANTS = (
     Mutant("another dropout rate", nets.DROPOUT, fields("dropout", rate=0.4), TRAIN, "dropout", "forward"),
     Mutant("no dropout", nets.DROPOUT, wrapped(forward=forward_unmasked), TRAIN, "dropout", "forward"),
     Mutant("own masks", nets.DROPOUT, OWN_MASKS, TRAIN, "dropout", "forward"),
+    Mutant("slope shared", nets.PRELU, fields("prelu", shared=True), STRUCTURE, "prelu", "structure"),
+    Mutant("slope of leaky relu", nets.LEAKY, fields("leaky", slope=0.01), FORWARD, "leaky", "forward"),
+    Mutant("no upper bound", nets.CLIP, fields("clip", high=1e9), FORWARD, "clip", "forward"),
+    Mutant("slope of hard sigmoid", nets.HARD, fields("hard", slope=0.2), FORWARD, "hard", "forward"),
+    Mutant("sigmoid for silu", nets.SILU, layer(SiLU, Sigmoid), FORWARD, "silu", "forward"),
+    Mutant("softmax of rows", nets.SOFTMAX, layer(Softmax, "softmax_of_rows"), FORWARD, "softmax", "forward"),
+    Mutant("dilation ignored", nets.DILATED, UNDILATED, FORWARD, "conv", "forward"),
+    Mutant("multiplier first", nets.DEPTHWISE, MULTIPLIER, STRUCTURE, "conv", "structure"),
+    Mutant("gate of rows", nets.GATED, composite(Branches, "rows_for_channels"), FORWARD, "gated", "forward"),
+    Mutant("mean for sum", nets.SUM, composite(Branches, "mean_for_sum"), FORWARD, "sum", "forward"),
+    Mutant("product for sum", nets.SUM, fields("sum", merge="multiply"), FORWARD, "sum", "forward"),
+    Mutant("nodes confused", nets.CROSSED, other_spec(crossed_otherwise), FORWARD, "graph.joined", "forward"),
+    Mutant("same on the other side", nets.SAME, fields("pad", padding=(1, 0, 1, 0)), FORWARD, "pad", "forward"),
+    Mutant("edge for reflection", nets.EDGE, fields("pad", mode="edge"), FORWARD, "pad", "forward"),
+    Mutant("output padding above", nets.TRANSPOSED, ABOVE, FORWARD, "conv", "forward"),
+    Mutant("gamma used", nets.NO_GAMMA, fields("norm", gamma=True), STRUCTURE, "norm", "structure"),
+    Mutant("statistics not frozen", nets.FROZEN, fields("norm", frozen=False), TRAIN, "norm", "forward"),
+    Mutant("overhang counted", nets.ODD, layer(AvgPool, "overhang_counted"), FORWARD, "pool", "forward"),
+    Mutant("norm bounded", nets.UNIT, fields("norm", bound=True), FORWARD, "norm", "forward"),
+    Mutant("nearest for bilinear", nets.UP, fields("up", mode="nearest"), FORWARD, "up", "forward"),
+    Mutant("shuffled back", nets.SHUFFLED, fields("shuffle", groups=2), FORWARD, "shuffle", "forward"),
+    Mutant("slice off by one", nets.PART, fields("part", start=0, stop=2), FORWARD, "part", "forward"),
     Mutant(
         "no dropout in the gradient",
         nets.DROPOUT,

@@ -10,7 +10,8 @@ from flax import nnx
 
 from triptych.spec import layers as spec
 from triptych.spec.layers import Shape
-from triptych_jax import layers
+from triptych_jax import functions, layers
+from triptych_jax.functions import Function
 from triptych_jax.model import Network, Outputs
 
 
@@ -63,7 +64,7 @@ def transposed_weight(layer: spec.Dense, shape: Shape) -> nnx.Module:
 
 
 def flatten_channels_last(layer: spec.Flatten, shape: Shape) -> nnx.Module:
-    return layers._Function(_flatten, layer)
+    return Function(_flatten, layer)
 
 
 def gamma_fixed(layer: spec.BatchNorm, shape: Shape) -> nnx.Module:
@@ -75,11 +76,46 @@ def unscaled_dropout(layer: spec.Dropout, shape: Shape) -> nnx.Module:
 
 
 def empty_window(layer: spec.MaxPool, shape: Shape) -> nnx.Module:
-    return layers._Function(_max_pool_and_a_row, layer)
+    return Function(_max_pool_and_a_row, layer)
 
 
 def split_ties(layer: spec.MaxPool, shape: Shape) -> nnx.Module:
-    return layers._Function(_max_of_reshaped, layer)
+    return Function(_max_of_reshaped, layer)
+
+
+def softmax_of_rows(layer: spec.Softmax, shape: Shape) -> nnx.Module:
+    return Function(lambda x, layer: jax.nn.softmax(x, axis=1), layer)
+
+
+def output_padding_above(layer: spec.ConvTranspose, shape: Shape) -> nnx.Module:
+    pads = tuple(
+        (k - 1 - p + extra, k - 1 - p)
+        for k, p, extra in zip(layer.kernel, layer.padding, layer.output_padding, strict=True)
+    )
+    return nnx.ConvTranspose(
+        shape[0], layer.channels, layer.kernel, layer.stride, padding=pads, transpose_kernel=True, rngs=nnx.Rngs(0)
+    )
+
+
+def overhang_counted(layer: spec.AvgPool, shape: Shape) -> nnx.Module:
+    return Function(_mean_with_zeros, layer)
+
+
+def rows_for_channels(right: type) -> type:
+    class Other(right):  # type: ignore[misc]
+        def __call__(self, x: jax.Array, outputs: Outputs) -> jax.Array:
+            map_, gate = (self._run(name, x, outputs) for name in self._names)
+            return map_ * jnp.swapaxes(gate, 1, 3)
+
+    return Other
+
+
+def mean_for_sum(right: type) -> type:
+    class Mean(right):  # type: ignore[misc]
+        def __call__(self, x: jax.Array, outputs: Outputs) -> jax.Array:
+            return super().__call__(x, outputs) / len(self._names)
+
+    return Mean
 
 
 def stacked(right: type) -> type:
@@ -100,7 +136,12 @@ def _convolve(x: jax.Array, kernel: jax.Array, *given: Any, **more: Any) -> jax.
 
 def _max_pool_and_a_row(x: jax.Array, layer: spec.MaxPool) -> jax.Array:
     lowest = jnp.finfo(jnp.float32).min
-    return jnp.pad(layers._max_pool(x, layer), ((0, 0), (0, 1), (0, 0), (0, 0)), constant_values=lowest)
+    return jnp.pad(functions.max_pool(x, layer), ((0, 0), (0, 1), (0, 0), (0, 0)), constant_values=lowest)
+
+
+def _mean_with_zeros(x: jax.Array, layer: spec.AvgPool) -> jax.Array:
+    right = spec.AvgPool("", layer.kernel, layer.stride)
+    return functions.avg_pool(jnp.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, x.shape[2] % 2), (0, 0))), right)
 
 
 def _max_of_reshaped(x: jax.Array, layer: spec.MaxPool) -> jax.Array:

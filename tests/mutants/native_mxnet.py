@@ -13,7 +13,7 @@ from mxnet.gluon import nn
 from triptych.spec import layers as spec
 from triptych.spec.layers import Shape
 from triptych_mxnet import layers
-from triptych_mxnet.layers import Tensor
+from triptych_mxnet.functions import Tensor
 from triptych_mxnet.model import Network
 
 
@@ -53,6 +53,22 @@ class SplitTies(gluon.HybridBlock):
         return F.max(F.reshape(x, (0, 0, -4, -1, 2, -4, -1, 2)), axis=(3, 5))
 
 
+class OtherSide(nn.Conv2DTranspose):
+    def hybrid_forward(self, F: ModuleType, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        y = super().hybrid_forward(F, x, weight, bias)
+        return F.slice(y, begin=(None, None, 0, 0), end=(None, None, -1, -1))
+
+
+class SoftmaxOfRows(gluon.HybridBlock):
+    def hybrid_forward(self, F: ModuleType, x: Tensor) -> Tensor:
+        return F.softmax(x, axis=2)
+
+
+class MeanWithZeros(nn.AvgPool2D):
+    def hybrid_forward(self, F: ModuleType, x: Tensor) -> Tensor:
+        return super().hybrid_forward(F, F.pad(x, mode="constant", pad_width=(0, 0, 0, 0, 0, 0, 0, 1)))
+
+
 def same_padding(layer: spec.Conv, shape: Shape) -> gluon.HybridBlock:
     return SamePadded(layer.channels, layer.kernel, layer.stride, in_channels=shape[0])
 
@@ -89,6 +105,35 @@ def empty_window(layer: spec.MaxPool, shape: Shape) -> gluon.HybridBlock:
 
 def split_ties(layer: spec.MaxPool, shape: Shape) -> gluon.HybridBlock:
     return SplitTies()
+
+
+def softmax_of_rows(layer: spec.Softmax, shape: Shape) -> gluon.HybridBlock:
+    return SoftmaxOfRows()
+
+
+def output_padding_above(layer: spec.ConvTranspose, shape: Shape) -> gluon.HybridBlock:
+    return OtherSide(layer.channels, layer.kernel, layer.stride, in_channels=shape[0])
+
+
+def overhang_counted(layer: spec.AvgPool, shape: Shape) -> gluon.HybridBlock:
+    return MeanWithZeros(layer.kernel, layer.stride)
+
+
+def rows_for_channels(right: type) -> type:
+    class Other(right):  # type: ignore[misc]
+        def hybrid_forward(self, F: ModuleType, x: Tensor) -> Tensor:
+            map_, gate = (branch(x) for branch in self._children.values())
+            return F.broadcast_mul(map_, F.swapaxes(gate, 1, 2))
+
+    return Other
+
+
+def mean_for_sum(right: type) -> type:
+    class Mean(right):  # type: ignore[misc]
+        def hybrid_forward(self, F: ModuleType, x: Tensor) -> Tensor:
+            return super().hybrid_forward(F, x) / len(self._children)
+
+    return Mean
 
 
 def stacked(right: type) -> type:

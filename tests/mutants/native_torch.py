@@ -54,6 +54,16 @@ class SplitTies(nn.Module):
         return x.unfold(2, 2, 2).unfold(3, 2, 2).amax((-1, -2))
 
 
+class OtherSide(nn.ConvTranspose2d):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x)[:, :, :-1, :-1]
+
+
+class MeanWithZeros(nn.AvgPool2d):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(nn.functional.pad(x, (0, 1, 0, 0)))
+
+
 def same_padding(layer: spec.Conv, shape: Shape) -> nn.Module:
     return SamePadded(shape[0], layer.channels, layer.kernel, layer.stride)
 
@@ -90,6 +100,35 @@ def empty_window(layer: spec.MaxPool, shape: Shape) -> nn.Module:
 
 def split_ties(layer: spec.MaxPool, shape: Shape) -> nn.Module:
     return SplitTies()
+
+
+def softmax_of_rows(layer: spec.Softmax, shape: Shape) -> nn.Module:
+    return nn.Softmax(dim=2)
+
+
+def output_padding_above(layer: spec.ConvTranspose, shape: Shape) -> nn.Module:
+    return OtherSide(shape[0], layer.channels, layer.kernel, layer.stride)
+
+
+def overhang_counted(layer: spec.AvgPool, shape: Shape) -> nn.Module:
+    return MeanWithZeros(layer.kernel, layer.stride)
+
+
+def rows_for_channels(right: type) -> type:
+    class Other(right):  # type: ignore[misc]
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            map_, gate = (branch(x) for branch in self.children())
+            return map_ * gate.transpose(1, 2)
+
+    return Other
+
+
+def mean_for_sum(right: type) -> type:
+    class Mean(right):  # type: ignore[misc]
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x) / len(list(self.children()))
+
+    return Mean
 
 
 def stacked(right: type) -> type:

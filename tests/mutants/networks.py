@@ -13,18 +13,33 @@ from triptych.spec.layers import (
     BatchNorm,
     Block,
     Branches,
+    ChannelShuffle,
+    Clip,
     Conv,
+    ConvTranspose,
     Dense,
     Dropout,
     Flatten,
     GlobalAvgPool,
+    Graph,
+    HardSigmoid,
+    HardSwish,
     Initializer,
+    L2Normalize,
     Layer,
+    LeakyReLU,
     LocalResponseNorm,
     MaxPool,
+    Node,
+    Pad,
+    PReLU,
     ReLU,
     Residual,
     Sigmoid,
+    SiLU,
+    Slice,
+    Softmax,
+    Upsample,
 )
 
 
@@ -54,6 +69,40 @@ DROPOUT = net("dropout", CONV, Dropout("dropout", 0.5))
 SIDE = net("side", CONV, Auxiliary("head", (MEAN, Flatten("flat"), Dense("out", 3)), 0.3), ReLU("relu"))
 BRANCHES = net("branches", Branches("mixed", (Block("a", (CONV,)), Block("b", (CONV, ReLU("relu"))))))
 RESIDUAL = net("residual", CONV, Residual("unit", Block("body", (CONV,)), scale=0.3))
+PRELU = net("prelu", CONV, PReLU("prelu"))
+CLIP = net("clip", CONV, Clip("clip", -0.2, 0.3))
+LEAKY = net("leaky", CONV, LeakyReLU("leaky", 0.2))
+HARD = net("hard", CONV, HardSigmoid("hard"), HardSwish("swish"))
+DILATED = net("dilated", Conv("conv", 4, (3, 3), padding=(2, 2), dilation=(2, 2)))
+DEPTHWISE = net("depthwise", Conv("conv", 6, (3, 3), padding=(1, 1), groups=2))
+GATE = Block("gate", (MEAN, Conv("weights", 4, (1, 1)), Sigmoid("sigmoid")))
+GATED = net("gated", CONV, Branches("gated", (Block("map", ()), GATE), "multiply"), size=(2, 4, 9))
+SUM = net("sum", Branches("sum", (Block("a", (CONV,)), Block("b", (CONV, ReLU("relu")))), "add"))
+SAME = net("same", Pad("pad", (0, 1, 0, 1)), Conv("conv", 4, (3, 3), (2, 2)), size=(2, 8, 10))
+EDGE = net("edge", Pad("pad", (1, 2, 2, 1), mode="reflect"), CONV)
+TRANSPOSED = net("transposed", ConvTranspose("conv", 4, (3, 3), (2, 2), (1, 1), (1, 1)))
+NO_GAMMA = net("no_gamma", Conv("conv", 4, (3, 3), bias=False), BatchNorm("norm", gamma=False), ReLU("relu"))
+FROZEN = net("frozen", Conv("conv", 4, (3, 3), bias=False), BatchNorm("norm", frozen=True), ReLU("relu"))
+SOFTMAX = net("softmax", CONV, Softmax("softmax"))
+ODD = net("odd", CONV, AvgPool("pool", (2, 2), (2, 2), ceil=True))
+UNIT = net("unit", CONV, L2Normalize("norm", 0.5))
+UP = net("up", CONV, Upsample("up", (2, 2), "bilinear"))
+SHUFFLED = net("shuffled", Conv("conv", 6, (3, 3), padding=(1, 1)), ChannelShuffle("shuffle", 3))
+PART = net("part", CONV, Slice("part", "channels", 1, 3))
+SILU = net("silu", CONV, SiLU("silu"))
+CROSSED = net(
+    "crossed",
+    Graph(
+        "graph",
+        (
+            Node(CONV),
+            Node(Conv("other", 4, (3, 3), padding=(1, 1))),
+            Node(ReLU("relu"), ("conv", "other"), "add"),
+            Node(Block("joined", ()), ("relu", "other")),
+        ),
+        ("joined",),
+    ),
+)
 
 # One of nearly everything, for runs without a fault.
 EVERYTHING = net(

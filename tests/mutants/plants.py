@@ -76,6 +76,23 @@ def layer(kind: type, other: str | type) -> Plant:
     return plant
 
 
+def composite(kind: type, fault: str) -> Plant:
+    """Composites of a kind are built by what a function of `native` makes of their class."""
+
+    @contextmanager
+    def plant(framework: Backend, precision: str) -> Iterator[Any]:
+        table, make = part(framework, "model").COMPOSITES, getattr(native(framework), fault)
+
+        def build(architecture: Architecture) -> Any:
+            # A name of its own keeps functions out that were compiled without the fault.
+            return framework.build(replace(architecture, name=fault), execution=exact(precision))
+
+        with patch.dict(table, {kind: make(table[kind])}):
+            yield framework, build
+
+    return plant
+
+
 def built(alter: str) -> Plant:
     """The network is altered after it was built, by a function of `native`."""
 

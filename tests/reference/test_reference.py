@@ -21,24 +21,43 @@ from triptych.spec.analysis import analyse
 from triptych.spec.kinds import COMPOSITES, KINDS, kind_of
 from triptych.spec.kinds.layer_pass import Conditions, LayerPass, exact
 from triptych.spec.layers import (
+    Affine,
     Architecture,
     Auxiliary,
     AvgPool,
     BatchNorm,
     Block,
     Branches,
+    ChannelShuffle,
+    Clip,
     Conv,
+    ConvTranspose,
     Dense,
     Dropout,
     Flatten,
     GlobalAvgPool,
+    GlobalMaxPool,
+    Graph,
+    HardSigmoid,
+    HardSwish,
     Initializer,
+    L2Normalize,
     Layer,
+    LeakyReLU,
     LocalResponseNorm,
     MaxPool,
+    Node,
+    Pad,
+    PReLU,
     ReLU,
+    Reshape,
     Residual,
     Sigmoid,
+    SiLU,
+    Slice,
+    Softmax,
+    Tanh,
+    Upsample,
     walk,
 )
 from triptych.spec.shapes import layer_output
@@ -84,6 +103,30 @@ def composites() -> Iterator[tuple[str, Architecture]]:
     )
 
 
+def merges() -> tuple[Layer, ...]:
+    """A sum of three, a product with a map of one pixel, and one with a map of one channel."""
+    three = tuple(Block(name, (Conv("conv", 4, (1, 1)),)) for name in ("one", "two"))
+    gate = Block("gate", (GlobalAvgPool("pool"), Conv("conv", 4, (1, 1)), Sigmoid("sigmoid")))
+    where = Block("where", (Conv("conv", 1, (3, 3), padding=(1, 1)), Sigmoid("sigmoid")))
+    return (
+        Branches("sum", (*three, Block("same", ())), "add"),
+        Branches("attention", (Block("same", ()), gate), "multiply"),
+        Branches("spatial", (where, Block("same", ())), "multiply"),
+    )
+
+
+def bridge(outputs: tuple[str, ...]) -> Graph:
+    """No row and no branches: `a` and `b` from the input, `c` from both, `d` from `b`, `c` and the input."""
+    nodes = (
+        Node(Conv("a", 4, (3, 3), padding=(1, 1))),
+        Node(Block("b", (Conv("conv", 2, (1, 1)), Sigmoid("sigmoid"))), ("input",)),
+        Node(Conv("c", 6, (1, 1)), ("a", "b")),
+        Node(Block("sum", ()), ("a", "input"), "add"),
+        Node(Conv("d", 3, (1, 1)), ("b", "c", "sum")),
+    )
+    return Graph("bridge", nodes, outputs)
+
+
 CASES = {
     "conv": small(Conv("conv", 4, (3, 2), (2, 1), (1, 0))),
     "conv_groups": small(Conv("a", 6, (1, 3), (1, 2), (0, 2), groups=2), Conv("b", 3, (3, 1), groups=3, bias=False)),
@@ -95,6 +138,38 @@ CASES = {
     "norm_no_gamma": small(STEM, BatchNorm("norm", gamma=False), Sigmoid("sigmoid")),
     "lrn": small(STEM, LocalResponseNorm("lrn", 3, 0.9, 0.75, 2.0)),
     "lrn_wide": small(STEM, LocalResponseNorm("lrn", 7, 0.4, 1.3, 1.0, divide_alpha=False)),
+    "dilation": small(STEM, Conv("conv", 4, (3, 2), (1, 2), (2, 1), groups=2, dilation=(2, 3))),
+    "transposed": small(ConvTranspose("conv", 4, (3, 2), (2, 3), (1, 0), (1, 2)), ReLU("relu")),
+    "transposed_groups": small(STEM, ConvTranspose("conv", 6, (2, 3), (1, 2), (0, 2), groups=2, bias=False)),
+    "transposed_dilation": small(STEM, ConvTranspose("conv", 3, (2, 3), (2, 1), (1, 2), dilation=(3, 2))),
+    "tanh": small(STEM, Tanh("tanh")),
+    "clip": small(STEM, Clip("clip", -0.2, 0.3)),
+    "leaky": small(STEM, LeakyReLU("leaky", 0.2)),
+    "prelu": small(STEM, PReLU("prelu"), Flatten("flat"), Dense("hidden", 5), PReLU("flat_prelu")),
+    "prelu_shared": small(STEM, PReLU("prelu", shared=True)),
+    "silu": small(STEM, SiLU("silu")),
+    "hard_sigmoid": small(STEM, HardSigmoid("hard", 0.9, 0.4)),
+    "hard_swish": small(STEM, HardSwish("hard")),
+    "softmax": small(STEM, Softmax("softmax"), Flatten("flat"), Dense("hidden", 5), Softmax("flat_softmax")),
+    "affine": small(Affine("a", (2.0, 3.0), (0.5,)), STEM, Affine("b", (0.5,), (0.1, 0.2, 0.3, 0.4))),
+    "affine_trained": small(STEM, Affine("a", trained=True), Flatten("flat"), Affine("b", trained=True)),
+    "l2_channels": small(STEM, L2Normalize("norm", 0.1)),
+    "l2_whole": small(STEM, L2Normalize("norm", 1e-3, whole=True)),
+    "l2_bound": small(STEM, L2Normalize("norm", 0.7, bound=True)),
+    "pad": small(STEM, Pad("pad", (1, 2, 0, 3), 0.5)),
+    "pad_edge": small(STEM, Pad("pad", (1, 2, 8, 3), mode="edge")),
+    "pad_reflect": small(STEM, Pad("pad", (5, 2, 0, 6), mode="reflect")),
+    "slice": small(STEM, Slice("a", "channels", 1, 3), Slice("b", "rows", 0, 4), Slice("c", "columns", 3, 7)),
+    "upsample": small(STEM, Upsample("up", (2, 3))),
+    "upsample_bilinear": small(STEM, Upsample("up", (2, 3), "bilinear")),
+    "shuffle": small(Conv("conv", 6, (1, 1)), ChannelShuffle("shuffle", 3)),
+    "reshape": small(STEM, Reshape("a", (28, 6, 1)), ReLU("relu"), Reshape("b", (168,)), Reshape("c", (7, 4, 6))),
+    "largest": small(STEM, GlobalMaxPool("max")),
+    "norm_flat": small(Flatten("flat"), Dense("hidden", 5), BatchNorm("norm", eps=0.1), Sigmoid("sigmoid")),
+    "norm_no_beta": small(STEM, BatchNorm("norm", beta=False), Sigmoid("sigmoid")),
+    "norm_frozen": small(STEM, BatchNorm("norm", frozen=True), Sigmoid("sigmoid")),
+    "merges": small(STEM, *merges()),
+    "graph": small(STEM, bridge(("d",)), ReLU("relu")),
     "mean": small(STEM, GlobalAvgPool("mean")),
     "dropout": small(STEM, Dropout("dropout", 0.4), ReLU("relu")),
     **dict(pools()),

@@ -34,7 +34,7 @@ def test_the_hash_of_a_spec_is_that_of_its_canonical_json() -> None:
     layers = (Conv("conv", 3, (3, 3)), ReLU("relu"), Dropout("drop", 0.5), Flatten("flat"), Dense("dense", 3))
     architecture = Architecture("tiny", (2, 6, 9), 3, layers, Initializer("normal", 0.01), "nowhere")
     conv = (
-        '"bias":true,"channels":3,"groups":1,"kernel":[3,3],"name":"conv","padding":[0,0],"record":"Conv",'
+        '"bias":true,"channels":3,"dilation":[1,1],"groups":1,"kernel":[3,3],"name":"conv","padding":[0,0],"record":"Conv",'
         '"stride":[1,1]'
     )
     text = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import FrozenInstanceError, fields, replace
 from typing import Any, get_args
 
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from triptych.spec import analysis
 from triptych.spec import layers as spec
 from triptych.spec.kinds.kind import SpecError, TooSmallError
 from triptych.spec.kinds.pooling import overhang
@@ -25,14 +27,17 @@ from triptych.spec.layers import (
     Dropout,
     Flatten,
     GlobalAvgPool,
+    Graph,
     Initializer,
     Layer,
     LocalResponseNorm,
     MaxPool,
+    Node,
     ReLU,
     Residual,
     Sigmoid,
 )
+from triptych.spec.layers import outputs as spec_outputs
 from triptych.spec.shapes import output_shapes, smallest_resolution
 
 INPUT = (4, 9, 8)
@@ -92,7 +97,7 @@ REFUSED: dict[str, tuple[tuple[Layer, ...], str, str]] = {
     "residual of two shapes": (
         (Residual("r", Block("body", (conv(padding=(1, 1)),))), *END),
         "r",
-        "its body ends in (6, 9, 8) but its shortcut in (4, 9, 8)",
+        "cannot add outputs of different shapes: [(4, 9, 8), (6, 9, 8)]",
     ),
     "inside a residual": ((Residual("r", Block("body", (Dense("d", 3),))), *END), "r.body.d", "needs a flat input"),
     "inside a shortcut": (
@@ -237,3 +242,41 @@ def test_a_size_that_fails_for_another_reason_is_passed_over() -> None:
         output_shapes(network(*layers, size=(4, 2, 2)))
     with pytest.raises(SpecError, match="different sizes"):
         output_shapes(network(*layers, size=(4, 3, 3)))
+
+
+GRAPHS = {
+    "later node": ((Node(ReLU("a"), ("b",)), Node(ReLU("b"))), ("b",), "its node 'a' takes 'b', and there is none"),
+    "itself": ((Node(ReLU("a"), ("a",)),), ("a",), "its node 'a' takes 'a'"),
+    "no inputs": ((Node(ReLU("a"), ()),), ("a",), "its node 'a' takes nothing"),
+    "called input": ((Node(ReLU("input")),), ("input",), "a node of it is called 'input'"),
+    "unknown output": ((Node(ReLU("a")),), ("a", "z"), "its outputs ['a', 'z'] must be different nodes"),
+    "no outputs": ((), (), "its outputs [] must be"),
+    "dead end": ((Node(ReLU("a")), Node(ReLU("b"))), ("b",), "nothing takes its node 'a', and it is no output"),
+    "output twice": ((Node(ReLU("a")),), ("a", "a"), "must be different nodes"),
+}
+
+
+@pytest.mark.parametrize("case", GRAPHS)
+def test_graphs_that_cannot_be(case: str) -> None:
+    nodes, outputs, problem = GRAPHS[case]
+    with pytest.raises(SpecError, match=rf"^layer 'g': .*{re.escape(problem)}"):
+        output_shapes(Architecture("net", (4, 9, 8), 0, (Graph("g", nodes, outputs),)))
+
+
+def test_several_outputs_stand_at_the_end_and_have_no_classes() -> None:
+    graph = Graph("g", (Node(ReLU("a")), Node(Sigmoid("b"))), ("a", "b"))
+    for layers in ((graph, ReLU("relu")), (Block("block", (graph,)),)):
+        with pytest.raises(SpecError, match="a graph with several outputs must be the last record of the top level"):
+            output_shapes(Architecture("net", (4, 9, 8), 0, layers))
+    flat = Graph("g", (Node(Flatten("a")), Node(Flatten("b"))), ("a", "b"))
+    with pytest.raises(SpecError, match=r"a network with several outputs has no classes \(0\)"):
+        output_shapes(Architecture("net", (1, 1, 3), 3, (flat,)))
+    assert spec_outputs(Architecture("net", (4, 9, 8), 0, (ReLU("relu"), graph))) == ("g.a", "g.b")
+
+
+def test_a_graph_of_many_nodes_is_analysed_in_no_time() -> None:
+    """10,000 nodes, each added to the one before: what grows with the square of it would take minutes."""
+    nodes = [Node(ReLU("n0"))]
+    nodes += [Node(Block(f"n{i}", ()), (f"n{i - 1}", f"n{max(0, i - 2)}"), "add") for i in range(1, 10_000)]
+    architecture = Architecture("net", (1, 2, 2), 0, (Graph("g", tuple(nodes), ("n9999",)),))
+    assert analysis.totals(architecture).forward_bytes == 3 * 16

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from functools import cache
 
@@ -17,6 +18,7 @@ from triptych.spec.layers import (
     Block,
     Conv,
     LocalResponseNorm,
+    MaxPool,
     Residual,
     walk,
 )
@@ -146,8 +148,11 @@ def test_takes_any_channels_and_classes(entry: Entry, channels: int) -> None:
 @every_entry
 @pytest.mark.parametrize("ratio", [2, 3, 4, 8])
 def test_takes_any_width_ratio(entry: Entry, ratio: float) -> None:
-    if entry.name.startswith("lenet") and ratio > 6:
-        with pytest.raises(TriptychError, match="leaves no channels in layer 'conv1', which has 6; use at most 6"):
+    fewest = {"lenet": ("conv1", 6), "mobilenetv2_0.25": ("bottleneck1", 4)}
+    layer, channels = next((few for name, few in fewest.items() if entry.name.startswith(name)), ("", 8))
+    if ratio > channels:
+        line = f"leaves no channels in layer '{layer}', which has {channels}; use at most {channels}"
+        with pytest.raises(TriptychError, match=line):
             build(entry.name, width_ratio=ratio)
         return
     narrow = counts(build(entry.name, width_ratio=ratio))
@@ -164,7 +169,8 @@ def test_a_ratio_that_leaves_nothing_names_the_layer(entry: Entry) -> None:
 def test_too_small_an_input_names_the_layer_and_the_way_out(entry: Entry) -> None:
     smallest = smallest_that_works(entry.name)
     if smallest == 1:
-        assert entry.name == "googlenet_d2l"  # every window of it is padded
+        layers = records(build(entry.name), (Conv, MaxPool, AvgPool))
+        assert all(2 * p >= k - 1 for layer in layers for p, k in zip(layer.padding, layer.kernel, strict=True))
         return
     for image in ((3, 1, 1), (3, smallest - 1, smallest - 1), (1, smallest - 1, smallest + 40)):
         with pytest.raises(
@@ -285,3 +291,34 @@ def test_bad_options_are_one_line() -> None:
         build("nin", head="small")
     with pytest.raises(TriptychError, match="--classes -1 must be at least 1"):
         build("nin", classes=-1)
+
+
+def test_the_whole_of_gluons_model_zoo_is_here_with_its_counts() -> None:
+    """All that `get_model` of the installed MXNet knows; trained parameters, counted by Gluon."""
+    pytest.importorskip("triptych_mxnet")
+    import mxnet as mx
+    from mxnet.gluon.model_zoo import vision
+
+    other = {"alexnet": "alexnet_owt", "inceptionv3": "inception_v3"}
+    names = [f"resnet{depth}_v{version}" for depth in (18, 34, 50, 101, 152) for version in (1, 2)]
+    names += [f"vgg{depth}{norm}" for depth in (11, 13, 16, 19) for norm in ("", "_bn")]
+    names += [f"densenet{depth}" for depth in (121, 161, 169, 201)]
+    names += [f"{name}{width}" for name in ("mobilenet", "mobilenetv2_") for width in (1.0, 0.75, 0.5, 0.25)]
+    names += ["squeezenet1.0", "squeezenet1.1", *other]
+    assert len(names) == 34
+    for name in names:
+        network = vision.get_model(name)
+        symbol, side = network(mx.sym.var("data")), 299 if name == "inceptionv3" else 224
+        shapes = dict(zip(symbol.list_arguments(), symbol.infer_shape(data=(1, 3, side, side))[0], strict=True))
+        trained = [p.name for p in network.collect_params().values() if p.grad_req != "null"]
+        mine = totals(build(other.get(name, name))).parameters
+        assert mine == sum(math.prod(shapes[parameter]) for parameter in trained), name
+
+
+def test_the_strides_of_a_bottleneck() -> None:
+    """Gluon's v1 halves the map in the first 1x1 convolution, which has a bias; torchvision's in the 3x3."""
+    for version, strides, bias in (("v1", [2, 1, 1], True), ("v1b", [1, 2, 1], False), ("v2", [1, 2, 1], False)):
+        shapes = dict(walk(build(f"resnet50_{version}").layers))
+        convolutions = [shapes[f"stage2.unit1.residual.body.conv{number}"] for number in (1, 2, 3)]
+        assert [conv.stride[0] for conv in convolutions] == strides
+        assert convolutions[0].bias == bias

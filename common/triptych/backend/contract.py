@@ -2,7 +2,8 @@
 
 A backend is a package whose module fulfils `Backend`, with a module `port` that fulfils `PortAdapter`. Its networks are
 native objects, opaque here; everything that crosses the line is NumPy and canonical: images and maps `(N, C, H, W)`,
-labels `(N,)`, convolution weights OIHW, dense weights (out, in), parameters by path.
+labels `(N,)`, cotangents like the outputs that they belong to, convolution weights OIHW, dense weights (out, in),
+parameters by path.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,15 +16,17 @@ from numpy.typing import NDArray
 
 from triptych.backend.execution import DEFAULT, Device, Execution
 from triptych.backend.precision import Flag
+from triptych.backend.targets import Labels as Labels
+from triptych.backend.targets import Targets as Targets
 from triptych.data import batches
 from triptych.data.preprocess import InputTransform
+from triptych.importers.steps import Imported, Request
 from triptych.optim.optimizers import Optimizer, Rates
 from triptych.spec.layers import Architecture
 from triptych.utils.arrays import Array
 from triptych.weights.initializers import Parameters
 
 Images: TypeAlias = NDArray[np.uint8]
-Labels: TypeAlias = NDArray[np.int64]
 Masks: TypeAlias = Mapping[str, NDArray[np.bool_]]
 Gather: TypeAlias = batches.Gather
 Paths: TypeAlias = frozenset[str]
@@ -40,7 +43,7 @@ class Predictor(Protocol):
         images."""
 
     def predict(self, images: Images) -> NDArray[np.float32]:
-        """Logits `(N, classes)` in evaluation mode."""
+        """Logits `(N, classes)` in evaluation mode; of a network without classes its first output."""
 
 
 class Trainer(Predictor, Protocol):
@@ -60,7 +63,7 @@ class Trainer(Predictor, Protocol):
     def step(
         self,
         images: Images,
-        labels: Labels,
+        targets: Targets,
         rates: Rates,
         number: int,
         *,
@@ -68,13 +71,16 @@ class Trainer(Predictor, Protocol):
         masks: Masks | None = None,
     ) -> Native:
         """One update on stored images. `gather` crops, flips and tints them (see `triptych.data.batches`); dropout is
-        seeded by `(seed, number)`, or uses `masks`. Returns a handle for `read`."""
+        seeded by `(seed, number)`, or uses `masks`. Returns a handle for `read`. The loss is the mean cross-entropy of
+        the labels, or, with a cotangent for every output, the mean over the batch of the sum of output times
+        cotangent."""
 
     def update(self, gradients: Parameters, rates: Rates) -> None:
         """One step of the optimiser alone, with the given gradient of every parameter that is trained, by path."""
 
     def read(self, handles: Sequence[Native]) -> NDArray[np.float64]:
-        """`(steps, 2)`: the mean loss (auxiliary losses included) and the number of right answers of each step."""
+        """`(steps, 2)`: the mean loss (auxiliary losses included) and the number of right answers of each step (0
+        without classes)."""
 
     def state(self) -> Parameters:
         """The optimiser's state by canonical path: the velocity, learning rate outside."""
@@ -133,7 +139,7 @@ class Backend(Protocol):
         """Every layer's output by path, in canonical layout; in train mode with the given dropout masks. Parameters and
         running statistics are left as they were; the network may stay in the mode that it ran in."""
 
-    def gradients(self, network: Native, images: Array, labels: Labels, *, masks: Masks) -> tuple[float, Parameters]:
+    def gradients(self, network: Native, images: Array, targets: Targets, *, masks: Masks) -> tuple[float, Parameters]:
         """The training loss and its gradient by path, the images' own under `input`. Parameters and
         running statistics are left as they were."""
 
@@ -143,24 +149,27 @@ class Backend(Protocol):
         """One layer alone on `x (N, C, H, W)` or `(N, features)`: its output, and with the `gradient` of that the
         gradients of `x` and of its parameters by path (else None and none)."""
 
-    def loss_pass(self, network: Native, logits: Sequence[Array], labels: Labels) -> tuple[float, list[Array]]:
-        """The training loss of given logits, those of auxiliary classifiers behind, and its gradients by them."""
+    def loss_pass(self, network: Native, outputs: Sequence[Array], targets: Targets) -> tuple[float, list[Array]]:
+        """The training loss of given outputs (logits), those of auxiliary classifiers behind, and its gradients by
+        them."""
 
 
 @dataclass(frozen=True)
 class PortParameter:
     """One array of the network, by its own name there. `role` is the last part of a canonical path (`weight`, `bias`,
-    `running_mean`, `running_var`) where the framework tells it, else empty."""
+    `running_mean`, `running_var`), or `slope` of a PReLU, where the framework tells it, else empty. `needed`: the
+    outputs that are compared depend on it; another head's do not."""
 
     name: str
     shape: tuple[int, ...]
     role: str = ""
+    needed: bool = True
 
 
 @dataclass(eq=False)
 class Captured:
-    """The output of one operation in a pass, the name of the spec's record that it corresponds to, and the gradient
-    that arrived there, where the framework gives it."""
+    """The output of one operation in a pass, the name of the spec's record or merge that it corresponds to (empty for
+    one that by itself is neither), and the gradient that arrived there, where the framework gives it."""
 
     kind: str
     value: Array
@@ -169,22 +178,24 @@ class Captured:
 
 @dataclass(eq=False)
 class PortRun:
-    """One pass: operations in the order of execution, logits, and after a backward pass the gradients by the
-    network's own parameter names and the images'."""
+    """One pass: operations in the order of execution, the outputs that are compared, and after a backward pass the
+    gradients by the network's own parameter names and the images'."""
 
     captured: list[Captured]
-    logits: Array
+    outputs: tuple[Array, ...]
     gradients: dict[str, Array] = field(default_factory=dict)
     input_gradient: Array | None = None
 
 
 class Port(Protocol):
-    """Somebody's own network in one framework. `layout` is that of the images it takes, NCHW or NHWC. Dropout is
-    switched off in it."""
+    """Somebody's own network in one framework. `layout` is that of the images it takes, NCHW or NHWC. `outputs`: how
+    many of its outputs are compared, the first ones; those of tuples, lists and dictionaries in their order. Dropout
+    is switched off in it."""
 
     layout: str
+    returned: int  # outputs that it has, known once `parameters` has run it
 
-    def __init__(self, candidate: Any, layout: str | None, execution: Execution) -> None: ...
+    def __init__(self, candidate: Any, layout: str | None, execution: Execution, outputs: int = 1) -> None: ...
 
     def parameters(self, images: Array) -> Sequence[PortParameter]:
         """Every parameter and running statistic, in the order in which a pass on `images` uses them."""
@@ -192,8 +203,8 @@ class Port(Protocol):
     def load(self, values: Mapping[str, Array]) -> None:
         """Set the parameters of these names."""
 
-    def run(self, images: Array, *, train: bool, cotangent: Array | None = None) -> PortRun:
-        """One pass; with `cotangent`, the gradient of the logits, backward too."""
+    def run(self, images: Array, *, train: bool, cotangents: Sequence[Array] = ()) -> PortRun:
+        """One pass; with `cotangents`, the gradient of every output that is compared, backward too."""
 
 
 class PortAdapter(Protocol):
@@ -203,3 +214,6 @@ class PortAdapter(Protocol):
 
     def matches(self, candidate: Any) -> bool:
         """Whether this is a network of the framework."""
+
+    def import_network(self, candidate: Any, request: Request) -> Imported:
+        """The network as a spec with canonical weights. Raises TriptychError for what cannot be taken over."""

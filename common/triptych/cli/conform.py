@@ -11,6 +11,7 @@ from cyclopts import Parameter
 
 from triptych import zoo
 from triptych.cli import options
+from triptych.cli.arch import certified_options, resolve
 from triptych.report.tables import print_table
 from triptych.utils.errors import TriptychError
 
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
 
 def conform(
     *,
-    arch: Annotated[str | None, Parameter(help="Architecture, or several with commas; vgg11 if left out.")] = None,
+    arch: Annotated[
+        str | None, Parameter(help="Name, file or module:name, several with commas; vgg11 if left out.")
+    ] = None,
     all: Annotated[options.Flag, Parameter(help="Every architecture of the zoo.")] = False,
     backends: options.Backends = None,
     network: options.NetworkOptions = options.DEFAULT_NETWORK,
@@ -55,8 +58,7 @@ def conform(
 
     refuse_contradictions(arch, all, precision, trajectory, (certificate, html, json))
     names = list(zoo.registry()) if all else [name.strip() for name in ("vgg11" if arch is None else arch).split(",")]
-    sizes = [options.conformance_options(name, network) for name in names]
-    architectures = [zoo.build_with(name, size) for name, size in zip(names, sizes, strict=True)]
+    architectures = [resolve(name, network, small=True).architecture for name in names]
     loaded = [registry.load(name) for name in options.backend_names(backends)]
     precisions = PRECISIONS if precision is None else (precision,)
     judged = []
@@ -71,6 +73,7 @@ def conform(
     if json is not None:
         options.write_json(json, [suite.as_dict(verdict, long_run) for verdict, long_run in judged])
     if certificate is not None:
+        sizes = [certified_options(name, network) for name in names]
         made = certificates.make(verdicts, sizes, loaded, precisions=precisions, seed=seed, device=device)
         certificates.write(certificate, made)
     if html is not None:

@@ -5,11 +5,12 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from triptych import zoo
+from triptych.cli.arch import resolve
 from triptych.cli.options import DEFAULT_NETWORK, Flag, JsonFile, NetworkOptions, write_json
 from triptych.report.tables import print_table
 from triptych.spec import analysis
 from triptych.spec.analysis import LayerInfo
-from triptych.spec.layers import Architecture, Shape, children
+from triptych.spec.layers import Architecture, Shape, children, outputs
 from triptych.spec.shapes import output_shapes
 
 
@@ -33,20 +34,25 @@ def archs(*, json: JsonFile = None) -> None:
 
 
 def summary(
-    arch: Annotated[str, Parameter(help="Architecture; `triptych archs` lists them.")],
+    arch: Annotated[str, Parameter(help="Architecture (`triptych archs` lists them), file, or module:name.")],
     *,
     network: NetworkOptions = DEFAULT_NETWORK,
     blocks: Annotated[
         Flag, Parameter(help="One line per block with its output shape, as the textbooks print it.")
     ] = False,
+    spec: Annotated[Flag, Parameter(help="The spec as JSON, which --arch takes as FILE.json.")] = False,
     json: JsonFile = None,
 ) -> None:
     """Print every layer's output shape, parameters, multiply-accumulates, receptive field and stride.
 
     Example: triptych summary vgg11 --input 1x224x224 --classes 10 --blocks
     """
-    architecture = zoo.build_with(arch, network.options(arch))
-    if blocks:
+    architecture = resolve(arch, network).architecture
+    if spec:
+        from triptych.spec import records
+
+        print(records.write(architecture), end="")
+    elif blocks:
         shapes = output_shapes(architecture)
         for layer in architecture.layers:
             print(f"{layer.name} output shape: {(1, *shapes[layer.name])}")  # for a batch of one image
@@ -82,7 +88,7 @@ def as_json(architecture: Architecture) -> dict[str, Any]:
 def print_summary(architecture: Architecture) -> None:
     """The layer table and the totals."""
     shape = size(architecture.input)
-    print(f"{architecture.name}, input {shape}, {architecture.classes} classes; {architecture.source}")
+    print(f"{architecture.name}, input {shape}, {ends(architecture)}; {architecture.source}")
     columns = ("layer", "kind", "output", "parameters", "MACs", "field", "stride")
     print_table(columns, [row(info) for info in analysis.analyse(architecture)], right=(3, 4, 5, 6))
     totals = analysis.totals(architecture)
@@ -103,6 +109,15 @@ def row(info: LayerInfo) -> tuple[str, ...]:
         return name, info.kind, size(info.output), f"{info.parameters:,}", f"{info.macs:,}", "", ""
     field, stride = pair(info.receptive_field), pair(info.stride)
     return name, info.kind, size(info.output), count(info.parameters), count(info.macs), field, stride
+
+
+def ends(architecture: Architecture) -> str:
+    """`10 classes`; or the outputs with their shapes."""
+
+    if architecture.classes:
+        return f"{architecture.classes} classes"
+    shapes = output_shapes(architecture)
+    return ", ".join(f"output {path} {size(shapes[path])}" for path in outputs(architecture))
 
 
 def size(shape: Shape) -> str:

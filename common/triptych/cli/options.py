@@ -118,6 +118,9 @@ class NetworkOptions:
     width_ratio: Annotated[float | None, Parameter(help="Divide channels, and dense widths, by this.")] = None
     dense_width: Annotated[Whole, Parameter(help="Width of the dense layers before the last.")] = None
     head: Annotated[str | None, Parameter(help="Head of the network, e.g. paper or small for VGG.")] = None
+    weights: Annotated[Path | None, Parameter(help="File with the parameters of a network without its own.")] = None
+    output: Annotated[str | None, Parameter(help="Nodes of an imported network that it ends in, with commas.")] = None
+    keep_softmax: Annotated[Flag, Parameter(help="Leave the softmax at the end of an imported network.")] = False
 
     def shape(self) -> tuple[int, int, int] | None:
         """`--input` as numbers. Raises TriptychError if it is not CxHxW, or contradicts `--resolution`."""
@@ -154,13 +157,6 @@ class NetworkOptions:
 
 
 DEFAULT_NETWORK = NetworkOptions()
-
-
-def conformance_options(name: str, network: NetworkOptions) -> Options:
-    """The options of architecture `name`: those of conformance size, or as the command line says."""
-    from triptych.conformance import case
-
-    return case.conformance_options(name) if network == DEFAULT_NETWORK else network.options(name)
 
 
 def check_precision(name: str | None) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from triptych import zoo
+from triptych.cli.arch import is_zoo, resolve
 from triptych.cli.options import DEFAULT_NETWORK, NetworkOptions, Whole
 from triptych.utils.errors import TriptychError
 
@@ -26,7 +27,9 @@ if TYPE_CHECKING:
 class RunOptions:
     """What may be changed about a recipe."""
 
-    arch: Annotated[str | None, Parameter(help="Architecture; `triptych archs` lists them.")] = None
+    arch: Annotated[str | None, Parameter(help="Architecture (`triptych archs` lists them), file, or module:name.")] = (
+        None
+    )
     data: Annotated[
         str | None, Parameter(help="Data set, or a folder of class folders; 'SET@classes=5-9,train=500': a part of it.")
     ] = None
@@ -53,21 +56,22 @@ class RunOptions:
     def choose(self, recipe: Recipe, network: NetworkOptions) -> Recipe:
         """The recipe with what the command line says, whose network can be built, and frozen as it says. That is found
         out before any data is looked for: what is left open is taken from the architecture's source."""
+        from triptych.training.recipe import build_network
         from triptych.weights import transfer
 
         recipe = self.apply(recipe, network)
         if self.arch is not None or self.freeze is not None or network != DEFAULT_NETWORK:
-            transfer.frozen_paths(zoo.build_with(recipe.architecture, recipe.network), recipe.freeze)
+            transfer.frozen_paths(build_network(recipe, recipe.network), recipe.freeze)
         return recipe
 
     def apply(self, recipe: Recipe, network: NetworkOptions) -> Recipe:
         """The recipe with what the command line says. Raises TriptychError for values that no recipe can have."""
         from triptych.training.recipe import vary
 
-        changed = {**self.of_another_architecture(recipe), **network.changes()}
-        for name in ("arch", "data", "init", "init_from", "epochs", "batch_size", "learning_rate", "precision", "seed"):
+        changed = self.of_another_architecture(recipe, network)
+        for name in ("data", "init", "init_from", "epochs", "batch_size", "learning_rate", "precision", "seed"):
             if (value := getattr(self, name)) is not None:
-                changed[{"arch": "architecture", "init": "initializer"}.get(name, name)] = value
+                changed[{"init": "initializer"}.get(name, name)] = value
         if self.freeze is not None:
             changed["freeze"] = tuple(pattern.strip() for pattern in self.freeze.split(",") if pattern.strip())
             if not changed["freeze"]:
@@ -78,27 +82,36 @@ class RunOptions:
         changed["optimizer"] = self.apply_to_optimizer(recipe.optimizer)
         return vary(recipe, **changed)
 
-    def of_another_architecture(self, recipe: Recipe) -> dict[str, Any]:
-        """What changes in a recipe with `--arch`.
+    def of_another_architecture(self, recipe: Recipe, network: NetworkOptions) -> dict[str, Any]:
+        """What changes in a recipe with `--arch` and the network's options.
+
+        A network that is none of the zoo comes whole, and with its own start.
 
         What it says of the first one's head and dense width does not hold for another one, and a small one (LeNet)
         cannot be made as narrow, and gains nothing from larger images than its own. A start that is the first one's own
         becomes the other's own; one that departs from it belongs to the recipe, and stays.
         """
         if self.arch is None or self.arch == recipe.architecture:
-            return {}
+            return network.changes()
+        if not is_zoo(self.arch):
+            architecture = resolve(self.arch, network).architecture
+            own = {"architecture": architecture.name, "spec": architecture, "initializer": ""}
+            return own | {"network": zoo.Options(architecture.classes, architecture.input)}
         from triptych.weights import initializers
 
         entry = zoo.get_entry(self.arch)
         sizes = zip(recipe.network.input[1:], entry.input[1:], strict=True)
         first_start = initializers.text_of(zoo.get_entry(recipe.architecture).initializer)
-        return {
+        adapted = {
+            "architecture": self.arch,
+            "spec": None,
             "initializer": "" if recipe.initializer == first_start else recipe.initializer,
             "head": None,
             "dense_width": None,
             "width_ratio": min(recipe.network.width_ratio, entry.conformance[0]),
             "size": tuple(min(size or most, most) for size, most in sizes),
         }
+        return adapted | network.changes()
 
     def apply_to_schedule(self, schedule: Schedule) -> Schedule:
         """The schedule that `--schedule` names, or the recipe's. Raises TriptychError for a momentum without effect."""

@@ -11,10 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triptych import zoo
+from triptych.backend.targets import Targets
 from triptych.data.preprocess import InputTransform, apply_reference
 from triptych.spec.analysis import parameters, primitives
 from triptych.spec.kinds.kind import ParameterInfo
-from triptych.spec.layers import Architecture, Dropout
+from triptych.spec.layers import Architecture, Dropout, outputs
+from triptych.spec.shapes import output_shapes
+from triptych.utils.errors import TriptychError
 from triptych.utils.randomness import dropout_mask, generator
 from triptych.weights.initializers import Parameters, draw_one
 
@@ -24,13 +27,14 @@ EXTRA_WIDTH = 32  # pixels by which the images are wider than high
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """What every backend and the reference are given. `stored` are uint8 images, as a trainer takes them."""
+    """What every backend and the reference are given. `stored` are uint8 images, as a trainer takes them; `targets` are
+    labels, or cotangents of a network without classes."""
 
     architecture: Architecture
     seed: int
     parameters: Parameters
     stored: NDArray[np.uint8]
-    labels: NDArray[np.int64]
+    targets: Targets
 
     @cached_property
     def exact(self) -> dict[str, NDArray[np.float64]]:
@@ -51,7 +55,7 @@ class Case:
     def masks(self, step: int) -> dict[str, NDArray[np.bool_]]:
         """The dropout masks of one training step, by layer path; True where a value is kept."""
         return {
-            info.path: dropout_mask(self.seed, step, info.path, (len(self.labels), *info.output), info.layer.rate)
+            info.path: dropout_mask(self.seed, step, info.path, (len(self.stored), *info.output), info.layer.rate)
             for info in primitives(self.architecture)
             if isinstance(info.layer, Dropout)
         }
@@ -74,9 +78,22 @@ def make_case(architecture: Architecture, seed: int = 0, batch: int = BATCH) -> 
     """A case of `batch` images for `architecture`; equal arguments, equal bits."""
     random = generator(seed, "conformance", "images")
     stored = (random.random((batch, *architecture.input)) * 256).astype(np.uint8)
-    labels = (generator(seed, "conformance", "labels").random(batch) * architecture.classes).astype(np.int64)
     values = {info.path: _value(info, architecture, seed) for info in parameters(architecture)}
-    return Case(architecture, seed, values, stored, labels)
+    if not values:
+        raise TriptychError(f"'{architecture.name}' has no parameters: there is nothing to load, train or compare")
+    return Case(architecture, seed, values, stored, _targets(architecture, seed, batch))
+
+
+def _targets(architecture: Architecture, seed: int, batch: int) -> Targets:
+    """Labels; without classes a cotangent for every output, from a bell-shaped curve (float32, so that both precisions
+    are given the same)."""
+    if architecture.classes:
+        return (generator(seed, "conformance", "labels").random(batch) * architecture.classes).astype(np.int64)
+    shapes = output_shapes(architecture)
+    return tuple(
+        generator(seed, "conformance", "cotangent", path).standard_normal((batch, *shapes[path])).astype(np.float32)
+        for path in outputs(architecture)
+    )
 
 
 def _value(info: ParameterInfo, architecture: Architecture, seed: int) -> NDArray[np.float32]:

@@ -16,6 +16,7 @@ from triptych.data.batches import Augmentation, Batch, feed, plan
 from triptych.data.preprocess import InputTransform, apply_reference
 from triptych.optim.optimizers import SGD
 from triptych.spec.kinds.layer_pass import Rounding, exact
+from triptych.spec.layers import outputs
 from triptych.utils.arrays import Array
 from triptych.utils.randomness import generator
 
@@ -44,10 +45,19 @@ def everything(case: Case) -> dict[str, NDArray[Any]]:
     return {
         **{f"mask {step} of {path}": mask for step in range(2) for path, mask in case.masks(step).items()},
         "images": case.stored,
-        "labels": case.labels,
+        **named_targets(case),
         "stored": stored_images(case),
         "other channels": stored_images(case, other_channels(case)),
     }
+
+
+def named_targets(case: Case) -> dict[str, NDArray[Any]]:
+    """The labels, or the cotangents, by name."""
+    if isinstance(case.targets, tuple):
+        return {
+            f"cotangent of {path}": value for path, value in zip(outputs(case.architecture), case.targets, strict=True)
+        }
+    return {"labels": case.targets}
 
 
 def other_channels(case: Case) -> int:

@@ -17,10 +17,21 @@ from triptych.conformance.tolerance import Budgets, perturbations
 from triptych.conformance.updates import MOMENTUM, UPDATES, Steps, reference_update
 from triptych.optim.optimizers import OPTIMIZERS, decay_of, reference_step
 from triptych.reference import network as reference
-from triptych.reference.loss import cross_entropy
+from triptych.reference.loss import cross_entropy, linear
 from triptych.spec.analysis import parameters, primitives
+from triptych.spec.kinds import composite_of
 from triptych.spec.kinds.layer_pass import Rounding, exact
-from triptych.spec.layers import Architecture, Branches, Dense, Flatten, Layer, Residual, Shape, children, walk
+from triptych.spec.layers import (
+    Architecture,
+    Dense,
+    Flatten,
+    Graph,
+    Layer,
+    Primitive,
+    Shape,
+    outputs,
+    walk,
+)
 from triptych.spec.shapes import output_shapes
 from triptych.utils.arrays import Array
 
@@ -49,10 +60,11 @@ class ReferenceRun:
     def budgets(self) -> dict[str, dict[str, Budgets]]:
         """By precision, level and name, the largest allowed absolute difference of everything that whole passes are
         compared by. Raises ValueError for a case on which a fault could not be seen."""
-        logits = self.outputs(train=False)[self.last]
-        if np.ptp(logits, axis=0).max() == 0 or np.ptp(logits, axis=1).max() == 0:
-            name = self.case.architecture.name
-            raise ValueError(f"the reference's logits for '{name}' are constant: they would hide a fault")
+        for path in self.ends:
+            values = self.outputs(train=False)[path].reshape(len(self.case.stored), -1)
+            if np.ptp(values, axis=0).max() == 0 or (values.shape[1] > 1 and np.ptp(values, axis=1).max() == 0):
+                name = self.case.architecture.name
+                raise ValueError(f"the reference's output '{path}' of '{name}' is constant: it would hide a fault")
         allowed = tolerance.budgets(_everything(self), map(_everything, self.perturbed()))
         levels = dict.fromkeys(level for level, _ in DRAWN)
         return {
@@ -62,8 +74,13 @@ class ReferenceRun:
 
     @property
     def last(self) -> str:
-        """The layer whose output the loss takes; a fault in the loss shows there."""
-        return self.case.architecture.layers[-1].name
+        """The layer whose output the loss takes (first); a fault in the loss shows there."""
+        return self.ends[0]
+
+    @property
+    def ends(self) -> tuple[str, ...]:
+        """The layers whose outputs are the network's."""
+        return outputs(self.case.architecture)
 
     @cached_property
     def parameter_shapes(self) -> Arrays:
@@ -91,7 +108,7 @@ class ReferenceRun:
     @cached_property
     def gradients(self) -> dict[str, Array]:
         """The `loss`, every parameter's gradient, the last layer's first, and the images' own (`input`)."""
-        loss, gradients = reference.backward(self._trained, self.case.labels)
+        loss, gradients = reference.backward(self._trained, self.case.targets)
         backwards = reversed([name for name in self.in_order(gradients) if name != INPUT])
         return {"loss": np.asarray(loss)} | {name: gradients[name] for name in (*backwards, INPUT)}
 
@@ -114,7 +131,7 @@ class ReferenceRun:
     def backward(self, values: Arrays, images: Array, masks: Mapping[str, NDArray[np.bool_]]) -> dict[str, Array]:
         """The loss and the gradients of a pass in training mode on anything else than the case's own."""
         ran = reference.forward(self.case.architecture, values, images, train=True, masks=masks)
-        loss, gradients = reference.backward(ran, self.case.labels)
+        loss, gradients = reference.backward(ran, self.case.targets)
         return {**gradients, "loss": np.asarray(loss)}
 
     def ran(self, train: bool) -> reference.ReferencePass:
@@ -133,10 +150,13 @@ class ReferenceRun:
         return trace
 
     def nodes(self, train: bool) -> Iterator[tuple[str, Layer]]:
-        """The records that compute something, in the order of execution: primitives, and what joins branches."""
+        """The records that compute something, in the order of execution: primitives, and what merges branches. A graph
+        with several outputs is none by itself: most of its gradients arrive within it."""
         inputs = self.trace(train).inputs
         for path, layer in self.layers.items():
-            if path in inputs and (not children(layer) or isinstance(layer, Branches | Residual)):
+            if isinstance(layer, Graph) and len(layer.outputs) > 1:
+                continue
+            if path in inputs and (isinstance(layer, Primitive) or composite_of(layer).merges(layer)):
                 yield path, layer
 
     def in_order(self, names: Mapping[str, Array]) -> list[str]:
@@ -169,15 +189,19 @@ class ReferenceRun:
 
     @property
     def heads(self) -> dict[str, tuple[float, Array]]:
-        """By path of the layer that puts them out, auxiliary classifiers last, the training pass's logits after what
-        their loss counts."""
-        return {self.last: (1.0, self.ran(True).logits), **self.ran(True).auxiliary}
+        """By path of the layer that puts them out, auxiliary classifiers last, the training pass's outputs (logits)
+        after what their loss counts."""
+        return {**{path: (1.0, self.ran(True).outputs[path]) for path in self.ends}, **self.ran(True).auxiliary}
 
     def loss(self) -> dict[str, Array]:
-        """The loss of the exact run's logits, and its gradients by them."""
+        """The loss of the exact run's outputs (logits), and its gradients by them."""
+        if isinstance(self.case.targets, tuple):
+            values = [self.rounding(values, 1) for _, values in self.origin.heads.values()]
+            loss, parts = linear(values, self.case.targets, self.rounding)
+            return {"loss": np.asarray(loss), **dict(zip(self.ends, parts, strict=True))}
         gradients, total = {}, 0.0
         for path, (weight, logits) in self.origin.heads.items():
-            loss, gradient = cross_entropy(self.rounding(logits, 1), self.case.labels, self.rounding)
+            loss, gradient = cross_entropy(self.rounding(logits, 1), self.case.targets, self.rounding)
             total += weight * loss
             gradients[path] = weight * gradient
         return {"loss": np.asarray(total), **gradients}

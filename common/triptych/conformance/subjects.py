@@ -117,7 +117,7 @@ class BackendSubject(Subject):
 
     def gradients(self) -> Arrays:
         case = self.run.case
-        loss, gradients = self.backend.gradients(self.network, self.images, case.labels, masks=case.masks(0))
+        loss, gradients = self.backend.gradients(self.network, self.images, case.targets, masks=case.masks(0))
         return {**gradients, "loss": np.asarray(loss)}
 
     def layer(self, path: str, train: bool, backward: bool) -> Arrays:
@@ -130,7 +130,7 @@ class BackendSubject(Subject):
 
     def loss(self) -> Arrays:
         logits = [values for _, values in self.run.heads.values()]
-        loss, gradients = self.backend.loss_pass(self.network, logits, self.run.case.labels)
+        loss, gradients = self.backend.loss_pass(self.network, logits, self.run.case.targets)
         return {"loss": np.asarray(loss), **dict(zip(self.run.heads, gradients, strict=True))}
 
     def update(self, name: str) -> Arrays:

@@ -95,7 +95,7 @@ def reference_update(
             run = reference.forward(
                 case.architecture, values, case.images, train=True, masks=case.masks(number), rounding=rounding
             )
-            reference.backward(run, case.labels)
+            reference.backward(run, case.targets)
         for path, strength in decay.items():  # one at a time: each frees what it replaces, and that can be gigabytes
             moved, after = reference_step(values, run.gradients, state, rates, MOMENTUM, {path: strength})
             values[path] = rounding(moved[path], 1)
@@ -115,7 +115,7 @@ def backend_update(name: str, backend: Backend, network: Native, case: Case, ste
         trainer.update(steps.gradients, steps.rates(optimizer))
     else:
         for number, rates in enumerate(steps.momentum):
-            trainer.step(case.stored, case.labels, rates, number, masks=case.masks(number))
+            trainer.step(case.stored, case.targets, rates, number, masks=case.masks(number))
     values = backend.to_canonical(network)
     moved = {path: values[path] for path in decay_of(optimizer, case.architecture)} if name in OTHERS else values
     return labelled(name, moved | trainer.state())

@@ -138,7 +138,7 @@ def _field_differences(old: Any, new: Any, where: str) -> Iterator[str]:
     if type(old) is not type(new):
         yield f"{where}{type(old).__name__} in the certificate, {type(new).__name__} in the zoo"
         return
-    for name in (f.name for f in fields(old) if f.name not in ("layers", "branches", "body", "shortcut")):
+    for name in (f.name for f in fields(old) if f.name not in ("layers", "branches", "body", "shortcut", "nodes")):
         before, now = getattr(old, name), getattr(new, name)
         if before != now:
             yield f"{where}{name} is {before} in the certificate, {now} in the zoo"

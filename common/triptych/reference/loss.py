@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from triptych.spec.kinds.layer_pass import Rounding, exact
-from triptych.utils.arrays import Array
+from triptych.utils.arrays import Array, largest
 from triptych.utils.lazy import np
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    Labels: TypeAlias = NDArray[np.integer[Any]]
+    Targets: TypeAlias = Labels | tuple[Array, ...]
+else:
+    Labels = Targets = Any
 
-def cross_entropy(logits: Array, labels: NDArray[np.integer[Any]], rounding: Rounding = exact) -> tuple[float, Array]:
+
+def cross_entropy(logits: Array, labels: Labels, rounding: Rounding = exact) -> tuple[float, Array]:
     """The mean over the batch of -log softmax at the label, and its gradient by the logits."""
     shifted = logits - logits.max(1, keepdims=True)
     log_softmax = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
@@ -20,3 +26,18 @@ def cross_entropy(logits: Array, labels: NDArray[np.integer[Any]], rounding: Rou
     gradient = np.exp(log_softmax)
     gradient[rows, labels] -= 1
     return float(-log_softmax[rows, labels].mean()), rounding(gradient / len(labels), logits.shape[1])
+
+
+def linear(
+    outputs: Sequence[Array], cotangents: Sequence[Array], rounding: Rounding = exact
+) -> tuple[float, list[Array]]:
+    """The loss of a network without classes: the mean over the batch of the sum of every output times its cotangent;
+    and its gradients by the outputs."""
+    products = [output * cotangent for output, cotangent in zip(outputs, cotangents, strict=True)]
+    loss = sum(product.sum() for product in products) / len(products[0])
+    size = sum(product[0].size for product in products)
+    absolute = sum(float(np.abs(product).sum()) for product in products) / len(products[0])
+    gradients = [
+        rounding(cotangent / len(cotangent), 1, largest(cotangent) / len(cotangent)) for cotangent in cotangents
+    ]
+    return float(rounding(np.asarray(loss), size, absolute)), gradients

@@ -2,21 +2,30 @@
 
 It shares no code with any framework; the tests check it against numerical differentiation."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from triptych.reference.loss import cross_entropy
+from triptych.reference.loss import Targets, cross_entropy, linear
 from triptych.spec.kinds import composite_of, kind_of
-from triptych.spec.kinds.kind import Pull
+from triptych.spec.kinds.composites import merge
 from triptych.spec.kinds.layer_pass import Conditions, Rounding, exact
-from triptych.spec.layers import Architecture, Auxiliary, Block, Layer, Primitive, join, keeps_statistics
+from triptych.spec.layers import (
+    Architecture,
+    Auxiliary,
+    Block,
+    Layer,
+    Primitive,
+    children,
+    join,
+    keeps_statistics,
+    outputs,
+)
 from triptych.utils.arrays import Array
 
-Labels = NDArray[np.integer[Any]]
+Pull = Callable[[Array], Array]  # the gradient of an output to that of the input
 Masks = Mapping[str, NDArray[np.bool_]]
 
 
@@ -33,7 +42,9 @@ class Trace:
 @dataclass
 class ReferencePass:
     """One execution. `outputs`, `gradients` and `statistics` (running mean and variance after this batch) are
-    by path; `auxiliary` holds `(weight, logits)` per auxiliary classifier; `pull` runs the backward pass."""
+    by path; `auxiliary` holds `(weight, logits)` per auxiliary classifier. `logits` is the first of the network's
+    outputs, whose paths are `heads`; `pull` takes its gradient back, and with it those in `arriving`, by the path of
+    the record at whose output they arrive from outside."""
 
     parameters: Mapping[str, Array]
     train: bool
@@ -45,9 +56,10 @@ class ReferencePass:
     gradients: dict[str, Array] = field(default_factory=dict)
     statistics: dict[str, Array] = field(default_factory=dict)
     auxiliary: dict[str, tuple[float, Array]] = field(default_factory=dict)
-    auxiliary_gradients: dict[str, Array] = field(default_factory=dict)
+    arriving: dict[str, Array] = field(default_factory=dict)
     logits: Array = field(default_factory=lambda: np.zeros((0, 0)))
     pull: Pull = field(default=lambda dy: dy)
+    heads: tuple[str, ...] = ()
 
 
 def forward(
@@ -67,17 +79,24 @@ def forward(
     wide = {path: np.asarray(value, np.float64) for path, value in parameters.items()}
     run = ReferencePass(wide, train, masks or {}, rounding, trace, frozen)
     run.logits, run.pull = _layer(Block("", architecture.layers), np.asarray(images, np.float64), "", run)
+    run.heads = outputs(architecture)
     return run
 
 
-def backward(run: ReferencePass, labels: Labels) -> tuple[float, dict[str, Array]]:
-    """The loss (mean cross-entropy, plus the weighted auxiliary ones) and its gradients by parameter path;
-    the images' own gradient is under `input`."""
-    loss, gradient = cross_entropy(run.logits, labels, run.rounding)
-    for path, (weight, logits) in run.auxiliary.items():
-        auxiliary_loss, auxiliary_gradient = cross_entropy(logits, labels, run.rounding)
-        loss += weight * auxiliary_loss
-        run.auxiliary_gradients[path] = weight * auxiliary_gradient
+def backward(run: ReferencePass, targets: Targets) -> tuple[float, dict[str, Array]]:
+    """The loss and its gradients by parameter path; the images' own gradient is under `input`. With labels the loss is
+    the mean cross-entropy, plus the weighted auxiliary ones; with a cotangent for every output of the network, `linear`
+    of them."""
+    if isinstance(targets, tuple):
+        values = [run.logits, *(run.outputs[path] for path in run.heads[1:])]
+        loss, (gradient, *others) = linear(values, targets, run.rounding)
+        run.arriving = dict(zip(run.heads[1:], others, strict=True))
+    else:
+        loss, gradient = cross_entropy(run.logits, targets, run.rounding)
+        for path, (weight, logits) in run.auxiliary.items():
+            auxiliary_loss, auxiliary_gradient = cross_entropy(logits, targets, run.rounding)
+            loss += weight * auxiliary_loss
+            run.arriving[path] = weight * auxiliary_gradient
     run.gradients.clear()
     run.gradients["input"] = run.pull(gradient)
     return loss, run.gradients
@@ -105,7 +124,40 @@ def _layer(layer: Layer, x: Array, path: str, run: ReferencePass) -> tuple[Array
     """Output and pull of a record; what is in it is noted on the way."""
     if isinstance(layer, Primitive):
         return _primitive(layer, x, path, run)
-    return composite_of(layer).reference(layer, x, lambda child, x: _child(child, x, path, run), run.rounding)
+    wiring = composite_of(layer).wiring(layer)
+    values, steps = [x], []
+    for child, wire in zip(children(layer), wiring.children, strict=True):
+        merged, part = merge(wire, [values[i] for i in wire.sources], run.rounding)
+        y, pull = _child(child, merged, path, run)
+        values.append(y)
+        steps.append((wire.sources, part, pull))
+    y, part_output = merge(wiring.output, [values[i] for i in wiring.output.sources], run.rounding)
+    shapes = [value.shape for value in values]
+
+    def pull_all(dy: Array) -> Array:
+        arrived: list[list[Array]] = [[] for _ in shapes]
+        _send(arrived, wiring.output.sources, part_output(dy))
+        for place, (sources, part, pull) in reversed(list(enumerate(steps, 1))):
+            _send(arrived, sources, part(pull(_total(arrived[place], shapes[place], run.rounding))))
+            arrived[place].clear()
+        return _total(arrived[0], shapes[0], run.rounding)
+
+    return y, pull_all
+
+
+def _send(arrived: list[list[Array]], places: Sequence[int], gradients: Sequence[Array]) -> None:
+    for place, gradient in zip(places, gradients, strict=True):
+        arrived[place].append(gradient)
+
+
+def _total(gradients: Sequence[Array], shape: tuple[int, ...], rounding: Rounding) -> Array:
+    """What arrives at an output from all that take it; none do: zeros."""
+    if len(gradients) == 1:
+        return gradients[0]
+    total = np.zeros(shape)
+    for gradient in gradients:
+        total += gradient
+    return rounding(total, max(1, len(gradients) - 1))
 
 
 def _child(layer: Layer, x: Array, prefix: str, run: ReferencePass) -> tuple[Array, Pull]:
@@ -120,16 +172,17 @@ def _noted(path: str, x: Array, end: tuple[Array, Pull], run: ReferencePass) -> 
     y, pull = end
     run.outputs[path] = y
     trace = run.trace
-    if trace is None:
-        return end
-    trace.inputs[path] = x
+    if trace is not None:
+        trace.inputs[path] = x
 
-    def traced(dy: Array) -> Array:
-        trace.arriving[path] = dy
-        trace.leaving[path] = pull(dy)
-        return trace.leaving[path]
+    def noted(dy: Array) -> Array:
+        dy = dy + run.arriving[path] if path in run.arriving else dy
+        dx = pull(dy)
+        if trace is not None:
+            trace.arriving[path], trace.leaving[path] = dy, dx
+        return dx
 
-    return y, traced
+    return y, noted
 
 
 def _auxiliary(layer: Auxiliary, x: Array, path: str, run: ReferencePass) -> tuple[Array, Pull]:
@@ -137,7 +190,7 @@ def _auxiliary(layer: Auxiliary, x: Array, path: str, run: ReferencePass) -> tup
         return x, lambda dy: dy
     logits, pull = _noted(path, x, _layer(layer, x, path, run), run)
     run.auxiliary[path] = (layer.weight, logits)
-    return x, lambda dy: dy + pull(run.auxiliary_gradients[path])
+    return x, lambda dy: dy + pull(np.zeros_like(logits))
 
 
 def _primitive(layer: Layer, x: Array, path: str, run: ReferencePass) -> tuple[Array, Pull]:

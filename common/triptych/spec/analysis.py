@@ -1,12 +1,13 @@
 """What can be said about an architecture without running it: parameters, operations, receptive field, totals."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from triptych.spec.kinds import composite_of, kind_of
-from triptych.spec.kinds.kind import ParameterInfo, Window
+from triptych.spec.kinds.composites import merged_shape
+from triptych.spec.kinds.kind import ParameterInfo, Window, Wire
 from triptych.spec.layers import Architecture, Auxiliary, Layer, Pair, Primitive, Shape, children, join, walk
 from triptych.spec.shapes import output_shapes
 
@@ -86,18 +87,26 @@ def _visit(
         count = sum(math.prod(info.shape) for info in layer_parameters(layer, path, place.shape) if info.trained)
         macs = kind.macs(layer, place.shape, end.shape)
     else:
-        sources, joined = composite_of(layer).wiring(layer)
+        wiring = composite_of(layer).wiring(layer)
         ends, count, macs = [place], 0, 0
-        for child, source in zip(children(layer), sources, strict=True):
-            end, below = _visit(child, path, ends[source], depth + 1, auxiliary, shapes)
+        for child, wire in zip(children(layer), wiring.children, strict=True):
+            source = _merged(wire, [ends[i] for i in wire.sources], join(path, child.name))
+            end, below = _visit(child, path, source, depth + 1, auxiliary, shapes)
             ends.append(end)
             infos += below
             count, macs = count + below[0].parameters, macs + below[0].macs
-        rows, columns = (max(ends[i].field[axis] for i in joined) for axis in (0, 1))
-        end = _Place(shapes[path], (rows, columns), ends[joined[-1]].stride)
+        end = _merged(wiring.output, [ends[i] for i in wiring.output.sources], path)
     field, stride = (place.field, place.stride) if isinstance(layer, Auxiliary) else (end.field, end.stride)
     info = LayerInfo(path, layer, place.shape, end.shape, count, macs, field, stride, depth, auxiliary)
     return end, [info, *infos]
+
+
+def _merged(wire: Wire, places: Sequence[_Place], path: str) -> _Place:
+    """Where several places meet: the largest of the receptive fields, and the stride that goes with the largest map (a
+    map of one pixel counts at every place of it)."""
+    rows, columns = (max(place.field[axis] for place in places) for axis in (0, 1))
+    largest = max(reversed(places), key=lambda place: math.prod(place.shape[1:]))
+    return _Place(merged_shape(wire, [place.shape for place in places], path), (rows, columns), largest.stride)
 
 
 def layer_parameters(layer: Layer, path: str, shape: Shape) -> tuple[ParameterInfo, ...]:
@@ -155,14 +164,24 @@ def _peak(layer: Layer, path: str, size: int, held: int, kept: bool, shapes: dic
     output = math.prod(shapes[path])
     if isinstance(layer, Primitive):
         return held + size + output
-    sources, joined = composite_of(layer).wiring(layer)
-    sizes, peak = [size], 0
-    for i, (child, source) in enumerate(zip(children(layer), sources, strict=True)):
-        needed = {*sources[i + 1 :], *joined} | ({0} if kept else set())
-        others = sum(value for j, value in enumerate(sizes) if j in needed and j != source)
-        child_path = join(path, child.name)
-        peak = max(peak, _peak(child, child_path, sizes[source], held + others, source in needed, shapes))
-        sizes.append(math.prod(shapes[child_path]))
-    if len(joined) > 1:
-        peak = max(peak, held + sum(sizes[i] for i in {*joined} | ({0} if kept else set())) + output)
+    wiring = composite_of(layer).wiring(layer)
+    last_use = {
+        source: place for place, wire in enumerate((*wiring.children, wiring.output)) for source in wire.sources
+    }
+    last_use |= {0: len(wiring.children) + 1} if kept else {}
+    alive, peak = {0: size}, 0
+    for place, (child, wire) in enumerate(zip(children(layer), wiring.children, strict=True)):
+        sizes = {source: alive[source] for source in wire.sources}
+        later = sum(values for source, values in sizes.items() if last_use[source] > place)
+        others, child_path = held + sum(alive.values()) - sum(sizes.values()), join(path, child.name)
+        if len(wire.sources) == 1:
+            peak = max(peak, _peak(child, child_path, sum(sizes.values()), others, later > 0, shapes))
+        else:
+            merged = sum(sizes.values()) if wire.merge == "concatenate" else max(sizes.values())
+            peak = max(peak, others + sum(sizes.values()) + merged)
+            peak = max(peak, _peak(child, child_path, merged, others + later, False, shapes))
+        alive[place + 1] = math.prod(shapes[child_path])
+        alive = {source: values for source, values in alive.items() if last_use.get(source, -1) > place}
+    if len(wiring.output.sources) > 1:
+        peak = max(peak, held + sum(alive.values()) + output)
     return peak

@@ -11,7 +11,9 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias, assert_never
 
 Pair: TypeAlias = tuple[int, int]
+Merge: TypeAlias = Literal["concatenate", "add", "multiply"]
 Shape: TypeAlias = tuple[int, ...]
+INPUT = "input"  # of a graph, as its nodes call it
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,8 @@ class Named:
 class Conv(Named):
     """2-D convolution (cross-correlation, as in every framework); weight `(channels, inputs / groups, *kernel)`.
     `padding` is added on *both* sides: rows above and below, columns left and right. There is no SAME, because at
-    stride 2 it means another padding in JAX than in PyTorch."""
+    stride 2 it means another padding in JAX than in PyTorch: a `Pad` before says which. `dilation`: the distance of
+    neighbouring values of the window. Group g takes the g-th part of the inputs to the g-th part of the channels."""
 
     channels: int
     kernel: Pair
@@ -33,6 +36,23 @@ class Conv(Named):
     padding: Pair = (0, 0)
     groups: int = 1
     bias: bool = True
+    dilation: Pair = (1, 1)
+
+
+@dataclass(frozen=True)
+class ConvTranspose(Named):
+    """Transposed convolution (the gradient of a `Conv` by its input); weight `(inputs, channels / groups, *kernel)`.
+    Rows: `(height - 1) * stride - 2 * padding + dilation * (kernel - 1) + 1 + output_padding`, of which the last
+    `output_padding` rows (MXNet's `adj`) lie at the lower edge alone; columns alike, at the right."""
+
+    channels: int
+    kernel: Pair
+    stride: Pair = (1, 1)
+    padding: Pair = (0, 0)
+    output_padding: Pair = (0, 0)
+    groups: int = 1
+    bias: bool = True
+    dilation: Pair = (1, 1)
 
 
 @dataclass(frozen=True)
@@ -45,15 +65,18 @@ class Dense(Named):
 
 @dataclass(frozen=True)
 class BatchNorm(Named):
-    """Batch normalisation over batch, height and width. `momentum` is the weight of the *new* batch in the running
-    statistics (PyTorch's sense; MXNet and Flax state the weight of the old). `unbiased`: whether the running variance
-    is kept with n - 1 (PyTorch) or n (the others); the batch itself is always normalised with n. `gamma` false: no
-    scale (as Keras and slim have Inception)."""
+    """Batch normalisation over batch, height and width (a flat input: over the batch). `momentum` is the weight of the
+    *new* batch in the running statistics (PyTorch's sense; MXNet and Flax state the weight of the old). `unbiased`:
+    whether the running variance is kept with n - 1 (PyTorch) or n (the others); the batch itself is always normalised
+    with n. `gamma` false: no scale (as Keras and slim have Inception; MXNet's `fix_gamma`). `beta` false: no shift.
+    `frozen`: the running statistics are used, and kept, in training too (MXNet's `use_global_stats`)."""
 
     eps: float = 1e-5
     momentum: float = 0.1
     gamma: bool = True
     unbiased: bool = True
+    beta: bool = True
+    frozen: bool = False
 
 
 @dataclass(frozen=True)
@@ -85,6 +108,120 @@ class Sigmoid(Named):
 
 
 @dataclass(frozen=True)
+class Tanh(Named):
+    """(exp(x) - exp(-x)) / (exp(x) + exp(-x))."""
+
+
+@dataclass(frozen=True)
+class Clip(Named):
+    """min(max(x, low), high): ReLU6 from 0 to 6. The derivative at the bounds is 0."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class LeakyReLU(Named):
+    """x where it is positive, else slope * x; the derivative at 0 is the slope."""
+
+    slope: float
+
+
+@dataclass(frozen=True)
+class PReLU(Named):
+    """`LeakyReLU` with trained slopes, `weight (channels,)`, one for every channel; `(1,)` if `shared`, one for all."""
+
+    shared: bool = False
+
+
+@dataclass(frozen=True)
+class SiLU(Named):
+    """x * sigmoid(x), also called swish."""
+
+
+@dataclass(frozen=True)
+class HardSigmoid(Named):
+    """min(max(slope * x + offset, 0), 1); the derivative at both ends is 0. PyTorch and Keras 3 have the slope 1/6,
+    MXNet, ONNX and Keras 2 have 0.2."""
+
+    slope: float = 1 / 6
+    offset: float = 0.5
+
+
+@dataclass(frozen=True)
+class HardSwish(Named):
+    """x * min(max(x + 3, 0), 6) / 6 (Howard et al. 2019, section 5.2); the derivative is 0 at -3 and 1 at 3."""
+
+
+@dataclass(frozen=True)
+class Softmax(Named):
+    """exp(x) over its sum along the channels (or features), at every place by itself."""
+
+
+@dataclass(frozen=True)
+class Affine(Named):
+    """`scale * x + shift`. Each is one number for all channels or one for every channel, constant in training; where
+    `trained`, they are arrays `weight (channels,)` and `bias (channels,)`, which start at 1 and 0, instead."""
+
+    scale: tuple[float, ...] = (1.0,)
+    shift: tuple[float, ...] = (0.0,)
+    trained: bool = False
+
+
+@dataclass(frozen=True)
+class L2Normalize(Named):
+    """x over its Euclidean norm, taken at every place over the channels, or over the whole image (`whole`). The norm is
+    `sqrt(sum of squares + eps)` (MXNet), or, with `bound`, at least eps: `max(sqrt(sum of squares), eps)` (PyTorch)."""
+
+    eps: float = 1e-10
+    whole: bool = False
+    bound: bool = False
+
+
+@dataclass(frozen=True)
+class Pad(Named):
+    """Rows above and below, columns left and right, in this order: a `value`, or the outermost value again (`edge`), or
+    what lies opposite the edge, which itself is not repeated (`reflect`)."""
+
+    padding: tuple[int, int, int, int]
+    value: float = 0.0
+    mode: Literal["constant", "edge", "reflect"] = "constant"
+
+
+@dataclass(frozen=True)
+class Slice(Named):
+    """What lies from `start` up to, not including, `stop` along one axis; both counted from 0."""
+
+    axis: Literal["channels", "rows", "columns"]
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class Upsample(Named):
+    """`factor` times as many rows and columns: each value repeated (`nearest`), or linear between the centres of the
+    values, outside of the outermost ones constant (`bilinear`: half-pixel centres, corners not aligned)."""
+
+    factor: Pair
+    mode: Literal["nearest", "bilinear"] = "nearest"
+
+
+@dataclass(frozen=True)
+class ChannelShuffle(Named):
+    """Channel i of group g becomes channel `i * groups + g` (Zhang et al. 2017, figure 1)."""
+
+    groups: int
+
+
+@dataclass(frozen=True)
+class Reshape(Named):
+    """The values of one image in channels-height-width order, in another shape: `(channels, height, width)` or
+    `(features,)`."""
+
+    shape: Shape
+
+
+@dataclass(frozen=True)
 class MaxPool(Named):
     """Maximum over windows; padding never wins. Ties: the gradient goes to the first in row order. `ceil`: the last
     window may hang over the right and lower edge, if it starts inside the input or its upper and left padding
@@ -113,6 +250,11 @@ class GlobalAvgPool(Named):
 
 
 @dataclass(frozen=True)
+class GlobalMaxPool(Named):
+    """Maximum over height and width: `(C, H, W)` to `(C, 1, 1)`. Ties as in `MaxPool`."""
+
+
+@dataclass(frozen=True)
 class Flatten(Named):
     """`(C, H, W)` to `(C * H * W,)`, in channels-height-width order in every backend."""
 
@@ -133,9 +275,11 @@ class Block(Named):
 
 @dataclass(frozen=True)
 class Branches(Named):
-    """Parallel branches on the same input; outputs are concatenated along the channels in the order given."""
+    """Parallel branches on the same input, merged in the order given. An empty Block hands its input on. Concatenated
+    is along the channels; in a sum or product a map of one pixel, or of one channel, counts at every place."""
 
     branches: tuple[Block, ...]
+    merge: Merge = "concatenate"
 
 
 @dataclass(frozen=True)
@@ -156,11 +300,44 @@ class Auxiliary(Named):
     weight: float
 
 
+@dataclass(frozen=True)
+class Node:
+    """A layer of a `Graph`, called by its layer's name. It takes the outputs of the nodes called `inputs`, `input`
+    being what the graph is given; several are merged, as in `Branches`. An empty Block is a merge by itself."""
+
+    layer: "Layer"
+    inputs: tuple[str, ...] = (INPUT,)
+    merge: Merge = "concatenate"
+
+
+@dataclass(frozen=True)
+class Graph(Named):
+    """Layers that hang together as no row, branches or residual does, every node behind those that it takes. `outputs`
+    names nodes; several are the network's outputs, and stand in the last record of the top level only."""
+
+    nodes: tuple[Node, ...]
+    outputs: tuple[str, ...]
+
+
 Pool: TypeAlias = MaxPool | AvgPool
+Sliding: TypeAlias = Conv | Pool
+Activation: TypeAlias = ReLU | Sigmoid | Tanh | Clip | LeakyReLU | PReLU | SiLU | HardSigmoid | HardSwish | Softmax
+Placement: TypeAlias = Pad | Slice | Upsample | ChannelShuffle | Reshape | Flatten
 Primitive: TypeAlias = (
-    Conv | Dense | BatchNorm | LocalResponseNorm | ReLU | Sigmoid | Pool | GlobalAvgPool | Flatten | Dropout
+    Sliding
+    | ConvTranspose
+    | Dense
+    | BatchNorm
+    | LocalResponseNorm
+    | L2Normalize
+    | Affine
+    | Activation
+    | GlobalAvgPool
+    | GlobalMaxPool
+    | Placement
+    | Dropout
 )
-Composite: TypeAlias = Block | Branches | Residual | Auxiliary
+Composite: TypeAlias = Block | Branches | Residual | Auxiliary | Graph
 Layer: TypeAlias = Primitive | Composite
 Layers: TypeAlias = tuple[Layer, ...]
 InitializerName: TypeAlias = Literal[
@@ -179,8 +356,9 @@ class Initializer:
 
 @dataclass(frozen=True)
 class Architecture:
-    """A network: input `(channels, height, width)`, number of classes, layers, and how its weights start. `source`
-    names the paper or program that the table was taken from."""
+    """A network: input `(channels, height, width)`, number of classes, layers, and how its weights start. No classes
+    (0): its outputs are anything, one or several (see `outputs`). `source` names the paper, program or file that the
+    table was taken from."""
 
     name: str
     input: tuple[int, int, int]
@@ -201,7 +379,17 @@ def children(layer: Layer | Architecture) -> tuple[Layer, ...]:
             return layer.branches
         case Residual():
             return (layer.body,) if layer.shortcut is None else (layer.shortcut, layer.body)
+        case Graph():
+            return tuple(node.layer for node in layer.nodes)
     assert_never(layer)
+
+
+def outputs(architecture: Architecture) -> tuple[str, ...]:
+    """The paths of the records whose outputs are the network's, in the order in which it gives them."""
+    last = architecture.layers[-1]
+    if isinstance(last, Graph) and len(last.outputs) > 1:
+        return tuple(join(last.name, name) for name in last.outputs)
+    return (last.name,)
 
 
 def join(prefix: str, name: str) -> str:
@@ -234,4 +422,6 @@ def with_children(layer: Layer, change: Callable[[Any], Any]) -> Layer:
         case Residual():
             shortcut = None if layer.shortcut is None else change(layer.shortcut)
             return replace(layer, body=change(layer.body), shortcut=shortcut)
+        case Graph():
+            return replace(layer, nodes=tuple(replace(node, layer=change(node.layer)) for node in layer.nodes))
     assert_never(layer)

@@ -10,7 +10,7 @@ import math
 import re
 import types
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
@@ -51,6 +51,18 @@ def decode(value: Any, hint: type[T], where: str = "") -> T:
     """The record (or tuple, mapping, number ...) of type `hint` that `encode` gave. Raises TriptychError, which names
     the place, for a missing or unknown field and for a value of another type."""
     return cast(T, _decode(value, hint, where))
+
+
+def completed(value: Any) -> Any:
+    """A spec's JSON, as written by hand, with the fields that it leaves out at their defaults."""
+    if isinstance(value, list):
+        return [completed(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    kind: Any = spec.Node if "layer" in value else RECORDS.get(str(value.get("record")))
+    optional = () if kind is None else (field for field in fields(kind) if field.default is not MISSING)
+    defaults = {field.name: encode(field.default) for field in optional}
+    return defaults | {name: completed(item) for name, item in value.items()}
 
 
 def write(value: Any) -> str:

@@ -4,8 +4,9 @@ import re
 from functools import lru_cache
 
 from triptych.spec.kinds import composite_of, kind_of
+from triptych.spec.kinds.composites import check_graph, merged_shape
 from triptych.spec.kinds.kind import SpecError, TooSmallError
-from triptych.spec.layers import Architecture, Auxiliary, Layer, Primitive, Shape, children, join
+from triptych.spec.layers import Architecture, Auxiliary, Graph, Layer, Primitive, Shape, children, join, outputs
 
 SEARCH_LIMIT = 1024  # pixels; the largest resolution tried when looking for the smallest that works
 
@@ -16,17 +17,22 @@ def layer_output(layer: Layer, shape: Shape, path: str, into: dict[str, Shape] |
     if isinstance(layer, Primitive):
         return kind_of(layer).output(layer, shape, path)
     into = {} if into is None else into
-    below, composite = children(layer), composite_of(layer)
+    below = children(layer)
     _check_names(below, path)
-    sources, joined = composite.wiring(layer)
+    if isinstance(layer, Graph):
+        check_graph(layer, path)
+    wiring = composite_of(layer).wiring(layer)
     shapes = [shape]
-    for child, source in zip(below, sources, strict=True):
+    for child, wire in zip(below, wiring.children, strict=True):
         child_path = join(path, child.name)
         if isinstance(child, Auxiliary):
             raise SpecError(child_path, "an auxiliary head must stand at the top level of the architecture")
-        into[child_path] = layer_output(child, shapes[source], child_path, into)
+        if isinstance(child, Graph) and len(child.outputs) > 1:
+            raise SpecError(child_path, "a graph with several outputs must be the last record of the top level")
+        merged = merged_shape(wire, [shapes[i] for i in wire.sources], child_path)
+        into[child_path] = layer_output(child, merged, child_path, into)
         shapes.append(into[child_path])
-    return composite.output(layer, [shapes[i] for i in joined], path)
+    return merged_shape(wiring.output, [shapes[i] for i in wiring.output.sources], path)
 
 
 def run_shapes(layers: tuple[Layer, ...], shape: Shape, into: dict[str, Shape]) -> Shape:
@@ -35,6 +41,8 @@ def run_shapes(layers: tuple[Layer, ...], shape: Shape, into: dict[str, Shape]) 
     `layer_output` does."""
     _check_names(layers, "")
     for layer in layers:
+        if isinstance(layer, Graph) and len(layer.outputs) > 1 and layer is not layers[-1]:
+            raise SpecError(layer.name, "a graph with several outputs must be the last record of the top level")
         output = into[layer.name] = layer_output(layer, shape, layer.name, into)
         shape = shape if isinstance(layer, Auxiliary) else output
     return shape
@@ -64,9 +72,11 @@ def output_shapes(architecture: Architecture) -> dict[str, Shape]:
         way_out = f"the smallest resolution that works is {smallest}x{smallest}" if smallest else "none works"
         channels, height, width = architecture.input
         raise TooSmallError(error.path, f"{error.problem} (input {channels}x{height}x{width}); {way_out}") from None
-    if end != (architecture.classes,):
-        last = architecture.layers[-1].name if architecture.layers else architecture.name
+    last = architecture.layers[-1].name if architecture.layers else architecture.name
+    if not architecture.layers or (architecture.classes and end != (architecture.classes,)):
         raise SpecError(last, f"the network ends in {end}, not in ({architecture.classes},)")
+    if architecture.classes and len(outputs(architecture)) > 1:
+        raise SpecError(last, "a network with several outputs has no classes (0)")
     return shapes
 
 

@@ -8,7 +8,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from triptych import data, zoo
+from triptych import data
 from triptych.backend.contract import Backend, Predictor
 from triptych.backend.execution import Execution
 from triptych.data import Dataset
@@ -16,7 +16,7 @@ from triptych.data.preprocess import InputTransform
 from triptych.spec import records, rewrite
 from triptych.spec.layers import Architecture, Pair
 from triptych.training import run_folder
-from triptych.training.recipe import NATIVE, Recipe, build_transform, draw
+from triptych.training.recipe import NATIVE, Recipe, build_network, build_transform, draw
 from triptych.utils.errors import TriptychError
 from triptych.weights import store
 from triptych.weights.initializers import Parameters
@@ -103,7 +103,7 @@ def load_file(path: Path, recipe: Recipe) -> Model:
 
 
 def _fit(recipe: Recipe, parameters: Parameters, names: tuple[str, ...]) -> Model:
-    architecture = zoo.build_with(recipe.architecture, recipe.network)
+    architecture = build_network(recipe, recipe.network)
     store.check_fit(architecture, parameters)
     return Model(recipe, architecture, parameters, names)
 
@@ -115,5 +115,5 @@ def draw_model(recipe: Recipe) -> Model:
         raise TriptychError(
             "feature maps of an untrained network need a shared start; --init native is each framework's"
         )
-    architecture = zoo.build_with(recipe.architecture, recipe.network)
+    architecture = build_network(recipe, recipe.network)
     return Model(recipe, architecture, draw(recipe, architecture), ())

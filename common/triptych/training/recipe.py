@@ -23,17 +23,19 @@ NATIVE = "native"  # the initializer that leaves the start to the framework
 class Recipe:
     """One training run on any backend.
 
-    `data` is a data set's name or a folder. What `network` leaves open is as the data has it (channels and classes), or
-    as in the architecture's source (height and width). `test_batch_size` 0 is `batch_size`. `learning_rate` and the
-    optimiser's momentum are what `schedule` starts from. `initializer` is empty for the architecture's
-    own, a name with its number (`triptych.weights.initializers.parse`), or `native`. `init_from`, a run folder or a
-    safetensors file, replaces the start of the layers that fit (`triptych.weights.transfer`); what the patterns in
-    `freeze` match does not move.
+    `architecture` names a network of the zoo; or `spec` is the whole network, `architecture` its name, and `network`
+    adds nothing. `data` is a data set's name or a folder. What `network` leaves open is as the data has it (channels
+    and classes), or as in the architecture's source (height and width). `test_batch_size` 0 is `batch_size`.
+    `learning_rate` and the optimiser's momentum are what `schedule` starts from. `initializer` is empty for the
+    architecture's own, a name with its number (`triptych.weights.initializers.parse`), or `native`. `init_from`, a run
+    folder or a safetensors file, replaces the start of the layers that fit (`triptych.weights.transfer`); what the
+    patterns in `freeze` match does not move.
     """
 
     name: str
     source: str = ""
     architecture: str = "vgg11"
+    spec: Architecture | None = None
     network: zoo.Options = zoo.Options()  # noqa: RUF009  # frozen, so one shared value is safe
     data: str = "fashion-mnist-mini"
     batch_size: int = 128
@@ -102,9 +104,19 @@ def build_architecture(recipe: Recipe, dataset: Dataset) -> Architecture:
     TriptychError if the data has more classes than the network."""
     count = len(dataset.class_names)
     options = recipe.network.filled(count, (dataset.train.images.shape[1], 0, 0))
+    if recipe.spec is not None and not recipe.spec.classes:
+        raise TriptychError(f"'{recipe.spec.name}' has no classes, so it cannot be trained on labels")
     if options.classes < count:
-        raise TriptychError(f"--classes {options.classes} is less than the {count} classes of '{dataset.name}'")
-    return zoo.build_with(recipe.architecture, options)
+        limit = (
+            f"the {options.classes} of '{recipe.spec.name}' are" if recipe.spec else f"--classes {options.classes} is"
+        )
+        raise TriptychError(f"{limit} less than the {count} classes of '{dataset.name}'")
+    return build_network(recipe, options)
+
+
+def build_network(recipe: Recipe, options: zoo.Options) -> Architecture:
+    """The recipe's network: its spec, or that of the zoo with `options`. Raises TriptychError as the zoo does."""
+    return zoo.build_with(recipe.architecture, options) if recipe.spec is None else recipe.spec
 
 
 def build_transform(recipe: Recipe, architecture: Architecture) -> InputTransform:

@@ -16,4 +16,5 @@ Arrays: TypeAlias = Mapping[str, Array]
 
 def largest(array: Array) -> float:
     """The largest absolute value, 0 for an empty array; NaN if there is one."""
-    return float(np.maximum(array.max(initial=0.0), -array.min(initial=0.0)))  # without a copy as large as the array
+    # without a copy as large as the array; 0.0 is added because -0.0 of an array of zeros would be printed so
+    return float(np.maximum(array.max(initial=0.0), -array.min(initial=0.0))) + 0.0

@@ -16,6 +16,7 @@ CANONICAL: Mapping[Role, str] = {
     "bias": "bias",
     "scale": "weight",
     "shift": "bias",
+    "slope": "weight",
     "running_mean": "running_mean",
     "running_var": "running_var",
 }
@@ -69,10 +70,17 @@ def transposed(array: NDArray[Any], axes: tuple[int, ...], dtype: Any) -> NDArra
 
 TORCH = Layout(CANONICAL)
 GLUON = Layout(
-    {**CANONICAL, "scale": "gamma", "shift": "beta"},
+    {**CANONICAL, "scale": "gamma", "shift": "beta", "slope": "alpha"},
     aliases={"moving_mean": "running_mean", "moving_var": "running_var"},  # MXNet's symbols
 )
 FLAX = Layout(
-    {**CANONICAL, "weight": "kernel", "scale": "scale", "running_mean": "mean", "running_var": "var"},
-    axes={4: (2, 3, 1, 0), 2: (1, 0)},  # HWIO, (in, out)
+    {
+        **CANONICAL,
+        "weight": "kernel",
+        "scale": "scale",
+        "slope": "negative_slope",
+        "running_mean": "mean",
+        "running_var": "var",
+    },
+    axes={4: (2, 3, 1, 0), 2: (1, 0)},  # HWIO (transposed convolution: HWOI, of canonical IOHW), (in, out)
 )

@@ -5,6 +5,7 @@ Each is tried on the reference's own input: the one that reproduces what a frame
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from itertools import permutations
 from typing import Any
 
@@ -12,18 +13,14 @@ import numpy as np
 
 from triptych.conformance.diagnosis.hypothesis import Fault, other_field, other_kind
 from triptych.conformance.diagnosis.layer_faults import CONV, DENSE, LRN, NORM, PADDING
+from triptych.conformance.diagnosis.placement_faults import PAD, RESHAPE, SHUFFLE, SLICE, TRANSPOSED, UPSAMPLE
+from triptych.conformance.diagnosis.value_faults import ACTIVATIONS, AFFINE, CLIP, L2, MISSING, PRELU, SOFTMAX
 from triptych.spec import layers as spec
+from triptych.spec.kinds import check_complete
+from triptych.spec.kinds.composites import merge as merged
+from triptych.spec.kinds.kind import Wire
+from triptych.spec.kinds.layer_pass import exact
 from triptych.utils.arrays import Array
-
-_MISSING = Fault("the layer is missing", result=lambda t, y: t.x if t.x.shape == y.shape else None)
-_ACTIVATIONS = (
-    _MISSING,
-    Fault("tanh is applied", result=lambda t, y: np.tanh(t.x)),
-    Fault("a leaky ReLU is applied, slope 0.01", result=lambda t, y: np.where(t.x > 0, t.x, 0.01 * t.x)),
-    Fault("a leaky ReLU is applied, slope 0.25", result=lambda t, y: np.where(t.x > 0, t.x, 0.25 * t.x)),
-    Fault("ReLU6 is applied", result=lambda t, y: np.clip(t.x, 0, 6)),
-    Fault("softplus is applied", result=lambda t, y: np.logaddexp(0, t.x)),
-)
 
 
 def _window(layer: spec.MaxPool | spec.AvgPool) -> tuple[str, spec.Pair, spec.Pair, spec.Pair, bool]:
@@ -63,10 +60,17 @@ _DROPOUT = (
 FAULTS: dict[type, tuple[Fault, ...]] = {
     spec.Conv: CONV,
     spec.Dense: DENSE,
-    spec.BatchNorm: (*NORM, _MISSING),
+    spec.ConvTranspose: TRANSPOSED,
+    spec.BatchNorm: (*NORM, MISSING),
     spec.LocalResponseNorm: LRN,
-    spec.ReLU: (other_kind("a sigmoid is applied, not a ReLU", lambda layer: spec.Sigmoid(layer.name)), *_ACTIVATIONS),
-    spec.Sigmoid: (other_kind("a ReLU is applied, not a sigmoid", lambda layer: spec.ReLU(layer.name)), *_ACTIVATIONS),
+    spec.L2Normalize: L2,
+    spec.Affine: AFFINE,
+    spec.ReLU: (other_kind("a sigmoid is applied, not a ReLU", lambda layer: spec.Sigmoid(layer.name)), *ACTIVATIONS),
+    spec.Sigmoid: (other_kind("a ReLU is applied, not a sigmoid", lambda layer: spec.ReLU(layer.name)), *ACTIVATIONS),
+    spec.Clip: (*CLIP, *ACTIVATIONS),
+    spec.PReLU: (*PRELU, *ACTIVATIONS),
+    spec.Softmax: (*SOFTMAX, MISSING),
+    **dict.fromkeys((spec.Tanh, spec.LeakyReLU, spec.SiLU, spec.HardSigmoid, spec.HardSwish), ACTIVATIONS),
     spec.MaxPool: (
         other_kind("average for maximum pooling", lambda layer: spec.AvgPool(*_window(layer), True)),
         other_kind(
@@ -84,6 +88,12 @@ FAULTS: dict[type, tuple[Fault, ...]] = {
         Fault("maximum for average pooling", result=lambda t, y: t.x.max((2, 3), keepdims=True)),
         Fault("the sum for the average", result=lambda t, y: t.x.sum((2, 3), keepdims=True)),
     ),
+    spec.GlobalMaxPool: (Fault("average for maximum pooling", result=lambda t, y: t.x.mean((2, 3), keepdims=True)),),
+    spec.Pad: PAD,
+    spec.Slice: SLICE,
+    spec.Upsample: UPSAMPLE,
+    spec.ChannelShuffle: SHUFFLE,
+    spec.Reshape: RESHAPE,
     spec.Flatten: (
         Fault(
             "the map is flattened height-width-channels", result=lambda t, y: t.x.transpose(0, 2, 3, 1).reshape(y.shape)
@@ -95,10 +105,24 @@ FAULTS: dict[type, tuple[Fault, ...]] = {
     ),
     spec.Dropout: _DROPOUT,
 }
+check_complete(FAULTS, __name__)
 
 
-def branch_orders(layer: spec.Branches, parts: list[Array]) -> Iterator[tuple[str, Array]]:
-    """The branches' outputs concatenated in every other order, with what to say of it."""
+def other_merges(layer: spec.Branches, parts: list[Array]) -> Iterator[tuple[str, Array]]:
+    """The branches' outputs merged otherwise, with what to say of it."""
+    words = {"concatenate": "concatenated", "add": "added", "multiply": "multiplied"}
+    for merge in ("add", "multiply"):
+        with suppress(ValueError):  # only maps of one size can be added
+            if merge == layer.merge:
+                continue
+            text = f"the branches are {words[merge]}, not {words[layer.merge]}"
+            yield text, merged(Wire(tuple(range(len(parts))), merge), parts, exact)[0]
+    if layer.merge != "concatenate":
+        for i, branch in enumerate(layer.branches):
+            yield f"only branch '{branch.name}' is taken", parts[i]
+            others = Wire(tuple(range(len(parts) - 1)), layer.merge)
+            yield f"branch '{branch.name}' is left out", merged(others, [*parts[:i], *parts[i + 1 :]], exact)[0]
+        return
     names = [branch.name for branch in layer.branches]
     for order in list(permutations(range(len(parts))))[1:] if len(parts) <= 6 else [range(len(parts))[::-1]]:
         text = f"the branches are concatenated in the order {', '.join(names[i] for i in order)}"

@@ -8,6 +8,7 @@ import numpy as np
 from scipy.special import softmax
 
 from triptych.conformance.diagnosis.hypothesis import Fault, Hypothesis, other_field, other_value
+from triptych.spec.kinds.layer_pass import all_but_channels
 from triptych.spec.layers import AvgPool, Conv, LocalResponseNorm, MaxPool, Pair, Shape
 from triptych.utils.arrays import Array
 
@@ -43,8 +44,24 @@ _BIAS = (
     other_value("the bias is added twice", "bias", lambda hypothesis, bias: 2 * bias),
     other_value("the bias is subtracted", "bias", lambda hypothesis, bias: -bias),
 )
+
+
+def _interleaved(hypothesis: Hypothesis, weight: Array) -> Array:
+    """The outputs of the groups in turns: depthwise multipliers outside, as TensorFlow's weights have them inside."""
+    groups = hypothesis.layer.groups
+    return weight.reshape(groups, -1, *weight.shape[1:]).swapaxes(0, 1).reshape(weight.shape)
+
+
+def _deinterleaved(hypothesis: Hypothesis, weight: Array) -> Array:
+    groups = hypothesis.layer.groups
+    return weight.reshape(-1, groups, *weight.shape[1:]).swapaxes(0, 1).reshape(weight.shape)
+
+
 CONV = (
     *PADDING,
+    other_field("the dilation is ignored", dilation=(1, 1)),
+    other_value("the groups' outputs are in another order (depthwise multiplier)", "weight", _interleaved),
+    other_value("the groups' outputs are in another order (depthwise multiplier)", "weight", _deinterleaved),
     Fault("SAME padding: at this stride the odd pixel goes below and right, not above and left", _same_padding),
     other_field("the stride's rows and columns are swapped", stride=lambda layer: layer.stride[::-1]),
     *_BIAS,
@@ -88,9 +105,9 @@ DENSE = (
 
 def _batch_statistics(hypothesis: Hypothesis, unbiased: bool = False) -> Hypothesis:
     x = hypothesis.x
-    n = x.size // x.shape[1]
+    n, axes = x.size // x.shape[1], all_but_channels(x)
     factor = n / max(n - 1, 1) if unbiased else 1.0
-    statistics = {"running_mean": x.mean((0, 2, 3)), "running_var": factor * x.var((0, 2, 3))}
+    statistics = {"running_mean": x.mean(axes), "running_var": factor * x.var(axes)}
     return replace(hypothesis, train=False, values={**hypothesis.values, **statistics})
 
 

@@ -8,6 +8,7 @@ from itertools import product
 import numpy as np
 from scipy.special import softmax
 
+from triptych.backend.targets import Labels
 from triptych.conformance.compare import Arrays, Check
 from triptych.conformance.diagnosis.causes import NONE, Cause, hypothesis_of, looks_like, of_layer, run_alone, same
 from triptych.conformance.diagnosis.faults import IMAGE_FAULTS
@@ -15,6 +16,7 @@ from triptych.conformance.diagnosis.update_faults import take_steps, update_faul
 from triptych.conformance.reference_run import OUTPUT, ReferenceRun, layer_of, parameter_of
 from triptych.conformance.updates import labelled
 from triptych.reference.loss import cross_entropy
+from triptych.spec.kinds.layer_pass import all_but_channels
 from triptych.spec.layers import BatchNorm, Dropout, join
 from triptych.utils.arrays import Array, largest
 from triptych.utils.errors import TriptychError
@@ -36,10 +38,13 @@ def of_loss(run: ReferenceRun, observed: Arrays, budget: float, precision: str) 
 
 def _losses(run: ReferenceRun) -> Iterator[tuple[str, str, dict[str, Array]]]:
     right = run.loss()
-    yield from _scaled(right, len(run.case.labels))
-    yield "softmax is applied twice", "", _softmax_twice(run)
+    yield from _scaled(right, len(run.case.stored))
+    labels = run.case.targets
+    if isinstance(labels, tuple):
+        return
+    yield "softmax is applied twice", "", _softmax_twice(run, labels)
     for path, (weight, logits) in run.ran(True).auxiliary.items():
-        loss, _ = cross_entropy(logits, run.case.labels)
+        loss, _ = cross_entropy(logits, labels)
         main = {"loss": right["loss"] - weight * loss, path: np.zeros_like(right[path])}
         yield "the auxiliary classifier's loss is missing", path, {**right, **main}
 
@@ -53,11 +58,11 @@ def _scaled(right: Arrays, batch: int) -> Iterator[tuple[str, str, dict[str, Arr
         yield text, "", {name: factor * value for name, value in right.items()}
 
 
-def _softmax_twice(run: ReferenceRun) -> dict[str, Array]:
+def _softmax_twice(run: ReferenceRun, labels: Labels) -> dict[str, Array]:
     total, gradients = 0.0, {}
     for path, (weight, logits) in run.heads.items():
         shares = softmax(logits, axis=-1)
-        loss, gradient = cross_entropy(shares, run.case.labels)
+        loss, gradient = cross_entropy(shares, labels)
         total += weight * loss
         gradients[path] = weight * shares * (gradient - (gradient * shares).sum(1, keepdims=True))
     return {"loss": np.asarray(total), **gradients}
@@ -66,10 +71,11 @@ def _softmax_twice(run: ReferenceRun) -> dict[str, Array]:
 def _auxiliary_weight(run: ReferenceRun, loss: Array) -> Cause | None:
     """Another weight of the only auxiliary classifier explains any loss; a round one is named."""
     auxiliary = run.ran(True).auxiliary
-    if len(auxiliary) != 1:
+    labels = run.case.targets
+    if len(auxiliary) != 1 or isinstance(labels, tuple):
         return None
     ((path, (weight, logits)),) = auxiliary.items()
-    unweighted, _ = cross_entropy(logits, run.case.labels)
+    unweighted, _ = cross_entropy(logits, labels)
     wrong = weight + float(loss - run.gradients["loss"]) / unweighted
     if abs(wrong - round(wrong, 3)) > 1e-6:
         return None
@@ -123,7 +129,7 @@ def of_gradient(run: ReferenceRun, check: Check, observed: Arrays, alone: bool) 
 def _other_gradients(run: ReferenceRun) -> Iterator[tuple[str, str, Arrays]]:
     """Whole backward passes of the reference, each with one fault that no layer alone can show."""
     case, masks = run.case, run.case.masks(0)
-    yield from _scaled(run.gradients, len(case.labels))
+    yield from _scaled(run.gradients, len(case.stored))
     for path, mask in masks.items():
         kept = {**masks, path: np.ones_like(mask)}
         yield "nothing is dropped in training", path, run.backward(run.parameters, case.images, kept)
@@ -168,7 +174,7 @@ def _statistics(run: ReferenceRun, path: str, name: str, layer: BatchNorm) -> Ar
     values = run.parameters[join(path, name)]
     for x in (run.trace(True).inputs[path], run.second_inputs[path]):
         n = x.size // x.shape[1]
-        batch = x.mean((0, 2, 3)) if name == "running_mean" else x.var((0, 2, 3))
+        batch = x.mean(all_but_channels(x)) if name == "running_mean" else x.var(all_but_channels(x))
         factor = n / (n - 1) if layer.unbiased and name == "running_var" and n > 1 else 1.0
         values = (1 - layer.momentum) * values + layer.momentum * factor * batch
     return values

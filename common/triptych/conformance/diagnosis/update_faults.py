@@ -33,7 +33,7 @@ class Wrong:
 
 def update_faults(run: ReferenceRun, name: str) -> Iterator[tuple[str, Wrong]]:
     """What can be wrong in the steps of the optimiser called `name`, in words, and the steps with it."""
-    net, batch = run.case.architecture, len(run.case.labels)
+    net, batch = run.case.architecture, len(run.case.stored)
     optimizer = OTHERS.get(name, MOMENTUM)
     rates = (run.steps.rates(optimizer),) if name in OTHERS else run.steps.momentum
     state = run.steps.state(run.case, optimizer) if name in OTHERS else {}

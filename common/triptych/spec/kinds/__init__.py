@@ -7,12 +7,21 @@ at import."""
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar, get_args
 
-from triptych.spec.kinds import composites, convolution, dense, normalisation, pointwise, pooling
+from triptych.spec.kinds import (
+    activations,
+    composites,
+    convolution,
+    dense,
+    normalisation,
+    placement,
+    pointwise,
+    pooling,
+)
 from triptych.spec.kinds.kind import CompositeKind, Kind
 from triptych.spec.layers import Composite, Layer, Primitive
 
 K = TypeVar("K", Kind[Any], CompositeKind[Any])
-_FAMILIES = (convolution, dense, normalisation, pointwise, pooling)
+_FAMILIES = (activations, convolution, dense, normalisation, placement, pointwise, pooling)
 
 
 def collect(records: Sequence[type], kinds: Iterable[K]) -> dict[type, K]:

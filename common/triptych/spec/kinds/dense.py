@@ -1,11 +1,8 @@
-"""Fully connected layers, and the flatten in front of them."""
+"""Fully connected layers."""
 
-import math
-
-from triptych.spec.kinds.kind import Kind, ParameterInfo, SpecError, no_arrays, no_macs, one_place, weight_and_bias
+from triptych.spec.kinds.kind import Kind, ParameterInfo, SpecError, one_place, weight_and_bias
 from triptych.spec.kinds.layer_pass import Conditions, Gradients, LayerPass
-from triptych.spec.kinds.windows import whole_map
-from triptych.spec.layers import Conv, Dense, Flatten, Pair, Shape
+from triptych.spec.layers import Conv, Dense, Pair, Shape
 from triptych.utils.arrays import Array, Arrays, largest
 from triptych.utils.lazy import np
 
@@ -44,20 +41,4 @@ def _any_size(layer: Dense, shape: Shape, flattened: Pair) -> tuple[Conv, Pair]:
     return Conv(layer.name, layer.units, flattened, bias=layer.bias), (1, 1)
 
 
-def _flat(layer: Flatten, shape: Shape, path: str) -> Shape:
-    return (math.prod(shape),)
-
-
-def _flatten(layer: Flatten, x: Array, arrays: Arrays, conditions: Conditions) -> LayerPass:
-    return LayerPass(x.reshape(len(x), -1), lambda dy: (dy.reshape(x.shape), {}))
-
-
-def _left_out(layer: Flatten, shape: Shape, flattened: Pair) -> tuple[None, Pair]:
-    """The next dense layer becomes a convolution over the map; a flat input was flattened before."""
-    return None, (shape[1], shape[2]) if len(shape) == 3 else flattened
-
-
-KINDS = (
-    Kind(Dense, _output, _macs, one_place, _arrays, _reference, _any_size, training_only=False),
-    Kind(Flatten, _flat, no_macs, whole_map, no_arrays, _flatten, _left_out, training_only=False),
-)
+KINDS = (Kind(Dense, _output, _macs, one_place, _arrays, _reference, _any_size, training_only=False),)

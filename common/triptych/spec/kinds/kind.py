@@ -2,17 +2,17 @@
 
 Shapes are without the batch, arrays are `(N, C, H, W)` or `(N, features)`."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, Generic, Literal, NamedTuple, TypeAlias, TypeVar
 
-from triptych.spec.kinds.layer_pass import Conditions, LayerPass, Rounding
-from triptych.spec.layers import Conv, Layer, Pair, Pool, Shape
+from triptych.spec.kinds.layer_pass import Conditions, LayerPass
+from triptych.spec.layers import AvgPool, ConvTranspose, Layer, MaxPool, Merge, Pair, Shape, Sliding
 from triptych.utils.arrays import Array, Arrays
 from triptych.utils.errors import TriptychError
 
 R = TypeVar("R", bound=Layer)
-Role: TypeAlias = Literal["weight", "bias", "scale", "shift", "running_mean", "running_var"]
+Role: TypeAlias = Literal["weight", "bias", "scale", "shift", "slope", "running_mean", "running_var"]
 Window: TypeAlias = tuple[Pair, Pair]  # kernel, stride
 
 
@@ -32,9 +32,9 @@ class TooSmallError(SpecError):
 @dataclass(frozen=True)
 class ParameterInfo:
     """One canonical array, by its path in the architecture or by its name in its layer. `role` tells conv and dense
-    weights and biases from batch norm's gamma (`scale`), beta (`shift`) and running statistics, which no gradient
-    reaches (`trained` false). `start`: the constant that it starts at, None where the initializer draws it. The fans
-    are those of a weight, else 0."""
+    weights and biases from batch norm's gamma (`scale`), beta (`shift`), PReLU's `slope` and running statistics, which
+    no gradient reaches (`trained` false). `start`: the constant that it starts at, None where the initializer draws it.
+    The fans are those of a weight, else 0."""
 
     path: str
     shape: Shape
@@ -83,31 +83,36 @@ class Kind(_Complete, Generic[R]):
     training_only: bool
 
 
-Pull: TypeAlias = Callable[[Array], Array]  # the gradient of an output to that of the input
-RunChild: TypeAlias = Callable[[Layer, Array], tuple[Array, Pull]]
+class Wire(NamedTuple):
+    """What one place takes, by numbers: 0 is the composite's input, n the output of its n-th child. Several are merged;
+    in a sum each is multiplied by its one of the `factors`, if there are any."""
+
+    sources: tuple[int, ...]
+    merge: Merge = "concatenate"
+    factors: tuple[float, ...] = ()
 
 
 class Wiring(NamedTuple):
-    """How a composite's children hang together, by numbers: 0 is its input, n the output of its n-th child. `sources`
-    has what each child takes, `joined` what the composite's output is made of."""
+    """How a composite's children hang together: what each child takes, and what the composite's output is made of."""
 
-    sources: tuple[int, ...]
-    joined: tuple[int, ...]
+    children: tuple[Wire, ...]
+    output: Wire
 
 
 @dataclass(frozen=True)
 class CompositeKind(_Complete, Generic[R]):
     """All that is known of one composite record; its children, in order, are `spec.layers.children`.
 
-    - `wiring(layer)`: who takes whose output; receptive fields and memory follow from it.
-    - `output(layer, shapes, path)`: the shape of what is joined; raises SpecError where the shapes do not fit.
-    - `reference(layer, x, run, rounding)`: output and pull; `run(child, x)` gives those of a child.
+    - `wiring(layer)`: who takes whose output; shapes, reference, receptive fields and memory follow from it.
     """
 
     record: type[R]
     wiring: Callable[[R], Wiring]
-    output: Callable[[R, Sequence[Shape], str], Shape]
-    reference: Callable[[R, Array, RunChild, Rounding], tuple[Array, Pull]]
+
+    def merges(self, layer: R) -> bool:
+        """Whether several outputs meet in it: it computes something beside what its children do."""
+        wiring = self.wiring(layer)
+        return any(len(wire.sources) > 1 for wire in (*wiring.children, wiring.output))
 
 
 def same_shape(layer: Layer, shape: Shape, path: str) -> Shape:
@@ -125,9 +130,16 @@ def one_place(layer: Layer, shape: Shape) -> Window:
     return (1, 1), (1, 1)
 
 
-def sliding(layer: Conv | Pool, shape: Shape) -> Window:
+def sliding(layer: Sliding, shape: Shape) -> Window:
     """Window: the layer's own."""
-    return layer.kernel, layer.stride
+    return extent(layer), layer.stride
+
+
+def extent(layer: Sliding | ConvTranspose) -> Pair:
+    """Rows and columns from the first to the last value of the window, what dilation leaves out included."""
+    dilation = (1, 1) if isinstance(layer, MaxPool | AvgPool) else layer.dilation
+    rows, columns = ((k - 1) * d + 1 for k, d in zip(layer.kernel, dilation, strict=True))
+    return rows, columns
 
 
 def no_arrays(layer: Layer, shape: Shape) -> tuple[ParameterInfo, ...]:

@@ -46,3 +46,13 @@ class LayerPass(NamedTuple):
 def exact(value: Array, length: int, scale: float | None = None) -> Array:
     """No rounding beyond NumPy's own."""
     return value
+
+
+def per_channel(values: Array, like: Array) -> Array:
+    """`(channels,)` in the shape that meets `like (N, channels, ...)`."""
+    return values.reshape(-1, *(1,) * (like.ndim - 2))
+
+
+def all_but_channels(x: Array) -> tuple[int, ...]:
+    """The axes that are summed over for one value per channel."""
+    return (0, *range(2, x.ndim))

@@ -1,22 +1,43 @@
-"""Functions of each value by itself: activations and dropout."""
+"""What multiplies each value: constants or trained factors, and dropout."""
 
-from triptych.spec.kinds.kind import Kind, SpecError, as_is, no_arrays, no_macs, one_place, same_shape
-from triptych.spec.kinds.layer_pass import Conditions, LayerPass
-from triptych.spec.layers import Dropout, ReLU, Shape, Sigmoid
-from triptych.utils.arrays import Array, Arrays
+from triptych.spec.kinds.kind import Kind, ParameterInfo, SpecError, as_is, no_arrays, no_macs, one_place
+from triptych.spec.kinds.layer_pass import Conditions, Gradients, LayerPass, all_but_channels, per_channel
+from triptych.spec.layers import Affine, Dropout, Shape
+from triptych.utils.arrays import Array, Arrays, largest
 from triptych.utils.errors import TriptychError
 from triptych.utils.lazy import np
 
 
-def _relu(layer: ReLU, x: Array, arrays: Arrays, conditions: Conditions) -> LayerPass:
-    """Exact in any precision."""
-    return LayerPass(np.maximum(x, 0), lambda dy: (np.where(x > 0, dy, 0.0), {}))
+def _one_or_per_channel(layer: Affine, shape: Shape, path: str) -> Shape:
+    for name, values in (("scale", layer.scale), ("shift", layer.shift)):
+        if len(values) not in (1, shape[0]):
+            raise SpecError(path, f"its {name} has {len(values)} numbers for {shape[0]} channels; one, or one for each")
+    if layer.trained and (layer.scale, layer.shift) != ((1.0,), (0.0,)):
+        raise SpecError(path, "its scale and shift are trained, and start at 1 and 0; it has constants besides")
+    return shape
 
 
-def _sigmoid(layer: Sigmoid, x: Array, arrays: Arrays, conditions: Conditions) -> LayerPass:
-    """Without overflow."""
-    y = conditions.rounding(np.exp(-np.logaddexp(0, -x)), 1)
-    return LayerPass(y, lambda dy: (conditions.rounding(dy * y * (1 - y), 1), {}))
+def _trained(layer: Affine, shape: Shape) -> tuple[ParameterInfo, ...]:
+    if not layer.trained:
+        return ()
+    return ParameterInfo("weight", shape[:1], "scale", 1.0), ParameterInfo("bias", shape[:1], "shift", 0.0)
+
+
+def _affine(layer: Affine, x: Array, arrays: Arrays, conditions: Conditions) -> LayerPass:
+    rounding, axes = conditions.rounding, all_but_channels(x)
+    scale = per_channel(arrays["weight"] if layer.trained else np.array(layer.scale), x)
+    shift = per_channel(arrays["bias"] if layer.trained else np.array(layer.shift), x)
+    terms = x.size // x.shape[1]
+
+    def backward(dy: Array) -> tuple[Array, Gradients]:
+        products = dy * x
+        gradients = {
+            "weight": rounding(products.sum(axes), terms, largest(np.abs(products).sum(axes))),
+            "bias": rounding(dy.sum(axes), terms, largest(np.abs(dy).sum(axes))),
+        }
+        return rounding(dy * scale, 1), gradients
+
+    return LayerPass(rounding(x * scale + shift, 1, largest(x * scale)), backward)
 
 
 def _rate_in_range(layer: Dropout, shape: Shape, path: str) -> Shape:
@@ -34,7 +55,6 @@ def _dropout(layer: Dropout, x: Array, arrays: Arrays, conditions: Conditions) -
 
 
 KINDS = (
-    Kind(ReLU, same_shape, no_macs, one_place, no_arrays, _relu, as_is, training_only=False),
-    Kind(Sigmoid, same_shape, no_macs, one_place, no_arrays, _sigmoid, as_is, training_only=False),
+    Kind(Affine, _one_or_per_channel, no_macs, one_place, _trained, _affine, as_is, training_only=False),
     Kind(Dropout, _rate_in_range, no_macs, one_place, no_arrays, _dropout, as_is, training_only=True),
 )

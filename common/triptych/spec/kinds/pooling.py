@@ -3,7 +3,7 @@
 from triptych.spec.kinds.kind import Kind, SpecError, as_is, no_arrays, no_macs, sliding
 from triptych.spec.kinds.layer_pass import Conditions, Gradients, LayerPass
 from triptych.spec.kinds.windows import crop, need_map, need_window, num_windows, pad, places, whole_map, windows
-from triptych.spec.layers import AvgPool, GlobalAvgPool, MaxPool, Pair, Pool, Shape
+from triptych.spec.layers import AvgPool, GlobalAvgPool, GlobalMaxPool, MaxPool, Pair, Pool, Shape
 from triptych.utils.arrays import Array, Arrays
 from triptych.utils.lazy import np
 
@@ -63,7 +63,7 @@ def _avg_pool(layer: AvgPool, x: Array, arrays: Arrays, conditions: Conditions) 
     return LayerPass(conditions.rounding(sums(padded) / counts, area), backward)
 
 
-def _global(layer: GlobalAvgPool, shape: Shape, path: str) -> Shape:
+def _global(layer: GlobalAvgPool | GlobalMaxPool, shape: Shape, path: str) -> Shape:
     need_map(shape, path)
     return (shape[0], 1, 1)
 
@@ -74,12 +74,27 @@ def _global_avg_pool(layer: GlobalAvgPool, x: Array, arrays: Arrays, conditions:
     return LayerPass(y, lambda dy: (rounding(np.broadcast_to(dy / area, x.shape), 1), {}))
 
 
-def _over_trained(layer: GlobalAvgPool, shape: Shape, flattened: Pair) -> tuple[AvgPool, Pair]:
-    return AvgPool(layer.name, (shape[1], shape[2]), (1, 1)), flattened
+def _global_max_pool(layer: GlobalMaxPool, x: Array, arrays: Arrays, conditions: Conditions) -> LayerPass:
+    """The gradient goes to the first of equal values, in row order."""
+    flat = x.reshape(*x.shape[:2], -1)
+    winner = flat.argmax(-1)[..., None]
+
+    def backward(dy: Array) -> tuple[Array, Gradients]:
+        dx = np.zeros_like(flat)
+        np.put_along_axis(dx, winner, dy[..., 0], -1)
+        return dx.reshape(x.shape), {}
+
+    return LayerPass(np.take_along_axis(flat, winner, -1)[..., None], backward)
+
+
+def _over_trained(layer: GlobalAvgPool | GlobalMaxPool, shape: Shape, flattened: Pair) -> tuple[Pool, Pair]:
+    pool = AvgPool if isinstance(layer, GlobalAvgPool) else MaxPool
+    return pool(layer.name, (shape[1], shape[2]), (1, 1)), flattened
 
 
 KINDS = (
     Kind(MaxPool, _output, no_macs, sliding, no_arrays, _max_pool, as_is, training_only=False),
     Kind(AvgPool, _output, no_macs, sliding, no_arrays, _avg_pool, as_is, training_only=False),
     Kind(GlobalAvgPool, _global, no_macs, whole_map, no_arrays, _global_avg_pool, _over_trained, training_only=False),
+    Kind(GlobalMaxPool, _global, no_macs, whole_map, no_arrays, _global_max_pool, _over_trained, training_only=False),
 )

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
-from triptych.spec.kinds.kind import SpecError, TooSmallError, Window
-from triptych.spec.layers import Conv, Pair, Pool, Shape
+from triptych.spec.kinds.kind import SpecError, TooSmallError, Window, extent
+from triptych.spec.layers import Pair, Shape, Sliding
 from triptych.utils.arrays import Array
 from triptych.utils.lazy import np
 
@@ -14,19 +14,19 @@ def need_map(shape: Shape, path: str) -> None:
         raise SpecError(path, f"needs a (channels, height, width) input, got {shape}")
 
 
-def need_window(layer: Conv | Pool, shape: Shape, path: str) -> None:
+def need_window(layer: Sliding, shape: Shape, path: str) -> None:
     """Raise SpecError for a window that cannot be, TooSmallError for one that is larger than the padded map."""
     need_map(shape, path)
     if min(*layer.kernel, *layer.stride) < 1 or min(layer.padding) < 0:
         raise SpecError(path, "kernel and stride must be at least 1, padding at least 0")
-    if any(size + 2 * p < k for size, p, k in zip(shape[1:], layer.padding, layer.kernel, strict=True)):
-        window = "x".join(map(str, layer.kernel))
+    if any(size + 2 * p < k for size, p, k in zip(shape[1:], layer.padding, extent(layer), strict=True)):
+        window = "x".join(map(str, extent(layer)))
         raise TooSmallError(path, f"its {window} window is larger than the {shape[1]}x{shape[2]} map it gets")
 
 
-def num_windows(layer: Conv | Pool, shape: Shape, ceil: bool = False) -> Pair:
+def num_windows(layer: Sliding, shape: Shape, ceil: bool = False) -> Pair:
     """Rows and columns of windows on a map of `shape`."""
-    axes = zip(shape[1:], layer.kernel, layer.stride, layer.padding, strict=True)
+    axes = zip(shape[1:], extent(layer), layer.stride, layer.padding, strict=True)
     rows, columns = (pooled_size(*axis, ceil) for axis in axes)
     return rows, columns
 
@@ -59,16 +59,20 @@ def crop(x: Array, padding: Pair, like: Array) -> Array:
     return x[:, :, rows : rows + like.shape[2], columns : columns + like.shape[3]]
 
 
-def windows(x: Array, kernel: Pair, stride: Pair) -> Array:
+def windows(x: Array, kernel: Pair, stride: Pair, dilation: Pair = (1, 1)) -> Array:
     """A view `(N, C, rows, columns, *kernel)` of every window."""
-    view: Array = np.lib.stride_tricks.sliding_window_view(x, kernel, axis=(2, 3))
-    return view[:, :, :: stride[0], :: stride[1]]
+    whole = tuple((k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True))
+    view: Array = np.lib.stride_tricks.sliding_window_view(x, whole, axis=(2, 3))
+    return view[:, :, :: stride[0], :: stride[1], :: dilation[0], :: dilation[1]]
 
 
-def places(kernel: Pair, stride: Pair, output: tuple[int, ...]) -> Iterator[tuple[int, int, slice, slice]]:
+def places(
+    kernel: Pair, stride: Pair, output: tuple[int, ...], dilation: Pair = (1, 1)
+) -> Iterator[tuple[int, int, slice, slice]]:
     """For every place in the window: where it lies in the padded input, over all windows."""
     for i in range(kernel[0]):
         for j in range(kernel[1]):
-            rows = slice(i, i + stride[0] * output[2], stride[0])
-            columns = slice(j, j + stride[1] * output[3], stride[1])
+            down, across = i * dilation[0], j * dilation[1]
+            rows = slice(down, down + stride[0] * output[2], stride[0])
+            columns = slice(across, across + stride[1] * output[3], stride[1])
             yield i, j, rows, columns

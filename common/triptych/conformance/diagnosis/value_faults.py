@@ -1,0 +1,98 @@
+"""What ports get wrong in functions of each value: activations, factors, norms."""
+
+import numpy as np
+from scipy.special import erf, log_softmax, softmax
+
+from triptych.conformance.diagnosis.hypothesis import Fault, Hypothesis, other_field, other_kind, other_value
+from triptych.spec import layers as spec
+from triptych.spec.kinds.layer_pass import per_channel
+from triptych.utils.arrays import Array
+
+MISSING = Fault("the layer is missing", result=lambda t, y: t.x if t.x.shape == y.shape else None)
+
+
+def _named(text: str, record: spec.Layer) -> Fault:
+    """Another activation in its place."""
+    return other_kind(text, lambda layer: record)
+
+
+# What is found in the place of any activation. The right one itself is no fault, and explains nothing.
+ACTIVATIONS = (
+    MISSING,
+    _named("a ReLU is applied", spec.ReLU("wrong")),
+    _named("a sigmoid is applied", spec.Sigmoid("wrong")),
+    _named("tanh is applied", spec.Tanh("wrong")),
+    *(
+        _named(f"a leaky ReLU is applied, slope {slope:g}", spec.LeakyReLU("wrong", slope))
+        for slope in (0.01, 0.1, 0.2, 0.25, 0.3)
+    ),
+    _named("ReLU6 is applied", spec.Clip("wrong", 0.0, 6.0)),
+    _named("SiLU is applied", spec.SiLU("wrong")),
+    _named("hard-swish is applied", spec.HardSwish("wrong")),
+    _named("a hard sigmoid of slope 0.2 is applied", spec.HardSigmoid("wrong", 0.2)),
+    _named("a hard sigmoid of slope 1/6 is applied", spec.HardSigmoid("wrong")),
+    Fault("softplus is applied", result=lambda t, y: np.logaddexp(0, t.x)),
+    Fault("ELU is applied", result=lambda t, y: np.where(t.x > 0, t.x, np.expm1(np.minimum(t.x, 0)))),
+    Fault("GELU is applied", result=lambda t, y: t.x * (1 + erf(t.x / np.sqrt(2))) / 2),
+)
+CLIP = (
+    Fault("the upper bound is missing", result=lambda t, y: np.maximum(t.x, t.layer.low)),
+    Fault("the lower bound is missing", result=lambda t, y: np.minimum(t.x, t.layer.high)),
+)
+
+
+def _shared(hypothesis: Hypothesis, y: Array) -> Array:
+    """The first channel's slope for all."""
+    return np.where(hypothesis.x > 0, hypothesis.x, hypothesis.values["weight"][0] * hypothesis.x)
+
+
+PRELU = (
+    Fault("the slope is shared: the first channel's counts for all", result=_shared),
+    other_value("the slope is the mean of all channels'", "weight", lambda t, w: np.full_like(w, w.mean())),
+    other_value("the slopes are in reverse order", "weight", lambda t, w: w[::-1]),
+    other_value("the slopes are subtracted", "weight", lambda t, w: -w),
+)
+
+
+def _over(axes: tuple[int, ...], text: str) -> Fault:
+    def result(hypothesis: Hypothesis, y: Array) -> Array | None:
+        return softmax(hypothesis.x, axis=axes) if max(axes) < hypothesis.x.ndim else None
+
+    return Fault(text, result=result)
+
+
+SOFTMAX = (
+    _over((0,), "softmax is taken over the batch"),
+    _over((2,), "softmax is taken over the rows, not the channels"),
+    _over((3,), "softmax is taken over the columns, not the channels"),
+    _over((2, 3), "softmax is taken over the map, not the channels"),
+    _over((1, 2, 3), "softmax is taken over the whole image, not the channels"),
+    Fault("log-softmax is applied", result=lambda t, y: log_softmax(t.x, axis=1)),
+    Fault("softmax is applied twice", result=lambda t, y: softmax(y, axis=1)),
+)
+
+
+def _line(hypothesis: Hypothesis) -> tuple[Array, Array]:
+    layer, values = hypothesis.layer, hypothesis.values
+    scale, shift = values.get("weight", np.array(layer.scale)), values.get("bias", np.array(layer.shift))
+    return per_channel(scale, hypothesis.x), per_channel(shift, hypothesis.x)
+
+
+AFFINE = (
+    MISSING,
+    Fault("the scale is missing", result=lambda t, y: t.x + _line(t)[1]),
+    Fault("the shift is missing", result=lambda t, y: t.x * _line(t)[0]),
+    Fault("the shift comes before the scale", result=lambda t, y: (t.x + _line(t)[1]) * _line(t)[0]),
+    Fault("it divides by the scale", result=lambda t, y: t.x / _line(t)[0] + _line(t)[1]),
+    Fault("the shift is subtracted", result=lambda t, y: t.x * _line(t)[0] - _line(t)[1]),
+)
+L2 = (
+    MISSING,
+    other_field("the norm is taken over the whole image", whole=True),
+    other_field("the norm is taken over the channels", whole=False),
+    other_field("eps bounds the norm, it is not added to the squares", bound=True),
+    other_field("eps is added to the squares, it does not bound the norm", bound=False),
+    *(other_field("eps is {wrong.eps:g}, not {right.eps:g}", eps=eps) for eps in (1e-12, 1e-10, 1e-6, 1e-5)),
+    Fault("it divides by the sum of squares", result=lambda t, y: t.x / (t.x * t.x).sum(1, keepdims=True)),
+    Fault("it divides by the sum of magnitudes", result=lambda t, y: t.x / np.abs(t.x).sum(1, keepdims=True)),
+)

@@ -1,0 +1,181 @@
+"""Keras's layers and what each is in the spec: one table, with that of `keras_windows` and `keras_activations`."""
+
+from collections.abc import Mapping
+from functools import partial
+
+import numpy as np
+
+from triptych.importers.keras_activations import ACTIVATION_LAYERS, activated
+from triptych.importers.keras_call import Build, LayerCall, names_of_arrays, numbers
+from triptych.importers.keras_windows import WINDOWS
+from triptych.importers.network_builder import Tensor, permuted
+from triptych.importers.steps import ImportRefusedError
+from triptych.spec.layers import (
+    Affine,
+    BatchNorm,
+    Conv,
+    Dense,
+    Dropout,
+    Merge,
+)
+
+
+def _dense(call: LayerCall) -> Tensor:
+    """The input may be flattened in height-width-channels order; on a map it works at every place by itself."""
+    arrays = call.weights(*names_of_arrays(call, "kernel"))
+    kernel = arrays.pop("kernel")
+    units, bias = call.count("units"), "bias" in arrays
+    if kernel.ndim != 2 or kernel.shape[0] != call.x.shape[0]:
+        raise ImportRefusedError(f"has a kernel {kernel.shape} for an input of shape {call.x.source_shape}")
+    if len(call.x.shape) == 3:
+        weight = kernel.T[:, :, None, None]
+        y = call.network.layer(
+            call.name, Conv(call.name, units, (1, 1), bias=bias), call.x, {"weight": weight, **arrays}
+        )
+    else:
+        flat = Tensor(call.x.step, call.x.shape)
+        weight = permuted(kernel.T, call.x)
+        y = call.network.layer(call.name, Dense(call.name, units, bias), flat, {"weight": weight, **arrays})
+    return activated(call, y)
+
+
+def _batch_norm(call: LayerCall) -> Tensor:
+    """`momentum` is the weight of the old statistics. Keras 3 keeps the variance with n; TensorFlow's fused kernel,
+    which Keras 2 uses for maps, with n - 1. A layer that is not trainable is frozen (Keras since TensorFlow 2)."""
+    call.check_channel_axis()
+    names = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"}
+    gamma, beta = call.flag("scale", True), call.flag("center", True)
+    present = [name for name in names if {"gamma": gamma, "beta": beta}.get(name, True)]
+    arrays = {names[name]: permuted(array, call.x) for name, array in call.weights(*present).items()}
+    layer = BatchNorm(
+        call.name,
+        call.number("epsilon", 1e-3),
+        round(1 - call.number("momentum", 0.99), 12),
+        gamma,
+        unbiased=call.version[0] < 3 and len(call.x.shape) == 3,
+        beta=beta,
+        frozen=not call.flag("trainable", True),
+    )
+    x = Tensor(call.x.step, call.x.shape)
+    return _in_order_of(call, call.network.layer(call.name, layer, x, arrays))
+
+
+def _in_order_of(call: LayerCall, y: Tensor) -> Tensor:
+    return Tensor(y.step, y.shape, call.x.order)
+
+
+def _flatten(call: LayerCall) -> Tensor:
+    x = call.x
+    order = x.places() if len(x.shape) == 1 else call.map.places().transpose(1, 2, 0).ravel()
+    return call.network.rearranged(call.name, x, order)
+
+
+def _reshape(call: LayerCall) -> Tensor:
+    """Keras counts in height-width-channels order."""
+    x, target = call.x, call.get("target_shape")
+    places = x.places() if len(x.shape) == 1 else x.places().transpose(1, 2, 0)
+    if not isinstance(target, list) or len(target) not in (1, 3) or not all(type(n) is int for n in target):
+        raise ImportRefusedError("has a target_shape that is no list of one or three whole numbers")
+    try:
+        order = places.reshape(target)
+    except ValueError:
+        raise ImportRefusedError(f"cannot give {x.source_shape} the target_shape {target}") from None
+    if order.ndim == 1:
+        return call.network.rearranged(call.name, x, order)
+    return call.network.canonical(call.network.rearranged(call.name, x, order.transpose(2, 0, 1)), call.name)
+
+
+def _dropout(call: LayerCall) -> Tensor:
+    if call.get("noise_shape") is not None:
+        raise ImportRefusedError("has a noise_shape, which is not supported: it drops values together")
+    rate = call.number("rate")
+    return call.network.pointwise(call.name, Dropout(call.name, rate), call.x) if rate else call.x
+
+
+def _merge(merge: Merge, call: LayerCall) -> Tensor:
+    if merge == "concatenate":
+        call.check_channel_axis()
+    if call.numbers:
+        return _with_number(call, merge)
+    if len(call.inputs) < 2:
+        return call.x
+    return call.network.merge(call.name, call.inputs, merge)
+
+
+def _with_number(call: LayerCall, merge: Merge) -> Tensor:
+    """`x + 3.0` and `x * 2.0`, as Keras 3 records them."""
+    if len(call.numbers) != 1 or merge == "concatenate":
+        raise ImportRefusedError(f"is called with the numbers {call.numbers}")
+    number = call.numbers
+    layer = Affine(call.name, shift=number) if merge == "add" else Affine(call.name, number)
+    return call.network.pointwise(call.name, layer, call.x)
+
+
+def _subtract(call: LayerCall) -> Tensor:
+    """`x - y`, `x - 1.0` and `1.0 - x`."""
+    if call.numbers:
+        sign = -1.0 if call.number_first else 1.0
+        layer = Affine(call.name, (sign,), (-sign * call.numbers[0],))
+        return call.network.pointwise(call.name, layer, call.x)
+    if len(call.inputs) != 2:
+        raise ImportRefusedError(f"takes {len(call.inputs)} inputs, expected 2")
+    name = f"{call.name}_negative"
+    negative = call.network.pointwise(name, Affine(name, (-1.0,)), call.inputs[1])
+    return call.network.merge(call.name, (call.inputs[0], negative), "add")
+
+
+def _divide(call: LayerCall) -> Tensor:
+    if len(call.numbers) != 1 or call.number_first or not call.numbers[0]:
+        raise ImportRefusedError("divides by something that is no number")
+    return call.network.pointwise(call.name, Affine(call.name, (1 / call.numbers[0],)), call.x)
+
+
+def _average(call: LayerCall) -> Tensor:
+    total = call.network.merge(f"{call.name}_sum", call.inputs, "add")
+    return call.network.pointwise(call.name, Affine(call.name, (1 / len(call.inputs),)), total)
+
+
+def _rescaling(call: LayerCall) -> Tensor:
+    scale, offset = numbers(call.get("scale"), "scale"), numbers(call.get("offset", 0.0), "offset")
+    x = call.x if len(scale) == len(offset) == 1 else call.network.canonical(call.x, call.name)
+    return call.network.pointwise(call.name, Affine(call.name, scale, offset), x)
+
+
+def _normalization(call: LayerCall) -> Tensor:
+    """`(x - mean) / max(sqrt(variance), 1e-7)`, from the configuration or, adapted to data, from arrays."""
+    call.check_channel_axis()
+    if call.flag("invert", False):
+        raise ImportRefusedError("is inverted, which is not supported")
+    mean, variance = call.get("mean"), call.get("variance")
+    if mean is None or variance is None:
+        mean, variance = list(call.weights("mean", "variance", "count").values())[:2]
+    means, variances = np.array(numbers(mean, "mean")), np.array(numbers(variance, "variance"))
+    scale = 1 / np.maximum(np.sqrt(np.maximum(variances, 0)), 1e-7)
+    layer = Affine(call.name, tuple(scale.tolist()), tuple((-means * scale).tolist()))
+    return call.network.layer(call.name, layer, call.x)
+
+
+def _identity(call: LayerCall) -> Tensor:
+    return call.x
+
+
+LAYERS: Mapping[str, Build] = {
+    **WINDOWS,
+    "Dense": _dense,
+    "BatchNormalization": _batch_norm,
+    "BatchNormalizationV1": _batch_norm,
+    "Flatten": _flatten,
+    "Reshape": _reshape,
+    "Dropout": _dropout,
+    "Concatenate": partial(_merge, "concatenate"),
+    "Add": partial(_merge, "add"),
+    "Multiply": partial(_merge, "multiply"),
+    "Subtract": _subtract,
+    "TrueDivide": _divide,
+    "Average": _average,
+    "Rescaling": _rescaling,
+    "Normalization": _normalization,
+    "Identity": _identity,
+    "ActivityRegularization": _identity,
+    **ACTIVATION_LAYERS,
+}

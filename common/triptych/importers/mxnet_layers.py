@@ -1,0 +1,237 @@
+"""What MXNet's operators with arrays, its activations and its pools are in the spec: a table, a function for each.
+
+An attribute that MXNet keeps in 32 bits is taken as that number: a slope of "0.1" is 0.10000000149, with which MXNet
+computes in 64 bits, too.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from triptych.importers.mxnet_calls import Call
+from triptych.importers.mxnet_tensors import Tensor, columns_in_order
+from triptych.spec.layers import (
+    Affine,
+    BatchNorm,
+    Clip,
+    Conv,
+    ConvTranspose,
+    Dense,
+    Dropout,
+    HardSigmoid,
+    L2Normalize,
+    Layer,
+    LeakyReLU,
+    LocalResponseNorm,
+    Pair,
+    PReLU,
+    ReLU,
+    Sigmoid,
+    Softmax,
+    Tanh,
+)
+
+Convert = Callable[[Call], Tensor | Sequence[Tensor]]
+
+_ACTIVATIONS: Mapping[str, type[ReLU] | type[Sigmoid] | type[Tanh]] = {"relu": ReLU, "sigmoid": Sigmoid, "tanh": Tanh}
+
+
+def _convolution(call: Call) -> Tensor:
+    call.need_channels_first()
+    kernel, groups, channels = call.pair("kernel"), call.integer("num_group"), call.integer("num_filter")
+    bias, inputs = not call.integer("no_bias"), call.image().shape[0]
+    layer = Conv("", channels, kernel, call.pair("stride"), call.pair("pad"), groups, bias, call.pair("dilate"))
+    arrays = call.arrays(weight=("weight", (channels, inputs // groups, *kernel)))
+    return call.add(layer, arrays=arrays | (call.arrays(bias=("bias", (channels,))) if bias else {}))
+
+
+def _deconvolution(call: Call) -> Tensor:
+    call.need_channels_first()
+    kernel, groups, channels = call.pair("kernel"), call.integer("num_group"), call.integer("num_filter")
+    bias, inputs = not call.integer("no_bias"), call.image().shape[0]
+    stride, dilation = call.pair("stride"), call.pair("dilate")
+    padding, more = _output_padding(call, kernel, stride, dilation)
+    layer = ConvTranspose("", channels, kernel, stride, padding, more, groups, bias, dilation)
+    arrays = call.arrays(weight=("weight", (inputs, channels // groups, *kernel)))
+    return call.add(layer, arrays=arrays | (call.arrays(bias=("bias", (channels,))) if bias else {}))
+
+
+def _output_padding(call: Call, kernel: Pair, stride: Pair, dilation: Pair) -> tuple[Pair, Pair]:
+    """Padding and output padding; from the target shape where there is one (DeconvolutionParam::InferPad)."""
+    target = call.integers("target_shape")
+    if not any(target):
+        return call.pair("pad"), call.pair("adj")
+    axes = zip(call.image().shape[1:], kernel, stride, dilation, call.pair("target_shape"), strict=True)
+    surplus = [(size - 1) * s + d * (k - 1) + 1 - t for size, k, s, d, t in axes]
+    if min(surplus) < 0:
+        raise call.refused(f"has the target_shape {target}, which is larger than what it makes of its input")
+    rows, columns = surplus
+    return ((rows + 1) // 2, (columns + 1) // 2), (rows % 2, columns % 2)
+
+
+def _dense(call: Call) -> Tensor:
+    """On a map MXNet flattens by itself. What was transposed before stays as it is, and the weight's columns move."""
+    given = call.any_tensor()
+    if len(given.shape) > 1 and not call.integer("flatten"):
+        raise call.refused(f"has flatten=False on {len(given.shape)} axes, where it works at every place by itself")
+    units, features, bias = call.integer("num_hidden"), math.prod(given.shape), not call.integer("no_bias")
+    arrays = call.arrays(weight=("weight", (units, features)))
+    arrays = {name: columns_in_order(array, given) for name, array in arrays.items()}
+    arrays |= call.arrays(bias=("bias", (units,))) if bias else {}
+    label = given.label if len(given.shape) == 1 else ""
+    flat = call.plain(Tensor(given.step, (features,), None, label))
+    return call.add(Dense("", units, bias), flat, arrays=arrays)
+
+
+def _batch_norm(call: Call) -> Tensor:
+    """MXNet's momentum is the weight of the old statistics, its variance is kept with n. With fix_gamma, its default,
+    the scale is 1 and never trained, whatever the file holds."""
+    given = call.tensor()
+    axis = call.integer("axis") if "axis" in call.node.values else 1
+    if axis % (len(given.shape) + 1) != 1:
+        raise call.refused(f"has axis {axis}, and only 1, the channels, is taken")
+    if call.integer("output_mean_var"):
+        raise call.refused("has output_mean_var=True")
+    gamma, shape = not call.integer("fix_gamma"), given.shape[:1]
+    arrays = call.arrays(weight=("gamma", shape)) if gamma else {}
+    arrays |= call.arrays(bias=("beta", shape), running_mean=("moving_mean", shape), running_var=("moving_var", shape))
+    # Gluon's center=False, which comes with scale=False in its model zoo and stands in no file: a trained beta would
+    # not be 0 to the last bit. Only Gluon writes the axis.
+    beta = gamma or "axis" not in call.node.attributes or "bias" not in arrays or bool(np.any(arrays["bias"]))
+    if not beta:
+        del arrays["bias"]
+    layer = BatchNorm(
+        "",
+        eps=call.number("eps"),
+        momentum=1 - call.number("momentum"),
+        gamma=gamma,
+        unbiased=False,
+        frozen=bool(call.integer("use_global_stats")),
+        beta=beta,
+    )
+    return call.add(layer, arrays=arrays)
+
+
+def _activation(call: Call) -> Tensor:
+    kind = call.text("act_type") or ""
+    if kind not in _ACTIVATIONS:
+        raise call.refused(f"has the act_type {kind}, and only {', '.join(_ACTIVATIONS)} are taken")
+    return call.each_value(_ACTIVATIONS[kind](""))
+
+
+def _leaky_relu(call: Call) -> Tensor:
+    """In a symbol or a hybridized block MXNet 1.9.1 multiplies the gradients of PReLU's slopes by the slopes (the two
+    gradients of the layer share memory); a block that is not hybridized has the right ones, as the spec does."""
+    kind = call.text("act_type")
+    if kind == "leaky":
+        return call.each_value(LeakyReLU("", call.number("slope")))
+    if kind != "prelu":
+        raise call.refused(f"has the act_type {kind}, and only leaky, prelu are taken")
+    given = call.tensor()
+    call.building.remarks.append(
+        "in symbols and hybridized blocks MXNet 1.9.1 gives gradients of PReLU's slopes that are multiplied by the "
+        "slopes; here they are right"
+    )
+    shared = call.given_shape("gamma") == (1,)
+    slopes = (1,) if shared else given.shape[:1]
+    return call.add(PReLU("", shared), given, arrays=call.arrays(weight=("gamma", slopes)))
+
+
+def _clip(call: Call) -> Tensor:
+    """MXNet's derivative at the bounds themselves is 1, the spec's 0."""
+    low, high = call.node.values["a_min"], call.node.values["a_max"]
+    assert isinstance(low, float)
+    assert isinstance(high, float)
+    if low == 0 and math.isinf(high):
+        return call.each_value(ReLU(""))
+    if math.isinf(low) or math.isinf(high):
+        raise call.refused(f"has the bounds {low:g} and {high:g}, and only finite ones, or 0 and inf, are taken")
+    return call.each_value(Clip("", low, high))
+
+
+def _local_response_norm(call: Call) -> Tensor:
+    layer = LocalResponseNorm(
+        "", call.integer("nsize"), call.number("alpha"), call.number("beta"), call.number("knorm"), divide_alpha=True
+    )
+    return call.add(layer, call.image())
+
+
+def _l2_normalization(call: Call) -> Tensor:
+    mode = call.text("mode")
+    if mode == "spatial":
+        raise call.refused("has the mode spatial, and only instance, channel are taken")
+    if mode == "channel":
+        return call.add(L2Normalize("", call.number("eps")), call.image())
+    return call.each_value(L2Normalize("", call.number("eps"), whole=True))
+
+
+def _dropout(call: Call) -> Tensor:
+    if call.text("mode") != "training" or call.integers("axes"):
+        raise call.refused("drops in evaluation too, or whole axes, and only mode=training without axes is taken")
+    return call.each_value(Dropout("", call.number("p"))) if call.number("p") else call.any_tensor()
+
+
+def _softmax(call: Call) -> Tensor:
+    """Of a map along its channels, of features over all of them."""
+    values, given = call.node.values, call.any_tensor()
+    if values["use_length"] or len(given.shape) not in (1, 3):
+        raise call.refused("has use_length=True or is of no map and no features")
+    if call.integer("axis") % (len(given.shape) + 1) != 1:
+        raise call.refused(f"has axis {values['axis']}, and only 1, the channels, is taken")
+    plain = call.tensor()
+    if values["temperature"] is not None:
+        scale = 1 / (call.number("temperature") or math.nan)
+        if not math.isfinite(scale):
+            raise call.refused(f"has the temperature {values['temperature']}")
+        plain = call.add(Affine("", (scale,)), plain, part="temperature")
+    return call.add(Softmax(""), plain)
+
+
+def _softmax_activation(call: Call) -> Tensor:
+    given = call.tensor()
+    if call.text("mode") == "channel" or len(given.shape) == 1:
+        return call.add(Softmax(""), given)
+    raise call.refused("has the mode instance on a map: it is over all its values, not its channels")
+
+
+def _softmax_output(call: Call) -> Tensor:
+    given = call.tensor()
+    call.building.remarks.append(
+        f"{call.node.name!r} (SoftmaxOutput) is a softmax; its gradient in MXNet is the loss's"
+    )
+    if len(given.shape) == 1 or call.integer("multi_output"):
+        return call.add(Softmax(""), given)
+    raise call.refused("has multi_output=False on a map: it is over all its values, not its channels")
+
+
+def _each_value(layer: Layer) -> Convert:
+    return lambda call: call.each_value(layer)
+
+
+LAYERS: Mapping[str, Convert] = {
+    "Convolution": _convolution,
+    "Convolution_v1": _convolution,
+    "Deconvolution": _deconvolution,
+    "FullyConnected": _dense,
+    "BatchNorm": _batch_norm,
+    "BatchNorm_v1": _batch_norm,
+    "Activation": _activation,
+    "LeakyReLU": _leaky_relu,
+    "relu": _each_value(ReLU("")),
+    "_npx_relu": _each_value(ReLU("")),
+    "sigmoid": _each_value(Sigmoid("")),
+    "_npx_sigmoid": _each_value(Sigmoid("")),
+    "tanh": _each_value(Tanh("")),
+    "_npi_tanh": _each_value(Tanh("")),
+    "clip": _clip,
+    "hard_sigmoid": lambda call: call.each_value(HardSigmoid("", call.number("alpha"), call.number("beta"))),
+    "LRN": _local_response_norm,
+    "L2Normalization": _l2_normalization,
+    "Dropout": _dropout,
+    "softmax": _softmax,
+    "SoftmaxActivation": _softmax_activation,
+    "SoftmaxOutput": _softmax_output,
+}

@@ -1,0 +1,248 @@
+"""What MXNet's operators that move, cut, pad or repeat values are in the spec: a table, a function for each."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+from triptych.importers.mxnet_calls import Call
+from triptych.importers.mxnet_layers import Convert
+from triptych.importers.mxnet_tensors import Tensor, reshaped
+from triptych.spec.layers import (
+    Block,
+    ConvTranspose,
+    Merge,
+    Pad,
+    Slice,
+    Upsample,
+)
+
+Axis = Literal["channels", "rows", "columns"]
+_PAD_MODES: Mapping[str, Literal["constant", "edge", "reflect"]] = {
+    "constant": "constant",
+    "edge": "edge",
+    "reflect": "reflect",
+}
+_AXES: tuple[Axis, ...] = ("channels", "rows", "columns")
+
+
+# Values of another shape or order
+
+
+def _flatten(call: Call) -> Tensor:
+    given = call.any_tensor()
+    return given if len(given.shape) == 1 else call.viewed(given, (math.prod(given.shape),))
+
+
+def _reshape(call: Call) -> Tensor:
+    codes, old, reverse = call.integers("shape"), call.integers("target_shape"), bool(call.integer("reverse"))
+    if not codes and old:  # up to 0.8: an axis of 0 is what is left
+        codes = tuple(-1 if code == 0 else code for code in old)
+        codes = (0, *codes[1:]) if call.integer("keep_highest") else codes
+    return _viewed(call, codes, reverse)
+
+
+def _viewed(call: Call, codes: tuple[int, ...], reverse: bool) -> Tensor:
+    given = call.any_tensor()
+    try:
+        return call.viewed(given, reshaped(given.shape, codes, reverse))
+    except ValueError as error:
+        raise call.refused(f"has the shape {codes}, which {error}") from None
+
+
+_NUMPY_CODES = {-1: -1, -2: 0, -4: -2, -5: -3, -6: -4}
+
+
+def _numpy_reshape(call: Call) -> Tensor:
+    codes = call.integers("newshape")
+    if any(code not in _NUMPY_CODES for code in codes if code < 1):
+        raise call.refused(f"has the newshape {codes}, and of codes only -1, -2, -4, -5, -6 are taken")
+    codes = tuple(_NUMPY_CODES.get(code, code) for code in codes)
+    return _viewed(call, codes, bool(call.integer("reverse")))
+
+
+def _numpy_reshape_by_sizes(call: Call) -> Tensor:
+    return _viewed(call, tuple(code or -5 for code in call.integers("newshape")), reverse=False)
+
+
+def _moved(call: Call, axes: Sequence[int]) -> Tensor:
+    """With the axes, the batch among them, in this order."""
+    given = call.any_tensor()
+    if sorted(axes) != list(range(len(given.shape) + 1)) or axes[0] != 0:
+        raise call.refused(f"moves the batch, or has the axes {tuple(axes)} for {len(given.shape) + 1}")
+    try:
+        return given.transposed([axis - 1 for axis in axes[1:]], call.node.name)
+    except ValueError as error:
+        raise call.refused(str(error)) from None
+
+
+def _transpose(call: Call) -> Tensor:
+    number = len(call.any_tensor().shape) + 1
+    axes = call.integers("axes") or tuple(reversed(range(number)))
+    return _moved(call, [axis % number for axis in axes])
+
+
+def _swap_axes(call: Call) -> Tensor:
+    given = call.any_tensor()
+    first, second = (call.axis(call.integer(key), given.shape) + 1 for key in ("dim1", "dim2"))
+    axes = list(range(len(given.shape) + 1))
+    axes[first], axes[second] = axes[second], axes[first]
+    return _moved(call, axes)
+
+
+def _expand_dims(call: Call) -> Tensor:
+    given, axis = call.any_tensor(), call.integer("axis")
+    place = axis if axis >= 0 else axis + len(given.shape) + 2
+    if not 1 <= place <= len(given.shape) + 1:
+        raise call.refused(f"has axis {axis}, which is before the batch or none")
+    return call.viewed(given, (*given.shape[: place - 1], 1, *given.shape[place - 1 :]))
+
+
+def _squeeze(call: Call) -> Tensor:
+    given = call.any_tensor()
+    axes = {call.axis(axis, given.shape) for axis in call.integers("axis")}
+    axes = axes or {axis for axis, size in enumerate(given.shape) if size == 1}
+    if any(given.shape[axis] != 1 for axis in axes):
+        raise call.refused(f"takes away an axis that is not 1, of {given.shape}")
+    return call.viewed(given, tuple(size for axis, size in enumerate(given.shape) if axis not in axes))
+
+
+# Parts
+
+
+def _cut(call: Call, given: Tensor, axis: int, start: int, stop: int, part: str = "") -> Tensor:
+    """From `start` up to `stop` along an axis, counted from 0 behind the batch."""
+    if not 0 <= start < stop <= given.shape[axis]:
+        raise call.refused(f"takes {start} to {stop} of an axis of {given.shape[axis]}")
+    if (start, stop) == (0, given.shape[axis]):
+        return given
+    return call.add(Slice("", _AXES[axis], start, stop), given, part=part)
+
+
+def _cut_several(call: Call, given: Tensor, bounds: Sequence[tuple[int, int]]) -> Tensor:
+    """One cut for each axis behind the batch; the last has the node's name."""
+    cuts = [axis for axis, (start, stop) in enumerate(bounds) if (start, stop) != (0, given.shape[axis])]
+    for axis in cuts:
+        given = _cut(call, given, axis, *bounds[axis], "" if axis == cuts[-1] else _AXES[axis])
+    return given
+
+
+def _slice_channel(call: Call) -> Sequence[Tensor]:
+    given, number = call.tensor(), call.integer("num_outputs")
+    axis = call.axis(call.integer("axis"), given.shape)
+    size = given.shape[axis] // number
+    if size * number != given.shape[axis] or number > 4096:
+        raise call.refused(f"makes {number} parts of an axis of {given.shape[axis]}")
+    if number == 1:
+        parts = [given]
+    else:
+        parts = [_cut(call, given, axis, i * size, (i + 1) * size, str(i)) for i in range(number)]
+    if not call.integer("squeeze_axis") or size != 1:
+        return parts
+    shape = given.shape[:axis] + given.shape[axis + 1 :]
+    return [call.viewed(part, shape, "") for part in parts]
+
+
+def _bounds(begin: int | None, end: int | None, size: int) -> tuple[int, int]:
+    start = begin or 0
+    stop = size if end is None else end
+    return start + size * (start < 0), min(stop + size * (stop < 0), size)
+
+
+def _slice_axis(call: Call) -> Tensor:
+    given, end = call.tensor(), call.node.values["end"]
+    axis = call.axis(call.integer("axis"), given.shape)
+    assert end is None or isinstance(end, int)
+    return _cut(call, given, axis, *_bounds(call.integer("begin"), end, given.shape[axis]))
+
+
+def _slice(call: Call) -> Tensor:
+    given, values = call.tensor(), call.node.values
+    begin, end, step = values["begin"], values["end"], values["step"]
+    assert isinstance(begin, tuple)
+    assert isinstance(end, tuple)
+    assert isinstance(step, tuple)
+    if any(one not in (None, 1) for one in step) or len(begin) != len(end) or len(begin) > len(given.shape) + 1:
+        raise call.refused("has steps other than 1, or as many bounds as it has no axes")
+    if begin[:1] not in ((), (None,), (0,)) or end[:1] not in ((), (None,)):
+        raise call.refused("takes a part of the batch")
+    bounds = [(0, size) for size in given.shape]
+    for axis, (first, last) in enumerate(zip(begin[1:], end[1:], strict=True)):
+        bounds[axis] = _bounds(first, last, given.shape[axis])
+    return _cut_several(call, given, bounds)
+
+
+def _slice_like(call: Call) -> Tensor:
+    """Of the axes, all or those that are named, as much as a second input has, from the start."""
+    given, like = call.tensor(), call.any_tensor(1)
+    axes = {call.axis(axis, given.shape) for axis in call.integers("axes")} or set(range(len(given.shape)))
+    if max(axes) >= len(like.shape):
+        raise call.refused(f"takes the sizes of {like.shape} for {given.shape}")
+    bounds = [(0, like.shape[axis] if axis in axes else size) for axis, size in enumerate(given.shape)]
+    return _cut_several(call, given, bounds)
+
+
+def _crop(call: Call) -> Tensor:
+    """To the rows and columns of a second input, or to h_w."""
+    given = call.image()
+    rows, columns = call.image(1).shape[1:] if len(call.inputs) > 1 else call.pair("h_w")
+    top, left = call.pair("offset")
+    if call.integer("center_crop"):
+        top, left = (given.shape[1] - rows) // 2, (given.shape[2] - columns) // 2
+    return _cut_several(call, given, [(0, given.shape[0]), (top, top + rows), (left, left + columns)])
+
+
+# More places
+
+
+def _pad(call: Call) -> Tensor:
+    widths, mode, given = call.integers("pad_width"), _PAD_MODES[call.text("mode") or ""], call.image()
+    if len(widths) != 8 or any(widths[:4]):
+        raise call.refused(f"has the pad_width {widths}, and only rows and columns are padded")
+    top, below, left, right = widths[4:]
+    value = call.number("constant_value") if mode == "constant" else 0.0
+    return call.add(Pad("", (top, below, left, right), value, mode), given)
+
+
+def _upsampling(call: Call) -> Tensor:
+    if call.text("sample_type") == "bilinear":
+        return _upsampling_with_weight(call)
+    images, scale = [call.image(number) for number in range(len(call.inputs))], call.integer("scale")
+    rows, columns = (scale * size for size in images[0].shape[1:])
+    parts = []
+    for number, image in enumerate(images):
+        if rows % image.shape[1] or columns % image.shape[2]:
+            raise call.refused(f"makes {rows}x{columns} of {image.shape[1]}x{image.shape[2]}, no whole multiple")
+        factor = (rows // image.shape[1], columns // image.shape[2])
+        parts.append(call.add(Upsample("", factor), image, part=str(number) if len(images) > 1 else ""))
+    merge: Merge = "concatenate" if call.text("multi_input_mode") == "concat" else "add"
+    return parts[0] if len(parts) == 1 else call.add(Block("", ()), *parts, merge=merge)
+
+
+def _upsampling_with_weight(call: Call) -> Tensor:
+    """MXNet's bilinear one is a transposed convolution of each channel by itself, with a trained weight
+    (upsampling-inl.h, UpSamplingProp's DeconvolutionParam)."""
+    given, scale = call.image(), call.integer("scale")
+    size, padding, channels = 2 * scale - scale % 2, scale // 2, given.shape[0]
+    layer = ConvTranspose("", channels, (size, size), (scale, scale), (padding, padding), groups=channels, bias=False)
+    return call.add(layer, arrays=call.arrays(weight=("weight", (channels, 1, size, size))))
+
+
+PLACEMENT: Mapping[str, Convert] = {
+    "Flatten": _flatten,
+    "Reshape": _reshape,
+    "_npx_reshape": _numpy_reshape,
+    "_np_reshape": _numpy_reshape_by_sizes,
+    **dict.fromkeys(("transpose", "_np_transpose", "_npi_transpose"), _transpose),
+    "SwapAxis": _swap_axes,
+    "expand_dims": _expand_dims,
+    **dict.fromkeys(("squeeze", "_np_squeeze", "_npi_squeeze"), _squeeze),
+    "SliceChannel": _slice_channel,
+    "slice_axis": _slice_axis,
+    "slice": _slice,
+    "slice_like": _slice_like,
+    "Crop": _crop,
+    "Pad": _pad,
+    "UpSampling": _upsampling,
+}

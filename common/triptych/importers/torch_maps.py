@@ -1,0 +1,118 @@
+"""What is known of a value on its way through an imported PyTorch program: which step gives it, and in what order.
+
+Reshapes, transpositions and slices are followed as what they do to an array of numbered places, and become layers only
+where something takes the result: a flatten, a slice, a shuffle of channels, or new columns of a dense layer."""
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triptych.spec.layers import ChannelShuffle, Flatten, Layer, Reshape, Shape, Slice
+
+Order = NDArray[np.intp]
+_MOST_PLACES = 100_000_000
+
+
+@dataclass(frozen=True, eq=False)
+class Map:
+    """The output of `step`, of the shape `base` without the batch. `order` (None: as it is) has, in the value's own
+    shape, the place in channels-height-width order of the output at which each value stands. `name`: of what made it
+    so."""
+
+    step: str
+    base: Shape
+    order: Order | None = None
+    name: str = ""
+
+    @property
+    def shape(self) -> Shape:
+        return self.base if self.order is None else self.order.shape
+
+    def places(self) -> Order:
+        """Raises ValueError for a map of more than a hundred million values."""
+        return numbered(self.base) if self.order is None else self.order
+
+
+def numbered(shape: Shape) -> Order:
+    """The places of a map in channels-height-width order. Raises ValueError for more than a hundred million."""
+    if math.prod(shape) > _MOST_PLACES:
+        raise ValueError(f"a map of the shape {shape} has more than {_MOST_PLACES} values")
+    return np.arange(math.prod(shape)).reshape(shape)
+
+
+def per_image(result: Any, base: Shape, batch: int) -> Order | None:
+    """The order of one image, if a rearranged batch of numbered places still has the images apart; else None."""
+    rows = np.asarray(result)
+    if (
+        rows.ndim < 1
+        or len(rows) != batch
+        or any((rows[i] != rows[0] + i * math.prod(base)).any() for i in range(batch))
+    ):
+        return None
+    order: Order = rows[0]
+    return order
+
+
+def in_order(value: Map) -> bool:
+    """Whether the values are those of the step in its own order, in whatever shape."""
+    places = value.places().ravel()
+    return bool(np.array_equal(places, np.arange(math.prod(value.base))))
+
+
+def unrepeated(value: Map) -> Map:
+    """The value with one row, column or channel where all are the same place: what was expanded to a larger map."""
+    order = value.order
+    if order is None:
+        return value
+    for axis in range(order.ndim):
+        first = order.take([0], axis)
+        order = first if order.shape[axis] > 1 and (order == first).all() else order
+    return replace(value, order=order)
+
+
+def rearrangement(value: Map) -> tuple[Layer, ...] | None:
+    """The layers, called by what they are, that make the value of the step's output; None if none do."""
+    if value.order is None or (value.shape == value.base and in_order(value)):
+        return ()
+    if in_order(value):
+        if len(value.shape) == 1:
+            return (Flatten("flatten"),)
+        return (Reshape("reshape", value.shape),) if len(value.shape) == 3 else None
+    if value.shape == value.base and len(value.base) == 3:
+        return _shuffle(value)
+    return _slices(value) if len(value.shape) == len(value.base) else None
+
+
+def _shuffle(value: Map) -> tuple[Layer, ...] | None:
+    channels, height, width = value.base
+    second = int(value.places()[min(1, channels - 1), 0, 0]) // (height * width)
+    if second == 0 or channels % second:
+        return None
+    shuffled = numbered(value.base).reshape(channels // second, second, height, width).swapaxes(0, 1)
+    same = np.array_equal(shuffled.reshape(value.base), value.places())
+    return (ChannelShuffle("shuffle", channels // second),) if same else None
+
+
+def _slices(value: Map) -> tuple[Layer, ...] | None:
+    starts = np.unravel_index(int(value.places().flat[0]), value.base) if value.places().size else ()
+    box = tuple(slice(int(start), int(start) + size) for start, size in zip(starts, value.shape, strict=False))
+    if not box or not np.array_equal(numbered(value.base)[box], value.places()):
+        return None
+    axes = ("channels", "rows", "columns")
+    return tuple(
+        Slice(f"slice_{axis}", axis, part.start, part.stop)  # type: ignore[arg-type]
+        for axis, part, size in zip(axes, box, value.base, strict=False)
+        if part.stop - part.start != size
+    )
+
+
+def channels_of_rows(value: Map) -> Order | None:
+    """For a value whose first axis are the channels of the step's map and whose others are its places, in any order: an
+    array (channels, places). None if it is not such a value."""
+    if len(value.base) != 3 or value.places().size != math.prod(value.base):
+        return None
+    rows = np.sort(value.places().reshape(value.places().shape[0], -1), axis=1)
+    return rows if np.array_equal(rows, numbered(value.base).reshape(value.base[0], -1)[: len(rows)]) else None

@@ -1,0 +1,189 @@
+"""Whatever names a network: the zoo, a run folder, a file of any framework, somebody's own object as `module:name`."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from triptych import zoo
+from triptych.backend import registry
+from triptych.importers.steps import Imported, Request
+from triptych.porting import discover
+from triptych.spec.layers import Architecture
+from triptych.spec.records import completed, decode, parse
+from triptych.spec.shapes import output_shapes
+from triptych.training import models
+from triptych.utils.errors import TriptychError
+from triptych.weights import store
+
+MOST_BYTES = 16 << 20  # of a spec's JSON
+Read = Callable[[Path, Path | None, Request], Imported]
+
+
+def _mxnet(path: Path, weights: Path | None, request: Request) -> Imported:
+    from triptych.importers import mxnet_network
+
+    beside, remarks = (weights, ()) if weights is not None else _params_beside(path)
+    imported = mxnet_network.load(path, beside, request)
+    return replace(imported, remarks=(*remarks, *imported.remarks))
+
+
+def _onnx(path: Path, weights: Path | None, request: Request) -> Imported:
+    from triptych.importers import onnx_network
+
+    return _own_weights(onnx_network.load(path, request), path, weights)
+
+
+def _keras(path: Path, weights: Path | None, request: Request) -> Imported:
+    from triptych.importers import keras_network
+
+    return _own_weights(keras_network.load(path, request), path, weights)
+
+
+def _torch(path: Path, weights: Path | None, request: Request) -> Imported:
+    from triptych.importers import torch_export
+
+    return _own_weights(torch_export.load_file(path, request), path, weights)
+
+
+def _spec(path: Path, weights: Path | None, request: Request) -> Imported:
+    if path.stat().st_size > MOST_BYTES:
+        raise TriptychError(f"{path} has more than {MOST_BYTES >> 20} MiB; a spec is smaller")
+    try:
+        architecture = decode(completed(parse(path.read_bytes())), Architecture)
+        output_shapes(architecture)
+    except (ValueError, RecursionError, TriptychError) as error:
+        raise TriptychError(f"{path} is no spec: {error}") from None
+    if request.input is not None or request.outputs:
+        raise TriptychError(f"{path} is a spec and complete; leave --input and --output out")
+    return _with_weights(architecture, path, weights)
+
+
+@dataclass(frozen=True)
+class FileKind:
+    """Files of one ending: what they are, and what reads them, given the path, the weights that the user names (None
+    where she names none), and the request."""
+
+    ending: str
+    what: str
+    read: Read
+
+
+# The first ending that fits is taken.
+FILES = (
+    FileKind("-symbol.json", "an MXNet symbol, its .params beside it", _mxnet),
+    FileKind(".json", "a spec", _spec),
+    FileKind(".onnx", "an ONNX model", _onnx),
+    FileKind(".keras", "a Keras model", _keras),
+    FileKind(".h5", "a Keras model", _keras),
+    FileKind(".hdf5", "a Keras model", _keras),
+    FileKind(".pt2", "a PyTorch exported program", _torch),
+    FileKind(".pt", "a TorchScript file", _torch),
+    FileKind(".pth", "a TorchScript file", _torch),
+    FileKind(".ts", "a TorchScript file", _torch),
+)
+KNOWN = ", ".join(("a name of the zoo", *(f"NAME{kind.ending}" for kind in FILES), "a run folder", "module:name"))
+
+
+def is_zoo(arch: str) -> bool:
+    """Whether `arch` is a name of the zoo, or a mistyped one: nothing that a file, a folder or an object is called."""
+    ended = any(arch.endswith(kind.ending) for kind in FILES)
+    return arch in zoo.registry() or not arch or not (ended or re.search(r"[/\\:]", arch) or Path(arch).is_dir())
+
+
+def read(arch: str, request: Request | None = None, weights: Path | None = None) -> Imported:
+    """The network that `arch` names, outside of the zoo: a run folder, FILE.json (a spec), a file of a framework, or
+    `module:name` (an Architecture, a PyTorch module, a Gluon block, or a function that returns one). `weights` is a
+    file with the parameters where the source has none. Raises TriptychError with what can stand here."""
+    path, request = Path(arch), request or Request()
+    if path.is_dir():
+        trained = models.load_run(path)
+        return _own_weights(Imported(trained.architecture, dict(trained.parameters)), path, weights)
+    for kind in FILES:
+        if path.name.endswith(kind.ending):
+            if not path.is_file():
+                raise TriptychError(f"there is no file {path}")
+            return kind.read(path, weights, request)
+    if re.fullmatch(r"[\w.]+:\w+", arch):
+        return from_object(discover.find(arch), arch, weights, request)
+    raise TriptychError(f"'{arch}' is no network that can be read; give {KNOWN}")
+
+
+def from_object(candidate: Any, arch: str, weights: Path | None, request: Request) -> Imported:
+    """The network of an Architecture, a PyTorch module or a Gluon block; `arch` names it in messages. Raises
+    TriptychError for anything else, and for a network that cannot be taken over."""
+    if isinstance(candidate, Architecture):
+        output_shapes(candidate)
+        return _with_weights(candidate, Path(arch), weights)
+    adapted = discover.find_adapter(candidate)
+    if adapted is None:
+        raise TriptychError(
+            f"'{arch}' is a {type(candidate).__name__}; expected an Architecture, or a network of "
+            f"{', '.join(registry.installed())}"
+        )
+    name = request.name or arch.rpartition(":")[2]
+    return _own_weights(adapted[1].import_network(candidate, replace(request, name=name)), Path(arch), weights)
+
+
+def _params_beside(path: Path) -> tuple[Path | None, tuple[str, ...]]:
+    """The parameter file that belongs to a symbol file: `NAME.params`, or the last epoch's of `NAME-0010.params`."""
+    name = path.name.removesuffix("-symbol.json")
+    epochs = sorted(
+        file for file in path.parent.iterdir() if re.fullmatch(re.escape(name) + r"-\d{4}\.params", file.name)
+    )
+    epochs = epochs or [file for file in (path.parent / f"{name}.params",) if file.is_file()]
+    if len(epochs) > 1:
+        return epochs[-1], (
+            f"of {len(epochs)} files with parameters {epochs[-1].name} is taken; --weights names another",
+        )
+    return (epochs[0] if epochs else None), ()
+
+
+def load_weights(path: Path, architecture: Architecture) -> Imported:
+    """A network with the parameters of a file: canonical safetensors, Gluon's `.params`, or Keras's. Raises
+    TriptychError where they do not fit."""
+    if not path.is_file():
+        raise TriptychError(f"there is no file {path}")
+    return WEIGHTS.get(path.suffix, _canonical)(path, architecture)
+
+
+def _canonical(path: Path, architecture: Architecture) -> Imported:
+    stored = store.load(path)
+    store.check_fit(architecture, stored)
+    return Imported(architecture, dict(stored))
+
+
+def _gluon_weights(path: Path, architecture: Architecture) -> Imported:
+    from triptych.importers import gluon_params
+
+    return gluon_params.load(path, architecture)
+
+
+def _keras_weights(path: Path, architecture: Architecture) -> Imported:
+    from triptych.importers import keras_weights
+
+    parameters, remarks = keras_weights.load_weights(path, architecture)
+    return Imported(architecture, parameters, remarks)
+
+
+# By ending; any other file is canonical.
+WEIGHTS: dict[str, Callable[[Path, Architecture], Imported]] = {
+    ".params": _gluon_weights,
+    **dict.fromkeys((".h5", ".hdf5", ".keras"), _keras_weights),
+}
+
+
+def _with_weights(architecture: Architecture, source: Path, weights: Path | None) -> Imported:
+    """A network whose source has no weights, with those of a file if one is named."""
+    return Imported(architecture, None) if weights is None else load_weights(weights, architecture)
+
+
+def _own_weights(imported: Imported, source: Path, weights: Path | None) -> Imported:
+    """A network whose source may have weights; a file of others is for one that has none."""
+    if weights is None:
+        return imported
+    if imported.parameters is not None:
+        raise TriptychError(f"{source} has its own weights; leave --weights {weights} out")
+    fitted = _with_weights(imported.architecture, source, weights)
+    return replace(fitted, remarks=(*imported.remarks, *fitted.remarks))
