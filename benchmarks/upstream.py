@@ -13,6 +13,7 @@ import argparse
 import ast
 import inspect
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -244,8 +245,9 @@ def describe(case: Callable[[], None]) -> tuple[str, str, str]:
     source = textwrap.dedent(inspect.getsource(case))
     first, *rest = ast.parse(source).body[0].body
     title, _, text = ast.literal_eval(first.value).partition("\n\n")
-    lines = "\n".join(source.splitlines()[rest[0].lineno - 1 :])
-    return title, textwrap.dedent(text).strip(), textwrap.dedent(lines)
+    code = textwrap.dedent("\n".join(source.splitlines()[rest[0].lineno - 1 :]))
+    code = re.sub(r"\n\n(?=def )|(?<=start)\n\n(?=\w)", "\n\n\n", code)  # as a formatter wants it outside a function
+    return title, textwrap.dedent(text).strip(), code
 
 
 def run_here(name: str) -> None:

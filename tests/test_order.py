@@ -30,6 +30,7 @@ ORDER = {
     "bench": "speed",
     "studies": "published comparisons",
     "face": "the verbs of `import triptych`",
+    "testing": "the judge in somebody's own tests",
     "cli": "the commands",
     "__main__": "the program",
 }
