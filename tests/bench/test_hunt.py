@@ -81,6 +81,8 @@ def test_what_backends_have_in_common_is_one_kind_of_finding():
     other = hunt.Finding("other", "fp64", "gradient", "bias", "differs by 2, allowed 0")
     crash = hunt.Finding("planted", "", "(run)", "", "the process ended by SIGSEGV")
     assert FAULT.kind == other.kind != crash.kind
+    errors = [hunt.Finding("a", "fp64", "gradient", "", f"Error in plus{n}: got [{n},1]") for n in (5, 17)]
+    assert errors[0].kind == errors[1].kind != FAULT.kind
     answers = [crash, FAULT]
     reduced = hunt.reduce_by(
         hunt_grammar.draw(Random("1")), FAULT.kind, lambda smaller: answers.pop() if answers else None
