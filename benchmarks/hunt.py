@@ -5,8 +5,8 @@ python benchmarks/hunt.py --minutes 10 --seed 0 [--backend torch,mxnet,jax] [--f
 
 Every backend works in a process of its own with a time limit for each network, because a framework may end its process;
 that is a finding like any other. `--bare` takes the frameworks' own layers where a backend has a detour around a known
-bug (`BARE`): what is found then is known, and shows what a hunt is able to find. Expect some 6 networks a minute on a busy machine with two cores, and
-from an unchanged project no finding.
+bug (`BARE`): what is found then is known, and shows what a hunt is able to find. Expect some
+6 networks a minute on a busy machine with two cores, and no finding from an unchanged project.
 """
 
 from __future__ import annotations
