@@ -25,6 +25,7 @@ COMMANDS = (
     ("conform", "conform"),
     ("verify", "conform"),
     ("locate", "locate"),
+    ("convert", "convert"),
     ("study", "study"),
     ("data", "data"),
     ("bench", "bench"),

@@ -1,0 +1,140 @@
+"""A file of weights as the canonical parameters of a network that is known: by the names of the spec, else by order
+and shape, or by a mapping."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from triptych.backend.contract import PortParameter
+from triptych.importers import gluon_params
+from triptych.porting.matching import pair
+from triptych.spec.layers import Architecture, Shape
+from triptych.utils.errors import TriptychError, check_known
+from triptych.weights.formats.endings import Ending, ending_of
+from triptych.weights.layouts import Layout
+from triptych.weights.naming import NAMINGS, NamedArrays
+
+Arrays = dict[str, NDArray[Any]]
+_IN_ORDER = {".params": gluon_params.load}  # what knows the order of a format's own names
+_COUNTERS = "num_batches_tracked"  # PyTorch's batch norms count batches, which nothing depends on
+
+
+@dataclass(frozen=True, eq=False)
+class Read:
+    """What a file had for an architecture: canonical arrays, the file's names that are in none of them, the canonical
+    paths that it has nothing for, the naming that it has, and the dense layers whose columns were put in order."""
+
+    parameters: Arrays
+    left_over: tuple[str, ...]
+    missing: tuple[str, ...]
+    naming: str
+    permuted: Mapping[str, Shape]
+
+
+def read(
+    path: Path,
+    architecture: Architecture,
+    *,
+    mapping: Mapping[str, str] | None = None,
+    flatten: str | None = None,
+    allow_missing: bool = False,
+) -> Read:
+    """The parameters in a file, whichever naming it has; `mapping`: names in the file to the spec's paths.
+
+    Names of the spec count first. A file of other names is matched by roles, order and shape. Raises TriptychError,
+    with the first array, where that is ambiguous or does not fit; and for anything left over on either side, unless
+    `allow_missing`: then arrays of the spec's names, or of the mapping's, are taken, and the others are not.
+    """
+    ending = ending_of(path)
+    arrays = ending.read(path)
+    own_names = _has_own_names(arrays, architecture, ending)
+    if ending.ending in _IN_ORDER and not (own_names or mapping or allow_missing):
+        parameters = _IN_ORDER[ending.ending](path, architecture)
+        return Read(parameters, (), (), ending.namings[0], {})
+    counters = tuple(name for name in arrays if name.endswith(_COUNTERS))
+    own = {name: array for name, array in arrays.items() if name not in counters}
+    naming, named, names = _matched(path, ending, own, architecture, mapping or {}, flatten, allow_missing)
+    missing = tuple(path for path in named.infos if path not in names)
+    constants = named.constants()
+    left = tuple(name for name in own if name not in names.values() and name not in constants)
+    if (missing or left) and not allow_missing:
+        raise TriptychError(_unmatched(path, architecture, len(names), left, missing))
+    parameters = {}
+    for canonical, name in names.items():
+        parameters[canonical] = named.to_canonical(canonical, arrays[name])
+        _check_shape(path, named, canonical, name, parameters[canonical].shape)
+    return Read(parameters, (*left, *counters), missing, naming, named.permuted)
+
+
+def _has_own_names(arrays: Arrays, architecture: Architecture, ending: Ending) -> bool:
+    """Whether the spec's names are in the file, in one of its namings."""
+    return any(arrays.keys() >= set(NamedArrays(architecture, NAMINGS[n]).names.values()) for n in ending.namings)
+
+
+def _matched(
+    path: Path,
+    ending: Ending,
+    arrays: Arrays,
+    architecture: Architecture,
+    mapping: Mapping[str, str],
+    flatten: str | None,
+    allow_missing: bool,
+) -> tuple[str, NamedArrays, dict[str, str]]:
+    """The naming, its arrays, and the file's name by canonical path."""
+    candidates = {name: NamedArrays(architecture, NAMINGS[name], flatten) for name in ending.namings}
+    shared = {name: len(arrays.keys() & set(named.names.values())) for name, named in candidates.items()}
+    best = max(shared, key=lambda name: shared[name])
+    named = candidates[best]
+    if not mapping and (shared[best] == len(named.names) or (allow_missing and shared[best])):
+        return best, named, {path: name for path, name in named.names.items() if name in arrays}
+    if mapping and allow_missing:
+        check_known(f"name of {path} in the mapping", mapping, arrays)
+        check_known("parameter of the spec in the mapping", mapping.values(), named.infos)
+        return best, named, {canonical: name for name, canonical in mapping.items()}
+    layout = named.naming.layout
+    parameters = [
+        PortParameter(name, layout.to_canonical(array).shape, _role(name, layout)) for name, array in arrays.items()
+    ]
+    pairs, wrong = pair(parameters, list(named.infos.values()), mapping)
+    if wrong is not None:
+        raise TriptychError(
+            f"{path} does not fit '{architecture.name}': '{wrong.tensor}': {wrong.problem}; say what belongs together "
+            "in a JSON file with --mapping"
+        )
+    return best, named, pairs
+
+
+def _role(name: str, layout: Layout) -> str:
+    """`weight`, `bias`, `running_mean` or `running_var`, where the end of a name tells it."""
+    known = sorted({*layout.names.values(), *layout.aliases}, key=len, reverse=True)
+    role = next((role for role in known if re.search(rf"(^|[._/:]){role}$", name)), "")
+    return layout.canonical_name(role) if role else ""
+
+
+def _check_shape(path: Path, named: NamedArrays, canonical: str, name: str, shape: Shape) -> None:
+    expected = named.infos[canonical].shape
+    if shape != expected:
+        raise TriptychError(
+            f"{path} does not fit '{named.architecture.name}': {name!r} is {shape} in the spec's axes, expected "
+            f"{expected} for '{canonical}'"
+        )
+
+
+def _unmatched(
+    path: Path, architecture: Architecture, matched: int, left: tuple[str, ...], missing: tuple[str, ...]
+) -> str:
+    parts = [f"{matched} arrays match"]
+    parts += [f"{len(missing)} of the network are not there ({some(missing)})"] if missing else []
+    parts += [f"{len(left)} of the file are left over ({some(left)})"] if left else []
+    return f"{path} does not fit '{architecture.name}': {', '.join(parts)}; --allow-missing converts what matches"
+
+
+def some(names: tuple[str, ...]) -> str:
+    """The first names, and that there are more."""
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
