@@ -80,8 +80,8 @@ def _check_source(source: str, network: options.NetworkOptions) -> None:
     """Raises TriptychError for a source without weights, and for a file of weights whose network is not named."""
     from triptych.weights.formats.endings import ENDINGS
 
-    if is_zoo(source) and network.weights is None:
-        raise TriptychError(f"'{source}' is a name of the zoo, without weights; give a run folder, or --weights FILE")
     bare = (ending.ending for ending in ENDINGS if ending.ending not in (".pt", ".pth"))  # these can be TorchScript
     if source.endswith(tuple(bare)):
         raise TriptychError(f"{source} holds weights only; say which network with --arch")
+    if is_zoo(source) and network.weights is None:
+        raise TriptychError(f"'{source}' is a name of the zoo, without weights; give a run folder, or --weights FILE")

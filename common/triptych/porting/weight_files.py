@@ -4,6 +4,7 @@ and shape, or by a mapping."""
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from triptych.backend.contract import PortParameter
-from triptych.importers import gluon_params
+from triptych.importers.layer_order import names_in_order
 from triptych.porting.matching import pair
 from triptych.spec.layers import Architecture, Shape
 from triptych.utils.errors import TriptychError, check_known
@@ -21,8 +22,10 @@ from triptych.weights.layouts import Layout
 from triptych.weights.naming import NAMINGS, NamedArrays
 
 Arrays = dict[str, NDArray[Any]]
-_IN_ORDER = {".params": gluon_params.load}  # what knows the order of a format's own names
 _COUNTERS = "num_batches_tracked"  # PyTorch's batch norms count batches, which nothing depends on
+
+
+_WAY_OUT = "say what belongs together in a JSON file with --mapping"
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,13 +56,10 @@ def read(
     """
     ending = ending_of(path)
     arrays = ending.read(path)
-    own_names = _has_own_names(arrays, architecture, ending)
-    if ending.ending in _IN_ORDER and not (own_names or mapping or allow_missing):
-        parameters = _IN_ORDER[ending.ending](path, architecture)
-        return Read(parameters, (), (), ending.namings[0], {})
     counters = tuple(name for name in arrays if name.endswith(_COUNTERS))
     own = {name: array for name, array in arrays.items() if name not in counters}
-    naming, named, names = _matched(path, ending, own, architecture, mapping or {}, flatten, allow_missing)
+    naming, named = _naming(ending, own, architecture, flatten)
+    names = _names(path, ending, own, named, mapping or {}, allow_missing)
     missing = tuple(path for path in named.infos if path not in names)
     constants = named.constants()
     left = tuple(name for name in own if name not in names.values() and name not in constants)
@@ -72,31 +72,36 @@ def read(
     return Read(parameters, (*left, *counters), missing, naming, named.permuted)
 
 
-def _has_own_names(arrays: Arrays, architecture: Architecture, ending: Ending) -> bool:
-    """Whether the spec's names are in the file, in one of its namings."""
-    return any(arrays.keys() >= set(NamedArrays(architecture, NAMINGS[n]).names.values()) for n in ending.namings)
-
-
-def _matched(
-    path: Path,
-    ending: Ending,
-    arrays: Arrays,
-    architecture: Architecture,
-    mapping: Mapping[str, str],
-    flatten: str | None,
-    allow_missing: bool,
-) -> tuple[str, NamedArrays, dict[str, str]]:
-    """The naming, its arrays, and the file's name by canonical path."""
+def _naming(ending: Ending, arrays: Arrays, architecture: Architecture, flatten: str | None) -> tuple[str, NamedArrays]:
+    """That of the namings in which most of the spec's names are in the file."""
     candidates = {name: NamedArrays(architecture, NAMINGS[name], flatten) for name in ending.namings}
-    shared = {name: len(arrays.keys() & set(named.names.values())) for name, named in candidates.items()}
-    best = max(shared, key=lambda name: shared[name])
-    named = candidates[best]
-    if not mapping and (shared[best] == len(named.names) or (allow_missing and shared[best])):
-        return best, named, {path: name for path, name in named.names.items() if name in arrays}
+    best = max(candidates, key=lambda name: len(arrays.keys() & set(candidates[name].names.values())))
+    return best, candidates[best]
+
+
+def _names(
+    path: Path, ending: Ending, arrays: Arrays, named: NamedArrays, mapping: Mapping[str, str], allow_missing: bool
+) -> dict[str, str]:
+    """The file's name by canonical path."""
+    there = {canonical: name for canonical, name in named.names.items() if name in arrays}
+    if not mapping and (2 * len(there) >= len(named.names) or (there and allow_missing)):
+        return there
+    check_known(f"name of {path.name} in the mapping", mapping, arrays)
+    check_known("parameter of the spec in the mapping", mapping.values(), named.infos)
     if mapping and allow_missing:
-        check_known(f"name of {path} in the mapping", mapping, arrays)
-        check_known("parameter of the spec in the mapping", mapping.values(), named.infos)
-        return best, named, {canonical: name for name, canonical in mapping.items()}
+        return {canonical: name for name, canonical in mapping.items()}
+    if ending.ordered and not mapping:
+        plain = {name.removeprefix("arg:").removeprefix("aux:"): name for name in arrays}
+        in_order = {short: arrays[name] for short, name in plain.items()}
+        found = names_in_order(in_order, named.architecture, named.naming.layout, str(path), _WAY_OUT)
+        return {canonical: plain[short] for canonical, short in found.items()}
+    return _paired(path, ending, arrays, named, mapping)
+
+
+def _paired(
+    path: Path, ending: Ending, arrays: Arrays, named: NamedArrays, mapping: Mapping[str, str]
+) -> dict[str, str]:
+    """By the mapping, and what it leaves by roles and shapes; by order where files of this kind keep one."""
     layout = named.naming.layout
     parameters = [
         PortParameter(name, layout.to_canonical(array).shape, _role(name, layout)) for name, array in arrays.items()
@@ -104,10 +109,17 @@ def _matched(
     pairs, wrong = pair(parameters, list(named.infos.values()), mapping)
     if wrong is not None:
         raise TriptychError(
-            f"{path} does not fit '{architecture.name}': '{wrong.tensor}': {wrong.problem}; say what belongs together "
-            "in a JSON file with --mapping"
+            f"{path} does not fit '{named.architecture.name}': '{wrong.tensor}': {wrong.problem}; {_WAY_OUT}"
         )
-    return best, named, pairs
+    left = [parameter for parameter in parameters if parameter.name not in mapping]
+    twins = [key for key, count in Counter((each.shape, each.role) for each in left).items() if count > 1]
+    if twins and not ending.ordered:
+        alike = [each.name for each in left if (each.shape, each.role) == twins[0]]
+        raise TriptychError(
+            f"{path} has other names than '{named.architecture.name}', and it is ambiguous which of "
+            f"{some(tuple(alike))} is which: they have one shape, {twins[0][0]}; {_WAY_OUT}"
+        )
+    return pairs
 
 
 def _role(name: str, layout: Layout) -> str:

@@ -21,13 +21,15 @@ Arrays = dict[str, NDArray[Any]]
 @dataclass(frozen=True)
 class Ending:
     """Files of one ending: what they are, how they are read and written, and the namings that they can have; the first
-    is written where no other is asked for."""
+    is written where no other is asked for. `ordered`: the arrays come as the layers were registered, so that their
+    order tells what they are (safetensors sorts them, and Flax goes by the alphabet)."""
 
     ending: str
     what: str
     read: Callable[[Path], Arrays]
     write: Callable[[Path, Mapping[str, NDArray[Any]]], None]
     namings: tuple[str, ...]
+    ordered: bool = False
 
 
 def _read_params(path: Path) -> Arrays:
@@ -40,9 +42,11 @@ def _save(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
 
 ENDINGS = (
     Ending(".safetensors", "safetensors", store.load, _save, tuple(NAMINGS)),
-    Ending(".pt", "a state dict of PyTorch's", torch_file.read, torch_file.write, ("torch",)),
-    Ending(".pth", "a state dict of PyTorch's", torch_file.read, torch_file.write, ("torch",)),
-    Ending(".params", "parameters of MXNet's", _read_params, mxnet_params.write, ("gluon", "gluon-exported")),
+    Ending(".pt", "a state dict of PyTorch's", torch_file.read, torch_file.write, ("torch",), ordered=True),
+    Ending(".pth", "a state dict of PyTorch's", torch_file.read, torch_file.write, ("torch",), ordered=True),
+    Ending(
+        ".params", "parameters of MXNet's", _read_params, mxnet_params.write, ("gluon", "gluon-exported"), ordered=True
+    ),
     Ending(".npz", "an archive of NumPy's", npz_file.read, npz_file.write, ("flax", "linen")),
     Ending(".msgpack", "variables of Flax", flax_msgpack.read, flax_msgpack.write, ("flax", "linen")),
 )
