@@ -2,8 +2,8 @@
 
 python benchmarks/import_mxnet.py FOLDER [NAME ...] > benchmarks/results/import-mxnet.md
 
-FOLDER holds `*/NAME-symbol.json` with `NAME-0001.params`; the NAMEs are those of Gluon's zoo (all of them: half an hour
-on two cores). Arrays of the zoo are drawn. Both sides compute in float64, the gradients are of a fixed cotangent.
+FOLDER holds `*/NAME-symbol.json` with `NAME-0001.params`; the NAMEs are those of the zoo (all: half an hour or more).
+Arrays of the zoo are drawn. Both sides compute in float64, the gradients are of a fixed cotangent.
 """
 
 from __future__ import annotations

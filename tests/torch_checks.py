@@ -26,6 +26,17 @@ def distinct(module: nn.Module) -> nn.Module:
     return module
 
 
+def perturbed(module: nn.Module) -> nn.Module:
+    """A large module with its own initialisation, but with biases and statistics that are all different."""
+    with torch.no_grad():
+        for name, tensor in module.state_dict().items():
+            if tensor.is_floating_point() and tensor.ndim == 1:
+                tensor.copy_(
+                    torch.rand_like(tensor) + 0.5 if "var" in name else tensor + 0.1 * torch.randn_like(tensor)
+                )
+    return module
+
+
 def leaves(result: Any) -> list[torch.Tensor]:
     return torch.utils._pytree.tree_leaves(result)
 
@@ -68,21 +79,22 @@ def hard_sigmoid(x: Any, inplace: bool = False) -> Any:
     return nn.functional.relu6(x + 3) / 6
 
 
-def check_same(module: nn.Module, imported: Imported, shape: tuple[int, int, int], *, train: bool) -> None:
-    """The module's outputs, gradients and statistics on four images, in float64, against the reference's."""
+def check_same(
+    module: nn.Module, imported: Imported, shape: tuple[int, int, int], *, train: bool, images: int = 4
+) -> None:
+    """The module's outputs, gradients and statistics on some images, in float64, against the reference's."""
     module = copy.deepcopy(module).double().train(train)
-    images = torch.rand(4, *shape, dtype=torch.float64) - 0.4
-    images.requires_grad_()
+    x = (torch.rand(images, *shape, dtype=torch.float64) - 0.4).requires_grad_()
     before = {name: tensor.detach().numpy().copy() for name, tensor in module.state_dict().items()}
     masks = Masks()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(nn.functional, "dropout", masks)
         patch.setattr(nn.functional, "hardsigmoid", hard_sigmoid)
-        theirs = leaves(module(images))
+        theirs = leaves(module(x))
     architecture, parameters = imported.architecture, imported.parameters or {}
     paths = [path for path, layer in walk(architecture.layers) if isinstance(layer, Dropout)]
     named = dict(zip(paths, masks.kept, strict=True)) if train else {}
-    run = reference.forward(architecture, parameters, images.detach().numpy(), train=train, masks=named)
+    run = reference.forward(architecture, parameters, x.detach().numpy(), train=train, masks=named)
     ends = outputs(architecture)
     assert len(ends) == len(theirs)
     cotangents = tuple(np.random.default_rng(0).normal(size=tuple(end.shape)) for end in theirs)
@@ -90,7 +102,7 @@ def check_same(module: nn.Module, imported: Imported, shape: tuple[int, int, int
         close(run.outputs[path], their, path)
     sum((torch.from_numpy(c / len(c)) * end).sum() for c, end in zip(cotangents, theirs, strict=True)).backward()
     _, gradients = reference.backward(run, cotangents)
-    close(gradients["input"], images.grad, "the images' gradient")
+    close(gradients["input"], x.grad, "the images' gradient")
     mine = by_value(parameters, {name: gradients[name] for name in parameters if name in gradients})
     wanted = {name: p.grad.numpy() for name, p in module.named_parameters() if p.grad is not None}
     compare_all(mine, by_value(before, wanted))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,18 @@ from triptych.backend import registry
 from triptych.importers.gluon_params import load
 from triptych.reference import network
 from triptych.spec import analysis
-from triptych.spec.layers import Architecture, BatchNorm, Block, Conv, Dense, Flatten, GlobalAvgPool, ReLU, Residual
+from triptych.spec.layers import (
+    Architecture,
+    Auxiliary,
+    BatchNorm,
+    Block,
+    Conv,
+    Dense,
+    Flatten,
+    GlobalAvgPool,
+    ReLU,
+    Residual,
+)
 from triptych.utils.errors import TriptychError
 from triptych.weights.formats import mxnet_params
 from triptych.weights.layouts import GLUON
@@ -30,7 +42,7 @@ ZOO = {
     **{f"mobilenet{version}{width}": "" for version in ("", "v2_") for width in ("1.0", "0.75", "0.5", "0.25")},
     "squeezenet1.0": "",
     "squeezenet1.1": "",
-    "alexnet": "",
+    "alexnet": "alexnet_owt",
     "inceptionv3": "inception_v3",
 }
 WRITE = {
@@ -73,9 +85,10 @@ def test_files_of_gluons_zoo_are_matched_whichever_names_they_have(name: str, mx
     for style, write in WRITE.items():
         write(net, tmp_path / style)
         results.append(load(tmp_path / (f"{style}-0000.params" if style == "exported" else style), architecture))
+    first = results[0].parameters or {}
     for other in results[1:]:
-        assert all(np.array_equal(array, other[path]) for path, array in results[0].items())
-    outputs = network.forward(architecture, results[0], x).logits
+        assert all(np.array_equal(array, (other.parameters or {})[path]) for path, array in first.items())
+    outputs = network.forward(results[0].architecture, first, x).logits
     assert np.abs(outputs - expected).max() < 1e-12 * np.abs(expected).max()
 
 
@@ -110,7 +123,7 @@ def test_a_body_stands_before_its_shortcut_and_a_fixed_scale_is_left_out(style: 
     architecture = unit((1, 1))
     for order in (IN_ORDER, ["first", "unit.shortcut.conv", "unit.body.conv", "norm", "fc"]):
         arrays = written(tmp_path / "net.params", architecture, order, style)
-        found = load(tmp_path / "net.params", architecture)
+        found = load(tmp_path / "net.params", architecture).parameters or {}
         assert found.keys() == arrays.keys()
         assert all(np.array_equal(found[path], arrays[path]) for path in arrays)
 
@@ -121,7 +134,18 @@ def test_a_shift_counts_though_it_is_not_trained(tmp_path: Path) -> None:
     assert "'features.3.beta' is not 0, but 'norm' has no shift" in refusal(path, unit((1, 1), beta=False))
     arrays = {name: np.asarray(array) for name, array in mxnet_params.read(path).items()}
     mxnet_params.write(path, arrays | {"features.3.beta": np.zeros(4, np.float32)})
-    assert "norm.bias" not in load(path, unit((1, 1), beta=False))
+    assert "norm.bias" not in (load(path, unit((1, 1), beta=False)).parameters or {})
+
+
+def test_auxiliary_classifiers_that_the_file_has_not_are_left_out(tmp_path: Path) -> None:
+    architecture = unit((1, 1))
+    arrays = written(tmp_path / "net.params", architecture, IN_ORDER)
+    side = Auxiliary("side", (Flatten("flatten"), Dense("fc", 5)), 0.3)
+    both = replace(architecture, layers=(architecture.layers[0], side, *architecture.layers[1:]))
+    found = load(tmp_path / "net.params", both)
+    assert found.architecture == architecture
+    assert (found.parameters or {}).keys() == arrays.keys()
+    assert found.remarks == ("the file has no auxiliary classifier; the network is taken without",)
 
 
 def test_the_names_of_the_spec_are_taken_by_name(tmp_path: Path) -> None:
@@ -131,7 +155,7 @@ def test_the_names_of_the_spec_are_taken_by_name(tmp_path: Path) -> None:
         for place, info in enumerate(analysis.parameters(architecture))
     }
     mxnet_params.write(tmp_path / "net.params", dict(reversed(arrays.items())))
-    found = load(tmp_path / "net.params", architecture)
+    found = load(tmp_path / "net.params", architecture).parameters or {}
     assert all(np.array_equal(found[i.path], arrays[GLUON.native_path(i)]) for i in analysis.parameters(architecture))
 
 

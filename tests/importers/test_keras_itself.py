@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from triptych import zoo
 from triptych.importers.keras_network import load
+from triptych.importers.keras_weights import load_weights
 from triptych.importers.steps import Imported, ImportRefusedError, Request
 from triptych.reference.network import forward
 from triptych.spec.layers import LeakyReLU, walk
@@ -221,3 +223,59 @@ def test_networks_of_keras_applications(name: str, suffix: str, tmp_path: Path) 
     size, options = APPLICATIONS[name]
     model = getattr(keras.applications, name)(weights=None, input_shape=(size, size, 3), **options)
     agree(filled(model), saved(model, tmp_path, suffix), batch=1)
+
+
+WEIGHTS_ALONE = {
+    "vgg": lambda: on_map(
+        L.Conv2D(4, 3, padding="same"),
+        L.BatchNormalization(),
+        L.ReLU(),
+        L.MaxPooling2D(),
+        L.Conv2D(6, 3),
+        L.Flatten(),
+        L.Dense(8),
+        L.Dropout(0.5),
+        L.Dense(3),
+    ),
+    "separable": lambda: on_map(
+        L.SeparableConv2D(5, 3), L.PReLU(shared_axes=[1, 2]), L.SeparableConv2D(6, 3, use_bias=False), L.Conv2D(4, 1)
+    ),
+    "depthwise": lambda: on_map(*(layer for _ in range(11) for layer in (L.DepthwiseConv2D(1), L.Conv2D(4, 1)))),
+    "transposed": lambda: on_map(L.Conv2DTranspose(5, 3), L.Conv2D(4, 1)),
+}
+
+
+@pytest.mark.parametrize("suffix", [".weights.h5", ".h5", ".keras"])
+@pytest.mark.parametrize("name", WEIGHTS_ALONE)
+def test_weights_alone_find_their_places_in_a_network_that_is_named(name: str, suffix: str, tmp_path: Path) -> None:
+    model = filled(WEIGHTS_ALONE[name]())
+    imported = load(saved(model, tmp_path, ".keras"), Request())
+    path = tmp_path / f"it{suffix}"
+    model.save_weights(path) if suffix == ".weights.h5" else model.save(path)
+    parameters, _ = load_weights(path, imported.architecture)
+    assert parameters.keys() == (imported.parameters or {}).keys()
+    for key, value in (imported.parameters or {}).items():
+        np.testing.assert_array_equal(parameters[key], value)
+
+
+def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
+    networks = [filled(on_map(L.Conv2D(4, 3), L.Conv2D(4, size))) for size in (1, 3)]
+    architecture = load(saved(networks[0], tmp_path, ".keras"), Request()).architecture
+    networks[1].save_weights(tmp_path / "other.weights.h5")
+    with pytest.raises(ImportRefusedError, match="belongs to another network"):
+        load_weights(tmp_path / "other.weights.h5", architecture)
+    filled(on_map(L.Conv2D(4, 3))).save_weights(tmp_path / "short.weights.h5")
+    with pytest.raises(ImportRefusedError, match="has 1 layers 'conv2d', but the network 2"):
+        load_weights(tmp_path / "short.weights.h5", architecture)
+
+
+def test_weights_of_keras_applications_for_a_network_of_the_zoo(tmp_path: Path) -> None:
+    model = filled(keras.applications.VGG16(weights=None, input_shape=(32, 32, 3), classes=10))
+    model.save_weights(tmp_path / "vgg16.weights.h5")
+    architecture = zoo.build("vgg16", input=(3, 32, 32), classes=10)
+    parameters, _ = load_weights(tmp_path / "vgg16.weights.h5", architecture)
+    images = np.random.default_rng(3).standard_normal((1, 3, 32, 32))
+    got = forward(architecture, parameters, images).logits
+    wanted = expected(keras.Model(model.input, model.layers[-1].output), images)
+    e = np.exp(got - got.max())
+    assert np.abs(e / e.sum() - wanted).max() <= 1e-12

@@ -76,6 +76,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "one layer": (used_twice, r"shares the parameter '0.weight' with '0'"),
     "no statistics": (lambda: after_row(nn.BatchNorm2d(6, track_running_stats=False)), "no running statistics"),
     "momentum None": (lambda: after_row(nn.BatchNorm2d(6, momentum=None)), "'1': its momentum is None"),
+    "lazy": (lambda: nn.Sequential(nn.LazyConv2d(2, 3)), "'0.weight' has no values yet; run the module once"),
     "divisor": (lambda: nn.AvgPool2d(2, divisor_override=3), "divisor_override"),
     "feature dropout": (
         lambda: after_row(nn.Dropout2d()),

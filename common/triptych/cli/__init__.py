@@ -26,6 +26,7 @@ COMMANDS = (
     ("verify", "conform"),
     ("locate", "locate"),
     ("convert", "convert"),
+    ("export", "export"),
     ("study", "study"),
     ("data", "data"),
     ("bench", "bench"),

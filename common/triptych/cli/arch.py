@@ -31,11 +31,9 @@ def resolve(arch: str, network: NetworkOptions = DEFAULT_NETWORK, *, small: bool
     architecture = zoo.build_with(arch, zoo_options(arch, network, small))
     if network.weights is None:
         return Imported(architecture, None)
-    from triptych.weights import store
+    from triptych.porting import sources
 
-    parameters = store.load(network.weights)
-    store.check_fit(architecture, parameters)
-    return Imported(architecture, dict(parameters))
+    return _told(arch, sources.load_weights(network.weights, architecture))
 
 
 def zoo_options(arch: str, network: NetworkOptions, small: bool) -> Options:
@@ -63,6 +61,13 @@ def is_zoo(arch: str) -> bool:
     return sources.is_zoo(arch)
 
 
+def _told(arch: str, imported: Imported) -> Imported:
+    """What the importer has to say, on standard error."""
+    for remark in imported.remarks:
+        print(f"{arch}: {remark}", file=sys.stderr)
+    return imported
+
+
 def _imported(arch: str, network: NetworkOptions) -> Imported:
     from triptych.importers.steps import Request
     from triptych.porting import sources
@@ -70,9 +75,7 @@ def _imported(arch: str, network: NetworkOptions) -> Imported:
     _refuse(network, OF_THE_ZOO, f"is for networks of the zoo; '{arch}' is complete")
     outputs = tuple(name.strip() for name in (network.output or "").split(",") if name.strip())
     request = Request(input=network.shape(), outputs=outputs, keep_softmax=network.keep_softmax)
-    imported = sources.read(arch, request, network.weights)
-    for remark in imported.remarks:
-        print(f"{arch}: {remark}", file=sys.stderr)
+    imported = _told(arch, sources.read(arch, request, network.weights))
     if network.resolution is None:
         return imported
     return replace(imported, architecture=_resized(imported.architecture, network.resolution))

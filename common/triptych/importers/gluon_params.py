@@ -9,35 +9,39 @@ unit has its body before its shortcut.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-from numpy.typing import NDArray
-
-from triptych.importers.layer_order import names_in_order
+from triptych.importers.layer_order import match_in_order
 from triptych.importers.mxnet_network import read_arrays
+from triptych.importers.steps import Imported
 from triptych.spec import analysis
 from triptych.spec.layers import Architecture
 from triptych.utils.errors import TriptychError
 from triptych.weights.layouts import GLUON
 
 
-def load(path: Path, architecture: Architecture) -> dict[str, NDArray[Any]]:
-    """The canonical parameters of `architecture` in a `.params` file, whichever of Gluon's names it has.
+def load(path: Path, architecture: Architecture) -> Imported:
+    """`architecture` with its canonical parameters in a `.params` file, whichever of Gluon's names it has.
 
-    By the names of the spec, if these are the file's, else in order. Raises TriptychError, with the first layer and its
-    shapes, for a file of another network, and where two assignments would fit, or none but in another order.
+    By the names of the spec, if these are the file's, else in order. Auxiliary classifiers that the file does not have
+    are left out, which is a remark. Raises TriptychError, with the first layer and its shapes, for a file of another
+    network, and where two assignments would fit, or none but in another order.
     """
     arrays = read_arrays(path)
-    paths = {info.path: GLUON.native_path(info) for info in analysis.parameters(architecture)}
-    if set(paths.values()) <= arrays.keys():
-        found = {canonical: arrays[name] for canonical, name in paths.items()}
+    remarks: tuple[str, ...] = ()
+    if not _named(architecture) <= arrays.keys():
+        taken, names = match_in_order(arrays, architecture, GLUON, str(path), "take -symbol.json with it")
+        if taken != architecture:
+            architecture, remarks = taken, ("the file has no auxiliary classifier; the network is taken without",)
     else:
-        names = names_in_order(arrays, architecture, GLUON, str(path), "take -symbol.json with it")
-        found = {canonical: arrays[name] for canonical, name in names.items()}
+        names = {info.path: GLUON.native_path(info) for info in analysis.parameters(architecture)}
     for info in analysis.parameters(architecture):
-        if found[info.path].shape != info.shape:
+        if (shape := arrays[names[info.path]].shape) != info.shape:
             raise TriptychError(
-                f"{path} is not of '{architecture.name}': it has {found[info.path].shape} for '{info.path}', "
-                f"expected {info.shape}"
+                f"{path} is not of '{architecture.name}': it has {shape} for '{info.path}', expected {info.shape}"
             )
-    return found
+    return Imported(architecture, {path: arrays[name] for path, name in names.items()}, remarks)
+
+
+def _named(architecture: Architecture) -> set[str]:
+    """What Gluon calls the arrays of a block that has the spec's names."""
+    return {GLUON.native_path(info) for info in analysis.parameters(architecture)}

@@ -138,6 +138,11 @@ class LayerCall:
 Build: TypeAlias = Callable[[LayerCall], Tensor]
 
 
+def names_of_arrays(call: LayerCall, *kernels: str) -> tuple[str, ...]:
+    """The arrays of a layer that may have a bias."""
+    return (*kernels, "bias") if call.flag("use_bias", True) else kernels
+
+
 def numbers(value: Any, what: str) -> tuple[float, ...]:
     """One number or one for every channel, from JSON or an array."""
     try:

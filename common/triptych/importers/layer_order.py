@@ -9,13 +9,13 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from numpy.typing import NDArray
 
 from triptych.spec import analysis
-from triptych.spec.layers import Architecture, BatchNorm, Layer, Residual, Shape, children, join
+from triptych.spec.layers import Architecture, Auxiliary, BatchNorm, Layer, Residual, Shape, children, join
 from triptych.utils.errors import TriptychError
 from triptych.weights.layouts import CANONICAL, Layout
 
@@ -33,15 +33,28 @@ class _Layer:
     norm: bool = False
 
 
-def names_in_order(
+def match_in_order(
     arrays: Mapping[str, NDArray[Any]], architecture: Architecture, layout: Layout, source: str, way_out: str
-) -> dict[str, str]:
-    """The name in `arrays` of every canonical array; `arrays` lists layers as a framework registers them, and names
-    their arrays as `layout` does. `source` and `way_out` stand in messages. Raises TriptychError, with the first layer
-    and its shapes, for another network, and where two assignments would fit, or none but in another order."""
-    assigned = _assigned(_of_file(arrays, layout, source), architecture, source, way_out)
+) -> tuple[Architecture, dict[str, str]]:
+    """The name in `arrays` of every canonical array of the architecture, which is returned without its auxiliary
+    classifiers if `arrays` has none; `arrays` lists layers as a framework registers them, and names their arrays as
+    `layout` does. `source` and `way_out` stand in messages. Raises TriptychError, with the first layer and its shapes,
+    for another network, and where two assignments would fit, or none but in another order."""
+    file = _of_file(arrays, layout, source)
+    architecture = _without_auxiliary(file, architecture) or architecture
+    assigned = _assigned(file, architecture, source, way_out)
     _check_no_shift(assigned, arrays, source, way_out)
-    return _names(assigned, source)
+    return architecture, _names(assigned, source)
+
+
+def _without_auxiliary(file: Sequence[_Layer], architecture: Architecture) -> Architecture | None:
+    """The architecture without its auxiliary classifiers, if it has some and the file has all other layers alone."""
+    layers = tuple(layer for layer in architecture.layers if not isinstance(layer, Auxiliary))
+    if len(layers) == len(architecture.layers):
+        return None
+    bare = replace(architecture, layers=layers)
+    here, there = (Counter(layer.signature for layer in layers) for layers in (_of_spec(bare, False), file))
+    return bare if here == there else None
 
 
 def _of_file(arrays: Mapping[str, NDArray[Any]], layout: Layout, source: str) -> list[_Layer]:

@@ -6,17 +6,23 @@ values stand in it. The order is cancelled by the source itself, goes into the c
 refused; it never becomes a layer that moves data without need.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from triptych.importers.steps import Arrays, ImportRefusedError, Step, merge_only
+from triptych.importers.steps import ImportRefusedError, Step, merge_only
 from triptych.spec.kinds import kind_of
 from triptych.spec.kinds.composites import merged_shape
 from triptych.spec.kinds.kind import Wire
 from triptych.spec.layers import INPUT, ChannelShuffle, Flatten, Layer, Merge, Reshape, Shape
+
+if TYPE_CHECKING:
+    from triptych.importers.steps import Arrays
 
 _MOST_VALUES = 1 << 25  # of a map whose order is kept: 256 MB, ten times the largest map of a published network
 

@@ -31,8 +31,8 @@ def load(module: Any, request: Request) -> Imported:
         title = f"TorchScript {module.original_name}"
         module, modes = replayed(module)
     remarks: list[str] = []
+    _check(module)
     with unchanged(module):
-        _check(module)
         shape = request.input or _guessed(module, title, remarks)
         evaluation = read(_exported(module.eval() if modes else module, shape, title))
         training = _in_training(module, shape, title, evaluation, remarks) if modes else None
@@ -105,7 +105,14 @@ def _title(module: Any) -> str:
 
 
 def _check(module: Any) -> None:
-    """Refuses what the exported program does not show."""
+    """Refuses what the exported program does not show, or cannot be made of."""
+    import torch  # noqa: TID251
+
+    for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
+        if torch.nn.parameter.is_lazy(tensor) or tensor.is_meta:
+            raise ImportRefusedError(
+                f"the parameter {name!r} has no values yet; run the module once, or load its weights"
+            )
     for path, part in module.named_modules():
         if hasattr(part, "running_mean") and getattr(part, "momentum", 0.0) is None:
             raise ImportRefusedError(

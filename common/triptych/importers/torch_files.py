@@ -40,18 +40,18 @@ def _exported(path: Path, request: Request) -> Imported:
     try:
         with _quiet():
             exported = torch.export.load(copy)
-            program = read(exported)
+        _check_size(path, [*exported.state_dict.values(), *exported.constants.values()])
+        program = read(exported)
+        shape = program.input_shape[1:]
+        if request.input and request.input != shape:
+            raise ImportRefusedError(
+                f"{path} was exported for images {shape}, and {request.input} were asked for; export it again"
+            )
+        return network(program, None, request, name=path.stem, source=f"PyTorch: {path.name}")
     except TriptychError:
         raise
-    except Exception as error:
-        raise TriptychError(f"{path} is no whole exported program ({_first_line(error)})") from None
-    _check_size(path, [*exported.state_dict.values(), *exported.constants.values()])
-    shape = program.input_shape[1:]
-    if request.input and request.input != shape:
-        raise ImportRefusedError(
-            f"{path} was exported for images {shape}, and {request.input} were asked for; export it again"
-        )
-    return network(program, None, request, name=path.stem, source=f"PyTorch: {path.name}")
+    except Exception as error:  # what a program that torch.export did not make may hold has no end
+        raise TriptychError(f"{path} is no whole exported program ({_first_line(error)})") from error
 
 
 def _script(path: Path, request: Request) -> Imported:
@@ -80,9 +80,9 @@ def _held(path: Path) -> str:
         with _quiet():
             held = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path) or None)
     except pickle.UnpicklingError as error:
-        named = re.search(r"(?:GLOBAL|class|global) `?'?([\w.]+)", str(error))
-        what = f"objects of the class {named[1]}" if named and "." in named[1] else "more than tensors"
-        return f"{path} holds {what}, which only running it would read; {_WAY_OUT}, and weights as a state dict"
+        named = re.findall(r"GLOBAL ([\w.]+)", str(error)) or _classes(path)
+        what = f"objects that need {', '.join(named[:4])}" if named else "more than tensors"
+        return f"{path} holds {what}, and only running it would read them; {_WAY_OUT}, and weights as a state dict"
     except Exception as error:
         return f"{path} is no file of PyTorch that can be read ({_first_line(error)})"
     if isinstance(held, dict) and held and all(isinstance(value, torch.Tensor) for value in held.values()):
@@ -90,6 +90,16 @@ def _held(path: Path) -> str:
         return f"{path} holds weights alone ({len(held)} arrays, {total} values); {_WAY_OUT} and the file as --weights"
     keys = f" with {', '.join(map(str, list(held)[:8]))}" if isinstance(held, dict) else ""
     return f"{path} holds a {type(held).__name__}{keys}, which is no network; {_WAY_OUT}"
+
+
+def _classes(path: Path) -> list[str]:
+    """The classes and functions that a pickle in an archive names, beside those of tensors."""
+    import torch  # noqa: TID251
+
+    try:
+        return list(torch.serialization.get_unsafe_globals_in_checkpoint(path))
+    except Exception:
+        return []
 
 
 def _first_line(error: Exception) -> str:

@@ -10,7 +10,8 @@ from typing import Any
 from triptych.importers.steps import ImportRefusedError
 from triptych.importers.torch_walk import COMPUTED, supported
 
-_MOST_TURNS = 100_000  # of nodes, loops included
+MOST_OPERATORS = 5_000  # loops included
+_MOST_TURNS = 100_000  # of nodes that only compute with numbers
 
 
 def replayed(script: Any) -> tuple[Any, bool]:
@@ -29,8 +30,15 @@ def _module(script: Any, graph: Any) -> Any:
             inputs = list(graph.inputs())
             if len(inputs) != 2:
                 raise ImportRefusedError(f"the script takes {len(inputs) - 1} inputs; a network has one, images")
-            return _Replay(script, self).run(graph, (_Part(script, self), x))
+            return _Replay().run(graph, (_Part(script, self), x))
 
+        def train(self, mode: bool = True) -> Any:
+            super().train(mode)
+            for part in saved if mode else ():  # what was saved for training knows what is frozen in it
+                part.training = saved[part]
+            return self
+
+    saved: dict[Any, bool] = {}
     replay = Replay()
     parts = {"": replay}
     for path, part in script.named_modules():
@@ -43,6 +51,8 @@ def _module(script: Any, graph: Any) -> Any:
         for name, buffer in part.named_buffers(recurse=False):
             parts[path].register_buffer(name, buffer)
         parts[path].training = bool(getattr(part, "training", False))
+    if any(part.training for part in parts.values()):
+        saved.update((part, part.training) for part in parts.values())
     return replay
 
 
@@ -67,9 +77,10 @@ class _Part:
 class _Replay:
     """One run of a graph."""
 
-    def __init__(self, script: Any, module: Any) -> None:
+    def __init__(self) -> None:
         self.values: dict[str, Any] = {}
         self.turns = 0
+        self.operators = 0
 
     def run(self, graph: Any, inputs: Sequence[Any]) -> Any:
         results = self.block(graph, inputs)
@@ -95,11 +106,14 @@ class _Replay:
         if kind == "prim::GetAttr":
             return [inputs[0].get(node.s("name"))]
         if kind == "prim::Constant":
-            return [next(iter(node.outputs())).toIValue()]
+            return [_number(next(iter(node.outputs())).toIValue())]
         if kind in ("prim::TupleUnpack", "prim::ListUnpack"):
             return list(inputs[0])
         if kind in STRUCTURE:
             return [STRUCTURE[kind](inputs)]
+        self.operators += any(hasattr(value, "requires_grad") for value in inputs)
+        if self.operators > MOST_OPERATORS:
+            raise ImportRefusedError(f"the script runs more than {MOST_OPERATORS} operators")
         return _operator(node, kind, inputs)
 
     def loop(self, node: Any, inputs: list[Any]) -> list[Any]:
@@ -110,6 +124,11 @@ class _Replay:
             going, *carried = self.block(body, (turn, *carried))
             turn += 1
         return carried
+
+
+def _number(value: Any) -> Any:
+    """A trace has its numbers as tensors without axes."""
+    return value.item() if getattr(value, "ndim", None) == 0 else value
 
 
 def _known(condition: Any, node: Any) -> bool:
@@ -157,6 +176,7 @@ _NUMBERS: Mapping[str, Callable[..., Any]] = {
     "mul": operator.mul,
     "div": operator.truediv,
     "floordiv": operator.floordiv,
+    "floor_divide": operator.floordiv,
     "remainder": operator.mod,
     "neg": operator.neg,
     "eq": operator.eq,

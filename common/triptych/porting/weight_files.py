@@ -13,7 +13,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from triptych.backend.contract import PortParameter
-from triptych.importers.layer_order import names_in_order
+from triptych.importers.layer_order import match_in_order
 from triptych.porting.matching import pair
 from triptych.spec.layers import Architecture, Shape
 from triptych.utils.errors import TriptychError, check_known
@@ -93,7 +93,7 @@ def _names(
     if ending.ordered and not mapping:
         plain = {name.removeprefix("arg:").removeprefix("aux:"): name for name in arrays}
         in_order = {short: arrays[name] for short, name in plain.items()}
-        found = names_in_order(in_order, named.architecture, named.naming.layout, str(path), _WAY_OUT)
+        _, found = match_in_order(in_order, named.architecture, named.naming.layout, str(path), _WAY_OUT)
         return {canonical: plain[short] for canonical, short in found.items()}
     return _paired(path, ending, arrays, named, mapping)
 
