@@ -22,6 +22,14 @@ def resolve(arch: str, network: NetworkOptions = DEFAULT_NETWORK, *, small: bool
     """The network that `arch` names, with its own weights where it has some. `small`: one of the zoo without options is
     narrow and small but complete, as conformance takes it. What an importer has to say goes to standard error. Raises
     TriptychError for what is no network, and for options that belong to other networks."""
+    imported = read(arch, network, small=small)
+    for remark in imported.remarks:
+        print(f"{arch}: {remark}", file=sys.stderr)
+    return imported
+
+
+def read(arch: str, network: NetworkOptions = DEFAULT_NETWORK, *, small: bool = False) -> Imported:
+    """As `resolve`; what an importer has to say stays in the result."""
     from triptych import zoo
     from triptych.importers.steps import Imported
 
@@ -33,7 +41,7 @@ def resolve(arch: str, network: NetworkOptions = DEFAULT_NETWORK, *, small: bool
         return Imported(architecture, None)
     from triptych.porting import sources
 
-    return _told(arch, sources.load_weights(network.weights, architecture))
+    return sources.load_weights(network.weights, architecture)
 
 
 def zoo_options(arch: str, network: NetworkOptions, small: bool) -> Options:
@@ -61,18 +69,11 @@ def is_zoo(arch: str) -> bool:
     return sources.is_zoo(arch)
 
 
-def _told(arch: str, imported: Imported) -> Imported:
-    """What the importer has to say, on standard error."""
-    for remark in imported.remarks:
-        print(f"{arch}: {remark}", file=sys.stderr)
-    return imported
-
-
 def _imported(arch: str, network: NetworkOptions) -> Imported:
     from triptych.porting import sources
 
     _refuse(network, OF_THE_ZOO, f"is for networks of the zoo; '{arch}' is complete")
-    imported = _told(arch, sources.read(arch, request_of(network), network.weights))
+    imported = sources.read(arch, request_of(network), network.weights)
     if network.resolution is None:
         return imported
     return replace(imported, architecture=_resized(imported.architecture, network.resolution))

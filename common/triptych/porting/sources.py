@@ -141,15 +141,37 @@ def _params_beside(path: Path) -> tuple[Path | None, tuple[str, ...]]:
 
 
 def load_weights(path: Path, architecture: Architecture) -> Imported:
-    """A network with the parameters of a safetensors file, or Keras's. Raises TriptychError where they do not fit."""
-    if path.name.endswith((".h5", ".hdf5", ".keras")):
-        from triptych.importers import keras_weights
+    """A network with the parameters of a file: canonical safetensors, Gluon's `.params`, or Keras's. Raises
+    TriptychError where they do not fit."""
+    if not path.is_file():
+        raise TriptychError(f"there is no file {path}")
+    return WEIGHTS.get(path.suffix, _canonical)(path, architecture)
 
-        parameters, remarks = keras_weights.load_weights(path, architecture)
-        return Imported(architecture, parameters, remarks)
+
+def _canonical(path: Path, architecture: Architecture) -> Imported:
     stored = store.load(path)
     store.check_fit(architecture, stored)
     return Imported(architecture, dict(stored))
+
+
+def _gluon_weights(path: Path, architecture: Architecture) -> Imported:
+    from triptych.importers import gluon_params
+
+    return gluon_params.load(path, architecture)
+
+
+def _keras_weights(path: Path, architecture: Architecture) -> Imported:
+    from triptych.importers import keras_weights
+
+    parameters, remarks = keras_weights.load_weights(path, architecture)
+    return Imported(architecture, parameters, remarks)
+
+
+# By ending; any other file is canonical.
+WEIGHTS: dict[str, Callable[[Path, Architecture], Imported]] = {
+    ".params": _gluon_weights,
+    **dict.fromkeys((".h5", ".hdf5", ".keras"), _keras_weights),
+}
 
 
 def _with_weights(architecture: Architecture, source: Path, weights: Path | None) -> Imported:
