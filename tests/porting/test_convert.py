@@ -286,6 +286,15 @@ def test_a_network_of_flax_itself_flattens_height_width_channels(tmp_path: Path)
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
+@pytest.mark.parametrize("ending", [".pt", ".params", ".npz", ".msgpack"])
+def test_weights_of_any_format_stand_after_weights(ending: str, tmp_path: Path) -> None:
+    from triptych.porting import sources
+
+    path, values = written(tmp_path, f"net{ending}")
+    imported = sources.read(str(spec_file(tmp_path, EVERYTHING)), weights=path)
+    assert_same(imported.parameters or {}, values)
+
+
 # --- what does not fit -----------------------------------------------------------------------------------------------
 
 

@@ -36,9 +36,9 @@ class Start:
             return None
         if self.symbol is not None and self.foreign.suffix == ".params":
             return self._of_symbol(self.foreign, self.symbol, network)
-        from triptych.porting import weight_files
+        from triptych.porting import sources
 
-        return weight_files.read(self.foreign, architecture).parameters
+        return sources.load_weights(self.foreign, architecture).parameters
 
     def _of_symbol(self, params: Path, symbol: Path, network: NetworkOptions) -> Parameters | None:
         from triptych.importers import mxnet_network, mxnet_states
@@ -64,8 +64,8 @@ class Start:
 
 def check(recipe: Recipe, resume: Path | None, states: Path | None, arch: str | None) -> Start:
     """What the recipe starts from. Raises TriptychError for what cannot be, before any data is looked for."""
+    from triptych.porting.sources import WEIGHTS
     from triptych.training import loop
-    from triptych.weights.formats.endings import ENDINGS
 
     if resume is not None:
         if states is not None:
@@ -77,8 +77,7 @@ def check(recipe: Recipe, resume: Path | None, states: Path | None, arch: str | 
         raise TriptychError(f"--states {states} needs --arch NAME{SYMBOL} and --init-from FILE.params of that moment")
     if states is not None and not states.is_file():
         raise TriptychError(f"there is no file {states}")
-    endings = tuple(ending.ending for ending in ENDINGS if ending.ending != ".safetensors")
-    if not path.name.endswith(endings):
+    if path.suffix not in WEIGHTS:
         loop.check_start(recipe)
         return Start()
     if not path.is_file():

@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triptych.importers.steps import Imported
-from triptych.porting import weight_files
-from triptych.porting.weight_files import Read, some
-from triptych.spec.layers import Architecture, Shape
+from triptych.porting import sources, weight_files
+from triptych.porting.weight_files import Read, on_order, some
+from triptych.spec.layers import Architecture
 from triptych.utils.errors import TriptychError, check_known
-from triptych.weights.formats.endings import Ending, ending_of, naming_for
+from triptych.weights.formats.endings import Ending, ending_of, is_known, naming_for
 from triptych.weights.naming import FLATTEN_ORDERS, NAMINGS, NamedArrays
 
 Arrays = dict[str, NDArray[Any]]
@@ -74,6 +74,10 @@ def from_file(
     """Write the weights in a file, those of `architecture`, into `target`; `mapping`: names in `source` to the spec's
     paths. Raises TriptychError as `weight_files.read` does, and for formats that do not fit."""
     check_target(target, to, flatten)
+    if not is_known(source):  # Keras's
+        if mapping or allow_missing:
+            raise TriptychError(f"--mapping and --allow-missing are not for files of Keras's, as {source} is one")
+        return from_network(sources.load_weights(source, architecture), target, to=to, flatten=flatten)
     read = weight_files.read(source, architecture, mapping=mapping, flatten=flatten, allow_missing=allow_missing)
     return _write(architecture, read, target, to, {}, flatten)
 
@@ -105,7 +109,7 @@ def _write(
     fixed = {name: np.full(info.shape, info.start, kind) for name, info in named.constants().items()}
     ending.write(target, arrays | fixed)
     _check_written(ending, target, named, names, read.parameters, fixed)
-    remarks = (*_on_order(read.naming, read.permuted, "read"), *_on_order(naming, named.permuted, "written"))
+    remarks = (*on_order(read.naming, read.permuted, "read"), *on_order(naming, named.permuted, "written"))
     return Conversion(len(arrays), read.left_over, read.missing, tuple(fixed), naming, remarks)
 
 
@@ -128,13 +132,3 @@ def same_bits(one: NDArray[Any], other: NDArray[Any]) -> bool:
         return False
     first, second = (np.ascontiguousarray(array).reshape(-1).view(np.uint8) for array in (one, other))
     return bool(np.array_equal(first, second))
-
-
-def _on_order(naming: str, permuted: Mapping[str, Shape], how: str) -> tuple[str, ...]:
-    if not permuted:
-        return ()
-    layers = ", ".join(f"'{path}' ({'x'.join(map(str, shape))})" for path, shape in list(permuted.items())[:3])
-    return (
-        f"{how} as {naming}: the flattened map's order in {layers} is height, width, channels, as a network of its own "
-        "flattens; --flatten chw where it flattens channels first, as triptych's own does",
-    )

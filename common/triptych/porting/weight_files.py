@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from triptych.backend.contract import PortParameter
 from triptych.importers.layer_order import match_in_order
+from triptych.importers.steps import Imported
 from triptych.porting.matching import pair
 from triptych.spec.layers import Architecture, Shape
 from triptych.utils.errors import TriptychError, check_known
@@ -150,3 +151,20 @@ def _unmatched(
 def some(names: tuple[str, ...]) -> str:
     """The first names, and that there are more."""
     return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+
+
+def on_order(naming: str, permuted: Mapping[str, Shape], how: str) -> tuple[str, ...]:
+    """A remark where a flattened map's order was changed: in which layers, and the other possibility."""
+    if not permuted:
+        return ()
+    layers = ", ".join(f"'{path}' ({'x'.join(map(str, shape))})" for path, shape in list(permuted.items())[:3])
+    return (
+        f"{how} as {naming}: the flattened map's order in {layers} is height, width, channels, as a network of its own "
+        "flattens; --flatten chw where it flattens channels first, as triptych's own does",
+    )
+
+
+def imported(path: Path, architecture: Architecture) -> Imported:
+    """The network with the parameters in a file. Raises TriptychError as `read` does."""
+    found = read(path, architecture)
+    return Imported(architecture, found.parameters, on_order(found.naming, found.permuted, "read"))

@@ -61,6 +61,11 @@ def ending_of(path: Path) -> Ending:
     raise TriptychError(f"'{path}' is no file of weights that is known; its name must end in {known}")
 
 
+def is_known(path: Path) -> bool:
+    """Whether such a file can be written, too; Keras's are read by an importer only."""
+    return not path.name.endswith((".h5", ".hdf5", ".keras"))
+
+
 def naming_for(ending: Ending, name: str | None) -> str:
     """The naming that a file gets. Raises TriptychError for one that such files do not have."""
     if name is None:
