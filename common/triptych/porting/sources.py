@@ -11,7 +11,7 @@ from triptych.backend import registry
 from triptych.importers.steps import Imported, Request
 from triptych.porting import discover, weight_files
 from triptych.spec.layers import Architecture
-from triptych.spec.records import decode, parse
+from triptych.spec.records import completed, decode, parse
 from triptych.spec.shapes import output_shapes
 from triptych.training import models
 from triptych.utils.errors import TriptychError
@@ -51,7 +51,7 @@ def _spec(path: Path, weights: Path | None, request: Request) -> Imported:
     if path.stat().st_size > MOST_BYTES:
         raise TriptychError(f"{path} has more than {MOST_BYTES >> 20} MiB; a spec is smaller")
     try:
-        architecture = decode(parse(path.read_bytes()), Architecture)
+        architecture = decode(completed(parse(path.read_bytes())), Architecture)
         output_shapes(architecture)
     except (ValueError, RecursionError, TriptychError) as error:
         raise TriptychError(f"{path} is no spec: {error}") from None
@@ -89,7 +89,7 @@ KNOWN = ", ".join(("a name of the zoo", *(f"NAME{kind.ending}" for kind in FILES
 def is_zoo(arch: str) -> bool:
     """Whether `arch` is a name of the zoo, or a mistyped one: nothing that a file, a folder or an object is called."""
     ended = any(arch.endswith(kind.ending) for kind in FILES)
-    return arch in zoo.registry() or not (ended or re.search(r"[/\\:]", arch) or Path(arch).is_dir())
+    return arch in zoo.registry() or not arch or not (ended or re.search(r"[/\\:]", arch) or Path(arch).is_dir())
 
 
 def read(arch: str, request: Request | None = None, weights: Path | None = None) -> Imported:
