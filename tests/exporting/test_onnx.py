@@ -159,7 +159,7 @@ def test_a_wrong_export_is_seen(
         ("lenet net.onnx", "'lenet' has no weights"),
         ("lenet net.txt", "must end in .onnx"),
         ("lenett net.onnx", "did you mean 'lenet'"),
-        ("lenet net.onnx --weights nothing", "cannot read the parameters nothing"),
+        ("lenet net.onnx --weights nothing", "there is no file nothing"),
     ],
 )
 def test_bad_input_is_one_line(line: str, words: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
