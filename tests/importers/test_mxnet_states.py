@@ -229,3 +229,8 @@ def test_a_pickle_is_data(tmp_path: Path) -> None:
     assert (bomb.what, bomb.arguments) == (Name("posix", "mkdir"), ("bombed",))
     with pytest.raises(TriptychError, match="more than 1,000,000 instructions"):
         loads(b"\x80\x02" + b"}0" * 600_000 + b"N.", "file")
+    nested = b"\x80\x02}" + b"N" + b"\x85" * 400_000
+    with pytest.raises(TriptychError, match="a dict has a tuple for a key"):
+        loads(nested + b"Ns.", "file")
+    with pytest.raises(TriptychError, match="no whole pickle"):
+        loads(b"\x80\x04" + b"N" + b"\x85" * 400_000 + b"N\x93.", "file")

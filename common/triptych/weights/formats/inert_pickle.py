@@ -119,6 +119,8 @@ def _made(what: Any, arguments: Any) -> Any:
 def _set_items(target: Any, values: list[Any]) -> None:
     entries = target.entries if isinstance(target, Call) else target
     for key, value in zip(values[::2], values[1::2], strict=True):
+        if not isinstance(key, _KEYS):  # Python takes the hash of deeply nested tuples without a limit, and dies of it
+            raise ValueError(f"a dict has a {type(key).__name__} for a key")
         entries[key] = value
 
 
@@ -159,6 +161,7 @@ def _dict(values: list[Any]) -> dict[Any, Any]:
     return made
 
 
+_KEYS = (str, bytes, int, float, type(None), Name)
 _CONSTANTS: dict[str, Callable[[], Any]] = {
     "MARK": lambda: _MARK,
     "NONE": lambda: None,
@@ -190,7 +193,7 @@ _ACTIONS: dict[str, Callable[[_Machine, Any], None]] = {
     "SETITEM": lambda m, a: _set_items(m.stack[-3], m.taken(2)),
     "SETITEMS": lambda m, a: (lambda values: _set_items(m.stack[-1], values))(m.marked()),
     "GLOBAL": _global,
-    "STACK_GLOBAL": lambda m, a: m.stack.append(Name(*map(str, m.taken(2)))),
+    "STACK_GLOBAL": lambda m, a: _global(m, " ".join(m.taken(2))),
     "REDUCE": _call(2),
     "NEWOBJ": _call(2),
     "NEWOBJ_EX": _call(3),
