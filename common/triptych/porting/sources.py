@@ -123,7 +123,11 @@ def from_object(candidate: Any, arch: str, weights: Path | None, request: Reques
             f"{', '.join(registry.installed())}"
         )
     name = request.name or arch.rpartition(":")[2]
-    return _own_weights(adapted[1].import_network(candidate, replace(request, name=name)), Path(arch), weights)
+    try:
+        imported = adapted[1].import_network(candidate, replace(request, name=name))
+    except SystemExit as ended:  # it must not end this process, with a status of its own
+        raise TriptychError(f"'{arch}' ends the program ({ended.code!r}) when it is called") from None
+    return _own_weights(imported, Path(arch), weights)
 
 
 def _params_beside(path: Path) -> tuple[Path | None, tuple[str, ...]]:
