@@ -83,12 +83,16 @@ def test_a_file_has_the_same_public_names_in_the_same_order(module: str) -> None
         assert [node.name for node in definitions(parse(folder / module))] == expected, name
 
 
+# A road that only this framework has: Gluon's hybridized one, JAX's convolution as a matrix product.
+OF_ONE_FRAMEWORK = {"wrong_when_hybrid", "swapped_product"}
+
+
 def test_the_planted_faults_have_the_same_names_in_every_framework() -> None:
     expected, *others = (
         [
             node.name
             for node in definitions(parse(ROOT / "tests" / "mutants" / f"native_{name}.py"))
-            if node.name.islower()
+            if node.name.islower() and node.name not in OF_ONE_FRAMEWORK
         ]
         for name in FOLDERS
     )

@@ -25,6 +25,8 @@ COMMANDS = (
     ("conform", "conform"),
     ("verify", "conform"),
     ("locate", "locate"),
+    ("convert", "convert"),
+    ("export", "export"),
     ("study", "study"),
     ("data", "data"),
     ("bench", "bench"),

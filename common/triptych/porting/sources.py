@@ -9,7 +9,7 @@ from typing import Any
 from triptych import zoo
 from triptych.backend import registry
 from triptych.importers.steps import Imported, Request
-from triptych.porting import discover
+from triptych.porting import discover, weight_files
 from triptych.spec.layers import Architecture
 from triptych.spec.records import completed, decode, parse
 from triptych.spec.shapes import output_shapes
@@ -145,7 +145,7 @@ def _params_beside(path: Path) -> tuple[Path | None, tuple[str, ...]]:
 
 
 def load_weights(path: Path, architecture: Architecture) -> Imported:
-    """A network with the parameters of a file: canonical safetensors, Gluon's `.params`, or Keras's. Raises
+    """A network with the parameters of a file: canonical safetensors, PyTorch's, Gluon's, Flax's, or Keras's. Raises
     TriptychError where they do not fit."""
     if not path.is_file():
         raise TriptychError(f"there is no file {path}")
@@ -174,6 +174,7 @@ def _keras_weights(path: Path, architecture: Architecture) -> Imported:
 # By ending; any other file is canonical.
 WEIGHTS: dict[str, Callable[[Path, Architecture], Imported]] = {
     ".params": _gluon_weights,
+    **dict.fromkeys((".pt", ".pth", ".npz", ".msgpack"), weight_files.imported),
     **dict.fromkeys((".h5", ".hdf5", ".keras"), _keras_weights),
 }
 
