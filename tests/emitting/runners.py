@@ -1,0 +1,134 @@
+"""Runs an emitted file as its reader would: executed in a namespace of its own, weights through its own `load`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import save_file
+
+from triptych.emitting.emit import Emitted
+from triptych.utils.arrays import Array
+
+
+class Ran(NamedTuple):
+    """One pass: the outputs; in training the gradients of the parameters and what the running statistics then are, by
+    canonical path, the images' own gradient under `input`."""
+
+    outputs: list[Array]
+    gradients: dict[str, Array]
+    state: dict[str, Array]
+
+
+def execute(emitted: Emitted) -> dict[str, Any]:
+    """The names that the file defines."""
+    namespace: dict[str, Any] = {"__name__": "emitted"}
+    exec(compile(emitted.source, f"{emitted.network}.py", "exec"), namespace)
+    return namespace
+
+
+def load(emitted: Emitted, parameters: dict[str, Array], folder: Path) -> Any:
+    """The file's network with these parameters, from a safetensors file."""
+    if emitted.backend == "jax":
+        import jax
+
+        jax.config.update("jax_enable_x64", True)  # without it JAX turns float64 into float32
+    path = folder / "model.safetensors"
+    save_file(emitted.state(parameters), path)
+    return execute(emitted)["load"](str(path))
+
+
+def run(emitted: Emitted, network: Any, images: Array, train: bool, cotangents: list[Array]) -> Ran:
+    """One pass of the network on canonical images; everything comes back canonical."""
+    return {"torch": _torch, "jax": _jax, "mxnet": _mxnet}[emitted.backend](emitted, network, images, train, cotangents)
+
+
+def _torch(emitted: Emitted, network: Any, images: Array, train: bool, cotangents: list[Array]) -> Ran:
+    import torch
+
+    network.double().train(train)
+    x = torch.from_numpy(np.array(images)).requires_grad_()
+    found = network(x)
+    outputs = list(found) if isinstance(found, tuple) else [found]
+    gradients = {}
+    if train:
+        sum((y * torch.from_numpy(c)).sum() for y, c in zip(outputs, cotangents, strict=True)).backward()
+        own = {name: p.grad.numpy() for name, p in network.named_parameters() if p.grad is not None}
+        gradients = _canonical(emitted, own) | {"input": x.grad.numpy()}
+    state = {name: value.numpy() for name, value in network.state_dict().items()}
+    return Ran([y.detach().numpy() for y in outputs], gradients, _canonical(emitted, state))
+
+
+def _jax(emitted: Emitted, network: Any, images: Array, train: bool, cotangents: list[Array]) -> Ran:
+    import jax.numpy as jnp
+    from flax import nnx
+
+    network.train() if train else network.eval()
+    x = jnp.asarray(images.transpose(0, 2, 3, 1))
+
+    def both(network: Any, x: Any) -> Any:
+        found = network(x)
+        outputs = list(found) if isinstance(found, tuple) else [found]
+        loss = sum((y * _last(jnp.asarray(c))).sum() for y, c in zip(outputs, cotangents, strict=False))
+        return loss, outputs
+
+    if not train:
+        found = nnx.jit(lambda network, x: network(x))(network, x)
+        outputs, gradients = list(found) if isinstance(found, tuple) else [found], {}
+    else:
+        compiled = nnx.jit(lambda network, x: nnx.grad(both, argnums=(0, 1), has_aux=True)(network, x))
+        (own, images_gradient), outputs = compiled(network, x)
+        gradients = _canonical(emitted, _flat(own)) | {"input": np.asarray(_first(images_gradient))}
+    state = _canonical(emitted, _flat(nnx.state(network)))
+    return Ran([np.asarray(_first(y)) for y in outputs], gradients, state)
+
+
+def _flat(state: Any) -> dict[str, NDArray[Any]]:
+    from flax import nnx
+
+    return {".".join(map(str, keys)): np.asarray(value[...]) for keys, value in nnx.to_flat_state(state)}
+
+
+def _first(x: Any) -> Any:
+    return x.transpose(0, 3, 1, 2) if x.ndim == 4 else x
+
+
+def _last(x: Any) -> Any:
+    return x.transpose(0, 2, 3, 1) if x.ndim == 4 else x
+
+
+def _mxnet(emitted: Emitted, network: Any, images: Array, train: bool, cotangents: list[Array]) -> Ran:
+    import mxnet as mx
+    from mxnet import autograd
+
+    network.cast("float64")
+    x = mx.nd.array(images, dtype="float64")
+    x.attach_grad()
+    if not train:
+        found = network(x)
+    else:
+        with autograd.record():
+            found = network(x)
+            outputs = list(found) if isinstance(found, list | tuple) else [found]
+            parts = [(y * mx.nd.array(c, dtype="float64")).sum() for y, c in zip(outputs, cotangents, strict=True)]
+            loss = parts[0]
+            for part in parts[1:]:
+                loss = loss + part
+        loss.backward()
+    outputs = list(found) if isinstance(found, list | tuple) else [found]
+    parameters = network._collect_params_with_prefix()
+    own = {name: p.grad().asnumpy() for name, p in parameters.items() if train and p.grad_req != "null"}
+    gradients = _canonical(emitted, own) | ({"input": x.grad.asnumpy()} if train else {})
+    state = {name: p.data().asnumpy() for name, p in parameters.items()}
+    return Ran([y.asnumpy() for y in outputs], gradients, _canonical(emitted, state))
+
+
+def _canonical(emitted: Emitted, own: dict[str, NDArray[Any]]) -> dict[str, Array]:
+    names = {name: path for path, name in emitted.names.items()}
+    return {
+        names[name]: np.asarray(emitted.layout.to_canonical(value), np.float64)
+        for name, value in own.items()
+        if name in names
+    }
