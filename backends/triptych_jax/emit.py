@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from triptych.backend.source import Dialect, Piece, Values, call
+from triptych.backend.source import UNKNOWN, Dialect, Piece, Values, call
 from triptych.spec import layers as spec
 from triptych.spec.kinds import check_complete
 from triptych.spec.layers import Merge
@@ -12,6 +12,8 @@ from triptych.weights.layouts import FLAX
 
 NUMBERS: dict[type, tuple[str, ...]] = {
     spec.Conv: ("inputs", "channels", "kernel_pair", "stride", "padding", "dilation", "groups", "bias"),
+    spec.MaxPool: ("overhang",),
+    spec.AvgPool: ("overhang",),
     spec.ConvTranspose: ("inputs", "channels"),
     spec.Dense: ("inputs", "units", "bias"),
     spec.BatchNorm: ("inputs",),
@@ -35,7 +37,8 @@ def _conv(layer: spec.Conv, v: Values) -> Piece:
     named |= {"kernel_dilation": (v["dilation"], 1), "feature_group_count": (v["groups"], 1)}
     named |= {"use_bias": (v["bias"], True), "rngs": RNGS}
     text = call("nnx.Conv", v["inputs"], v["channels"], v["kernel_pair"], **named)
-    return Piece(text, "" if single or _same(layer) else "'SAME', the default, pads otherwise")
+    known = UNKNOWN not in (v["stride"].literal, v["padding"].literal, v["kernel_pair"].literal)
+    return Piece(text, "" if single or (known and _same(layer)) else "'SAME', the default, pads otherwise")
 
 
 def _same(layer: spec.Conv) -> bool:
@@ -49,7 +52,7 @@ def _conv_transpose(layer: spec.ConvTranspose, v: Values) -> Piece:
     named = {name: (repr(getattr(layer, name)), UNSAID) for name in fields}
     named |= {"use_bias": (repr(layer.bias), UNSAID), "rngs": RNGS}
     text = call("ConvTranspose", v["inputs"], v["channels"], repr(layer.kernel), **named)
-    return Piece(text, "", ("ConvTranspose",))
+    return Piece(text)
 
 
 def _window(layer: spec.Pool) -> list[str]:
@@ -57,30 +60,37 @@ def _window(layer: spec.Pool) -> list[str]:
 
 
 def _max_pool(layer: spec.MaxPool, v: Values) -> Piece:
-    window, strides = _window(layer)
-    if layer.ceil:
-        padding = f", padding={layer.padding}" if layer.padding != (0, 0) else ""
-        text = f"partial(max_pool_ceil, window={window}, strides={strides}{padding})"
-        return Piece(text, "rounded up, as Caffe does", ("max_pool_ceil",), True)
-    return Piece(f"partial(nnx.max_pool, window_shape={window}, strides={strides}{_sides(layer)})", "", (), True)
+    (below, right), trap = _over(v), ""
+    if below or right:
+        trap = "JAX rounds down: what the last windows hang over at this size is padding"
+    return Piece(f"partial(nnx.max_pool, {_window(layer)}{_sides(layer, below, right)})", trap, True)
 
 
 def _avg_pool(layer: spec.AvgPool, v: Values) -> Piece:
-    window, strides = _window(layer)
-    padded = layer.padding != (0, 0)
-    if layer.ceil:
-        padding = f", padding={layer.padding}, counted={layer.count_padding}" if padded else ""
-        text = f"partial(avg_pool_ceil, window={window}, strides={strides}{padding})"
-        return Piece(text, "rounded up, as Caffe does", ("avg_pool_ceil",), True)
+    (below, right), padded = _over(v), layer.padding != (0, 0)
+    if below or right:
+        sides = f", overhang={(below, right)}" + (f", counted={layer.count_padding}" if padded else "")
+        text = f"partial(avg_pool_over, {_window(layer)}{_sides(layer, 0, 0)}{sides})"
+        return Piece(text, "JAX rounds down, and would count what hangs over", True)
     counted = ", count_include_pad=False" if padded and not layer.count_padding else ""
     trap = "the default would count the padded zeros" if counted else ""
-    text = f"partial(nnx.avg_pool, window_shape={window}, strides={strides}{_sides(layer)}{counted})"
-    return Piece(text, trap, (), True)
+    return Piece(f"partial(nnx.avg_pool, {_window(layer)}{_sides(layer, 0, 0)}{counted})", trap, True)
 
 
-def _sides(layer: spec.Pool) -> str:
+def _window(layer: spec.Pool) -> str:
+    return f"window_shape={layer.kernel}, strides={layer.stride}"
+
+
+def _over(v: Values) -> spec.Pair:
+    """Rows and columns by which the last windows hang over."""
+    over = v["overhang"].literal
+    return over if isinstance(over, tuple) else (over, over)
+
+
+def _sides(layer: spec.Pool, below: int, right: int) -> str:
     (rows, columns) = layer.padding
-    return f", padding={((rows, rows), (columns, columns))}" if layer.padding != (0, 0) else ""
+    sides = ((rows, rows + below), (columns, columns + right))
+    return f", padding={sides}" if any(map(any, sides)) else ""
 
 
 def _batch_norm(layer: spec.BatchNorm, v: Values) -> Piece:
@@ -90,18 +100,18 @@ def _batch_norm(layer: spec.BatchNorm, v: Values) -> Piece:
     named |= {"use_fast_variance": ("False", UNSAID), "rngs": RNGS}
     name = "FrozenBatchNorm" if layer.frozen else "BatchNorm" if layer.unbiased else "nnx.BatchNorm"
     trap = "of the old statistics; 0.99 by default. E[x^2] - E[x]^2, the fast variance, cancels"
-    return Piece(call(name, v["inputs"], **named), trap, () if name.startswith("nnx") else (name,))
+    return Piece(call(name, v["inputs"], **named), trap)
 
 
 def _local_response_norm(layer: spec.LocalResponseNorm, v: Values) -> Piece:
     numbers = f"size={layer.size}, alpha={layer.coefficient!r}, beta={layer.beta!r}, k={layer.k!r}"
-    trap = "alpha is divided by the size" if layer.divide_alpha else "alpha is not divided by the size"
-    return Piece(f"partial(local_response_norm, {numbers})", trap, ("local_response_norm",), True)
+    trap = f"alpha {layer.alpha:g}, divided by the size" if layer.divide_alpha else "alpha is not divided by the size"
+    return Piece(f"partial(local_response_norm, {numbers})", trap, True)
 
 
 def _affine(layer: spec.Affine, v: Values) -> Piece:
     if layer.trained:
-        return Piece(call("Affine", v["inputs"]), "", ("Affine",))
+        return Piece(call("Affine", v["inputs"]))
     return _function("affine", scale=layer.scale, shift=layer.shift)
 
 
@@ -109,12 +119,12 @@ def _pad(layer: spec.Pad, v: Values) -> Piece:
     above, below, left, right = layer.padding
     value = f"constant_values={layer.value!r}" if layer.mode == "constant" else f'mode="{layer.mode}"'
     sides = ((0, 0), (above, below), (left, right), (0, 0))
-    return Piece(f"partial(jnp.pad, pad_width={sides}, {value})", "", (), True)
+    return Piece(f"partial(jnp.pad, pad_width={sides}, {value})", function=True)
 
 
 def _part(layer: spec.Slice, v: Values) -> Piece:
     numbers = f"start_index={v['start'].text}, limit_index={v['stop'].text}, axis={AXES[layer.axis]}"
-    return Piece(f"partial(lax.slice_in_dim, {numbers})", "", (), True)
+    return Piece(f"partial(lax.slice_in_dim, {numbers})", function=True)
 
 
 def _upsample(layer: spec.Upsample, v: Values) -> Piece:
@@ -124,14 +134,14 @@ def _upsample(layer: spec.Upsample, v: Values) -> Piece:
 
 def _flatten(layer: spec.Flatten, v: Values) -> Piece:
     if v["rank"].equals(1):
-        return Piece("nnx.identity", "", (), True)
-    return Piece("flatten", "", ("flatten",), True)
+        return Piece("nnx.identity", function=True)
+    return Piece("flatten", function=True)
 
 
 def _function(name: str, **numbers: Any) -> Piece:
     """A function of `emitted.py` with these numbers."""
     told = ", ".join(f"{key}={value!r}" for key, value in numbers.items())
-    return Piece(f"partial({name}, {told})", "", (name,), True)
+    return Piece(f"partial({name}, {told})", function=True)
 
 
 PIECES: dict[type, Callable[[Any, Values], Piece]] = {
@@ -146,25 +156,25 @@ PIECES: dict[type, Callable[[Any, Values], Piece]] = {
     spec.LocalResponseNorm: _local_response_norm,
     spec.L2Normalize: lambda layer, v: _function("l2_normalize", eps=layer.eps, whole=layer.whole, bound=layer.bound),
     spec.Affine: _affine,
-    spec.ReLU: lambda layer, v: Piece("nnx.relu", "", (), True),
-    spec.Sigmoid: lambda layer, v: Piece("nnx.sigmoid", "", (), True),
-    spec.Tanh: lambda layer, v: Piece("nnx.tanh", "", (), True),
+    spec.ReLU: lambda layer, v: Piece("nnx.relu", function=True),
+    spec.Sigmoid: lambda layer, v: Piece("nnx.sigmoid", function=True),
+    spec.Tanh: lambda layer, v: Piece("nnx.tanh", function=True),
     spec.Clip: lambda layer, v: _function("clip", low=layer.low, high=layer.high),
     spec.LeakyReLU: lambda layer, v: _function("leaky_relu", slope=layer.slope),
-    spec.PReLU: lambda layer, v: Piece(call("PReLU", "1" if layer.shared else v["inputs"]), "", ("PReLU",)),
-    spec.SiLU: lambda layer, v: Piece("nnx.silu", "", (), True),
+    spec.PReLU: lambda layer, v: Piece(call("PReLU", "1" if layer.shared else v["inputs"])),
+    spec.SiLU: lambda layer, v: Piece("nnx.silu", function=True),
     spec.HardSigmoid: lambda layer, v: _function("hard_sigmoid", slope=layer.slope, offset=layer.offset),
-    spec.HardSwish: lambda layer, v: Piece("nnx.hard_swish", "", (), True),
-    spec.Softmax: lambda layer, v: Piece("nnx.softmax", "", (), True),
-    spec.GlobalAvgPool: lambda layer, v: Piece("partial(jnp.mean, axis=(1, 2), keepdims=True)", "", (), True),
-    spec.GlobalMaxPool: lambda layer, v: Piece("global_max_pool", "", ("global_max_pool",), True),
+    spec.HardSwish: lambda layer, v: Piece("nnx.hard_swish", function=True),
+    spec.Softmax: lambda layer, v: Piece("nnx.softmax", function=True),
+    spec.GlobalAvgPool: lambda layer, v: Piece("partial(jnp.mean, axis=(1, 2), keepdims=True)", function=True),
+    spec.GlobalMaxPool: lambda layer, v: Piece("global_max_pool", function=True),
     spec.Pad: _pad,
     spec.Slice: _part,
     spec.Upsample: _upsample,
     spec.ChannelShuffle: lambda layer, v: Piece(
-        f"partial(channel_shuffle, groups={v['groups'].text})", "", ("channel_shuffle",), True
+        f"partial(channel_shuffle, groups={v['groups'].text})", function=True
     ),
-    spec.Reshape: lambda layer, v: Piece(f"partial(reshape, shape={v['shape'].text})", "", ("reshape",), True),
+    spec.Reshape: lambda layer, v: Piece(f"partial(reshape, shape={v['shape'].text})", function=True),
     spec.Flatten: _flatten,
     spec.Dropout: lambda layer, v: Piece(call("nnx.Dropout", v["rate"], rngs=RNGS)),
 }
@@ -192,7 +202,6 @@ DIALECT = Dialect(
     numbers=NUMBERS,
     pieces=PIECES,
     imports={
-        "Sequence": "from collections.abc import Sequence",
         "partial": "from functools import partial",
         "jax": "import jax",
         "jnp": "import jax.numpy as jnp",
@@ -204,7 +213,6 @@ DIALECT = Dialect(
     tensor="jax.Array",
     sequence="nnx.Sequential",
     row="nnx.Sequential",
-    row_needs=(),
     place="layers.{}",
     identity="nnx.identity",
     start="",

@@ -2,8 +2,6 @@
 
 Each stands by itself, on maps `(N, H, W, C)`: nothing of triptych is used."""
 
-from collections.abc import Sequence
-
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -164,32 +162,20 @@ def channel_shuffle(x: jax.Array, groups: int) -> jax.Array:
     return x.reshape(*x.shape[:-1], groups, -1).swapaxes(-1, -2).reshape(x.shape)
 
 
-def ceil_padding(
-    x: jax.Array, window: Sequence[int], strides: Sequence[int], padding: Sequence[int]
-) -> list[tuple[int, int]]:
-    """Padding for windows that may hang over the lower and right edge: JAX always rounds down. A window that would lie
-    wholly in the padding is left out."""
-    sides = []
-    for size, k, s, p in zip(x.shape[1:3], window, strides, padding, strict=True):
-        count = -(-(size + 2 * p - k) // s) + 1
-        count -= (count - 1) * s >= size + p
-        sides.append((p, p + max(0, (count - 1) * s + k - size - 2 * p)))
-    return sides
-
-
-def max_pool_ceil(
-    x: jax.Array, window: Sequence[int], strides: Sequence[int], padding: Sequence[int] = (0, 0)
+def avg_pool_over(
+    x: jax.Array,
+    window_shape: tuple[int, int],
+    strides: tuple[int, int],
+    overhang: tuple[int, int],
+    padding: tuple[tuple[int, int], tuple[int, int]] = ((0, 0), (0, 0)),
+    counted: bool = True,
 ) -> jax.Array:
-    """nnx.max_pool, rounded up."""
-    return nnx.max_pool(x, window, strides, ceil_padding(x, window, strides, padding))
-
-
-def avg_pool_ceil(
-    x: jax.Array, window: Sequence[int], strides: Sequence[int], padding: Sequence[int] = (0, 0), counted: bool = True
-) -> jax.Array:
-    """nnx.avg_pool, rounded up: padded zeros are `counted` or not, what hangs over never is."""
-    sides = ceil_padding(x, window, strides, padding)
-    ones = jnp.pad(jnp.ones(x.shape[1:3]), [(p, p) for p in padding], constant_values=float(counted))
-    over = [(0, 0), *((0, end - start) for start, end in sides), (0, 0)]
-    counts = lax.reduce_window(ones[None, :, :, None], 0.0, lax.add, (1, *window, 1), (1, *strides, 1), over)
-    return nnx.avg_pool(x, window, strides, sides) * (window[0] * window[1]) / counts.astype(x.dtype)
+    """nnx.avg_pool whose last windows hang over the lower and right edge: padded zeros are `counted` or not, what hangs
+    over never is."""
+    (below, right), window = overhang, (1, *window_shape, 1)
+    ones = jnp.pad(jnp.ones(x.shape[1:3], x.dtype), padding, constant_values=float(counted))
+    ones = jnp.pad(ones, ((0, below), (0, right)))[None, :, :, None]
+    x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
+    x = jnp.pad(x, ((0, 0), (0, below), (0, right), (0, 0)))
+    sums, counts = (lax.reduce_window(y, 0.0, lax.add, window, (1, *strides, 1), "VALID") for y in (x, ones))
+    return sums / counts

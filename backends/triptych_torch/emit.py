@@ -64,11 +64,11 @@ def _batch_norm(layer: spec.BatchNorm, v: Values) -> Piece:
         trap = "eps is 1e-5 by default" if layer.eps != 1e-5 else ""
         if layer.unbiased:
             return Piece(call("nn.BatchNorm1d" if flat else "nn.BatchNorm2d", v["inputs"], **named), trap)
-        return Piece(call("BatchNorm", v["inputs"], **named), trap, ("BatchNorm",))
+        return Piece(call("BatchNorm", v["inputs"], **named), trap)
     told = {"eps": layer.eps, "momentum": layer.momentum, "scale": layer.gamma, "shift": layer.beta}
     told |= {"unbiased": layer.unbiased, "frozen": layer.frozen}
     named = {name: (repr(value), UNSAID) for name, value in told.items()}
-    return Piece(call("PlainBatchNorm", v["inputs"], **named), "", ("PlainBatchNorm",))
+    return Piece(call("PlainBatchNorm", v["inputs"], **named))
 
 
 def _local_response_norm(layer: spec.LocalResponseNorm, v: Values) -> Piece:
@@ -80,8 +80,8 @@ def _local_response_norm(layer: spec.LocalResponseNorm, v: Values) -> Piece:
 
 def _affine(layer: spec.Affine, v: Values) -> Piece:
     if layer.trained:
-        return Piece(call("Affine", v["inputs"]), "", ("Affine",))
-    return Piece(call("Scale", repr(layer.scale), repr(layer.shift)), "", ("Scale",))
+        return Piece(call("Affine", v["inputs"]))
+    return Piece(call("Scale", repr(layer.scale), repr(layer.shift)))
 
 
 def _clip(layer: spec.Clip, v: Values) -> Piece:
@@ -92,12 +92,12 @@ def _clip(layer: spec.Clip, v: Values) -> Piece:
 
 def _hard_sigmoid(layer: spec.HardSigmoid, v: Values) -> Piece:
     trap = "nn.Hardsigmoid has the slope 1/6" if layer.slope != 1 / 6 else ""
-    return Piece(call("HardSigmoid", repr(layer.slope), repr(layer.offset)), trap, ("HardSigmoid",))
+    return Piece(call("HardSigmoid", repr(layer.slope), repr(layer.offset)), trap)
 
 
 def _l2_normalize(layer: spec.L2Normalize, v: Values) -> Piece:
     named = {name: (repr(getattr(layer, name)), UNSAID) for name in ("eps", "whole", "bound")}
-    return Piece(call("L2Normalize", **named), "", ("L2Normalize",))
+    return Piece(call("L2Normalize", **named))
 
 
 def _pad(layer: spec.Pad, v: Values) -> Piece:
@@ -188,7 +188,6 @@ DIALECT = Dialect(
     tensor="torch.Tensor",
     sequence="nn.Sequential",
     row="nn.Sequential",
-    row_needs=(),
     place="{}",
     identity="nn.Identity()",
     start="super().__init__()",

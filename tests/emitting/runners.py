@@ -62,9 +62,12 @@ def _torch(emitted: Emitted, network: Any, images: Array, train: bool, cotangent
 
 
 def _jax(emitted: Emitted, network: Any, images: Array, train: bool, cotangents: list[Array]) -> Ran:
+    import jax
     import jax.numpy as jnp
     from flax import nnx
 
+    kept = nnx.Any(nnx.Param, nnx.BatchStat)
+    nnx.update(network, jax.tree.map(lambda array: array.astype("float64"), nnx.state(network, kept)))
     network.train() if train else network.eval()
     x = jnp.asarray(images.transpose(0, 2, 3, 1))
 
@@ -81,7 +84,7 @@ def _jax(emitted: Emitted, network: Any, images: Array, train: bool, cotangents:
         compiled = nnx.jit(lambda network, x: nnx.grad(both, argnums=(0, 1), has_aux=True)(network, x))
         (own, images_gradient), outputs = compiled(network, x)
         gradients = _canonical(emitted, _flat(own)) | {"input": np.asarray(_first(images_gradient))}
-    state = _canonical(emitted, _flat(nnx.state(network)))
+    state = _canonical(emitted, _flat(nnx.state(network, kept)))
     return Ran([np.asarray(_first(y)) for y in outputs], gradients, state)
 
 
@@ -103,6 +106,8 @@ def _mxnet(emitted: Emitted, network: Any, images: Array, train: bool, cotangent
     import mxnet as mx
     from mxnet import autograd
 
+    with autograd.record():  # auxiliary classifiers too
+        network(mx.nd.array(images[:1]))  # finds the shapes
     network.cast("float64")
     x = mx.nd.array(images, dtype="float64")
     x.attach_grad()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,17 +10,17 @@ import pytest
 
 import awkward_networks
 from emitting import runners
+from marks import ALL
 from triptych import zoo
 from triptych.backend import registry
 from triptych.conformance.case import Case, conformance_architecture, make_case
+from triptych.conformance.tolerance import budgets, perturbations
 from triptych.emitting.emit import Emitted, emit
 from triptych.reference import network as reference
-from triptych.spec.layers import Architecture, BatchNorm, Block, Dropout, Layer, outputs, with_children
-from triptych.utils.arrays import Array, largest
 from triptych.reference.loss import cross_entropy, linear
-from triptych.spec.kinds.layer_pass import exact
-from dataclasses import replace
-from marks import ALL
+from triptych.spec.kinds.layer_pass import Rounding, exact
+from triptych.spec.layers import Architecture, BatchNorm, Dropout, Layer, with_children
+from triptych.utils.arrays import Array, largest
 
 BACKENDS = registry.installed()
 ZOO = list(zoo.registry())
@@ -32,38 +33,62 @@ def undropped(layer: Layer) -> Layer:
     return replace(layer, rate=0.0) if isinstance(layer, Dropout) else with_children(layer, undropped)
 
 
-def without_drops(architecture: Architecture) -> Architecture:
-    return replace(architecture, layers=tuple(map(undropped, architecture.layers)))
+def kept_by_mxnet(layer: Layer) -> Layer:
+    """With running statistics as MXNet's operator can keep them: the biased variance, and a momentum that float32 has
+    (it reads 0.9 as 0.89999998)."""
+    if isinstance(layer, BatchNorm):
+        return replace(layer, unbiased=False, momentum=0.125)
+    return with_children(layer, kept_by_mxnet)
 
 
-def expected(case: Case, train: bool) -> tuple[runners.Ran, list[Array]]:
+def trainable(architecture: Architecture, backend: str) -> Architecture:
+    """What can be compared in training."""
+    layers = tuple(map(undropped, architecture.layers))
+    return replace(architecture, layers=tuple(map(kept_by_mxnet, layers)) if backend == "mxnet" else layers)
+
+
+def passed(case: Case, train: bool, rounding: Rounding = exact) -> tuple[runners.Ran, list[Array]]:
     """What the reference makes of a case, and the gradients of the outputs."""
-    run = reference.forward(case.architecture, case.exact, case.images, train=train, masks=case.masks(0))
+    masks = case.masks(0)
+    run = reference.forward(case.architecture, case.exact, case.images, train=train, masks=masks, rounding=rounding)
     first = [run.logits, *(run.outputs[path] for path in run.heads[1:])]
     heads = list(run.auxiliary.values())
     if isinstance(case.targets, tuple):
-        cotangents = linear(first, case.targets, exact)[1]
+        cotangents = linear(first, case.targets)[1]
     else:
-        cotangents = [cross_entropy(run.logits, case.targets, exact)[1]]
-        cotangents += [weight * cross_entropy(logits, case.targets, exact)[1] for weight, logits in heads]
+        cotangents = [cross_entropy(run.logits, case.targets)[1]]
+        cotangents += [weight * cross_entropy(logits, case.targets)[1] for weight, logits in heads]
     gradients = reference.backward(run, case.targets)[1] if train else {}
-    return runners.Ran([*first, *(logits for _, logits in heads)], gradients, run.statistics), list(cotangents)
+    return runners.Ran([*first, *(logits for _, logits in heads)], gradients, run.statistics), cotangents
+
+
+def named(run: runners.Ran) -> dict[str, Array]:
+    """All arrays of a pass under one name each; of the state what the reference has, the running statistics."""
+    outputs = {f"output {number}": value for number, value in enumerate(run.outputs)}
+    return outputs | {f"gradient {path}": value for path, value in run.gradients.items()} | run.state
 
 
 def check(emitted: Emitted, architecture: Architecture, folder: Path, train: bool) -> None:
-    """The emitted network against the reference."""
+    """The emitted network against the reference: every array within 1e-12 of its scale. Where one is not, the judge's
+    own rule, which knows what rounding does to small rests of cancellations, has to allow it."""
     case = make_case(architecture)
-    known, cotangents = expected(case, train)
+    known, cotangents = passed(case, train)
     network = runners.load(emitted, case.exact, folder)
     found = runners.run(emitted, network, case.images, train, cotangents)
-    for output, value in zip(found.outputs, known.outputs, strict=True):
-        assert output.shape == value.shape
-        assert largest(output - value) <= TOLERANCE * max(1.0, largest(value))
-    for path, value in known.gradients.items():
-        assert largest(found.gradients[path] - value) <= TOLERANCE * max(1.0, largest(value)), path
+    assert len(found.outputs) == len(known.outputs)
     assert set(found.gradients) == set(known.gradients)
-    for path, value in known.state.items():
-        assert largest(found.state[path] - value) <= TOLERANCE * max(1.0, largest(value)), path
+    off = differences(named(known), named(found))
+    if any(off[name] > TOLERANCE * max(1.0, largest(value)) for name, value in named(known).items()):
+        perturbed = (named(passed(case, train, rounding)[0]) for rounding in perturbations(0))
+        allowed = budgets(named(known), perturbed)["fp64"]
+        assert {name: value for name, value in off.items() if value > allowed[name]} == {}
+
+
+def differences(known: dict[str, Array], found: dict[str, Array]) -> dict[str, float]:
+    for name, value in known.items():
+        assert found[name].shape == value.shape, name
+        assert np.isfinite(found[name]).all(), name
+    return {name: largest(found[name] - value) for name, value in known.items()}
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -76,14 +101,14 @@ def test_the_zoo_in_evaluation(name: str, backend: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("name", TRAINED)
 def test_the_zoo_in_training(name: str, backend: str, tmp_path: Path) -> None:
-    architecture = without_drops(conformance_architecture(name))
+    architecture = trainable(conformance_architecture(name), backend)
     check(emit(architecture, backend), architecture, tmp_path, train=True)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("name", awkward_networks.CASES)
 def test_every_kind_of_layer(name: str, backend: str, tmp_path: Path) -> None:
-    architecture = without_drops(awkward_networks.CASES[name])
+    architecture = trainable(awkward_networks.CASES[name], backend)
     emitted = emit(architecture, backend)
     check(emitted, architecture, tmp_path, train=False)
     check(emitted, architecture, tmp_path, train=True)

@@ -34,12 +34,10 @@ Values: TypeAlias = Mapping[str, Value]
 
 class Piece(NamedTuple):
     """One layer as an expression. `trap`: why the line does not take the framework's default, for a comment beside it.
-    `needs`: names in the backend's `emitted.py` that it uses, and that have to stand in the file. `function`: it is a
-    plain function, without parameters, of the input."""
+    `function`: it is a plain function, without parameters, of the input."""
 
     text: str
     trap: str = ""
-    needs: tuple[str, ...] = ()
     function: bool = False
 
 
@@ -52,7 +50,7 @@ class Dialect:
     - `pieces`: the constructor's text, by record.
     - `imports`: `name: line`; a line is written where the text mentions the name.
     - `module`, `tensor`, `sequence`: the base class, the type of an array, the type of layers in a row.
-    - `row`: what layers in a row are called with; `row_needs` what that uses of `emitted.py`.
+    - `row`: what layers in a row are called with.
     - `place`: the name of the n-th layer in a row, as its parameters' paths have it.
     - `identity`: a module that hands its input on. `start`: the first line of a constructor, if there has to be one.
     - `extra`: arguments that every constructor takes, and hands on (`rngs=rngs`), with their declaration.
@@ -63,6 +61,7 @@ class Dialect:
     - `train_flag`: the line in the constructor that the condition needs.
     - `layout`: names and axes of the arrays. `channels_last`: whether the network takes and gives `(N, H, W, C)`.
     - `load`: the function that loads a file, with `NETWORK` for the class.
+    - `helpers`: the file `emitted.py`, of which a network's file has what it mentions.
     - `ignored`: rules of ruff that the framework's own conventions break.
     """
 
@@ -74,7 +73,6 @@ class Dialect:
     tensor: str
     sequence: str
     row: str
-    row_needs: tuple[str, ...]
     place: str
     identity: str
     start: str

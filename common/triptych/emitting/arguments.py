@@ -10,9 +10,10 @@ from triptych.emitting.tree import WILD, Column, Node
 from triptych.spec.layers import Branches
 
 CHANNELS = frozenset({"inputs", "channels", "units", "groups", "step"})
+WIDTHS = frozenset({"inputs", "channels", "units"})
 DEFAULTS = {"stride": (1, 1), "padding": (0, 0), "dilation": (1, 1), "groups": 1, "scale": 1.0, "kernel": (1, 1)}
 DEFAULTS["kernel_pair"] = Kept((1, 1))
-ORDER = ("channels", "count")  # then what is said last
+ORDER = ("inputs", "channels", "units", "count", "kernel", "kernel_pair", "stride")  # then what else there is
 
 
 @dataclass(frozen=True)
@@ -123,13 +124,12 @@ def _new_argument(made: Definition, column: Column, index: int, by_column: list[
 def _name(made: Definition, rows: list[list[Column]], by_column: list[Any]) -> None:
     """Give the arguments their names, wherever they stand, and their order."""
     names: dict[str, str] = {}
-    inner = 0
-    for argument in made.arguments:
-        inner += _role(rows[0][argument.column]) == "channels" and not _edge(made, by_column, argument)
+    widths = [a for a in made.arguments if rows[0][a.column].number in WIDTHS]
+    inner = sum(not _edge(made, by_column, argument) for argument in widths)
     for argument in made.arguments:
         column = rows[0][argument.column]
-        wish = _edge(made, by_column, argument) if _role(column) == "channels" else ""
-        if not wish and _role(column) == "channels" and column.number != "step":
+        wish = _edge(made, by_column, argument) if argument in widths else ""
+        if not wish and argument in widths:
             wish = _of_branch(made, rows[0], argument) or ("width" if inner == 1 else "")
         wish = "" if wish in names.values() else wish
         names[argument.name] = wish or argument_name(column, set(names.values()))
@@ -140,7 +140,7 @@ def _name(made: Definition, rows: list[list[Column]], by_column: list[Any]) -> N
                 text = text.replace(old, new)
             made.columns[place] = Value(text)
     order = {role: number for number, role in enumerate(ORDER)}
-    made.arguments.sort(key=lambda a: (a.default is not None, order.get(_role(rows[0][a.column]), len(order))))
+    made.arguments.sort(key=lambda a: (a.default is not None, order.get(rows[0][a.column].number, len(order))))
     made.arguments[:] = [replace(argument, name=names[argument.name]) for argument in made.arguments]
 
 

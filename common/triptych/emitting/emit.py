@@ -17,7 +17,6 @@ from triptych.emitting.names import camel
 from triptych.emitting.plan import Plan
 from triptych.emitting.writer import Writer
 from triptych.spec.layers import Architecture
-from triptych.utils.errors import TriptychError
 from triptych.weights.layouts import Layout
 
 
@@ -50,16 +49,19 @@ def emit(architecture: Architecture, backend: str) -> Emitted:
     """The network's source for `backend`. Raises TriptychError for a backend that is not there."""
     dialect = dialect_of(backend)
     root = tree.build(architecture, dialect.numbers)
-    plan = Plan(root)
+    plan = Plan(root, frozenset(_definitions(dialect.helpers)))
     writer = Writer(plan, dialect)
+    taken = {made.name for made in plan.definitions.values()} | set(_definitions(dialect.helpers))
     name = camel(architecture.name)
-    while name in {made.name for made in plan.definitions.values()}:
+    while name in taken:
         name += "Network"
     definitions = [writer.definition(made) for made in plan.definitions.values()]
     whole = network.write(architecture, root, name, writer)
     load = dialect.load.replace("NETWORK", name).strip("\n").split("\n")
-    body = text.joined([*_helpers(dialect, writer.needs), *definitions, whole, load])
-    source = f"{_header(architecture, dialect)}{_imports(dialect, body)}\n\n{body}"
+    written = [*definitions, whole, load]
+    body = text.joined([*_helpers(dialect, _names(text.joined(written))), *written])
+    blank = "\n\n" if body.startswith(("class", "def")) else "\n"
+    source = f"{_header(architecture, dialect)}{_imports(dialect, body)}{blank}{body}"
     names = dict(network.paths(root, writer))
     return Emitted(backend, source, name, names, dialect.layout, dialect.channels_last)
 
@@ -78,7 +80,7 @@ def _header(architecture: Architecture, dialect: Dialect) -> str:
 
 def _imports(dialect: Dialect, body: str) -> str:
     """The lines whose names the text mentions, in groups: the standard library, then others."""
-    names = {node.id for node in ast.walk(ast.parse(body)) if isinstance(node, ast.Name)}
+    names = _names(body)
     lines = {line: group for name, (group, line) in _grouped(dialect) if name in names}
     groups = [[line for line, group in lines.items() if group == number] for number in (0, 1)]
     return "\n\n".join("\n".join(group) for group in groups if group) + "\n"
@@ -93,27 +95,33 @@ def _grouped(dialect: Dialect) -> Iterable[tuple[str, tuple[int, str]]]:
 def _helpers(dialect: Dialect, needs: Iterable[str]) -> list[list[str]]:
     """What the file needs of the backend's `emitted.py`, and what that needs, in that file's order."""
     found = _definitions(dialect.helpers)
-    wanted, todo = set(), list(needs)
+    wanted: set[str] = set()
+    todo = list(needs)
     while todo:
         name = todo.pop()
-        if name in wanted:
-            continue
-        if name not in found:
-            raise TriptychError(f"{dialect.helpers} has no {name}")
-        wanted.add(name)
-        todo += [used for used in found if used != name and used in found[name][1]]
+        if name in found and name not in wanted:
+            wanted.add(name)
+            todo += found[name][1]
     return [lines for name, (lines, _) in found.items() if name in wanted]
+
+
+def _names(source: str) -> frozenset[str]:
+    """What the source mentions."""
+    return frozenset(node.id for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Name))
 
 
 @cache
 def _definitions(path: str) -> dict[str, tuple[list[str], frozenset[str]]]:
-    """Every function and class of a file: its lines, and the names that it uses."""
+    """Every function, class and type of a file: its lines, and the names that it uses."""
     with open(path, encoding="utf-8") as file:
         source = file.read()
-    lines, found = source.split("\n"), {}
+    lines = source.split("\n")
+    found = {}
     for node in ast.parse(source).body:
-        if isinstance(node, ast.ClassDef | ast.FunctionDef):
-            first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
-            used = frozenset(inner.id for inner in ast.walk(node) if isinstance(inner, ast.Name))
-            found[node.name] = (lines[first - 1 : node.end_lineno], used)
+        name = node.name if isinstance(node, ast.ClassDef | ast.FunctionDef) else ""
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            name = node.target.id
+        if name:
+            mine = lines[node.lineno - 1 : node.end_lineno]
+            found[name] = (mine, _names("\n".join(mine)))
     return found

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 
 from triptych.emitting.tree import Column, Node
-from triptych.spec.layers import BatchNorm, Conv, Residual
+from triptych.spec.layers import BatchNorm, Clip, Conv, Residual
 
 RESERVED = frozenset(dir(builtins)) | {"nn", "nnx", "torch", "jax", "jnp", "mx", "self", "x", "rngs", "F", "load"}
 ACRONYMS = {
@@ -30,6 +30,7 @@ ATTRIBUTES = frozenset(
     "name params prefix cast hybridize initialize export summary features classifier deterministic split sow perturb "
     "hybrid_forward infer_shape load save_parameters load_parameters collect_params register_child state_dict".split()
 )
+GENERAL = frozenset({"body", "residual", "shortcut", "new"})  # names that say nothing of what is in them
 LONGEST = 40  # characters that are taken of a stranger's name
 
 
@@ -63,7 +64,7 @@ def _word(word: str) -> str:
     return known or word[0].upper() + word[1:]
 
 
-def definition_names(made: Sequence[Sequence[Node]], classes: Sequence[bool]) -> list[str]:
+def definition_names(made: Sequence[Sequence[Node]], classes: Sequence[bool], reserved: frozenset[str]) -> list[str]:
     """Of functions and classes that make these nodes, each another: the word that their names have in common, with a
     number where several have the word."""
     words = [_unit_name(nodes[0]) if nodes[0].is_unit else _known_name(nodes) or _word_of(nodes) for nodes in made]
@@ -73,7 +74,7 @@ def definition_names(made: Sequence[Sequence[Node]], classes: Sequence[bool]) ->
         name = word if alone else _common(nodes)
         written = camel(name) if is_class else snake(name)
         found, number = written, 2
-        while found in result:
+        while found in result or found in reserved:
             found, number = f"{written}{number}" if is_class else f"{written}_{number}", number + 1
         result.append(found)
     return result
@@ -81,7 +82,7 @@ def definition_names(made: Sequence[Sequence[Node]], classes: Sequence[bool]) ->
 
 def argument_name(column: Column, taken: set[str]) -> str:
     """Of a number that differs: what it is; of several alike, whose it is."""
-    whose = [name for name in column.names if name not in ("body", "residual", "shortcut", "new")]
+    whose = [name for name in column.names if name not in GENERAL]
     where = "_".join(dict.fromkeys(whose))
     kinds = {"inputs": f"{where}_inputs", "channels": where, "units": where, "step": "growth", "kernel_pair": "kernel"}
     name = safe(kinds.get(column.number, column.number))
@@ -97,6 +98,8 @@ def _unit_name(node: Node) -> str:
     words = []
     for child in node.children:
         kind = type(child.layer).__name__
+        if isinstance(child.layer, Clip) and (child.layer.low, child.layer.high) == (0.0, 6.0):
+            kind = "ReLU6"
         words.append({"BatchNorm": "norm", "ConvTranspose": "conv_transpose"}.get(kind, kind.lower()))
     return "_".join(words)
 
@@ -123,5 +126,6 @@ def _word_of(nodes: Sequence[Node]) -> str:
 
 def _common(nodes: Sequence[Node]) -> str:
     """What the names of all have in front."""
-    names = list(dict.fromkeys(node.name for node in nodes))
+    found = list(dict.fromkeys(node.name for node in nodes))
+    names = [name for name in found if name not in GENERAL] or found
     return os.path.commonprefix(names).strip("_") or type(nodes[0].layer).__name__

@@ -14,8 +14,9 @@ FUNCTION_LINES = 3  # a function costs beside its own lines
 class Plan:
     """The definitions of an architecture, in the order in which they are written, by key."""
 
-    def __init__(self, root: Node) -> None:
+    def __init__(self, root: Node, reserved: frozenset[str] = frozenset()) -> None:
         self.root = root
+        self._reserved = reserved
         self.definitions: dict[Key, Definition] = {}
         self._short: set[tuple[Key, int]] = set()
         self._examples: dict[Key, Node] = {}
@@ -105,7 +106,7 @@ class Plan:
         keys = [key for key in _inner_first(self.root, self.key) if key in nodes]
         worth = [key for key in keys if self._is_worth(nodes[key][0], len(places[key]))]
         classes = [nodes[key][0].is_flow or flow_of(nodes[key][0]) is not None for key in worth]
-        names = definition_names([nodes[key] for key in worth], classes)
+        names = definition_names([nodes[key] for key in worth], classes, self._reserved)
         for key, name, is_class in zip(worth, names, classes, strict=True):
             self.definitions[key] = Definition(name, nodes[key], is_class)
         for made in self.definitions.values():

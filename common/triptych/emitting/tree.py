@@ -28,7 +28,7 @@ from triptych.spec.layers import (
 Key: TypeAlias = tuple[Any, ...]
 Numbers: TypeAlias = Mapping[type, tuple[str, ...]]
 # What may differ between two layers that are written once; the rest is part of what they are.
-SOFT = frozenset({"inputs", "channels", "units", "stride", "groups", "start", "stop", "shape", "size", "overhang"})
+SOFT = frozenset({"inputs", "channels", "units", "stride", "groups", "start", "stop", "shape"})
 WILD: Any = None  # a number of a layer that is not there
 
 
@@ -145,6 +145,11 @@ def number_of(layer: Any, name: str, into: Shape, out: Shape) -> Any:
         return Kept(layer.kernel)
     if name == "size":
         return out[1:]
+    if name == "full_size":
+        sides = zip(into[1:], layer.kernel, layer.stride, layer.padding, strict=True)
+        return tuple(-(-(size + 2 * p - k) // s) + 1 for size, k, s, p in sides)
+    if name == "map":
+        return into[1:]
     if name == "rank":
         return len(into)
     return getattr(layer, name)
@@ -166,6 +171,8 @@ def _set_keys(node: Node, shortcuts: Mapping[Key, Key], numbers: Numbers, plain:
     if isinstance(node.layer, Primitive):
         own = {f.name: getattr(node.layer, f.name) for f in fields(node.layer) if f.name not in node.numbers}
         own.pop("name", None)
+        if "kernel_pair" in node.numbers:
+            own.pop("kernel", None)
         node.loose = (type(node.layer).__name__, *own.items())
         node.key = (*node.loose, *((name, value) for name, value in node.numbers.items() if name not in SOFT))
     elif node.is_unit:

@@ -21,12 +21,11 @@ class Part(NamedTuple):
 
 
 class Writer:
-    """Writes nodes; collects on the way what the file needs beside them."""
+    """Writes nodes."""
 
     def __init__(self, plan: Plan, dialect: Dialect) -> None:
         self.plan = plan
         self.dialect = dialect
-        self.needs: set[str] = set()
 
     # -- expressions ---------------------------------------------------------------------------------------------
 
@@ -43,12 +42,10 @@ class Writer:
         """Layers one after the other: a single one is itself."""
         if len(parts) == 1 and not parts[0].text.startswith("*"):
             return parts[0]
-        self.needs.update(self.dialect.row_needs)
         return text.sequence(f"{self.dialect.row}(", parts)
 
     def _leaf(self, node: Node, values: Sequence[Value]) -> Expression:
         piece = self.dialect.pieces[type(node.layer)](node.layer, dict(zip(node.numbers, values, strict=True)))
-        self.needs.update(piece.needs)
         return Expression(piece.text, comment=piece.trap, function=piece.function)
 
     def _call(self, made: Definition, values: Sequence[Value]) -> str:
