@@ -85,7 +85,7 @@ def write(architecture: Architecture, root: Node, name: str, writer: Writer) -> 
         *body,
         "",
         f"    {dialect.forward.replace('RESULT', result_type)}",
-        *(f"        {one}" for one in _forward(found, writer)),
+        *(one for statement in _forward(found, writer) for one in text.wrapped(2, statement)),
     ]
 
 

@@ -36,15 +36,52 @@ def sequence(opening: str, parts: Sequence[Expression]) -> Expression:
 
 
 def line(depth: int, text: str, comment: str = "") -> list[str]:
-    """One line of code, its comment beside or above it."""
+    """A line of code, or several where it is long; its comment beside or above."""
     code = INDENT * depth + text
     if not comment:
-        return [code]
+        return wrapped(depth, text)
     beside = f"{code}  # {comment}"
     if len(beside) <= WIDTH:
         return [beside]
     width = WIDTH - len(INDENT) * depth - 2
-    return [f"{INDENT * depth}# {part}" for part in textwrap.wrap(comment, width)] + [code]
+    return [f"{INDENT * depth}# {part}" for part in textwrap.wrap(comment, width)] + wrapped(depth, text)
+
+
+def wrapped(depth: int, text: str) -> list[str]:
+    """Code that is too long for a line, broken in its last bracket: what is in it on a line of its own or, if that is
+    too long, every part."""
+    start, end = _last_bracket(text)
+    if len(INDENT * depth + text) <= WIDTH or end - start < 2:
+        return [INDENT * depth + text]
+    inner = text[start + 1 : end]
+    head, tail = f"{INDENT * depth}{text[: start + 1]}", f"{INDENT * depth}{text[end:]}"
+    parts = _parts(inner)
+    if len(INDENT * (depth + 1) + inner) <= WIDTH or len(parts) == 1:
+        return [head, *wrapped(depth + 1, inner), tail]
+    return [head, *(one for part in parts for one in wrapped(depth + 1, f"{part},")), tail]
+
+
+def _last_bracket(text: str) -> tuple[int, int]:
+    """Where the last bracket opens and closes; strings with brackets in them do not occur."""
+    end = max(text.rfind(")"), text.rfind("]"))
+    depth = 0
+    for place in range(end, -1, -1):
+        depth += (text[place] in ")]") - (text[place] in "([")
+        if depth == 0:
+            return place, end
+    return 0, 0
+
+
+def _parts(inner: str) -> list[str]:
+    """What commas outside of brackets part."""
+    parts, depth = [""], 0
+    for character in inner:
+        depth += (character in "([") - (character in ")]")
+        if character == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return [part.strip() for part in parts if part.strip()]
 
 
 def lines(

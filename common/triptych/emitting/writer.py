@@ -125,7 +125,7 @@ class Writer:
             *body,
             "",
             f"    {self.dialect.forward.replace('RESULT', result_type)}",
-            *(f"        {one}" for one in self._forward(node, values)),
+            *(one for statement in self._forward(node, values) for one in text.wrapped(2, statement)),
         ]
 
     def _attribute(self, part: Part, expression: Expression, values: "Values") -> list[str]:
