@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from triptych.backend.source import UNKNOWN, Dialect, Piece, Values, call
+from triptych.backend.source import UNKNOWN, Dialect, Named, Piece, Values, call
 from triptych.spec import layers as spec
 from triptych.spec.kinds import check_complete
 from triptych.spec.layers import Merge
@@ -33,7 +33,7 @@ RNGS = ("rngs", UNSAID)
 def _conv(layer: spec.Conv, v: Values) -> Piece:
     """1x1 kernels are padded by nothing with `SAME` too."""
     single = v["kernel_pair"].equals((1, 1)) and v["padding"].equals(0)
-    named = {"strides": (v["stride"], 1), "padding": (v["padding"], 0 if single else UNSAID)}
+    named: Named = {"strides": (v["stride"], 1), "padding": (v["padding"], 0 if single else UNSAID)}
     named |= {"kernel_dilation": (v["dilation"], 1), "feature_group_count": (v["groups"], 1)}
     named |= {"use_bias": (v["bias"], True), "rngs": RNGS}
     text = call("nnx.Conv", v["inputs"], v["channels"], v["kernel_pair"], **named)
@@ -49,14 +49,10 @@ def _same(layer: spec.Conv) -> bool:
 
 def _conv_transpose(layer: spec.ConvTranspose, v: Values) -> Piece:
     fields = ("stride", "padding", "output_padding", "dilation", "groups")
-    named = {name: (repr(getattr(layer, name)), UNSAID) for name in fields}
+    named: Named = {name: (repr(getattr(layer, name)), UNSAID) for name in fields}
     named |= {"use_bias": (repr(layer.bias), UNSAID), "rngs": RNGS}
     text = call("ConvTranspose", v["inputs"], v["channels"], repr(layer.kernel), **named)
     return Piece(text)
-
-
-def _window(layer: spec.Pool) -> list[str]:
-    return [repr(layer.kernel), repr(layer.stride)]
 
 
 def _max_pool(layer: spec.MaxPool, v: Values) -> Piece:
@@ -94,9 +90,11 @@ def _sides(layer: spec.Pool, below: int, right: int) -> str:
 
 
 def _batch_norm(layer: spec.BatchNorm, v: Values) -> Piece:
-    named: dict[str, Any] = {"momentum": (repr(1 - layer.momentum), UNSAID)}
+    named: Named = {"momentum": (repr(1 - layer.momentum), UNSAID)}
     named |= {"epsilon": (repr(layer.eps), UNSAID)} if layer.eps != 1e-5 else {}
-    named |= {name: ("False", UNSAID) for name, there in (("use_scale", layer.gamma), ("use_bias", layer.beta)) if not there}
+    named |= {
+        name: ("False", UNSAID) for name, there in (("use_scale", layer.gamma), ("use_bias", layer.beta)) if not there
+    }
     named |= {"use_fast_variance": ("False", UNSAID), "rngs": RNGS}
     name = "FrozenBatchNorm" if layer.frozen else "BatchNorm" if layer.unbiased else "nnx.BatchNorm"
     trap = "of the old statistics; 0.99 by default. E[x^2] - E[x]^2, the fast variance, cancels"
@@ -171,9 +169,7 @@ PIECES: dict[type, Callable[[Any, Values], Piece]] = {
     spec.Pad: _pad,
     spec.Slice: _part,
     spec.Upsample: _upsample,
-    spec.ChannelShuffle: lambda layer, v: Piece(
-        f"partial(channel_shuffle, groups={v['groups'].text})", function=True
-    ),
+    spec.ChannelShuffle: lambda layer, v: Piece(f"partial(channel_shuffle, groups={v['groups'].text})", function=True),
     spec.Reshape: lambda layer, v: Piece(f"partial(reshape, shape={v['shape'].text})", function=True),
     spec.Flatten: _flatten,
     spec.Dropout: lambda layer, v: Piece(call("nnx.Dropout", v["rate"], rngs=RNGS)),

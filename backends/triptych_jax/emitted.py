@@ -49,8 +49,8 @@ class Affine(nnx.Module):
 
 
 class ConvTranspose(nnx.Module):
-    """The gradient of a convolution: of the input, spread by the stride, with the kernel turned round. nnx.ConvTranspose
-    has no groups, and pads by other rules."""
+    """The gradient of a convolution: one of the input, spread by the stride, with the kernel turned round.
+    nnx.ConvTranspose has no groups, and pads by other rules."""
 
     def __init__(
         self,

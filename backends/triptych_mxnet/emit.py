@@ -5,7 +5,7 @@ from functools import reduce
 from pathlib import Path
 from typing import Any
 
-from triptych.backend.source import Dialect, Piece, Values, call
+from triptych.backend.source import Dialect, Named, Piece, Values, call
 from triptych.spec import layers as spec
 from triptych.spec.kinds import check_complete
 from triptych.spec.kinds.placement import AXES
@@ -32,18 +32,24 @@ UNSAID: Any = object()  # no value is this default
 
 
 def _conv(layer: spec.Conv, v: Values) -> Piece:
-    named = {"strides": (v["stride"], 1), "padding": (v["padding"], 0), "dilation": (v["dilation"], 1)}
+    named: Named = {"strides": (v["stride"], 1), "padding": (v["padding"], 0), "dilation": (v["dilation"], 1)}
     named |= {"groups": (v["groups"], 1), "use_bias": (v["bias"], True)}
     return Piece(call("nn.Conv2D", v["channels"], v["kernel"], **named))
 
 
 def _conv_transpose(layer: spec.ConvTranspose, v: Values) -> Piece:
+    fields: dict[str, Any]
+    named: Named
     axes = zip(layer.output_padding, layer.stride, layer.dilation, strict=True)
     if any(extra >= stride or (stride > 1 and dilation > 1) for extra, stride, dilation in axes):
         fields = {"strides": layer.stride, "padding": layer.padding, "dilation": layer.dilation}
         fields |= {"groups": layer.groups, "use_bias": layer.bias}
         named = {name: (repr(value), UNSAID) for name, value in fields.items()}
-        named |= {"in_channels": (v["inputs"], UNSAID), "map": (repr(v["map"].literal), UNSAID), "size": (repr(v["size"].literal), UNSAID)}
+        named |= {
+            "in_channels": (v["inputs"], UNSAID),
+            "map": (repr(v["map"].literal), UNSAID),
+            "size": (repr(v["size"].literal), UNSAID),
+        }
         return Piece(call("ConvTranspose", v["channels"], repr(layer.kernel), **named))
     fields = {"strides": layer.stride, "padding": layer.padding, "output_padding": layer.output_padding}
     fields |= {"dilation": layer.dilation, "groups": layer.groups, "use_bias": layer.bias}
@@ -84,14 +90,14 @@ def _avg_pool(layer: spec.AvgPool, v: Values) -> Piece:
         trap = "the default would count the padded zeros" if counted else ""
         return Piece(f"nn.AvgPool2D({_window(layer)}{counted})", trap)
     fields = {"kernel": layer.kernel, "strides": layer.stride, "padding": layer.padding}
-    named = {name: (repr(value), UNSAID) for name, value in fields.items()}
+    named: Named = {name: (repr(value), UNSAID) for name, value in fields.items()}
     named |= {"overhang": (_pair_text(v["overhang"].literal), UNSAID), "counted": (repr(layer.count_padding), UNSAID)}
     return Piece(call("OverhangingAvgPool", **named), "rounded up, as Caffe does")
 
 
 def _batch_norm(layer: spec.BatchNorm, v: Values) -> Piece:
     keep = 1 - layer.momentum
-    told = {"momentum": (repr(keep), UNSAID)} if keep != 0.9 else {}
+    told: Named = {"momentum": (repr(keep), UNSAID)} if keep != 0.9 else {}
     told |= {"epsilon": (repr(layer.eps), UNSAID)} if layer.eps != 1e-5 else {}
     told |= {"scale": ("False", UNSAID)} if not layer.gamma else {}
     told |= {"center": ("False", UNSAID)} if not layer.beta else {}
@@ -156,9 +162,7 @@ PIECES: dict[type, Callable[[Any, Values], Piece]] = {
     spec.Tanh: lambda layer, v: Piece('nn.Activation("tanh")'),
     spec.Clip: lambda layer, v: Piece(call("Clip", repr(layer.low), repr(layer.high))),
     spec.LeakyReLU: lambda layer, v: Piece(call("LeakyReLU", repr(layer.slope))),
-    spec.PReLU: lambda layer, v: Piece(
-        call("PReLU", "1" if layer.shared else v["inputs"], rank=(v["rank"], UNSAID))
-    ),
+    spec.PReLU: lambda layer, v: Piece(call("PReLU", "1" if layer.shared else v["inputs"], rank=(v["rank"], UNSAID))),
     spec.SiLU: lambda layer, v: Piece("nn.Swish()"),
     spec.HardSigmoid: lambda layer, v: Piece(call("HardSigmoid", repr(layer.slope), repr(layer.offset))),
     spec.HardSwish: lambda layer, v: Piece("HardSwish()"),

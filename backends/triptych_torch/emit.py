@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from triptych.backend.source import Dialect, Piece, Value, Values, call
+from triptych.backend.source import Dialect, Named, Piece, Value, Values, call
 from triptych.spec import layers as spec
 from triptych.spec.kinds import check_complete
 from triptych.spec.kinds.placement import AXES
@@ -31,33 +31,38 @@ NUMBERS: dict[type, tuple[str, ...]] = {
 
 
 def _conv(layer: spec.Conv, v: Values) -> Piece:
-    named = {"stride": (v["stride"], 1), "padding": (v["padding"], 0), "dilation": (v["dilation"], 1)}
+    named: Named = {"stride": (v["stride"], 1), "padding": (v["padding"], 0), "dilation": (v["dilation"], 1)}
     named |= {"groups": (v["groups"], 1), "bias": (v["bias"], True)}
     return Piece(call("nn.Conv2d", v["inputs"], v["channels"], v["kernel"], **named))
 
 
 def _conv_transpose(layer: spec.ConvTranspose, v: Values) -> Piece:
-    named = {"stride": (v["stride"], 1), "padding": (v["padding"], 0), "output_padding": (v["output_padding"], 0)}
+    named: Named = {
+        "stride": (v["stride"], 1),
+        "padding": (v["padding"], 0),
+        "output_padding": (v["output_padding"], 0),
+    }
     named |= {"groups": (v["groups"], 1), "bias": (v["bias"], True), "dilation": (v["dilation"], 1)}
     return Piece(call("nn.ConvTranspose2d", v["inputs"], v["channels"], v["kernel"], **named))
 
 
 def _max_pool(layer: spec.MaxPool, v: Values) -> Piece:
     stride = (v["stride"], UNSAID) if v["stride"] != v["kernel"] else (v["stride"], v["stride"].literal)
-    named = {"stride": stride, "padding": (v["padding"], 0), "ceil_mode": (v["ceil"], False)}
+    named: Named = {"stride": stride, "padding": (v["padding"], 0), "ceil_mode": (v["ceil"], False)}
     return Piece(call("nn.MaxPool2d", v["kernel"], **named), "rounded up, as Caffe does" if layer.ceil else "")
 
 
 def _avg_pool(layer: spec.AvgPool, v: Values) -> Piece:
     stride = (v["stride"], UNSAID) if v["stride"] != v["kernel"] else (v["stride"], v["stride"].literal)
     counted = layer.count_padding if layer.padding == (0, 0) else True  # nothing is padded: either way
-    named = {"stride": stride, "padding": (v["padding"], 0), "ceil_mode": (v["ceil"], False)}
+    named: Named = {"stride": stride, "padding": (v["padding"], 0), "ceil_mode": (v["ceil"], False)}
     named |= {"count_include_pad": (v["count_padding"], counted)}
     trap = "" if layer.count_padding == counted else "the default would count the padded zeros"
     return Piece(call("nn.AvgPool2d", v["kernel"], **named), trap)
 
 
 def _batch_norm(layer: spec.BatchNorm, v: Values) -> Piece:
+    named: Named
     flat = v["rank"].equals(1)
     if layer.gamma and layer.beta and not layer.frozen and (layer.unbiased or not flat):
         named = {"eps": (_number(layer.eps), 1e-5), "momentum": (_number(layer.momentum), 0.1)}
@@ -65,7 +70,7 @@ def _batch_norm(layer: spec.BatchNorm, v: Values) -> Piece:
         if layer.unbiased:
             return Piece(call("nn.BatchNorm1d" if flat else "nn.BatchNorm2d", v["inputs"], **named), trap)
         return Piece(call("BatchNorm", v["inputs"], **named), trap)
-    told = {"eps": layer.eps, "momentum": layer.momentum, "scale": layer.gamma, "shift": layer.beta}
+    told: dict[str, Any] = {"eps": layer.eps, "momentum": layer.momentum, "scale": layer.gamma, "shift": layer.beta}
     told |= {"unbiased": layer.unbiased, "frozen": layer.frozen}
     named = {name: (repr(value), UNSAID) for name, value in told.items()}
     return Piece(call("PlainBatchNorm", v["inputs"], **named))
@@ -74,7 +79,7 @@ def _batch_norm(layer: spec.BatchNorm, v: Values) -> Piece:
 def _local_response_norm(layer: spec.LocalResponseNorm, v: Values) -> Piece:
     alpha = layer.coefficient * layer.size
     trap = "" if layer.divide_alpha else "PyTorch divides alpha by the size, the paper's formula does not"
-    named = {"alpha": (repr(alpha), UNSAID), "beta": (repr(layer.beta), UNSAID), "k": (repr(layer.k), UNSAID)}
+    named: Named = {"alpha": (repr(alpha), UNSAID), "beta": (repr(layer.beta), UNSAID), "k": (repr(layer.k), UNSAID)}
     return Piece(call("nn.LocalResponseNorm", str(layer.size), **named), trap)
 
 
@@ -87,7 +92,9 @@ def _affine(layer: spec.Affine, v: Values) -> Piece:
 def _clip(layer: spec.Clip, v: Values) -> Piece:
     if (layer.low, layer.high) == (0.0, 6.0):
         return Piece("nn.ReLU6()")
-    return Piece(call("nn.Hardtanh", repr(layer.low), repr(layer.high)), "torch.clamp has the derivative 1 at the bounds")
+    return Piece(
+        call("nn.Hardtanh", repr(layer.low), repr(layer.high)), "torch.clamp has the derivative 1 at the bounds"
+    )
 
 
 def _hard_sigmoid(layer: spec.HardSigmoid, v: Values) -> Piece:
@@ -96,7 +103,7 @@ def _hard_sigmoid(layer: spec.HardSigmoid, v: Values) -> Piece:
 
 
 def _l2_normalize(layer: spec.L2Normalize, v: Values) -> Piece:
-    named = {name: (repr(getattr(layer, name)), UNSAID) for name in ("eps", "whole", "bound")}
+    named: Named = {name: (repr(getattr(layer, name)), UNSAID) for name in ("eps", "whole", "bound")}
     return Piece(call("L2Normalize", **named))
 
 
@@ -149,9 +156,7 @@ PIECES: dict[type, Callable[[Any, Values], Piece]] = {
     spec.GlobalAvgPool: lambda layer, v: Piece("nn.AdaptiveAvgPool2d(1)"),
     spec.GlobalMaxPool: lambda layer, v: Piece("nn.AdaptiveMaxPool2d(1)"),
     spec.Pad: _pad,
-    spec.Slice: lambda layer, v: Piece(
-        call("Slice", str(AXES[layer.axis] + 1), v["start"], v["stop"]), "", ("Slice",)
-    ),
+    spec.Slice: lambda layer, v: Piece(call("Slice", str(AXES[layer.axis] + 1), v["start"], v["stop"])),
     spec.Upsample: _upsample,
     spec.ChannelShuffle: lambda layer, v: Piece(call("nn.ChannelShuffle", v["groups"])),
     spec.Reshape: _reshape,

@@ -9,6 +9,8 @@ from torch import nn
 class BatchNorm(nn.BatchNorm2d):
     """Keeps the biased variance of the batch as the running one, as MXNet and Flax do."""
 
+    running_var: torch.Tensor
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         before = self.running_var.clone()
         y = super().forward(x)
@@ -22,6 +24,9 @@ class BatchNorm(nn.BatchNorm2d):
 class PlainBatchNorm(nn.Module):
     """Batch norm with or without gamma (`scale`), beta (`shift`) and the unbiased variance; `frozen`: the running
     statistics are used, and kept, in training too."""
+
+    running_mean: torch.Tensor
+    running_var: torch.Tensor
 
     def __init__(
         self, channels: int, eps: float, momentum: float, scale: bool, shift: bool, unbiased: bool, frozen: bool

@@ -6,6 +6,7 @@ The verbs, each imported when it is used (a framework only when a backend is ask
     build(arch, backend="torch")      the native network of a framework, with its start weights
     conform(arch)                     every level of conformance on every backend: a Verdict
     locate(left, right)               the first layer at which two networks diverge, and why
+    emit(arch, backend="torch")       the same network as a source file of its own
     train(recipe, backend="torch")    train a recipe: a Session with the network and its epochs
 """
 
@@ -14,10 +15,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "build", "conform", "load", "locate", "train"]
+__all__ = ["__version__", "build", "conform", "emit", "load", "locate", "train"]
 
 if TYPE_CHECKING:
-    from triptych.face import build, conform, load, locate, train
+    from triptych.face import build, conform, emit, load, locate, train
 
 
 def __dir__() -> list[str]:

@@ -30,6 +30,7 @@ class Value(NamedTuple):
 
 
 Values: TypeAlias = Mapping[str, Value]
+Named: TypeAlias = dict[str, tuple[Value | str, Any]]  # arguments by name, with the framework's defaults
 
 
 class Piece(NamedTuple):

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from triptych.backend.source import UNKNOWN, Kept, Value, written
-from triptych.emitting.names import argument_name
+from triptych.emitting.names import argument_name, safe
 from triptych.emitting.tree import WILD, Column, Node
 from triptych.spec.layers import Branches
 
@@ -43,17 +43,19 @@ class Definition:
         return max(self.instances, key=lambda node: sum(1 for _ in node.below()))
 
 
-def set_arguments(made: Definition, rows: list[list[Column]]) -> None:
+def set_arguments(made: Definition, rows: list[list[Column]], reserved: set[str]) -> None:
     """Numbers that differ between instances become arguments; those that always agree, or are a multiple of another,
-    share one. `rows`: the numbers of every instance."""
+    share one. `rows`: the numbers of every instance; `reserved`: names of functions and classes."""
     by_column = list(zip(*([column.value for column in row] for row in rows), strict=True))
     for index, found in enumerate(by_column):
         known = {value for value in found if value is not WILD}
         if len(known) <= 1:
             made.columns.append(written(next(iter(known), 0)))
             continue
-        made.columns.append(_expression(made, rows, by_column, index) or _new_argument(made, rows[0][index], index, by_column))
-    _name(made, rows, by_column)
+        made.columns.append(
+            _expression(made, rows, by_column, index) or _new_argument(made, rows[0][index], index, by_column)
+        )
+    _name(made, rows, by_column, reserved)
 
 
 def _expression(made: Definition, rows: list[list[Column]], by_column: list[Any], index: int) -> Value | None:
@@ -121,7 +123,7 @@ def _new_argument(made: Definition, column: Column, index: int, by_column: list[
     return Value(made.arguments[-1].name)
 
 
-def _name(made: Definition, rows: list[list[Column]], by_column: list[Any]) -> None:
+def _name(made: Definition, rows: list[list[Column]], by_column: list[Any], reserved: set[str]) -> None:
     """Give the arguments their names, wherever they stand, and their order."""
     names: dict[str, str] = {}
     widths = [a for a in made.arguments if rows[0][a.column].number in WIDTHS]
@@ -131,8 +133,8 @@ def _name(made: Definition, rows: list[list[Column]], by_column: list[Any]) -> N
         wish = _edge(made, by_column, argument) if argument in widths else ""
         if not wish and argument in widths:
             wish = _of_branch(made, rows[0], argument) or ("width" if inner == 1 else "")
-        wish = "" if wish in names.values() else wish
-        names[argument.name] = wish or argument_name(column, set(names.values()))
+        wish = "" if wish in {*names.values(), *reserved} or safe(wish) != wish else wish
+        names[argument.name] = wish or argument_name(column, {*names.values(), *reserved})
     for place, value in enumerate(made.columns):
         if value.literal is UNKNOWN:
             text = value.text

@@ -2,14 +2,21 @@
 
 import builtins
 import keyword
-import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from triptych.emitting.tree import Column, Node
 from triptych.spec.layers import BatchNorm, Clip, Conv, Residual
 
-RESERVED = frozenset(dir(builtins)) | {"nn", "nnx", "torch", "jax", "jnp", "mx", "self", "x", "rngs", "F", "load"}
+# Names that emitted files have for something else: of modules, of arguments, of what a framework's modules have.
+MODULES = frozenset({"nn", "nnx", "torch", "jax", "jnp", "lax", "mx", "np", "math", "autograd", "F"})
+WORDS = frozenset(
+    {"self", "x", "y", "rngs", "load", "load_file", "partial", "concat", "sequence", "Tensor", "TypeAlias"}
+)
+RESERVED = frozenset(dir(builtins)) | MODULES | WORDS | {"ModuleType", "NDArray"}
+ARGUMENTS = frozenset(
+    {"in_channels", "channels", "width", "count", "kernel", "stride", "padding", "dilation", "groups"}
+)
 ACRONYMS = {
     "vgg": "VGG",
     "resnet": "ResNet",
@@ -24,11 +31,19 @@ ACRONYMS = {
     "bn": "BN",
     "lrn": "LRN",
 }
-# Names that the frameworks' modules have for something else.
 ATTRIBUTES = frozenset(
-    "forward train eval type float half double bfloat16 children modules parameters buffers apply to cpu cuda training "
-    "name params prefix cast hybridize initialize export summary features classifier deterministic split sow perturb "
-    "hybrid_forward infer_shape load save_parameters load_parameters collect_params register_child state_dict".split()
+    (
+        *("forward", "train", "eval", "type", "float", "half", "double", "bfloat16", "children", "modules", "apply"),
+        *("parameters", "buffers", "to", "cpu", "cuda", "ipu", "xpu", "training", "name", "params", "prefix", "cast"),
+        *("hybridize", "initialize", "export", "summary", "features", "classifier", "deterministic", "split", "sow"),
+        *("perturb", "compile", "requires_grad_", "zero_grad", "to_empty", "add_module", "extra_repr", "state_dict"),
+        *("hybrid_forward", "infer_shape", "infer_type", "load", "save_parameters", "load_parameters", "scale"),
+        *("collect_params", "register_child", "name_scope", "share_memory", "set_submodule", "get_submodule"),
+        *("get_parameter", "get_buffer", "load_state_dict", "named_children", "named_modules", "named_parameters"),
+        *("named_buffers", "iter_modules", "iter_children", "set_attributes", "eval_shape", "use_running_average"),
+        *("share_parameters", "optimize_for", "reset_ctx", "setattr", "save", "save_params", "load_params"),
+        *("register_module", "register_buffer", "register_parameter", "register_op_hook", "add_loss", "load_dict"),
+    )
 )
 GENERAL = frozenset({"body", "residual", "shortcut", "new"})  # names that say nothing of what is in them
 LONGEST = 40  # characters that are taken of a stranger's name
@@ -41,7 +56,20 @@ def safe(name: str) -> str:
 
 def attribute(name: str) -> str:
     """A name that no module has for something else."""
-    return f"{name}_" if name in ATTRIBUTES or keyword.iskeyword(name) or name.startswith("_") else name
+    return f"{name}_" if name in ATTRIBUTES or keyword.iskeyword(name) else name
+
+
+def different(names: Iterable[str], change: Callable[[str], str], taken: Iterable[str] = ()) -> dict[str, str]:
+    """Every name changed so that no two are one."""
+    result: dict[str, str] = {}
+    used = set(taken)
+    for name in names:
+        found = change(name)
+        while found in used:
+            found += "_"
+        used.add(found)
+        result[name] = found
+    return result
 
 
 def camel(name: str) -> str:
@@ -74,7 +102,7 @@ def definition_names(made: Sequence[Sequence[Node]], classes: Sequence[bool], re
         name = word if alone else _common(nodes)
         written = camel(name) if is_class else snake(name)
         found, number = written, 2
-        while found in result or found in reserved:
+        while found in result or found in reserved | ARGUMENTS:
             found, number = f"{written}{number}" if is_class else f"{written}_{number}", number + 1
         result.append(found)
     return result
@@ -128,4 +156,11 @@ def _common(nodes: Sequence[Node]) -> str:
     """What the names of all have in front."""
     found = list(dict.fromkeys(node.name for node in nodes))
     names = [name for name in found if name not in GENERAL] or found
-    return os.path.commonprefix(names).strip("_") or type(nodes[0].layer).__name__
+    return _prefix(names).strip("_") or type(nodes[0].layer).__name__
+
+
+def _prefix(names: Sequence[str]) -> str:
+    """The letters that all names begin with."""
+    least, most = min(names), max(names)
+    length = next((i for i, (a, b) in enumerate(zip(least, most, strict=False)) if a != b), len(least))
+    return least[:length]

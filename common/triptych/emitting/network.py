@@ -5,7 +5,7 @@ from itertools import groupby
 
 from triptych.backend.source import written
 from triptych.emitting import text
-from triptych.emitting.names import attribute
+from triptych.emitting.names import attribute, different
 from triptych.emitting.text import Expression
 from triptych.emitting.tree import Node
 from triptych.emitting.writer import Part, Writer, applied, folded
@@ -32,6 +32,8 @@ def parts(root: Node) -> list[tuple[Part, bool]]:
     groups = [list(nodes) for _, nodes in groupby(root.children, lambda node: _kind(node, head))]
     features = sum(1 for nodes in groups if _kind(nodes[0], head) == "features")
     result: list[tuple[Part, bool]] = []
+    own = {"classifier", "features", *(f"features{number + 1}" for number in range(features))}
+    heads = different([nodes[0].name for nodes in groups], attribute, own)
     number = 0
     for nodes in groups:
         kind = _kind(nodes[0], head)
@@ -40,7 +42,7 @@ def parts(root: Node) -> list[tuple[Part, bool]]:
         if kind in names:
             result.append((Part(names[kind], nodes), False))
         else:
-            result.append((Part(attribute(nodes[0].name), nodes), True))
+            result.append((Part(heads[nodes[0].name], nodes), True))
     return result
 
 
@@ -49,13 +51,13 @@ def _head(trunk: list[Node]) -> set[Node]:
     if not any(isinstance(node.layer, Dense | Flatten) for node in trunk[1:]):
         return set()
     first = len(trunk)
-    while first and (trunk[first - 1].is_leaf and len(trunk[first - 1].output) == 1 or _pools(trunk[first - 1])):
+    while first and (_is_flat(trunk[first - 1]) or isinstance(trunk[first - 1].layer, HEAD)):
         first -= 1
     return set(trunk[first:]) if 0 < first < len(trunk) else set()
 
 
-def _pools(node: Node) -> bool:
-    return isinstance(node.layer, HEAD)
+def _is_flat(node: Node) -> bool:
+    return node.is_leaf and len(node.output) == 1
 
 
 def _kind(node: Node, head: set[Node]) -> str:

@@ -46,10 +46,7 @@ class Plan:
     def columns(self, node: Node, names: tuple[str, ...] = ()) -> list[Column]:
         """Every number of a node, in an order that is the same for all of its key."""
         if node.is_leaf:
-            return [
-                Column(number, value, (*names, node.name))
-                for number, value in node.numbers.items()
-            ]
+            return [Column(number, value, (*names, node.name)) for number, value in node.numbers.items()]
         result: list[Column] = []
         if node.is_row:
             for run in self.runs(node):
@@ -110,7 +107,7 @@ class Plan:
         for key, name, is_class in zip(worth, names, classes, strict=True):
             self.definitions[key] = Definition(name, nodes[key], is_class)
         for made in self.definitions.values():
-            set_arguments(made, [self.columns(node) for node in made.instances])
+            set_arguments(made, [self.columns(node) for node in made.instances], set(names))
 
     def _is_worth(self, node: Node, places: int) -> bool:
         if node is self.root:

@@ -3,6 +3,7 @@ those numbers: their key. Nodes of one key are written once."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
+from itertools import pairwise
 from typing import Any, NamedTuple, TypeAlias
 
 from triptych.backend.source import Kept
@@ -105,14 +106,17 @@ def build(architecture: Architecture, numbers: Numbers) -> Node:
     return root
 
 
-def _node(layer: Layer, path: str, into: Shape, out: Shape, infos: Any, numbers: Numbers, units: frozenset[Unit]) -> Node:
+def _node(
+    layer: Layer, path: str, into: Shape, out: Shape, infos: Any, numbers: Numbers, units: frozenset[Unit]
+) -> Node:
     node = Node(path, layer.name, layer, into, out)
     if isinstance(layer, Primitive):
         node.numbers = {name: number_of(layer, name, into, out) for name in numbers.get(type(layer), ())}
         return node
     for child in children(layer):
         below = join(path, child.name)
-        node.children.append(_node(child, below, *infos[below], infos, numbers, units))
+        into, out = infos[below]
+        node.children.append(_node(child, below, into, out, infos, numbers, units))
         node.children[-1].branch = node.is_flow
     if node.is_row:
         node.children = _with_units(node, units)
@@ -229,7 +233,7 @@ def _mode(group: list[Node]) -> str:
         return "rest"
     if any(len(vector) != len(vectors[0]) for vector in vectors):
         return "one"
-    steps = [_difference(one, other) for one, other in zip(vectors, vectors[1:], strict=False)]
+    steps = [_difference(one, other) for one, other in pairwise(vectors)]
     return "step" if None not in steps and all(step == steps[0] for step in steps) else "one"
 
 
@@ -248,7 +252,7 @@ def _difference(one: list[Any], other: list[Any]) -> list[int] | None:
 
 def values(node: Node) -> list[Any]:
     """All numbers of a node and of those in it, as they are there: for comparisons."""
-    own = [node.layer.scale] if isinstance(node.layer, Residual) else []
+    own: list[Any] = [node.layer.scale] if isinstance(node.layer, Residual) else []
     if isinstance(node.layer, Residual) and node.shortcut is None:
         own.append("identity")
     return [*node.numbers.values(), *own, *(value for child in node.children for value in values(child))]

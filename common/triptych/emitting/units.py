@@ -3,6 +3,7 @@ activation."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from typing import Any, TypeAlias, get_args
 
 from triptych.spec.layers import (
@@ -33,7 +34,7 @@ def grouped(architecture: Architecture, infos: Mapping[str, Any]) -> frozenset[U
     for row in rows.values():
         found = list(_units(row))
         places.update(unit for _, unit in found)
-        for (start, unit), (after, other) in zip(found, found[1:], strict=False):
+        for (start, unit), (after, other) in pairwise(found):
             alike = unit == other and after == start + len(unit)
             if alike and signature(row[start:after]) == signature(row[after : after + len(unit)]):
                 repeated.add(unit)

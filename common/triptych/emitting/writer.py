@@ -5,8 +5,9 @@ from typing import NamedTuple
 
 from triptych.backend.source import Dialect, Value
 from triptych.emitting import text
-from triptych.emitting.names import attribute, safe
-from triptych.emitting.plan import Definition, Plan
+from triptych.emitting.arguments import Definition
+from triptych.emitting.names import attribute, different, safe
+from triptych.emitting.plan import Plan
 from triptych.emitting.text import Expression
 from triptych.emitting.tree import Node, Run, flow_of
 from triptych.spec.analysis import layer_parameters
@@ -112,7 +113,11 @@ class Writer:
             if _is_kept(expression, part):
                 kept += self._attribute(part, expression, values)
         flow = flow_of(node) or node
-        if isinstance(flow.layer, Residual) and values.scale(flow).literal != 1.0 and not _is_number(values.scale(flow)):
+        if (
+            isinstance(flow.layer, Residual)
+            and values.scale(flow).literal != 1.0
+            and not _is_number(values.scale(flow))
+        ):
             kept.append(f"        self.scale = {values.scale(flow).text}")
         result_type = self._result(flow)
         start = [f"        {self.dialect.start}"] if self.dialect.start else []
@@ -152,7 +157,8 @@ class Writer:
         if isinstance(node.layer, Residual):
             shortcut = [Part("shortcut", [node.shortcut])] if node.shortcut else []
             return [*shortcut, Part("body", [node.children[-1]])]
-        return [Part(attribute(child.name), [child]) for child in node.children]
+        names = different([child.name for child in node.children], attribute)
+        return [Part(names[child.name], [child]) for child in node.children]
 
     # -- forward passes ------------------------------------------------------------------------------------------
 
@@ -197,7 +203,7 @@ class Writer:
 
     def _graph(self, node: Node, layer: Graph, parts: dict[str, Part], values: "Values") -> list[str]:
         shapes = {INPUT: node.input} | {child.name: child.output for child in node.children}
-        names = {INPUT: "x"} | {child.name: _variable(child.name) for child in node.children}
+        names = {INPUT: "x"} | different([child.name for child in node.children], safe)
         result = []
         for wire in layer.nodes:
             into = self._merged(wire.merge, [names[i] for i in wire.inputs], [shapes[i] for i in wire.inputs])
@@ -237,7 +243,6 @@ class Values:
 
     def _spread(self, node: Node, columns: Sequence[Value]) -> None:
         """Every direct part's columns, in the order of `Plan.columns`."""
-        plan = self._writer.plan
         if node.is_row:
             place = 0
             for child in node.children:
@@ -252,7 +257,6 @@ class Values:
             place = 0
             for child in node.children:
                 place = self._take(child, columns, place)
-        assert plan is not None
 
     def _take(self, child: Node, columns: Sequence[Value], place: int, deeper: bool = False) -> int:
         end = place + len(self._writer.plan.columns(child))
@@ -348,9 +352,3 @@ def _about(flow: Node) -> str:
         case Residual():
             return "What comes in, or a projection of it, and what is made of it, added."
     return "Layers that take the outputs of others by name."
-
-
-def _variable(name: str) -> str:
-    return safe(name)
-
-
