@@ -30,6 +30,7 @@ ELSEWHERE = {
     "results-zoo": "benchmarks/results/zoo-mini.md",
     "results-equivalence": "benchmarks/results/equivalence.md",
     "results-studies": "benchmarks/results/studies.md",
+    "results-import": "benchmarks/results/import-mxnet.md",
     "data-licence": "common/triptych/data/LICENSE-fashion-mnist.md",
 }
 

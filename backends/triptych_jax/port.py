@@ -21,26 +21,48 @@ from triptych_jax.device import DTYPES
 from triptych_jax.precision import apply_execution
 from triptych_jax.weights import to_numpy
 
-# JAX's primitives by the spec's record. Functions of jax.nn are found by their name.
+# JAX's primitives by the spec's record or merge. Functions of jax.nn are found by their name.
 KINDS = {
     "conv_general_dilated": "Conv",
     "dot_general": "Dense",
     "relu": "ReLU",
-    "relu6": "ReLU",
-    "leaky_relu": "ReLU",
+    "leaky_relu": "LeakyReLU",
+    "elu": "LeakyReLU",
     "max": "ReLU",
+    "relu6": "Clip",
+    "hard_tanh": "Clip",
+    "clip": "Clip",
+    "clamp": "Clip",
+    "silu": "SiLU",
+    "swish": "SiLU",
+    "gelu": "SiLU",
+    "hard_sigmoid": "HardSigmoid",
+    "hard_silu": "HardSwish",
+    "hard_swish": "HardSwish",
     "logistic": "Sigmoid",
-    "tanh": "Sigmoid",
+    "tanh": "Tanh",
+    "softmax": "Softmax",
     "reduce_window_max": "MaxPool",
     "reduce_window_sum": "AvgPool",
     "reduce_window": "MaxPool",
     "reduce_sum": "GlobalAvgPool",
+    "reduce_max": "GlobalMaxPool",
     "reshape": "Flatten",
-    "concatenate": "Branches",
-    "add": "Residual",
+    "pad": "Pad",
+    "slice": "Slice",
+    "concatenate": "concatenate",
+    "add": "add",
+    "mul": "multiply",
 }
-Started: TypeAlias = tuple[Callable[..., jax.Array], dict[str, Any]]  # of arrays, images and train; the arrays by name
-COMPLETED = {"Conv": "add", "Dense": "add", "AvgPool": "div", "GlobalAvgPool": "div"}  # by which primitive
+Outputs: TypeAlias = tuple[jax.Array, ...]
+Started: TypeAlias = tuple[Callable[..., Any], dict[str, Any]]  # of arrays, images and train; the arrays by name
+COMPLETED = {
+    "Conv": "add",
+    "ConvTranspose": "add",
+    "Dense": "add",
+    "AvgPool": "div",
+    "GlobalAvgPool": "div",
+}  # by which primitive
 SWITCHES = {"train": True, "training": True, "is_training": True, "deterministic": False, "use_running_average": False}
 
 _compiled = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
@@ -62,8 +84,9 @@ def import_network(candidate: Any, request: Request) -> Imported:
 class Port:
     """See `triptych.backend.contract.Port`."""
 
-    def __init__(self, candidate: Any, layout: str | None, execution: Execution) -> None:
+    def __init__(self, candidate: Any, layout: str | None, execution: Execution, outputs: int = 1) -> None:
         self.layout = layout or "NHWC"
+        self.count = outputs
         apply_execution(execution, "cpu")
         self.dtype = dtype_of("jax", execution.precision, DTYPES)
         self.candidate = candidate
@@ -73,37 +96,53 @@ class Port:
         kind = next(start for type_, start in STARTS if isinstance(self.candidate, type_))
         self.function, arrays = kind(self.candidate, self._native(images))
         self.arrays = {name: jnp.asarray(value, self.dtype) for name, value in arrays.items()}
-        inner = jax.make_jaxpr(partial(self.function, train=False))(self.arrays, self._native(images)).jaxpr
-        names = sorted(self.arrays)  # the order in which JAX flattens a dictionary
-        used = _first_uses(inner)
-        order = sorted(names, key=lambda name: used.get(inner.invars[names.index(name)], len(used)))
+        inner = jax.make_jaxpr(partial(self._all_outputs, train=False))(self.arrays, self._native(images)).jaxpr
+        self.returned = len(inner.outvars)
+        variables = dict(zip(sorted(self.arrays), inner.invars, strict=False))  # as JAX flattens a dictionary
+        used, needed = _first_uses(inner), _needed(inner, self.count)
+        order = sorted(variables, key=lambda name: used.get(variables[name], len(used)))
         return [
-            PortParameter(name, to_numpy(self.arrays[name]).shape, FLAX.canonical_name(name.rpartition(".")[2]))
+            PortParameter(
+                name,
+                to_numpy(self.arrays[name]).shape or (1,),
+                _role(name.rpartition(".")[2]),
+                variables[name] in needed or variables[name] not in used,
+            )
             for name in order
         ]
 
+    def _all_outputs(self, arrays: Mapping[str, jax.Array], x: jax.Array, train: bool) -> Outputs:
+        """The network's outputs, in its order."""
+        return tuple(jax.tree.leaves(_in_order(self.function(arrays, x, train=train))))
+
+    def _outputs(self, arrays: Mapping[str, jax.Array], x: jax.Array, train: bool) -> Outputs:
+        """Those of them that are compared."""
+        return self._all_outputs(arrays, x, train)[: self.count]
+
     def load(self, values: Mapping[str, Array]) -> None:
         """Set the parameters of these names."""
-        self.arrays |= {name: jnp.asarray(FLAX.from_canonical(value), self.dtype) for name, value in values.items()}
+        for name, value in values.items():
+            native = jnp.asarray(FLAX.from_canonical(value), self.dtype)
+            self.arrays[name] = native if jnp.ndim(self.arrays[name]) else native.reshape(())  # a PReLU's one slope
 
-    def run(self, images: Array, *, train: bool, cotangent: Array | None = None) -> PortRun:
-        """One pass; with `cotangent`, the gradient of the logits, backward too."""
+    def run(self, images: Array, *, train: bool, cotangents: Sequence[Array] = ()) -> PortRun:
+        """One pass; with `cotangents`, the gradient of every output that is compared, backward too."""
         x = self._native(images)
-        traced = jax.make_jaxpr(partial(self.function, train=train))(self.arrays, x)
+        traced = jax.make_jaxpr(partial(self._outputs, train=train))(self.arrays, x)
         kinds: list[str] = []
 
-        def whole(arrays: Any, x: jax.Array, probes: list[jax.Array] | None) -> tuple[jax.Array, list[jax.Array]]:
-            watch = _Watch(probes)
-            (logits,) = watch.run(traced.jaxpr, traced.consts, jax.tree.leaves((arrays, x)))
+        def whole(arrays: Any, x: jax.Array, probes: list[jax.Array] | None) -> tuple[Outputs, list[jax.Array]]:
+            watch = _Watch(len(images), probes)
+            outputs = watch.run(traced.jaxpr, traced.consts, jax.tree.leaves((arrays, x)))
             kinds[:] = watch.kinds
-            return logits, watch.values
+            return tuple(outputs), watch.values
 
-        logits, values = _compiled(partial(whole, probes=None))(self.arrays, x)
+        outputs, values = _compiled(partial(whole, probes=None))(self.arrays, x)
         captured = [Captured(kind, self._channels_first(y)) for kind, y in zip(kinds, values, strict=True)]
-        run = PortRun(captured, np.asarray(logits))
-        if cotangent is not None:
+        run = PortRun(captured, tuple(map(self._channels_first, outputs)))
+        if cotangents:
             probes = [jnp.zeros_like(value) for value in values]
-            dy = jnp.asarray(cotangent, self.dtype)
+            dy = tuple(self._native(cotangent) for cotangent in cotangents[: len(outputs)])
 
             @_compiled
             def backward(arrays: Any, x: jax.Array, probes: list[jax.Array]) -> Any:
@@ -111,15 +150,16 @@ class Port:
                 return pull(dy)
 
             gradients, dx, arrived = backward(self.arrays, x, probes)
-            run.gradients = {name: to_numpy(value) for name, value in gradients.items()}
+            run.gradients = {name: np.atleast_1d(to_numpy(value)) for name, value in gradients.items()}
             run.input_gradient = self._channels_first(dx)
             for entry, gradient in zip(captured, arrived, strict=True):
                 entry.gradient = self._channels_first(gradient)
         return run
 
     def _native(self, images: Array) -> jax.Array:
-        """Images as the network takes them."""
-        return jnp.asarray(images if self.layout == "NCHW" else images.transpose(0, 2, 3, 1), self.dtype)
+        """Images, or a map or vector of an output, as the network has them."""
+        turned = self.layout == "NHWC" and images.ndim == 4
+        return jnp.asarray(images.transpose(0, 2, 3, 1) if turned else images, self.dtype)
 
     def _channels_first(self, value: jax.Array) -> Array:
         """A copy on the host, channels first."""
@@ -128,12 +168,13 @@ class Port:
 
 
 class _Watch:
-    """Runs a traced function primitive by primitive and keeps what corresponds to a layer.
+    """Runs a traced function primitive by primitive and keeps what has a row for each of the images.
 
     `probes` are added to what is kept: zeros, by which the derivative is the gradient that arrives there.
     """
 
-    def __init__(self, probes: list[jax.Array] | None) -> None:
+    def __init__(self, images: int, probes: list[jax.Array] | None) -> None:
+        self.images = images
         self.probes = probes
         self.kinds: list[str] = []
         self.values: list[Any] = []
@@ -157,19 +198,19 @@ class _Watch:
                 if len(outputs) == 1:
                     takers = (later for later in jaxpr.eqns[number + 1 :] if eqn.outvars[0] in later.invars)
                     following = next((taker.primitive.name for taker in takers), "")
-                    outputs[0] = self.see(name, inputs, outputs[0], following)
+                    outputs[0] = self.see(_kind(name, eqn), name, inputs, outputs[0], following)
             known.update(zip(eqn.outvars, outputs, strict=True))
         return [read(var) for var in jaxpr.outvars]
 
-    def see(self, name: str, inputs: Sequence[Any], y: Any, following: str) -> Any:
-        """Keep `y` if it is a layer's output; what completes another's output takes its place."""
+    def see(self, kind: str, name: str, inputs: Sequence[Any], y: Any, following: str) -> Any:
+        """Keep `y` if it may be a layer's output; what completes another's output takes its place."""
         for value in inputs:
-            kind = self.open.pop(id(value), ("", None))[0]
-            if kind and name == COMPLETED[kind]:
-                return self.keep(kind, y)
-        kind = KINDS.get(name, "")
-        if not kind or not _fits(kind, inputs, y):
+            before = self.open.pop(id(value), ("", None))[0]
+            if before and name == COMPLETED[before]:
+                return self.keep(before, y)
+        if jnp.ndim(y) < 2 or len(y) != self.images or not jnp.issubdtype(y.dtype, jnp.floating):
             return y
+        kind = kind if _fits(kind, inputs, y) else "Reshape" * (kind == "Flatten" and y.ndim == 4)
         if COMPLETED.get(kind) and following in (COMPLETED[kind], "reshape", "broadcast_in_dim", "pjit", "jit"):
             self.open[id(y)] = (kind, y)
             return y
@@ -197,9 +238,22 @@ def _fits(kind: str, inputs: Sequence[Any], y: Any) -> bool:
         return y.ndim == 2 and (kind == "Dense" or inputs[0].ndim == 4)
     if kind == "GlobalAvgPool":
         return inputs[0].ndim == 4 and y.ndim == 2 and len(inputs[0]) == len(y)
-    if kind == "Residual":
+    if kind == "GlobalMaxPool":
+        return inputs[0].ndim == 4 and y.ndim == 2 and len(inputs[0]) == len(y)
+    if kind == "add":
         return y.ndim == 4 and all(jnp.shape(value) == y.shape for value in inputs)
+    if kind == "multiply":  # a map of one pixel counts at every place
+        return all(jnp.ndim(value) == y.ndim and len(value) == len(y) for value in inputs)
     return y.ndim in (2, 4)
+
+
+def _role(name: str) -> str:
+    return "slope" if name == FLAX.names["slope"] else FLAX.canonical_name(name)
+
+
+def _kind(name: str, eqn: Any) -> str:
+    spread = name == "conv_general_dilated" and set(eqn.params["lhs_dilation"]) != {1}
+    return "ConvTranspose" if spread else KINDS.get(name, "")
 
 
 def _named(eqn: Any) -> tuple[str, ClosedJaxpr | None]:
@@ -224,6 +278,15 @@ def _first_uses(jaxpr: Jaxpr) -> dict[Any, int]:
     return used
 
 
+def _needed(jaxpr: Jaxpr, count: int) -> set[Any]:
+    """The variables that the first `count` outputs depend on."""
+    needed = {var for var in jaxpr.outvars[:count] if not isinstance(var, Literal)}
+    for eqn in reversed(jaxpr.eqns):
+        if not needed.isdisjoint(eqn.outvars):
+            needed |= {var for var in eqn.invars if not isinstance(var, Literal)}
+    return needed
+
+
 def _start_nnx(module: nnx.Module, x: jax.Array) -> Started:
     for _, node in nnx.iter_graph(module):
         if isinstance(node, nnx.Dropout):
@@ -237,10 +300,10 @@ def _start_nnx(module: nnx.Module, x: jax.Array) -> Started:
         module.train() if mode else module.eval()
         definitions[mode] = nnx.graphdef(module)
 
-    def function(arrays: Mapping[str, jax.Array], x: jax.Array, train: bool) -> jax.Array:
+    def function(arrays: Mapping[str, jax.Array], x: jax.Array, train: bool) -> Any:
         filled = {path: type(flat[path])(arrays[name]) for name, path in state.items()}  # new ones can be set
         network = nnx.merge(definitions[train], nnx.from_flat_state({**others, **filled}))
-        return _first(network(x))
+        return network(x)
 
     return function, {name: flat[path][...] for name, path in state.items()}
 
@@ -254,12 +317,12 @@ def _start_linen(module: linen.Module, x: jax.Array) -> Started:
     with linen.intercept_methods(skip):
         arrays, fill = _taken_apart(module.init(jax.random.key(0), x, **switches(False)))
 
-    def function(arrays: Mapping[str, jax.Array], x: jax.Array, train: bool) -> jax.Array:
+    def function(arrays: Mapping[str, jax.Array], x: jax.Array, train: bool) -> Any:
         filled = fill(arrays)
         with linen.intercept_methods(skip):
             mutable = [name for name in filled if name != "params"] if train else False
             y = module.apply(filled, x, mutable=mutable, **switches(train))
-        return _first(y[0] if train else y)
+        return y[0] if train else y
 
     return function, arrays
 
@@ -268,7 +331,7 @@ def _start_function(pair: tuple[Callable[..., Any], Any], x: jax.Array) -> Start
     network, parameters = pair
     arrays, fill = _taken_apart(parameters)
     switches = _switches_of(network)
-    return (lambda arrays, x, train: _first(network(fill(arrays), x, **switches(train)))), arrays
+    return (lambda arrays, x, train: network(fill(arrays), x, **switches(train))), arrays
 
 
 def _taken_apart(tree: Any) -> tuple[dict[str, Any], Callable[[Mapping[str, jax.Array]], Any]]:
@@ -288,5 +351,8 @@ def _switches_of(function: Callable[..., Any]) -> Callable[[bool], dict[str, boo
 STARTS = ((nnx.Module, _start_nnx), (linen.Module, _start_linen), (tuple, _start_function))
 
 
-def _first(output: Any) -> jax.Array:
-    return output[0] if isinstance(output, list | tuple) else output
+def _in_order(output: Any) -> Any:
+    """The outputs as lists: JAX takes a dictionary's by their names, not in its order."""
+    if isinstance(output, Mapping):
+        return [_in_order(value) for value in output.values()]
+    return [_in_order(value) for value in output] if isinstance(output, list | tuple) else output

@@ -1,7 +1,7 @@
 """Somebody's own Gluon block, taken apart into its operators; see `triptych.backend.contract`."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import mxnet as mx
@@ -18,33 +18,57 @@ from triptych_mxnet.device import DTYPES
 from triptych_mxnet.precision import apply_execution
 from triptych_mxnet.weights import to_numpy
 
-# MXNet's operators by the spec's record; some depend on an attribute.
+# MXNet's operators by the spec's record or merge; some depend on attributes.
 KINDS = {
     "Convolution": "Conv",
+    "Deconvolution": "ConvTranspose",
     "FullyConnected": "Dense",
     "BatchNorm": "BatchNorm",
     "LRN": "LocalResponseNorm",
+    "L2Normalization": "L2Normalize",
     "Activation": "ReLU",
-    "LeakyReLU": "ReLU",
+    "LeakyReLU": "LeakyReLU",
     "relu": "ReLU",
     "sigmoid": "Sigmoid",
-    "tanh": "Sigmoid",
+    "tanh": "Tanh",
+    "hard_sigmoid": "HardSigmoid",
+    "clip": "Clip",
+    "softmax": "Softmax",
+    "SoftmaxActivation": "Softmax",
     "Pooling": "MaxPool",
     "mean": "GlobalAvgPool",
+    "max": "GlobalMaxPool",
     "Flatten": "Flatten",
     "Reshape": "Flatten",
+    "Pad": "Pad",
+    "UpSampling": "Upsample",
+    "_contrib_BilinearResize2D": "Upsample",
+    "slice": "Slice",
+    "slice_axis": "Slice",
+    "Crop": "Slice",
     "Dropout": "Dropout",
-    "Concat": "Branches",
-    "elemwise_add": "Residual",
-    "broadcast_add": "Residual",
-    "_plus": "Residual",
+    "Concat": "concatenate",
+    "elemwise_add": "add",
+    "broadcast_add": "add",
+    "add_n": "add",
+    "_plus": "add",
+    "elemwise_mul": "multiply",
+    "broadcast_mul": "multiply",
+    "_mul": "multiply",
 }
-BY_ATTRIBUTE = {
-    ("act_type", "sigmoid"): "Sigmoid",
-    ("act_type", "tanh"): "Sigmoid",
-    ("pool_type", "avg"): "AvgPool",
-    ("global_pool", "True"): "GlobalAvgPool",
-}
+# The first whose attributes are all there.
+BY_ATTRIBUTES: tuple[tuple[dict[str, str], str], ...] = (
+    ({"act_type": "sigmoid"}, "Sigmoid"),
+    ({"act_type": "tanh"}, "Tanh"),
+    ({"act_type": "prelu"}, "PReLU"),
+    ({"pool_type": "avg", "global_pool": "True"}, "GlobalAvgPool"),
+    ({"global_pool": "True"}, "GlobalMaxPool"),
+    ({"pool_type": "avg"}, "AvgPool"),
+)
+NOT_FLAT = {"Dense": "", "Flatten": "Reshape"}  # what it is where no vector per image comes out
+SOFTMAX_LOSS = ("SoftmaxOutput", "Softmax")  # a loss, which puts out the softmax of its input
+ONE_BY_ONE = 1 << 30  # operators, up to which a graph runs like a block that is not hybridized
+LABEL = "label"  # ends the names of a loss's second input
 
 
 def matches(candidate: Any) -> bool:
@@ -64,53 +88,88 @@ def import_network(candidate: gluon.Block, request: Request) -> Imported:
 
 def _traced(block: gluon.Block) -> list[mx.sym.Symbol]:
     """What the block makes of a variable. Raises TriptychError for a block that takes none."""
+    if isinstance(block, gluon.SymbolBlock) and len(block._cached_graph[0]) > 1:
+        return list(block._cached_graph[1])  # it takes its labels, too
     try:
         output = block(mx.sym.var("data"))
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise TriptychError(f"the Gluon block takes no symbol, so it cannot be taken apart: {reason}") from error
-    return list(output) if isinstance(output, list | tuple) else [output]
+    return list(_symbols_in(output))
+
+
+def _symbols_in(value: Any) -> Iterator[mx.sym.Symbol]:
+    """The symbols of what a block returns, in their order."""
+    if isinstance(value, mx.sym.Symbol):
+        yield from value
+    elif isinstance(value, Mapping):
+        yield from _symbols_in(list(value.values()))
+    elif isinstance(value, list | tuple):
+        for entry in value:
+            yield from _symbols_in(entry)
 
 
 class Port:
     """See `triptych.backend.contract.Port`."""
 
-    def __init__(self, candidate: gluon.Block, layout: str | None, execution: Execution) -> None:
+    def __init__(self, candidate: gluon.Block, layout: str | None, execution: Execution, outputs: int = 1) -> None:
         self.layout = layout or "NCHW"
         apply_execution(execution, "cpu")
         self.dtype = dtype_of("mxnet", execution.precision, DTYPES)
+        self.count = outputs
         self.block = candidate
 
     def parameters(self, images: Array) -> Sequence[PortParameter]:
         """In the order of their first use."""
-        if any(parameter._data is None for parameter in self.block.collect_params().values()):
+        self.named = {name: p for name, p in self.block.collect_params().items() if not name.endswith(LABEL)}
+        if any(parameter._data is None for parameter in self.named.values()):
             self.block.initialize(mx.init.Uniform(0.07), force_reinit=False)
-        x = mx.nd.array(images if self.layout == "NCHW" else images.transpose(0, 2, 3, 1))
-        self.block(x)  # shapes that are inferred are known now
-        self.block.cast(self.dtype)
-        output = self._symbol()
-        nodes = json.loads(output.tojson())["nodes"]
-        self.named = dict(self.block.collect_params().items())
+        self.block.cast(self.dtype)  # before it runs: what has 16 bits takes no image of 32
+        outputs = self._symbols()
+        self.returned = len(outputs)
+        compared = mx.sym.Group(outputs[: self.count])
+        (data,) = [name for name in compared.list_inputs() if name not in self.named and not name.endswith(LABEL)]
+        self._infer(compared, data, images)
+        nodes = json.loads(mx.sym.Group(outputs).tojson())["nodes"]
         used = [node["name"] for node in nodes if node["name"] in self.named]
         order = [*used, *(name for name in self.named if name not in used)]
-        self.kinds = [(node["name"], _kind(node)) for node in nodes if _kind(node)]
-        internals = output.get_internals()
+        internals = compared.get_internals()
+        known = {name.removesuffix("_output") for name in internals.list_outputs() if name.endswith("_output")}
+        self.kinds = [(node["name"], _kind(node)) for node in nodes if node["name"] in known]
         self.whole = gluon.SymbolBlock(
-            mx.sym.Group([*(internals[f"{name}_output"] for name, _ in self.kinds), output]),
-            mx.sym.var("data", dtype=self.dtype),
+            mx.sym.Group([*(internals[f"{name}_output"] for name, _ in self.kinds), *outputs[: self.count]]),
+            mx.sym.var(data, dtype=self.dtype),
             params=self.block.collect_params(),
         )
-        return [PortParameter(name, self.named[name].shape, _role(name)) for name in order]
+        if not getattr(self.block, "_active", False):  # as it is: hybridized, memory is shared, and that has bugs
+            self.whole.hybridize(inline_limit=ONE_BY_ONE)
+        needed = {*compared.list_inputs(), *order} - (set(used) - set(compared.list_inputs()))
+        return [PortParameter(name, self.named[name].data().shape, _role(name), name in needed) for name in order]
 
-    def _symbol(self) -> mx.sym.Symbol:
-        """The network as a graph of operators, dropout at rate 0."""
-        graph = json.loads(_traced(self.block)[0].tojson())
+    def _infer(self, compared: mx.sym.Symbol, data: str, images: Array) -> None:
+        """Give the parameters that wait for a first pass their shapes, as that would."""
+        if all(parameter._data is not None for parameter in self.named.values()):
+            return
+        x = mx.nd.array(self._native(images), dtype=self.dtype)
+        self.block(x)
+
+    def _native(self, images: Array) -> Array:
+        """Images as the network takes them."""
+        return images if self.layout == "NCHW" else images.transpose(0, 2, 3, 1)
+
+    def _symbols(self) -> list[mx.sym.Symbol]:
+        """The network's outputs as a graph of operators, dropout at rate 0, without a loss at the end."""
+        graph = json.loads(mx.sym.Group(_traced(self.block)).tojson())
         for node in graph["nodes"]:
             if node["op"] == "Dropout":
-                node["attrs"]["p"] = "0.0"
+                node.setdefault("attrs", {})["p"] = "0.0"
             if node["op"] == "null":
                 node.get("attrs", {}).pop("__dtype__", None)  # float32, from before the cast
-        return mx.sym.load_json(json.dumps(graph))
+        nodes = graph["nodes"]
+        heads = [
+            nodes[head[0]]["inputs"][0] if nodes[head[0]]["op"] in SOFTMAX_LOSS else head for head in graph["heads"]
+        ]
+        return list(mx.sym.load_json(json.dumps({**graph, "heads": heads})))
 
     def load(self, values: Mapping[str, Array]) -> None:
         """Set the parameters of these names."""
@@ -118,25 +177,33 @@ class Port:
         for name, value in self.values.items():
             self.named[name].set_data(mx.nd.array(value, dtype=self.dtype))
 
-    def run(self, images: Array, *, train: bool, cotangent: Array | None = None) -> PortRun:
-        """One pass; with `cotangent`, the gradient of the logits, backward too (none of the operators between)."""
+    def run(self, images: Array, *, train: bool, cotangents: Sequence[Array] = ()) -> PortRun:
+        """One pass; with `cotangents`, the outputs' gradients, backward too (none of the operators between)."""
         x = mx.nd.array(images, dtype=self.dtype)
         x.attach_grad()
         with autograd.record(train_mode=train):
-            *outputs, logits = self.whole(x if self.layout == "NCHW" else x.transpose((0, 2, 3, 1)))
-        kinds = [kind for _, kind in self.kinds]
+            made = self.whole(x if self.layout == "NCHW" else x.transpose((0, 2, 3, 1)))
+        made = list(made) if isinstance(made, list | tuple) else [made]
+        inner, outputs = made[: len(self.kinds)], made[len(self.kinds) :]
         captured = [
-            Captured(kind, self._to_canonical(y))
-            for kind, y in zip(kinds, outputs, strict=True)
-            if not (kind in ("Dense", "Flatten") and y.ndim != 2)
+            Captured(NOT_FLAT.get(kind, kind) if y.ndim != 2 else kind, self._to_canonical(y))
+            for (_, kind), y in zip(self.kinds, inner, strict=True)
+            if y.ndim > 1 and len(y) == len(images)
         ]
-        run = PortRun(captured, to_numpy(logits))
-        if cotangent is not None:
-            logits.backward(mx.nd.array(cotangent, dtype=self.dtype), train_mode=train)
+        run = PortRun(captured, tuple(map(self._to_canonical, outputs)))
+        if cotangents:
+            given = [
+                mx.nd.array(self._shaped(dy, y), dtype=self.dtype) for dy, y in zip(cotangents, outputs, strict=False)
+            ]
+            autograd.backward(outputs, given, train_mode=train)
             run.gradients = {name: to_numpy(p.grad()) for name, p in self.named.items() if p.grad_req != "null"}
             run.input_gradient = to_numpy(x.grad)
             self.load({})  # the backward pass has changed the running statistics
         return run
+
+    def _shaped(self, value: Array, like: mx.nd.NDArray) -> Array:
+        """A map or vector as the network puts it out."""
+        return value.transpose(0, 2, 3, 1) if self.layout == "NHWC" and like.ndim == 4 else value
 
     def _to_canonical(self, value: mx.nd.NDArray) -> Array:
         """A copy on the host, channels first."""
@@ -145,11 +212,14 @@ class Port:
 
 
 def _kind(node: dict[str, Any]) -> str:
-    kind = KINDS.get(node["op"], "")
-    return next((BY_ATTRIBUTE[item] for item in node.get("attrs", {}).items() if item in BY_ATTRIBUTE), kind)
+    attributes = node.get("attrs", {}).items()
+    by_attributes = (kind for wanted, kind in BY_ATTRIBUTES if wanted.items() <= attributes)
+    return next(by_attributes, KINDS.get(node["op"], ""))
 
 
 def _role(name: str) -> str:
     """Of `conv0_weight`, `batchnorm0_running_mean`."""
     words = name.replace(".", "_").split("_")
+    if words[-1] == GLUON.names["slope"]:
+        return "slope"
     return next(filter(None, (GLUON.canonical_name("_".join(words[-count:])) for count in (2, 1))), "")

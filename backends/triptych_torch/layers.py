@@ -41,6 +41,30 @@ class BatchNorm(nn.BatchNorm2d):
         return y
 
 
+class PointwiseConv(nn.Conv2d):
+    """A 1x1 convolution at a stride, on the places that the stride leaves: with fewer than 16 input channels in
+    channels_last, PyTorch 2.13's own backward pass on the CPU writes beyond its memory, and the process dies."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        rows, columns = self.stride
+        return nn.functional.conv2d(x[:, :, ::rows, ::columns], self.weight, self.bias, groups=self.groups)
+
+
+def _conv(layer: spec.Conv, shape: Shape) -> nn.Conv2d:
+    strided = layer.kernel == (1, 1) and layer.padding == (0, 0) and max(layer.stride) > 1
+    made = PointwiseConv if strided and shape[0] < 16 else nn.Conv2d
+    return made(
+        shape[0],
+        layer.channels,
+        layer.kernel,
+        layer.stride,
+        layer.padding,
+        layer.dilation,
+        layer.groups,
+        layer.bias,
+    )
+
+
 class Dropout(nn.Dropout):
     """nn.Dropout, or with a given mask (conformance): True where a value is kept."""
 
@@ -53,9 +77,7 @@ class Dropout(nn.Dropout):
 
 
 LAYERS: dict[type, Callable[[Any, Shape], nn.Module]] = {
-    spec.Conv: lambda layer, shape: nn.Conv2d(
-        shape[0], layer.channels, layer.kernel, layer.stride, layer.padding, layer.dilation, layer.groups, layer.bias
-    ),
+    spec.Conv: _conv,
     spec.MaxPool: lambda layer, shape: nn.MaxPool2d(layer.kernel, layer.stride, layer.padding, ceil_mode=layer.ceil),
     spec.AvgPool: lambda layer, shape: nn.AvgPool2d(
         layer.kernel, layer.stride, layer.padding, layer.ceil, layer.count_padding

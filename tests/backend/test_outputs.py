@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -101,3 +103,21 @@ def test_a_step_moves_slopes_and_factors_but_no_constants_and_no_frozen_statisti
     for path, expected in values.items():
         np.testing.assert_allclose(found[path], expected, rtol=0, atol=1e-11 * largest(expected), err_msg=path)
         assert (largest(expected - start[path]) == 0) == path.startswith("still.running"), path
+
+
+def test_a_strided_pointwise_convolution_of_few_channels_does_not_kill_the_process() -> None:
+    """PyTorch 2.13 dies in its backward pass in channels_last; in a process of its own, which would take this along."""
+    pytest.importorskip("triptych_torch")
+    code = (
+        "import numpy as np, triptych\n"
+        "from triptych.backend import registry\n"
+        "from triptych.spec.layers import Architecture, Conv, Dense, Flatten, GlobalAvgPool\n"
+        "layers = (Conv('conv', 8, (1, 1), (2, 2)), GlobalAvgPool('pool'), Flatten('flatten'), Dense('dense', 3))\n"
+        "network = triptych.build(Architecture('net', (5, 60, 60), 3, layers), backend='torch')\n"
+        "torch = registry.load('torch')\n"
+        "images = np.ones((4, 5, 60, 60), np.float32)\n"
+        "for _ in range(12):\n"
+        "    torch.gradients(network, images, np.zeros(4, np.int64), masks={})\n"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (run.returncode, run.stderr) == (0, "")

@@ -9,7 +9,7 @@ import pytest
 
 from as_steps import as_graph, below
 from triptych.importers.assemble import assemble
-from triptych.importers.steps import Imported, Request, Step, merge_only
+from triptych.importers.steps import Imported, Request, Step, merge_only, needed
 from triptych.reference import network
 from triptych.spec.layers import (
     INPUT,
@@ -59,10 +59,11 @@ def imported(steps: list[Step], *ends: str, request: Request | None = None) -> I
 def kinds(steps: list[Step], *ends: str, request: Request | None = None) -> str:
     """The kinds of the layers that came of it; and they compute, to the bit, what the steps do."""
     ends = ends or (steps[-1].name,)
-    graph, paths = as_graph(steps, ends)
+    wanted = needed({step.name: step.inputs for step in steps}, ends)
+    graph, paths = as_graph([step for step in steps if step.name in wanted], ends)
     loose = Architecture("loose", SHAPE, 0, (graph,))
     arrays = initializers.draw(loose, 0)
-    full = [replace(step, arrays=below(arrays, paths[step.name])) for step in steps]
+    full = [replace(step, arrays=below(arrays, paths.get(step.name, "?"))) for step in steps]
     found = imported(full, *ends, request=request)
     images = np.random.default_rng(0).normal(size=(2, *SHAPE))
     expected = network.forward(loose, arrays, images)

@@ -26,7 +26,7 @@ needs_mxnet = pytest.mark.skipif("mxnet" not in registry.installed(), reason="MX
 
 # What MXNet 1.9.1 on a CPU does not have: names of 2.0 and of builds with cuDNN.
 ELSEWHERE = {"_npi_copy", "_npi_transpose", "_npi_squeeze", "_npx_pad", "CuDNNBatchNorm"}
-NEWER_ATTRIBUTES = {("Pooling", "output_size")}
+NEWER_ATTRIBUTES = {("Pooling", "output_size"), ("_npi_concatenate", "axis")}  # the second it does not tell of
 NEWER_OPTIONAL = {("Concat", "dim"), ("_npi_concatenate", "dim")}
 # MXNet lists these inputs as one, or not at all.
 UNLISTED_INPUTS = {"Crop", "BatchNorm_v1"}

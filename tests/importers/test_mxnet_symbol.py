@@ -13,6 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from mxnet_runs import MODELS
+from symbol_json import node, top, variable
 from triptych.backend import registry
 from triptych.importers.mxnet_json import VARIABLE
 from triptych.importers.mxnet_operators import OPERATORS
@@ -21,27 +23,11 @@ from triptych.utils.errors import TriptychError
 from triptych.weights.formats.mxnet_params import read as read_arrays
 from triptych.weights.formats.mxnet_params import split_prefixes
 
-MODELS = Path(__file__).parents[2] / "../shared/data/models"
 FILES = sorted(MODELS.glob("*/*.json"))
 needs_models = pytest.mark.skipif(not MODELS.is_dir(), reason="the folder of strangers' models is not there")
 needs_mxnet = pytest.mark.skipif("mxnet" not in registry.installed(), reason="MXNet is not installed")
 
 CONVOLUTION = {"kernel": "(3, 3)", "num_filter": "4", "no_bias": "True"}
-
-
-def variable(name: str, **attributes: str) -> dict[str, Any]:
-    return {"op": "null", "name": name, "inputs": [], "attrs": attributes}
-
-
-def node(operator: str, name: str, *inputs: int | list[int], **attributes: str) -> dict[str, Any]:
-    entries = [[entry, 0, 0] if isinstance(entry, int) else entry for entry in inputs]
-    return {"op": operator, "name": name, "inputs": entries, "attrs": attributes}
-
-
-def top(*nodes: dict[str, Any], heads: Any = None, version: int | None = 10901) -> dict[str, Any]:
-    graph: dict[str, Any] = {"nodes": list(nodes), "heads": [[len(nodes) - 1, 0, 0]] if heads is None else heads}
-    graph["arg_nodes"] = [index for index, each in enumerate(nodes) if each["op"] == "null"]
-    return graph | ({"attrs": {"mxnet_version": ["int", version]}} if version else {})
 
 
 def net() -> dict[str, Any]:

@@ -7,7 +7,7 @@ import pytest
 
 from triptych import zoo
 from triptych.backend.contract import Captured, PortParameter
-from triptych.porting.align import align
+from triptych.porting.align import Place, align
 from triptych.porting.matching import pair
 from triptych.spec.analysis import parameters
 from triptych.spec.kinds.kind import ParameterInfo
@@ -86,11 +86,48 @@ def test_operations_are_aligned_in_order_by_kind_and_shape() -> None:
     def one(kind: str, *shape: int) -> Captured:
         return Captured(kind, np.zeros(shape))
 
-    layers = [("c", "Conv", (2, 4, 8, 8)), ("r", "ReLU", (2, 4, 8, 8)), ("p", "MaxPool", (2, 4, 4, 4))]
+    def place(path: str, kind: str, *shape: int) -> Place:
+        return Place(path, kind, np.ones(shape))
+
+    layers = [place("c", "Conv", 2, 4, 8, 8), place("r", "ReLU", 2, 4, 8, 8), place("p", "MaxPool", 2, 4, 4, 4)]
     seen = [one("Flatten", 2, 9), one("Conv", 2, 4, 8, 8), one("Sigmoid", 2, 4, 8, 8), one("MaxPool", 2, 4, 4, 4)]
     assert align(layers, seen) == {"c": 1, "r": 2, "p": 3}
     assert align(layers, seen[:1]) == {}
     assert align(layers, [one("MaxPool", 2, 4, 8, 8), one("MaxPool", 2, 4, 4, 4)]) == {"p": 1}
+
+
+def test_an_operation_that_puts_out_what_a_layer_does_is_that_layer_whatever_it_is_called() -> None:
+    random = np.random.default_rng(0)
+    values = [random.normal(size=(2, 4, 8, 8)) for _ in range(3)]
+    layers = [Place("c", "Conv", values[0]), Place("s", "SiLU", values[1]), Place("m", "multiply", values[2])]
+    seen = [
+        *(Captured("Conv", values[0]), Captured("Sigmoid", values[0] / 2), Captured("multiply", values[1])),
+        *(Captured("", -values[2]), Captured("", values[2])),
+    ]
+    assert align(layers, seen) == {"c": 0, "s": 2, "m": 4}
+    seen[2] = Captured("multiply", values[1] * (1 + 1e-3))
+    assert align(layers, seen) == {"c": 0, "s": 1, "m": 4}
+
+
+def test_a_slope_is_not_taken_for_a_batch_norms_scale() -> None:
+    infos = [*(ParameterInfo(f"norm.{role}", (4,), role) for role in ("weight", "bias"))]
+    infos += [ParameterInfo("slope.weight", (4,), "slope")]
+    own = [PortParameter("a", (1,), "slope"), PortParameter("b", (4,), "weight"), PortParameter("c", (4,), "bias")]
+    _, problem = pair(own, infos, {})
+    assert problem is not None
+    assert problem.tensor == "slope.weight"
+    own[0] = PortParameter("a", (4,), "slope")
+    assert pair(own, infos, {}) == ({"norm.weight": "b", "norm.bias": "c", "slope.weight": "a"}, None)
+
+
+def test_a_name_that_tells_no_role_has_the_one_that_is_missing() -> None:
+    paths = ("norm.weight", "norm.bias", "slope.weight")
+    infos = [ParameterInfo(path, (4,), path.rpartition(".")[2]) for path in paths]
+    own = [PortParameter("n", (4,), "weight"), PortParameter("b", (4,), "bias"), PortParameter("mine", (4,))]
+    assert pair(own, infos, {}) == ({"norm.weight": "n", "norm.bias": "b", "slope.weight": "mine"}, None)
+    unclear = [own[0], PortParameter("x", (4,)), PortParameter("y", (4,))]
+    with pytest.raises(TriptychError, match="ambiguous"):
+        pair(unclear, infos, {})
 
 
 def test_every_parameter_of_the_zoo_pairs_with_itself() -> None:

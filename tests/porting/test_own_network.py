@@ -31,8 +31,10 @@ from triptych.spec.layers import (
     Dropout,
     Flatten,
     GlobalAvgPool,
+    Graph,
     Initializer,
     Named,
+    Node,
     ReLU,
     Residual,
     walk,
@@ -66,13 +68,23 @@ FRAMEWORKS = {"own_torch": "torch", "own_mxnet": "mxnet", "own_jax": "jax"}  # o
 
 def test_dropout_goes_wherever_it_is() -> None:
     dropped = Block("block", (Dropout("dropout", 0.5),))
-    composites = (dropped, Branches("branches", (dropped,)), Residual("residual", dropped, replace(dropped, name="b")))
+    graph = Graph("graph", (Node(dropped),), ("block",))
+    parts = (dropped, Branches("branches", (dropped,)), Residual("residual", dropped, replace(dropped, name="b")))
+    composites = (*parts, graph)
     assert {type(layer) for layer in composites} == {*get_args(Composite)} - {Auxiliary}
     layers = (*composites, Auxiliary("auxiliary", dropped.layers, 0.3), Dropout("dropout", 0.5))
     without = without_dropout(Architecture("dropped", (1, 4, 4), 2, layers))
     rates = {path: layer.rate for path, layer in walk(without.layers) if isinstance(layer, Dropout)}
     assert rates == dict.fromkeys(
-        ("block.dropout", "branches.block.dropout", "residual.b.dropout", "residual.block.dropout", "dropout"), 0.0
+        (
+            "block.dropout",
+            "branches.block.dropout",
+            "graph.block.dropout",
+            "residual.b.dropout",
+            "residual.block.dropout",
+            "dropout",
+        ),
+        0.0,
     )
 
 

@@ -249,8 +249,9 @@ GRAPHS = {
     "itself": ((Node(ReLU("a"), ("a",)),), ("a",), "its node 'a' takes 'a'"),
     "no inputs": ((Node(ReLU("a"), ()),), ("a",), "its node 'a' takes nothing"),
     "called input": ((Node(ReLU("input")),), ("input",), "a node of it is called 'input'"),
-    "unknown output": ((Node(ReLU("a")),), ("z",), "its outputs ['z'] must be different nodes"),
-    "no outputs": ((Node(ReLU("a")),), (), "its outputs [] must be"),
+    "unknown output": ((Node(ReLU("a")),), ("a", "z"), "its outputs ['a', 'z'] must be different nodes"),
+    "no outputs": ((), (), "its outputs [] must be"),
+    "dead end": ((Node(ReLU("a")), Node(ReLU("b"))), ("b",), "nothing takes its node 'a', and it is no output"),
     "output twice": ((Node(ReLU("a")),), ("a", "a"), "must be different nodes"),
 }
 

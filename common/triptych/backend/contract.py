@@ -157,17 +157,19 @@ class Backend(Protocol):
 @dataclass(frozen=True)
 class PortParameter:
     """One array of the network, by its own name there. `role` is the last part of a canonical path (`weight`, `bias`,
-    `running_mean`, `running_var`) where the framework tells it, else empty."""
+    `running_mean`, `running_var`), or `slope` of a PReLU, where the framework tells it, else empty. `needed`: the
+    outputs that are compared depend on it; another head's do not."""
 
     name: str
     shape: tuple[int, ...]
     role: str = ""
+    needed: bool = True
 
 
 @dataclass(eq=False)
 class Captured:
-    """The output of one operation in a pass, the name of the spec's record that it corresponds to, and the gradient
-    that arrived there, where the framework gives it."""
+    """The output of one operation in a pass, the name of the spec's record or merge that it corresponds to (empty for
+    one that by itself is neither), and the gradient that arrived there, where the framework gives it."""
 
     kind: str
     value: Array
@@ -176,22 +178,24 @@ class Captured:
 
 @dataclass(eq=False)
 class PortRun:
-    """One pass: operations in the order of execution, logits, and after a backward pass the gradients by the
-    network's own parameter names and the images'."""
+    """One pass: operations in the order of execution, the outputs that are compared, and after a backward pass the
+    gradients by the network's own parameter names and the images'."""
 
     captured: list[Captured]
-    logits: Array
+    outputs: tuple[Array, ...]
     gradients: dict[str, Array] = field(default_factory=dict)
     input_gradient: Array | None = None
 
 
 class Port(Protocol):
-    """Somebody's own network in one framework. `layout` is that of the images it takes, NCHW or NHWC. Dropout is
-    switched off in it."""
+    """Somebody's own network in one framework. `layout` is that of the images it takes, NCHW or NHWC. `outputs`: how
+    many of its outputs are compared, the first ones; those of tuples, lists and dictionaries in their order. Dropout
+    is switched off in it."""
 
     layout: str
+    returned: int  # outputs that it has, known once `parameters` has run it
 
-    def __init__(self, candidate: Any, layout: str | None, execution: Execution) -> None: ...
+    def __init__(self, candidate: Any, layout: str | None, execution: Execution, outputs: int = 1) -> None: ...
 
     def parameters(self, images: Array) -> Sequence[PortParameter]:
         """Every parameter and running statistic, in the order in which a pass on `images` uses them."""
@@ -199,8 +203,8 @@ class Port(Protocol):
     def load(self, values: Mapping[str, Array]) -> None:
         """Set the parameters of these names."""
 
-    def run(self, images: Array, *, train: bool, cotangent: Array | None = None) -> PortRun:
-        """One pass; with `cotangent`, the gradient of the logits, backward too."""
+    def run(self, images: Array, *, train: bool, cotangents: Sequence[Array] = ()) -> PortRun:
+        """One pass; with `cotangents`, the gradient of every output that is compared, backward too."""
 
 
 class PortAdapter(Protocol):

@@ -22,6 +22,14 @@ def resolve(arch: str, network: NetworkOptions = DEFAULT_NETWORK, *, small: bool
     """The network that `arch` names, with its own weights where it has some. `small`: one of the zoo without options is
     narrow and small but complete, as conformance takes it. What an importer has to say goes to standard error. Raises
     TriptychError for what is no network, and for options that belong to other networks."""
+    imported = read(arch, network, small=small)
+    for remark in imported.remarks:
+        print(f"{arch}: {remark}", file=sys.stderr)
+    return imported
+
+
+def read(arch: str, network: NetworkOptions = DEFAULT_NETWORK, *, small: bool = False) -> Imported:
+    """As `resolve`; what an importer has to say stays in the result."""
     from triptych import zoo
     from triptych.importers.steps import Imported
 
@@ -31,11 +39,9 @@ def resolve(arch: str, network: NetworkOptions = DEFAULT_NETWORK, *, small: bool
     architecture = zoo.build_with(arch, zoo_options(arch, network, small))
     if network.weights is None:
         return Imported(architecture, None)
-    from triptych.weights import store
+    from triptych.porting import sources
 
-    parameters = store.load(network.weights)
-    store.check_fit(architecture, parameters)
-    return Imported(architecture, dict(parameters))
+    return sources.load_weights(network.weights, architecture)
 
 
 def zoo_options(arch: str, network: NetworkOptions, small: bool) -> Options:
@@ -71,8 +77,6 @@ def _imported(arch: str, network: NetworkOptions) -> Imported:
     outputs = tuple(name.strip() for name in (network.output or "").split(",") if name.strip())
     request = Request(input=network.shape(), outputs=outputs, keep_softmax=network.keep_softmax)
     imported = sources.read(arch, request, network.weights)
-    for remark in imported.remarks:
-        print(f"{arch}: {remark}", file=sys.stderr)
     if network.resolution is None:
         return imported
     return replace(imported, architecture=_resized(imported.architecture, network.resolution))

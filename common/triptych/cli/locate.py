@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,11 +10,13 @@ from cyclopts import Parameter
 
 from triptych import zoo
 from triptych.cli import options
-from triptych.cli.arch import resolve
+from triptych.cli.arch import read, resolve
+from triptych.cli.options import NetworkOptions
 from triptych.utils.errors import TriptychError, check_known
 
 if TYPE_CHECKING:
     from triptych.conformance.locate import Located
+    from triptych.importers.steps import Imported
 
 REFERENCE = "reference"
 LAYOUTS = ("NCHW", "NHWC")
@@ -21,8 +24,8 @@ LAYOUTS = ("NCHW", "NHWC")
 
 def locate(
     *,
-    left: Annotated[str, Parameter(help="A backend, or your own network as module:name.")] = "torch",
-    right: Annotated[str, Parameter(help="reference, a backend, or an architecture of the zoo.")] = REFERENCE,
+    left: Annotated[str, Parameter(help="A backend, or your own network as module:name, or its file.")] = "torch",
+    right: Annotated[str, Parameter(help="reference, a backend, or anything that --arch takes.")] = REFERENCE,
     arch: Annotated[str | None, Parameter(help="Architecture; vgg11 if neither of the two says which.")] = None,
     mode: Annotated[str, Parameter(help="resynchronised (each layer alone) or accumulated.")] = "resynchronised",
     network: options.NetworkOptions = options.DEFAULT_NETWORK,
@@ -39,35 +42,109 @@ def locate(
     """Name the first layer and the level (forward, gradient, update) at which two subjects diverge, and the cause.
 
     A subject is a backend, the reference, or your own network: module:name of a PyTorch module, a Gluon block, a Flax
-    module, or of a function that builds one. It is given the spec's weights. Exit status 1 if they diverge.
+    module, or of a function that builds one. It is given the spec's weights. Of two networks, modules or files, one is
+    imported and becomes the spec. Exit status 1 if they diverge.
     Example: triptych locate --left my_package:build_torch --right vgg16
     """
-    from triptych.conformance import locate as search
-    from triptych.conformance.updates import UPDATES
-
-    name, left, right = subjects(left, right, arch)
     check_choices(mode, precision, optimizers, layout)
     for_backends, for_own = device != "cpu" or optimizers is not None, layout is not None or mapping is not None
-    check_subjects(name, left, right, for_backends=for_backends, for_own=for_own)
-    if ":" in left:
-        from triptych.porting import discover, own_network
-        from triptych.porting.matching import read_mapping
-
-        architecture, names = resolve(name, network).architecture, read_mapping(mapping)
-        located = own_network.locate_port(
-            discover.find(left), architecture, name=left, layout=layout, mapping=names, precision=precision, seed=seed
-        )
+    if are_strangers(left, right):
+        check_strangers(left, right, arch, network, for_backends=for_backends)
+        located = of_strangers(left, right, network, layout, mapping, precision, seed)
     else:
-        small = network == options.DEFAULT_NETWORK  # five more optimisers would take minutes on a network of full width
-        updates = UPDATES if optimizers == "all" or (optimizers is None and small) else ("momentum",)
-        architecture = resolve(name, network, small=True).architecture
-        located = search.locate_backends(
-            left, right, architecture, mode, updates=updates, precision=precision, device=device, seed=seed
-        )
+        name, left, right = subjects(left, right, arch)
+        check_subjects(name, left, right, for_backends=for_backends, for_own=for_own)
+        if ":" in left:
+            located = of_own(left, name, network, layout, mapping, precision, seed)
+        else:
+            located = of_backends(left, right, name, mode, network, precision, device, seed, optimizers)
     options.write_json(json, as_dict(located))
     if json != "-":
         show(located)
     return 0 if located.difference is None else 1
+
+
+def are_strangers(left: str, right: str) -> bool:
+    """Whether both name networks, and neither is the zoo's beside somebody's module, which is compared with it."""
+    from triptych.porting import strangers
+
+    networks = [subject for subject in (left, right) if strangers.is_network(subject)]
+    files = [subject for subject in networks if not strangers.is_module(subject)]
+    return len(networks) == 2 or bool(files and {left, right} & set(zoo.registry()))
+
+
+def check_strangers(left: str, right: str, arch: str | None, network: NetworkOptions, *, for_backends: bool) -> None:
+    """Raises TriptychError for options that two networks have no use for."""
+    if left == right:
+        raise TriptychError(f"--left and --right are both '{left}'; name two networks")
+    if arch is not None:
+        raise TriptychError(f"--arch {arch} is for backends; of two networks one becomes the spec: leave it out")
+    if network.weights is not None:
+        raise TriptychError("--weights is for one network; each of two brings its own: leave it out")
+    if for_backends:
+        raise TriptychError("--device and --optimizers are for backends; your own network runs on the CPU")
+
+
+def of_strangers(
+    left: str,
+    right: str,
+    network: NetworkOptions,
+    layout: str | None,
+    mapping: Path | None,
+    precision: str,
+    seed: int,
+) -> Located:
+    """Two networks; see `triptych.porting.strangers`."""
+    from triptych.porting import strangers
+
+    chosen = strangers.Options(layout, mapping, precision, seed)
+
+    def read_with(name: str, keep_softmax: bool) -> Imported:
+        return read(name, replace(network, keep_softmax=network.keep_softmax or keep_softmax))
+
+    return strangers.locate(left, right, read_with, chosen)
+
+
+def of_own(
+    own: str,
+    arch: str,
+    network: NetworkOptions,
+    layout: str | None,
+    mapping: Path | None,
+    precision: str,
+    seed: int,
+) -> Located:
+    """Somebody's module against an architecture."""
+    from triptych.porting import discover, own_network
+    from triptych.porting.matching import read_mapping
+
+    architecture, names = resolve(arch, network).architecture, read_mapping(mapping)
+    return own_network.locate_port(
+        discover.find(own), architecture, name=own, layout=layout, mapping=names, precision=precision, seed=seed
+    )
+
+
+def of_backends(
+    left: str,
+    right: str,
+    arch: str,
+    mode: str,
+    network: NetworkOptions,
+    precision: str,
+    device: str,
+    seed: int,
+    optimizers: str | None,
+) -> Located:
+    """A backend against another, or against the reference."""
+    from triptych.conformance import locate as search
+    from triptych.conformance.updates import UPDATES
+
+    small = network == options.DEFAULT_NETWORK  # five more optimisers would take minutes on a network of full width
+    updates = UPDATES if optimizers == "all" or (optimizers is None and small) else ("momentum",)
+    architecture = resolve(arch, network, small=True).architecture
+    return search.locate_backends(
+        left, right, architecture, mode, updates=updates, precision=precision, device=device, seed=seed
+    )
 
 
 def subjects(left: str, right: str, arch: str | None) -> tuple[str, str, str]:

@@ -17,6 +17,7 @@ from triptych.spec.analysis import parameters, primitives
 from triptych.spec.kinds.kind import ParameterInfo
 from triptych.spec.layers import Architecture, Dropout, outputs
 from triptych.spec.shapes import output_shapes
+from triptych.utils.errors import TriptychError
 from triptych.utils.randomness import dropout_mask, generator
 from triptych.weights.initializers import Parameters, draw_one
 
@@ -78,6 +79,8 @@ def make_case(architecture: Architecture, seed: int = 0, batch: int = BATCH) -> 
     random = generator(seed, "conformance", "images")
     stored = (random.random((batch, *architecture.input)) * 256).astype(np.uint8)
     values = {info.path: _value(info, architecture, seed) for info in parameters(architecture)}
+    if not values:
+        raise TriptychError(f"'{architecture.name}' has no parameters: there is nothing to load, train or compare")
     return Case(architecture, seed, values, stored, _targets(architecture, seed, batch))
 
 

@@ -15,7 +15,10 @@ from triptych.spec.layers import (
     Block,
     Conv,
     Flatten,
+    GlobalAvgPool,
+    GlobalMaxPool,
     Layer,
+    MaxPool,
     Pad,
     Reshape,
     Shape,
@@ -211,10 +214,26 @@ def _parted(network: Network, names: set[str]) -> Network:
     return Network(tuple(steps), network.outputs)
 
 
+def with_global_pools(network: Network, shapes: Shapes) -> Network:
+    """A pool whose one window is the whole map is the global one, which says so."""
+
+    def whole(step: Step) -> Step:
+        layer = step.layer
+        if not isinstance(layer, AvgPool | MaxPool) or len(step.inputs) > 1 or layer.padding != (0, 0):
+            return step
+        if layer.kernel != shapes[step.inputs[0]][1:]:
+            return step
+        average = isinstance(layer, AvgPool)
+        return replace(step, layer=GlobalAvgPool(layer.name) if average else GlobalMaxPool(layer.name))
+
+    return Network(tuple(map(whole, network.steps)), network.outputs)
+
+
 Pass = Callable[[Network, Shapes], Network]
 PASSES: tuple[Pass, ...] = (
     with_slices_rejoined,
     without_identities,
     with_padding_inside,
+    with_global_pools,
     with_shared_concatenations,
 )

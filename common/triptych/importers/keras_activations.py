@@ -68,11 +68,9 @@ def _apply(call: LayerCall, given: Any, name: str, y: Tensor) -> Tensor:
 
 def _apply_layer(call: LayerCall, given: Mapping[str, Any], name: str, y: Tensor) -> Tensor:
     config = given.get("config")
-    class_name = given.get("class_name")
+    class_name = str(given.get("class_name"))
     if not isinstance(config, dict) or class_name not in ACTIVATION_LAYERS:
-        raise ImportRefusedError(
-            f"has the activation {str(class_name)[:40]!r}, supported: {', '.join(ACTIVATION_LAYERS)}"
-        )
+        raise ImportRefusedError(f"has the activation {class_name[:40]!r}, supported: {', '.join(ACTIVATION_LAYERS)}")
     inner = LayerCall(name, config, (y,), call.arrays, call.version, call.network, read=call.read)
     return ACTIVATION_LAYERS[class_name](inner)
 

@@ -14,10 +14,29 @@ from triptych.spec.layers import Pair
 
 # What says nothing of how the layer computes: names, types, and what Keras derives the arrays' start from.
 _WITHOUT_EFFECT = {
-    "autocast", "batch_input_shape", "batch_shape", "build_config", "data_format", "dtype", "implementation", "input_dim",
-    "input_shape", "name", "optional", "ragged", "renorm_momentum", "seed", "sparse", "synchronized", "trainable",
-    "input_dtype", "interpolation_order", "fused", "quantization_config", "lora_alpha",
-}  # fmt: skip
+    "autocast",
+    "batch_input_shape",
+    "batch_shape",
+    "build_config",
+    "data_format",
+    "dtype",
+    "fused",
+    "implementation",
+    "input_dim",
+    "input_dtype",
+    "input_shape",
+    "interpolation_order",
+    "lora_alpha",
+    "name",
+    "optional",
+    "quantization_config",
+    "ragged",
+    "renorm_momentum",
+    "seed",
+    "sparse",
+    "synchronized",
+    "trainable",
+}
 _STARTS = ("_initializer", "_regularizer", "_constraint")
 
 
@@ -109,7 +128,7 @@ class LayerCall:
         return dict(zip(names, self.arrays, strict=True))
 
     def check_all_read(self) -> None:
-        """Raises ImportRefusedError for a key that was not asked for, has a value, and is not known to be without effect."""
+        """Raises ImportRefusedError for a key that nobody asked for, has a value, and is not known to be harmless."""
         for key, value in self.config.items():
             known = key in self.read or key in _WITHOUT_EFFECT or key.endswith(_STARTS)
             if not known and value not in (None, False, [], {}):
@@ -117,6 +136,11 @@ class LayerCall:
 
 
 Build: TypeAlias = Callable[[LayerCall], Tensor]
+
+
+def names_of_arrays(call: LayerCall, *kernels: str) -> tuple[str, ...]:
+    """The arrays of a layer that may have a bias."""
+    return (*kernels, "bias") if call.flag("use_bias", True) else kernels
 
 
 def numbers(value: Any, what: str) -> tuple[float, ...]:

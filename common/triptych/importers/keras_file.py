@@ -14,6 +14,7 @@ import io
 import json
 import re
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -92,7 +93,7 @@ def _read_zip(path: Path, source: str, size: int) -> KerasFile:
             config = _member(archive, "config.json", _MOST_JSON, source)
             metadata = _member(archive, "metadata.json", 1 << 16, source)
             weights = _member(archive, "model.weights.h5", _ROOM * size, source)
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, zipfile.zlib.error) as error:
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, zlib.error) as error:
         raise TriptychError(f"{source} is damaged: {error}") from None
     version = _load_json(metadata, f"{source}: metadata.json").get("keras_version", "")
     model = _load_json(config, f"{source}: config.json")
@@ -205,11 +206,11 @@ class _Arrays:
     def child(self, group: Group, name: str) -> Any:
         """What is called `name` directly in a group. Raises for what is not there and for a link that is not hard."""
         h5py = _h5py()
-        if not isinstance(group, h5py.Group) or name in ("", ".", "..") or "/" in name or name not in group:
-            link = group.get(name, getlink=True) if isinstance(group, h5py.Group) and name else None
-            what = "links outside of the file" if isinstance(link, h5py.ExternalLink) else "is not in the file"
-            raise TriptychError(f"{self.source}: {name!r} {what}, though the file names it; save the model again")
-        if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+        inside = isinstance(group, h5py.Group) and name not in ("", ".", "..") and "/" not in name
+        link = group.get(name, getlink=True) if inside else None
+        if link is None:
+            raise TriptychError(f"{self.source}: {name[:80]!r} is not in the file, though it names it; save it again")
+        if not isinstance(link, h5py.HardLink):
             raise TriptychError(f"{self.source}: {name!r} is a soft or external link; Keras writes none, save it again")
         return group[name]
 

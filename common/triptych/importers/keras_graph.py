@@ -60,7 +60,7 @@ class _Layer:
 
 
 def flatten(model: Mapping[str, Any], source: str) -> KerasGraph:
-    """The calls of a model. Raises ImportRefusedError, which names the layer, for what is no row and no graph of layers."""
+    """The calls of a model. Raises ImportRefusedError, which names the layer, for what is no graph of layers."""
     graph = KerasGraph()
     if model.get("class_name") not in _MODELS:
         raise ImportRefusedError(

@@ -16,7 +16,7 @@ from triptych.importers.keras_call import LayerCall
 from triptych.importers.keras_file import KerasFile, read
 from triptych.importers.keras_graph import NETWORK_INPUT, Call, KerasGraph, flatten
 from triptych.importers.keras_layers import LAYERS
-from triptych.importers.network_builder import NetworkBuilder, Tensor, without_softmax
+from triptych.importers.network_builder import NetworkBuilder, Tensor
 from triptych.importers.steps import Imported, ImportRefusedError, Request, needed
 from triptych.spec.kinds.kind import SpecError
 from triptych.spec.layers import INPUT
@@ -25,13 +25,13 @@ SUFFIXES = (".keras", ".h5", ".hdf5")
 
 
 def load(path: Path, request: Request) -> Imported:
-    """The network in a file. Raises TriptychError in one line for a file that is damaged, ImportRefusedError, which names the
-    layer and what is supported, for a network that cannot be taken over. Needs h5py."""
+    """The network in a file. Raises TriptychError in one line for a file that is damaged, ImportRefusedError, which
+    names the layer and what is supported, for a network that cannot be taken over. Needs h5py."""
     file = read(path)
     if file.model is None:
         raise ImportRefusedError(
-            f"{path} holds weights and no network; name the network too (--arch NETWORK --weights {path.name}), or save "
-            "the whole model: model.save('net.keras')"
+            f"{path} holds weights and no network; name the network too (--arch NETWORK --weights {path.name}), or "
+            "save the whole model: model.save('net.keras')"
         )
     if file.version[0] < 2:
         raise ImportRefusedError(f"{path} is of Keras {file.version[0]}; load and save it with Keras 2 or 3")
@@ -43,7 +43,7 @@ def load(path: Path, request: Request) -> Imported:
     network.remarks.extend(_remarks(graph, file))
     return assemble(
         network.steps,
-        without_softmax(network, ends, request),
+        ends,
         request,
         name=path.stem,
         source=f"Keras {file.version[0]}.{file.version[1]}: {path.name}",
@@ -59,8 +59,8 @@ def _input(graph: KerasGraph, request: Request, source: str) -> tuple[tuple[int,
         sizes = (*request.input[1:], request.input[0]) if len(sizes) != 1 else request.input[:1]
     if len(sizes) not in (1, 3) or not all(type(size) is int and 0 < size < 1 << 31 for size in sizes):
         raise ImportRefusedError(
-            f"{source} takes an input of shape {sizes}, expected (height, width, channels) or (features,); where a size "
-            "is open, say it: --input CHANNELSxHEIGHTxWIDTH"
+            f"{source} takes an input of shape {sizes}, expected (height, width, channels) or (features,); where a "
+            "size is open, say it: --input CHANNELSxHEIGHTxWIDTH"
         )
     numbers = [size for size in sizes if isinstance(size, int)]
     shape = (numbers[2], numbers[0], numbers[1]) if len(numbers) == 3 else (numbers[0], 1, 1)

@@ -125,6 +125,18 @@ class Call:
             raise self.refused(f"has {len(value)} values as its {key}, and only images (rows, columns) are taken")
         return value[0], value[1]
 
+    def need_channels_first(self) -> None:
+        """Refuses a layout that says otherwise."""
+        if self.text("layout") not in (None, "NCHW"):
+            raise self.refused(f"has the layout {self.text('layout')}, and only NCHW is taken")
+
+    def axis(self, axis: int, shape: Shape) -> int:
+        """`axis` of a tensor of this shape, counted from 0 behind the batch. Refuses the batch and what is none."""
+        number = len(shape) + 1
+        if not -number <= axis < number or axis % number == 0:
+            raise self.refused(f"has axis {axis}, which is the batch or none of its {number}")
+        return axis % number - 1
+
     def refused(self, why: str) -> ImportRefusedError:
         """The error of this node; `why` goes on from its name."""
         return ImportRefusedError(

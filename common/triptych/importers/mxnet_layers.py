@@ -9,26 +9,23 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
+
 from triptych.importers.mxnet_calls import Call
 from triptych.importers.mxnet_tensors import Tensor, columns_in_order
-from triptych.spec.kinds.windows import pooled_size
 from triptych.spec.layers import (
     Affine,
-    AvgPool,
     BatchNorm,
     Clip,
     Conv,
     ConvTranspose,
     Dense,
     Dropout,
-    GlobalAvgPool,
-    GlobalMaxPool,
     HardSigmoid,
     L2Normalize,
     Layer,
     LeakyReLU,
     LocalResponseNorm,
-    MaxPool,
     Pair,
     PReLU,
     ReLU,
@@ -42,13 +39,8 @@ Convert = Callable[[Call], Tensor | Sequence[Tensor]]
 _ACTIVATIONS: Mapping[str, type[ReLU] | type[Sigmoid] | type[Tanh]] = {"relu": ReLU, "sigmoid": Sigmoid, "tanh": Tanh}
 
 
-def _need_channels_first(call: Call) -> None:
-    if call.text("layout") not in (None, "NCHW"):
-        raise call.refused(f"has the layout {call.text('layout')}, and only NCHW is taken")
-
-
 def _convolution(call: Call) -> Tensor:
-    _need_channels_first(call)
+    call.need_channels_first()
     kernel, groups, channels = call.pair("kernel"), call.integer("num_group"), call.integer("num_filter")
     bias, inputs = not call.integer("no_bias"), call.image().shape[0]
     layer = Conv("", channels, kernel, call.pair("stride"), call.pair("pad"), groups, bias, call.pair("dilate"))
@@ -57,7 +49,7 @@ def _convolution(call: Call) -> Tensor:
 
 
 def _deconvolution(call: Call) -> Tensor:
-    _need_channels_first(call)
+    call.need_channels_first()
     kernel, groups, channels = call.pair("kernel"), call.integer("num_group"), call.integer("num_filter")
     bias, inputs = not call.integer("no_bias"), call.image().shape[0]
     stride, dilation = call.pair("stride"), call.pair("dilate")
@@ -104,6 +96,13 @@ def _batch_norm(call: Call) -> Tensor:
     if call.integer("output_mean_var"):
         raise call.refused("has output_mean_var=True")
     gamma, shape = not call.integer("fix_gamma"), given.shape[:1]
+    arrays = call.arrays(weight=("gamma", shape)) if gamma else {}
+    arrays |= call.arrays(bias=("beta", shape), running_mean=("moving_mean", shape), running_var=("moving_var", shape))
+    # Gluon's center=False, which comes with scale=False in its model zoo and stands in no file: a trained beta would
+    # not be 0 to the last bit. Only Gluon writes the axis.
+    beta = gamma or "axis" not in call.node.attributes or "bias" not in arrays or bool(np.any(arrays["bias"]))
+    if not beta:
+        del arrays["bias"]
     layer = BatchNorm(
         "",
         eps=call.number("eps"),
@@ -111,77 +110,9 @@ def _batch_norm(call: Call) -> Tensor:
         gamma=gamma,
         unbiased=False,
         frozen=bool(call.integer("use_global_stats")),
+        beta=beta,
     )
-    arrays = call.arrays(weight=("gamma", shape)) if gamma else {}
-    arrays |= call.arrays(bias=("beta", shape), running_mean=("moving_mean", shape), running_var=("moving_var", shape))
     return call.add(layer, arrays=arrays)
-
-
-def _pooling(call: Call) -> Tensor:
-    values = call.node.values
-    if "layout" in values:
-        _need_channels_first(call)
-    if values.get("output_size") is not None:
-        raise call.refused("has an output_size, and only pools with a kernel are taken")
-    if call.text("pool_type") not in _POOLS:
-        raise call.refused(f"has the pool_type {call.text('pool_type')}, and only {', '.join(_POOLS)} are taken")
-    return _global_pool(call) if call.integer("global_pool") else _windowed_pool(call)
-
-
-_POOLS = ("max", "avg", "sum")
-
-
-def _global_pool(call: Call) -> Tensor:
-    if call.text("pool_type") == "max":
-        return call.add(GlobalMaxPool(""), call.image())
-    if call.text("pool_type") == "avg":
-        return call.add(GlobalAvgPool(""), call.image())
-    return _as_sum(call, GlobalAvgPool(""), math.prod(call.image().shape[1:]))
-
-
-def _as_sum(call: Call, mean: Layer, number: int) -> Tensor:
-    """A sum is the mean times the number of its terms."""
-    return call.add(Affine("", (float(number),)), call.add(mean, call.image(), part="mean"))
-
-
-def _windowed_pool(call: Call) -> Tensor:
-    kernel, stride, padding, kind = call.pair("kernel"), call.pair("stride"), call.pair("pad"), call.text("pool_type")
-    convention, sizes = call.text("pooling_convention"), call.image().shape[1:]
-    if convention == "same":
-        raise call.refused("has the pooling_convention same, which MXNet has for sequences alone")
-    ceil = convention == "full"
-    hangs_over = ceil and _need_windows_within(call, sizes, kernel, stride, padding)
-    if kind == "max":
-        return call.add(MaxPool("", kernel, stride, padding, ceil), call.image())
-    counted = call.node.values.get("count_include_pad") in (None, True)
-    if hangs_over and (kind == "sum" or call.node.operator == "Pooling_v1"):
-        raise call.refused("has windows that hang over the edge, and counts in its mean what lies there")
-    if kind == "avg":
-        return call.add(AvgPool("", kernel, stride, padding, ceil, counted), call.image())
-    return _as_sum(call, AvgPool("", kernel, stride, padding, ceil), math.prod(kernel))
-
-
-def _need_windows_within(call: Call, sizes: Sequence[int], kernel: Pair, stride: Pair, padding: Pair) -> bool:
-    """Whether the convention `full` has windows that hang over the lower or right edge. Refuses windows that lie wholly
-    in the padding there: the spec leaves them out, MXNet gives the smallest of all numbers for their maximum."""
-    hangs_over = False
-    for size, k, s, p in zip(sizes, kernel, stride, padding, strict=True):
-        spans = size + 2 * p - k
-        if spans >= 0 and -(-spans // s) + 1 != pooled_size(size, k, s, p, ceil=True):
-            raise call.refused("has pooling_convention=full with windows that lie wholly outside of its input")
-        hangs_over |= spans % s != 0
-    return hangs_over
-
-
-def _adaptive_pool(call: Call) -> Tensor:
-    size, given = call.integers("output_size") or (1,), call.image()
-    rows, columns = (size[0], size[-1]) if len(size) < 3 else (0, 0)
-    if (rows, columns) == (1, 1):
-        return call.add(GlobalAvgPool(""), given)
-    if min(rows, columns) < 1 or given.shape[1] % rows or given.shape[2] % columns:
-        raise call.refused(f"has the output_size {size}, which does not divide {given.shape[1]}x{given.shape[2]}")
-    kernel = (given.shape[1] // rows, given.shape[2] // columns)
-    return call.add(AvgPool("", kernel, kernel), given)
 
 
 def _activation(call: Call) -> Tensor:
@@ -192,12 +123,18 @@ def _activation(call: Call) -> Tensor:
 
 
 def _leaky_relu(call: Call) -> Tensor:
+    """In a symbol or a hybridized block MXNet 1.9.1 multiplies the gradients of PReLU's slopes by the slopes (the two
+    gradients of the layer share memory); a block that is not hybridized has the right ones, as the spec does."""
     kind = call.text("act_type")
     if kind == "leaky":
         return call.each_value(LeakyReLU("", call.number("slope")))
     if kind != "prelu":
         raise call.refused(f"has the act_type {kind}, and only leaky, prelu are taken")
     given = call.tensor()
+    call.building.remarks.append(
+        "in symbols and hybridized blocks MXNet 1.9.1 gives gradients of PReLU's slopes that are multiplied by the "
+        "slopes; here they are right"
+    )
     shared = call.given_shape("gamma") == (1,)
     slopes = (1,) if shared else given.shape[:1]
     return call.add(PReLU("", shared), given, arrays=call.arrays(weight=("gamma", slopes)))
@@ -263,7 +200,7 @@ def _softmax_activation(call: Call) -> Tensor:
 def _softmax_output(call: Call) -> Tensor:
     given = call.tensor()
     call.building.remarks.append(
-        f"{call.node.name!r} (SoftmaxOutput) is a softmax here; MXNet's gradient is the loss's"
+        f"{call.node.name!r} (SoftmaxOutput) is a softmax; its gradient in MXNet is the loss's"
     )
     if len(given.shape) == 1 or call.integer("multi_output"):
         return call.add(Softmax(""), given)
@@ -281,9 +218,6 @@ LAYERS: Mapping[str, Convert] = {
     "FullyConnected": _dense,
     "BatchNorm": _batch_norm,
     "BatchNorm_v1": _batch_norm,
-    "Pooling": _pooling,
-    "Pooling_v1": _pooling,
-    "_contrib_AdaptiveAvgPooling2D": _adaptive_pool,
     "Activation": _activation,
     "LeakyReLU": _leaky_relu,
     "relu": _each_value(ReLU("")),

@@ -17,11 +17,13 @@ from numpy.typing import NDArray
 
 from triptych.importers import mxnet_symbol
 from triptych.importers.assemble import assemble
+from triptych.importers.mxnet_arithmetic import ARITHMETIC
 from triptych.importers.mxnet_calls import Building, Call, Constant, DoesNotFitError, Source, refusal
 from triptych.importers.mxnet_json import VARIABLE, Entry
 from triptych.importers.mxnet_layers import LAYERS
 from triptych.importers.mxnet_part import Input, Part, data, listed
 from triptych.importers.mxnet_placement import PLACEMENT
+from triptych.importers.mxnet_pooling import POOLS
 from triptych.importers.mxnet_symbol import Node, Symbol
 from triptych.importers.mxnet_tensors import Tensor
 from triptych.importers.steps import Imported, ImportRefusedError, Request, needed
@@ -29,7 +31,7 @@ from triptych.spec.layers import INPUT
 from triptych.utils.errors import TriptychError, unknown
 from triptych.weights.formats import mxnet_params
 
-CONVERTERS = {**LAYERS, **PLACEMENT}
+CONVERTERS = {**LAYERS, **POOLS, **PLACEMENT, **ARITHMETIC}
 _SOFTMAX = ("SoftmaxOutput", "SoftmaxActivation", "softmax", "log_softmax")
 _PASS = ("_copy", "_np_copy", "_npi_copy", "BlockGrad")
 _MOST_DENSE = 10  # times the file, of arrays that are sparse in it
@@ -189,8 +191,6 @@ def _inputs(part: Part, node: Node, shape: Input, results: Mapping[Entry, Tensor
 
 def _output(part: Part, building: Building, head: Entry, results: Mapping[Entry, Tensor]) -> str:
     node = part.symbol.nodes[head[0]]
-    if node.operator == VARIABLE:
-        raise ImportRefusedError(f"{part.files[0]}: the output {node.name!r} is a variable, with no layer before it")
     if head not in results:
         raise ImportRefusedError(
             f"{part.files[0]}: output {head[1]} of {node.name!r} ({node.operator}) is none that the spec has"

@@ -245,6 +245,7 @@ OPERATORS: dict[str, Operator] = {
         ("data",),
         {"axis": Attribute("integer"), "begin": Attribute("integer"), "end": Attribute("integer", optional=True)},
     ),
+    "slice_like": Operator(("data", "shape_like"), {"axes": _EMPTY}),  # none: all of them
     "Crop": Operator(
         ("data", "crop_like"),
         {
@@ -284,7 +285,9 @@ OPERATORS: dict[str, Operator] = {
     "sum": _REDUCE,
     "mean": _REDUCE,
     "max": _REDUCE,
-    **dict.fromkeys(("relu", "sigmoid", "tanh", "_copy", "BlockGrad", "softsign", "exp", "sqrt", "square"), _UNARY),
+    **dict.fromkeys(
+        ("relu", "sigmoid", "tanh", "negative", "_copy", "BlockGrad", "softsign", "exp", "sqrt", "square"), _UNARY
+    ),
     **dict.fromkeys((f"elemwise_{name}" for name in ("add", "sub", "mul", "div")), _BINARY),
     **dict.fromkeys((f"broadcast_{name}" for name in ("add", "sub", "mul", "div", "maximum", "minimum")), _BINARY),
     **dict.fromkeys(
@@ -305,8 +308,13 @@ OPERATORS: dict[str, Operator] = {
     "_npx_relu": _UNARY,
     "_npx_sigmoid": _UNARY,
     "_npi_tanh": _NUMPY_UNARY,
-    "_npi_concatenate": _CONCAT,
+    "_npi_negative": _NUMPY_UNARY,
+    # It reads `axis`, but describes itself with Concat's `dim`.
+    "_npi_concatenate": Operator(
+        (), {**_CONCAT.attributes, "axis": Attribute("integer", 0, optional=True)}, counted="num_args"
+    ),
     "_npx_reshape": Operator(("a",), {"newshape": _SHAPE, "reverse": _FALSE, "order": _choice("C", default="C")}),
+    "_np_reshape": Operator(("a",), {"newshape": _SHAPE, "order": _choice("C", default="C")}),
     "_npi_mean": Operator(("a",), _NUMPY_MEAN),
     # Named _np_ by 1.x and _npi_ by 2.0.
     **dict.fromkeys(("_np_copy", "_npi_copy"), _NUMPY_UNARY_A),
@@ -330,9 +338,11 @@ _ALIASES = {
     "Flatten": "flatten _npx_batch_flatten",
     "Reshape": "reshape",
     "SwapAxis": "swapaxes _npi_swapaxes",
+    "expand_dims": "_npi_expand_dims",
+    "_npx_reshape": "_npi_reshape",
     "Concat": "concat",
     "SliceChannel": "split",
-    "slice": "crop _npx_slice",
+    "slice": "crop _npx_slice _npi_slice",
     "Pad": "pad _npx_pad",
     "clip": "_npi_clip",
     "add_n": "ElementWiseSum",

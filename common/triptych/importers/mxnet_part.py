@@ -76,7 +76,11 @@ class Part:
 
     def check(self) -> list[str]:
         """Remarks on arrays that are superfluous. Raises TriptychError for one that is missing, and ImportRefusedError
-        unless there is one input."""
+        for an output that is a variable, and unless there is one input."""
+        for index, _ in self.heads:
+            if self.symbol.nodes[index].operator == VARIABLE:
+                name = self.symbol.nodes[index].name
+                raise ImportRefusedError(f"{self.files[0]}: the output {name!r} is a variable, with no layer before it")
         if self.arrays is not None:
             parameters = dict.fromkeys(name for _, node in self.nodes for name in self._parameters(node))
             if missing := [name for name in parameters if name not in self.arrays]:

@@ -1,22 +1,19 @@
-"""What MXNet's operators that move, cut, join or scale values are in the spec: a table, a function for each."""
+"""What MXNet's operators that move, cut, pad or repeat values are in the spec: a table, a function for each."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from triptych.importers.mxnet_calls import Call, Constant
+from triptych.importers.mxnet_calls import Call
 from triptych.importers.mxnet_layers import Convert
 from triptych.importers.mxnet_tensors import Tensor, reshaped
 from triptych.spec.layers import (
-    Affine,
     Block,
     ConvTranspose,
-    GlobalAvgPool,
     Merge,
     Pad,
-    Shape,
     Slice,
     Upsample,
 )
@@ -28,14 +25,6 @@ _PAD_MODES: Mapping[str, Literal["constant", "edge", "reflect"]] = {
     "reflect": "reflect",
 }
 _AXES: tuple[Axis, ...] = ("channels", "rows", "columns")
-
-
-def _axis(call: Call, axis: int, shape: Shape) -> int:
-    """`axis` counted from 0 behind the batch. Refuses the batch and what is none."""
-    number = len(shape) + 1
-    if not -number <= axis < number or axis % number == 0:
-        raise call.refused(f"has axis {axis}, which is the batch or none of its {number}")
-    return axis % number - 1
 
 
 # Values of another shape or order
@@ -73,6 +62,10 @@ def _numpy_reshape(call: Call) -> Tensor:
     return _viewed(call, codes, bool(call.integer("reverse")))
 
 
+def _numpy_reshape_by_sizes(call: Call) -> Tensor:
+    return _viewed(call, tuple(code or -5 for code in call.integers("newshape")), reverse=False)
+
+
 def _moved(call: Call, axes: Sequence[int]) -> Tensor:
     """With the axes, the batch among them, in this order."""
     given = call.any_tensor()
@@ -92,7 +85,7 @@ def _transpose(call: Call) -> Tensor:
 
 def _swap_axes(call: Call) -> Tensor:
     given = call.any_tensor()
-    first, second = (_axis(call, call.integer(key), given.shape) + 1 for key in ("dim1", "dim2"))
+    first, second = (call.axis(call.integer(key), given.shape) + 1 for key in ("dim1", "dim2"))
     axes = list(range(len(given.shape) + 1))
     axes[first], axes[second] = axes[second], axes[first]
     return _moved(call, axes)
@@ -108,7 +101,7 @@ def _expand_dims(call: Call) -> Tensor:
 
 def _squeeze(call: Call) -> Tensor:
     given = call.any_tensor()
-    axes = {_axis(call, axis, given.shape) for axis in call.integers("axis")}
+    axes = {call.axis(axis, given.shape) for axis in call.integers("axis")}
     axes = axes or {axis for axis, size in enumerate(given.shape) if size == 1}
     if any(given.shape[axis] != 1 for axis in axes):
         raise call.refused(f"takes away an axis that is not 1, of {given.shape}")
@@ -137,7 +130,7 @@ def _cut_several(call: Call, given: Tensor, bounds: Sequence[tuple[int, int]]) -
 
 def _slice_channel(call: Call) -> Sequence[Tensor]:
     given, number = call.tensor(), call.integer("num_outputs")
-    axis = _axis(call, call.integer("axis"), given.shape)
+    axis = call.axis(call.integer("axis"), given.shape)
     size = given.shape[axis] // number
     if size * number != given.shape[axis] or number > 4096:
         raise call.refused(f"makes {number} parts of an axis of {given.shape[axis]}")
@@ -159,7 +152,7 @@ def _bounds(begin: int | None, end: int | None, size: int) -> tuple[int, int]:
 
 def _slice_axis(call: Call) -> Tensor:
     given, end = call.tensor(), call.node.values["end"]
-    axis = _axis(call, call.integer("axis"), given.shape)
+    axis = call.axis(call.integer("axis"), given.shape)
     assert end is None or isinstance(end, int)
     return _cut(call, given, axis, *_bounds(call.integer("begin"), end, given.shape[axis]))
 
@@ -177,6 +170,16 @@ def _slice(call: Call) -> Tensor:
     bounds = [(0, size) for size in given.shape]
     for axis, (first, last) in enumerate(zip(begin[1:], end[1:], strict=True)):
         bounds[axis] = _bounds(first, last, given.shape[axis])
+    return _cut_several(call, given, bounds)
+
+
+def _slice_like(call: Call) -> Tensor:
+    """Of the axes, all or those that are named, as much as a second input has, from the start."""
+    given, like = call.tensor(), call.any_tensor(1)
+    axes = {call.axis(axis, given.shape) for axis in call.integers("axes")} or set(range(len(given.shape)))
+    if max(axes) >= len(like.shape):
+        raise call.refused(f"takes the sizes of {like.shape} for {given.shape}")
+    bounds = [(0, like.shape[axis] if axis in axes else size) for axis, size in enumerate(given.shape)]
     return _cut_several(call, given, bounds)
 
 
@@ -226,114 +229,11 @@ def _upsampling_with_weight(call: Call) -> Tensor:
     return call.add(layer, arrays=call.arrays(weight=("weight", (channels, 1, size, size))))
 
 
-# Several inputs
-
-
-def _concat(call: Call) -> Tensor:
-    tensors = [call.tensor(number) for number in range(len(call.inputs))]
-    axis = 1 if call.node.values["dim"] is None else call.integer("dim")
-    if _axis(call, axis, tensors[0].shape) != 0:
-        raise call.refused(f"joins along axis {axis}, and only 1, the channels, is taken")
-    return tensors[0] if len(tensors) == 1 else call.add(Block("", ()), *tensors)
-
-
-def _joined(merge: Merge) -> Convert:
-    def convert(call: Call) -> Tensor:
-        if any(isinstance(given, Constant) for given in call.inputs):
-            return _with_constant(call, merge)
-        tensors = [call.tensor(number) for number in range(len(call.inputs))]
-        return tensors[0] if len(tensors) == 1 else call.add(Block("", ()), *tensors, merge=merge)
-
-    return convert
-
-
-def _with_constant(call: Call, merge: Merge) -> Tensor:
-    """A scale or a shift whose numbers are an array of the file, one for each channel or one for all."""
-    constants = [given for given in call.inputs if isinstance(given, Constant)]
-    if len(constants) != 1 or len(call.inputs) != 2:
-        raise call.refused("takes several arrays of the file")
-    name, array = constants[0].name, constants[0].array
-    given = call.tensor(0 if call.inputs[1] is constants[0] else 1)
-    places = (1,) * (len(given.shape) - 1)
-    if array.shape not in {shape for n in {1, given.shape[0]} for shape in ((1, n, *places), (n, *places))} | {(1,)}:
-        raise call.refused(f"takes the array {name!r} of shape {array.shape}, not one number for each channel")
-    numbers = tuple(float(number) for number in array.ravel())
-    call.building.remarks.append(f"the array {name!r} is a constant here; MXNet would train it")
-    return call.add(Affine("", numbers) if merge == "multiply" else Affine("", shift=numbers), given)
-
-
-def _difference(call: Call) -> Tensor:
-    minus = call.add(Affine("", (-1.0,)), call.tensor(1), part="minus")
-    return call.add(Block("", ()), call.tensor(0), minus, merge="add")
-
-
-def _scalar(affine: Callable[[float], tuple[float, float]]) -> Convert:
-    """Of `affine(scalar)`, the scale and the shift."""
-
-    def convert(call: Call) -> Tensor:
-        scale, shift = affine(call.number("scalar"))
-        if not (math.isfinite(scale) and math.isfinite(shift)):
-            raise call.refused(f"has the scalar {call.number('scalar'):g}")
-        return call.each_value(Affine("", (scale,), (shift,)))
-
-    return convert
-
-
-def _inverse(scalar: float) -> tuple[float, float]:
-    return 1 / scalar if scalar else math.inf, 0.0
-
-
-def _mean(call: Call) -> Tensor:
-    return _reduced(call, call.add(GlobalAvgPool(""), _over_the_map(call)))
-
-
-def _sum(call: Call) -> Tensor:
-    given = _over_the_map(call)
-    mean = call.add(GlobalAvgPool(""), given, part="mean")
-    return _reduced(call, call.add(Affine("", (float(math.prod(given.shape[1:])),)), mean))
-
-
-def _over_the_map(call: Call) -> Tensor:
-    """The input, if the reduction is over its rows and columns."""
-    given, axes = call.image(), call.integers("axis")
-    number = len(given.shape) + 1
-    over = {axis % number for axis in axes}
-    if call.node.values.get("exclude"):
-        over = set(range(number)) - over
-    if over != {2, 3} or call.node.values.get("initial") is not None:
-        raise call.refused(f"reduces the axes {axes or 'all'}, and only rows and columns (2, 3) are taken")
-    return given
-
-
-def _reduced(call: Call, tensor: Tensor) -> Tensor:
-    return tensor if call.integer("keepdims") else call.viewed(tensor, tensor.shape[:1], "")
-
-
-def _as_it_is(call: Call) -> Tensor:
-    return call.any_tensor()
-
-
-def _stopped(call: Call) -> Tensor:
-    call.building.remarks.append(f"gradients go through {call.node.name!r} (BlockGrad) here; MXNet stops them")
-    return call.any_tensor()
-
-
-def _cast(call: Call) -> Tensor:
-    if call.text("dtype") not in ("float16", "float32", "float64", "bfloat16"):
-        raise call.refused(f"rounds to {call.text('dtype')}")
-    return call.any_tensor()
-
-
-_PLUS = _scalar(lambda scalar: (1.0, scalar))
-_MINUS = _scalar(lambda scalar: (1.0, -scalar))
-_FROM = _scalar(lambda scalar: (-1.0, scalar))
-_TIMES = _scalar(lambda scalar: (scalar, 0.0))
-_OVER = _scalar(_inverse)
-
 PLACEMENT: Mapping[str, Convert] = {
     "Flatten": _flatten,
     "Reshape": _reshape,
     "_npx_reshape": _numpy_reshape,
+    "_np_reshape": _numpy_reshape_by_sizes,
     **dict.fromkeys(("transpose", "_np_transpose", "_npi_transpose"), _transpose),
     "SwapAxis": _swap_axes,
     "expand_dims": _expand_dims,
@@ -341,21 +241,8 @@ PLACEMENT: Mapping[str, Convert] = {
     "SliceChannel": _slice_channel,
     "slice_axis": _slice_axis,
     "slice": _slice,
+    "slice_like": _slice_like,
     "Crop": _crop,
     "Pad": _pad,
     "UpSampling": _upsampling,
-    **dict.fromkeys(("Concat", "_npi_concatenate"), _concat),
-    **dict.fromkeys(("elemwise_add", "broadcast_add", "_npi_add", "add_n"), _joined("add")),
-    **dict.fromkeys(("elemwise_mul", "broadcast_mul", "_npi_multiply"), _joined("multiply")),
-    **dict.fromkeys(("elemwise_sub", "broadcast_sub", "_npi_subtract"), _difference),
-    **dict.fromkeys(("_plus_scalar", "_npi_add_scalar"), _PLUS),
-    **dict.fromkeys(("_minus_scalar", "_npi_subtract_scalar"), _MINUS),
-    **dict.fromkeys(("_rminus_scalar", "_npi_rsubtract_scalar"), _FROM),
-    **dict.fromkeys(("_mul_scalar", "_npi_multiply_scalar"), _TIMES),
-    **dict.fromkeys(("_div_scalar", "_npi_true_divide_scalar"), _OVER),
-    **dict.fromkeys(("mean", "_npi_mean"), _mean),
-    "sum": _sum,
-    **dict.fromkeys(("_copy", "_np_copy", "_npi_copy"), _as_it_is),
-    "BlockGrad": _stopped,
-    "Cast": _cast,
 }

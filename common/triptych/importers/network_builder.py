@@ -1,4 +1,4 @@
-"""The steps of a network as an importer finds them, with the shape of every value and values that are laid out otherwise.
+"""The steps of a network as an importer finds them, with the shape of every value, also of what is laid out otherwise.
 
 A source may hold an image as height-width-channels, flatten it in that order, or go by shapes that the spec does not
 have on the way to one that it has. What its nodes hand on is a `Tensor`: the output of a step, and where the source's
@@ -6,21 +6,28 @@ values stand in it. The order is cancelled by the source itself, goes into the c
 refused; it never becomes a layer that moves data without need.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from triptych.importers.steps import Arrays, ImportRefusedError, Request, Step, merge_only
+from triptych.importers.steps import ImportRefusedError, Step, merge_only
 from triptych.spec.kinds import kind_of
 from triptych.spec.kinds.composites import merged_shape
 from triptych.spec.kinds.kind import Wire
-from triptych.spec.layers import INPUT, ChannelShuffle, Flatten, Layer, Merge, Reshape, Shape, Softmax
+from triptych.spec.layers import INPUT, ChannelShuffle, Flatten, Layer, Merge, Reshape, Shape
+
+if TYPE_CHECKING:
+    from triptych.importers.steps import Arrays
 
 _MOST_VALUES = 1 << 25  # of a map whose order is kept: 256 MB, ten times the largest map of a published network
 
 Order = NDArray[np.intp]
+_EXCHANGES = ((0, 1, 2), (1, 2, 0), (2, 0, 1), (0, 2, 1), (1, 0, 2), (2, 1, 0))  # the likeliest first
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,18 +56,19 @@ class Tensor:
 
 class NetworkBuilder:
     """Collects steps; every method adds some and returns what they hand on. `name` is the file's own for the layer; it
-    is made unique. Raises SpecError where a layer does not fit what it takes, ImportRefusedError for an order that none of
-    the spec's layers makes."""
+    is made unique. Raises SpecError where a layer does not fit what it takes, ImportRefusedError for an order that none
+    of the spec's layers makes."""
 
     def __init__(self) -> None:
         self.steps: list[Step] = []
         self.remarks: list[str] = []
-        self._names: set[str] = {INPUT}
+        self._places: dict[str, int] = {}
         self._repeated: dict[str, int] = {}
 
     def layer(self, name: str, layer: Layer, x: Tensor, arrays: Arrays | None = None) -> Tensor:
         """`layer` on a tensor in canonical order."""
-        return self._add(Step(name, layer, (self.canonical(x).step,), arrays=arrays or {}), x.shape)
+        x = self.canonical(x, f"{name}_reshape")
+        return self._add(Step(name, layer, (x.step,), arrays=arrays or {}), x.shape)
 
     def pointwise(self, name: str, layer: Layer, x: Tensor) -> Tensor:
         """A layer that does the same to every value, so that it keeps their order."""
@@ -75,7 +83,7 @@ class NetworkBuilder:
             flat = len(first.shape) == 1 and any(x.order is not None for x in tensors)
             order = _in_a_row(tensors) if flat else None
         if order is None or (not alike and merge != "concatenate"):
-            tensors, order = [self.canonical(x) for x in tensors], None
+            tensors, order = [self.canonical(x, f"{name}_reshape") for x in tensors], None
         wire = Wire(tuple(range(len(tensors))), merge)
         shape = merged_shape(wire, [x.shape for x in tensors], name)
         return Tensor(self._append(merge_only(name, [x.step for x in tensors], merge)), shape, order)
@@ -84,33 +92,47 @@ class NetworkBuilder:
         """`x` with its values in this order and shape: as the layer that does it, else remembered."""
         if order.ndim == 1 and len(x.shape) == 3:
             x = self._add(Step(name, Flatten(name), (x.step,)), x.shape)
-        if np.array_equal(order.ravel(), np.arange(order.size)):
-            if order.shape == x.shape:
-                return Tensor(x.step, x.shape)
-            if order.ndim == 3:
-                return self._add(Step(name, Reshape(name, order.shape), (x.step,)), x.shape)
-        elif groups := _shuffle(x.shape, order):
+        if order.shape == x.shape and _in_order(order):
+            return Tensor(x.step, x.shape)
+        if groups := _shuffle(x.shape, order):
             return self._add(Step(name, ChannelShuffle(name, groups), (x.step,)), x.shape)
         return Tensor(x.step, x.shape, order)
+
+    def last(self, x: Tensor) -> Step | None:
+        """The step whose output this is; None for the network's input."""
+        return self.steps[self._places[x.step]] if x.step in self._places else None
+
+    def replace(self, step: Step, by: Step) -> None:
+        """Put another step of the same name, inputs and output shape in its place."""
+        self.steps[self._places[step.name]] = by
 
     def flat(self, name: str, x: Tensor) -> Tensor:
         """`x` as features, in the order that they have."""
         return self.rearranged(name, x, x.places().ravel())
 
     def output(self, x: Tensor) -> str:
-        """The step whose output is an output of the network. Raises ImportRefusedError for the input itself, and for values
-        in another order than the source's."""
+        """The step whose output is an output of the network. Raises ImportRefusedError for the input itself, and for
+        values in another order than the source's."""
+        if x.order is not None and _axes(x) is not None:
+            self.remarks.append(
+                f"the output {x.step!r} is channels, height, width here; the source has {x.order.shape}"
+            )
+            x = Tensor(x.step, x.shape)
+        x = self.canonical(x, "reshape")
         if x.step == INPUT:
             raise ImportRefusedError("an output of the network is its input; there is no layer between them")
-        return self.canonical(x).step
+        return x.step
 
-    def canonical(self, x: Tensor) -> Tensor:
-        """`x`, whose values stand where the spec has them. Raises ImportRefusedError where they do not."""
+    def canonical(self, x: Tensor, name: str) -> Tensor:
+        """`x`, whose values stand where the spec has them, in the source's shape; `name` is that of a Reshape, where
+        this takes one. Raises ImportRefusedError where they stand elsewhere."""
         if x.order is None:
             return x
+        if x.order.ndim in (1, 3) and _in_order(x.order):
+            return self._add(Step(name, Reshape(name, x.order.shape), (x.step,)), x.shape)
         raise ImportRefusedError(
-            f"takes values of shape {x.order.shape} in an order that no layer of the spec makes of {x.shape}; supported: "
-            "flattened, transposed there and back, in front of a dense layer, channels shuffled"
+            f"takes values of shape {x.order.shape} in an order that no layer of the spec makes of {x.shape}; "
+            "supported: flattened, transposed there and back, in front of a dense layer, channels shuffled"
         )
 
     def _add(self, step: Step, shape: Shape) -> Tensor:
@@ -127,12 +149,26 @@ class NetworkBuilder:
 
     def _append(self, step: Step) -> str:
         name = unique = step.name
-        while unique in self._names:
+        while unique in self._places or unique == INPUT:
             self._repeated[name] = self._repeated.get(name, 0) + 1
             unique = f"{name}_{self._repeated[name]}"
-        self._names.add(unique)
+        self._places[unique] = len(self.steps)
         self.steps.append(replace(step, name=unique))
         return unique
+
+
+def axes_of(x: Tensor) -> tuple[int, ...]:
+    """Which axis of the canonical map each axis of the source is: (1, 2, 0) of height-width-channels. Raises
+    ImportRefusedError where it is no exchange of axes."""
+    axes = _axes(x)
+    if axes is None:
+        raise ImportRefusedError(f"takes values of shape {x.source_shape} that are no map (channels, height, width)")
+    return axes
+
+
+def with_axes(x: Tensor, axes: tuple[int, ...]) -> Tensor:
+    """A canonical tensor as the source sees it, with its axes exchanged."""
+    return x if axes == tuple(range(len(x.shape))) else Tensor(x.step, x.shape, x.places().transpose(axes))
 
 
 def permuted(values: NDArray[np.generic], x: Tensor) -> NDArray[np.generic]:
@@ -144,21 +180,19 @@ def permuted(values: NDArray[np.generic], x: Tensor) -> NDArray[np.generic]:
     return canonical
 
 
-def without_softmax(builder: NetworkBuilder, outputs: Sequence[str], request: Request) -> tuple[str, ...]:
-    """The outputs' names, a softmax at the end taken off (and said) unless the request keeps it."""
-    if request.keep_softmax:
-        return tuple(outputs)
-    by_name = {step.name: step for step in builder.steps}
-    taken = {name for step in builder.steps for name in step.inputs}
-    ends = []
-    for output in outputs:
-        step = by_name.get(output)
-        if step and isinstance(step.layer, Softmax) and output not in taken and step.inputs[0] in by_name:
-            builder.steps.remove(step)
-            builder.remarks.append(f"the softmax {output!r} at the end is taken off, as for training")
-            output = step.inputs[0]
-        ends.append(output)
-    return tuple(ends)
+def _in_order(order: Order) -> bool:
+    return np.array_equal(order.ravel(), np.arange(order.size))
+
+
+def _axes(x: Tensor) -> tuple[int, ...] | None:
+    if x.order is None:
+        return tuple(range(len(x.shape)))
+    places = np.arange(x.order.size).reshape(x.shape)
+    return next((axes for axes in _EXCHANGES if _is_exchange(x.order, places, axes)), None)
+
+
+def _is_exchange(order: Order, places: Order, axes: tuple[int, ...]) -> bool:
+    return len(axes) == places.ndim and np.array_equal(order, places.transpose(axes))
 
 
 def _same_order(a: Tensor, b: Tensor) -> bool:

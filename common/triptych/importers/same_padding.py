@@ -29,38 +29,63 @@ def padded(network: NetworkBuilder, name: str, x: Tensor, sides: Sides) -> tuple
     return network.layer(f"{name}_pad", Pad(f"{name}_pad", sides), x), (0, 0)
 
 
-def max_pool(network: NetworkBuilder, name: str, x: Tensor, kernel: Pair, stride: Pair, sides: Sides) -> Tensor:
+def max_pool(
+    network: NetworkBuilder, name: str, x: Tensor, kernel: Pair, stride: Pair, sides: Sides, *, ceil: bool = False
+) -> Tensor:
     """Padding never wins. Unequal padding is the spec's `ceil` where it comes to the same, else the outermost values
     again, which stand in every window that would see them anyway."""
-    if (pool := _same_by_ceil(x.shape, kernel, stride, sides)) is not None:
+    if (pool := _as_spec(x.shape, kernel, stride, sides, ceil)) is not None:
         return network.layer(name, MaxPool(name, kernel, stride, *pool), x)
-    if any(side >= k for side, k in zip(sides, (kernel[0], kernel[0], kernel[1], kernel[1]), strict=True)):
-        raise ImportRefusedError(f"pads {sides} for windows of {kernel}: some see nothing but padding")
+    if ceil or any(side >= k for side, k in zip(sides, (kernel[0], kernel[0], kernel[1], kernel[1]), strict=True)):
+        raise _refused(kernel, stride, sides, ceil)
     x = network.layer(f"{name}_pad", Pad(f"{name}_pad", sides, mode="edge"), x)
     return network.layer(name, MaxPool(name, kernel, stride), x)
 
 
 def avg_pool(
-    network: NetworkBuilder, name: str, x: Tensor, kernel: Pair, stride: Pair, sides: Sides, *, count_padding: bool
+    network: NetworkBuilder,
+    name: str,
+    x: Tensor,
+    kernel: Pair,
+    stride: Pair,
+    sides: Sides,
+    *,
+    count_padding: bool,
+    ceil: bool = False,
 ) -> Tensor:
     """Raises ImportRefusedError for unequal padding that does not count and that `ceil` does not express."""
     symmetric = sides[0] == sides[1] and sides[2] == sides[3]
-    if not symmetric and count_padding:
+    if not symmetric and count_padding and not ceil:
         x, sides = network.layer(f"{name}_pad", Pad(f"{name}_pad", sides), x), (0, 0, 0, 0)
-    if (pool := _same_by_ceil(x.shape, kernel, stride, sides)) is None:
-        raise ImportRefusedError(
-            f"averages windows of {kernel} at stride {stride} with padding {sides} that does not count"
-        )
+    pool = _as_spec(x.shape, kernel, stride, sides, ceil)
+    if pool is None or (count_padding and not symmetric and ceil):
+        raise _refused(kernel, stride, sides, ceil)
     return network.layer(name, AvgPool(name, kernel, stride, *pool, count_padding=count_padding), x)
 
 
-def _same_by_ceil(shape: Shape, kernel: Pair, stride: Pair, sides: Sides) -> tuple[Pair, bool] | None:
-    """Padding and `ceil` of a pool that has as many windows as with `sides`, at the same places; None if none has."""
+def _refused(kernel: Pair, stride: Pair, sides: Sides, ceil: bool) -> ImportRefusedError:
+    rounded = ", the number of windows rounded up," if ceil else ""
+    return ImportRefusedError(
+        f"pools windows of {kernel} at stride {stride} with padding {sides} (above, below, left, right){rounded} which "
+        "no pool of the spec does"
+    )
+
+
+def _as_spec(shape: Shape, kernel: Pair, stride: Pair, sides: Sides, ceil: bool) -> tuple[Pair, bool] | None:
+    """Padding and `ceil` of a pool that has as many windows, at the same places; None if none has."""
     axes = list(zip(shape[1:], kernel, stride, (sides[0], sides[2]), (sides[1], sides[3]), strict=True))
     if any(min(k, s) < 1 or 2 * first > k or size + 2 * first < k for size, k, s, first, _ in axes):
         return None
-    counts = [(size + first + last - k) // s + 1 for size, k, s, first, last in axes]
-    for ceil in (False, True):
-        if counts == [pooled_size(size, k, s, first, ceil) for size, k, s, first, _ in axes]:
-            return (sides[0], sides[2]), ceil
+    counts = [_count(size + first + last, k, s, size + first, ceil) for size, k, s, first, last in axes]
+    for rounded in (False, True):
+        if counts == [pooled_size(size, k, s, first, rounded) for size, k, s, first, _ in axes]:
+            return (sides[0], sides[2]), rounded
     return None
+
+
+def _count(padded_size: int, kernel: int, stride: int, inside: int, ceil: bool) -> int:
+    """Windows; rounded up, the last is left out if it starts behind the input (ONNX since operator set 19, PyTorch)."""
+    if not ceil:
+        return (padded_size - kernel) // stride + 1
+    count = -(-(padded_size - kernel) // stride) + 1
+    return count - 1 if (count - 1) * stride >= inside else count

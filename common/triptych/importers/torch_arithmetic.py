@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from triptych.importers.torch_maps import Map, channels_of_rows, in_order, is_broadcast, numbered
+from triptych.importers.torch_maps import Map, channels_of_rows, in_order, numbered, unrepeated
 from triptych.importers.torch_program import Call, Constant
 from triptych.spec.layers import Affine, Block, Conv, Dense, GlobalAvgPool, GlobalMaxPool, Layer, Merge
 
@@ -63,12 +63,11 @@ def _flat(constant: Constant) -> Constant:
 
 
 def _merge(walk: Walk, call: Call, values: list[Any], merge: Merge) -> Map:
-    inputs = []
-    for value in values:
-        repeated = isinstance(value, Map) and value.order is not None and is_broadcast(value)
-        inputs.append(Map(value.step, value.base) if repeated else walk.settled(call, value))
+    inputs = [walk.settled(call, unrepeated(value) if isinstance(value, Map) else value) for value in values]
     if merge != "concatenate" and any(not _spreads(x.shape, call.shape[1:]) for x in inputs):
-        raise call.refused(f"joins {', '.join(str(x.shape) for x in inputs)} to {call.shape[1:]}, which is not supported")
+        raise call.refused(
+            f"joins {', '.join(str(x.shape) for x in inputs)} to {call.shape[1:]}, which is not supported"
+        )
     return walk.emit(call, Block("", ()), inputs, call.shape[1:], merge=merge)
 
 
@@ -147,7 +146,9 @@ def _reduce(record: Callable[[str], Layer]) -> Callable[[Walk, Call, Values], An
     def operation(walk: Walk, call: Call, values: Values) -> Any:
         value, axes = values["self"], values.get("dim")
         rank = len(value.shape) + 1
-        over = {axis % rank for axis in (axes if isinstance(axes, list) else [axes] if axes is not None else range(rank))}
+        over = {
+            axis % rank for axis in (axes if isinstance(axes, list) else [axes] if axes is not None else range(rank))
+        }
         left = [axis for axis in range(1, rank) if axis not in over]
         moved = Map(value.step, value.base, np.moveaxis(value.places(), left[0] - 1, 0)) if len(left) == 1 else None
         if moved is None or channels_of_rows(moved) is None:
@@ -195,8 +196,10 @@ def _dense(walk: Walk, call: Call, value: Any, weight: Any, bias: Any) -> Map:
     if len(value.shape) != 1:
         raise call.refused(f"takes {value.shape} without the batch; expected features")
     flat, order = _flattened(walk, call, value)
+
     def columns(array: NDArray[Any]) -> NDArray[Any]:
         return array if order is None else np.ascontiguousarray(array[:, np.argsort(order)])
+
     return walk.emit(call, Dense("", units, bias is not None), [flat], (units,), arrays=arrays, change=columns)
 
 
@@ -216,7 +219,9 @@ def _dense_at_every_place(walk: Walk, call: Call, value: Map, arrays: Mapping[st
     units = arrays["weight"].tensor.shape[0]
     base = (units, *value.base[1:])
     layer = Conv("", units, (1, 1), bias="bias" in arrays)
-    made = walk.emit(call, layer, [Map(value.step, value.base)], base, arrays=arrays, change=lambda w: w[:, :, None, None])
+    made = walk.emit(
+        call, layer, [Map(value.step, value.base)], base, arrays=arrays, change=lambda w: w[:, :, None, None]
+    )
     return Map(made.step, base, np.moveaxis(numbered(base), 0, -1), call.place)
 
 

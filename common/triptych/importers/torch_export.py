@@ -5,11 +5,14 @@ Nothing runs on real tensors but a search for an input size, where none is said,
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
-from triptych.importers.steps import Imported, ImportRefused, Request
+from triptych.importers.steps import Imported, ImportRefusedError, Request
 from triptych.importers.torch_network import network
-from triptych.importers.torch_program import BATCH, read
+from triptych.importers.torch_program import BATCH, Program, read
+from triptych.importers.torch_script import replayed
+from triptych.spec.layers import Shape
 
 SIZES = (224, 299, 32, 28)  # of images, where nothing says it: ImageNet's two, CIFAR's, MNIST's
 _STORES = ("_parameters", "_buffers", "_modules", "_forward_hooks", "_forward_pre_hooks")
@@ -17,20 +20,40 @@ _STORES = ("_parameters", "_buffers", "_modules", "_forward_hooks", "_forward_pr
 
 def load(module: Any, request: Request) -> Imported:
     """The network of a torch.nn.Module and its weights. Without `request.input` images of the first of the usual sizes
-    that the module takes. Raises ImportRefused for what is no network of the spec's layers, TriptychError otherwise."""
+    that the module takes. Raises ImportRefusedError for what is no network of the spec's layers."""
+    import torch  # noqa: TID251
+
+    if isinstance(module, torch.export.ExportedProgram):
+        return network(read(module), None, request, name="exported", source="PyTorch: an exported program")
     module = unwrapped(module)
+    title, modes = _title(module), True
+    if isinstance(module, torch.jit.ScriptModule):
+        title = f"TorchScript {module.original_name}"
+        module, modes = replayed(module)
     remarks: list[str] = []
+    _check(module)
     with unchanged(module):
-        _check(module)
-        shape = request.input or _guessed(module, remarks)
-        evaluation = read(_exported(module.eval(), shape))
-        try:
-            training = read(_exported(module.train(), shape))
-        except ImportRefused as error:
-            training = None
-            remarks.append(f"training could not be looked at, and is taken to be as evaluation: {error}")
-    name = type(module).__name__.lower()
-    return network(evaluation, training, request, name=name, source=f"PyTorch: {_title(module)}", remarks=remarks)
+        shape = request.input or _guessed(module, title, remarks)
+        evaluation = read(_exported(module.eval() if modes else module, shape, title))
+        training = _in_training(module, shape, title, evaluation, remarks) if modes else None
+    name = title.rpartition(".")[2].rpartition(" ")[2].lower()
+    return network(evaluation, training, request, name=name, source=f"PyTorch: {title}", remarks=remarks)
+
+
+def load_file(path: Path, request: Request) -> Imported:
+    """The network in a file of torch.export.save or torch.jit.save. Raises TriptychError, with what the file holds,
+    where that is no network, and ImportRefusedError for what is no network of the spec's layers."""
+    from triptych.importers import torch_files
+
+    return torch_files.load(path, request)
+
+
+def _in_training(module: Any, shape: Shape, title: str, evaluation: Program, remarks: list[str]) -> Program:
+    try:
+        return read(_exported(module.train(), shape, title))
+    except ImportRefusedError as error:
+        remarks.append(f"training could not be looked at, and is taken to be as evaluation: {error}")
+        return evaluation
 
 
 def unwrapped(module: Any) -> Any:
@@ -53,7 +76,9 @@ def unchanged(module: Any) -> Iterator[None]:
     import torch  # noqa: TID251
 
     parts = [(part, dict(part.__dict__)) for part in module.modules()]
-    stores = [(store, dict(store)) for part, _ in parts for store in map(part.__dict__.get, _STORES) if store is not None]
+    stores = [
+        (store, dict(store)) for part, _ in parts for store in map(part.__dict__.get, _STORES) if store is not None
+    ]
     tensors = [*module.parameters(), *module.buffers()]
     flags = [(tensor, tensor.requires_grad, tensor.grad) for tensor in tensors]
     buffers = [(buffer, buffer.detach().clone()) for buffer in module.buffers()]
@@ -80,20 +105,29 @@ def _title(module: Any) -> str:
 
 
 def _check(module: Any) -> None:
-    """Refuses what the exported program does not show."""
+    """Refuses what the exported program does not show, or cannot be made of."""
+    import torch  # noqa: TID251
+
+    for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
+        if torch.nn.parameter.is_lazy(tensor) or tensor.is_meta:
+            raise ImportRefusedError(
+                f"the parameter {name!r} has no values yet; run the module once, or load its weights"
+            )
     for path, part in module.named_modules():
         if hasattr(part, "running_mean") and getattr(part, "momentum", 0.0) is None:
-            raise ImportRefused(f"{path!r}: its momentum is None, a mean over all batches; a spec has a fixed momentum")
+            raise ImportRefusedError(
+                f"{path!r}: its momentum is None, a mean over all batches; a spec has a fixed momentum"
+            )
 
 
-def _example(module: Any, shape: tuple[int, int, int], images: int = BATCH) -> Any:
+def _example(module: Any, shape: Shape, images: int = BATCH) -> Any:
     import torch  # noqa: TID251
 
     first = next((p for p in module.parameters() if p.is_floating_point()), torch.empty(0))
     return torch.zeros(images, *shape, dtype=first.dtype, device=first.device)
 
 
-def _exported(module: Any, shape: tuple[int, int, int]) -> Any:
+def _exported(module: Any, shape: Shape, title: str) -> Any:
     """The module's program; of its symbolic trace, where it cannot be exported itself."""
     import torch  # noqa: TID251
 
@@ -102,21 +136,27 @@ def _exported(module: Any, shape: tuple[int, int, int]) -> Any:
         warnings.simplefilter("ignore")
         try:
             return torch.export.export(module, example, strict=False)
+        except ImportRefusedError:
+            raise
         except Exception as error:
             try:
                 return torch.export.export(torch.fx.symbolic_trace(module), example, strict=False)
             except Exception:
-                raise ImportRefused(_one_line(module, shape, error)) from error
+                raise ImportRefusedError(_one_line(title, shape, error)) from error
 
 
-def _one_line(module: Any, shape: tuple[int, int, int], error: Exception) -> str:
+def _one_line(title: str, shape: Shape, error: Exception) -> str:
     kind = type(error).__name__
     first = next((line.strip() for line in str(error).splitlines() if line.strip()), kind)[:300]
-    hint = "control flow that depends on the images is not supported" if "Guard" in kind or "DataDep" in kind else "see --input"
-    return f"torch.export does not take {_title(module)} on images {shape}: {first} ({kind}; {hint})"
+    hint = (
+        "control flow that depends on the images is not supported"
+        if "Guard" in kind or "DataDep" in kind
+        else "see --input"
+    )
+    return f"torch.export does not take {title} on images {shape}: {first} ({kind}; {hint})"
 
 
-def _guessed(module: Any, remarks: list[str]) -> tuple[int, int, int]:
+def _guessed(module: Any, title: str, remarks: list[str]) -> tuple[int, int, int]:
     """An input that the module takes, by trying."""
     import torch  # noqa: TID251
 
@@ -130,10 +170,12 @@ def _guessed(module: Any, remarks: list[str]) -> tuple[int, int, int]:
                     module(_example(module, (number, size, size), 1))
             except Exception:
                 continue
-            remarks.append(f"the module does not say its input; {number}x{size}x{size} was assumed (--input says another)")
+            remarks.append(
+                f"the module does not say its input; {number}x{size}x{size} was assumed (--input says another)"
+            )
             return number, size, size
     tried = ", ".join(f"{number}x{size}x{size}" for number in channels for size in SIZES)
-    raise ImportRefused(f"{_title(module)} takes none of the images {tried}; say which with --input CHANNELSxHEIGHTxWIDTH")
+    raise ImportRefusedError(f"{title} takes none of the images {tried}; say which with --input CHANNELSxHEIGHTxWIDTH")
 
 
 def _channels(module: Any) -> tuple[int, ...]:

@@ -152,7 +152,7 @@ def _response_norm(call: Arguments) -> tuple[Layer, ...]:
 
 def _clip(low: str, high: str) -> Callable[[Arguments], tuple[Layer, ...]]:
     def layers(call: Arguments) -> tuple[Layer, ...]:
-        bounds = call.values.get(low), call.values.get(high)
+        bounds: tuple[Any, Any] = call.values.get(low), call.values.get(high)
         if bounds[0] == 0 and bounds[1] is None:
             return (ReLU(""),)
         if not all(isinstance(bound, (int, float)) and math.isfinite(bound) for bound in bounds):
@@ -201,7 +201,9 @@ def _adaptive(
             return ()
         kernel = (size[0] // wanted[0], size[1] // wanted[1])
         if (kernel[0] * wanted[0], kernel[1] * wanted[1]) != size:
-            call.refuse(f"makes {wanted} of {size}, windows of several sizes; an input of another size (--input) may fit")
+            call.refuse(
+                f"makes {wanted} of {size}, windows of several sizes; an input of another size (--input) may fit"
+            )
         return (pool("", kernel, kernel),)
 
     return layers

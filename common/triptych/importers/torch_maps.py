@@ -4,13 +4,12 @@ Reshapes, transpositions and slices are followed as what they do to an array of 
 where something takes the result: a flatten, a slice, a shuffle of channels, or new columns of a dense layer."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from triptych.importers.torch_program import BATCH
 from triptych.spec.layers import ChannelShuffle, Flatten, Layer, Reshape, Shape, Slice
 
 Order = NDArray[np.intp]
@@ -44,10 +43,14 @@ def numbered(shape: Shape) -> Order:
     return np.arange(math.prod(shape)).reshape(shape)
 
 
-def per_image(result: Any, base: Shape) -> Order | None:
+def per_image(result: Any, base: Shape, batch: int) -> Order | None:
     """The order of one image, if a rearranged batch of numbered places still has the images apart; else None."""
     rows = np.asarray(result)
-    if rows.ndim < 1 or len(rows) != BATCH or any((rows[i] != rows[0] + i * math.prod(base)).any() for i in range(BATCH)):
+    if (
+        rows.ndim < 1
+        or len(rows) != batch
+        or any((rows[i] != rows[0] + i * math.prod(base)).any() for i in range(batch))
+    ):
         return None
     order: Order = rows[0]
     return order
@@ -59,12 +62,15 @@ def in_order(value: Map) -> bool:
     return bool(np.array_equal(places, np.arange(math.prod(value.base))))
 
 
-def is_broadcast(value: Map) -> bool:
-    """Whether the value is the step's output, repeated over rows, columns or channels."""
-    try:
-        return bool(np.array_equal(np.broadcast_to(numbered(value.base), value.shape), value.places()))
-    except ValueError:
-        return False
+def unrepeated(value: Map) -> Map:
+    """The value with one row, column or channel where all are the same place: what was expanded to a larger map."""
+    order = value.order
+    if order is None:
+        return value
+    for axis in range(order.ndim):
+        first = order.take([0], axis)
+        order = first if order.shape[axis] > 1 and (order == first).all() else order
+    return replace(value, order=order)
 
 
 def rearrangement(value: Map) -> tuple[Layer, ...] | None:

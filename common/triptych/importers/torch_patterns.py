@@ -7,6 +7,7 @@ from typing import Any
 
 from triptych.importers.torch_program import Call, Program, Ref, references
 
+_NO_BOUND = 2.0**-126  # the smallest normal number of 32 bits: an image of zeros, NaN in the module, gives zeros
 _RESHAPES = ("view", "reshape", "squeeze", "unsqueeze", "expand", "expand_as", "contiguous")
 
 
@@ -79,7 +80,7 @@ def _normalize(call: Call, graph: _Graph) -> Match:
     x = call.arguments["self"]
     divisor = graph.behind_reshapes(call.arguments["other"])
     bound = graph.of(divisor, "clamp_min", "clamp")
-    eps = 0.0
+    eps = _NO_BOUND
     if bound:
         eps, divisor = bound.arguments["min"], bound.arguments["self"]
         if bound.arguments.get("max") is not None:
@@ -93,7 +94,10 @@ def _normalize(call: Call, graph: _Graph) -> Match:
 
 
 def _swish(call: Call, graph: _Graph) -> Match:
-    for x, gate in ((call.arguments["self"], call.arguments["other"]), (call.arguments["other"], call.arguments["self"])):
+    for x, gate in (
+        (call.arguments["self"], call.arguments["other"]),
+        (call.arguments["other"], call.arguments["self"]),
+    ):
         sigmoid = graph.of(gate, "sigmoid")
         if sigmoid and sigmoid.arguments["self"] == x:
             return "silu", {"self": x}
@@ -104,7 +108,10 @@ def _product_and_bias(call: Call, graph: _Graph) -> Match:
     """x @ w + b, a dense layer; x * w + b with trained w and b, a trained scale and shift."""
     if call.arguments.get("alpha", 1) != 1:
         return None
-    for product, bias in ((call.arguments["self"], call.arguments["other"]), (call.arguments["other"], call.arguments["self"])):
+    for product, bias in (
+        (call.arguments["self"], call.arguments["other"]),
+        (call.arguments["other"], call.arguments["self"]),
+    ):
         if not graph.is_constant(bias) or not isinstance(product, Ref) or graph.uses[product.name] != 1:
             continue
         if matrix := graph.of(product, "matmul", "mm"):

@@ -7,16 +7,18 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from triptych.importers.steps import ImportRefused
+from triptych.importers.steps import ImportRefusedError
 from triptych.spec.layers import join
 
 BATCH = 2  # images of the example: one would fail in a batch norm, and be taken for another axis of one
 SAME = frozenset(("alias", "clone", "contiguous", "detach", "to", "_to_copy", "type_as", "lift_fresh_copy", "lift"))
-VIEWS = frozenset(
-    "view reshape _unsafe_view view_as reshape_as flatten unflatten squeeze unsqueeze permute transpose swapaxes swapdims"
-    " movedim t numpy_T slice select narrow chunk split split_with_sizes tensor_split unsafe_chunk unsafe_split unbind"
-    " expand expand_as channel_shuffle native_channel_shuffle".split()
+_SLICES = "slice select narrow chunk split split_with_sizes tensor_split unsafe_chunk unsafe_split unbind"
+_VIEWS = (
+    "view reshape _unsafe_view view_as reshape_as flatten unflatten squeeze unsqueeze permute transpose swapaxes"
+    " swapdims movedim t numpy_T expand expand_as channel_shuffle native_channel_shuffle"
 )
+SLICES = frozenset(_SLICES.split())
+VIEWS = SLICES | frozenset(_VIEWS.split())
 
 
 @dataclass(frozen=True)
@@ -38,8 +40,8 @@ class Call:
     place: str = ""
     function: Callable[..., Any] | None = None
 
-    def refused(self, problem: str) -> ImportRefused:
-        return ImportRefused(f"{self.place or self.name!r} (operator {self.operator}): {problem}")
+    def refused(self, problem: str) -> ImportRefusedError:
+        return ImportRefusedError(f"{self.place or self.name!r} (operator {self.operator}): {problem}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +56,8 @@ class Constant:
 
 @dataclass(frozen=True, eq=False)
 class Program:
-    """`outputs`: pairs of the key in the dict that the module returns ("" otherwise) and the value's name."""
+    """`input_shape` has the batch. `outputs`: pairs of the key in the dict that the module returns ("" otherwise) and
+    the value's name."""
 
     calls: Mapping[str, Call]
     constants: Mapping[str, Constant]
@@ -85,18 +88,19 @@ def mapped(value: Any, change: Callable[[Ref], Any]) -> Any:
 
 
 def read(exported: Any) -> Program:
-    """The program of a torch.export.ExportedProgram. Raises ImportRefused for another number of inputs than one and for
-    shapes that depend on the input."""
+    """The program of a torch.export.ExportedProgram. Raises ImportRefusedError for another number of inputs than one,
+    and for shapes that depend on the input."""
     nodes = list(exported.graph.nodes)
     signature = exported.graph_signature
     inputs = list(signature.user_inputs)
     tensors = [n for n in nodes if n.op == "placeholder" and n.name in inputs and hasattr(n.meta.get("val"), "shape")]
     used = [node for node in tensors if node.users]
     if len(used) != 1:
-        raise ImportRefused(f"the module takes {len(used)} inputs that it uses ({inputs}); a network has one, images")
-    calls = _pure(_calls(nodes))
-    by_node, changed = calls
-    ends = [node for node in nodes if node.op == "output"][0].args[0]
+        raise ImportRefusedError(
+            f"the module takes {len(used)} inputs that it uses ({inputs}); a network has one, images"
+        )
+    by_node, changed = _pure(_calls(nodes, signature.inputs_to_parameters))
+    ends = next(node for node in nodes if node.op == "output").args[0]
     outputs = _outputs(exported, ends, set(signature.user_outputs), changed)
     return Program(by_node, _constants(exported), used[0].name, _shape(used[0]), outputs)
 
@@ -118,14 +122,21 @@ def _constants(exported: Any) -> dict[str, Constant]:
 
 def _outputs(exported: Any, ends: Any, wanted: set[str], changed: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
     names = [end.name for end in ends if hasattr(end, "name") and end.name in wanted]
-    keys = [""] * len(names)
-    spec = exported.call_spec.out_spec
-    if spec is not None and spec.type is not None and issubclass(spec.type, dict) and len(spec.context) == len(names):
-        keys = [str(key) for key in spec.context]
+    keys = _keys(exported.call_spec.out_spec)
+    keys = keys if len(keys) == len(names) else [""] * len(names)
     return tuple((key, changed.get(name, name)) for key, name in zip(keys, names, strict=True))
 
 
-def _calls(nodes: Iterable[Any]) -> Iterator[tuple[Call, bool]]:
+def _keys(spec: Any) -> list[str]:
+    """Those of a dict or of a named tuple that a module returns."""
+    kind, context = getattr(spec, "type", None), getattr(spec, "context", None)
+    if isinstance(kind, type) and issubclass(kind, dict):
+        keys: Any = context[1] if kind.__name__ == "defaultdict" and context else context
+        return [str(key) for key in keys or ()]
+    return list(getattr(context, "_fields", ()))
+
+
+def _calls(nodes: Iterable[Any], owners: Mapping[str, str]) -> Iterator[tuple[Call, bool]]:
     """Every call, and whether it changes its first argument."""
     for node in nodes:
         if node.op in ("call_function", "get_attr"):
@@ -133,7 +144,8 @@ def _calls(nodes: Iterable[Any]) -> Iterator[tuple[Call, bool]]:
             in_place = operator.endswith("_") and not operator.endswith("__")
             operator = operator.removesuffix("_") if in_place else operator
             arguments = {key: mapped(_plain(value), lambda ref: ref) for key, value in arguments.items()}
-            yield Call(node.name, operator, arguments, _shape(node), _place(node, operator), node.target), in_place
+            place = _place(node, operator, owners)
+            yield Call(node.name, operator, arguments, _shape(node), place, node.target), in_place
 
 
 def _operator(node: Any) -> tuple[str, dict[str, Any]]:
@@ -141,9 +153,9 @@ def _operator(node: Any) -> tuple[str, dict[str, Any]]:
     if schema is None or node.op == "get_attr":
         name = getattr(node.target, "__name__", str(node.target))
         return name, {str(place): value for place, value in enumerate(node.args)} | dict(node.kwargs)
-    arguments = {a.name: a.default_value for a in schema.arguments if a.has_default_value()}
-    arguments |= dict(zip((a.name for a in schema.arguments), node.args, strict=False))
-    return schema.name.partition("::")[2], arguments | dict(node.kwargs)
+    values = dict(zip((a.name for a in schema.arguments), node.args, strict=False)) | dict(node.kwargs)
+    arguments = {a.name: values.get(a.name, a.default_value) for a in schema.arguments}
+    return schema.name.partition("::")[2], arguments
 
 
 def _plain(value: Any) -> Any:
@@ -158,16 +170,21 @@ def _shape(node: Any) -> tuple[int, ...]:
         value = value[0]
     shape = tuple(getattr(value, "shape", ()))
     if any(not isinstance(size, int) for size in shape[1:]):
-        raise ImportRefused(f"{node.name!r} has the shape {shape}, which is dynamic; export with fixed sizes")
+        raise ImportRefusedError(f"{node.name!r} has the shape {shape}, which is dynamic; export with fixed sizes")
     return tuple(size if isinstance(size, int) else BATCH for size in shape)
 
 
-def _place(node: Any, operator: str) -> str:
+def _place(node: Any, operator: str, owners: Mapping[str, str]) -> str:
+    """The module, where it is one of PyTorch's; else what it does there. TorchScript knows the parameters' modules."""
     stack = list((node.meta.get("nn_module_stack") or {}).values())
     path, kind = stack[-1] if stack else ("", "")
     kind = kind if isinstance(kind, str) else f"{kind.__module__}.{kind.__qualname__}"
     path = re.sub(r"@\d+", "", path)
-    return path if path and kind.startswith("torch.nn.modules.") else join(path, operator)
+    if path and kind.startswith("torch.nn.modules."):
+        return path
+    parameters = [owners[argument.name] for argument in node.all_input_nodes if argument.name in owners]
+    owner = parameters[0].rpartition(".")[0] if parameters else ""
+    return owner if owner and not path else join(path, operator)
 
 
 def _pure(calls: Iterable[tuple[Call, bool]]) -> tuple[dict[str, Call], dict[str, str]]:
@@ -175,7 +192,9 @@ def _pure(calls: Iterable[tuple[Call, bool]]) -> tuple[dict[str, Call], dict[str
     memory = _Memory()
     pure: dict[str, Call] = {}
     for call, in_place in calls:
-        arguments = {k: mapped(v, lambda ref: Ref(memory.newest.get(ref.name, ref.name))) for k, v in call.arguments.items()}
+        arguments = {
+            k: mapped(v, lambda ref: Ref(memory.newest.get(ref.name, ref.name))) for k, v in call.arguments.items()
+        }
         pure[call.name] = replace(call, arguments=arguments)
         first = next(references(list(call.arguments.values())[:1]), None)
         if first is None:

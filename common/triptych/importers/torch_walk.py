@@ -9,22 +9,34 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triptych.importers import torch_arithmetic
-from triptych.importers.steps import ImportRefused, Step
+from triptych.importers.steps import ImportRefusedError, Step
 from triptych.importers.torch_layers import LAYERS, Arguments, Operator
 from triptych.importers.torch_maps import Map, numbered, per_image, rearrangement
-from triptych.importers.torch_program import BATCH, SAME, VIEWS, Call, Constant, Program, Ref, mapped
-from triptych.spec.layers import INPUT, Layer, Merge, Shape
+from triptych.importers.torch_program import SAME, SLICES, VIEWS, Call, Constant, Program, Ref, mapped
+from triptych.spec.layers import INPUT, ChannelShuffle, Layer, Merge, Shape
 
 Array = NDArray[Any]
 _MOST_COMPUTED = 50_000_000  # values of a constant that is computed of others
 
 
+PATTERN_NAMES = frozenset(("scale_and_shift", "local_response_norm", "normalize"))
+
+_OF_NUMBERS = "add sub mul floordiv truediv mod neg sym_int sym_float"
+_OF_CONSTANTS = (
+    "add sub rsub mul div neg pow sqrt rsqrt reciprocal exp log abs square sum mean std var norm linalg_vector_norm"
+    " clamp clamp_min relu sigmoid tanh softmax cat stack matmul mm full ones zeros ones_like zeros_like full_like"
+    " scalar_tensor eye repeat flip getitem _weight_norm"
+)
+COMPUTED = VIEWS | SAME | frozenset(_OF_NUMBERS.split()) | frozenset(_OF_CONSTANTS.split())  # of no image
+
+
 class Walk:
-    """`steps` so far, the `values` by name, and `remarks`. `logarithms`: the softmaxes of which the logarithm is meant."""
+    """`steps` so far, the `values` by name, and `remarks`. `logarithms`: softmaxes of which the logarithm is meant."""
 
     def __init__(self, program: Program, *, training: bool) -> None:
         self.program = program
         self.training = training
+        self.batch = program.input_shape[0]
         self.steps: dict[str, Step] = {}
         self.remarks: dict[str, None] = {}
         self.logarithms: set[str] = set()
@@ -34,7 +46,7 @@ class Walk:
         self._rearranged: dict[tuple[str, Shape, bytes], Map] = {}
 
     def run(self, calls: Sequence[Call]) -> None:
-        """Raises ImportRefused for the first call that is no layer."""
+        """Raises ImportRefusedError for the first call that is no layer."""
         for call in calls:
             arguments = {name: mapped(value, self._value) for name, value in call.arguments.items()}
             self.values[call.name] = self._result(replace(call, place=self.unique(call.place)), arguments)
@@ -68,9 +80,13 @@ class Walk:
         """The array of a constant, which one step alone may have where it is trained."""
         for source in constant.sources:
             if self._owners.setdefault(source, call.place) != call.place:
-                raise call.refused(f"shares the parameter {source!r} with {self._owners[source]!r}; a spec has no shared weights")
+                raise call.refused(
+                    f"shares the parameter {source!r} with {self._owners[source]!r}; a spec has no shared weights"
+                )
         if constant.computed and constant.sources:
-            self.remarks[f"{call.place}: its weights are computed of {', '.join(sorted(constant.sources))}; taken as computed"] = None
+            self.remarks[
+                f"{call.place}: its weights are computed of {', '.join(sorted(constant.sources))}; taken as computed"
+            ] = None
         if constant.tensor.element_size() < 4 and constant.tensor.is_floating_point():
             self.remarks["half-precision weights were widened to float32"] = None
         return wide(constant.tensor)
@@ -86,8 +102,8 @@ class Walk:
             layers = rearrangement(value)
             if layers is None:
                 raise call.refused(
-                    f"takes {value.base} without the batch, rearranged to {value.shape} by {value.name!r} as no layer does; a "
-                    "dense layer could follow there"
+                    f"takes {value.base} without the batch, rearranged to {value.shape} by {value.name!r} as no layer "
+                    "does; a dense layer could follow there"
                 )
             self._rearranged[key] = self._emit_row(call, layers, replace(value, order=None), value)
         return self._rearranged[key]
@@ -107,9 +123,11 @@ class Walk:
         if call.operator == "getitem":
             return arguments["0"][arguments["1"]]
         if call.operator.startswith("sym_size"):
-            return (BATCH, *arguments["self"].shape)[arguments["dim"]]
-        if call.shape[:1] != (BATCH,):
-            raise call.refused(f"makes {call.shape}, in which the images ({BATCH} in this example) are no longer the first axis")
+            return (self.batch, *arguments["self"].shape)[arguments["dim"]]
+        if call.shape[:1] != (self.batch,):
+            raise call.refused(
+                f"makes {call.shape}, in which the images ({self.batch} in this example) are no longer the first axis"
+            )
         if call.operator in SAME:
             return self._same(call, arguments["self"])
         if call.operator in VIEWS:
@@ -121,14 +139,18 @@ class Walk:
         raise call.refused(f"this operator is not supported; supported are {', '.join(supported())}")
 
     def _layer(self, call: Call, operator: Operator, arguments: dict[str, Any]) -> Any:
-        value = arguments.get("self", arguments.get("input"))
+        value: Any = arguments.get("self", arguments.get("input"))
         order = None
         try:
             settled = self.settled(call, value)
-        except ImportRefused:
+        except ImportRefusedError:
             if not operator.pointwise:
                 raise
             settled, order = replace(value, order=None), value.order
+        if arguments.get("train") and not self.training:
+            self.remarks[
+                f"{call.place}: in the module it drops values in evaluation too; in the spec in training alone"
+            ] = None
         layers = operator.layers(Arguments(call, arguments, settled.shape, self.training))
         arrays = {ours: arguments[theirs] for theirs, ours in operator.arrays.items() if arguments[theirs] is not None}
         made = settled
@@ -151,10 +173,14 @@ class Walk:
         value = next(iter(arguments.values()))
         if not isinstance(value, Map):
             raise call.refused(f"takes {_told(value)} where the images' maps were expected")
+        if call.operator in SLICES and _is_shuffle(value):
+            settled = self.settled(call, value)
+            arguments = {name: settled if each is value else each for name, each in arguments.items()}
+            value = settled
         results = self._rearrange(call, value, arguments)
         maps = []
         for result in results if isinstance(results, (list, tuple)) else [results]:
-            order = per_image(result.numpy(), value.base)
+            order = per_image(result.numpy(), value.base, self.batch)
             if order is None:
                 raise call.refused("mixes the images of a batch")
             maps.append(Map(value.step, value.base, order, call.place))
@@ -164,11 +190,14 @@ class Walk:
         import torch  # noqa: TID251
 
         try:
-            places = np.stack([value.places() + image * numbered(value.base).size for image in range(BATCH)])
+            places = np.stack([value.places() + image * numbered(value.base).size for image in range(self.batch)])
         except ValueError as error:
             raise call.refused(str(error)) from None
-        tensors = [torch.from_numpy(np.ascontiguousarray(places)) if argument is value else argument for argument in arguments.values()]
-        tensors = [torch.empty((BATCH, *t.shape), device="meta") if isinstance(t, Map) else t for t in tensors]
+        tensors = [
+            torch.from_numpy(np.ascontiguousarray(places)) if argument is value else argument
+            for argument in arguments.values()
+        ]
+        tensors = [torch.empty((self.batch, *t.shape), device="meta") if isinstance(t, Map) else t for t in tensors]
         assert call.function is not None
         return call.function(**dict(zip(arguments, tensors, strict=True)))
 
@@ -177,7 +206,9 @@ class Walk:
         import torch  # noqa: TID251
 
         constants = [value for value in _flat(arguments) if isinstance(value, Constant)]
-        if call.operator == "get_attr" or call.function is None or np.prod(call.shape, dtype=float) > _MOST_COMPUTED:
+        if is_random(call):
+            raise call.refused("is random, which is not supported but as a dropout")
+        if call.function is None or call.operator not in COMPUTED or np.prod(call.shape, dtype=float) > _MOST_COMPUTED:
             raise call.refused("this operator is not supported")
         tensors = {name: mapped_constants(value) for name, value in arguments.items()}
         with torch.no_grad():
@@ -204,9 +235,22 @@ def wide(tensor: Any) -> Array:
     return array
 
 
+def is_random(call: Call) -> bool:
+    """Whether the operator draws random numbers, such as those of stochastic depth."""
+    return "nondeterministic_seeded" in map(_tag, getattr(call.function, "tags", ()))
+
+
+def _tag(tag: Any) -> str:
+    return str(tag).rpartition(".")[2]
+
+
+def _is_shuffle(value: Map) -> bool:
+    return value.order is not None and any(isinstance(layer, ChannelShuffle) for layer in rearrangement(value) or ())
+
+
 def supported() -> list[str]:
     """The operators of ATen that can be taken over."""
-    return sorted({*LAYERS, *torch_arithmetic.OPERATIONS, *VIEWS, *SAME} - {"scale_and_shift", "local_response_norm"})
+    return sorted(n for n in {*LAYERS, *torch_arithmetic.OPERATIONS, *VIEWS, *SAME} - PATTERN_NAMES if n[0] != "_")
 
 
 def _flat(value: Any) -> list[Any]:

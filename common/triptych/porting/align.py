@@ -1,29 +1,99 @@
-"""Which operation of a port corresponds to which layer of the spec: an alignment in order, by kind and shape."""
+"""Which operation of a port corresponds to which layer of the spec: an alignment in order, by value, kind and shape."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from triptych.backend.contract import Captured
 from triptych.porting.matching import longest_alignment
+from triptych.spec import layers as spec
+from triptych.utils.arrays import Array
+from triptych.utils.randomness import generator
 
 # Kinds that may stand for each other, so that a sigmoid in place of a ReLU is compared, and found.
-POOLS = dict.fromkeys(("MaxPool", "AvgPool", "GlobalAvgPool"), "pool")
-FAMILIES = {"ReLU": "activation", "Sigmoid": "activation"} | POOLS
-SAME_KIND, SAME_SHAPE, SAME_FAMILY = 4, 3, 1
+POOLS = dict.fromkeys(("MaxPool", "AvgPool", "GlobalAvgPool", "GlobalMaxPool"), "pool")
+ACTIVATIONS = ("ReLU", "Sigmoid", "Tanh", "Clip", "LeakyReLU", "PReLU", "SiLU", "HardSigmoid", "HardSwish")
+CONVOLUTIONS = dict.fromkeys(("Conv", "ConvTranspose"), "convolution")
+FAMILIES = dict.fromkeys(ACTIVATIONS, "activation") | POOLS | CONVOLUTIONS
+SAME_VALUE, SAME_KIND, SAME_SHAPE, SAME_FAMILY = 12, 4, 3, 1
+ALIKE = 1e-5  # of the length: such values are one computation, whatever its precision
 
 
-def align(layers: Sequence[tuple[str, str, tuple[int, ...]]], captured: Sequence[Captured]) -> dict[str, int]:
-    """`layers` are `(path, kind, output shape)` in the order of execution. Returns the index of the captured operation
-    by path, for those that have one: the longest alignment in order, best where kind and shape agree."""
-    pairs = longest_alignment(len(layers), len(captured), lambda i, j: _match(layers[i], captured[j]))
-    return {layers[i][0]: j for i, j in pairs.items()}
+@dataclass(frozen=True, eq=False)
+class Place:
+    """A layer of the spec in the order of execution: its path, what it does (see `role_of`), and its output."""
+
+    path: str
+    kind: str
+    value: Array
+
+    @cached_property
+    def mark(self) -> tuple[float, float]:
+        return _mark(self.value)
 
 
-def _match(layer: tuple[str, str, tuple[int, ...]], operation: Captured) -> int:
+def role_of(layer: spec.Layer) -> str:
+    """What a layer does, as `backend.contract.Captured` has it: the name of its record, or how it merges."""
+    match layer:
+        case spec.Branches():
+            return layer.merge
+        case spec.Residual():
+            return "add"
+    return type(layer).__name__
+
+
+def align(places: Sequence[Place], captured: Sequence[Captured]) -> dict[str, int]:
+    """The index of the captured operation by path, for the layers that have one: the longest alignment in order. An
+    operation that puts out what the layer does *is* that layer, however it is written; else kind and shape tell."""
+    marks = [_mark(operation.value) for operation in captured]
+    by_size: dict[int, list[Place]] = {}
+    for place in places:
+        by_size.setdefault(place.value.size, []).append(place)
+
+    def may_be(index: int) -> bool:
+        operation = captured[index]
+        near = by_size.get(operation.value.size, ())
+        return bool(operation.kind) or any(_alike(place.mark, marks[index]) for place in near)
+
+    kept = [index for index in range(len(captured)) if may_be(index)]
+    pairs = longest_alignment(len(places), len(kept), lambda i, j: _match(places[i], captured[kept[j]], marks[kept[j]]))
+    return {places[i].path: kept[j] for i, j in pairs.items()}
+
+
+def turn_to_channels_first(places: Sequence[Place], captured: Sequence[Captured]) -> None:
+    """Maps that are a layer's in the other order of axes, in the spec's: code may change between the two."""
+    marks = [place.mark for place in places]
+    for operation in captured:
+        value = operation.value
+        mark_of = _mark(value) if value.ndim == 4 else None
+        if mark_of is None or any(_alike(mark, mark_of) for mark in marks):
+            continue
+        for axes in ((0, 3, 1, 2), (0, 2, 3, 1)):
+            turned = _mark(value.transpose(axes))
+            if any(_alike(mark, turned) for mark in marks):
+                operation.value = value.transpose(axes)
+                operation.gradient = None if operation.gradient is None else operation.gradient.transpose(axes)
+                break
+
+
+def _match(place: Place, operation: Captured, mark: tuple[float, float]) -> int:
     """How well an operation fits a layer; 0 if it does not."""
-    _, kind, shape = layer
-    if FAMILIES.get(kind, kind) != FAMILIES.get(operation.kind, operation.kind):
-        return 0
-    same_shape = int(np.prod(shape)) == operation.value.size
-    return SAME_FAMILY + SAME_KIND * (kind == operation.kind) + SAME_SHAPE * same_shape
+    same_shape = place.value.size == operation.value.size
+    related = FAMILIES.get(place.kind, place.kind) == FAMILIES.get(operation.kind, operation.kind)
+    same_kind = SAME_KIND * (place.kind == operation.kind)
+    if same_shape and _alike(place.mark, mark):
+        return SAME_VALUE + SAME_SHAPE + same_kind
+    return SAME_FAMILY + same_kind + SAME_SHAPE * same_shape if related else 0
+
+
+def _mark(value: Array) -> tuple[float, float]:
+    """The length of an array, and its projection on a random direction: what other values do not share."""
+    flat = np.asarray(value, np.float64).ravel()
+    direction = generator(0, "alignment", str(flat.size)).random(flat.size) - 0.5
+    return float(np.linalg.norm(flat)), float(flat @ direction)
+
+
+def _alike(one: tuple[float, float], other: tuple[float, float]) -> bool:
+    return all(abs(a - b) <= ALIKE * max(one[0], 1e-300) for a, b in zip(one, other, strict=True))

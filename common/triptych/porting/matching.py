@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from triptych.utils.errors import TriptychError, check_known
 from triptych.utils.files import told
 
 # What must agree: the shape, and the role wherever the port's parameters all tell theirs.
+SLOPE = "slope"
 Keys = list[tuple[tuple[int, ...], str]]
 
 
@@ -46,14 +48,29 @@ def pair(
     pairs = {path: name for name, path in mapping.items()}
     left = [parameter for parameter in parameters if parameter.name not in mapping]
     wanted = [info for info in infos if info.path not in pairs]
+    left = _by_elimination(left, wanted)
     told = all(parameter.role for parameter in left)
+    slopes = any(parameter.role == SLOPE for parameter in left)
     have: Keys = [(parameter.shape, parameter.role if told else "") for parameter in left]
-    need: Keys = [(info.shape, _role(info) if told else "") for info in wanted]
+    need: Keys = [(info.shape, _role(info, slopes) if told else "") for info in wanted]
     if Counter(have) != Counter(need):
         return pairs, _first_unpaired(left, wanted, have, need) or _first_wrong_shape(pairs, names, paths)
     if not told:
         _refuse_twins(left, wanted)
     return pairs | _by_shape(left, wanted, have, need), _first_wrong_shape(pairs, names, paths)
+
+
+def _by_elimination(left: Sequence[PortParameter], wanted: Sequence[ParameterInfo]) -> list[PortParameter]:
+    """Where most parameters tell their role, those that do not have the only one that is missing for their shape."""
+    told = [parameter for parameter in left if parameter.role]
+    slopes = any(parameter.role == SLOPE for parameter in left)
+    missing = Counter((i.shape, _role(i, slopes)) for i in wanted) - Counter((p.shape, p.role) for p in told)
+
+    def role(parameter: PortParameter) -> str:
+        roles = [role for shape, role in missing if shape == parameter.shape]
+        return parameter.role or (roles[0] if len(roles) == 1 else "")
+
+    return [replace(parameter, role=role(parameter)) for parameter in left] if told else list(left)
 
 
 def longest_alignment(first: int, second: int, score: Callable[[int, int], int]) -> dict[int, int]:
@@ -77,8 +94,9 @@ def longest_alignment(first: int, second: int, score: Callable[[int, int], int])
     return aligned
 
 
-def _role(info: ParameterInfo) -> str:
-    return info.path.rpartition(".")[2]
+def _role(info: ParameterInfo, slopes: bool = False) -> str:
+    """As a port tells it; a PReLU's slopes (one per channel, as a batch norm's scale) where it tells them."""
+    return SLOPE if slopes and info.role == SLOPE else info.path.rpartition(".")[2]
 
 
 def _ambiguous(info: ParameterInfo, names: Sequence[str], why: str) -> TriptychError:

@@ -1,38 +1,36 @@
-"""Bring your own port: somebody's network against an architecture of the zoo, layer by layer.
+"""Bring your own port: somebody's network against an architecture, layer by layer.
 
 Its parameters are paired with the spec's, it is given the spec's values, and each operation that it runs is set
 beside the layer it corresponds to. Dropout is off on both sides, and auxiliary classifiers are left out.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from triptych.backend import registry
-from triptych.backend.contract import Backend, Port, PortRun
+from triptych.backend.contract import Backend, Port
 from triptych.backend.execution import exact
 from triptych.conformance import levels, locate
 from triptych.conformance.case import make_case
-from triptych.conformance.compare import Arrays, message
-from triptych.conformance.diagnosis.explain import Difference, Finding, SubjectFailedError
-from triptych.conformance.diagnosis.layer_faults import channels_first, channels_last
 from triptych.conformance.levels import Level
 from triptych.conformance.locate import Located
-from triptych.conformance.reference_run import INPUT, ReferenceRun, layer_of, maps_before_flatten
-from triptych.conformance.subjects import ReferenceSubject, Subject
-from triptych.porting.align import align
+from triptych.conformance.reference_run import ReferenceRun
+from triptych.conformance.subjects import ReferenceSubject
 from triptych.porting.discover import find_adapter
-from triptych.porting.matching import pair, read_mapping
-from triptych.spec import analysis
-from triptych.spec.layers import Architecture, Auxiliary, Dropout, Layer, Shape, with_children
-from triptych.utils.arrays import Array
+from triptych.porting.matching import read_mapping
+from triptych.porting.reach import reaching, unreached
+from triptych.porting.subject import LEVELS, OwnNetwork
+from triptych.spec.layers import Architecture, Auxiliary, Dropout, Layer, with_children
+from triptych.spec.rewrite import fold_batch_norms
 from triptych.utils.errors import TriptychError, check_known
 
 LAYOUTS = ("NCHW", "NHWC")
 NOT_RUN = {"dropout": "switched off on both sides: a port draws its own masks", "update": "a port brings no optimiser"}
 NO_HEADS = {"auxiliary classifiers": "left out on both sides"}
-ARRIVING = "gradient at the output of "
+FOLDED = (levels.PARAMETERS, levels.FORWARD_EVAL)
+NOT_FOLDED = {"forward train, gradient": "your network has no batch norms to train"}
 
 
 def locate_port(
@@ -44,12 +42,15 @@ def locate_port(
     mapping: Path | Mapping[str, str] | None = None,
     precision: str = "fp64",
     seed: int = 0,
+    softmax: str = "",
 ) -> Located:
     """The first layer, and the level, at which a network departs from `architecture` (as `triptych locate` does).
     `candidate`: a `torch.nn.Module`, a Gluon block, a Flax NNX or Linen module, or `(function, parameters)` with a JAX
     function of parameters and images. Images have the architecture's shape. `layout` is that of the images it takes:
     NHWC by default in JAX, NCHW elsewhere. `mapping`: its parameters' names to the spec's paths, where order and shape
-    do not tell. Raises TriptychError for what cannot be compared."""
+    do not tell. `softmax`: the one (softmax or log_softmax) that it ends in, which is left out. Where the spec has
+    batch norms that the network has folded into its convolutions, both are compared in evaluation. Raises TriptychError
+    for what cannot be compared."""
     check_known("layout", [] if layout is None else [layout], LAYOUTS)
     names = read_mapping(mapping)
     adapted = find_adapter(candidate)
@@ -58,15 +59,83 @@ def locate_port(
             f"a {type(candidate).__name__} is no network of {', '.join(registry.installed())}; expected a module or "
             "block of theirs, or (function, parameters)"
         )
-    backend, adapter = registry.load(adapted[0]), adapted[1]
-    run = ReferenceRun(make_case(without_dropout(architecture), seed, locate.BATCH))
-    network = OwnNetwork(
-        name, run, precision, backend, lambda: adapter.Port(candidate, layout, exact(precision)), names, layout
+    framework, adapter = adapted
+    own = Own(
+        name,
+        lambda outputs: adapter.Port(candidate, layout, exact(precision), outputs),
+        registry.load(framework),
+        layout,
+        names,
+        precision,
+        seed,
+        softmax,
     )
-    result = locate.locate(network, ReferenceSubject(run), "accumulated", levels=LEVELS)
-    heads = any(isinstance(layer, Auxiliary) for layer in architecture.layers)
-    not_run = NOT_RUN | NO_HEADS if heads else NOT_RUN
-    return replace(result, right=result.arch, not_run=not_run, notes=network.notes)
+    return compare_with(own, architecture).located
+
+
+@dataclass(frozen=True, eq=False)
+class Own:
+    """Somebody's network, and how it is to be compared (see `locate_port`). `adapt` makes its port, given the number of
+    outputs that are compared; `backend` is that of its framework, if it has one. `softmax`: the one (softmax or
+    log_softmax) that it ends in, which is left out."""
+
+    name: str
+    adapt: Callable[[int], Port]
+    backend: Backend | None = None
+    layout: str | None = None
+    mapping: Mapping[str, str] = field(default_factory=dict)
+    precision: str = "fp64"
+    seed: int = 0
+    softmax: str = ""
+
+    def against(self, architecture: Architecture, rows: Sequence[Level] = LEVELS) -> "Compared":
+        """The first difference at one of these levels."""
+        case = reaching(make_case(without_dropout(architecture), self.seed, locate.BATCH))
+        run = ReferenceRun(case)
+        network = OwnNetwork(
+            self.name,
+            run,
+            self.precision,
+            self.backend,
+            lambda: self.adapt(len(run.ends)),
+            self.mapping,
+            self.layout,
+            self.softmax,
+        )
+        result = locate.locate(network, ReferenceSubject(run), "accumulated", levels=rows)
+        heads = any(isinstance(layer, Auxiliary) for layer in architecture.layers)
+        not_run = NOT_RUN | NO_HEADS if heads else NOT_RUN
+        agree = result.difference is None
+        notes = (*network.notes, *unreached(case, run.trace(train=False).inputs)) if agree else network.notes
+        located = replace(result, right=result.arch, not_run=not_run, notes=notes)
+        return Compared(located, dict(network.pairs))
+
+
+@dataclass(frozen=True)
+class Compared:
+    """The verdict, the network's own parameter by path of the spec's, and whether the spec was folded for it."""
+
+    located: Located
+    pairs: Mapping[str, str]
+    folded: bool = False
+
+
+def compare_with(own: Own, architecture: Architecture) -> Compared:
+    """The first difference of a network from an architecture. Where it is that batch norms are folded into what is
+    before them, of the two in evaluation."""
+    whole = own.against(architecture)
+    difference = whole.located.difference
+    folded, norms = fold_batch_norms(architecture)
+    if difference is None or difference.level != "structure" or own.mapping or not norms:
+        return whole
+    evaluated = own.against(folded, FOLDED)
+    located = evaluated.located
+    if located.difference is not None and located.difference.level == "structure":
+        return whole
+    pairs = ", ".join(f"'{norm}' into '{weighted}'" for weighted, norm in norms.items())
+    notes = (*located.notes, f"your network has batch norms folded into the layers before them: {pairs}")
+    located = replace(located, arch=whole.located.arch, not_run=located.not_run | NOT_FOLDED, notes=notes)
+    return Compared(located, evaluated.pairs, folded=True)
 
 
 def without_dropout(architecture: Architecture) -> Architecture:
@@ -77,164 +146,3 @@ def without_dropout(architecture: Architecture) -> Architecture:
 
     layers = tuple(off(layer) for layer in architecture.layers if not isinstance(layer, Auxiliary))
     return replace(architecture, layers=layers)
-
-
-class OwnNetwork(Subject):
-    """Somebody's network; see `Subject`. Only those layers can be seen in it to which an operation corresponds."""
-
-    backend: Backend
-
-    def __init__(
-        self,
-        name: str,
-        run: ReferenceRun,
-        precision: str,
-        backend: Backend,
-        adapt: Callable[[], Port],
-        mapping: Mapping[str, str],
-        layout: str | None,
-    ) -> None:
-        super().__init__(name, run, precision)
-        self.backend = backend
-        self.adapt = adapt
-        self.layout = layout or "its default layout"
-        self.mapping = mapping
-        self.maps = maps_before_flatten(run.case.architecture)
-        self.passes: dict[bool, PortRun] = {}  # of the values that are in the network, by mode
-        self.permuted: dict[str, Shape] = {}  # dense layers whose columns were reordered, with the map's shape
-
-    def failed(self, error: Exception) -> None:
-        """A network that does not run at all is no difference, but bad input."""
-        if isinstance(error, TriptychError):
-            raise error
-        shape = self.run.case.images.shape
-        raise TriptychError(f"'{self.name}' failed on images {shape} as {self.layout}: {message(error)}") from error
-
-    def parameter_shapes(self) -> Arrays:
-        """Pair the network's parameters with the spec's, and give it the case's values: where that succeeds, every
-        shape is the spec's. Raises SubjectFailedError for the first parameter without a partner."""
-        self.port = self.adapt()
-        self.layout = self.port.layout
-        parameters = self.port.parameters(self.images)
-        self.notes = (f"images given as {self.layout}; {len(parameters)} parameters",)
-        self.pairs, wrong = pair(parameters, analysis.parameters(self.run.case.architecture), self.mapping)
-        if wrong is not None:
-            raise SubjectFailedError(Difference(layer_of(wrong.tensor), "structure", wrong, (self.name,)))
-        self.load()
-        return self.run.parameter_shapes
-
-    def load(self) -> None:
-        """Give the network the case's parameters."""
-        values: dict[str, Array] = dict(self.run.parameters)
-        for dense, shape in self.permuted.items():
-            values[f"{dense}.weight"] = channels_last(values[f"{dense}.weight"], shape)
-        self.port.load({name: values[path] for path, name in self.pairs.items()})
-        self.passes = {}
-
-    def ran(self, train: bool) -> PortRun:
-        """One pass, in training mode backward too."""
-        if train not in self.passes:
-            cotangent = self.run.trace(True).arriving[self.run.last] if train else None
-            self.passes[train] = self.port.run(self.images, train=train, cotangent=cotangent)
-        return self.passes[train]
-
-    def seen(self, train: bool) -> dict[str, int]:
-        """By path of a layer that can be seen, the index of its operation."""
-        outputs = self.run.outputs(train)
-        nodes = [(path, type(layer).__name__, outputs[path].shape) for path, layer in self.run.nodes(train)]
-        return align(nodes, self.ran(train).captured)
-
-    def forward(self, train: bool) -> Arrays:
-        """The outputs that can be seen, as the spec has them, and the logits."""
-        outputs, flattened = self.run.outputs(train), self.flattened()
-        arrays = {}
-        for path, index in self.seen(train).items():
-            value, expected = self.ran(train).captured[index].value, outputs[path]
-            if path in flattened and value.shape == expected.shape:
-                value = channels_first(value, flattened[path])
-            arrays[path] = value.reshape(expected.shape) if value.size == expected.size else value
-        return arrays | {self.run.last: self.ran(train).logits}
-
-    def gradients(self) -> Arrays:
-        """What arrives at the outputs that can be seen, the parameters' gradients, and the images' own."""
-        ran = self.ran(True)
-        arrays = {ARRIVING + path: value for path, value in self.arriving().items()}
-        for path in self.run.gradients.keys() & self.pairs.keys():  # JAX has gradients of running statistics, too
-            gradient = ran.gradients.get(self.pairs[path])
-            if gradient is not None:
-                permuted = self.permuted.get(layer_of(path)) if path.endswith(".weight") else None
-                arrays[path] = gradient if permuted is None else channels_first(gradient, permuted)
-        return arrays if ran.input_gradient is None else {**arrays, INPUT: ran.input_gradient}
-
-    def arriving(self) -> dict[str, Array]:
-        """By layer, the gradient that arrives at its output, where that can be seen in the spec's order."""
-        right, flattened, captured = self.run.trace(True).arriving, self.flattened(), self.ran(True).captured
-        gradients = {path: captured[index].gradient for path, index in self.seen(True).items() if path not in flattened}
-        seen = {p: value for p, value in gradients.items() if value is not None and value.size == right[p].size}
-        return {path: value.reshape(right[path].shape) for path, value in seen.items()}
-
-    def expected(self, level: Level, run: ReferenceRun) -> Arrays:
-        """What the reference says of what can be seen; gradients with those that arrive at outputs, layer by layer."""
-        arrays = level.expected(run)
-        if level.name.startswith("forward"):
-            seen = {*self.seen(level is levels.FORWARD_TRAIN), run.last}
-            return {path: value for path, value in arrays.items() if path in seen}
-        if level.name != "gradient":
-            return arrays
-        arriving, ordered = self.arriving(), {}
-        for path, _ in reversed(list(self.run.nodes(True))):
-            if path in arriving:
-                ordered[ARRIVING + path] = run.trace(True).arriving[path]
-            ordered |= {name: value for name, value in arrays.items() if layer_of(name) == path}
-        return {**ordered, INPUT: arrays[INPUT]}
-
-    def retry(self, difference: Difference, again: Callable[[], Difference | None]) -> Difference | None:
-        """Try the first dense layer with its columns in height-width-channels order, if that is where they diverge."""
-        order = list(self.run.layers)
-        if self.permuted or difference.level == "gradient":
-            return difference
-        for dense, shape in self.maps.items():
-            place = order.index(dense)
-            if difference.layer not in order[max(0, place - 2) : place + 1]:
-                continue
-            self.permuted[dense] = shape
-            self.load()
-            better = again()
-            if better is None or order.index(better.layer) > place:
-                self.notes += (
-                    f"flattens height-width-channels: the columns of '{dense}' were permuted for it (NCHW weights "
-                    "do not fit this network as they are)",
-                )
-                return better
-            del self.permuted[dense]
-            self.load()
-        return difference
-
-    def flattened(self) -> dict[str, Shape]:
-        """The flatten layers, and dropouts behind them, whose output comes in another order, with the map's shape."""
-        order, outputs = list(self.run.layers), self.run.outputs(train=False)
-        layers: dict[str, Shape] = {}
-        for dense, shape in self.permuted.items():
-            for path in reversed(order[: order.index(dense)]):
-                if outputs[path].ndim != 2:
-                    break
-                layers[path] = shape
-        return layers
-
-
-def _whose_gradient(finding: Finding) -> Difference:
-    """A parameter's own layer, for a gradient that arrives at an output the layer behind, for the images the first."""
-    name, nodes = finding.check.tensor, [path for path, _ in finding.run.nodes(True)]
-    if name == INPUT:
-        return finding.at(nodes[0])
-    if not name.startswith(ARRIVING):
-        return finding.at(layer_of(name))
-    behind = nodes.index(name.removeprefix(ARRIVING)) + 1
-    return finding.at(nodes[min(behind, len(nodes) - 1)])
-
-
-# A port has no images of its own, and no optimiser.
-LEVELS = (
-    *(levels.PARAMETERS, levels.FORWARD_EVAL, levels.FORWARD_TRAIN),
-    replace(levels.GRADIENT, explain=_whose_gradient),
-)

@@ -140,13 +140,43 @@ def _params_beside(path: Path) -> tuple[Path | None, tuple[str, ...]]:
     return (epochs[0] if epochs else None), ()
 
 
+def load_weights(path: Path, architecture: Architecture) -> Imported:
+    """A network with the parameters of a file: canonical safetensors, Gluon's `.params`, or Keras's. Raises
+    TriptychError where they do not fit."""
+    if not path.is_file():
+        raise TriptychError(f"there is no file {path}")
+    return WEIGHTS.get(path.suffix, _canonical)(path, architecture)
+
+
+def _canonical(path: Path, architecture: Architecture) -> Imported:
+    stored = store.load(path)
+    store.check_fit(architecture, stored)
+    return Imported(architecture, dict(stored))
+
+
+def _gluon_weights(path: Path, architecture: Architecture) -> Imported:
+    from triptych.importers import gluon_params
+
+    return gluon_params.load(path, architecture)
+
+
+def _keras_weights(path: Path, architecture: Architecture) -> Imported:
+    from triptych.importers import keras_weights
+
+    parameters, remarks = keras_weights.load_weights(path, architecture)
+    return Imported(architecture, parameters, remarks)
+
+
+# By ending; any other file is canonical.
+WEIGHTS: dict[str, Callable[[Path, Architecture], Imported]] = {
+    ".params": _gluon_weights,
+    **dict.fromkeys((".h5", ".hdf5", ".keras"), _keras_weights),
+}
+
+
 def _with_weights(architecture: Architecture, source: Path, weights: Path | None) -> Imported:
-    """A network whose source has no weights, with those of a safetensors file if one is named."""
-    if weights is None:
-        return Imported(architecture, None)
-    parameters = store.load(weights)
-    store.check_fit(architecture, parameters)
-    return Imported(architecture, dict(parameters))
+    """A network whose source has no weights, with those of a file if one is named."""
+    return Imported(architecture, None) if weights is None else load_weights(weights, architecture)
 
 
 def _own_weights(imported: Imported, source: Path, weights: Path | None) -> Imported:
@@ -155,4 +185,5 @@ def _own_weights(imported: Imported, source: Path, weights: Path | None) -> Impo
         return imported
     if imported.parameters is not None:
         raise TriptychError(f"{source} has its own weights; leave --weights {weights} out")
-    return replace(_with_weights(imported.architecture, source, weights), remarks=imported.remarks)
+    fitted = _with_weights(imported.architecture, source, weights)
+    return replace(fitted, remarks=(*imported.remarks, *fitted.remarks))

@@ -7,6 +7,7 @@ steps of its total stride and gives a map of class scores, whose mean are the lo
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from itertools import zip_longest
 from typing import Any
 
 from numpy.typing import NDArray
@@ -14,10 +15,11 @@ from numpy.typing import NDArray
 from triptych.spec import analysis
 from triptych.spec import layers as spec
 from triptych.spec.kinds import kind_of
-from triptych.spec.layers import Architecture, Block, Layer, Pair, Primitive, Shape, children, join, walk
+from triptych.spec.layers import Architecture, Block, Layer, Pair, Primitive, Shape, children, join, walk, with_children
 from triptych.spec.shapes import output_shapes
 from triptych.utils.errors import TriptychError
 
+WEIGHTED = (spec.Conv, spec.ConvTranspose, spec.Dense)
 AVERAGE, FLATTEN = "score_average", "score_flatten"  # what turns the score map into logits
 
 
@@ -50,6 +52,29 @@ def score_map(architecture: Architecture) -> Shape:
 def score_layer(architecture: Architecture) -> str:
     """The layer of a convolutional form whose output is the map of scores."""
     return architecture.layers[-3].name
+
+
+def fold_batch_norms(architecture: Architecture) -> tuple[Architecture, dict[str, str]]:
+    """The network with every batch norm folded into the layer with weights directly before it, which has a bias then,
+    and the paths of the batch norms by those of these layers. In evaluation the two can be equal."""
+    folded: dict[str, str] = {}
+
+    def row(layers: tuple[Layer, ...], prefix: str) -> Iterator[Layer]:
+        for layer, behind in zip_longest(layers, layers[1:]):
+            path = join(prefix, layer.name)
+            if isinstance(layer, WEIGHTED) and isinstance(behind, spec.BatchNorm):
+                folded[path] = join(prefix, behind.name)
+                yield replace(layer, bias=True)
+            elif path not in folded.values():
+                yield below(layer, path)
+
+    def below(layer: Layer, path: str) -> Layer:
+        if isinstance(layer, Block | spec.Auxiliary):
+            return replace(layer, layers=tuple(row(layer.layers, path)))
+        return with_children(layer, lambda child: below(child, join(path, child.name)))
+
+    layers = tuple(row(architecture.layers, ""))
+    return replace(architecture, layers=layers), folded
 
 
 def total_stride(architecture: Architecture) -> Pair:

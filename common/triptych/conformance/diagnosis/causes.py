@@ -162,8 +162,10 @@ def of_data(run: ReferenceRun, failed: list[Check], observed: Arrays) -> str:
 def of_hidden(run: ReferenceRun, paths: list[str], check: Check, observed: Arrays, train: bool) -> Cause:
     """The fault in one layer of `paths` that explains what comes out behind the last of them, the others right."""
     parents = {path.rpartition(".")[0] for path in paths}
-    if check.problem or len(parents) > 1 or any(isinstance(run.layers[p], Branches | Residual) for p in paths):
+    if check.problem:
         return NONE
+    if len(parents) > 1 or any(isinstance(run.layers[p], Branches | Residual) for p in paths):
+        return _of_hidden_merge(run, paths, check, observed, train)
     for number, path in enumerate(paths):
         for text, arrays in _results(run, path, train, backward=False):
             y = arrays[OUTPUT]
@@ -173,6 +175,35 @@ def of_hidden(run: ReferenceRun, paths: list[str], check: Check, observed: Array
                 if same(y, observed[check.tensor], check.budget):
                     return Cause(text, path)
     return NONE
+
+
+def _of_hidden_merge(run: ReferenceRun, paths: list[str], check: Check, observed: Arrays, train: bool) -> Cause:
+    """The merge among `paths` that hands on only one of its inputs, if all behind it is right and takes its output."""
+    outputs, inputs = run.outputs(train), run.trace(train).inputs
+    for number, path in enumerate(paths[:-1]):
+        followers = paths[number + 1 :]
+        sources = [path, *followers[:-1]]
+        if any(not np.array_equal(inputs[f], outputs[s]) for f, s in zip(followers, sources, strict=True)):
+            continue
+        for text, y in _one_input(run, path, train):
+            with suppress(ValueError, IndexError, TriptychError):
+                for follower in followers:
+                    y = run.alone(follower, y, None, train)[OUTPUT]
+                if same(y, observed[check.tensor], check.budget):
+                    return Cause(text, path)
+    return NONE
+
+
+def _one_input(run: ReferenceRun, path: str, train: bool) -> Iterator[tuple[str, Array]]:
+    """What a merge hands on if there is only one of its inputs, with what to say of it."""
+    layer, outputs = run.layers[path], run.outputs(train)
+    if isinstance(layer, Branches):
+        yield from ((f"only branch '{b.name}' is taken", outputs[join(path, b.name)]) for b in layer.branches)
+    if isinstance(layer, Residual):
+        block = layer.shortcut
+        yield "the shortcut is missing", layer.scale * outputs[join(path, layer.body.name)]
+        shortcut = run.trace(train).inputs[path] if block is None else outputs[join(path, block.name)]
+        yield "only the shortcut is taken", shortcut
 
 
 def _of_mask(x: Array, observed: Array, rate: float, train: bool) -> str:

@@ -5,6 +5,7 @@ Each is tried on the reference's own input: the one that reproduces what a frame
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from itertools import permutations
 from typing import Any
 
@@ -111,7 +112,9 @@ def other_merges(layer: spec.Branches, parts: list[Array]) -> Iterator[tuple[str
     """The branches' outputs merged otherwise, with what to say of it."""
     words = {"concatenate": "concatenated", "add": "added", "multiply": "multiplied"}
     for merge in ("add", "multiply"):
-        if merge != layer.merge:
+        with suppress(ValueError):  # only maps of one size can be added
+            if merge == layer.merge:
+                continue
             text = f"the branches are {words[merge]}, not {words[layer.merge]}"
             yield text, merged(Wire(tuple(range(len(parts))), merge), parts, exact)[0]
     if layer.merge != "concatenate":

@@ -116,7 +116,8 @@ def _as_it_says(layer: Graph) -> Wiring:
 
 def check_graph(layer: Graph, path: str) -> None:
     """Raise SpecError for a graph without nodes or outputs, for nodes that take what is not before them, for a node
-    called as the graph's input is, and for outputs that are no nodes or stand there twice."""
+    called as the graph's input is, for nodes that nothing takes, and for outputs that are no nodes or stand there
+    twice."""
     names = {INPUT}
     for node in layer.nodes:
         for name in node.inputs:
@@ -127,6 +128,10 @@ def check_graph(layer: Graph, path: str) -> None:
         if node.layer.name == INPUT:
             raise SpecError(path, f"a node of it is called '{INPUT}', as what it is given")
         names.add(node.layer.name)
+    taken = {name for node in layer.nodes for name in node.inputs}.union(layer.outputs)
+    for node in layer.nodes:
+        if node.layer.name not in taken:
+            raise SpecError(path, f"nothing takes its node '{node.layer.name}', and it is no output")
     unknown = [name for name in layer.outputs if name not in names or name == INPUT]
     if unknown or not layer.outputs or len(set(layer.outputs)) < len(layer.outputs):
         raise SpecError(path, f"its outputs {list(layer.outputs)} must be different nodes of it")

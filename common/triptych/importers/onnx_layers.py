@@ -1,0 +1,227 @@
+"""ONNX's operators and what each is in the spec: one table, of this file and those about windows, arithmetic and
+placement. Source of defaults and of what changed when: onnx/docs/Operators.md, Changelog.md."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from triptych.importers import onnx_arithmetic, onnx_placement, onnx_windows
+from triptych.importers.network_builder import Tensor, axes_of, permuted, with_axes
+from triptych.importers.onnx_call import Array, Call, Convert, vector
+from triptych.importers.onnx_file import decimal
+from triptych.importers.steps import ImportRefusedError
+from triptych.spec.layers import (
+    BatchNorm,
+    Clip,
+    Conv,
+    Dense,
+    Dropout,
+    HardSigmoid,
+    HardSwish,
+    L2Normalize,
+    Layer,
+    LeakyReLU,
+    LocalResponseNorm,
+    PReLU,
+    ReLU,
+    Sigmoid,
+    Softmax,
+    Tanh,
+)
+
+_LARGEST = float(np.finfo(np.float32).max)
+_FLOATS = (1, 10, 11, 16)  # TensorProto.FLOAT, FLOAT16, DOUBLE, BFLOAT16
+
+
+def _pointwise(build: Callable[[Call], Layer]) -> Convert:
+    return lambda call: call.network.pointwise(call.name, build(call), call.x)
+
+
+def _clip(call: Call) -> Tensor:
+    """Bounds are attributes before operator set 11, then inputs; a lower bound of 0 alone is ReLU."""
+    low, high = call.scalar(1, "min", -_LARGEST), call.scalar(2, "max", _LARGEST)
+    layer: Layer = ReLU(call.name) if low == 0 and high >= _LARGEST else Clip(call.name, low, high)
+    if low <= -_LARGEST and high >= _LARGEST:
+        return call.x
+    return call.network.pointwise(call.name, layer, call.x)
+
+
+def _hard_sigmoid(call: Call) -> Layer:
+    """A slope of 1/6 (PyTorch's) has no short decimal."""
+    slope = call.number("alpha", 0.2)
+    return HardSigmoid(call.name, 1 / 6 if slope == decimal(1 / 6) else slope, call.number("beta", 0.5))
+
+
+def _prelu(call: Call) -> Tensor:
+    """The slope is broadcast to the input: one for all, or `(channels, 1, 1)`."""
+    x, slope = call.x, call.needed(1, "slope")
+    rank = len(x.source_shape)
+    shape = (1,) * (rank - slope.ndim) + slope.shape
+    shared = slope.size == 1 and x.shape[0] > 1
+    channels = axes_of(x).index(0) if rank == 3 else 0
+    others = [size for axis, size in enumerate(shape[-rank:]) if axis != channels]
+    if slope.size not in (1, x.shape[0]) or max(others, default=1) > 1:
+        raise ImportRefusedError(
+            f"has a slope {slope.shape} for {x.source_shape}, expected one, or one for every channel"
+        )
+    weight = slope.ravel() if rank == 3 or shared else permuted(slope.ravel(), x)
+    y = call.network.layer(call.name, PReLU(call.name, shared), Tensor(x.step, x.shape), {"weight": weight})
+    return Tensor(y.step, y.shape, x.order)
+
+
+def _softmax(call: Call) -> Tensor:
+    """Before operator set 13 over all axes from `axis` (1) on, then over `axis` (-1) alone."""
+    x = call.x
+    rank = len(x.source_shape)
+    axis = call.axis(call.count("axis", -1 if call.opset >= 13 else 1))
+    axes = [axis] if call.opset >= 13 else list(range(axis, rank))
+    larger = {each for each in axes if x.source_shape[each] > 1}
+    channels = axes_of(x).index(0) if rank == 3 else 0
+    if larger - {channels} or (channels not in axes and x.shape[0] > 1):
+        raise ImportRefusedError(f"is over axes {axes} of {x.source_shape} (without the batch), expected the channels")
+    y = call.network.layer(call.name, Softmax(call.name), Tensor(x.step, x.shape))
+    return Tensor(y.step, y.shape, x.order)
+
+
+def _log_softmax(call: Call) -> Tensor:
+    raise ImportRefusedError(
+        "is a logarithm of a softmax, which is the loss's here; take the network up to what it is of (--output NAME)"
+    )
+
+
+def _batch_norm(call: Call) -> Tensor:
+    """`momentum` is the weight of the old statistics. ONNX keeps the variance with n; PyTorch, if it has written the
+    file, keeps it with n - 1."""
+    names = ("weight", "bias", "running_mean", "running_var")
+    channels = call.x.shape[0]
+    arrays = {name: vector(call.needed(place, name), channels, name) for place, name in enumerate(names, 1)}
+    if call.count("spatial", 1) != 1:
+        raise ImportRefusedError("is not spatial: it has statistics for every pixel")
+    if call.count("training_mode", 0):
+        call.network.remarks.append(f"batch norm {call.name!r} is exported for training; here it has both modes")
+    eps, momentum = call.number("epsilon", 1e-5), round(1 - call.number("momentum", 0.9), 12)
+    layer = BatchNorm(call.name, eps, momentum, unbiased=call.from_torch)
+    if len(call.x.shape) == 1:
+        flat = Tensor(call.x.step, call.x.shape)
+        arrays = {name: permuted(array, call.x) for name, array in arrays.items()}
+        return Tensor(call.network.layer(call.name, layer, flat, arrays).step, flat.shape, call.x.order)
+    return call.network.layer(call.name, layer, call.x, arrays)
+
+
+def _local_response_norm(call: Call) -> Tensor:
+    """ONNX divides alpha by the size."""
+    numbers = call.number("alpha", 1e-4), call.number("beta", 0.75), call.number("bias", 1.0)
+    return call.network.layer(call.name, LocalResponseNorm(call.name, call.count("size", 0), *numbers), call.x)
+
+
+def _normalize(call: Call) -> Tensor:
+    """`LpNormalization` with p = 2 over the channels. It has no eps (`onnx_patterns` gives one); a bound of 1e-12
+    alters no norm above it, and makes 0 of zeros, as ONNX does."""
+    x = call.x
+    axis = call.axis(call.count("axis", -1))
+    if call.count("p", 2) != 2 or (len(x.source_shape) == 3 and axes_of(x)[axis] != 0):
+        raise ImportRefusedError(f"has p {call.count('p', 2)} and axis {axis + 1}, expected 2 and the channels")
+    y = call.network.layer(
+        call.name, L2Normalize(call.name, call.number("eps", 1e-12), bound=True), Tensor(x.step, x.shape)
+    )
+    return Tensor(y.step, y.shape, x.order)
+
+
+def _gemm(call: Call) -> Tensor:
+    """`alpha * A B + beta * C`."""
+    weight, bias = call.needed(1, "weight"), call.constant(2, "bias")
+    alpha, beta = call.number("alpha", 1.0), call.number("beta", 1.0)
+    if call.count("transA", 0) or weight.ndim != 2:
+        raise ImportRefusedError(
+            f"has transA {call.count('transA', 0)} and a weight {weight.shape}, expected 0 and a matrix"
+        )
+    weight = weight if call.count("transB", 0) else weight.T
+    weight = weight if alpha == 1 else weight * np.asarray(alpha, weight.dtype)
+    if bias is not None:
+        bias = vector(bias, len(weight), "a bias")
+        bias = bias if beta == 1 else bias * np.asarray(beta, bias.dtype)
+    return _dense(call, call.x, weight, bias)
+
+
+def _matmul(call: Call) -> Tensor:
+    """By a constant matrix; on a map whose last axis are the channels, at every place: a convolution of 1x1."""
+    x, weight = call.x, call.needed(1, "weight")
+    if weight.ndim != 2:
+        raise ImportRefusedError(f"has a weight of shape {weight.shape}, expected a matrix")
+    if len(x.source_shape) == 1:
+        return _dense(call, x, weight.T, None)
+    axes = axes_of(x)
+    if len(axes) != 3 or axes[2] != 0:
+        raise ImportRefusedError(
+            f"multiplies the last axis of {x.source_shape} (without the batch), expected the channels"
+        )
+    layer = Conv(call.name, weight.shape[1], (1, 1), bias=False)
+    arrays = {"weight": weight.T[:, :, None, None]}
+    return with_axes(call.network.layer(call.name, layer, Tensor(x.step, x.shape), arrays), axes)
+
+
+def _dense(call: Call, x: Tensor, weight: Array, bias: Array | None) -> Tensor:
+    """`weight` (units, the source's features)."""
+    if len(x.source_shape) != 1 or weight.shape[1] != x.source_shape[0]:
+        raise ImportRefusedError(
+            f"has a weight {weight.shape} (units, features) for {x.source_shape} (without the batch)"
+        )
+    x = x if len(x.shape) == 1 else call.network.flat(f"{call.name}_flatten", x)
+    arrays = {"weight": permuted(weight, x)} | ({} if bias is None else {"bias": bias})
+    layer = Dense(call.name, len(weight), bias is not None)
+    return call.network.layer(call.name, layer, Tensor(x.step, x.shape), arrays)
+
+
+def _dropout(call: Call) -> Tensor:
+    """The ratio is an attribute before operator set 12, then an input; `training_mode` says nothing of the network."""
+    call.get("seed", 0)
+    rate = call.scalar(1, "ratio", 0.5)
+    call.constant(2, "training_mode")
+    return call.network.pointwise(call.name, Dropout(call.name, rate), call.x) if rate else call.x
+
+
+def _cast(call: Call) -> Tensor:
+    """Between floating-point types, which are the execution's matter here."""
+    call.get("saturate", 1)
+    if call.count("to", 1) not in _FLOATS:
+        raise ImportRefusedError(
+            f"casts to type {call.count('to', 1)} (onnx.TensorProto), expected a floating-point type"
+        )
+    return call.x
+
+
+def _expand(call: Call) -> Tensor:
+    """To the shape that it has."""
+    shape = [int(size) for size in call.needed(1, "shape").ravel()]
+    own = (call.batch, *call.x.source_shape)
+    if len(shape) > len(own) or any(a not in (1, b) for a, b in zip(shape[::-1], own[::-1], strict=False)):
+        raise ImportRefusedError(f"repeats values of {call.x.source_shape} (without the batch), which is not supported")
+    return call.x
+
+
+CONVERTERS: Mapping[str, Convert] = {
+    **onnx_windows.CONVERTERS,
+    "Gemm": _gemm,
+    "MatMul": _matmul,
+    "BatchNormalization": _batch_norm,
+    "LRN": _local_response_norm,
+    "LpNormalization": _normalize,
+    "Relu": _pointwise(lambda call: ReLU(call.name)),
+    "Clip": _clip,
+    "LeakyRelu": _pointwise(lambda call: LeakyReLU(call.name, call.number("alpha", 0.01))),
+    "PRelu": _prelu,
+    "Sigmoid": _pointwise(lambda call: Sigmoid(call.name)),
+    "Tanh": _pointwise(lambda call: Tanh(call.name)),
+    "HardSigmoid": _pointwise(_hard_sigmoid),
+    "HardSwish": _pointwise(lambda call: HardSwish(call.name)),
+    "Softmax": _softmax,
+    "LogSoftmax": _log_softmax,
+    "Dropout": _dropout,
+    **onnx_arithmetic.CONVERTERS,
+    **onnx_placement.CONVERTERS,
+    "Identity": lambda call: call.x,
+    "Cast": _cast,
+    "Expand": _expand,
+}

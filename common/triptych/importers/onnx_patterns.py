@@ -1,0 +1,135 @@
+"""What exporters write as several ONNX nodes, and is one layer: recognised from its last node, a division.
+
+- `x / (k + alpha * mean of x^2 over neighbouring channels)^beta`: local response normalisation, which PyTorch computes
+  by a three-dimensional average pool;
+- `x / max(norm of x, eps)`: `torch.nn.functional.normalize`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triptych.importers.onnx_constants import FOLDS, axes_of, fold
+from triptych.importers.onnx_file import Node, decimal
+from triptych.importers.steps import ImportRefusedError
+
+_ON_THE_WAY = ("Reshape", "Squeeze", "Unsqueeze", "Identity", "If")  # to and from the pool's five axes
+_DEEPEST = 20
+
+Constants = Mapping[str, NDArray[Any]]
+
+
+def folded(nodes: Sequence[Node], constants: Constants) -> dict[str, NDArray[Any]]:
+    """The constants, and what nodes make of constants alone; a node that does not fit is left to who needs it."""
+    known = dict(constants)
+    for node in nodes:
+        if node.operator in FOLDS and all(name in known or not name for name in node.inputs):
+            try:
+                known[node.outputs[0]] = fold(node, [known[name] if name else None for name in node.inputs])
+            except ImportRefusedError:
+                continue
+    return known
+
+
+def recognised(nodes: Sequence[Node], constants: Constants) -> tuple[Node, ...]:
+    """The nodes, with every division that ends a pattern replaced by the one operator."""
+    producers = {name: node for node in nodes for name in node.outputs}
+    search = _Search(producers, folded(nodes, constants))
+    return tuple(search.replaced(node) if node.operator == "Div" and len(node.inputs) == 2 else node for node in nodes)
+
+
+class _Search:
+    def __init__(self, producers: Mapping[str, Node], constants: Constants) -> None:
+        self.producers, self.constants = producers, constants
+
+    def replaced(self, node: Node) -> Node:
+        x, divisor = node.inputs
+        attributes = self._response_norm(x, divisor) or self._norm(x, divisor)
+        if attributes is None:
+            return node
+        operator = "LRN" if "size" in attributes else "LpNormalization"
+        return replace(node, operator=operator, inputs=(x,), attributes=attributes)
+
+    def _producer(self, name: str, *operators: str) -> Node | None:
+        node = self.producers.get(name)
+        return node if node is not None and node.operator in operators else None
+
+    def _number(self, name: str) -> float | None:
+        value = self.constants.get(name)
+        if value is None or value.size != 1:
+            return None
+        return decimal(value.item()) if value.dtype == np.float32 else float(value.item())
+
+    def _with_number(self, name: str, operator: str) -> tuple[str, float] | None:
+        """The other input and the constant of a node such as `Add`."""
+        node = self._producer(name, operator)
+        if node is None or len(node.inputs) != 2:
+            return None
+        first, second = node.inputs
+        if (number := self._number(second)) is not None:
+            return first, number
+        number = self._number(first) if operator != "Pow" else None
+        return None if number is None else (second, number)
+
+    def _response_norm(self, x: str, divisor: str) -> dict[str, Any] | None:
+        power = self._with_number(divisor, "Pow")
+        offset = power and self._with_number(power[0], "Add")
+        scaled = offset and self._with_number(offset[0], "Mul")
+        size = scaled and self._mean_of_squares(x, scaled[0])
+        if not (power and offset and scaled and size):
+            return None
+        return {"size": size, "alpha": scaled[1], "beta": power[1], "bias": offset[1]}
+
+    def _mean_of_squares(self, x: str, name: str) -> int | None:
+        """Over how many channels the mean is; None if it is none, or padded otherwise than on both sides alike."""
+        pool = self._producer(self._before(name), "AveragePool")
+        kernel = pool.attributes.get("kernel_shape", []) if pool else []
+        padding = pool and self._producer(self._before(pool.inputs[0]), "Pad")
+        if pool is None or not padding or len(kernel) != 3 or kernel[1:] != [1, 1] or kernel[0] % 2 == 0:
+            return None
+        plain = ("kernel_shape", "strides", "pads", "ceil_mode", "count_include_pad", "auto_pad")
+        strides, pads = pool.attributes.get("strides", [1]), pool.attributes.get("pads", [0])
+        if pool.attributes.keys() - set(plain) or set(strides) != {1} or set(pads) != {0}:
+            return None
+        half = kernel[0] // 2
+        given = padding.attributes.get("pads")
+        if given is None:
+            given = self.constants.get(padding.inputs[1] if len(padding.inputs) > 1 else "", np.zeros(0)).tolist()
+        if padding.attributes.get("mode", "constant") != "constant" or given != [0, 0, half, 0, 0] * 2:
+            return None
+        if padding.attributes.get("value", 0.0) or any(self._number(name) for name in padding.inputs[2:] if name):
+            return None
+        square = self._producer(self._before(padding.inputs[0]), "Mul")
+        return int(kernel[0]) if square and square.inputs == (x, x) else None
+
+    def _before(self, name: str) -> str:
+        """The value before nodes that change the shape alone; of an If, what its first branch takes."""
+        for _ in range(_DEEPEST):
+            node = self._producer(name, *_ON_THE_WAY)
+            if node is None:
+                return name
+            name = _captured(node) if node.operator == "If" else node.inputs[0]
+        return name
+
+    def _norm(self, x: str, divisor: str) -> dict[str, Any] | None:
+        expand = self._producer(divisor, "Expand")
+        bound = self._producer(expand.inputs[0] if expand else divisor, "Clip", "Max")
+        if bound is None or (len(bound.inputs) < 2 and "min" not in bound.attributes) or any(bound.inputs[2:]):
+            return None
+        eps = bound.attributes.get("min") if "min" in bound.attributes else self._number(bound.inputs[1])
+        norm = self._producer(bound.inputs[0], "ReduceL2")
+        if norm is None or norm.inputs[0] != x or not norm.attributes.get("keepdims", 1) or not eps:
+            return None
+        axes = axes_of(norm, [None, *(self.constants.get(name) for name in norm.inputs[1:])])
+        return {"axis": axes[0], "p": 2, "eps": eps} if axes and len(axes) == 1 else None
+
+
+def _captured(node: Node) -> str:
+    branch = node.attributes.get("then_branch")
+    inputs = [name for each in branch.g.node for name in each.input] if branch is not None else []
+    return str(inputs[0]) if inputs else ""

@@ -1,0 +1,257 @@
+"""ONNX's operators that move values and compute none: shapes, orders of axes, parts, padding, repetition."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+
+from triptych.importers.network_builder import Order, Tensor, axes_of, with_axes
+from triptych.importers.onnx_call import Array, Call, Convert
+from triptych.importers.onnx_constants import full_shape
+from triptych.importers.steps import ImportRefusedError
+from triptych.spec.layers import Pad, Slice, Upsample
+
+_AXES: tuple[Literal["channels", "rows", "columns"], ...] = ("channels", "rows", "columns")
+_SAME_AS_HALF_PIXEL = ("half_pixel", "pytorch_half_pixel", "half_pixel_symmetric")  # of sizes that are multiples
+
+
+def _placed(call: Call, order: Order) -> Tensor:
+    return call.network.rearranged(call.name, call.x, order)
+
+
+def flatten(call: Call) -> Tensor:
+    """`Flatten` at axis 1, which leaves the images apart."""
+    if call.count("axis", 1) not in (1, -len(call.x.source_shape)):
+        raise ImportRefusedError(f"has axis {call.count('axis', 1)}, expected 1: the images of a batch stay apart")
+    return _placed(call, call.x.places().ravel())
+
+
+def reshape(call: Call) -> Tensor:
+    """`Reshape` to a shape that is known."""
+    x, target = call.x, call.needed(1, "shape")
+    try:
+        shape = full_shape((call.batch, *x.source_shape), target, call.count("allowzero", 0))
+    except (ValueError, IndexError) as error:
+        raise ImportRefusedError(f"does not fit its input: {error}") from None
+    if not shape or shape[0] != call.batch:
+        raise ImportRefusedError(
+            f"gives (batch, {', '.join(map(str, x.source_shape))}) the shape {target.ravel().tolist()}, which does not "
+            "leave the images of a batch apart; export it with a batch that is symbolic, or with its own size"
+        )
+    return _placed(call, x.places().reshape(shape[1:]))
+
+
+def squeeze(call: Call) -> Tensor:
+    """`Squeeze`."""
+    axes = call.axes()
+    if axes is None:
+        raise ImportRefusedError("has no axes, so that it would take off a batch of one image; export it with axes")
+    if any(call.x.source_shape[axis] != 1 for axis in axes):
+        raise ImportRefusedError(f"squeezes axes of {call.x.source_shape} that are larger than 1")
+    return _placed(call, np.squeeze(call.x.places(), tuple(axes)))
+
+
+def unsqueeze(call: Call) -> Tensor:
+    """`Unsqueeze`, whose axes count in its output's shape."""
+    axes = call.whole_numbers(1, "axes") or []
+    rank = len(call.x.source_shape) + 1 + len(axes)
+    places = [axis % rank - 1 for axis in axes if -rank <= axis < rank and axis % rank]
+    if len(set(places)) != len(axes) or rank > 7:
+        raise ImportRefusedError(f"has axes {axes[:9]}, expected different ones behind the batch")
+    return _placed(call, np.expand_dims(call.x.places(), tuple(places)))
+
+
+def transpose(call: Call) -> Tensor:
+    """`Transpose` that leaves the batch in front."""
+    rank = len(call.x.source_shape) + 1
+    axes = call.numbers("perm", list(range(rank))[::-1]) or []
+    if sorted(axes) != list(range(rank)) or axes[0] != 0:
+        raise ImportRefusedError(f"has perm {axes[:9]}, expected one of {rank} axes that leaves the batch in front")
+    return _placed(call, call.x.places().transpose([axis - 1 for axis in axes[1:]]))
+
+
+def gather(call: Call) -> Tensor:
+    """`Gather` of one index, or of neighbours in order: a slice."""
+    axis, indices = call.axis(call.count("axis", 0)), call.needed(1, "indices")
+    size = call.x.source_shape[axis]
+    numbers = [int(each) % size if -size <= each < size else -1 for each in indices.ravel()]
+    if (
+        not numbers
+        or indices.ndim > 1
+        or numbers != list(range(numbers[0], numbers[0] + len(numbers)))
+        or numbers[0] < 0
+    ):
+        raise ImportRefusedError(f"takes {indices.ravel()[:9].tolist()} of {size}, expected neighbours in order")
+    y = _sliced(call, call.name, axis, numbers[0], numbers[-1] + 1)
+    return y if indices.ndim else call.network.rearranged(call.name, y, np.squeeze(y.places(), axis))
+
+
+def slice_(call: Call) -> Tensor:
+    """`Slice` by steps of 1."""
+    starts, ends = call.whole_numbers(1, "starts") or [], call.whole_numbers(2, "ends") or []
+    axes = call.axes(3) if "axes" in call.node.attributes or len(call.values) > 3 else None
+    steps = call.whole_numbers(4, "steps") or [1] * len(starts)
+    axes = list(range(-1, len(starts) - 1)) if axes is None else axes  # by default from the batch on
+    if not len(starts) == len(ends) == len(axes) == len(steps) or set(steps) - {1}:
+        raise ImportRefusedError(f"has starts {starts[:9]}, ends {ends[:9]} and steps {steps[:9]}, expected steps of 1")
+    y, name = call.x, call.name
+    for axis, start, end in zip(axes, starts, ends, strict=True):
+        size = call.batch if axis < 0 else call.x.source_shape[axis]
+        first, last, _ = slice(start, end).indices(size)
+        if (first, last) != (0, size):
+            if axis < 0:
+                raise ImportRefusedError("takes a part of the images of a batch")
+            y = _part(call, name, y, axis, first, last)
+    return y
+
+
+def split(call: Call) -> list[Tensor]:
+    """`Split` into parts, each of which is a slice."""
+    axis = call.axis(call.count("axis", 0))
+    size, count = call.x.source_shape[axis], len(call.node.outputs)
+    call.count("num_outputs", count)
+    share = -(-size // count)
+    sizes = call.whole_numbers(1, "split") or [min(share, size - share * part) for part in range(count)]
+    if sum(sizes) != size or len(sizes) != count or min(sizes) < 1:
+        raise ImportRefusedError(f"splits {size} into {sizes[:9]}, expected {count} parts that add up")
+    edges = np.cumsum([0, *sizes]).tolist()
+    return [_sliced(call, f"{call.name}_{part}", axis, edges[part], edges[part + 1]) for part in range(count)]
+
+
+def _sliced(call: Call, name: str, axis: int, start: int, stop: int) -> Tensor:
+    return _part(call, name, call.x, axis, start, stop)
+
+
+def _part(call: Call, name: str, x: Tensor, axis: int, start: int, stop: int) -> Tensor:
+    """From `start` up to `stop` along an axis of the source's."""
+    if len(x.shape) == 1:
+        return call.network.layer(name, Slice(name, "channels", start, stop), x)
+    axes = axes_of(x)
+    return with_axes(
+        call.network.layer(name, Slice(name, _AXES[axes[axis]], start, stop), Tensor(x.step, x.shape)), axes
+    )
+
+
+def concat(call: Call) -> Tensor:
+    """`Concat` along the channels."""
+    tensors = call.tensors
+    axis = call.axis(call.count("axis", 1))
+    ranks = {len(x.source_shape) for x in tensors}
+    orders = {axes_of(x) for x in tensors} if ranks == {3} else {(0,)} if ranks == {1} else set()
+    if len(orders) != 1 or next(iter(orders))[axis] != 0:
+        raise ImportRefusedError(
+            f"puts {[x.source_shape for x in tensors][:5]} together along axis {axis + 1}, expected the channels"
+        )
+    if len(tensors) == 1:
+        return tensors[0]
+    if ranks == {1}:
+        return call.network.merge(call.name, tensors, "concatenate")
+    plain = [Tensor(x.step, x.shape) for x in tensors]
+    return with_axes(call.network.merge(call.name, plain, "concatenate"), orders.pop())
+
+
+def pad(call: Call) -> Tensor:
+    """`Pad` of rows and columns."""
+    x, axes = call.x, axes_of(call.x)
+    mode = call.text("mode", "constant", ("constant", "edge", "reflect"))
+    pads = call.whole_numbers(1, "pads") or []
+    value = call.scalar(2, "value", 0.0)
+    listed = call.axes(3) if len(call.values) > 3 else None
+    listed = list(range(-1, len(x.shape))) if listed is None else listed
+    if len(pads) != 2 * len(listed) or min(pads, default=0) < 0 or max(pads, default=0) >= 1 << 31 or len(x.shape) != 3:
+        raise ImportRefusedError(f"has pads {pads[:9]} for a map {x.source_shape}, expected two from 0 for every axis")
+    sides = {axis: (pads[place], pads[place + len(listed)]) for place, axis in enumerate(listed)}
+    by_axis = {axes[axis] if axis >= 0 else -1: pair for axis, pair in sides.items()}
+    if any(by_axis.get(axis, (0, 0)) != (0, 0) for axis in (-1, 0)):
+        raise ImportRefusedError(f"pads images or channels ({pads[:9]}), expected rows and columns alone")
+    padding = (*by_axis.get(1, (0, 0)), *by_axis.get(2, (0, 0)))
+    if not any(padding):
+        return x
+    layer = Pad(call.name, padding, value, "edge" if mode == "edge" else "reflect" if mode == "reflect" else "constant")
+    return with_axes(call.network.layer(call.name, layer, Tensor(x.step, x.shape)), axes)
+
+
+def resize(call: Call) -> Tensor:
+    """`Resize` and `Upsample` by whole factors, where the result is the spec's: values repeated, or linear between
+    the pixels' centres."""
+    x, axes = call.x, axes_of(call.x)
+    modern = call.node.operator == "Resize" and call.opset >= 11
+    mode = call.text("mode", "nearest", ("nearest", "linear"))
+    coordinates = call.get("coordinate_transformation_mode", "half_pixel") if modern else "asymmetric"
+    rounding = call.get("nearest_mode", "round_prefer_floor") if modern else "floor"
+    for key in ("cubic_coeff_a", "exclude_outside", "extrapolation_value", "keep_aspect_ratio_policy"):
+        call.get(key, None)  # of other modes
+    if call.count("antialias", 0):
+        raise ImportRefusedError("has antialias, which makes no difference upwards; export it without")
+    factors = _factors(call, modern)
+    if len(x.shape) != 3 or factors.get(-1, 1) != 1 or factors.get(axes.index(0), 1) != 1:
+        raise ImportRefusedError(f"resizes images or channels of {x.source_shape}, expected rows and columns alone")
+    factor = (factors.get(axes.index(1), 1), factors.get(axes.index(2), 1))
+    if factor == (1, 1):
+        return x
+    for size, times in zip(x.shape[1:], factor, strict=True):
+        if not _as_the_spec(size, times, mode, coordinates, rounding):
+            raise ImportRefusedError(
+                f"is {mode} with coordinates {str(coordinates)[:30]!r} ({str(rounding)[:30]}), which is not what the "
+                "spec's Upsample does; supported: nearest where each value is repeated, linear with half_pixel"
+            )
+    layer = Upsample(call.name, factor, "nearest" if mode == "nearest" else "bilinear")
+    return with_axes(call.network.layer(call.name, layer, Tensor(x.step, x.shape)), axes)
+
+
+def _factors(call: Call, modern: bool) -> dict[int, int]:
+    """By the axis without the batch (-1 is the batch): how many times as large."""
+    shape = (call.batch, *call.x.source_shape)
+    axes = call.numbers("axes", None) or list(range(len(shape)))
+    scales = call.get("scales", None) or _floats(call.constant(2 if modern else 1, "scales"))
+    sizes = [] if scales else _floats(call.constant(3, "sizes"))
+    if len(scales or sizes) != len(axes) or not all(-len(shape) <= axis < len(shape) for axis in axes):
+        raise ImportRefusedError(f"has {len(scales or sizes)} scales or sizes for {len(axes)} axes")
+    wanted = scales or [new / shape[axis] for new, axis in zip(sizes, axes, strict=True)]
+    if any(factor != round(factor) or not 1 <= factor < 1 << 16 for factor in wanted):
+        raise ImportRefusedError(f"resizes by {wanted[:9]}, expected whole factors")
+    return {axis % len(shape) - 1: round(factor) for axis, factor in zip(axes, wanted, strict=True)}
+
+
+def _floats(array: Array | None) -> Sequence[float]:
+    return [] if array is None else array.ravel().astype(float).tolist()
+
+
+def _as_the_spec(size: int, times: int, mode: str, coordinates: object, rounding: object) -> bool:
+    """Whether the operator takes, for every place of the output, what the spec's `Upsample` takes."""
+    if times == 1:
+        return True
+    if mode == "linear":
+        return coordinates in _SAME_AS_HALF_PIXEL
+    places = np.arange(size * times)
+    at = {"asymmetric": places / times, "half_pixel": (places + 0.5) / times - 0.5}.get(
+        "half_pixel" if coordinates in _SAME_AS_HALF_PIXEL else str(coordinates)
+    )
+    if at is None:
+        return False
+    rounded = {
+        "floor": np.floor(at),
+        "ceil": np.ceil(at),
+        "round_prefer_floor": np.ceil(at - 0.5),
+        "round_prefer_ceil": np.floor(at + 0.5),
+    }.get(str(rounding), at)
+    taken = np.clip(rounded, 0, size - 1)
+    return np.array_equal(places // times, taken)
+
+
+CONVERTERS: Mapping[str, Convert] = {
+    "Flatten": flatten,
+    "Reshape": reshape,
+    "Squeeze": squeeze,
+    "Unsqueeze": unsqueeze,
+    "Transpose": transpose,
+    "Gather": gather,
+    "Slice": slice_,
+    "Split": split,
+    "Concat": concat,
+    "Pad": pad,
+    "Resize": resize,
+    "Upsample": resize,
+}

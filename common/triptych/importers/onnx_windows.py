@@ -1,0 +1,169 @@
+"""ONNX's convolutions and pools. Padding is each side's own, and the odd row of SAME lies where `auto_pad` says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+
+from triptych.importers.network_builder import Tensor, axes_of, with_axes
+from triptych.importers.onnx_call import Array, Call, Convert
+from triptych.importers.same_padding import Sides, avg_pool, max_pool, padded, same
+from triptych.importers.steps import ImportRefusedError
+from triptych.spec.layers import (
+    Conv,
+    ConvTranspose,
+    Flatten,
+    GlobalAvgPool,
+    GlobalMaxPool,
+    Pair,
+    Slice,
+)
+
+_AUTO_PAD = ("NOTSET", "VALID", "SAME_UPPER", "SAME_LOWER")
+
+
+def conv(call: Call) -> Tensor:
+    """`Conv`."""
+    weight, bias = _weight(call), call.constant(2, "bias")
+    kernel = call.pair("kernel_shape", (weight.shape[2], weight.shape[3]))
+    stride, dilation = call.pair("strides", (1, 1)), call.pair("dilations", (1, 1))
+    x, padding = padded(call.network, call.name, _map(call), _sides(call, kernel, stride, dilation))
+    layer = Conv(
+        call.name, weight.shape[0], kernel, stride, padding, call.count("group", 1), bias is not None, dilation
+    )
+    return call.network.layer(call.name, layer, x, _arrays(weight, bias))
+
+
+def conv_transpose(call: Call) -> Tensor:
+    """`ConvTranspose`. What `pads` cut off at the end beyond what they cut off at the start is a slice."""
+    weight, bias = _weight(call), call.constant(2, "bias")
+    kernel = call.pair("kernel_shape", (weight.shape[2], weight.shape[3]))
+    stride, dilation = call.pair("strides", (1, 1)), call.pair("dilations", (1, 1))
+    extra, groups = call.pair("output_padding", (0, 0)), call.count("group", 1)
+    sides = _transposed_sides(call, kernel, stride, dilation, extra)
+    missing = [e + first - last for e, first, last in zip(extra, sides[::2], sides[1::2], strict=True)]
+    layer = ConvTranspose(
+        call.name,
+        weight.shape[1] * groups,
+        kernel,
+        stride,
+        (sides[0], sides[2]),
+        (max(missing[0], 0), max(missing[1], 0)),
+        groups,
+        bias is not None,
+        dilation,
+    )
+    y = call.network.layer(call.name, layer, _map(call), _arrays(weight, bias))
+    return _without_end(call, y, (max(-missing[0], 0), max(-missing[1], 0)))
+
+
+def _transposed_sides(call: Call, kernel: Pair, stride: Pair, dilation: Pair, extra: Pair) -> Sides:
+    """What is cut off each side. Where an output size is asked for, an odd row may go at either end: refused."""
+    wanted = call.numbers("output_shape", None)
+    if call.get("auto_pad", "NOTSET") in ("SAME_UPPER", "SAME_LOWER"):
+        wanted = [size * s for size, s in zip(_map(call).shape[1:], stride, strict=True)]
+    if wanted is None:
+        return _sides(call, kernel, stride, dilation)
+    sides: list[int] = []
+    for size, k, s, d, e, target in zip(
+        _map(call).shape[1:], kernel, stride, dilation, extra, wanted[-2:], strict=True
+    ):
+        total = (size - 1) * s + (k - 1) * d + 1 + e - target
+        if total < 0 or total % 2:
+            raise ImportRefusedError(f"asks for {target} rows or columns by itself; export it with pads")
+        sides += [total // 2, total // 2]
+    call.get("pads", None)
+    return sides[0], sides[1], sides[2], sides[3]
+
+
+def _without_end(call: Call, y: Tensor, beyond: Pair) -> Tensor:
+    name = f"{call.name}_crop"
+    if beyond[0]:
+        y = call.network.layer(name, Slice(name, "rows", 0, y.shape[1] - beyond[0]), y)
+    if beyond[1]:
+        y = call.network.layer(name, Slice(name, "columns", 0, y.shape[2] - beyond[1]), y)
+    return y
+
+
+def max_pooling(call: Call) -> Tensor:
+    """`MaxPool`; its second output, the places, must not be used."""
+    call.get("storage_order", 0)
+    kernel, stride, sides, ceil = _pool(call)
+    return max_pool(call.network, call.name, _map(call), kernel, stride, sides, ceil=ceil)
+
+
+def average_pooling(call: Call) -> Tensor:
+    """`AveragePool`."""
+    counted = bool(call.count("count_include_pad", 0))
+    kernel, stride, sides, ceil = _pool(call)
+    return avg_pool(call.network, call.name, _map(call), kernel, stride, sides, count_padding=counted, ceil=ceil)
+
+
+def _pool(call: Call) -> tuple[Pair, Pair, Sides, bool]:
+    kernel, stride = call.pair("kernel_shape", (0, 0)), call.pair("strides", (1, 1))
+    if call.pair("dilations", (1, 1)) != (1, 1):
+        raise ImportRefusedError("has dilations, which no pool of the spec has")
+    return kernel, stride, _sides(call, kernel, stride, (1, 1)), bool(call.count("ceil_mode", 0))
+
+
+def global_pooling(pool: type[GlobalAvgPool | GlobalMaxPool], call: Call) -> Tensor:
+    """`GlobalAveragePool`, `GlobalMaxPool`."""
+    return call.network.layer(call.name, pool(call.name), call.x)
+
+
+def reduction(pool: type[GlobalAvgPool | GlobalMaxPool], call: Call) -> Tensor:
+    """`ReduceMean`, `ReduceMax`: over rows and columns, both."""
+    x, order = call.x, axes_of(call.x)
+    axes, keep = call.axes(), bool(call.count("keepdims", 1))
+    call.count("noop_with_empty_axes", 0)
+    if len(x.shape) != 3 or axes is None or {order[axis] for axis in axes} != {1, 2}:
+        raise ImportRefusedError(
+            f"reduces axes {axes} of {x.source_shape} (without the batch), expected rows and columns"
+        )
+    y = call.network.layer(call.name, pool(call.name), Tensor(x.step, x.shape))
+    if keep:
+        return with_axes(y, order)
+    return call.network.layer(f"{call.name}_flatten", Flatten(call.name), y)
+
+
+def _weight(call: Call) -> Array:
+    weight = call.needed(1, "weight")
+    if weight.ndim != 4:
+        raise ImportRefusedError(f"has a weight of shape {weight.shape}, expected four axes: it is no 2-D convolution")
+    return weight
+
+
+def _map(call: Call) -> Tensor:
+    x = call.network.canonical(call.x, f"{call.name}_reshape")
+    if len(x.shape) != 3:
+        raise ImportRefusedError(f"takes an input of shape {x.shape} (without the batch), expected a map")
+    return x
+
+
+def _arrays(weight: Array, bias: Array | None) -> dict[str, Array]:
+    return {"weight": weight} if bias is None else {"weight": weight, "bias": bias}
+
+
+def _sides(call: Call, kernel: Pair, stride: Pair, dilation: Pair) -> Sides:
+    """`pads` are the starts of all axes, then the ends."""
+    auto_pad = call.text("auto_pad", "NOTSET", _AUTO_PAD)
+    pads = call.numbers("pads", [0, 0, 0, 0]) or []
+    if auto_pad in ("SAME_UPPER", "SAME_LOWER"):
+        return same(_map(call).shape, kernel, stride, dilation, lower=auto_pad == "SAME_LOWER")
+    if auto_pad == "VALID":
+        return 0, 0, 0, 0
+    if len(pads) != 4 or not all(0 <= pad < 1 << 31 for pad in pads):
+        raise ImportRefusedError(f"has pads {pads[:9]}, expected four numbers from 0: above, left, below, right")
+    return pads[0], pads[2], pads[1], pads[3]
+
+
+CONVERTERS: Mapping[str, Convert] = {
+    "Conv": conv,
+    "ConvTranspose": conv_transpose,
+    "MaxPool": max_pooling,
+    "AveragePool": average_pooling,
+    "GlobalAveragePool": partial(global_pooling, GlobalAvgPool),
+    "GlobalMaxPool": partial(global_pooling, GlobalMaxPool),
+    "ReduceMean": partial(reduction, GlobalAvgPool),
+    "ReduceMax": partial(reduction, GlobalMaxPool),
+}

@@ -1,0 +1,126 @@
+"""PyTorch's files: an exported program, TorchScript, or weights alone."""
+
+import pickle
+import re
+import warnings
+import zipfile
+from pathlib import Path
+from typing import Any
+
+from triptych.importers import torch_archive, torch_export
+from triptych.importers.steps import Imported, ImportRefusedError, Request
+from triptych.importers.torch_network import network
+from triptych.importers.torch_program import read
+from triptych.utils.errors import TriptychError
+
+_WAY_OUT = "give the network as --arch MODULE:NAME"
+
+
+def load(path: Path, request: Request) -> Imported:
+    """The network in a file of torch.export.save or torch.jit.save. Raises TriptychError, with what the file holds,
+    where that is no network, and ImportRefusedError for what is no network of the spec's layers."""
+    if not path.is_file():
+        raise TriptychError(f"{path} is no file")
+    if not zipfile.is_zipfile(path):
+        raise TriptychError(_held(path))
+    names = torch_archive.entries(path)
+    if any(name.startswith("models/") and name.endswith(".json") for name in names):
+        return _exported(path, request)
+    if "serialized_exported_program.json" in names:
+        raise TriptychError(f"{path} is an exported program of PyTorch 2.7 or older; export it again with a newer one")
+    if any(name.startswith("code/") for name in names):
+        return _script(path, request)
+    raise TriptychError(_held(path))
+
+
+def _exported(path: Path, request: Request) -> Imported:
+    import torch  # noqa: TID251
+
+    copy = torch_archive.exported_program(path)
+    try:
+        with _quiet():
+            exported = torch.export.load(copy)
+        _check_size(path, [*exported.state_dict.values(), *exported.constants.values()])
+        program = read(exported)
+        shape = program.input_shape[1:]
+        if request.input and request.input != shape:
+            raise ImportRefusedError(
+                f"{path} was exported for images {shape}, and {request.input} were asked for; export it again"
+            )
+        return network(program, None, request, name=path.stem, source=f"PyTorch: {path.name}")
+    except TriptychError:
+        raise
+    except Exception as error:  # what a program that torch.export did not make may hold has no end
+        raise TriptychError(f"{path} is no whole exported program ({_first_line(error)})") from error
+
+
+def _script(path: Path, request: Request) -> Imported:
+    import torch  # noqa: TID251
+
+    copy = torch_archive.script(path)
+    try:
+        with _quiet():
+            script = torch.jit.load(copy, map_location="cpu")
+    except Exception as error:
+        raise TriptychError(f"{path} is no whole TorchScript file ({_first_line(error)})") from None
+    _check_size(path, [*script.parameters(), *script.buffers()])
+    return torch_export.load(script, Request(**{**vars(request), "name": request.name or path.stem}))
+
+
+def _check_size(path: Path, tensors: list[Any]) -> None:
+    if sum(tensor.numel() * tensor.element_size() for tensor in tensors) > 10 * path.stat().st_size:
+        raise TriptychError(f"{path}: its tensors are more than ten times as large as the file; refused")
+
+
+def _held(path: Path) -> str:
+    """What a file holds that is no network, read without running anything of it."""
+    import torch  # noqa: TID251
+
+    try:
+        with _quiet():
+            held = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path) or None)
+    except pickle.UnpicklingError as error:
+        named = re.findall(r"GLOBAL ([\w.]+)", str(error)) or _classes(path)
+        what = f"objects that need {', '.join(named[:4])}" if named else "more than tensors"
+        return f"{path} holds {what}, and only running it would read them; {_WAY_OUT}, and weights as a state dict"
+    except Exception as error:
+        return f"{path} is no file of PyTorch that can be read ({_first_line(error)})"
+    if isinstance(held, dict) and held and all(isinstance(value, torch.Tensor) for value in held.values()):
+        total = sum(value.numel() for value in held.values())
+        return f"{path} holds weights alone ({len(held)} arrays, {total} values); {_WAY_OUT} and the file as --weights"
+    keys = f" with {', '.join(map(str, list(held)[:8]))}" if isinstance(held, dict) else ""
+    return f"{path} holds a {type(held).__name__}{keys}, which is no network; {_WAY_OUT}"
+
+
+def _classes(path: Path) -> list[str]:
+    """The classes and functions that a pickle in an archive names, beside those of tensors."""
+    import torch  # noqa: TID251
+
+    try:
+        return list(torch.serialization.get_unsafe_globals_in_checkpoint(path))
+    except Exception:
+        return []
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
+
+
+class _quiet:  # noqa: N801
+    """PyTorch's warnings and log lines on files, of which the message says what matters."""
+
+    def __enter__(self) -> None:
+        import logging
+
+        self._warnings = warnings.catch_warnings()
+        self._warnings.__enter__()
+        warnings.simplefilter("ignore")
+        self._level = logging.getLogger("torch.export").level
+        logging.getLogger("torch.export").setLevel(logging.CRITICAL)
+
+    def __exit__(self, *exception: object) -> None:
+        import logging
+
+        logging.getLogger("torch.export").setLevel(self._level)
+        self._warnings.__exit__(None, None, None)

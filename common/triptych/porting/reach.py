@@ -1,0 +1,62 @@
+"""A case on which bounds show: drawn values stay small, and an upper bound that no value reaches may be any or none."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+
+from triptych.conformance.case import Case
+from triptych.reference import network as reference
+from triptych.spec import layers as spec
+from triptych.spec.analysis import parameters, primitives
+from triptych.utils.arrays import Array, largest
+from triptych.weights.initializers import Parameters
+
+BEYOND = 2.0  # times the bound, where the largest value is brought
+SCALED = ("weight", "scale", "shift", "bias")  # the roles of arrays by which an output grows in proportion
+
+
+def reaching(case: Case) -> Case:
+    """The case with larger parameters before every bounded activation whose upper bound no value reaches."""
+    architecture = case.architecture
+    if not any(_bound(info.layer) for info in primitives(architecture)):
+        return case
+    inputs = _inputs(case)
+    values: Parameters = dict(case.parameters)
+    roles = {info.path: info.role for info in parameters(architecture)}
+    before: list[str] = []  # the arrays of the last layer that can be scaled
+    for info in primitives(architecture):
+        own = [path for path in roles if path.rpartition(".")[0] == info.path and roles[path] in SCALED]
+        before = own or before
+        bound, highest = _bound(info.layer), float(np.max(inputs.get(info.path, np.zeros(1))))
+        if bound and 0 < highest < bound:
+            for path in before:
+                values[path] = (values[path] * np.float32(BEYOND * bound / highest)).astype(np.float32)
+            before = []  # another activation on the same layer's output finds it scaled
+    return replace(case, parameters=values)
+
+
+def unreached(case: Case, inputs: dict[str, Array]) -> Iterator[str]:
+    """The bounded activations whose upper bound no value of these inputs reaches all the same."""
+    for info in primitives(case.architecture):
+        bound = _bound(info.layer)
+        if bound and info.path in inputs and float(np.max(inputs[info.path])) < bound:
+            yield f"no value reaches the bound {bound:g} of '{info.path}' (largest {largest(inputs[info.path]):.3g})"
+
+
+def _bound(layer: spec.Layer) -> float:
+    """From where on it is constant or linear; 0 for what has no such place above 0."""
+    match layer:
+        case spec.Clip() if np.isfinite(layer.high):
+            return max(layer.high, 0.0)
+        case spec.HardSwish():
+            return 3.0
+        case spec.HardSigmoid() if layer.slope > 0:
+            return max((1 - layer.offset) / layer.slope, 0.0)
+    return 0.0
+
+
+def _inputs(case: Case) -> dict[str, Array]:
+    trace = reference.Trace()
+    reference.forward(case.architecture, case.exact, case.images, trace=trace)
+    return trace.inputs

@@ -1,0 +1,164 @@
+"""Two networks of strangers against each other: no spec is given, so one of them is imported and becomes it.
+
+A side that is a file is read; one that is a module is taken over as far as its importer can, and runs itself besides.
+Two files are compared as specs (`triptych.porting.two_specs`), their own weights too.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from triptych.conformance.diagnosis.explain import Difference
+from triptych.conformance.locate import Located
+from triptych.importers.steps import Imported
+from triptych.porting import discover, own_network, sources
+from triptych.porting.spec_port import SpecPort
+from triptych.porting.two_specs import locate_specs, training_remarks
+from triptych.spec.layers import Architecture, outputs
+from triptych.utils.errors import TriptychError
+
+LOW = "fp32"  # the precision in which is judged what computes in it whatever it is given
+Read = Callable[[str, bool], Imported]  # of its name, and whether a softmax at its end is kept
+
+
+@dataclass(frozen=True, eq=False)
+class Side:
+    """One of the two: what it is called, the object that runs (none of a file), and its spec, or why it has none."""
+
+    name: str
+    candidate: Any | None
+    imported: Imported | None
+    reason: str = ""
+
+    @property
+    def softmax(self) -> str:
+        """The softmax or log_softmax that it ends in and its spec does not have."""
+        remarks = () if self.imported is None else self.imported.remarks
+        named = (re.search(r"\b(softmax|log_softmax)\b.* at the end is taken off", remark) for remark in remarks)
+        return next((found[1] for found in named if found), "")
+
+    @property
+    def spec(self) -> Imported:
+        assert self.imported is not None
+        return self.imported
+
+
+@dataclass(frozen=True)
+class Options:
+    """As `own_network.locate_port` takes them. `layout` and `mapping` are of the network that is not the spec."""
+
+    layout: str | None = None
+    mapping: Path | Mapping[str, str] | None = None
+    precision: str = "fp64"
+    seed: int = 0
+
+
+def is_network(name: str) -> bool:
+    """Whether a subject is called as a file, a run folder or `module:name` is: no backend, and none of the zoo."""
+    return not sources.is_zoo(name)
+
+
+def is_module(name: str) -> bool:
+    """Whether it is called as somebody's own object, not as a file."""
+    return ":" in name and not Path(name).exists()
+
+
+def locate(left: str, right: str, read: Read, options: Options) -> Located:
+    """The first layer at which two networks diverge. `read` reads what names a network, as `sources.read` does, with or
+    without a softmax at its end. Files and networks of the zoo are specs as they are; of two modules the right one
+    becomes the spec, unless it has more outputs than the left one, or cannot. Raises TriptychError, with both reasons,
+    where neither can."""
+    sides = _side(left, read), _side(right, read)
+    if all(side.candidate is None for side in sides):
+        return locate_specs(left, sides[0].spec, right, sides[1].spec, seed=options.seed)
+    known = [side for side in reversed(sides) if side.imported is not None]
+    if not known:
+        reasons = "; ".join(f"'{side.name}': {side.reason}" for side in sides)
+        raise TriptychError(f"neither can be imported, and one must become the spec: {reasons}")
+    origin, *others = sorted(known, key=lambda side: (side.candidate is not None, len(outputs(side.spec.architecture))))
+    located = _against(origin, sides, options)
+    if others and _is_structure(located):  # batch norms that one has folded show from the other only
+        again = _against(others[0], sides, options)
+        located = located if _is_structure(again) else again
+    return located
+
+
+def _side(name: str, read: Read) -> Side:
+    """A file that cannot be read ends it here; of a module it is only known then that it is not the spec."""
+    if not is_module(name):
+        return Side(name, None, _read(name, read))
+    candidate = discover.find(name)
+    if isinstance(candidate, Architecture):
+        return Side(name, None, Imported(candidate, None))
+    try:
+        return Side(name, candidate, _read(name, read))
+    except TriptychError as error:
+        return Side(name, candidate, None, str(error))
+
+
+def _read(name: str, read: Read) -> Imported:
+    """A softmax at the end of a network with classes is what a loss is given; elsewhere it belongs to the outputs."""
+    imported = read(name, False)
+    return imported if imported.architecture.classes else read(name, True)
+
+
+def _against(origin: Side, sides: tuple[Side, Side], options: Options) -> Located:
+    """The other, and then that which became the spec itself: what runs is compared, not only what was read of it."""
+    other = sides[1] if origin is sides[0] else sides[0]
+    notes = [f"the spec is '{origin.name}', imported", *(f"{origin.name}: {line}" for line in origin.spec.remarks)]
+    if other.imported is not None:
+        known = (other.name, other.imported.architecture, origin.name, origin.spec.architecture)
+        notes += training_remarks(*known)
+    elif other.reason:
+        notes.append(f"'{other.name}' cannot be imported: {other.reason}")
+    verdict = _judged(other, origin.spec.architecture, options)
+    notes += [f"{other.name}: {line}" for line in verdict.notes]
+    if origin.candidate is not None and verdict.difference is None:
+        itself = _judged(origin, origin.spec.architecture, replace(options, mapping=None, layout=None))
+        notes += [f"{origin.name}: {line}" for line in itself.notes]
+        if itself.difference is not None:
+            text = f"the spec is not what '{origin.name}' itself computes; {itself.difference.note}".removesuffix("; ")
+            verdict = replace(itself, difference=replace(itself.difference, note=text))
+    left, right = (side.name for side in sides)
+    return replace(verdict, left=left, right=right, notes=tuple(notes))
+
+
+def _judged(side: Side, architecture: Architecture, options: Options) -> Located:
+    """One network against the spec; in float32 where it shows that it computes in that even if given more."""
+
+    def run(precision: str) -> Located:
+        if side.candidate is None:
+            theirs = own_network.without_dropout(side.spec.architecture)
+            own = own_network.Own(side.name, lambda count: SpecPort(theirs, count), seed=options.seed)
+            return own_network.compare_with(own, architecture).located
+        return own_network.locate_port(
+            side.candidate,
+            architecture,
+            name=side.name,
+            layout=options.layout,
+            mapping=options.mapping,
+            precision=precision,
+            seed=options.seed,
+            softmax=side.softmax,
+        )
+
+    located = run(options.precision)
+    if options.precision != LOW and located.difference is not None and _is_rounding(located.difference):
+        layer = located.difference.layer
+        located = run(LOW)
+        note = f"'{layer}' computes in a lower precision than it is given: judged in float32"
+        located = replace(located, notes=(*located.notes, note))
+    return located
+
+
+def _is_structure(located: Located) -> bool:
+    return located.difference is not None and located.difference.level == "structure"
+
+
+def _is_rounding(difference: Difference) -> bool:
+    check = difference.check
+    return not check.problem and check.difference is not None and check.difference <= 1e-6 * check.scale

@@ -1,0 +1,236 @@
+"""Somebody's network as a subject of the search: its parameters paired, given the spec's values, and what it runs set
+beside the layers of the spec."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+from scipy.special import softmax
+
+from triptych.backend.contract import Backend, Port, PortParameter, PortRun
+from triptych.conformance import levels
+from triptych.conformance.compare import Arrays, Check, message, problem
+from triptych.conformance.diagnosis.explain import Difference, Finding, SubjectFailedError
+from triptych.conformance.diagnosis.layer_faults import channels_first, channels_last
+from triptych.conformance.levels import Level
+from triptych.conformance.reference_run import INPUT, ReferenceRun, layer_of, maps_before_flatten
+from triptych.conformance.subjects import Subject
+from triptych.porting.align import Place, align, role_of, turn_to_channels_first
+from triptych.porting.matching import pair
+from triptych.spec import analysis
+from triptych.spec.layers import Shape
+from triptych.utils.arrays import Array
+from triptych.utils.errors import TriptychError
+
+SOFTMAX = "softmax"  # at a network's end, beside log_softmax, which hands a loss's gradient on as it is
+ARRIVING = "gradient at the output of "
+
+
+class OwnNetwork(Subject):
+    """Somebody's network; see `Subject`. Only those layers can be seen in it to which an operation corresponds."""
+
+    def __init__(
+        self,
+        name: str,
+        run: ReferenceRun,
+        precision: str,
+        backend: Backend | None,
+        adapt: Callable[[], Port],
+        mapping: Mapping[str, str],
+        layout: str | None,
+        softmax: str = "",
+    ) -> None:
+        super().__init__(name, run, precision)
+        self.backend = backend
+        self.adapt = adapt
+        self.layout = layout or "its default layout"
+        self.softmax = softmax  # at its end, and left out
+        self.mapping = mapping
+        self.maps = maps_before_flatten(run.case.architecture)
+        self.pairs: dict[str, str] = {}  # the network's own parameter by path of the spec's
+        self.passes: dict[bool, PortRun] = {}  # of the values that are in the network, by mode
+        self.aligned: dict[bool, dict[str, int]] = {}  # of these passes
+        self.permuted: dict[str, Shape] = {}  # dense layers whose columns were reordered, with the map's shape
+
+    def failed(self, error: Exception) -> None:
+        """A network that does not run at all is no difference, but bad input."""
+        if isinstance(error, TriptychError):
+            raise error
+        shape = self.run.case.images.shape
+        raise TriptychError(f"'{self.name}' failed on images {shape} as {self.layout}: {message(error)}") from error
+
+    def parameter_shapes(self) -> Arrays:
+        """Pair the network's parameters with the spec's, and give it the case's values: where that succeeds, every
+        shape is the spec's. Raises SubjectFailedError for the first parameter without a partner."""
+        self.port = self.adapt()
+        self.layout = self.port.layout
+        parameters = self.port.parameters(self.images)
+        self.notes = (f"images given as {self.layout}; {len(parameters)} parameters",)
+        self._check_outputs()
+        self.pairs, wrong = self._paired(parameters)
+        if wrong is not None:
+            raise SubjectFailedError(Difference(layer_of(wrong.tensor), "structure", wrong, (self.name,)))
+        self.load()
+        self.softmax = self.softmax if self._ends_in_softmax() else ""  # a loss's is taken off by the port
+        self.notes += (f"the {self.softmax} at its end is left out",) if self.softmax else ()
+        return self.run.parameter_shapes
+
+    def _ends_in_softmax(self) -> bool:
+        """Whether what it puts out are shares, or their logarithms."""
+        if not self.softmax:
+            return False
+        y = self.ran(False).outputs[0]
+        shares = y if self.softmax == SOFTMAX else np.exp(y)
+        return bool((shares >= 0).all() and np.allclose(shares.sum(1), 1, atol=1e-3))
+
+    def _check_outputs(self) -> None:
+        """Say how many outputs are left out. Raises SubjectFailedError where the network has too few."""
+        returned, ends = self.port.returned, self.run.ends
+        if returned > len(ends):
+            self.notes += (f"of its {returned} outputs only the first {len(ends)} can be compared",)
+        if returned < len(ends):
+            text = (
+                f"your network has {returned} output(s), the spec {len(ends)}: {', '.join(ends)}; --output names some"
+            )
+            wrong = problem("structure", ends[returned], text)
+            raise SubjectFailedError(Difference(ends[returned], "structure", wrong, (self.name,)))
+
+    def _paired(self, parameters: Sequence[PortParameter]) -> tuple[dict[str, str], Check | None]:
+        """As `pair`; where that fails, without the parameters that no compared output depends on: another head's."""
+        infos = analysis.parameters(self.run.case.architecture)
+        pairs, wrong = pair(parameters, infos, self.mapping)
+        unneeded = [p.name for p in parameters if not p.needed and p.name not in self.mapping]
+        if wrong is None or not unneeded:
+            return pairs, wrong
+        pairs, wrong = pair([p for p in parameters if p.name not in unneeded], infos, self.mapping)
+        self.notes += (f"left out, as the outputs do not depend on them: {', '.join(unneeded)}",)
+        return pairs, wrong
+
+    def load(self) -> None:
+        """Give the network the case's parameters."""
+        values: dict[str, Array] = dict(self.run.parameters)
+        for dense, shape in self.permuted.items():
+            values[f"{dense}.weight"] = channels_last(values[f"{dense}.weight"], shape)
+        self.port.load({name: values[path] for path, name in self.pairs.items()})
+        self.passes, self.aligned = {}, {}
+
+    def ran(self, train: bool) -> PortRun:
+        """One pass, in training mode backward too."""
+        if train not in self.passes:
+            loss = self.run.loss() if train else {}
+            cotangents = [loss[path] for path in self.run.ends if path in loss]
+            if self.softmax == SOFTMAX:  # what sums to 0 over the classes, it takes back to the gradient by logits
+                logits = (self.run.outputs(train)[path] for path in self.run.ends)
+                cotangents = [dy / softmax(y, axis=1) for dy, y in zip(cotangents, logits, strict=False)]
+            self.passes[train] = self.port.run(self.images, train=train, cotangents=cotangents)
+        return self.passes[train]
+
+    def seen(self, train: bool) -> dict[str, int]:
+        """By path of a layer that can be seen, the index of its operation."""
+        if train not in self.aligned:
+            outputs = self.run.outputs(train)
+            places = [Place(path, role_of(layer), outputs[path]) for path, layer in self.run.nodes(train)]
+            turn_to_channels_first(places, self.ran(train).captured)
+            self.aligned[train] = align(places, self.ran(train).captured)
+        return self.aligned[train]
+
+    def forward(self, train: bool) -> Arrays:
+        """The outputs that can be seen, as the spec has them, and the network's own."""
+        outputs, flattened = self.run.outputs(train), self.flattened()
+        arrays = {}
+        for path, index in self.seen(train).items():
+            value, expected = self.ran(train).captured[index].value, outputs[path]
+            if path in flattened and value.shape == expected.shape:
+                value = channels_first(value, flattened[path])
+            arrays[path] = value.reshape(expected.shape) if value.size == expected.size else value
+        return arrays | self.outputs(train)
+
+    def outputs(self, train: bool) -> dict[str, Array]:
+        """The network's own outputs; what a softmax is given, where that is left out."""
+        made = dict(zip(self.run.ends, self.ran(train).outputs, strict=True))
+        seen = self.seen(train) if self.softmax else {}
+        return made | {path: self.ran(train).captured[seen[path]].value for path in self.run.ends if path in seen}
+
+    def gradients(self) -> Arrays:
+        """What arrives at the outputs that can be seen, the parameters' gradients, and the images' own."""
+        ran = self.ran(True)
+        arrays = {ARRIVING + path: value for path, value in self.arriving().items()}
+        for path in self.run.gradients.keys() & self.pairs.keys():  # JAX has gradients of running statistics, too
+            gradient = ran.gradients.get(self.pairs[path])
+            if gradient is not None:
+                permuted = self.permuted.get(layer_of(path)) if path.endswith(".weight") else None
+                arrays[path] = gradient if permuted is None else channels_first(gradient, permuted)
+        return arrays if ran.input_gradient is None else {**arrays, INPUT: ran.input_gradient}
+
+    def arriving(self) -> dict[str, Array]:
+        """By layer, the gradient that arrives at its output, where that can be seen in the spec's order."""
+        right, flattened, captured = self.run.trace(True).arriving, self.flattened(), self.ran(True).captured
+        gradients = {path: captured[index].gradient for path, index in self.seen(True).items() if path not in flattened}
+        seen = {p: value for p, value in gradients.items() if value is not None and value.size == right[p].size}
+        return {path: value.reshape(right[path].shape) for path, value in seen.items()}
+
+    def expected(self, level: Level, run: ReferenceRun) -> Arrays:
+        """What the reference says of what can be seen; gradients with those that arrive at outputs, layer by layer."""
+        arrays = level.expected(run)
+        if level.name.startswith("forward"):
+            seen = {*self.seen(level is levels.FORWARD_TRAIN), *run.ends}
+            return {path: value for path, value in arrays.items() if path in seen}
+        if level.name != "gradient":
+            return arrays
+        arriving, ordered = self.arriving(), {}
+        for path, _ in reversed(list(self.run.nodes(True))):
+            if path in arriving:
+                ordered[ARRIVING + path] = run.trace(True).arriving[path]
+            ordered |= {name: value for name, value in arrays.items() if layer_of(name) == path}
+        return {**ordered, INPUT: arrays[INPUT]}
+
+    def retry(self, difference: Difference, again: Callable[[], Difference | None]) -> Difference | None:
+        """Try the first dense layer with its columns in height-width-channels order, if that is where they diverge."""
+        order = list(self.run.layers)
+        if self.permuted or difference.level == "gradient":
+            return difference
+        for dense, shape in self.maps.items():
+            place = order.index(dense)
+            if difference.layer not in order[max(0, place - 2) : place + 1]:
+                continue
+            self.permuted[dense] = shape
+            self.load()
+            better = again()
+            if better is None or order.index(better.layer) > place:
+                self.notes += (
+                    f"flattens height-width-channels: the columns of '{dense}' were permuted for it (NCHW weights "
+                    "do not fit this network as they are)",
+                )
+                return better
+            del self.permuted[dense]
+            self.load()
+        return difference
+
+    def flattened(self) -> dict[str, Shape]:
+        """The flatten layers, and dropouts behind them, whose output comes in another order, with the map's shape."""
+        order, outputs = list(self.run.layers), self.run.outputs(train=False)
+        layers: dict[str, Shape] = {}
+        for dense, shape in self.permuted.items():
+            for path in reversed(order[: order.index(dense)]):
+                if outputs[path].ndim != 2:
+                    break
+                layers[path] = shape
+        return layers
+
+
+def _whose_gradient(finding: Finding) -> Difference:
+    """A parameter's own layer, for a gradient that arrives at an output the layer behind, for the images the first."""
+    name, nodes = finding.check.tensor, [path for path, _ in finding.run.nodes(True)]
+    if name == INPUT:
+        return finding.at(nodes[0])
+    if not name.startswith(ARRIVING):
+        return finding.at(layer_of(name))
+    behind = nodes.index(name.removeprefix(ARRIVING)) + 1
+    return finding.at(nodes[min(behind, len(nodes) - 1)])
+
+
+# A port has no images of its own, and no optimiser.
+LEVELS = (
+    *(levels.PARAMETERS, levels.FORWARD_EVAL, levels.FORWARD_TRAIN),
+    replace(levels.GRADIENT, explain=_whose_gradient),
+)

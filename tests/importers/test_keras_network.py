@@ -1,0 +1,507 @@
+"""Keras's files without Keras: strangers' networks against an evaluator of the file's own JSON, height-width-channels
+throughout; what other versions write otherwise; and what is refused. In `test_keras_itself` Keras is the judge."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from triptych.importers.keras_network import load
+from triptych.importers.steps import Imported, Request
+from triptych.reference.network import forward
+from triptych.spec.layers import BatchNorm, HardSigmoid, walk
+from triptych.utils.errors import TriptychError
+
+h5py: Any = pytest.importorskip("h5py", reason="h5py is not installed: pip install 'triptych[keras]'")
+
+FOLDERS = (parent / "shared/data/models/face_classification_keras" for parent in Path(__file__).parents)
+FILES = sorted(next((folder for folder in FOLDERS if folder.is_dir()), Path("nowhere")).glob("*.hdf5"))
+needs_models = pytest.mark.skipif(not FILES, reason="the folder of strangers' models is not there")
+
+Config = dict[str, Any]
+Build = Callable[[], Config]
+PLAIN = Request()
+
+
+# An evaluator of Keras's layers that shares nothing with the importer
+
+
+def windows(x: Any, kernel: Any, stride: Any, padding: str, value: float) -> Any:
+    """`(N, rows, columns, C, kernel rows, kernel columns)`; SAME has the odd row at the end."""
+    pads = [(0, 0)]
+    for size, k, s in zip(x.shape[1:3], kernel, stride, strict=True):
+        total = max((-(-size // s) - 1) * s + k - size, 0) if padding == "same" else 0
+        pads.append((total // 2, total - total // 2))
+    x = np.pad(x, [*pads, (0, 0)], constant_values=value)
+    return np.lib.stride_tricks.sliding_window_view(x, kernel, (1, 2))[:, :: stride[0], :: stride[1]]
+
+
+def conv(x: Any, config: Config, w: Any) -> Any:
+    y = np.einsum(
+        "nhwcij,ijco->nhwo", windows(x, config["kernel_size"], config["strides"], config["padding"], 0), w("kernel")
+    )
+    return y + w("bias") if config["use_bias"] else y
+
+
+def separable(x: Any, config: Config, w: Any) -> Any:
+    patches = windows(x, config["kernel_size"], config["strides"], config["padding"], 0)
+    y = np.einsum("nhwcij,ijcm->nhwcm", patches, w("depthwise_kernel"))
+    return y.reshape(*y.shape[:3], -1) @ w("pointwise_kernel")[0, 0]
+
+
+def batch_norm(x: Any, config: Config, w: Any) -> Any:
+    return (x - w("moving_mean")) / np.sqrt(w("moving_variance") + config["epsilon"]) * w("gamma") + w("beta")
+
+
+def softmax(x: Any) -> Any:
+    e = np.exp(x - x.max(-1, keepdims=True))
+    return e / e.sum(-1, keepdims=True)
+
+
+EVALUATED: dict[str, Callable[..., Any]] = {
+    "Conv2D": conv,
+    "SeparableConv2D": separable,
+    "BatchNormalization": batch_norm,
+    "MaxPooling2D": lambda x, c, w: windows(x, c["pool_size"], c["strides"], c["padding"], -np.inf).max((-2, -1)),
+    "GlobalAveragePooling2D": lambda x, c, w: x.mean((1, 2)),
+    "Activation": lambda x, c, w: np.maximum(x, 0) if c["activation"] == "relu" else softmax(x),
+}
+
+
+def evaluated(path: Path, x: Any) -> Any:
+    """The file's network on `(N, H, W, C)` images, in float64."""
+    with h5py.File(path) as file:
+        layers = json.loads(file.attrs["model_config"])["config"]["layers"]
+        values = {layers[0]["name"]: x}
+        for layer in layers[1:]:
+            name = layer["name"]
+            inputs = [values[node[0]] for node in layer["inbound_nodes"][0]]
+            weights = file[f"model_weights/{name}"]
+            if layer["class_name"] == "Add":
+                values[name] = inputs[0] + inputs[1]
+            else:
+                run = EVALUATED[layer["class_name"]]
+                values[name] = run(
+                    inputs[0], layer["config"], lambda key, w=weights, n=name: np.float64(w[f"{n}/{key}:0"])
+                )
+    return values[layers[-1]["name"]]
+
+
+@needs_models
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_strangers_files_give_what_their_json_says(path: Path) -> None:
+    imported = load(path, Request(keep_softmax=True))
+    images = np.random.default_rng(1).standard_normal((3, *imported.architecture.input))
+    wanted = evaluated(path, np.moveaxis(images, 1, -1))
+    got = forward(imported.architecture, imported.parameters or {}, images).logits
+    assert np.abs(got - wanted).max() <= 1e-12 * np.abs(wanted).max()
+    assert np.ptp(wanted) > 1e-2
+
+
+@needs_models
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_strangers_files_keep_every_value_and_what_is_trained(path: Path) -> None:
+    imported = load(path, Request())
+    with h5py.File(path) as file:
+        sizes: list[int] = []
+        file["model_weights"].visititems(lambda _, each: sizes.append(each.size) if hasattr(each, "dtype") else None)
+    assert sum(array.size for array in (imported.parameters or {}).values()) == sum(sizes)
+    norms = [layer for _, layer in walk(imported.architecture.layers) if isinstance(layer, BatchNorm)]
+    assert {(norm.eps, norm.momentum) for norm in norms} == {(1e-3, 0.01)}
+    assert imported.architecture.classes in (2, 7)
+    assert [line for line in imported.remarks if "softmax" in line]
+
+
+# Small files by hand, as Keras 2 writes them
+
+
+def layer(class_name: str, name: str, *inputs: str, **config: Any) -> Config:
+    nodes = [[[each, 0, 0, {}] for each in inputs]] if inputs else []
+    return {"class_name": class_name, "name": name, "config": {"name": name, **config}, "inbound_nodes": nodes}
+
+
+def start(*shape: int | None) -> Config:
+    return layer("InputLayer", "x", batch_input_shape=[None, *(shape or (6, 5, 3))])
+
+
+def functional(*layers: Config, outputs: tuple[str, ...] = (), inputs: tuple[str, ...] = ("x",)) -> Config:
+    ends = outputs or (layers[-1]["name"],)
+    config = {
+        "layers": list(layers),
+        "input_layers": [[n, 0, 0] for n in inputs],
+        "output_layers": [[n, 0, 0] for n in ends],
+    }
+    return {"class_name": "Model", "config": {"name": "net", **config}}
+
+
+def written(path: Path, model: Any, arrays: dict[str, dict[str, Any]], version: str = "2.2.4") -> Path:
+    with h5py.File(path, "w") as file:
+        file.attrs["keras_version"] = version
+        if model is not None:
+            file.attrs["model_config"] = model if isinstance(model, str) else json.dumps(model)
+        group = file.create_group("model_weights") if model is not None else file
+        group.attrs["layer_names"] = [name.encode() for name in arrays]
+        for name, values in arrays.items():
+            inner = group.create_group(name)
+            inner.attrs["weight_names"] = [f"{name}/{key}:0".encode() for key in values]
+            for key, value in values.items():
+                inner[f"{name}/{key}:0"] = value
+    return path
+
+
+KERNEL = np.random.default_rng(0).standard_normal((3, 3, 3, 4)).astype(np.float32)
+CONV = {"filters": 4, "kernel_size": [3, 3], "use_bias": False}
+WEIGHTS = {"conv": {"kernel": KERNEL}}
+
+
+def net() -> Config:
+    return functional(
+        start(), layer("Conv2D", "conv", "x", **CONV), layer("Activation", "relu", "conv", activation="relu")
+    )
+
+
+def loaded(path: Path, model: Any, arrays: Any = WEIGHTS, request: Request = PLAIN, **options: Any) -> Imported:
+    return load(written(path / "net.h5", model, arrays, **options), request)
+
+
+def complaint(action: Callable[[], object]) -> str:
+    """The one error's text; empty where there is none."""
+    try:
+        action()
+    except TriptychError as error:
+        return str(error)
+    return ""
+
+
+def refused(path: Path, request: Request = PLAIN) -> str:
+    with pytest.raises(TriptychError) as caught:
+        load(path, request)
+    line = str(caught.value)
+    assert "\n" not in line
+    assert len(line) < 2000
+    return line
+
+
+def test_kernels_become_oihw(tmp_path: Path) -> None:
+    (weight,) = (loaded(tmp_path, net()).parameters or {}).values()
+    np.testing.assert_array_equal(weight, KERNEL.transpose(3, 2, 0, 1))
+
+
+def test_a_sequential_of_old_is_a_list(tmp_path: Path) -> None:
+    first = layer("Conv2D", "conv", batch_input_shape=[None, 6, 5, 3], **CONV)
+    for config in ([first], {"name": "net", "layers": [first]}):
+        assert loaded(tmp_path, {"class_name": "Sequential", "config": config}).architecture.input == (3, 6, 5)
+
+
+@pytest.mark.parametrize(("version", "slope"), [("2.15.0", 0.2), ("3.1.0", 1 / 6)])
+def test_the_hard_sigmoid_is_the_versions_own(version: str, slope: float, tmp_path: Path) -> None:
+    model = functional(start(), layer("Activation", "gate", "x", activation="hard_sigmoid"))
+    imported = loaded(tmp_path, model, {}, version=version)
+    (gate,) = (each for _, each in walk(imported.architecture.layers) if isinstance(each, HardSigmoid))
+    assert gate.slope == slope
+
+
+def test_an_output_that_is_asked_for_and_one_that_is_not_there(tmp_path: Path) -> None:
+    model = net()
+    model["config"]["layers"].append(layer("Lambda", "code", "relu"))
+    model["config"]["output_layers"] = [["code", 0, 0]]
+    path = written(tmp_path / "net.h5", model, WEIGHTS)
+    assert "layer 'code' (Lambda) is not supported" in refused(path)
+    assert load(path, Request(outputs=("relu",))).parameters
+    assert "has no layer 'none'; it has conv, relu, code" in refused(path, Request(outputs=("none",)))
+
+
+def test_the_weight_decay_of_layers_is_said(tmp_path: Path) -> None:
+    decay = {"class_name": "L1L2", "config": {"l2": 0.01}}
+    model = functional(start(), layer("Conv2D", "conv", "x", kernel_regularizer=decay, **CONV))
+    assert any("regularizer" in line for line in loaded(tmp_path, model).remarks)
+
+
+def changed(change: Callable[[Config], Any]) -> Build:
+    def build() -> Config:
+        model = net()
+        change(model["config"])
+        return model
+
+    return build
+
+
+def one(class_name: str, **config: Any) -> Build:
+    return lambda: functional(start(), layer(class_name, "it", "x", **config))
+
+
+BAD: dict[str, tuple[Build, str]] = {
+    "unknown": (one("LSTM", units=3), "layer 'it' (LSTM) is not supported; supported: Conv2D"),
+    "code": (one("Lambda", function=["4wEAAA==", None, None]), "layer 'it' (Lambda) is not supported"),
+    "channels first": (one("MaxPooling2D", data_format="channels_first"), "expected 'channels_last'"),
+    "no arrays": (
+        one("BatchNormalization"),
+        "has 0 arrays in the file, expected 4 (gamma, beta, moving_mean, moving_var",
+    ),
+    "key that matters": (one("MaxPooling2D", mood="blue"), "has mood 'blue', which is not supported"),
+    "type": (one("MaxPooling2D", pool_size="two"), "has pool_size 'two', expected two whole numbers"),
+    "size": (one("MaxPooling2D", pool_size=[1 << 40, 1]), "expected two whole numbers"),
+    "zero": (one("MaxPooling2D", pool_size=[0, 1]), "pools windows of (0, 1)"),
+    "stride": (one("MaxPooling2D", strides=[0, 1], padding="same"), "has strides (0, 1), expected 1 or more"),
+    "padding": (one("MaxPooling2D", padding="causal"), "has padding 'causal', expected valid or same"),
+    "rate": (one("Dropout", rate=2), "must be at least 0 and below 1"),
+    "activation": (one("Activation", activation="mine"), "has the activation 'mine', supported: linear, relu"),
+    "activation's class": (
+        one("Activation", activation={"class_name": "Mine", "config": {}}),
+        "has the activation 'Mine'",
+    ),
+    "bounds": (one("ReLU", max_value=-1.0), "must be below its upper bound"),
+    "open": (
+        lambda: functional(start(None, None, 3), layer("Flatten", "it", "x")),
+        "say it: --input CHANNELSxHEIGHTxWIDTH",
+    ),
+    "old": (
+        lambda: functional(start(), layer("Conv2D", "conv", "x", **CONV)),
+        "is of Keras 1; load and save it with Keras 2 or 3",
+    ),
+    "cycle": (
+        changed(lambda c: c["layers"][1].update(inbound_nodes=[[["relu", 0, 0, {}]]])),
+        "takes its own output (a cycle)",
+    ),
+    "not there": (
+        changed(lambda c: c["layers"][1].update(inbound_nodes=[[["z", 0, 0, {}]]])),
+        "takes call 0 of layer 'z', which is not in the file",
+    ),
+    "second call": (
+        changed(lambda c: c.update(output_layers=[["relu", 1, 0]])),
+        "takes call 1 of layer 'relu', which is not",
+    ),
+    "second output": (
+        changed(lambda c: c.update(output_layers=[["relu", 0, 1]])),
+        "takes output 1 of layer 'relu', which has 1",
+    ),
+    "no outputs": (changed(lambda c: c.update(output_layers=[])), "has 1 inputs and 0 outputs"),
+    "two inputs": (
+        changed(lambda c: c.update(input_layers=[["x", 0, 0], ["relu", 0, 0]])),
+        "has 2 inputs and 1 outputs, expected 1 inputs",
+    ),
+    "no layers": (changed(lambda c: c.update(layers={})), "has no list of layers"),
+    "layer": (changed(lambda c: c["layers"].append(7)), "layer 3 is no object with class_name and config"),
+    "names": (changed(lambda c: c["layers"].append(c["layers"][1])), "has two layers of one name"),
+    "nodes": (changed(lambda c: c["layers"][1].update(inbound_nodes=7)), "inbound_nodes that are no list"),
+    "node": (
+        changed(lambda c: c["layers"][1].update(inbound_nodes=[7])),
+        "names a tensor by 7, expected [layer, call, output]",
+    ),
+    "call with numbers": (
+        changed(lambda c: c["layers"][1].update(inbound_nodes=[[["x", 0, 0, {"y": 2.0}]]])),
+        "is called with numbers of its own",
+    ),
+    "class": (
+        lambda: {"class_name": "Mine", "config": {}},
+        "holds a 'Mine', expected one of Functional, Model, Sequential",
+    ),
+    "filters": (
+        changed(lambda c: c["layers"][1]["config"].update(filters=5)),
+        "layer 'conv' (Conv2D) has weight (4, 3, 3, 3), but by its attributes (5, 3, 3, 3)",
+    ),
+    "bias": (
+        changed(lambda c: c["layers"][1]["config"].update(use_bias=True)),
+        "has 1 arrays in the file, expected 2 (kernel, bias)",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_what_cannot_be_taken_over_is_one_line(name: str, tmp_path: Path) -> None:
+    build, complaint = BAD[name]
+    version = "1.2.2" if name == "old" else "2.2.4"
+    assert complaint in refused(written(tmp_path / "net.h5", build(), WEIGHTS, version))
+
+
+def test_models_in_models_have_a_depth(tmp_path: Path) -> None:
+    model: Config = {"class_name": "Sequential", "config": [start()]}
+    for number in range(60):
+        model = {"class_name": "Sequential", "config": {"name": f"m{number}", "layers": [start(), model]}}
+    assert "nests more than 20 models" in refused(written(tmp_path / "net.h5", model, {}))
+
+
+def test_weights_alone_need_a_network(tmp_path: Path) -> None:
+    assert "holds weights and no network" in refused(written(tmp_path / "weights.h5", None, WEIGHTS))
+    with h5py.File(tmp_path / "net.weights.h5", "w") as file:
+        file["layers/conv2d/vars/0"] = KERNEL
+    assert "--weights net.weights.h5" in refused(tmp_path / "net.weights.h5")
+
+
+def with_link(path: Path, link: Any) -> Path:
+    written(path, net(), WEIGHTS)
+    with h5py.File(path, "a") as file:
+        file["elsewhere"] = KERNEL
+        del file["model_weights/conv/conv/kernel:0"]
+        if link is not None:
+            file["model_weights/conv/conv/kernel:0"] = link
+    return path
+
+
+def test_links_out_of_the_file_are_refused(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["kernel"] = KERNEL
+    for link in (
+        h5py.ExternalLink("other.h5", "kernel"),
+        h5py.ExternalLink("none.h5", "x"),
+        h5py.SoftLink("/elsewhere"),
+    ):
+        assert "'kernel:0' is a soft or external link" in refused(with_link(tmp_path / "net.h5", link))
+    assert "'kernel:0' is not in the file, though" in refused(with_link(tmp_path / "net.h5", None))
+
+
+def test_arrays_that_lie_elsewhere_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "raw").write_bytes(KERNEL.tobytes())
+    path = with_link(tmp_path / "net.h5", None)
+    with h5py.File(path, "a") as file:
+        file["model_weights/conv/conv"].create_dataset(
+            "kernel:0", KERNEL.shape, "f4", external=[(str(tmp_path / "raw"), 0, KERNEL.nbytes)]
+        )
+    assert "lies outside of the file" in refused(path)
+    layout = h5py.VirtualLayout(KERNEL.shape, "f4")
+    layout[...] = h5py.VirtualSource(str(tmp_path / "other.h5"), "kernel", KERNEL.shape)
+    path = with_link(tmp_path / "net.h5", None)
+    with h5py.File(path, "a") as file:
+        file["model_weights/conv/conv"].create_virtual_dataset("kernel:0", layout)
+    assert "lies outside of the file" in refused(path)
+
+
+@pytest.mark.parametrize(
+    ("value", "complaint"),
+    [
+        (np.array([b"text"]), "is of type |S4, expected float32"),
+        (np.zeros(3, [("a", "f4"), ("b", "f4")]), "expected float32 or like it"),
+        (KERNEL.astype(np.complex64), "is of type complex64"),
+    ],
+)
+def test_arrays_that_are_no_numbers(value: Any, complaint: str, tmp_path: Path) -> None:
+    assert complaint in refused(written(tmp_path / "net.h5", net(), {"conv": {"kernel": value}}))
+
+
+def test_sizes_that_lie_take_no_memory(tmp_path: Path) -> None:
+    """An array of which nothing is stored, and one of zeros that is packed."""
+    for options in (
+        {"shape": (1 << 20, 1 << 20), "chunks": (1024, 1024)},
+        {"data": np.zeros((3000, 3000)), "compression": "gzip"},
+    ):
+        path = with_link(tmp_path / "net.h5", None)
+        with h5py.File(path, "a") as file:
+            file["model_weights/conv/conv"].create_dataset("kernel:0", dtype="f4", **options)
+        assert "ten times the file" in refused(path)
+
+
+def archived(path: Path, weights: bytes, config: Any, **more: bytes) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("metadata.json", json.dumps({"keras_version": "3.1.0"}))
+        archive.writestr("config.json", config if isinstance(config, str | bytes) else json.dumps(config))
+        if weights:
+            archive.writestr("model.weights.h5", weights)
+    return path
+
+
+def weights_file() -> bytes:
+    stream = io.BytesIO()
+    with h5py.File(stream, "w") as file:
+        file["layers/conv2d/vars/0"] = KERNEL
+    return stream.getvalue()
+
+
+def test_an_archive_of_keras_3(tmp_path: Path) -> None:
+    (weight,) = (load(archived(tmp_path / "net.keras", weights_file(), net()), Request()).parameters or {}).values()
+    np.testing.assert_array_equal(weight, KERNEL.transpose(3, 2, 0, 1))
+
+
+@pytest.mark.parametrize(
+    ("weights", "config", "complaint"),
+    [
+        (b"", net(), "has no model.weights.h5; expected a .keras file"),
+        (bytes(1 << 24), net(), "which no network of this size does"),
+        (b"no hdf5" * 99, net(), "is no HDF5 file of Keras, or damaged"),
+        (weights_file(), "[1]", "config.json is no JSON object"),
+        (weights_file(), "[" * 10_000, "config.json is no JSON object"),
+        (weights_file(), " " * (1 << 27), "takes more than"),
+    ],
+    ids=["none", "bomb", "no file", "list", "deep", "long"],
+)
+def test_archives_that_are_not_as_they_should_be(weights: bytes, config: Any, complaint: str, tmp_path: Path) -> None:
+    assert complaint in refused(archived(tmp_path / "net.keras", weights, config))
+
+
+def test_a_group_that_holds_itself(tmp_path: Path) -> None:
+    stream = io.BytesIO()
+    with h5py.File(stream, "w") as file:
+        group = file.create_group("layers/sequential/layers")
+        group["sequential"] = file["layers/sequential"]
+    assert "stands there twice" in refused(archived(tmp_path / "net.keras", stream.getvalue(), net()))
+
+
+@pytest.mark.parametrize("content", [b"", b"text", b"\x89HDF\r\n\x1a\n" + bytes(500), b"PK\x05\x06" + bytes(18)])
+def test_what_is_no_file_of_keras(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "net.h5"
+    path.write_bytes(content)
+    refused(path)
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    for path in (tmp_path / "none.h5", tmp_path, Path("a\0b")):
+        assert "cannot read" in refused(path) or "is no HDF5" in refused(path)
+
+
+def test_a_json_that_is_none(tmp_path: Path) -> None:
+    for text in ("", "[1]", "{", "[" * 10_000):
+        assert "model_config is no JSON object" in refused(written(tmp_path / "net.h5", text, WEIGHTS))
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [path, *(place for key, inner in items for place in places(inner, (*path, key)))]
+
+
+anything = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=4)
+    | st.sampled_from(["same", "Dense", "x"]),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["class_name", "config", "name"]), inner)
+    ),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(changes=st.lists(st.tuples(st.sampled_from(places(net())[1:]), anything), min_size=1, max_size=3))
+def test_altered_fields_give_a_network_or_the_one_error(
+    changes: list[tuple[tuple[Any, ...], Any]], tmp_path: Path
+) -> None:
+    model: Any = net()
+    for path, value in changes:
+        target = model
+        try:
+            for key in path[:-1]:
+                target = target[key]
+            target[path[-1]] = value
+        except (KeyError, IndexError, TypeError):
+            continue  # an earlier change took the place away
+    assert "\n" not in complaint(lambda: loaded(tmp_path, model))
+
+
+CONTENT = weights_file()
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(at=st.integers(0, len(CONTENT) - 1), inserted=st.binary(min_size=1, max_size=8))
+def test_altered_bytes_give_a_network_or_the_one_error(at: int, inserted: bytes, tmp_path: Path) -> None:
+    content = CONTENT[:at] + inserted + CONTENT[at + len(inserted) :]
+    assert "\n" not in complaint(lambda: load(archived(tmp_path / "net.keras", content, net()), Request()))
