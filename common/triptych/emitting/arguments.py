@@ -29,13 +29,14 @@ class Argument:
 @dataclass(eq=False)
 class Definition:
     """A function or class. `instances`: all nodes that it makes; `columns`: what each number of the first is inside of
-    it; `flags`: whether there is a shortcut, in words, by the number of the column that says it."""
+    it; `columns_of_inputs`: whether the channels that arrive are among them."""
 
     name: str
     instances: list[Node]
     is_class: bool
     arguments: list[Argument] = field(default_factory=list)
     columns: list[Value] = field(default_factory=list)
+    columns_of_inputs: bool = True
 
     @property
     def node(self) -> Node:
@@ -46,6 +47,7 @@ class Definition:
 def set_arguments(made: Definition, rows: list[list[Column]], reserved: set[str]) -> None:
     """Numbers that differ between instances become arguments; those that always agree, or are a multiple of another,
     share one. `rows`: the numbers of every instance; `reserved`: names of functions and classes."""
+    made.columns_of_inputs = any(column.number == "inputs" for column in rows[0])
     by_column = list(zip(*([column.value for column in row] for row in rows), strict=True))
     for index, found in enumerate(by_column):
         known = {value for value in found if value is not WILD}
@@ -153,9 +155,9 @@ def _edge(made: Definition, by_column: list[Any], argument: Argument) -> str:
     def always(numbers: list[int]) -> bool:
         return all(value in (number, WILD) for value, number in zip(values, numbers, strict=True))
 
-    if always([node.input[0] for node in made.instances]):
-        return "in_channels"
-    return "channels" if always([node.output[0] for node in made.instances]) else ""
+    arriving = "in_channels" if always([node.input[0] for node in made.instances]) else ""
+    leaving = "channels" if always([node.output[0] for node in made.instances]) else ""
+    return (arriving or leaving) if made.columns_of_inputs else (leaving or arriving)
 
 
 def _of_branch(made: Definition, row: list[Column], argument: Argument) -> str:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 
 from triptych.emitting.tree import Column, Node
-from triptych.spec.layers import BatchNorm, Clip, Conv, Residual
+from triptych.spec.layers import BatchNorm, Branches, Clip, Conv, Residual
 
 # Names that emitted files have for something else: of modules, of arguments, of what a framework's modules have.
 MODULES = frozenset({"nn", "nnx", "torch", "jax", "jnp", "lax", "mx", "np", "math", "autograd", "F"})
@@ -135,6 +135,9 @@ def _unit_name(node: Node) -> str:
 def _known_name(nodes: Sequence[Node]) -> str:
     """The field's names of residual units and dense layers."""
     node = nodes[0]
+    joins = isinstance(node.layer, Branches) and node.layer.merge == "concatenate"
+    if joins and len(nodes) > 1 and len(node.children) == 2 and not node.children[0].children:
+        return "dense_layer"
     flow = next((child for child in (node, *node.children) if isinstance(child.layer, Residual)), None)
     if flow is not None and len(nodes) > 1:
         body = [leaf.layer for leaf in flow.children[-1].below() if isinstance(leaf.layer, Conv)]

@@ -171,7 +171,7 @@ def _shortcuts(root: Node) -> dict[Key, Key]:
 
 def _set_keys(node: Node, shortcuts: Mapping[Key, Key], numbers: Numbers, plain: bool) -> None:
     for child in node.children:
-        _set_keys(child, shortcuts, numbers, plain=True)
+        _set_keys(child, shortcuts, numbers, plain=not isinstance(node.layer, Branches))
     if isinstance(node.layer, Primitive):
         own = {f.name: getattr(node.layer, f.name) for f in fields(node.layer) if f.name not in node.numbers}
         own.pop("name", None)

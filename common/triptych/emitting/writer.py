@@ -1,6 +1,7 @@
 """The source file of a plan in one framework's dialect, and what its parameters are called there."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from triptych.backend.source import Dialect, Value
@@ -297,20 +298,38 @@ def applied(function: str, x: str) -> str:
 
 
 def folded(parts: Sequence[Expression]) -> list[Expression]:
-    """Three or more equal ones in a row as one in a loop."""
+    """Three or more equal ones in a row, or equal pairs or triples, as one in a loop."""
     result: list[Expression] = []
     rest = list(parts)
     while rest:
-        count = next((i for i, part in enumerate(rest) if part.text != rest[0].text), len(rest))
-        if count >= 3 and not rest[0].text.startswith("*"):
-            looped = _star(rest[0], "_", str(count))
-            first, last = rest[0].comment, rest[count - 1].comment
-            looped.comment = first if first == last else f"{first} ... {last}"
-            result.append(looped)
+        period, count = _repetition([part.text for part in rest])
+        if count >= 3:
+            result.append(_looped(rest[:period], rest[period * count - 1], count))
         else:
-            result += rest[:count]
-        rest = rest[count:]
+            result += rest[:1]
+        rest = rest[period * count if count >= 3 else 1 :]
     return result
+
+
+def _repetition(texts: list[str]) -> tuple[int, int]:
+    """The number of texts at the beginning that stand there again and again, and how often they do."""
+    found = []
+    for period in (1, 2, 3):
+        first = texts[:period]
+        count = 1
+        while texts[count * period : (count + 1) * period] == first:
+            count += 1
+        found.append((period, count if not any(text.startswith("*") for text in first) else 1))
+    return max(found, key=lambda pair: pair[0] * pair[1] if pair[1] >= 3 else 0)
+
+
+def _looped(parts: Sequence[Expression], last: Expression, count: int) -> Expression:
+    first = parts[0].comment
+    comment = first if first == last.comment else f"{first} ... {last.comment}"
+    if len(parts) == 1:
+        return replace(_star(parts[0], "_", str(count)), comment=comment)
+    texts = ", ".join(part.text for part in parts)
+    return Expression(f"*(layer for _ in range({count}) for layer in ({texts}))", comment=comment)
 
 
 def _star(part: Expression, variable: str, count: str) -> Expression:
@@ -350,5 +369,6 @@ def _about(flow: Node) -> str:
             merged = {"concatenate": "concatenated along the channels", "add": "added", "multiply": "multiplied"}
             return f"{len(flow.children)} branches on the same input, {merged[flow.layer.merge]}."
         case Residual():
-            return "What comes in, or a projection of it, and what is made of it, added."
+            projected = ", or a projection of it," if any(child.name == "shortcut" for child in flow.children) else ""
+            return f"What comes in{projected} and what is made of it, added."
     return "Layers that take the outputs of others by name."
