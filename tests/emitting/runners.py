@@ -137,3 +137,68 @@ def _canonical(emitted: Emitted, own: dict[str, NDArray[Any]]) -> dict[str, Arra
         for name, value in own.items()
         if name in names
     }
+
+
+def train(emitted: Emitted, network: Any, images: Array, cotangent: Array, rate: float, steps: int) -> dict[str, Array]:
+    """What the parameters and running statistics are after so many steps of the framework's own plain gradient descent
+    on the sum of output times cotangent."""
+    return {"torch": _torch_steps, "jax": _jax_steps, "mxnet": _mxnet_steps}[emitted.backend](
+        emitted, network, images, cotangent, rate, steps
+    )
+
+
+def _torch_steps(
+    emitted: Emitted, network: Any, images: Array, cotangent: Array, rate: float, steps: int
+) -> dict[str, Array]:
+    import torch
+
+    network.double().train()
+    optimizer = torch.optim.SGD(network.parameters(), lr=rate)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        (network(torch.from_numpy(images)) * torch.from_numpy(cotangent)).sum().backward()
+        optimizer.step()
+    return _canonical(emitted, {name: value.numpy() for name, value in network.state_dict().items()})
+
+
+def _jax_steps(
+    emitted: Emitted, network: Any, images: Array, cotangent: Array, rate: float, steps: int
+) -> dict[str, Array]:
+    import jax
+    import optax
+    from flax import nnx
+
+    kept = nnx.Any(nnx.Param, nnx.BatchStat)
+    nnx.update(network, jax.tree.map(lambda array: array.astype("float64"), nnx.state(network, kept)))
+    network.train()
+    optimizer = nnx.Optimizer(network, optax.sgd(rate), wrt=nnx.Param)
+    x = images.transpose(0, 2, 3, 1)
+
+    @nnx.jit
+    def step(network: Any, optimizer: Any) -> None:
+        gradients = nnx.grad(lambda network: (network(x) * cotangent).sum())(network)
+        optimizer.update(network, gradients)
+
+    for _ in range(steps):
+        step(network, optimizer)
+    return _canonical(emitted, _flat(nnx.state(network, kept)))
+
+
+def _mxnet_steps(
+    emitted: Emitted, network: Any, images: Array, cotangent: Array, rate: float, steps: int
+) -> dict[str, Array]:
+    import mxnet as mx
+    from mxnet import autograd, gluon
+
+    network(mx.nd.array(images[:1]))  # finds the shapes
+    network.cast("float64")
+    network.hybridize()
+    trainer = gluon.Trainer(network.collect_params(), "sgd", {"learning_rate": rate, "wd": 0.0})
+    x, weights = (mx.nd.array(value, dtype="float64") for value in (images, cotangent))
+    for _ in range(steps):
+        with autograd.record():
+            loss = (network(x) * weights).sum()
+        loss.backward()
+        trainer.step(1)
+    parameters = network._collect_params_with_prefix()
+    return _canonical(emitted, {name: p.data().asnumpy() for name, p in parameters.items()})

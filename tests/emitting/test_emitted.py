@@ -13,6 +13,7 @@ from emitting import runners
 from marks import ALL
 from triptych import zoo
 from triptych.backend import registry
+from triptych.backend.targets import Targets
 from triptych.conformance.case import Case, conformance_architecture, make_case
 from triptych.conformance.tolerance import budgets, perturbations
 from triptych.emitting.emit import Emitted, emit
@@ -55,12 +56,14 @@ def passed(case: Case, train: bool, rounding: Rounding = exact) -> tuple[runners
     run = reference.forward(case.architecture, case.exact, case.images, train=train, masks=masks, rounding=rounding)
     first = [run.logits, *(run.outputs[path] for path in run.heads[1:])]
     heads = list(run.auxiliary.values())
-    if isinstance(case.targets, tuple):
-        cotangents = linear(first, case.targets)[1]
+    targets: Targets = case.targets
+    if isinstance(targets, tuple):
+        targets = tuple(np.asarray(value, np.float64) for value in targets)
+        cotangents = linear(first, targets)[1]
     else:
-        cotangents = [cross_entropy(run.logits, case.targets)[1]]
-        cotangents += [weight * cross_entropy(logits, case.targets)[1] for weight, logits in heads]
-    gradients = reference.backward(run, case.targets)[1] if train else {}
+        cotangents = [cross_entropy(run.logits, targets)[1]]
+        cotangents += [weight * cross_entropy(logits, targets)[1] for weight, logits in heads]
+    gradients = reference.backward(run, targets)[1] if train else {}
     return runners.Ran([*first, *(logits for _, logits in heads)], gradients, run.statistics), cotangents
 
 
@@ -133,6 +136,28 @@ def test_several_outputs(backend: str, tmp_path: Path) -> None:
     architecture = several_outputs()
     check(emit(architecture, backend), architecture, tmp_path, train=False)
     check(emit(architecture, backend), architecture, tmp_path, train=True)
+
+
+RATE, STEPS = 0.125, 2
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_two_steps_of_training_are_those_of_the_reference(backend: str, tmp_path: Path) -> None:
+    """By the framework's own optimiser, hybridized and compiled as its users have it."""
+    architecture = trainable(conformance_architecture("resnet18_v1b"), backend)
+    case = make_case(architecture)
+    emitted = emit(architecture, backend)
+    cotangent = passed(case, train=True)[1][0]
+    found = runners.train(emitted, runners.load(emitted, case.exact, tmp_path), case.images, cotangent, RATE, STEPS)
+    expected = dict(case.exact)
+    for _ in range(STEPS):
+        run = reference.forward(architecture, expected, case.images, train=True)
+        reference.backward(run, (cotangent * len(cotangent),))  # it takes the mean over the batch
+        expected |= {path: expected[path] - RATE * run.gradients[path] for path in run.gradients if path != "input"}
+        expected |= run.statistics
+    for path, value in expected.items():
+        assert largest(found[path] - value) <= TOLERANCE * max(1.0, largest(value)), path
+        assert path.endswith("running_var") or largest(value - case.exact[path]) > 0, path
 
 
 @pytest.mark.parametrize(("old", "new"), [("padding=1", "padding=0"), ("nn.ReLU()", "nn.Tanh()"), ("0.3", "0.4")])
