@@ -70,9 +70,10 @@ def _batch_norm(layer: spec.BatchNorm, v: Values) -> Piece:
         if layer.unbiased:
             return Piece(call("nn.BatchNorm1d" if flat else "nn.BatchNorm2d", v["inputs"], **named), trap)
         return Piece(call("BatchNorm", v["inputs"], **named), trap)
-    told: dict[str, Any] = {"eps": layer.eps, "momentum": layer.momentum, "scale": layer.gamma, "shift": layer.beta}
-    told |= {"unbiased": layer.unbiased, "frozen": layer.frozen}
-    named = {name: (repr(value), UNSAID) for name, value in told.items()}
+    named = {"eps": (_number(layer.eps), 1e-5), "momentum": (_number(layer.momentum), 0.1)}
+    told = {"scale": layer.gamma, "shift": layer.beta, "unbiased": layer.unbiased}
+    named |= {name: (repr(value), UNSAID) for name, value in told.items() if not value}
+    named |= {"frozen": ("True", UNSAID)} if layer.frozen else {}
     return Piece(call("PlainBatchNorm", v["inputs"], **named))
 
 

@@ -29,7 +29,14 @@ class PlainBatchNorm(nn.Module):
     running_var: torch.Tensor
 
     def __init__(
-        self, channels: int, eps: float, momentum: float, scale: bool, shift: bool, unbiased: bool, frozen: bool
+        self,
+        channels: int,
+        eps: float = 1e-5,
+        momentum: float = 0.1,
+        scale: bool = True,
+        shift: bool = True,
+        unbiased: bool = True,
+        frozen: bool = False,
     ) -> None:
         super().__init__()
         self.eps, self.momentum, self.unbiased, self.frozen = eps, momentum, unbiased, frozen
