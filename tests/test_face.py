@@ -33,7 +33,7 @@ def test_importing_it_imports_nothing_else() -> None:
 
 def test_its_verbs_are_documented_and_anything_else_is_no_attribute() -> None:
     verbs = [name for name in triptych.__all__ if not name.startswith("_")]
-    assert verbs == sorted(("build", "conform", "emit", "load", "locate", "train"))
+    assert verbs == sorted(("build", "conform", "convert", "emit", "load", "locate", "train"))
     assert all(name in (triptych.__doc__ or "") and getattr(triptych, name).__doc__ for name in verbs)
     with pytest.raises(AttributeError, match="no attribute 'conforms'"):
         triptych.conforms  # noqa: B018
@@ -147,3 +147,16 @@ if {name!r} == "jax":
     assert jnp.ones(2).dtype == "float32"
 """
     python(program)
+
+
+def test_weights_are_converted_there_and_back(tmp_path: Path) -> None:
+    from triptych.weights import initializers, store
+
+    parameters = initializers.draw(LENET, 0)
+    store.save(tmp_path / "lenet.safetensors", parameters)
+    triptych.convert(tmp_path / "lenet.safetensors", tmp_path / "lenet.npz", arch="lenet")
+    triptych.convert(tmp_path / "lenet.npz", tmp_path / "back.safetensors", arch=LENET)
+    back = store.load(tmp_path / "back.safetensors")
+    assert all(np.array_equal(back[path], array) for path, array in parameters.items())
+    with pytest.raises(TriptychError, match="'lenet' has no weights"):
+        triptych.convert("lenet", tmp_path / "lenet.pt")

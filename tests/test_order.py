@@ -27,10 +27,12 @@ ORDER = {
     "conformance": "the judge",
     "porting": "somebody's own network before the judge",
     "emitting": "a network as a framework's source",
+    "exporting": "a spec with its weights as somebody else's file",
     "report": "tables, figures, pages",
     "bench": "speed",
     "studies": "published comparisons",
     "face": "the verbs of `import triptych`",
+    "testing": "the judge in somebody's own tests",
     "cli": "the commands",
     "__main__": "the program",
 }

@@ -41,7 +41,7 @@ class BatchNorm(nn.BatchNorm2d):
         return y
 
 
-class PointwiseConv(nn.Conv2d):
+class _PointwiseConv(nn.Conv2d):
     """A 1x1 convolution at a stride, on the places that the stride leaves: with fewer than 16 input channels in
     channels_last, PyTorch 2.13's own backward pass on the CPU writes beyond its memory, and the process dies."""
 
@@ -52,7 +52,7 @@ class PointwiseConv(nn.Conv2d):
 
 def _conv(layer: spec.Conv, shape: Shape) -> nn.Conv2d:
     strided = layer.kernel == (1, 1) and layer.padding == (0, 0) and max(layer.stride) > 1
-    made = PointwiseConv if strided and shape[0] < 16 else nn.Conv2d
+    made = _PointwiseConv if strided and shape[0] < 16 else nn.Conv2d
     return made(
         shape[0],
         layer.channels,

@@ -28,6 +28,8 @@ def main(arguments: list[str] | None = None) -> None:
         print(end="", flush=True)  # now, while an error is still ours to report; stdout may be closed
     except (TriptychError, CycloptsError) as error:
         sys.exit(complain(str(error)))
+    except SystemExit as ended:  # no command of ours ends so: somebody's network, or what it calls
+        sys.exit(complain(f"the code of a network ended the program ({ended.code!r}) before there was a result"))
     except Interrupted as interruption:
         print(f"triptych: {interruption}", file=sys.stderr)
         sys.exit(interruption.exit_status)

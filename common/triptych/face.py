@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from triptych.conformance.suite import Verdict
     from triptych.emitting.emit import Emitted
     from triptych.importers.steps import Imported
+    from triptych.porting.convert import Conversion
     from triptych.training.loop import Session
     from triptych.training.recipe import Recipe
 
@@ -159,6 +160,38 @@ def train(
         loop.keep_in(session, Path(out))
     loop.fit(session, loop.Listener())
     return session
+
+
+def convert(
+    source: AnyNetwork,
+    target: str | Path,
+    *,
+    arch: AnyNetwork = None,
+    to: str | None = None,
+    mapping: Path | dict[str, str] | None = None,
+    flatten: str | None = None,
+    allow_missing: bool = False,
+    **options: Any,
+) -> Conversion:
+    """Write weights in another framework's format, names and axes; the file is read back and compared bit for bit.
+
+    `source` is a network with weights, as `load` takes it, or, with `arch`, a file of that network's weights. The
+    ending of `target` says the format: `.safetensors`, `.pt` (PyTorch), `.params` (MXNet), `.npz`, `.msgpack` (Flax);
+    `to` the names: canonical, torch, gluon, gluon-exported, flax, linen. `mapping`: names in the file to the spec's
+    paths, or a JSON file of them. `flatten`: how a Flax network flattens a map, "hwc" (its own way) or "chw". `options`
+    are those of `load`. Raises TriptychError for what does not fit or is ambiguous, and, unless `allow_missing`, for
+    arrays without a partner.
+    """
+    from triptych.porting import convert as conversion
+    from triptych.porting.matching import read_mapping
+
+    names, path = read_mapping(mapping), Path(target)
+    conversion.check_target(path, to, flatten)
+    if arch is None:
+        return conversion.from_network(_imported(source, options), path, to=to, mapping=names, flatten=flatten)
+    return conversion.from_file(
+        Path(source), load(arch, **options), path, to=to, mapping=names, flatten=flatten, allow_missing=allow_missing
+    )
 
 
 def _imported(arch: AnyNetwork, options: dict[str, Any]) -> Imported:

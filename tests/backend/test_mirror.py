@@ -183,7 +183,11 @@ def test_backends_build_every_primitive_in_the_order_of_the_spec() -> None:
 
 @pytest.mark.parametrize("path", COMMON_FILES, ids=short)
 def test_common_code_imports_no_framework(path: Path) -> None:
-    assert not FRAMEWORKS & set(imported(parse(path)))
+    """An importer may, within the functions that need one: its subject is that framework's files."""
+    tree = parse(path)
+    if path.parent.name == "importers":
+        tree = ast.Module([node for node in tree.body if not isinstance(node, ast.FunctionDef | ast.ClassDef)], [])
+    assert not FRAMEWORKS & set(imported(tree))
     assert not {entry.package for entry in BACKENDS.values()} & set(imported(parse(path)))
 
 
@@ -210,7 +214,8 @@ def test_nothing_is_pickled(path: Path) -> None:
     flags = [node for node in ast.walk(tree) if isinstance(node, ast.keyword) and node.arg == "allow_pickle"]
     assert all(isinstance(node.value, ast.Constant) and node.value.value is False for node in flags)
     loads = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load"]
-    assert not loads  # it unpickles; weights are safetensors
+    restricted = [{key.arg: ast.unparse(key.value) for key in load.keywords}.get("weights_only") for load in loads]
+    assert set(restricted) <= {"True"}  # tensors alone; by itself it unpickles
 
 
 @pytest.mark.parametrize("path", COMMON_FILES, ids=short)

@@ -77,6 +77,10 @@ ABSENT = {
     | without(NETWORK, "--freeze")
     | SEVERAL
     | {f"--{name} 0": f"--{name} 0 must be at least 1" for name in ("steps", "rounds")},
+    "convert nothing.npz out.pt --arch lenet": {
+        "--to keras": "--to 'keras' is not known",
+        "--flatten x": "--flatten 'x'",
+    },
     "data prepare tfds": {"cifar11": "did you mean 'cifar10'"},
 }
 
@@ -161,8 +165,8 @@ def refuse(line, words, looks, folder, monkeypatch, capsys):
 
 
 def test_every_command_that_looks_for_something_is_in_the_table():
-    """`doctor`, `archs` and `summary` look for nothing; `emit`, `conform`, `locate` and `verify` need no data."""
-    others = {"doctor", "archs", "summary", "emit", "conform", "locate", "verify"}
+    """`doctor`, `archs` and `summary` look for nothing; `emit`, `export`, `conform`, `locate`, `verify` need no data."""
+    others = {"emit", "export", "doctor", "archs", "summary", "conform", "locate", "verify"}
     assert {line.split()[0] for line in ABSENT} | others == {name for name, _ in COMMANDS}
 
 

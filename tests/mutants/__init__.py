@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from mutants import inputs, layers, optimizers, passes
+from mutants import inputs, layers, optimizers, passes, trainers
 from mutants.networks import reference_run
 from mutants.record import Mutant
 from triptych.backend.contract import Backend
 from triptych.conformance.conform import Report, conform
 from triptych.conformance.levels import ALL_LEVELS
 
-CATALOGUE = {mutant.name: mutant for table in (layers, passes, optimizers, inputs) for mutant in table.MUTANTS}
+CATALOGUE = {
+    mutant.name: mutant for table in (layers, passes, optimizers, inputs, trainers) for mutant in table.MUTANTS
+}
 
 
 def run(mutant: Mutant, framework: Backend, precision: str) -> Report:

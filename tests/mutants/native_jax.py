@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -151,3 +152,43 @@ def _max_of_reshaped(x: jax.Array, layer: spec.MaxPool) -> jax.Array:
 
 def _flatten(x: jax.Array, layer: spec.Flatten) -> jax.Array:
     return x.reshape(len(x), -1)
+
+
+class OneMask(layers.Dropout):
+    axis = 0
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        if self.mask is not None or self.deterministic:
+            return super().__call__(x)
+        return x * super().__call__(jnp.ones_like(jax.lax.slice_in_dim(x, 0, 1, axis=self.axis)))
+
+
+class OneMaskOfChannels(OneMask):
+    axis = -1
+
+
+def one_mask(layer: spec.Dropout, shape: Shape) -> nnx.Module:
+    return OneMask(layer.rate)
+
+
+def one_mask_of_channels(layer: spec.Dropout, shape: Shape) -> nnx.Module:
+    return OneMaskOfChannels(layer.rate)
+
+
+def _maximum(x: jax.Array, layer: spec.ReLU) -> jax.Array:
+    return jnp.maximum(x, 0)
+
+
+def maximum(layer: spec.ReLU, shape: Shape) -> nnx.Module:
+    """Half the gradient at 0."""
+    return Function(_maximum, layer)
+
+
+def swapped_product(right: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+    """The matrix product for small maps takes the kernel's columns for its rows."""
+
+    def wrong(x: jax.Array, kernel: jax.Array, *given: Any, **more: Any) -> jax.Array:
+        small = kernel.shape[0] * kernel.shape[1] > x.shape[1] * x.shape[2]
+        return right(x, kernel.swapaxes(0, 1) if small else kernel, *given, **more)
+
+    return wrong

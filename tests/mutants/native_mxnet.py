@@ -148,3 +148,44 @@ def share_weights(network: Network) -> None:
     first, second = network._children["first"], network._children["second"]
     second._reg_params["weight"] = first.weight
     object.__setattr__(second, "weight", first.weight)
+
+
+class OneMask(layers.Dropout):
+    axis = 0
+
+    def hybrid_forward(self, F: ModuleType, x: Tensor) -> Tensor:
+        if self.mask is not None:
+            return super().hybrid_forward(F, x)
+        one = F.ones_like(F.slice_axis(x, axis=self.axis, begin=0, end=1))
+        return F.broadcast_mul(x, super().hybrid_forward(F, one))
+
+
+class OneMaskOfChannels(OneMask):
+    axis = 1
+
+
+class Maximum(gluon.HybridBlock):
+    def hybrid_forward(self, F: ModuleType, x: Tensor) -> Tensor:
+        return F.maximum(x, F.zeros_like(x))
+
+
+class WrongWhenHybrid(gluon.HybridBlock):
+    def hybrid_forward(self, F: ModuleType, x: Tensor) -> Tensor:
+        return F.sigmoid(x) if hasattr(x, "list_outputs") else F.relu(x)
+
+
+def one_mask(layer: spec.Dropout, shape: Shape) -> gluon.HybridBlock:
+    return OneMask(layer.rate)
+
+
+def one_mask_of_channels(layer: spec.Dropout, shape: Shape) -> gluon.HybridBlock:
+    return OneMaskOfChannels(layer.rate)
+
+
+def maximum(layer: spec.ReLU, shape: Shape) -> gluon.HybridBlock:
+    """The gradient 1 at 0."""
+    return Maximum()
+
+
+def wrong_when_hybrid(layer: spec.ReLU, shape: Shape) -> gluon.HybridBlock:
+    return WrongWhenHybrid()

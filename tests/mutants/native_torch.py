@@ -141,3 +141,34 @@ def stacked(right: type) -> type:
 
 def share_weights(network: Network) -> None:
     network.second.weight = network.first.weight
+
+
+class OneMask(layers.Dropout):
+    axis = 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.mask is not None or not self.training:
+            return super().forward(x)
+        return x * super().forward(torch.ones_like(x.narrow(self.axis, 0, 1)))
+
+
+class OneMaskOfChannels(OneMask):
+    axis = 1
+
+
+class Maximum(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.maximum(x, torch.zeros_like(x))
+
+
+def one_mask(layer: spec.Dropout, shape: Shape) -> nn.Module:
+    return OneMask(layer.rate)
+
+
+def one_mask_of_channels(layer: spec.Dropout, shape: Shape) -> nn.Module:
+    return OneMaskOfChannels(layer.rate)
+
+
+def maximum(layer: spec.ReLU, shape: Shape) -> nn.Module:
+    """Half the gradient at 0."""
+    return Maximum()

@@ -65,6 +65,7 @@ CEIL = net("ceil", CONV, HALF, MEAN)
 OVERHANG = net("overhang", CONV, MaxPool("pool", (3, 3), (4, 4), (1, 1), ceil=True), MEAN)
 TIES = net("ties", MaxPool("pool", (2, 2), (2, 2)), size=(2, 16, 24))  # of bytes: some windows have two largest
 FLOOR = net("floor", CONV, MaxPool("pool", (3, 3), (2, 2)), MEAN)
+RECTIFIED = net("rectified", CONV, ReLU("relu"), Dropout("dropout", 0.5))
 DROPOUT = net("dropout", CONV, Dropout("dropout", 0.5))
 SIDE = net("side", CONV, Auxiliary("head", (MEAN, Flatten("flat"), Dense("out", 3)), 0.3), ReLU("relu"))
 BRANCHES = net("branches", Branches("mixed", (Block("a", (CONV,)), Block("b", (CONV, ReLU("relu"))))))

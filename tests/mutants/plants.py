@@ -16,6 +16,7 @@ import numpy as np
 
 from triptych.backend.contract import Backend
 from triptych.backend.execution import exact
+from triptych.conformance import dropped, life
 from triptych.conformance.conform import Build
 from triptych.spec.layers import Architecture, Layer, Residual
 
@@ -147,8 +148,26 @@ def patched(name: str, fault: Callable[..., Any] | str) -> Plant:
             return framework.build(replace(architecture, name=make.__name__), execution=exact(precision))
 
         with ExitStack() as stack:
+            for other in (life, dropped):  # their functions, too
+                stack.enter_context(patch.object(other, "NAME", make.__name__))
             for module in users:
                 stack.enter_context(patch.object(module, name, wrong))
             yield framework, build
+
+    return plant
+
+
+def everywhere(name: str, make: Callable[..., Any]) -> Plant:
+    """A function of the common code is replaced wherever it is known, to backends and to the judge."""
+
+    @contextmanager
+    def plant(framework: Backend, precision: str) -> Iterator[Any]:
+        packages = ("triptych.", f"{framework.__name__}.")  # type: ignore[attr-defined]
+        users = [module for path, module in sys.modules.items() if path.startswith(packages) and hasattr(module, name)]
+        wrong = make(getattr(users[0], name))
+        with ExitStack() as stack:
+            for module in users:
+                stack.enter_context(patch.object(module, name, wrong))
+            yield framework, None
 
     return plant

@@ -9,7 +9,7 @@ from typing import Literal
 from mutants.plants import Plant
 from triptych.spec.layers import Architecture
 
-Phase = Literal["structure", "data", "forward", "gradient", "update"]
+Phase = Literal["structure", "data", "forward", "gradient", "update", "training"]
 
 
 @dataclass(frozen=True)

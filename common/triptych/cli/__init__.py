@@ -26,6 +26,8 @@ COMMANDS = (
     ("conform", "conform"),
     ("verify", "conform"),
     ("locate", "locate"),
+    ("convert", "convert"),
+    ("export", "export"),
     ("study", "study"),
     ("data", "data"),
     ("bench", "bench"),

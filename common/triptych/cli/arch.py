@@ -10,7 +10,7 @@ from triptych.cli.options import DEFAULT_NETWORK, NetworkOptions
 from triptych.utils.errors import TriptychError
 
 if TYPE_CHECKING:
-    from triptych.importers.steps import Imported
+    from triptych.importers.steps import Imported, Request
     from triptych.spec.layers import Architecture
     from triptych.zoo import Options
 
@@ -70,16 +70,21 @@ def is_zoo(arch: str) -> bool:
 
 
 def _imported(arch: str, network: NetworkOptions) -> Imported:
-    from triptych.importers.steps import Request
     from triptych.porting import sources
 
     _refuse(network, OF_THE_ZOO, f"is for networks of the zoo; '{arch}' is complete")
-    outputs = tuple(name.strip() for name in (network.output or "").split(",") if name.strip())
-    request = Request(input=network.shape(), outputs=outputs, keep_softmax=network.keep_softmax)
-    imported = sources.read(arch, request, network.weights)
+    imported = sources.read(arch, request_of(network), network.weights)
     if network.resolution is None:
         return imported
     return replace(imported, architecture=_resized(imported.architecture, network.resolution))
+
+
+def request_of(network: NetworkOptions) -> Request:
+    """What the options want of a network that is imported."""
+    from triptych.importers.steps import Request
+
+    outputs = tuple(name.strip() for name in (network.output or "").split(",") if name.strip())
+    return Request(input=network.shape(), outputs=outputs, keep_softmax=network.keep_softmax)
 
 
 def _resized(architecture: Architecture, resolution: int) -> Architecture:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import builtins
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -18,7 +17,8 @@ from triptych.utils.errors import TriptychError
 if TYPE_CHECKING:
     from triptych.conformance.compare import Check
     from triptych.conformance.conform import Report
-    from triptych.conformance.suite import LongRun, Verdict
+    from triptych.conformance.long_run import LongRun
+    from triptych.conformance.suite import Verdict
 
 
 def conform(
@@ -54,24 +54,24 @@ def conform(
     from triptych.conformance import certificate as certificates
     from triptych.conformance import suite
     from triptych.conformance.conform import PRECISIONS
+    from triptych.conformance.identity import told_apart
     from triptych.report import scoreboard
 
     refuse_contradictions(arch, all, precision, trajectory, (certificate, html, json))
     names = list(zoo.registry()) if all else [name.strip() for name in ("vgg11" if arch is None else arch).split(",")]
-    architectures = [resolve(name, network, small=True).architecture for name in names]
+    architectures = [told_apart(resolve(name, network, small=True).architecture) for name in names]
+    refuse_twice([architecture.name for architecture in architectures])
     loaded = [registry.load(name) for name in options.backend_names(backends)]
     precisions = PRECISIONS if precision is None else (precision,)
-    judged = []
-    for verdict, long_run in suite.run_with_steps(
+    verdicts = []
+    for verdict in suite.run_all(
         architectures, loaded, jobs=jobs, steps=trajectory, device=device, seed=seed, precisions=precisions
     ):
-        judged.append((verdict, long_run))
+        verdicts.append(verdict)
         if json != "-":
             show(verdict)
-            show_long_run(long_run)
-    verdicts = [verdict for verdict, _ in judged]
     if json is not None:
-        options.write_json(json, [suite.as_dict(verdict, long_run) for verdict, long_run in judged])
+        options.write_json(json, [suite.as_dict(verdict) for verdict in verdicts])
     if certificate is not None:
         sizes = [certified_options(name, network) for name in names]
         made = certificates.make(verdicts, sizes, loaded, precisions=precisions, seed=seed, device=device)
@@ -81,8 +81,7 @@ def conform(
     passed = sum(verdict.passed for verdict in verdicts)
     if json != "-":
         print(f"{passed} of {len(verdicts)} architectures conform on {', '.join(b.name for b in loaded)}")
-    long_runs = [long_run for _, long_run in judged if long_run is not None]
-    return 0 if passed == len(verdicts) and builtins.all(run.passed for run in long_runs) else 1
+    return 0 if passed == len(verdicts) else 1
 
 
 def verify(
@@ -106,7 +105,9 @@ def verify(
             print(f"refused: {reason}")
         for note in result.notes:
             print(f"note: {note}")
-        names = ", ".join(certified.name for certified in recorded.architectures)
+        for what in result.unvouched:
+            print(f"not vouched for: {what}")
+        names = ", ".join(verification.title(certified) for certified in recorded.architectures)
         ran = ", ".join(name for name in recorded.backends if name not in result.not_run) or "no backend"
         word = "verified" if result.passed else "NOT verified"
         print(f"{word}: {names} on {ran}; {result.checks:,} checks run again")
@@ -117,16 +118,22 @@ def refuse_contradictions(
     arch: str | None, every: bool, precision: str | None, trajectory: int | None, files: Sequence[Path | str | None]
 ) -> None:
     """Raises TriptychError for options that cannot be, before anything is built or loaded."""
-    from triptych.conformance import suite
+    from triptych.conformance import long_run
 
     if every and arch is not None:
         raise TriptychError("give --arch or --all, not both")
     options.check_precision(precision)
     if trajectory is not None:
-        suite.check_steps(trajectory)
+        long_run.check_steps(trajectory)
     written = [Path(file).absolute() for file in files if file is not None]
     if len(set(written)) < len(written):
         raise TriptychError("--certificate, --html and --json must be different files")
+
+
+def refuse_twice(names: Sequence[str]) -> None:
+    """Raises TriptychError where two networks have one name: neither report nor certificate could tell them apart."""
+    if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+        raise TriptychError(f"--arch names {', '.join(twice)} more than once; name each network once")
 
 
 def show(verdict: Verdict) -> None:
@@ -148,26 +155,26 @@ def show(verdict: Verdict) -> None:
     for name, reason in verdict.not_run.items():
         print(f"  {name}: not run ({reason})")
     print()
+    if verdict.trajectory is not None:
+        show_long_run(verdict.architecture.name, verdict.trajectory)
 
 
-def show_long_run(run: LongRun | None) -> None:
-    """A row per backend for float64, a row per pair for float32; nothing if there was no long run."""
+def show_long_run(name: str, run: LongRun) -> None:
+    """A row per backend for float64, a row per pair for float32."""
     from triptych.conformance.compare import failures, worst
     from triptych.conformance.trajectory import BUDGET
 
-    if run is None:
-        return
     rows = []
-    for name, checks in run.checks.items():
+    for backend, checks in run.checks.items():
         if (check := worst(checks)) is not None:
             note = check.problem or f"{check.tensor}: {figures(check)}"
-            rows.append((name, "fp64", "FAIL" if failures(checks) else "pass", note))
+            rows.append((backend, "fp64", "FAIL" if failures(checks) else "pass", note))
     for pair in run.pairs:
         note = f"{pair.ratio:.1f} times what one unit in the last place does to one backend"
         note += "" if pair.first_step is None else f", beyond it from step {pair.first_step}"
         note += "" if pair.saturated_at is None else f"; undecided from step {pair.saturated_at}"
         rows.append((f"{pair.left} - {pair.right}", "fp32", pair.verdict, note))
-    title = f"{run.architecture.name}, {run.steps} training steps (float64: budget {BUDGET:g} of the scale)"
+    title = f"{name}, {run.steps} training steps (float64: budget {BUDGET:g} of the scale)"
     print_table(("backend", "precision", "result", "worst"), rows, title=title)
     print()
 

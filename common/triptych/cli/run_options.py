@@ -48,7 +48,10 @@ class RunOptions:
     init: Annotated[
         str | None, Parameter(help="xavier_uniform, normal:0.01, ... or native; else as recipe or spec say.")
     ] = None
-    init_from: Annotated[str | None, Parameter(help="Run folder or safetensors file: layers that fit start so.")] = None
+    init_from: Annotated[
+        str | None,
+        Parameter(help="Run folder or safetensors file: layers that fit start so. train: any file of weights."),
+    ] = None
     freeze: Annotated[str | None, Parameter(help="What does not move, e.g. 'block1.*,block2.*'.")] = None
     precision: Annotated[str | None, Parameter(help="fp32, bf16, fp16 or fp64.")] = None
     seed: Annotated[Whole, Parameter(help="Seed of everything random.")] = None

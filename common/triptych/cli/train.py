@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from triptych.cli import options
+from triptych.cli import options, start
 from triptych.cli.run_options import DEFAULT_RUN, RunOptions
 from triptych.utils import remarks
 from triptych.utils.errors import TriptychError
@@ -29,6 +29,9 @@ def train(
     ] = False,
     out: Annotated[Path | None, Parameter(help="A new folder for the run; runs/... if left out.")] = None,
     resume: Annotated[Path | None, Parameter(help="Go on with this run, on any backend.")] = None,
+    states: Annotated[
+        Path | None, Parameter(help="Go on with what MXNet's Trainer.save_states wrote beside --init-from's .params.")
+    ] = None,
     tensorboard: Annotated[
         str | None, Parameter(help="Log for TensorBoard; with DIR there, else in the run's folder.")
     ] = None,
@@ -52,16 +55,23 @@ def train(
     chosen = choose_recipe(recipe, resume, out, run, network)
     if out is not None:
         run_folder.check_free(out)
-    if resume is None:
-        loop.check_start(chosen)
+    begun = start.check(chosen, resume, states, run.arch)
     loaded = registry.load(name)
     loaded.apply_execution(Execution(chosen.precision, deterministic=deterministic), device)
     dataset = data.load(chosen.data, data_dir=run.data_dir)
     architecture = build_architecture(chosen, dataset)
     first = loaded.join_processes(device) == 0  # the others neither write nor print
     session = loop.start(
-        loaded, chosen, dataset, device=device, deterministic=deterministic, architecture=architecture, resumed=resume
+        loaded,
+        chosen,
+        dataset,
+        device=device,
+        deterministic=deterministic,
+        architecture=architecture,
+        resumed=resume,
+        pretrained=begun.parameters(architecture, network),
     )
+    begun.take_up(session, quiet=json == "-" or not first)
     if first:
         loop.keep_in(session, resume or out or run_folder.new_folder(f"{chosen.architecture}-{name}"))
     fit(session, logs.place(tensorboard, session.folder), log_every or 0, quiet=json == "-" or not first)

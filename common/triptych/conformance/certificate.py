@@ -15,6 +15,7 @@ import numpy as np
 
 from triptych import __version__
 from triptych.backend.contract import Backend
+from triptych.conformance import suite
 from triptych.conformance.conform import PRECISIONS
 from triptych.conformance.suite import Verdict
 from triptych.spec import records
@@ -23,8 +24,8 @@ from triptych.utils.files import told, write_atomically
 from triptych.utils.process import cores
 from triptych.zoo import Options
 
-FORMAT, VERSION = "triptych certificate", 2
-# Levels whose verdict is no part of a certificate.
+FORMAT, VERSION = "triptych certificate", 3
+# Levels that are not run unless they are asked for, and the one that no certificate holds.
 ELSEWHERE = {"trajectory": "judged by `conform --trajectory 100`", "accuracy": "judged by `compare --seeds 5`"}
 
 
@@ -54,7 +55,7 @@ class Certificate:
     DERIVED: ClassVar = ("passed",)
 
     format: Literal["triptych certificate"]
-    version: Literal[2]
+    version: Literal[3]
     triptych: str
     created: str
     seed: int
@@ -82,24 +83,17 @@ def make(
     device: str,
 ) -> Certificate:
     """The certificate of `verdicts`, all of the same backends, precisions, seed and device."""
-    left_out = {precision: "not asked for" for precision in PRECISIONS if precision not in precisions} | ELSEWHERE
     certificate = Certificate(
         format="triptych certificate",
-        version=2,
+        version=3,
         triptych=__version__,
         created=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         seed=seed,
         device=device,
         precisions=tuple(precisions),  # type: ignore[arg-type]  # checked by the caller
         backends={backend.name: Participant(backend.versions(), describe(backend, device)) for backend in backends},
-        not_run=(verdicts[0].not_run if verdicts else {}) | left_out,
-        platform={
-            "python": platform.python_version(),
-            "numpy": np.__version__,
-            "system": platform.system(),
-            "machine": platform.machine(),
-            "cores": str(cores()),
-        },
+        not_run=(verdicts[0].not_run if verdicts else {}) | left_out(verdicts, precisions),
+        platform=platform_facts(),
         architectures=tuple(
             Certified(verdict.architecture.name, chosen, records.digest(verdict.architecture), verdict)
             for verdict, chosen in zip(verdicts, options, strict=True)
@@ -107,6 +101,24 @@ def make(
         digest="",
     )
     return replace(certificate, digest=own_digest(certificate))
+
+
+def left_out(verdicts: Sequence[Verdict], precisions: Sequence[str]) -> dict[str, str]:
+    """The precisions and levels that were not run, and why."""
+    missing = {precision: suite.NOT_ASKED for precision in PRECISIONS if precision not in precisions}
+    trained = bool(verdicts) and all(verdict.trajectory is not None for verdict in verdicts)
+    return missing | {level: why for level, why in ELSEWHERE.items() if level != "trajectory" or not trained}
+
+
+def platform_facts() -> dict[str, str]:
+    """The machine and the Python that the checks run on."""
+    return {
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "system": platform.system(),
+        "machine": platform.machine(),
+        "cores": str(cores()),
+    }
 
 
 def own_digest(certificate: Certificate) -> str:

@@ -8,6 +8,7 @@ between two backends is held against the largest distance among runs of one, of 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,11 +48,11 @@ class RunDistance:
         return float(np.max(self.distance[:end] / self.neighbours[:end], initial=0.0))
 
     @property
-    def verdict(self) -> str:
+    def verdict(self) -> Literal["chaos", "bug", "undecided"]:
         """ "chaos" (rounding explains it), "bug", or "undecided" where the runs were strangers from the start."""
         if self.saturated_at == 0:
             return "undecided"
-        return "bug" if self.ratio > FACTOR else "chaos"
+        return "chaos" if self.ratio <= FACTOR else "bug"  # a loss that is no number is none that rounding explains
 
     @property
     def first_step(self) -> int | None:

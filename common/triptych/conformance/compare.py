@@ -12,6 +12,8 @@ from triptych.spec.layers import Shape
 from triptych.utils.arrays import largest
 
 Arrays: TypeAlias = Mapping[str, NDArray[Any]]
+# What somebody's code may raise. A network that exits must not end the process, with a status of its own.
+STRANGERS = (Exception, SystemExit)
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ def problem(level: str, tensor: str, text: str, scale: float = 0.0) -> Check:
     return Check(level, tensor, None, 0.0, scale, text)
 
 
-def message(error: Exception) -> str:
+def message(error: BaseException) -> str:
     """The kind of an error and the first line of what it says."""
     return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
 

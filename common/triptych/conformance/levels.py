@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from operator import methodcaller
 
+from triptych.conformance import trained
 from triptych.conformance.compare import Arrays, Check, Compare, compare, compare_shapes
 from triptych.conformance.diagnosis import explain
 from triptych.conformance.diagnosis.explain import Explain
@@ -19,7 +20,8 @@ from triptych.conformance.updates import UPDATES
 
 @dataclass(frozen=True, eq=False)
 class Level:
-    """One row. `expected` is asked of the exact reference run and of perturbed ones, which give the budget. `layer` or
+    """One row. `expected` is asked of the exact reference run and of perturbed ones, which give the budget unless
+    there is a rule of its own (`budgets`). `layer` or
     `optimizer`: what is run by itself; both are empty for a whole pass. `rounded`: rounding may explain a difference;
     without, the budget is 0. `needed`: where it fails, nothing further can be compared."""
 
@@ -32,6 +34,13 @@ class Level:
     rounded: bool = True
     needed: bool = False
     compare: Compare | None = None  # `compare.compare`
+    budgets: Callable[[ReferenceRun, str, Arrays], Budgets] | None = None  # of a run, in a precision: a rule of its own
+
+    def allowed(self, run: ReferenceRun, precision: str, expected: Arrays) -> Budgets:
+        """The budgets of what is expected, by name, in a precision; none where nothing can be rounded."""
+        if self.budgets is not None:
+            return self.budgets(run, precision, expected)
+        return run.budgets[precision].get(self.name, {})
 
     def checks(self, expected: Arrays, observed: Arrays, budgets: Budgets) -> list[Check]:
         """One check per array."""
@@ -59,7 +68,13 @@ def _update(name: str) -> Level:
     return Level("update", ask, ask, partial(explain.update, name=name), optimizer=name)
 
 
-LEVELS = (*(PARAMETERS, VALUES, OUTPUTS, DATA, FORWARD_EVAL, FORWARD_TRAIN, GRADIENT), *map(_update, UPDATES))
+TRAINING = Level(
+    trained.LEVEL, trained.expected, lambda subject: subject.training(), explain.training, budgets=trained.budgets
+)
+LEVELS = (
+    *(PARAMETERS, VALUES, OUTPUTS, DATA, FORWARD_EVAL, FORWARD_TRAIN, GRADIENT),
+    *(*map(_update, UPDATES), TRAINING),
+)
 ALL_LEVELS = tuple(dict.fromkeys(level.name for level in LEVELS))
 
 

@@ -156,6 +156,9 @@ class _Search:
     def _failures(self, level: Level, expected: Arrays, left: Arrays, right: Arrays) -> list[Check]:
         """What differs between the subjects, in the order of the computation."""
         target = {name: right[name] for name in dict.fromkeys((*expected, *right)) if name in right}
+        if level.budgets is not None:
+            allowed = level.budgets(self.left.run, self.left.precision, expected)
+            return failures(level.checks(target, left, {name: self.factor * most for name, most in allowed.items()}))
         share = tolerance.UNPERTURBED[self.left.precision]
         failed = failures(level.checks(target, left, {name: share * largest(v) for name, v in target.items()}))
         if not failed or all(check.problem for check in failed):

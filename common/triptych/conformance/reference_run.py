@@ -15,8 +15,9 @@ from triptych.conformance.compare import Arrays, as_arrays
 from triptych.conformance.inputs import reference_inputs
 from triptych.conformance.tolerance import Budgets, perturbations
 from triptych.conformance.updates import MOMENTUM, UPDATES, Steps, reference_update
-from triptych.optim.optimizers import OPTIMIZERS, decay_of, reference_step
+from triptych.optim.optimizers import OPTIMIZERS, reference_step
 from triptych.reference import network as reference
+from triptych.reference.decay import decay_by_path
 from triptych.reference.loss import cross_entropy, linear
 from triptych.spec.analysis import parameters, primitives
 from triptych.spec.kinds import composite_of
@@ -115,7 +116,7 @@ class ReferenceRun:
     @cached_property
     def second_inputs(self) -> dict[str, Array]:
         """What every layer is given in the second step of momentum."""
-        decay = decay_of(MOMENTUM, self.case.architecture)
+        decay = decay_by_path(MOMENTUM, self.case.architecture)
         moved, _ = reference_step(self.parameters, self.gradients, {}, self.steps.momentum[0], MOMENTUM, decay)
         trace = self._forward({**self.parameters, **moved}, train=True, step=1).trace
         assert trace is not None
@@ -209,7 +210,7 @@ class ReferenceRun:
     @cached_property
     def steps(self) -> Steps:
         """The optimiser steps of the update level."""
-        return Steps({path: self.gradients[path] for path in decay_of(MOMENTUM, self.case.architecture)})
+        return Steps({path: self.gradients[path] for path in decay_by_path(MOMENTUM, self.case.architecture)})
 
     def update(self, name: str) -> dict[str, Array]:
         """Parameters, statistics and state, in the order of their layers, after the steps of the optimiser called

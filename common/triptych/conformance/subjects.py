@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from triptych.backend.contract import Backend, Native
+from triptych.conformance import trained
 from triptych.conformance.compare import Arrays, as_arrays
 from triptych.conformance.inputs import backend_inputs
 from triptych.conformance.reference_run import ReferenceRun, named
@@ -36,6 +37,7 @@ class Subject:
     layer: Callable[[str, bool, bool], Arrays]  # path, training, backward: alone, given what the reference's was
     loss: Callable[[], Arrays]  # of the reference's logits, with its gradients by them
     update: Callable[[str], Arrays]  # parameters, statistics and state after the steps of one optimiser
+    training: Callable[[], Arrays]  # a short life of the trainer (`triptych.conformance.trained`)
     notes: tuple[str, ...] = ()  # what was learned of it
     backend: Backend | None = None
     device = "cpu"
@@ -54,7 +56,7 @@ class Subject:
         """What differs if the subject is given the case in another way that would be right too; most have none."""
         return difference
 
-    def failed(self, error: Exception) -> None:
+    def failed(self, error: BaseException) -> None:
         """Raises what a user should read in place of a difference when a framework raises `error`; nothing here."""
 
     @contextmanager
@@ -138,3 +140,7 @@ class BackendSubject(Subject):
         with ThreadPoolExecutor(1) as pool:
             pool.submit(self.run.update, name)  # the reference works while the framework compiles, and keeps the result
             return backend_update(name, self.backend, self.network, self.run.case, steps)
+
+    def training(self) -> Arrays:
+        self.trained = None
+        return trained.observed(self.backend, self.network, self.run, self.device)

@@ -7,37 +7,35 @@ import signal
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import combinations
 from multiprocessing import active_children, get_context, parent_process
 from typing import Any, ClassVar
 
 from triptych.backend.contract import Backend
-from triptych.backend.execution import exact
 from triptych.backend.registry import BACKENDS, installed, load
+from triptych.conformance import long_run
 from triptych.conformance.case import make_case
-from triptych.conformance.chaos import RunDistance, bug_or_chaos
-from triptych.conformance.compare import Check, failures, worst
-from triptych.conformance.conform import PRECISIONS, Observed, Report, conform, flag_failures, pairwise
+from triptych.conformance.conform import PRECISIONS, Observed, Report, conform, pairwise
 from triptych.conformance.inputs import everything
 from triptych.conformance.levels import ALL_LEVELS
+from triptych.conformance.long_run import LongRun
 from triptych.conformance.reference_run import ReferenceRun
-from triptych.conformance.trajectory import QUARTERS, follow, follow_reference, judge_trajectory, make_trajectory
 from triptych.spec.analysis import primitives, totals
 from triptych.spec.layers import Architecture
 from triptych.spec.records import arrays_digest, encode
-from triptych.utils.errors import TriptychError, check_known
+from triptych.utils.errors import check_known
 from triptych.utils.process import cores
 
+NOT_ASKED, NOT_INSTALLED = "not asked for", "not installed"  # why a backend or a precision was not run
 MOST_JOBS = 8  # each needs some gigabytes: the frameworks, and what JAX has compiled
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """All that was learned of one architecture: a report per backend and precision, and per pair of backends. `not_run`
-    says which backends were left out, and why. Hashes are SHA-256 of the parameters and of all else that the backends
-    were given."""
+    """All that was learned of one architecture: a report per backend and precision, and per pair of backends, and the
+    `trajectory` where it was asked for. `not_run` says which backends were left out, and why. Hashes are SHA-256 of the
+    parameters and of all else that the backends were given."""
 
     DERIVED: ClassVar = ("passed",)
 
@@ -47,11 +45,14 @@ class Verdict:
     not_run: dict[str, str]
     weights_hash: str = ""
     inputs_hash: str = ""
+    trajectory: LongRun | None = None
 
     @property
     def passed(self) -> bool:
-        """At least one backend was run, and every check of every backend and pair passed."""
-        return bool(self.reports) and all(report.passed for report in (*self.reports, *self.pairs))
+        """At least one backend was run, and every check of every backend and pair passed, on all levels that were run:
+        the one place where this is decided."""
+        levels = bool(self.reports) and all(report.passed for report in (*self.reports, *self.pairs))
+        return levels and (self.trajectory is None or self.trajectory.passed)
 
     def report(self, backend: str, precision: str) -> Report:
         """The report of one backend in one precision."""
@@ -65,10 +66,13 @@ def run(
     precisions: Sequence[str] = PRECISIONS,
     seed: int = 0,
     device: str = "cpu",
+    steps: int | None = None,
 ) -> Verdict:
-    """Judge `architecture` on every backend and compare the backends with each other. Raises TriptychError for a
-    precision that cannot be judged."""
+    """Judge `architecture` on every backend and compare the backends with each other; where `steps` are asked for, over
+    so many steps of training too. Raises TriptychError for a precision or a number of steps that cannot be judged."""
     check_known("precision", precisions, PRECISIONS)
+    if steps is not None:
+        long_run.check_steps(steps)
     reference = ReferenceRun(make_case(architecture, seed))
     reports: list[Report] = []
     pairs: list[Report] = []
@@ -78,10 +82,11 @@ def run(
             reports.append(conform(backend, reference, precision, device=device, observed=seen[backend.name]))
         for left, right in combinations(seen, 2):
             pairs.append(pairwise((left, right), precision, seen[left], seen[right], reference))
-    reasons = {name: "not asked for" if name in installed() else "not installed" for name in BACKENDS}
+    reasons = {name: NOT_ASKED if name in installed() else NOT_INSTALLED for name in BACKENDS}
     not_run = {name: reason for name, reason in reasons.items() if name not in [backend.name for backend in backends]}
     hashes = arrays_digest(reference.case.parameters), arrays_digest(everything(reference.case))
-    return Verdict(architecture, tuple(reports), tuple(pairs), not_run, *hashes)
+    trained = steps and long_run.run_long(architecture, backends, steps=steps, seed=seed, device=device)
+    return Verdict(architecture, tuple(reports), tuple(pairs), not_run, *hashes, trained or None)
 
 
 def run_many(
@@ -107,24 +112,18 @@ def run_many(
             raise
 
 
-def run_with_steps(
+def run_all(
     architectures: Sequence[Architecture],
     backends: Sequence[Backend],
     *,
     jobs: int | None = None,
-    steps: int | None = None,
     device: str = "cpu",
-    seed: int = 0,
-    precisions: Sequence[str] = PRECISIONS,
-) -> Iterator[tuple[Verdict, LongRun | None]]:
-    """Every architecture's verdict, and where `steps` are asked for, its long run. `jobs`: one per core of the CPU if
-    left out."""
+    **options: Any,
+) -> Iterator[Verdict]:
+    """Every architecture's verdict, as `run` gives it. `jobs`: one per core of the CPU if left out."""
     if jobs is None:
         jobs = min(cores(), len(architectures), MOST_JOBS) if device == "cpu" else 1  # one device is not shared
-    verdicts = run_many(architectures, backends, jobs=jobs, precisions=precisions, seed=seed, device=device)
-    for architecture, verdict in zip(architectures, verdicts, strict=True):
-        long_run = steps and run_long(architecture, backends, steps=steps, seed=seed, device=device)
-        yield verdict, long_run or None
+    yield from run_many(architectures, backends, jobs=jobs, device=device, **options)
 
 
 def _end_with_the_parent() -> None:
@@ -144,69 +143,7 @@ def _run_named(names: Sequence[str], options: dict[str, Any], architecture: Arch
     return run(architecture, [load(name) for name in names], **options)
 
 
-@dataclass(frozen=True, eq=False)
-class LongRun:
-    """`steps` steps of training: every backend's checks in float64, and every pair's float32 runs."""
-
-    architecture: Architecture
-    steps: int
-    checks: dict[str, list[Check]]
-    pairs: list[RunDistance]
-
-    @property
-    def passed(self) -> bool:
-        """Every check passed, and no two float32 runs diverge more than rounding explains."""
-        checks = [check for of_backend in self.checks.values() for check in of_backend]
-        return bool(checks) and not failures(checks) and all(pair.verdict == "chaos" for pair in self.pairs)
-
-
-def run_long(
-    architecture: Architecture, backends: Sequence[Backend], *, steps: int, seed: int = 0, device: str = "cpu"
-) -> LongRun:
-    """The trajectory level: against the reference in float64, against each other in float32. Nothing is run where a
-    precision flag cannot be switched off: that is the one check of its backend."""
-    check_steps(steps)
-    with ExitStack() as stack:
-        for backend in backends:
-            stack.enter_context(backend.precise(device))
-        checks = {backend.name: flag_failures(backend.precision_flags(device)) for backend in backends}
-        if any(checks.values()):
-            return LongRun(architecture, steps, {name: failed for name, failed in checks.items() if failed}, [])
-        trajectory = make_trajectory(make_case(architecture, seed), steps)
-        expected = follow_reference(trajectory)
-        for backend in backends:
-            network = backend.build(architecture, device=device, execution=exact("fp64", "full"))
-            checks[backend.name] = judge_trajectory(expected, follow(backend, network, trajectory))
-        return LongRun(architecture, steps, checks, bug_or_chaos(backends, trajectory, device=device))
-
-
-def check_steps(steps: int) -> None:
-    """Raises TriptychError for a number of steps in which the rates do not change three times."""
-    if steps < len(QUARTERS):
-        raise TriptychError(f"--trajectory {steps} must be at least {len(QUARTERS)} steps")
-
-
-def long_run_dict(run: LongRun) -> dict[str, Any]:
-    """The long run as JSON has it."""
-    return {
-        "steps": run.steps,
-        "passed": run.passed,
-        "fp64": {name: encode(worst(checks)) for name, checks in run.checks.items()},
-        "failures": {name: encode(failures(checks)) for name, checks in run.checks.items()},
-        "fp32": [
-            {
-                "backends": [pair.left, pair.right],
-                "verdict": pair.verdict,
-                "ratio": pair.ratio,
-                "first_step": pair.first_step,
-                "undecided_from": pair.saturated_at,
-            }
-            for pair in run.pairs
-        ],
-    }
-
-
-def as_dict(verdict: Verdict, long_run: LongRun | None = None) -> dict[str, Any]:
+def as_dict(verdict: Verdict) -> dict[str, Any]:
     """The verdict as `conform --json` has it: of every level the worst check."""
     return {
         "arch": verdict.architecture.name,
@@ -217,7 +154,7 @@ def as_dict(verdict: Verdict, long_run: LongRun | None = None) -> dict[str, Any]
         "not_run": verdict.not_run,
         "backends": [{"backend": report.name} | report_dict(report) for report in verdict.reports],
         "pairs": [{"backends": list(pair.backends)} | report_dict(pair) for pair in verdict.pairs],
-        "trajectory": None if long_run is None else long_run_dict(long_run),
+        "trajectory": None if verdict.trajectory is None else long_run.as_dict(verdict.trajectory),
     }
 
 

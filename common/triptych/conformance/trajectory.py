@@ -18,8 +18,9 @@ from triptych.conformance.reference_run import SLOTS, ReferenceRun
 from triptych.conformance.updates import LARGEST_MOVE, MOMENTUM
 from triptych.data.batches import Augmentation, Batch, feed, plan
 from triptych.data.preprocess import InputTransform, apply_reference
-from triptych.optim.optimizers import Optimizer, Rates, decay_of, reference_step
+from triptych.optim.optimizers import Optimizer, Rates, reference_step
 from triptych.reference import network as reference
+from triptych.reference.decay import decay_by_path
 from triptych.reference.rounding import FLOAT32_UNIT
 from triptych.utils.arrays import Array, largest
 from triptych.utils.randomness import generator
@@ -82,7 +83,7 @@ def follow_reference(trajectory: Trajectory) -> Arrays:
     logits of stored images in evaluation mode at the end."""
     case, (stored, labels) = trajectory.case, trajectory.images()
     architecture, optimizer = case.architecture, trajectory.optimizer
-    decay = decay_of(optimizer, architecture)
+    decay = decay_by_path(optimizer, architecture)
     values: dict[str, Array] = dict(case.exact)
     state: Parameters = {}
     losses, right = [], []

@@ -13,8 +13,9 @@ import numpy as np
 
 from triptych.backend.contract import Backend, Native
 from triptych.conformance.case import Case
-from triptych.optim.optimizers import COUNT, SGD, Adam, AdamW, Optimizer, Rates, decay_of, reference_step
+from triptych.optim.optimizers import COUNT, SGD, Adam, AdamW, Optimizer, Rates, reference_step
 from triptych.reference import network as reference
+from triptych.reference.decay import decay_by_path
 from triptych.spec.kinds.layer_pass import Rounding
 from triptych.utils.arrays import Array, largest
 from triptych.utils.randomness import generator
@@ -66,7 +67,7 @@ class Steps:
     def state(self, case: Case, optimizer: Optimizer) -> Parameters:
         """A state as large as the gradients are; equal arguments, equal bits."""
         state: Parameters = {}
-        for path in decay_of(optimizer, case.architecture):
+        for path in decay_by_path(optimizer, case.architecture):
             for slot in optimizer.slots:
                 drawn = generator(case.seed, "conformance", slot, path).random(case.parameters[path].shape)
                 scaled = (0.5 + drawn) * self.gradient**2 if slot == "variance" else (2 * drawn - 1) * self.gradient
@@ -85,10 +86,10 @@ def reference_update(
     if name in OTHERS:
         optimizer = OTHERS[name]
         state = steps.state(case, optimizer)
-        decay = decay_of(optimizer, case.architecture)
+        decay = decay_by_path(optimizer, case.architecture)
         moved, state = reference_step(values, steps.gradients, state, steps.rates(optimizer), optimizer, decay)
         return labelled(name, {path: rounding(value, 1) for path, value in (moved | state).items()})
-    decay = decay_of(MOMENTUM, case.architecture)
+    decay = decay_by_path(MOMENTUM, case.architecture)
     state, run = {}, first()
     for number, rates in enumerate(steps.momentum):
         if number:
@@ -117,7 +118,7 @@ def backend_update(name: str, backend: Backend, network: Native, case: Case, ste
         for number, rates in enumerate(steps.momentum):
             trainer.step(case.stored, case.targets, rates, number, masks=case.masks(number))
     values = backend.to_canonical(network)
-    moved = {path: values[path] for path in decay_of(optimizer, case.architecture)} if name in OTHERS else values
+    moved = {path: values[path] for path in decay_by_path(optimizer, case.architecture)} if name in OTHERS else values
     return labelled(name, moved | trainer.state())
 
 

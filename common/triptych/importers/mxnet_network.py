@@ -47,8 +47,15 @@ def load(symbol_path: Path, params_path: Path | None, request: Request) -> Impor
     ones. Raises ImportRefusedError for a node that the spec cannot express, and TriptychError for files that are
     damaged or belong to different networks; the message names node or array, shapes, and the way out.
     """
-    symbol = mxnet_symbol.read(symbol_path)
     arrays = None if params_path is None else read_arrays(params_path)
+    return load_arrays(symbol_path, arrays, request, params_path)
+
+
+def load_arrays(
+    symbol_path: Path, arrays: Source | None, request: Request, params_path: Path | None = None
+) -> Imported:
+    """As `load`, with arrays by name in place of those in `params_path`, which names their source in messages."""
+    symbol = mxnet_symbol.read(symbol_path)
     name = symbol_path.name.removesuffix(".json").removesuffix("-symbol")
     return convert(symbol, arrays, request, name=name, files=(str(symbol_path), str(params_path)))
 

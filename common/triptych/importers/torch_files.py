@@ -1,6 +1,5 @@
 """PyTorch's files: an exported program, TorchScript, or weights alone."""
 
-import pickle
 import re
 import warnings
 import zipfile
@@ -79,12 +78,12 @@ def _held(path: Path) -> str:
     try:
         with _quiet():
             held = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path) or None)
-    except pickle.UnpicklingError as error:
+    except Exception as error:
+        if type(error).__name__ != "UnpicklingError":
+            return f"{path} is no file of PyTorch that can be read ({_first_line(error)})"
         named = re.findall(r"GLOBAL ([\w.]+)", str(error)) or _classes(path)
         what = f"objects that need {', '.join(named[:4])}" if named else "more than tensors"
         return f"{path} holds {what}, and only running it would read them; {_WAY_OUT}, and weights as a state dict"
-    except Exception as error:
-        return f"{path} is no file of PyTorch that can be read ({_first_line(error)})"
     if isinstance(held, dict) and held and all(isinstance(value, torch.Tensor) for value in held.values()):
         total = sum(value.numel() for value in held.values())
         return f"{path} holds weights alone ({len(held)} arrays, {total} values); {_WAY_OUT} and the file as --weights"

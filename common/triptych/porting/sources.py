@@ -9,9 +9,9 @@ from typing import Any
 from triptych import zoo
 from triptych.backend import registry
 from triptych.importers.steps import Imported, Request
-from triptych.porting import discover
+from triptych.porting import discover, weight_files
 from triptych.spec.layers import Architecture
-from triptych.spec.records import decode, parse
+from triptych.spec.records import completed, decode, parse
 from triptych.spec.shapes import output_shapes
 from triptych.training import models
 from triptych.utils.errors import TriptychError
@@ -51,7 +51,7 @@ def _spec(path: Path, weights: Path | None, request: Request) -> Imported:
     if path.stat().st_size > MOST_BYTES:
         raise TriptychError(f"{path} has more than {MOST_BYTES >> 20} MiB; a spec is smaller")
     try:
-        architecture = decode(parse(path.read_bytes()), Architecture)
+        architecture = decode(completed(parse(path.read_bytes())), Architecture)
         output_shapes(architecture)
     except (ValueError, RecursionError, TriptychError) as error:
         raise TriptychError(f"{path} is no spec: {error}") from None
@@ -89,7 +89,7 @@ KNOWN = ", ".join(("a name of the zoo", *(f"NAME{kind.ending}" for kind in FILES
 def is_zoo(arch: str) -> bool:
     """Whether `arch` is a name of the zoo, or a mistyped one: nothing that a file, a folder or an object is called."""
     ended = any(arch.endswith(kind.ending) for kind in FILES)
-    return arch in zoo.registry() or not (ended or re.search(r"[/\\:]", arch) or Path(arch).is_dir())
+    return arch in zoo.registry() or not arch or not (ended or re.search(r"[/\\:]", arch) or Path(arch).is_dir())
 
 
 def read(arch: str, request: Request | None = None, weights: Path | None = None) -> Imported:
@@ -123,7 +123,11 @@ def from_object(candidate: Any, arch: str, weights: Path | None, request: Reques
             f"{', '.join(registry.installed())}"
         )
     name = request.name or arch.rpartition(":")[2]
-    return _own_weights(adapted[1].import_network(candidate, replace(request, name=name)), Path(arch), weights)
+    try:
+        imported = adapted[1].import_network(candidate, replace(request, name=name))
+    except SystemExit as ended:  # it must not end this process, with a status of its own
+        raise TriptychError(f"'{arch}' ends the program ({ended.code!r}) when it is called") from None
+    return _own_weights(imported, Path(arch), weights)
 
 
 def _params_beside(path: Path) -> tuple[Path | None, tuple[str, ...]]:
@@ -141,7 +145,7 @@ def _params_beside(path: Path) -> tuple[Path | None, tuple[str, ...]]:
 
 
 def load_weights(path: Path, architecture: Architecture) -> Imported:
-    """A network with the parameters of a file: canonical safetensors, Gluon's `.params`, or Keras's. Raises
+    """A network with the parameters of a file: canonical safetensors, PyTorch's, Gluon's, Flax's, or Keras's. Raises
     TriptychError where they do not fit."""
     if not path.is_file():
         raise TriptychError(f"there is no file {path}")
@@ -170,6 +174,7 @@ def _keras_weights(path: Path, architecture: Architecture) -> Imported:
 # By ending; any other file is canonical.
 WEIGHTS: dict[str, Callable[[Path, Architecture], Imported]] = {
     ".params": _gluon_weights,
+    **dict.fromkeys((".pt", ".pth", ".npz", ".msgpack"), weight_files.imported),
     **dict.fromkeys((".h5", ".hdf5", ".keras"), _keras_weights),
 }
 

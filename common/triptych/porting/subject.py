@@ -52,7 +52,7 @@ class OwnNetwork(Subject):
         self.aligned: dict[bool, dict[str, int]] = {}  # of these passes
         self.permuted: dict[str, Shape] = {}  # dense layers whose columns were reordered, with the map's shape
 
-    def failed(self, error: Exception) -> None:
+    def failed(self, error: BaseException) -> None:
         """A network that does not run at all is no difference, but bad input."""
         if isinstance(error, TriptychError):
             raise error

@@ -1,9 +1,8 @@
 """Frozen records as JSON and back, and hashes that are the same in every process, on every machine.
 
 Records of the spec carry their type's name under `record`, because a `Conv` and a `Dense` may have equal fields; other
-records of which a field takes several kinds are made known with `register`. A spec that is written by hand may leave
-out fields that have a default. A record's class may name properties in `DERIVED`: they are written for a reader, and
-what is read must be what the record says of itself."""
+records of which a field takes several kinds are made known with `register`. A record's class may name properties in
+`DERIVED`: they are written for a reader, and what is read must be what the record says of itself."""
 
 import hashlib
 import json
@@ -22,8 +21,7 @@ from triptych.spec import layers as spec
 from triptych.utils.errors import TriptychError
 
 T = TypeVar("T")
-_SPEC: frozenset[Any] = frozenset((spec.Architecture, spec.Initializer, spec.Node, *get_args(spec.Layer)))
-RECORDS = {kind.__name__: kind for kind in _SPEC - {spec.Node}}
+RECORDS = {kind.__name__: kind for kind in (spec.Architecture, spec.Initializer, *get_args(spec.Layer))}
 
 
 def register(*kinds: type) -> None:
@@ -53,6 +51,18 @@ def decode(value: Any, hint: type[T], where: str = "") -> T:
     """The record (or tuple, mapping, number ...) of type `hint` that `encode` gave. Raises TriptychError, which names
     the place, for a missing or unknown field and for a value of another type."""
     return cast(T, _decode(value, hint, where))
+
+
+def completed(value: Any) -> Any:
+    """A spec's JSON, as written by hand, with the fields that it leaves out at their defaults."""
+    if isinstance(value, list):
+        return [completed(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    kind: Any = spec.Node if "layer" in value else RECORDS.get(str(value.get("record")))
+    optional = () if kind is None else (field for field in fields(kind) if field.default is not MISSING)
+    defaults = {field.name: encode(field.default) for field in optional}
+    return defaults | {name: completed(item) for name, item in value.items()}
 
 
 def write(value: Any) -> str:
@@ -162,13 +172,11 @@ def _decode_record(value: Any, kind: type, where: str) -> Any:
     expected |= set(derived_names)
     if not isinstance(value, dict) or value.get("record", name) != name:
         _refuse(value, f"a record {name}", where)
-    optional = {field.name for field in fields(kind) if field.default is not MISSING} if kind in _SPEC else set()
-    if not expected - optional <= value.keys() <= expected:
-        odd = ", ".join(sorted(map(repr, (value.keys() - expected) | (expected - optional - value.keys()))))
+    if value.keys() != expected:
+        odd = ", ".join(sorted(map(repr, value.keys() ^ expected)))
         raise TriptychError(f"{where.lstrip('.') or name}: missing or unknown in {name}: {odd}")
     hints = _hints(kind)
-    named = (field.name for field in fields(kind) if field.name in value)
-    record = kind(**{name: _decode(value[name], hints[name], f"{where}.{name}") for name in named})
+    record = kind(**{f.name: _decode(value[f.name], hints[f.name], f"{where}.{f.name}") for f in fields(kind)})
     for derived in derived_names:
         if value[derived] != (right := _derived(record, derived)) or type(value[derived]) is not type(right):
             _refuse(value[derived], f"what follows from the rest: {json.dumps(right)}", f"{where}.{derived}")

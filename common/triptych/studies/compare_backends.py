@@ -8,9 +8,10 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from triptych import zoo
 from triptych.backend.contract import Backend
 from triptych.conformance import suite
-from triptych.conformance.case import conformance_architecture
+from triptych.conformance.case import conformance_options
 from triptych.conformance.compare import Check, worst
 from triptych.conformance.equivalence import FEWEST_SEEDS, Equivalence, equivalence
 from triptych.conformance.levels import ALL_LEVELS
@@ -29,7 +30,7 @@ from triptych.training.run_folder import Epoch
 
 @dataclass(frozen=True, eq=False)
 class TrainedComparison:
-    """The verdict at conformance size, and the training of every backend."""
+    """The verdict at the trained input's size, and the training of every backend."""
 
     recipe: Recipe
     architecture: Architecture
@@ -75,10 +76,11 @@ class ComparisonPlan:
 
 
 def compare(plan: ComparisonPlan, backends: Sequence[Backend], folder: Path, listener: Listener) -> TrainedComparison:
-    """Judge every backend at conformance size, with the recipe's head; then train on each from the same start. The
-    first seed's runs lie in `folder`, a run folder by backend; those of other seeds in folders below it."""
+    """Judge every backend at the input's size of the training, narrow, with the recipe's head; then train on each from
+    the same start. The first seed's runs lie in `folder`, a run folder by backend; those of other seeds in folders
+    below it."""
     recipe = plan.recipe
-    small = conformance_architecture(recipe.architecture, head=recipe.network.head)
+    small = judged_architecture(recipe, plan.architecture)
     verdict = suite.run(small, backends, seed=recipe.seed, device=plan.device)
     by_seed = []
     for seed in range(recipe.seed, recipe.seed + plan.seeds):
@@ -92,6 +94,16 @@ def compare(plan: ComparisonPlan, backends: Sequence[Backend], folder: Path, lis
     accuracies = {each.name: [trained[each.name][-1].test_accuracy for trained in by_seed] for each in backends}
     versions = {backend.name: backend.versions() for backend in backends}
     return TrainedComparison(recipe, plan.architecture, verdict, by_seed[0], versions, accuracies)
+
+
+def judged_architecture(recipe: Recipe, trained: Architecture) -> Architecture:
+    """What is judged for the network that is `trained`: itself where it is no network of the zoo; else narrow, as in
+    conformance, but of the same input and classes, because a backend may take another road for small maps."""
+    if recipe.spec is not None:
+        return trained
+    narrow = conformance_options(recipe.architecture, recipe.network.head)
+    options = dataclasses.replace(narrow, input=trained.input, classes=trained.classes)
+    return zoo.build_with(recipe.architecture, options)
 
 
 def accuracy_table(comparison: TrainedComparison) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:

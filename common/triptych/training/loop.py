@@ -66,18 +66,20 @@ def start(
     deterministic: bool = False,
     architecture: Architecture | None = None,
     resumed: Path | None = None,
+    pretrained: Parameters | None = None,
 ) -> Session:
     """A session at the recipe's start, or where the last checkpoint of the run `resumed` ends; it is kept nowhere yet.
 
     `deterministic` is that of `triptych.backend.execution.Execution`. `architecture` is what `build_architecture` makes
-    of recipe and data, where it was called already. What a resumed run once began from need not be there any more.
+    of recipe and data, where it was called already; `pretrained` what `init_from` holds, where it was read already.
+    What a resumed run once began from need not be there any more.
     Raises TriptychError for what does not fit together.
     """
     architecture = architecture or build_architecture(recipe, dataset)
     frozen = transfer.frozen_paths(architecture, recipe.freeze)
     checkpoint = run_folder.load(resumed) if resumed is not None else None
-    reads_start = recipe.init_from and checkpoint is None
-    pretrained = store.load(run_folder.model_file(Path(recipe.init_from))) if reads_start else None
+    if recipe.init_from and checkpoint is None and pretrained is None:
+        pretrained = store.load(run_folder.model_file(Path(recipe.init_from)))
     transform = build_transform(recipe, architecture)
     execution = Execution(recipe.precision, deterministic=deterministic)
     network = backend.build(architecture, device=device, execution=execution)

@@ -9,7 +9,8 @@ import numpy as np
 from triptych.conformance.compare import Arrays
 from triptych.conformance.reference_run import ReferenceRun
 from triptych.conformance.updates import MOMENTUM, OTHERS
-from triptych.optim.optimizers import COUNT, SGD, Adam, AdamW, Optimizer, Rates, decay_of, reference_step
+from triptych.optim.optimizers import COUNT, SGD, Adam, AdamW, Optimizer, Rates, reference_step
+from triptych.reference.decay import decay_by_path
 from triptych.utils.arrays import Array
 
 Slots = list[Array]
@@ -37,11 +38,11 @@ def update_faults(run: ReferenceRun, name: str) -> Iterator[tuple[str, Wrong]]:
     optimizer = OTHERS.get(name, MOMENTUM)
     rates = (run.steps.rates(optimizer),) if name in OTHERS else run.steps.momentum
     state = run.steps.state(run.case, optimizer) if name in OTHERS else {}
-    decay = decay_of(optimizer, net)
+    decay = decay_by_path(optimizer, net)
     gradients = run.steps.gradients if name in OTHERS else run.gradients
     right = Wrong(optimizer, rates, decay, state, gradients)
-    everything = decay_of(replace(optimizer, decayed="all"), net)
-    weights = decay_of(replace(optimizer, decayed="weights"), net)
+    everything = decay_by_path(replace(optimizer, decayed="all"), net)
+    weights = decay_by_path(replace(optimizer, decayed="weights"), net)
     scaled = {
         factor: tuple(replace(r, learning_rate=factor * r.learning_rate) for r in rates)
         for factor in (batch, 1 / batch)

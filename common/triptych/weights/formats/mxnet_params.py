@@ -65,6 +65,14 @@ def read(path: Path) -> Arrays:
     return dict(zip(names, arrays, strict=True))
 
 
+def read_record(content: bytes, source: str) -> NDArray[Any]:
+    """One array by itself, as MXNet pickles it; `source` names it in messages. Raises TriptychError as `read` does."""
+    fields = Fields(source, np.frombuffer(content, np.uint8), part="the array")
+    array = _read_array(fields)
+    fields.end()
+    return np.asarray(array)
+
+
 def write(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
     """Write dense arrays as MXNet 1.x does (V2, on the CPU), for `mx.nd.load`: the same bits, in the same order.
 

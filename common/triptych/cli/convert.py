@@ -1,0 +1,87 @@
+"""`convert`: weights from one format into another."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from triptych.cli import options
+from triptych.cli.arch import is_zoo, resolve
+from triptych.utils.errors import TriptychError
+
+if TYPE_CHECKING:
+    from triptych.porting.convert import Conversion
+
+
+def convert(
+    source: Annotated[str, Parameter(help="A run folder or network with weights; with --arch, a file of weights.")],
+    target: Annotated[
+        Path,
+        Parameter(
+            help="File to write: .safetensors, .pt, .params, .npz or .msgpack.", validator=options.writable("DST")
+        ),
+    ],
+    *,
+    arch: Annotated[str | None, Parameter(help="The network of a file of weights.")] = None,
+    network: options.NetworkOptions = options.DEFAULT_NETWORK,
+    to: Annotated[
+        str | None, Parameter(help="canonical, torch, gluon, gluon-exported, flax or linen; else by DST's ending.")
+    ] = None,
+    mapping: Annotated[
+        Path | None, Parameter(help="JSON: names in SRC, or in DST where SRC is a network, to the spec's paths.")
+    ] = None,
+    flatten: Annotated[
+        str | None, Parameter(help="How a Flax network flattens a map: hwc (its own way) or chw (triptych's).")
+    ] = None,
+    allow_missing: Annotated[options.Flag, Parameter(help="Convert what matches, leave the rest.")] = False,
+) -> None:
+    """Write weights in another framework's format, names and axes, and check them bit for bit.
+
+    Example: triptych convert runs/vgg11 vgg11.params
+    """
+    from triptych.porting.matching import read_mapping
+
+    names = read_mapping(mapping)
+    done = _converted(source, target, arch, network, to, names, flatten, allow_missing)
+    for remark in done.remarks:
+        print(f"{target}: {remark}", file=sys.stderr)
+    print(f"{target}: {done.summary}")
+
+
+def _converted(
+    source: str,
+    target: Path,
+    arch: str | None,
+    network: options.NetworkOptions,
+    to: str | None,
+    names: dict[str, str],
+    flatten: str | None,
+    allow_missing: bool,
+) -> Conversion:
+    from triptych.porting import convert as conversion
+
+    conversion.check_target(target, to, flatten)
+    if arch is None:
+        _check_source(source, network)
+        if allow_missing:
+            raise TriptychError("--allow-missing is for a file of weights, with --arch; a network has all of its own")
+        return conversion.from_network(resolve(source, network), target, to=to, mapping=names, flatten=flatten)
+    path = Path(source)
+    architecture = resolve(arch, network).architecture
+    return conversion.from_file(
+        path, architecture, target, to=to, mapping=names, flatten=flatten, allow_missing=allow_missing
+    )
+
+
+def _check_source(source: str, network: options.NetworkOptions) -> None:
+    """Raises TriptychError for a source without weights, and for a file of weights whose network is not named."""
+    from triptych.weights.formats.endings import ENDINGS
+
+    bare = (ending.ending for ending in ENDINGS if ending.ending not in (".pt", ".pth"))  # these can be TorchScript
+    if source.endswith(tuple(bare)):
+        raise TriptychError(f"{source} holds weights only; say which network with --arch")
+    if is_zoo(source) and network.weights is None:
+        raise TriptychError(f"'{source}' is a name of the zoo, without weights; give a run folder, or --weights FILE")

@@ -1,0 +1,57 @@
+"""`export`: a network with its weights as a file for others' programs."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import App, Parameter
+
+from triptych.cli import options
+from triptych.cli.arch import resolve
+from triptych.utils.errors import TriptychError
+
+
+def onnx(
+    arch: Annotated[str, Parameter(help="A run folder or network with weights; one without, with --weights.")],
+    file: Annotated[Path, options.written("FILE", "The file to write; it ends in .onnx.")],
+    *,
+    network: options.NetworkOptions = options.DEFAULT_NETWORK,
+) -> int:
+    """Write an ONNX file from spec and weights; onnx checks it, and onnxruntime, if installed, runs it against the
+    reference. Exit status 1 if the outputs differ.
+
+    Example: triptych export onnx runs/vgg11 vgg11.onnx
+    """
+    from triptych.exporting import onnx_check, onnx_file
+    from triptych.exporting.onnx_graph import OPSET
+    from triptych.utils.files import write_atomically
+
+    if file.suffix != ".onnx":
+        raise TriptychError(f"FILE {file} must end in .onnx")
+    imported = resolve(arch, network)
+    if imported.parameters is None:
+        raise TriptychError(f"'{arch}' has no weights; name a source that has some, or --weights FILE")
+    content = onnx_file.content(imported.architecture, imported.parameters)
+    compared = onnx_check.compare(content, imported.architecture, imported.parameters)
+    if not compared.passed:
+        print(
+            f"{file}: not written: its outputs differ from the reference's, {compared.ratio:.3g} times what float32 "
+            "explains",
+            file=sys.stderr,
+        )
+        return 1
+    write_atomically(file, content)
+    outcome = f"not compared: {compared.reason}"
+    if compared.ratio is not None:
+        outcome = f"onnxruntime agrees with the reference ({compared.ratio:.2g} of the float32 budget)"
+    print(f"{file}: operator set {OPSET}, {len(content):,} bytes; checked by onnx; {outcome}")
+    return 0
+
+
+export = App(
+    help="Write a network for others' programs.\n\nExample: triptych export onnx runs/vgg11 vgg11.onnx",
+    help_format="plaintext",
+)
+export.command(onnx, name="onnx")

@@ -1,0 +1,85 @@
+"""Where a training starts from: files of other frameworks, their trainer's states among them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from triptych.cli.arch import request_of
+from triptych.cli.options import NetworkOptions
+from triptych.utils.errors import TriptychError
+
+if TYPE_CHECKING:
+    from triptych.importers.mxnet_states import TrainerStates
+    from triptych.spec.layers import Architecture
+    from triptych.training.loop import Session
+    from triptych.training.recipe import Recipe
+    from triptych.weights.initializers import Parameters
+
+SYMBOL = "-symbol.json"
+
+
+@dataclass
+class Start:
+    """What a training starts from. `foreign`: a file of weights that is no safetensors (None: the recipe's own way);
+    `states`: MXNet's trainer's, read with `symbol` by `parameters`."""
+
+    foreign: Path | None = None
+    states: Path | None = None
+    symbol: Path | None = None
+    remembered: TrainerStates | None = None
+
+    def parameters(self, architecture: Architecture, network: NetworkOptions) -> Parameters | None:
+        """The canonical parameters of a foreign file. Raises TriptychError for those of another network."""
+        if self.foreign is None:
+            return None
+        if self.symbol is not None and self.foreign.suffix == ".params":
+            return self._of_symbol(self.foreign, self.symbol, network)
+        from triptych.porting import sources
+
+        return sources.load_weights(self.foreign, architecture).parameters
+
+    def _of_symbol(self, params: Path, symbol: Path, network: NetworkOptions) -> Parameters | None:
+        from triptych.importers import mxnet_network, mxnet_states
+
+        if self.states is None:
+            return mxnet_network.load(symbol, params, request_of(network)).parameters
+        imported, self.remembered = mxnet_states.load(self.states, symbol, params, request_of(network))
+        return imported.parameters
+
+    def take_up(self, session: Session, *, quiet: bool) -> None:
+        """Give the states to the session's optimiser, and say what they were. Raises TriptychError for those of another
+        optimiser."""
+        if self.remembered is None:
+            return
+        optimizer, summary = session.recipe.optimizer, self.remembered.summary
+        wrong = self.remembered.differing(optimizer)
+        if wrong:
+            raise TriptychError(f"{self.states} is of {summary}, which the recipe's optimizer is not: give {wrong}")
+        session.trainer.load_state(self.remembered.state(session.recipe.rates(0).learning_rate))
+        if not quiet:
+            print(f"{self.states}: {summary}; here {optimizer}", flush=True)
+
+
+def check(recipe: Recipe, resume: Path | None, states: Path | None, arch: str | None) -> Start:
+    """What the recipe starts from. Raises TriptychError for what cannot be, before any data is looked for."""
+    from triptych.porting.sources import WEIGHTS
+    from triptych.training import loop
+
+    if resume is not None:
+        if states is not None:
+            raise TriptychError("give --states or --resume, not both: a resumed run has its own")
+        return Start()
+    path = Path(recipe.init_from)
+    symbol = Path(arch) if arch is not None and arch.endswith(SYMBOL) else None
+    if states is not None and (path.suffix != ".params" or symbol is None):
+        raise TriptychError(f"--states {states} needs --arch NAME{SYMBOL} and --init-from FILE.params of that moment")
+    if states is not None and not states.is_file():
+        raise TriptychError(f"there is no file {states}")
+    if path.suffix not in WEIGHTS:
+        loop.check_start(recipe)
+        return Start()
+    if not path.is_file():
+        raise TriptychError(f"there is no file {path}")
+    return Start(path, states, symbol)

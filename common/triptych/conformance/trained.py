@@ -1,0 +1,55 @@
+"""What the training level compares: a short life of the trainer, the dropout that it draws, the network's own
+predictions of several sizes, and its activations and its loss where no tame case takes them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from triptych.backend.contract import Backend, Native
+from triptych.conformance import dropped, life, tails
+from triptych.conformance.tolerance import Budgets
+from triptych.reference.rounding import FLOAT32_UNIT
+from triptych.utils.arrays import Array, largest
+
+if TYPE_CHECKING:
+    from triptych.conformance.compare import Arrays
+    from triptych.conformance.reference_run import ReferenceRun
+
+LEVEL = "training"
+LIFE = "life: "
+
+
+def expected(run: ReferenceRun) -> dict[str, Array]:
+    """The reference's life, the network's predictions, and no deviation of the dropout, where there is any."""
+    logits = run.origin.outputs(False)[run.last]
+    arrays = {name: logits[part] for name, part in life.sizes(len(run.case.stored))}
+    arrays |= tails.expected(run.origin)
+    rate = dropped.rate_of(run.case.architecture)
+    arrays |= {LIFE + name: value for name, value in life.expected(run.case.seed).items()}
+    return arrays if rate is None else {**arrays, **dropped.expected(rate)}
+
+
+def observed(backend: Backend, network: Native, run: ReferenceRun, device: str) -> dict[str, Array]:
+    """The same of a backend; `network` is the architecture's, and gets the case's parameters."""
+    case = run.case
+    arrays = dict(life.predictions(backend, network, case)) | tails.observed(backend, network, run)
+    arrays |= {LIFE + name: value for name, value in life.observed(backend, case.seed, device).items()}
+    rate = dropped.rate_of(case.architecture)
+    if rate is None:
+        return arrays
+    return {**arrays, **dropped.statistics(dropped.kept(backend, rate, case.seed, device), rate)}
+
+
+def budgets(run: ReferenceRun, precision: str, arrays: Arrays) -> Budgets:
+    """A life's are `life.budgets`; counts of dropout have theirs. A prediction may be off by what the forward pass may
+    be, twice in float32, because its images are rounded too, and by one rounding to float32."""
+    lived = life.budgets({name.removeprefix(LIFE): v for name, v in arrays.items() if name.startswith(LIFE)})
+    allowed = {LIFE + name: budget for name, budget in lived.items()}
+    allowed |= tails.budgets(precision, arrays)
+    passes = 2 * run.budgets[precision]["forward eval"][run.last]
+    for name, value in arrays.items():
+        if name.startswith(life.PREDICTED):
+            allowed[name] = passes + 2 * FLOAT32_UNIT * largest(value)
+        elif name not in allowed:
+            allowed[name] = dropped.SIGMAS
+    return allowed

@@ -1,0 +1,1 @@
+"""A spec with its weights as somebody else's file."""

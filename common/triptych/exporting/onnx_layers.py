@@ -1,0 +1,219 @@
+"""Every layer kind as ONNX has it, operator set 17. Attributes of ONNX are float32, whatever the values are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from triptych.exporting.onnx_graph import OnnxGraph, Place
+from triptych.spec import layers as spec
+from triptych.spec.kinds import check_complete
+from triptych.spec.kinds.kind import SpecError
+
+Write = Callable[[OnnxGraph, Any, Place], str]
+
+
+def _products(layer: spec.Conv | spec.ConvTranspose) -> dict[str, Any]:
+    rows, columns = layer.padding
+    return {
+        "kernel_shape": layer.kernel,
+        "strides": layer.stride,
+        "pads": (rows, columns, rows, columns),
+        "dilations": layer.dilation,
+        "group": layer.groups,
+    }
+
+
+def _weights(layer: spec.Conv | spec.ConvTranspose | spec.Dense, at: Place) -> list[str]:
+    return [at.x, at.arrays["weight"], *([at.arrays["bias"]] if layer.bias else [])]
+
+
+def _conv(graph: OnnxGraph, layer: spec.Conv, at: Place) -> str:
+    return graph.node("Conv", _weights(layer, at), at.path, **_products(layer))
+
+
+def _conv_transpose(graph: OnnxGraph, layer: spec.ConvTranspose, at: Place) -> str:
+    """ONNX's output padding is smaller than the stride: as far as it goes, less padding below and on the right is the
+    same. Raises SpecError for what is left where the kernel does not reach it."""
+    pairs = list(zip(layer.padding, layer.output_padding, strict=True))
+    more = tuple(max(extra - padding, 0) for padding, extra in pairs)
+    if any(extra >= stride for extra, stride in zip(more, layer.stride, strict=True)):
+        problem = f"its output padding {layer.output_padding} is beyond stride and padding, which ONNX cannot express"
+        raise SpecError(at.path, problem)
+    ends = tuple(max(padding - extra, 0) for padding, extra in pairs)
+    attributes = _products(layer) | {"pads": (*layer.padding, *ends), "output_padding": more}
+    return graph.node("ConvTranspose", _weights(layer, at), at.path, **attributes)
+
+
+def _dense(graph: OnnxGraph, layer: spec.Dense, at: Place) -> str:
+    return graph.node("Gemm", _weights(layer, at), at.path, transB=1)
+
+
+def _batch_norm(graph: OnnxGraph, layer: spec.BatchNorm, at: Place) -> str:
+    """A scale or shift that the spec has not is a constant here; ONNX's momentum is that of the old statistics."""
+    scale = at.arrays.get("weight") or graph.numbers(f"{at.path}.weight", np.ones(at.shape[0]))
+    shift = at.arrays.get("bias") or graph.numbers(f"{at.path}.bias", np.zeros(at.shape[0]))
+    inputs = [at.x, scale, shift, at.arrays["running_mean"], at.arrays["running_var"]]
+    return graph.node("BatchNormalization", inputs, at.path, epsilon=layer.eps, momentum=1 - layer.momentum)
+
+
+def _local_response_norm(graph: OnnxGraph, layer: spec.LocalResponseNorm, at: Place) -> str:
+    """ONNX divides alpha by the size."""
+    alpha = layer.coefficient * layer.size
+    return graph.node("LRN", [at.x], at.path, size=layer.size, alpha=alpha, beta=layer.beta, bias=layer.k)
+
+
+def _l2_normalize(graph: OnnxGraph, layer: spec.L2Normalize, at: Place) -> str:
+    axes = graph.integers(f"{at.path}.axes", range(1, len(at.shape) + 1) if layer.whole else (1,))
+    eps = graph.numbers(f"{at.path}.eps", layer.eps)
+    squares = graph.node("Mul", [at.x, at.x], f"{at.path}.squares")
+    total = graph.node("ReduceSum", [squares, axes], f"{at.path}.sum", keepdims=1)
+    if layer.bound:
+        norm = graph.node("Max", [graph.node("Sqrt", [total], f"{at.path}.root"), eps], f"{at.path}.norm")
+    else:
+        norm = graph.node("Sqrt", [graph.node("Add", [total, eps], f"{at.path}.total")], f"{at.path}.norm")
+    return graph.node("Div", [at.x, norm], at.path)
+
+
+def _affine(graph: OnnxGraph, layer: spec.Affine, at: Place) -> str:
+    if layer.trained:
+        scale, shift = (graph.constants[at.arrays[name]] for name in ("weight", "bias"))
+    else:
+        scale, shift = np.array(layer.scale), np.array(layer.shift)
+    names = (graph.numbers(f"{at.path}.{n}", at.per_channel(v)) for n, v in (("scale", scale), ("shift", shift)))
+    scaled = graph.node("Mul", [at.x, next(names)], f"{at.path}.scaled")
+    return graph.node("Add", [scaled, next(names)], at.path)
+
+
+def _clip(graph: OnnxGraph, layer: spec.Clip, at: Place) -> str:
+    bounds = [graph.numbers(f"{at.path}.low", layer.low), graph.numbers(f"{at.path}.high", layer.high)]
+    return graph.node("Clip", [at.x, *bounds], at.path)
+
+
+def _prelu(graph: OnnxGraph, layer: spec.PReLU, at: Place) -> str:
+    slope = graph.numbers(f"{at.path}.slope", at.per_channel(graph.constants[at.arrays["weight"]]))
+    return graph.node("PRelu", [at.x, slope], at.path)
+
+
+def _silu(graph: OnnxGraph, layer: spec.SiLU, at: Place) -> str:
+    return graph.node("Mul", [at.x, graph.node("Sigmoid", [at.x], f"{at.path}.sigmoid")], at.path)
+
+
+def _hard_sigmoid(graph: OnnxGraph, layer: spec.HardSigmoid, at: Place) -> str:
+    return graph.node("HardSigmoid", [at.x], at.path, alpha=layer.slope, beta=layer.offset)
+
+
+def _pad(graph: OnnxGraph, layer: spec.Pad, at: Place) -> str:
+    top, bottom, left, right = layer.padding
+    inputs = [at.x, graph.integers(f"{at.path}.pads", (0, 0, top, left, 0, 0, bottom, right))]
+    if layer.mode == "constant":
+        inputs.append(graph.numbers(f"{at.path}.value", layer.value))
+    return graph.node("Pad", inputs, at.path, mode=layer.mode)
+
+
+def _slice(graph: OnnxGraph, layer: spec.Slice, at: Place) -> str:
+    axis = {"channels": 1, "rows": 2, "columns": 3}[layer.axis]
+    bounds = {"starts": layer.start, "ends": layer.stop, "axes": axis}
+    inputs = [graph.integers(f"{at.path}.{name}", (value,)) for name, value in bounds.items()]
+    return graph.node("Slice", [at.x, *inputs], at.path)
+
+
+def _upsample(graph: OnnxGraph, layer: spec.Upsample, at: Place) -> str:
+    graph.constants[f"{at.path}.scales"] = np.array((1, 1, *layer.factor), np.float32)
+    how = {
+        "nearest": {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"},
+        "bilinear": {"mode": "linear", "coordinate_transformation_mode": "half_pixel"},
+    }[layer.mode]
+    return graph.node("Resize", [at.x, "", f"{at.path}.scales"], at.path, **how)
+
+
+def _channel_shuffle(graph: OnnxGraph, layer: spec.ChannelShuffle, at: Place) -> str:
+    channels, *size = at.shape
+    apart = graph.integers(f"{at.path}.apart", (0, layer.groups, channels // layer.groups, *size))
+    together = graph.integers(f"{at.path}.together", (0, channels, *size))
+    groups = graph.node("Reshape", [at.x, apart], f"{at.path}.groups")
+    order = (0, 2, 1, *range(3, 3 + len(size)))
+    turned = graph.node("Transpose", [groups], f"{at.path}.turned", perm=order)
+    return graph.node("Reshape", [turned, together], at.path)
+
+
+def _reshape(graph: OnnxGraph, layer: spec.Reshape, at: Place) -> str:
+    return graph.node("Reshape", [at.x, graph.integers(f"{at.path}.shape", (0, *at.output))], at.path)
+
+
+def _reach(layer: spec.Pool, at: Place) -> tuple[int, int, int, int]:
+    """Padding such that exactly the spec's windows fit, whichever way ONNX's versions round up."""
+    sides = zip(at.shape[1:], at.output[1:], layer.kernel, layer.stride, layer.padding, strict=True)
+    below, right = (max(0, (n - 1) * s + k - size - p) for size, n, k, s, p in sides)
+    return (*layer.padding, below, right)
+
+
+def _max_pool(graph: OnnxGraph, layer: spec.MaxPool, at: Place) -> str:
+    return graph.node(
+        "MaxPool", [at.x], at.path, kernel_shape=layer.kernel, strides=layer.stride, pads=_reach(layer, at)
+    )
+
+
+def _avg_pool(graph: OnnxGraph, layer: spec.AvgPool, at: Place) -> str:
+    """ONNX counts all of the padding or none; the spec counts what is padded, but no overhang."""
+    reach, counts = _reach(layer, at), layer.count_padding
+    windows = {"kernel_shape": layer.kernel, "strides": layer.stride, "pads": reach}
+    overhangs = reach[2] > layer.padding[0] or reach[3] > layer.padding[1]
+    if not (counts and overhangs):
+        return graph.node("AveragePool", [at.x], at.path, count_include_pad=int(counts), **windows)
+    mean = graph.node("AveragePool", [at.x], f"{at.path}.mean", count_include_pad=1, **windows)
+    correction = graph.numbers(f"{at.path}.correction", _corrections(layer, at))
+    return graph.node("Mul", [mean, correction], at.path)
+
+
+def _corrections(layer: spec.AvgPool, at: Place) -> Any:
+    """For every place of the output, the whole window over what of it lies on the padded map."""
+    sides = zip(at.shape[1:], at.output[1:], layer.kernel, layer.stride, layer.padding, strict=True)
+    rows, columns = (
+        k / (np.minimum(np.arange(n) * s + k, size + 2 * p) - np.arange(n) * s) for size, n, k, s, p in sides
+    )
+    return np.outer(rows, columns)
+
+
+def _as(operator: str, **attributes: Any) -> Write:
+    return lambda graph, layer, at: graph.node(operator, [at.x], at.path, **attributes)
+
+
+def _nothing(graph: OnnxGraph, layer: spec.Layer, at: Place) -> str:
+    """Dropout: ONNX files are for inference."""
+    return at.x
+
+
+LAYERS: dict[type, Write] = {
+    spec.Conv: _conv,
+    spec.MaxPool: _max_pool,
+    spec.AvgPool: _avg_pool,
+    spec.ConvTranspose: _conv_transpose,
+    spec.Dense: _dense,
+    spec.BatchNorm: _batch_norm,
+    spec.LocalResponseNorm: _local_response_norm,
+    spec.L2Normalize: _l2_normalize,
+    spec.Affine: _affine,
+    spec.ReLU: _as("Relu"),
+    spec.Sigmoid: _as("Sigmoid"),
+    spec.Tanh: _as("Tanh"),
+    spec.Clip: _clip,
+    spec.LeakyReLU: lambda graph, layer, at: graph.node("LeakyRelu", [at.x], at.path, alpha=layer.slope),
+    spec.PReLU: _prelu,
+    spec.SiLU: _silu,
+    spec.HardSigmoid: _hard_sigmoid,
+    spec.HardSwish: _as("HardSwish"),
+    spec.Softmax: _as("Softmax", axis=1),
+    spec.GlobalAvgPool: _as("GlobalAveragePool"),
+    spec.GlobalMaxPool: _as("GlobalMaxPool"),
+    spec.Pad: _pad,
+    spec.Slice: _slice,
+    spec.Upsample: _upsample,
+    spec.ChannelShuffle: _channel_shuffle,
+    spec.Reshape: _reshape,
+    spec.Flatten: _as("Flatten", axis=1),
+    spec.Dropout: _nothing,
+}
+check_complete(LAYERS, __name__)

@@ -1,0 +1,134 @@
+"""`convert`: weights from one format into another, by way of the canonical ones, and read back to the bit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triptych.importers.steps import Imported
+from triptych.porting import sources, weight_files
+from triptych.porting.weight_files import Read, on_order, some
+from triptych.spec.layers import Architecture
+from triptych.utils.errors import TriptychError, check_known
+from triptych.weights.formats.endings import Ending, ending_of, is_known, naming_for
+from triptych.weights.naming import FLATTEN_ORDERS, NAMINGS, NamedArrays
+
+Arrays = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What was converted: how many arrays, what of the source and of the network has no partner, what the target has
+    beside the network's arrays (a batch norm's fixed scale), the naming it was written in, and remarks."""
+
+    arrays: int
+    left_over: tuple[str, ...]
+    missing: tuple[str, ...]
+    added: tuple[str, ...]
+    naming: str
+    remarks: tuple[str, ...]
+
+    @property
+    def summary(self) -> str:
+        """One line: what was matched, and what was left over on either side."""
+        left = f"{len(self.left_over)} of the source" + (f" ({some(self.left_over)})" if self.left_over else "")
+        missing = f"{len(self.missing)} of the network" + (f" ({some(self.missing)})" if self.missing else "")
+        more = f"; {len(self.added)} constants of the format added" if self.added else ""
+        return (
+            f"{self.arrays} arrays matched, left over: {left}, {missing}{more}; read back bit for bit ({self.naming})"
+        )
+
+
+def from_network(
+    imported: Imported,
+    target: Path,
+    *,
+    to: str | None = None,
+    mapping: Mapping[str, str] | None = None,
+    flatten: str | None = None,
+) -> Conversion:
+    """Write the weights of a network into `target`; `mapping`: the target's names to the spec's paths, where they are
+    not the spec's. Raises TriptychError for a network without weights, and for formats and names that do not fit."""
+    if imported.parameters is None:
+        raise TriptychError(f"'{imported.architecture.name}' has no weights; name a source that has some, or --weights")
+    check_target(target, to, flatten)
+    read = Read(dict(imported.parameters), (), (), "canonical", {})
+    return _write(imported.architecture, read, target, to, mapping or {}, flatten)
+
+
+def from_file(
+    source: Path,
+    architecture: Architecture,
+    target: Path,
+    *,
+    to: str | None = None,
+    mapping: Mapping[str, str] | None = None,
+    flatten: str | None = None,
+    allow_missing: bool = False,
+) -> Conversion:
+    """Write the weights in a file, those of `architecture`, into `target`; `mapping`: names in `source` to the spec's
+    paths. Raises TriptychError as `weight_files.read` does, and for formats that do not fit."""
+    check_target(target, to, flatten)
+    if not is_known(source):  # Keras's
+        if mapping or allow_missing:
+            raise TriptychError(f"--mapping and --allow-missing are not for files of Keras's, as {source} is one")
+        return from_network(sources.load_weights(source, architecture), target, to=to, flatten=flatten)
+    read = weight_files.read(source, architecture, mapping=mapping, flatten=flatten, allow_missing=allow_missing)
+    return _write(architecture, read, target, to, {}, flatten)
+
+
+def check_target(target: Path, to: str | None, flatten: str | None) -> None:
+    """Raises TriptychError for a target, a naming or an order that is not known."""
+    naming_for(ending_of(target), to)
+    if flatten is not None:
+        check_known("--flatten", [flatten], FLATTEN_ORDERS)
+
+
+def _write(
+    architecture: Architecture,
+    read: Read,
+    target: Path,
+    to: str | None,
+    mapping: Mapping[str, str],
+    flatten: str | None,
+) -> Conversion:
+    ending = ending_of(target)
+    naming = naming_for(ending, to)
+    named = NamedArrays(architecture, NAMINGS[naming], flatten)
+    check_known("parameter of the spec in the mapping", mapping.values(), named.infos)
+    names = named.names | {path: name for name, path in mapping.items()}
+    if len(set(names.values())) < len(names):
+        raise TriptychError("the mapping gives two parameters of the spec one name")
+    arrays = {names[path]: named.from_canonical(path, array) for path, array in read.parameters.items()}
+    kind = next((array.dtype for array in arrays.values()), np.dtype(np.float32))
+    fixed = {name: np.full(info.shape, info.start, kind) for name, info in named.constants().items()}
+    ending.write(target, arrays | fixed)
+    _check_written(ending, target, named, names, read.parameters, fixed)
+    remarks = (*on_order(read.naming, read.permuted, "read"), *on_order(naming, named.permuted, "written"))
+    return Conversion(len(arrays), read.left_over, read.missing, tuple(fixed), naming, remarks)
+
+
+def _check_written(
+    ending: Ending, target: Path, named: NamedArrays, names: Mapping[str, str], parameters: Arrays, fixed: Arrays
+) -> None:
+    """Raises TriptychError unless the file, read back, holds these arrays to the bit, and nothing else."""
+    written = ending.read(target)
+    if written.keys() != {names[path] for path in parameters} | fixed.keys():
+        raise TriptychError(f"{target} was written, but has other names when it is read back; is the disk whole?")
+    for path, array in parameters.items():
+        back = named.to_canonical(path, written[names[path]])
+        if not same_bits(back, array):
+            raise TriptychError(f"{target} was written, but '{path}' is not the same when it is read back")
+
+
+def same_bits(one: NDArray[Any], other: NDArray[Any]) -> bool:
+    """Whether type, shape and every bit agree, those of NaN and of negative zeros included."""
+    if one.dtype != other.dtype or one.shape != other.shape:
+        return False
+    first, second = (np.ascontiguousarray(array).reshape(-1).view(np.uint8) for array in (one, other))
+    return bool(np.array_equal(first, second))

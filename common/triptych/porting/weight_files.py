@@ -1,0 +1,170 @@
+"""A file of weights as the canonical parameters of a network that is known: by the names of the spec, else by order
+and shape, or by a mapping."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from triptych.backend.contract import PortParameter
+from triptych.importers.layer_order import match_in_order
+from triptych.importers.steps import Imported
+from triptych.porting.matching import pair
+from triptych.spec.layers import Architecture, Shape
+from triptych.utils.errors import TriptychError, check_known
+from triptych.weights.formats.endings import Ending, ending_of
+from triptych.weights.layouts import Layout
+from triptych.weights.naming import NAMINGS, NamedArrays
+
+Arrays = dict[str, NDArray[Any]]
+_COUNTERS = "num_batches_tracked"  # PyTorch's batch norms count batches, which nothing depends on
+
+
+_WAY_OUT = "say what belongs together in a JSON file with --mapping"
+
+
+@dataclass(frozen=True, eq=False)
+class Read:
+    """What a file had for an architecture: canonical arrays, the file's names that are in none of them, the canonical
+    paths that it has nothing for, the naming that it has, and the dense layers whose columns were put in order."""
+
+    parameters: Arrays
+    left_over: tuple[str, ...]
+    missing: tuple[str, ...]
+    naming: str
+    permuted: Mapping[str, Shape]
+
+
+def read(
+    path: Path,
+    architecture: Architecture,
+    *,
+    mapping: Mapping[str, str] | None = None,
+    flatten: str | None = None,
+    allow_missing: bool = False,
+) -> Read:
+    """The parameters in a file, whichever naming it has; `mapping`: names in the file to the spec's paths.
+
+    Names of the spec count first. A file of other names is matched by roles, order and shape. Raises TriptychError,
+    with the first array, where that is ambiguous or does not fit; and for anything left over on either side, unless
+    `allow_missing`: then arrays of the spec's names, or of the mapping's, are taken, and the others are not.
+    """
+    ending = ending_of(path)
+    arrays = ending.read(path)
+    counters = tuple(name for name in arrays if name.endswith(_COUNTERS))
+    own = {name: array for name, array in arrays.items() if name not in counters}
+    naming, named = _naming(ending, own, architecture, flatten)
+    names = _names(path, ending, own, named, mapping or {}, allow_missing)
+    missing = tuple(path for path in named.infos if path not in names)
+    constants = named.constants()
+    left = tuple(name for name in own if name not in names.values() and name not in constants)
+    if (missing or left) and not allow_missing:
+        raise TriptychError(_unmatched(path, architecture, len(names), left, missing))
+    parameters = {}
+    for canonical, name in names.items():
+        parameters[canonical] = named.to_canonical(canonical, arrays[name])
+        _check_shape(path, named, canonical, name, parameters[canonical].shape)
+    return Read(parameters, (*left, *counters), missing, naming, named.permuted)
+
+
+def _naming(ending: Ending, arrays: Arrays, architecture: Architecture, flatten: str | None) -> tuple[str, NamedArrays]:
+    """That of the namings in which most of the spec's names are in the file."""
+    candidates = {name: NamedArrays(architecture, NAMINGS[name], flatten) for name in ending.namings}
+    best = max(candidates, key=lambda name: len(arrays.keys() & set(candidates[name].names.values())))
+    return best, candidates[best]
+
+
+def _names(
+    path: Path, ending: Ending, arrays: Arrays, named: NamedArrays, mapping: Mapping[str, str], allow_missing: bool
+) -> dict[str, str]:
+    """The file's name by canonical path."""
+    there = {canonical: name for canonical, name in named.names.items() if name in arrays}
+    if not mapping and (2 * len(there) >= len(named.names) or (there and allow_missing)):
+        return there
+    check_known(f"name of {path.name} in the mapping", mapping, arrays)
+    check_known("parameter of the spec in the mapping", mapping.values(), named.infos)
+    if mapping and allow_missing:
+        return {canonical: name for name, canonical in mapping.items()}
+    if ending.ordered and not mapping:
+        plain = {name.removeprefix("arg:").removeprefix("aux:"): name for name in arrays}
+        in_order = {short: arrays[name] for short, name in plain.items()}
+        _, found = match_in_order(in_order, named.architecture, named.naming.layout, str(path), _WAY_OUT)
+        return {canonical: plain[short] for canonical, short in found.items()}
+    return _paired(path, ending, arrays, named, mapping)
+
+
+def _paired(
+    path: Path, ending: Ending, arrays: Arrays, named: NamedArrays, mapping: Mapping[str, str]
+) -> dict[str, str]:
+    """By the mapping, and what it leaves by roles and shapes; by order where files of this kind keep one."""
+    layout = named.naming.layout
+    parameters = [
+        PortParameter(name, layout.to_canonical(array).shape, _role(name, layout)) for name, array in arrays.items()
+    ]
+    pairs, wrong = pair(parameters, list(named.infos.values()), mapping)
+    if wrong is not None:
+        raise TriptychError(
+            f"{path} does not fit '{named.architecture.name}': '{wrong.tensor}': {wrong.problem}; {_WAY_OUT}"
+        )
+    left = [parameter for parameter in parameters if parameter.name not in mapping]
+    twins = [key for key, count in Counter((each.shape, each.role) for each in left).items() if count > 1]
+    if twins and not ending.ordered:
+        alike = [each.name for each in left if (each.shape, each.role) == twins[0]]
+        raise TriptychError(
+            f"{path} has other names than '{named.architecture.name}', and it is ambiguous which of "
+            f"{some(tuple(alike))} is which: they have one shape, {twins[0][0]}; {_WAY_OUT}"
+        )
+    return pairs
+
+
+def _role(name: str, layout: Layout) -> str:
+    """`weight`, `bias`, `running_mean` or `running_var`, where the end of a name tells it."""
+    known = sorted({*layout.names.values(), *layout.aliases}, key=len, reverse=True)
+    role = next((role for role in known if re.search(rf"(^|[._/:]){role}$", name)), "")
+    return layout.canonical_name(role) if role else ""
+
+
+def _check_shape(path: Path, named: NamedArrays, canonical: str, name: str, shape: Shape) -> None:
+    expected = named.infos[canonical].shape
+    if shape != expected:
+        raise TriptychError(
+            f"{path} does not fit '{named.architecture.name}': {name!r} is {shape} in the spec's axes, expected "
+            f"{expected} for '{canonical}'"
+        )
+
+
+def _unmatched(
+    path: Path, architecture: Architecture, matched: int, left: tuple[str, ...], missing: tuple[str, ...]
+) -> str:
+    parts = [f"{matched} arrays match"]
+    parts += [f"{len(missing)} of the network are not there ({some(missing)})"] if missing else []
+    parts += [f"{len(left)} of the file are left over ({some(left)})"] if left else []
+    return f"{path} does not fit '{architecture.name}': {', '.join(parts)}; --allow-missing converts what matches"
+
+
+def some(names: tuple[str, ...]) -> str:
+    """The first names, and that there are more."""
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+
+
+def on_order(naming: str, permuted: Mapping[str, Shape], how: str) -> tuple[str, ...]:
+    """A remark where a flattened map's order was changed: in which layers, and the other possibility."""
+    if not permuted:
+        return ()
+    layers = ", ".join(f"'{path}' ({'x'.join(map(str, shape))})" for path, shape in list(permuted.items())[:3])
+    return (
+        f"{how} as {naming}: the flattened map's order in {layers} is height, width, channels, as a network of its own "
+        "flattens; --flatten chw where it flattens channels first, as triptych's own does",
+    )
+
+
+def imported(path: Path, architecture: Architecture) -> Imported:
+    """The network with the parameters in a file. Raises TriptychError as `read` does."""
+    found = read(path, architecture)
+    return Imported(architecture, found.parameters, on_order(found.naming, found.permuted, "read"))

@@ -1,0 +1,181 @@
+"""PyTorch's `.pt` files of plain tensors (`torch.save(state_dict)`), read and written without PyTorch.
+
+A ZIP archive, uncompressed: `data.pkl` describes the tensors, `data/0`, `data/1` ... are their bytes. The pickle is
+read as data (`inert_pickle`): nothing that a file names is called. Source: torch/serialization.py, torch/_utils.py.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triptych.utils.errors import TriptychError
+from triptych.utils.files import atomic_write, told
+from triptych.weights.formats.inert_pickle import Call, Name, Persistent, loads
+from triptych.weights.formats.numpy_files import widened
+
+Arrays = dict[str, NDArray[Any]]
+
+# PyTorch's storages by what they hold; bfloat16, which NumPy does not have, comes as float32 of the same values.
+_STORAGES = {
+    "FloatStorage": "<f4",
+    "DoubleStorage": "<f8",
+    "HalfStorage": "<f2",
+    "BFloat16Storage": "<u2",
+    "LongStorage": "<i8",
+    "IntStorage": "<i4",
+    "ShortStorage": "<i2",
+    "CharStorage": "i1",
+    "ByteStorage": "u1",
+    "BoolStorage": "?",
+}
+_NAMES = {np.dtype(code): name for name, code in _STORAGES.items() if name != "BFloat16Storage"}
+_MOST_TIMES = 10  # what an archive may hold, in units of its size
+_REBUILD, _PARAMETER = (
+    ("_rebuild_tensor_v2", "_rebuild_tensor"),
+    ("_rebuild_parameter", "_rebuild_parameter_with_state"),
+)
+_WRAPPERS = ("state_dict", "model", "model_state_dict")
+
+
+def read(path: Path) -> Arrays:
+    """The tensors of a state dict by name; one that stands in a checkpoint under `state_dict`, `model` or
+    `model_state_dict` is found there. Raises TriptychError for a whole module, for what is no file of torch.save, and
+    for tensors that NumPy cannot hold."""
+    try:
+        with told(f"cannot read {path}"), zipfile.ZipFile(path) as archive:
+            return _read_archive(path, archive)
+    except (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError, struct.error, EOFError) as error:
+        problem = f"{path} is no file of torch.save (since PyTorch 1.6): {str(error)[:100]}"
+        raise TriptychError(f"{problem}; save net.state_dict() with a newer PyTorch") from None
+
+
+def _read_archive(path: Path, archive: zipfile.ZipFile) -> Arrays:
+    infos = archive.infolist()
+    if sum(info.file_size for info in infos) > _MOST_TIMES * path.stat().st_size:
+        raise TriptychError(f"{path} holds more than {_MOST_TIMES} times its size; refused")
+    members = {info.filename.partition("/")[2]: info for info in infos}
+    if "data.pkl" not in members or "constants.pkl" in members:
+        raise TriptychError(f"{path} is no state dict of torch.save; save net.state_dict()")
+    if "byteorder" in members and archive.read(members["byteorder"]) != b"little":
+        raise TriptychError(f"{path} was written on a machine of the other byte order; save it again on this one")
+    state = _state_dict(path, loads(archive.read(members["data.pkl"]), str(path)))
+    storages: dict[str, bytes] = {}
+
+    def content(key: str) -> bytes:
+        if key not in storages:
+            if f"data/{key}" not in members:
+                raise TriptychError(f"{path}: the tensors' bytes data/{key} are not there; copy or save it again")
+            storages[key] = archive.read(members[f"data/{key}"])
+        return storages[key]
+
+    arrays = {}
+    for name, value in state.items():
+        try:
+            arrays[name] = _tensor(value, content)
+        except (TypeError, ValueError, AttributeError, IndexError, KeyError) as error:
+            raise TriptychError(f"{path}: {name!r} is no plain tensor ({str(error)[:80]})") from None
+    return arrays
+
+
+def _state_dict(path: Path, value: Any) -> dict[str, Any]:
+    entries = _entries(value)
+    for key in _WRAPPERS:
+        if entries is not None and isinstance(inner := _entries(entries.get(key)), dict):
+            entries = inner
+            break
+    if entries is None or not all(isinstance(name, str) for name in entries):
+        raise TriptychError(f"{path} is no state dict: it holds {_called(value)}; save net.state_dict()")
+    return {name: tensor for name, tensor in entries.items() if name != "_metadata"}
+
+
+def _entries(value: Any) -> dict[Any, Any] | None:
+    if isinstance(value, Call) and value.what == Name("collections", "OrderedDict"):
+        return value.entries
+    return value if isinstance(value, dict) else None
+
+
+def _called(value: Any) -> str:
+    return f"a {value.name}" if isinstance(value, Call) and value.name else f"a {type(value).__name__}"
+
+
+def _tensor(value: Any, content: Any) -> NDArray[Any]:
+    """The array that a call of PyTorch's describes. Raises ValueError for other calls."""
+    if isinstance(value, Call) and value.name in _PARAMETER:
+        value = value.arguments[0]
+    if not isinstance(value, Call) or value.name not in _REBUILD or value.what.module != "torch._utils":
+        raise ValueError(f"it is {_called(value)}")
+    storage, offset, shape, strides = value.arguments[:4]
+    if not isinstance(storage, Persistent):
+        raise ValueError("it has no storage")
+    _, kind, key, *_ = storage.identifier
+    if kind.name not in _STORAGES:
+        raise ValueError(f"its type, {kind.name}, is not supported")
+    dtype = np.dtype(_STORAGES[kind.name])
+    stored = np.frombuffer(content(str(key)), dtype)
+    last = offset + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
+    if min((offset, *shape, *strides), default=0) < 0 or (math.prod(shape) and last >= len(stored)):
+        raise ValueError("it reaches out of its storage")
+    if math.prod(shape) > len(stored):
+        raise ValueError("it repeats its storage")
+    view = np.lib.stride_tricks.as_strided(
+        stored[offset:], shape, [stride * dtype.itemsize for stride in strides], writeable=False
+    )
+    array = np.ascontiguousarray(view).reshape(shape)
+    return widened(array) if kind.name == "BFloat16Storage" else array
+
+
+def write(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Write what `torch.load(path, weights_only=True)` gives as a dict of tensors, the same bits. Raises TriptychError
+    for a type that PyTorch has not, and where the file cannot be written."""
+    with told(f"cannot write {path}"), atomic_write(path) as file, zipfile.ZipFile(file, "w") as archive:
+        archive.writestr(f"{_FOLDER}/data.pkl", b"".join(_pickled(arrays)))
+        archive.writestr(f"{_FOLDER}/byteorder", "little")
+        for number, array in enumerate(arrays.values()):
+            with archive.open(f"{_FOLDER}/data/{number}", "w", force_zip64=True) as member:
+                little = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
+                member.write(little.reshape(-1).view(np.uint8).data)
+        archive.writestr(f"{_FOLDER}/version", "3\n")
+
+
+_FOLDER = "archive"
+
+
+def _pickled(arrays: Mapping[str, NDArray[Any]]) -> Iterator[bytes]:
+    """Protocol 2, as torch.save writes it: an OrderedDict of calls that rebuild the tensors."""
+    yield b"\x80\x02" + _ORDERED_DICT + b"("
+    for number, (name, array) in enumerate(arrays.items()):
+        if array.dtype not in _NAMES:
+            raise TriptychError(f"'{name}' is of type {array.dtype}, which PyTorch has not")
+        strides = [math.prod(array.shape[axis + 1 :]) for axis in range(array.ndim)]
+        yield _text(name) + b"ctorch._utils\n_rebuild_tensor_v2\n(("
+        yield _text("storage") + f"ctorch\n{_NAMES[array.dtype]}\n".encode() + _text(str(number)) + _text("cpu")
+        yield _integer(array.size) + b"tQ" + _integer(0) + _tuple(array.shape) + _tuple(strides) + b"\x89"
+        yield _ORDERED_DICT + b"tR"
+    yield b"u."
+
+
+_ORDERED_DICT = b"ccollections\nOrderedDict\n)R"
+
+
+def _text(text: str) -> bytes:
+    encoded = text.encode()
+    return b"X" + struct.pack("<I", len(encoded)) + encoded
+
+
+def _integer(value: int) -> bytes:
+    if value < 1 << 31:
+        return b"J" + struct.pack("<i", value)
+    return b"\x8a\x08" + struct.pack("<q", value)
+
+
+def _tuple(values: Iterable[int]) -> bytes:
+    return b"(" + b"".join(map(_integer, values)) + b"t"

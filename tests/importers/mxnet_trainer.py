@@ -1,0 +1,75 @@
+"""A training in MXNet alone: run as a script, in a folder with images.npy and labels.npy. Nothing of triptych in it.
+
+python mxnet_trainer.py OPTIMIZER FIRST MORE RATE LATER_RATE
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import warnings
+
+import numpy as np
+
+ALIASES = {"bool": bool, "Inf": np.inf, "NAN": np.nan, "NaN": np.nan, "NINF": -np.inf, "PINF": np.inf}
+ALIASES |= {"NZERO": -0.0, "PZERO": 0.0, "alltrue": np.all, "sometrue": np.any, "product": np.prod}
+NAMES = ("in1d", "msort", "round_", "trapz", "mirr", "npv", "pmt", "ppmt", "pv", "rate")
+for alias, value in (ALIASES | dict.fromkeys(NAMES)).items():  # MXNet 1.9.1 asks NumPy 2 for these when it is imported
+    if alias not in np.__dict__:
+        setattr(np, alias, value)
+warnings.simplefilter("ignore")
+
+import mxnet as mx  # noqa: E402
+from mxnet import autograd, gluon  # noqa: E402
+from mxnet.gluon import nn  # noqa: E402
+
+EPS = 2**-17  # MXNet's operators read their numbers as float32, and not always as the nearest: these are exact
+
+
+def network() -> nn.HybridSequential:
+    net = nn.HybridSequential()
+    for channels in (6, 8) * 6:  # so that conv10 is among them, which comes before conv2
+        net.add(nn.Conv2D(channels, 3, padding=1, activation="tanh"))
+    net.add(nn.BatchNorm(momentum=0.75, epsilon=EPS), nn.Activation("tanh"), nn.Conv2D(4, 1, use_bias=False))
+    net.add(nn.BatchNorm(momentum=0.75, epsilon=EPS, scale=False), nn.Activation("tanh"))
+    net.add(nn.MaxPool2D(2, 2), nn.Dense(6, activation="tanh"), nn.Dense(3))
+    return net
+
+
+def train(
+    net: nn.HybridSequential, trainer: gluon.Trainer, images: np.ndarray, labels: np.ndarray, first: int, steps: int
+) -> list[float]:
+    criterion, losses = gluon.loss.SoftmaxCrossEntropyLoss(), []
+    for step in range(first, first + steps):
+        x = mx.nd.array(images[step] / 255, dtype="float64")
+        with autograd.record():
+            loss = criterion(net(x), mx.nd.array(labels[step], dtype="float64"))
+        loss.backward()
+        trainer.step(len(x))
+        losses.append(float(loss.mean().asscalar()))
+    return losses
+
+
+def main(optimizer: str, first: int, more: int, rate: float, later: float) -> None:
+    images, labels = np.load("images.npy"), np.load("labels.npy")
+    mx.random.seed(3)
+    net = network()
+    net.cast("float64")
+    net.initialize(mx.init.Xavier(magnitude=3))
+    net.hybridize()
+    settings = {"learning_rate": rate, "wd": 0.0 if optimizer == "nag" else 2**-10} | (
+        {} if optimizer == "adam" else {"momentum": 0.875}
+    )
+    trainer = gluon.Trainer(net.collect_params(), optimizer, settings)
+    losses = train(net, trainer, images, labels, 0, first)
+    net.export("before")
+    trainer.save_states("before.states")
+    trainer.set_learning_rate(later)
+    losses += train(net, trainer, images, labels, first, more)
+    net.export("after")
+    with open("losses.json", "w") as file:
+        json.dump(losses, file)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], *map(int, sys.argv[2:4]), *map(float, sys.argv[4:6]))

@@ -1,0 +1,236 @@
+"""A training that MXNet began goes on: its own Trainer's states against its own further steps."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from triptych.backend import registry
+from triptych.backend.contract import Backend
+from triptych.backend.execution import exact
+from triptych.data.preprocess import InputTransform
+from triptych.importers import mxnet_network, mxnet_states
+from triptych.importers.mxnet_states import TrainerStates
+from triptych.importers.steps import Imported, Request
+from triptych.optim.optimizers import SGD, Adam, Optimizer, Rates
+from triptych.spec import analysis
+from triptych.utils.errors import TriptychError
+from triptych.weights.formats.inert_pickle import Call, Name, loads
+
+needs_mxnet = pytest.mark.skipif("mxnet" not in registry.installed(), reason="MXNet is not installed")
+SCRIPT = Path(__file__).with_name("mxnet_trainer.py")
+FIRST, MORE, BATCH, SIZE = 8, 100, 8, (3, 8, 10)
+# MXNet's operators read these as float32, and not always as the nearest: all are exact in it.
+RATE, LATER, MOMENTUM, DECAY = 2**-4, 2**-6, 0.875, 2**-10
+REQUEST = Request(input=SIZE)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """A folder with what MXNet left of a training with this optimizer, run once, in a process of its own."""
+    folders: dict[str, Path] = {}
+
+    def make(optimizer: str) -> Path:
+        if optimizer not in folders:
+            folder = folders[optimizer] = tmp_path_factory.mktemp(optimizer)
+            random = np.random.default_rng(0)
+            np.save(folder / "images.npy", random.integers(0, 256, (FIRST + MORE, BATCH, *SIZE), np.uint8))
+            np.save(folder / "labels.npy", random.integers(0, 3, (FIRST + MORE, BATCH)))
+            line = [sys.executable, str(SCRIPT), optimizer, str(FIRST), str(MORE), str(RATE), str(LATER)]
+            subprocess.run(line, check=True, cwd=folder, env=os.environ | {"PYTHONPATH": ""}, capture_output=True)
+        return folders[optimizer]
+
+    return make
+
+
+def read(folder: Path) -> tuple[Imported, TrainerStates]:
+    files = (folder / "before.states", folder / "before-symbol.json", folder / "before-0000.params")
+    return mxnet_states.load(*files, REQUEST)
+
+
+def go_on(framework: Backend, folder: Path, optimizer: Optimizer, rates: Rates, steps: int) -> tuple[Any, Any]:
+    """Losses and parameters after more steps here, from MXNet's files."""
+    imported, states = read(folder)
+    network = framework.build(imported.architecture, execution=exact("fp64"))
+    framework.from_canonical(network, imported.parameters or {})
+    trainer = framework.Trainer(network, optimizer, InputTransform(*SIZE), 0)
+    trainer.load_state(states.state(rates.learning_rate))
+    images, labels = np.load(folder / "images.npy"), np.load(folder / "labels.npy")
+    handles = [trainer.step(images[i], labels[i], rates, i) for i in range(FIRST, FIRST + steps)]
+    return trainer.read(handles)[:, 0], framework.to_canonical(network)
+
+
+def largest_share(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> float:
+    assert found.keys() == expected.keys()
+    return max(float(np.abs(found[p] - value).max() / np.abs(value).max()) for p, value in expected.items())
+
+
+@needs_mxnet
+@pytest.mark.parametrize(
+    ("name", "optimizer"),
+    [
+        ("sgd", SGD(momentum=MOMENTUM, weight_decay=DECAY)),
+        ("nag", SGD(momentum=MOMENTUM, nesterov=True)),
+    ],
+)
+def test_more_steps_here_are_mxnets_own(
+    name: str, optimizer: SGD, framework: Backend, trained: Callable[[str], Path]
+) -> None:
+    """The learning rate drops between the two: MXNet has the old one inside of its velocities."""
+    folder = trained(name)
+    losses, parameters = go_on(framework, folder, optimizer, Rates(LATER, MOMENTUM), MORE)
+    expected = mxnet_network.load(folder / "after-symbol.json", folder / "after-0000.params", REQUEST).parameters or {}
+    np.testing.assert_allclose(losses, json.loads((folder / "losses.json").read_text())[FIRST:], rtol=1e-11, atol=0)
+    assert largest_share(parameters, expected) < 1e-11
+    before = mxnet_network.load(folder / "before-symbol.json", folder / "before-0000.params", REQUEST).parameters or {}
+    assert largest_share(before, expected) > 1e-2  # it was a training
+
+
+@needs_mxnet
+def test_without_the_states_it_is_another_training(
+    framework: Backend, trained: Callable[[str], Path], monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(TrainerStates, "state", lambda self, rate: {})
+    folder = trained("sgd")
+    losses, _ = go_on(framework, folder, SGD(momentum=MOMENTUM, weight_decay=DECAY), Rates(LATER, MOMENTUM), 4)
+    assert np.abs(losses / json.loads((folder / "losses.json").read_text())[FIRST : FIRST + 4] - 1).max() > 1e-6
+
+
+@needs_mxnet
+def test_what_sgd_remembers(trained: Callable[[str], Path]) -> None:
+    imported, states = read(trained("sgd"))
+    assert states.optimizer == "sgd"
+    assert states.steps == FIRST
+    assert (states.settings["momentum"], states.settings["weight_decay"], states.learning_rate) == (
+        MOMENTUM,
+        DECAY,
+        RATE,
+    )
+    assert states.slots["velocity"].keys() == {i.path for i in analysis.parameters(imported.architecture) if i.trained}
+    scaled = states.state(RATE)
+    for path, array in states.slots["velocity"].items():
+        assert np.array_equal(scaled[f"velocity.{path}"], array / -RATE) or np.allclose(
+            scaled[f"velocity.{path}"], array / -RATE, rtol=1e-15
+        )
+
+
+@needs_mxnet
+def test_adams_moments_and_count(framework: Backend, trained: Callable[[str], Path]) -> None:
+    """MXNet's Adam adds eps before the bias correction and reads its rate as float32: a step is its step to that."""
+    folder = trained("adam")
+    imported, states = read(folder)
+    assert (states.optimizer, states.steps, states.settings["beta2"]) == ("adam", FIRST, 0.999)
+    assert int(states.state(LATER)["count"]) == FIRST
+    optimizer = Adam(weight_decay=DECAY)
+    losses, _ = go_on(framework, folder, optimizer, Rates(LATER), 6)
+    expected = json.loads((folder / "losses.json").read_text())[FIRST : FIRST + 6]
+    np.testing.assert_allclose(losses, expected, rtol=1e-4, atol=0)
+    assert not np.allclose(losses, expected, rtol=1e-11, atol=0)
+    assert imported.parameters is not None
+
+
+@needs_mxnet
+def test_the_command_goes_on(
+    trained: Callable[[str], Path], tmp_path: Path, call: Callable[..., str], here: Path
+) -> None:
+    folder = trained("sgd")
+    line = ("train", "--backend", "mxnet", "--arch", folder / "before-symbol.json", "--input", "3x8x10")
+    line += (
+        "--init-from",
+        folder / "before-0000.params",
+        "--states",
+        folder / "before.states",
+        "--data",
+        "synthetic@classes=0-2,train=64",
+    )
+    line += ("--epochs", "1", "--out", "run", "--learning-rate", "0.0625", "--weight-decay", "0.001")
+    said = call(*line, "--momentum", "0.875")
+    assert "sgd (weight_decay 0.000976562, momentum 0.875), learning rate 0.0625, after 8 steps" in said
+
+
+@needs_mxnet
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ("--momentum 0.5", "give --momentum 0.875"),
+        ("--optimizer adam", "give --optimizer sgd"),
+        ("--momentum 0.875 --nesterov", "give --no-nesterov"),
+        ("--states nothing", "there is no file nothing"),
+        ("--init-from other.params", "there is no file other.params"),
+        ("--init-from other.npz", "needs --arch NAME-symbol.json and --init-from FILE.params"),
+        ("--arch lenet", "needs --arch NAME-symbol.json and --init-from FILE.params"),
+    ],
+)
+def test_states_of_another_training_are_refused(
+    options: str, words: str, trained: Callable[[str], Path], here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from triptych.__main__ import main
+
+    folder, given = trained("sgd"), options.split()
+    files = {"arch": "before-symbol.json", "init-from": "before-0000.params", "states": "before.states"}
+    line = ["train", "--backend", "mxnet", "--data", "synthetic@classes=0-2,train=64", "--epochs", "1", *given]
+    for option, file in files.items():
+        line += [] if f"--{option}" in given else [f"--{option}", str(folder / file)]
+    line += ["--input", "3x8x10"] if "lenet" not in given else []
+    with pytest.raises(SystemExit) as stopped:
+        main(line)
+    err = capsys.readouterr().err
+    assert (stopped.value.code, err.count("\n")) == (2, 1), err
+    assert words in err
+
+
+def refused(path: Path, folder: Path) -> str:
+    with pytest.raises(TriptychError) as raised:
+        mxnet_states.load(path, folder / "before-symbol.json", folder / "before-0000.params", REQUEST)
+    assert "\n" not in str(raised.value)
+    return str(raised.value)
+
+
+class Bomb:
+    def __reduce__(self) -> Any:
+        return os.mkdir, ("bombed",)
+
+
+@needs_mxnet
+def test_what_is_no_file_of_states_is_one_line(trained: Callable[[str], Path], here: Path) -> None:
+    folder = trained("sgd")
+    content = (folder / "before.states").read_bytes()
+    path = here / "other.states"
+    for value, words in (
+        (({}, Bomb()), "optimizer 'mkdir'"),
+        ([1, 2], "does not hold the states"),
+        (({0: 1}, object()), "optimizer 'object'"),
+    ):
+        path.write_bytes(pickle.dumps(value))
+        assert words in refused(path, folder)
+    for length in (0, 10, len(content) // 2, len(content) - 1):
+        path.write_bytes(content[:length])
+        refused(path, folder)
+    assert not Path("bombed").exists()
+    assert "cannot read the states" in refused(here / "nothing", folder)
+
+
+def test_a_pickle_is_data(tmp_path: Path) -> None:
+    value = {"a": [1, 2.5, None, True, (1, 2, 3, 4)], "b": b"x" * 300, "c": bytearray(b"yz"), "d": -(1 << 40), "ä": {}}
+    for protocol in range(6):
+        found = loads(pickle.dumps([value, value], protocol), "file")
+        assert found == [value, value], protocol
+    bomb = loads(pickle.dumps(Bomb()), "file")
+    assert isinstance(bomb, Call)
+    assert (bomb.what, bomb.arguments) == (Name("posix", "mkdir"), ("bombed",))
+    with pytest.raises(TriptychError, match="more than 1,000,000 instructions"):
+        loads(b"\x80\x02" + b"}0" * 600_000 + b"N.", "file")
+    nested = b"\x80\x02}" + b"N" + b"\x85" * 400_000
+    with pytest.raises(TriptychError, match="a dict has a tuple for a key"):
+        loads(nested + b"Ns.", "file")
+    with pytest.raises(TriptychError, match="no whole pickle"):
+        loads(b"\x80\x04" + b"N" + b"\x85" * 400_000 + b"N\x93.", "file")

@@ -1,0 +1,173 @@
+"""Faults of the trainer that no step alone shows: what happens between steps, batches of other sizes, the dropout that
+training draws; and those that only an uncommon value, size or graph meets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+
+from mutants import networks as nets
+from mutants.plants import Plant, everywhere, layer, native, other_spec, part, patched, replaced
+from mutants.record import Mutant
+from triptych.optim.optimizers import decay_of
+from triptych.spec.analysis import parameters
+from triptych.spec.layers import Architecture, Clip, Dropout, ReLU
+
+
+def trainer(**overrides: Callable[..., Any]) -> Plant:
+    """A trainer whose methods are replaced; each gets the trainer and the right method first."""
+
+    @contextmanager
+    def plant(framework: Any, precision: str) -> Iterator[Any]:
+        def method(name: str) -> Callable[..., Any]:
+            right = getattr(framework.Trainer, name)
+            return lambda self, *given, **more: overrides[name](self, partial(right, self), *given, **more)
+
+        wrong = type("Wrong", (framework.Trainer,), {name: method(name) for name in overrides})
+        yield replaced(framework, Trainer=wrong), None
+
+    return plant
+
+
+def dropout(fault: str) -> Plant:
+    """Dropout layers everywhere are those of `native`, in whatever network."""
+
+    @contextmanager
+    def plant(framework: Any, precision: str) -> Iterator[Any]:
+        with patch.dict(part(framework, "layers").LAYERS, {Dropout: getattr(native(framework), fault)}):
+            yield framework, None
+
+    return plant
+
+
+def filler_rows(self: Any, right: Callable[..., Any], images: np.ndarray) -> np.ndarray:
+    """A smaller batch is filled up, and the rows behind it are returned."""
+    self.largest = max(getattr(self, "largest", 0), len(images))
+    filled = np.concatenate([images, np.zeros((self.largest - len(images), *images.shape[1:]), images.dtype)])
+    return right(filled)[self.largest - len(images) :]
+
+
+def first_size(
+    self: Any, right: Callable[..., Any], images: Any, targets: Any, rates: Any, *given: Any, **more: Any
+) -> Any:
+    """The loss is divided by the first batch's size, so that a smaller one counts too little."""
+    self.first = getattr(self, "first", len(images))
+    rates = replace(rates, learning_rate=rates.learning_rate * len(images) / self.first)
+    return right(images, targets, rates, *given, **more)
+
+
+def last_left_out(
+    self: Any, right: Callable[..., Any], images: Any, targets: Any, rates: Any, *given: Any, **more: Any
+) -> Any:
+    """A batch that is not full moves nothing."""
+    self.first = getattr(self, "first", len(images))
+    return right(
+        images, targets, rates if len(images) == self.first else replace(rates, learning_rate=0.0), *given, **more
+    )
+
+
+def forgets(self: Any, right: Callable[..., Any], images: np.ndarray) -> np.ndarray:
+    """An evaluation leaves no velocity behind."""
+    self.load_state({})
+    return right(images)
+
+
+@contextmanager
+def remembers(framework: Any, precision: str) -> Iterator[Any]:
+    """Every evaluation uses the parameters that the first one saw."""
+
+    class Wrong(framework.Trainer):  # type: ignore[misc, name-defined]
+        def predict(self, images: Any) -> Any:
+            now = framework.to_canonical(self.network)
+            self.seen = getattr(self, "seen", now)
+            framework.from_canonical(self.network, self.seen)
+            logits = super().predict(images)
+            framework.from_canonical(self.network, now)
+            return logits
+
+    yield replaced(framework, Trainer=Wrong), None
+
+
+@contextmanager
+def statistics_of_evaluation(framework: Any, precision: str) -> Iterator[Any]:
+    """An evaluation moves the running means, as one in training mode does."""
+
+    class Wrong(framework.Trainer):  # type: ignore[misc, name-defined]
+        def predict(self, images: Any) -> Any:
+            logits = super().predict(images)
+            values = framework.to_canonical(self.network)
+            means = {path: np.asarray(0.9 * v, v.dtype) for path, v in values.items() if path.endswith("running_mean")}
+            framework.from_canonical(self.network, values | means)
+            return logits
+
+    yield replaced(framework, Trainer=Wrong), None
+
+
+def untinted(self: Any, right: Callable[..., Any], *given: Any, gather: Any = None, **more: Any) -> Any:
+    """Training does not shift the colours."""
+    return right(*given, gather=gather and gather._replace(shifts=None), **more)
+
+
+def number_forgotten(self: Any, right: Callable[..., Any], *given: Any, **more: Any) -> Any:
+    """The step's number does not reach the generator: every step drops the same."""
+    *others, number = given
+    return right(*others, 0 * number, **more)
+
+
+def bounded(architecture: Architecture) -> Architecture:
+    """ReLU6 for ReLU."""
+    layers = (Clip(x.name, 0.0, 6.0) if isinstance(x, ReLU) else x for x in architecture.layers)
+    return replace(architecture, layers=tuple(layers))
+
+
+def decay_of_gamma(right: Callable[..., Any]) -> Callable[..., Any]:
+    """The decay reaches gamma, in the table that everybody asks."""
+
+    def wrong(optimizer: Any, architecture: Any, *frozen: Any) -> dict[str, float]:
+        decay = decay_of(replace(optimizer, decayed="all"), architecture, *frozen)
+        return right(optimizer, architecture, *frozen) | {
+            info.path: decay[info.path]
+            for info in parameters(architecture)
+            if info.role == "scale" and info.path in decay
+        }
+
+    return wrong
+
+
+HYBRID = dict.fromkeys(("torch", "jax"), "there is one way to run a network")
+PRODUCT = dict.fromkeys(("torch", "mxnet"), "it has no convolution of its own")
+TRAINING = "training"
+
+MUTANTS = (
+    *(
+        Mutant(name, architecture, plant, TRAINING, "", TRAINING)
+        for name, architecture, plant in (
+            ("filler rows predicted", nets.PLAIN, trainer(predict=filler_rows)),
+            ("loss over the first batch's size", nets.PLAIN, trainer(step=first_size)),
+            ("last batch left out", nets.PLAIN, trainer(step=last_left_out)),
+            ("velocity lost in evaluation", nets.PLAIN, trainer(predict=forgets)),
+            ("evaluation of the first start", nets.PLAIN, remembers),
+            ("statistics of evaluation", nets.PLAIN, statistics_of_evaluation),
+            ("colours not shifted in training", nets.PLAIN, trainer(step=untinted)),
+            ("one mask for the batch", nets.DROPOUT, dropout("one_mask")),
+            ("one mask for the channels", nets.DROPOUT, dropout("one_mask_of_channels")),
+            ("one mask for every step", nets.DROPOUT, trainer(step=number_forgotten)),
+            ("relu6 for relu", nets.PLAIN, other_spec(bounded)),
+            ("maximum for relu", nets.PLAIN, layer(ReLU, "maximum")),
+        )
+    ),
+    Mutant("decay of gamma", nets.NORM, everywhere("decay_of", decay_of_gamma), "update", "norm", "update"),
+    Mutant(
+        "wrong when hybrid", nets.RECTIFIED, layer(ReLU, "wrong_when_hybrid"), TRAINING, "", TRAINING, impossible=HYBRID
+    ),
+    Mutant(
+        *("product with kernel swapped", nets.PLAIN, patched("_convolve", "swapped_product"), TRAINING, "", TRAINING),
+        impossible=PRODUCT,
+    ),
+)

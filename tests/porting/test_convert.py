@@ -1,0 +1,440 @@
+"""Weights through every pair of formats to the bit, read back by the frameworks themselves; what does not fit."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Callable
+from contextlib import suppress
+from itertools import permutations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import awkward_networks
+from triptych import zoo
+from triptych.backend import registry
+from triptych.importers.steps import Imported
+from triptych.porting import convert, weight_files
+from triptych.reference import network as reference
+from triptych.spec import analysis
+from triptych.spec.layers import (
+    Affine,
+    Architecture,
+    BatchNorm,
+    Block,
+    Branches,
+    Conv,
+    ConvTranspose,
+    Dense,
+    Flatten,
+    MaxPool,
+    PReLU,
+    ReLU,
+    Residual,
+)
+from triptych.spec.records import encode
+from triptych.utils.errors import TriptychError
+from triptych.weights import initializers, store
+from triptych.weights.formats.endings import ENDINGS, ending_of
+from triptych.weights.naming import NAMINGS, NamedArrays
+
+INSTALLED = registry.installed()
+needs = {
+    name: pytest.mark.skipif(name not in INSTALLED, reason=f"{name} is not installed") for name in registry.BACKENDS
+}
+FORMATS = [(ending.ending, naming) for ending in ENDINGS for naming in ending.namings]
+# every axis, role and order: depthwise and transposed convolutions, slopes, fixed scales, a flattened map of 7 x 7
+EVERYTHING = Architecture(
+    "everything",
+    (3, 14, 14),
+    5,
+    (
+        Conv("stem", 6, (3, 3), padding=(1, 1), bias=False),
+        BatchNorm("norm", gamma=False),
+        PReLU("slopes"),
+        Conv("depthwise", 6, (3, 3), padding=(1, 1), groups=6),
+        BatchNorm("fixed", gamma=False, beta=False),
+        Branches("mixed", (Block("a", (Conv("conv", 4, (1, 3), padding=(0, 1)),)), Block("same", ()))),
+        ConvTranspose("up", 5, (2, 3), (2, 2), (0, 1), (0, 1), bias=True),
+        MaxPool("pool", (4, 4), (4, 4)),
+        Affine("affine", trained=True),
+        Flatten("flatten"),
+        BatchNorm("flat_norm"),
+        Dense("hidden", 7),
+        PReLU("shared", shared=True),
+        Dense("scores", 5, bias=False),
+    ),
+)
+NETWORKS = {
+    "everything": EVERYTHING,
+    "vgg16_bn": zoo.build("vgg16_bn", width_ratio=16, dense_width=32, classes=7),
+    "inception_v3": zoo.build("inception_v3", width_ratio=16, classes=3),
+    "mobilenet_v2": zoo.build("mobilenet_v2", width_ratio=8, classes=3),
+    "resnet18_v2": zoo.build("resnet18_v2", width_ratio=16, classes=3),
+}
+
+
+def drawn(architecture: Architecture, dtype: Any = np.float32) -> dict[str, np.ndarray]:
+    """Values that are all different, NaN and a negative zero among them: bits are compared."""
+    random = np.random.default_rng(2)
+    arrays = {info.path: random.normal(size=info.shape).astype(dtype) for info in analysis.parameters(architecture)}
+    first = next(iter(arrays.values())).reshape(-1)
+    first[:2] = np.nan, -0.0
+    return arrays
+
+
+def assert_same(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
+    assert found.keys() == expected.keys()
+    assert all(convert.same_bits(found[path], expected[path]) for path in expected)
+
+
+def spec_file(folder: Path, architecture: Architecture) -> Path:
+    path = folder / "net.json"
+    path.write_text(json.dumps(encode(architecture)))
+    return path
+
+
+# --- bits ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_pair_of_formats_is_bit_exact(name: str, tmp_path: Path) -> None:
+    architecture = NETWORKS[name]
+    values = drawn(architecture)
+    files = {}
+    for ending, naming in FORMATS:
+        files[ending, naming] = tmp_path / f"{naming}{ending}"
+        convert.from_network(Imported(architecture, values), files[ending, naming], to=naming)
+        assert_same(weight_files.read(files[ending, naming], architecture).parameters, values)
+    for (source, one), (ending, naming) in permutations(FORMATS, 2):
+        target = tmp_path / f"again{ending}"
+        done = convert.from_file(files[source, one], architecture, target, to=naming)
+        assert done.arrays == len(values)
+        assert not done.left_over
+        assert_same(ending_of(target).read(target), ending_of(target).read(files[ending, naming]))
+        if name != "everything" and naming == "linen":
+            break
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float16])
+@pytest.mark.parametrize(("ending", "naming"), FORMATS)
+def test_other_precisions_keep_their_bits(ending: str, naming: str, dtype: Any, tmp_path: Path) -> None:
+    values = drawn(EVERYTHING, dtype)
+    convert.from_network(Imported(EVERYTHING, values), tmp_path / f"net{ending}", to=naming)
+    assert_same(weight_files.read(tmp_path / f"net{ending}", EVERYTHING).parameters, values)
+
+
+def test_a_wrong_transposition_is_seen_in_the_file_that_was_written(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(NamedArrays, "to_canonical", lambda self, path, array: array)
+    with pytest.raises(TriptychError, match=r"'stem.weight' is not the same when it is read back"):
+        convert.from_network(Imported(EVERYTHING, drawn(EVERYTHING)), tmp_path / "net.npz")
+
+
+# --- the frameworks themselves ---------------------------------------------------------------------------------------
+
+
+def images(architecture: Architecture) -> np.ndarray:
+    return np.random.default_rng(5).normal(size=(2, *architecture.input)).astype(np.float32)
+
+
+def written(tmp_path: Path, name: str, **options: Any) -> tuple[Path, dict[str, np.ndarray]]:
+    values = awkward_networks.parameters(EVERYTHING)
+    convert.from_network(Imported(EVERYTHING, values), tmp_path / name, **options)
+    return tmp_path / name, values
+
+
+@needs["torch"]
+def test_pytorch_loads_a_state_dict(tmp_path: Path) -> None:
+    import torch
+
+    path, values = written(tmp_path, "net.pt")
+    state = torch.load(path, weights_only=True)
+    assert_same({name: tensor.numpy() for name, tensor in state.items()}, values)
+    own = registry.load("torch").build(EVERYTHING)  # its norms do not count batches, as PyTorch's do
+    missing, unexpected = own.load_state_dict(state, strict=False)
+    assert not missing
+    assert all(name.endswith("num_batches_tracked") for name in unexpected)
+    assert_same({name: tensor.numpy() for name, tensor in own.state_dict().items()}, values)
+    torch.save(state, tmp_path / "theirs.pt")
+    assert_same(weight_files.read(tmp_path / "theirs.pt", EVERYTHING).parameters, values)
+
+
+@needs["torch"]
+def test_a_state_dict_of_somebody_elses_network_is_matched_by_order(tmp_path: Path) -> None:
+    import torch
+    from torch import nn
+
+    net = nn.Sequential(
+        *(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 5, 3), nn.Flatten(), nn.Linear(80, 3))
+    )
+    row = (Conv("a", 4, (3, 3)), BatchNorm("n"), ReLU("r"), Conv("b", 5, (3, 3)), Flatten("f"), Dense("d", 3))
+    architecture = Architecture("row", (3, 8, 8), 3, row)
+    torch.save({"epoch": 3, "state_dict": net.state_dict()}, tmp_path / "net.pt")
+    names = {
+        f"{place}.{array}": f"{layer}.{array}"
+        for place, layer in ((0, "a"), (1, "n"), (3, "b"), (5, "d"))
+        for array in ("weight", "bias", "running_mean", "running_var")
+        if f"{place}.{array}" in net.state_dict()
+    }
+    values = {path: net.state_dict()[name].numpy() for name, path in names.items()}
+    convert.from_network(Imported(architecture, values), tmp_path / "back.pt", mapping=names)
+    net.load_state_dict(torch.load(tmp_path / "back.pt", weights_only=True), strict=True)
+    read = weight_files.read(tmp_path / "net.pt", architecture)
+    assert read.left_over == ("1.num_batches_tracked",)
+    assert np.array_equal(read.parameters["b.weight"], net[3].weight.detach().numpy())
+    assert np.array_equal(read.parameters["n.running_var"], net[1].running_var.numpy())
+    torch.save(net, tmp_path / "whole.pt")
+    with pytest.raises(TriptychError, match=r"no state dict.*a Sequential.*save net.state_dict\(\)"):
+        weight_files.read(tmp_path / "whole.pt", architecture)
+
+
+@needs["mxnet"]
+def test_mxnet_loads_its_parameters_bit_for_bit(tmp_path: Path) -> None:
+    backend = registry.load("mxnet")
+    import mxnet as mx
+
+    path, values = written(tmp_path, "net.params")
+    loaded = mx.nd.load(str(path))
+    named = NamedArrays(EVERYTHING, NAMINGS["gluon"])
+    for canonical, name in named.names.items():
+        assert convert.same_bits(loaded[name].asnumpy(), values[canonical])
+    network = backend.build(EVERYTHING)
+    network.load_parameters(str(path))  # strict: fixed scales and shifts are in it
+    expected = reference.forward(EVERYTHING, values, images(EVERYTHING)).logits
+    found = network(mx.nd.array(images(EVERYTHING))).asnumpy()
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
+    network.save_parameters(str(tmp_path / "theirs.params"))
+    assert_same(weight_files.read(tmp_path / "theirs.params", EVERYTHING).parameters, values)
+
+
+@needs["mxnet"]
+def test_mxnet_splits_an_exported_file(tmp_path: Path) -> None:
+    registry.load("mxnet")
+    import mxnet as mx
+
+    path, values = written(tmp_path, "net.params", to="gluon-exported")
+    loaded = mx.nd.load(str(path))
+    assert convert.same_bits(loaded["arg:mixed_a_conv_weight"].asnumpy(), values["mixed.a.conv.weight"])
+    assert convert.same_bits(loaded["aux:flat_norm_running_var"].asnumpy(), values["flat_norm.running_var"])
+    assert (loaded["arg:fixed_gamma"].asnumpy() == 1).all()
+    assert not loaded["arg:fixed_beta"].asnumpy().any()
+
+
+@needs["jax"]
+def test_flax_restores_its_variables(tmp_path: Path) -> None:
+    from flax import serialization, traverse_util
+
+    path, values = written(tmp_path, "net.msgpack", to="linen")
+    tree = serialization.msgpack_restore(path.read_bytes())
+    assert tree.keys() == {"params", "batch_stats"}
+    named = NamedArrays(EVERYTHING, NAMINGS["linen"])
+    flat = {"/".join(key): np.asarray(value) for key, value in traverse_util.flatten_dict(tree).items()}
+    assert_same({p: named.to_canonical(p, flat[n]) for p, n in named.names.items()}, values)
+    (tmp_path / "theirs.msgpack").write_bytes(serialization.to_bytes(tree))
+    assert_same(weight_files.read(tmp_path / "theirs.msgpack", EVERYTHING).parameters, values)
+
+
+@needs["jax"]
+def test_nnx_takes_its_paths_when_it_flattens_channels_first(tmp_path: Path) -> None:
+    backend = registry.load("jax")
+    from flax import nnx
+
+    path, values = written(tmp_path, "net.npz", flatten="chw")
+    network = backend.build(EVERYTHING)
+    own = network.variables(nnx.Param | nnx.BatchStat)
+    with np.load(path) as arrays:
+        assert {"/".join(key) for key in own} == set(arrays.files)
+        for key, variable in own.items():
+            assert convert.same_bits(arrays["/".join(key)].reshape(variable.shape), arrays["/".join(key)])
+            variable[...] = arrays["/".join(key)]
+    assert_same(backend.to_canonical(network), values)
+
+
+@needs["jax"]
+def test_a_network_of_flax_itself_flattens_height_width_channels(tmp_path: Path) -> None:
+    """Nothing of triptych in the network: its maps are channels last, and so is what it flattens."""
+    import jax.numpy as jnp
+    from flax import linen as nn
+
+    class Net(nn.Module):
+        @nn.compact
+        def __call__(self, x: Any) -> Any:
+            x = nn.relu(nn.Conv(6, (3, 3), padding=1, name="conv")(x))
+            x = nn.max_pool(x, (2, 2), (2, 2)).reshape(len(x), -1)
+            x = nn.BatchNorm(use_running_average=True, name="norm")(x)
+            return nn.Dense(3, name="scores")(x)
+
+    row = (
+        *(Conv("conv", 6, (3, 3), padding=(1, 1)), ReLU("relu"), MaxPool("pool", (2, 2), (2, 2)), Flatten("flat")),
+        *(BatchNorm("norm"), Dense("scores", 3)),
+    )
+    architecture = Architecture("net", (3, 14, 14), 3, row)
+    values = awkward_networks.parameters(architecture)
+    done = convert.from_network(Imported(architecture, values), tmp_path / "net.npz", to="linen")
+    assert "'norm' (6x7x7), 'scores' (6x7x7)" in done.remarks[0]
+    tree: dict[str, Any] = {}
+    with np.load(tmp_path / "net.npz") as arrays:
+        for name in arrays.files:
+            collection, layer, array = name.split("/")
+            tree.setdefault(collection, {}).setdefault(layer, {})[array] = jnp.asarray(arrays[name])
+    x = images(architecture)
+    found = np.asarray(Net().apply(tree, x.transpose(0, 2, 3, 1)))
+    expected = reference.forward(architecture, values, x).logits
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("ending", [".pt", ".params", ".npz", ".msgpack"])
+def test_weights_of_any_format_stand_after_weights(ending: str, tmp_path: Path) -> None:
+    from triptych.porting import sources
+
+    path, values = written(tmp_path, f"net{ending}")
+    imported = sources.read(str(spec_file(tmp_path, EVERYTHING)), weights=path)
+    assert_same(imported.parameters or {}, values)
+
+
+# --- what does not fit -----------------------------------------------------------------------------------------------
+
+
+ROW = Architecture("row", (3, 8, 8), 3, (Conv("a", 3, (3, 3)), Conv("b", 3, (3, 3)), Flatten("f"), Dense("d", 3)))
+
+
+def refused(*arguments: Any, **options: Any) -> str:
+    with pytest.raises(TriptychError) as raised:
+        weight_files.read(*arguments, **options)
+    assert "\n" not in str(raised.value)
+    return str(raised.value)
+
+
+def test_what_is_left_over_on_either_side_is_an_error_unless_allowed(tmp_path: Path) -> None:
+    values = drawn(ROW)
+    path = tmp_path / "net.safetensors"
+    store.save(path, {name: value for name, value in values.items() if name != "b.bias"} | {"e.bias": np.ones(4)})
+    with pytest.raises(TriptychError, match=r"5 arrays match, 1 of the network are not there \(b.bias\), 1 of.*e.bias"):
+        weight_files.read(path, ROW)
+    done = convert.from_file(path, ROW, tmp_path / "out.pt", allow_missing=True)
+    assert (done.left_over, done.missing) == (("e.bias",), ("b.bias",))
+    assert "5 arrays matched, left over: 1 of the source (e.bias), 1 of the network (b.bias)" in done.summary
+    assert "b.bias" not in ending_of(tmp_path / "out.pt").read(tmp_path / "out.pt")
+
+
+def test_ambiguity_needs_a_mapping(tmp_path: Path) -> None:
+    values = drawn(ROW)
+    names = {"second": "b.weight", "first": "a.weight", "end": "d.weight", "x": "a.bias", "y": "b.bias", "z": "d.bias"}
+    path = tmp_path / "net.safetensors"
+    store.save(path, {name: values[canonical] for name, canonical in names.items()})
+    words = refused(path, ROW)
+    assert "ambiguous" in words
+    assert "--mapping" in words
+    assert_same(weight_files.read(path, ROW, mapping=names).parameters, values)
+    assert "did you mean 'first'" in refused(path, ROW, mapping={"firts": "a.weight"})
+    target = tmp_path / "renamed.pt"
+    convert.from_network(Imported(ROW, values), target, mapping=names)
+    assert ending_of(target).read(target).keys() == names.keys()
+
+
+@needs["torch"]
+def test_a_residual_unit_that_registers_its_body_first_is_matched(tmp_path: Path) -> None:
+    """As torchvision's: conv1, bn1, conv2, bn2, then downsample, which the spec has before the body."""
+    import torch
+
+    body = Block("body", (Conv("conv", 4, (3, 3), padding=(1, 1)), ReLU("relu"), Conv("two", 4, (1, 1))))
+    unit = Residual("unit", body, Block("shortcut", (Conv("conv", 4, (1, 1), bias=False),)))
+    architecture = Architecture("net", (3, 8, 8), 3, (unit, Flatten("flatten"), Dense("fc", 3)))
+    values = drawn(architecture)
+    theirs = {"conv1": "unit.body.conv", "conv2": "unit.body.two", "downsample.0": "unit.shortcut.conv", "fc": "fc"}
+    names = {f"{a}.{k}": f"{b}.{k}" for a, b in theirs.items() for k in ("weight", "bias") if f"{b}.{k}" in values}
+    torch.save({name: torch.from_numpy(values[path]) for name, path in names.items()}, tmp_path / "net.pt")
+    assert_same(weight_files.read(tmp_path / "net.pt", architecture).parameters, values)
+
+
+def test_a_wrong_shape_is_named(tmp_path: Path) -> None:
+    values = drawn(ROW) | {"a.weight": np.ones((3, 3, 3, 2), np.float32)}
+    store.save(tmp_path / "net.safetensors", values)
+    assert "'a.weight' is (3, 3, 3, 2)" in refused(tmp_path / "net.safetensors", ROW)
+
+
+def test_a_flattened_map_that_is_cut_has_one_order_only(tmp_path: Path) -> None:
+    case = awkward_networks.CASES["slice_flat"]
+    parameters = initializers.draw(case, 0)
+    with pytest.raises(TriptychError, match=r"--flatten chw"):
+        convert.from_network(Imported(case, parameters), tmp_path / "net.npz")
+    convert.from_network(Imported(case, parameters), tmp_path / "net.npz", flatten="chw")
+    convert.from_network(Imported(case, parameters), tmp_path / "net.params")
+
+
+class Bomb:
+    def __reduce__(self) -> Any:
+        return Path.touch, (Path("bombed"),)
+
+
+def test_a_pickle_runs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import pickle
+
+    monkeypatch.chdir(tmp_path)
+    for content in (pickle.dumps({"a.weight": Bomb()}, 2), pickle.dumps(Bomb()), b"\x80\x02c", b"(" * 50):
+        with zipfile.ZipFile("net.pt", "w") as archive:
+            archive.writestr("archive/data.pkl", content)
+        refused(Path("net.pt"), ROW)
+        assert not Path("bombed").exists()
+
+
+@pytest.mark.parametrize("ending", [ending.ending for ending in ENDINGS])
+def test_a_damaged_file_is_one_line(ending: str, tmp_path: Path) -> None:
+    path = tmp_path / f"net{ending}"
+    convert.from_network(Imported(ROW, drawn(ROW)), path, flatten="chw")
+    (tmp_path / "manifest.json").unlink(missing_ok=True)
+    content = path.read_bytes()
+    random = np.random.default_rng(1)
+    for length in (0, 1, 40, len(content) // 2, len(content) - 1):
+        path.write_bytes(content[:length])
+        refused(path, ROW)
+    for _ in range(200):
+        spoiled = bytearray(content)
+        for place in random.integers(0, len(content), 3):
+            spoiled[place] = random.integers(0, 256)
+        path.write_bytes(spoiled)
+        with suppress(TriptychError):  # anything else is a failure
+            weight_files.read(path, ROW)
+
+
+# --- the command -----------------------------------------------------------------------------------------------------
+
+
+def test_the_command_converts_there_and_back(tmp_path: Path, call: Callable[..., str]) -> None:
+    values = drawn(ROW)
+    store.save(tmp_path / "net.safetensors", values)
+    spec = spec_file(tmp_path, ROW)
+    said = call("convert", spec, tmp_path / "net.params", "--weights", tmp_path / "net.safetensors")
+    assert "6 arrays matched, left over: 0 of the source, 0 of the network; read back bit for bit (gluon)" in said
+    call("convert", tmp_path / "net.params", tmp_path / "net.pt", "--arch", spec)
+    call("convert", tmp_path / "net.pt", tmp_path / "back.safetensors", "--arch", spec)
+    assert_same(store.load(tmp_path / "back.safetensors"), values)
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("vgg11 out.pt", "'vgg11' is a name of the zoo, without weights"),
+        ("net.safetensors out.pt", "holds weights only; say which network with --arch"),
+        ("net.safetensors out.txt --arch lenet", "'out.txt' is no file of weights that is known"),
+        ("net.safetensors out.pt --arch lenet --to keras", "--to 'keras' is not known; known: canonical"),
+        ("net.safetensors out.pt --arch lenet --to flax", "--to flax: a file .pt is torch"),
+        ("net.safetensors out.npz --arch lenet --flatten cwh", "unknown --flatten 'cwh'; did you mean 'chw'"),
+        ("nothing.npz out.pt --arch lenet", "nothing.npz is not there"),
+        ("net.safetensors out.pt --arch lenet", "does not fit 'lenet'"),
+        ("net.safetensors out.pt --arch lenet --mapping no.json", "cannot read the mapping no.json"),
+    ],
+)
+def test_bad_input_is_one_line(line: str, words: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from triptych.__main__ import main
+
+    store.save(Path("net.safetensors"), drawn(ROW))
+    with pytest.raises(SystemExit) as stopped:
+        main(["convert", *line.split()])
+    out, err = capsys.readouterr()
+    assert (stopped.value.code, out, err.count("\n")) == (2, "", 1), err
+    assert words in err
+    assert not Path("out.pt").exists()
