@@ -6,9 +6,10 @@ from itertools import groupby
 from triptych.backend.source import written
 from triptych.emitting import text
 from triptych.emitting.names import attribute, different
+from triptych.emitting.repetition import applied, folded
 from triptych.emitting.text import Expression
 from triptych.emitting.tree import Node
-from triptych.emitting.writer import Part, Writer, applied, folded
+from triptych.emitting.writer import Part, Writer
 from triptych.spec.analysis import auxiliary_weights
 from triptych.spec.layers import (
     Architecture,

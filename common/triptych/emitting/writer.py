@@ -1,7 +1,6 @@
 """The source file of a plan in one framework's dialect, and what its parameters are called there."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import NamedTuple
 
 from triptych.backend.source import Dialect, Value
@@ -9,6 +8,7 @@ from triptych.emitting import text
 from triptych.emitting.arguments import Definition
 from triptych.emitting.names import attribute, different, safe
 from triptych.emitting.plan import Plan
+from triptych.emitting.repetition import applied, folded, star, stepped
 from triptych.emitting.text import Expression
 from triptych.emitting.tree import Node, Run, flow_of
 from triptych.spec.analysis import layer_parameters
@@ -79,15 +79,15 @@ class Writer:
 
     def _run(self, run: Run, count: Value, first: Sequence[Value], second: Sequence[Value]) -> Iterator[Expression]:
         if run.mode == "step":
-            yield _star(self.expression(run.nodes[0], [*map(_stepped, first, second)]), "i", count.text)
+            yield star(self.expression(run.nodes[0], [*map(stepped, first, second)]), "i", count.text)
             return
         one, other = self.expression(run.nodes[0], first), self.expression(run.nodes[-1], second)
         if one.text == other.text:
-            yield _star(one, "_", count.text)
+            yield star(one, "_", count.text)
         else:
             yield one
             less = f"{count.text} - 1" if not isinstance(count.literal, int) else str(count.literal - 1)
-            yield _star(other, "_", less)
+            yield star(other, "_", less)
 
     # -- functions and classes -----------------------------------------------------------------------------------
 
@@ -279,70 +279,7 @@ class Values:
         """The factor of a residual's body."""
         return self._scales[node]
 
-    def applied(self, part: Part, x: str) -> str:
-        """The part's result for `x`."""
-        expression = self.of(part)
-        if _is_kept(expression, part):
-            return f"self.{part.name}({x})"
-        if not part.nodes[0].children and not part.nodes[0].is_leaf:
-            return x
-        return applied(expression.text, x)
-
-
-def applied(function: str, x: str) -> str:
-    """A plain function's call: `partial(f, a)` of x is `f(x, a)`."""
-    if function.startswith("partial(") and function.endswith(")"):
-        name, _, rest = function[len("partial(") : -1].partition(", ")
-        return f"{name}({x}, {rest})"
-    return f"{function}({x})"
-
-
-def folded(parts: Sequence[Expression]) -> list[Expression]:
-    """Three or more equal ones in a row, or equal pairs or triples, as one in a loop."""
-    result: list[Expression] = []
-    rest = list(parts)
-    while rest:
-        period, count = _repetition([part.text for part in rest])
-        if count >= 3:
-            result.append(_looped(rest[:period], rest[period * count - 1], count))
-        else:
-            result += rest[:1]
-        rest = rest[period * count if count >= 3 else 1 :]
-    return result
-
-
-def _repetition(texts: list[str]) -> tuple[int, int]:
-    """The number of texts at the beginning that stand there again and again, and how often they do."""
-    found = []
-    for period in (1, 2, 3):
-        first = texts[:period]
-        count = 1
-        while texts[count * period : (count + 1) * period] == first:
-            count += 1
-        found.append((period, count if not any(text.startswith("*") for text in first) else 1))
-    return max(found, key=lambda pair: pair[0] * pair[1] if pair[1] >= 3 else 0)
-
-
-def _looped(parts: Sequence[Expression], last: Expression, count: int) -> Expression:
-    first = parts[0].comment
-    comment = first if first == last.comment else f"{first} ... {last.comment}"
-    if len(parts) == 1:
-        return replace(_star(parts[0], "_", str(count)), comment=comment)
-    texts = ", ".join(part.text for part in parts)
-    return Expression(f"*(layer for _ in range({count}) for layer in ({texts}))", comment=comment)
-
-
-def _star(part: Expression, variable: str, count: str) -> Expression:
-    return Expression(f"*({part.text} for {variable} in range({count}))", comment=part.comment)
-
-
-def _stepped(first: Value, step: Value) -> Value:
-    if step.equals(0):
-        return first
-    return Value(f"{first.text} + {'i' if step.equals(1) else f'i * {step.text}'}")
-
-
-def _is_number(value: Value) -> bool:
+    def _is_number(value: Value) -> bool:
     return isinstance(value.literal, int | float)
 
 
