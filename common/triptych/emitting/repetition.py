@@ -7,16 +7,6 @@ from triptych.backend.source import Value
 from triptych.emitting.text import Expression
 
 
-def applied(self, part: Part, x: str) -> str:
-    """The part's result for `x`."""
-    expression = self.of(part)
-    if _is_kept(expression, part):
-        return f"self.{part.name}({x})"
-    if not part.nodes[0].children and not part.nodes[0].is_leaf:
-        return x
-    return applied(expression.text, x)
-
-
 def applied(function: str, x: str) -> str:
     """A plain function's call: `partial(f, a)` of x is `f(x, a)`."""
     if function.startswith("partial(") and function.endswith(")"):

@@ -279,7 +279,17 @@ class Values:
         """The factor of a residual's body."""
         return self._scales[node]
 
-    def _is_number(value: Value) -> bool:
+    def applied(self, part: Part, x: str) -> str:
+        """The part's result for `x`."""
+        expression = self.of(part)
+        if _is_kept(expression, part):
+            return f"self.{part.name}({x})"
+        if not part.nodes[0].children and not part.nodes[0].is_leaf:
+            return x
+        return applied(expression.text, x)
+
+
+def _is_number(value: Value) -> bool:
     return isinstance(value.literal, int | float)
 
 
