@@ -26,6 +26,7 @@ ORDER = {
     "training": "recipes, the loop, run folders",
     "conformance": "the judge",
     "porting": "somebody's own network before the judge",
+    "emitting": "a network as a framework's source",
     "exporting": "a spec with its weights as somebody else's file",
     "report": "tables, figures, pages",
     "bench": "speed",

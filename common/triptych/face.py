@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from triptych.backend.contract import Native
     from triptych.conformance.locate import Located
     from triptych.conformance.suite import Verdict
+    from triptych.emitting.emit import Emitted
     from triptych.importers.steps import Imported
     from triptych.porting.convert import Conversion
     from triptych.training.loop import Session
@@ -116,6 +117,17 @@ def locate(
     if right == search.REFERENCE:
         raise TriptychError("your own network is compared with an architecture: give it, or its name, as the second")
     return own_network.locate_port(left, load(right), precision=precision, seed=seed, **options)
+
+
+def emit(arch: AnyNetwork, *, backend: str = "torch", **options: Any) -> Emitted:
+    """A network as one idiomatic source file of a framework, which needs no triptych: `emitted.source`.
+
+    Its function `load(path)` takes a safetensors file of `emitted.state(parameters)`, canonical parameters under the
+    names that they have there. `options` as for `load`.
+    """
+    from triptych.emitting import emit as emitting
+
+    return emitting.emit(load(arch, **options), backend)
 
 
 def train(

@@ -26,7 +26,8 @@ FORBIDDEN = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "ma
 COMMON_FILES = sorted(COMMON.rglob("*.py"))
 OF_ITS_OWN = {"torch": ["npu.py"], "mxnet": ["numpy_names.py"], "jax": ["compiled.py"]}  # what only one framework needs
 MODULES = sorted({path.name for path in FIRST.glob("*.py")} - set(OF_ITS_OWN["torch"]))
-MIRRORED_MODULES = [name for name in MODULES if name != "functions.py"]  # layers that this framework has none for
+OWN_LAYERS = ("functions.py", "emitted.py")  # layers that this framework has none for
+MIRRORED_MODULES = [name for name in MODULES if name not in OWN_LAYERS]
 ALL_FILES = COMMON_FILES + sorted(path for folder in FOLDERS.values() for path in folder.rglob("*.py"))
 
 

@@ -18,6 +18,7 @@ COMMANDS = (
     ("doctor", "doctor"),
     ("archs", "networks"),
     ("summary", "networks"),
+    ("emit", "emit"),
     ("train", "train"),
     ("evaluate", "evaluate"),
     ("predict", "evaluate"),

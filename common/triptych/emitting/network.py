@@ -1,0 +1,168 @@
+"""The class of the whole network: what comes before and behind its auxiliary classifiers, and its classifier."""
+
+from collections.abc import Iterator
+from itertools import groupby
+
+from triptych.backend.source import written
+from triptych.emitting import text
+from triptych.emitting.names import attribute, different
+from triptych.emitting.repetition import applied, folded
+from triptych.emitting.text import Expression
+from triptych.emitting.tree import Node
+from triptych.emitting.writer import Part, Writer
+from triptych.spec.analysis import auxiliary_weights
+from triptych.spec.layers import (
+    Architecture,
+    Auxiliary,
+    Dense,
+    Flatten,
+    GlobalAvgPool,
+    GlobalMaxPool,
+    Shape,
+    outputs,
+)
+from triptych.spec.shapes import output_shapes
+
+HEAD = (GlobalAvgPool, GlobalMaxPool, Flatten)
+
+
+def parts(root: Node) -> list[tuple[Part, bool]]:
+    """What the network keeps, in order of execution, and whether it is an auxiliary classifier."""
+    trunk = [node for node in root.children if not isinstance(node.layer, Auxiliary)]
+    head = _head(trunk)
+    groups = [list(nodes) for _, nodes in groupby(root.children, lambda node: _kind(node, head))]
+    features = sum(1 for nodes in groups if _kind(nodes[0], head) == "features")
+    result: list[tuple[Part, bool]] = []
+    own = {"classifier", "features", *(f"features{number + 1}" for number in range(features))}
+    heads = different([nodes[0].name for nodes in groups], attribute, own)
+    number = 0
+    for nodes in groups:
+        kind = _kind(nodes[0], head)
+        number += kind == "features"
+        names = {"features": f"features{number}" if features > 1 else "features", "classifier": "classifier"}
+        if kind in names:
+            result.append((Part(names[kind], nodes), False))
+        else:
+            result.append((Part(heads[nodes[0].name], nodes), True))
+    return result
+
+
+def _head(trunk: list[Node]) -> set[Node]:
+    """The classifier: from the last pooling of the whole map or flattening before dense layers on."""
+    if not any(isinstance(node.layer, Dense | Flatten) for node in trunk[1:]):
+        return set()
+    first = len(trunk)
+    while first and (_is_flat(trunk[first - 1]) or isinstance(trunk[first - 1].layer, HEAD)):
+        first -= 1
+    return set(trunk[first:]) if 0 < first < len(trunk) else set()
+
+
+def _is_flat(node: Node) -> bool:
+    return node.is_leaf and len(node.output) == 1
+
+
+def _kind(node: Node, head: set[Node]) -> str:
+    if isinstance(node.layer, Auxiliary):
+        return node.name
+    return "classifier" if node in head else "features"
+
+
+def write(architecture: Architecture, root: Node, name: str, writer: Writer) -> list[str]:
+    """The class, constructor and forward pass."""
+    dialect = writer.dialect
+    found = parts(root)
+    several = len(outputs(architecture)) + sum(is_auxiliary for _, is_auxiliary in found) > 1
+    result_type = f"{dialect.tensor} | tuple[{dialect.tensor}, ...]" if several else dialect.tensor
+    if len(outputs(architecture)) > 1:
+        result_type = f"tuple[{dialect.tensor}, ...]"
+    body = [f"        {dialect.start}"] if dialect.start else []
+    body += [f"        {dialect.train_flag}"] if dialect.train_flag and any(flag for _, flag in found) else []
+    for part, is_auxiliary in found:
+        if not _plain(part, writer):
+            body += _statement(part, is_auxiliary, writer)
+    return [
+        f"class {name}({dialect.module}):",
+        *text.docstring(1, describe(architecture, dialect.channels_last)),
+        "",
+        *text.signature(1, "def __init__", ["self", *dialect.extra_declared], " -> None:"),
+        *body,
+        "",
+        f"    {dialect.forward.replace('RESULT', result_type)}",
+        *(one for statement in _forward(found, writer) for one in text.wrapped(2, statement)),
+    ]
+
+
+def describe(architecture: Architecture, channels_last: bool) -> str:
+    """What goes in and comes out."""
+    shapes = output_shapes(architecture)
+    ends = ", ".join(_size(shapes[path], channels_last) for path in outputs(architecture))
+    text = f"{architecture.name} ({architecture.source})" if architecture.source else architecture.name
+    into = ", ".join(("N", *_size(architecture.input, channels_last).split("x")))
+    weights = " and ".join(f"{weight:g}" for weight in auxiliary_weights(architecture))
+    more = f"; in training, auxiliary logits behind, whose losses count {weights} times" if weights else ""
+    return f"{text}: images ({into}) to {ends}{' logits' if architecture.classes else ''}{more}."
+
+
+def _statement(part: Part, is_auxiliary: bool, writer: Writer) -> list[str]:
+    """The line or lines that make one part; every layer in a row on a line with its name and output."""
+    if is_auxiliary:
+        return text.lines(2, f"self.{part.name} = ", _made(part.nodes[0], writer))
+    expressions = [_noted(node, _made(node, writer), writer) for node in part.nodes]
+    row = writer.row(folded(expressions))
+    return text.lines(2, f"self.{part.name} = ", row, exploded=True)
+
+
+def _made(node: Node, writer: Writer) -> Expression:
+    return writer.expression(node, [written(column.value) for column in writer.plan.columns(node)])
+
+
+def _noted(node: Node, made: Expression, writer: Writer) -> Expression:
+    """With the layer's name in the spec and the shape of its output, before what else is said of it."""
+    last = node.children[-1] if node.is_unit else node
+    names = node.name if not node.is_unit else node.children[0].name
+    same = last.output == node.input
+    said = names if same else f"{names}: {_size(last.output, writer.dialect.channels_last)}"
+    made.comment = f"{said}; {made.comment}" if made.comment else said
+    return made
+
+
+def _plain(part: Part, writer: Writer) -> bool:
+    """Whether a part is a plain function, which is called where it is needed."""
+    return len(part.nodes) == 1 and _made(part.nodes[0], writer).function
+
+
+def _forward(found: list[tuple[Part, bool]], writer: Writer) -> Iterator[str]:
+    variable, heads, number = "x", [], 0
+    trunk = [part for part, is_auxiliary in found if not is_auxiliary]
+    if len(trunk) == len(found) and not any(_plain(part, writer) for part in trunk):
+        result = "x"
+        for part in trunk:
+            result = f"self.{part.name}({result})"
+        yield f"return {result}"
+        return
+    for part, is_auxiliary in found:
+        if is_auxiliary:
+            heads.append(f"self.{part.name}({variable})")
+            continue
+        number += 1
+        plain = _plain(part, writer)
+        value = applied(_made(part.nodes[0], writer).text, variable) if plain else f"self.{part.name}({variable})"
+        variable = "y" if part is trunk[-1] else f"x{number}"
+        yield f"{variable} = {value}"
+    if heads:
+        yield f"if {writer.dialect.training}:"
+        yield f"    return ({variable}, {', '.join(heads)})"
+    yield f"return {variable}"
+
+
+def _size(shape: Shape, channels_last: bool) -> str:
+    return "x".join(map(str, (*shape[1:], shape[0]) if channels_last else shape))
+
+
+def paths(root: Node, writer: Writer) -> Iterator[tuple[str, str]]:
+    """Canonical path and name in the emitted network of every array."""
+    for part, is_auxiliary in parts(root):
+        if is_auxiliary:
+            yield from writer.paths(part.nodes[0], part.name)
+        else:
+            yield from writer.row_paths(part.nodes, part.name)

@@ -1,0 +1,123 @@
+"""Emitted files read as a person would have written them: short, no line thrice, ruff-clean; strangers' names are
+harmless."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import awkward_networks
+from emitting import runners
+from triptych import zoo
+from triptych.backend import registry
+from triptych.emitting.emit import emit
+from triptych.emitting.text import code_lines
+from triptych.spec import analysis
+from triptych.spec.layers import Architecture, Block, Branches, Conv, Dense, Flatten, Graph, Node, ReLU
+from triptych.weights.layouts import CANONICAL
+
+BACKENDS = registry.installed()
+# Lines of code; blank lines, comments and docstrings do not count. Frameworks without a response normalisation, or with
+# a line more for each layer's random numbers, take more for GoogLeNet.
+BARS = {
+    "vgg16": {"torch": 45, "jax": 45, "mxnet": 45},
+    "googlenet": {"torch": 80, "jax": 106, "mxnet": 114},
+    "resnet50_v1": {"torch": 90, "jax": 90, "mxnet": 90},
+    "resnet50_v1b": {"torch": 90, "jax": 90, "mxnet": 90},
+    "inception_v3": {"torch": 220, "jax": 220, "mxnet": 220},
+}
+RULES = "E,F,I,UP,B,SIM,RUF,PIE,C4,N,NPY"
+
+
+@pytest.fixture(scope="module")
+def sources() -> dict[tuple[str, str], str]:
+    """Every network of the zoo in its own size, in every framework."""
+    return {(name, b): emit(zoo.build(name), b).source for name in zoo.registry() for b in BACKENDS}
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("name", BARS)
+def test_a_file_is_short(name: str, backend: str, sources: dict[tuple[str, str], str]) -> None:
+    assert code_lines(sources[name, backend]) <= BARS[name][backend]
+
+
+def test_no_line_stands_three_times_in_a_row(sources: dict[tuple[str, str], str]) -> None:
+    for key, source in sources.items():
+        lines = [line.partition("  #")[0] for line in source.splitlines() if line.strip()]
+        triples = zip(lines, lines[1:], lines[2:], strict=False)
+        assert [one for one, two, three in triples if one == two == three] == [], key
+
+
+def test_ruff_has_nothing_to_say(sources: dict[tuple[str, str], str], tmp_path: Path) -> None:
+    for (name, backend), source in sources.items():
+        (tmp_path / f"{backend}_{name}.py").write_text(source, encoding="utf-8")
+    options = ["--isolated", "--line-length", "120", "--no-cache", str(tmp_path)]
+    ignored = ["--ignore", "RUF001,RUF002,RUF003"]
+    checked = ruff("check", "--select", RULES, *ignored, *options)
+    assert checked.returncode == 0, checked.stdout
+    formatted = ruff("format", "--diff", *options)
+    assert formatted.returncode == 0, formatted.stdout
+
+
+def ruff(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "ruff", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_files_mention_no_triptych_of_ours(sources: dict[tuple[str, str], str]) -> None:
+    assert [key for key, source in sources.items() if "triptych" in source] == []
+
+
+def test_code_lines_leaves_out_what_is_no_code() -> None:
+    assert code_lines('"""One\n\ntwo."""\n\n# three\nx = 1  # four\n\n\ndef f():\n    """Five."""\n    return x\n') == 3
+
+
+def hostile() -> Architecture:
+    """Names that are words of Python, of the frameworks, and of the file itself; a source that would end a string."""
+    names = ("class", "forward", "self", "x", "x_", "torch", "jnp", "F", "lambda", "train", "in_channels", "rngs")
+    branches = tuple(Block(name, (Conv("self", i + 1, (1, 1)), ReLU("x"))) for i, name in enumerate(names))
+    nodes = tuple(Node(Conv(name, 2, (1, 1)), (taken,)) for name, taken in zip(names, ("input", *names), strict=False))
+    layers = (
+        Branches("nn", branches),
+        Block("load", (Branches("import", branches), ReLU("def"))),
+        Graph("sequence", nodes, (names[-1],)),
+        Flatten("print"),
+        Dense("features", 3),
+    )
+    source = '""" + __import__("os").abort() + """ \\" \n\u2028 \x00 end'
+    return Architecture('1"""; import os #', (3, 4, 5), 3, layers, source=source)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_names_of_strangers_are_harmless(backend: str) -> None:
+    architecture = hostile()
+    emitted = emit(architecture, backend)
+    assert emitted.network in runners.execute(emitted)
+    assert "import os" not in emitted.source.replace("; import os", "")
+    assert len(set(emitted.names.values())) == len(emitted.names)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("name", ["vgg16", "googlenet", "densenet121", "resnet50_v2", "mobilenetv2_1.0"])
+def test_every_array_has_a_name_of_its_own(name: str, backend: str) -> None:
+    architecture = zoo.build(name)
+    emitted = emit(architecture, backend)
+    assert list(emitted.names) == [info.path for info in analysis.parameters(architecture)]
+    assert len(set(emitted.names.values())) == len(emitted.names)
+    assert set(CANONICAL.values()) >= {path.rpartition(".")[2] for path in emitted.names}
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_state_and_canonical_are_inverse(backend: str) -> None:
+    architecture = awkward_networks.trained()
+    parameters = awkward_networks.parameters(architecture)
+    emitted = emit(architecture, backend)
+    back = emitted.canonical(emitted.state(parameters))
+    assert {path: value.tobytes() for path, value in back.items()} == {
+        path: value.tobytes() for path, value in parameters.items()
+    }
+    assert emit(replace(architecture, name="other"), backend).names == emitted.names
