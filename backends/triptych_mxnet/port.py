@@ -122,6 +122,11 @@ class Port:
     def parameters(self, images: Array) -> Sequence[PortParameter]:
         """In the order of their first use."""
         self.named = {name: p for name, p in self.block.collect_params().items() if not name.endswith(LABEL)}
+        loaded = [
+            p for p in self.named.values() if p._data is None and p._deferred_init and p._deferred_init[3] is not None
+        ]
+        if loaded:  # values that wait for the shapes: a first pass puts them in, and a new start would lose them
+            self.block(mx.nd.array(self._native(images), dtype=loaded[0].dtype))
         if any(parameter._data is None for parameter in self.named.values()):
             self.block.initialize(mx.init.Uniform(0.07), force_reinit=False)
         self.block.cast(self.dtype)  # before it runs: what has 16 bits takes no image of 32

@@ -18,6 +18,7 @@ COMMANDS = (
     ("doctor", "doctor"),
     ("archs", "networks"),
     ("summary", "networks"),
+    ("port", "port"),
     ("emit", "emit"),
     ("train", "train"),
     ("evaluate", "evaluate"),
