@@ -111,7 +111,7 @@ def run_levels(subject: BackendSubject, levels: Sequence[Level], observed: Obser
         except STRANGERS as error:  # whatever a framework raises for a network that does not fit
             checks.append(problem(level.name, "(run)", f"the backend failed: {message(error)}"))
             break
-        expected = level.expected(subject.run)
+        expected = subject.expected(level, subject.run)
         made = level.checks(expected, arrays, level.allowed(subject.run, subject.precision, expected))
         if level.needed:
             made = failures(made)  # of the names and shapes that are right, the values tell as well

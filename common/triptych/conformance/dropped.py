@@ -42,7 +42,7 @@ def kept(backend: Backend, rate: float, seed: int, device: str) -> NDArray[np.bo
     """Which values every step kept: (steps, layers, images, channels). There is an evaluation between the steps. Raises
     ValueError where a reading is no set of images: the scale is not 1 / (1 - rate)."""
     architecture = network(rate)
-    built = backend.build(architecture, device=device, execution=exact("fp64", "full"))
+    built = backend.build(architecture, device=device, execution=exact("fp32", "full"))
     trainer = backend.Trainer(built, SGD(), InputTransform(CHANNELS, 1, 1, (0.5,) * CHANNELS, (0.5,) * CHANNELS), seed)
     stored = np.full((BATCH, CHANNELS, 1, 1), 255, np.uint8)  # 1 in the network
     digits = (2.0 ** np.arange(BATCH)).astype(np.float32)[:, None, None, None]

@@ -143,4 +143,7 @@ class BackendSubject(Subject):
 
     def training(self) -> Arrays:
         self.trained = None
-        return trained.observed(self.backend, self.network, self.run, self.device)
+        return trained.observed(self.backend, self.network, self.run, self.device, self.precision)
+
+    def expected(self, level: Level, run: ReferenceRun) -> Arrays:
+        return trained.visible(level.expected(run), self.precision)

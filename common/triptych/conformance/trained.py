@@ -29,11 +29,17 @@ def expected(run: ReferenceRun) -> dict[str, Array]:
     return arrays if rate is None else {**arrays, **dropped.expected(rate)}
 
 
-def observed(backend: Backend, network: Native, run: ReferenceRun, device: str) -> dict[str, Array]:
+def visible(arrays: Arrays, precision: str) -> Arrays:
+    """Without the life in float32: it is lived in float64, which not every device has."""
+    return {name: value for name, value in arrays.items() if precision == "fp64" or not name.startswith(LIFE)}
+
+
+def observed(backend: Backend, network: Native, run: ReferenceRun, device: str, precision: str) -> dict[str, Array]:
     """The same of a backend; `network` is the architecture's, and gets the case's parameters."""
     case = run.case
     arrays = dict(life.predictions(backend, network, case)) | tails.observed(backend, network, run)
-    arrays |= {LIFE + name: value for name, value in life.observed(backend, case.seed, device).items()}
+    if precision == "fp64":
+        arrays |= {LIFE + name: value for name, value in life.observed(backend, case.seed, device).items()}
     rate = dropped.rate_of(case.architecture)
     if rate is None:
         return arrays
