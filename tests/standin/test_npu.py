@@ -115,7 +115,7 @@ def two_steps(name, device, optimizer, rates):
     network = TORCH.build(case.architecture, device=device)
     TORCH.from_canonical(network, case.parameters)
     trainer = TORCH.Trainer(network, optimizer, case.transform, 0)
-    steps = [trainer.step(case.stored, case.labels, rates, number) for number in range(2)]
+    steps = [trainer.step(case.stored, case.targets, rates, number) for number in range(2)]
     assert {parameter.device.type for parameter in network.parameters()} == {device}
     state = {f"state {path}": value for path, value in trainer.state().items()}
     last = {"losses": trainer.read(steps), "logits": trainer.predict(case.stored)}
@@ -256,7 +256,7 @@ def test_a_float16_overflow_skips_the_step_and_halves_the_scale():
     TORCH.from_canonical(network, case.parameters)
     trainer = TORCH.Trainer(network, OPTIMIZER, case.transform, 0)
     trainer.load_state({"(loss scale)": np.array([2.0**40, 0])})
-    trainer.step(case.stored, case.labels, Rates(0.1, 0.9), 0)
+    trainer.step(case.stored, case.targets, Rates(0.1, 0.9), 0)
     assert_equal(TORCH.to_canonical(network), case.parameters)
     assert trainer.state()["(loss scale)"][0] == 2.0**39
 
