@@ -43,6 +43,10 @@ def other_eps():
     return Mixed(eps=1e-3)
 
 
+def nearly_the_eps():
+    return Mixed(eps=1.01e-5)
+
+
 def shared_slope():
     return Mixed(slopes=1)
 

@@ -21,7 +21,7 @@ from triptych.porting.two_specs import locate_specs, training_remarks
 from triptych.spec.layers import Architecture, outputs
 from triptych.utils.errors import TriptychError
 
-LOW = "fp32"  # the precision in which is judged what computes in it whatever it is given
+LOW = "fp32"
 Read = Callable[[str, bool], Imported]  # of its name, and whether a softmax at its end is kept
 
 
@@ -128,37 +128,35 @@ def _against(origin: Side, sides: tuple[Side, Side], options: Options) -> Locate
 
 
 def _judged(side: Side, architecture: Architecture, options: Options) -> Located:
-    """One network against the spec; in float32 where it shows that it computes in that even if given more."""
-
-    def run(precision: str) -> Located:
-        if side.candidate is None:
-            theirs = own_network.without_dropout(side.spec.architecture)
-            own = own_network.Own(side.name, lambda count: SpecPort(theirs, count), seed=options.seed)
-            return own_network.compare_with(own, architecture).located
-        return own_network.locate_port(
-            side.candidate,
-            architecture,
-            name=side.name,
-            layout=options.layout,
-            mapping=options.mapping,
-            precision=precision,
-            seed=options.seed,
-            softmax=side.softmax,
-        )
-
-    located = run(options.precision)
-    if options.precision != LOW and located.difference is not None and _is_rounding(located.difference):
-        layer = located.difference.layer
-        located = run(LOW)
-        note = f"'{layer}' computes in a lower precision than it is given: judged in float32"
-        located = replace(located, notes=(*located.notes, note))
-    return located
+    """One network against the spec. A difference as small as float32's rounding stays one: an eps of another value is
+    no larger. Whoever knows that a layer computes in float32 asks for that precision, and is told so."""
+    if side.candidate is None:
+        theirs = own_network.without_dropout(side.spec.architecture)
+        own = own_network.Own(side.name, lambda count: SpecPort(theirs, count), seed=options.seed)
+        return own_network.compare_with(own, architecture).located
+    located = own_network.locate_port(
+        side.candidate,
+        architecture,
+        name=side.name,
+        layout=options.layout,
+        mapping=options.mapping,
+        precision=options.precision,
+        seed=options.seed,
+        softmax=side.softmax,
+    )
+    difference = located.difference
+    if difference is None or options.precision == LOW or not _is_small(difference):
+        return located
+    offer = f"if '{difference.layer}' computes in float32 whatever it is given, --precision {LOW} judges it in that"
+    note = f"{difference.note}; {offer}" if difference.note else offer
+    return replace(located, difference=replace(difference, note=note))
 
 
 def _is_structure(located: Located) -> bool:
     return located.difference is not None and located.difference.level == "structure"
 
 
-def _is_rounding(difference: Difference) -> bool:
+def _is_small(difference: Difference) -> bool:
+    """Whether rounding to float32 could be as large."""
     check = difference.check
     return not check.problem and check.difference is not None and check.difference <= 1e-6 * check.scale

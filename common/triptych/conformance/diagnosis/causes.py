@@ -253,7 +253,7 @@ def _pattern(right: Array, observed: Array, budget: float) -> str:
     if same(factor * right, observed, budget):
         return f"constant factor {factor:.6g}"
     if largest(observed - right) <= 1e-4 * largest(right):
-        return "it differs by rounding of a lower precision (float32 or TF32 in between)"
+        return "it differs by no more than rounding of a lower precision would (float32, TF32)"
     if right.ndim > 1 and same(np.sort(right, axis=None), np.sort(observed, axis=None), budget):
         return "the same values in another order"
     return ""
