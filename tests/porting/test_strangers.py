@@ -135,7 +135,7 @@ def test_a_difference_as_small_as_float32s_rounding_is_one_in_float64() -> None:
     assert "--precision fp32 judges it in that" in located.difference.note
     slopes = check("strangers_torch:mixed", "strangers_mxnet:mixed").difference
     assert slopes is not None
-    assert slopes.layer == "prelu1"
+    assert slopes.layer.startswith("prelu")  # Gluon counts them over the process
     assert "--precision fp32 judges it in that" in slopes.note
 
 
