@@ -165,8 +165,8 @@ def refuse(line, words, looks, folder, monkeypatch, capsys):
 
 
 def test_every_command_that_looks_for_something_is_in_the_table():
-    """`doctor`, `archs` and `summary` look for nothing; `emit`, `export`, `conform` and the like need no data."""
-    others = {"emit", "export", "doctor", "archs", "summary", "conform", "locate", "verify"}
+    """`doctor`, `archs` and `summary` look for nothing; `port`, `emit`, `conform` and the like need no data."""
+    others = {"emit", "port", "export", "doctor", "archs", "summary", "conform", "locate", "verify"}
     assert {line.split()[0] for line in ABSENT} | others == {name for name, _ in COMMANDS}
 
 

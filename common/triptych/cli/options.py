@@ -96,7 +96,8 @@ Positive = Annotated[int | None, Parameter(converter=positive)]
 Number = Annotated[int, Parameter(converter=whole)]
 Seed = Annotated[Number, Parameter(help="Seed of parameters, images and masks.")]
 TrainedModel = Annotated[
-    Path, Parameter(help="A run folder, or a safetensors file (then with --arch and its options).")
+    Path,
+    Parameter(help="A run folder; a network with weights: file, or module:name; or a file of weights with --arch."),
 ]
 BackendName = Annotated[str | None, Parameter(help="torch, mxnet or jax; the first installed if left out.")]
 DeviceName = Annotated[str, Parameter(name="--device", help="cpu, cuda[:i] or npu[:i].")]
@@ -119,7 +120,10 @@ class NetworkOptions:
     dense_width: Annotated[Whole, Parameter(help="Width of the dense layers before the last.")] = None
     head: Annotated[str | None, Parameter(help="Head of the network, e.g. paper or small for VGG.")] = None
     weights: Annotated[Path | None, Parameter(help="File with the parameters of a network without its own.")] = None
-    output: Annotated[str | None, Parameter(help="Nodes of an imported network that it ends in, with commas.")] = None
+    output: Annotated[
+        str | None,
+        Parameter(name=("--output", "--until"), help="Nodes of an imported network that it ends in, with commas."),
+    ] = None
     keep_softmax: Annotated[Flag, Parameter(help="Leave the softmax at the end of an imported network.")] = False
 
     def shape(self) -> tuple[int, int, int] | None:

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from triptych.cli.arch import resolve
-from triptych.cli.options import DEFAULT_NETWORK, Flag, NetworkOptions, backend_names
+from triptych.cli.options import (
+    DEFAULT_NETWORK,
+    Flag,
+    JsonFile,
+    NetworkOptions,
+    backend_names,
+    check_place,
+    write_json,
+)
 from triptych.utils.errors import TriptychError
 
 if TYPE_CHECKING:
@@ -22,6 +30,7 @@ def port(
     out: Annotated[Path | None, Parameter(help="The new folder.")] = None,
     check_only: Annotated[Flag, Parameter(help="Check the files as they lie in the folder; write nothing.")] = False,
     network: NetworkOptions = DEFAULT_NETWORK,
+    json: JsonFile = None,
 ) -> int:
     """Write a network as source files and weights of other frameworks, and check each against the reference.
 
@@ -35,20 +44,26 @@ def port(
     if check_only:
         if out is not None or to is not None or network != DEFAULT_NETWORK:
             raise TriptychError("--check-only takes a folder, and nothing else")
-        return _tell([porting.check(Path(source), name) for name in porting.backends_in(Path(source))])
+        return _tell([porting.check(Path(source), name) for name in porting.backends_in(Path(source))], json)
     if out is None:
         raise TriptychError("--out is missing; give the name of a new folder")
+    check_place("--out", out, out.absolute())
     names, imported = backend_names(to), resolve(source, network)
     porting.write(imported, names, out)
     checked = [porting.check(out, name) for name in names]
     write_atomically(out / "README.md", porting.read_me(imported, checked, source).encode())
-    return _tell(checked)
+    return _tell(checked, json)
 
 
-def _tell(checked: list[Ported]) -> int:
+def _tell(checked: list[Ported], json: str | None) -> int:
+    """A line for each check, or JSON; the exit status."""
+    from triptych.cli.locate import as_dict
     from triptych.emitting.port import result
+    from triptych.spec.records import encode
 
-    for one in checked:
+    known = ({"backend": c.backend, "passed": c.passed, "own_weights": encode(c.own_weights)} for c in checked)
+    write_json(json, [one | as_dict(c.located) for one, c in zip(known, checked, strict=True)])
+    for one in checked if json != "-" else ():
         for line in result(one):
             print(f"{one.backend}: {line}")
     return 0 if all(one.passed for one in checked) else 1

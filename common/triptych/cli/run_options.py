@@ -15,6 +15,7 @@ from triptych.cli.options import DEFAULT_NETWORK, NetworkOptions, Whole
 from triptych.utils.errors import TriptychError
 
 if TYPE_CHECKING:
+    from triptych.importers.steps import Imported
     from triptych.optim.optimizers import Optimizer
     from triptych.optim.schedules import Schedule
     from triptych.spec.layers import Pair
@@ -174,7 +175,9 @@ class ModelOptions:
         self.recipe = chosen(Recipe("file"), self.network)
 
     def load(self, path: Path) -> Model:
-        """The model at `path`. Raises TriptychError if there is none, or its options do not belong to it."""
+        """The model at `path`: a run folder, a network with weights of its own, or a file of weights for `--arch`.
+        Raises TriptychError if there is none, or its options do not belong to it."""
+        from triptych.porting import sources
         from triptych.training import models
 
         if path.is_dir():
@@ -187,9 +190,24 @@ class ModelOptions:
                 )
             trained = models.load_run(path)
             return replace(trained, recipe=changes.apply(trained.recipe, DEFAULT_NETWORK))
+        if self.run.arch is None and sources.is_source(str(path)):
+            return self._own(resolve(str(path), self.network), path)
         if not path.exists():
             raise TriptychError(f"there is no run folder or model file {path}")
         if self.run.arch is None:
             way_out = "say which network with --arch (and --input, --classes, ...)"
             raise TriptychError(f"{path} holds parameters only; {way_out}")
-        return models.load_file(path, self.recipe)
+        return self._own(resolve(self.run.arch, replace(self.network, weights=path)), path)
+
+    def _own(self, imported: Imported, path: Path) -> Model:
+        """A network with its own weights. Raises TriptychError for one that has none, or no classes."""
+        from triptych.training.models import Model
+
+        architecture = imported.architecture
+        if imported.parameters is None:
+            raise TriptychError(f"{path} has no weights; give them with --weights, or train it first")
+        if not architecture.classes:
+            raise TriptychError(f"'{architecture.name}' in {path} has no classes, so it classifies nothing")
+        network = zoo.Options(architecture.classes, architecture.input)
+        recipe = replace(self.recipe, architecture=architecture.name, spec=architecture, network=network)
+        return Model(recipe, architecture, dict(imported.parameters), ())

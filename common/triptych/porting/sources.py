@@ -92,6 +92,11 @@ def is_zoo(arch: str) -> bool:
     return arch in zoo.registry() or not arch or not (ended or re.search(r"[/\\:]", arch) or Path(arch).is_dir())
 
 
+def is_source(name: str) -> bool:
+    """Whether this names a network by the ending of a file, or as `module:name`."""
+    return any(name.endswith(kind.ending) for kind in FILES) or re.fullmatch(r"[\w.]+:\w+", name) is not None
+
+
 def read(arch: str, request: Request | None = None, weights: Path | None = None) -> Imported:
     """The network that `arch` names, outside of the zoo: a run folder, FILE.json (a spec), a file of a framework, or
     `module:name` (an Architecture, a PyTorch module, a Gluon block, or a function that returns one). `weights` is a

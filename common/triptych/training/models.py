@@ -1,4 +1,4 @@
-"""A trained model as a user names it: a run folder, or a safetensors file with an architecture."""
+"""A trained model: its parameters, and the recipe and network that they belong to."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -92,20 +92,10 @@ def load_run(folder: Path) -> Model:
     if not names:
         raise TriptychError(f"{folder}: {run_folder.STATE} names no classes")
     options = replace(recipe.network, input=shape).filled(len(names), recipe.network.input)
-    return _fit(replace(recipe, network=options), checkpoint.model, names)
-
-
-def load_file(path: Path, recipe: Recipe) -> Model:
-    """A safetensors file of canonical parameters, for the architecture that `recipe` states; what its network leaves
-    open is as in the architecture's source. Raises TriptychError, with the first differing name and shape, if the
-    parameters do not fit."""
-    return _fit(recipe, store.load(path), ())
-
-
-def _fit(recipe: Recipe, parameters: Parameters, names: tuple[str, ...]) -> Model:
-    architecture = build_network(recipe, recipe.network)
-    store.check_fit(architecture, parameters)
-    return Model(recipe, architecture, parameters, names)
+    recipe = replace(recipe, network=options)
+    architecture = build_network(recipe, options)
+    store.check_fit(architecture, checkpoint.model)
+    return Model(recipe, architecture, checkpoint.model, names)
 
 
 def draw_model(recipe: Recipe) -> Model:
