@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from triptych.__main__ import main
 from triptych.backend import registry
+from triptych.conformance.compare import Check
+from triptych.conformance.diagnosis.explain import Difference
+from triptych.conformance.locate import Located
+from triptych.emitting.port import Ported
 from triptych.spec import records
 from triptych.spec.layers import (
     Architecture,
@@ -124,3 +129,12 @@ def test_a_file_that_does_not_run_is_one_line(spec: Path, tmp_path: Path, capsys
     capsys.readouterr()
     assert run("port", folder, "--check-only") == 2
     assert "model.py cannot be loaded: SystemExit" in capsys.readouterr().err
+
+
+def test_neither_check_makes_up_for_the_other() -> None:
+    """A gradient that is cut off shows in no output, other weights show in no drawn ones."""
+    right, wrong = Check("outputs", "dense", 0.0, 1.0, 1.0), Check("gradient", "dense", 2.0, 1.0, 1.0)
+    agree = Located("a", "b", "small", "accumulated", "fp64", ("gradient",), None)
+    differ = replace(agree, difference=Difference("dense", "gradient", wrong, ("a",)))
+    verdicts = [Ported("torch", located, own).passed for located in (agree, differ) for own in (right, wrong)]
+    assert verdicts == [True, False, False, False]
