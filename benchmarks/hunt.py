@@ -43,7 +43,7 @@ SKIPPED = ("data", "update")  # levels that no layer decides, but for the update
 
 
 @dataclass(frozen=True)
-class Finding:
+class Discovery:
     """Why a network does not conform on one backend."""
 
     backend: str
@@ -60,7 +60,7 @@ class Finding:
         return self.precision, self.level, text
 
 
-def judge(backend: str, bare: bool, value: dict[str, Any], seed: int, batch: int) -> Finding | None:
+def judge(backend: str, bare: bool, value: dict[str, Any], seed: int, batch: int) -> Discovery | None:
     """The first level at which a backend fails, float64 before float32; None if it conforms. A network on which no
     fault could be seen is not judged: its level is `UNSEEN`."""
     from triptych.conformance.case import make_case
@@ -79,10 +79,10 @@ def judge(backend: str, bare: bool, value: dict[str, Any], seed: int, batch: int
         except ValueError as error:
             if UNSEEN not in str(error):
                 raise
-            return Finding(backend, "", UNSEEN, "", str(error))
+            return Discovery(backend, "", UNSEEN, "", str(error))
         if report.failures:
             first = report.failures[0]
-            return Finding(backend, precision, first.level, first.tensor, first.text)
+            return Discovery(backend, precision, first.level, first.tensor, first.text)
     return None
 
 
@@ -196,10 +196,12 @@ def ending(code: int) -> str:
     return f"the process ended by {signal.Signals(-code).name}" if code < 0 else f"the process ended with {code}"
 
 
-def ask(worker: Worker, backend: str, bare: bool, architecture: Architecture, seed: int, batch: int) -> Finding | None:
+def ask(
+    worker: Worker, backend: str, bare: bool, architecture: Architecture, seed: int, batch: int
+) -> Discovery | None:
     """The finding of one network on one backend; a process that ends, or takes too long, is one."""
     finding, text = worker.ask(backend, bare, encode(architecture), seed, batch)
-    return Finding(backend, "", "(run)", "", text) if text else finding
+    return Discovery(backend, "", "(run)", "", text) if text else finding
 
 
 def hunt(names: list[str], folder: Path, seed: int, minutes: float, bare: bool) -> int:
@@ -231,11 +233,11 @@ def hunt(names: list[str], folder: Path, seed: int, minutes: float, bare: bool) 
     return findings
 
 
-Ask = Callable[[Architecture], Finding | None]
+Ask = Callable[[Architecture], Discovery | None]
 
 
 def reduce_by(
-    drawn: Architecture, kind: tuple[str, ...], ask: Callable[[Architecture], Finding | None]
+    drawn: Architecture, kind: tuple[str, ...], ask: Callable[[Architecture], Discovery | None]
 ) -> Architecture:
     """The smallest network with a finding of this kind that is found in `REDUCING` seconds."""
     end = monotonic() + REDUCING
@@ -247,7 +249,7 @@ def reduce_by(
     return hunt_reduce.reduce(drawn, fails)
 
 
-def keep(file: Path, alike: list[Finding], reduced: Architecture, drawn: Architecture, **how: int) -> None:
+def keep(file: Path, alike: list[Discovery], reduced: Architecture, drawn: Architecture, **how: int) -> None:
     """Write a finding, and print it."""
     record = {**how, "findings": alike, "reduced": reduced, "drawn": drawn}
     file.parent.mkdir(parents=True, exist_ok=True)

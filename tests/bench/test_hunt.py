@@ -21,7 +21,7 @@ with pytest.MonkeyPatch.context() as scripts:  # for no longer: one of them has 
     import hunt_grammar
     import hunt_reduce
 
-FAULT = hunt.Finding("planted", "fp64", "gradient", "weight", "differs by 1, allowed 0")
+FAULT = hunt.Discovery("planted", "fp64", "gradient", "weight", "differs by 1, allowed 0")
 
 
 def conv(name: str, **more: object) -> Conv:
@@ -78,10 +78,10 @@ def test_a_process_that_ends_or_hangs_or_raises_is_told_and_replaced(monkeypatch
 
 
 def test_what_backends_have_in_common_is_one_kind_of_finding():
-    other = hunt.Finding("other", "fp64", "gradient", "bias", "differs by 2, allowed 0")
-    crash = hunt.Finding("planted", "", "(run)", "", "the process ended by SIGSEGV")
+    other = hunt.Discovery("other", "fp64", "gradient", "bias", "differs by 2, allowed 0")
+    crash = hunt.Discovery("planted", "", "(run)", "", "the process ended by SIGSEGV")
     assert FAULT.kind == other.kind != crash.kind
-    errors = [hunt.Finding("a", "fp64", "gradient", "", f"Error in plus{n}: got [{n},1]") for n in (5, 17)]
+    errors = [hunt.Discovery("a", "fp64", "gradient", "", f"Error in plus{n}: got [{n},1]") for n in (5, 17)]
     assert errors[0].kind == errors[1].kind != FAULT.kind
     answers = [crash, FAULT]
     reduced = hunt.reduce_by(

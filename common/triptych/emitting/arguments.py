@@ -6,7 +6,7 @@ from typing import Any
 
 from triptych.backend.source import UNKNOWN, Kept, Value, written
 from triptych.emitting.names import argument_name, safe
-from triptych.emitting.tree import WILD, Column, Node
+from triptych.emitting.tree import WILD, Column, TreeNode
 from triptych.spec.layers import Branches
 
 CHANNELS = frozenset({"inputs", "channels", "units", "groups", "step"})
@@ -32,14 +32,14 @@ class Definition:
     it; `columns_of_inputs`: whether the channels that arrive are among them."""
 
     name: str
-    instances: list[Node]
+    instances: list[TreeNode]
     is_class: bool
     arguments: list[Argument] = field(default_factory=list)
     columns: list[Value] = field(default_factory=list)
     columns_of_inputs: bool = True
 
     @property
-    def node(self) -> Node:
+    def node(self) -> TreeNode:
         """The one that is written: with everything that any of them has."""
         return max(self.instances, key=lambda node: sum(1 for _ in node.below()))
 

@@ -5,7 +5,7 @@ import keyword
 import re
 from collections.abc import Callable, Iterable, Sequence
 
-from triptych.emitting.tree import Column, Node
+from triptych.emitting.tree import Column, TreeNode
 from triptych.spec.layers import BatchNorm, Branches, Clip, Conv, Residual
 
 # Names that emitted files have for something else: of modules, of arguments, of what a framework's modules have.
@@ -92,7 +92,9 @@ def _word(word: str) -> str:
     return known or word[0].upper() + word[1:]
 
 
-def definition_names(made: Sequence[Sequence[Node]], classes: Sequence[bool], reserved: frozenset[str]) -> list[str]:
+def definition_names(
+    made: Sequence[Sequence[TreeNode]], classes: Sequence[bool], reserved: frozenset[str]
+) -> list[str]:
     """Of functions and classes that make these nodes, each another: the word that their names have in common, with a
     number where several have the word."""
     words = [_unit_name(nodes[0]) if nodes[0].is_unit else _known_name(nodes) or _word_of(nodes) for nodes in made]
@@ -122,7 +124,7 @@ def argument_name(column: Column, taken: set[str]) -> str:
     return found
 
 
-def _unit_name(node: Node) -> str:
+def _unit_name(node: TreeNode) -> str:
     words = []
     for child in node.children:
         kind = type(child.layer).__name__
@@ -132,7 +134,7 @@ def _unit_name(node: Node) -> str:
     return "_".join(words)
 
 
-def _known_name(nodes: Sequence[Node]) -> str:
+def _known_name(nodes: Sequence[TreeNode]) -> str:
     """The field's names of residual units and dense layers."""
     node = nodes[0]
     joins = isinstance(node.layer, Branches) and node.layer.merge == "concatenate"
@@ -150,12 +152,12 @@ def _known_name(nodes: Sequence[Node]) -> str:
     return ""
 
 
-def _word_of(nodes: Sequence[Node]) -> str:
+def _word_of(nodes: Sequence[TreeNode]) -> str:
     """`inception` of `inception3a` and `inception4b`."""
     return re.sub(r"_?\d+[a-z]?_?\d*$", "", _common(nodes)) or _common(nodes)
 
 
-def _common(nodes: Sequence[Node]) -> str:
+def _common(nodes: Sequence[TreeNode]) -> str:
     """What the names of all have in front."""
     found = list(dict.fromkeys(node.name for node in nodes))
     names = [name for name in found if name not in GENERAL] or found

@@ -8,8 +8,8 @@ from triptych.emitting import text
 from triptych.emitting.names import attribute, different
 from triptych.emitting.repetition import applied, folded
 from triptych.emitting.text import Expression
-from triptych.emitting.tree import Node
-from triptych.emitting.writer import Part, Writer
+from triptych.emitting.tree import TreeNode
+from triptych.emitting.writer import Piece, Writer
 from triptych.spec.analysis import auxiliary_weights
 from triptych.spec.layers import (
     Architecture,
@@ -26,13 +26,13 @@ from triptych.spec.shapes import output_shapes
 HEAD = (GlobalAvgPool, GlobalMaxPool, Flatten)
 
 
-def parts(root: Node) -> list[tuple[Part, bool]]:
+def parts(root: TreeNode) -> list[tuple[Piece, bool]]:
     """What the network keeps, in order of execution, and whether it is an auxiliary classifier."""
     trunk = [node for node in root.children if not isinstance(node.layer, Auxiliary)]
     head = _head(trunk)
     groups = [list(nodes) for _, nodes in groupby(root.children, lambda node: _kind(node, head))]
     features = sum(1 for nodes in groups if _kind(nodes[0], head) == "features")
-    result: list[tuple[Part, bool]] = []
+    result: list[tuple[Piece, bool]] = []
     own = {"classifier", "features", *(f"features{number + 1}" for number in range(features))}
     heads = different([nodes[0].name for nodes in groups], attribute, own)
     number = 0
@@ -41,13 +41,13 @@ def parts(root: Node) -> list[tuple[Part, bool]]:
         number += kind == "features"
         names = {"features": f"features{number}" if features > 1 else "features", "classifier": "classifier"}
         if kind in names:
-            result.append((Part(names[kind], nodes), False))
+            result.append((Piece(names[kind], nodes), False))
         else:
-            result.append((Part(heads[nodes[0].name], nodes), True))
+            result.append((Piece(heads[nodes[0].name], nodes), True))
     return result
 
 
-def _head(trunk: list[Node]) -> set[Node]:
+def _head(trunk: list[TreeNode]) -> set[TreeNode]:
     """The classifier: from the last pooling of the whole map or flattening before dense layers on."""
     if not any(isinstance(node.layer, Dense | Flatten) for node in trunk[1:]):
         return set()
@@ -57,17 +57,17 @@ def _head(trunk: list[Node]) -> set[Node]:
     return set(trunk[first:]) if 0 < first < len(trunk) else set()
 
 
-def _is_flat(node: Node) -> bool:
+def _is_flat(node: TreeNode) -> bool:
     return node.is_leaf and len(node.output) == 1
 
 
-def _kind(node: Node, head: set[Node]) -> str:
+def _kind(node: TreeNode, head: set[TreeNode]) -> str:
     if isinstance(node.layer, Auxiliary):
         return node.name
     return "classifier" if node in head else "features"
 
 
-def write(architecture: Architecture, root: Node, name: str, writer: Writer) -> list[str]:
+def write(architecture: Architecture, root: TreeNode, name: str, writer: Writer) -> list[str]:
     """The class, constructor and forward pass."""
     dialect = writer.dialect
     found = parts(root)
@@ -103,7 +103,7 @@ def describe(architecture: Architecture, channels_last: bool) -> str:
     return f"{text}: images ({into}) to {ends}{' logits' if architecture.classes else ''}{more}."
 
 
-def _statement(part: Part, is_auxiliary: bool, writer: Writer) -> list[str]:
+def _statement(part: Piece, is_auxiliary: bool, writer: Writer) -> list[str]:
     """The line or lines that make one part; every layer in a row on a line with its name and output."""
     if is_auxiliary:
         return text.lines(2, f"self.{part.name} = ", _made(part.nodes[0], writer))
@@ -112,11 +112,11 @@ def _statement(part: Part, is_auxiliary: bool, writer: Writer) -> list[str]:
     return text.lines(2, f"self.{part.name} = ", row, exploded=True)
 
 
-def _made(node: Node, writer: Writer) -> Expression:
+def _made(node: TreeNode, writer: Writer) -> Expression:
     return writer.expression(node, [written(column.value) for column in writer.plan.columns(node)])
 
 
-def _noted(node: Node, made: Expression, writer: Writer) -> Expression:
+def _noted(node: TreeNode, made: Expression, writer: Writer) -> Expression:
     """With the layer's name in the spec and the shape of its output, before what else is said of it."""
     last = node.children[-1] if node.is_unit else node
     names = node.name if not node.is_unit else node.children[0].name
@@ -126,12 +126,12 @@ def _noted(node: Node, made: Expression, writer: Writer) -> Expression:
     return made
 
 
-def _plain(part: Part, writer: Writer) -> bool:
+def _plain(part: Piece, writer: Writer) -> bool:
     """Whether a part is a plain function, which is called where it is needed."""
     return len(part.nodes) == 1 and _made(part.nodes[0], writer).function
 
 
-def _forward(found: list[tuple[Part, bool]], writer: Writer) -> Iterator[str]:
+def _forward(found: list[tuple[Piece, bool]], writer: Writer) -> Iterator[str]:
     variable, heads, number = "x", [], 0
     trunk = [part for part, is_auxiliary in found if not is_auxiliary]
     if len(trunk) == len(found) and not any(_plain(part, writer) for part in trunk):
@@ -159,7 +159,7 @@ def _size(shape: Shape, channels_last: bool) -> str:
     return "x".join(map(str, (*shape[1:], shape[0]) if channels_last else shape))
 
 
-def paths(root: Node, writer: Writer) -> Iterator[tuple[str, str]]:
+def paths(root: TreeNode, writer: Writer) -> Iterator[tuple[str, str]]:
     """Canonical path and name in the emitted network of every array."""
     for part, is_auxiliary in parts(root):
         if is_auxiliary:

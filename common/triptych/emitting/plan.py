@@ -5,7 +5,7 @@ from typing import Any
 
 from triptych.emitting.arguments import Definition, set_arguments
 from triptych.emitting.names import definition_names
-from triptych.emitting.tree import WILD, Column, Key, Node, Run, flow_of
+from triptych.emitting.tree import WILD, Column, Key, Run, TreeNode, flow_of
 from triptych.spec.layers import Residual
 
 FUNCTION_LINES = 3  # a function costs beside its own lines
@@ -14,12 +14,12 @@ FUNCTION_LINES = 3  # a function costs beside its own lines
 class Plan:
     """The definitions of an architecture, in the order in which they are written, by key."""
 
-    def __init__(self, root: Node, reserved: frozenset[str] = frozenset()) -> None:
+    def __init__(self, root: TreeNode, reserved: frozenset[str] = frozenset()) -> None:
         self.root = root
         self._reserved = reserved
         self.definitions: dict[Key, Definition] = {}
         self._short: set[tuple[Key, int]] = set()
-        self._examples: dict[Key, Node] = {}
+        self._examples: dict[Key, TreeNode] = {}
         for node in root.below():
             best = self._examples.get(node.key)
             if best is None or (best.layer is not None and _size(node) > _size(best)):
@@ -27,15 +27,15 @@ class Plan:
         self._expand_short_runs()
         self._define()
 
-    def definition(self, node: Node) -> Definition | None:
+    def definition(self, node: TreeNode) -> Definition | None:
         """The function or class that makes this node, if it is written as one."""
         return self.definitions.get(self.key(node))
 
     @staticmethod
-    def key(node: Node) -> Key:
+    def key(node: TreeNode) -> Key:
         return node.loose if node.is_unit else node.key
 
-    def runs(self, row: Node) -> list[Run]:
+    def runs(self, row: TreeNode) -> list[Run]:
         """The nodes of a row; those that are together everywhere, few and as many, one by one."""
         result: list[Run] = []
         for index, run in enumerate(row.runs or [Run("one", [child]) for child in row.children]):
@@ -43,7 +43,7 @@ class Plan:
             result += [Run("one", [node]) for node in run.nodes] if short else [run]
         return result
 
-    def columns(self, node: Node, names: tuple[str, ...] = ()) -> list[Column]:
+    def columns(self, node: TreeNode, names: tuple[str, ...] = ()) -> list[Column]:
         """Every number of a node, in an order that is the same for all of its key."""
         if node.is_leaf:
             return [Column(number, value, (*names, node.name)) for number, value in node.numbers.items()]
@@ -72,7 +72,7 @@ class Plan:
             ]
         return [Column("count", len(run.nodes), below), *columns, *second]
 
-    def _residual_columns(self, node: Node, names: tuple[str, ...]) -> list[Column]:
+    def _residual_columns(self, node: TreeNode, names: tuple[str, ...]) -> list[Column]:
         assert isinstance(node.layer, Residual)
         body = node.children[-1]
         result = self.columns(body, (*names, "body"))
@@ -93,7 +93,7 @@ class Plan:
         self._short = {place for place, found in counts.items() if len(found) == 1 and max(found) <= 2}
 
     def _define(self) -> None:
-        nodes: dict[Key, list[Node]] = {}
+        nodes: dict[Key, list[TreeNode]] = {}
         places: dict[Key, set[Any]] = {}
         inlined = _inlined(self.root)
         for node, place in _with_places(self.root, self.key(self.root)):
@@ -109,7 +109,7 @@ class Plan:
         for made in self.definitions.values():
             set_arguments(made, [self.columns(node) for node in made.instances], set(names))
 
-    def _is_worth(self, node: Node, places: int) -> bool:
+    def _is_worth(self, node: TreeNode, places: int) -> bool:
         if node is self.root:
             return False
         if node.is_unit or node.is_flow or flow_of(node) is not None:
@@ -120,9 +120,9 @@ class Plan:
         return (places - 1) * (len(runs) - 1) > FUNCTION_LINES
 
 
-def _inlined(root: Node) -> set[Node]:
+def _inlined(root: TreeNode) -> set[TreeNode]:
     """What is written as part of the block around it."""
-    found: set[Node] = set()
+    found: set[TreeNode] = set()
     for node in root.below():
         for child in node.children if node.is_row and not node.is_unit else ():
             flow = flow_of(child)
@@ -131,7 +131,7 @@ def _inlined(root: Node) -> set[Node]:
     return found
 
 
-def _size(node: Node) -> int:
+def _size(node: TreeNode) -> int:
     return sum(1 for _ in node.below())
 
 
@@ -139,7 +139,7 @@ def _wild(columns: Sequence[Column]) -> list[Column]:
     return [column._replace(value=WILD) for column in columns]
 
 
-def _with_places(node: Node, place: Any) -> Iterator[tuple[Node, Any]]:
+def _with_places(node: TreeNode, place: Any) -> Iterator[tuple[TreeNode, Any]]:
     """Every node with where it is written: nodes at the same place of two that are one are so, too."""
     yield node, place
     key = Plan.key(node) if node.path else ()
@@ -150,11 +150,11 @@ def _with_places(node: Node, place: Any) -> Iterator[tuple[Node, Any]]:
             yield from _with_places(child, (key, index - len(runs)))
 
 
-def _inner_first(root: Node, key: Any) -> dict[Key, None]:
+def _inner_first(root: TreeNode, key: Any) -> dict[Key, None]:
     """Every key once, after those of the nodes in it."""
     found: dict[Key, None] = {}
 
-    def visit(node: Node) -> None:
+    def visit(node: TreeNode) -> None:
         for child in node.children:
             visit(child)
         if not node.is_leaf:

@@ -42,7 +42,7 @@ class Column(NamedTuple):
 
 
 @dataclass(eq=False)
-class Node:
+class TreeNode:
     """One record, or a unit of several. `layer` is None for a unit; `numbers` those of a layer by itself. A node's
     `key` is what it has in common with others that are written once, `loose` the same without kernels and the like."""
 
@@ -51,7 +51,7 @@ class Node:
     layer: Layer | None
     input: Shape
     output: Shape
-    children: list["Node"] = field(default_factory=list)
+    children: list["TreeNode"] = field(default_factory=list)
     numbers: dict[str, Any] = field(default_factory=dict)
     key: Key = ()
     loose: Key = ()
@@ -76,10 +76,10 @@ class Node:
         return isinstance(self.layer, Branches | Residual | Graph)
 
     @property
-    def shortcut(self) -> "Node | None":
+    def shortcut(self) -> "TreeNode | None":
         return self.children[0] if isinstance(self.layer, Residual) and self.layer.shortcut is not None else None
 
-    def below(self) -> Iterator["Node"]:
+    def below(self) -> Iterator["TreeNode"]:
         """This node and all in it."""
         yield self
         for child in self.children:
@@ -92,10 +92,10 @@ class Run:
     numbers that grow from each to the next."""
 
     mode: str
-    nodes: list[Node]
+    nodes: list[TreeNode]
 
 
-def build(architecture: Architecture, numbers: Numbers) -> Node:
+def build(architecture: Architecture, numbers: Numbers) -> TreeNode:
     """The root's node, with keys in all nodes."""
     infos = {info.path: (info.input, info.output) for info in analyse(architecture)}
     units = grouped(architecture, infos)
@@ -108,8 +108,8 @@ def build(architecture: Architecture, numbers: Numbers) -> Node:
 
 def _node(
     layer: Layer, path: str, into: Shape, out: Shape, infos: Any, numbers: Numbers, units: frozenset[Unit]
-) -> Node:
-    node = Node(path, layer.name, layer, into, out)
+) -> TreeNode:
+    node = TreeNode(path, layer.name, layer, into, out)
     if isinstance(layer, Primitive):
         node.numbers = {name: number_of(layer, name, into, out) for name in numbers.get(type(layer), ())}
         return node
@@ -123,16 +123,16 @@ def _node(
     return node
 
 
-def _with_units(row: Node, units: frozenset[Unit]) -> list[Node]:
+def _with_units(row: TreeNode, units: frozenset[Unit]) -> list[TreeNode]:
     """The row's nodes, those of a unit under one."""
-    result: list[Node] = []
+    result: list[TreeNode] = []
     rest = row.children
     while rest:
         kinds = tuple(type(node.layer) for node in rest)
         unit = max((unit for unit in units if kinds[: len(unit)] == unit), key=len, default=())
         if unit:
             taken = rest[: len(unit)]
-            result.append(Node(row.path, taken[0].name, None, taken[0].input, taken[-1].output, taken))
+            result.append(TreeNode(row.path, taken[0].name, None, taken[0].input, taken[-1].output, taken))
         else:
             result.append(rest[0])
         rest = rest[max(1, len(unit)) :]
@@ -159,7 +159,7 @@ def number_of(layer: Any, name: str, into: Shape, out: Shape) -> Any:
     return getattr(layer, name)
 
 
-def _shortcuts(root: Node) -> dict[Key, Key]:
+def _shortcuts(root: TreeNode) -> dict[Key, Key]:
     """By the key of a residual's body: the key of its shortcut, where all that have one have the same."""
     _set_keys(root, {}, {}, plain=False)
     found: dict[Key, set[Key]] = {}
@@ -169,7 +169,7 @@ def _shortcuts(root: Node) -> dict[Key, Key]:
     return {body: next(iter(keys)) for body, keys in found.items() if len(keys) == 1}
 
 
-def _set_keys(node: Node, shortcuts: Mapping[Key, Key], numbers: Numbers, plain: bool) -> None:
+def _set_keys(node: TreeNode, shortcuts: Mapping[Key, Key], numbers: Numbers, plain: bool) -> None:
     for child in node.children:
         _set_keys(child, shortcuts, numbers, plain=not isinstance(node.layer, Branches))
     if isinstance(node.layer, Primitive):
@@ -186,7 +186,7 @@ def _set_keys(node: Node, shortcuts: Mapping[Key, Key], numbers: Numbers, plain:
         node.key = node.loose = _composite_key(node, shortcuts, plain)
 
 
-def _composite_key(node: Node, shortcuts: Mapping[Key, Key], plain: bool) -> Key:
+def _composite_key(node: TreeNode, shortcuts: Mapping[Key, Key], plain: bool) -> Key:
     layer = node.layer
     keys = tuple(child.key for child in node.children)
     match layer:
@@ -203,7 +203,7 @@ def _composite_key(node: Node, shortcuts: Mapping[Key, Key], plain: bool) -> Key
     return ("row", *((run.mode, run.nodes[0].key) for run in node.runs))
 
 
-def flow_of(node: Node) -> Node | None:
+def flow_of(node: TreeNode) -> TreeNode | None:
     """What branches in a block that otherwise is layers one after the other: the block is written as one with it."""
     if not isinstance(node.layer, Block) or not node.path or node.branch:
         return None
@@ -212,9 +212,9 @@ def flow_of(node: Node) -> Node | None:
     return flows[0] if len(flows) == 1 and simple else None
 
 
-def runs_of(row: Node, compressed: bool) -> list[Run]:
+def runs_of(row: TreeNode, compressed: bool) -> list[Run]:
     """The row's nodes, neighbours of one key together where a rule makes all of the first (and the second)."""
-    groups: list[list[Node]] = []
+    groups: list[list[TreeNode]] = []
     for child in row.children:
         if groups and groups[-1][0].key == child.key:
             groups[-1].append(child)
@@ -227,7 +227,7 @@ def runs_of(row: Node, compressed: bool) -> list[Run]:
     return result
 
 
-def _mode(group: list[Node]) -> str:
+def _mode(group: list[TreeNode]) -> str:
     vectors = [values(node) for node in group]
     if all(vector == vectors[1] for vector in vectors[2:]):
         return "rest"
@@ -250,7 +250,7 @@ def _difference(one: list[Any], other: list[Any]) -> list[int] | None:
     return steps
 
 
-def values(node: Node) -> list[Any]:
+def values(node: TreeNode) -> list[Any]:
     """All numbers of a node and of those in it, as they are there: for comparisons."""
     own: list[Any] = [node.layer.scale] if isinstance(node.layer, Residual) else []
     if isinstance(node.layer, Residual) and node.shortcut is None:

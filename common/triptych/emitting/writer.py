@@ -10,16 +10,16 @@ from triptych.emitting.names import attribute, different, safe
 from triptych.emitting.plan import Plan
 from triptych.emitting.repetition import applied, folded, star, stepped
 from triptych.emitting.text import Expression
-from triptych.emitting.tree import Node, Run, flow_of
+from triptych.emitting.tree import Run, TreeNode, flow_of
 from triptych.spec.analysis import layer_parameters
 from triptych.spec.layers import INPUT, Branches, Graph, Merge, Residual, Shape
 
 
-class Part(NamedTuple):
+class Piece(NamedTuple):
     """What a class keeps under one name: nodes in a row."""
 
     name: str
-    nodes: list[Node]
+    nodes: list[TreeNode]
 
 
 class Writer:
@@ -31,7 +31,7 @@ class Writer:
 
     # -- expressions ---------------------------------------------------------------------------------------------
 
-    def expression(self, node: Node, values: Sequence[Value], *, call: bool = True) -> Expression:
+    def expression(self, node: TreeNode, values: Sequence[Value], *, call: bool = True) -> Expression:
         """What makes a node, its numbers being `values`; a `call` of its function or class, if it has one."""
         made = self.plan.definition(node)
         if made is not None and call:
@@ -46,7 +46,7 @@ class Writer:
             return parts[0]
         return text.sequence(f"{self.dialect.row}(", parts)
 
-    def _leaf(self, node: Node, values: Sequence[Value]) -> Expression:
+    def _leaf(self, node: TreeNode, values: Sequence[Value]) -> Expression:
         piece = self.dialect.pieces[type(node.layer)](node.layer, dict(zip(node.numbers, values, strict=True)))
         return Expression(piece.text, comment=piece.trap, function=piece.function)
 
@@ -134,7 +134,7 @@ class Writer:
             *(one for statement in self._forward(node, values) for one in text.wrapped(2, statement)),
         ]
 
-    def _attribute(self, part: Part, expression: Expression, values: "Values") -> list[str]:
+    def _attribute(self, part: Piece, expression: Expression, values: "Values") -> list[str]:
         condition = values.condition(part)
         before = f"self.{part.name} = "
         if condition is None or condition.equals(True):
@@ -142,11 +142,11 @@ class Writer:
         otherwise = [f"        else:\n            {before}{self.dialect.identity}"]
         return [f"        if {condition.text}:", *text.lines(3, before, expression), *otherwise]
 
-    def _result(self, flow: Node) -> str:
+    def _result(self, flow: TreeNode) -> str:
         several = isinstance(flow.layer, Graph) and len(flow.layer.outputs) > 1
         return f"tuple[{self.dialect.tensor}, ...]" if several else self.dialect.tensor
 
-    def parts(self, node: Node) -> list[Part]:
+    def parts(self, node: TreeNode) -> list[Piece]:
         """What a class keeps, with the names it has there."""
         flow = flow_of(node)
         if flow is not None:
@@ -156,14 +156,14 @@ class Writer:
             taken = {part.name for part in own}
             return [*_outside(before, "before", taken), *own, *_outside(after, "after", taken)]
         if isinstance(node.layer, Residual):
-            shortcut = [Part("shortcut", [node.shortcut])] if node.shortcut else []
-            return [*shortcut, Part("body", [node.children[-1]])]
+            shortcut = [Piece("shortcut", [node.shortcut])] if node.shortcut else []
+            return [*shortcut, Piece("body", [node.children[-1]])]
         names = different([child.name for child in node.children], attribute)
-        return [Part(names[child.name], [child]) for child in node.children]
+        return [Piece(names[child.name], [child]) for child in node.children]
 
     # -- forward passes ------------------------------------------------------------------------------------------
 
-    def _forward(self, node: Node, values: "Values") -> list[str]:
+    def _forward(self, node: TreeNode, values: "Values") -> list[str]:
         flow = flow_of(node)
         if flow is None:
             *statements, last = self._flow(node, "x", values)
@@ -181,7 +181,7 @@ class Writer:
             result.append(f"{'return' if number == len(after) else 'x ='} {values.applied(part, 'x')}")
         return result
 
-    def _flow(self, node: Node, x: str, values: "Values") -> list[str]:
+    def _flow(self, node: TreeNode, x: str, values: "Values") -> list[str]:
         """Statements, and the expression of what comes out."""
         parts = {part.nodes[0].name: part for part in self.parts(node)}
         match node.layer:
@@ -202,7 +202,7 @@ class Writer:
     def _merged(self, merge: Merge, texts: Sequence[str], shapes: Sequence[Shape]) -> str:
         return texts[0] if len(texts) == 1 else self.dialect.merge(merge, texts, len(set(shapes)) > 1)
 
-    def _graph(self, node: Node, layer: Graph, parts: dict[str, Part], values: "Values") -> list[str]:
+    def _graph(self, node: TreeNode, layer: Graph, parts: dict[str, Piece], values: "Values") -> list[str]:
         shapes = {INPUT: node.input} | {child.name: child.output for child in node.children}
         names = {INPUT: "x"} | different([child.name for child in node.children], safe)
         result = []
@@ -214,7 +214,7 @@ class Writer:
 
     # -- parameters ----------------------------------------------------------------------------------------------
 
-    def paths(self, node: Node, prefix: str) -> Iterator[tuple[str, str]]:
+    def paths(self, node: TreeNode, prefix: str) -> Iterator[tuple[str, str]]:
         """Canonical path and name in the emitted network of every array of a node that is kept as `prefix`."""
         if node.is_leaf and node.layer is not None:
             for info in layer_parameters(node.layer, node.path, node.input):
@@ -225,7 +225,7 @@ class Writer:
         else:
             yield from self.row_paths(node.children, prefix)
 
-    def row_paths(self, nodes: Sequence[Node], prefix: str) -> Iterator[tuple[str, str]]:
+    def row_paths(self, nodes: Sequence[TreeNode], prefix: str) -> Iterator[tuple[str, str]]:
         """The same of nodes in a row."""
         for number, node in enumerate(nodes):
             place = prefix if len(nodes) == 1 else f"{prefix}.{self.dialect.place.format(number)}"
@@ -235,14 +235,14 @@ class Writer:
 class Values:
     """The numbers of a class's node, and with them what its parts are made by and applied with."""
 
-    def __init__(self, writer: Writer, node: Node, columns: Sequence[Value]) -> None:
+    def __init__(self, writer: Writer, node: TreeNode, columns: Sequence[Value]) -> None:
         self._writer = writer
-        self._found: dict[Node, Sequence[Value]] = {}
-        self._conditions: dict[Node, Value] = {}
-        self._scales: dict[Node, Value] = {}
+        self._found: dict[TreeNode, Sequence[Value]] = {}
+        self._conditions: dict[TreeNode, Value] = {}
+        self._scales: dict[TreeNode, Value] = {}
         self._spread(node, columns)
 
-    def _spread(self, node: Node, columns: Sequence[Value]) -> None:
+    def _spread(self, node: TreeNode, columns: Sequence[Value]) -> None:
         """Every direct part's columns, in the order of `Plan.columns`."""
         if node.is_row:
             place = 0
@@ -259,27 +259,27 @@ class Values:
             for child in node.children:
                 place = self._take(child, columns, place)
 
-    def _take(self, child: Node, columns: Sequence[Value], place: int, deeper: bool = False) -> int:
+    def _take(self, child: TreeNode, columns: Sequence[Value], place: int, deeper: bool = False) -> int:
         end = place + len(self._writer.plan.columns(child))
         self._found[child] = columns[place:end]
         if deeper:
             self._spread(child, columns[place:end])
         return end
 
-    def of(self, part: Part) -> Expression:
+    def of(self, part: Piece) -> Expression:
         """What makes a part."""
         parts = [self._writer.expression(node, self._found[node]) for node in part.nodes]
         return parts[0] if len(parts) == 1 else self._writer.row(parts)
 
-    def condition(self, part: Part) -> Value | None:
+    def condition(self, part: Piece) -> Value | None:
         """Whether it is there, where it is not always."""
         return self._conditions.get(part.nodes[0])
 
-    def scale(self, node: Node) -> Value:
+    def scale(self, node: TreeNode) -> Value:
         """The factor of a residual's body."""
         return self._scales[node]
 
-    def applied(self, part: Part, x: str) -> str:
+    def applied(self, part: Piece, x: str) -> str:
         """The part's result for `x`."""
         expression = self.of(part)
         if _is_kept(expression, part):
@@ -293,23 +293,23 @@ def _is_number(value: Value) -> bool:
     return isinstance(value.literal, int | float)
 
 
-def _is_kept(expression: Expression, part: Part) -> bool:
+def _is_kept(expression: Expression, part: Piece) -> bool:
     """Whether a part is an attribute: not what does nothing, nor a plain function."""
     empty = len(part.nodes) == 1 and not part.nodes[0].is_leaf and not part.nodes[0].children
     return not empty and not expression.function
 
 
-def _outside(nodes: list[Node], name: str, taken: set[str]) -> list[Part]:
+def _outside(nodes: list[TreeNode], name: str, taken: set[str]) -> list[Piece]:
     """What stands before or behind the branches of a block."""
     if not nodes:
         return []
     name = attribute(nodes[0].name) if len(nodes) == 1 and nodes[0].is_leaf else name
     while name in taken:
         name += "_"
-    return [Part(name, nodes)]
+    return [Piece(name, nodes)]
 
 
-def _about(flow: Node) -> str:
+def _about(flow: TreeNode) -> str:
     """What a class does, in a line."""
     match flow.layer:
         case Branches():

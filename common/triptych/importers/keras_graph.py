@@ -23,7 +23,7 @@ NETWORK_INPUT: Value = -1
 
 
 @dataclass(frozen=True)
-class Call:
+class KerasCall:
     """One call of one layer. `arguments` are values (an int index into the calls) or numbers, told apart by
     `values`; `path` is the layer's name behind those of the models around it, `file_path` the same as Keras 3 numbers
     them by class."""
@@ -45,7 +45,7 @@ class Call:
 class KerasGraph:
     """All calls in the order of execution, and the values that are the network's outputs."""
 
-    calls: list[Call] = field(default_factory=list)
+    calls: list[KerasCall] = field(default_factory=list)
     outputs: tuple[Value, ...] = ()
     input_shape: tuple[object, ...] | None = None
 
@@ -163,7 +163,7 @@ class _Expansion:
             inner = {"class_name": layer.class_name, "config": layer.config, "name": layer.name}
             return self.model(inner, path, file_path, values)
         self.graph.calls.append(
-            Call(path, file_path, layer.class_name, layer.config, tuple(values), numbers, number_first)
+            KerasCall(path, file_path, layer.class_name, layer.config, tuple(values), numbers, number_first)
         )
         return [len(self.graph.calls) - 1]
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from triptych.importers.assemble import assemble
 from triptych.importers.keras_call import LayerCall
 from triptych.importers.keras_file import KerasFile, read
-from triptych.importers.keras_graph import NETWORK_INPUT, Call, KerasGraph, flatten
+from triptych.importers.keras_graph import NETWORK_INPUT, KerasCall, KerasGraph, flatten
 from triptych.importers.keras_layers import LAYERS
 from triptych.importers.network_builder import NetworkBuilder, Tensor
 from triptych.importers.steps import Imported, ImportRefusedError, Request, needed
@@ -92,7 +92,7 @@ def _wanted(graph: KerasGraph, request: Request, source: str) -> tuple[int, ...]
     return tuple(by_name[name] for name in request.outputs)
 
 
-def _converted(call: Call, file: KerasFile, network: NetworkBuilder, tensors: Mapping[int, Tensor]) -> Tensor:
+def _converted(call: KerasCall, file: KerasFile, network: NetworkBuilder, tensors: Mapping[int, Tensor]) -> Tensor:
     place = f"{file.source}: layer {call.name!r} ({call.class_name})"
     if call.class_name not in LAYERS:
         raise ImportRefusedError(f"{place} is not supported; supported: {', '.join(LAYERS)}")
@@ -109,7 +109,7 @@ def _converted(call: Call, file: KerasFile, network: NetworkBuilder, tensors: Ma
         raise ImportRefusedError(f"{place}: {error.problem}") from None
 
 
-def _arrays(call: Call, file: KerasFile) -> list[NDArray[Any]]:
+def _arrays(call: KerasCall, file: KerasFile) -> list[NDArray[Any]]:
     if file.by_class:
         return file.arrays.get(call.file_path, [])
     if len(call.path) > 1:  # a model in the model: all its layers' arrays stand in its own group

@@ -6,13 +6,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 
-from triptych.importers.mxnet_calls import Call, Constant
+from triptych.importers.mxnet_calls import Constant, SymbolCall
 from triptych.importers.mxnet_layers import Convert
-from triptych.importers.mxnet_tensors import Tensor
+from triptych.importers.mxnet_tensors import SymbolTensor
 from triptych.spec.layers import Affine, Block, GlobalAvgPool, Merge
 
 
-def _concat(call: Call) -> Tensor:
+def _concat(call: SymbolCall) -> SymbolTensor:
     tensors = [call.tensor(number) for number in range(len(call.inputs))]
     key = "axis" if "axis" in call.node.values else "dim"
     axis = call.node.values[key]
@@ -24,7 +24,7 @@ def _concat(call: Call) -> Tensor:
 
 
 def _joined(merge: Merge) -> Convert:
-    def convert(call: Call) -> Tensor:
+    def convert(call: SymbolCall) -> SymbolTensor:
         if any(isinstance(given, Constant) for given in call.inputs):
             return _with_constant(call, merge)
         tensors = [call.tensor(number) for number in range(len(call.inputs))]
@@ -33,7 +33,7 @@ def _joined(merge: Merge) -> Convert:
     return convert
 
 
-def _with_constant(call: Call, merge: Merge) -> Tensor:
+def _with_constant(call: SymbolCall, merge: Merge) -> SymbolTensor:
     """A scale or a shift whose numbers are an array of the file, one for each channel or one for all."""
     constants = [given for given in call.inputs if isinstance(given, Constant)]
     if len(constants) != 1 or len(call.inputs) != 2:
@@ -48,7 +48,7 @@ def _with_constant(call: Call, merge: Merge) -> Tensor:
     return call.add(Affine("", numbers) if merge == "multiply" else Affine("", shift=numbers), given)
 
 
-def _difference(call: Call) -> Tensor:
+def _difference(call: SymbolCall) -> SymbolTensor:
     minus = call.add(Affine("", (-1.0,)), call.tensor(1), part="minus")
     return call.add(Block("", ()), call.tensor(0), minus, merge="add")
 
@@ -56,7 +56,7 @@ def _difference(call: Call) -> Tensor:
 def _scalar(affine: Callable[[float], tuple[float, float]]) -> Convert:
     """Of `affine(scalar)`, the scale and the shift."""
 
-    def convert(call: Call) -> Tensor:
+    def convert(call: SymbolCall) -> SymbolTensor:
         scale, shift = affine(call.number("scalar"))
         if not (math.isfinite(scale) and math.isfinite(shift)):
             raise call.refused(f"has the scalar {call.number('scalar'):g}")
@@ -69,17 +69,17 @@ def _inverse(scalar: float) -> tuple[float, float]:
     return 1 / scalar if scalar else math.inf, 0.0
 
 
-def _mean(call: Call) -> Tensor:
+def _mean(call: SymbolCall) -> SymbolTensor:
     return _reduced(call, call.add(GlobalAvgPool(""), _over_the_map(call)))
 
 
-def _sum(call: Call) -> Tensor:
+def _sum(call: SymbolCall) -> SymbolTensor:
     given = _over_the_map(call)
     mean = call.add(GlobalAvgPool(""), given, part="mean")
     return _reduced(call, call.add(Affine("", (float(math.prod(given.shape[1:])),)), mean))
 
 
-def _over_the_map(call: Call) -> Tensor:
+def _over_the_map(call: SymbolCall) -> SymbolTensor:
     """The input, if the reduction is over its rows and columns."""
     given, axes = call.image(), call.integers("axis")
     number = len(given.shape) + 1
@@ -91,20 +91,20 @@ def _over_the_map(call: Call) -> Tensor:
     return given
 
 
-def _reduced(call: Call, tensor: Tensor) -> Tensor:
+def _reduced(call: SymbolCall, tensor: SymbolTensor) -> SymbolTensor:
     return tensor if call.integer("keepdims") else call.viewed(tensor, tensor.shape[:1], "")
 
 
-def _as_it_is(call: Call) -> Tensor:
+def _as_it_is(call: SymbolCall) -> SymbolTensor:
     return call.any_tensor()
 
 
-def _stopped(call: Call) -> Tensor:
+def _stopped(call: SymbolCall) -> SymbolTensor:
     call.building.remarks.append(f"gradients go through {call.node.name!r} (BlockGrad) here; MXNet stops them")
     return call.any_tensor()
 
 
-def _cast(call: Call) -> Tensor:
+def _cast(call: SymbolCall) -> SymbolTensor:
     if call.text("dtype") not in ("float16", "float32", "float64", "bfloat16"):
         raise call.refused(f"rounds to {call.text('dtype')}")
     return call.any_tensor()

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from triptych.importers.mxnet_json import VARIABLE
 from triptych.importers.mxnet_operators import OPERATORS
-from triptych.importers.mxnet_symbol import Node, Symbol
-from triptych.importers.mxnet_tensors import Tensor
+from triptych.importers.mxnet_symbol import Symbol, SymbolNode
+from triptych.importers.mxnet_tensors import SymbolTensor
 from triptych.importers.steps import ImportRefusedError, Step
 from triptych.spec.kinds import kind_of
 from triptych.spec.kinds.composites import merged_shape
@@ -31,7 +31,7 @@ class DoesNotFitError(ImportRefusedError):
     """The network does not go with an input of this size; one of another might."""
 
 
-def refusal(file: str, node: Node, why: str) -> ImportRefusedError:
+def refusal(file: str, node: SymbolNode, why: str) -> ImportRefusedError:
     """The error of a node of the symbol in `file`; `why` goes on from its name."""
     way_out = "end the network before it, with --until NODE, or leave it out"
     return ImportRefusedError(f"{file}: node {node.name!r} ({node.operator}) {why}; {way_out}")
@@ -60,7 +60,9 @@ class Building:
     names: set[str] = field(default_factory=set)
     uses: Counter[str] = field(default_factory=Counter)
     remarks: list[str] = field(default_factory=list)
-    plain: dict[tuple[str, Shape, int], tuple[Tensor, Tensor]] = field(default_factory=dict)  # by step, shape, order
+    plain: dict[tuple[str, Shape, int], tuple[SymbolTensor, SymbolTensor]] = field(
+        default_factory=dict
+    )  # by step, shape, order
 
     def unique(self, name: str) -> str:
         """`name`, or with a number where another step or node has it."""
@@ -70,7 +72,9 @@ class Building:
         self.names.add(unique)
         return unique
 
-    def add(self, name: str, layer: Layer, inputs: Sequence[Tensor], merge: Merge, arrays: Source) -> Tensor:
+    def add(
+        self, name: str, layer: Layer, inputs: Sequence[SymbolTensor], merge: Merge, arrays: Source
+    ) -> SymbolTensor:
         """A step of this very name on the plain outputs of others. Raises SpecError if it does not fit them."""
         shapes = [self.shapes[tensor.step] for tensor in inputs]
         shape = merged_shape(Wire(tuple(range(len(shapes))), merge), shapes, name)
@@ -79,16 +83,16 @@ class Building:
             raise SpecError(name, f"the network has an output of {shape} or is its {len(self.steps) + 1}th layer")
         self.shapes[name] = shape
         self.steps.append(Step(name, layer, tuple(tensor.step for tensor in inputs), merge, arrays))
-        return Tensor(name, shape)
+        return SymbolTensor(name, shape)
 
 
 @dataclass(frozen=True, eq=False)
-class Call:
+class SymbolCall:
     """One node that is an operator. `inputs` are those of its inputs that are no parameters, in their order."""
 
     building: Building
-    node: Node
-    inputs: tuple[Tensor | Constant, ...]
+    node: SymbolNode
+    inputs: tuple[SymbolTensor | Constant, ...]
 
     def integer(self, key: str) -> int:
         """The attribute, which is an integer."""
@@ -146,23 +150,23 @@ class Call:
     def _place(self) -> str:
         return f"{self.building.files[0]}: node {self.node.name!r} ({self.node.operator})"
 
-    def any_tensor(self, number: int = 0) -> Tensor:
+    def any_tensor(self, number: int = 0) -> SymbolTensor:
         """An input, in whatever shape and order. Refuses an array of the file."""
         tensor = self.inputs[number]
         if isinstance(tensor, Constant):
             raise self.refused(f"takes {tensor.name!r}, an array of the file, as its data")
         return tensor
 
-    def tensor(self, number: int = 0) -> Tensor:
+    def tensor(self, number: int = 0) -> SymbolTensor:
         """An input as a map or a row of features, in the order that the spec has. Refuses what is neither."""
         return self.plain(self.any_tensor(number))
 
-    def plain(self, tensor: Tensor) -> Tensor:
+    def plain(self, tensor: SymbolTensor) -> SymbolTensor:
         """`tensor` as the output of a step, after one more where its shape or order are not those of its own."""
         building = self.building
         given = building.shapes[tensor.step]
         if tensor.order is None and tensor.shape == given:
-            return Tensor(tensor.step, given)
+            return SymbolTensor(tensor.step, given)
         key = (tensor.step, tensor.shape, id(tensor.order))
         if key in building.plain:
             return building.plain[key][1]
@@ -170,11 +174,11 @@ class Call:
         suffix = type(layer).__name__.lower()
         made = tensor.label in building.names and tensor.label not in building.shapes
         name = tensor.label if made else building.unique(f"{tensor.label or self.node.name}_{suffix}")
-        result = self._added(name, layer, (Tensor(tensor.step, given),), "concatenate", {})
+        result = self._added(name, layer, (SymbolTensor(tensor.step, given),), "concatenate", {})
         building.plain[key] = (tensor, result)  # the tensor stays, and with it the identity of its order
         return result
 
-    def _rearranging(self, tensor: Tensor, given: Shape) -> Layer:
+    def _rearranging(self, tensor: SymbolTensor, given: Shape) -> Layer:
         if tensor.order is not None:
             groups = tensor.shuffled_groups(given[0]) if len(given) == 3 and given == tensor.shape else 0
             if not groups:
@@ -191,13 +195,13 @@ class Call:
             )
         return Reshape("", tensor.shape)
 
-    def viewed(self, tensor: Tensor, shape: Shape, label: str | None = None) -> Tensor:
-        """`tensor` in another shape of as many values. `label`: see `Tensor`; the node's name, if not given."""
+    def viewed(self, tensor: SymbolTensor, shape: Shape, label: str | None = None) -> SymbolTensor:
+        """`tensor` in another shape of as many values. `label`: see `SymbolTensor`; the node's name, if not given."""
         if len(shape) > _MOST_AXES:
             raise self.refused(f"makes {len(shape)} axes, more than {_MOST_AXES}")
         return tensor.viewed(shape, self.node.name if label is None else label)
 
-    def image(self, number: int = 0) -> Tensor:
+    def image(self, number: int = 0) -> SymbolTensor:
         """An input that is a map (channels, height, width). Refuses another."""
         tensor = self.tensor(number)
         if len(tensor.shape) != 3:
@@ -207,24 +211,26 @@ class Call:
     def add(
         self,
         layer: Layer,
-        *inputs: Tensor,
+        *inputs: SymbolTensor,
         merge: Merge = "concatenate",
         arrays: Source | None = None,
         part: str = "",
-    ) -> Tensor:
+    ) -> SymbolTensor:
         """A step of the node's name on `inputs`, or on its own first input. `part`: what of the node's work it does,
         where that takes several; it goes into the name."""
         name = self.building.unique(f"{self.node.name}_{part}") if part else self.node.name
         return self._added(name, layer, inputs or (self.tensor(),), merge, arrays or {})
 
-    def each_value(self, layer: Layer) -> Tensor:
+    def each_value(self, layer: Layer) -> SymbolTensor:
         """A step that does the same to every value, so that shape and order of the first input stay as they are."""
         tensor = self.any_tensor()
-        base = Tensor(tensor.step, self.building.shapes[tensor.step])
+        base = SymbolTensor(tensor.step, self.building.shapes[tensor.step])
         step = self.add(layer, base).step
-        return Tensor(step, tensor.shape, tensor.order, tensor.label)
+        return SymbolTensor(step, tensor.shape, tensor.order, tensor.label)
 
-    def _added(self, name: str, layer: Layer, inputs: Sequence[Tensor], merge: Merge, arrays: Source) -> Tensor:
+    def _added(
+        self, name: str, layer: Layer, inputs: Sequence[SymbolTensor], merge: Merge, arrays: Source
+    ) -> SymbolTensor:
         try:
             return self.building.add(name, layer, inputs, merge, arrays)
         except TooSmallError as error:

@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from triptych.importers.mxnet_calls import Call
-from triptych.importers.mxnet_tensors import Tensor, columns_in_order
+from triptych.importers.mxnet_calls import SymbolCall
+from triptych.importers.mxnet_tensors import SymbolTensor, columns_in_order
 from triptych.spec.layers import (
     Affine,
     BatchNorm,
@@ -34,12 +34,12 @@ from triptych.spec.layers import (
     Tanh,
 )
 
-Convert = Callable[[Call], Tensor | Sequence[Tensor]]
+Convert = Callable[[SymbolCall], SymbolTensor | Sequence[SymbolTensor]]
 
 _ACTIVATIONS: Mapping[str, type[ReLU] | type[Sigmoid] | type[Tanh]] = {"relu": ReLU, "sigmoid": Sigmoid, "tanh": Tanh}
 
 
-def _convolution(call: Call) -> Tensor:
+def _convolution(call: SymbolCall) -> SymbolTensor:
     call.need_channels_first()
     kernel, groups, channels = call.pair("kernel"), call.integer("num_group"), call.integer("num_filter")
     bias, inputs = not call.integer("no_bias"), call.image().shape[0]
@@ -48,7 +48,7 @@ def _convolution(call: Call) -> Tensor:
     return call.add(layer, arrays=arrays | (call.arrays(bias=("bias", (channels,))) if bias else {}))
 
 
-def _deconvolution(call: Call) -> Tensor:
+def _deconvolution(call: SymbolCall) -> SymbolTensor:
     call.need_channels_first()
     kernel, groups, channels = call.pair("kernel"), call.integer("num_group"), call.integer("num_filter")
     bias, inputs = not call.integer("no_bias"), call.image().shape[0]
@@ -59,7 +59,7 @@ def _deconvolution(call: Call) -> Tensor:
     return call.add(layer, arrays=arrays | (call.arrays(bias=("bias", (channels,))) if bias else {}))
 
 
-def _output_padding(call: Call, kernel: Pair, stride: Pair, dilation: Pair) -> tuple[Pair, Pair]:
+def _output_padding(call: SymbolCall, kernel: Pair, stride: Pair, dilation: Pair) -> tuple[Pair, Pair]:
     """Padding and output padding; from the target shape where there is one (DeconvolutionParam::InferPad)."""
     target = call.integers("target_shape")
     if not any(target):
@@ -72,7 +72,7 @@ def _output_padding(call: Call, kernel: Pair, stride: Pair, dilation: Pair) -> t
     return ((rows + 1) // 2, (columns + 1) // 2), (rows % 2, columns % 2)
 
 
-def _dense(call: Call) -> Tensor:
+def _dense(call: SymbolCall) -> SymbolTensor:
     """On a map MXNet flattens by itself. What was transposed before stays as it is, and the weight's columns move."""
     given = call.any_tensor()
     if len(given.shape) > 1 and not call.integer("flatten"):
@@ -82,11 +82,11 @@ def _dense(call: Call) -> Tensor:
     arrays = {name: columns_in_order(array, given) for name, array in arrays.items()}
     arrays |= call.arrays(bias=("bias", (units,))) if bias else {}
     label = given.label if len(given.shape) == 1 else ""
-    flat = call.plain(Tensor(given.step, (features,), None, label))
+    flat = call.plain(SymbolTensor(given.step, (features,), None, label))
     return call.add(Dense("", units, bias), flat, arrays=arrays)
 
 
-def _batch_norm(call: Call) -> Tensor:
+def _batch_norm(call: SymbolCall) -> SymbolTensor:
     """MXNet's momentum is the weight of the old statistics, its variance is kept with n. With fix_gamma, its default,
     the scale is 1 and never trained, whatever the file holds."""
     given = call.tensor()
@@ -115,14 +115,14 @@ def _batch_norm(call: Call) -> Tensor:
     return call.add(layer, arrays=arrays)
 
 
-def _activation(call: Call) -> Tensor:
+def _activation(call: SymbolCall) -> SymbolTensor:
     kind = call.text("act_type") or ""
     if kind not in _ACTIVATIONS:
         raise call.refused(f"has the act_type {kind}, and only {', '.join(_ACTIVATIONS)} are taken")
     return call.each_value(_ACTIVATIONS[kind](""))
 
 
-def _leaky_relu(call: Call) -> Tensor:
+def _leaky_relu(call: SymbolCall) -> SymbolTensor:
     """In a symbol or a hybridized block MXNet 1.9.1 multiplies the gradients of PReLU's slopes by the slopes (the two
     gradients of the layer share memory); a block that is not hybridized has the right ones, as the spec does."""
     kind = call.text("act_type")
@@ -140,7 +140,7 @@ def _leaky_relu(call: Call) -> Tensor:
     return call.add(PReLU("", shared), given, arrays=call.arrays(weight=("gamma", slopes)))
 
 
-def _clip(call: Call) -> Tensor:
+def _clip(call: SymbolCall) -> SymbolTensor:
     """MXNet's derivative at the bounds themselves is 1, the spec's 0."""
     low, high = call.node.values["a_min"], call.node.values["a_max"]
     assert isinstance(low, float)
@@ -152,14 +152,14 @@ def _clip(call: Call) -> Tensor:
     return call.each_value(Clip("", low, high))
 
 
-def _local_response_norm(call: Call) -> Tensor:
+def _local_response_norm(call: SymbolCall) -> SymbolTensor:
     layer = LocalResponseNorm(
         "", call.integer("nsize"), call.number("alpha"), call.number("beta"), call.number("knorm"), divide_alpha=True
     )
     return call.add(layer, call.image())
 
 
-def _l2_normalization(call: Call) -> Tensor:
+def _l2_normalization(call: SymbolCall) -> SymbolTensor:
     mode = call.text("mode")
     if mode == "spatial":
         raise call.refused("has the mode spatial, and only instance, channel are taken")
@@ -168,13 +168,13 @@ def _l2_normalization(call: Call) -> Tensor:
     return call.each_value(L2Normalize("", call.number("eps"), whole=True))
 
 
-def _dropout(call: Call) -> Tensor:
+def _dropout(call: SymbolCall) -> SymbolTensor:
     if call.text("mode") != "training" or call.integers("axes"):
         raise call.refused("drops in evaluation too, or whole axes, and only mode=training without axes is taken")
     return call.each_value(Dropout("", call.number("p"))) if call.number("p") else call.any_tensor()
 
 
-def _softmax(call: Call) -> Tensor:
+def _softmax(call: SymbolCall) -> SymbolTensor:
     """Of a map along its channels, of features over all of them."""
     values, given = call.node.values, call.any_tensor()
     if values["use_length"] or len(given.shape) not in (1, 3):
@@ -190,14 +190,14 @@ def _softmax(call: Call) -> Tensor:
     return call.add(Softmax(""), plain)
 
 
-def _softmax_activation(call: Call) -> Tensor:
+def _softmax_activation(call: SymbolCall) -> SymbolTensor:
     given = call.tensor()
     if call.text("mode") == "channel" or len(given.shape) == 1:
         return call.add(Softmax(""), given)
     raise call.refused("has the mode instance on a map: it is over all its values, not its channels")
 
 
-def _softmax_output(call: Call) -> Tensor:
+def _softmax_output(call: SymbolCall) -> SymbolTensor:
     given = call.tensor()
     call.building.remarks.append(
         f"{call.node.name!r} (SoftmaxOutput) is a softmax; its gradient in MXNet is the loss's"

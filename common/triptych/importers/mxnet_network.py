@@ -18,14 +18,14 @@ from numpy.typing import NDArray
 from triptych.importers import mxnet_symbol
 from triptych.importers.assemble import assemble
 from triptych.importers.mxnet_arithmetic import ARITHMETIC
-from triptych.importers.mxnet_calls import Building, Call, Constant, DoesNotFitError, Source, refusal
+from triptych.importers.mxnet_calls import Building, Constant, DoesNotFitError, Source, SymbolCall, refusal
 from triptych.importers.mxnet_json import VARIABLE, Entry
 from triptych.importers.mxnet_layers import LAYERS
-from triptych.importers.mxnet_part import Input, Part, data, listed
+from triptych.importers.mxnet_part import Input, SymbolPart, data, listed
 from triptych.importers.mxnet_placement import PLACEMENT
 from triptych.importers.mxnet_pooling import POOLS
-from triptych.importers.mxnet_symbol import Node, Symbol
-from triptych.importers.mxnet_tensors import Tensor
+from triptych.importers.mxnet_symbol import Symbol, SymbolNode
+from triptych.importers.mxnet_tensors import SymbolTensor
 from triptych.importers.steps import Imported, ImportRefusedError, Request, needed
 from triptych.spec.layers import INPUT
 from triptych.utils.errors import TriptychError, unknown
@@ -83,7 +83,7 @@ def convert(symbol: Symbol, arrays: Source | None, request: Request, *, name: st
     remarks: list[str] = []
     heads = _named(symbol, request.outputs, files[0]) if request.outputs else symbol.heads
     bare = dict.fromkeys(_without_softmax(symbol, head, request.keep_softmax, remarks) for head in heads)
-    part = Part(symbol, arrays, files, tuple(bare))
+    part = SymbolPart(symbol, arrays, files, tuple(bare))
     _check_operators(part)
     remarks += part.check()
     shape, (building, outputs) = _fitted(part, request.input or part.stated_input(), remarks)
@@ -130,14 +130,14 @@ def _without_softmax(symbol: Symbol, entry: Entry, keep: bool, remarks: list[str
         entry = node.inputs[0]
 
 
-def _check_operators(part: Part) -> None:
+def _check_operators(part: SymbolPart) -> None:
     for _, node in part.nodes:
         if node.operator not in CONVERTERS:
             known = ", ".join(sorted(name for name in CONVERTERS if not name.startswith("_np")))
             raise refusal(part.files[0], node, f"is of an operator that cannot be imported (known: {known})")
 
 
-def _fitted(part: Part, said: Input | None, remarks: list[str]) -> tuple[Input, Built]:
+def _fitted(part: SymbolPart, said: Input | None, remarks: list[str]) -> tuple[Input, Built]:
     """What is built for the input that is said, else for the first usual one that fits."""
     if said is not None:
         return said, _built(part, said)
@@ -163,30 +163,32 @@ def _by(shape: Input) -> str:
     return "x".join(map(str, shape))
 
 
-def _built(part: Part, shape: Input) -> Built:
+def _built(part: SymbolPart, shape: Input) -> Built:
     """The steps of all nodes, and the names of those that the heads come from."""
     building = Building(part.symbol, part.arrays, part.files, {INPUT: shape}, part.stated_shapes)
     building.names |= {INPUT, *(node.name for node in part.symbol.nodes)}
-    results: dict[Entry, Tensor] = {}
+    results: dict[Entry, SymbolTensor] = {}
     for index, node in part.nodes:
-        call = Call(building, _renamed(building, node), tuple(_inputs(part, node, shape, results)))
+        call = SymbolCall(building, _renamed(building, node), tuple(_inputs(part, node, shape, results)))
         converted = CONVERTERS[node.operator](call)
-        outputs = [converted] if isinstance(converted, Tensor) else converted
+        outputs = [converted] if isinstance(converted, SymbolTensor) else converted
         results |= {(index, number): tensor for number, tensor in enumerate(outputs)}
     return building, [_output(part, building, head, results) for head in part.heads]
 
 
-def _renamed(building: Building, node: Node) -> Node:
+def _renamed(building: Building, node: SymbolNode) -> SymbolNode:
     """A node called as the spec calls the input gets another name."""
     return replace(node, name=building.unique(INPUT)) if node.name == INPUT else node
 
 
-def _inputs(part: Part, node: Node, shape: Input, results: Mapping[Entry, Tensor]) -> Iterator[Tensor | Constant]:
+def _inputs(
+    part: SymbolPart, node: SymbolNode, shape: Input, results: Mapping[Entry, SymbolTensor]
+) -> Iterator[SymbolTensor | Constant]:
     for entry in data(node):
         source = part.symbol.nodes[entry[0]]
         if source.operator == VARIABLE:
             array = (part.arrays or {}).get(source.name)
-            yield Tensor(INPUT, shape) if array is None else Constant(source.name, array)
+            yield SymbolTensor(INPUT, shape) if array is None else Constant(source.name, array)
         elif entry in results:
             yield results[entry]
         else:
@@ -196,13 +198,13 @@ def _inputs(part: Part, node: Node, shape: Input, results: Mapping[Entry, Tensor
             )
 
 
-def _output(part: Part, building: Building, head: Entry, results: Mapping[Entry, Tensor]) -> str:
+def _output(part: SymbolPart, building: Building, head: Entry, results: Mapping[Entry, SymbolTensor]) -> str:
     node = part.symbol.nodes[head[0]]
     if head not in results:
         raise ImportRefusedError(
             f"{part.files[0]}: output {head[1]} of {node.name!r} ({node.operator}) is none that the spec has"
         )
-    step = Call(building, node, (results[head],)).tensor().step
+    step = SymbolCall(building, node, (results[head],)).tensor().step
     if step == INPUT:
         raise ImportRefusedError(
             f"{part.files[0]}: the output {node.name!r} is the input itself, with no layer between"

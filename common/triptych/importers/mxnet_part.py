@@ -10,7 +10,7 @@ from functools import cached_property
 from triptych.importers.mxnet_calls import Source
 from triptych.importers.mxnet_json import VARIABLE, Entry
 from triptych.importers.mxnet_operators import OPERATORS
-from triptych.importers.mxnet_symbol import Node, Symbol
+from triptych.importers.mxnet_symbol import Symbol, SymbolNode
 from triptych.importers.mxnet_values import parse_shape
 from triptych.importers.steps import ImportRefusedError
 from triptych.spec.layers import Shape
@@ -30,7 +30,7 @@ def listed(names: Sequence[str]) -> str:
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
+class SymbolPart:
     """What the outputs `heads` need of a symbol. `arrays` are those of the parameter file, None: there is none; `files`
     names symbol and arrays in messages."""
 
@@ -40,7 +40,7 @@ class Part:
     heads: Sequence[Entry]
 
     @cached_property
-    def nodes(self) -> tuple[tuple[int, Node], ...]:
+    def nodes(self) -> tuple[tuple[int, SymbolNode], ...]:
         """The nodes that the heads depend on, in order, with their place in the symbol; neither variables nor what
         leads to the label of a loss."""
         nodes = self.symbol.nodes
@@ -117,7 +117,7 @@ class Part:
         channels = shape[0] if len(shape) == 1 else shape[1] * groups if len(shape) == 4 else 3
         yield from ((channels, size, size) for size in SIZES)
 
-    def _first_array(self) -> tuple[Shape, Node | None]:
+    def _first_array(self) -> tuple[Shape, SymbolNode | None]:
         """The shape of the weight, or of a batch norm's shift, of the first layer that has one whose shape is known."""
         for _, node in self.nodes:
             for role, variable in self._roles(node):
@@ -127,19 +127,19 @@ class Part:
                     return shape, node
         return (), None
 
-    def _roles(self, node: Node) -> list[tuple[str, Node]]:
+    def _roles(self, node: SymbolNode) -> list[tuple[str, SymbolNode]]:
         operator = OPERATORS.get(node.operator)
         names = operator.input_names(node.values) if operator else ()
         return [(name, self.symbol.nodes[entry[0]]) for name, entry in zip(names, node.inputs, strict=False)]
 
-    def _parameters(self, node: Node) -> list[str]:
+    def _parameters(self, node: SymbolNode) -> list[str]:
         """The variables that the node takes as parameters. A scale that is fixed is none."""
         unused = {"label", "length"} | ({"gamma"} if node.values.get("fix_gamma") else set())
         wanted = set(_PARAMETERS) - unused
         return [each.name for role, each in self._roles(node) if role in wanted and each.operator == VARIABLE]
 
 
-def data(node: Node) -> list[Entry]:
+def data(node: SymbolNode) -> list[Entry]:
     """The inputs of a node that are no parameters; all of them where its operator is not known."""
     operator = OPERATORS.get(node.operator)
     if operator is None:

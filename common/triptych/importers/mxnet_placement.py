@@ -6,9 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from triptych.importers.mxnet_calls import Call
+from triptych.importers.mxnet_calls import SymbolCall
 from triptych.importers.mxnet_layers import Convert
-from triptych.importers.mxnet_tensors import Tensor, reshaped
+from triptych.importers.mxnet_tensors import SymbolTensor, reshaped
 from triptych.spec.layers import (
     Block,
     ConvTranspose,
@@ -30,12 +30,12 @@ _AXES: tuple[Axis, ...] = ("channels", "rows", "columns")
 # Values of another shape or order
 
 
-def _flatten(call: Call) -> Tensor:
+def _flatten(call: SymbolCall) -> SymbolTensor:
     given = call.any_tensor()
     return given if len(given.shape) == 1 else call.viewed(given, (math.prod(given.shape),))
 
 
-def _reshape(call: Call) -> Tensor:
+def _reshape(call: SymbolCall) -> SymbolTensor:
     codes, old, reverse = call.integers("shape"), call.integers("target_shape"), bool(call.integer("reverse"))
     if not codes and old:  # up to 0.8: an axis of 0 is what is left
         codes = tuple(-1 if code == 0 else code for code in old)
@@ -43,7 +43,7 @@ def _reshape(call: Call) -> Tensor:
     return _viewed(call, codes, reverse)
 
 
-def _viewed(call: Call, codes: tuple[int, ...], reverse: bool) -> Tensor:
+def _viewed(call: SymbolCall, codes: tuple[int, ...], reverse: bool) -> SymbolTensor:
     given = call.any_tensor()
     try:
         return call.viewed(given, reshaped(given.shape, codes, reverse))
@@ -54,7 +54,7 @@ def _viewed(call: Call, codes: tuple[int, ...], reverse: bool) -> Tensor:
 _NUMPY_CODES = {-1: -1, -2: 0, -4: -2, -5: -3, -6: -4}
 
 
-def _numpy_reshape(call: Call) -> Tensor:
+def _numpy_reshape(call: SymbolCall) -> SymbolTensor:
     codes = call.integers("newshape")
     if any(code not in _NUMPY_CODES for code in codes if code < 1):
         raise call.refused(f"has the newshape {codes}, and of codes only -1, -2, -4, -5, -6 are taken")
@@ -62,11 +62,11 @@ def _numpy_reshape(call: Call) -> Tensor:
     return _viewed(call, codes, bool(call.integer("reverse")))
 
 
-def _numpy_reshape_by_sizes(call: Call) -> Tensor:
+def _numpy_reshape_by_sizes(call: SymbolCall) -> SymbolTensor:
     return _viewed(call, tuple(code or -5 for code in call.integers("newshape")), reverse=False)
 
 
-def _moved(call: Call, axes: Sequence[int]) -> Tensor:
+def _moved(call: SymbolCall, axes: Sequence[int]) -> SymbolTensor:
     """With the axes, the batch among them, in this order."""
     given = call.any_tensor()
     if sorted(axes) != list(range(len(given.shape) + 1)) or axes[0] != 0:
@@ -77,13 +77,13 @@ def _moved(call: Call, axes: Sequence[int]) -> Tensor:
         raise call.refused(str(error)) from None
 
 
-def _transpose(call: Call) -> Tensor:
+def _transpose(call: SymbolCall) -> SymbolTensor:
     number = len(call.any_tensor().shape) + 1
     axes = call.integers("axes") or tuple(reversed(range(number)))
     return _moved(call, [axis % number for axis in axes])
 
 
-def _swap_axes(call: Call) -> Tensor:
+def _swap_axes(call: SymbolCall) -> SymbolTensor:
     given = call.any_tensor()
     first, second = (call.axis(call.integer(key), given.shape) + 1 for key in ("dim1", "dim2"))
     axes = list(range(len(given.shape) + 1))
@@ -91,7 +91,7 @@ def _swap_axes(call: Call) -> Tensor:
     return _moved(call, axes)
 
 
-def _expand_dims(call: Call) -> Tensor:
+def _expand_dims(call: SymbolCall) -> SymbolTensor:
     given, axis = call.any_tensor(), call.integer("axis")
     place = axis if axis >= 0 else axis + len(given.shape) + 2
     if not 1 <= place <= len(given.shape) + 1:
@@ -99,7 +99,7 @@ def _expand_dims(call: Call) -> Tensor:
     return call.viewed(given, (*given.shape[: place - 1], 1, *given.shape[place - 1 :]))
 
 
-def _squeeze(call: Call) -> Tensor:
+def _squeeze(call: SymbolCall) -> SymbolTensor:
     given = call.any_tensor()
     axes = {call.axis(axis, given.shape) for axis in call.integers("axis")}
     axes = axes or {axis for axis, size in enumerate(given.shape) if size == 1}
@@ -111,7 +111,7 @@ def _squeeze(call: Call) -> Tensor:
 # Parts
 
 
-def _cut(call: Call, given: Tensor, axis: int, start: int, stop: int, part: str = "") -> Tensor:
+def _cut(call: SymbolCall, given: SymbolTensor, axis: int, start: int, stop: int, part: str = "") -> SymbolTensor:
     """From `start` up to `stop` along an axis, counted from 0 behind the batch."""
     if not 0 <= start < stop <= given.shape[axis]:
         raise call.refused(f"takes {start} to {stop} of an axis of {given.shape[axis]}")
@@ -120,7 +120,7 @@ def _cut(call: Call, given: Tensor, axis: int, start: int, stop: int, part: str 
     return call.add(Slice("", _AXES[axis], start, stop), given, part=part)
 
 
-def _cut_several(call: Call, given: Tensor, bounds: Sequence[tuple[int, int]]) -> Tensor:
+def _cut_several(call: SymbolCall, given: SymbolTensor, bounds: Sequence[tuple[int, int]]) -> SymbolTensor:
     """One cut for each axis behind the batch; the last has the node's name."""
     cuts = [axis for axis, (start, stop) in enumerate(bounds) if (start, stop) != (0, given.shape[axis])]
     for axis in cuts:
@@ -128,7 +128,7 @@ def _cut_several(call: Call, given: Tensor, bounds: Sequence[tuple[int, int]]) -
     return given
 
 
-def _slice_channel(call: Call) -> Sequence[Tensor]:
+def _slice_channel(call: SymbolCall) -> Sequence[SymbolTensor]:
     given, number = call.tensor(), call.integer("num_outputs")
     axis = call.axis(call.integer("axis"), given.shape)
     size = given.shape[axis] // number
@@ -150,14 +150,14 @@ def _bounds(begin: int | None, end: int | None, size: int) -> tuple[int, int]:
     return start + size * (start < 0), min(stop + size * (stop < 0), size)
 
 
-def _slice_axis(call: Call) -> Tensor:
+def _slice_axis(call: SymbolCall) -> SymbolTensor:
     given, end = call.tensor(), call.node.values["end"]
     axis = call.axis(call.integer("axis"), given.shape)
     assert end is None or isinstance(end, int)
     return _cut(call, given, axis, *_bounds(call.integer("begin"), end, given.shape[axis]))
 
 
-def _slice(call: Call) -> Tensor:
+def _slice(call: SymbolCall) -> SymbolTensor:
     given, values = call.tensor(), call.node.values
     begin, end, step = values["begin"], values["end"], values["step"]
     assert isinstance(begin, tuple)
@@ -173,7 +173,7 @@ def _slice(call: Call) -> Tensor:
     return _cut_several(call, given, bounds)
 
 
-def _slice_like(call: Call) -> Tensor:
+def _slice_like(call: SymbolCall) -> SymbolTensor:
     """Of the axes, all or those that are named, as much as a second input has, from the start."""
     given, like = call.tensor(), call.any_tensor(1)
     axes = {call.axis(axis, given.shape) for axis in call.integers("axes")} or set(range(len(given.shape)))
@@ -183,7 +183,7 @@ def _slice_like(call: Call) -> Tensor:
     return _cut_several(call, given, bounds)
 
 
-def _crop(call: Call) -> Tensor:
+def _crop(call: SymbolCall) -> SymbolTensor:
     """To the rows and columns of a second input, or to h_w."""
     given = call.image()
     rows, columns = call.image(1).shape[1:] if len(call.inputs) > 1 else call.pair("h_w")
@@ -196,7 +196,7 @@ def _crop(call: Call) -> Tensor:
 # More places
 
 
-def _pad(call: Call) -> Tensor:
+def _pad(call: SymbolCall) -> SymbolTensor:
     widths, mode, given = call.integers("pad_width"), _PAD_MODES[call.text("mode") or ""], call.image()
     if len(widths) != 8 or any(widths[:4]):
         raise call.refused(f"has the pad_width {widths}, and only rows and columns are padded")
@@ -205,7 +205,7 @@ def _pad(call: Call) -> Tensor:
     return call.add(Pad("", (top, below, left, right), value, mode), given)
 
 
-def _upsampling(call: Call) -> Tensor:
+def _upsampling(call: SymbolCall) -> SymbolTensor:
     if call.text("sample_type") == "bilinear":
         return _upsampling_with_weight(call)
     images, scale = [call.image(number) for number in range(len(call.inputs))], call.integer("scale")
@@ -220,7 +220,7 @@ def _upsampling(call: Call) -> Tensor:
     return parts[0] if len(parts) == 1 else call.add(Block("", ()), *parts, merge=merge)
 
 
-def _upsampling_with_weight(call: Call) -> Tensor:
+def _upsampling_with_weight(call: SymbolCall) -> SymbolTensor:
     """MXNet's bilinear one is a transposed convolution of each channel by itself, with a trained weight
     (upsampling-inl.h, UpSamplingProp's DeconvolutionParam)."""
     given, scale = call.image(), call.integer("scale")

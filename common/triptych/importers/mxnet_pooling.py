@@ -5,16 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from triptych.importers.mxnet_calls import Call
+from triptych.importers.mxnet_calls import SymbolCall
 from triptych.importers.mxnet_layers import Convert
-from triptych.importers.mxnet_tensors import Tensor
+from triptych.importers.mxnet_tensors import SymbolTensor
 from triptych.spec.kinds.windows import pooled_size
 from triptych.spec.layers import Affine, AvgPool, GlobalAvgPool, GlobalMaxPool, Layer, MaxPool, Pair
 
 _POOLS = ("max", "avg", "sum")
 
 
-def _pooling(call: Call) -> Tensor:
+def _pooling(call: SymbolCall) -> SymbolTensor:
     values = call.node.values
     if "layout" in values:
         call.need_channels_first()
@@ -25,7 +25,7 @@ def _pooling(call: Call) -> Tensor:
     return _global_pool(call) if call.integer("global_pool") else _windowed_pool(call)
 
 
-def _global_pool(call: Call) -> Tensor:
+def _global_pool(call: SymbolCall) -> SymbolTensor:
     if call.text("pool_type") == "max":
         return call.add(GlobalMaxPool(""), call.image())
     if call.text("pool_type") == "avg":
@@ -33,12 +33,12 @@ def _global_pool(call: Call) -> Tensor:
     return _as_sum(call, GlobalAvgPool(""), math.prod(call.image().shape[1:]))
 
 
-def _as_sum(call: Call, mean: Layer, number: int) -> Tensor:
+def _as_sum(call: SymbolCall, mean: Layer, number: int) -> SymbolTensor:
     """A sum is the mean times the number of its terms."""
     return call.add(Affine("", (float(number),)), call.add(mean, call.image(), part="mean"))
 
 
-def _windowed_pool(call: Call) -> Tensor:
+def _windowed_pool(call: SymbolCall) -> SymbolTensor:
     kernel, stride, padding, kind = call.pair("kernel"), call.pair("stride"), call.pair("pad"), call.text("pool_type")
     convention, sizes = call.text("pooling_convention"), call.image().shape[1:]
     if convention == "same":
@@ -55,7 +55,7 @@ def _windowed_pool(call: Call) -> Tensor:
     return _as_sum(call, AvgPool("", kernel, stride, padding, ceil), math.prod(kernel))
 
 
-def _need_windows_within(call: Call, sizes: Sequence[int], kernel: Pair, stride: Pair, padding: Pair) -> bool:
+def _need_windows_within(call: SymbolCall, sizes: Sequence[int], kernel: Pair, stride: Pair, padding: Pair) -> bool:
     """Whether the convention `full` has windows that hang over the lower or right edge. Refuses windows that lie wholly
     in the padding there: the spec leaves them out, MXNet gives the smallest of all numbers for their maximum."""
     hangs_over = False
@@ -67,7 +67,7 @@ def _need_windows_within(call: Call, sizes: Sequence[int], kernel: Pair, stride:
     return hangs_over
 
 
-def _adaptive_pool(call: Call) -> Tensor:
+def _adaptive_pool(call: SymbolCall) -> SymbolTensor:
     size, given = call.integers("output_size") or (1,), call.image()
     rows, columns = (size[0], size[-1]) if len(size) < 3 else (0, 0)
     if (rows, columns) == (1, 1):

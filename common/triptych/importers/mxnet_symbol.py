@@ -21,7 +21,7 @@ _HIDDEN = ("ctx_group", "lr_mult", "wd_mult", "force_mirroring", "mirror_stage")
 
 
 @dataclass(frozen=True, slots=True)
-class Node:
+class SymbolNode:
     """One node: a variable, whose `operator` is VARIABLE, or an operator under MXNet's own name for it.
 
     `attributes` are the strings of the file; `values` is what they mean, complete with the operator's defaults, and
@@ -43,7 +43,7 @@ class Symbol:
     variables (the input's own and the label's among the arguments), `heads` the outputs, `version` that of MXNet.
     """
 
-    nodes: tuple[Node, ...]
+    nodes: tuple[SymbolNode, ...]
     arguments: tuple[str, ...]
     auxiliary: tuple[str, ...]
     heads: tuple[Entry, ...]
@@ -73,7 +73,7 @@ class _Builder:
 
     def __init__(self, source: str, version: Version, raw: list[RawNode]) -> None:
         self.source, self.version, self.raw = source, version, raw
-        self.nodes: list[Node] = []
+        self.nodes: list[SymbolNode] = []
         self.new_index = [0] * len(raw)
         self.auxiliary: dict[str, None] = {}
         self.variables: dict[str, None] = {}
@@ -107,7 +107,7 @@ class _Builder:
             if operator := OPERATORS.get(name):
                 values = _values(node, operator, attributes)
                 inputs = self._checked_inputs(node, operator.input_names(values), inputs, operator.auxiliary)
-            self.nodes.append(Node(self._unique(node.name), name, attributes, inputs, values))
+            self.nodes.append(SymbolNode(self._unique(node.name), name, attributes, inputs, values))
         self.new_index[node.index] = len(self.nodes) - 1
 
     def _add_variable(self, node: RawNode) -> None:
@@ -116,7 +116,7 @@ class _Builder:
         self.variables[node.name] = None
         attributes = node.user_attributes | (node.own_attributes or {})
         hidden = {f"__{key}__" if key in _HIDDEN else key: text for key, text in attributes.items()}
-        self.nodes.append(Node(node.name, VARIABLE, hidden))
+        self.nodes.append(SymbolNode(node.name, VARIABLE, hidden))
 
     def _unique(self, name: str) -> str:
         """Gluon gives a layer that is called twice two nodes of one name: the second becomes name_1."""
@@ -157,7 +157,7 @@ class _Builder:
             raise node.error(f"lacks its input {name}, and another node has the name {full!r} that it would get")
         self.names.add(full)
         self.variables[full] = None
-        self.nodes.append(Node(full, VARIABLE))
+        self.nodes.append(SymbolNode(full, VARIABLE))
         return len(self.nodes) - 1, 0
 
 

@@ -16,7 +16,7 @@ _MOST_VALUES = 1 << 22  # of a tensor that is transposed: its order takes 16 MiB
 
 
 @dataclass(frozen=True, eq=False)
-class Tensor:
+class SymbolTensor:
     """The output of the step called `step`, in the shape that MXNet sees, without the batch.
 
     `order` has, for every value, its place in that output in channels-height-width order; None: as they are. `label` is
@@ -28,12 +28,12 @@ class Tensor:
     order: NDArray[np.int32] | None = None
     label: str = ""
 
-    def viewed(self, shape: Shape, label: str) -> Tensor:
+    def viewed(self, shape: Shape, label: str) -> SymbolTensor:
         """The same values in the same order in another shape of as many."""
         order = None if self.order is None else self.order.reshape(shape)
         return replace(self, shape=shape, order=order, label=label)
 
-    def transposed(self, axes: Sequence[int], label: str) -> Tensor:
+    def transposed(self, axes: Sequence[int], label: str) -> SymbolTensor:
         """With the axes, counted from 0 behind the batch, in another order. Raises ValueError for too many values."""
         number = math.prod(self.shape)
         if number > _MOST_VALUES:
@@ -41,7 +41,7 @@ class Tensor:
         places = np.arange(number, dtype=np.int32)
         order = (places.reshape(self.shape) if self.order is None else self.order).transpose(axes)
         same = bool(np.array_equal(order.ravel(), places))
-        return Tensor(self.step, order.shape, None if same else order, label)
+        return SymbolTensor(self.step, order.shape, None if same else order, label)
 
     def shuffled_groups(self, channels: int) -> int:
         """The groups of the channel shuffle that this order is, of an output of so many channels; else 0."""
@@ -55,7 +55,7 @@ class Tensor:
         return channels // first if np.array_equal(shuffle.ravel(), self.order.ravel()) else 0
 
 
-def columns_in_order(weight: NDArray[Any], tensor: Tensor) -> NDArray[Any]:
+def columns_in_order(weight: NDArray[Any], tensor: SymbolTensor) -> NDArray[Any]:
     """The weight (units, features) of a dense layer on `tensor`, for the values in the order of the tensor's step."""
     if tensor.order is None:
         return weight

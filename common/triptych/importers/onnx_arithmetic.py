@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 
 from triptych.importers.network_builder import Tensor, axes_of, permuted, with_axes
-from triptych.importers.onnx_call import Array, Call, Convert
+from triptych.importers.onnx_call import Array, Convert, OnnxCall
 from triptych.importers.steps import ImportRefusedError
 from triptych.spec.layers import (
     Affine,
@@ -25,7 +25,7 @@ from triptych.spec.layers import (
 )
 
 
-def add(call: Call) -> Tensor:
+def add(call: OnnxCall) -> Tensor:
     """`Add`: also the bias of a convolution or dense layer that has none."""
     place, constant = _constant(call)
     if constant is None:
@@ -36,7 +36,7 @@ def add(call: Call) -> Tensor:
     return _affine(call, x, np.ones(1), shift)
 
 
-def subtract(call: Call) -> Tensor:
+def subtract(call: OnnxCall) -> Tensor:
     """`Sub`."""
     place, constant = _constant(call)
     if constant is None:
@@ -47,7 +47,7 @@ def subtract(call: Call) -> Tensor:
     return _affine(call, x, np.full(1, -1.0 if place == 0 else 1.0), shift if place == 0 else -shift)
 
 
-def multiply(call: Call) -> Tensor:
+def multiply(call: OnnxCall) -> Tensor:
     """`Mul`: also SiLU and hard swish, where PyTorch's exporter has written them out."""
     place, constant = _constant(call)
     if constant is None:
@@ -56,7 +56,7 @@ def multiply(call: Call) -> Tensor:
     return _affine(call, x, scale, np.zeros(1))
 
 
-def divide(call: Call) -> Tensor:
+def divide(call: OnnxCall) -> Tensor:
     """`Div` by a constant."""
     place, constant = _constant(call)
     if constant is None or place == 0 or not np.all(constant):
@@ -65,7 +65,7 @@ def divide(call: Call) -> Tensor:
     return _affine(call, x, 1 / divisor, np.zeros(1))
 
 
-def total(mean: bool, call: Call) -> Tensor:
+def total(mean: bool, call: OnnxCall) -> Tensor:
     """`Sum` and `Mean` of any number of maps."""
     tensors = call.tensors
     y = call.network.merge(call.name, tensors, "add") if len(tensors) > 1 else tensors[0]
@@ -75,7 +75,7 @@ def total(mean: bool, call: Call) -> Tensor:
     return call.network.pointwise(name, Affine(name, (1 / len(tensors),)), y)
 
 
-def _constant(call: Call) -> tuple[int, Array | None]:
+def _constant(call: OnnxCall) -> tuple[int, Array | None]:
     """Which of the two inputs is constant, and its value."""
     if len(call.values) != 2:
         raise ImportRefusedError(f"has {len(call.values)} inputs, expected 2")
@@ -85,7 +85,7 @@ def _constant(call: Call) -> tuple[int, Array | None]:
     return -1, None
 
 
-def _merged(call: Call, merge: Merge) -> Tensor:
+def _merged(call: OnnxCall, merge: Merge) -> Tensor:
     a, b = call.tensors
     if len(a.source_shape) != len(b.source_shape):
         raise ImportRefusedError(f"takes {a.source_shape} and {b.source_shape}, which do not broadcast image by image")
@@ -96,7 +96,7 @@ def _merged(call: Call, merge: Merge) -> Tensor:
     return call.network.merge(call.name, (a, b), merge)
 
 
-def _per_channel(call: Call, place: int, constant: Array) -> tuple[Tensor, Array]:
+def _per_channel(call: OnnxCall, place: int, constant: Array) -> tuple[Tensor, Array]:
     """The other input, and the constant with one value, or one for every canonical channel, in float64."""
     x = call.tensor(1 - place)
     rank = len(x.source_shape)
@@ -120,12 +120,12 @@ def _per_channel(call: Call, place: int, constant: Array) -> tuple[Tensor, Array
     return x, constant.astype(np.float64).ravel()
 
 
-def _affine(call: Call, x: Tensor, scale: Array, shift: Array) -> Tensor:
+def _affine(call: OnnxCall, x: Tensor, scale: Array, shift: Array) -> Tensor:
     layer = Affine(call.name, tuple(scale.tolist()), tuple(shift.tolist()))
     return call.network.pointwise(call.name, layer, x)
 
 
-def _with_bias(call: Call, x: Tensor, bias: Array) -> Tensor | None:
+def _with_bias(call: OnnxCall, x: Tensor, bias: Array) -> Tensor | None:
     """The layer before, with the bias that it lacks; None if it is none that has one."""
     step = call.network.last(x)
     if step is None or not isinstance(step.layer, Conv | ConvTranspose | Dense) or step.layer.bias:
@@ -138,7 +138,7 @@ def _with_bias(call: Call, x: Tensor, bias: Array) -> Tensor | None:
 _GATES: Mapping[type, Callable[[str], Layer]] = {Sigmoid: SiLU, HardSigmoid: HardSwish}
 
 
-def _gated(call: Call) -> Tensor | None:
+def _gated(call: OnnxCall) -> Tensor | None:
     """`x * sigmoid(x)` as one layer, where nobody else takes the sigmoid."""
     for place in (0, 1):
         x, gate = call.tensor(1 - place), call.tensor(place)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from triptych.importers.network_builder import NetworkBuilder, Tensor
 from triptych.importers.onnx_constants import axes_of
-from triptych.importers.onnx_file import Node, decimal
+from triptych.importers.onnx_file import OnnxNode, decimal
 from triptych.importers.steps import ImportRefusedError
 from triptych.spec.layers import Pair
 
@@ -21,12 +21,12 @@ Value: TypeAlias = Tensor | Array | None
 
 
 @dataclass
-class Call:
+class OnnxCall:
     """What an operator of the table gets. `values` are its inputs: tensors, arrays where they are constant, None where
     one is left out. `batch` stands for the number of images in shapes. `uses`: how many nodes take each of the steps'
     outputs, by the value's name; `single` says whether this node is the only one that takes an input."""
 
-    node: Node
+    node: OnnxNode
     name: str
     opset: int
     values: Sequence[Value]
@@ -145,7 +145,7 @@ class Call:
             raise ImportRefusedError(f"has the attribute {unknown[0][:40]!r}, which is not supported")
 
 
-Convert: TypeAlias = Callable[[Call], "Tensor | list[Tensor]"]
+Convert: TypeAlias = Callable[[OnnxCall], "Tensor | list[Tensor]"]
 
 
 def vector(array: Array, channels: int, what: str) -> Array:

@@ -13,18 +13,18 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from triptych.importers.onnx_file import Node
+from triptych.importers.onnx_file import OnnxNode
 from triptych.importers.steps import ImportRefusedError
 
 _MOST_VALUES = 1 << 20  # beyond what went in
 
 Array: TypeAlias = NDArray[Any]
-Fold: TypeAlias = Callable[[Node, Sequence[Any]], Array]  # of arrays, None where an input is left out
+Fold: TypeAlias = Callable[[OnnxNode, Sequence[Any]], Array]  # of arrays, None where an input is left out
 
 _TYPES = {1: np.float32, 2: np.uint8, 3: np.int8, 6: np.int32, 7: np.int64, 9: np.bool_, 10: np.float32, 11: np.float64}
 
 
-def fold(node: Node, arrays: Sequence[Array | None]) -> Array:
+def fold(node: OnnxNode, arrays: Sequence[Array | None]) -> Array:
     """The node's output. Raises ImportRefusedError for an operator that is not in the table, and for arrays that do not
     fit it or would grow beyond bounds."""
     if node.operator not in FOLDS:
@@ -45,7 +45,7 @@ def fold(node: Node, arrays: Sequence[Array | None]) -> Array:
         raise ImportRefusedError(f"does not fit its constants: {' '.join(str(error).split())[:100]}") from None
 
 
-def axes_of(node: Node, arrays: Sequence[Array | None], at: int = 1) -> list[int] | None:
+def axes_of(node: OnnxNode, arrays: Sequence[Array | None], at: int = 1) -> list[int] | None:
     """`axes`, an attribute of older operators and an input of newer ones; None if there are none."""
     if "axes" in node.attributes:
         return [int(axis) for axis in node.attributes["axes"]]
@@ -53,7 +53,7 @@ def axes_of(node: Node, arrays: Sequence[Array | None], at: int = 1) -> list[int
     return None if array is None else [int(axis) for axis in array.ravel()]
 
 
-def _constant(node: Node, arrays: Sequence[Array]) -> Array:
+def _constant(node: OnnxNode, arrays: Sequence[Array]) -> Array:
     """`value` is an array; newer ones have a number or a list instead."""
     for key, dtype in (("value_int", np.int64), ("value_ints", np.int64), ("value_float", np.float32)):
         if key in node.attributes:
@@ -69,7 +69,7 @@ def _bounded(shape: Sequence[int], arrays: Sequence[Array]) -> None:
 
 
 def _elementwise(function: Callable[..., Array]) -> Fold:
-    def folded(node: Node, arrays: Sequence[Array]) -> Array:
+    def folded(node: OnnxNode, arrays: Sequence[Array]) -> Array:
         _bounded(np.broadcast_shapes(*(array.shape for array in arrays)), arrays)
         return function(*arrays)
 
@@ -83,17 +83,17 @@ def _divide(a: Array, b: Array) -> Array:
     return np.asarray(a / b)
 
 
-def _cast(node: Node, arrays: Sequence[Array]) -> Array:
+def _cast(node: OnnxNode, arrays: Sequence[Array]) -> Array:
     return arrays[0].astype(_TYPES[node.attributes["to"]])
 
 
-def _gather(node: Node, arrays: Sequence[Array]) -> Array:
+def _gather(node: OnnxNode, arrays: Sequence[Array]) -> Array:
     axis = node.attributes.get("axis", 0)
     _bounded((arrays[1].size, arrays[0].size // max(arrays[0].shape[axis], 1)), arrays)
     return np.take(arrays[0], arrays[1], axis)
 
 
-def _reshape(node: Node, arrays: Sequence[Array]) -> Array:
+def _reshape(node: OnnxNode, arrays: Sequence[Array]) -> Array:
     return arrays[0].reshape(full_shape(arrays[0].shape, arrays[1], node.attributes.get("allowzero", 0)))
 
 
@@ -110,16 +110,16 @@ def full_shape(shape: Sequence[int], target: Array, allow_zero: int = 0) -> tupl
     return tuple(sizes)
 
 
-def _squeeze(node: Node, arrays: Sequence[Array]) -> Array:
+def _squeeze(node: OnnxNode, arrays: Sequence[Array]) -> Array:
     axes = axes_of(node, arrays)
     return np.squeeze(arrays[0], None if axes is None else tuple(axes))
 
 
-def _unsqueeze(node: Node, arrays: Sequence[Array]) -> Array:
+def _unsqueeze(node: OnnxNode, arrays: Sequence[Array]) -> Array:
     return np.expand_dims(arrays[0], tuple(axes_of(node, arrays) or ()))
 
 
-def _slice(node: Node, arrays: Sequence[Array]) -> Array:
+def _slice(node: OnnxNode, arrays: Sequence[Array]) -> Array:
     if "starts" in node.attributes:
         starts, ends = node.attributes["starts"], node.attributes["ends"]
         axes, steps = node.attributes.get("axes"), None
@@ -134,37 +134,37 @@ def _slice(node: Node, arrays: Sequence[Array]) -> Array:
     return arrays[0][tuple(parts)]
 
 
-def _constant_of_shape(node: Node, arrays: Sequence[Array]) -> Array:
+def _constant_of_shape(node: OnnxNode, arrays: Sequence[Array]) -> Array:
     shape = [int(size) for size in arrays[0].ravel()]
     _bounded(shape, arrays)
     value = np.asarray(node.attributes.get("value", np.zeros(1, np.float32)))
     return np.full(shape, value.ravel()[0], value.dtype)
 
 
-def _expand(node: Node, arrays: Sequence[Array]) -> Array:
+def _expand(node: OnnxNode, arrays: Sequence[Array]) -> Array:
     shape = np.broadcast_shapes(arrays[0].shape, tuple(int(size) for size in arrays[1].ravel()))
     _bounded(shape, arrays)
     return np.broadcast_to(arrays[0], shape)
 
 
-def _range(node: Node, arrays: Sequence[Array]) -> Array:
+def _range(node: OnnxNode, arrays: Sequence[Array]) -> Array:
     start, limit, step = (array.ravel()[0].item() for array in arrays)
     _bounded([max(0, math.ceil((limit - start) / step))], arrays)
     return np.arange(start, limit, step, dtype=arrays[0].dtype)
 
 
-def _reduce_product(node: Node, arrays: Sequence[Array]) -> Array:
+def _reduce_product(node: OnnxNode, arrays: Sequence[Array]) -> Array:
     axes = axes_of(node, arrays)
     keep = bool(node.attributes.get("keepdims", 1))
     product = np.prod(arrays[0], None if axes is None else tuple(axes), keepdims=keep, dtype=arrays[0].dtype)
     return np.asarray(product)
 
 
-def _concatenate(node: Node, arrays: Sequence[Array]) -> Array:
+def _concatenate(node: OnnxNode, arrays: Sequence[Array]) -> Array:
     return np.concatenate(list(arrays), node.attributes["axis"])
 
 
-def _transpose(node: Node, arrays: Sequence[Array]) -> Array:
+def _transpose(node: OnnxNode, arrays: Sequence[Array]) -> Array:
     return arrays[0].transpose(node.attributes.get("perm", list(range(arrays[0].ndim))[::-1]))
 
 

@@ -28,7 +28,7 @@ Attribute: TypeAlias = Any  # int, float, str, a list of these, an array, or a g
 
 
 @dataclass(frozen=True, eq=False)
-class Node:
+class OnnxNode:
     """One node as the file has it. `inputs` and `outputs` are names of values; an empty input is left out."""
 
     name: str
@@ -51,7 +51,7 @@ class OnnxModel:
     source: str
     opset: int
     producer: str
-    nodes: tuple[Node, ...]
+    nodes: tuple[OnnxNode, ...]
     inputs: Mapping[str, tuple[int | None, ...]]
     outputs: tuple[str, ...]
     constants: dict[str, NDArray[Any]]
@@ -150,12 +150,12 @@ def _opset(model: Proto, source: str) -> int:
     return int(versions[0])
 
 
-def _node(node: Proto, index: int, source: str, folder: Path) -> Node:
+def _node(node: Proto, index: int, source: str, folder: Path) -> OnnxNode:
     if not node.output:
         raise TriptychError(f"{source}: node {index} ({node.op_type[:40]!r}) has no output")
     operator = node.op_type if node.domain in _STANDARD else f"{node.domain}.{node.op_type}"
     attributes = {each.name: _attribute(each, source, folder) for each in node.attribute}
-    return Node(node.name, operator, tuple(node.input), tuple(node.output), attributes)
+    return OnnxNode(node.name, operator, tuple(node.input), tuple(node.output), attributes)
 
 
 def _attribute(attribute: Proto, source: str, folder: Path) -> Attribute:

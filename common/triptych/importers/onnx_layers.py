@@ -9,7 +9,7 @@ import numpy as np
 
 from triptych.importers import onnx_arithmetic, onnx_placement, onnx_windows
 from triptych.importers.network_builder import Tensor, axes_of, permuted, with_axes
-from triptych.importers.onnx_call import Array, Call, Convert, vector
+from triptych.importers.onnx_call import Array, Convert, OnnxCall, vector
 from triptych.importers.onnx_file import decimal
 from triptych.importers.steps import ImportRefusedError
 from triptych.spec.layers import (
@@ -35,11 +35,11 @@ _LARGEST = float(np.finfo(np.float32).max)
 _FLOATS = (1, 10, 11, 16)  # TensorProto.FLOAT, FLOAT16, DOUBLE, BFLOAT16
 
 
-def _pointwise(build: Callable[[Call], Layer]) -> Convert:
+def _pointwise(build: Callable[[OnnxCall], Layer]) -> Convert:
     return lambda call: call.network.pointwise(call.name, build(call), call.x)
 
 
-def _clip(call: Call) -> Tensor:
+def _clip(call: OnnxCall) -> Tensor:
     """Bounds are attributes before operator set 11, then inputs; a lower bound of 0 alone is ReLU."""
     low, high = call.scalar(1, "min", -_LARGEST), call.scalar(2, "max", _LARGEST)
     layer: Layer = ReLU(call.name) if low == 0 and high >= _LARGEST else Clip(call.name, low, high)
@@ -48,13 +48,13 @@ def _clip(call: Call) -> Tensor:
     return call.network.pointwise(call.name, layer, call.x)
 
 
-def _hard_sigmoid(call: Call) -> Layer:
+def _hard_sigmoid(call: OnnxCall) -> Layer:
     """A slope of 1/6 (PyTorch's) has no short decimal."""
     slope = call.number("alpha", 0.2)
     return HardSigmoid(call.name, 1 / 6 if slope == decimal(1 / 6) else slope, call.number("beta", 0.5))
 
 
-def _prelu(call: Call) -> Tensor:
+def _prelu(call: OnnxCall) -> Tensor:
     """The slope is broadcast to the input: one for all, or `(channels, 1, 1)`."""
     x, slope = call.x, call.needed(1, "slope")
     rank = len(x.source_shape)
@@ -71,7 +71,7 @@ def _prelu(call: Call) -> Tensor:
     return Tensor(y.step, y.shape, x.order)
 
 
-def _softmax(call: Call) -> Tensor:
+def _softmax(call: OnnxCall) -> Tensor:
     """Before operator set 13 over all axes from `axis` (1) on, then over `axis` (-1) alone."""
     x = call.x
     rank = len(x.source_shape)
@@ -85,13 +85,13 @@ def _softmax(call: Call) -> Tensor:
     return Tensor(y.step, y.shape, x.order)
 
 
-def _log_softmax(call: Call) -> Tensor:
+def _log_softmax(call: OnnxCall) -> Tensor:
     raise ImportRefusedError(
         "is a logarithm of a softmax, which is the loss's here; take the network up to what it is of (--output NAME)"
     )
 
 
-def _batch_norm(call: Call) -> Tensor:
+def _batch_norm(call: OnnxCall) -> Tensor:
     """`momentum` is the weight of the old statistics. ONNX keeps the variance with n; PyTorch, if it has written the
     file, keeps it with n - 1."""
     names = ("weight", "bias", "running_mean", "running_var")
@@ -110,13 +110,13 @@ def _batch_norm(call: Call) -> Tensor:
     return call.network.layer(call.name, layer, call.x, arrays)
 
 
-def _local_response_norm(call: Call) -> Tensor:
+def _local_response_norm(call: OnnxCall) -> Tensor:
     """ONNX divides alpha by the size."""
     numbers = call.number("alpha", 1e-4), call.number("beta", 0.75), call.number("bias", 1.0)
     return call.network.layer(call.name, LocalResponseNorm(call.name, call.count("size", 0), *numbers), call.x)
 
 
-def _normalize(call: Call) -> Tensor:
+def _normalize(call: OnnxCall) -> Tensor:
     """`LpNormalization` with p = 2 over the channels. It has no eps (`onnx_patterns` gives one); a bound of 1e-12
     alters no norm above it, and makes 0 of zeros, as ONNX does."""
     x = call.x
@@ -129,7 +129,7 @@ def _normalize(call: Call) -> Tensor:
     return Tensor(y.step, y.shape, x.order)
 
 
-def _gemm(call: Call) -> Tensor:
+def _gemm(call: OnnxCall) -> Tensor:
     """`alpha * A B + beta * C`."""
     weight, bias = call.needed(1, "weight"), call.constant(2, "bias")
     alpha, beta = call.number("alpha", 1.0), call.number("beta", 1.0)
@@ -145,7 +145,7 @@ def _gemm(call: Call) -> Tensor:
     return _dense(call, call.x, weight, bias)
 
 
-def _matmul(call: Call) -> Tensor:
+def _matmul(call: OnnxCall) -> Tensor:
     """By a constant matrix; on a map whose last axis are the channels, at every place: a convolution of 1x1."""
     x, weight = call.x, call.needed(1, "weight")
     if weight.ndim != 2:
@@ -162,7 +162,7 @@ def _matmul(call: Call) -> Tensor:
     return with_axes(call.network.layer(call.name, layer, Tensor(x.step, x.shape), arrays), axes)
 
 
-def _dense(call: Call, x: Tensor, weight: Array, bias: Array | None) -> Tensor:
+def _dense(call: OnnxCall, x: Tensor, weight: Array, bias: Array | None) -> Tensor:
     """`weight` (units, the source's features)."""
     if len(x.source_shape) != 1 or weight.shape[1] != x.source_shape[0]:
         raise ImportRefusedError(
@@ -174,7 +174,7 @@ def _dense(call: Call, x: Tensor, weight: Array, bias: Array | None) -> Tensor:
     return call.network.layer(call.name, layer, Tensor(x.step, x.shape), arrays)
 
 
-def _dropout(call: Call) -> Tensor:
+def _dropout(call: OnnxCall) -> Tensor:
     """The ratio is an attribute before operator set 12, then an input; `training_mode` says nothing of the network."""
     call.get("seed", 0)
     rate = call.scalar(1, "ratio", 0.5)
@@ -182,7 +182,7 @@ def _dropout(call: Call) -> Tensor:
     return call.network.pointwise(call.name, Dropout(call.name, rate), call.x) if rate else call.x
 
 
-def _cast(call: Call) -> Tensor:
+def _cast(call: OnnxCall) -> Tensor:
     """Between floating-point types, which are the execution's matter here."""
     call.get("saturate", 1)
     if call.count("to", 1) not in _FLOATS:
@@ -192,7 +192,7 @@ def _cast(call: Call) -> Tensor:
     return call.x
 
 
-def _expand(call: Call) -> Tensor:
+def _expand(call: OnnxCall) -> Tensor:
     """To the shape that it has."""
     shape = [int(size) for size in call.needed(1, "shape").ravel()]
     own = (call.batch, *call.x.source_shape)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Sequence
 
-from triptych.importers.onnx_file import Node
+from triptych.importers.onnx_file import OnnxNode
 
 _ARRAYS = re.compile(r"(.+)\.(weight|bias|running_mean|running_var|gamma|beta|kernel)$")
 _PLACES_OF_ARRAYS = {"BatchNormalization": (1, 2, 3, 4)}
@@ -18,13 +18,13 @@ _PLACES_OF_ARRAYS = {"BatchNormalization": (1, 2, 3, 4)}
 class Names:
     """Names of nodes, every time the same; the builder makes them unique."""
 
-    def __init__(self, nodes: Sequence[Node], constants: Collection[str]) -> None:
+    def __init__(self, nodes: Sequence[OnnxNode], constants: Collection[str]) -> None:
         self._constants = constants
         modules = {_modules(node.name)[0] for node in nodes}
         modules |= {module for node in nodes if (module := self._by_arrays(node))}
         self._around = {module[:place] for module in modules for place, letter in enumerate(module) if letter == "."}
 
-    def of(self, node: Node) -> str:
+    def of(self, node: OnnxNode) -> str:
         """The name of what the node becomes."""
         if module := self._by_arrays(node):
             return module
@@ -36,7 +36,7 @@ class Names:
             return f"{module}.{own.lower()}"
         return module + number
 
-    def _by_arrays(self, node: Node) -> str:
+    def _by_arrays(self, node: OnnxNode) -> str:
         for place in _PLACES_OF_ARRAYS.get(node.operator, (1, 2)):
             name = node.inputs[place] if place < len(node.inputs) else ""
             if name in self._constants and (match := _ARRAYS.match(name)):

@@ -14,9 +14,9 @@ import numpy as np
 
 from triptych.importers.assemble import assemble
 from triptych.importers.network_builder import NetworkBuilder, Tensor
-from triptych.importers.onnx_call import Array, Call, Value
+from triptych.importers.onnx_call import Array, OnnxCall, Value
 from triptych.importers.onnx_constants import FOLDS, fold
-from triptych.importers.onnx_file import Node, OnnxModel, read
+from triptych.importers.onnx_file import OnnxModel, OnnxNode, read
 from triptych.importers.onnx_layers import CONVERTERS
 from triptych.importers.onnx_names import Names
 from triptych.importers.onnx_patterns import recognised
@@ -126,7 +126,7 @@ class _Conversion:
         """Whether all that takes the input exchanges its axes first, as files from TensorFlow do."""
         waiting, exchanged = [name], False
         seen = set(waiting)
-        takers: dict[str, list[Node]] = {}
+        takers: dict[str, list[OnnxNode]] = {}
         for node in self.nodes:
             for each in node.inputs:
                 takers.setdefault(each, []).append(node)
@@ -141,7 +141,7 @@ class _Conversion:
                     return False
         return exchanged
 
-    def _convert(self, node: Node) -> None:
+    def _convert(self, node: OnnxNode) -> None:
         try:
             results = self._results(node)
         except ImportRefusedError as error:
@@ -154,7 +154,7 @@ class _Conversion:
             )
         self.values.update(zip(node.outputs, results, strict=False))
 
-    def _results(self, node: Node) -> Sequence[Tensor | Array]:
+    def _results(self, node: OnnxNode) -> Sequence[Tensor | Array]:
         values = [self._value(name) for name in node.inputs]
         tensors = [value for value in values if isinstance(value, Tensor)]
         if node.operator == "Shape" and tensors:
@@ -164,7 +164,7 @@ class _Conversion:
             return [fold(node, [value for value in values if not isinstance(value, Tensor)])]
         if node.operator not in CONVERTERS:
             raise ImportRefusedError(f"is supported for constants only; for maps: {', '.join(CONVERTERS)}")
-        call = Call(
+        call = OnnxCall(
             node,
             self.names.of(node),
             self.model.opset,

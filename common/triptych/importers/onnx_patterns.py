@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triptych.importers.onnx_constants import FOLDS, axes_of, fold
-from triptych.importers.onnx_file import Node, decimal
+from triptych.importers.onnx_file import OnnxNode, decimal
 from triptych.importers.steps import ImportRefusedError
 
 _ON_THE_WAY = ("Reshape", "Squeeze", "Unsqueeze", "Identity", "If")  # to and from the pool's five axes
@@ -24,7 +24,7 @@ _DEEPEST = 20
 Constants = Mapping[str, NDArray[Any]]
 
 
-def folded(nodes: Sequence[Node], constants: Constants) -> dict[str, NDArray[Any]]:
+def folded(nodes: Sequence[OnnxNode], constants: Constants) -> dict[str, NDArray[Any]]:
     """The constants, and what nodes make of constants alone; a node that does not fit is left to who needs it."""
     known = dict(constants)
     for node in nodes:
@@ -36,18 +36,18 @@ def folded(nodes: Sequence[Node], constants: Constants) -> dict[str, NDArray[Any
     return known
 
 
-def recognised(nodes: Sequence[Node], constants: Constants) -> tuple[Node, ...]:
+def recognised(nodes: Sequence[OnnxNode], constants: Constants) -> tuple[OnnxNode, ...]:
     """The nodes, with every division that ends a pattern replaced by the one operator."""
     producers = {name: node for node in nodes for name in node.outputs}
-    search = _Search(producers, folded(nodes, constants))
+    search = _PatternSearch(producers, folded(nodes, constants))
     return tuple(search.replaced(node) if node.operator == "Div" and len(node.inputs) == 2 else node for node in nodes)
 
 
-class _Search:
-    def __init__(self, producers: Mapping[str, Node], constants: Constants) -> None:
+class _PatternSearch:
+    def __init__(self, producers: Mapping[str, OnnxNode], constants: Constants) -> None:
         self.producers, self.constants = producers, constants
 
-    def replaced(self, node: Node) -> Node:
+    def replaced(self, node: OnnxNode) -> OnnxNode:
         x, divisor = node.inputs
         attributes = self._response_norm(x, divisor) or self._norm(x, divisor)
         if attributes is None:
@@ -55,7 +55,7 @@ class _Search:
         operator = "LRN" if "size" in attributes else "LpNormalization"
         return replace(node, operator=operator, inputs=(x,), attributes=attributes)
 
-    def _producer(self, name: str, *operators: str) -> Node | None:
+    def _producer(self, name: str, *operators: str) -> OnnxNode | None:
         node = self.producers.get(name)
         return node if node is not None and node.operator in operators else None
 
@@ -129,7 +129,7 @@ class _Search:
         return {"axis": axes[0], "p": 2, "eps": eps} if axes and len(axes) == 1 else None
 
 
-def _captured(node: Node) -> str:
+def _captured(node: OnnxNode) -> str:
     branch = node.attributes.get("then_branch")
     inputs = [name for each in branch.g.node for name in each.input] if branch is not None else []
     return str(inputs[0]) if inputs else ""

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from triptych.importers.network_builder import Order, Tensor, axes_of, with_axes
-from triptych.importers.onnx_call import Array, Call, Convert
+from triptych.importers.onnx_call import Array, Convert, OnnxCall
 from triptych.importers.onnx_constants import full_shape
 from triptych.importers.steps import ImportRefusedError
 from triptych.spec.layers import Pad, Slice, Upsample
@@ -17,18 +17,18 @@ _AXES: tuple[Literal["channels", "rows", "columns"], ...] = ("channels", "rows",
 _SAME_AS_HALF_PIXEL = ("half_pixel", "pytorch_half_pixel", "half_pixel_symmetric")  # of sizes that are multiples
 
 
-def _placed(call: Call, order: Order) -> Tensor:
+def _placed(call: OnnxCall, order: Order) -> Tensor:
     return call.network.rearranged(call.name, call.x, order)
 
 
-def flatten(call: Call) -> Tensor:
+def flatten(call: OnnxCall) -> Tensor:
     """`Flatten` at axis 1, which leaves the images apart."""
     if call.count("axis", 1) not in (1, -len(call.x.source_shape)):
         raise ImportRefusedError(f"has axis {call.count('axis', 1)}, expected 1: the images of a batch stay apart")
     return _placed(call, call.x.places().ravel())
 
 
-def reshape(call: Call) -> Tensor:
+def reshape(call: OnnxCall) -> Tensor:
     """`Reshape` to a shape that is known."""
     x, target = call.x, call.needed(1, "shape")
     try:
@@ -43,7 +43,7 @@ def reshape(call: Call) -> Tensor:
     return _placed(call, x.places().reshape(shape[1:]))
 
 
-def squeeze(call: Call) -> Tensor:
+def squeeze(call: OnnxCall) -> Tensor:
     """`Squeeze`."""
     axes = call.axes()
     if axes is None:
@@ -53,7 +53,7 @@ def squeeze(call: Call) -> Tensor:
     return _placed(call, np.squeeze(call.x.places(), tuple(axes)))
 
 
-def unsqueeze(call: Call) -> Tensor:
+def unsqueeze(call: OnnxCall) -> Tensor:
     """`Unsqueeze`, whose axes count in its output's shape."""
     axes = call.whole_numbers(1, "axes") or []
     rank = len(call.x.source_shape) + 1 + len(axes)
@@ -63,7 +63,7 @@ def unsqueeze(call: Call) -> Tensor:
     return _placed(call, np.expand_dims(call.x.places(), tuple(places)))
 
 
-def transpose(call: Call) -> Tensor:
+def transpose(call: OnnxCall) -> Tensor:
     """`Transpose` that leaves the batch in front."""
     rank = len(call.x.source_shape) + 1
     axes = call.numbers("perm", list(range(rank))[::-1]) or []
@@ -72,7 +72,7 @@ def transpose(call: Call) -> Tensor:
     return _placed(call, call.x.places().transpose([axis - 1 for axis in axes[1:]]))
 
 
-def gather(call: Call) -> Tensor:
+def gather(call: OnnxCall) -> Tensor:
     """`Gather` of one index, or of neighbours in order: a slice."""
     axis, indices = call.axis(call.count("axis", 0)), call.needed(1, "indices")
     size = call.x.source_shape[axis]
@@ -88,7 +88,7 @@ def gather(call: Call) -> Tensor:
     return y if indices.ndim else call.network.rearranged(call.name, y, np.squeeze(y.places(), axis))
 
 
-def slice_(call: Call) -> Tensor:
+def slice_(call: OnnxCall) -> Tensor:
     """`Slice` by steps of 1."""
     starts, ends = call.whole_numbers(1, "starts") or [], call.whole_numbers(2, "ends") or []
     axes = call.axes(3) if "axes" in call.node.attributes or len(call.values) > 3 else None
@@ -107,7 +107,7 @@ def slice_(call: Call) -> Tensor:
     return y
 
 
-def split(call: Call) -> list[Tensor]:
+def split(call: OnnxCall) -> list[Tensor]:
     """`Split` into parts, each of which is a slice."""
     axis = call.axis(call.count("axis", 0))
     size, count = call.x.source_shape[axis], len(call.node.outputs)
@@ -120,11 +120,11 @@ def split(call: Call) -> list[Tensor]:
     return [_sliced(call, f"{call.name}_{part}", axis, edges[part], edges[part + 1]) for part in range(count)]
 
 
-def _sliced(call: Call, name: str, axis: int, start: int, stop: int) -> Tensor:
+def _sliced(call: OnnxCall, name: str, axis: int, start: int, stop: int) -> Tensor:
     return _part(call, name, call.x, axis, start, stop)
 
 
-def _part(call: Call, name: str, x: Tensor, axis: int, start: int, stop: int) -> Tensor:
+def _part(call: OnnxCall, name: str, x: Tensor, axis: int, start: int, stop: int) -> Tensor:
     """From `start` up to `stop` along an axis of the source's."""
     if len(x.shape) == 1:
         return call.network.layer(name, Slice(name, "channels", start, stop), x)
@@ -134,7 +134,7 @@ def _part(call: Call, name: str, x: Tensor, axis: int, start: int, stop: int) ->
     )
 
 
-def concat(call: Call) -> Tensor:
+def concat(call: OnnxCall) -> Tensor:
     """`Concat` along the channels."""
     tensors = call.tensors
     axis = call.axis(call.count("axis", 1))
@@ -152,7 +152,7 @@ def concat(call: Call) -> Tensor:
     return with_axes(call.network.merge(call.name, plain, "concatenate"), orders.pop())
 
 
-def pad(call: Call) -> Tensor:
+def pad(call: OnnxCall) -> Tensor:
     """`Pad` of rows and columns."""
     x, axes = call.x, axes_of(call.x)
     mode = call.text("mode", "constant", ("constant", "edge", "reflect"))
@@ -173,7 +173,7 @@ def pad(call: Call) -> Tensor:
     return with_axes(call.network.layer(call.name, layer, Tensor(x.step, x.shape)), axes)
 
 
-def resize(call: Call) -> Tensor:
+def resize(call: OnnxCall) -> Tensor:
     """`Resize` and `Upsample` by whole factors, where the result is the spec's: values repeated, or linear between
     the pixels' centres."""
     x, axes = call.x, axes_of(call.x)
@@ -201,7 +201,7 @@ def resize(call: Call) -> Tensor:
     return with_axes(call.network.layer(call.name, layer, Tensor(x.step, x.shape)), axes)
 
 
-def _factors(call: Call, modern: bool) -> dict[int, int]:
+def _factors(call: OnnxCall, modern: bool) -> dict[int, int]:
     """By the axis without the batch (-1 is the batch): how many times as large."""
     shape = (call.batch, *call.x.source_shape)
     axes = call.numbers("axes", None) or list(range(len(shape)))

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from functools import partial
 
 from triptych.importers.network_builder import Tensor, axes_of, with_axes
-from triptych.importers.onnx_call import Array, Call, Convert
+from triptych.importers.onnx_call import Array, Convert, OnnxCall
 from triptych.importers.same_padding import Sides, avg_pool, max_pool, padded, same
 from triptych.importers.steps import ImportRefusedError
 from triptych.spec.layers import (
@@ -22,7 +22,7 @@ from triptych.spec.layers import (
 _AUTO_PAD = ("NOTSET", "VALID", "SAME_UPPER", "SAME_LOWER")
 
 
-def conv(call: Call) -> Tensor:
+def conv(call: OnnxCall) -> Tensor:
     """`Conv`."""
     weight, bias = _weight(call), call.constant(2, "bias")
     kernel = call.pair("kernel_shape", (weight.shape[2], weight.shape[3]))
@@ -34,7 +34,7 @@ def conv(call: Call) -> Tensor:
     return call.network.layer(call.name, layer, x, _arrays(weight, bias))
 
 
-def conv_transpose(call: Call) -> Tensor:
+def conv_transpose(call: OnnxCall) -> Tensor:
     """`ConvTranspose`. What `pads` cut off at the end beyond what they cut off at the start is a slice."""
     weight, bias = _weight(call), call.constant(2, "bias")
     kernel = call.pair("kernel_shape", (weight.shape[2], weight.shape[3]))
@@ -57,7 +57,7 @@ def conv_transpose(call: Call) -> Tensor:
     return _without_end(call, y, (max(-missing[0], 0), max(-missing[1], 0)))
 
 
-def _transposed_sides(call: Call, kernel: Pair, stride: Pair, dilation: Pair, extra: Pair) -> Sides:
+def _transposed_sides(call: OnnxCall, kernel: Pair, stride: Pair, dilation: Pair, extra: Pair) -> Sides:
     """What is cut off each side. Where an output size is asked for, an odd row may go at either end: refused."""
     wanted = call.numbers("output_shape", None)
     if call.get("auto_pad", "NOTSET") in ("SAME_UPPER", "SAME_LOWER"):
@@ -76,7 +76,7 @@ def _transposed_sides(call: Call, kernel: Pair, stride: Pair, dilation: Pair, ex
     return sides[0], sides[1], sides[2], sides[3]
 
 
-def _without_end(call: Call, y: Tensor, beyond: Pair) -> Tensor:
+def _without_end(call: OnnxCall, y: Tensor, beyond: Pair) -> Tensor:
     name = f"{call.name}_crop"
     if beyond[0]:
         y = call.network.layer(name, Slice(name, "rows", 0, y.shape[1] - beyond[0]), y)
@@ -85,33 +85,33 @@ def _without_end(call: Call, y: Tensor, beyond: Pair) -> Tensor:
     return y
 
 
-def max_pooling(call: Call) -> Tensor:
+def max_pooling(call: OnnxCall) -> Tensor:
     """`MaxPool`; its second output, the places, must not be used."""
     call.get("storage_order", 0)
     kernel, stride, sides, ceil = _pool(call)
     return max_pool(call.network, call.name, _map(call), kernel, stride, sides, ceil=ceil)
 
 
-def average_pooling(call: Call) -> Tensor:
+def average_pooling(call: OnnxCall) -> Tensor:
     """`AveragePool`."""
     counted = bool(call.count("count_include_pad", 0))
     kernel, stride, sides, ceil = _pool(call)
     return avg_pool(call.network, call.name, _map(call), kernel, stride, sides, count_padding=counted, ceil=ceil)
 
 
-def _pool(call: Call) -> tuple[Pair, Pair, Sides, bool]:
+def _pool(call: OnnxCall) -> tuple[Pair, Pair, Sides, bool]:
     kernel, stride = call.pair("kernel_shape", (0, 0)), call.pair("strides", (1, 1))
     if call.pair("dilations", (1, 1)) != (1, 1):
         raise ImportRefusedError("has dilations, which no pool of the spec has")
     return kernel, stride, _sides(call, kernel, stride, (1, 1)), bool(call.count("ceil_mode", 0))
 
 
-def global_pooling(pool: type[GlobalAvgPool | GlobalMaxPool], call: Call) -> Tensor:
+def global_pooling(pool: type[GlobalAvgPool | GlobalMaxPool], call: OnnxCall) -> Tensor:
     """`GlobalAveragePool`, `GlobalMaxPool`."""
     return call.network.layer(call.name, pool(call.name), call.x)
 
 
-def reduction(pool: type[GlobalAvgPool | GlobalMaxPool], call: Call) -> Tensor:
+def reduction(pool: type[GlobalAvgPool | GlobalMaxPool], call: OnnxCall) -> Tensor:
     """`ReduceMean`, `ReduceMax`: over rows and columns, both."""
     x, order = call.x, axes_of(call.x)
     axes, keep = call.axes(), bool(call.count("keepdims", 1))
@@ -126,14 +126,14 @@ def reduction(pool: type[GlobalAvgPool | GlobalMaxPool], call: Call) -> Tensor:
     return call.network.layer(f"{call.name}_flatten", Flatten(call.name), y)
 
 
-def _weight(call: Call) -> Array:
+def _weight(call: OnnxCall) -> Array:
     weight = call.needed(1, "weight")
     if weight.ndim != 4:
         raise ImportRefusedError(f"has a weight of shape {weight.shape}, expected four axes: it is no 2-D convolution")
     return weight
 
 
-def _map(call: Call) -> Tensor:
+def _map(call: OnnxCall) -> Tensor:
     x = call.network.canonical(call.x, f"{call.name}_reshape")
     if len(x.shape) != 3:
         raise ImportRefusedError(f"takes an input of shape {x.shape} (without the batch), expected a map")
@@ -144,7 +144,7 @@ def _arrays(weight: Array, bias: Array | None) -> dict[str, Array]:
     return {"weight": weight} if bias is None else {"weight": weight, "bias": bias}
 
 
-def _sides(call: Call, kernel: Pair, stride: Pair, dilation: Pair) -> Sides:
+def _sides(call: OnnxCall, kernel: Pair, stride: Pair, dilation: Pair) -> Sides:
     """`pads` are the starts of all axes, then the ends."""
     auto_pad = call.text("auto_pad", "NOTSET", _AUTO_PAD)
     pads = call.numbers("pads", [0, 0, 0, 0]) or []

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triptych.importers.torch_maps import Map, channels_of_rows, in_order, numbered, unrepeated
-from triptych.importers.torch_program import Call, Constant
+from triptych.importers.torch_program import Constant, TorchCall
 from triptych.spec.layers import Affine, Block, Conv, Dense, GlobalAvgPool, GlobalMaxPool, Layer, Merge
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 Values = dict[str, Any]
 
 
-def _numbers(call: Call, value: Any, rank: int) -> tuple[float, ...]:
+def _numbers(call: TorchCall, value: Any, rank: int) -> tuple[float, ...]:
     """A constant as one number or one for every channel of a tensor of that rank, the batch included."""
     from triptych.importers.torch_walk import wide
 
@@ -43,7 +43,7 @@ def _trained(value: Any) -> bool:
     return isinstance(value, Constant) and bool(value.sources)
 
 
-def _affine(walk: Walk, call: Call, value: Any, scale: Any, shift: Any, sign: float = 1.0) -> Map:
+def _affine(walk: Walk, call: TorchCall, value: Any, scale: Any, shift: Any, sign: float = 1.0) -> Map:
     """scale * value + sign * shift, of numbers or constants."""
     x = walk.settled(call, value)
     if x.shape != call.shape[1:]:
@@ -62,7 +62,7 @@ def _flat(constant: Constant) -> Constant:
     return Constant(constant.tensor.reshape(-1), constant.sources, constant.computed)
 
 
-def _merge(walk: Walk, call: Call, values: list[Any], merge: Merge) -> Map:
+def _merge(walk: Walk, call: TorchCall, values: list[Any], merge: Merge) -> Map:
     inputs = [walk.settled(call, unrepeated(value) if isinstance(value, Map) else value) for value in values]
     if merge != "concatenate" and any(not _spreads(x.shape, call.shape[1:]) for x in inputs):
         raise call.refused(
@@ -76,7 +76,7 @@ def _spreads(shape: tuple[int, ...], whole: tuple[int, ...]) -> bool:
     return shape == whole or (len(shape) == 3 and shape in ((whole[0], 1, 1), (1, *whole[1:])))
 
 
-def _add(walk: Walk, call: Call, values: Values) -> Map:
+def _add(walk: Walk, call: TorchCall, values: Values) -> Map:
     left, right, alpha = values["self"], values["other"], float(values.get("alpha", 1))
     if _is_constant(right):
         return _affine(walk, call, left, 1.0, right, alpha)
@@ -85,7 +85,7 @@ def _add(walk: Walk, call: Call, values: Values) -> Map:
     return _merge(walk, call, [left, right if alpha == 1 else _scaled(walk, call, right, alpha)], "add")
 
 
-def _sub(walk: Walk, call: Call, values: Values) -> Map:
+def _sub(walk: Walk, call: TorchCall, values: Values) -> Map:
     left, right, alpha = values["self"], values["other"], float(values.get("alpha", 1))
     if call.operator == "rsub":
         left, right = right, left
@@ -96,12 +96,12 @@ def _sub(walk: Walk, call: Call, values: Values) -> Map:
     return _merge(walk, call, [left, _scaled(walk, call, right, -alpha)], "add")
 
 
-def _scaled(walk: Walk, call: Call, value: Any, factor: float) -> Map:
+def _scaled(walk: Walk, call: TorchCall, value: Any, factor: float) -> Map:
     x = walk.settled(call, value)
     return walk.emit(call, Affine("", (factor,)), [x], x.shape, name=walk.unique(f"{call.place}_scale"))
 
 
-def _mul(walk: Walk, call: Call, values: Values) -> Map:
+def _mul(walk: Walk, call: TorchCall, values: Values) -> Map:
     left, right = values["self"], values["other"]
     if _is_constant(right):
         return _affine(walk, call, left, right, 0.0)
@@ -110,7 +110,7 @@ def _mul(walk: Walk, call: Call, values: Values) -> Map:
     return _merge(walk, call, [left, right], "multiply")
 
 
-def _div(walk: Walk, call: Call, values: Values) -> Map:
+def _div(walk: Walk, call: TorchCall, values: Values) -> Map:
     left, right = values["self"], values["other"]
     if not _is_constant(right) or values.get("rounding_mode") is not None:
         raise call.refused("divides by a map, or rounds, which is not supported")
@@ -123,15 +123,15 @@ def _div(walk: Walk, call: Call, values: Values) -> Map:
     return walk.emit(call, Affine("", tuple(1 / number for number in numbers)), [x], x.shape)
 
 
-def _negative(walk: Walk, call: Call, values: Values) -> Map:
+def _negative(walk: Walk, call: TorchCall, values: Values) -> Map:
     return _affine(walk, call, values["self"], -1.0, 0.0)
 
 
-def _scale_and_shift(walk: Walk, call: Call, values: Values) -> Map:
+def _scale_and_shift(walk: Walk, call: TorchCall, values: Values) -> Map:
     return _affine(walk, call, values["self"], values["weight"], values["bias"])
 
 
-def _concatenate(walk: Walk, call: Call, values: Values) -> Map:
+def _concatenate(walk: Walk, call: TorchCall, values: Values) -> Map:
     parts, axis = values["tensors"], values["dim"] % len(call.shape)
     if axis != 1:
         raise call.refused(f"is along dimension {axis} of {len(call.shape)}; expected the channels, 1")
@@ -140,10 +140,10 @@ def _concatenate(walk: Walk, call: Call, values: Values) -> Map:
     return _merge(walk, call, parts, "concatenate")
 
 
-def _reduce(record: Callable[[str], Layer]) -> Callable[[Walk, Call, Values], Any]:
+def _reduce(record: Callable[[str], Layer]) -> Callable[[Walk, TorchCall, Values], Any]:
     """A mean or maximum over height and width."""
 
-    def operation(walk: Walk, call: Call, values: Values) -> Any:
+    def operation(walk: Walk, call: TorchCall, values: Values) -> Any:
         value, axes = values["self"], values.get("dim")
         rank = len(value.shape) + 1
         over = {
@@ -161,32 +161,32 @@ def _reduce(record: Callable[[str], Layer]) -> Callable[[Walk, Call, Values], An
     return operation
 
 
-def _maximum(walk: Walk, call: Call, values: Values) -> Any:
+def _maximum(walk: Walk, call: TorchCall, values: Values) -> Any:
     return [_reduce(GlobalMaxPool)(walk, call, values), None]
 
 
-def _linear(walk: Walk, call: Call, values: Values) -> Map:
+def _linear(walk: Walk, call: TorchCall, values: Values) -> Map:
     return _dense(walk, call, values["input"], values["weight"], values["bias"])
 
 
-def _addmm(walk: Walk, call: Call, values: Values) -> Map:
+def _addmm(walk: Walk, call: TorchCall, values: Values) -> Map:
     if values.get("alpha", 1) != 1 or values.get("beta", 1) != 1:
         raise call.refused("scales its product or its bias, which is not supported")
     return _dense(walk, call, values["mat1"], _turned(call, values["mat2"]), values["self"])
 
 
-def _matrix_product(walk: Walk, call: Call, values: Values) -> Map:
+def _matrix_product(walk: Walk, call: TorchCall, values: Values) -> Map:
     left, right = list(values.values())[:2]
     return _dense(walk, call, left, _turned(call, right), None)
 
 
-def _turned(call: Call, weight: Any) -> Constant:
+def _turned(call: TorchCall, weight: Any) -> Constant:
     if not isinstance(weight, Constant) or weight.tensor.ndim != 2:
         raise call.refused("multiplies two maps, which is not supported; a dense layer has a constant matrix")
     return Constant(weight.tensor.t(), weight.sources, weight.computed)
 
 
-def _dense(walk: Walk, call: Call, value: Any, weight: Any, bias: Any) -> Map:
+def _dense(walk: Walk, call: TorchCall, value: Any, weight: Any, bias: Any) -> Map:
     if not isinstance(weight, Constant) or not isinstance(value, Map):
         raise call.refused("multiplies by what is no parameter, which is not supported")
     units = weight.tensor.shape[0]
@@ -203,7 +203,7 @@ def _dense(walk: Walk, call: Call, value: Any, weight: Any, bias: Any) -> Map:
     return walk.emit(call, Dense("", units, bias is not None), [flat], (units,), arrays=arrays, change=columns)
 
 
-def _flattened(walk: Walk, call: Call, value: Map) -> tuple[Map, NDArray[np.intp] | None]:
+def _flattened(walk: Walk, call: TorchCall, value: Map) -> tuple[Map, NDArray[np.intp] | None]:
     """The value flat, and the order in which the dense layer's columns stand, if it is another one."""
     places = value.places()
     if in_order(value) or not np.array_equal(np.sort(places), np.arange(math.prod(value.base))):
@@ -212,7 +212,7 @@ def _flattened(walk: Walk, call: Call, value: Map) -> tuple[Map, NDArray[np.intp
     return (walk.settled(call, plain) if len(value.base) == 3 else Map(value.step, value.base)), places
 
 
-def _dense_at_every_place(walk: Walk, call: Call, value: Map, arrays: Mapping[str, Constant]) -> Map:
+def _dense_at_every_place(walk: Walk, call: TorchCall, value: Map, arrays: Mapping[str, Constant]) -> Map:
     """Dense on the last axis of (height, width, channels): a convolution of 1x1."""
     if len(value.base) != 3 or not np.array_equal(value.places(), np.moveaxis(numbered(value.base), 0, -1)):
         raise call.refused(f"takes {value.shape} without the batch; expected features, or channels as the last axis")
@@ -225,7 +225,7 @@ def _dense_at_every_place(walk: Walk, call: Call, value: Map, arrays: Mapping[st
     return Map(made.step, base, np.moveaxis(numbered(base), 0, -1), call.place)
 
 
-OPERATIONS: Mapping[str, Callable[[Walk, Call, Values], Any]] = {
+OPERATIONS: Mapping[str, Callable[[Walk, TorchCall, Values], Any]] = {
     "add": _add,
     "sub": _sub,
     "rsub": _sub,

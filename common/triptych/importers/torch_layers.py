@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
-from triptych.importers.torch_program import Call, Constant
+from triptych.importers.torch_program import Constant, TorchCall
 from triptych.spec.layers import (
     AvgPool,
     BatchNorm,
@@ -42,7 +42,7 @@ class Arguments:
     """Those of one call on a map, with the map's shape and that of the output, without the batch. `training`: whether
     the program is the one for training."""
 
-    call: Call
+    call: TorchCall
     values: Mapping[str, Any]
     input: Shape
     training: bool

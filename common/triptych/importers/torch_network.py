@@ -13,7 +13,7 @@ from triptych.spec.layers import INPUT, BatchNorm, Dropout, Layer
 
 
 @dataclass(frozen=True, eq=False)
-class Steps:
+class ProgramSteps:
     """What a program becomes: its steps, and the names of those that it ends in."""
 
     steps: tuple[Step, ...]
@@ -52,7 +52,7 @@ def _is_for_training(program: Program) -> bool:
     return any(flag is True for flag in flags)
 
 
-def steps_of(program: Program, request: Request, *, training: bool) -> Steps:
+def steps_of(program: Program, request: Request, *, training: bool) -> ProgramSteps:
     """The steps of one program, as it is for training or not."""
     program = recognised(program)
     outputs = _requested(program, request.outputs) if request.outputs else program.outputs
@@ -68,7 +68,7 @@ def steps_of(program: Program, request: Request, *, training: bool) -> Steps:
         raise ImportRefusedError(
             f"{logarithm!r} (operator log_softmax): supported only at the end, where it is taken off"
         )
-    return _renamed(Steps(steps, tuple(ends), tuple(walk.remarks)), [key for key, _ in outputs])
+    return _renamed(ProgramSteps(steps, tuple(ends), tuple(walk.remarks)), [key for key, _ in outputs])
 
 
 def _requested(program: Program, names: Sequence[str]) -> tuple[tuple[str, str], ...]:
@@ -107,7 +107,7 @@ def _without_logarithm(walk: Walk, end: str, request: Request) -> str:
     return walk.steps[end].inputs[0]
 
 
-def _renamed(made: Steps, keys: Sequence[str]) -> Steps:
+def _renamed(made: ProgramSteps, keys: Sequence[str]) -> ProgramSteps:
     """The outputs called as the module's own dict has them, where it has several."""
     names = {end: key for end, key in zip(made.outputs, keys, strict=True) if key}
     steps = {step.name for step in made.steps}
@@ -117,10 +117,10 @@ def _renamed(made: Steps, keys: Sequence[str]) -> Steps:
         return names.get(name, name)
 
     renamed = (replace(step, name=new(step.name), inputs=tuple(map(new, step.inputs))) for step in made.steps)
-    return Steps(tuple(renamed), tuple(map(new, made.outputs)), made.remarks)
+    return ProgramSteps(tuple(renamed), tuple(map(new, made.outputs)), made.remarks)
 
 
-def _with_training(evaluation: Steps, program: Program, request: Request) -> Steps:
+def _with_training(evaluation: ProgramSteps, program: Program, request: Request) -> ProgramSteps:
     """The steps for training, if they are the same network; a remark on it otherwise."""
     number = len(evaluation.outputs)
     more = len(program.outputs) - number
@@ -139,11 +139,11 @@ def _with_training(evaluation: Steps, program: Program, request: Request) -> Ste
     )
 
 
-def _remarked(made: Steps, remark: str) -> Steps:
+def _remarked(made: ProgramSteps, remark: str) -> ProgramSteps:
     return replace(made, remarks=(*made.remarks, remark))
 
 
-def _fingerprint(made: Steps) -> tuple[object, ...]:
+def _fingerprint(made: ProgramSteps) -> tuple[object, ...]:
     """The layers and who takes whose output, without names and without what acts in training alone."""
     places: dict[str, int] = {INPUT: 0}
     rows: list[object] = []

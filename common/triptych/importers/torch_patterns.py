@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from triptych.importers.torch_program import Call, Program, Ref, references
+from triptych.importers.torch_program import Program, Ref, TorchCall, references
 
 _NO_BOUND = 2.0**-126  # the smallest normal number of 32 bits: an image of zeros, NaN in the module, gives zeros
 _RESHAPES = ("view", "reshape", "squeeze", "unsqueeze", "expand", "expand_as", "contiguous")
@@ -13,11 +13,11 @@ _RESHAPES = ("view", "reshape", "squeeze", "unsqueeze", "expand", "expand_as", "
 
 @dataclass(frozen=True)
 class _Graph:
-    calls: Mapping[str, Call]
+    calls: Mapping[str, TorchCall]
     uses: Mapping[str, int]
     constant: frozenset[str]
 
-    def of(self, value: Any, *operators: str) -> Call | None:
+    def of(self, value: Any, *operators: str) -> TorchCall | None:
         """The call that gives `value`, if its operator is one of these."""
         call = self.calls.get(value.name) if isinstance(value, Ref) else None
         return call if call is not None and call.operator in operators else None
@@ -56,7 +56,7 @@ def _constant(program: Program) -> set[str]:
 Match = tuple[str, dict[str, Any]] | None
 
 
-def _response_norm(call: Call, graph: _Graph) -> Match:
+def _response_norm(call: TorchCall, graph: _Graph) -> Match:
     """nn.LocalResponseNorm: x / (k + alpha * mean of x * x over the channels around) ^ beta."""
     x = call.arguments["self"]
     power = graph.of(call.arguments["other"], "pow")
@@ -75,7 +75,7 @@ def _response_norm(call: Call, graph: _Graph) -> Match:
     return "local_response_norm", {"self": x, "size": size} | dict(zip(("alpha", "k", "beta"), numbers, strict=True))
 
 
-def _normalize(call: Call, graph: _Graph) -> Match:
+def _normalize(call: TorchCall, graph: _Graph) -> Match:
     """nn.functional.normalize, or x / x.norm(dim=1, keepdim=True), with or without a bound."""
     x = call.arguments["self"]
     divisor = graph.behind_reshapes(call.arguments["other"])
@@ -93,7 +93,7 @@ def _normalize(call: Call, graph: _Graph) -> Match:
     return "normalize", {"self": x, "eps": eps}
 
 
-def _swish(call: Call, graph: _Graph) -> Match:
+def _swish(call: TorchCall, graph: _Graph) -> Match:
     for x, gate in (
         (call.arguments["self"], call.arguments["other"]),
         (call.arguments["other"], call.arguments["self"]),
@@ -104,7 +104,7 @@ def _swish(call: Call, graph: _Graph) -> Match:
     return None
 
 
-def _product_and_bias(call: Call, graph: _Graph) -> Match:
+def _product_and_bias(call: TorchCall, graph: _Graph) -> Match:
     """x @ w + b, a dense layer; x * w + b with trained w and b, a trained scale and shift."""
     if call.arguments.get("alpha", 1) != 1:
         return None
@@ -123,7 +123,7 @@ def _product_and_bias(call: Call, graph: _Graph) -> Match:
     return None
 
 
-def _either(call: Call | None) -> tuple[tuple[Any, Any], ...]:
+def _either(call: TorchCall | None) -> tuple[tuple[Any, Any], ...]:
     if call is None:
         return ()
     left, right = call.arguments["self"], call.arguments["other"]

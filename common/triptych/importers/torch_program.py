@@ -29,7 +29,7 @@ class Ref:
 
 
 @dataclass(frozen=True, eq=False)
-class Call:
+class TorchCall:
     """One operator. `arguments` by the names of its schema, defaults filled in, values as `Ref`. `shape` has the batch
     (of the first result, where there are several). `place`: the module it is in and what it is there."""
 
@@ -59,7 +59,7 @@ class Program:
     """`input_shape` has the batch. `outputs`: pairs of the key in the dict that the module returns ("" otherwise) and
     the value's name."""
 
-    calls: Mapping[str, Call]
+    calls: Mapping[str, TorchCall]
     constants: Mapping[str, Constant]
     input: str
     input_shape: tuple[int, ...]
@@ -136,7 +136,7 @@ def _keys(spec: Any) -> list[str]:
     return list(getattr(context, "_fields", ()))
 
 
-def _calls(nodes: Iterable[Any], owners: Mapping[str, str]) -> Iterator[tuple[Call, bool]]:
+def _calls(nodes: Iterable[Any], owners: Mapping[str, str]) -> Iterator[tuple[TorchCall, bool]]:
     """Every call, and whether it changes its first argument."""
     for node in nodes:
         if node.op in ("call_function", "get_attr"):
@@ -145,7 +145,7 @@ def _calls(nodes: Iterable[Any], owners: Mapping[str, str]) -> Iterator[tuple[Ca
             operator = operator.removesuffix("_") if in_place else operator
             arguments = {key: mapped(_plain(value), lambda ref: ref) for key, value in arguments.items()}
             place = _place(node, operator, owners)
-            yield Call(node.name, operator, arguments, _shape(node), place, node.target), in_place
+            yield TorchCall(node.name, operator, arguments, _shape(node), place, node.target), in_place
 
 
 def _operator(node: Any) -> tuple[str, dict[str, Any]]:
@@ -187,10 +187,10 @@ def _place(node: Any, operator: str, owners: Mapping[str, str]) -> str:
     return owner if owner and not path else join(path, operator)
 
 
-def _pure(calls: Iterable[tuple[Call, bool]]) -> tuple[dict[str, Call], dict[str, str]]:
+def _pure(calls: Iterable[tuple[TorchCall, bool]]) -> tuple[dict[str, TorchCall], dict[str, str]]:
     """Calls that change nothing, and the name under which the newest content of a changed value goes."""
     memory = _Memory()
-    pure: dict[str, Call] = {}
+    pure: dict[str, TorchCall] = {}
     for call, in_place in calls:
         arguments = {
             k: mapped(v, lambda ref: Ref(memory.newest.get(ref.name, ref.name))) for k, v in call.arguments.items()
@@ -201,7 +201,9 @@ def _pure(calls: Iterable[tuple[Call, bool]]) -> tuple[dict[str, Call], dict[str
             continue
         if in_place:
             for stale in memory.change(first, call.name):
-                pure[f"{stale}!"] = Call(f"{stale}!", "view of what is changed in place", {}, call.shape, call.place)
+                pure[f"{stale}!"] = TorchCall(
+                    f"{stale}!", "view of what is changed in place", {}, call.shape, call.place
+                )
         elif call.operator in SAME and call.operator != "clone":
             memory.same(first, call.name)
         elif call.operator in VIEWS:

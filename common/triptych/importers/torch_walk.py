@@ -12,7 +12,7 @@ from triptych.importers import torch_arithmetic
 from triptych.importers.steps import ImportRefusedError, Step
 from triptych.importers.torch_layers import LAYERS, Arguments, Operator
 from triptych.importers.torch_maps import Map, numbered, per_image, rearrangement
-from triptych.importers.torch_program import SAME, SLICES, VIEWS, Call, Constant, Program, Ref, mapped
+from triptych.importers.torch_program import SAME, SLICES, VIEWS, Constant, Program, Ref, TorchCall, mapped
 from triptych.spec.layers import INPUT, ChannelShuffle, Layer, Merge, Shape
 
 Array = NDArray[Any]
@@ -45,7 +45,7 @@ class Walk:
         self._owners: dict[str, str] = {}
         self._rearranged: dict[tuple[str, Shape, bytes], Map] = {}
 
-    def run(self, calls: Sequence[Call]) -> None:
+    def run(self, calls: Sequence[TorchCall]) -> None:
         """Raises ImportRefusedError for the first call that is no layer."""
         for call in calls:
             arguments = {name: mapped(value, self._value) for name, value in call.arguments.items()}
@@ -58,7 +58,7 @@ class Walk:
 
     def emit(
         self,
-        call: Call,
+        call: TorchCall,
         layer: Layer,
         inputs: Sequence[Map],
         shape: Shape,
@@ -76,7 +76,7 @@ class Walk:
         self.steps[name] = Step(name, layer, tuple(value.step for value in inputs), merge, values)
         return Map(name, shape)
 
-    def array(self, call: Call, constant: Constant) -> Array:
+    def array(self, call: TorchCall, constant: Constant) -> Array:
         """The array of a constant, which one step alone may have where it is trained."""
         for source in constant.sources:
             if self._owners.setdefault(source, call.place) != call.place:
@@ -91,7 +91,7 @@ class Walk:
             self.remarks["half-precision weights were widened to float32"] = None
         return wide(constant.tensor)
 
-    def settled(self, call: Call, value: Any) -> Map:
+    def settled(self, call: TorchCall, value: Any) -> Map:
         """The value as the output of a step in that step's own order; steps that bring it there are added."""
         if not isinstance(value, Map):
             raise call.refused(f"takes {_told(value)} where the images' maps were expected")
@@ -108,7 +108,7 @@ class Walk:
             self._rearranged[key] = self._emit_row(call, layers, replace(value, order=None), value)
         return self._rearranged[key]
 
-    def _emit_row(self, call: Call, layers: Sequence[Layer], value: Map, wanted: Map) -> Map:
+    def _emit_row(self, call: TorchCall, layers: Sequence[Layer], value: Map, wanted: Map) -> Map:
         for layer in layers:
             name = self.unique(wanted.name if layer is layers[-1] else f"{wanted.name}_{layer.name}")
             value = self.emit(call, layer, [value], wanted.shape, name=name)
@@ -117,7 +117,7 @@ class Walk:
     def _value(self, reference: Ref) -> Any:
         return self.values[reference.name]
 
-    def _result(self, call: Call, arguments: dict[str, Any]) -> Any:
+    def _result(self, call: TorchCall, arguments: dict[str, Any]) -> Any:
         if not any(isinstance(value, Map) for value in _flat(arguments)):
             return self._computed(call, arguments)
         if call.operator == "getitem":
@@ -138,7 +138,7 @@ class Walk:
             return self._layer(call, operator, arguments)
         raise call.refused(f"this operator is not supported; supported are {', '.join(supported())}")
 
-    def _layer(self, call: Call, operator: Operator, arguments: dict[str, Any]) -> Any:
+    def _layer(self, call: TorchCall, operator: Operator, arguments: dict[str, Any]) -> Any:
         value: Any = arguments.get("self", arguments.get("input"))
         order = None
         try:
@@ -164,12 +164,12 @@ class Walk:
         made = replace(made, order=order, name=value.name)
         return made if operator.results == 1 else [made, *[None] * (operator.results - 1)]
 
-    def _same(self, call: Call, value: Any) -> Any:
+    def _same(self, call: TorchCall, value: Any) -> Any:
         if call.operator == "detach":
             self.remarks[f"{call.place}: the gradient ends here in the module, and does not in the spec"] = None
         return value
 
-    def _view(self, call: Call, arguments: dict[str, Any]) -> Any:
+    def _view(self, call: TorchCall, arguments: dict[str, Any]) -> Any:
         value = next(iter(arguments.values()))
         if not isinstance(value, Map):
             raise call.refused(f"takes {_told(value)} where the images' maps were expected")
@@ -186,7 +186,7 @@ class Walk:
             maps.append(Map(value.step, value.base, order, call.place))
         return maps if isinstance(results, (list, tuple)) else maps[0]
 
-    def _rearrange(self, call: Call, value: Map, arguments: dict[str, Any]) -> Any:
+    def _rearrange(self, call: TorchCall, value: Map, arguments: dict[str, Any]) -> Any:
         import torch  # noqa: TID251
 
         try:
@@ -201,7 +201,7 @@ class Walk:
         assert call.function is not None
         return call.function(**dict(zip(arguments, tensors, strict=True)))
 
-    def _computed(self, call: Call, arguments: dict[str, Any]) -> Any:
+    def _computed(self, call: TorchCall, arguments: dict[str, Any]) -> Any:
         """What depends on no image: constants of the network, numbers."""
         import torch  # noqa: TID251
 
@@ -235,7 +235,7 @@ def wide(tensor: Any) -> Array:
     return array
 
 
-def is_random(call: Call) -> bool:
+def is_random(call: TorchCall) -> bool:
     """Whether the operator draws random numbers, such as those of stochastic depth."""
     return "nondeterministic_seeded" in map(_tag, getattr(call.function, "tags", ()))
 
