@@ -10,17 +10,15 @@ from dataclasses import replace
 
 from triptych.conformance.certificate import Certificate, own_digest
 from triptych.studies import StudyResult, Table
+from triptych.training.loop import Listener
 from triptych.training.run_folder import Epoch
 
 
-class Silent:
+class Silent(Listener):
     """A listener of a training run that shows nothing, and calls `after`, if given, when an epoch is saved."""
 
     def __init__(self, after: Callable[[Epoch], object] | None = None) -> None:
         self.after = after
-
-    def steps(self, *figures: object) -> None:
-        pass
 
     def epoch(self, epoch: Epoch) -> None:
         if self.after is not None:

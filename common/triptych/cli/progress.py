@@ -19,17 +19,18 @@ if TYPE_CHECKING:
 
 class Reporter(Listener):
     """Tells a person how training goes; a context manager, so that the bar is always taken down. `quiet` prints nothing
-    at all, for `--json` to stdout. `log_every` prints the loss of every so many iterations of an epoch (0: of none), as
-    soon as it is read from the device."""
+    at all, for `--json` to stdout. `log_every` prints the mean loss of every so many iterations of an epoch (0: of
+    none), as soon as they are read from the device."""
 
     def __init__(self, epochs: int, *, quiet: bool = False, log_every: int = 0) -> None:
         self.epochs, self.quiet, self.log_every = epochs, quiet, log_every
         self.logged = (0, 0)  # the epoch, and how many of its iterations have been seen
         what, figures = TextColumn("{task.description}"), TextColumn("{task.fields[figures]}")
-        columns = (what, BarColumn(), MofNCompleteColumn(), figures, TimeRemainingColumn())
+        # A bar of 14, so that the whole line stands in 80 columns.
+        columns = (what, BarColumn(14), MofNCompleteColumn(), figures, TimeRemainingColumn(compact=True))
         shown = not quiet and sys.stderr.isatty()
         self.bar = Progress(*columns, console=console(stderr=True), disable=not shown, transient=True)
-        self.task = self.bar.add_task("epoch 1", figures="")
+        self.task = self.bar.add_task("starting", total=None, figures="")
 
     def __enter__(self) -> Reporter:
         self.bar.start()
@@ -37,6 +38,14 @@ class Reporter(Listener):
 
     def __exit__(self, *error: object) -> None:
         self.bar.stop()
+
+    def begin(self, epoch: int, total: int) -> None:
+        self.bar.reset(self.task, description=f"epoch {epoch}/{self.epochs}", total=total, figures="")
+
+    def stuck(self, what: str) -> None:
+        if not self.quiet:
+            self.bar.console.file.flush()
+            print(what, flush=True)
 
     def steps(self, epoch: int, total: int, losses: NDArray[np.float64], images_per_second: float) -> None:
         figures = f"loss {losses.mean():.4f}  {images_per_second:.0f} images/s"
@@ -46,11 +55,12 @@ class Reporter(Listener):
             self.log(epoch, total, losses)
 
     def log(self, epoch: int, total: int, losses: NDArray[np.float64]) -> None:
-        """A line for every `log_every`th iteration that is new."""
+        """A line for every `log_every`th iteration that is new, with the mean of those since the line before."""
         seen = self.logged[1] if self.logged[0] == epoch else 0
         for number in range(seen // self.log_every + 1, len(losses) // self.log_every + 1):
             iteration = number * self.log_every
-            print(f"epoch {epoch}, iteration {iteration}/{total}: loss {losses[iteration - 1]:.4f}", flush=True)
+            mean = losses[iteration - self.log_every : iteration].mean()
+            print(f"epoch {epoch}, iteration {iteration}/{total}: loss {mean:.4f}", flush=True)
         self.logged = (epoch, len(losses))
 
     def epoch(self, epoch: Epoch) -> None:

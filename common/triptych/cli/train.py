@@ -35,10 +35,15 @@ def train(
     tensorboard: Annotated[
         str | None, Parameter(help="Log for TensorBoard; with DIR there, else in the run's folder.")
     ] = None,
-    log_every: Annotated[options.Positive, Parameter(help="Print the loss of every N-th iteration.")] = None,
+    log_every: Annotated[options.Positive, Parameter(help="Print the mean loss of every N iterations.")] = None,
+    stop_stuck: Annotated[
+        options.Flag, Parameter(help="End a training that does not learn, once it is seen, with status 1.")
+    ] = False,
     json: options.JsonFile = None,
-) -> None:
+) -> int:
     """Train a recipe on one backend; options given change the recipe.
+
+    A line says so, with what the run shows of the cause, where nothing is learned after 300 steps.
 
     Example: triptych train --backend jax --recipe d2l-vgg --width-ratio 8 --resolution 64
     """
@@ -74,9 +79,11 @@ def train(
     begun.take_up(session, quiet=json == "-" or not first)
     if first:
         loop.keep_in(session, resume or out or run_folder.new_folder(f"{chosen.architecture}-{name}"))
-    fit(session, logs.place(tensorboard, session.folder), log_every or 0, quiet=json == "-" or not first)
+    log, quiet = logs.place(tensorboard, session.folder), json == "-" or not first
+    stopped = fit(session, log, log_every or 0, stop_stuck=stop_stuck, quiet=quiet)
     if first:
         tell(session, device, json)
+    return 1 if stopped else 0
 
 
 def choose_recipe(
@@ -95,8 +102,8 @@ def choose_recipe(
     return only_longer(run_folder.read_recipe(resume), run, network)
 
 
-def fit(session: Session, log: Path | None, log_every: int, *, quiet: bool) -> None:
-    """Train to the end, told to a person and to the log."""
+def fit(session: Session, log: Path | None, log_every: int, *, stop_stuck: bool, quiet: bool) -> bool:
+    """Train to the end, told to a person and to the log; whether it was stopped because it does not learn."""
     from triptych.cli.progress import Reporter
     from triptych.training import loop
     from triptych.training import tensorboard as logs
@@ -106,7 +113,13 @@ def fit(session: Session, log: Path | None, log_every: int, *, quiet: bool) -> N
         print(f"{session.recipe.init_from}: {new}", flush=True)
     epochs = session.recipe.epochs
     with Reporter(epochs, quiet=quiet, log_every=log_every) as reporter, logs.logged(reporter, log) as listener:
-        loop.fit(session, listener)
+        try:
+            loop.fit(session, listener, stop_stuck=stop_stuck)
+        except loop.StuckError as stopped:
+            if not quiet:
+                print(stopped, flush=True)
+            return True
+    return False
 
 
 def tell(session: Session, device: str, json: str | None) -> None:
@@ -120,6 +133,7 @@ def tell(session: Session, device: str, json: str | None) -> None:
     if json is not None:
         epochs = [records.encode(epoch) for epoch in session.epochs]
         facts = {"run": str(session.folder), "recipe": session.recipe.name, "epochs": epochs, "peak_memory": peak}
+        facts |= {"does_not_learn": session.stuck} if session.stuck else {}
         options.write_json(json, facts | remarks.finish())
     if json != "-":
         if peak:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,23 +13,32 @@ from triptych.backend.execution import Execution
 from triptych.data import Dataset, batches
 from triptych.optim.schedules import Score
 from triptych.spec.layers import Architecture
-from triptych.training import run_folder
+from triptych.training import run_folder, watch
 from triptych.training.recipe import NATIVE, Recipe, build_architecture, build_transform, draw
 from triptych.training.run_folder import Checkpoint, Epoch
+from triptych.training.watch import Watch, chance_of
 from triptych.utils.errors import TriptychError
 from triptych.utils.interrupt import Interrupted, interruptible
 from triptych.weights import store, transfer
 from triptych.weights.initializers import Parameters
 
-READ_EVERY = 16  # steps between two looks at the losses; each look waits for the device
+READ_EVERY = 16  # steps between two looks at the losses, at most; each look waits for the device
+READ_SECONDS = 0.5  # that slow steps may pass without one
 
 
 class DivergedError(TriptychError):
     """A loss that is not finite."""
 
 
+class StuckError(TriptychError):
+    """A training that does not learn, and was to be stopped then."""
+
+
 class Listener:
     """Who is told how training goes: a progress bar, a log; this one itself says nothing."""
+
+    def begin(self, epoch: int, total: int) -> None:
+        """An epoch of so many steps begins."""
 
     def steps(self, epoch: int, total: int, losses: NDArray[np.float64], images_per_second: float) -> None:
         """The losses of this epoch's steps so far, of `total`, and its speed."""
@@ -37,12 +46,31 @@ class Listener:
     def epoch(self, epoch: Epoch) -> None:
         """An epoch is done and saved."""
 
+    def stuck(self, what: str) -> None:
+        """The training does not learn; said once, with what is known of the cause."""
+
+
+@dataclass
+class Pace:
+    """How many steps a session makes between two looks at their losses, and what its first step took: it holds a
+    framework's compilation and warming up, and is no measure of the others."""
+
+    every: int = 1
+    first: float | None = None
+
+    def seen(self, steps: int, seconds: float) -> None:
+        """A look after `steps` that took so long together."""
+        if self.first is None:
+            self.first = seconds
+        else:
+            self.every = int(np.clip(READ_SECONDS * steps / max(seconds, 1e-9), 1, READ_EVERY))
+
 
 @dataclass
 class Session:
     """A network on a backend with what it is trained on, and where its run is kept (`folder` None: nowhere). `resumed`
     is the run that it goes on with. `new_layers` are those that `init_from` had nothing for; None where it was not
-    asked."""
+    asked. `stuck` says that it does not learn, once it was seen; `pace` is how its steps are timed and read."""
 
     backend: Backend
     architecture: Architecture
@@ -55,6 +83,22 @@ class Session:
     epochs: list[Epoch] = field(default_factory=list)
     step: int = 0
     new_layers: tuple[str, ...] | None = None
+    stuck: str = ""
+    pace: Pace = field(default_factory=Pace)
+    watch: Watch = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.watch = Watch(chance_of(self.dataset.train.labels, self.architecture))
+
+    @property
+    def history(self) -> list[Score]:
+        """The tests of the finished epochs."""
+        return [Score(epoch.test_loss, epoch.test_accuracy) for epoch in self.epochs]
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches of the training images, the last one however small."""
+        return -(-len(self.dataset.train) // self.recipe.batch_size)
 
 
 def start(
@@ -148,12 +192,13 @@ def keep_in(session: Session, folder: Path) -> None:
     session.folder = folder
 
 
-def fit(session: Session, listener: Listener) -> list[Epoch]:
+def fit(session: Session, listener: Listener, *, stop_stuck: bool = False) -> list[Epoch]:
     """Train until the recipe's epochs are done; returns all of them. Raises DivergedError at the first step whose loss
-    is not finite, and Interrupted on SIGINT or SIGTERM; finished epochs stay saved in both cases."""
+    is not finite, with `stop_stuck` StuckError where it is seen that nothing is learned (see
+    `triptych.training.watch`), and Interrupted on SIGINT or SIGTERM; finished epochs stay saved in all cases."""
     with interruptible() as interrupted:
         for number in range(len(session.epochs), session.recipe.epochs):
-            epoch = train_epoch(session, number, listener, interrupted)
+            epoch = train_epoch(session, number, listener, interrupted, stop_stuck)
             session.epochs.append(epoch)
             if session.folder is not None:
                 run_folder.save(session.folder, session.epochs, checkpoint_of(session))
@@ -163,29 +208,40 @@ def fit(session: Session, listener: Listener) -> list[Epoch]:
     return session.epochs
 
 
-def train_epoch(session: Session, number: int, listener: Listener, interrupted: Callable[[], int]) -> Epoch:
+def train_epoch(
+    session: Session, number: int, listener: Listener, interrupted: Callable[[], int], stop_stuck: bool
+) -> Epoch:
     """One epoch (counted from 0) and its test."""
-    recipe, split = session.recipe, session.dataset.train
+    recipe, split, pace = session.recipe, session.dataset.train, session.pace
     plan = batches.plan(recipe.seed, number, len(split), recipe.batch_size, recipe.augmentation)
+    sizes = np.array([len(batch) for batch in plan])
     handles: list[Native] = []
     results = np.zeros((0, 2))
-    began = time.perf_counter()
-    history = [Score(epoch.test_loss, epoch.test_accuracy) for epoch in session.epochs]
+    listener.begin(number + 1, len(plan))
+    untimed, first_step = 0, 0.0
+    began = last = time.perf_counter()
     fed = batches.feed(split.images, split.labels, plan, recipe.augmentation)
     for index, (images, labels, gather) in enumerate(fed):
         if interrupted():
             raise Interrupted(interrupted(), kept(session))
-        rates = recipe.rates(session.step, len(plan), history)
+        rates = recipe.rates(session.step, len(plan), session.history)
         handles.append(session.trainer.step(images, labels, rates, session.step, gather=gather))
         session.step += 1
-        if len(handles) == READ_EVERY or index + 1 == len(plan):
-            results = np.concatenate([results, session.trainer.read(handles)])
+        if len(handles) >= pace.every or index + 1 == len(plan):
+            new, now = session.trainer.read(handles), time.perf_counter()
+            first = pace.first is None
+            pace.seen(len(handles), now - last)
+            if first and len(plan) > 1:  # an epoch of one step has nothing else to be timed by
+                untimed, first_step, began = len(handles), now - began, now
             handles.clear()
+            results, last = np.concatenate([results, new]), now
             check_finite(results[:, 0], session.step - len(results), session)
-            speed = min((index + 1) * recipe.batch_size, len(split)) / (time.perf_counter() - began)
+            done = slice(untimed, len(results)) if len(results) > untimed else slice(0, untimed)
+            speed = float(sizes[done].sum()) / ((now - began) or first_step)
             listener.steps(number + 1, len(plan), results[:, 0], speed)
+            session.watch.add(new, sizes[len(results) - len(new) : len(results)].tolist())
+            check_stuck(session, listener, stop_stuck)
     seconds = time.perf_counter() - began
-    sizes = np.array([len(batch) for batch in plan])
     test = session.dataset.test
     test_loss, test_accuracy = score(logits_of(session.trainer, test.images, recipe.images_per_test), test.labels)
     check_finite(np.array([test_loss]), session.step, session)  # the last step may have broken the network
@@ -198,9 +254,39 @@ def train_epoch(session: Session, number: int, listener: Listener, interrupted: 
         test_loss=test_loss,
         test_accuracy=test_accuracy,
         seconds=seconds,
-        images_per_second=float(sizes.sum() / seconds),
+        images_per_second=float(sizes[untimed:].sum() / seconds),
         losses=tuple(results[:, 0]),
+        first_step=first_step,
     )
+
+
+def check_stuck(session: Session, listener: Listener, stop: bool) -> None:
+    """Say once that nothing is learned, with what the run shows of the cause; with `stop`, raise StuckError."""
+    if session.stuck or session.step < watch.AFTER or not session.watch.stuck:
+        return
+    begun, recipe = start_of(session), session.recipe
+    symptoms = watch.examine(
+        session.architecture,
+        session.backend.to_canonical(session.network),
+        begun,
+        session.dataset.train.images,
+        replace(build_transform(recipe, session.architecture), crop_padding=0),
+        session.epochs[0].losses[0] if session.epochs else session.watch.first,
+    )
+    rate = recipe.rates(session.step - 1, session.steps_per_epoch, session.history).learning_rate
+    measured = "; ".join([*symptoms.texts(), f"rate {rate:.3g}"])
+    likely = symptoms.cause(session.watch.chance)
+    session.stuck = f"{session.backend.name}: {session.watch.verdict(session.step)} ({measured}). Likely: {likely}"
+    listener.stuck(session.stuck)
+    if stop:
+        raise StuckError(f"training was stopped, {kept(session)}")
+
+
+def start_of(session: Session) -> Parameters | None:
+    """What the session's run began with, drawn again; None where it cannot be: a framework's own start, a file's."""
+    recipe = session.recipe
+    known = recipe.initializer != NATIVE and session.new_layers is None and not recipe.init_from
+    return draw(recipe, session.architecture) if known else None
 
 
 def check_finite(losses: NDArray[np.float64], first_step: int, session: Session) -> None:

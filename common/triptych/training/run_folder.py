@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
 from datetime import datetime
 from itertools import chain, count
 from pathlib import Path
@@ -22,7 +22,8 @@ MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.j
 @dataclass(frozen=True)
 class Epoch:
     """What one epoch measured. Losses are means over images; `seconds` and `images_per_second` are of training
-    alone, without the test. `epoch` counts from 1, `step` is the number of updates so far."""
+    alone, without the test and without a session's first step, whose seconds are `first_step` (0 where there was none):
+    it holds a framework's compilation. `epoch` counts from 1, `step` is the number of updates so far."""
 
     epoch: int
     step: int
@@ -34,6 +35,7 @@ class Epoch:
     seconds: float
     images_per_second: float
     losses: tuple[float, ...] = ()
+    first_step: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -82,11 +84,19 @@ def read_recipe(folder: Path) -> Recipe:
         values = records.parse(path.read_bytes().decode(errors="replace"))
         if isinstance(values, dict) and "network" not in values and "architecture" in values:
             raise TriptychError("it was written by an older triptych; train again, or go on with that version")
-        return records.decode(values, Recipe)
+        return records.decode(with_defaults(values, Recipe), Recipe)
     except OSError as error:
         raise TriptychError(f"{folder} is not a run folder: cannot read {RECIPE} ({error.strerror})") from None
     except (ValueError, TriptychError) as error:
         raise TriptychError(f"{path} is no recipe that can be read: {error}") from None
+
+
+def with_defaults(values: Any, kind: type) -> Any:
+    """The JSON of a record, with the defaults of the fields that it does not have: those that came later."""
+    if not isinstance(values, dict):
+        return values
+    later = (item for item in fields(kind) if item.default is not MISSING and item.name not in values)
+    return values | {item.name: records.encode(item.default) for item in later}
 
 
 def read_epochs(folder: Path) -> list[Epoch]:
@@ -94,7 +104,7 @@ def read_epochs(folder: Path) -> list[Epoch]:
     path = folder / METRICS
     try:
         lines = path.read_text().splitlines() if path.exists() else []
-        return [records.decode(records.parse(line), Epoch) for line in lines]
+        return [records.decode(with_defaults(records.parse(line), Epoch), Epoch) for line in lines]
     except (OSError, ValueError, TriptychError) as error:
         raise TriptychError(f"{path} is damaged: {error}") from None
 

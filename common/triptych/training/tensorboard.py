@@ -35,6 +35,12 @@ class Log(Listener):
     def __init__(self, listener: Listener, writer: Any) -> None:
         self.listener, self.writer = listener, writer
 
+    def begin(self, epoch: int, total: int) -> None:
+        self.listener.begin(epoch, total)
+
+    def stuck(self, what: str) -> None:
+        self.listener.stuck(what)
+
     def steps(self, epoch: int, total: int, losses: NDArray[np.float64], images_per_second: float) -> None:
         self.listener.steps(epoch, total, losses, images_per_second)
 
