@@ -36,6 +36,8 @@ def test_the_networks_options_are_taken(call) -> None:
         ("--backend troch", "did you mean 'torch'"),
         ("-o lenet.txt", "must end in .py"),
         ("-o there.py", "is there already"),
+        ("--side-by-side there.py", "must end in .html"),
+        ("--side-by-side new.html -o new.py", "give one of them"),
     ],
 )
 def test_bad_use_is_one_line(options: str, words: str, tmp_path: Path, monkeypatch, capsys) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from triptych.cli.arch import resolve
-from triptych.cli.options import DEFAULT_NETWORK, BackendName, NetworkOptions, backend_name
+from triptych.cli.options import DEFAULT_NETWORK, BackendName, NetworkOptions, backend_name, backend_names
 from triptych.utils.errors import TriptychError
 
 
@@ -15,6 +15,9 @@ def emit(
     *,
     backend: BackendName = None,
     out: Annotated[Path | None, Parameter(name=("--out", "-o"), help="A new .py file; without it to stdout.")] = None,
+    side_by_side: Annotated[
+        Path | None, Parameter(help="A new .html file: layers and source of all backends (or of --backend) in columns.")
+    ] = None,
     network: NetworkOptions = DEFAULT_NETWORK,
 ) -> None:
     """Write a network as one idiomatic source file of a framework, which needs no triptych.
@@ -23,14 +26,33 @@ def emit(
     """
     from triptych.emitting import emit as emitting
 
+    if side_by_side is not None:
+        return _side_by_side(arch, backend, out, side_by_side, network)
     name = backend_name(backend)
-    if out is not None and out.suffix != ".py":
-        raise TriptychError(f"--out {out} must end in .py")
-    if out is not None and out.exists():
-        raise TriptychError(f"--out {out} is there already; give another name, or move it away")
+    _check_new("--out", out, ".py")
     emitted = emitting.emit(resolve(arch, network).architecture, name)
     if out is None:
         print(emitted.source, end="")
         return
     out.write_text(emitted.source, encoding="utf-8")
     print(f"{out}: class {emitted.network}, {len(emitted.names)} arrays; load(path) takes a safetensors file")
+
+
+def _side_by_side(arch: str, backend: str | None, out: Path | None, page: Path, network: NetworkOptions) -> None:
+    from triptych.emitting.emit import emit
+    from triptych.report import columns
+
+    if out is not None:
+        raise TriptychError("--out is for one source file, --side-by-side for a page; give one of them")
+    _check_new("--side-by-side", page, ".html")
+    names = backend_names(backend)
+    imported = resolve(arch, network)
+    columns.write(page, imported.architecture, [emit(imported.architecture, name) for name in names], imported.remarks)
+    print(f"{page}: {arch} in {', '.join(names)}")
+
+
+def _check_new(option: str, path: Path | None, ending: str) -> None:
+    if path is not None and path.suffix != ending:
+        raise TriptychError(f"{option} {path} must end in {ending}")
+    if path is not None and path.exists():
+        raise TriptychError(f"{option} {path} is there already; give another name, or move it away")

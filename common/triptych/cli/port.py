@@ -20,7 +20,10 @@ from triptych.cli.options import (
 from triptych.utils.errors import TriptychError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from triptych.emitting.port import Ported
+    from triptych.importers.steps import Imported
 
 
 def port(
@@ -34,8 +37,8 @@ def port(
 ) -> int:
     """Write a network as source files and weights of other frameworks, and check each against the reference.
 
-    The folder has the spec, a file of source with its weights for each framework, and a README. Exit status 1 if
-    a file computes anything else than the spec.
+    The folder has the spec, a file of source with its weights for each framework, a README, and port.html, which shows
+    network and files in columns matched by layer. Exit status 1 if a file computes anything else than the spec.
     Example: triptych port model-symbol.json --to torch,jax --out ported
     """
     from triptych.emitting import port as porting
@@ -52,7 +55,23 @@ def port(
     porting.write(imported, names, out)
     checked = [porting.check(out, name) for name in names]
     write_atomically(out / "README.md", porting.read_me(imported, checked, source).encode())
+    _write_page(out / "port.html", imported, checked, source)
     return _tell(checked, json)
+
+
+def _write_page(path: Path, imported: Imported, checked: Sequence[Ported], source: str) -> None:
+    """The network and the files in columns beside each other, matched by layer."""
+    from triptych.emitting.emit import emit
+    from triptych.emitting.port import result
+    from triptych.report import columns
+
+    about = [
+        f"Ported from {source}.",
+        *imported.remarks,
+        *(f"{one.backend}: {t}" for one in checked for t in result(one)),
+    ]
+    emitted = [emit(imported.architecture, one.backend) for one in checked]
+    columns.write(path, imported.architecture, emitted, about)
 
 
 def _tell(checked: list[Ported], json: str | None) -> int:

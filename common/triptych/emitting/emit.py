@@ -15,6 +15,7 @@ from triptych.backend.source import Dialect
 from triptych.emitting import network, text, tree
 from triptych.emitting.names import camel
 from triptych.emitting.plan import Plan
+from triptych.emitting.text import Marks
 from triptych.emitting.writer import Writer
 from triptych.spec.layers import Architecture
 from triptych.weights.layouts import Layout
@@ -27,7 +28,8 @@ class Emitted:
     `source`: the file's text. `network`: the name of the class in it. `names`: by canonical path, the parameter's name
     in that network (in PyTorch's state dict, Gluon's `collect_params` by prefix, Flax's state by dots), with which a
     safetensors file for the function `load` in it is written; `layout` has the axes that the arrays have there.
-    `channels_last`: whether its images and maps are `(N, H, W, C)`."""
+    `channels_last`: whether its images and maps are `(N, H, W, C)`. `lines`: by number of a line of the source, from
+    1, the spec's layers that it makes."""
 
     backend: str
     source: str
@@ -35,6 +37,7 @@ class Emitted:
     names: Mapping[str, str]
     layout: Layout
     channels_last: bool
+    lines: Mapping[int, Marks]
 
     def state(self, parameters: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Canonical parameters under the network's own names, with its axes: what its `load` takes."""
@@ -59,11 +62,14 @@ def emit(architecture: Architecture, backend: str) -> Emitted:
     whole = network.write(architecture, root, name, writer)
     load = dialect.load.replace("NETWORK", name).strip("\n").split("\n")
     written = [*definitions, whole, load]
-    body = text.joined([*_helpers(dialect, _names(text.joined(written))), *written])
+    needed = _names(text.joined(text.separated(written)))
+    lines = text.separated([*_helpers(dialect, needed), *written])
+    body = text.joined(lines)
     blank = "\n\n" if body.startswith(("class", "def")) else "\n"
-    source = f"{_header(architecture, dialect)}{_imports(dialect, body)}{blank}{body}"
+    before = f"{_header(architecture, dialect)}{_imports(dialect, body)}{blank}"
     names = dict(network.paths(root, writer))
-    return Emitted(backend, source, name, names, dialect.layout, dialect.channels_last)
+    marks = text.marks_of(lines, before.count("\n") + 1)
+    return Emitted(backend, before + body, name, names, dialect.layout, dialect.channels_last, marks)
 
 
 def dialect_of(backend: str) -> Dialect:

@@ -7,7 +7,7 @@ from triptych.backend.source import written
 from triptych.emitting import text
 from triptych.emitting.names import attribute, different
 from triptych.emitting.repetition import applied, folded
-from triptych.emitting.text import Expression
+from triptych.emitting.text import Expression, Line
 from triptych.emitting.tree import TreeNode
 from triptych.emitting.writer import Piece, Writer
 from triptych.spec.analysis import auxiliary_weights
@@ -88,7 +88,7 @@ def write(architecture: Architecture, root: TreeNode, name: str, writer: Writer)
         *body,
         "",
         f"    {dialect.forward.replace('RESULT', result_type)}",
-        *(one for statement in _forward(found, writer) for one in text.wrapped(2, statement)),
+        *(one for statement in _forward(found, writer) for one in text.statement(2, statement)),
     ]
 
 
@@ -131,14 +131,14 @@ def _plain(part: Piece, writer: Writer) -> bool:
     return len(part.nodes) == 1 and _made(part.nodes[0], writer).function
 
 
-def _forward(found: list[tuple[Piece, bool]], writer: Writer) -> Iterator[str]:
+def _forward(found: list[tuple[Piece, bool]], writer: Writer) -> Iterator[Line]:
     variable, heads, number = "x", [], 0
     trunk = [part for part, is_auxiliary in found if not is_auxiliary]
     if len(trunk) == len(found) and not any(_plain(part, writer) for part in trunk):
         result = "x"
         for part in trunk:
             result = f"self.{part.name}({result})"
-        yield f"return {result}"
+        yield Line(f"return {result}")
         return
     for part, is_auxiliary in found:
         if is_auxiliary:
@@ -148,11 +148,11 @@ def _forward(found: list[tuple[Piece, bool]], writer: Writer) -> Iterator[str]:
         plain = _plain(part, writer)
         value = applied(_made(part.nodes[0], writer).text, variable) if plain else f"self.{part.name}({variable})"
         variable = "y" if part is trunk[-1] else f"x{number}"
-        yield f"{variable} = {value}"
+        yield Line(f"{variable} = {value}", writer.alone(part))
     if heads:
-        yield f"if {writer.dialect.training}:"
-        yield f"    return ({variable}, {', '.join(heads)})"
-    yield f"return {variable}"
+        yield Line(f"if {writer.dialect.training}:")
+        yield Line(f"    return ({variable}, {', '.join(heads)})")
+    yield Line(f"return {variable}")
 
 
 def _size(shape: Shape, channels_last: bool) -> str:

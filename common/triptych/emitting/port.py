@@ -4,6 +4,7 @@ FOLDER/architecture.json         the spec
 FOLDER/model.safetensors         its weights under canonical names
 FOLDER/BACKEND/model.py          one source file of the framework, which needs nothing of triptych
 FOLDER/BACKEND/model.safetensors the weights, as the function `load` in it takes them
+FOLDER/port.html                 network and source in columns beside each other (written by the command)
 FOLDER/README.md                 how to load them, what was remarked, what was compared and what not
 """
 

@@ -22,7 +22,8 @@ def folded(parts: Sequence[Expression]) -> list[Expression]:
     while rest:
         period, count = _repetition([part.text for part in rest])
         if count >= 3:
-            result.append(_looped(rest[:period], rest[period * count - 1], count))
+            marks = Expression("", parts=rest[: period * count]).all_marks()
+            result.append(replace(_looped(rest[:period], rest[period * count - 1], count), marks=marks))
         else:
             result += rest[:1]
         rest = rest[period * count if count >= 3 else 1 :]
@@ -52,7 +53,8 @@ def _looped(parts: Sequence[Expression], last: Expression, count: int) -> Expres
 
 def star(part: Expression, variable: str, count: str) -> Expression:
     """A loop that makes `count` of a layer."""
-    return Expression(f"*({part.text} for {variable} in range({count}))", comment=part.comment)
+    text = f"*({part.text} for {variable} in range({count}))"
+    return Expression(text, comment=part.comment, marks=part.all_marks())
 
 
 def stepped(first: Value, step: Value) -> Value:

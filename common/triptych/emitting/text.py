@@ -6,21 +6,52 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
+from operator import or_
 
 WIDTH = 120
 INDENT = "    "
 
 
+@dataclass(frozen=True)
+class Marks:
+    """Paths of layers of the spec: those that a line makes, or applies by themselves, and those that it has made by
+    calling what is written elsewhere."""
+
+    made: frozenset[str] = frozenset()
+    called: frozenset[str] = frozenset()
+
+    def __or__(self, other: Marks) -> Marks:
+        return Marks(self.made | other.made, self.called | other.called)
+
+
+class Line(str):
+    """A line of source that knows its layers."""
+
+    __slots__ = ("marks",)
+    marks: Marks
+
+    def __new__(cls, text: str, marks: Marks = Marks()) -> Line:
+        line = super().__new__(cls, text)
+        line.marks = marks
+        return line
+
+
 @dataclass
 class Expression:
     """An expression: its text on one line, or `opening`, `parts` and `)` on a line each. `comment` belongs to its
-    (first) line."""
+    (first) line. `marks`: the layers of the spec that it makes, without those of its parts."""
 
     text: str
     opening: str = ""
     parts: list[Expression] = field(default_factory=list)
     comment: str = ""
     function: bool = False
+    marks: Marks = field(default_factory=Marks)
+
+    def all_marks(self) -> Marks:
+        """The layers that it and its parts make."""
+        return reduce(or_, (part.all_marks() for part in self.parts), self.marks)
 
     def comments(self) -> list[str]:
         """All that is said of it and of its parts, each once."""
@@ -35,8 +66,12 @@ def sequence(opening: str, parts: Sequence[Expression]) -> Expression:
     return Expression(f"{opening}{', '.join(part.text for part in parts)})", opening, list(parts))
 
 
-def line(depth: int, text: str, comment: str = "") -> list[str]:
+def line(depth: int, text: str, comment: str = "", marks: Marks = Marks()) -> list[str]:
     """A line of code, or several where it is long; its comment beside or above."""
+    return [Line(one, marks) for one in _line(depth, text, comment)]
+
+
+def _line(depth: int, text: str, comment: str) -> list[str]:
     code = INDENT * depth + text
     if not comment:
         return wrapped(depth, text)
@@ -45,6 +80,11 @@ def line(depth: int, text: str, comment: str = "") -> list[str]:
         return [beside]
     width = WIDTH - len(INDENT) * depth - 2
     return [f"{INDENT * depth}# {part}" for part in textwrap.wrap(comment, width)] + wrapped(depth, text)
+
+
+def statement(depth: int, text: Line) -> list[Line]:
+    """A statement in as many lines as it takes."""
+    return [Line(one, text.marks) for one in wrapped(depth, text)]
 
 
 def wrapped(depth: int, text: str) -> list[str]:
@@ -92,8 +132,8 @@ def lines(
     whole = f"{INDENT * depth}{before}{expression.text}{after}"
     comments = expression.comments()
     if not expression.opening or (len(whole) <= WIDTH and len(comments) <= most and not exploded):
-        return line(depth, f"{before}{expression.text}{after}", "; ".join(comments))
-    result = line(depth, f"{before}{expression.opening}", expression.comment)
+        return line(depth, f"{before}{expression.text}{after}", "; ".join(comments), expression.all_marks())
+    result = line(depth, f"{before}{expression.opening}", expression.comment, expression.marks)
     for part in expression.parts:
         result += lines(depth + 1, "", part, ",")
     return [*result, f"{INDENT * depth}){after}"]
@@ -134,6 +174,24 @@ def code_lines(source: str) -> int:
     return count
 
 
-def joined(blocks: Iterable[Sequence[str]]) -> str:
-    """Definitions with two blank lines between them."""
-    return "\n\n\n".join("\n".join(block) for block in blocks if block) + "\n"
+def separated(blocks: Iterable[Sequence[str]]) -> list[str]:
+    """The lines of definitions with two blank ones between them."""
+    first, *others = [block for block in blocks if block]
+    return [*first, *(line for block in others for line in ("", "", *block))]
+
+
+def joined(lines: Iterable[str]) -> str:
+    """Lines as a text."""
+    return "\n".join(lines) + "\n"
+
+
+def marks_of(lines: Iterable[str], first: int) -> dict[int, Marks]:
+    """By number of the line, counted from `first`, its layers where it has some. A line may hold several."""
+    found: dict[int, Marks] = {}
+    number = first
+    for one in lines:
+        height = one.count("\n") + 1
+        if isinstance(one, Line) and one.marks != Marks():
+            found |= dict.fromkeys(range(number, number + height), one.marks)
+        number += height
+    return found

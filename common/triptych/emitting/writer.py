@@ -1,6 +1,7 @@
 """The source file of a plan in one framework's dialect, and what its parameters are called there."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from triptych.backend.source import Dialect, Value
@@ -8,8 +9,9 @@ from triptych.emitting import text
 from triptych.emitting.arguments import Definition
 from triptych.emitting.names import attribute, different, safe
 from triptych.emitting.plan import Plan
+from triptych.emitting.provenance import layers_made
 from triptych.emitting.repetition import applied, folded, star, stepped
-from triptych.emitting.text import Expression
+from triptych.emitting.text import Expression, Line, Marks
 from triptych.emitting.tree import Run, TreeNode, flow_of
 from triptych.spec.analysis import layer_parameters
 from triptych.spec.layers import INPUT, Branches, Graph, Merge, Residual, Shape
@@ -28,6 +30,7 @@ class Writer:
     def __init__(self, plan: Plan, dialect: Dialect) -> None:
         self.plan = plan
         self.dialect = dialect
+        self._made = layers_made(plan)
 
     # -- expressions ---------------------------------------------------------------------------------------------
 
@@ -35,7 +38,7 @@ class Writer:
         """What makes a node, its numbers being `values`; a `call` of its function or class, if it has one."""
         made = self.plan.definition(node)
         if made is not None and call:
-            return Expression(self._call(made, values))
+            return Expression(self._call(made, values), marks=Marks(called=self._made[node]))
         if node.is_leaf:
             return self._leaf(node, values)
         return self.row(self._row_parts(self.plan.runs(node), values))
@@ -48,7 +51,7 @@ class Writer:
 
     def _leaf(self, node: TreeNode, values: Sequence[Value]) -> Expression:
         piece = self.dialect.pieces[type(node.layer)](node.layer, dict(zip(node.numbers, values, strict=True)))
-        return Expression(piece.text, comment=piece.trap, function=piece.function)
+        return Expression(piece.text, comment=piece.trap, function=piece.function, marks=Marks(self._made[node]))
 
     def _call(self, made: Definition, values: Sequence[Value]) -> str:
         texts, in_order = [], True
@@ -83,7 +86,8 @@ class Writer:
             return
         one, other = self.expression(run.nodes[0], first), self.expression(run.nodes[-1], second)
         if one.text == other.text:
-            yield star(one, "_", count.text)
+            both = replace(one, marks=one.all_marks() | other.all_marks())
+            yield star(both, "_", count.text)
         else:
             yield one
             less = f"{count.text} - 1" if not isinstance(count.literal, int) else str(count.literal - 1)
@@ -131,7 +135,7 @@ class Writer:
             *body,
             "",
             f"    {self.dialect.forward.replace('RESULT', result_type)}",
-            *(one for statement in self._forward(node, values) for one in text.wrapped(2, statement)),
+            *(one for statement in self._forward(node, values) for one in text.statement(2, statement)),
         ]
 
     def _attribute(self, part: Piece, expression: Expression, values: "Values") -> list[str]:
@@ -163,25 +167,31 @@ class Writer:
 
     # -- forward passes ------------------------------------------------------------------------------------------
 
-    def _forward(self, node: TreeNode, values: "Values") -> list[str]:
+    def _forward(self, node: TreeNode, values: "Values") -> list[Line]:
         flow = flow_of(node)
         if flow is None:
             *statements, last = self._flow(node, "x", values)
-            return [*statements, f"return {last}"]
+            return [*statements, Line(f"return {last}", last.marks)]
         own = {part.name for part in self.parts(flow)}
         names = [part.name for part in self.parts(node)]
         outside = [part for part in self.parts(node) if part.name not in own]
         before = [part for part in outside if names.index(part.name) < min(map(names.index, own), default=0)]
         after = [part for part in outside if part not in before]
-        result = [f"x = {values.applied(part, 'x')}" for part in before]
+        result = [Line(f"x = {values.applied(part, 'x')}", self.alone(part)) for part in before]
         *statements, last = self._flow(flow, "x", values)
         result += statements
-        result += [f"x = {last}"] if after else [f"return {last}"]
+        result.append(Line(f"{'x =' if after else 'return'} {last}", last.marks))
         for number, part in enumerate(after, 1):
-            result.append(f"{'return' if number == len(after) else 'x ='} {values.applied(part, 'x')}")
+            start = "return" if number == len(after) else "x ="
+            result.append(Line(f"{start} {values.applied(part, 'x')}", self.alone(part)))
         return result
 
-    def _flow(self, node: TreeNode, x: str, values: "Values") -> list[str]:
+    def alone(self, *parts: Piece) -> Marks:
+        """The layers that a line applies by themselves, where it applies these parts."""
+        below = ([leaf for node in part.nodes for leaf in node.below() if leaf.is_leaf] for part in parts)
+        return Marks(frozenset[str]().union(*(self._made[leaves[0]] for leaves in below if len(leaves) == 1)))
+
+    def _flow(self, node: TreeNode, x: str, values: "Values") -> list[Line]:
         """Statements, and the expression of what comes out."""
         parts = {part.nodes[0].name: part for part in self.parts(node)}
         match node.layer:
@@ -191,10 +201,13 @@ class Writer:
                 factor = "" if scale.literal == 1.0 else f"{scale.text} * " if _is_number(scale) else "self.scale * "
                 into = values.applied(parts[node.shortcut.name], x) if node.shortcut else x
                 same = node.children[-1].output == (node.shortcut.output if node.shortcut else node.input)
-                return [self.dialect.merge("add", [into, f"{factor}{body}"], not same)]
+                return [
+                    Line(self.dialect.merge("add", [into, f"{factor}{body}"], not same), self.alone(*parts.values()))
+                ]
             case Branches():
                 texts = [values.applied(part, x) for part in parts.values()]
-                return [self._merged(node.layer.merge, texts, [child.output for child in node.children])]
+                merged = self._merged(node.layer.merge, texts, [child.output for child in node.children])
+                return [Line(merged, self.alone(*parts.values()))]
             case Graph():
                 return self._graph(node, node.layer, parts, values)
         raise AssertionError(node.layer)
@@ -202,15 +215,15 @@ class Writer:
     def _merged(self, merge: Merge, texts: Sequence[str], shapes: Sequence[Shape]) -> str:
         return texts[0] if len(texts) == 1 else self.dialect.merge(merge, texts, len(set(shapes)) > 1)
 
-    def _graph(self, node: TreeNode, layer: Graph, parts: dict[str, Piece], values: "Values") -> list[str]:
+    def _graph(self, node: TreeNode, layer: Graph, parts: dict[str, Piece], values: "Values") -> list[Line]:
         shapes = {INPUT: node.input} | {child.name: child.output for child in node.children}
         names = {INPUT: "x"} | different([child.name for child in node.children], safe)
         result = []
         for wire in layer.nodes:
             into = self._merged(wire.merge, [names[i] for i in wire.inputs], [shapes[i] for i in wire.inputs])
             name = wire.layer.name
-            result.append(f"{names[name]} = {values.applied(parts[name], into)}")
-        return [*result, ", ".join(names[name] for name in layer.outputs)]
+            result.append(Line(f"{names[name]} = {values.applied(parts[name], into)}", self.alone(parts[name])))
+        return [*result, Line(", ".join(names[name] for name in layer.outputs))]
 
     # -- parameters ----------------------------------------------------------------------------------------------
 

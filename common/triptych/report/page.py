@@ -8,14 +8,17 @@ from triptych import __version__
 from triptych.utils.files import write_atomically
 
 
-def write_page(path: Path, template: str, **values: Any) -> None:
-    """Render `templates/TEMPLATE` with `values`, the version and the date into a file. Text is escaped; figures are
-    marked as safe there."""
+def render(template: str, **values: Any) -> str:
+    """`templates/TEMPLATE` as text. What is not marked as safe there is escaped."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
         loader=PackageLoader("triptych.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
+    return environment.get_template(template).render(**values)
+
+
+def write_page(path: Path, template: str, **values: Any) -> None:
+    """Render `templates/TEMPLATE` with `values`, the version and the date into a file. Figures are marked as safe."""
     date = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-    text = environment.get_template(template).render(**values, version=__version__, date=date)
-    write_atomically(path, text.encode())
+    write_atomically(path, render(template, **values, version=__version__, date=date).encode())
