@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: compare check test test-all install lint docs clean
+.PHONY: compare check test test-all install lint docs gpu gpu-wheels clean
 
 # The main job: conformance of VGG-11 on every backend, then a short training on each from the same start.
 compare: $(STAMP)
@@ -36,6 +36,14 @@ lint: $(STAMP)
 docs: $(STAMP)
 	$(BIN)/sphinx-build -W --keep-going --quiet -b html docs docs/_build/html
 	@echo docs/_build/html/index.html
+
+# On a machine with a GPU whose Python has the frameworks already; where it has no network, `make gpu-wheels` before,
+# elsewhere. What is done is in gpu-results/result.json and is not done again.
+gpu:
+	PYTHONPATH=common:backends $(PYTHON) benchmarks/gpu.py --out gpu-results
+
+gpu-wheels: $(STAMP)
+	$(BIN)/python -m pip download --quiet --only-binary=:all: --python-version 3.12 --no-deps -d benchmarks/wheels safetensors pillow scipy optax jinja2 markupsafe chex absl-py toolz attrs cyclopts rich rich-rst docutils docstring-parser pygments markdown-it-py mdurl
 
 $(STAMP): pyproject.toml constraints.txt
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)

@@ -27,7 +27,7 @@ from triptych_jax.optimizer import Updater
 # the fusion emitters' in JAX 0.11.
 _EMITTERS = {"xla_cpu_use_fusion_emitters": False} if jax.__version_info__ < (0, 11) else {}
 _QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_parallel_codegen_split_count": 1, **_EMITTERS}
-OPTIONS: dict[str, dict[str, Any] | None] = {"full": None, "quick": _QUICK}
+OPTIONS: dict[str, dict[str, Any] | None] = {"full": None, "quick": _QUICK, "fused": None, "graphs": None}
 
 Masks: TypeAlias = Mapping[str, jax.Array]  # of dropout layers, by path
 
@@ -114,7 +114,7 @@ def compile_step(
         moved, kept = update((inputs[0], passed.gradients), kept, count, rates)
         return passed.figures, passed.statistics, moved, kept
 
-    return jit(execution)(step) if execution.compilation == "full" else step
+    return step if execution.compilation == "quick" else jit(execution)(step)
 
 
 @lru_cache(maxsize=8)

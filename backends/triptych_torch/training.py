@@ -27,6 +27,8 @@ from triptych_torch.model import Network, first
 from triptych_torch.optimizer import Updater
 from triptych_torch.weights import from_numpy, to_numpy
 
+# torch.compile's modes by the execution's compilation
+COMPILED = {"fused": "max-autotune-no-cudagraphs", "graphs": "max-autotune"}
 SCALER, SCALER_FIELDS = "(loss scale)", ("scale", "_growth_tracker")
 
 
@@ -90,6 +92,8 @@ class Trainer(Predictor):
         self.size = int(distributed.get_world_size()) if joined else 1
         # batch norm's statistics are each process's own; those of the first are saved
         self.parallel = DistributedDataParallel(network, broadcast_buffers=False) if self.size > 1 else network
+        if network.execution.compilation in COMPILED:
+            self.parallel = torch.compile(self.parallel, mode=COMPILED[network.execution.compilation])
         # float16 gradients underflow without a scale; switched off, the scaler hands everything through unchanged
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=network.execution.precision == "fp16")
 

@@ -103,7 +103,7 @@ def test_the_planted_faults_have_the_same_names_in_every_framework() -> None:
 
 # Classes that the contract, or another file of every backend, is written against: they have the same public methods.
 # Of the others (layers, blocks) each framework asks for methods of its own; those of one name still take the same.
-MIRRORED = ("Input", "Port", "Predictor", "Trainer")
+MIRRORED = ("Input", "Port", "Predictor", "Textbook", "Trainer")
 INSTALLED = registry.installed()
 Signature = tuple[tuple[str, str, Any], ...]
 
@@ -155,6 +155,8 @@ def test_a_backend_takes_what_the_contract_says(name: str) -> None:
         (contract.Trainer, framework.Trainer),
         (contract.Port, module_of(name, "port.py").Port),
         (contract.PortAdapter, module_of(name, "port.py")),
+        (contract.Textbook, module_of(name, "benchmark.py").Textbook),
+        (contract.Benchmark, module_of(name, "benchmark.py")),
     ):
         promised = {key: method for key, method in vars(protocol).items() if inspect.isfunction(method)}
         for key, method in promised.items():

@@ -1,12 +1,12 @@
 """The contract between the common code and a backend.
 
-A backend is a package whose module fulfils `Backend`, with a module `port` that fulfils `PortAdapter`. Its networks are
-native objects, opaque here; everything that crosses the line is NumPy and canonical: images and maps `(N, C, H, W)`,
-labels `(N,)`, cotangents like the outputs that they belong to, convolution weights OIHW, dense weights (out, in),
-parameters by path.
+A backend is a package whose module fulfils `Backend`, with modules `port` and `benchmark` that fulfil `PortAdapter` and
+`Benchmark`. Its networks are native objects, opaque here; everything that crosses the line is NumPy and canonical:
+images and maps `(N, C, H, W)`, labels `(N,)`, cotangents like the outputs that they belong to, convolution weights
+OIHW, dense weights (out, in), parameters by path.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
@@ -22,7 +22,7 @@ from triptych.data import batches
 from triptych.data.preprocess import InputTransform
 from triptych.importers.steps import Imported, Request
 from triptych.optim.optimizers import Optimizer, Rates
-from triptych.spec.layers import Architecture
+from triptych.spec.layers import Architecture, Pair
 from triptych.utils.arrays import Array
 from triptych.weights.initializers import Parameters
 
@@ -217,3 +217,25 @@ class PortAdapter(Protocol):
 
     def import_network(self, candidate: Any, request: Request) -> Imported:
         """The network as a spec with canonical weights. Raises TriptychError for what cannot be taken over."""
+
+
+class Textbook(Protocol):
+    """The training loop that users of the framework know from its textbooks, with SGD, on a network in the framework's
+    own idiom (as `triptych.emitting` writes it): what speed is held against."""
+
+    def __init__(self, network: Native, size: Pair, batch_size: int, rates: Rates, device: str) -> None: ...
+
+    def load(self, images: Images, labels: NDArray[np.int64]) -> Iterable[Any]:
+        """Batches of stored images `(N, C, h, w)` resized to `size`, in their order, for `train`."""
+
+    def train(self, loaded: Iterable[Any]) -> list[float]:
+        """One pass; every step's loss. It has waited for the device."""
+
+
+class Benchmark(Protocol):
+    """What a backend's `benchmark` module offers."""
+
+    Textbook: type[Textbook]
+
+    def matrix_product(self, size: int, execution: Execution, device: str) -> Callable[[], None]:
+        """A product of two `size` x `size` matrices in the execution's type, done when the function returns."""

@@ -3,12 +3,13 @@
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import Literal, TypeAlias, TypeVar
 
 from triptych.utils.errors import TriptychError
 
 T = TypeVar("T")
 
+Compilation: TypeAlias = Literal["full", "quick", "fused", "graphs"]
 PRECISIONS = ("fp32", "bf16", "fp16", "fp64")
 
 
@@ -26,14 +27,16 @@ class Execution:
     """What `build` is told beside the architecture; the network carries it, and its trainer follows it.
 
     `precision`: the type of weights and layers; "bf16" and "fp16" keep the weights in float32. `compilation`: "quick"
-    leaves out what a compiler does for speed alone: for programs that run a few times only. `tf32`: whether the device
+    leaves out what a compiler does for speed alone: for programs that run a few times only; "fused" and "graphs" go
+    beyond "full" where a framework by itself compiles nothing (PyTorch: `torch.compile`, and the same replayed as CUDA
+    graphs), at the price of a minute or more before the first step. `tf32`: whether the device
     may shorten the factors of float32 products to about ten bits (TF32, Ascend's HF32), which frameworks allow by
     default. `deterministic`: equal steps give equal bits, if need be more slowly, from then on and for the whole
     process; say so for the first network that is built.
     """
 
     precision: str = "fp32"
-    compilation: Literal["full", "quick"] = "full"
+    compilation: Compilation = "full"
     tf32: bool = False
     deterministic: bool = False
 

@@ -5,7 +5,7 @@ import importlib.util
 from dataclasses import dataclass
 from typing import cast
 
-from triptych.backend.contract import Backend
+from triptych.backend.contract import Backend, Benchmark
 from triptych.utils.errors import TriptychError, require_package, unknown
 from triptych.utils.process import prepare_process
 
@@ -48,3 +48,9 @@ def load(name: str) -> Backend:
             f"backend '{name}' is installed but cannot be imported ({type(error).__name__}: {error}); "
             "constraints.txt names the versions that were tested together"
         ) from error
+
+
+def load_benchmark(name: str) -> Benchmark:
+    """What a backend's speed is held against."""
+    load(name)
+    return cast(Benchmark, importlib.import_module(f"{BACKENDS[name].package}.benchmark"))

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triptych.backend.contract import Backend, Images, Labels, Native, Predictor, Trainer
-from triptych.backend.execution import Execution
+from triptych.backend.execution import Compilation, Execution
 from triptych.data import Dataset, batches
 from triptych.optim.schedules import Score
 from triptych.spec.layers import Architecture
@@ -108,14 +108,16 @@ def start(
     *,
     device: str = "cpu",
     deterministic: bool = False,
+    compilation: Compilation = "full",
     architecture: Architecture | None = None,
     resumed: Path | None = None,
     pretrained: Parameters | None = None,
 ) -> Session:
     """A session at the recipe's start, or where the last checkpoint of the run `resumed` ends; it is kept nowhere yet.
 
-    `deterministic` is that of `triptych.backend.execution.Execution`. `architecture` is what `build_architecture` makes
-    of recipe and data, where it was called already; `pretrained` what `init_from` holds, where it was read already.
+    `deterministic` and `compilation` are those of `triptych.backend.execution.Execution`. `architecture` is what
+    `build_architecture` makes of recipe and data, where it was called already; `pretrained` what `init_from` holds,
+    where it was read already.
     What a resumed run once began from need not be there any more.
     Raises TriptychError for what does not fit together.
     """
@@ -125,7 +127,7 @@ def start(
     if recipe.init_from and checkpoint is None and pretrained is None:
         pretrained = store.load(run_folder.model_file(Path(recipe.init_from)))
     transform = build_transform(recipe, architecture)
-    execution = Execution(recipe.precision, deterministic=deterministic)
+    execution = Execution(recipe.precision, compilation, deterministic=deterministic)
     network = backend.build(architecture, device=device, execution=execution)
     new_layers = initialize(backend, network, architecture, recipe, pretrained)
     if new_layers is not None:

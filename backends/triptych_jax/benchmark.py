@@ -1,0 +1,65 @@
+"""What speed is held against: the training loop of Flax's own examples, and the best matrix product."""
+
+from collections.abc import Callable, Iterable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from numpy.typing import NDArray
+
+from triptych.backend.contract import Images, Labels, Native
+from triptych.backend.execution import Execution
+from triptych.data.preprocess import InputTransform, apply_reference
+from triptych.optim.optimizers import Rates
+from triptych.spec.layers import Pair
+from triptych_jax.device import DTYPES, get_device
+
+
+class Textbook:
+    """A plain `nnx.jit` step on images that were resized beforehand. See `triptych.backend.contract.Textbook`."""
+
+    def __init__(self, network: Native, size: Pair, batch_size: int, rates: Rates, device: str) -> None:
+        self.device = get_device(device)
+        self.network = network
+        nnx.update(network, jax.device_put(nnx.state(network), self.device))
+        self.size, self.batch_size = size, batch_size
+        momentum = rates.momentum or None
+        self.optimizer = nnx.Optimizer(network, optax.sgd(rates.learning_rate, momentum), wrt=nnx.Param)
+
+    def load(self, images: Images, labels: Labels) -> Iterable[tuple[NDArray[np.float32], Labels]]:
+        """Batches, channels last; all work is done here."""
+        transform = InputTransform(images.shape[1], *self.size)
+        x = np.ascontiguousarray(apply_reference(images, transform, dtype=np.float32).transpose(0, 2, 3, 1))
+        begins = range(0, len(labels), self.batch_size)
+        return [(x[i : i + self.batch_size], labels[i : i + self.batch_size].astype(np.int32)) for i in begins]
+
+    def train(self, loaded: Iterable[tuple[NDArray[np.float32], Labels]]) -> list[float]:
+        """Every step's loss, read at the end."""
+        self.network.train()
+        losses = [_step(self.network, self.optimizer, *jax.device_put(batch, self.device)) for batch in loaded]
+        return [float(loss) for loss in jax.device_get(losses)]
+
+
+@nnx.jit
+def _step(network: nnx.Module, optimizer: nnx.Optimizer, x: jax.Array, y: jax.Array) -> jax.Array:
+    def loss_of(network: nnx.Module) -> jax.Array:
+        return optax.softmax_cross_entropy_with_integer_labels(network(x), y).mean()
+
+    loss, gradients = nnx.value_and_grad(loss_of)(network)
+    optimizer.update(network, gradients)
+    return loss
+
+
+def matrix_product(size: int, execution: Execution, device: str) -> Callable[[], None]:
+    """A product of two `size` x `size` matrices in the execution's type, done when the function returns."""
+    dtype = jnp.bfloat16 if execution.precision == "bf16" else DTYPES[execution.precision]
+    values: NDArray[np.float32] = np.random.default_rng(0).standard_normal((2, size, size), np.float32)
+    left, right = (jax.device_put(jnp.asarray(value, dtype), get_device(device)) for value in values)
+    return partial(_product, jax.jit(jnp.matmul), left, right)
+
+
+def _product(run: Callable[..., jax.Array], left: jax.Array, right: jax.Array) -> None:
+    run(left, right).block_until_ready()
