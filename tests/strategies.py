@@ -4,8 +4,19 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-from triptych.optim.optimizers import SGD, Adam, AdamW
-from triptych.optim.schedules import MEASURES, UNITS, Constant, Cosine, OneCycle, Plateau, Polynomial, Step
+from triptych.optim.optimizers import SGD, Adagrad, Adam, AdamW, RMSprop
+from triptych.optim.schedules import (
+    MEASURES,
+    UNITS,
+    Constant,
+    Cosine,
+    MultiStep,
+    OneCycle,
+    Plateau,
+    Polynomial,
+    Step,
+    Warmup,
+)
 
 positive = st.floats(1e-6, 1e6)
 small = st.floats(1e-6, 0.99)
@@ -16,6 +27,8 @@ some_schedules = st.one_of(
     st.builds(Cosine, minimum=small, **planned),
     st.builds(Polynomial, power=small, **planned),
     st.builds(OneCycle, maximum=small, div=small, warm_up=small, high_momentum=small, low_momentum=small, **planned),
+    st.builds(MultiStep, milestones=st.sampled_from([(1,), (3, 8)]), factor=small, per=planned["per"]),
+    st.builds(Warmup, over=st.integers(1, 99), start=small, per=planned["per"], then=st.builds(Cosine, **planned)),
     st.builds(Plateau, measure=st.sampled_from(MEASURES), factor=small, patience=st.integers(0, 9)),
 )
 share = st.floats(0, 0.999)
@@ -23,5 +36,7 @@ decay = {"weight_decay": positive, "decayed": st.sampled_from(["all", "weights"]
 some_optimizers = st.one_of(
     st.builds(SGD, momentum=share, **decay),
     st.builds(SGD, momentum=small, nesterov=st.just(True)),
+    st.builds(RMSprop, momentum=share, alpha=share, eps=small, **decay),
+    st.builds(Adagrad, eps=small, **decay),
     *(st.builds(kind, beta1=share, beta2=share, eps=small, **decay) for kind in (Adam, AdamW)),
 )

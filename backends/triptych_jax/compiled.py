@@ -62,7 +62,7 @@ def dropouts(module: nnx.Module) -> list[tuple[str, Dropout]]:
     return [(".".join(path), layer) for path, layer in nnx.iter_graph(module) if isinstance(layer, Dropout)]
 
 
-def pass_function(definition: nnx.GraphDef) -> Callable[..., Pass]:
+def pass_function(definition: nnx.GraphDef, smoothing: float) -> Callable[..., Pass]:
     """`(parameters, constants, x, targets, masks, seed) -> Pass` of a network; not compiled yet. `constants` are what
     no gradient is taken by: running statistics and frozen parameters."""
 
@@ -78,7 +78,7 @@ def pass_function(definition: nnx.GraphDef) -> Callable[..., Pass]:
             output = network(x, outputs)
             right = 0 if isinstance(targets, tuple) else (first(output).argmax(1) == targets).sum()
             statistics = network.arrays(nnx.BatchStat)
-            return total_loss(network, output, targets), (right, statistics, outputs)
+            return total_loss(network, output, targets, smoothing), (right, statistics, outputs)
 
         differentiate = jax.value_and_grad(loss_of, (0, 1), has_aux=True)
         (loss, (right, after, outputs)), (gradients, dx) = differentiate(parameters, x)
@@ -89,9 +89,9 @@ def pass_function(definition: nnx.GraphDef) -> Callable[..., Pass]:
 
 
 @lru_cache(maxsize=16)  # a second trainer of the same network compiles nothing
-def compile_pass(definition: nnx.GraphDef, execution: Execution) -> Callable[..., Pass]:
+def compile_pass(definition: nnx.GraphDef, execution: Execution, smoothing: float) -> Callable[..., Pass]:
     """The training pass: every step's, and what inspection looks at."""
-    return jit(execution)(pass_function(definition))
+    return jit(execution)(pass_function(definition, smoothing))
 
 
 @lru_cache(maxsize=32)
@@ -102,11 +102,11 @@ def compile_update(execution: Execution, optimizer: Optimizer, decayed: frozense
 
 @lru_cache(maxsize=16)
 def compile_step(
-    definition: nnx.GraphDef, execution: Execution, optimizer: Optimizer, decayed: frozenset[Any]
+    definition: nnx.GraphDef, execution: Execution, optimizer: Optimizer, decayed: frozenset[Any], smoothing: float
 ) -> Callable[..., Any]:
     """Pass and update. In full compilation they become one function: two cost a tenth of a small network's step. In a
     quick one they stay two: with every further optimiser only the update is compiled."""
-    run, update = compile_pass(definition, execution), compile_update(execution, optimizer, decayed)
+    run, update = compile_pass(definition, execution, smoothing), compile_update(execution, optimizer, decayed)
 
     def step(inputs: tuple[Any, ...], kept: dict[str, Arrays], count: jax.Array, rates: tuple[Any, Any]) -> Any:
         # Nothing is donated: after an interrupted step the network must still be there to be saved.

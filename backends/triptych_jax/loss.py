@@ -21,7 +21,7 @@ def on_device(targets: Targets, network: Network) -> NDArray[Any] | tuple[NDArra
     return map_targets(lambda values: np.asarray(values, dtypes[values.dtype.kind]), targets)
 
 
-def total_loss(network: Network, output: Tensors, targets: Tensors) -> jax.Array:
+def total_loss(network: Network, output: Tensors, targets: Tensors, smoothing: float = 0.0) -> jax.Array:
     """Mean cross-entropy, plus the weighted losses of the auxiliary classifiers; without classes, the mean over the
     batch of every output times its cotangent."""
     outputs = output if isinstance(output, tuple) else (output,)
@@ -29,7 +29,16 @@ def total_loss(network: Network, output: Tensors, targets: Tensors) -> jax.Array
         products = [(value * cotangent).sum() for value, cotangent in zip(outputs, targets, strict=True)]
         return jnp.stack(products).sum() / len(outputs[0])
     logits, *auxiliaries = outputs
-    loss = optax.softmax_cross_entropy_with_integer_labels(logits, targets).mean()
+    loss = _cross_entropy(logits, targets, smoothing)
     for weight, auxiliary in zip(auxiliary_weights(network.architecture), auxiliaries, strict=False):
-        loss = loss + weight * optax.softmax_cross_entropy_with_integer_labels(auxiliary, targets).mean()
+        loss = loss + weight * _cross_entropy(auxiliary, targets, smoothing)
     return loss
+
+
+def _cross_entropy(logits: jax.Array, labels: jax.Array, smoothing: float) -> jax.Array:
+    """The mean over the batch."""
+    loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+    if not smoothing:
+        return loss
+    even = (jax.nn.logsumexp(logits, 1) - logits.mean(1)).mean()
+    return (1 - smoothing) * loss + smoothing * even

@@ -11,7 +11,7 @@ from flax import nnx
 from numpy.typing import NDArray
 
 from triptych.backend import optimizer_state
-from triptych.optim.optimizers import SGD, Adam, AdamW, Optimizer, Rates, decay_of, float32
+from triptych.optim.optimizers import SGD, Adagrad, Adam, AdamW, Optimizer, Rates, RMSprop, decay_of, float32
 from triptych.weights.initializers import Parameters
 from triptych.weights.layouts import FLAX
 from triptych_jax.model import Arrays, Network, Path
@@ -19,7 +19,13 @@ from triptych_jax.weights import to_numpy
 
 Piece: TypeAlias = optax.GradientTransformation
 Kept: TypeAlias = dict[str, Arrays]  # by optax's slot
-BUFFERS = {"velocity": "trace", "mean": "mu", "variance": "nu"}  # canonical: optax's
+BUFFERS = {  # canonical: optax's
+    "velocity": "trace",
+    "mean": "mu",
+    "variance": "nu",
+    "square": "nu",
+    "sum": "sum_of_squares",
+}
 
 
 class Updater:
@@ -93,20 +99,37 @@ def _native(optimizer: Optimizer, decayed: frozenset[Path], learning_rate: jax.A
     return optax.chain(*chain, optax.scale_by_learning_rate(learning_rate))
 
 
-def _sgd(optimizer: SGD, decay: Piece, momentum: jax.Array) -> tuple[Piece, ...]:
-    native = optax.trace(momentum, nesterov=optimizer.nesterov)
+def _momentum(momentum: jax.Array, nesterov: bool = False) -> Piece:
+    native = optax.trace(momentum, nesterov=nesterov)
 
     def update(gradients: Any, state: Any, parameters: Any = None) -> tuple[Any, Any]:
         moves, state = native.update(gradients, state, parameters)
         # optax keeps the gradient as a velocity when the momentum is 0; the spec, like PyTorch, keeps none.
         return moves, jax.tree.map(lambda v: jnp.where(momentum == 0, 0, v), state)
 
-    return decay, optax.GradientTransformation(native.init, update)
+    return optax.GradientTransformation(native.init, update)
+
+
+def _adagrad(eps: float) -> Piece:
+    """optax's own puts eps inside the root."""
+    native = optax.scale_by_rss(initial_accumulator_value=0.0)
+
+    def update(gradients: Any, state: Any, parameters: Any = None) -> tuple[Any, Any]:
+        _, state = native.update(gradients, state, parameters)
+        return jax.tree.map(lambda g, s: g / (jnp.sqrt(s) + eps), gradients, state.sum_of_squares), state
+
+    return optax.GradientTransformation(native.init, update)
 
 
 # Before Adam the decay enters its moments, behind it does not: coupled and decoupled decay.
 NATIVE: dict[type[Optimizer], Callable[[Any, Piece, jax.Array], tuple[Piece, ...]]] = {
-    SGD: _sgd,
+    SGD: lambda record, decay, momentum: (decay, _momentum(momentum, record.nesterov)),
     Adam: lambda record, decay, momentum: (decay, optax.scale_by_adam(record.beta1, record.beta2, record.eps)),
     AdamW: lambda record, decay, momentum: (optax.scale_by_adam(record.beta1, record.beta2, record.eps), decay),
+    RMSprop: lambda record, decay, momentum: (
+        decay,
+        optax.scale_by_rms(record.alpha, record.eps, eps_in_sqrt=False),
+        _momentum(momentum),
+    ),
+    Adagrad: lambda record, decay, momentum: (decay, _adagrad(record.eps)),
 }

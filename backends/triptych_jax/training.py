@@ -60,7 +60,13 @@ class Trainer(Predictor):
     """Trains one network; see `triptych.backend.contract.Trainer`."""
 
     def __init__(
-        self, network: Network, optimizer: Optimizer, transform: InputTransform, seed: int, frozen: Paths = frozenset()
+        self,
+        network: Network,
+        optimizer: Optimizer,
+        transform: InputTransform,
+        seed: int,
+        frozen: Paths = frozenset(),
+        smoothing: float = 0.0,
     ) -> None:
         super().__init__(network, transform)
         self.optimizer = Updater(network, optimizer, frozen)
@@ -73,7 +79,7 @@ class Trainer(Predictor):
             if isinstance(module, BatchNorm) and keeps_statistics(".".join(path), frozen):
                 module.use_running_average = True
         program = network.execution, optimizer, self.optimizer.decayed
-        self.compiled_step = compile_step(nnx.graphdef(network), *program)
+        self.compiled_step = compile_step(nnx.graphdef(network), *program, smoothing)
         self.compiled_update = compile_update(*program)  # not compiled before it is called
 
     def step(

@@ -8,7 +8,7 @@ from mxnet import gluon
 from numpy.typing import NDArray
 
 from triptych.backend import optimizer_state
-from triptych.optim.optimizers import SGD, Adam, AdamW, Optimizer, Rates, decay_of, float32
+from triptych.optim.optimizers import SGD, Adagrad, Adam, AdamW, Optimizer, Rates, RMSprop, decay_of, float32
 from triptych.weights.initializers import Parameters
 from triptych_mxnet.model import Network
 from triptych_mxnet.weights import from_numpy, to_numpy
@@ -125,4 +125,47 @@ class _AdamW(_Adam):
     decoupled = True
 
 
-NATIVE = {SGD: _Sgd, Adam: _Adam, AdamW: _AdamW}
+class _RmsProp(mx.optimizer.Optimizer):
+    """RMSprop; MXNet's own puts eps inside the root, and the learning rate inside the velocity."""
+
+    def __init__(self, optimizer: RMSprop) -> None:
+        super().__init__(learning_rate=0.0, wd=float32(optimizer.weight_decay))
+        self.alpha, self.eps = optimizer.alpha, optimizer.eps
+        self.momentum = optimizer.momentum
+
+    def create_state(self, index: int, weight: mx.nd.NDArray) -> States:
+        return mx.nd.zeros_like(weight), mx.nd.zeros_like(weight)
+
+    def update(self, index: int, weight: mx.nd.NDArray, grad: mx.nd.NDArray, state: States) -> None:
+        square, velocity = state
+        rate, decay = self._get_lr(index), self._get_wd(index)
+        grad = grad + decay * weight if decay else grad
+        square *= self.alpha
+        square += (1 - self.alpha) * mx.nd.square(grad)
+        move = grad / (mx.nd.sqrt(square) + self.eps)
+        velocity *= self.momentum
+        if self.momentum:
+            velocity += move
+            move = velocity
+        weight -= rate * move
+
+
+class _Adagrad(mx.optimizer.Optimizer):
+    """Adagrad; MXNet's own puts eps inside the root."""
+
+    def __init__(self, optimizer: Adagrad) -> None:
+        super().__init__(learning_rate=0.0, wd=float32(optimizer.weight_decay))
+        self.eps = optimizer.eps
+
+    def create_state(self, index: int, weight: mx.nd.NDArray) -> States:
+        return (mx.nd.zeros_like(weight),)
+
+    def update(self, index: int, weight: mx.nd.NDArray, grad: mx.nd.NDArray, state: States) -> None:
+        (total,) = state
+        rate, decay = self._get_lr(index), self._get_wd(index)
+        grad = grad + decay * weight if decay else grad
+        total += mx.nd.square(grad)
+        weight -= rate * grad / (mx.nd.sqrt(total) + self.eps)
+
+
+NATIVE = {SGD: _Sgd, Adam: _Adam, AdamW: _AdamW, RMSprop: _RmsProp, Adagrad: _Adagrad}

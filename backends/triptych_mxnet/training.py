@@ -42,7 +42,13 @@ class Trainer(Predictor):
     """Trains one network; see `triptych.backend.contract.Trainer`."""
 
     def __init__(
-        self, network: Network, optimizer: Optimizer, transform: InputTransform, seed: int, frozen: Paths = frozenset()
+        self,
+        network: Network,
+        optimizer: Optimizer,
+        transform: InputTransform,
+        seed: int,
+        frozen: Paths = frozenset(),
+        smoothing: float = 0.0,
     ) -> None:
         super().__init__(network, transform)
         network.freeze(frozen)
@@ -53,7 +59,7 @@ class Trainer(Predictor):
         self.to_the_input = any(
             all(p.grad_req == "null" for p in layer.collect_params().values()) for layer in self.batch_norms
         )
-        self.seed = seed
+        self.seed, self.smoothing = seed, smoothing
 
     def step(
         self,
@@ -75,7 +81,7 @@ class Trainer(Predictor):
             layer.keep()
         with self.network.dropout_masks(masks or {}), autograd.record():
             output = self.network(x)
-            loss = total_loss(self.network, output, target)
+            loss = total_loss(self.network, output, target, self.smoothing)
         loss.backward()
         for layer in self.batch_norms:
             layer.update(len(images))

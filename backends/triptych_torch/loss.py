@@ -19,7 +19,7 @@ def on_device(targets: Targets, network: Network) -> Tensors:
     return map_targets(lambda values: torch.from_numpy(values).to(like.device, dtypes[values.dtype.kind]), targets)
 
 
-def total_loss(network: Network, output: Tensors, targets: Tensors) -> torch.Tensor:
+def total_loss(network: Network, output: Tensors, targets: Tensors, smoothing: float = 0.0) -> torch.Tensor:
     """Mean cross-entropy, plus the weighted losses of the auxiliary classifiers; without classes, the mean over the
     batch of every output times its cotangent."""
     outputs = output if isinstance(output, tuple) else (output,)
@@ -27,7 +27,7 @@ def total_loss(network: Network, output: Tensors, targets: Tensors) -> torch.Ten
         products = [(value * cotangent).sum() for value, cotangent in zip(outputs, targets, strict=True)]
         return torch.stack(products).sum() / len(outputs[0])
     logits, *auxiliaries = outputs
-    loss = nn.functional.cross_entropy(logits, targets)
+    loss = nn.functional.cross_entropy(logits, targets, label_smoothing=smoothing)
     for weight, auxiliary in zip(auxiliary_weights(network.architecture), auxiliaries, strict=False):
-        loss = loss + weight * nn.functional.cross_entropy(auxiliary, targets)
+        loss = loss + weight * nn.functional.cross_entropy(auxiliary, targets, label_smoothing=smoothing)
     return loss

@@ -7,16 +7,22 @@ import torch
 from numpy.typing import NDArray
 
 from triptych.backend import optimizer_state
-from triptych.optim.optimizers import SGD, Adam, AdamW, Optimizer, Rates, decay_of
+from triptych.optim.optimizers import SGD, Adagrad, Adam, AdamW, Optimizer, Rates, RMSprop, decay_of
 from triptych.weights.initializers import Parameters
 from triptych_torch.model import Network
 from triptych_torch.weights import from_numpy, to_numpy
 
-BUFFERS = {"velocity": "momentum_buffer", "mean": "exp_avg", "variance": "exp_avg_sq"}  # canonical: PyTorch's
+BUFFERS = {  # canonical: PyTorch's
+    "velocity": "momentum_buffer",
+    "mean": "exp_avg",
+    "variance": "exp_avg_sq",
+    "square": "square_avg",
+    "sum": "sum",
+}
 
 
 class Updater:
-    """torch.optim's SGD, Adam or AdamW, one group per weight decay."""
+    """One of torch.optim, one group per weight decay."""
 
     def __init__(self, network: Network, optimizer: Optimizer, frozen: frozenset[str]) -> None:
         decay = decay_of(optimizer, network.architecture, frozen)
@@ -27,6 +33,7 @@ class Updater:
         ]
         self.optimizer = optimizer
         self.native = NATIVE[type(optimizer)](groups, optimizer)
+        self.native.state.clear()  # Adagrad allocates its own at once
 
     @property
     def param_groups(self) -> list[dict[str, object]]:
@@ -39,16 +46,32 @@ class Updater:
             group["lr"] = rates.learning_rate
             if "momentum" in group:
                 group["momentum"] = rates.momentum
+        self._complete()
         self.native.step()
         if "momentum" in group and not rates.momentum:  # PyTorch would take up an earlier step's velocity again
-            self.native.state.clear()
+            for kept in self.native.state.values():
+                kept.pop("momentum_buffer", None)
+
+    def _complete(self) -> None:
+        """What RMSprop and Adagrad look for in a step: they make it before the first one or not at all, though a
+        schedule can begin with a momentum of 0."""
+        if not isinstance(self.optimizer, RMSprop | Adagrad):
+            return
+        for parameter in self.named.values():
+            kept = self.native.state[parameter]
+            kept.setdefault("step", torch.tensor(0.0))
+            for slot in self.optimizer.slots:
+                kept.setdefault(BUFFERS[slot], torch.zeros_like(parameter))
 
     def state(self) -> Parameters:
         """The velocities, or means and variances, by slot and path; empty before the first step."""
         steps = [kept["step"] for kept in self.native.state.values() if "step" in kept]
 
         def read(slot: str, path: str) -> NDArray[Any] | None:
-            buffer = self.native.state.get(self.named[path], {}).get(BUFFERS[slot])
+            kept = self.native.state.get(self.named[path], {})
+            buffer = kept.get(BUFFERS[slot])
+            if buffer is None and "step" in kept:  # a momentum of 0 beside what else is kept
+                buffer = torch.zeros_like(self.named[path])
             return None if buffer is None else to_numpy(buffer)  # SGD without momentum keeps a None
 
         return optimizer_state.collect(self.optimizer, self.named, read, int(steps[0]) if steps else 0)
@@ -68,4 +91,8 @@ NATIVE: dict[type[Optimizer], Callable[[list[dict[str, Any]], Any], torch.optim.
     SGD: lambda groups, record: torch.optim.SGD(groups, lr=0.0, momentum=record.momentum, nesterov=record.nesterov),
     Adam: lambda groups, record: torch.optim.Adam(groups, lr=0.0, betas=(record.beta1, record.beta2), eps=record.eps),
     AdamW: lambda groups, record: torch.optim.AdamW(groups, lr=0.0, betas=(record.beta1, record.beta2), eps=record.eps),
+    RMSprop: lambda groups, record: torch.optim.RMSprop(
+        groups, lr=0.0, alpha=record.alpha, eps=record.eps, momentum=record.momentum
+    ),
+    Adagrad: lambda groups, record: torch.optim.Adagrad(groups, lr=0.0, eps=record.eps),
 }

@@ -77,7 +77,13 @@ class Trainer(Predictor):
     """Trains one network; see `triptych.backend.contract.Trainer`."""
 
     def __init__(
-        self, network: Network, optimizer: Optimizer, transform: InputTransform, seed: int, frozen: Paths = frozenset()
+        self,
+        network: Network,
+        optimizer: Optimizer,
+        transform: InputTransform,
+        seed: int,
+        frozen: Paths = frozenset(),
+        smoothing: float = 0.0,
     ) -> None:
         super().__init__(network, transform)
         self.optimizer = Updater(network, optimizer, frozen)
@@ -86,7 +92,7 @@ class Trainer(Predictor):
         self.still = [
             m for path, m in network.named_modules() if isinstance(m, BatchNorm) and keeps_statistics(path, frozen)
         ]
-        self.seed = seed
+        self.seed, self.smoothing = seed, smoothing
         joined = distributed.is_available() and distributed.is_initialized()
         self.rank = int(distributed.get_rank()) if joined else 0
         self.size = int(distributed.get_world_size()) if joined else 1
@@ -117,7 +123,7 @@ class Trainer(Predictor):
         target = on_device(part_of(targets, mine), self.network)
         with self.network.dropout_masks({path: mask[mine] for path, mask in (masks or {}).items()}):
             output = self._run(self.parallel, self.input(images[mine], gather and gather.part(mine)))
-        loss = total_loss(self.network, output, target)
+        loss = total_loss(self.network, output, target, self.smoothing)
         self.network.zero_grad()
         part = (mine.stop - mine.start) / len(images)
         self.scaler.scale(loss * (part * self.size)).backward()  # DistributedDataParallel divides by the size

@@ -14,7 +14,7 @@ from triptych.data import preprocess
 from triptych.data.batches import Augmentation, gather_indices, plan
 from triptych.data.preprocess import InputTransform
 from triptych.optim import optimizers
-from triptych.optim.optimizers import SGD, Adam, AdamW, Optimizer, Rates
+from triptych.optim.optimizers import SGD, Adagrad, Adam, AdamW, Optimizer, Rates, RMSprop
 from triptych.reference import network as reference
 from triptych.spec import analysis
 from triptych.spec.layers import Architecture, Dense, Flatten
@@ -29,6 +29,8 @@ OPTIMIZERS = {
     "nesterov": replace(MOMENTUM, nesterov=True),
     "adam": Adam(weight_decay=0.01, eps=0.1),
     "adamw": AdamW(weight_decay=0.1, beta1=0.7, decayed="weights", eps=0.1),
+    "rmsprop": RMSprop(weight_decay=0.01, momentum=0.9, alpha=0.8, eps=0.1),
+    "adagrad": Adagrad(weight_decay=0.01, decayed="weights", eps=0.1),
 }
 every_optimizer = pytest.mark.parametrize("optimizer", OPTIMIZERS.values(), ids=list(OPTIMIZERS))
 
@@ -96,12 +98,46 @@ def test_changing_rates_equal_the_reference(framework: Backend, schedule: tuple)
     assert_close(trainer.state(), state)
 
 
+def test_label_smoothing_equals_the_reference(framework: Backend) -> None:
+    """Loss and step, with the auxiliary classifier's loss in it."""
+    architecture, optimizer = trained(), SGD()
+    network, values = framework.build(architecture, execution=exact("fp64")), parameters(architecture)
+    framework.from_canonical(network, values)
+    trainer = framework.Trainer(network, optimizer, TRANSFORM, 0, smoothing=0.3)
+    images = np.random.default_rng(0).integers(0, 256, (BATCH, 1, 9, 8), np.uint8)
+    masks = masks_of(architecture, 0)
+    handle = trainer.step(images, LABELS, Rates(0.1), 0, masks=masks)
+    x = preprocess.apply_reference(images, TRANSFORM)
+    run = reference.forward(architecture, values, x, train=True, masks=masks)
+    loss, gradients = reference.backward(run, LABELS, 0.3)
+    decay = optimizers.decay_of(optimizer, architecture)
+    moved, _ = optimizers.reference_step(values, gradients, {}, Rates(0.1), optimizer, decay)
+    assert trainer.read([handle])[0, 0] == pytest.approx(loss, rel=1e-12)
+    assert loss != pytest.approx(reference.backward(run, LABELS)[0], rel=1e-3)
+    assert_close(framework.to_canonical(network), values | moved | run.statistics)
+
+
 @every_optimizer
 def test_a_resumed_run_equals_an_unbroken_one(framework: Backend, optimizer: Optimizer) -> None:
     whole = train(framework, trained(), optimizer, STEADY)
     resumed = train(framework, trained(), optimizer, STEADY, resume_at=3)
     assert_close(framework.to_canonical(resumed[1]), framework.to_canonical(whole[1]))
     assert_close(resumed[0].state(), whole[0].state())
+
+
+def test_a_momentum_that_passes_0_leaves_rmsprop_its_squares(framework: Backend) -> None:
+    """PyTorch makes the velocity at the first step, if there is a momentum then, and looks for it in later ones."""
+    schedule = [Rates(0.1, momentum) for momentum in (0.0, 0.9, 0.0, 0.9)]
+    trainer, network, values, state, *_ = train(framework, trained(), OPTIMIZERS["rmsprop"], schedule, resume_at=2)
+    assert_close(framework.to_canonical(network), values)
+    assert_close(trainer.state(), state)
+    assert any(largest(value) > 0 for path, value in state.items() if path.startswith("velocity"))
+
+
+def test_nothing_is_kept_before_the_first_step(framework: Backend) -> None:
+    for optimizer in OPTIMIZERS.values():
+        network = framework.build(trained(), execution=exact("fp64"))
+        assert framework.Trainer(network, optimizer, TRANSFORM, 0).state() == {}
 
 
 def test_without_momentum_there_is_no_state(framework: Backend) -> None:

@@ -11,7 +11,7 @@ from mutants import networks as nets
 from mutants.plants import Plant, replaced
 from mutants.record import Mutant
 from triptych.conformance.case import BATCH
-from triptych.optim.optimizers import SGD, Adam, AdamW, decay_of
+from triptych.optim.optimizers import SGD, Adagrad, Adam, AdamW, RMSprop, decay_of
 
 
 def trainer(
@@ -84,6 +84,24 @@ def epsilon_in_the_root(framework: Any, trainer: Any, values: Any, state: Any, r
     framework.from_canonical(trainer.network, moved)
 
 
+def adagrad_epsilon_in_the_root(framework: Any, trainer: Any, values: Any, state: Any, rates: Any) -> None:
+    """As optax and MXNet have it."""
+    right, after = trainer.right, trainer.state()
+    if type(right) is not Adagrad:
+        return
+    moved = framework.to_canonical(trainer.network)
+    for path in decay_of(right, trainer.network.architecture):
+        step, kind = (after[f"sum.{path}"] - state[f"sum.{path}"]) ** 0.5, moved[path].dtype
+        sign = -((moved[path] > values[path]) * 2.0 - 1.0)
+        root = (after[f"sum.{path}"] + right.eps) ** 0.5
+        moved[path] = (values[path] - rates.learning_rate * sign * step / root).astype(kind)
+    framework.from_canonical(trainer.network, moved)
+
+
+def rmsprop_of_the_default(right: Any) -> Any:
+    return replace(right, alpha=0.99) if isinstance(right, RMSprop) else right
+
+
 def adam_for_adamw(right: Any) -> Any:
     return right.as_kind(Adam) if isinstance(right, AdamW) else right
 
@@ -122,6 +140,8 @@ MUTANTS = (
             ("no nesterov", trainer(lambda right: replace(right, nesterov=False) if isinstance(right, SGD) else right)),
             ("default decay", trainer(lambda right: replace(right, weight_decay=1e-2))),  # that of torch.optim.AdamW
             ("adam for adamw", trainer(adam_for_adamw)),
+            ("adagrad epsilon", trainer(after=adagrad_epsilon_in_the_root)),
+            ("rmsprop decay of 0.99", trainer(rmsprop_of_the_default)),
         )
     ),
 )

@@ -10,7 +10,7 @@ from hypothesis import given
 
 from strategies import some_optimizers
 from triptych.backend import registry
-from triptych.optim.optimizers import OPTIMIZERS, SGD, Adam, AdamW, AnyOptimizer, Optimizer, Rates
+from triptych.optim.optimizers import OPTIMIZERS, SGD, Adagrad, Adam, AdamW, AnyOptimizer, Optimizer, Rates, RMSprop
 from triptych.spec import records
 from triptych.utils.errors import TriptychError
 
@@ -18,6 +18,8 @@ FIELDS = {
     SGD: {"weight_decay", "decayed", "momentum", "nesterov"},
     Adam: {"weight_decay", "decayed", "beta1", "beta2", "eps"},
     AdamW: {"weight_decay", "decayed", "beta1", "beta2", "eps"},
+    RMSprop: {"weight_decay", "decayed", "momentum", "alpha", "eps"},
+    Adagrad: {"weight_decay", "decayed", "eps"},
 }
 
 

@@ -15,7 +15,18 @@ from strategies import some_schedules
 from triptych.backend import registry
 from triptych.optim import schedules
 from triptych.optim.optimizers import Adam, Rates
-from triptych.optim.schedules import Constant, Cosine, Moment, OneCycle, Plateau, Polynomial, Score, Step
+from triptych.optim.schedules import (
+    Constant,
+    Cosine,
+    Moment,
+    MultiStep,
+    OneCycle,
+    Plateau,
+    Polynomial,
+    Score,
+    Step,
+    Warmup,
+)
 from triptych.spec import records
 from triptych.training import recipes
 from triptych.training.recipe import Recipe
@@ -59,6 +70,15 @@ TORCH = [
     (Constant(), "batch", lambda s, o: s.ConstantLR(o, factor=1)),
     (Step(every=5, factor=0.5), "epoch", lambda s, o: s.StepLR(o, 5, 0.5)),
     (Step(every=10, factor=0.5, per="batch"), "batch", lambda s, o: s.StepLR(o, 10, 0.5)),
+    (MultiStep((2, 5, 9), 0.5), "epoch", lambda s, o: s.MultiStepLR(o, [2, 5, 9], 0.5)),
+    (MultiStep((1, 30), per="batch"), "batch", lambda s, o: s.MultiStepLR(o, [1, 30])),
+    (Warmup(20, 0.25), "batch", lambda s, o: s.LinearLR(o, 0.25, total_iters=20)),
+    (Warmup(4, 0.5, "epoch"), "epoch", lambda s, o: s.LinearLR(o, 0.5, total_iters=4)),
+    (
+        Warmup(30, 0.1, then=Step(10, 0.5, "batch")),
+        "batch",
+        lambda s, o: s.ChainedScheduler([s.LinearLR(o, 0.1, total_iters=30), s.StepLR(o, 10, 0.5)]),
+    ),
     (Cosine(), "epoch", lambda s, o: s.CosineAnnealingLR(o, EPOCHS)),
     (Cosine(per="batch", minimum=0.01), "batch", lambda s, o: s.CosineAnnealingLR(o, STEPS, 0.01)),
     (Cosine(total_epochs=30), "epoch", lambda s, o: s.CosineAnnealingLR(o, 30)),
@@ -193,8 +213,15 @@ def test_behind_its_plan_a_schedule_holds():
 @given(some_schedules)
 def test_a_schedule_survives_its_record_and_its_text(schedule):
     assert records.decode(records.encode(schedule), schedules.AnySchedule) == schedule
-    settings = ",".join(f"{key}={value}" for key, value in dataclasses.asdict(schedule).items())
-    assert schedules.parse(f"{schedule.name}:{settings}") == schedule
+    assert schedules.parse(text_of(schedule)) == schedule
+
+
+def text_of(schedule):
+    """As one writes it on the command line."""
+    settings = {item.name: getattr(schedule, item.name) for item in dataclasses.fields(schedule)}
+    written = {key: ",".join(map(str, v)) if isinstance(v, tuple) else v for key, v in settings.items()}
+    written |= {"then": text_of(settings["then"])} if "then" in settings else {}
+    return f"{schedule.name}:{','.join(f'{key}={value}' for key, value in written.items())}"
 
 
 @given(some_schedules, st.integers(0, 99), st.integers(1, 9), st.integers(1, 9))

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from triptych.optim.optimizers import SGD, Adam, AdamW, Rates, decay_of, get_kind, reference_step
+from triptych.optim.optimizers import SGD, Adagrad, Adam, AdamW, Rates, RMSprop, decay_of, get_kind, reference_step
 from triptych.reference import network as reference
 from triptych.reference import rounding
 from triptych.reference.loss import cross_entropy, linear
@@ -365,16 +365,30 @@ def test_steps_equal_a_hand_written_recurrence() -> None:
     assert state == {}
 
 
+def test_label_smoothing_is_pytorchs() -> None:
+    torch = pytest.importorskip("torch")
+    logits, labels = np.random.default_rng(0).standard_normal((5, 4)), np.array([0, 3, 1, 1, 2])
+    leaf = torch.from_numpy(logits).requires_grad_()
+    native = torch.nn.functional.cross_entropy(leaf, torch.from_numpy(labels), label_smoothing=0.2)
+    native.backward()
+    loss, gradient = cross_entropy(logits, labels, smoothing=0.2)
+    assert loss == pytest.approx(native.item(), rel=1e-14)
+    np.testing.assert_allclose(gradient, leaf.grad.numpy(), atol=1e-15)
+
+
 def test_every_optimizer_equals_pytorchs() -> None:
     """torch.optim on one weight, in float64, with a rate that changes: an implementation that is not ours."""
     torch = pytest.importorskip("torch")
     architecture = Architecture("line", (1, 1, 1), 1, (Flatten("flatten"), Dense("dense", 1, bias=False)))
     decay, betas = float(np.float32(0.1)), {"betas": (0.8, 0.95), "eps": 0.01}
     nesterov = {"momentum": 0.5, "nesterov": True}
+    rmsprop = {"momentum": 0.5, "alpha": 0.8, "eps": 0.01}
     cases = [
         (SGD(momentum=0.5, nesterov=True, weight_decay=0.1), torch.optim.SGD, nesterov),
         (Adam(weight_decay=0.1, beta1=0.8, beta2=0.95, eps=0.01), torch.optim.Adam, betas),
         (AdamW(weight_decay=0.1, beta1=0.8, beta2=0.95, eps=0.01), torch.optim.AdamW, betas),
+        (RMSprop(weight_decay=0.1, momentum=0.5, alpha=0.8, eps=0.01), torch.optim.RMSprop, rmsprop),
+        (Adagrad(weight_decay=0.1, eps=0.01), torch.optim.Adagrad, {"eps": 0.01}),
     ]
     for optimizer, kind, options in cases:
         weight = torch.nn.Parameter(torch.tensor([[2.0]], dtype=torch.float64))
@@ -398,6 +412,8 @@ def test_every_optimizer_equals_pytorchs() -> None:
         ("adam", {"beta1": -0.1}, "--beta1"),
         ("adamw", {"weight_decay": float("nan")}, "--weight-decay nan"),
         ("adam", {"eps": 0.0}, "--eps 0.0 must be a number above 0"),
+        ("adagrad", {"eps": 0.0}, "--eps 0.0 must be a number above 0"),
+        ("rmsprop", {"alpha": 1.0}, "--alpha 1.0 must be at least 0 and below 1"),
         ("sgd", {"nesterov": True}, "--nesterov needs a momentum"),
         ("sgd", {"decayed": "biases"}, "decayed"),
     ],

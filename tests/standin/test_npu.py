@@ -129,7 +129,7 @@ def test_two_steps_equal_the_cpu_to_the_bit(name, nchw):
     assert npu.CALLS[CONVOLUTION] > 0
 
 
-@pytest.mark.parametrize("name", ["adam", "adamw"])
+@pytest.mark.parametrize("name", ["adam", "adamw", "rmsprop", "adagrad"])
 def test_two_steps_of_other_optimizers_equal_the_cpu_too(name, nchw):
     chosen = OPTIMIZERS[name](weight_decay=1e-2)
     found = two_steps("lenet", "npu", chosen, Rates(1e-3, 0.0))

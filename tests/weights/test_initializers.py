@@ -11,7 +11,7 @@ import pytest
 from triptych.spec.analysis import parameters
 from triptych.spec.layers import Architecture, BatchNorm, Conv, Dense, Flatten, Initializer, Layer, ReLU
 from triptych.utils.errors import TriptychError
-from triptych.weights.initializers import NAMES, draw, draw_one, parse
+from triptych.weights.initializers import NAMES, ScaledXavier, draw, draw_one, parse
 
 
 def network(*layers: Layer, initializer: Initializer | None = None) -> Architecture:
@@ -118,6 +118,8 @@ def test_one_array_alone_is_the_same_as_in_the_network() -> None:
         *((name, Initializer(name, 0.01)) for name in NAMES),
         ("normal:0.02", Initializer("normal", 0.02)),
         ("constant:-1e-3", Initializer("constant", -1e-3)),
+        ("xavier_uniform:2.24", ScaledXavier("xavier_uniform", magnitude=2.24)),
+        ("xavier_normal:2,in", ScaledXavier("xavier_normal", magnitude=2, factor="in")),
     ],
 )
 def test_parse(text: str, expected: Initializer) -> None:
@@ -134,8 +136,29 @@ def test_parse(text: str, expected: Initializer) -> None:
         ("normal:-0.1", "initializer 'normal:-0.1': -0.1 is no deviation"),
         ("constant:inf", "initializer 'constant:inf': inf is no deviation or value"),
         ("kaiming_normal:0.5", "'kaiming_normal' takes no number"),
+        ("xavier_uniform:big", "'big' is not a number"),
+        ("xavier_uniform:0", "the magnitude 0 must be a number above 0"),
+        ("xavier_uniform:2,fan", "unknown factor 'fan'"),
     ],
 )
 def test_parse_refuses(text: str, problem: str) -> None:
     with pytest.raises(TriptychError, match=problem):
         parse(text)
+
+
+@pytest.mark.parametrize("factor", ["avg", "in", "out"])
+@pytest.mark.parametrize("kind", ["uniform", "gaussian"])
+def test_magnitude_and_factor_are_mxnets(kind: str, factor: str) -> None:
+    """The largest value of a uniform draw, or the deviation of a normal one, beside MXNet's own initialiser."""
+    mx = pytest.importorskip("mxnet")
+    text = f"xavier_{'uniform' if kind == 'uniform' else 'normal'}:2.24,{factor}"
+    ours = draw(LARGE, 0, parse(text))["next.weight"]
+    theirs = mx.nd.zeros(ours.shape)
+    mx.init.Xavier(rnd_type=kind, factor_type=factor, magnitude=2.24)("next_weight", theirs)
+    measure = np.std if kind == "gaussian" else lambda values: np.abs(values).max()
+    assert measure(ours) == pytest.approx(measure(theirs.asnumpy()), rel=0.02)
+
+
+def test_magnitude_3_is_glorots_own() -> None:
+    one, other = (draw(LARGE, 0, parse(text)) for text in ("xavier_uniform:3", "xavier_uniform"))
+    np.testing.assert_allclose(one["next.weight"], other["next.weight"], rtol=1e-6)

@@ -53,11 +53,17 @@ class Trainer(Predictor, Protocol):
     `frozen` names canonical arrays. Frozen parameters do not move, decay included, cost no gradient, and the optimiser
     keeps nothing for them. A batch norm whose running mean or variance is frozen keeps both, and uses them instead of
     the batch's in training too; freezing its gamma and beta alone leaves the statistics moving, as `requires_grad =
-    False` does in PyTorch.
+    False` does in PyTorch. `smoothing` of the labels: see `triptych.reference.loss`.
     """
 
     def __init__(
-        self, network: Native, optimizer: Optimizer, transform: InputTransform, seed: int, frozen: Paths = frozenset()
+        self,
+        network: Native,
+        optimizer: Optimizer,
+        transform: InputTransform,
+        seed: int,
+        frozen: Paths = frozenset(),
+        smoothing: float = 0.0,
     ) -> None: ...
 
     def step(

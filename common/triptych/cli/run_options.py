@@ -39,13 +39,17 @@ class RunOptions:
     batch_size: Annotated[Whole, Parameter(help="Images per step.")] = None
     learning_rate: Annotated[float | None, Parameter(help="Learning rate.")] = None
     schedule: Annotated[
-        str | None, Parameter(help="constant, step:every=2,factor=0.5, cosine, one-cycle, plateau or polynomial.")
+        str | None,
+        Parameter(help="constant, step:every=2, multistep:milestones=30,60, warmup:then=cosine, one-cycle, ..."),
     ] = None
-    optimizer: Annotated[str | None, Parameter(help="sgd, adam or adamw.")] = None
-    momentum: Annotated[float | None, Parameter(help="Momentum of SGD.")] = None
+    optimizer: Annotated[str | None, Parameter(help="sgd, adam, adamw, rmsprop or adagrad.")] = None
+    momentum: Annotated[float | None, Parameter(help="Momentum of SGD or RMSprop.")] = None
     nesterov: Annotated[bool | None, Parameter(help="Nesterov's form of the momentum.")] = None
     weight_decay: Annotated[float | None, Parameter(help="Weight decay; coupled, but in AdamW.")] = None
     decayed: Annotated[str | None, Parameter(help="What decays: all, or the weights only.")] = None
+    label_smoothing: Annotated[
+        float | None, Parameter(help="What the true class gives to all, 0.1 for example; the test's loss is without.")
+    ] = None
     init: Annotated[
         str | None, Parameter(help="xavier_uniform, normal:0.01, ... or native; else as recipe or spec say.")
     ] = None
@@ -73,7 +77,7 @@ class RunOptions:
         from triptych.training.recipe import vary
 
         changed = self.of_another_architecture(recipe, network)
-        for name in ("data", "init", "init_from", "epochs", "batch_size", "learning_rate", "precision", "seed"):
+        for name in PLAIN:
             if (value := getattr(self, name)) is not None:
                 changed[{"init": "initializer"}.get(name, name)] = value
         if self.freeze is not None:
@@ -140,12 +144,14 @@ class RunOptions:
         for name in ("momentum", "nesterov", "weight_decay", "decayed"):
             value = getattr(self, name)
             if value and name not in known:
-                raise TriptychError(f"--{name} belongs to sgd; '{optimizer.name}' has none")
+                raise TriptychError(f"--{name} belongs to {OWNERS[name]}; '{optimizer.name}' has none")
             if value is not None and name in known:
                 changed[name] = value
         return replace(optimizer, **changed)
 
 
+PLAIN = ("data", "init", "init_from", "epochs", "batch_size", "learning_rate", "label_smoothing", "precision", "seed")
+OWNERS = {"momentum": "sgd and rmsprop", "nesterov": "sgd"}
 DEFAULT_RUN = RunOptions()
 
 

@@ -151,7 +151,7 @@ def only_longer(recipe: Recipe, run: RunOptions, network: options.NetworkOptions
         raise TriptychError(
             "with --resume only --epochs, --backend, --device, --log-every, --tensorboard and --data-dir can be given"
         )
-    if allowed != recipe and isinstance(recipe.schedule, Planned) and not recipe.schedule.total_epochs:
+    if allowed != recipe and isinstance(recipe.schedule.main, Planned) and not recipe.schedule.main.total_epochs:
         raise TriptychError(
             f"the run's schedule '{recipe.schedule.name}' is planned over {recipe.epochs} epochs; it cannot get others"
         )

@@ -13,7 +13,18 @@ import numpy as np
 
 from triptych.backend.contract import Backend, Native
 from triptych.conformance.case import Case
-from triptych.optim.optimizers import COUNT, SGD, Adam, AdamW, Optimizer, Rates, reference_step
+from triptych.optim.optimizers import (
+    COUNT,
+    SGD,
+    SQUARES,
+    Adagrad,
+    Adam,
+    AdamW,
+    Optimizer,
+    Rates,
+    RMSprop,
+    reference_step,
+)
 from triptych.reference import network as reference
 from triptych.reference.decay import decay_by_path
 from triptych.spec.kinds.layer_pass import Rounding
@@ -29,6 +40,8 @@ OTHERS = {
     "nesterov": SGD(momentum=0.9, nesterov=True, weight_decay=5e-4, decayed="weights"),
     "adam": Adam(weight_decay=5e-4, decayed="weights", eps=1e-3),
     "adamw": AdamW(weight_decay=5e-2, decayed="weights", eps=1e-3),
+    "rmsprop": RMSprop(weight_decay=5e-4, decayed="weights", momentum=0.9, alpha=0.9, eps=1e-3),
+    "adagrad": Adagrad(weight_decay=5e-4, decayed="weights", eps=1e-3),
 }
 START = 3
 UPDATES = (*OTHERS, "momentum")
@@ -70,7 +83,7 @@ class Steps:
         for path in decay_by_path(optimizer, case.architecture):
             for slot in optimizer.slots:
                 drawn = generator(case.seed, "conformance", slot, path).random(case.parameters[path].shape)
-                scaled = (0.5 + drawn) * self.gradient**2 if slot == "variance" else (2 * drawn - 1) * self.gradient
+                scaled = (0.5 + drawn) * self.gradient**2 if slot in SQUARES else (2 * drawn - 1) * self.gradient
                 state[f"{slot}.{path}"] = scaled.astype(np.float32)
         if not optimizer.remembers(self.rates(optimizer)):
             return {}

@@ -18,6 +18,7 @@ from triptych.weights.initializers import Parameters
 
 Decayed: TypeAlias = Literal["all", "weights"]
 COUNT = "count"  # the name, in an optimiser's state, of how many steps it has made
+SQUARES = ("variance", "square", "sum")  # the slots that hold squares of gradients: never below 0
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,11 @@ class Optimizer:
             if not 0 <= getattr(self, name) < 1:
                 raise TriptychError(f"--{name} {getattr(self, name)} must be at least 0 and below 1")
 
+    def check_above_zero(self, name: str) -> None:
+        """Raises TriptychError for a field that is no number above 0."""
+        if not 0 < getattr(self, name) < float("inf"):
+            raise TriptychError(f"--{name} {getattr(self, name)} must be a number above 0")
+
 
 @dataclass(frozen=True, kw_only=True)
 class SGD(Optimizer):
@@ -143,8 +149,7 @@ class Adam(Optimizer):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.check_share("beta1", "beta2")
-        if not 0 < self.eps < float("inf"):
-            raise TriptychError(f"--eps {self.eps} must be a number above 0")
+        self.check_above_zero("eps")
 
     def move(self, w: Array, g: Array, slots: list[Array], rates: Rates, count: int) -> tuple[Array, list[Array]]:
         mean = self.beta1 * slots[0] + (1 - self.beta1) * g
@@ -163,8 +168,59 @@ class AdamW(Adam):
         return w - learning_rate * strength * w, g
 
 
-AnyOptimizer: TypeAlias = SGD | Adam | AdamW  # for fields that are written as JSON
-OPTIMIZERS: Mapping[str, type[Optimizer]] = {kind.name: kind for kind in (SGD, Adam, AdamW)}
+@dataclass(frozen=True, kw_only=True)
+class RMSprop(Optimizer):
+    """`g += weight_decay * w; s = alpha * s + (1 - alpha) * g * g; v = momentum * v + g / (sqrt(s) + eps);
+    w -= learning_rate * v` (Tieleman and Hinton 2012, with PyTorch's momentum). `s` begins at 0, and eps stands outside
+    the root: TensorFlow begins at 1, MXNet and optax's default put eps inside. A step with momentum 0 leaves no `v`
+    behind.
+    """
+
+    name = "rmsprop"
+    slots = ("square", "velocity")
+    normalized = True
+
+    momentum: float = 0.0
+    alpha: float = 0.99
+    eps: float = 1e-8
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check_share("momentum", "alpha")
+        self.check_above_zero("eps")
+
+    def rates(self, learning_rate: float, momentum: float) -> Rates:
+        return Rates(learning_rate, momentum)
+
+    def move(self, w: Array, g: Array, slots: list[Array], rates: Rates, count: int) -> tuple[Array, list[Array]]:
+        square = self.alpha * slots[0] + (1 - self.alpha) * g * g
+        velocity = rates.momentum * slots[1] + g / (np.sqrt(square) + self.eps)
+        kept = velocity if rates.momentum else np.zeros_like(velocity)
+        return w - rates.learning_rate * velocity, [square, kept]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adagrad(Optimizer):
+    """`g += weight_decay * w; s = s + g * g; w -= learning_rate * g / (sqrt(s) + eps)` (Duchi et al. 2011). `s` begins
+    at 0 and eps stands outside the root: optax begins at 0.1, MXNet and optax put eps inside."""
+
+    name = "adagrad"
+    slots = ("sum",)
+    normalized = True
+
+    eps: float = 1e-10
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check_above_zero("eps")
+
+    def move(self, w: Array, g: Array, slots: list[Array], rates: Rates, count: int) -> tuple[Array, list[Array]]:
+        total = slots[0] + g * g
+        return w - rates.learning_rate * g / (np.sqrt(total) + self.eps), [total]
+
+
+AnyOptimizer: TypeAlias = SGD | Adam | AdamW | RMSprop | Adagrad  # for fields that are written as JSON
+OPTIMIZERS: Mapping[str, type[Optimizer]] = {kind.name: kind for kind in get_args(AnyOptimizer)}
 records.register(*OPTIMIZERS.values())
 
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias, get_args
 
@@ -56,6 +56,11 @@ class Schedule:
                     + (f" and at most {most:g}" if math.isfinite(most) else "")
                 )
 
+    @property
+    def main(self) -> "Schedule":
+        """The schedule that a warm-up leads into; else itself."""
+        return self
+
     def learning_rate(self, base: float, at: Moment) -> float:
         """The learning rate of a step."""
         return base
@@ -107,6 +112,29 @@ class Step(Schedule):
             return float(base * self.factor ** (done // self.every))
         except OverflowError:  # a factor above 1; the training that follows diverges, and is stopped with a line
             return math.inf
+
+
+@dataclass(frozen=True)
+class MultiStep(Schedule):
+    """Times `factor` at each of the `milestones`, in epochs or batches (PyTorch's MultiStepLR, MXNet's
+    MultiFactorScheduler). Raises TriptychError unless they rise."""
+
+    name = "multistep"
+    ranges: ClassVar[Ranges] = {"factor": POSITIVE}
+
+    milestones: tuple[int, ...] = (1,)
+    factor: float = 0.1
+    per: Unit = "epoch"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.milestones or list(self.milestones) != sorted({m for m in self.milestones if m > 0}):
+            shown = ",".join(map(str, self.milestones))
+            raise TriptychError(f"--schedule multistep: milestones '{shown}' must rise, from 1 on")
+
+    def learning_rate(self, base: float, at: Moment) -> float:
+        done = at.step // at.steps_per_epoch if self.per == "epoch" else at.step
+        return float(base * self.factor ** sum(milestone <= done for milestone in self.milestones))
 
 
 @dataclass(frozen=True)
@@ -209,29 +237,80 @@ def between(start: float, end: float, share: float) -> float:
     return end + (start - end) / 2 * (1 + math.cos(math.pi * share))
 
 
-AnySchedule: TypeAlias = Constant | Step | Cosine | Polynomial | OneCycle | Plateau  # for fields written as JSON
+Warmed: TypeAlias = Constant | Step | MultiStep | Cosine | Polynomial | Plateau  # what a warm-up can lead into
+
+
+@dataclass(frozen=True)
+class Warmup(Schedule):
+    """From the share `start` of the rate in a straight line to all of it `over` so many epochs or batches (PyTorch's
+    LinearLR), times the rate of the schedule `then`, which counts from the run's first step, too."""
+
+    name = "warmup"
+    ranges: ClassVar[Ranges] = {"over": (1, math.inf), "start": SHARE}
+
+    over: int = 500
+    start: float = 0.1
+    per: Unit = "batch"
+    then: Warmed = Constant()  # frozen, so one shared value is safe
+
+    @property
+    def main(self) -> Schedule:
+        return self.then
+
+    def learning_rate(self, base: float, at: Moment) -> float:
+        done = at.step // at.steps_per_epoch if self.per == "epoch" else at.step
+        share = self.start + (1 - self.start) * min(done, self.over) / self.over
+        return share * self.then.learning_rate(base, at)
+
+
+# For fields written as JSON.
+AnySchedule: TypeAlias = Constant | Step | MultiStep | Cosine | Polynomial | OneCycle | Plateau | Warmup
 SCHEDULES: Mapping[str, type[Schedule]] = {kind.name: kind for kind in get_args(AnySchedule)}
 records.register(*SCHEDULES.values())
 
 
 def parse(text: str) -> Schedule:
-    """`cosine`, `step:every=2,factor=0.5`, ...: a name, and fields of its class. Raises TriptychError otherwise."""
+    """`cosine`, `step:every=2,factor=0.5`, `multistep:milestones=30,60`, `warmup:over=500,then=cosine`, ...: a name,
+    and fields of its class; what stands behind `then=` is a schedule of its own. Raises TriptychError otherwise."""
     name, _, rest = text.partition(":")
     if name not in SCHEDULES:
         raise unknown("schedule", name, SCHEDULES)
     known: dict[str, Any] = {item.name: item.default for item in dataclasses.fields(SCHEDULES[name])}
     settings: dict[str, Any] = {}
-    for part in filter(None, rest.split(",")):
-        key, _, value = part.partition("=")
+    for key, value in _settings(rest):
         if not known:
             raise TriptychError(f"--schedule {name} has no settings, and '{rest}' was given")
         if key not in known:
             raise unknown(f"setting of schedule '{name}'", key, known)
         if key in settings:
             raise TriptychError(f"--schedule {name}: '{key}' is there twice")
-        try:
-            settings[key] = type(known[key])(value)
-        except ValueError:
-            kind = "whole number" if isinstance(known[key], int) else "number"
-            raise TriptychError(f"--schedule {name}: {key} '{value}' is not a {kind}") from None
+        settings[key] = _value(name, key, value, known[key])
     return SCHEDULES[name](**settings)
+
+
+def _settings(text: str) -> Iterator[tuple[str, str]]:
+    """Names and values; a part without a name belongs to the value before it."""
+    plain, then, nested = text.partition("then=")
+    pairs: list[list[str]] = []
+    for part in filter(None, plain.split(",")):
+        key, mark, value = part.partition("=")
+        if mark or not pairs:
+            pairs.append([key, value])
+        else:
+            pairs[-1][1] += f",{part}"
+    yield from ((key, value) for key, value in pairs)
+    if then:
+        yield "then", nested
+
+
+def _value(name: str, key: str, text: str, default: Any) -> Any:
+    if isinstance(default, Schedule):
+        nested = parse(text)
+        if not isinstance(nested, get_args(Warmed)):
+            raise TriptychError(f"--schedule {name}: '{nested.name}' cannot stand behind a warm-up")
+        return nested
+    try:
+        return tuple(map(int, text.split(","))) if isinstance(default, tuple) else type(default)(text)
+    except ValueError:
+        kind = "number" if isinstance(default, float) else "whole number"
+        raise TriptychError(f"--schedule {name}: {key} '{text}' is not a {kind}") from None

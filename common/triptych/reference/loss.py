@@ -18,14 +18,18 @@ else:
     Labels = Targets = Any
 
 
-def cross_entropy(logits: Array, labels: Labels, rounding: Rounding = exact) -> tuple[float, Array]:
-    """The mean over the batch of -log softmax at the label, and its gradient by the logits."""
+def cross_entropy(
+    logits: Array, labels: Labels, rounding: Rounding = exact, smoothing: float = 0.0
+) -> tuple[float, Array]:
+    """The mean over the batch of -log softmax at the label, and its gradient by the logits. With `smoothing` the label
+    has that much less weight, and all classes share it evenly (Szegedy et al. 2016, section 7)."""
     shifted = logits - logits.max(1, keepdims=True)
     log_softmax = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
     rows = np.arange(len(labels))
-    gradient = np.exp(log_softmax)
-    gradient[rows, labels] -= 1
-    return float(-log_softmax[rows, labels].mean()), rounding(gradient / len(labels), logits.shape[1])
+    targets = np.full(logits.shape, smoothing / logits.shape[1])
+    targets[rows, labels] += 1 - smoothing
+    loss = float(-(targets * log_softmax).sum(1).mean())
+    return loss, rounding((np.exp(log_softmax) - targets) / len(labels), logits.shape[1])
 
 
 def linear(

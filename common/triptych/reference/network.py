@@ -83,18 +83,18 @@ def forward(
     return run
 
 
-def backward(run: ReferencePass, targets: Targets) -> tuple[float, dict[str, Array]]:
+def backward(run: ReferencePass, targets: Targets, smoothing: float = 0.0) -> tuple[float, dict[str, Array]]:
     """The loss and its gradients by parameter path; the images' own gradient is under `input`. With labels the loss is
-    the mean cross-entropy, plus the weighted auxiliary ones; with a cotangent for every output of the network, `linear`
-    of them."""
+    the mean cross-entropy with that much label `smoothing`, plus the weighted auxiliary ones; with a cotangent for
+    every output of the network, `linear` of them."""
     if isinstance(targets, tuple):
         values = [run.logits, *(run.outputs[path] for path in run.heads[1:])]
         loss, (gradient, *others) = linear(values, targets, run.rounding)
         run.arriving = dict(zip(run.heads[1:], others, strict=True))
     else:
-        loss, gradient = cross_entropy(run.logits, targets, run.rounding)
+        loss, gradient = cross_entropy(run.logits, targets, run.rounding, smoothing)
         for path, (weight, logits) in run.auxiliary.items():
-            auxiliary_loss, auxiliary_gradient = cross_entropy(logits, targets, run.rounding)
+            auxiliary_loss, auxiliary_gradient = cross_entropy(logits, targets, run.rounding, smoothing)
             loss += weight * auxiliary_loss
             run.arriving[path] = weight * auxiliary_gradient
     run.gradients.clear()

@@ -132,7 +132,7 @@ def start(
     new_layers = initialize(backend, network, architecture, recipe, pretrained)
     if new_layers is not None:
         transfer.check_frozen(frozen, new_layers)
-    trainer = backend.Trainer(network, recipe.optimizer, transform, recipe.seed, frozen)
+    trainer = backend.Trainer(network, recipe.optimizer, transform, recipe.seed, frozen, recipe.label_smoothing)
     session = Session(backend, architecture, network, trainer, recipe, dataset, resumed, new_layers=new_layers)
     if resumed is not None and checkpoint is not None:
         take_up(session, resumed, checkpoint)

@@ -29,7 +29,7 @@ class Recipe:
     `learning_rate` and the optimiser's momentum are what `schedule` starts from. `initializer` is empty for the
     architecture's own, a name with its number (`triptych.weights.initializers.parse`), or `native`. `init_from`, a run
     folder or a safetensors file, replaces the start of the layers that fit (`triptych.weights.transfer`); what the
-    patterns in `freeze` match does not move.
+    patterns in `freeze` match does not move. `label_smoothing` is what the true class gives to all of them.
     """
 
     name: str
@@ -47,6 +47,7 @@ class Recipe:
     initializer: str = ""
     init_from: str = ""
     freeze: tuple[str, ...] = ()
+    label_smoothing: float = 0.0
     augmentation: Augmentation = Augmentation()  # noqa: RUF009
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
@@ -61,6 +62,8 @@ class Recipe:
             raise TriptychError(f"the batch size {self.test_batch_size} of the test must be at least 0")
         if not 0 <= self.learning_rate < float("inf"):
             raise TriptychError(f"--learning-rate {self.learning_rate} must be a number of at least 0")
+        if not 0 <= self.label_smoothing < 1:
+            raise TriptychError(f"--label-smoothing {self.label_smoothing} must be at least 0 and below 1")
         check_known("precision", [self.precision], PRECISIONS)
         if self.initializer not in ("", NATIVE):
             initializers.parse(self.initializer)

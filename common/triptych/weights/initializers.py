@@ -4,6 +4,7 @@ Each array is drawn from `(seed, path)` alone, so adding a layer does not change
 """
 
 import math
+from dataclasses import dataclass
 from typing import Any, get_args
 
 import numpy as np
@@ -19,6 +20,22 @@ Parameters = dict[str, NDArray[np.floating[Any]]]
 
 NAMES: tuple[InitializerName, ...] = get_args(InitializerName)
 VALUED = ("normal", "constant")  # those that take a number
+FACTORS = ("avg", "in", "out")
+
+
+@dataclass(frozen=True)
+class ScaledXavier(Initializer):
+    """MXNet's `Xavier` with its `magnitude` and `factor_type`: uniform within sqrt(magnitude / factor), or normal of
+    that deviation; the factor is fan in, fan out, or their mean. Uniform with 3 and "avg" is Glorot and Bengio's."""
+
+    magnitude: float = 3.0
+    factor: str = "avg"
+
+    def deviation(self, info: ParameterInfo) -> float:
+        """Of the weights that are drawn."""
+        fans = {"avg": (info.fan_in + info.fan_out) / 2, "in": info.fan_in, "out": info.fan_out}
+        bound = math.sqrt(self.magnitude / fans[self.factor])
+        return bound / math.sqrt(3) if self.name.endswith("uniform") else bound
 
 
 def draw(architecture: Architecture, seed: int, initializer: Initializer | None = None) -> Parameters:
@@ -35,11 +52,15 @@ def draw_one(info: ParameterInfo, seed: int, initializer: Initializer) -> NDArra
         return np.full(info.shape, info.start, np.float32)
     if initializer.name == "constant":
         return np.full(info.shape, initializer.value, np.float32)
-    deviation = {
-        "xavier": math.sqrt(2 / (info.fan_in + info.fan_out)),
-        "kaiming": math.sqrt(2 / info.fan_in),
-        "normal": initializer.value,
-    }[initializer.name.split("_")[0]]
+    deviation = (
+        initializer.deviation(info)
+        if isinstance(initializer, ScaledXavier)
+        else {
+            "xavier": math.sqrt(2 / (info.fan_in + info.fan_out)),
+            "kaiming": math.sqrt(2 / info.fan_in),
+            "normal": initializer.value,
+        }[initializer.name.split("_")[0]]
+    )
     random = generator(seed, "init", info.path)
     if initializer.name.endswith("uniform"):
         bound = math.sqrt(3) * deviation
@@ -48,9 +69,12 @@ def draw_one(info: ParameterInfo, seed: int, initializer: Initializer) -> NDArra
 
 
 def parse(text: str) -> Initializer:
-    """`xavier_uniform`, `normal:0.01`, `constant:0.1`. Raises TriptychError for anything else."""
+    """`xavier_uniform`, `normal:0.01`, `constant:0.1`; `xavier_uniform:2.24` and `xavier_normal:2,in` are MXNet's
+    magnitude and factor (see `ScaledXavier`). Raises TriptychError for anything else."""
     name, _, value = text.partition(":")
     for known in NAMES:
+        if name == known and name.startswith("xavier") and value:
+            return _parse_scaled(known, value, text)
         if name == known:
             return Initializer(known, _parse_value(known, value, text) if value else 0.01)
     raise unknown("initializer", name, NAMES)
@@ -59,6 +83,20 @@ def parse(text: str) -> Initializer:
 def text_of(initializer: Initializer) -> str:
     """What `parse` makes this initializer of."""
     return f"{initializer.name}:{initializer.value:g}" if initializer.name in VALUED else initializer.name
+
+
+def _parse_scaled(name: InitializerName, value: str, whole: str) -> Initializer:
+    number, mark, factor = value.partition(",")
+    factor = factor if mark else "avg"
+    if factor not in FACTORS:
+        raise TriptychError(f"initializer '{whole}': {unknown('factor', factor, FACTORS)}")
+    try:
+        magnitude = float(number)
+    except ValueError:
+        raise TriptychError(f"initializer '{whole}': '{number}' is not a number") from None
+    if not 0 < magnitude < math.inf:
+        raise TriptychError(f"initializer '{whole}': the magnitude {number} must be a number above 0")
+    return ScaledXavier(name, magnitude=magnitude, factor=factor)
 
 
 def _parse_value(name: InitializerName, text: str, whole: str) -> float:

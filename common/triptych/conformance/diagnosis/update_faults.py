@@ -1,6 +1,6 @@
 """The catalogue's faults in an optimiser's step, as the reference computes it with each of them."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -9,7 +9,7 @@ import numpy as np
 from triptych.conformance.compare import Arrays
 from triptych.conformance.reference_run import ReferenceRun
 from triptych.conformance.updates import MOMENTUM, OTHERS
-from triptych.optim.optimizers import COUNT, SGD, Adam, AdamW, Optimizer, Rates, reference_step
+from triptych.optim.optimizers import COUNT, SGD, Adagrad, Adam, AdamW, Optimizer, Rates, RMSprop, reference_step
 from triptych.reference.decay import decay_by_path
 from triptych.utils.arrays import Array
 
@@ -58,7 +58,7 @@ def update_faults(run: ReferenceRun, name: str) -> Iterator[tuple[str, Wrong]]:
     yield twice, replace(right, factor=1 / batch)
     yield f"the learning rate is {batch} times as large, as for a summed loss", replace(right, rates=scaled[batch])
     yield f"the learning rate is divided by the batch size, {batch}", replace(right, rates=scaled[1 / batch])
-    yield from (_adam_faults if isinstance(optimizer, Adam) else _sgd_faults)(right)
+    yield from OWN_FAULTS[type(optimizer)](right)
     if len(rates) > 1:
         yield from _schedule_faults(right)
 
@@ -98,6 +98,19 @@ def _adam_faults(right: Wrong) -> Iterator[tuple[str, Wrong]]:
         yield f"beta2 is {beta:g}, not {optimizer.beta2:g}", replace(right, optimizer=replace(optimizer, beta2=beta))
     for eps in (1e-8, 1e-7, 1e-6):
         yield f"eps is {eps:g}, not {optimizer.eps:g}", replace(right, optimizer=replace(optimizer, eps=eps))
+
+
+def _root_faults(right: Wrong) -> Iterator[tuple[str, Wrong]]:
+    """RMSprop's and Adagrad's."""
+    optimizer: Any = right.optimizer
+    yield "eps stands inside the root (MXNet's and optax's form)", _other(right, move=_inside_its_root)
+    for eps in (1e-10, 1e-8, 1e-7):
+        yield f"eps is {eps:g}, not {optimizer.eps:g}", replace(right, optimizer=replace(optimizer, eps=eps))
+    for alpha in (0.9, 0.95, 0.99) if isinstance(optimizer, RMSprop) else ():
+        yield f"alpha is {alpha:g}, not {optimizer.alpha:g}", replace(right, optimizer=replace(optimizer, alpha=alpha))
+    if optimizer.momentum:
+        still = tuple(replace(rate, momentum=0.0) for rate in right.rates)
+        yield "there is no momentum", replace(right, rates=still)
 
 
 def _schedule_faults(right: Wrong) -> Iterator[tuple[str, Wrong]]:
@@ -144,7 +157,15 @@ _COUPLED: Mapping[str, Any] = {
         g,
     ),
 }
-DECAY_FAULTS: Mapping[type[Optimizer], Mapping[str, Any]] = {SGD: _DECOUPLED, Adam: _DECOUPLED, AdamW: _COUPLED}
+DECAY_FAULTS: Mapping[type[Optimizer], Mapping[str, Any]] = {
+    **dict.fromkeys((SGD, Adam, RMSprop, Adagrad), _DECOUPLED),
+    AdamW: _COUPLED,
+}
+OWN_FAULTS: Mapping[type[Optimizer], Callable[[Wrong], Iterator[tuple[str, Wrong]]]] = {
+    SGD: _sgd_faults,
+    **dict.fromkeys((Adam, AdamW), _adam_faults),
+    **dict.fromkeys((RMSprop, Adagrad), _root_faults),
+}
 
 
 def _inside_root(self: Adam, w: Array, g: Array, slots: Slots, rates: Rates, count: int) -> tuple[Array, Slots]:
@@ -156,3 +177,12 @@ def _inside_root(self: Adam, w: Array, g: Array, slots: Slots, rates: Rates, cou
 def _uncorrected(self: Adam, w: Array, g: Array, slots: Slots, rates: Rates, count: int) -> tuple[Array, Slots]:
     _, (mean, variance) = Adam.move(self, w, g, slots, rates, count)
     return w - rates.learning_rate * mean / (np.sqrt(variance) + self.eps), [mean, variance]
+
+
+def _inside_its_root(self: Any, w: Array, g: Array, slots: Slots, rates: Rates, count: int) -> tuple[Array, Slots]:
+    right: type[RMSprop] | type[Adagrad] = RMSprop if isinstance(self, RMSprop) else Adagrad
+    kept = right.move(self, w, g, slots, rates, count)[1]
+    move = g / np.sqrt(kept[0] + self.eps)
+    if len(slots) > 1:
+        move = rates.momentum * slots[1] + move
+    return w - rates.learning_rate * move, [kept[0], move][: len(slots)]
