@@ -55,6 +55,11 @@ def peak_memory(device: str) -> int:
     return (get_device(device).memory_stats() or {}).get("peak_bytes_in_use", 0)
 
 
+def out_of_memory(error: Exception) -> bool:
+    """JAX has one type for all that XLA refuses, with its status in front."""
+    return isinstance(error, jax.errors.JaxRuntimeError) and str(error).startswith("RESOURCE_EXHAUSTED")
+
+
 def _names(platform: str) -> dict[str, jax.Device]:
     try:
         return {f"{platform}:{i}": device for i, device in enumerate(jax.local_devices(backend=platform))}

@@ -54,3 +54,9 @@ def get_device(name: str) -> mx.Context:
 def peak_memory(device: str) -> int:
     """0: MXNet does not tell."""
     return 0
+
+
+def out_of_memory(error: Exception) -> bool:
+    """MXNet has one type for all of its errors."""
+    said = ("bad_alloc", "out of memory", "Failed to allocate", "Memory allocation failed")
+    return isinstance(error, mx.base.MXNetError) and any(words in str(error) for words in said)

@@ -44,6 +44,11 @@ def peak_memory(device: str) -> int:
     return 0 if kind == "cpu" else getattr(torch, kind).max_memory_allocated(get_device(device))
 
 
+def out_of_memory(error: Exception) -> bool:
+    """PyTorch has a type for it on devices only."""
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
+
+
 def _cpus() -> list[Device]:
     features = ", ".join((torch.backends.cpu.get_cpu_capability(), *vector_features()))
     return [Device("cpu", True, f"{torch.get_num_threads()} threads, {features}")]

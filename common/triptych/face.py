@@ -146,13 +146,14 @@ def train(
     """
     from triptych import data
     from triptych.backend import registry
-    from triptych.training import loop, recipes, run_folder
+    from triptych.training import capacity, loop, recipes, run_folder
     from triptych.training.recipe import vary
 
     chosen = vary(recipes.get_recipe(recipe) if isinstance(recipe, str) else recipe, **changes)
     if out is not None:
         run_folder.check_free(Path(out))
     loop.check_start(chosen)
+    capacity.check_training(chosen, device)
     framework = registry.load(backend)
     loop.check_execution([framework], device, chosen.precision)
     session = loop.start(framework, chosen, data.load(chosen.data), device=device)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import socket
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -14,13 +18,14 @@ import pytest
 
 from triptych import data
 from triptych.__main__ import main
-from triptych.data import cifar10
+from triptych.data import cifar10, fashion_mnist
 from triptych.data.download import fetch
 from triptych.utils.errors import TriptychError
 from triptych.utils.files import check_hash
 
 CONTENT = np.random.default_rng(0).bytes(700_000)
 HALF = 300_000
+MOST = 800_000
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -68,7 +73,7 @@ def break_off(server: Any, path: Path) -> Path:
     """A download that ends after `HALF` bytes; what it leaves."""
     server.until = HALF
     with pytest.raises(TriptychError, match=f"ended after {HALF} of {len(CONTENT)} bytes.*get it elsewhere"):
-        fetch(server.url, path, check, "get it elsewhere")
+        fetch(server.url, path, check, "get it elsewhere", MOST)
     server.until = None
     assert not path.exists()
     (part,) = path.parent.iterdir()
@@ -81,7 +86,7 @@ def test_a_broken_download_goes_on_or_begins_again(server, tmp_path, ranges, cap
     path = tmp_path / "sets" / "set.tar.gz"
     break_off(server, path)
     server.ranges = ranges
-    fetch(server.url, path, check, "")
+    fetch(server.url, path, check, "", MOST)
     assert path.read_bytes() == CONTENT
     assert list(path.parent.iterdir()) == [path]
     assert server.asked == [None, f"bytes={HALF}-"]
@@ -94,7 +99,7 @@ def test_a_download_that_breaks_twice_counts_from_the_beginning(server, tmp_path
     break_off(server, tmp_path / "sets" / "set.tar.gz")
     server.until = 1000
     with pytest.raises(TriptychError, match=f"ended after {HALF + 1000} of {len(CONTENT)} bytes"):
-        fetch(server.url, tmp_path / "sets" / "set.tar.gz", check, "")
+        fetch(server.url, tmp_path / "sets" / "set.tar.gz", check, "", MOST)
 
 
 def test_what_does_not_fit_together_is_thrown_away_and_fetched_anew(server, tmp_path):
@@ -102,38 +107,38 @@ def test_what_does_not_fit_together_is_thrown_away_and_fetched_anew(server, tmp_
     part = break_off(server, path)
     part.write_bytes(b"another file" + part.read_bytes()[12:])
     with pytest.raises(TriptychError, match="damaged or not the original"):
-        fetch(server.url, path, check, "")
+        fetch(server.url, path, check, "", MOST)
     assert list(tmp_path.iterdir()) == []
-    fetch(server.url, path, check, "")
+    fetch(server.url, path, check, "", MOST)
     assert path.read_bytes() == CONTENT
 
 
 def test_an_answer_of_unknown_length_that_breaks_off(server, tmp_path):
     server.chunked = True
     with pytest.raises(TriptychError, match=r"downloading .* failed \(IncompleteRead.*get it elsewhere"):
-        fetch(server.url, tmp_path / "set", check, "get it elsewhere")
+        fetch(server.url, tmp_path / "set", check, "get it elsewhere", MOST)
     server.chunked = False
-    fetch(server.url, tmp_path / "set", check, "")
+    fetch(server.url, tmp_path / "set", check, "", MOST)
     assert server.asked[1].startswith("bytes=")
     assert (tmp_path / "set").read_bytes() == CONTENT
 
 
 def test_a_part_as_long_as_the_file_is_fetched_anew(server, tmp_path):
     (tmp_path / ".set.part").write_bytes(bytes(len(CONTENT)))
-    fetch(server.url, tmp_path / "set", check, "")
+    fetch(server.url, tmp_path / "set", check, "", MOST)
     assert (tmp_path / "set").read_bytes() == CONTENT
     assert server.asked == [f"bytes={len(CONTENT)}-", None]
 
 
 def test_a_server_that_is_not_there_and_a_folder_that_cannot_be_written(server, tmp_path):
     with pytest.raises(TriptychError, match=r"downloading http://127.0.0.1:1/x failed .*; do it yourself"):
-        fetch("http://127.0.0.1:1/x", tmp_path / "x", check, "do it yourself")
+        fetch("http://127.0.0.1:1/x", tmp_path / "x", check, "do it yourself", MOST)
     (tmp_path / "file").touch()
     with pytest.raises(TriptychError, match="cannot write to"):
-        fetch(server.url, tmp_path / "file" / "x", check, "")
+        fetch(server.url, tmp_path / "file" / "x", check, "", MOST)
     server.content = b""  # it then refuses every range, also the whole
     with pytest.raises(TriptychError, match=r"downloading .* failed"):
-        fetch(server.url, tmp_path / "x", check, "")
+        fetch(server.url, tmp_path / "x", check, "", MOST)
 
 
 def test_cifar10_is_fetched_and_a_damaged_one_replaced(server, tmp_path, monkeypatch, capsys):
@@ -152,3 +157,82 @@ def test_cifar10_is_fetched_and_a_damaged_one_replaced(server, tmp_path, monkeyp
         data.download("fashion-mnist-mini")
     with pytest.raises(TriptychError, match="unknown data set"):
         data.download("cifar11")
+
+
+# --- servers that mean no good ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def answering() -> Iterator[Any]:
+    """`answering(head, body)`: the address of a server that sends these bytes; the body may be a function,
+    whose bytes come one after the other."""
+    listening: list[socket.socket] = []
+    stopped = threading.Event()
+
+    def answer(head: bytes, body: Any = b"") -> str:
+        server = socket.create_server(("127.0.0.1", 0))
+        listening.append(server)
+
+        def serve() -> None:
+            connection, _ = server.accept()
+            with connection, contextlib.suppress(OSError):
+                connection.recv(4096)
+                connection.sendall(head)
+                pieces = iter(lambda: body(), None) if callable(body) else [body]
+                for piece in pieces:
+                    if stopped.is_set():
+                        return
+                    connection.sendall(piece)
+
+        threading.Thread(target=serve, daemon=True).start()
+        return f"http://127.0.0.1:{server.getsockname()[1]}/set"
+
+    yield answer
+    stopped.set()
+    for server in listening:
+        server.close()
+
+
+OK = b"HTTP/1.1 200 OK\r\n"
+
+
+def slowly() -> bytes:
+    time.sleep(0.02)
+    return b"x"
+
+
+@pytest.mark.parametrize(
+    ("head", "body", "message"),
+    [
+        (OK + b"\r\n", lambda: bytes(1 << 16), "goes on after 800,000 bytes"),
+        (OK + b"Content-Length: abc\r\n\r\n", lambda: bytes(1 << 16), "goes on after 800,000 bytes"),
+        (OK + b"Content-Length: -5\r\n\r\n", b"", "damaged or not the original"),
+        (OK + b"Content-Length: 800001\r\n\r\n", b"", "it has 800,001 bytes, expected at most 800,000"),
+        (OK + b"Content-Length: " + b"9" * 5000 + b"\r\n\r\n", b"", "failed|damaged"),
+        (OK + b"Content-Length: 90\r\n\r\n", slowly, "only [0-9]+ bytes came in 1 seconds"),
+        (OK + b"X: ", slowly, "no answer in 1 seconds"),
+        (OK + b"X: y\r\n" * 200 + b"\r\n", b"", "100 headers"),
+        (OK + b"X: " + b"y" * 70_000 + b"\r\n\r\n", b"", "more than 65536 bytes"),
+        (b"nonsense\r\n\r\n", b"", "nonsense"),
+        (b"HTTP/1.1 302 F\r\nLocation: http://[::1\r\n\r\n", b"", "Invalid IPv6 URL"),
+        (b"HTTP/1.1 302 F\r\nLocation: file:///etc/passwd\r\n\r\n", b"", "not allowed"),
+        (b"HTTP/1.1 302 F\r\nLocation: http://a..b/\r\n\r\n", b"", "failed"),
+        (b"HTTP/1.1 302 F\r\nLocation: http://127.0.0.1:99999/\r\n\r\n", b"", "failed"),
+        (
+            b"HTTP/1.1 206 P\r\nContent-Range: bytes 5-\r\nContent-Length: 1\r\n\r\n",
+            b"x",
+            "damaged or not the original",
+        ),
+    ],
+    ids=lambda value: repr(value)[:50],
+)
+def test_an_answer_that_means_no_good_is_one_error(answering, head, body, message, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys.modules[fetch.__module__], "PATIENCE", 1)
+    with pytest.raises(TriptychError, match=message):
+        fetch(answering(head, body), tmp_path / "set", check, "", MOST)
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= MOST
+
+
+def test_the_sizes_that_are_asked_for_are_those_of_the_sets():
+    assert cifar10.MOST_ARCHIVE == 170_498_071
+    assert fashion_mnist.MOST_BYTES == 60_000 * 28 * 28 + 16

@@ -122,6 +122,9 @@ class Backend(Protocol):
     def peak_memory(self, device: str) -> int:
         """The most bytes that this process has held on the device; 0 where the framework does not tell."""
 
+    def out_of_memory(self, error: Exception) -> bool:
+        """Whether this is how the framework says that memory ended, the processor's or a device's."""
+
     def apply_execution(self, execution: Execution, device: str) -> None:
         """Sets the process's switches as the execution says, for networks on this device.
 

@@ -2,10 +2,12 @@
 
 import importlib
 import importlib.util
+import sys
 from dataclasses import dataclass
 from typing import cast
 
 from triptych.backend.contract import Backend, Benchmark
+from triptych.utils import memory
 from triptych.utils.errors import TriptychError, require_package, unknown
 from triptych.utils.process import prepare_process
 
@@ -54,3 +56,9 @@ def load_benchmark(name: str) -> Benchmark:
     """What a backend's speed is held against."""
     load(name)
     return cast(Benchmark, importlib.import_module(f"{BACKENDS[name].package}.benchmark"))
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether this says that memory ended: NumPy's own error, or that of a backend that is loaded."""
+    loaded = (sys.modules.get(entry.package) for entry in BACKENDS.values())
+    return memory.numpys_own(error) or any(cast(Backend, one).out_of_memory(error) for one in loaded if one)

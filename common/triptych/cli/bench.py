@@ -36,10 +36,11 @@ def bench(
     from triptych import data
     from triptych.backend import registry
     from triptych.bench import measure
-    from triptych.training import loop
+    from triptych.training import capacity, loop
 
     names = options.backend_names(backends)
     recipe = RunOptions(arch=arch, batch_size=batch_size, precision=precision).choose(measure.RECIPE, network)
+    capacity.check_training(recipe, device)
     loaded = [registry.load(name) for name in names]
     loop.check_execution(loaded, device, recipe.precision)
     quiet = json == "-"

@@ -53,14 +53,18 @@ def conform(
     from triptych.backend import registry
     from triptych.conformance import certificate as certificates
     from triptych.conformance import suite
+    from triptych.conformance.case import BATCH
     from triptych.conformance.conform import PRECISIONS
     from triptych.conformance.identity import told_apart
     from triptych.report import scoreboard
+    from triptych.spec import footprint
 
     refuse_contradictions(arch, all, precision, trajectory, (certificate, html, json))
     names = list(zoo.registry()) if all else [name.strip() for name in ("vgg11" if arch is None else arch).split(",")]
     architectures = [told_apart(resolve(name, network, small=True).architecture) for name in names]
     refuse_twice([architecture.name for architecture in architectures])
+    for architecture in architectures:
+        footprint.check_judged(architecture, BATCH)
     loaded = [registry.load(name) for name in options.backend_names(backends)]
     precisions = PRECISIONS if precision is None else (precision,)
     verdicts = []

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from triptych.backend.contract import Backend
     from triptych.training.evaluation import Evaluation, Prediction
+    from triptych.training.models import Model
 
 
 def evaluate(
@@ -41,15 +43,10 @@ def evaluate(
 
     Example: triptych evaluate runs/vgg11 --backend mxnet
     """
-    from triptych.backend import registry
-    from triptych.training import evaluation, loop
+    from triptych.training import evaluation
 
     size = parse_dense_size(dense, dense_size)
-    name, checked = options.backend_name(backend), ModelOptions(run, network)
-    loaded = registry.load(name)
-    loop.check_execution([loaded], device, checked.recipe.precision)
-    trained = checked.load(model)
-    loop.check_execution([loaded], device, trained.recipe.precision)
+    loaded, trained = opened(model, backend, run, network, device)
     dataset = trained.load_data(run.data, run.data_dir)
     if dense:
         trained = trained.dense_for(dataset.test.images.shape[2:], size)
@@ -79,20 +76,15 @@ def predict(
 
     Example: triptych predict runs/vgg11 --first 9
     """
-    from triptych.backend import registry
-    from triptych.training import evaluation, loop
+    from triptych.training import evaluation
 
     if (images is None) == (first is None):
         raise TriptychError("give image files, or --first N for the first test images")
     size = parse_dense_size(dense, dense_size)
-    name, checked = options.backend_name(backend), ModelOptions(run, network)
-    loaded = registry.load(name)
-    loop.check_execution([loaded], device, checked.recipe.precision)
     for path in images or ():
         if not path.is_file():
             raise TriptychError(f"there is no image file {path}")
-    trained = checked.load(model)
-    loop.check_execution([loaded], device, trained.recipe.precision)
+    loaded, trained = opened(model, backend, run, network, device)
     if first is None:
         predictions = evaluation.predict_files(trained, images or (), loaded, device, dense=dense, size=size)
     else:
@@ -103,6 +95,26 @@ def predict(
     options.write_json(json, [vars(prediction) for prediction in predictions])
     if json != "-":
         show_predictions(predictions)
+
+
+def opened(
+    model: Path, backend: str | None, run: RunOptions, network: options.NetworkOptions, device: str
+) -> tuple[Backend, Model]:
+    """The backend and the trained model. Raises TriptychError, if it can before the framework is imported, for what
+    does not fit together or into the memory that is here."""
+    from triptych.backend import registry
+    from triptych.training import capacity, loop
+    from triptych.training.recipe import build_network
+
+    name, checked = options.backend_name(backend), ModelOptions(run, network)
+    if run.arch is not None:
+        capacity.check_use(checked.recipe, build_network(checked.recipe, checked.recipe.network), device)
+    loaded = registry.load(name)
+    loop.check_execution([loaded], device, checked.recipe.precision)
+    trained = checked.load(model)
+    loop.check_execution([loaded], device, trained.recipe.precision)
+    capacity.check_use(trained.recipe, trained.architecture, device)
+    return loaded, trained
 
 
 def show_predictions(predictions: list[Prediction]) -> None:

@@ -137,11 +137,14 @@ def of_backends(
 ) -> Located:
     """A backend against another, or against the reference."""
     from triptych.conformance import locate as search
+    from triptych.conformance.case import BATCH
     from triptych.conformance.updates import UPDATES
+    from triptych.spec import footprint
 
     small = network == options.DEFAULT_NETWORK  # five more optimisers would take minutes on a network of full width
     updates = UPDATES if optimizers == "all" or (optimizers is None and small) else ("momentum",)
     architecture = resolve(arch, network, small=True).architecture
+    footprint.check_judged(architecture, BATCH)
     return search.locate_backends(
         left, right, architecture, mode, updates=updates, precision=precision, device=device, seed=seed
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import shlex
 import sys
@@ -16,6 +17,7 @@ from cyclopts import Parameter
 from triptych import zoo
 from triptych.utils.errors import TriptychError, require_package
 from triptych.utils.files import probe, told, write_atomically
+from triptych.utils.terminal import report_stream
 from triptych.zoo import Options, check_count
 
 if TYPE_CHECKING:
@@ -130,7 +132,7 @@ class NetworkOptions:
         """`--input` as numbers. Raises TriptychError if it is not CxHxW, or contradicts `--resolution`."""
         if self.input is None:
             return None
-        match = re.fullmatch(r"(\d+)[x,](\d+)[x,](\d+)", self.input.strip().lower())
+        match = re.fullmatch(r"([0-9]{1,9})[x,]([0-9]{1,9})[x,]([0-9]{1,9})", self.input.strip().lower())
         if match is None:
             raise TriptychError(f"--input '{self.input}' is not CxHxW; write for example 1x224x224")
         if self.resolution is not None:
@@ -203,13 +205,23 @@ def command_line() -> str:
     return shlex.join(["triptych", *sys.argv[1:]])
 
 
+def _without_infinities(value: Any) -> Any:
+    """The value with null for every number that JSON has not: infinities and NaN."""
+    if isinstance(value, dict):
+        return {name: _without_infinities(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_infinities(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def write_json(target: str | None, value: object) -> None:
-    """JSON to stdout for "-", to a file, or nowhere for None. Raises TriptychError if the file cannot be written."""
+    """JSON to stdout for "-", to a file, or nowhere for None; what is no finite number is null. Raises TriptychError if
+    the file cannot be written."""
     if target is None:
         return
-    text = json.dumps(value, indent=2) + "\n"
+    text = json.dumps(_without_infinities(value), indent=2, allow_nan=False) + "\n"
     if target == "-":
-        print(text, end="")
+        print(text, end="", file=report_stream(), flush=True)
         return
     path = Path(target)
     with told(f"--json {target} cannot be written"):

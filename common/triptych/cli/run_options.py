@@ -161,7 +161,7 @@ def parse_dense_size(dense: bool, text: str | None) -> Pair | None:
         return None
     if not dense:
         raise TriptychError("--dense-size says at which size --dense is run; give --dense too")
-    match = re.fullmatch(r"(\d+)(?:x(\d+))?", text.strip().lower())
+    match = re.fullmatch(r"([0-9]{1,9})(?:x([0-9]{1,9}))?", text.strip().lower())
     if match is None:
         raise TriptychError(f"--dense-size '{text}' is neither N nor HxW; write for example 256 or 256x384")
     return int(match[1]), int(match[2] or match[1])

@@ -50,7 +50,7 @@ def train(
     from triptych import data
     from triptych.backend import registry
     from triptych.backend.execution import Execution
-    from triptych.training import loop, run_folder
+    from triptych.training import capacity, loop, run_folder
     from triptych.training import tensorboard as logs
     from triptych.training.recipe import build_architecture
 
@@ -61,6 +61,7 @@ def train(
     if out is not None:
         run_folder.check_free(out)
     begun = start.check(chosen, resume, states, run.arch)
+    capacity.check_training(chosen, device)
     loaded = registry.load(name)
     loaded.apply_execution(Execution(chosen.precision, deterministic=deterministic), device)
     dataset = data.load(chosen.data, data_dir=run.data_dir)

@@ -14,6 +14,7 @@ from triptych import zoo
 from triptych.backend.targets import Targets
 from triptych.data.preprocess import InputTransform, apply_reference
 from triptych.spec.analysis import parameters, primitives
+from triptych.spec.footprint import check_judged
 from triptych.spec.kinds.kind import ParameterInfo
 from triptych.spec.layers import Architecture, Dropout, outputs
 from triptych.spec.shapes import output_shapes
@@ -75,10 +76,12 @@ def conformance_architecture(name: str, *, head: str | None = None) -> Architect
 
 
 def make_case(architecture: Architecture, seed: int = 0, batch: int = BATCH) -> Case:
-    """A case of `batch` images for `architecture`; equal arguments, equal bits."""
+    """A case of `batch` images for `architecture`; equal arguments, equal bits. Raises OutOfMemoryError for what cannot
+    be judged in the memory that is here."""
+    check_judged(architecture, batch)
+    arrays = parameters(architecture)
     random = generator(seed, "conformance", "images")
     stored = (random.random((batch, *architecture.input)) * 256).astype(np.uint8)
-    arrays = parameters(architecture)
     if not any(info.trained for info in arrays):
         raise TriptychError(f"'{architecture.name}' has no trained parameters: there is nothing to train or compare")
     values = {info.path: _value(info, architecture, seed) for info in arrays}

@@ -8,6 +8,7 @@ from pathlib import Path
 from triptych.data import cifar10, fashion_mnist, fashion_mnist_mini, folders, subset, synthetic, tfds
 from triptych.data.dataset import Dataset, Split
 from triptych.utils.errors import TriptychError, check_known, unknown
+from triptych.utils.files import expanded
 
 __all__ = ["SOURCES", "Dataset", "Source", "Split", "describe", "download", "load"]
 
@@ -62,9 +63,9 @@ def load(name_or_dir: str, *, data_dir: str | Path | None = None) -> Dataset:
     for a part that is not there."""
     if not name_or_dir.partition(subset.MARK)[0].strip():  # Path("") is the folder one stands in
         raise TriptychError(f"data '{name_or_dir}' names no data set; write for example fashion-mnist-mini or ./images")
-    whole = Path(name_or_dir).expanduser().is_dir()  # a folder's own name may have the mark in it
+    whole = expanded(name_or_dir).is_dir()  # a folder's own name may have the mark in it
     name, part = (name_or_dir, None) if whole else subset.divide(name_or_dir)
-    dataset = _load_whole(name, Path(data_dir).expanduser() if data_dir else None)
+    dataset = _load_whole(name, expanded(data_dir) if data_dir else None)
     return dataset if part is None else subset.take(dataset, part, name_or_dir)
 
 
@@ -73,7 +74,7 @@ def _load_whole(name: str, place: Path | None) -> Dataset:
         return source.load(place)
     if name.startswith(tfds.PREFIX):
         return tfds.load(name.removeprefix(tfds.PREFIX), place)
-    folder = Path(name).expanduser()
+    folder = expanded(name)
     if folder.is_dir():
         return folders.load(folder)
     if os.sep in name:

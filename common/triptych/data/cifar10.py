@@ -3,7 +3,7 @@
 Read from the official "python version", as the archive or as the folder in it, or from class folders."""
 
 import io
-import pickle
+import math
 import tarfile
 import zlib
 from collections.abc import Callable
@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from triptych.data import folders
 from triptych.data.dataset import Dataset, Split
 from triptych.data.download import fetch
 from triptych.utils.errors import TriptychError
-from triptych.utils.files import cache_dir, check_hash, told
+from triptych.utils.files import cache_dir, check_hash, read_bounded, told
+from triptych.weights.formats import inert_pickle
 
 CLASS_NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
@@ -36,14 +38,8 @@ TRAIN_MD5 = {
 }
 TEST_MD5 = {"test_batch": "40351d587109b95175f43aff81a1287e"}
 
-# What a pickled array is rebuilt with; taken from an array, because the function's module differs between NumPys.
-_RECONSTRUCT = np.empty(0).__reduce__()[0]
-ALLOWED: dict[tuple[str, str], Any] = {
-    ("numpy.core.multiarray", "_reconstruct"): _RECONSTRUCT,
-    ("numpy._core.multiarray", "_reconstruct"): _RECONSTRUCT,
-    ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): np.dtype,
-}
+MOST_BYTES = 10_000 * (3072 + 100) + 1_000_000  # of a batch file: its images, the names of their files, labels
+MOST_ARCHIVE = 170_498_071  # bytes, which the archive has
 
 
 def download(data_dir: Path | None = None) -> Path:
@@ -59,28 +55,39 @@ def download(data_dir: Path | None = None) -> Path:
         with suppress(TriptychError):  # damaged: the whole one takes its place
             check(_read_file(path), str(path))
             return path
-    fetch(URL, path, check, way_out)
+    fetch(URL, path, check, way_out, MOST_ARCHIVE)
     return path
 
 
-class ArrayUnpickler(pickle.Unpickler):
-    """Rebuilds arrays, numbers, strings and containers; refuses everything else, so a file cannot run code."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        """The object a pickle names. Raises UnpicklingError unless it is one of those an array needs."""
-        if (module, name) not in ALLOWED:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is not part of an array")
-        return ALLOWED[module, name]
-
-
 def parse_batch(content: bytes, what: str) -> Split:
-    """The images and labels of one batch file. Raises TriptychError for anything but a CIFAR batch."""
+    """The images and labels of one batch file, which is a pickle and read as data: nothing that it names is called.
+    Raises TriptychError for anything but a CIFAR batch."""
     try:
-        batch = ArrayUnpickler(io.BytesIO(content), encoding="bytes").load()
-        images = np.asarray(batch[b"data"], np.uint8).reshape(-1, *SHAPE)
-        return Split(images, np.asarray(batch[b"labels"], np.int64))
-    except Exception as error:  # a malformed pickle can raise nearly anything
+        batch = inert_pickle.loads(content, what)
+        entries = {inert_pickle.latin1(name): value for name, value in batch.items()}
+        images, labels = _bytes_of(entries[b"data"]), entries[b"labels"]
+        if not isinstance(labels, list) or not all(type(label) is int and 0 <= label < 10 for label in labels):
+            raise ValueError("the labels are no list of 0 to 9")
+        if len(labels) != len(images):
+            raise ValueError(f"it has {len(images)} images and {len(labels)} labels")
+        return Split(images.reshape(-1, *SHAPE).copy(), np.array(labels, np.int64))
+    except (TriptychError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise TriptychError(f"{what} is no CIFAR-10 batch ({error}); {HOW_TO_GET}") from None
+
+
+def _bytes_of(array: Any) -> npt.NDArray[np.uint8]:
+    """The values of a pickled array of uint8: `_reconstruct(...)`, filled with (version, shape, dtype, Fortran order,
+    bytes). Source: numpy/core/src/multiarray/methods.c, array_reduce."""
+    state = array.state if isinstance(array, inert_pickle.Call) and array.name == "_reconstruct" else None
+    if not isinstance(state, tuple) or len(state) != 5:
+        raise ValueError("its data is no array")
+    _, shape, dtype, fortran, content = map(inert_pickle.latin1, state)
+    kind = dtype.arguments[0] if isinstance(dtype, inert_pickle.Call) and dtype.name == "dtype" else None
+    if not isinstance(content, bytes) or inert_pickle.latin1(kind) != b"u1":
+        raise ValueError("its data is no array of uint8")
+    if shape != (len(content) // math.prod(SHAPE), math.prod(SHAPE)):
+        raise ValueError(f"its data has {len(content)} bytes and the shape {str(shape)[:60]}")
+    return np.frombuffer(content, np.uint8).reshape(shape, order="F" if fortran else "C")
 
 
 def _dataset(read: Callable[[str], bytes], where: Path) -> Dataset:
@@ -99,7 +106,7 @@ def _dataset(read: Callable[[str], bytes], where: Path) -> Dataset:
 
 def _read_file(path: Path) -> bytes:
     with told(f"{path} cannot be read", HOW_TO_GET):
-        return path.read_bytes()
+        return read_bounded(path, MOST_ARCHIVE)
 
 
 def _load_archive(path: Path) -> Dataset:
@@ -110,7 +117,7 @@ def _load_archive(path: Path) -> Dataset:
     try:
         with tarfile.open(fileobj=io.BytesIO(content)) as archive:
             for member in archive:
-                if file := archive.extractfile(member):
+                if member.isreg() and 0 <= member.size <= MOST_BYTES and (file := archive.extractfile(member)):
                     members[member.name] = file.read()
         return _dataset(lambda name: members[f"{FOLDER}/{name}"], path)
     except (tarfile.TarError, EOFError, zlib.error, OSError, KeyError) as error:

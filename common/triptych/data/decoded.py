@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -24,6 +25,8 @@ GREY_MODES = ("1", "L", "LA")
 COLOUR_MODES = ("P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV", "LAB")
 ORIENTATION, TURNED = 0x0112, (5, 6, 7, 8)  # the EXIF tag, and its values for an image stored on its side
 THREADED = 192 * 192  # pixels; measured: at 128x128 two threads are slower than one, at 256x256 a third faster
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM")  # Pillow has readers for fifty more, one of which starts Ghostscript
+MOST_PIXELS = 1 << 26  # as a file declares them: 200 MB of colours; more is said before anything is decoded
 FORMAT = 1  # of the cache; a change of how images are decoded needs another number
 
 Size = tuple[int, int]
@@ -35,10 +38,15 @@ def _open(path: Path, use: Callable[[Image], Result]) -> Result:
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with Image.open(path) as image:
+        with warnings.catch_warnings(action="ignore"), Image.open(path, formats=FORMATS) as image:
+            if image.width * image.height > MOST_PIXELS:
+                raise ValueError(f"it says that it has {image.width}x{image.height} pixels, read are {MOST_PIXELS:,}")
             return use(image)
     except UnidentifiedImageError:
-        raise TriptychError(f"{path} is no image that can be read, or is damaged; remove or replace it") from None
+        known = ", ".join(FORMATS)
+        raise TriptychError(
+            f"{path} is no image that can be read ({known}), or is damaged; remove or replace it"
+        ) from None
     except Exception as error:  # of a damaged file Pillow raises struct.error and TypeError, too
         raise TriptychError(f"{path} cannot be decoded ({error}); remove or replace it") from None
 
@@ -103,7 +111,9 @@ def _key(paths: Sequence[Path], folder: Path) -> str:
     digest = hashlib.sha256(f"{FORMAT}".encode())
     for path in paths:
         stat = path.stat()
-        digest.update(f"{path.relative_to(folder)}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+        digest.update(
+            f"{path.relative_to(folder)}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode(errors="surrogatepass")
+        )
     return digest.hexdigest()
 
 
@@ -137,7 +147,7 @@ def _write_cache(file: Path, key: str, images: Images) -> None:
 def load(paths: Sequence[Path], folder: Path, size: Size | None = None) -> Images:
     """`decode(paths, size)`, from the cache if no file in `folder` has changed since."""
     # One entry per folder and size, so that a new version replaces the old.
-    name = hashlib.sha256(f"{folder.resolve()}\0{size}".encode()).hexdigest()[:16]
+    name = hashlib.sha256(f"{folder.resolve()}\0{size}".encode(errors="surrogatepass")).hexdigest()[:16]
     file, key = cache_dir() / "folders" / f"{name}.npy", _key(paths, folder)
     images = _read_cache(file, key)
     if images is None:

@@ -4,6 +4,7 @@ Four files in the IDX format: big-endian header (magic, then one 32-bit size per
 for in the folder given, else where Debian's package puts them, else in the user's cache, else downloaded into it."""
 
 import gzip
+import io
 import os
 import struct
 import zlib
@@ -15,7 +16,7 @@ import numpy.typing as npt
 from triptych.data.dataset import Dataset, Split
 from triptych.data.download import fetch
 from triptych.utils.errors import TriptychError
-from triptych.utils.files import cache_dir, check_hash, told
+from triptych.utils.files import cache_dir, check_hash, read_bounded, told
 
 CLASS_NAMES = ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
 
@@ -30,6 +31,8 @@ HASHES = {
 DATA_DIRS = "/usr/local/share:/usr/share"  # XDG base directory specification: XDG_DATA_DIRS where it is not set
 URL = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
 HOW_TO_GET = f"install Debian's package dataset-fashion-mnist, or put the four files from {URL} into --data-dir"
+MOST_DIMENSIONS = 4  # images with channels
+MOST_BYTES = 60_000 * 28 * 28 + 16  # of the largest of the four files, unpacked
 UBYTE = 0x08  # the only type code of IDX that these files use
 
 
@@ -42,6 +45,8 @@ def read_idx(content: bytes, what: str) -> npt.NDArray[np.uint8]:
     """The array in an IDX file's (uncompressed) bytes. `what` names it in the TriptychError for a malformed one."""
     if len(content) < 4 or content[:3] != bytes([0, 0, UBYTE]):
         raise TriptychError(f"{what} is no IDX file: it begins with {content[:4]!r}, expected {bytes([0, 0, UBYTE])!r}")
+    if content[3] > MOST_DIMENSIONS:
+        raise TriptychError(f"{what} says that it has {content[3]} dimensions, expected at most {MOST_DIMENSIONS}")
     start = 4 + 4 * content[3]
     if len(content) < start:
         raise TriptychError(f"{what} is truncated: {len(content)} bytes, its header alone has {start}")
@@ -54,7 +59,11 @@ def read_idx(content: bytes, what: str) -> npt.NDArray[np.uint8]:
 
 def _unpacked(data: bytes, what: str) -> bytes:
     try:
-        return gzip.decompress(data)
+        with gzip.open(io.BytesIO(data)) as packed:
+            content = packed.read(MOST_BYTES + 1)
+        if len(content) > MOST_BYTES:
+            raise TriptychError(f"{what} unpacks to more than the {MOST_BYTES:,} bytes of the set; {HOW_TO_GET}")
+        return content
     except (OSError, EOFError, zlib.error) as error:
         size = f"{len(data)} bytes"
         raise TriptychError(f"{what} is truncated or damaged ({size}; gzip: {error}); {HOW_TO_GET}") from None
@@ -67,7 +76,7 @@ def _download(name: str, folder: Path) -> None:
     def check(data: bytes) -> None:
         check_hash(_unpacked(data, what), HASHES[name], what, HOW_TO_GET)
 
-    fetch(f"{URL}{name}.gz", folder / f"{name}.gz", check, HOW_TO_GET)
+    fetch(f"{URL}{name}.gz", folder / f"{name}.gz", check, HOW_TO_GET, MOST_BYTES)
 
 
 def system_folders() -> list[Path]:
@@ -94,7 +103,7 @@ def download(data_dir: Path | None = None) -> Path:
 def _array(folder: Path, name: str) -> npt.NDArray[np.uint8]:
     path = find_file(folder, name) or folder / name
     with told(f"{path} cannot be read"):
-        data = path.read_bytes()
+        data = read_bounded(path, MOST_BYTES)
     content = _unpacked(data, str(path)) if path.suffix == ".gz" else data
     array = read_idx(content, str(path))  # first, because it tells a truncated file from an altered one
     check_hash(content, HASHES[name], str(path), HOW_TO_GET)

@@ -4,7 +4,6 @@
 reader, because TFDS itself needs TensorFlow to encode its Image feature and to unpack gzip."""
 
 import io
-import json
 import logging
 import os
 import re
@@ -18,12 +17,18 @@ from typing import Any
 import numpy as np
 
 from triptych.data.dataset import Dataset, Split
+from triptych.spec import records
 from triptych.utils.errors import TriptychError, require_package
-from triptych.utils.files import cache_dir, probe, told
+from triptych.utils.files import cache_dir, expanded, probe, read_bounded, told
 
 PREFIX = "tfds:"
 VERSION = "1.0.0"  # of the sets that `prepare` writes
 NOTE = "dataset_info.json"  # TFDS writes it last
+FEATURES = "features.json"
+MOST_NOTE = 16 << 20  # bytes of a description
+NAMING = ("pythonClassName", "python_class_name", "type")  # its keys whose values TFDS imports, if they have a dot
+EMBEDDED = ("json",)  # those whose text is JSON
+OWN_NAME = re.compile(r"tensorflow_datasets\.core\.features(\.[A-Za-z]\w*)+|[^.]*")
 NUMBER = "[0-9]*"  # a version's folder; one that TFDS is still writing is called incomplete...
 TEST_SPLITS = ("test", "validation")
 BLOCK = 1024  # examples read at a time
@@ -38,7 +43,7 @@ def roots(data_dir: Path | None = None) -> list[Path]:
     """Where sets are looked for: `data_dir` alone if given, else our cache, then TFDS's own folder."""
     if data_dir:
         return [data_dir]
-    theirs = Path(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+    theirs = expanded(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
     return [cache_dir() / "tfds", theirs]
 
 
@@ -70,9 +75,9 @@ def prepared(data_dir: Path | None = None) -> Iterator[tuple[str, Path, str]]:
 
 def _size(note: Path) -> str:
     try:
-        splits = json.loads(note.read_text())["splits"]
+        splits = records.parse(read_bounded(note, MOST_NOTE))["splits"]
         return ", ".join(f"{sum(map(int, split['shardLengths'])):,} {split['name']}" for split in splits)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, TriptychError) as error:
         return f"{NOTE} is damaged: {error}"
 
 
@@ -108,6 +113,7 @@ def load(name: str, data_dir: Path | None = None) -> Dataset:
     if folder is None:
         places = " or ".join(str(root) for root in roots(data_dir))
         raise TriptychError(f"{what}: no prepared {tfds_name(name)} in {places}; {how_to_get(name)}")
+    _check_features(folder, what)
     with _library(what) as library:
         builder = library.builder_from_directory(folder)
         image, label = builder.info.supervised_keys or ("image", "label")
@@ -118,6 +124,30 @@ def load(name: str, data_dir: Path | None = None) -> Dataset:
             raise TriptychError(f"{what} has no splits train and test of images with classes: {folder}")
         train, tested = (_read(builder.as_data_source(split), image, label, what) for split in ("train", test))
         return Dataset(what, train, tested, tuple(classes))
+
+
+def _check_features(folder: Path, what: str) -> None:
+    """Raises TriptychError if the set's description names classes that are not TFDS's own: it would import the modules
+    that they are said to be in."""
+    note = folder / FEATURES
+    try:
+        named = list(_classes(records.parse(read_bounded(note, MOST_NOTE))))
+    except (OSError, ValueError) as error:
+        raise TriptychError(f"{what}: {note} cannot be read: {error}") from None
+    for name in named:
+        if not (isinstance(name, str) and OWN_NAME.fullmatch(name)):
+            raise TriptychError(f"{what}: {note} names {str(name)[:80]!r}, which is none of TFDS's own features")
+
+
+def _classes(described: Any) -> Iterator[Any]:
+    """The names of classes in a description, also in the JSON that older versions keep as text in it."""
+    waiting = [described]
+    while waiting:
+        value = waiting.pop()
+        waiting += value.values() if isinstance(value, dict) else value if isinstance(value, list) else []
+        if isinstance(value, dict):
+            yield from (value[key] for key in NAMING if key in value)
+            waiting += [records.parse(value[key]) for key in EMBEDDED if isinstance(value.get(key), str)]
 
 
 def _read(source: Any, image: str, label: str, what: str) -> Split:

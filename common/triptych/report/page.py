@@ -6,6 +6,7 @@ from typing import Any
 
 from triptych import __version__
 from triptych.utils.files import write_atomically
+from triptych.utils.terminal import harmless
 
 
 def render(template: str, **values: Any) -> str:
@@ -21,4 +22,5 @@ def render(template: str, **values: Any) -> str:
 def write_page(path: Path, template: str, **values: Any) -> None:
     """Render `templates/TEMPLATE` with `values`, the version and the date into a file. Figures are marked as safe."""
     date = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-    write_atomically(path, render(template, **values, version=__version__, date=date).encode())
+    text = render(template, **values, version=__version__, date=date)
+    write_atomically(path, harmless(text).encode())

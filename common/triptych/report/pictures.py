@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from triptych.data.dataset import Split
 from triptych.utils.files import told, write_atomically
+from triptych.utils.terminal import cell
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -41,9 +42,9 @@ def feature_maps(
     _show(rows[0][0], picture)
     figure.suptitle(_plain(title), fontsize="small")
     for cells, (path, values) in zip(rows[1:], maps.items(), strict=True):
-        cells[0].set_title(f"{path}  {'x'.join(map(str, values.shape))}", loc="left", fontsize="small")
-        for cell, channel in zip(cells, values, strict=False):
-            cell.imshow(channel, cmap="gray", interpolation="nearest")
+        cells[0].set_title(f"{_plain(path)}  {'x'.join(map(str, values.shape))}", loc="left", fontsize="small")
+        for place, channel in zip(cells, values, strict=False):
+            place.imshow(channel, cmap="gray", interpolation="nearest")
     return figure
 
 
@@ -54,11 +55,11 @@ def predictions(
     count = min(len(split), columns * ROWS)
     figure, cells = _grid(math.ceil(count / columns), columns, 1.4)
     figure.suptitle(_plain(title), fontsize="small")
-    places = [cell for row in cells for cell in row]
-    for cell, image, label, best in zip(places, split.images, split.labels, logits.argmax(1), strict=False):
-        _show(cell, image)
-        text = names[best] if best == label else f"{names[best]}\nnot {names[label]}"
-        cell.set_title(_plain(text), fontsize="x-small", color=RIGHT if best == label else WRONG)
+    places = [place for row in cells for place in row]
+    for place, image, label, best in zip(places, split.images, split.labels, logits.argmax(1), strict=False):
+        _show(place, image)
+        text = _plain(names[best]) if best == label else f"{_plain(names[best])}\nnot {_plain(names[label])}"
+        place.set_title(text, fontsize="x-small", color=RIGHT if best == label else WRONG)
     return figure
 
 
@@ -83,7 +84,7 @@ def confusion(matrix: NDArray[np.int64], true: Sequence[str], predicted: Sequenc
 
 def _plain(text: str) -> str:
     """A name as matplotlib draws it letter by letter; between two dollars it would read a formula."""
-    return text.replace("$", r"\$")
+    return cell(text).replace("$", r"\$")
 
 
 def _grid(rows: int, columns: int, inches: float) -> tuple[Figure, list[list[Axes]]]:
@@ -91,8 +92,8 @@ def _grid(rows: int, columns: int, inches: float) -> tuple[Figure, list[list[Axe
 
     figure = Figure(figsize=(inches * columns, (inches + 0.2) * rows + 0.3), layout="constrained")
     cells = figure.subplots(rows, columns, squeeze=False).tolist()
-    for cell in (cell for row in cells for cell in row):
-        cell.axis("off")
+    for place in (place for row in cells for place in row):
+        place.axis("off")
     return figure, cells
 
 

@@ -12,6 +12,7 @@ from triptych.data import Dataset, decoded
 from triptych.spec.layers import Pair
 from triptych.training import loop
 from triptych.training.models import Model
+from triptych.utils.errors import TriptychError
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,8 +46,19 @@ class Evaluation:
 def evaluate(model: Model, dataset: Dataset, backend: Backend, device: str) -> Evaluation:
     """The model on all test images. Raises TriptychError if there are none."""
     predictor = model.predictor(backend, device)
-    logits = loop.logits_of(predictor, dataset.test.images, model.recipe.images_per_test)
+    logits = finite(loop.logits_of(predictor, dataset.test.images, model.recipe.images_per_test), model)
     return Evaluation(model, dataset, backend.name, logits)
+
+
+def finite(logits: NDArray[np.float64], model: Model) -> NDArray[np.float64]:
+    """The logits `(N, classes)`. Raises TriptychError if one is no number: then there is no loss, and no best class."""
+    if not np.isfinite(logits).all():
+        bad = int(np.flatnonzero(~np.isfinite(logits).all(1))[0])
+        raise TriptychError(
+            f"'{model.architecture.name}' has outputs that are no numbers, first of image {bad} (from 0): its weights "
+            "are damaged or too large for the precision; train again, or try --precision fp64"
+        )
+    return logits
 
 
 @dataclass(frozen=True)
@@ -63,7 +75,7 @@ def predict_test(model: Model, dataset: Dataset, count: int, backend: Backend, d
     """The classes of the first `count` test images."""
     predictor = model.predictor(backend, device)
     images, labels = dataset.test.images[:count], dataset.test.labels[:count]
-    logits = loop.logits_of(predictor, images, model.recipe.images_per_test)
+    logits = finite(loop.logits_of(predictor, images, model.recipe.images_per_test), model)
     names = [f"test image {index}" for index in range(len(images))]
     return classify(logits, dataset.class_names, names, [dataset.class_names[label] for label in labels])
 
@@ -75,7 +87,8 @@ def predict_files(
     # A dense model takes an image as it is; else large ones are shrunk on reading, to be shrunk further anyway.
     pictures = [decoded.decode([file], decoded.stored_size(file) if dense else None) for file in files]
     models = [model.dense_for(picture.shape[2:], size) if dense else model for picture in pictures]
-    return classify(logits_of_each(pictures, models, backend, device), model.class_names, [str(file) for file in files])
+    logits = finite(logits_of_each(pictures, models, backend, device), model)
+    return classify(logits, model.class_names, [str(file) for file in files])
 
 
 def logits_of_each(

@@ -13,12 +13,13 @@ from triptych.backend.execution import Compilation, Execution
 from triptych.data import Dataset, batches
 from triptych.optim.schedules import Score
 from triptych.spec.layers import Architecture
-from triptych.training import run_folder, watch
+from triptych.training import capacity, run_folder, watch
 from triptych.training.recipe import NATIVE, Recipe, build_architecture, build_transform, draw
 from triptych.training.run_folder import Checkpoint, Epoch
 from triptych.training.watch import Watch, chance_of
 from triptych.utils.errors import TriptychError
 from triptych.utils.interrupt import Interrupted, interruptible
+from triptych.utils.randomness import MOST_SEED, derive_seed
 from triptych.weights import store, transfer
 from triptych.weights.initializers import Parameters
 
@@ -157,7 +158,9 @@ def initialize(
 ) -> tuple[str, ...] | None:
     """Give the network its first parameters; returns the layers that nothing of `pretrained` fits, if there is any."""
     if recipe.initializer == NATIVE:
-        backend.initialize(network, recipe.seed)
+        # A seed that not every framework takes becomes one that each does.
+        seed = recipe.seed if 0 <= recipe.seed <= MOST_SEED else derive_seed(recipe.seed, "native")
+        backend.initialize(network, seed)
     else:
         backend.from_canonical(network, draw(recipe, architecture))
     if pretrained is None:
@@ -198,7 +201,10 @@ def fit(session: Session, listener: Listener, *, stop_stuck: bool = False) -> li
     """Train until the recipe's epochs are done; returns all of them. Raises DivergedError at the first step whose loss
     is not finite, with `stop_stuck` StuckError where it is seen that nothing is learned (see
     `triptych.training.watch`), and Interrupted on SIGINT or SIGTERM; finished epochs stay saved in all cases."""
-    with interruptible() as interrupted:
+    with (
+        interruptible() as interrupted,
+        capacity.told(session.recipe, session.architecture, session.backend),
+    ):
         for number in range(len(session.epochs), session.recipe.epochs):
             epoch = train_epoch(session, number, listener, interrupted, stop_stuck)
             session.epochs.append(epoch)

@@ -14,8 +14,23 @@ from triptych.utils.errors import TriptychError
 def cache_dir() -> Path:
     """The folder for downloads and decoded images: `$TRIPTYCH_DATA`, else `triptych` in the user's cache folder."""
     if chosen := os.environ.get("TRIPTYCH_DATA"):
-        return Path(chosen).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "triptych"
+        return expanded(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or expanded("~") / ".cache") / "triptych"
+
+
+def expanded(path: str | Path) -> Path:
+    """The path with the home folder for `~` or `~USER`. Raises TriptychError for a user, or a home folder, that is not
+    known here."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        user = Path(path).parts[0].removeprefix("~")
+        if user:
+            raise TriptychError(f"'{path}': there is no user '{user}' here; name the folder itself") from None
+        raise TriptychError(
+            "there is no home folder (HOME is not set, and this user has none); set HOME, or TRIPTYCH_DATA to a folder "
+            "for data"
+        ) from None
 
 
 @contextmanager
@@ -57,6 +72,15 @@ def check_hash(content: bytes, expected: str, what: str, way_out: str, algorithm
             f"{what} is damaged or not the original: {algorithm} of its content is {actual} ({len(content)} bytes), "
             f"expected {expected}; {way_out}"
         )
+
+
+def read_bounded(path: Path, most: int) -> bytes:
+    """The content of a file. Raises TriptychError for one of more than `most` bytes, of which no more are read."""
+    with path.open("rb") as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise TriptychError(f"{path} has more than the {most:,} bytes that it may have")
+    return content
 
 
 def write_atomically(path: Path, content: bytes) -> None:

@@ -10,13 +10,15 @@ import numpy.typing as npt
 
 from triptych.utils.errors import TriptychError
 
+MOST_SEED = 2**31 - 1  # that every framework takes
+
 
 def _digest(seed: int, purpose: tuple[str | int, ...]) -> bytes:
     """SHA-256 of the seed and the purposes, each with its type and length, so that no two lists read the same."""
     digest = hashlib.sha256()
     for part in (seed, *purpose):
         text = part if isinstance(part, str) else str(operator.index(part))
-        data = text.encode()
+        data = text.encode(errors="surrogatepass")  # the name of a folder need not be UTF-8
         digest.update(f"{'s' if isinstance(part, str) else 'i'}{len(data)}:".encode() + data)
     return digest.digest()
 

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from triptych.utils import terminal
+
 _WAIT_SECONDS = 10
 
 
@@ -29,7 +31,8 @@ def copied(into: list[str]) -> Iterator[None]:
         os.dup2(tee.stdin.fileno(), 2)
         tee.stdin.close()
         try:
-            with contextlib.redirect_stderr(shown) if sys.stderr is sys.__stderr__ else contextlib.nullcontext():
+            own = terminal.behind(sys.stderr) is sys.__stderr__
+            with contextlib.redirect_stderr(terminal.Shown(shown)) if own else contextlib.nullcontext():
                 yield
         finally:
             os.dup2(shown.fileno(), 2)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from triptych.spec.analysis import parameters
 from triptych.spec.kinds.kind import ParameterInfo
 from triptych.spec.layers import Architecture, Initializer, InitializerName
+from triptych.utils import memory
 from triptych.utils.errors import TriptychError, unknown
 from triptych.utils.randomness import generator
 
@@ -40,9 +41,11 @@ class ScaledXavier(Initializer):
 
 def draw(architecture: Architecture, seed: int, initializer: Initializer | None = None) -> Parameters:
     """Canonical float32 parameters for `architecture`; the initializer is the architecture's unless another is
-    handed over."""
+    handed over. Raises OutOfMemoryError for more than there is memory for."""
     initializer = initializer or architecture.initializer
-    return {info.path: draw_one(info, seed, initializer) for info in parameters(architecture)}
+    infos = parameters(architecture)
+    memory.check(4 * sum(math.prod(info.shape) for info in infos), f"drawing the parameters of '{architecture.name}'")
+    return {info.path: draw_one(info, seed, initializer) for info in infos}
 
 
 def draw_one(info: ParameterInfo, seed: int, initializer: Initializer) -> NDArray[np.float32]:

@@ -67,6 +67,11 @@ def loads(content: bytes, source: str) -> Any:
     raise TriptychError(f"{source}: the pickle ends without its end")
 
 
+def latin1(value: Any) -> Any:
+    """The bytes of a string that Python 2 pickled, which is read as text; anything else as it is."""
+    return value.encode("latin-1") if isinstance(value, str) else value
+
+
 class _Machine:
     """The stack, what was remembered, and the marks."""
 
