@@ -81,10 +81,7 @@ def predict(
     if (images is None) == (first is None):
         raise TriptychError("give image files, or --first N for the first test images")
     size = parse_dense_size(dense, dense_size)
-    for path in images or ():
-        if not path.is_file():
-            raise TriptychError(f"there is no image file {path}")
-    loaded, trained = opened(model, backend, run, network, device)
+    loaded, trained = opened(model, backend, run, network, device, images or ())
     if first is None:
         predictions = evaluation.predict_files(trained, images or (), loaded, device, dense=dense, size=size)
     else:
@@ -98,10 +95,15 @@ def predict(
 
 
 def opened(
-    model: Path, backend: str | None, run: RunOptions, network: options.NetworkOptions, device: str
+    model: Path,
+    backend: str | None,
+    run: RunOptions,
+    network: options.NetworkOptions,
+    device: str,
+    images: Sequence[Path] = (),
 ) -> tuple[Backend, Model]:
-    """The backend and the trained model. Raises TriptychError, if it can before the framework is imported, for what
-    does not fit together or into the memory that is here."""
+    """The backend and the trained model for these image files. Raises TriptychError, if it can before the framework is
+    imported, for what does not fit together or into the memory that is here."""
     from triptych.backend import registry
     from triptych.training import capacity, loop
     from triptych.training.recipe import build_network
@@ -111,6 +113,9 @@ def opened(
         capacity.check_use(checked.recipe, build_network(checked.recipe, checked.recipe.network), device)
     loaded = registry.load(name)
     loop.check_execution([loaded], device, checked.recipe.precision)
+    for path in images:
+        if not path.is_file():
+            raise TriptychError(f"there is no image file {path}")
     trained = checked.load(model)
     loop.check_execution([loaded], device, trained.recipe.precision)
     capacity.check_use(trained.recipe, trained.architecture, device)
