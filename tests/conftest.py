@@ -69,7 +69,9 @@ def drawn_run(tmp_path: Path) -> Callable[..., Path]:
     """`drawn_run("run", recipe)`: a run folder of LeNet after one epoch, of parameters as they are drawn."""
     from triptych import zoo
     from triptych.training import run_folder
-    from triptych.training.run_folder import Checkpoint, Epoch
+    from triptych.training.checkpoint import Checkpoint, State
+    from triptych.training.recipe import identity
+    from triptych.training.run_folder import Epoch
     from triptych.weights import initializers
 
     def make(name: str, recipe: Any) -> Path:
@@ -77,8 +79,9 @@ def drawn_run(tmp_path: Path) -> Callable[..., Path]:
         run_folder.write_recipe(folder, recipe)
         model = initializers.draw(zoo.build("lenet"), 0)
         epoch = Epoch(1, 4, "torch", 2.3, 0.1, 2.3, 0.1, 1.0, 512.0, (2.3,) * 4)
-        state = {"input": [1, 28, 28], "class_names": [f"pattern {number}" for number in range(10)]}
-        run_folder.save(folder, [epoch], Checkpoint(1, 4, model, {}, state))
+        names = tuple(f"pattern {number}" for number in range(10))
+        state = State(epoch=1, step=4, input=(1, 28, 28), class_names=names, recipe=identity(recipe))
+        run_folder.save(folder, [epoch], Checkpoint(state, model, {}))
         return folder
 
     return make

@@ -11,6 +11,7 @@ from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from triptych.backend.contract import Gather, Images, Masks, Paths, Targets
+from triptych.backend.optimizer_state import LOSS_SCALE
 from triptych.backend.targets import part_of
 from triptych.data.preprocess import InputTransform
 from triptych.optim.optimizers import Optimizer, Rates
@@ -29,7 +30,7 @@ from triptych_torch.weights import from_numpy, to_numpy
 
 # torch.compile's modes by the execution's compilation
 COMPILED = {"fused": "max-autotune-no-cudagraphs", "graphs": "max-autotune"}
-SCALER, SCALER_FIELDS = "(loss scale)", ("scale", "_growth_tracker")
+SCALER_FIELDS = "scale", "_growth_tracker"
 
 
 @contextmanager
@@ -150,16 +151,16 @@ class Trainer(Predictor):
     def state(self) -> Parameters:
         """The optimiser's state by canonical path, and the scale of float16 losses."""
         scale = self.scaler.state_dict()
-        scaler_state = {SCALER: np.array([scale[name] for name in SCALER_FIELDS])} if scale else {}
+        scaler_state = {LOSS_SCALE: np.array([scale[name] for name in SCALER_FIELDS])} if scale else {}
         return self.optimizer.state() | scaler_state
 
     def load_state(self, state: Parameters) -> None:
         """Continue from such a state."""
-        if SCALER in state and self.scaler.is_enabled():
-            values = dict(zip(SCALER_FIELDS, state[SCALER].tolist(), strict=True))
+        if LOSS_SCALE in state and self.scaler.is_enabled():
+            values = dict(zip(SCALER_FIELDS, state[LOSS_SCALE].tolist(), strict=True))
             values["_growth_tracker"] = int(values["_growth_tracker"])
             self.scaler.load_state_dict(self.scaler.state_dict() | values)
-        self.optimizer.load_state({path: value for path, value in state.items() if path != SCALER})
+        self.optimizer.load_state({path: value for path, value in state.items() if path != LOSS_SCALE})
 
     def _share(self, count: int) -> slice:
         """This process's images of a batch."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import os
 import re
 import shutil
@@ -16,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from helpers import Silent
+from helpers import AtOnce, Silent
 from marks import NO_FRAMEWORK
 from triptych import data, zoo
 from triptych.__main__ import main
@@ -27,8 +26,8 @@ from triptych.data import Dataset, Split, batches
 from triptych.data.batches import Augmentation
 from triptych.optim.optimizers import SGD
 from triptych.optim.schedules import Constant, OneCycle, Plateau
-from triptych.training import loop, models, recipes, run_folder
-from triptych.training.recipe import Recipe, build_architecture, start_name
+from triptych.training import loop, models, recipes, run_folder, saving
+from triptych.training.recipe import Recipe, build_architecture, identity, start_name
 from triptych.utils.errors import TriptychError
 from triptych.utils.interrupt import Interrupted
 from triptych.weights import initializers
@@ -48,6 +47,14 @@ VGG = Recipe(
 )
 VGG = replace(VGG, augmentation=Augmentation(4, True), optimizer=SGD(momentum=0.9))
 CROP_AND_FLIP = Augmentation(crop_padding=3, flip=True)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def at_once():
+    """That another thread saves is the subject of test_saving."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(saving, "ThreadPoolExecutor", AtOnce)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -211,7 +218,7 @@ def test_an_architecture_that_is_built_already_is_not_built_again(dataset, tmp_p
     session = loop.start(registry.load(BACKENDS[0]), recipe, dataset, architecture=architecture)
     loop.keep_in(session, tmp_path / "run")
     loop.fit(session, Silent())
-    assert run_folder.load(tmp_path / "run").state["input"] == [1, 28, 28]
+    assert run_folder.load(tmp_path / "run").state.input == (1, 28, 28)
 
 
 def test_native_start_is_each_framework_s_own(dataset):
@@ -264,8 +271,11 @@ def test_the_start_of_a_command_is_the_named_one_or_the_spec_s(recipe, arch, ini
 
 
 def rates_of(folder: Path, learning_rate: float) -> None:
-    path = folder / run_folder.RECIPE
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"learning_rate": learning_rate}))
+    """The run as if it had been begun with this rate."""
+    recipe, found = replace(run_folder.read_recipe(folder), learning_rate=learning_rate), run_folder.load(folder)
+    run_folder.write_recipe(folder, recipe)
+    changed = replace(found, state=replace(found.state, recipe=identity(recipe)))
+    run_folder.save(folder, run_folder.read_epochs(folder), changed, keep=1)
 
 
 @every_backend

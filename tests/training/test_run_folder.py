@@ -20,13 +20,14 @@ from triptych.backend.execution import PRECISIONS
 from triptych.data.batches import Augmentation
 from triptych.spec import records
 from triptych.training import models, recipes, run_folder
-from triptych.training.recipe import Recipe
-from triptych.training.run_folder import Checkpoint, Epoch
+from triptych.training.checkpoint import Checkpoint, State
+from triptych.training.recipe import Recipe, identity
+from triptych.training.run_folder import Epoch
 from triptych.utils.errors import TriptychError
 from triptych.weights import initializers, store
 
 RECIPE = Recipe("test", architecture="lenet", data="synthetic", epochs=3)
-STATE = {"input": [1, 28, 28], "class_names": [f"pattern {number}" for number in range(10)]}
+NAMES = tuple(f"pattern {number}" for number in range(10))
 
 
 class Killed(BaseException):
@@ -39,7 +40,8 @@ def epoch(number: int) -> Epoch:
 
 def checkpoint(number: int) -> Checkpoint:
     model = initializers.draw(zoo.build("lenet"), seed=number)
-    return Checkpoint(number, 8 * number, model, {"conv1.weight": model["conv1.weight"] * 2}, STATE)
+    state = State(epoch=number, step=8 * number, input=(1, 28, 28), class_names=NAMES, recipe=identity(RECIPE))
+    return Checkpoint(state, model, {"conv1.weight": model["conv1.weight"] * 2})
 
 
 def save(folder: Path, number: int) -> None:
@@ -49,7 +51,7 @@ def save(folder: Path, number: int) -> None:
 def same(left: Checkpoint, right: Checkpoint) -> bool:
     arrays = [(a, b) for a, b in ((left.model, right.model), (left.optimizer, right.optimizer))]
     equal = all(a.keys() == b.keys() and all(np.array_equal(a[name], b[name]) for name in a) for a, b in arrays)
-    return equal and (left.epoch, left.step, left.state) == (right.epoch, right.step, right.state)
+    return equal and (left.epoch, left.step) == (right.epoch, right.step)
 
 
 @pytest.fixture
@@ -69,8 +71,9 @@ def test_what_is_saved_reads_back(run):
     assert same(loaded, checkpoint(2))
     assert not same(loaded, checkpoint(1))
     files = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
-    parts = ("model.safetensors", "optimizer.safetensors", "state.json", "manifest.json")
-    assert files == {"recipe.json", "metrics.jsonl", *(f"checkpoint/{part}" for part in parts)}
+    parts = ("model.safetensors", "optimizer.safetensors", "state.json")
+    kept = ("checkpoint", "checkpoint-00000008")
+    assert files == {"recipe.json", "metrics.jsonl", *(f"{place}/{part}" for place in kept for part in parts)}
 
 
 def test_metrics_are_one_json_object_per_epoch(run):
@@ -95,7 +98,7 @@ def test_a_kill_at_any_moment_of_saving_leaves_a_whole_checkpoint(tmp_path, monk
 
         return wrapper
 
-    for place, name in ((os, "replace"), (shutil, "rmtree"), (Path, "rename"), (Path, "mkdir")):
+    for place, name in ((os, "replace"), (os, "fsync"), (shutil, "rmtree"), (Path, "rename"), (Path, "mkdir")):
         monkeypatch.setattr(place, name, counted(getattr(place, name)))
 
     def attempt(folder: Path, number: int, moment: int) -> bool:
@@ -121,38 +124,21 @@ def test_a_kill_at_any_moment_of_saving_leaves_a_whole_checkpoint(tmp_path, monk
         loaded = run_folder.load(folder)
         assert any(same(loaded, checkpoint(number)) for number in (before, before + 1)), f"killed at change {moments}"
         assert len(run_folder.read_epochs(folder)) >= loaded.epoch
-        for second in range(4, 12):
+        for second in range(4, 16, 2):
             attempt(folder, loaded.epoch + 1, second)
             assert run_folder.load(folder) is not None, f"killed at change {moments}, then at {second}"
         save(folder, 7)
         assert same(run_folder.load(folder), checkpoint(7))
-        assert {path.name for path in folder.iterdir()} == {"metrics.jsonl", "checkpoint"}
+        others = {path.name for path in folder.iterdir()} - {"metrics.jsonl", "checkpoint"}
+        assert [name for name in others if not name.startswith("checkpoint-")] == []
+        assert len(others) == 1
         if finished:
             break
         moments += 1
-    assert moments >= 8  # else the kills were not where the work is
+    assert moments >= 16  # else the kills were not where the work is
 
 
 # --- damage ----------------------------------------------------------------------------------------------------------
-
-
-def flip_bit(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[-5] ^= 1
-    path.write_bytes(bytes(content))
-
-
-@pytest.mark.parametrize("name", ["model", "optimizer"])
-@pytest.mark.parametrize(
-    "damage",
-    [flip_bit, lambda p: p.write_bytes(p.read_bytes()[:-100]), lambda p: p.write_bytes(pickle.dumps({"a": 1}))],
-    ids=["bit", "truncated", "pickle"],
-)
-def test_damaged_parameters_are_refused(run, name, damage):
-    path = run / "checkpoint" / f"{name}.safetensors"
-    damage(path)
-    with pytest.raises(TriptychError, match=rf"{name}\.safetensors was altered: its SHA-256"):
-        run_folder.load(run)
 
 
 def test_without_a_manifest_a_file_must_still_be_safetensors(tmp_path):
@@ -166,8 +152,6 @@ def test_without_a_manifest_a_file_must_still_be_safetensors(tmp_path):
 @pytest.mark.parametrize(
     ("file", "text"),
     [
-        *(("checkpoint/state.json", text) for text in ("{", "[]", '"x"', '{"epoch": 1}', "\xff")),
-        *(("checkpoint/manifest.json", text) for text in ("{", "null")),
         *(("metrics.jsonl", text) for text in ("{", "[]\n", '{"epoch": 1}\n', '{"losses": 3}\n', "\xff")),
         *(("recipe.json", text) for text in ("", "{", "[]", "{}", '{"name": 1}', "\xff")),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -195,6 +196,8 @@ class ModelOptions:
                     "and --batch-size can be given"
                 )
             trained = models.load_run(path)
+            if trained.remark:
+                print(trained.remark, file=sys.stderr)
             return replace(trained, recipe=changes.apply(trained.recipe, DEFAULT_NETWORK))
         if self.run.arch is None and sources.is_source(str(path)):
             return self._own(resolve(str(path), self.network), path)

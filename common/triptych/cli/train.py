@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,6 +16,7 @@ from triptych.utils.errors import TriptychError
 if TYPE_CHECKING:
     from triptych.training.loop import Session
     from triptych.training.recipe import Recipe
+    from triptych.training.saving import SavePlan
 
 
 def train(
@@ -39,6 +41,10 @@ def train(
     stop_stuck: Annotated[
         options.Flag, Parameter(help="End a training that does not learn, once it is seen, with status 1.")
     ] = False,
+    save_every: Annotated[
+        str | None, Parameter(help="Save within an epoch too, e.g. every 200steps or 5min; also on SIGINT.")
+    ] = None,
+    keep: Annotated[options.Positive, Parameter(help="How many checkpoints stay.", show_default="2")] = None,
     json: options.JsonFile = None,
 ) -> int:
     """Train a recipe on one backend; options given change the recipe.
@@ -57,6 +63,7 @@ def train(
     name = options.backend_name(backend)
     if tensorboard is not None:
         options.check_log(tensorboard)
+    plan = save_plan(save_every, keep)
     chosen = choose_recipe(recipe, resume, out, run, network)
     if out is not None:
         run_folder.check_free(out)
@@ -76,15 +83,24 @@ def train(
         architecture=architecture,
         resumed=resume,
         pretrained=begun.parameters(architecture, network),
+        writes=first,
     )
     begun.take_up(session, quiet=json == "-" or not first)
     if first:
-        loop.keep_in(session, resume or out or run_folder.new_folder(f"{chosen.architecture}-{name}"))
+        loop.keep_in(session, resume or out or run_folder.new_folder(f"{chosen.architecture}-{name}"), plan)
     log, quiet = logs.place(tensorboard, session.folder), json == "-" or not first
     stopped = fit(session, log, log_every or 0, stop_stuck=stop_stuck, quiet=quiet)
     if first:
         tell(session, device, json)
     return 1 if stopped else 0
+
+
+def save_plan(every: str | None, keep: int | None) -> SavePlan:
+    """When the run is saved and what stays of it. Raises TriptychError for what is no interval."""
+    from triptych.training import saving
+
+    interval = None if every is None else saving.parse_interval(every)
+    return saving.SavePlan(keep or saving.DEFAULT_PLAN.keep, interval)
 
 
 def choose_recipe(
@@ -109,6 +125,8 @@ def fit(session: Session, log: Path | None, log_every: int, *, stop_stuck: bool,
     from triptych.training import loop
     from triptych.training import tensorboard as logs
 
+    if session.remark and session.folder is not None:
+        print(session.remark, file=sys.stderr, flush=True)
     if session.new_layers is not None and not quiet:
         new = f"new layers: {', '.join(session.new_layers)}" if session.new_layers else "every layer was taken over"
         print(f"{session.recipe.init_from}: {new}", flush=True)
@@ -150,7 +168,8 @@ def only_longer(recipe: Recipe, run: RunOptions, network: options.NetworkOptions
     allowed = RunOptions(epochs=run.epochs).apply(recipe, options.DEFAULT_NETWORK)
     if changed != allowed:
         raise TriptychError(
-            "with --resume only --epochs, --backend, --device, --log-every, --tensorboard and --data-dir can be given"
+            "with --resume only --epochs, --backend, --device, --log-every, --tensorboard, --data-dir, "
+            "--save-every and --keep can be given"
         )
     if allowed != recipe and isinstance(recipe.schedule.main, Planned) and not recipe.schedule.main.total_epochs:
         raise TriptychError(

@@ -1,6 +1,8 @@
 """What every data source returns: images as they are stored, uint8, and their labels."""
 
+import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +28,14 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 (hex) of shape, images and labels."""
+        digest = hashlib.sha256(f"{self.images.shape}".encode())
+        for values in (self.images, self.labels):
+            digest.update(np.ascontiguousarray(values).reshape(-1).data)
+        return digest.hexdigest()
+
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
@@ -35,6 +45,11 @@ class Dataset:
     train: Split
     test: Split
     class_names: tuple[str, ...]
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """What the data are, by split."""
+        return {"training": self.train.digest, "test": self.test.digest}
 
     def __post_init__(self) -> None:
         for split in (self.train, self.test):

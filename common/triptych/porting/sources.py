@@ -104,7 +104,8 @@ def read(arch: str, request: Request | None = None, weights: Path | None = None)
     path, request = Path(arch), request or Request()
     if path.is_dir():
         trained = models.load_run(path)
-        return _own_weights(Imported(trained.architecture, dict(trained.parameters)), path, weights)
+        remarks = (trained.remark,) * bool(trained.remark)
+        return _own_weights(Imported(trained.architecture, dict(trained.parameters), remarks), path, weights)
     for kind in FILES:
         if path.name.endswith(kind.ending):
             if not path.is_file():

@@ -3,22 +3,29 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
+from triptych.backend import optimizer_state
 from triptych.backend.contract import Backend, Images, Labels, Native, Predictor, Trainer
 from triptych.backend.execution import Compilation, Execution
 from triptych.data import Dataset, batches
 from triptych.optim.schedules import Score
 from triptych.spec.layers import Architecture
 from triptych.training import capacity, run_folder, watch
-from triptych.training.recipe import NATIVE, Recipe, build_architecture, build_transform, draw
-from triptych.training.run_folder import Checkpoint, Epoch
+from triptych.training.checkpoint import Checkpoint, State
+from triptych.training.identity import check_data
+from triptych.training.recipe import NATIVE, Recipe, build_architecture, build_transform, draw, identity
+from triptych.training.run_folder import Epoch
+from triptych.training.saving import DEFAULT_PLAN, SavePlan, Saver
 from triptych.training.watch import Watch, chance_of
 from triptych.utils.errors import TriptychError
 from triptych.utils.interrupt import Interrupted, interruptible
+from triptych.utils.lock import Lock
 from triptych.utils.randomness import MOST_SEED, derive_seed
 from triptych.weights import store, transfer
 from triptych.weights.initializers import Parameters
@@ -68,10 +75,36 @@ class Pace:
 
 
 @dataclass
+class Part:
+    """What the steps of an epoch have come to so far: loss and right answers of each, `(steps, 2)`; the `seconds` that
+    those took which are timed, and their images; `first_step`: the seconds of a session's first step, which is not."""
+
+    figures: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 2)))
+    seconds: float = 0.0
+    images: int = 0
+    first_step: float = 0.0
+
+    def add(self, figures: NDArray[np.float64], images: int, seconds: float, *, timed: bool) -> None:
+        """More steps, of so many images together, which took so long."""
+        self.figures = np.concatenate([self.figures, figures])
+        if timed:
+            self.seconds, self.images = self.seconds + seconds, self.images + images
+        else:
+            self.first_step = seconds
+
+    def speed(self, images: int) -> float:
+        """Images per second, of `images` in all; 0 of a clock that stood still."""
+        count, seconds = (self.images, self.seconds) if self.images else (images, self.first_step)
+        return count / seconds if seconds else 0.0
+
+
+@dataclass
 class Session:
-    """A network on a backend with what it is trained on, and where its run is kept (`folder` None: nowhere). `resumed`
-    is the run that it goes on with. `new_layers` are those that `init_from` had nothing for; None where it was not
-    asked. `stuck` says that it does not learn, once it was seen; `pace` is how its steps are timed and read."""
+    """A network on a backend with what it is trained on, and what writes its run (`saver` None: it is kept nowhere).
+
+    `resumed` is the run that it goes on with, whose lock is `held` until there is a saver; `remark` what was passed
+    over in it. `part` is of an unfinished epoch. `new_layers` are those that `init_from` had nothing for; None where it
+    was not asked. `stuck` says that it does not learn, once it was seen; `pace` is how its steps are timed and read."""
 
     backend: Backend
     architecture: Architecture
@@ -80,10 +113,13 @@ class Session:
     recipe: Recipe
     dataset: Dataset
     resumed: Path | None = None
-    folder: Path | None = None
+    held: Lock | None = None
+    saver: Saver | None = None
     epochs: list[Epoch] = field(default_factory=list)
     step: int = 0
+    part: Part = field(default_factory=Part)
     new_layers: tuple[str, ...] | None = None
+    remark: str = ""
     stuck: str = ""
     pace: Pace = field(default_factory=Pace)
     watch: Watch = field(init=False)
@@ -101,6 +137,11 @@ class Session:
         """Batches of the training images, the last one however small."""
         return -(-len(self.dataset.train) // self.recipe.batch_size)
 
+    @property
+    def folder(self) -> Path | None:
+        """Where the run is kept."""
+        return None if self.saver is None else self.saver.folder
+
 
 def start(
     backend: Backend,
@@ -113,28 +154,57 @@ def start(
     architecture: Architecture | None = None,
     resumed: Path | None = None,
     pretrained: Parameters | None = None,
+    writes: bool = True,
 ) -> Session:
     """A session at the recipe's start, or where the last checkpoint of the run `resumed` ends; it is kept nowhere yet.
 
     `deterministic` and `compilation` are those of `triptych.backend.execution.Execution`. `architecture` is what
     `build_architecture` makes of recipe and data, where it was called already; `pretrained` what `init_from` holds,
-    where it was read already.
-    What a resumed run once began from need not be there any more.
-    Raises TriptychError for what does not fit together.
+    where it was read already. What a resumed run once began from need not be there any more. A session that `writes`
+    locks the run that it resumes. Raises TriptychError for what does not fit together, and for a run that another
+    process writes.
     """
-    architecture = architecture or build_architecture(recipe, dataset)
+    held = run_folder.hold(resumed) if resumed is not None and writes else None
+    try:
+        architecture = architecture or build_architecture(recipe, dataset)
+        execution = Execution(recipe.precision, compilation, deterministic=deterministic)
+        session = begin(backend, recipe, dataset, architecture, device, execution, resumed, pretrained)
+        session.held = held
+        return session
+    except BaseException:
+        if held is not None:
+            held.release()
+        raise
+
+
+def begin(
+    backend: Backend,
+    recipe: Recipe,
+    dataset: Dataset,
+    architecture: Architecture,
+    device: str,
+    execution: Execution,
+    resumed: Path | None,
+    pretrained: Parameters | None,
+) -> Session:
+    """As `start`, without a lock."""
     frozen = transfer.frozen_paths(architecture, recipe.freeze)
-    checkpoint = run_folder.load(resumed) if resumed is not None else None
-    if recipe.init_from and checkpoint is None and pretrained is None:
-        pretrained = store.load(run_folder.model_file(Path(recipe.init_from)))
+    checkpoint, remark = None, ""
+    if resumed is not None:
+        checkpoint = run_folder.load(resumed, run_folder.read_recipe(resumed), resuming=True)
+        remark = checkpoint.remark if checkpoint else ""
+    if checkpoint is not None:
+        check_data(checkpoint.state, dataset)
+    elif recipe.init_from and pretrained is None:
+        pretrained, remark = run_folder.read_model(Path(recipe.init_from))
     transform = build_transform(recipe, architecture)
-    execution = Execution(recipe.precision, compilation, deterministic=deterministic)
     network = backend.build(architecture, device=device, execution=execution)
     new_layers = initialize(backend, network, architecture, recipe, pretrained)
     if new_layers is not None:
         transfer.check_frozen(frozen, new_layers)
     trainer = backend.Trainer(network, recipe.optimizer, transform, recipe.seed, frozen, recipe.label_smoothing)
     session = Session(backend, architecture, network, trainer, recipe, dataset, resumed, new_layers=new_layers)
+    session.remark = remark
     if resumed is not None and checkpoint is not None:
         take_up(session, resumed, checkpoint)
     return session
@@ -143,7 +213,7 @@ def start(
 def check_start(recipe: Recipe) -> None:
     """Raises TriptychError if `init_from` names nothing to start from; whether it fits is seen when it is read."""
     if recipe.init_from:
-        store.check_header(run_folder.model_file(Path(recipe.init_from)))
+        run_folder.check_model(Path(recipe.init_from))
 
 
 def check_execution(backends: Sequence[Backend], device: str, precision: str) -> None:
@@ -172,99 +242,154 @@ def initialize(
 
 def take_up(session: Session, folder: Path, checkpoint: Checkpoint) -> None:
     """Go on from a checkpoint of the run in `folder`, whichever backend wrote it. Raises TriptychError if the
-    checkpoint is ahead of the metrics or of the recipe's epochs."""
+    checkpoint is ahead of the recipe's epochs, or not of this network and optimiser."""
+    state, recipe = checkpoint.state, session.recipe
+    if recipe.epochs < state.epoch + bool(state.figures):
+        raise TriptychError(f"--epochs {recipe.epochs} is less than {folder} has done: {state.place}")
+    if state.step != state.epoch * session.steps_per_epoch + len(state.figures):
+        raise TriptychError(f"{folder}: {state.place} do not belong together: an epoch has {session.steps_per_epoch}")
+    session.epochs = run_folder.read_epochs(folder)[: state.epoch]
+    session.step = state.step
+    figures = np.array(state.figures, np.float64).reshape(-1, 2)
+    session.part = Part(figures, state.seconds, state.images, state.first_step)
+    store.check_fit(session.architecture, checkpoint.model)
+    frozen = transfer.frozen_paths(session.architecture, recipe.freeze)
+    expected = optimizer_state.shapes(recipe.optimizer, session.architecture, frozen)
+    optimizer_state.check(checkpoint.optimizer, expected, needed=remembers(session), where=str(folder))
     session.backend.from_canonical(session.network, checkpoint.model)
     session.trainer.load_state(checkpoint.optimizer)
-    epochs = run_folder.read_epochs(folder)
-    if len(epochs) < checkpoint.epoch:
-        raise TriptychError(
-            f"{folder / run_folder.METRICS} holds {len(epochs)} epochs, the checkpoint is of {checkpoint.epoch}"
-        )
-    if session.recipe.epochs < checkpoint.epoch:
-        raise TriptychError(
-            f"--epochs {session.recipe.epochs} is less than the {checkpoint.epoch} that {folder} has finished"
-        )
-    session.epochs = epochs[: checkpoint.epoch]
-    session.step = checkpoint.step
 
 
-def keep_in(session: Session, folder: Path) -> None:
+def remembers(session: Session) -> bool:
+    """Whether the last step of a run has left a state in its optimiser; a float16 step may have been skipped."""
+    if not session.step or session.recipe.precision == "fp16":
+        return False
+    history = session.history if len(session.part.figures) else session.history[:-1]
+    rates = session.recipe.rates(session.step - 1, session.steps_per_epoch, history)
+    return session.recipe.optimizer.remembers(rates)
+
+
+def keep_in(session: Session, folder: Path, plan: SavePlan = DEFAULT_PLAN) -> None:
     """Keep the run in `folder` from now on: a new one, or the one that it resumes, which gets the session's recipe.
-    Raises TriptychError if the folder cannot be written."""
-    if folder != session.resumed:
-        run_folder.make_folder(folder)
-    run_folder.write_recipe(folder, session.recipe)
-    session.folder = folder
+    Raises TriptychError if the folder cannot be written, or is another process's."""
+    held = session.held if folder == session.resumed else None
+    held = held or (run_folder.hold(folder) if folder == session.resumed else run_folder.claim(folder))
+    session.saver = Saver(folder, held, plan)
+    session.saver.last_step = session.step
+    try:
+        run_folder.write_recipe(folder, session.recipe)
+    except BaseException:
+        session.saver.close()
+        raise
 
 
 def fit(session: Session, listener: Listener, *, stop_stuck: bool = False) -> list[Epoch]:
     """Train until the recipe's epochs are done; returns all of them. Raises DivergedError at the first step whose loss
     is not finite, with `stop_stuck` StuckError where it is seen that nothing is learned (see
-    `triptych.training.watch`), and Interrupted on SIGINT or SIGTERM; finished epochs stay saved in all cases."""
-    with (
-        interruptible() as interrupted,
-        capacity.told(session.recipe, session.architecture, session.backend),
-    ):
-        for number in range(len(session.epochs), session.recipe.epochs):
-            epoch = train_epoch(session, number, listener, interrupted, stop_stuck)
-            session.epochs.append(epoch)
-            if session.folder is not None:
-                run_folder.save(session.folder, session.epochs, checkpoint_of(session))
-            listener.epoch(epoch)
-        if interrupted():  # in the last epoch's last moments; `compare` must not go on with the next backend
-            raise Interrupted(interrupted(), kept(session))
+    `triptych.training.watch`), and Interrupted on SIGINT, SIGTERM or SIGHUP; finished epochs stay saved in all cases.
+    What cannot be saved ends the training with the reason."""
+    try:
+        with interruptible() as interrupted, capacity.told(session.recipe, session.architecture, session.backend):
+            for number in range(len(session.epochs), session.recipe.epochs):
+                epoch = train_epoch(session, number, listener, interrupted, stop_stuck)
+                session.epochs.append(epoch)
+                session.part = Part()
+                save(session, partial(listener.epoch, epoch))
+            settle(session)
+            if interrupted():  # in the last epoch's last moments; `compare` must not go on with the next backend
+                raise Interrupted(interrupted(), kept(session))
+    finally:
+        if session.saver is not None:
+            session.saver.close()
     return session.epochs
+
+
+def save(session: Session, then: Callable[[], None]) -> None:
+    """Begin to save, if the run is kept; `then` is called as soon as that is done."""
+    if session.saver is None:
+        then()
+    else:
+        session.saver.save(session.epochs, checkpoint_of(session), then)
+
+
+def settle(session: Session) -> None:
+    """Wait until everything is saved. Raises what made that fail."""
+    if session.saver is not None:
+        session.saver.settle()
 
 
 def train_epoch(
     session: Session, number: int, listener: Listener, interrupted: Callable[[], int], stop_stuck: bool
 ) -> Epoch:
-    """One epoch (counted from 0) and its test."""
-    recipe, split, pace = session.recipe, session.dataset.train, session.pace
+    """One epoch (counted from 0), or what is left of it, and its test."""
+    recipe, split, saver = session.recipe, session.dataset.train, session.saver
     plan = batches.plan(recipe.seed, number, len(split), recipe.batch_size, recipe.augmentation)
-    sizes = np.array([len(batch) for batch in plan])
     handles: list[Native] = []
-    results = np.zeros((0, 2))
     listener.begin(number + 1, len(plan))
-    untimed, first_step = 0, 0.0
-    began = last = time.perf_counter()
-    fed = batches.feed(split.images, split.labels, plan, recipe.augmentation)
-    for index, (images, labels, gather) in enumerate(fed):
+    done, last = len(session.part.figures), time.perf_counter()
+    fed = batches.feed(split.images, split.labels, plan[done:], recipe.augmentation)
+    for index, (images, labels, gather) in enumerate(fed, start=done + 1):
         if interrupted():
-            raise Interrupted(interrupted(), kept(session))
+            stop(session, handles, interrupted())
         rates = recipe.rates(session.step, len(plan), session.history)
         handles.append(session.trainer.step(images, labels, rates, session.step, gather=gather))
         session.step += 1
-        if len(handles) >= pace.every or index + 1 == len(plan):
-            new, now = session.trainer.read(handles), time.perf_counter()
-            first = pace.first is None
-            pace.seen(len(handles), now - last)
-            if first and len(plan) > 1:  # an epoch of one step has nothing else to be timed by
-                untimed, first_step, began = len(handles), now - began, now
-            handles.clear()
-            results, last = np.concatenate([results, new]), now
-            check_finite(results[:, 0], session.step - len(results), session)
-            done = slice(untimed, len(results)) if len(results) > untimed else slice(0, untimed)
-            speed = float(sizes[done].sum()) / ((now - began) or first_step)
-            listener.steps(number + 1, len(plan), results[:, 0], speed)
-            session.watch.add(new, sizes[len(results) - len(new) : len(results)].tolist())
+        due = saver is not None and index < len(plan) and saver.due(session.step)
+        if due or len(handles) >= session.pace.every or index == len(plan):
+            sizes = [len(batch) for batch in plan[:index]]
+            last = look(session, handles, sizes, last, single=len(plan) == 1)
+            listener.steps(number + 1, len(plan), session.part.figures[:, 0], session.part.speed(sum(sizes)))
             check_stuck(session, listener, stop_stuck)
-    seconds = time.perf_counter() - began
-    test = session.dataset.test
-    test_loss, test_accuracy = score(logits_of(session.trainer, test.images, recipe.images_per_test), test.labels)
+        if due:
+            save(session, lambda: None)
+        if saver is not None:
+            saver.poll()
+    return measure(session, number + 1, np.array([len(batch) for batch in plan]))
+
+
+def look(session: Session, handles: list[Native], sizes: Sequence[int], last: float, *, single: bool = False) -> float:
+    """Read the steps since the `last` look, which are forgotten; `sizes` are those of the epoch's batches up to now.
+    Returns the time. Raises DivergedError for a loss that is not finite."""
+    new, now = session.trainer.read(handles), time.perf_counter()
+    new_sizes, seconds = sizes[len(sizes) - len(new) :], max(0.0, now - last)
+    # A session's first step compiles; an epoch of one step has nothing else to be timed by.
+    session.part.add(new, sum(new_sizes), seconds, timed=single or session.pace.first is not None)
+    session.pace.seen(len(handles), seconds)
+    handles.clear()
+    check_finite(session.part.figures[:, 0], session.step - len(session.part.figures), session)
+    session.watch.add(new, new_sizes)
+    return now
+
+
+def stop(session: Session, handles: list[Native], number: int) -> NoReturn:
+    """End at a signal, between two steps; a run that is saved within its epochs is saved now."""
+    saver = session.saver
+    if saver is not None and saver.plan.every is not None and session.step > saver.last_step:
+        if handles:
+            session.part.add(session.trainer.read(handles), 0, 0.0, timed=True)
+            check_finite(session.part.figures[:, 0], session.step - len(session.part.figures), session)
+        save(session, lambda: None)
+    raise Interrupted(number, kept(session))
+
+
+def measure(session: Session, number: int, sizes: NDArray[np.int64]) -> Epoch:
+    """What an epoch (counted from 1) of batches of these sizes has come to, and its test."""
+    test, part = session.dataset.test, session.part
+    predicted = logits_of(session.trainer, test.images, session.recipe.images_per_test)
+    test_loss, test_accuracy = score(predicted, test.labels)
     check_finite(np.array([test_loss]), session.step, session)  # the last step may have broken the network
     return Epoch(
-        epoch=number + 1,
+        epoch=number,
         step=session.step,
         backend=session.backend.name,
-        train_loss=float(np.average(results[:, 0], weights=sizes)),
-        train_accuracy=float(results[:, 1].sum() / sizes.sum()),
+        train_loss=float(np.average(part.figures[:, 0], weights=sizes)),
+        train_accuracy=float(part.figures[:, 1].sum() / sizes.sum()),
         test_loss=test_loss,
         test_accuracy=test_accuracy,
-        seconds=seconds,
-        images_per_second=float(sizes[untimed:].sum() / seconds),
-        losses=tuple(results[:, 0]),
-        first_step=first_step,
+        seconds=part.seconds,
+        images_per_second=part.speed(int(sizes.sum())),
+        losses=tuple(part.figures[:, 0].tolist()),
+        first_step=part.first_step,
     )
 
 
@@ -308,9 +433,14 @@ def check_finite(losses: NDArray[np.float64], first_step: int, session: Session)
 
 
 def kept(session: Session) -> str:
-    """What an end before the last epoch leaves behind."""
-    done = f"{len(session.epochs)} finished epochs are kept"
-    return done if session.folder is None else f"{done} in {session.folder} (train --resume goes on)"
+    """What an end before the last epoch leaves behind, once it is saved. Raises what makes that fail."""
+    settle(session)
+    done = f"{len(session.epochs)} finished epochs"
+    if session.saver is None:
+        return f"{done} are kept"
+    further = session.saver.last_step - (session.epochs[-1].step if session.epochs else 0)
+    steps = f" and {further} steps of the next" if further > 0 else ""
+    return f"{done}{steps} are kept in {session.folder} (train --resume goes on)"
 
 
 def logits_of(predictor: Predictor, images: Images, batch_size: int) -> NDArray[np.float64]:
@@ -330,8 +460,20 @@ def score(logits: NDArray[np.float64], labels: Labels) -> tuple[float, float]:
 
 def checkpoint_of(session: Session) -> Checkpoint:
     """The session as it can be saved."""
-    backend, names = session.backend, list(session.dataset.class_names)
-    state = {"backend": backend.name, "seed": session.recipe.seed, "versions": backend.versions()}
-    state |= {"input": list(session.architecture.input), "class_names": names}
-    model = backend.to_canonical(session.network)
-    return Checkpoint(len(session.epochs), session.step, model, session.trainer.state(), state)
+    backend = session.backend
+    state = State(
+        epoch=len(session.epochs),
+        step=session.step,
+        input=session.architecture.input,
+        class_names=tuple(session.dataset.class_names),
+        backend=backend.name,
+        seed=session.recipe.seed,
+        versions=backend.versions(),
+        recipe=identity(session.recipe),
+        data=dict(session.dataset.digests),
+        seconds=session.part.seconds,
+        images=session.part.images,
+        first_step=session.part.first_step,
+        figures=tuple((float(loss), float(right)) for loss, right in session.part.figures),
+    )
+    return Checkpoint(state, backend.to_canonical(session.network), session.trainer.state())

@@ -1,7 +1,7 @@
 """A trained model: its parameters, and the recipe and network that they belong to."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -13,9 +13,10 @@ from triptych.backend.contract import Backend, Predictor
 from triptych.backend.execution import Execution
 from triptych.data import Dataset
 from triptych.data.preprocess import InputTransform
-from triptych.spec import records, rewrite
+from triptych.spec import rewrite
 from triptych.spec.layers import Architecture, Pair
 from triptych.training import run_folder
+from triptych.training.identity import check_classes
 from triptych.training.recipe import NATIVE, Recipe, build_network, build_transform, draw
 from triptych.utils.errors import TriptychError
 from triptych.weights import store
@@ -24,12 +25,23 @@ from triptych.weights.initializers import Parameters
 
 @dataclass(frozen=True)
 class Model:
-    """Trained parameters and what they belong to; `class_names` is empty where nothing tells them."""
+    """Trained parameters and what they belong to; `class_names` is empty where nothing tells them, as is `data`, the
+    digests of the images by split. `remark` says what was passed over to come to this model. Raises TriptychError for
+    parameters that are no finite numbers."""
 
     recipe: Recipe
     architecture: Architecture
     parameters: Parameters
     class_names: tuple[str, ...]
+    remark: str = ""
+    data: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for path, values in self.parameters.items():
+            if not np.isfinite(values).all():
+                raise TriptychError(
+                    f"the weights of '{self.architecture.name}' are no model: '{path}' holds NaN or inf"
+                )
 
     @property
     def transform(self) -> InputTransform:
@@ -55,11 +67,18 @@ class Model:
         return {"dense_size": list(size), "dense_scores": list(scores)}
 
     def load_data(self, name: str | None, data_dir: Path | None) -> Dataset:
-        """The data set `name`, or that of the recipe. Raises TriptychError if it has more classes than the model."""
+        """The data set `name`, or that of the recipe. Raises TriptychError if it has more classes than the model, or
+        others, and if that of the recipe has other test images than the run had."""
         dataset = data.load(self.recipe.data if name is None else name, data_dir=data_dir)
         if len(dataset.class_names) > self.architecture.classes:
             raise TriptychError(
                 f"'{dataset.name}' has {len(dataset.class_names)} classes, the model only {self.architecture.classes}"
+            )
+        check_classes(self.class_names, dataset)
+        if name is None and self.data.get("test", dataset.test.digest) != dataset.test.digest:
+            raise TriptychError(
+                f"the test images or labels of '{dataset.name}' are others than when the model was trained; give "
+                f"--data {self.recipe.data} to take those that are there now"
             )
         return dataset
 
@@ -79,23 +98,17 @@ class Model:
 def load_run(folder: Path) -> Model:
     """The model of a run folder. Raises TriptychError if there is none, or it is damaged."""
     recipe = run_folder.read_recipe(folder)
-    checkpoint = run_folder.load(folder)
+    checkpoint = run_folder.load(folder, recipe)
     if checkpoint is None:
         raise TriptychError(f"{folder} has no finished epoch yet, so no model; train on with --resume {folder}")
-    try:
-        names = records.decode(checkpoint.state.get("class_names"), tuple[str, ...], "class_names")
-        shape = records.decode(checkpoint.state.get("input"), tuple[int, int, int], "input")
-    except TriptychError as error:
-        raise TriptychError(
-            f"{folder}: {run_folder.STATE} does not say the input and the class names: {error}"
-        ) from None
+    names, shape = checkpoint.state.class_names, checkpoint.state.input
     if not names:
         raise TriptychError(f"{folder}: {run_folder.STATE} names no classes")
     options = replace(recipe.network, input=shape).filled(len(names), recipe.network.input)
     recipe = replace(recipe, network=options)
     architecture = build_network(recipe, options)
     store.check_fit(architecture, checkpoint.model)
-    return Model(recipe, architecture, checkpoint.model, names)
+    return Model(recipe, architecture, checkpoint.model, names, checkpoint.remark, dict(checkpoint.state.data))
 
 
 def draw_model(recipe: Recipe) -> Model:

@@ -10,7 +10,8 @@ from triptych.data import Dataset
 from triptych.data.batches import Augmentation
 from triptych.data.preprocess import InputTransform
 from triptych.optim.optimizers import SGD, AnyOptimizer, Rates
-from triptych.optim.schedules import AnySchedule, Constant, Moment, Score
+from triptych.optim.schedules import AnySchedule, Constant, Moment, Planned, Score
+from triptych.spec import records
 from triptych.spec.layers import Architecture
 from triptych.utils.errors import TriptychError, check_known
 from triptych.weights import initializers
@@ -79,6 +80,14 @@ class Recipe:
         at = Moment(step, steps_per_epoch, self.epochs, history)
         momentum = self.schedule.momentum(self.optimizer.momentum, at)
         return self.optimizer.rates(self.schedule.learning_rate(self.learning_rate, at), momentum)
+
+
+def identity(recipe: Recipe) -> str:
+    """A digest of what decides the steps of a run: not its name, nor where it began, nor, unless a schedule is planned
+    over them, how many epochs it has."""
+    planned = isinstance(recipe.schedule, Planned) and not recipe.schedule.total_epochs
+    epochs = recipe.epochs if planned else 1
+    return records.digest(replace(recipe, name="", source="", init_from="", epochs=epochs))
 
 
 def vary(recipe: Recipe, **changes: Any) -> Recipe:

@@ -1,7 +1,7 @@
-"""A run folder: recipe, metrics, checkpoint. Every file in it is whole at every moment."""
+"""A run folder: recipe, metrics, checkpoints. Every file in it is whole at every moment, and one process writes."""
 
 import json
-import shutil
+from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, fields
 from datetime import datetime
 from itertools import chain, count
@@ -9,14 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from triptych.spec import records
-from triptych.training.recipe import Recipe
+from triptych.training import checkpoint as checkpoints
+from triptych.training.checkpoint import CHECKPOINT, MODEL, NEW, OPTIMIZER, STATE, Checkpoint
+from triptych.training.recipe import Recipe, identity
+from triptych.utils import lock
 from triptych.utils.errors import TriptychError
-from triptych.utils.files import probe, told, write_atomically
+from triptych.utils.files import free_bytes, leftovers, probe, told, write_atomically
+from triptych.utils.lock import Lock
 from triptych.weights import store
 from triptych.weights.initializers import Parameters
 
-RECIPE, METRICS, CHECKPOINT = "recipe.json", "metrics.jsonl", "checkpoint"
-MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
+__all__ = ["CHECKPOINT", "MODEL", "OPTIMIZER", "STATE", "Checkpoint"]
+RECIPE, METRICS, LOCK = "recipe.json", "metrics.jsonl", ".lock"
+KEPT = 2  # checkpoints, so that a damaged one has another before it
 
 
 @dataclass(frozen=True)
@@ -38,17 +43,6 @@ class Epoch:
     first_step: float = 0.0
 
 
-@dataclass(frozen=True)
-class Checkpoint:
-    """All that is needed to go on, on any backend: `epoch` epochs, `step` steps are done."""
-
-    epoch: int
-    step: int
-    model: Parameters
-    optimizer: Parameters
-    state: dict[str, Any]
-
-
 def write_recipe(folder: Path, recipe: Recipe) -> None:
     """The recipe of a run, also when it is continued for more epochs."""
     write_atomically(folder / RECIPE, json.dumps(records.encode(recipe), indent=2).encode())
@@ -62,19 +56,47 @@ def make_folder(folder: Path) -> Path:
     return folder
 
 
+def claim(folder: Path) -> Lock:
+    """An empty folder for output that is this process's until the lock is released. Raises TriptychError if it holds
+    something, is another's, or cannot be written."""
+    make_folder(folder)
+    held = hold(folder)
+    try:
+        check_free(folder)  # again: another process may have used it in between
+    except BaseException:
+        held.release()
+        raise
+    return held
+
+
+def hold(folder: Path) -> Lock:
+    """The lock of a run folder, for whoever writes in it. Raises TriptychError if another process has it."""
+    if not folder.is_dir():
+        raise TriptychError(f"{folder} is not a run folder: there is no such folder")
+    return lock.acquire(folder / LOCK, str(folder))
+
+
 def check_free(folder: Path) -> None:
-    """Raises TriptychError if the folder, which need not be there yet, holds something or cannot be written."""
+    """Raises TriptychError if the folder, which need not be there yet, holds something or cannot be written. What a
+    killed process has left of its attempts is nothing."""
     with told(f"--out {folder} cannot be written"):
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        if folder.exists() and (not folder.is_dir() or set(folder.iterdir()) - {folder / LOCK, *leftovers(folder)}):
             raise TriptychError(f"--out {folder} is already used; choose another, or remove it first")
         probe(folder)
 
 
 def new_folder(name: str) -> Path:
-    """A folder below `runs/` that does not exist, with the time in its name."""
+    """A folder below `runs/` with the time in its name, made by this call."""
     first = Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
-    others = (first.with_name(f"{first.name}-{number}") for number in count(2))
-    return next(folder for folder in chain([first], others) if not folder.exists())
+    for folder in chain([first], (first.with_name(f"{first.name}-{number}") for number in count(2))):
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise TriptychError(f"{folder} cannot be made: {error.strerror}; choose another place with --out") from None
+        return folder
+    raise AssertionError
 
 
 def read_recipe(folder: Path) -> Recipe:
@@ -103,57 +125,110 @@ def read_epochs(folder: Path) -> list[Epoch]:
     """The metrics so far, an epoch per line. Raises TriptychError for a damaged line."""
     path = folder / METRICS
     try:
-        lines = path.read_text().splitlines() if path.exists() else []
-        return [records.decode(with_defaults(records.parse(line), Epoch), Epoch) for line in lines]
+        lines = path.read_bytes().decode().splitlines() if path.exists() else []
+        epochs = [records.decode(with_defaults(records.parse(line), Epoch), Epoch) for line in lines]
+        for number, epoch in enumerate(epochs, start=1):
+            if epoch.epoch != number:
+                raise TriptychError(f"line {number} is of epoch {epoch.epoch}")
     except (OSError, ValueError, TriptychError) as error:
         raise TriptychError(f"{path} is damaged: {error}") from None
+    return epochs
 
 
-def save(folder: Path, epochs: list[Epoch], checkpoint: Checkpoint) -> None:
-    """Write metrics, then the checkpoint; until the new one is whole, the old one stays. Metrics go first: on resuming,
-    those ahead of the checkpoint are dropped, while missing ones could not be regained."""
-    lines = "".join(json.dumps(records.encode(epoch)) + "\n" for epoch in epochs)
-    write_atomically(folder / METRICS, lines.encode())
-    current, new, old = (folder / f"{CHECKPOINT}{suffix}" for suffix in ("", ".new", ".old"))
-    if old.exists() and not current.exists():
-        old.rename(current)  # killed between the two renames below: the only checkpoint there is
-    for leftover in (new, old):
-        shutil.rmtree(leftover, ignore_errors=True)
-    new.mkdir()
-    store.save(new / MODEL, checkpoint.model)
-    store.save(new / OPTIMIZER, checkpoint.optimizer)
-    state = {"epoch": checkpoint.epoch, "step": checkpoint.step, **checkpoint.state}
-    write_atomically(new / STATE, json.dumps(state, indent=2).encode())
-    if current.exists():
-        current.rename(old)
-    new.rename(current)
-    shutil.rmtree(old, ignore_errors=True)
+def save(folder: Path, epochs: Sequence[Epoch], checkpoint: Checkpoint, keep: int = KEPT) -> None:
+    """Write metrics, then the checkpoint; until the new one is whole, the old one stays, and `keep` of all stay after
+    that. Metrics go first: on resuming, those ahead of the checkpoint are dropped, while missing ones could not be
+    regained. Raises TriptychError if the disk is full, or the folder has gone or become read-only."""
+    metrics = _lines(epochs)
+    files = checkpoints.encode(checkpoint, metrics)
+    needed = len(metrics) + sum(map(len, files.values()))
+    what = f"the checkpoint of {checkpoint.state.place} cannot be saved in {folder}"
+    way_out = "the one before is whole, and train --resume goes on with it"
+    with told(what, way_out, needed=needed, place=folder):
+        checkpoints.prepare(folder)
+        try:
+            if (free := free_bytes(folder)) < needed:
+                raise TriptychError(f"{what}: {needed:,} bytes are needed, {free:,} are free; {way_out}")
+            if not (folder / METRICS).exists() or (folder / METRICS).read_bytes() != metrics:
+                write_atomically(folder / METRICS, metrics)
+            checkpoints.write(folder, files, checkpoint.step, keep)
+        except OSError:
+            checkpoints.discard(folder)
+            raise
 
 
-def load(folder: Path) -> Checkpoint | None:
-    """The last whole checkpoint; None if no epoch was finished. Raises TriptychError for a damaged one."""
-    newest = _newest(folder)
-    if newest is None:
-        return None
-    try:
-        state = json.loads((newest / STATE).read_text())
-        epoch, step = int(state.pop("epoch")), int(state.pop("step"))
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise TriptychError(f"{newest / STATE} is damaged: {error}") from None
-    return Checkpoint(epoch, step, store.load(newest / MODEL), store.load(newest / OPTIMIZER), state)
+def load(folder: Path, recipe: Recipe | None = None, *, resuming: bool = False) -> Checkpoint | None:
+    """The last checkpoint that is whole, and belongs to `recipe` where one is given and, for `resuming`, to the
+    metrics; its remark says which were passed over. None if the run has saved nothing yet. Raises TriptychError, which
+    says what is wrong with each, if there is none that can be used."""
+    refused: list[str] = []
+    generation = checkpoints.generation(folder)
+    for place in checkpoints.places(folder):
+        try:
+            found = checkpoints.read(place)
+            _check_belongs(found, place, recipe)
+            if resuming:
+                _check_metrics(found, folder)
+        except TriptychError as error:
+            refused.append(str(error))
+            if generation != checkpoints.generation(folder):
+                break
+            continue
+        if place.name != CHECKPOINT and not refused:
+            refused.append(f"{folder / CHECKPOINT} is not there")
+        remark = f"{'; '.join(refused)}; {place.name} before it is taken: {found.state.place}" if refused else ""
+        return Checkpoint(found.state, found.model, found.optimizer, remark)
+    if generation != checkpoints.generation(folder):  # a running training has saved the next one meanwhile
+        return load(folder, recipe, resuming=resuming)
+    if not refused and not _saved_nothing(folder):
+        refused.append(f"{METRICS} shows that there was one, and it was removed")
+    if refused:
+        raise TriptychError(f"no checkpoint in {folder} can be used: {'; '.join(refused)}; nothing was changed")
+    return None
 
 
-def model_file(source: Path) -> Path:
-    """The safetensors file of canonical parameters that `source` is, or that a run folder's last checkpoint holds.
-    Raises TriptychError for a folder without a checkpoint."""
+def read_model(source: Path) -> tuple[Parameters, str]:
+    """The canonical parameters of a safetensors file, or of a run folder's last whole checkpoint, with the remark of
+    `load`. Raises TriptychError for a folder without a checkpoint."""
     if not source.is_dir():
-        return source
-    newest = _newest(source)
-    if newest is None:
+        return store.load(source), ""
+    found = load(source)
+    if found is None:
         raise TriptychError(f"--init-from {source}: there is no checkpoint in it, so nothing to start from")
-    return newest / MODEL
+    return found.model, found.remark
 
 
-def _newest(folder: Path) -> Path | None:
-    names = (CHECKPOINT, f"{CHECKPOINT}.old")  # .old: killed between the two renames of `save`
-    return next((folder / name for name in names if (folder / name / STATE).exists()), None)
+def check_model(source: Path) -> None:
+    """Raises TriptychError for what `read_model` will find nothing in; the parameters are not read."""
+    if not source.is_dir():
+        store.check_header(source)
+    elif not checkpoints.places(source):
+        raise TriptychError(f"--init-from {source}: there is no checkpoint in it, so nothing to start from")
+
+
+def _lines(epochs: Sequence[Epoch]) -> bytes:
+    return "".join(json.dumps(records.encode(epoch)) + "\n" for epoch in epochs).encode()
+
+
+def _check_belongs(found: Checkpoint, place: Path, recipe: Recipe | None) -> None:
+    if recipe is not None and found.state.recipe != identity(recipe):
+        raise TriptychError(f"{place} is of another recipe than {RECIPE} has; one of the two was changed")
+
+
+def _check_metrics(found: Checkpoint, folder: Path) -> None:
+    """Raises TriptychError unless the first lines of the metrics are those of the time of the checkpoint."""
+    path, state = folder / METRICS, found.state
+    try:
+        content = path.read_bytes()[: state.metrics.size]
+    except OSError as error:
+        raise TriptychError(f"{path} cannot be read: {error.strerror}") from None
+    state.metrics.check(content, f"the beginning of {path}")
+    epochs = read_epochs(folder)[: content.count(b"\n")]
+    done = (epochs[-1].step if epochs else 0) + len(state.figures)
+    if (len(epochs), done) != (state.epoch, state.step):
+        raise TriptychError(f"{STATE} says {state.place}; {path} and it make {len(epochs)} epochs, {done} steps")
+
+
+def _saved_nothing(folder: Path) -> bool:
+    """Whether a run without a checkpoint may never have had one: it was stopped before or within its first save."""
+    return not (folder / METRICS).exists() or ((folder / NEW).exists() and len(read_epochs(folder)) <= 1)

@@ -1,14 +1,22 @@
 """Where data files lie, how files are written so that no half-written one is ever seen, and how they are checked."""
 
+import contextlib
+import errno
+import fcntl
 import hashlib
 import os
+import shutil
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
 from triptych.utils.errors import TriptychError
+
+TEMPORARY = ".tmp"
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def cache_dir() -> Path:
@@ -35,27 +43,76 @@ def expanded(path: str | Path) -> Path:
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[IO[bytes]]:
-    """A file to write to, which becomes `path` when the block ends well and vanishes when it does not."""
+    """A file to write to, which becomes `path`, on the disk, when the block ends well and vanishes when it does not.
+    What killed processes left of their own attempts is removed."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(path.parent, path.name)
     # In the same folder, because a rename across file systems is not atomic.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}{TEMPORARY}")
     try:
-        with temporary.open("wb") as file:
+        with _open_locked(temporary) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+            os.replace(temporary, path)
+        sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
 
+def _open_locked(path: Path) -> IO[bytes]:
+    """A new file, locked for as long as it is open, so that nobody takes it for a leftover."""
+    while True:
+        file = path.open("wb")
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(file, fcntl.LOCK_EX)
+        if os.fstat(file.fileno()).st_nlink:
+            return file
+        file.close()  # removed between the two, as a leftover
+
+
+def leftovers(folder: Path, name: str = "") -> list[Path]:
+    """What `atomic_write` of the file `name` (of any) has left in a folder, or has not finished yet."""
+    begin = f".{name}." if name else "."
+    return [path for path in folder.iterdir() if path.name.startswith(begin) and path.name.endswith(TEMPORARY)]
+
+
+def remove_leftovers(folder: Path, name: str = "") -> None:
+    """Remove those that nobody is writing any more."""
+    with contextlib.suppress(OSError):  # a folder that cannot be listed
+        for path in leftovers(folder, name):
+            with contextlib.suppress(OSError), path.open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink()
+
+
+def sync_folder(folder: Path) -> None:
+    """Have the names in a folder on the disk, as `fsync` has a file's content."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # a file system that cannot
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 @contextmanager
-def told(what: str, way_out: str = "") -> Iterator[None]:
-    """Around work with files: an OSError within becomes a TriptychError that says `what`, why, and the `way_out`."""
+def told(what: str, way_out: str = "", *, needed: int = 0, place: Path | None = None) -> Iterator[None]:
+    """Around work with files: an OSError within becomes a TriptychError that says `what`, why, and the `way_out`; of a
+    full disk also how many bytes were `needed` and are free at `place`."""
     try:
         yield
     except OSError as error:
-        raise TriptychError("; ".join(filter(None, (f"{what}: {error.strerror}", way_out)))) from None
+        full = error.errno in FULL and place is not None
+        space = f"{needed:,} bytes were needed, {free_bytes(place):,} are free" if full and place else ""
+        reason = error.strerror or str(error)
+        raise TriptychError("; ".join(filter(None, (f"{what}: {reason}", space, way_out)))) from None
+
+
+def free_bytes(place: Path) -> int:
+    """What can still be written at `place`, which may not be there yet."""
+    existing = next(folder for folder in (place, *place.absolute().parents) if folder.exists())
+    return shutil.disk_usage(existing).free
 
 
 def probe(folder: Path) -> None:

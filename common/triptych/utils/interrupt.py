@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM end a run between two steps, never inside one."""
+"""SIGINT, SIGTERM and SIGHUP end a run between two steps, never inside one."""
 
 import signal
 import threading
@@ -8,7 +8,8 @@ from types import FrameType
 
 
 class Interrupted(BaseException):
-    """Raised where it is safe to stop; `exit_status` is the shell's convention, 130 for SIGINT, 143 for SIGTERM."""
+    """Raised where it is safe to stop; `exit_status` is the shell's convention, 130 for SIGINT, 143 for
+    SIGTERM, 129 for SIGHUP."""
 
     def __init__(self, number: int, kept: str = "") -> None:
         super().__init__(f"stopped by {signal.Signals(number).name}; {kept}".removesuffix("; "))
@@ -29,7 +30,10 @@ def interruptible() -> Iterator[Callable[[], int]]:
     if threading.current_thread() is not threading.main_thread():
         yield lambda: noted  # Python delivers signals to the main thread only
         return
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as nohup has it
+        numbers.append(signal.SIGHUP)
+    before = {number: signal.signal(number, note) for number in numbers}
     try:
         yield lambda: noted
     finally:

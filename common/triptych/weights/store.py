@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import safetensors
 import safetensors.numpy
 from numpy.typing import NDArray
 
-from triptych.spec import analysis
+from triptych.spec import analysis, records
 from triptych.spec.layers import Architecture
 from triptych.utils.errors import TriptychError
 from triptych.utils.files import write_atomically
@@ -36,10 +36,15 @@ def check_fit(architecture: Architecture, parameters: Mapping[str, NDArray[Any]]
             raise TriptychError(f"the parameters do not fit '{architecture.name}': '{path}' is not in the network")
 
 
+def encode(parameters: Parameters) -> bytes:
+    """The content of a safetensors file."""
+    return safetensors.numpy.save({name: np.ascontiguousarray(value) for name, value in parameters.items()})
+
+
 def save(path: Path, parameters: Parameters) -> None:
     """Write a safetensors file, whole or not at all, and its SHA-256 into the manifest beside it. The manifest exists
     because safetensors does not notice a flipped bit."""
-    content = safetensors.numpy.save({name: np.ascontiguousarray(value) for name, value in parameters.items()})
+    content = encode(parameters)
     write_atomically(path, content)
     manifest = path.with_name(MANIFEST)
     known = json.loads(manifest.read_text()) if manifest.exists() else {}
@@ -70,7 +75,12 @@ def load(path: Path) -> Parameters:
     expected = _expected_hash(path)
     actual = hashlib.sha256(content).hexdigest()
     if expected is not None and actual != expected:
-        raise TriptychError(f"{path} was altered: its SHA-256 is {actual}, {MANIFEST} says {expected}")
+        raise TriptychError(f"{path} was altered: its SHA-256 is {actual}, another was noted beside it: {expected}")
+    return decode(content, path)
+
+
+def decode(content: bytes, path: Path) -> Parameters:
+    """The parameters in a safetensors file with this content. Raises TriptychError for any other file."""
     try:
         return dict(safetensors.numpy.load(content))
     except Exception as error:  # safetensors raises its own types and several of Python's for a damaged file
@@ -82,11 +92,23 @@ def _unreadable(path: Path, error: OSError) -> TriptychError:
 
 
 def _expected_hash(path: Path) -> str | None:
-    manifest = path.with_name(MANIFEST)
-    if not manifest.exists():
-        return None
-    try:
-        known = json.loads(manifest.read_text())
-        return str(known[path.name]) if path.name in known else None
-    except (ValueError, TypeError) as error:
-        raise TriptychError(f"{manifest} is damaged: {error}") from None
+    """What the note beside the file says: our own manifest, or the state of the checkpoint that it is a part of."""
+    for name, hash_in in NOTES.items():
+        note = path.with_name(name)
+        if not note.exists():
+            continue
+        try:
+            known = records.parse(note.read_bytes())
+            return hash_in(known, path.name)
+        except KeyError:
+            continue  # of other files
+        except (OSError, ValueError, TypeError, AttributeError) as error:
+            raise TriptychError(f"{note} is damaged: {error}") from None
+    return None
+
+
+# What says which hash the files beside it have.
+NOTES: dict[str, Callable[[Any, str], str]] = {
+    MANIFEST: lambda known, name: str(known[name]),
+    "state.json": lambda known, name: str(known["files"][name]["sha256"]),
+}
