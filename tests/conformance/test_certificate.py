@@ -255,8 +255,21 @@ def test_any_change_of_the_file_breaks_its_digest(
     assert call("verify", changed) == 1
     first, *unvouched, last = capsys.readouterr().out.splitlines()
     assert all(line.startswith("not vouched for: ") for line in unvouched)
-    assert first == "refused: the file is not as it was written: its digest does not fit its content"
+    assert first == "refused: the file is not as it was written: its digest does not fit its content; nothing was run"
     assert last.startswith(f"NOT verified: lenet on {FIRST[0]}; ")
+
+
+@needs_backend
+@pytest.mark.parametrize("digest", [True, False], ids=["a right digest", "a wrong digest"])
+def test_sizes_that_no_memory_holds_are_refused_and_not_run(digest: bool, made: Path) -> None:
+    value = json.loads(made.read_text())
+    verdict_of(value)["architecture"]["layers"][0]["channels"] = 10**9
+    changed = records.decode(forged(value), Certificate)
+    found = verification.verify(replace(changed, digest=certificates.own_digest(changed)) if digest else changed)
+    assert not found.passed
+    assert found.checks == 0
+    expected = "needs at least" if digest else "its digest does not fit its content; nothing was run"
+    assert any(expected in reason for reason in found.reasons), found.reasons
 
 
 @needs_backend

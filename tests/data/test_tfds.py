@@ -220,3 +220,40 @@ def test_images_that_cannot_be_one_array_are_refused(shapes, kind, message):
 def test_nothing_of_it_is_imported_for_a_list():
     code = "import sys; from triptych import data; data.describe(); assert 'tensorflow_datasets' not in sys.modules"
     python(code)
+
+
+NAMES = [
+    {"pythonClassName": "evil.module.Feature"},
+    {"python_class_name": "evil.module.Feature"},
+    {"type": "evil.module.Feature", "content": {}},
+    {
+        "pythonClassName": "tensorflow_datasets.core.features.x.Y",
+        "json": '{"a": {"type": "evil.module.F", "content": ""}}',
+    },
+    {"pythonClassName": ["evil.module"]},
+    {"features": [{"pythonClassName": "tensorflow_datasets.evil.Feature"}]},
+]
+
+
+@pytest.mark.parametrize("described", NAMES, ids=repr)
+def test_a_description_that_names_a_module_imports_nothing(described, tmp_path, monkeypatch):
+    folder = tmp_path / "set" / "1.0.0"
+    folder.mkdir(parents=True)
+    (folder / tfds.NOTE).write_text("{}")
+    (folder / tfds.FEATURES).write_text(json.dumps({"features": described}))
+    monkeypatch.setattr(tfds, "_library", lambda _: pytest.fail("TFDS was asked"))
+    with pytest.raises(TriptychError, match=r"evil.*none of TFDS's own features"):
+        data.load("tfds:set", data_dir=tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"[" * 100_000, b"\xff", b'{"json": 1}{', None])
+def test_a_description_that_cannot_be_read_is_named(content, tmp_path):
+    folder = tmp_path / "set" / "1.0.0"
+    folder.mkdir(parents=True)
+    (folder / tfds.NOTE).write_text("{}")
+    if content is not None:
+        (folder / tfds.FEATURES).write_bytes(content)
+    with pytest.raises(TriptychError, match=r"features.json cannot be read"):
+        data.load("tfds:set", data_dir=tmp_path)
+    (folder / tfds.NOTE).write_bytes(content or b"")
+    assert "damaged" in next(size for _, _, size in tfds.prepared(tmp_path))

@@ -37,10 +37,12 @@ class Verification:
 
 
 def verify(certificate: Certificate) -> Verification:
-    """Run the certificate again: same specs, seed, backends, device, precisions and steps."""
+    """Run the certificate again: same specs, seed, backends, device, precisions and steps. One that is not as it was
+    written is refused, and nothing of it is run."""
     result = Verification()
     if own_digest(certificate) != certificate.digest:
-        result.reasons.append("the file is not as it was written: its digest does not fit its content")
+        result.reasons.append("the file is not as it was written: its digest does not fit its content; nothing was run")
+        return result
     backends = available(certificate, result)
     versions = list(version_notes(certificate, backends))
     result.reasons += recorded.faults(certificate)

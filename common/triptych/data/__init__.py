@@ -63,10 +63,17 @@ def load(name_or_dir: str, *, data_dir: str | Path | None = None) -> Dataset:
     for a part that is not there."""
     if not name_or_dir.partition(subset.MARK)[0].strip():  # Path("") is the folder one stands in
         raise TriptychError(f"data '{name_or_dir}' names no data set; write for example fashion-mnist-mini or ./images")
-    whole = expanded(name_or_dir).is_dir()  # a folder's own name may have the mark in it
+    whole = _is_folder(expanded(name_or_dir))  # a folder's own name may have the mark in it
     name, part = (name_or_dir, None) if whole else subset.divide(name_or_dir)
     dataset = _load_whole(name, expanded(data_dir) if data_dir else None)
     return dataset if part is None else subset.take(dataset, part, name_or_dir)
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # a name that is too long for one
+        return False
 
 
 def _load_whole(name: str, place: Path | None) -> Dataset:
@@ -75,7 +82,7 @@ def _load_whole(name: str, place: Path | None) -> Dataset:
     if name.startswith(tfds.PREFIX):
         return tfds.load(name.removeprefix(tfds.PREFIX), place)
     folder = expanded(name)
-    if folder.is_dir():
+    if _is_folder(folder):
         return folders.load(folder)
     if os.sep in name:
         raise TriptychError(f"there is no folder '{name}'; expected class folders of images, or a data set's name")

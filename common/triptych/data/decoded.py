@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from triptych.data.dataset import Images
+from triptych.spec import records
 from triptych.utils.errors import TriptychError
-from triptych.utils.files import atomic_write, cache_dir
+from triptych.utils.files import atomic_write, cache_dir, read_bounded
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -27,6 +28,7 @@ ORIENTATION, TURNED = 0x0112, (5, 6, 7, 8)  # the EXIF tag, and its values for a
 THREADED = 192 * 192  # pixels; measured: at 128x128 two threads are slower than one, at 256x256 a third faster
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM")  # Pillow has readers for fifty more, one of which starts Ghostscript
 MOST_PIXELS = 1 << 26  # as a file declares them: 200 MB of colours; more is said before anything is decoded
+MOST_NOTE = 1 << 16  # bytes of what is written beside the array
 FORMAT = 1  # of the cache; a change of how images are decoded needs another number
 
 Size = tuple[int, int]
@@ -124,12 +126,12 @@ def _hash(images: Images) -> str:
 def _read_cache(file: Path, key: str) -> Images | None:
     """What is cached for `key`; None if nothing is, or it is damaged in any way."""
     try:
-        note = json.loads(file.with_suffix(".json").read_text())
+        note = records.decode(records.parse(read_bounded(file.with_suffix(".json"), MOST_NOTE)), dict[str, str])
         if note["key"] != key:
             return None
         images: Images = np.load(file, allow_pickle=False)
         return images if images.dtype == np.uint8 and _hash(images) == note["sha256"] else None
-    except (OSError, EOFError, ValueError, KeyError, TypeError):
+    except (OSError, EOFError, ValueError, KeyError, TriptychError):
         return None
 
 

@@ -11,7 +11,6 @@ Nothing is unpickled and no Lambda is looked into. Sources: keras/src/saving/sav
 """
 
 import io
-import json
 import re
 import zipfile
 import zlib
@@ -25,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triptych.importers.steps import ImportRefusedError
+from triptych.spec.records import parse
 from triptych.utils.errors import TriptychError
 
 _ROOM = 10  # nothing in a file may take more memory than this many times the file
@@ -127,8 +127,8 @@ def _read_hdf5(file: Group, source: str, size: int) -> KerasFile:
 
 def _load_json(content: bytes | str, where: str) -> dict[str, Any]:
     try:
-        loaded = json.loads(content) if len(content) <= _MOST_JSON else None
-    except (ValueError, RecursionError):
+        loaded = parse(content) if len(content) <= _MOST_JSON else None
+    except ValueError:
         loaded = None
     if not isinstance(loaded, dict):
         raise TriptychError(f"{where} is no JSON object of at most {_MOST_JSON >> 20} MiB; save the model again")
@@ -178,10 +178,10 @@ class _Arrays:
             seen.add(address)
             for container in (name for name in _CONTAINERS if name in group):
                 layers = self.child(group, container)
-                waiting.extend(((*path, layer), self.child(layers, layer)) for layer in layers)
+                waiting.extend(((*path, layer), self.child(layers, layer)) for layer in self._inside(layers))
             if path and "vars" in group:
                 variables = self.child(group, "vars")
-                numbers = sorted(name for name in variables if name.isdecimal() and len(name) < 6)
+                numbers = sorted(name for name in self._inside(variables) if name.isdecimal() and len(name) < 6)
                 arrays[path] = [self._array(self.child(variables, name)) for name in sorted(numbers, key=int)]
         return arrays
 
@@ -202,6 +202,13 @@ class _Arrays:
         for part in path.split("/"):
             group = self.child(group, part)
         return group
+
+    def _inside(self, group: Any) -> list[str]:
+        """The names in a group. Raises for an array in its place, and for a name that is no UTF-8."""
+        names: list[Any] = list(group) if isinstance(group, _h5py().Group) else [None]
+        if not all(isinstance(name, str) for name in names):
+            raise TriptychError(f"{self.source}: {group.name!r} is no group of names, though it stands for one")
+        return names
 
     def child(self, group: Group, name: str) -> Any:
         """What is called `name` directly in a group. Raises for what is not there and for a link that is not hard."""

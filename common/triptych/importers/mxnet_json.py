@@ -10,10 +10,10 @@ user's; then `attr` held both, and from 1.0 `attrs`. Source: nnvm src/pass/savel
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
+from triptych.spec.records import parse
 from triptych.utils.errors import TriptychError
 
 VARIABLE = "null"
@@ -45,9 +45,7 @@ def read_json(content: bytes | str, source: str) -> tuple[list[RawNode], list[En
 
 def _load(content: bytes | str, source: str) -> dict[str, Any]:
     try:
-        top = json.loads(content)
-    except RecursionError:
-        raise TriptychError(f"{source} is nested too deep to be a symbol of MXNet") from None
+        top = parse(content)
     except ValueError as error:
         reason = str(error).encode("unicode_escape").decode()
         raise TriptychError(f"{source} is no JSON: {reason}; expected a symbol file of MXNet") from None

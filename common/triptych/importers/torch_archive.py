@@ -4,13 +4,13 @@
 `__setstate__` says. Both get a copy of the file in memory that holds none of that."""
 
 import io
-import json
 import re
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from triptych.spec.records import parse
 from triptych.utils.errors import TriptychError
 
 _MOST_TIMES = 10  # what an archive may hold, in units of its size
@@ -87,8 +87,8 @@ def _check_json(path: Path, name: str, content: bytes) -> None:
     if len(content) > _LARGEST_JSON:
         raise TriptychError(f"{path}: {name} has {len(content)} bytes; expected at most {_LARGEST_JSON}")
     try:
-        records = list(_records(json.loads(content)))
-    except (ValueError, RecursionError) as error:
+        records = list(_records(parse(content)))
+    except ValueError as error:
         raise TriptychError(f"{path}: {name} is no JSON ({type(error).__name__})") from None
     for record in records:
         if record.get("use_pickle"):

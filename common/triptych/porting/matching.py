@@ -1,6 +1,5 @@
 """Which parameter of somebody's network is which of the spec: by order and shape, or by a mapping."""
 
-import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -11,11 +10,13 @@ from typing import Any
 from triptych.backend.contract import PortParameter
 from triptych.conformance.compare import Check, problem
 from triptych.spec.kinds.kind import ParameterInfo
+from triptych.spec.records import decode, parse
 from triptych.utils.errors import TriptychError, check_known
-from triptych.utils.files import told
+from triptych.utils.files import read_bounded, told
 
 # What must agree: the shape, and the role wherever the port's parameters all tell theirs.
 SLOPE = "slope"
+MOST_BYTES = 16 << 20  # of a mapping's JSON
 Keys = list[tuple[tuple[int, ...], str]]
 
 
@@ -25,12 +26,12 @@ def read_mapping(mapping: Path | Mapping[str, str] | None) -> dict[str, str]:
         return dict(mapping or {})
     try:
         with told(f"cannot read the mapping {mapping}"):
-            content = json.loads(mapping.read_text())
+            content = parse(read_bounded(mapping, MOST_BYTES))
+        return decode(content, dict[str, str])
     except ValueError as error:
         raise TriptychError(f"the mapping {mapping} is not JSON: {error}") from None
-    if not isinstance(content, dict) or not all(isinstance(value, str) for value in content.values()):
-        raise TriptychError(f"the mapping {mapping} must be an object of names: {{'your.name': 'spec.path'}}")
-    return content
+    except TriptychError as error:
+        raise TriptychError(f"{error}; a mapping is an object of names: {{'your.name': 'spec.path'}}") from None
 
 
 def pair(

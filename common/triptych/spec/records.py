@@ -8,8 +8,10 @@ import hashlib
 import json
 import math
 import re
+import sys
 import types
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
@@ -22,6 +24,9 @@ from triptych.utils.errors import TriptychError
 
 T = TypeVar("T")
 RECORDS = {kind.__name__: kind for kind in (spec.Architecture, spec.Initializer, *get_args(spec.Layer))}
+
+
+MOST_DEPTH = 200  # of JSON's lists and objects: a block in a block is two of them
 
 
 def register(*kinds: type) -> None:
@@ -49,20 +54,28 @@ def encode(value: Any) -> Any:
 
 def decode(value: Any, hint: type[T], where: str = "") -> T:
     """The record (or tuple, mapping, number ...) of type `hint` that `encode` gave. Raises TriptychError, which names
-    the place, for a missing or unknown field and for a value of another type."""
+    the place, for a missing or unknown field, for a value of another type, and for what is nested more than
+    `MOST_DEPTH` deep."""
+    _check_depth(value, where)
     return cast(T, _decode(value, hint, where))
 
 
 def completed(value: Any) -> Any:
-    """A spec's JSON, as written by hand, with the fields that it leaves out at their defaults."""
+    """A spec's JSON, as written by hand, with the fields that it leaves out at their defaults. Raises TriptychError for
+    what is nested too deep."""
+    _check_depth(value, "")
+    return _completed(value)
+
+
+def _completed(value: Any) -> Any:
     if isinstance(value, list):
-        return [completed(item) for item in value]
+        return [_completed(item) for item in value]
     if not isinstance(value, dict):
         return value
     kind: Any = spec.Node if "layer" in value else RECORDS.get(str(value.get("record")))
     optional = () if kind is None else (field for field in fields(kind) if field.default is not MISSING)
     defaults = {field.name: encode(field.default) for field in optional}
-    return defaults | {name: completed(item) for name, item in value.items()}
+    return defaults | {name: _completed(item) for name, item in value.items()}
 
 
 def write(value: Any) -> str:
@@ -120,6 +133,20 @@ def _derived(record: Any, name: str) -> Any:
     return None if isinstance(value, float) and math.isinf(value) else encode(value)
 
 
+def _check_depth(value: Any, where: str) -> None:
+    """Raises TriptychError for what would end Python's stack, here or where the record is used."""
+    level = [value]
+    for _ in range(MOST_DEPTH):
+        level = [part for one in level if isinstance(one, dict | list) for part in _parts(one)]
+        if not level:
+            return
+    raise TriptychError(f"{where.lstrip('.') or 'the value'}: its parts lie more than {MOST_DEPTH} deep in each other")
+
+
+def _parts(value: dict[str, Any] | list[Any]) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value
+
+
 @cache
 def _hints(kind: Any) -> dict[str, Any]:
     return get_type_hints(kind)
@@ -139,7 +166,7 @@ def _decode(value: Any, hint: Any, where: str) -> Any:
         return {name: _decode(item, arguments[1], f"{where}.{name}") for name, item in items}
     if is_dataclass(hint):
         return _decode_record(value, cast(type, hint), where)
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+    if hint is float and type(value) is int and abs(value) <= sys.float_info.max:
         return float(value)
     return value if type(value) is hint else _refuse(value, hint.__name__, where)
 
@@ -184,6 +211,8 @@ def _decode_record(value: Any, kind: type, where: str) -> Any:
 
 
 def _refuse(value: Any, expected: str, where: str) -> Any:
-    shown = json.dumps(value, default=repr)
+    with suppress(ValueError):  # of more digits than Python writes
+        value = json.dumps(value, default=repr)
+    shown = value if isinstance(value, str) else f"a {type(value).__name__}"
     shown = shown if len(shown) <= 40 else f"{shown[:40]}..."
     raise TriptychError(f"{where.lstrip('.') or 'the value'}: {shown} is not {expected}")

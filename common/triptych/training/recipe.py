@@ -17,6 +17,7 @@ from triptych.utils.errors import TriptychError, check_known
 from triptych.weights import initializers
 from triptych.weights.initializers import Parameters
 
+MOST = 10**15  # epochs, and images in a batch: floats count so far
 NATIVE = "native"  # the initializer that leaves the start to the framework
 
 
@@ -57,10 +58,10 @@ class Recipe:
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "epochs"):
-            if getattr(self, name) < 1:
-                raise TriptychError(f"--{name.replace('_', '-')} {getattr(self, name)} must be at least 1")
-        if self.test_batch_size < 0:
-            raise TriptychError(f"the batch size {self.test_batch_size} of the test must be at least 0")
+            if not 1 <= (number := getattr(self, name)) <= MOST:
+                raise TriptychError(f"--{name.replace('_', '-')} {number} must be at least 1, {MOST} at most")
+        if not 0 <= self.test_batch_size <= MOST:
+            raise TriptychError(f"the batch size {self.test_batch_size} of the test must be at least 0, {MOST} at most")
         if not 0 <= self.learning_rate < float("inf"):
             raise TriptychError(f"--learning-rate {self.learning_rate} must be a number of at least 0")
         if not 0 <= self.label_smoothing < 1:

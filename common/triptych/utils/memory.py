@@ -26,11 +26,14 @@ def available() -> int | None:
 
 def text_of(size: int) -> str:
     """`12.3 GB`; with as few digits as can be read."""
+    if size >= _MOST * _UNITS["EB"]:  # what is asked for may be any number
+        return f"more than {_MOST:,} EB"
     unit = next((unit for unit in ("EB", "PB", "TB", "GB", "MB") if size >= _UNITS[unit]), "MB")
     number = size / _UNITS[unit]
     return f"{number:,.0f} {unit}" if number >= 100 else f"{number:.1f} {unit}"
 
 
+_MOST = 10**6
 _UNITS = {"MB": 10**6, "GB": 10**9, "TB": 10**12, "PB": 10**15, "EB": 10**18}
 
 
