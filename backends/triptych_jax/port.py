@@ -3,17 +3,20 @@
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from flax import linen, nnx
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
 from triptych.backend.contract import Captured, PortParameter, PortRun
 from triptych.backend.execution import Execution, dtype_of
 from triptych.importers.steps import Imported, Request
+from triptych.optim.optimizers import Rates
 from triptych.utils.arrays import Array
 from triptych.utils.errors import TriptychError
 from triptych.weights.layouts import FLAX
@@ -55,7 +58,8 @@ KINDS = {
     "mul": "multiply",
 }
 Outputs: TypeAlias = tuple[jax.Array, ...]
-Started: TypeAlias = tuple[Callable[..., Any], dict[str, Any]]  # of arrays, images and train; the arrays by name
+# A function of arrays, images and train, to the outputs and what the running statistics are then; the arrays by name.
+Started: TypeAlias = tuple[Callable[..., tuple[Any, dict[str, Any]]], dict[str, Any]]
 COMPLETED = {
     "Conv": "add",
     "ConvTranspose": "add",
@@ -63,6 +67,7 @@ COMPLETED = {
     "AvgPool": "div",
     "GlobalAvgPool": "div",
 }  # by which primitive
+OPENS: tuple[str, ...] = ()
 SWITCHES = {"train": True, "training": True, "is_training": True, "deterministic": False, "use_running_average": False}
 
 _compiled = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
@@ -79,6 +84,11 @@ def import_network(candidate: Any, request: Request) -> Imported:
     raise TriptychError(
         "a JAX network cannot be imported; give its architecture, and compare the two with `triptych locate`"
     )
+
+
+def open_file(path: Path, weights: Path | None, *, bare: bool) -> Any:
+    """There are none: Flax keeps a network's code and its arrays apart."""
+    raise TriptychError("Flax has no files of whole networks")
 
 
 class Port:
@@ -113,7 +123,7 @@ class Port:
 
     def _all_outputs(self, arrays: Mapping[str, jax.Array], x: jax.Array, train: bool) -> Outputs:
         """The network's outputs, in its order."""
-        return tuple(jax.tree.leaves(_in_order(self.function(arrays, x, train=train))))
+        return tuple(jax.tree.leaves(_in_order(self.function(arrays, x, train=train)[0])))
 
     def _outputs(self, arrays: Mapping[str, jax.Array], x: jax.Array, train: bool) -> Outputs:
         """Those of them that are compared."""
@@ -155,6 +165,28 @@ class Port:
             for entry, gradient in zip(captured, arrived, strict=True):
                 entry.gradient = self._channels_first(gradient)
         return run
+
+    def train(self, images: Array, cotangents: Sequence[Array], rates: Sequence[Rates]) -> dict[str, Array]:
+        """What steps of optax.sgd make of it."""
+        x, optimizer = self._native(images), optax.sgd(rates[0].learning_rate, rates[0].momentum)
+        kept = jax.eval_shape(partial(self.function, train=True), self.arrays, x)[1]
+
+        def loss(trained: Any, arrays: Any) -> tuple[jax.Array, Any]:
+            y, moved = self.function({**arrays, **trained}, x, train=True)
+            outputs = jax.tree.leaves(_in_order(y))[: self.count]
+            return sum((y * self._native(dy)).sum() for y, dy in zip(outputs, cotangents, strict=False)), moved
+
+        @_compiled
+        def step(arrays: Any, state: Any) -> tuple[Any, Any]:
+            trained = {name: value for name, value in arrays.items() if name not in kept}
+            gradients, moved = jax.grad(loss, has_aux=True)(trained, arrays)
+            updates, state = optimizer.update(gradients, state, trained)
+            return {**optax.apply_updates(trained, updates), **moved}, state
+
+        state = optimizer.init({name: value for name, value in self.arrays.items() if name not in kept})
+        for _ in rates:
+            self.arrays, state = step(self.arrays, state)
+        return {name: np.atleast_1d(to_numpy(value)) for name, value in self.arrays.items()}
 
     def _native(self, images: Array) -> jax.Array:
         """Images, or a map or vector of an output, as the network has them."""
@@ -303,7 +335,8 @@ def _start_nnx(module: nnx.Module, x: jax.Array) -> Started:
     def function(arrays: Mapping[str, jax.Array], x: jax.Array, train: bool) -> Any:
         filled = {path: type(flat[path])(arrays[name]) for name, path in state.items()}  # new ones can be set
         network = nnx.merge(definitions[train], nnx.from_flat_state({**others, **filled}))
-        return network(x)
+        y, after = network(x), dict(nnx.to_flat_state(nnx.state(network, nnx.BatchStat)))
+        return y, {name: after[path][...] for name, path in state.items() if path in after}
 
     return function, {name: flat[path][...] for name, path in state.items()}
 
@@ -322,7 +355,7 @@ def _start_linen(module: linen.Module, x: jax.Array) -> Started:
         with linen.intercept_methods(skip):
             mutable = [name for name in filled if name != "params"] if train else False
             y = module.apply(filled, x, mutable=mutable, **switches(train))
-        return y[0] if train else y
+        return (y[0], _taken_apart(dict(y[1]))[0]) if train else (y, {})
 
     return function, arrays
 
@@ -331,7 +364,7 @@ def _start_function(pair: tuple[Callable[..., Any], Any], x: jax.Array) -> Start
     network, parameters = pair
     arrays, fill = _taken_apart(parameters)
     switches = _switches_of(network)
-    return (lambda arrays, x, train: network(fill(arrays), x, **switches(train))), arrays
+    return (lambda arrays, x, train: (network(fill(arrays), x, **switches(train)), {})), arrays
 
 
 def _taken_apart(tree: Any) -> tuple[dict[str, Any], Callable[[Mapping[str, jax.Array]], Any]]:

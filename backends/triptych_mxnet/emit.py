@@ -1,11 +1,13 @@
 """Every record of the spec as Gluon source: what `triptych emit` writes."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import reduce
 from pathlib import Path
 from typing import Any
 
 from triptych.backend.source import Dialect, Named, Piece, Values, call
+from triptych.optim.optimizers import float32
 from triptych.spec import layers as spec
 from triptych.spec.kinds import check_complete
 from triptych.spec.kinds.placement import AXES
@@ -105,6 +107,11 @@ def _batch_norm(layer: spec.BatchNorm, v: Values) -> Piece:
     traps = ["the weight of the old statistics"] if keep != 0.9 else []
     traps += ["keeps the variance with n, where the spec has n - 1"] if layer.unbiased and not layer.frozen else []
     return Piece(call("nn.BatchNorm", **told), "; ".join(traps))
+
+
+def _kept(layer: spec.BatchNorm) -> spec.BatchNorm:
+    """With the variance of n, and the weight of the old statistics that float32 has."""
+    return replace(layer, unbiased=False, momentum=1 - float32(1 - layer.momentum))
 
 
 def _local_response_norm(layer: spec.LocalResponseNorm, v: Values) -> Piece:
@@ -233,4 +240,7 @@ DIALECT = Dialect(
     load=LOAD,
     helpers=str(Path(__file__).with_name("emitted.py")),
     ignored="N803",
+    kept=_kept,
+    keeps="Gluon's batch norm keeps the running variance with n, the spec's (PyTorch's) with n - 1: after training it "
+    "is smaller by that share; the network is the same otherwise",
 )

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import mxnet as mx
@@ -11,6 +12,7 @@ from triptych.backend.contract import Captured, PortParameter, PortRun
 from triptych.backend.execution import Execution, dtype_of
 from triptych.importers import mxnet_network, mxnet_symbol
 from triptych.importers.steps import Imported, Request
+from triptych.optim.optimizers import Rates
 from triptych.utils.arrays import Array
 from triptych.utils.errors import TriptychError
 from triptych.weights.layouts import GLUON
@@ -67,8 +69,18 @@ BY_ATTRIBUTES: tuple[tuple[dict[str, str], str], ...] = (
 )
 NOT_FLAT = {"Dense": "", "Flatten": "Reshape"}  # what it is where no vector per image comes out
 SOFTMAX_LOSS = ("SoftmaxOutput", "Softmax")  # a loss, which puts out the softmax of its input
+SOFTMAXES = (*SOFTMAX_LOSS, "SoftmaxActivation", "softmax", "log_softmax")
 ONE_BY_ONE = 1 << 30  # operators, up to which a graph runs like a block that is not hybridized
+FIXED = ("True", "1", "true")
+# What an operator's inputs are, by their place, where a name may not tell.
+ROLES = {
+    "BatchNorm": ("", "weight", "bias", "running_mean", "running_var"),
+    "Convolution": ("", "weight", "bias"),
+    "FullyConnected": ("", "weight", "bias"),
+    "LeakyReLU": ("", "slope"),
+}
 LABEL = "label"  # ends the names of a loss's second input
+OPENS = ("-symbol.json",)
 
 
 def matches(candidate: Any) -> bool:
@@ -84,6 +96,35 @@ def import_network(candidate: gluon.Block, request: Request) -> Imported:
     arrays = {p.name: p.data().asnumpy() for p in parameters} if known else None
     name = request.name or candidate.name
     return mxnet_network.convert(symbol, arrays, request, name=name, files=(name, "its parameters"))
+
+
+def open_file(path: Path, weights: Path | None, *, bare: bool) -> gluon.Block:
+    """A block of a symbol and its parameters."""
+    try:
+        symbol = mx.sym.load_json(_bare(path.read_text()) if bare else path.read_text())
+    except Exception as error:
+        raise TriptychError(f"MXNet does not read {path.name}: {str(error).splitlines()[0]}") from error
+    arrays = {} if weights is None else mxnet_network.read_arrays(weights)
+    unknown = [name for name in symbol.list_inputs() if name not in arrays]
+    data = [name for name in unknown if not name.endswith(LABEL)]
+    if len(data) != 1:
+        raise TriptychError(f"{path.name} has no parameters for {', '.join(data[1:4]) or 'its images'}")
+    labels = [name for name in unknown if name.endswith(LABEL)]
+    block = gluon.SymbolBlock(symbol, [mx.sym.var(name, dtype="float32") for name in (*data, *labels)])
+    for name, parameter in block.collect_params().items():
+        parameter.shape = arrays[name].shape
+        parameter.initialize(ctx=mx.cpu())
+        parameter.set_data(mx.nd.array(arrays[name]))
+    return block
+
+
+def _bare(text: str) -> str:
+    """A symbol's JSON whose outputs are what their softmax is given."""
+    graph = json.loads(text)
+    nodes = graph["nodes"]
+    ends = {number for number, node in enumerate(nodes) if node["op"] in SOFTMAXES}
+    heads = [nodes[head[0]]["inputs"][0] if head[0] in ends else head for head in graph["heads"]]
+    return json.dumps({**graph, "heads": heads})
 
 
 def _traced(block: gluon.Block) -> list[mx.sym.Symbol]:
@@ -121,7 +162,10 @@ class Port:
 
     def parameters(self, images: Array) -> Sequence[PortParameter]:
         """In the order of their first use."""
-        self.named = {name: p for name, p in self.block.collect_params().items() if not name.endswith(LABEL)}
+        every = self.block.collect_params()
+        self.named = {
+            name: p for name, p in every.items() if not (name.endswith(LABEL) or isinstance(p, gluon.Constant))
+        }
         loaded = [
             p for p in self.named.values() if p._data is None and p._deferred_init and p._deferred_init[3] is not None
         ]
@@ -133,9 +177,12 @@ class Port:
         outputs = self._symbols()
         self.returned = len(outputs)
         compared = mx.sym.Group(outputs[: self.count])
-        (data,) = [name for name in compared.list_inputs() if name not in self.named and not name.endswith(LABEL)]
+        (data,) = [name for name in compared.list_inputs() if name not in every and not name.endswith(LABEL)]
         self._infer(compared, data, images)
         nodes = json.loads(mx.sym.Group(outputs).tojson())["nodes"]
+        roles = dict(_roles(nodes))
+        fixed = {_inputs(nodes, node)[1] for node in nodes if node["op"] == "BatchNorm" and _is_fixed(node)}
+        self.named = {name: p for name, p in self.named.items() if name not in fixed}  # 1, whatever is in them
         used = [node["name"] for node in nodes if node["name"] in self.named]
         order = [*used, *(name for name in self.named if name not in used)]
         internals = compared.get_internals()
@@ -149,7 +196,10 @@ class Port:
         if not getattr(self.block, "_active", False):  # as it is: hybridized, memory is shared, and that has bugs
             self.whole.hybridize(inline_limit=ONE_BY_ONE)
         needed = {*compared.list_inputs(), *order} - (set(used) - set(compared.list_inputs()))
-        return [PortParameter(name, self.named[name].data().shape, _role(name), name in needed) for name in order]
+        return [
+            PortParameter(name, self.named[name].data().shape, roles.get(name) or _role(name), name in needed)
+            for name in order
+        ]
 
     def _infer(self, compared: mx.sym.Symbol, data: str, images: Array) -> None:
         """Give the parameters that wait for a first pass their shapes, as that would."""
@@ -168,6 +218,9 @@ class Port:
         for node in graph["nodes"]:
             if node["op"] == "Dropout":
                 node.setdefault("attrs", {})["p"] = "0.0"
+            if node["op"] == "SoftmaxActivation":  # the old form of softmax, which computes in float32 only
+                over_channels = node.get("attrs", {}).get("mode") == "channel"
+                node.update(op="softmax", attrs={"axis": "1" if over_channels else "-1"})
             if node["op"] == "null":
                 node.get("attrs", {}).pop("__dtype__", None)  # float32, from before the cast
         nodes = graph["nodes"]
@@ -206,6 +259,22 @@ class Port:
             self.load({})  # the backward pass has changed the running statistics
         return run
 
+    def train(self, images: Array, cotangents: Sequence[Array], rates: Sequence[Rates]) -> dict[str, Array]:
+        """What steps of gluon.Trainer with MXNet's SGD make of it."""
+        options = {"learning_rate": rates[0].learning_rate, "momentum": rates[0].momentum, "wd": 0.0}
+        trainer = gluon.Trainer(list(self.named.values()), "sgd", options, kvstore=None)
+        x = mx.nd.array(self._native(images), dtype=self.dtype)
+        for _ in rates:
+            with autograd.record():
+                made = self.whole(x)
+            outputs = (list(made) if isinstance(made, list | tuple) else [made])[len(self.kinds) :]
+            given = [
+                mx.nd.array(self._shaped(dy, y), dtype=self.dtype) for dy, y in zip(cotangents, outputs, strict=False)
+            ]
+            autograd.backward(outputs, given)
+            trainer.step(1)
+        return {name: to_numpy(parameter.data()) for name, parameter in self.named.items()}
+
     def _shaped(self, value: Array, like: mx.nd.NDArray) -> Array:
         """A map or vector as the network puts it out."""
         return value.transpose(0, 2, 3, 1) if self.layout == "NHWC" and like.ndim == 4 else value
@@ -214,6 +283,21 @@ class Port:
         """A copy on the host, channels first."""
         array = to_numpy(value)
         return array.transpose(0, 3, 1, 2) if self.layout == "NHWC" and array.ndim == 4 else array
+
+
+def _inputs(nodes: list[dict[str, Any]], node: dict[str, Any]) -> list[str]:
+    return [nodes[index]["name"] for index, *_ in node["inputs"]]
+
+
+def _roles(nodes: list[dict[str, Any]]) -> Iterator[tuple[str, str]]:
+    """Name and role of what operators are given."""
+    for node in nodes:
+        yield from zip(_inputs(nodes, node), ROLES.get(node["op"], ()), strict=False)
+
+
+def _is_fixed(node: dict[str, Any]) -> bool:
+    """Whether a batch norm's gamma is 1, which is MXNet's default."""
+    return node.get("attrs", {}).get("fix_gamma", "True") in FIXED
 
 
 def _kind(node: dict[str, Any]) -> str:

@@ -1,6 +1,7 @@
 """Somebody's own `torch.nn.Module`, watched while it runs; see `triptych.backend.contract`."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,11 @@ from torch.overrides import TorchFunctionMode
 
 from triptych.backend.contract import Captured, PortParameter, PortRun
 from triptych.backend.execution import Execution, dtype_of
-from triptych.importers import torch_export
+from triptych.importers import torch_export, torch_files
 from triptych.importers.steps import Imported, Request
+from triptych.optim.optimizers import Rates
 from triptych.utils.arrays import Array
+from triptych.utils.errors import TriptychError
 from triptych.weights.layouts import TORCH
 from triptych_torch.device import DTYPES
 from triptych_torch.precision import apply_execution
@@ -69,6 +72,7 @@ KINDS = {
 }
 DROPOUTS = ("dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout")
 NOT_FLAT = {"Dense": "", "Flatten": "Reshape"}  # what it is where no vector per image comes out
+OPENS = (".pt2", ".pt", ".pth", ".ts")
 
 
 def matches(candidate: Any) -> bool:
@@ -79,6 +83,18 @@ def matches(candidate: Any) -> bool:
 def import_network(candidate: nn.Module, request: Request) -> Imported:
     """The module as its exported program has it."""
     return torch_export.load(candidate, request)
+
+
+def open_file(path: Path, weights: Path | None, *, bare: bool) -> nn.Module:
+    """The module of a TorchScript file, which has its own weights."""
+    if path.suffix == ".pt2":
+        raise TriptychError("an exported program runs for the batch and the mode that it was exported for only")
+    if bare:
+        raise TriptychError("the softmax at the end of a TorchScript file cannot be taken off")
+    script = torch_files.open_script(path)
+    if any(getattr(part, "original_name", "").startswith("Dropout") for part in script.modules()):
+        raise TriptychError("the dropout in a TorchScript file cannot be switched off")
+    return script
 
 
 class Port:
@@ -128,8 +144,9 @@ class Port:
         return without | {name for name, _ in self.module.named_buffers() if name.rpartition(".")[0] in lost}
 
     def _tensors(self) -> dict[str, torch.Tensor]:
-        """Parameters and running statistics by name."""
-        buffers = {name: b for name, b in self.module.named_buffers() if b.is_floating_point()}
+        """Parameters and running statistics by name; buffers that no state dict has are constants of the code."""
+        kept = self.module.state_dict(keep_vars=True)
+        buffers = {name: b for name, b in self.module.named_buffers() if b.is_floating_point() and name in kept}
         return {**dict(self.module.named_parameters()), **buffers}
 
     def load(self, values: Mapping[str, Array]) -> None:
@@ -156,14 +173,26 @@ class Port:
         x, outputs = self._pass_on(images, watch, train)
         run = PortRun(captured, tuple(map(self._to_canonical, outputs)))
         if cotangents:
-            pairs = [(y, self._native(dy)) for y, dy in zip(outputs, cotangents, strict=False) if y.requires_grad]
-            if pairs:  # a network that is cut off has no gradients, and that is a finding
-                torch.autograd.backward([y for y, _ in pairs], [dy for _, dy in pairs])
+            self._backward(outputs, cotangents)
             named = self.module.named_parameters()
             run.gradients = {name: to_numpy(p.grad) for name, p in named if p.grad is not None}
             run.input_gradient = None if x.grad is None else to_numpy(x.grad)
             self.module.zero_grad()
         return run
+
+    def train(self, images: Array, cotangents: Sequence[Array], rates: Sequence[Rates]) -> dict[str, Array]:
+        """What steps of torch.optim.SGD make of it."""
+        optimizer = torch.optim.SGD(self.module.parameters(), rates[0].learning_rate, rates[0].momentum)
+        for _ in rates:
+            optimizer.zero_grad()
+            self._backward(self._pass_on(images, lambda *_: None, train=True)[1], cotangents)
+            optimizer.step()
+        return {name: to_numpy(tensor) for name, tensor in self._tensors().items()}
+
+    def _backward(self, outputs: Sequence[torch.Tensor], cotangents: Sequence[Array]) -> None:
+        pairs = [(y, self._native(dy)) for y, dy in zip(outputs, cotangents, strict=False) if y.requires_grad]
+        if pairs:  # a network that is cut off has no gradients, and that is a finding
+            torch.autograd.backward([y for y, _ in pairs], [dy for _, dy in pairs])
 
     def _pass_on(
         self, images: Array, watch: Callable[..., object], train: bool = False

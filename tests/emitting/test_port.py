@@ -12,7 +12,7 @@ from triptych.backend import registry
 from triptych.conformance.compare import Check
 from triptych.conformance.diagnosis.explain import Difference
 from triptych.conformance.locate import Located
-from triptych.emitting.port import Ported
+from triptych.emitting.port_check import Ported
 from triptych.spec import records
 from triptych.spec.layers import (
     Architecture,
@@ -68,7 +68,7 @@ def test_what_is_written_is_the_network_and_an_edit_is_found(
     assert run("port", spec, "--to", name, "--out", folder) == 0
     assert {path.name for path in folder.iterdir()} >= {"README.md", "architecture.json", "model.safetensors", name}
     assert f"{name}: structure, forward eval, forward train, gradient agree" in (folder / "README.md").read_text()
-    assert "The source has no weights" in (folder / "README.md").read_text()
+    assert "the source has no weights" in (folder / "README.md").read_text()
     source = (folder / name / "model.py").read_text()
     assert "triptych" not in source
     assert run("port", folder, "--check-only") == 0
@@ -96,7 +96,7 @@ def test_other_weights_than_the_canonical_ones_are_found(
     assert run("port", folder, "--check-only") == 1
     lines = capsys.readouterr().out.splitlines()
     assert "agree with the float64 reference" in lines[0]
-    assert lines[1].startswith(f"{name}: DIFFERS in its outputs with the weights in its folder")
+    assert lines[1].startswith(f"{name}: DIFFERS in its outputs with its own weights")
 
 
 @pytest.mark.parametrize(
@@ -136,5 +136,5 @@ def test_neither_check_makes_up_for_the_other() -> None:
     right, wrong = Check("outputs", "dense", 0.0, 1.0, 1.0), Check("gradient", "dense", 2.0, 1.0, 1.0)
     agree = Located("a", "b", "small", "accumulated", "fp64", ("gradient",), None)
     differ = replace(agree, difference=Difference("dense", "gradient", wrong, ("a",)))
-    verdicts = [Ported("torch", located, own).passed for located in (agree, differ) for own in (right, wrong)]
+    verdicts = [Ported("torch", located, (own,)).passed for located in (agree, differ) for own in (right, wrong)]
     assert verdicts == [True, False, False, False]

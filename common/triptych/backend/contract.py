@@ -9,6 +9,7 @@ OIHW, dense weights (out, in), parameters by path.
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -216,10 +217,20 @@ class Port(Protocol):
         """One pass; with `cotangents`, the gradient of every output that is compared, backward too."""
 
 
-class PortAdapter(Protocol):
-    """What a backend's `port` module offers."""
+class TrainablePort(Port, Protocol):
+    """One that its framework can train, too."""
 
-    Port: type[Port]
+    def train(self, images: Array, cotangents: Sequence[Array], rates: Sequence[Rates]) -> dict[str, Array]:
+        """Every parameter and running statistic after a step of the framework's own SGD for each of the rates, which
+        are all equal, on the sum over the outputs of output times cotangent. The network keeps what they made of it."""
+
+
+class PortAdapter(Protocol):
+    """What a backend's `port` module offers. `OPENS`: the endings of the framework's own files of whole networks."""
+
+    OPENS: tuple[str, ...]
+
+    Port: type[TrainablePort]
 
     def matches(self, candidate: Any) -> bool:
         """Whether this is a network of the framework."""
@@ -227,6 +238,9 @@ class PortAdapter(Protocol):
     def import_network(self, candidate: Any, request: Request) -> Imported:
         """The network as a spec with canonical weights. Raises TriptychError for what cannot be taken over."""
 
+    def open_file(self, path: Path, weights: Path | None, *, bare: bool) -> Native:
+        """The framework's own network of one of its files, and of the file of weights that belongs to it; `bare`: with
+        any softmax at its end taken off. Raises TriptychError for a file that is none, or that cannot run here."""
 
 class Textbook(Protocol):
     """The training loop that users of the framework know from its textbooks, with SGD, on a network in the framework's

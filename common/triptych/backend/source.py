@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
-from triptych.spec.layers import Merge
+from triptych.spec.layers import BatchNorm, Merge
 from triptych.weights.layouts import Layout
 
 UNKNOWN: Any = object()  # of a value that an argument holds
@@ -64,6 +64,8 @@ class Dialect:
     - `load`: the function that loads a file, with `NETWORK` for the class.
     - `helpers`: the file `emitted.py`, of which a network's file has what it mentions.
     - `ignored`: rules of ruff that the framework's own conventions break.
+    - `kept`: a batch norm as the framework's own layer computes it and keeps its statistics; `keeps` says in a sentence
+      how they differ from the spec's.
     """
 
     framework: str
@@ -88,6 +90,8 @@ class Dialect:
     load: str
     helpers: str
     ignored: str = ""
+    kept: Callable[[BatchNorm], BatchNorm] = lambda layer: layer
+    keeps: str = ""
 
 
 def written(number: Any) -> Value:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from triptych.conformance.conform import Report
     from triptych.conformance.long_run import LongRun
     from triptych.conformance.suite import Verdict
+    from triptych.conformance.verification import Verification
 
 
 def conform(
@@ -89,19 +90,21 @@ def conform(
 
 
 def verify(
-    file: Annotated[Path, Parameter(help="What `conform --certificate` wrote.")], /, *, json: options.JsonFile = None
+    file: Annotated[Path, Parameter(help="What `conform --certificate`, or `port`, wrote.")],
+    /,
+    *,
+    json: options.JsonFile = None,
 ) -> int:
     """Run everything that a certificate says again, and compare: spec, weights, inputs, flags, checks and budgets.
 
-    Exit status 1, with a line for each reason, if anything is not as it says or cannot be run here.
+    Of a port the files beside it are run, as they lie there. Exit status 1, with a line for each reason, if anything is
+    not as it says or cannot be run here.
     Example: triptych verify vgg11.json
     """
-    from triptych.conformance import certificate, verification
     from triptych.spec.records import encode
 
-    recorded = certificate.read(file)
-    result = verification.verify(recorded)
-    options.write_json(json, {"certificate": str(file), "backends": list(recorded.backends), **encode(result)})
+    backends, names, result = verified(file)
+    options.write_json(json, {"certificate": str(file), "backends": backends, **encode(result)})
     if json != "-":
         for name, reason in result.not_run.items():
             print(f"{name}: not run: {reason}")
@@ -111,11 +114,23 @@ def verify(
             print(f"note: {note}")
         for what in result.unvouched:
             print(f"not vouched for: {what}")
-        names = ", ".join(verification.title(certified) for certified in recorded.architectures)
-        ran = ", ".join(name for name in recorded.backends if name not in result.not_run) or "no backend"
+        ran = ", ".join(name for name in backends if name not in result.not_run) or "no backend"
         word = "verified" if result.passed else "NOT verified"
         print(f"{word}: {names} on {ran}; {result.checks:,} checks run again")
     return 0 if result.passed else 1
+
+
+def verified(file: Path) -> tuple[list[str], str, Verification]:
+    """The backends of a certificate, what it is of, and what came of running it again."""
+    from triptych.conformance import certificate, verification
+    from triptych.emitting import port_certificate
+
+    if port_certificate.is_one(file):
+        of_port, result = port_certificate.verify(file)
+        return [name for name in of_port.verdicts if name != port_certificate.SOURCE], of_port.ported_from, result
+    recorded = certificate.read(file)
+    names = ", ".join(verification.title(certified) for certified in recorded.architectures)
+    return list(recorded.backends), names, verification.verify(recorded)
 
 
 def refuse_contradictions(

@@ -20,9 +20,7 @@ from triptych.cli.options import (
 from triptych.utils.errors import TriptychError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from triptych.emitting.port import Ported
+    from triptych.emitting.port import Port
     from triptych.importers.steps import Imported
 
 
@@ -37,52 +35,50 @@ def port(
 ) -> int:
     """Write a network as source files and weights of other frameworks, and check each against the reference.
 
-    The folder has the spec, a file of source with its weights for each framework, a README, and port.html, which shows
-    network and files in columns matched by layer. Exit status 1 if a file computes anything else than the spec.
+    The folder has the spec, a file of source with its weights for each framework, a README, a certificate that `verify`
+    runs again, and port.html, which shows network and files in columns matched by layer. Exit status 1 if a file, or
+    the source in its own framework, is another network than the spec.
     Example: triptych port model-symbol.json --to torch,jax --out ported
     """
     from triptych.emitting import port as porting
-    from triptych.utils.files import write_atomically
+    from triptych.emitting.port_folder import PAGE, Source
 
     if check_only:
         if out is not None or to is not None or network != DEFAULT_NETWORK:
             raise TriptychError("--check-only takes a folder, and nothing else")
-        return _tell([porting.check(Path(source), name) for name in porting.backends_in(Path(source))], json)
+        return _tell(porting.check(Path(source)), json)
     if out is None:
         raise TriptychError("--out is missing; give the name of a new folder")
     check_place("--out", out, out.absolute())
     names, imported = backend_names(to), resolve(source, network)
-    porting.write(imported, names, out)
-    checked = [porting.check(out, name) for name in names]
-    write_atomically(out / "README.md", porting.read_me(imported, checked, source).encode())
-    _write_page(out / "port.html", imported, checked, source)
-    return _tell(checked, json)
+    done = porting.port(imported, Source(source, network.weights), names, out)
+    _write_page(out / PAGE, imported, done, names, source)
+    return _tell(done, json)
 
 
-def _write_page(path: Path, imported: Imported, checked: Sequence[Ported], source: str) -> None:
+def _write_page(path: Path, imported: Imported, done: Port, names: list[str], source: str) -> None:
     """The network and the files in columns beside each other, matched by layer."""
     from triptych.emitting.emit import emit
-    from triptych.emitting.port import result
     from triptych.report import columns
 
-    about = [
-        f"Ported from {source}.",
-        *imported.remarks,
-        *(f"{one.backend}: {t}" for one in checked for t in result(one)),
-    ]
-    emitted = [emit(imported.architecture, one.backend) for one in checked]
-    columns.write(path, imported.architecture, emitted, about)
+    about = [f"{name}: {line}" for name, one in done.ported.items() for line in one.lines]
+    emitted = [emit(imported.architecture, name) for name in names]
+    columns.write(path, imported.architecture, emitted, [f"Ported from {source}.", *imported.remarks, *about])
 
 
-def _tell(checked: list[Ported], json: str | None) -> int:
+def _tell(done: Port, json: str | None) -> int:
     """A line for each check, or JSON; the exit status."""
     from triptych.cli.locate import as_dict
-    from triptych.emitting.port import result
     from triptych.spec.records import encode
 
-    known = ({"backend": c.backend, "passed": c.passed, "own_weights": encode(c.own_weights)} for c in checked)
-    write_json(json, [one | as_dict(c.located) for one, c in zip(known, checked, strict=True)])
-    for one in checked if json != "-" else ():
-        for line in result(one):
-            print(f"{one.backend}: {line}")
-    return 0 if all(one.passed for one in checked) else 1
+    facts = [
+        {"backend": name, "passed": one.passed, "checks": encode(one.checks)} | as_dict(one.located)
+        for name, one in done.ported.items()
+    ]
+    write_json(json, facts)
+    for name, one in done.ported.items() if json != "-" else ():
+        for line in one.lines:
+            print(f"{name}: {line}")
+    for what, why in done.not_run.items() if json != "-" else ():
+        print(f"{what}: not run: {why}")
+    return 0 if done.passed else 1

@@ -54,6 +54,11 @@ def _exported(path: Path, request: Request) -> Imported:
 
 
 def _script(path: Path, request: Request) -> Imported:
+    return torch_export.load(open_script(path), Request(**{**vars(request), "name": request.name or path.stem}))
+
+
+def open_script(path: Path) -> Any:
+    """The module in a TorchScript file. Raises TriptychError for one that is none, or that is damaged."""
     import torch  # noqa: TID251
 
     copy = torch_archive.script(path)
@@ -63,7 +68,7 @@ def _script(path: Path, request: Request) -> Imported:
     except Exception as error:
         raise TriptychError(f"{path} is no whole TorchScript file ({_first_line(error)})") from None
     _check_size(path, [*script.parameters(), *script.buffers()])
-    return torch_export.load(script, Request(**{**vars(request), "name": request.name or path.stem}))
+    return script
 
 
 def _check_size(path: Path, tensors: list[Any]) -> None:

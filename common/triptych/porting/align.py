@@ -19,6 +19,7 @@ CONVOLUTIONS = dict.fromkeys(("Conv", "ConvTranspose"), "convolution")
 FAMILIES = dict.fromkeys(ACTIVATIONS, "activation") | POOLS | CONVOLUTIONS
 SAME_VALUE, SAME_KIND, SAME_SHAPE, SAME_FAMILY = 12, 4, 3, 1
 ALIKE = 1e-5  # of the length: such values are one computation, whatever its precision
+CLOSER = (1e-6, 1e-9)  # of several that are alike, as with and without a small beta, the nearest is the layer
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +85,7 @@ def _match(place: Place, operation: Captured, mark: tuple[float, float]) -> int:
     related = FAMILIES.get(place.kind, place.kind) == FAMILIES.get(operation.kind, operation.kind)
     same_kind = SAME_KIND * (place.kind == operation.kind)
     if same_shape and _alike(place.mark, mark):
-        return SAME_VALUE + SAME_SHAPE + same_kind
+        return SAME_VALUE + SAME_SHAPE + same_kind + sum(_alike(place.mark, mark, share) for share in CLOSER)
     return SAME_FAMILY + same_kind + SAME_SHAPE * same_shape if related else 0
 
 
@@ -95,5 +96,5 @@ def _mark(value: Array) -> tuple[float, float]:
     return float(np.linalg.norm(flat)), float(flat @ direction)
 
 
-def _alike(one: tuple[float, float], other: tuple[float, float]) -> bool:
-    return all(abs(a - b) <= ALIKE * max(one[0], 1e-300) for a, b in zip(one, other, strict=True))
+def _alike(one: tuple[float, float], other: tuple[float, float], share: float = ALIKE) -> bool:
+    return all(abs(a - b) <= share * max(one[0], 1e-300) for a, b in zip(one, other, strict=True))

@@ -24,7 +24,7 @@ Read = Callable[[Path, Path | None, Request], Imported]
 def _mxnet(path: Path, weights: Path | None, request: Request) -> Imported:
     from triptych.importers import mxnet_network
 
-    beside, remarks = (weights, ()) if weights is not None else _params_beside(path)
+    beside, remarks = (weights, ()) if weights is not None else params_beside(path)
     imported = mxnet_network.load(path, beside, request)
     return replace(imported, remarks=(*remarks, *imported.remarks))
 
@@ -136,7 +136,7 @@ def from_object(candidate: Any, arch: str, weights: Path | None, request: Reques
     return _own_weights(imported, Path(arch), weights)
 
 
-def _params_beside(path: Path) -> tuple[Path | None, tuple[str, ...]]:
+def params_beside(path: Path) -> tuple[Path | None, tuple[str, ...]]:
     """The parameter file that belongs to a symbol file: `NAME.params`, or the last epoch's of `NAME-0010.params`."""
     name = path.name.removesuffix("-symbol.json")
     epochs = sorted(

@@ -7,12 +7,12 @@ Two files are compared as specs (`triptych.porting.two_specs`), their own weight
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from triptych.conformance.diagnosis.explain import Difference
+from triptych.conformance.compare import Check
 from triptych.conformance.locate import Located
 from triptych.importers.steps import Imported
 from triptych.porting import discover, own_network, sources
@@ -37,14 +37,18 @@ class Side:
     @property
     def softmax(self) -> str:
         """The softmax or log_softmax that it ends in and its spec does not have."""
-        remarks = () if self.imported is None else self.imported.remarks
-        named = (re.search(r"\b(softmax|log_softmax)\b.* at the end is taken off", remark) for remark in remarks)
-        return next((found[1] for found in named if found), "")
+        return softmax_at_the_end(() if self.imported is None else self.imported.remarks)
 
     @property
     def spec(self) -> Imported:
         assert self.imported is not None
         return self.imported
+
+
+def softmax_at_the_end(remarks: Sequence[str]) -> str:
+    """The softmax or log_softmax that an importer says to have taken off; empty for none."""
+    named = (re.search(r"\b(softmax|log_softmax)\b.* at the end is taken off", remark) for remark in remarks)
+    return next((found[1] for found in named if found), "")
 
 
 @dataclass(frozen=True)
@@ -145,7 +149,7 @@ def _judged(side: Side, architecture: Architecture, options: Options) -> Located
         softmax=side.softmax,
     )
     difference = located.difference
-    if difference is None or options.precision == LOW or not _is_small(difference):
+    if difference is None or options.precision == LOW or not is_rounding(difference.check):
         return located
     offer = f"if '{difference.layer}' computes in float32 whatever it is given, --precision {LOW} judges it in that"
     note = f"{difference.note}; {offer}" if difference.note else offer
@@ -156,7 +160,6 @@ def _is_structure(located: Located) -> bool:
     return located.difference is not None and located.difference.level == "structure"
 
 
-def _is_small(difference: Difference) -> bool:
-    """Whether rounding to float32 could be as large."""
-    check = difference.check
+def is_rounding(check: Check) -> bool:
+    """Whether rounding to float32 could be as large as this difference."""
     return not check.problem and check.difference is not None and check.difference <= 1e-6 * check.scale

@@ -79,9 +79,7 @@ class OwnNetwork(Subject):
         """Whether what it puts out are shares, or their logarithms."""
         if not self.softmax:
             return False
-        y = self.ran(False).outputs[0]
-        shares = y if self.softmax == SOFTMAX else np.exp(y)
-        return bool((shares >= 0).all() and np.allclose(shares.sum(1), 1, atol=1e-3))
+        return are_shares(self.ran(False).outputs[0], self.softmax)
 
     def _check_outputs(self) -> None:
         """Say how many outputs are left out. Raises SubjectFailedError where the network has too few."""
@@ -216,6 +214,12 @@ class OwnNetwork(Subject):
                     break
                 layers[path] = shape
         return layers
+
+
+def are_shares(value: Array, end: str) -> bool:
+    """Whether an output is the softmax, or its logarithm, that a network may end in."""
+    shares = value if end == SOFTMAX else np.exp(value)
+    return bool(end) and bool((shares >= 0).all()) and bool(np.allclose(shares.sum(1), 1, atol=1e-3))
 
 
 def _whose_gradient(finding: Finding) -> Difference:

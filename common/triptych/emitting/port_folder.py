@@ -1,0 +1,165 @@
+"""Somebody's network as a folder of native source, weights and proof: what `triptych port` writes.
+
+FOLDER/architecture.json         the spec
+FOLDER/model.safetensors         its weights under canonical names
+FOLDER/BACKEND/model.py          one source file of the framework, which needs nothing of triptych
+FOLDER/BACKEND/model.safetensors the weights, as the function `load` in it takes them
+FOLDER/port.html                 network and source in columns beside each other (written by the command)
+FOLDER/certificate.json          what was compared, for `triptych verify`
+FOLDER/README.md                 how to load them, what was remarked, what was compared and what not
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.numpy
+from numpy.typing import NDArray
+
+from triptych import __version__
+from triptych.backend import registry
+from triptych.emitting import port_check
+from triptych.emitting.emit import dialect_of, emit
+from triptych.emitting.port_check import Ported
+from triptych.importers.steps import Imported
+from triptych.porting import source_network, strangers
+from triptych.spec import records
+from triptych.spec.layers import Architecture, BatchNorm, walk
+from triptych.training import models
+from triptych.utils.errors import TriptychError
+from triptych.utils.files import write_atomically
+from triptych.weights import initializers, store
+
+SPEC, WEIGHTS, SOURCE = "architecture.json", "model.safetensors", "model.py"
+CERTIFICATE, README, PAGE = "certificate.json", "README.md", "port.html"
+NEVER = {
+    "dropout": "each framework draws its own masks; it was switched off",
+    "auxiliary classifiers": "compared in `triptych conform` only",
+    "other optimisers": "a file of source brings none; the update is SGD's with momentum",
+    "accuracy": "nothing was trained on data",
+}
+
+
+@dataclass(frozen=True)
+class Source:
+    """What was ported: its name as the user gave it, and a file of weights of its own, if it has one."""
+
+    name: str
+    weights: Path | None = None
+
+
+def write(imported: Imported, backends: Sequence[str], folder: Path) -> None:
+    """The new `folder`, without a check. Weights that the source does not have are drawn. Raises TriptychError if the
+    folder is there already, or a backend is not."""
+    architecture = imported.architecture
+    emitted = [emit(architecture, backend) for backend in backends]
+    own = imported.parameters
+    parameters = initializers.draw(architecture, 0) if own is None else {p: np.asarray(v) for p, v in own.items()}
+    if folder.exists():
+        raise TriptychError(f"--out {folder} is there already; give another name, or --check-only for what is in it")
+    folder.mkdir(parents=True)
+    write_atomically(folder / SPEC, records.write(architecture).encode())
+    store.save(folder / WEIGHTS, parameters)
+    for one in emitted:
+        (folder / one.backend).mkdir()
+        write_atomically(folder / one.backend / SOURCE, one.source.encode())
+        state = {name: np.ascontiguousarray(value) for name, value in one.state(parameters).items()}
+        write_atomically(folder / one.backend / WEIGHTS, safetensors.numpy.save(state))
+
+
+def backends_in(folder: Path) -> list[str]:
+    """The backends whose files lie in a folder that `write` has made. Raises TriptychError if it is none."""
+    names = [name for name in registry.BACKENDS if (folder / name / SOURCE).is_file()]
+    if not names or not (folder / SPEC).is_file():
+        raise TriptychError(f"{folder} is no folder that `triptych port` has written")
+    return names
+
+
+def read(folder: Path) -> tuple[Architecture, dict[str, NDArray[Any]]]:
+    """The spec and the canonical weights in a folder. Raises TriptychError if they are damaged, or do not fit."""
+    try:
+        architecture = records.decode(records.parse((folder / SPEC).read_bytes()), Architecture)
+    except (OSError, ValueError, TriptychError) as error:
+        raise TriptychError(f"{folder / SPEC} is no spec: {error}") from None
+    parameters = store.load(folder / WEIGHTS)
+    store.check_fit(architecture, parameters)
+    return architecture, parameters
+
+
+def check(folder: Path, backends: Iterable[str]) -> dict[str, Ported]:
+    """By backend, whether the network in its files, as they lie there, is that of the spec beside them."""
+    architecture, parameters = read(folder)
+    candidates = (port_check.of_files(folder, name, SOURCE, WEIGHTS) for name in backends)
+    return {one.backend: port_check.check(one, architecture, parameters) for one in candidates}
+
+
+def check_source(source: Source, imported: Imported) -> Ported:
+    """The same of the source, in its own framework. Raises TriptychError, with the reason, where that is not here."""
+    if imported.parameters is None:
+        raise TriptychError("it has no weights")
+    softmax = strangers.softmax_at_the_end(imported.remarks)
+    candidate = port_check.of_source(source.name, source_network.find(source.name, source.weights, softmax))
+    return port_check.check_source(candidate, imported.architecture, imported.parameters)
+
+
+def read_me(imported: Imported, ported: Mapping[str, Ported], not_run: Mapping[str, str], source: str) -> str:
+    """The folder's README: how to load, what is expected of images, what was remarked, what was compared, what not."""
+    architecture = imported.architecture
+    drawn = ["the source has no weights: those here are drawn"] if imported.parameters is None else []
+    searched = "x".join(map(str, port_check.search_size(architecture).input))
+    lines = [
+        f"# {architecture.name}",
+        "",
+        f"Ported from {source} by triptych {__version__}.",
+        "",
+        "In the folder of a framework (not above it, where `import torch` would find the folder):",
+        "",
+        f"    from {Path(SOURCE).stem} import load",
+        "",
+        f"    network = load('{WEIGHTS}')",
+        "",
+        "## Images",
+        "",
+        *_images(architecture, source, list(ported)),
+        "",
+        "## Otherwise than in the source",
+        "",
+        *(f"- {remark}" for remark in [*imported.remarks, *drawn] or ["nothing"]),
+        "",
+        "## Otherwise in a framework",
+        "",
+        *([f"- {name}: {text}" for name in ported for text in _kept_otherwise(architecture, name)] or ["- nothing"]),
+        "",
+        "## Compared",
+        "",
+        f"In float64, layer by layer on images of {searched}; outputs with their own weights on the full size.",
+        "",
+        *(f"- {name}: {text}" for name, one in ported.items() for text in one.lines),
+        *(f"- not run: {what} ({why})" for what, why in {**not_run, **NEVER}.items()),
+        "",
+        "Again, of the files as they lie here (it runs them): `triptych verify certificate.json`.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _images(architecture: Architecture, source: str, names: Sequence[str]) -> list[str]:
+    """Their size, how each framework has them laid out, and how they are normalised."""
+    channels, height, width = architecture.input
+    last = [name for name in names if name in registry.BACKENDS and dialect_of(name).channels_last]
+    lines = [f"- {channels} channels, {height} high, {width} wide: (N, {channels}, {height}, {width})"]
+    lines += [f"- {name}: (N, {height}, {width}, {channels})" for name in last]
+    if not Path(source).is_dir():
+        return [*lines, "- what their values are normalised by, the source does not say; ask whoever trained it"]
+    transform = models.load_run(Path(source)).transform
+    return [*lines, f"- values of 0 to 1, minus {transform.mean}, divided by {transform.std}, by channel"]
+
+
+def _kept_otherwise(architecture: Architecture, backend: str) -> list[str]:
+    """What the framework's own layers keep otherwise than the spec says."""
+    if backend not in registry.BACKENDS:
+        return []
+    dialect = dialect_of(backend)
+    norms = [layer for _, layer in walk(architecture.layers) if isinstance(layer, BatchNorm) and not layer.frozen]
+    return [dialect.keeps] if any(dialect.kept(norm).unbiased != norm.unbiased for norm in norms) else []

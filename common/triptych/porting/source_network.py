@@ -1,0 +1,56 @@
+"""The network that a port comes from, run by its own framework where that is installed."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import Any, cast
+
+from triptych.backend import registry
+from triptych.backend.contract import PortAdapter
+from triptych.porting import discover, sources
+from triptych.utils.errors import TriptychError
+
+
+@dataclass(frozen=True)
+class SourceNetwork:
+    """Whose framework it is, what makes the network anew, and the softmax at its end that its spec does not have."""
+
+    backend: str
+    make: Callable[[], Any]
+    softmax: str = ""
+
+
+def find(arch: str, weights: Path | None = None, softmax: str = "") -> SourceNetwork:
+    """The network that `arch` names, as its framework runs it. `weights`: a file of its own, where the source has none;
+    `softmax`: what was taken off at its end, which is taken off a file, too. Raises TriptychError, with the reason,
+    where there is nothing to run."""
+    path = Path(arch)
+    if sources.is_zoo(arch) or path.is_dir() or _is_spec(path):
+        raise TriptychError("it is a spec, which no other framework runs")
+    if not path.is_file():
+        return _of_object(arch, softmax)
+    for name in registry.installed():
+        adapter = adapter_of(name)
+        if path.name.endswith(adapter.OPENS):
+            registry.load(name)
+            beside = weights or (sources.params_beside(path)[0] if path.name.endswith("-symbol.json") else None)
+            return SourceNetwork(name, partial(adapter.open_file, path, beside, bare=bool(softmax)))
+    raise TriptychError(f"no framework that is installed here runs {path.name}")
+
+
+def adapter_of(backend: str) -> PortAdapter:
+    """The `port` module of a backend."""
+    return cast(PortAdapter, import_module(f"{registry.BACKENDS[backend].package}.port"))
+
+
+def _is_spec(path: Path) -> bool:
+    return path.name.endswith(".json") and not path.name.endswith("-symbol.json")
+
+
+def _of_object(arch: str, softmax: str) -> SourceNetwork:
+    adapted = discover.find_adapter(discover.find(arch))
+    if adapted is None:
+        raise TriptychError("it is a spec, which no other framework runs")
+    return SourceNetwork(adapted[0], lambda: discover.find(arch), softmax)
