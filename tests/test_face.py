@@ -33,7 +33,7 @@ def test_importing_it_imports_nothing_else() -> None:
 
 def test_its_verbs_are_documented_and_anything_else_is_no_attribute() -> None:
     verbs = [name for name in triptych.__all__ if not name.startswith("_")]
-    assert verbs == sorted(("build", "conform", "convert", "emit", "load", "locate", "train"))
+    assert verbs == sorted(("build", "conform", "convert", "emit", "load", "locate", "port", "train"))
     assert all(name in (triptych.__doc__ or "") and getattr(triptych, name).__doc__ for name in verbs)
     with pytest.raises(AttributeError, match="no attribute 'conforms'"):
         triptych.conforms  # noqa: B018

@@ -7,6 +7,7 @@ The verbs, each imported when it is used (a framework only when a backend is ask
     conform(arch)                     every level of conformance on every backend: a Verdict
     locate(left, right)               the first layer at which two networks diverge, and why
     emit(arch, backend="torch")       the same network as a source file of its own
+    port(arch, folder)                source files with weights and proof of other frameworks: a Port
     convert(source, target)           weights in another framework's format, names and axes: a Conversion
     train(recipe, backend="torch")    train a recipe: a Session with the network and its epochs
 """
@@ -16,10 +17,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "build", "conform", "convert", "emit", "load", "locate", "train"]
+__all__ = ["__version__", "build", "conform", "convert", "emit", "load", "locate", "port", "train"]
 
 if TYPE_CHECKING:
-    from triptych.face import build, conform, convert, emit, load, locate, train
+    from triptych.face import build, conform, convert, emit, load, locate, port, train
 
 
 def __dir__() -> list[str]:

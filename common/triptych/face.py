@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from triptych.conformance.locate import Located
     from triptych.conformance.suite import Verdict
     from triptych.emitting.emit import Emitted
+    from triptych.emitting.port import Port
     from triptych.importers.steps import Imported
     from triptych.porting.convert import Conversion
     from triptych.training.loop import Session
@@ -128,6 +129,23 @@ def emit(arch: AnyNetwork, *, backend: str = "torch", **options: Any) -> Emitted
     from triptych.emitting import emit as emitting
 
     return emitting.emit(load(arch, **options), backend)
+
+
+def port(arch: AnyNetwork, folder: str | Path, *, to: Sequence[str] | None = None, **options: Any) -> Port:
+    """Write a network as native source files with weights of the backends `to` (None: all that are installed) into a
+    new folder, and judge each as it lies there, and the source in its own framework; `options` as for `load`.
+
+    `port.passed` is the result, `port.ported` what was found by backend. The folder has a README and a certificate,
+    which `triptych verify` runs again. Raises TriptychError for a folder that is there already.
+    """
+    from triptych.backend import registry
+    from triptych.emitting import port as porting
+    from triptych.emitting.port_folder import Source
+
+    names = registry.installed() if to is None else [to] if isinstance(to, str) else to
+    named = isinstance(arch, str | Path)
+    source = Source(str(arch)) if named else Source(type(arch).__name__, candidate=arch)
+    return porting.port(_imported(arch, options), source, names, Path(folder))
 
 
 def train(

@@ -138,3 +138,129 @@ def test_neither_check_makes_up_for_the_other() -> None:
     differ = replace(agree, difference=Difference("dense", "gradient", wrong, ("a",)))
     verdicts = [Ported("torch", located, (own,)).passed for located in (agree, differ) for own in (right, wrong)]
     assert verdicts == [True, False, False, False]
+
+
+def ported(spec: Path, folder: Path, name: str) -> Path:
+    assert run("port", spec, "--to", name, "--out", folder) == 0
+    return folder / "certificate.json"
+
+
+def verified(certificate: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
+    capsys.readouterr()
+    status = run("verify", certificate)
+    return status, capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", registry.installed())
+def test_a_certificate_is_verified_and_an_edit_is_located(
+    name: str, spec: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    certificate = ported(spec, tmp_path / "ported", name)
+    status, said = verified(certificate, capsys)
+    assert status == 0, said
+    assert f"verified: {spec} on {name}; 6 checks run again" in said
+    model = tmp_path / "ported" / name / "model.py"
+    source = model.read_text()
+    model.write_text(source + "\n# a remark changes no number\n")
+    status, said = verified(certificate, capsys)
+    assert status == 0, said
+    assert f"note: {name}/model.py is not the one that was written" in said
+    model.write_text(source.replace("relu", "tanh").replace("ReLU", "Tanh"))
+    status, said = verified(certificate, capsys)
+    assert status == 1
+    assert f"refused: {name}: DIFFERS at layer 'relu', level forward eval" in said
+
+
+@pytest.mark.parametrize(
+    ("name", "edit"),
+    [("torch", ("Norm2d(6", "Norm2d(6, momentum=0.2")), ("mxnet", ("BatchNorm(", "BatchNorm(momentum=0.8"))],
+)
+def test_how_running_statistics_are_kept_shows_in_training_only(
+    name: str, edit: tuple[str, str], spec: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if name not in registry.installed():
+        pytest.skip(f"{name} is not installed")
+    certificate = ported(spec, tmp_path / "ported", name)
+    model = tmp_path / "ported" / name / "model.py"
+    assert edit[0] in model.read_text()
+    model.write_text(model.read_text().replace(*edit))
+    status, said = verified(certificate, capsys)
+    assert status == 1
+    assert f"refused: {name}: DIFFERS after 2 steps of SGD: unit.body.norm.running_" in said
+    assert "at layer" not in said
+
+
+def test_files_beside_a_certificate_that_are_not_those_that_were_judged(
+    spec: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name, folder = registry.installed()[0], tmp_path / "ported"
+    certificate = ported(spec, folder, name)
+    text = certificate.read_text()
+    certificate.write_text(text.replace('"created": "2', '"created": "3'))
+    assert "refused: the certificate is not as it was written" in verified(certificate, capsys)[1]
+    certificate.write_text(text)
+    told = (folder / "architecture.json").read_text()
+    (folder / "architecture.json").write_text(told.replace('"eps": 1e-05', '"eps": 0.001'))
+    status, said = verified(certificate, capsys)
+    assert status == 1
+    assert "refused: architecture.json is not the one that was written" in said
+    assert "DIFFERS at layer 'unit.body.norm', level forward eval" in said
+    (folder / "architecture.json").write_text(told)
+    (folder / name / "model.py").unlink()
+    status, said = verified(certificate, capsys)
+    assert status == 1
+    assert f"refused: {name}/model.py is missing" in said
+    certificate.write_text('{"format": "triptych port certificate"}')
+    capsys.readouterr()
+    assert run("verify", certificate) == 2
+    assert "is damaged" in capsys.readouterr().err
+
+
+@pytest.mark.skipif("mxnet" not in registry.installed(), reason="MXNet is not installed")
+def test_the_source_is_compared_in_its_own_framework(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MXNet's symbol with a gamma that is fixed, and a softmax of the old form at its end; one with another weight than
+    was read is found."""
+    registry.load("mxnet")
+    import mxnet as mx
+
+    from triptych.porting import source_network
+
+    x = mx.sym.Convolution(mx.sym.var("data"), num_filter=4, kernel=(3, 3), name="conv")
+    x = mx.sym.BatchNorm(x, fix_gamma=True, eps=2e-5, name="norm")
+    x = mx.sym.FullyConnected(mx.sym.Activation(x, act_type="relu"), num_hidden=3, name="dense")
+    symbol = mx.sym.SoftmaxActivation(x, name="end")
+    shapes, _, states = symbol.infer_shape(data=(1, 2, 6, 5))
+    names = [*zip(symbol.list_arguments(), shapes, strict=True)][1:]
+    arrays = {f"arg:{name}": mx.nd.random.uniform(-1, 1, shape) for name, shape in names}
+    arrays |= {f"aux:{n}": mx.nd.ones(s) for n, s in zip(symbol.list_auxiliary_states(), states, strict=True)}
+    symbol.save(str(tmp_path / "net-symbol.json"))
+    mx.nd.save(str(tmp_path / "net-0001.params"), arrays)
+    line = ("port", tmp_path / "net-symbol.json", "--input", "2x6x5", "--to", registry.installed()[0], "--out")
+    assert run(*line, tmp_path / "ported") == 0
+    said = capsys.readouterr().out
+    assert "source: structure, forward eval, forward train, gradient agree" in said
+    assert "source: update: 2 steps of its own SGD are the reference's" in said
+    find = source_network.find
+
+    def other(*arguments: object) -> source_network.SourceNetwork:
+        network = find(*arguments)  # type: ignore[arg-type]
+        made = network.make()
+        made.params["dense_bias"].set_data(mx.nd.zeros(3))
+        return replace(network, make=lambda: made)
+
+    monkeypatch.setattr(source_network, "find", other)
+    assert run(*line, tmp_path / "other") == 1
+    assert "source: DIFFERS in its outputs with its own weights: dense" in capsys.readouterr().out
+
+
+def test_a_module_is_ported_and_left_as_it_is(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    import triptych
+
+    module = torch.nn.Sequential(torch.nn.Conv2d(2, 3, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(36, 4))
+    made = triptych.port(module, tmp_path / "ported", to=["torch"], input=(2, 6, 5))
+    assert made.passed
+    assert [*made.ported] == ["torch", "source"]
+    assert (made.not_run, next(module.parameters()).dtype) == ({}, torch.float32)

@@ -242,6 +242,7 @@ class PortAdapter(Protocol):
         """The framework's own network of one of its files, and of the file of weights that belongs to it; `bare`: with
         any softmax at its end taken off. Raises TriptychError for a file that is none, or that cannot run here."""
 
+
 class Textbook(Protocol):
     """The training loop that users of the framework know from its textbooks, with SGD, on a network in the framework's
     own idiom (as `triptych.emitting` writes it): what speed is held against."""

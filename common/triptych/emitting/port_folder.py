@@ -44,10 +44,12 @@ NEVER = {
 
 @dataclass(frozen=True)
 class Source:
-    """What was ported: its name as the user gave it, and a file of weights of its own, if it has one."""
+    """What was ported: its name as the user gave it, a file of weights of its own, if it has one, or the object itself,
+    where the name does not lead to it."""
 
     name: str
     weights: Path | None = None
+    candidate: Any = None
 
 
 def write(imported: Imported, backends: Sequence[str], folder: Path) -> None:
@@ -100,7 +102,11 @@ def check_source(source: Source, imported: Imported) -> Ported:
     if imported.parameters is None:
         raise TriptychError("it has no weights")
     softmax = strangers.softmax_at_the_end(imported.remarks)
-    candidate = port_check.of_source(source.name, source_network.find(source.name, source.weights, softmax))
+    if source.candidate is None:
+        network = source_network.find(source.name, source.weights, softmax)
+    else:
+        network = source_network.of_object(source.candidate, softmax)
+    candidate = port_check.of_source(source.name, network)
     return port_check.check_source(candidate, imported.architecture, imported.parameters)
 
 

@@ -1,5 +1,6 @@
 """The network that a port comes from, run by its own framework where that is installed."""
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -11,6 +12,8 @@ from triptych.backend import registry
 from triptych.backend.contract import PortAdapter
 from triptych.porting import discover, sources
 from triptych.utils.errors import TriptychError
+
+SPEC = "it is a spec, which no other framework runs"
 
 
 @dataclass(frozen=True)
@@ -28,9 +31,9 @@ def find(arch: str, weights: Path | None = None, softmax: str = "") -> SourceNet
     where there is nothing to run."""
     path = Path(arch)
     if sources.is_zoo(arch) or path.is_dir() or _is_spec(path):
-        raise TriptychError("it is a spec, which no other framework runs")
+        raise TriptychError(SPEC)
     if not path.is_file():
-        return _of_object(arch, softmax)
+        return _named(arch, softmax)
     for name in registry.installed():
         adapter = adapter_of(name)
         if path.name.endswith(adapter.OPENS):
@@ -49,8 +52,21 @@ def _is_spec(path: Path) -> bool:
     return path.name.endswith(".json") and not path.name.endswith("-symbol.json")
 
 
-def _of_object(arch: str, softmax: str) -> SourceNetwork:
+def of_object(candidate: Any, softmax: str = "") -> SourceNetwork:
+    """Somebody's own object, of which copies run: it stays as it is. Raises TriptychError for one that is a spec, or
+    that cannot be copied."""
+    adapted = discover.find_adapter(candidate)
+    if adapted is None:
+        raise TriptychError(SPEC)
+    try:
+        copy.deepcopy(candidate)
+    except Exception as error:
+        raise TriptychError(f"it cannot be copied, and a comparison changes it ({type(error).__name__})") from error
+    return SourceNetwork(adapted[0], lambda: copy.deepcopy(candidate), softmax)
+
+
+def _named(arch: str, softmax: str) -> SourceNetwork:
     adapted = discover.find_adapter(discover.find(arch))
     if adapted is None:
-        raise TriptychError("it is a spec, which no other framework runs")
+        raise TriptychError(SPEC)
     return SourceNetwork(adapted[0], lambda: discover.find(arch), softmax)
