@@ -40,7 +40,7 @@ DEFAULT_PLAN = SavePlan()
 
 def parse_interval(text: str) -> Interval:
     """`200steps`, `5min`, `30s`, `1h`. Raises TriptychError for other text, and for nothing."""
-    match = re.fullmatch(r"(\d{1,9}) ?(steps?|s|min|h)", text.strip())
+    match = re.fullmatch(r"([0-9]{1,9}) ?(steps?|s|min|h)", text.strip())
     if match is None or not int(match[1]):
         raise TriptychError(f"--save-every '{text}' is no interval; write for example 200steps, 30s or 5min")
     count, unit = int(match[1]), match[2]

@@ -38,7 +38,7 @@ def check_fit(architecture: Architecture, parameters: Mapping[str, NDArray[Any]]
 
 def encode(parameters: Parameters) -> bytes:
     """The content of a safetensors file."""
-    return safetensors.numpy.save({name: np.ascontiguousarray(value) for name, value in parameters.items()})
+    return safetensors.numpy.save({name: np.asarray(value, order="C") for name, value in parameters.items()})
 
 
 def save(path: Path, parameters: Parameters) -> None:
