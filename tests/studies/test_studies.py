@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 
 from helpers import table_of
 from triptych import zoo
+from triptych.__main__ import main
 from triptych.spec.analysis import totals
 from triptych.studies import Counted, Table, registry
 from triptych.studies.kernels import row
@@ -57,6 +62,38 @@ def test_a_dense_layer_for_global_pooling_sees_the_whole_map() -> None:
         assert sum(counts) == whole == totals(network(name)).parameters
         assert sum(row[2] for row in table_of(changed, f"{name}, group by group").rows) == whole
     assert "vgg16: 89% of the parameters are in dense layers." in changed.findings  # 123,642,856 of 138,357,544
+
+
+def test_a_counting_study_takes_networks_input_and_classes(
+    call: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    call("study", "parameters", "--arch", "lenet,vgg11", "--input", "1x32x32", "--classes", "5", "--json", "p.json")
+    found = json.loads((tmp_path / "p.json").read_text())["tables"]
+    assert [row[-1] for row in found[0]["rows"]] == [
+        totals(zoo.build(name, input=(1, 32, 32), classes=5)).parameters for name in ("lenet", "vgg11")
+    ]
+    assert found[0]["title"] == "Parameters by kind of layer, 1x32x32, 5 classes"
+    call("study", "parameters", "--classes", "7", "--json", "q.json")
+    assert "7 classes" in json.loads((tmp_path / "q.json").read_text())["tables"][0]["title"]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        (["kernels", "--classes", "10"], "study 'kernels' only counts; it takes no --classes"),
+        (["parameters", "--epochs", "3"], "it takes no --epochs"),
+        (["parameters", "--backend", "torch"], "it takes no --backend"),
+        (["traps", "--arch", "vgg11"], "it takes no --arch"),
+    ],
+)
+def test_what_a_counting_study_does_not_take_is_refused(
+    wrong: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["study", *wrong])
+    assert ended.value.code == 2
+    assert words in capsys.readouterr().err
 
 
 def test_without_reductions_the_larger_kernels_see_every_channel() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from triptych.studies import traps
+
 torch = pytest.importorskip("torch")
 nn = torch.nn
 
@@ -67,3 +69,36 @@ def test_dropout_before_max_pooling_hands_on_more_in_training_than_in_evaluation
     assert ratio > 1.15  # at one pooling of five
     behind = nn.Sequential(nn.ReLU(), nn.MaxPool2d(2), nn.Dropout(0.5))  # the other way round nothing shifts
     assert abs(behind.train()(x).mean() / behind.eval()(x).mean() - 1) < 0.02
+
+
+def test_a_swapped_pair_builds_64_convolutions_of_one_channel() -> None:
+    """The textbook's block, which takes (convolutions, channels)."""
+
+    def block(num_convs: int, out_channels: int) -> torch.nn.Sequential:
+        layers: list[torch.nn.Module] = []
+        for _ in range(num_convs):
+            layers += [nn.LazyConv2d(out_channels, kernel_size=3, padding=1), nn.ReLU()]
+        return nn.Sequential(*layers, nn.MaxPool2d(2, 2))
+
+    written = block(64, 1)
+    assert written(torch.zeros(1, 1, 8, 8)).shape == (1, 1, 4, 4)  # and nothing fails
+    assert sum(isinstance(layer, nn.Conv2d) for layer in written) == 64
+    assert sum(isinstance(layer, nn.Conv2d) for layer in block(1, 64)) == 1
+
+
+def test_the_counted_numbers_are_those_of_the_sentences() -> None:
+    numbers = dict(traps.counted().rows)
+    assert list(numbers.values()) == [8, 11, 1, 64, 7, 8, 9, 9, 11, 13, 8]
+    told = {wrote: happens for _, wrote, happens in traps.TRAPS}
+    assert "9 pixels, a 2x2 pooling behind that 11, a fourth 3x3 in its place 13" in " ".join(told.values())
+    vgg = nn.Sequential(*(nn.MaxPool2d(2, 2) for _ in range(5)), nn.Conv2d(1, 1, 7))
+    assert vgg(torch.zeros(1, 1, 448, 448)).shape[2:] == (8, 8)
+
+
+def test_every_study_lists_the_errors_of_its_own_source_only() -> None:
+    from triptych.studies import registry
+
+    listed = {name: study.traps for name, study in registry().items() if study.traps}
+    assert listed.keys() == {"resolution", "ascend-cifar10"}
+    assert any("conv2D{}" in text for text in listed["ascend-cifar10"])
+    assert listed["resolution"] == traps.of(traps.EXERCISES)

@@ -48,6 +48,7 @@ class RunOptions:
     nesterov: Annotated[bool | None, Parameter(help="Nesterov's form of the momentum.")] = None
     weight_decay: Annotated[float | None, Parameter(help="Weight decay; coupled, but in AdamW.")] = None
     decayed: Annotated[str | None, Parameter(help="What decays: all, or the weights only.")] = None
+    dropout: Annotated[float | None, Parameter(help="The rate of all the network's dropout layers.")] = None
     label_smoothing: Annotated[
         float | None, Parameter(help="What the true class gives to all, 0.1 for example; the test's loss is without.")
     ] = None
@@ -69,7 +70,7 @@ class RunOptions:
         from triptych.weights import transfer
 
         recipe = self.apply(recipe, network)
-        if self.arch is not None or self.freeze is not None or network != DEFAULT_NETWORK:
+        if (self.arch, self.freeze, self.dropout) != (None, None, None) or network != DEFAULT_NETWORK:
             transfer.frozen_paths(build_network(recipe, recipe.network), recipe.freeze)
         return recipe
 
@@ -151,7 +152,10 @@ class RunOptions:
         return replace(optimizer, **changed)
 
 
-PLAIN = ("data", "init", "init_from", "epochs", "batch_size", "learning_rate", "label_smoothing", "precision", "seed")
+PLAIN = (
+    *("data", "init", "init_from", "epochs", "batch_size", "learning_rate", "dropout", "label_smoothing"),
+    *("precision", "seed"),
+)
 OWNERS = {"momentum": "sgd and rmsprop", "nesterov": "sgd"}
 DEFAULT_RUN = RunOptions()
 

@@ -17,8 +17,12 @@ if TYPE_CHECKING:
 # Seven and four: 28 pairs before one comes again.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 STYLES = tuple(zip(COLOURS * 4, ("-", "--", ":", "-.") * 7, strict=True))
+MARKERS = "osD^v<>P"  # points: the second time a colour comes, it comes with another marker
+GREY = "#767676"
 
 FEW = 5  # names in a legend that leave room for the curves
+WIDEST = 40  # letters of a name that leave room for another beside it
+CROWDED = 60  # letters of all names below an axis that still stand beside each other
 
 
 def draw(plot: Callable[[Axes], Any], *, x: str, y: str, few: int = FEW) -> str:
@@ -31,8 +35,9 @@ def draw(plot: Callable[[Axes], Any], *, x: str, y: str, few: int = FEW) -> str:
     axes.set(xlabel=x, ylabel=y)
     axes.grid(alpha=0.3)
     if len(names := axes.get_legend_handles_labels()[1]) > few:
-        figure.legend(loc="outside lower center", ncols=2, fontsize="small")
-        figure.set_figheight(3.8 + 0.1 * len(names))
+        columns = 2 if max(map(len, names)) <= WIDEST else 1
+        figure.legend(loc="outside lower center", ncols=columns, fontsize="small")
+        figure.set_figheight(3.8 + 0.2 * len(names) / columns)
     elif names:
         axes.legend()
     return svg(figure)
@@ -53,19 +58,31 @@ def lines(
     y: str,
     styles: Sequence[tuple[str, str]] = STYLES,
     logarithmic: bool = False,
-    ticks: Sequence[int] | None = None,
+    whole: bool = False,
+    texts: Mapping[str, Sequence[tuple[float, float]]] | None = None,
     **line: Any,
 ) -> str:
-    """A named line each through its points; `line` is what matplotlib's lines take."""
+    """A named line each through its points; `line` is what matplotlib's lines take. `whole`: x is a number of things,
+    and has whole ticks. `texts` are drawn in grey, a point alone as a star."""
 
     def plot(axes: Axes) -> None:
         add = axes.semilogy if logarithmic else axes.plot
         for (name, points), (colour, style) in zip(series.items(), cycle(styles), strict=False):
             add([point[0] for point in points], [point[1] for point in points], style, color=colour, label=name, **line)
-        if ticks is not None:
-            axes.set_xticks(ticks)
+        for (name, points), style in zip((texts or {}).items(), cycle(("--", ":", "-.")), strict=False):
+            xs, ys = ([point[axis] for point in points] for axis in (0, 1))
+            axes.plot(xs, ys, style, color=GREY, marker="*", markersize=9, label=name)
+        if whole:
+            whole_ticks(axes)
 
     return draw(plot, x=x, y=y)
+
+
+def whole_ticks(axes: Axes) -> None:
+    """Ticks of x at whole numbers alone, as many as have room."""
+    from matplotlib.ticker import MaxNLocator
+
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
 
 
 def loss_curves(trained: Mapping[str, Sequence[Epoch]]) -> str:
@@ -74,17 +91,38 @@ def loss_curves(trained: Mapping[str, Sequence[Epoch]]) -> str:
     return lines(series, x="step", y="training loss", linewidth=1.2)
 
 
-def accuracy_curves(trained: Mapping[str, Sequence[Epoch]]) -> str:
-    """Test accuracy after every epoch, a line per backend."""
+def accuracy_curves(trained: Mapping[str, Sequence[Epoch]], texts: Mapping[str, Sequence[float]] | None = None) -> str:
+    """Test accuracy after every epoch, a line per run; in grey what `texts` print of a run: of every epoch, or of the
+    last one alone, which is drawn at ours."""
     series = {name: [(epoch.epoch, epoch.test_accuracy) for epoch in epochs] for name, epochs in trained.items()}
-    ticks = sorted({epoch.epoch for epochs in trained.values() for epoch in epochs})
-    return lines(series, x="epoch", y="test accuracy", ticks=ticks, marker="o")
+    last = max((epoch.epoch for epochs in trained.values() for epoch in epochs), default=1)
+    published = {
+        f"{name}, published": [(last, float(values[0]))]
+        if len(values) == 1
+        else [(number, float(value)) for number, value in enumerate(values, start=1)]
+        for name, values in (texts or {}).items()
+    }
+    return lines(series, x="epoch", y="test accuracy", whole=True, texts=published, marker="o")
+
+
+def ranks(values: Mapping[str, float], *, x: str) -> str:
+    """A bar across for every name, in their order from the top, with its value."""
+
+    def plot(axes: Axes) -> None:
+        places = list(range(len(values)))
+        drawn = axes.barh(places, list(values.values()), color=COLOURS[0])
+        axes.bar_label(drawn, fmt="%.3f", padding=3, fontsize="small")
+        axes.set_yticks(places, list(values), fontsize="small")
+        axes.invert_yaxis()
+        axes.margins(x=0.15)
+
+    return draw(plot, x=x, y="")
 
 
 def learning_curves(epochs: Sequence[Epoch]) -> str:
     """Training and test accuracy of one run after every epoch."""
     numbered = {name: [(e.epoch, getattr(e, f"{name}_accuracy")) for e in epochs] for name in ("train", "test")}
-    return lines(numbered, x="epoch", y="accuracy", marker="o")
+    return lines(numbered, x="epoch", y="accuracy", whole=True, marker="o")
 
 
 def loss_differences(trained: Mapping[str, Sequence[Epoch]]) -> str:
@@ -113,7 +151,8 @@ def bars(names: Sequence[str], series: Mapping[str, Sequence[float]], *, y: str,
             left = [place + (0 if stacked else (index - (len(series) - 1) / 2) * width) for place in places]
             axes.bar(left, heights, width, bottom=floor if stacked else None, label=label)
             floor = [low + height for low, height in zip(floor, heights, strict=True)]
-        axes.set_xticks(places, names)
+        crowded = sum(map(len, names)) > CROWDED
+        axes.set_xticks(places, names, rotation=30 if crowded else 0, ha="right" if crowded else "center")
 
     return draw(plot, x="", y=y, few=1)  # bars leave no room for names beside them
 
@@ -122,7 +161,10 @@ def scatter(points: Mapping[str, tuple[float, float]], *, x: str, y: str) -> str
     """A named point each, x on a logarithmic scale."""
 
     def plot(axes: Axes) -> None:
-        for (name, point), (colour, _), marker in zip(points.items(), cycle(STYLES), cycle("osD^v<>"), strict=False):
-            axes.semilogx(*point, marker, color=colour, label=name)
+        for number, (name, point) in enumerate(points.items()):
+            round_, place = divmod(number, len(COLOURS))
+            marker = MARKERS[(place + round_) % len(MARKERS)]
+            hollow = "none" if number >= len(COLOURS) * len(MARKERS) else "full"
+            axes.semilogx(*point, marker, color=COLOURS[place], fillstyle=hollow, label=name)
 
     return draw(plot, x=x, y=y)

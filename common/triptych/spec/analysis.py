@@ -132,6 +132,11 @@ def auxiliary_weights(architecture: Architecture) -> tuple[float, ...]:
     return tuple(layer.weight for layer in architecture.layers if isinstance(layer, Auxiliary))
 
 
+def weight_layers(architecture: Architecture) -> int:
+    """How deep a network is by the papers' count: its convolution and dense layers, auxiliary classifiers left out."""
+    return sum(info.macs > 0 for info in primitives(architecture) if not info.auxiliary)
+
+
 def totals(architecture: Architecture) -> Totals:
     """Totals of the network as it is evaluated, and what auxiliary classifiers add to it."""
 

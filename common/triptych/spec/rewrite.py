@@ -39,6 +39,20 @@ def convolve(architecture: Architecture, size: Pair) -> Architecture:
     return replace(architecture, input=(channels, *size), layers=layers)
 
 
+def with_dropout(architecture: Architecture, rate: float) -> Architecture:
+    """The network with this rate in all its dropout layers. Raises TriptychError if it has none, and for a rate that is
+    not at least 0 and below 1."""
+    if not 0 <= rate < 1:
+        raise TriptychError(f"--dropout {rate} must be at least 0 and below 1")
+    if not any(isinstance(layer, spec.Dropout) for _, layer in walk(architecture.layers)):
+        raise TriptychError(f"--dropout: '{architecture.name}' has no dropout")
+
+    def change(layer: Any) -> Any:
+        return replace(layer, rate=rate) if isinstance(layer, spec.Dropout) else with_children(layer, change)
+
+    return replace(architecture, layers=tuple(map(change, architecture.layers)))
+
+
 def reshape(architecture: Architecture, parameters: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
     """The `parameters` of the plain network for its convolutional form `architecture`: the same numbers."""
     return {info.path: parameters[info.path].reshape(info.shape) for info in analysis.parameters(architecture)}

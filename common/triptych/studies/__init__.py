@@ -34,6 +34,12 @@ class Table:
         """A table of one row or more that say the columns of their cells, each the same."""
         return cls(title, tuple(rows[0]), tuple(tuple(row.values()) for row in rows))
 
+    def without_empty(self) -> Self:
+        """The table without the columns that have nothing in any row."""
+        kept = [i for i in range(len(self.columns)) if any(row[i] != NONE for row in self.rows) or not self.rows]
+        rows = tuple(tuple(row[i] for i in kept) for row in self.rows)
+        return replace(self, columns=tuple(self.columns[i] for i in kept), rows=rows)
+
     def text(self) -> list[tuple[str, ...]]:
         """The rows as they are printed."""
         return [
@@ -44,11 +50,14 @@ class Table:
 
 @dataclass(frozen=True)
 class StudyResult:
-    """A study's answer. `figures` are `(caption, SVG)`; `findings` are sentences made from the numbers."""
+    """A study's answer. `figures` are `(caption, SVG)`; `findings` are sentences made from the numbers. `lost` are the
+    rows that ended early, `unlearned` those that have learned nothing: no finding is drawn from either."""
 
     tables: tuple[Table, ...]
     figures: tuple[tuple[str, str], ...]
     findings: tuple[str, ...]
+    lost: tuple[str, ...] = ()
+    unlearned: tuple[str, ...] = ()
 
 
 def join(results: Sequence[StudyResult]) -> StudyResult:
@@ -59,13 +68,14 @@ def join(results: Sequence[StudyResult]) -> StudyResult:
         tables[table.title] = replace(table, rows=(*before.rows, *table.rows))
     figures = chain.from_iterable(result.figures for result in results)
     findings = chain.from_iterable(result.findings for result in results)
-    return StudyResult(tuple(tables.values()), tuple(figures), tuple(findings))
+    lost, unlearned = (tuple(chain.from_iterable(getattr(r, n) for r in results)) for n in ("lost", "unlearned"))
+    return StudyResult(tuple(tables.values()), tuple(figures), tuple(findings), lost, unlearned)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
-    """A question and where it comes from. `traps` are errors in the source's code, with what really happens.
-    `notes` say what the source leaves open, and how it was settled."""
+    """A question and where it comes from. `traps` are errors of the source, with what really happens (see
+    `triptych.studies.traps`). `notes` say what the source leaves open, and how it was settled."""
 
     name: str
     question: str
@@ -76,22 +86,25 @@ class Study:
 
 @dataclass(frozen=True, kw_only=True)
 class Counted(Study):
-    """A study that only counts; `run` answers it at once."""
+    """A study that only counts; `run` answers it at once. It takes what the command line may say of the networks, by
+    name, as far as it is in `takes`: `names` of networks, their `input` and `classes`."""
 
-    run: Callable[[], StudyResult]
+    run: Callable[..., StudyResult]
+    takes: tuple[str, ...] = ()
 
 
 def registry() -> dict[str, Study]:
     """Every study by name."""
-    from triptych.studies import experiments, kernels, parameters
+    from triptych.studies import experiments, kernels, parameters, traps
 
-    return {study.name: study for study in (parameters.STUDY, kernels.STUDY, *experiments.STUDIES)}
+    return {study.name: study for study in (parameters.STUDY, kernels.STUDY, traps.STUDY, *experiments.STUDIES)}
 
 
 def as_dict(name: str, quick: bool, result: StudyResult, command: str) -> dict[str, Any]:
     """The result as JSON has it, with the command that gave it."""
     tables = [{"title": t.title, "columns": t.columns, "rows": t.rows} for t in result.tables]
-    return {"study": name, "command": command, "quick": quick, "tables": tables, "findings": result.findings}
+    facts = {"study": name, "command": command, "quick": quick, "tables": tables, "findings": result.findings}
+    return facts | {"lost": result.lost, "unlearned": result.unlearned}
 
 
 def write(study: Study, result: StudyResult, published: dict[str, Any], folder: Path) -> None:

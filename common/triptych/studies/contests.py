@@ -37,10 +37,10 @@ class Contest:
 
 
 def contests(outcomes: Sequence[Outcome]) -> list[Contest]:
-    """A contest per series and backend of the runs that ended well, where there are two or more."""
+    """A contest per series and backend of the runs that have learned, where there are two or more."""
     groups: dict[tuple[str, str], list[Outcome]] = {}
     for outcome in outcomes:
-        if outcome.planned.run.series and outcome.accuracy is not None:
+        if outcome.planned.run.series and outcome.learned:
             groups.setdefault((outcome.planned.run.series, outcome.backend), []).append(outcome)
     held = []
     for (series, backend), group in groups.items():
@@ -61,7 +61,8 @@ def table(outcomes: Sequence[Outcome]) -> Table:
     rows: list[TableRow] = []
     for c in contests(outcomes):
         accuracies = (dict(c.ranked).get(choice, NONE) for choice in choices(outcomes))
-        rows.append((c.series, c.backend, *accuracies, c.ranked[0][0], c.lead, c.noise, "yes" if c.clear else "no"))
+        best = " = ".join(name for name, share in c.ranked if share == c.ranked[0][1])  # a tie has no single best
+        rows.append((c.series, c.backend, *accuracies, best, c.lead, c.noise, "yes" if c.clear else "no"))
     return Table(TITLE, columns, tuple(rows))
 
 
@@ -70,11 +71,11 @@ def drawn(outcomes: Sequence[Outcome]) -> list[tuple[str, str]]:
     each series learned."""
     held = contests(outcomes)
     several = len({c.backend for c in held}) > 1
-    names = [c.series.replace(", ", "\n") + f"\n{c.backend}" * several for c in held]
+    names = [c.series + f", {c.backend}" * several for c in held]
     heights = {choice: [dict(c.ranked).get(choice, 0.0) for c in held] for choice in choices(outcomes)}
     all_drawn = [(TITLE, figures.bars(names, heights, y="test accuracy"))]
     for series in dict.fromkeys(c.series for c in held):
-        runs = {f"{o.planned.run.choice}, {o.backend}": o.epochs for o in outcomes if o.planned.run.series == series}
+        runs = {o.label(o.planned.run.choice): o.epochs for o in outcomes if o.planned.run.series == series}
         all_drawn.append((f"Test accuracy after every epoch: {series}", figures.accuracy_curves(runs)))
     return all_drawn
 

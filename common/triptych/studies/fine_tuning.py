@@ -9,6 +9,7 @@ from triptych.studies.settings import LIVELY_RECIPE, MINI, SMALL_VGG
 from triptych.zoo import Options
 
 PRETRAINED = "pretraining"
+SCRATCH = "everything, from scratch"  # what each case's treatments are held against
 # Four classes against six and ten: were the numbers equal, the new task would start with the old one's last layer.
 FIRST = "classes=0-3"
 
@@ -33,7 +34,7 @@ TREATMENTS: dict[str, dict[str, Any]] = {
     "last layer only": {"freeze": ("block*", "dense1.*", "dense2.*")},
     "upper layers": {"freeze": ("block1.*", "block2.*", "block3.*")},
     "everything, pretrained": {},
-    "everything, from scratch": {"init_from": ""},
+    SCRATCH: {"init_from": ""},
 }
 
 
@@ -44,7 +45,8 @@ def runs() -> Iterator[Run]:
     for case, (full, quick) in CASES.items():
         for treatment, changes in TREATMENTS.items():
             start = "" if "init_from" in changes else PRETRAINED
-            yield Run(f"{case}: {treatment}", full | changes, quick, series=case, start=start)
+            beside = f"{case}: {SCRATCH}"
+            yield Run(f"{case}: {treatment}", full | changes, quick, series=case, start=start, beside=beside)
 
 
 STUDY = Trained(

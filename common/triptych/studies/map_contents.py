@@ -11,7 +11,7 @@ from triptych.report import figures, pictures
 from triptych.spec.analysis import analyse
 from triptych.studies import Cell, StudyResult, Table, join, shown
 from triptych.studies.runner import Outcome, Trained
-from triptych.studies.settings import LOOKED_AT, MINI
+from triptych.studies.settings import LOOKED_AT, MINI, NETWORKS
 from triptych.training import feature_maps, models
 from triptych.training.recipes import RECIPES
 
@@ -82,7 +82,8 @@ STUDY = Trained(
     source="the remark that the first layers of a network see coarse information, as edges and outlines",
     base=RECIPES["d2l-lenet"],
     runs=LOOKED_AT,
-    quick=MINI | {"epochs": 2},
+    quick=MINI,
+    networks=NETWORKS,
     look=look,
     notes=(
         "A block ends with a pooling in LeNet and AlexNet; VGG's are its own.",

@@ -7,6 +7,7 @@ from pathlib import Path
 from triptych.backend.contract import Backend
 from triptych.data.batches import Augmentation
 from triptych.report import figures
+from triptych.spec.analysis import weight_layers
 from triptych.studies import NONE, Cell, StudyResult, Table, TableRow, contests, runner, shown
 from triptych.studies.runner import Outcome, PlannedRun, Show, Trained
 from triptych.training.recipe import start_name
@@ -41,25 +42,43 @@ def run(
 def answer(study: Trained, outcomes: Sequence[Outcome], *, quick: bool, looked: StudyResult = NOTHING) -> StudyResult:
     """The whole result of a study, after what its look shows."""
     every_run = Table.of("Every run", [row(outcome, outcomes) for outcome in outcomes])
-    tables = [every_run, by_epoch(outcomes), settings([outcome.planned for outcome in outcomes])]
+    tables = [every_run, by_epoch(outcomes), published(outcomes), settings([outcome.planned for outcome in outcomes])]
     if study.compete:
         tables, drawn = [contests.table(outcomes), *tables], contests.drawn(outcomes)
     else:
-        curves = figures.accuracy_curves({label(o): o.epochs for o in outcomes})
-        points = figures.scatter(costs(outcomes), x="million MACs per image", y="test accuracy")
-        drawn = [("Test accuracy after every epoch", curves), ("Accuracy against cost", points)]
+        drawn = drawings(study, outcomes)
     said = (*((QUICK,) if quick else ()), *looked.findings, *findings(study, outcomes))
-    return StudyResult((*looked.tables, *tables), (*looked.figures, *drawn), said)
+    written = tuple(table.without_empty() for table in (*looked.tables, *tables) if table.rows or table is tables[0])
+    lost = tuple(o.label() for o in outcomes if o.problem)
+    unlearned = tuple(o.label() for o in outcomes if o.unlearned)
+    return StudyResult(written, (*looked.figures, *drawn), said, lost, unlearned)
 
 
-def label(outcome: Outcome) -> str:
-    """What a figure calls a row."""
-    return f"{outcome.name}, {outcome.backend}"
+def drawings(study: Trained, outcomes: Sequence[Outcome]) -> list[tuple[str, str]]:
+    """The curves, or bars where there is one epoch; accuracy against cost; and against depth, where it is asked for."""
+    runs = {o.label(): o.epochs for o in outcomes if o.epochs}
+    texts = {o.name: o.published.test for o in outcomes if o.published.test}
+    if max((len(epochs) for epochs in runs.values()), default=0) > 1:
+        drawn = [("Test accuracy after every epoch", figures.accuracy_curves(runs, texts))]
+    else:
+        accuracies = {name: epochs[-1].test_accuracy for name, epochs in runs.items()}
+        drawn = [("Test accuracy after one epoch", figures.ranks(accuracies, x="test accuracy"))]
+    points = figures.scatter(costs(outcomes), x="million MACs per image", y="test accuracy")
+    drawn.append(("Accuracy against cost", points))
+    if study.depth:
+        lines: dict[str, list[tuple[float, float]]] = {}
+        for o in outcomes:
+            if o.accuracy is not None and o.learned:
+                place = (float(weight_layers(o.planned.architecture)), o.accuracy)
+                lines.setdefault(f"{o.planned.run.series}, {o.backend}", []).append(place)
+        against = figures.lines(lines, x="layers with weights", y="test accuracy", marker="o", whole=True)
+        drawn.append(("Accuracy against depth", against))
+    return drawn
 
 
 def costs(outcomes: Sequence[Outcome]) -> dict[str, tuple[float, float]]:
     """Million multiply-accumulates and accuracy of every run that ended well."""
-    return {label(o): (o.totals.macs / 1e6, o.accuracy) for o in outcomes if o.accuracy is not None}
+    return {o.label(): (o.totals.macs / 1e6, o.accuracy) for o in outcomes if o.accuracy is not None}
 
 
 def ratio(value: float | None, base: float | None) -> float | None:
@@ -67,30 +86,51 @@ def ratio(value: float | None, base: float | None) -> float | None:
     return None if value is None or not base else value / base
 
 
+def beside(outcome: Outcome, outcomes: Sequence[Outcome]) -> Outcome | None:
+    """What a run's time and accuracy are held against: the run that it names, or the study's first, on the same
+    backend. None if that was trained on other data or in other batches: its seconds would say nothing."""
+    mine = [other for other in outcomes if other.backend == outcome.backend]
+    name = outcome.planned.run.beside
+    base = next((other for other in mine if other.name == name), mine[0])
+    ours, theirs = outcome.planned.recipe, base.planned.recipe
+    return base if (ours.data, ours.batch_size) == (theirs.data, theirs.batch_size) else None
+
+
 def row(outcome: Outcome, outcomes: Sequence[Outcome]) -> dict[str, Cell]:
-    """What a run on a backend costs, what it reaches, and what the text says of it; seconds are compared with the
-    study's first run on the same backend."""
-    size, published = outcome.totals, outcome.published
-    first = next(other for other in outcomes if other.backend == outcome.backend)
+    """What a run on a backend reaches, what it costs, and what the text says of it. Ratios, the time saved and the drop
+    in accuracy are against the run beside it."""
+    size, text, accuracy = outcome.totals, outcome.published, outcome.accuracy
+    base = beside(outcome, outcomes)
+    named = base is not None and base is not outcome
+    times = ratio(outcome.seconds, base.seconds) if base is not None else None
+    text_times = ratio(text.seconds, base.published.seconds) if base is not None else None
+    drop = None
+    if named and base is not None and base.learned and outcome.learned and accuracy is not None:
+        drop = (base.accuracy or 0.0) - accuracy
     return {
         "run": outcome.name,
         "backend": outcome.backend,
+        "test accuracy": shown(accuracy),
+        "learned": "LOST" if outcome.problem else "NO" if outcome.unlearned else "yes",
+        "train accuracy": shown(None if accuracy is None else outcome.epochs[-1].train_accuracy),
+        "published: test accuracy": shown(text.test[-1] if text.test else None),
+        "s / epoch": shown(outcome.seconds),
+        "against": base.name if named and base is not None else NONE,
+        "times as long": shown(times),
+        "time saved": shown(1 - times if named and times is not None else None),
+        "accuracy drop": shown(drop),
+        "published: times as long": shown(text_times),
         "parameters": size.parameters,
         "MACs": size.macs,
         "activations, MiB": size.training_bytes * outcome.planned.recipe.batch_size / 2**20,
-        "s / epoch": shown(outcome.seconds),
-        "times the first": shown(ratio(outcome.seconds, first.seconds)),
-        "train accuracy": shown(None if outcome.accuracy is None else outcome.epochs[-1].train_accuracy),
-        "test accuracy": shown(outcome.accuracy),
-        "published: times the first": shown(ratio(published.seconds, first.published.seconds)),
-        "published: test accuracy": shown(published.test[-1] if published.test else None),
+        "first step, s": shown(next((e.first_step for e in outcome.epochs if e.first_step), None)),
     }
 
 
 def by_epoch(outcomes: Sequence[Outcome]) -> Table:
     """A row per run, backend and epoch, with the published figures of the same epoch where there are some."""
     columns = ("run", "backend", "epoch", "loss", "train accuracy", "test accuracy")
-    published = ("published: loss", "published: train", "published: test")
+    texts = ("published: loss", "published: train", "published: test")
     rows: list[TableRow] = []
     for outcome in outcomes:
         known = (outcome.published.loss, outcome.published.train, outcome.published.test)
@@ -98,7 +138,19 @@ def by_epoch(outcomes: Sequence[Outcome]) -> Table:
             figures_of = (shown(values[e.epoch - 1] if 1 < len(values) >= e.epoch else None) for values in known)
             measured = (e.epoch, e.train_loss, e.train_accuracy, e.test_accuracy)
             rows.append((outcome.name, outcome.backend, *measured, *figures_of))
-    return Table("Every epoch", (*columns, *published), tuple(rows))
+    return Table("Every epoch", (*columns, *texts), tuple(rows))
+
+
+def published(outcomes: Sequence[Outcome]) -> Table:
+    """What the texts print, each with the text and the settings that it belongs to; a row per run."""
+    columns = ("run", "text", "its settings", "s / epoch", "loss", "train accuracy", "test accuracy")
+    rows: dict[str, TableRow] = {}
+    for outcome in outcomes:
+        text = outcome.published
+        last = (shown(values[-1] if values else None) for values in (text.loss, text.train, text.test))
+        if text.text:
+            rows[outcome.name] = (outcome.name, text.text, text.settings, shown(text.seconds), *last)
+    return Table("Published", columns, tuple(rows.values()))
 
 
 def settings(planned: Sequence[PlannedRun]) -> Table:
@@ -114,6 +166,7 @@ def settings(planned: Sequence[PlannedRun]) -> Table:
                 "data": first.dataset.name,
                 "input": "x".join(map(str, first.architecture.input)),
                 "channels /": f"{recipe.network.width_ratio:g}",
+                "dropout": NONE if recipe.dropout is None else f"{recipe.dropout:g}",
                 "batch": recipe.batch_size,
                 "epochs": recipe.epochs,
                 "optimiser": recipe.optimizer.name,
@@ -134,24 +187,39 @@ def augmented(by: Augmentation) -> str:
 
 
 def findings(study: Trained, outcomes: Sequence[Outcome]) -> list[str]:
-    """Sentences on every backend: who wins each series, or the best run, the accuracy asked for, and where an axis
-    stops paying."""
-    said = [f"{label(o)} stopped early: {o.problem}" for o in outcomes if o.problem]
+    """Sentences on every backend: which rows were lost or have learned nothing; then, of the others, who wins each
+    series, or the best run, the accuracy asked for, and where an axis stops paying."""
+    said = [f"LOST: {o.name}, {o.backend} stopped early: {o.problem}" for o in outcomes if o.problem]
+    said += [
+        f"NOT LEARNED: {o.name}, {o.backend}: {o.unlearned}; nothing is concluded from it."
+        for o in outcomes
+        if o.unlearned
+    ]
     for backend in dict.fromkeys(outcome.backend for outcome in outcomes):
-        done = [(o, o.accuracy) for o in outcomes if o.backend == backend and o.accuracy is not None]
+        mine = [o for o in outcomes if o.backend == backend]
+        done = [(o, o.accuracy) for o in mine if o.learned and o.accuracy is not None]
         if not done:
             continue
         if study.compete:
             said += [f"{backend}, {verdict}" for verdict in contests.verdicts([outcome for outcome, _ in done])]
             continue
-        best, reached = max(done, key=lambda pair: pair[1])
-        what = "has the best test accuracy," if len(study.runs) > 1 else "reaches the test accuracy"
-        said.append(f"{backend}: {best.name} {what} {reached:.3f}.")
+        said.append(f"{backend}: {best_of(done, several=len(study.runs) > 1)}")
         if study.floor is not None:
             said.append(f"{backend}: {smallest(done, study.floor)}")
         for series in dict.fromkeys(o.planned.run.series for o, _ in done if o.planned.run.series):
-            said.append(f"{backend}, {series}: {pays([p for p in done if p[0].planned.run.series == series])}")
+            said.append(f"{backend}, {series}: {pays([o for o in mine if o.planned.run.series == series])}")
     return said
+
+
+def best_of(done: Sequence[tuple[Outcome, float]], *, several: bool) -> str:
+    """The run with the best test accuracy, or all that share it."""
+    reached = max(accuracy for _, accuracy in done)
+    best = [outcome.name for outcome, accuracy in done if accuracy == reached]
+    if not several:
+        return f"{best[0]} reaches the test accuracy {reached:.3f}."
+    if len(best) > 1:
+        return f"{' and '.join(best)} are level at the best test accuracy, {reached:.3f}."
+    return f"{best[0]} has the best test accuracy, {reached:.3f}."
 
 
 def smallest(done: Sequence[tuple[Outcome, float]], floor: float) -> str:
@@ -166,9 +234,14 @@ def smallest(done: Sequence[tuple[Outcome, float]], floor: float) -> str:
     )
 
 
-def pays(series: Sequence[tuple[Outcome, float]]) -> str:
-    """How far a step along the axis still gains accuracy."""
-    for (before, low), (after, high) in pairwise(series):
-        if high - low < FLAT:
-            return f"stops paying at {before.name}: {after.name} gains {high - low:+.3f} (under {FLAT:g} is no gain)."
-    return f"every step gains at least {FLAT:g}, up to {series[-1][0].name}."
+def pays(series: Sequence[Outcome]) -> str:
+    """How far a step along the axis still gains accuracy; nothing is said beyond a run that has learned nothing."""
+    for before, after in pairwise(series):
+        if not (before.learned and after.learned):
+            silent = after if before.learned else before
+            why = "ended early" if silent.problem else "has not learned"
+            return f"nothing can be said from {silent.name} on, which {why}."
+        gain = (after.accuracy or 0.0) - (before.accuracy or 0.0)
+        if gain < FLAT:
+            return f"stops paying at {before.name}: {after.name} gains {gain:+.3f} (under {FLAT:g} is no gain)."
+    return f"every step gains at least {FLAT:g}, up to {series[-1].name}."

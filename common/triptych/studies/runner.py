@@ -17,7 +17,7 @@ from triptych.spec import records
 from triptych.spec.analysis import Totals, totals
 from triptych.spec.layers import Architecture
 from triptych.studies import Study, StudyResult, join
-from triptych.training import loop, run_folder
+from triptych.training import loop, run_folder, watch
 from triptych.training.loop import Listener
 from triptych.training.recipe import Recipe, build_architecture, vary
 from triptych.training.run_folder import Epoch
@@ -34,9 +34,11 @@ Look: TypeAlias = Callable[["Sequence[Outcome]", Backend, str], StudyResult]
 
 @dataclass(frozen=True)
 class PublishedFigures:
-    """What the text prints of one run. `seconds` are of another machine, so only their ratios mean anything; the
-    others are of every epoch, or of the last one alone."""
+    """What a text prints of one run: which `text`, with which `settings`. `seconds` are of another machine, so only
+    their ratios mean anything; the others are of every epoch, or of the last one alone."""
 
+    text: str = ""
+    settings: str = ""
     seconds: float | None = None
     loss: tuple[float, ...] = ()
     train: tuple[float, ...] = ()
@@ -47,7 +49,8 @@ class PublishedFigures:
 class Run:
     """One row: what it `changes` in the study's recipe (see `vary`), and what else with `--quick`. Runs of one `series`
     go along an axis, from less to more, or compete (see `Trained`). `start` names an earlier run whose parameters this
-    one begins with, on the same backend."""
+    one begins with, on the same backend; `beside` the run that its time and accuracy are held against, if that is not
+    the study's first."""
 
     name: str
     changes: Mapping[str, Any] = field(default_factory=dict)
@@ -55,6 +58,7 @@ class Run:
     published: PublishedFigures = PublishedFigures()  # frozen, so one shared value is safe
     series: str = ""
     start: str = ""
+    beside: str = ""
 
     @property
     def choice(self) -> str:
@@ -66,7 +70,9 @@ class Run:
 class Trained(Study):
     """A study that trains variations of the recipe `base`; `quick` is what changes in all of them with `--quick`.
     `floor` is the test accuracy that the text asks for. The runs of a series `compete` for the best accuracy, or go
-    along an axis. `look` looks at the trained models, and its result stands before that of the training."""
+    along an axis. `look` looks at the trained models, and its result stands before that of the training. Studies that
+    train the same `networks` share them. `depth`: the figure against cost is one against the number of layers with
+    weights, too."""
 
     base: Recipe
     runs: tuple[Run, ...]
@@ -74,6 +80,13 @@ class Trained(Study):
     floor: float | None = None
     compete: bool = False
     look: Look | None = None
+    networks: str = ""
+    depth: bool = False
+
+    @property
+    def kept_as(self) -> str:
+        """The name that its runs are kept under."""
+        return self.networks or self.name
 
 
 @dataclass(frozen=True)
@@ -88,17 +101,24 @@ class PlannedRun:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a run on a backend, kept in its run `folder`; `problem` says why it ended early."""
+    """What became of a run on a backend, kept in its run `folder`; `problem` says why it ended early, `doubt` why what
+    it started from is nothing to start from."""
 
     planned: PlannedRun
     backend: str
     folder: Path
     epochs: tuple[Epoch, ...]
     problem: str = ""
+    doubt: str = ""
 
     @property
     def name(self) -> str:
         return self.planned.run.name
+
+    def label(self, name: str = "") -> str:
+        """What a figure calls it: by its own name, or this one."""
+        mark = " (ended early)" if self.problem else " (does not learn)" if self.unlearned else ""
+        return f"{name or self.name}, {self.backend}{mark}"
 
     @property
     def published(self) -> PublishedFigures:
@@ -110,8 +130,26 @@ class Outcome:
 
     @property
     def seconds(self) -> float | None:
-        """Of the fastest epoch: the first holds a framework's warming up, too. None without an epoch."""
-        return min((epoch.seconds for epoch in self.epochs), default=None)
+        """Of all training images, at the speed of the fastest epoch, which has no framework's compilation in it. None
+        without an epoch."""
+        speed = max((epoch.images_per_second for epoch in self.epochs), default=0.0)
+        return len(self.planned.dataset.train) / speed if speed else None
+
+    @property
+    def unlearned(self) -> str:
+        """Why it counts as a run that has learned nothing, by the test in `triptych.training.watch`; empty if it has
+        learned, and for one that ended early."""
+        if self.problem or not self.epochs or self.doubt:
+            return self.doubt
+        train, test = self.planned.dataset.train.labels, self.planned.dataset.test.labels
+        return watch.unlearned(
+            self.epochs, watch.chance_of(train, self.planned.architecture), watch.chance_of(test), len(test)
+        )
+
+    @property
+    def learned(self) -> bool:
+        """Whether a finding can be drawn from it."""
+        return self.accuracy is not None and not self.unlearned
 
     @property
     def accuracy(self) -> float | None:
@@ -123,7 +161,7 @@ def recipe_of(study: Trained, run: Run, *, quick: bool = False) -> Recipe:
     """The recipe of one run; what it starts from is the other run's name, until it is trained."""
     changes = {"init_from": run.start} if run.start else {}
     changes |= {**run.changes, **study.quick, **run.quick} if quick else run.changes
-    return vary(study.base, name=f"study {study.name}: {run.name}", source=study.source, **changes)
+    return vary(study.base, name=f"study {study.kept_as}: {run.name}", source=study.source, **changes)
 
 
 def recipes_of(
@@ -187,7 +225,7 @@ def holds(folder: Path, settings: bytes) -> bool:
 def settings_text(study: Trained, recipes: Sequence[Recipe], device: str) -> bytes:
     """What decides a study, as its folder keeps it."""
     by_run = {run.name: recipe for run, recipe in zip(study.runs, recipes, strict=True)}
-    return json.dumps(records.encode({"study": study.name, "device": device, "recipes": by_run}), indent=2).encode()
+    return json.dumps(records.encode({"study": study.kept_as, "device": device, "recipes": by_run}), indent=2).encode()
 
 
 def train(
@@ -213,17 +251,18 @@ def train_one(
 ) -> Outcome:
     """One run on one backend, from the end of `start` if it has one. A loss that is not finite ends the run and those
     that start from it, not the study."""
-    recipe, title = planned.recipe, f"{planned.run.name}, {backend.name}"
+    recipe, title, doubt = planned.recipe, f"{planned.run.name}, {backend.name}", ""
     if start is not None:
         if start.problem:
             return Outcome(planned, backend.name, folder, (), f"'{start.name}', which it starts from, ended early")
+        doubt = f"'{start.name}', which it starts from, does not learn" if start.unlearned else ""
         recipe = dataclasses.replace(recipe, init_from=str(start.folder))
     begun = folder if (folder / run_folder.RECIPE).exists() else None
     if begun is None:
         shutil.rmtree(folder, ignore_errors=True)  # killed before the recipe was written
     elif (checkpoint := run_folder.load(folder)) is not None and checkpoint.epoch == recipe.epochs:
         with show(f"{title}: finished before", recipe):
-            return Outcome(planned, backend.name, folder, tuple(run_folder.read_epochs(folder)))
+            return Outcome(planned, backend.name, folder, tuple(run_folder.read_epochs(folder)), doubt=doubt)
     architecture = planned.architecture
     session = loop.start(backend, recipe, planned.dataset, device=device, architecture=architecture, resumed=begun)
     loop.keep_in(session, folder)
@@ -233,12 +272,12 @@ def train_one(
             loop.fit(session, listener)
         except loop.DivergedError as error:
             problem = str(error)
-    return Outcome(planned, backend.name, folder, tuple(session.epochs), problem)
+    return Outcome(planned, backend.name, folder, tuple(session.epochs), problem, doubt)
 
 
 def look(study: Trained, outcomes: Sequence[Outcome], backends: Sequence[Backend], device: str) -> StudyResult:
     """What the study's look finds on every backend; nothing for a study that has none."""
     if study.look is None:
         return StudyResult((), (), ())
-    done = [outcome for outcome in outcomes if outcome.accuracy is not None]
+    done = [outcome for outcome in outcomes if outcome.learned]
     return join([study.look([o for o in done if o.backend == each.name], each, device) for each in backends])

@@ -11,7 +11,7 @@ from triptych.data.batches import Augmentation
 from triptych.data.preprocess import InputTransform
 from triptych.optim.optimizers import SGD, AnyOptimizer, Rates
 from triptych.optim.schedules import AnySchedule, Constant, Moment, Planned, Score
-from triptych.spec import records
+from triptych.spec import records, rewrite
 from triptych.spec.layers import Architecture
 from triptych.utils.errors import TriptychError, check_known
 from triptych.weights import initializers
@@ -27,7 +27,8 @@ class Recipe:
 
     `architecture` names a network of the zoo; or `spec` is the whole network, `architecture` its name, and `network`
     adds nothing. `data` is a data set's name or a folder. What `network` leaves open is as the data has it (channels
-    and classes), or as in the architecture's source (height and width). `test_batch_size` 0 is `batch_size`.
+    and classes), or as in the architecture's source (height and width). `dropout` is the rate of all its dropout
+    layers; None: their own. `test_batch_size` 0 is `batch_size`.
     `learning_rate` and the optimiser's momentum are what `schedule` starts from. `initializer` is empty for the
     architecture's own, a name with its number (`triptych.weights.initializers.parse`), or `native`. `init_from`, a run
     folder or a safetensors file, replaces the start of the layers that fit (`triptych.weights.transfer`); what the
@@ -39,6 +40,7 @@ class Recipe:
     architecture: str = "vgg11"
     spec: Architecture | None = None
     network: zoo.Options = zoo.Options()  # noqa: RUF009  # frozen, so one shared value is safe
+    dropout: float | None = None
     data: str = "fashion-mnist-mini"
     batch_size: int = 128
     test_batch_size: int = 0
@@ -128,8 +130,10 @@ def build_architecture(recipe: Recipe, dataset: Dataset) -> Architecture:
 
 
 def build_network(recipe: Recipe, options: zoo.Options) -> Architecture:
-    """The recipe's network: its spec, or that of the zoo with `options`. Raises TriptychError as the zoo does."""
-    return zoo.build_with(recipe.architecture, options) if recipe.spec is None else recipe.spec
+    """The recipe's network: its spec, or that of the zoo with `options`. Raises TriptychError as the zoo does, and for
+    a dropout that it has not."""
+    built = zoo.build_with(recipe.architecture, options) if recipe.spec is None else recipe.spec
+    return built if recipe.dropout is None else rewrite.with_dropout(built, recipe.dropout)
 
 
 def build_transform(recipe: Recipe, architecture: Architecture) -> InputTransform:

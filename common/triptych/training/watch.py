@@ -22,6 +22,7 @@ from triptych.data.preprocess import InputTransform
 from triptych.reference import network as reference
 from triptych.spec.analysis import auxiliary_weights, totals
 from triptych.spec.layers import Architecture, Clip, ReLU, walk
+from triptych.training.run_folder import Epoch
 from triptych.utils.arrays import Array
 from triptych.weights.initializers import Parameters
 
@@ -59,6 +60,17 @@ def chance_of(labels: Labels, architecture: Architecture | None = None) -> Chanc
     entropy = float(-sum(share * math.log(share) for share in shares if share))
     losses = 1 + (sum(auxiliary_weights(architecture)) if architecture is not None else 0.0)
     return Chance(losses * entropy, float(shares.max()))
+
+
+def unlearned(epochs: Sequence[Epoch], train: Chance, test: Chance, tested: int) -> str:
+    """Why a training that has ended counts as one that has learned nothing, by its last steps' loss and the right
+    answers of `tested` images; empty if it has learned."""
+    last = epochs[-1]
+    if not test.beaten_by(round(last.test_accuracy * tested), tested):
+        return f"its test accuracy of {last.test_accuracy:.3f} is not above chance, {test.share:.3f}"
+    losses = last.losses[-WINDOW:]
+    loss = sum(losses) / len(losses) if losses else last.train_loss
+    return f"its loss of {loss:.4f} is that of chance, {train.loss:.4f}" if train.near(loss) else ""
 
 
 @dataclass(eq=False)
