@@ -2,6 +2,7 @@
 
 import os
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,12 @@ from sphinx.application import Sphinx
 ROOT = Path(__file__).parents[1]
 project = "triptych"
 copyright = "the triptych authors, Apache 2.0"
-extensions = ["myst_parser"]
+extensions = ["myst_parser", "sphinx.ext.autodoc"]
+sys.path[:0] = [str(ROOT / "common"), str(ROOT / "backends"), str(ROOT / "docs")]
+default_role = "code"  # what docstrings have in single backticks
+autodoc_member_order = "bysource"
+autodoc_typehints_format = "short"
+autodoc_default_options = {"members": True}
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3
 exclude_patterns = ["_build"]
@@ -48,6 +54,26 @@ def fetch(app: Sphinx, page: str, source: list[str]) -> None:
         source[0] = re.sub(r"\]\((?!\w+:|#)([^)]+)\)", link, path.read_text(encoding="utf-8"))
 
 
+def examples(app: Sphinx, page: str, source: list[str]) -> None:
+    """Put the tested examples of the page "Ten examples from Python" where a comment names their numbers."""
+    text = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
+    found = dict(re.findall(r"^## (\d+)\. .*?\n\n(```python\n.*?^```)$", text, re.M | re.S))
+    source[0] = re.sub(r"<!-- example (\d+) -->", lambda match: found[match[1]], source[0])
+
+
+def write_networks(app: Sphinx) -> None:
+    """The pages of the zoo; TRIPTYCH_DOCS_NETWORKS, names with commas, makes fewer for a look or a test."""
+    import network_pages
+
+    from triptych import zoo
+
+    chosen = os.environ.get("TRIPTYCH_DOCS_NETWORKS")
+    names = chosen.split(",") if chosen else list(zoo.registry())
+    network_pages.write(Path(app.srcdir) / network_pages.FOLDER, names)
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
+    app.connect("builder-inited", write_networks)
     app.connect("source-read", fetch)
+    app.connect("source-read", examples)
     return {"parallel_read_safe": True}

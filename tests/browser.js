@@ -17,11 +17,14 @@ function overflowing() {
 // Text whose contrast with what is behind it is below 3 (WCAG 2.1).
 function unreadable() {
   const pen = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
+  const known = new Map();
   const numbers = colour => {
+    if (known.has(colour)) return known.get(colour);
     pen.clearRect(0, 0, 1, 1);
     pen.fillStyle = colour;
     pen.fillRect(0, 0, 1, 1);
-    return [...pen.getImageData(0, 0, 1, 1).data];
+    known.set(colour, [...pen.getImageData(0, 0, 1, 1).data]);
+    return known.get(colour);
   };
   const linear = value => value <= 0.03928 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4;
   const light = colour => [0.2126, 0.7152, 0.0722].reduce((sum, part, i) => sum + part * linear(colour[i] / 255), 0);

@@ -73,9 +73,10 @@ def named(run: runners.Ran) -> dict[str, Array]:
     return outputs | {f"gradient {path}": value for path, value in run.gradients.items()} | run.state
 
 
-def check(emitted: Emitted, architecture: Architecture, folder: Path, train: bool) -> None:
+def check(emitted: Emitted, architecture: Architecture, folder: Path, train: bool) -> float:
     """The emitted network against the reference: every array within 1e-12 of its scale. Where one is not, the judge's
-    own rule, which knows what rounding does to small rests of cancellations, has to allow it."""
+    own rule, which knows what rounding does to small rests of cancellations, has to allow it. The largest difference,
+    of its array's scale or of 1, is returned."""
     case = make_case(architecture)
     known, cotangents = passed(case, train)
     network = runners.load(emitted, case.exact, folder)
@@ -87,6 +88,7 @@ def check(emitted: Emitted, architecture: Architecture, folder: Path, train: boo
         perturbed = (named(passed(case, train, rounding)[0]) for rounding in perturbations(0))
         allowed = budgets(named(known), perturbed)["fp64"]
         assert {name: value for name, value in off.items() if value > allowed[name]} == {}
+    return max(off[name] / max(1.0, largest(value)) for name, value in named(known).items())
 
 
 def differences(known: dict[str, Array], found: dict[str, Array]) -> dict[str, float]:
