@@ -113,7 +113,7 @@ def load(name: str, data_dir: Path | None = None) -> Dataset:
     if folder is None:
         places = " or ".join(str(root) for root in roots(data_dir))
         raise TriptychError(f"{what}: no prepared {tfds_name(name)} in {places}; {how_to_get(name)}")
-    _check_features(folder, what)
+    check_features(folder, what)
     with _library(what) as library:
         builder = library.builder_from_directory(folder)
         image, label = builder.info.supervised_keys or ("image", "label")
@@ -126,7 +126,7 @@ def load(name: str, data_dir: Path | None = None) -> Dataset:
         return Dataset(what, train, tested, tuple(classes))
 
 
-def _check_features(folder: Path, what: str) -> None:
+def check_features(folder: Path, what: str) -> None:
     """Raises TriptychError if the set's description names classes that are not TFDS's own: it would import the modules
     that they are said to be in."""
     note = folder / FEATURES
