@@ -47,7 +47,7 @@ gpu-wheels: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[torch,jax,tfds,tensorboard,onnx,keras,dev,docs]' graphviz requests
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[torch,jax,tfds,tensorboard,onnx,keras,sign,dev,docs]' graphviz requests
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps mxnet
 	touch $@
 

@@ -12,6 +12,7 @@ from triptych.backend import registry
 from triptych.conformance.compare import Check
 from triptych.conformance.diagnosis.explain import Difference
 from triptych.conformance.locate import Located
+from triptych.emitting import port_certificate
 from triptych.emitting.port_check import Ported
 from triptych.spec import records
 from triptych.spec.layers import (
@@ -214,6 +215,22 @@ def test_files_beside_a_certificate_that_are_not_those_that_were_judged(
     capsys.readouterr()
     assert run("verify", certificate) == 2
     assert "is damaged" in capsys.readouterr().err
+
+
+def test_code_that_is_not_the_one_that_was_signed_is_not_run(spec: Path, tmp_path: Path) -> None:
+    name, folder = registry.installed()[0], tmp_path / "ported"
+    certificate = ported(spec, folder, name)
+    assert port_certificate.verify(certificate, as_written=True)[1].passed
+    model = folder / name / "model.py"
+    model.write_text(model.read_text() + "\nopen('ran', 'w')\n")
+    text = certificate.read_text()
+    certificate.write_text(text.replace('"created": "2', '"created": "3'))  # nor is one with a wrong digest, unsigned
+    for as_written in (False, True):
+        result = port_certificate.verify(certificate, as_written=as_written)[1]
+        assert (result.passed, result.checks) == (False, 0)
+        certificate.write_text(text)
+    assert result.reasons == [f"{name}/model.py is not the one that was written; nothing was run"]
+    assert not Path("ran").exists()
 
 
 @pytest.mark.skipif("mxnet" not in registry.installed(), reason="MXNet is not installed")

@@ -15,6 +15,8 @@ from triptych.report.tables import print_table
 from triptych.utils.errors import TriptychError
 
 if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
     from triptych.conformance.compare import Check
     from triptych.conformance.conform import Report
     from triptych.conformance.long_run import LongRun
@@ -42,6 +44,7 @@ def conform(
     certificate: Annotated[
         Path | None, options.written("--certificate", "Write every check with what it needs to be run again.")
     ] = None,
+    sign: options.SigningKey = None,
     html: Annotated[Path | None, options.written("--html", "Write the scoreboard, one page.")] = None,
     json: options.JsonFile = None,
 ) -> int:
@@ -53,7 +56,7 @@ def conform(
     """
     from triptych.backend import registry
     from triptych.conformance import certificate as certificates
-    from triptych.conformance import suite
+    from triptych.conformance import signature, suite
     from triptych.conformance.case import BATCH
     from triptych.conformance.conform import PRECISIONS
     from triptych.conformance.identity import told_apart
@@ -61,6 +64,7 @@ def conform(
     from triptych.spec import footprint
 
     refuse_contradictions(arch, all, precision, trajectory, (certificate, html, json))
+    key = signing_key(sign, certificate)
     names = list(zoo.registry()) if all else [name.strip() for name in ("vgg11" if arch is None else arch).split(",")]
     architectures = [told_apart(resolve(name, network, small=True).architecture) for name in names]
     refuse_twice([architecture.name for architecture in architectures])
@@ -81,6 +85,8 @@ def conform(
         sizes = [certified_options(name, network) for name in names]
         made = certificates.make(verdicts, sizes, loaded, precisions=precisions, seed=seed, device=device)
         certificates.write(certificate, made)
+        if key is not None:
+            signature.sign(certificate, key)
     if html is not None:
         scoreboard.write(html, verdicts, {b.name: b.versions() for b in loaded}, options.command_line())
     passed = sum(verdict.passed for verdict in verdicts)
@@ -93,17 +99,21 @@ def verify(
     file: Annotated[Path, Parameter(help="What `conform --certificate`, or `port`, wrote.")],
     /,
     *,
+    signed_by: Annotated[
+        Path | None,
+        Parameter(help="The public Ed25519 key (PEM) whose holder signed it; else nothing is run."),
+    ] = None,
     json: options.JsonFile = None,
 ) -> int:
     """Run everything that a certificate says again, and compare: spec, weights, inputs, flags, checks and budgets.
 
-    Of a port the files beside it are run, as they lie there. Exit status 1, with a line for each reason, if anything is
-    not as it says or cannot be run here.
+    Of a port the files beside it are run, as they lie there: their code, too. Exit status 1, with a line for each
+    reason, if anything is not as it says or cannot be run here.
     Example: triptych verify vgg11.json
     """
     from triptych.spec.records import encode
 
-    backends, names, result = verified(file)
+    backends, names, result = verified(file, signed_by)
     options.write_json(json, {"certificate": str(file), "backends": backends, **encode(result)})
     if json != "-":
         for name, reason in result.not_run.items():
@@ -120,17 +130,35 @@ def verify(
     return 0 if result.passed else 1
 
 
-def verified(file: Path) -> tuple[list[str], str, Verification]:
-    """The backends of a certificate, what it is of, and what came of running it again."""
-    from triptych.conformance import certificate, verification
+def verified(file: Path, signed_by: Path | None) -> tuple[list[str], str, Verification]:
+    """The backends of a certificate, what it is of, and what came of running it again; of nothing, where it has not the
+    signature that it should."""
+    from triptych.conformance import certificate, signature, verification
     from triptych.emitting import port_certificate
 
+    if signed_by is not None:
+        try:
+            signature.check(file, signature.public_key(signed_by))
+        except signature.SignatureError as error:
+            return [], str(file), verification.Verification([f"{error}; nothing was run"])
     if port_certificate.is_one(file):
-        of_port, result = port_certificate.verify(file)
+        of_port, result = port_certificate.verify(file, as_written=signed_by is not None)
         return [name for name in of_port.verdicts if name != port_certificate.SOURCE], of_port.ported_from, result
     recorded = certificate.read(file)
     names = ", ".join(verification.title(certified) for certified in recorded.architectures)
     return list(recorded.backends), names, verification.verify(recorded)
+
+
+def signing_key(sign: Path | None, certificate: Path | None) -> Ed25519PrivateKey | None:
+    """The key to sign with. Raises TriptychError for none, and for one without a certificate: before hours of work."""
+    if sign is None:
+        return None
+    if certificate is None:
+        raise TriptychError(f"--sign {sign} signs a certificate; give --certificate FILE too")
+    from triptych.conformance import signature
+
+    options.writable("--sign")(None, signature.beside(certificate))
+    return signature.private_key(sign)
 
 
 def refuse_contradictions(

@@ -103,6 +103,9 @@ TrainedModel = Annotated[
 ]
 BackendName = Annotated[str | None, Parameter(help="torch, mxnet or jax; the first installed if left out.")]
 DeviceName = Annotated[str, Parameter(name="--device", help="cpu, cuda[:i] or npu[:i].")]
+SigningKey = Annotated[
+    Path | None, Parameter(help="Sign the certificate with this private Ed25519 key (PEM): FILE.sig beside it.")
+]
 Dense = Annotated[
     Flag, Parameter(help="Dense layers as convolutions over images of their own size; scores are averaged.")
 ]

@@ -13,6 +13,7 @@ from triptych.cli.options import (
     Flag,
     JsonFile,
     NetworkOptions,
+    SigningKey,
     backend_names,
     check_place,
     write_json,
@@ -29,6 +30,7 @@ def port(
     *,
     to: Annotated[str | None, Parameter(help="Backends, with commas; all that are installed if left out.")] = None,
     out: Annotated[Path | None, Parameter(help="The new folder.")] = None,
+    sign: SigningKey = None,
     check_only: Annotated[Flag, Parameter(help="Check the files as they lie in the folder; write nothing.")] = False,
     network: NetworkOptions = DEFAULT_NETWORK,
     json: JsonFile = None,
@@ -40,19 +42,23 @@ def port(
     the source in its own framework, is another network than the spec.
     Example: triptych port model-symbol.json --to torch,jax --out ported
     """
+    from triptych.conformance import signature
     from triptych.emitting import port as porting
-    from triptych.emitting.port_folder import PAGE, Source
+    from triptych.emitting.port_folder import CERTIFICATE, PAGE, Source
 
     if check_only:
-        if out is not None or to is not None or network != DEFAULT_NETWORK:
+        if out is not None or to is not None or sign is not None or network != DEFAULT_NETWORK:
             raise TriptychError("--check-only takes a folder, and nothing else")
         return _tell(porting.check(Path(source)), json)
     if out is None:
         raise TriptychError("--out is missing; give the name of a new folder")
     check_place("--out", out, out.absolute())
+    key = None if sign is None else signature.private_key(sign)
     names, imported = backend_names(to), resolve(source, network)
     done = porting.port(imported, Source(source, network.weights), names, out)
     _write_page(out / PAGE, imported, done, names, source)
+    if key is not None:
+        signature.sign(out / CERTIFICATE, key)
     return _tell(done, json)
 
 

@@ -65,13 +65,15 @@ def sign(file: Path, key: Ed25519PrivateKey) -> Path:
     return beside(file)
 
 
-def check(file: Path, content: bytes, key: Ed25519PublicKey) -> None:
-    """Raises SignatureError unless `content`, which was read from `file`, is what the holder of the key signed; and
-    TriptychError if there is no signature to read."""
+def check(file: Path, key: Ed25519PublicKey) -> None:
+    """Raises SignatureError unless `file` is what the holder of the key signed; and TriptychError if the file, or its
+    signature, cannot be read."""
     from cryptography.exceptions import InvalidSignature
 
     with told(f"the signature {beside(file)} cannot be read"):
         signature = read_bounded(beside(file), BYTES)
+    with told(f"certificate {file} cannot be read"):
+        content = file.read_bytes()
     try:
         key.verify(signature, content)
     except InvalidSignature:
@@ -85,6 +87,4 @@ def _loaded(path: Path, load: Callable[[bytes], Any], what: str, way_out: str) -
         return load(content)
     except Exception as error:  # of the library's own kinds, ValueError and TypeError among them
         reason = " ".join(str(error).split())[:120]
-        raise TriptychError(
-            f"{what} is no key that can be used ({type(error).__name__}: {reason}); {way_out}"
-        ) from None
+        raise TriptychError(f"{what} is no key that can be used ({reason}); {way_out}") from None
