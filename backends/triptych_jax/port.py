@@ -1,7 +1,9 @@
 """Somebody's own Flax module (NNX or Linen) or JAX function, taken apart into its primitives."""
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -13,7 +15,7 @@ import optax
 from flax import linen, nnx
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
-from triptych.backend.contract import Captured, PortParameter, PortRun
+from triptych.backend.contract import Captured, Drawn, PortParameter, PortRun
 from triptych.backend.execution import Execution, dtype_of
 from triptych.importers.steps import Imported, Request
 from triptych.optim.optimizers import Rates
@@ -22,7 +24,6 @@ from triptych.utils.errors import TriptychError
 from triptych.weights.layouts import FLAX
 from triptych_jax.device import DTYPES
 from triptych_jax.precision import apply_execution
-from triptych_jax.weights import to_numpy
 
 # JAX's primitives by the spec's record or merge. Functions of jax.nn are found by their name.
 KINDS = {
@@ -57,9 +58,23 @@ KINDS = {
     "add": "add",
     "mul": "multiply",
 }
+MARK = "dropout: "  # starts the name of a function that stands for a dropout
+HANDED_ON = ("convert_element_type", "copy", "stop_gradient", "reduce_precision")  # whose output is the input
 Outputs: TypeAlias = tuple[jax.Array, ...]
-# A function of arrays, images and train, to the outputs and what the running statistics are then; the arrays by name.
-Started: TypeAlias = tuple[Callable[..., tuple[Any, dict[str, Any]]], dict[str, Any]]
+Arrays: TypeAlias = Mapping[str, jax.Array]
+
+
+@dataclass(frozen=True)
+class _Started:
+    """A network as a function of arrays by name, images and train, which gives its output and the running statistics
+    after it by name; those arrays; and a call in evaluation as a user makes it, and how to undo what that leaves."""
+
+    function: Callable[..., tuple[Any, Arrays]]
+    arrays: dict[str, Any]
+    call: Callable[[Arrays, jax.Array], Any]
+    restore: Callable[[], None] = lambda: None
+
+
 COMPLETED = {
     "Conv": "add",
     "ConvTranspose": "add",
@@ -74,7 +89,8 @@ _compiled = partial(jax.jit, compiler_options={"xla_backend_optimization_level":
 
 
 def matches(candidate: Any) -> bool:
-    """A module of Flax, or a pair of a function of `(parameters, images)` and its parameters."""
+    """A module of Flax, or a pair of a function of `(parameters, images)` (or a Linen module, or its `apply`) and its
+    parameters."""
     pair = isinstance(candidate, tuple) and len(candidate) == 2 and callable(candidate[0])
     return isinstance(candidate, nnx.Module | linen.Module) or (pair and not callable(candidate[1]))
 
@@ -104,63 +120,97 @@ class Port:
     def parameters(self, images: Array) -> Sequence[PortParameter]:
         """In the order of their first use."""
         kind = next(start for type_, start in STARTS if isinstance(self.candidate, type_))
-        self.function, arrays = kind(self.candidate, self._native(images))
-        self.arrays = {name: jnp.asarray(value, self.dtype) for name, value in arrays.items()}
+        self.started = kind(self.candidate, self._native(images))
+        self.arrays = {name: jnp.asarray(value, self.dtype) for name, value in self.started.arrays.items()}
         inner = jax.make_jaxpr(partial(self._all_outputs, train=False))(self.arrays, self._native(images)).jaxpr
         self.returned = len(inner.outvars)
         variables = dict(zip(sorted(self.arrays), inner.invars, strict=False))  # as JAX flattens a dictionary
-        used, needed = _first_uses(inner), _needed(inner, self.count)
-        order = sorted(variables, key=lambda name: used.get(variables[name], len(used)))
+        used, needed = _uses(inner), _needed(inner, self.count)
+        self.axes: dict[str, tuple[int, ...]] = {}
+        _find_axes(inner, {var: (name, _in_place(self.arrays[name])) for name, var in variables.items()}, self.axes)
+        order = sorted(variables, key=lambda name: min(used.get(variables[name], [len(inner.eqns)])))
         return [
             PortParameter(
                 name,
-                to_numpy(self.arrays[name]).shape or (1,),
+                self._canonical(name, self.arrays[name]).shape,
                 _role(name.rpartition(".")[2]),
                 variables[name] in needed or variables[name] not in used,
+                tuple(used.get(variables[name], ())),
             )
             for name in order
         ]
 
-    def _all_outputs(self, arrays: Mapping[str, jax.Array], x: jax.Array, train: bool) -> Outputs:
+    def _all_outputs(self, arrays: Arrays, x: jax.Array, train: bool) -> Outputs:
         """The network's outputs, in its order."""
-        return tuple(jax.tree.leaves(_in_order(self.function(arrays, x, train=train)[0])))
+        return tuple(jax.tree.leaves(_in_order(self.started.function(arrays, x, train=train)[0])))
 
-    def _outputs(self, arrays: Mapping[str, jax.Array], x: jax.Array, train: bool) -> Outputs:
-        """Those of them that are compared."""
-        return self._all_outputs(arrays, x, train)[: self.count]
+    def _watched(self, arrays: Arrays, x: jax.Array, train: bool) -> tuple[Outputs, dict[str, jax.Array]]:
+        """Those of them that are compared, and in training the running statistics."""
+        output, statistics = self.started.function(arrays, x, train=train)
+        return tuple(jax.tree.leaves(_in_order(output)))[: self.count], dict(statistics) if train else {}
+
+    def _canonical(self, name: str, value: Any) -> Array:
+        """A copy on the host in canonical axes: those by which the network uses it, else Flax's."""
+        array = np.atleast_1d(np.array(value))
+        return np.array(array.transpose(self.axes[name]), order="C") if name in self.axes else FLAX.to_canonical(array)
+
+    def _from_canonical(self, name: str, value: Array) -> Array:
+        return value.transpose(np.argsort(self.axes[name])) if name in self.axes else FLAX.from_canonical(value)
 
     def load(self, values: Mapping[str, Array]) -> None:
         """Set the parameters of these names."""
         for name, value in values.items():
-            native = jnp.asarray(FLAX.from_canonical(value), self.dtype)
+            native = jnp.asarray(self._from_canonical(name, value), self.dtype)
             self.arrays[name] = native if jnp.ndim(self.arrays[name]) else native.reshape(())  # a PReLU's one slope
+
+    def values(self) -> dict[str, Array]:
+        """As the network was given."""
+        return {name: self._canonical(name, value) for name, value in self.started.arrays.items()}
+
+    def restore(self) -> None:
+        """The values and modes that the network had."""
+        self.started.restore()
+
+    def call(self, images: Array) -> tuple[Array, ...]:
+        """As a user calls it in evaluation."""
+        output = _compiled(lambda arrays, x: self.started.call(arrays, x))(self.arrays, self._native(images))
+        return tuple(map(self._channels_first, jax.tree.leaves(_in_order(output))[: self.count]))
 
     def run(self, images: Array, *, train: bool, cotangents: Sequence[Array] = ()) -> PortRun:
         """One pass; with `cotangents`, the gradient of every output that is compared, backward too."""
         x = self._native(images)
-        traced = jax.make_jaxpr(partial(self._outputs, train=train))(self.arrays, x)
+        traced = jax.make_jaxpr(partial(self._watched, train=train))(self.arrays, x)
+        shapes = jax.eval_shape(partial(self._watched, train=train), self.arrays, x)
         kinds: list[str] = []
 
-        def whole(arrays: Any, x: jax.Array, probes: list[jax.Array] | None) -> tuple[Outputs, list[jax.Array]]:
+        def whole(arrays: Any, x: jax.Array, probes: list[jax.Array] | None) -> tuple[Any, list[jax.Array]]:
             watch = _Watch(len(images), probes)
-            outputs = watch.run(traced.jaxpr, traced.consts, jax.tree.leaves((arrays, x)))
+            made = watch.run(traced.jaxpr, traced.consts, jax.tree.leaves((arrays, x)))
             kinds[:] = watch.kinds
-            return tuple(outputs), watch.values
+            return jax.tree.unflatten(jax.tree.structure(shapes), made), watch.values
 
-        outputs, values = _compiled(partial(whole, probes=None))(self.arrays, x)
-        captured = [Captured(kind, self._channels_first(y)) for kind, y in zip(kinds, values, strict=True)]
+        (outputs, statistics), values = _compiled(partial(whole, probes=None))(self.arrays, x)
+        captured = [
+            Captured(
+                "Dropout" if _is_mark(kind) else kind,
+                self._channels_first(y),
+                drawn=_drawn(kind),
+            )
+            for kind, y in zip(kinds, values, strict=True)
+        ]
         run = PortRun(captured, tuple(map(self._channels_first, outputs)))
+        run.statistics = {name: self._canonical(name, value) for name, value in statistics.items()}
         if cotangents:
             probes = [jnp.zeros_like(value) for value in values]
             dy = tuple(self._native(cotangent) for cotangent in cotangents[: len(outputs)])
 
             @_compiled
             def backward(arrays: Any, x: jax.Array, probes: list[jax.Array]) -> Any:
-                _, pull = jax.vjp(lambda *arguments: whole(*arguments)[0], arrays, x, probes)
+                _, pull = jax.vjp(lambda *arguments: whole(*arguments)[0][0], arrays, x, probes)
                 return pull(dy)
 
             gradients, dx, arrived = backward(self.arrays, x, probes)
-            run.gradients = {name: np.atleast_1d(to_numpy(value)) for name, value in gradients.items()}
+            run.gradients = {name: self._canonical(name, value) for name, value in gradients.items()}
             run.input_gradient = self._channels_first(dx)
             for entry, gradient in zip(captured, arrived, strict=True):
                 entry.gradient = self._channels_first(gradient)
@@ -169,10 +219,10 @@ class Port:
     def train(self, images: Array, cotangents: Sequence[Array], rates: Sequence[Rates]) -> dict[str, Array]:
         """What steps of optax.sgd make of it."""
         x, optimizer = self._native(images), optax.sgd(rates[0].learning_rate, rates[0].momentum)
-        kept = jax.eval_shape(partial(self.function, train=True), self.arrays, x)[1]
+        kept = jax.eval_shape(partial(self.started.function, train=True), self.arrays, x)[1]
 
         def loss(trained: Any, arrays: Any) -> tuple[jax.Array, Any]:
-            y, moved = self.function({**arrays, **trained}, x, train=True)
+            y, moved = self.started.function({**arrays, **trained}, x, train=True)
             outputs = jax.tree.leaves(_in_order(y))[: self.count]
             return sum((y * self._native(dy)).sum() for y, dy in zip(outputs, cotangents, strict=False)), moved
 
@@ -186,7 +236,7 @@ class Port:
         state = optimizer.init({name: value for name, value in self.arrays.items() if name not in kept})
         for _ in rates:
             self.arrays, state = step(self.arrays, state)
-        return {name: np.atleast_1d(to_numpy(value)) for name, value in self.arrays.items()}
+        return {name: self._canonical(name, value) for name, value in self.arrays.items()}
 
     def _native(self, images: Array) -> jax.Array:
         """Images, or a map or vector of an output, as the network has them."""
@@ -222,7 +272,7 @@ class _Watch:
         for number, eqn in enumerate(jaxpr.eqns):
             inputs = [read(var) for var in eqn.invars]
             name, inside = _named(eqn)
-            if inside is not None and name not in KINDS:
+            if inside is not None and name not in KINDS and not _is_mark(name):
                 outputs = self.run(inside.jaxpr, inside.consts, inputs)
             else:
                 outputs = _bind(eqn, inputs)
@@ -285,7 +335,7 @@ def _role(name: str) -> str:
 
 def _kind(name: str, eqn: Any) -> str:
     spread = name == "conv_general_dilated" and set(eqn.params["lhs_dilation"]) != {1}
-    return "ConvTranspose" if spread else KINDS.get(name, "")
+    return "ConvTranspose" if spread else name if _is_mark(name) else KINDS.get(name, "")
 
 
 def _named(eqn: Any) -> tuple[str, ClosedJaxpr | None]:
@@ -301,13 +351,50 @@ def _named(eqn: Any) -> tuple[str, ClosedJaxpr | None]:
     return names[0], closed
 
 
-def _first_uses(jaxpr: Jaxpr) -> dict[Any, int]:
-    used: dict[Any, int] = {}
-    for eqn in jaxpr.eqns:
+def _uses(jaxpr: Jaxpr) -> dict[Any, list[int]]:
+    """Which of the operations take a variable."""
+    used: dict[Any, list[int]] = {}
+    for place, eqn in enumerate(jaxpr.eqns):
         for var in eqn.invars:
             if not isinstance(var, Literal):
-                used.setdefault(var, len(used))
+                used.setdefault(var, []).append(place)
     return used
+
+
+def _in_place(array: Any) -> tuple[int, ...]:
+    return tuple(range(jnp.ndim(array)))
+
+
+def _find_axes(jaxpr: Jaxpr, known: dict[Any, tuple[str, tuple[int, ...]]], found: dict[str, tuple[int, ...]]) -> None:
+    """The axes by which convolutions and products use the parameters `known`, by name; canonical axes come of them.
+    `known`: the variables that are a parameter, with the order in which they have its axes."""
+
+    def of(var: Any) -> tuple[str, tuple[int, ...]] | None:
+        return None if isinstance(var, Literal) else known.get(var)
+
+    for eqn in jaxpr.eqns:
+        primitive, inside = eqn.primitive.name, _named(eqn)[1]
+        first = of(eqn.invars[0]) if eqn.invars else None
+        if primitive == "transpose" and first:
+            known[eqn.outvars[0]] = (first[0], tuple(first[1][axis] for axis in eqn.params["permutation"]))
+        elif primitive in HANDED_ON and first:
+            known[eqn.outvars[0]] = first
+        elif (
+            primitive == "conv_general_dilated"
+            and set(eqn.params["lhs_dilation"]) == {1}
+            and (kernel := of(eqn.invars[1]))
+        ):
+            found[kernel[0]] = tuple(kernel[1][axis] for axis in eqn.params["dimension_numbers"].rhs_spec)
+        elif primitive == "dot_general":
+            contracted, _ = eqn.params["dimension_numbers"]
+            for var, axes in zip(eqn.invars, contracted, strict=True):
+                if (matrix := of(var)) and len(matrix[1]) == 2 and len(axes) == 1:
+                    found[matrix[0]] = (matrix[1][1 - axes[0]], matrix[1][axes[0]])
+        elif inside is not None:
+            inner = {i: given for i, o in zip(inside.jaxpr.invars, eqn.invars, strict=False) if (given := of(o))}
+            _find_axes(inside.jaxpr, inner, found)
+            outputs = zip(inside.jaxpr.outvars, eqn.outvars, strict=False)
+            known |= {o: inner[i] for i, o in outputs if not isinstance(i, Literal) and i in inner}
 
 
 def _needed(jaxpr: Jaxpr, count: int) -> set[Any]:
@@ -319,52 +406,136 @@ def _needed(jaxpr: Jaxpr, count: int) -> set[Any]:
     return needed
 
 
-def _start_nnx(module: nnx.Module, x: jax.Array) -> Started:
-    for _, node in nnx.iter_graph(module):
-        if isinstance(node, nnx.Dropout):
-            node.rate = 0.0
+def _start_nnx(module: nnx.Module, x: jax.Array) -> _Started:
     flat = dict(nnx.to_flat_state(nnx.state(module)))
     kept = [path for path, variable in flat.items() if isinstance(variable, nnx.Param | nnx.BatchStat)]
     state = {".".join(map(str, path)): path for path in kept}
     others = {path: variable for path, variable in flat.items() if path not in state.values()}
+    modes = [(node, _modes_of(node)) for _, node in nnx.iter_graph(module) if isinstance(node, nnx.Module)]
+    switches = _switches_of(type(module).__call__)
     definitions = {}
     for mode in (True, False):  # not while JAX traces: dropout and batch norms refuse to be switched there
         module.train() if mode else module.eval()
         definitions[mode] = nnx.graphdef(module)
 
-    def function(arrays: Mapping[str, jax.Array], x: jax.Array, train: bool) -> Any:
-        filled = {path: type(flat[path])(arrays[name]) for name, path in state.items()}  # new ones can be set
-        network = nnx.merge(definitions[train], nnx.from_flat_state({**others, **filled}))
-        y, after = network(x), dict(nnx.to_flat_state(nnx.state(network, nnx.BatchStat)))
+    def filled(arrays: Arrays) -> nnx.State:
+        made = {path: type(flat[path])(arrays[name]) for name, path in state.items()}  # new ones can be set
+        return nnx.from_flat_state({**others, **made})
+
+    def function(arrays: Arrays, x: jax.Array, train: bool) -> tuple[Any, Arrays]:
+        network = nnx.merge(definitions[train], filled(arrays))
+        with _nnx_dropouts(train):
+            y = network(x, **switches(train))
+        after = dict(nnx.to_flat_state(nnx.state(network, nnx.BatchStat)))
         return y, {name: after[path][...] for name, path in state.items() if path in after}
 
-    return function, {name: flat[path][...] for name, path in state.items()}
+    def call(arrays: Arrays, x: jax.Array) -> Any:
+        return nnx.merge(definitions[False], filled(arrays))(x, **switches(False))
+
+    def restore() -> None:
+        for node, mode in modes:
+            vars(node).update(mode)
+
+    return _Started(function, {name: flat[path][...] for name, path in state.items()}, call, restore)
 
 
-def _start_linen(module: linen.Module, x: jax.Array) -> Started:
-    def skip(following: Callable[..., Any], arguments: Any, keywords: Any, context: Any) -> Any:
-        dropout = isinstance(context.module, linen.Dropout) and context.method_name == "__call__"
-        return arguments[0] if dropout else following(*arguments, **keywords)
+def _modes_of(node: nnx.Module) -> dict[str, Any]:
+    """The switches that `train` and `eval` set."""
+    return {name: value for name, value in vars(node).items() if name in SWITCHES}
 
+
+@contextmanager
+def _nnx_dropouts(train: bool) -> Iterator[None]:
+    """Every `nnx.Dropout` is marked in here; in training it is off, in evaluation the network's fault."""
+    original = nnx.Dropout.__call__
+
+    def marked(self: Any, inputs: jax.Array, *arguments: Any, **keywords: Any) -> Any:
+        given = keywords.get("deterministic")
+        active = not (self.deterministic if given is None else given)
+        x = inputs if train or not active else original(self, inputs, *arguments, **keywords)
+        return _mark(x, float(self.rate), bool(self.broadcast_dims), active)
+
+    nnx.Dropout.__call__ = marked
+    try:
+        yield
+    finally:
+        nnx.Dropout.__call__ = original
+
+
+def _mark(x: jax.Array, rate: float, whole: bool, active: bool) -> jax.Array:
+    """The same, through a function that is called as what a dropout draws."""
+
+    def dropout(x: jax.Array) -> jax.Array:
+        return x
+
+    dropout.__name__ = f"{MARK}{rate} {int(whole)} {int(active)}"
+    return jax.jit(dropout)(x)
+
+
+def _is_mark(name: str) -> bool:
+    return name.startswith(MARK)
+
+
+def _drawn(name: str) -> Drawn | None:
+    """What a mark says."""
+    if not _is_mark(name):
+        return None
+    rate, whole, active = name.removeprefix(MARK).split()
+    return Drawn(float(rate), "dropout of whole channels" if int(whole) else "dropout", bool(int(active)))
+
+
+def _start_linen(module: linen.Module, x: jax.Array, variables: Any = None) -> _Started:
     switches = _switches_of(type(module).__call__)
-    with linen.intercept_methods(skip):
-        arrays, fill = _taken_apart(module.init(jax.random.key(0), x, **switches(False)))
+    if variables is None:
+        with _linen_dropouts(train=True):
+            variables = module.init(jax.random.key(0), x, **switches(False))
+    arrays, fill = _taken_apart(variables)
 
-    def function(arrays: Mapping[str, jax.Array], x: jax.Array, train: bool) -> Any:
+    def function(arrays: Arrays, x: jax.Array, train: bool) -> tuple[Any, Arrays]:
         filled = fill(arrays)
-        with linen.intercept_methods(skip):
-            mutable = [name for name in filled if name != "params"] if train else False
+        mutable = [name for name in filled if name != "params"] if train else False
+        with _linen_dropouts(train):
             y = module.apply(filled, x, mutable=mutable, **switches(train))
-        return (y[0], _taken_apart(dict(y[1]))[0]) if train else (y, {})
+        if not train:
+            return y, {}
+        after, _ = _taken_apart(y[1])
+        return y[0], {name: value for name, value in after.items() if name in arrays}
 
-    return function, arrays
+    def call(arrays: Arrays, x: jax.Array) -> Any:
+        return module.apply(fill(arrays), x, **switches(False))
+
+    return _Started(function, arrays, call)
 
 
-def _start_function(pair: tuple[Callable[..., Any], Any], x: jax.Array) -> Started:
+@contextmanager
+def _linen_dropouts(train: bool) -> Iterator[None]:
+    """As `_nnx_dropouts`."""
+
+    def marked(following: Callable[..., Any], arguments: Any, keywords: Any, context: Any) -> Any:
+        module = context.module
+        if not isinstance(module, linen.Dropout) or context.method_name != "__call__":
+            return following(*arguments, **keywords)
+        given = keywords.get("deterministic", arguments[1] if len(arguments) > 1 else None)
+        active = not (module.deterministic if given is None else given)
+        x = arguments[0] if train or not active else following(*arguments, **keywords)
+        return _mark(x, float(module.rate), bool(module.broadcast_dims), active)
+
+    with linen.intercept_methods(marked):
+        yield
+
+
+def _start_function(pair: tuple[Callable[..., Any], Any], x: jax.Array) -> _Started:
     network, parameters = pair
+    module = network if isinstance(network, linen.Module) else getattr(network, "__self__", None)
+    if isinstance(module, linen.Module) and network in (module, module.apply):
+        return _start_linen(module, x, parameters)
     arrays, fill = _taken_apart(parameters)
     switches = _switches_of(network)
-    return (lambda arrays, x, train: (network(fill(arrays), x, **switches(train)), {})), arrays
+
+    def call(arrays: Arrays, x: jax.Array) -> Any:
+        return network(fill(arrays), x, **switches(False))
+
+    return _Started(lambda arrays, x, train: (network(fill(arrays), x, **switches(train)), {}), arrays, call)
 
 
 def _taken_apart(tree: Any) -> tuple[dict[str, Any], Callable[[Mapping[str, jax.Array]], Any]]:

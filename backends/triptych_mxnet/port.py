@@ -8,7 +8,7 @@ from typing import Any
 import mxnet as mx
 from mxnet import autograd, gluon
 
-from triptych.backend.contract import Captured, PortParameter, PortRun
+from triptych.backend.contract import Captured, Drawn, PortParameter, PortRun
 from triptych.backend.execution import Execution, dtype_of
 from triptych.importers import mxnet_network, mxnet_symbol
 from triptych.importers.steps import Imported, Request
@@ -139,6 +139,17 @@ def _traced(block: gluon.Block) -> list[mx.sym.Symbol]:
     return list(_symbols_in(output))
 
 
+def _arrays_in(value: Any) -> Iterator[mx.nd.NDArray]:
+    """The arrays of what a block returns, in their order."""
+    if isinstance(value, mx.nd.NDArray):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from _arrays_in(list(value.values()))
+    elif isinstance(value, list | tuple):
+        for entry in value:
+            yield from _arrays_in(entry)
+
+
 def _symbols_in(value: Any) -> Iterator[mx.sym.Symbol]:
     """The symbols of what a block returns, in their order."""
     if isinstance(value, mx.sym.Symbol):
@@ -159,6 +170,7 @@ class Port:
         self.dtype = dtype_of("mxnet", execution.precision, DTYPES)
         self.count = outputs
         self.block = candidate
+        self.given: dict[str, mx.nd.NDArray] = {}  # by name, once it has run
 
     def parameters(self, images: Array) -> Sequence[PortParameter]:
         """In the order of their first use."""
@@ -173,6 +185,7 @@ class Port:
             self.block(mx.nd.array(self._native(images), dtype=loaded[0].dtype))
         if any(parameter._data is None for parameter in self.named.values()):
             self.block.initialize(mx.init.Uniform(0.07), force_reinit=False)
+        self.given = {name: p.data() for name, p in self.named.items() if p._data is not None}
         self.block.cast(self.dtype)  # before it runs: what has 16 bits takes no image of 32
         outputs = self._symbols()
         self.returned = len(outputs)
@@ -195,9 +208,17 @@ class Port:
         )
         if not getattr(self.block, "_active", False):  # as it is: hybridized, memory is shared, and that has bugs
             self.whole.hybridize(inline_limit=ONE_BY_ONE)
+        self.given = {name: self.given.get(name, p.data().copy()) for name, p in self.named.items()}
+        places = _places(nodes)
         needed = {*compared.list_inputs(), *order} - (set(used) - set(compared.list_inputs()))
         return [
-            PortParameter(name, self.named[name].data().shape, roles.get(name) or _role(name), name in needed)
+            PortParameter(
+                name,
+                self.named[name].data().shape,
+                roles.get(name) or _role(name),
+                name in needed,
+                places.get(name, ()),
+            )
             for name in order
         ]
 
@@ -215,15 +236,20 @@ class Port:
     def _symbols(self) -> list[mx.sym.Symbol]:
         """The network's outputs as a graph of operators, dropout at rate 0, without a loss at the end."""
         graph = json.loads(mx.sym.Group(_traced(self.block)).tojson())
+        self.drawn: dict[str, dict[str, str]] = {}  # the attributes of every dropout
         for node in graph["nodes"]:
             if node["op"] == "Dropout":
-                node.setdefault("attrs", {})["p"] = "0.0"
+                attributes = node.setdefault("attrs", {})
+                self.drawn[node["name"]] = dict(attributes)
+                attributes["p"] = "0.0"
             if node["op"] == "SoftmaxActivation":  # the old form of softmax, which computes in float32 only
                 over_channels = node.get("attrs", {}).get("mode") == "channel"
                 node.update(op="softmax", attrs={"axis": "1" if over_channels else "-1"})
             if node["op"] == "null":
                 node.get("attrs", {}).pop("__dtype__", None)  # float32, from before the cast
         nodes = graph["nodes"]
+        labelled = any(nodes[place]["name"].endswith(LABEL) for place in graph["arg_nodes"])
+        self.bare = not labelled and not any(nodes[head[0]]["op"] in SOFTMAX_LOSS for head in graph["heads"])
         heads = [
             nodes[head[0]]["inputs"][0] if nodes[head[0]]["op"] in SOFTMAX_LOSS else head for head in graph["heads"]
         ]
@@ -231,9 +257,19 @@ class Port:
 
     def load(self, values: Mapping[str, Array]) -> None:
         """Set the parameters of these names."""
-        self.values = {**getattr(self, "values", {}), **values}
-        for name, value in self.values.items():
+        self.loaded = {**getattr(self, "loaded", {}), **values}
+        for name, value in self.loaded.items():
             self.named[name].set_data(mx.nd.array(value, dtype=self.dtype))
+
+    def values(self) -> dict[str, Array]:
+        """As the network was given."""
+        return {name: to_numpy(value) for name, value in self.given.items()}
+
+    def restore(self) -> None:
+        """The values and types that the network had."""
+        for name, value in self.given.items():
+            self.named[name].cast(value.dtype)
+            self.named[name].set_data(value)
 
     def run(self, images: Array, *, train: bool, cotangents: Sequence[Array] = ()) -> PortRun:
         """One pass; with `cotangents`, the outputs' gradients, backward too (none of the operators between)."""
@@ -244,8 +280,12 @@ class Port:
         made = list(made) if isinstance(made, list | tuple) else [made]
         inner, outputs = made[: len(self.kinds)], made[len(self.kinds) :]
         captured = [
-            Captured(NOT_FLAT.get(kind, kind) if y.ndim != 2 else kind, self._to_canonical(y))
-            for (_, kind), y in zip(self.kinds, inner, strict=True)
+            Captured(
+                NOT_FLAT.get(kind, kind) if y.ndim != 2 else kind,
+                self._to_canonical(y),
+                drawn=_drawn(self.drawn[name], train) if name in self.drawn else None,
+            )
+            for (name, kind), y in zip(self.kinds, inner, strict=True)
             if y.ndim > 1 and len(y) == len(images)
         ]
         run = PortRun(captured, tuple(map(self._to_canonical, outputs)))
@@ -256,8 +296,18 @@ class Port:
             autograd.backward(outputs, given, train_mode=train)
             run.gradients = {name: to_numpy(p.grad()) for name, p in self.named.items() if p.grad_req != "null"}
             run.input_gradient = to_numpy(x.grad)
-            self.load({})  # the backward pass has changed the running statistics
+        mx.nd.waitall()
+        kept = {name: p for name, p in self.named.items() if p.grad_req == "null"}
+        run.statistics = {name: to_numpy(p.data()) for name, p in kept.items()} if train else {}
+        self.load({})  # a pass in training mode has changed the running statistics
         return run
+
+    def call(self, images: Array) -> tuple[Array, ...]:
+        """As a user calls it in evaluation; without the loss at its end."""
+        if not self.bare:
+            return self.run(images, train=False).outputs
+        made = self.block(mx.nd.array(self._native(images), dtype=self.dtype))
+        return tuple(map(self._to_canonical, list(_arrays_in(made))[: self.count]))
 
     def train(self, images: Array, cotangents: Sequence[Array], rates: Sequence[Rates]) -> dict[str, Array]:
         """What steps of gluon.Trainer with MXNet's SGD make of it."""
@@ -304,6 +354,22 @@ def _kind(node: dict[str, Any]) -> str:
     attributes = node.get("attrs", {}).items()
     by_attributes = (kind for wanted, kind in BY_ATTRIBUTES if wanted.items() <= attributes)
     return next(by_attributes, KINDS.get(node["op"], ""))
+
+
+def _places(nodes: Sequence[dict[str, Any]]) -> dict[str, tuple[int, ...]]:
+    """Which operators take a variable, by its name."""
+    places: dict[str, tuple[int, ...]] = {}
+    for place, node in enumerate(nodes):
+        for taken in node["inputs"]:
+            name = nodes[taken[0]]["name"]
+            places[name] = (*places.get(name, ()), place)
+    return places
+
+
+def _drawn(attributes: Mapping[str, str], train: bool) -> Drawn:
+    """What a dropout of these attributes draws."""
+    kind = "dropout of whole channels" if attributes.get("axes", "()") not in ("()", "[]") else "dropout"
+    return Drawn(float(attributes.get("p", 0.5)), kind, train or attributes.get("mode") == "always")
 
 
 def _role(name: str) -> str:

@@ -1,6 +1,8 @@
 """Somebody's own `torch.nn.Module`, watched while it runs; see `triptych.backend.contract`."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from triptych.backend.contract import Captured, PortParameter, PortRun
+from triptych.backend.contract import Captured, Drawn, PortParameter, PortRun
 from triptych.backend.execution import Execution, dtype_of
 from triptych.importers import torch_export, torch_files
 from triptych.importers.steps import Imported, Request
@@ -70,7 +72,15 @@ KINDS = {
     "mul": "multiply",
     "imul": "multiply",
 }
-DROPOUTS = ("dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout")
+# What its dropouts draw.
+DROPOUTS = {
+    "dropout": "dropout",
+    **dict.fromkeys(("dropout1d", "dropout2d", "dropout3d", "feature_dropout"), "dropout of whole channels"),
+    "alpha_dropout": "alpha dropout",
+    "feature_alpha_dropout": "alpha dropout of whole channels",
+}
+PRODUCTS = ("matmul", "mm", "addmm", "rmatmul")  # whose last operand is an (in, out) matrix
+WEIGHTED = ("conv2d", "linear")  # whose second is the weight
 NOT_FLAT = {"Dense": "", "Flatten": "Reshape"}  # what it is where no vector per image comes out
 OPENS = (".pt2", ".pt", ".pth", ".ts")
 
@@ -106,24 +116,72 @@ class Port:
         self.dtype = dtype_of("torch", execution.precision, DTYPES)
         self.count = outputs
         self.module = torch_export.unwrapped(candidate)
-        for module in self.module.modules():
-            if getattr(module, "inplace", False) is True:
-                module.inplace = False  # it would overwrite what the layer before has put out
-            if isinstance(module, nn.modules.dropout._DropoutNd):
-                module.p = 0.0
+        self.given: dict[str, torch.Tensor] = {}  # by name, once it has run
+        self.modes = {module: module.training for module in self.module.modules()}
 
     def parameters(self, images: Array) -> Sequence[PortParameter]:
         """In the order of their first use."""
-        used: dict[int, int] = {}
-        _, outputs = self._pass_on(
-            images, lambda function, tensors, y: [used.setdefault(id(t), len(used)) for t in tensors]
-        )
+        used: dict[int, list[int]] = {}  # by identity, in the order of the first use
+        self.turned: dict[int, tuple[int, ...]] = {}
+        self.calls = 0
+        _, outputs = self._pass_on(images, partial(self._note_use, used))
         without = self._without_gradient(outputs)
-        self.module.to(self.dtype)  # only now: a lazy module has its parameters by the first pass
         named = self._tensors()
-        order = sorted(named, key=lambda name: used.get(self.identities[name], len(used)))
+        self.axes = {name: self.turned.get(self.identities[name], ()) for name in named}
+        self.given = {name: t.detach().clone() if t.dtype == self.dtype else t.detach() for name, t in named.items()}
+        self.module.to(self.dtype)  # only now: a lazy module has its parameters by the first pass
+        places = {identity: place for place, identity in enumerate(used)}
+        order = sorted(named, key=lambda name: places.get(self.identities[name], len(used)))
         without = {name for name in without if self.identities[name] in used}
-        return [PortParameter(name, tuple(named[name].shape), self._role(name), name not in without) for name in order]
+        return [
+            PortParameter(
+                name,
+                self._shape(name, named[name]),
+                self._role(name),
+                name not in without,
+                tuple(used.get(self.identities[name], ())),
+            )
+            for name in order
+        ]
+
+    def _note_use(
+        self,
+        used: dict[int, list[int]],
+        function: str,
+        tensors: Sequence[torch.Tensor],
+        y: torch.Tensor,
+        drawn: Drawn | None,
+    ) -> None:
+        """Who uses a parameter, and the axes in which a view of it, or an (in, out) matrix, is taken."""
+        self.calls += 1
+        for place, tensor in enumerate(tensors):
+            base = tensor if tensor._base is None else tensor._base
+            if y is not base and y._base is not base:
+                used.setdefault(id(base), []).append(self.calls)
+            name, axes = function.strip("_"), _axes_of_view(base, tensor)
+            if name in PRODUCTS and axes and len(axes) == 2 and place == len(tensors) - 1:
+                self.turned[id(base)] = axes[::-1]
+            elif name in WEIGHTED and axes and place == 1:
+                self.turned[id(base)] = axes
+
+    def values(self) -> dict[str, Array]:
+        """As the network was given."""
+        return {name: self._canonical(name, tensor) for name, tensor in self.given.items()}
+
+    def restore(self) -> None:
+        """The values, types and modes that the network had."""
+        with torch.no_grad():
+            for name, tensor in self._tensors().items():
+                tensor.data = self.given.get(name, tensor.data)
+        for module, mode in self.modes.items():
+            module.training = mode
+
+    def _shape(self, name: str, tensor: torch.Tensor) -> tuple[int, ...]:
+        return tuple(tensor.shape[axis] for axis in self.axes[name] or range(tensor.ndim))
+
+    def _canonical(self, name: str, tensor: torch.Tensor) -> Array:
+        """A copy on the host, in the axes in which the network uses it."""
+        return to_numpy(tensor.permute(self.axes[name]) if self.axes[name] else tensor)
 
     def _role(self, name: str) -> str:
         owner, _, last = name.rpartition(".")
@@ -134,9 +192,9 @@ class Port:
         """The parameters that the compared outputs do not depend on, and the buffers of modules that have no others."""
         named = dict(self.module.named_parameters())
         reached = [y for y in outputs if y.requires_grad]
-        if not reached:
-            return set()
         trained = {name: p for name, p in named.items() if p.requires_grad}
+        if not reached or not trained:
+            return set()
         gradients = torch.autograd.grad([y.sum() for y in reached], list(trained.values()), allow_unused=True)
         without = {name for name, gradient in zip(trained, gradients, strict=True) if gradient is None}
         kept = {name.rpartition(".")[0] for name in named if name not in without}
@@ -154,31 +212,53 @@ class Port:
         with torch.no_grad():
             for name, tensor in self._tensors().items():
                 if name in values:
-                    tensor.copy_(torch.from_numpy(np.array(values[name])))
+                    axes = self.axes[name]
+                    value = np.array(values[name])
+                    tensor.copy_(torch.from_numpy(value.transpose(np.argsort(axes)) if axes else value))
 
     def run(self, images: Array, *, train: bool, cotangents: Sequence[Array] = ()) -> PortRun:
         """One pass; with `cotangents`, the gradient of every output that is compared, backward too."""
         captured: list[Captured] = []
 
         # Maps are channels first whatever the images are: so are PyTorch's functions.
-        def watch(function: str, tensors: Sequence[torch.Tensor], y: torch.Tensor) -> None:
+        def watch(function: str, tensors: Sequence[torch.Tensor], y: torch.Tensor, drawn: Drawn | None) -> None:
             if y.ndim < 2 or len(y) != len(images):
                 return
-            kind = KINDS.get(function.strip("_"), "")
-            entry = Captured(NOT_FLAT.get(kind, kind) if y.ndim != 2 else kind, to_numpy(y))
+            kind = "Dropout" if drawn else KINDS.get(function.strip("_"), "")
+            entry = Captured(NOT_FLAT.get(kind, kind) if y.ndim != 2 else kind, to_numpy(y), drawn=drawn)
             captured.append(entry)
             if y.requires_grad:
                 y.register_hook(lambda gradient: setattr(entry, "gradient", to_numpy(gradient)))
 
+        kept = {name: buffer.clone() for name, buffer in self.module.named_buffers()}
         x, outputs = self._pass_on(images, watch, train)
         run = PortRun(captured, tuple(map(self._to_canonical, outputs)))
         if cotangents:
             self._backward(outputs, cotangents)
-            named = self.module.named_parameters()
-            run.gradients = {name: to_numpy(p.grad) for name, p in named if p.grad is not None}
+            named = dict(self.module.named_parameters())
+            run.gradients = {n: self._canonical(n, p.grad) for n, p in named.items() if p.grad is not None}
             run.input_gradient = None if x.grad is None else to_numpy(x.grad)
             self.module.zero_grad()
+        buffers = dict(self.module.named_buffers())
+        run.statistics = {name: to_numpy(buffers[name]) for name in kept if train and name in buffers}
+        with torch.no_grad():
+            for name, value in kept.items():
+                if name in buffers:
+                    buffers[name].copy_(value)
         return run
+
+    def call(self, images: Array) -> tuple[Array, ...]:
+        """As a user calls it in evaluation."""
+        self.module.eval()
+        with torch.no_grad():
+            x = self._images(images)
+            y = self.module(x if self.layout == "NCHW" else x.permute(0, 2, 3, 1))
+        return tuple(map(self._to_canonical, list(_tensors_in(y))[: self.count]))
+
+    def _images(self, images: Array) -> torch.Tensor:
+        """Images in the network's type, canonical."""
+        like = next((p for p in self.module.parameters() if not nn.parameter.is_lazy(p)), None)
+        return torch.from_numpy(np.array(images)).to(self.dtype if like is None else like.dtype)
 
     def train(self, images: Array, cotangents: Sequence[Array], rates: Sequence[Rates]) -> dict[str, Array]:
         """What steps of torch.optim.SGD make of it."""
@@ -187,7 +267,7 @@ class Port:
             optimizer.zero_grad()
             self._backward(self._pass_on(images, lambda *_: None, train=True)[1], cotangents)
             optimizer.step()
-        return {name: to_numpy(tensor) for name, tensor in self._tensors().items()}
+        return {name: self._canonical(name, tensor) for name, tensor in self._tensors().items()}
 
     def _backward(self, outputs: Sequence[torch.Tensor], cotangents: Sequence[Array]) -> None:
         pairs = [(y, self._native(dy)) for y, dy in zip(outputs, cotangents, strict=False) if y.requires_grad]
@@ -199,8 +279,7 @@ class Port:
     ) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """Images and outputs of a pass in which `watch` is called for every function."""
         self.module.train(train)
-        like = next((p for p in self.module.parameters() if not nn.parameter.is_lazy(p)), None)
-        x = torch.from_numpy(np.array(images)).to(self.dtype if like is None else like.dtype).requires_grad_()
+        x = self._images(images).requires_grad_()
         with _Watch(watch, train):
             y = self.module(x if self.layout == "NCHW" else x.permute(0, 2, 3, 1))
         self.identities = {name: id(tensor) for name, tensor in self._tensors().items()}
@@ -230,8 +309,18 @@ def _tensors_in(value: Any) -> Iterator[torch.Tensor]:
             yield from _tensors_in(entry)
 
 
+def _axes_of_view(base: torch.Tensor, tensor: torch.Tensor) -> tuple[int, ...]:
+    """The order of axes in which a view shows the whole of a matrix or a kernel; empty where it is no such view."""
+    if tensor.ndim != base.ndim or base.ndim not in (2, 4):
+        return ()
+    seen = list(zip(tensor.shape, tensor.stride(), strict=True))
+    whole = list(zip(base.shape, base.stride(), strict=True))
+    return next((axes for axes in permutations(range(base.ndim)) if [whole[axis] for axis in axes] == seen), ())
+
+
 class _Watch(TorchFunctionMode):
-    """Calls `watch(name, tensors given, tensor returned)` for every function of PyTorch at the outermost level.
+    """Calls `watch(name, tensors given, tensor returned, what a dropout draws)` for every function of PyTorch at the
+    outermost level.
 
     In training mode dropout is off, where a function is called for it, too; in evaluation it is the network's fault.
     """
@@ -242,9 +331,20 @@ class _Watch(TorchFunctionMode):
         self.train = train
 
     def __torch_function__(self, function: Any, types: Any, arguments: Any = (), keywords: Any = None) -> Any:
-        off = self.train and getattr(function, "__name__", "").rstrip("_") in DROPOUTS
-        y = (*arguments, *(keywords or {}).values())[0] if off else function(*arguments, **(keywords or {}))
+        name, keywords = getattr(function, "__name__", ""), keywords or {}
+        drawn = _drawn(name, arguments, keywords)
+        off = self.train and drawn is not None
+        y = (*arguments, *keywords.values())[0] if off else function(*arguments, **keywords)
         if isinstance(y, torch.Tensor) and y.is_floating_point():
-            tensors = [value for value in (*arguments, *(keywords or {}).values()) if isinstance(value, torch.Tensor)]
-            self.watch(getattr(function, "__name__", ""), tensors, y)
+            tensors = [value for value in (*arguments, *keywords.values()) if isinstance(value, torch.Tensor)]
+            self.watch(name, tensors, y, drawn)
         return y
+
+
+def _drawn(name: str, arguments: Sequence[Any], keywords: Mapping[str, Any]) -> Drawn | None:
+    """What a call of a dropout draws: `(input, p=0.5, training=True)`; None for any other function."""
+    kind = DROPOUTS.get(name.rstrip("_"))
+    if kind is None:
+        return None
+    given = dict(zip(("input", "p", "training"), arguments, strict=False)) | dict(keywords)
+    return Drawn(float(given.get("p", 0.5)), kind, bool(given.get("training", given.get("train", True))))

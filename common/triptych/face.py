@@ -105,8 +105,9 @@ def locate(
     `left` is a backend's name, or a network of your own: a PyTorch module, a Gluon block, a Flax NNX or Linen module,
     or `(function, parameters)` with a JAX function. A backend is compared with `right`, another backend or the
     reference, on `arch`; your own network with the Architecture (or name of the zoo) given as `right`. It gets the
-    case's weights. `options` for your own: `layout` ("NCHW" or "NHWC") and `mapping` (its parameters' names to the
-    spec's paths); for backends `mode`, `updates`, `device`.
+    case's weights, and its own again afterwards. `options` for your own: `layout` ("NCHW" or "NHWC"), `mapping` (its
+    parameters' names to the spec's paths) and `ignored` (patterns of what is not compared); for backends `mode`,
+    `updates`, `device`.
     """
     from triptych.conformance import locate as search
 

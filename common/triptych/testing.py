@@ -25,7 +25,7 @@ def assert_conforms(
     `network`: a `torch.nn.Module`, a Gluon block, a Flax NNX or Linen module, or `(function, parameters)` with a JAX
     function. `expected`: an Architecture, a name of the zoo, a file (a spec's JSON, an MXNet symbol, ONNX, Keras,
     TorchScript), a run folder, `module:name`, or another PyTorch module or Gluon block. Images have the shape that it
-    says. `options`: `layout` ("NCHW" or "NHWC") and `mapping` of `triptych.locate`; the others are those of
+    says. `options`: `layout` ("NCHW" or "NHWC"), `mapping` and `ignored` of `triptych.locate`; the others are those of
     `triptych.load` for `expected` (`input`, `classes`, `width_ratio` ...).
 
     Raises AssertionError that names the first layer that parts, the level, by how much, and the likely cause, and
@@ -35,7 +35,7 @@ def assert_conforms(
     import triptych
     from triptych.porting import own_network
 
-    own = {key: options.pop(key) for key in ("layout", "mapping") if key in options}
+    own = {key: options.pop(key) for key in ("layout", "mapping", "ignored") if key in options}
     architecture = triptych.load(str(expected) if isinstance(expected, Path) else expected, **options)
     located = own_network.locate_port(network, architecture, name=name, precision=precision, seed=seed, **own)
     if located.difference is not None:

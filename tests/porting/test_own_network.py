@@ -46,7 +46,12 @@ NORMED = Architecture(
     (3, 8, 8),
     5,
     (
-        *(Conv("conv", 8, (3, 3), padding=(1, 1)), BatchNorm("norm"), ReLU("relu"), GlobalAvgPool("pool")),
+        *(
+            Conv("conv", 8, (3, 3), padding=(1, 1)),
+            BatchNorm("norm", momentum=0.01, unbiased=False),
+            ReLU("relu"),
+            GlobalAvgPool("pool"),
+        ),
         *(Flatten("flatten"), Dropout("dropout", 0.5), Dense("dense", 5)),
     ),
     Initializer("kaiming_normal"),
@@ -117,11 +122,9 @@ def check(reference: str, architecture: Architecture, **options: Any) -> Located
     ("reference", "note"),
     [
         ("own_torch:lenet", ""),
-        ("own_torch:Dropping", ""),
         ("own_torch:ChannelsLast", "'dense1' were permuted"),
         ("own_mxnet:lenet", ""),
         ("own_jax:lenet", "'dense1' were permuted"),
-        ("own_jax:linen_lenet", "'dense1' were permuted"),
         ("own_jax:function", "'dense1' were permuted"),
     ],
 )
@@ -130,7 +133,21 @@ def test_a_right_port_shows_no_difference(reference: str, note: str) -> None:
     assert result.difference is None
     assert note in " ".join(result.notes)
     assert ("permuted" in " ".join(result.notes)) == bool(note)
-    assert set(result.not_run) == {"dropout", "update"}
+    assert set(result.not_run) == {"dropout's draws", "update"}
+
+
+@pytest.mark.parametrize(("reference", "before"), [("own_torch:Dropping", "dense2"), ("own_jax:linen_lenet", "dense1")])
+def test_dropout_belongs_to_the_network(reference: str, before: str) -> None:
+    """Called as a function or as a module: where the spec has one, and where it has none."""
+    place = [layer.name for layer in LENET.layers].index(before)
+    layers = (*LENET.layers[:place], Dropout("dropout", 0.5), *LENET.layers[place:])
+    assert check(reference, replace(LENET, layers=layers)).difference is None
+    difference = check(reference, LENET).difference
+    assert difference is not None
+    assert (difference.level, difference.cause) == (
+        "dropout",
+        "a dropout of rate 0.5 follows, that the spec does not have",
+    )
 
 
 def test_a_port_whose_layers_behave_otherwise_in_training() -> None:

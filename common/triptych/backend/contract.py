@@ -168,39 +168,56 @@ class Backend(Protocol):
 class PortParameter:
     """One array of the network, by its own name there. `role` is the last part of a canonical path (`weight`, `bias`,
     `running_mean`, `running_var`), or `slope` of a PReLU, where the framework tells it, else empty. `needed`: the
-    outputs that are compared depend on it; another head's do not."""
+    outputs that are compared depend on it; another head's do not. `places`: which operations take it, in the order of
+    execution; none for one that is only there."""
 
     name: str
     shape: tuple[int, ...]
     role: str = ""
     needed: bool = True
+    places: tuple[int, ...] = (0,)
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A dropout as a network calls it: its rate, its kind (`dropout`; or what is dropped together or put in its place),
+    and whether it draws in this pass."""
+
+    rate: float
+    kind: str = "dropout"
+    active: bool = True
 
 
 @dataclass(eq=False)
 class Captured:
     """The output of one operation in a pass, the name of the spec's record or merge that it corresponds to (empty for
-    one that by itself is neither), and the gradient that arrived there, where the framework gives it."""
+    one that by itself is neither), the gradient that arrived there, where the framework gives it, and what a dropout
+    would have drawn."""
 
     kind: str
     value: Array
     gradient: Array | None = None
+    drawn: Drawn | None = None
 
 
 @dataclass(eq=False)
 class PortRun:
     """One pass: operations in the order of execution, the outputs that are compared, and after a backward pass the
-    gradients by the network's own parameter names and the images'."""
+    gradients by the network's own parameter names and the images'. `statistics`: in training mode, what the running
+    statistics are after this pass, by the same names."""
 
     captured: list[Captured]
     outputs: tuple[Array, ...]
     gradients: dict[str, Array] = field(default_factory=dict)
     input_gradient: Array | None = None
+    statistics: dict[str, Array] = field(default_factory=dict)
 
 
 class Port(Protocol):
-    """Somebody's own network in one framework. `layout` is that of the images it takes, NCHW or NHWC. `outputs`: how
-    many of its outputs are compared, the first ones; those of tuples, lists and dictionaries in their order. Dropout
-    is switched off in it."""
+    """Somebody's own network in one framework. `layout` is that of the images it takes, NCHW or NHWC; parameters are
+    canonical whatever it is. `outputs`: how many of its outputs are compared, the first ones; those of tuples, lists
+    and dictionaries in their order. The network stays as it was given, in-place operations and all, but for its values
+    and their type, until they are restored."""
 
     layout: str
     returned: int  # outputs that it has, known once `parameters` has run it
@@ -213,8 +230,19 @@ class Port(Protocol):
     def load(self, values: Mapping[str, Array]) -> None:
         """Set the parameters of these names."""
 
+    def values(self) -> dict[str, Array]:
+        """The network's own values of its parameters and running statistics, as it was given."""
+
+    def restore(self) -> None:
+        """The network is as it was given again: its values, their type, its mode. Once `parameters` has run it."""
+
     def run(self, images: Array, *, train: bool, cotangents: Sequence[Array] = ()) -> PortRun:
-        """One pass; with `cotangents`, the gradient of every output that is compared, backward too."""
+        """One pass, watched, in training mode without its dropout; with `cotangents`, the gradient of every output that
+        is compared, backward too. Running statistics stay as they were."""
+
+    def call(self, images: Array) -> tuple[Array, ...]:
+        """The outputs that are compared of a call in evaluation as a user makes it: nothing is watched or switched
+        off."""
 
 
 class TrainablePort(Port, Protocol):

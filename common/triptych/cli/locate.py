@@ -17,6 +17,7 @@ from triptych.utils.errors import TriptychError, check_known
 if TYPE_CHECKING:
     from triptych.conformance.locate import Located
     from triptych.importers.steps import Imported
+    from triptych.porting.strangers import Options as OwnOptions
 
 REFERENCE = "reference"
 LAYOUTS = ("NCHW", "NHWC")
@@ -37,6 +38,12 @@ def locate(
     ] = None,
     layout: Annotated[str | None, Parameter(help="Images of your network: NCHW or NHWC (JAX's default).")] = None,
     mapping: Annotated[Path | None, Parameter(help="JSON file: your parameter's name to the spec's path.")] = None,
+    ignore: Annotated[
+        tuple[str, ...], Parameter(help="Patterns of your parameters, or the spec's, that are not compared: 'aux*'.")
+    ] = (),
+    propose_mapping: Annotated[
+        Path | None, Parameter(help="File for what is known of the pairing, to edit and give as --mapping.")
+    ] = None,
     json: options.JsonFile = None,
 ) -> int:
     """Name the first layer and the level (forward, gradient, update) at which two subjects diverge, and the cause.
@@ -46,16 +53,20 @@ def locate(
     imported and becomes the spec. Exit status 1 if they diverge.
     Example: triptych locate --left my_package:build_torch --right vgg16
     """
+    from triptych.porting import strangers
+
     check_choices(mode, precision, optimizers, layout)
-    for_backends, for_own = device != "cpu" or optimizers is not None, layout is not None or mapping is not None
+    chosen = strangers.Options(layout, mapping, precision, seed, ignore, propose_mapping)
+    for_backends = device != "cpu" or optimizers is not None
+    for_own = chosen != strangers.Options(precision=precision, seed=seed)
     if are_strangers(left, right):
         check_strangers(left, right, arch, network, for_backends=for_backends)
-        located = of_strangers(left, right, network, layout, mapping, precision, seed)
+        located = of_strangers(left, right, network, chosen)
     else:
         name, left, right = subjects(left, right, arch)
         check_subjects(name, left, right, for_backends=for_backends, for_own=for_own)
         if ":" in left:
-            located = of_own(left, name, network, layout, mapping, precision, seed)
+            located = of_own(left, name, network, chosen)
         else:
             located = of_backends(left, right, name, mode, network, precision, device, seed, optimizers)
     options.write_json(json, as_dict(located))
@@ -85,19 +96,9 @@ def check_strangers(left: str, right: str, arch: str | None, network: NetworkOpt
         raise TriptychError("--device and --optimizers are for backends; your own network runs on the CPU")
 
 
-def of_strangers(
-    left: str,
-    right: str,
-    network: NetworkOptions,
-    layout: str | None,
-    mapping: Path | None,
-    precision: str,
-    seed: int,
-) -> Located:
+def of_strangers(left: str, right: str, network: NetworkOptions, chosen: OwnOptions) -> Located:
     """Two networks; see `triptych.porting.strangers`."""
     from triptych.porting import strangers
-
-    chosen = strangers.Options(layout, mapping, precision, seed)
 
     def read_with(name: str, keep_softmax: bool) -> Imported:
         return read(name, replace(network, keep_softmax=network.keep_softmax or keep_softmax))
@@ -105,23 +106,13 @@ def of_strangers(
     return strangers.locate(left, right, read_with, chosen)
 
 
-def of_own(
-    own: str,
-    arch: str,
-    network: NetworkOptions,
-    layout: str | None,
-    mapping: Path | None,
-    precision: str,
-    seed: int,
-) -> Located:
+def of_own(own: str, arch: str, network: NetworkOptions, chosen: OwnOptions) -> Located:
     """Somebody's module against an architecture."""
     from triptych.porting import discover, own_network
     from triptych.porting.matching import read_mapping
 
-    architecture, names = resolve(arch, network).architecture, read_mapping(mapping)
-    return own_network.locate_port(
-        discover.find(own), architecture, name=own, layout=layout, mapping=names, precision=precision, seed=seed
-    )
+    architecture, names = resolve(arch, network).architecture, read_mapping(chosen.mapping)
+    return own_network.locate_port(discover.find(own), architecture, name=own, **(vars(chosen) | {"mapping": names}))
 
 
 def of_backends(
@@ -188,7 +179,9 @@ def check_subjects(arch: str, left: str, right: str, *, for_backends: bool, for_
     if ported and for_backends:
         raise TriptychError("--device and --optimizers are for backends; your own network runs on the CPU")
     if not ported and for_own:
-        raise TriptychError("--layout and --mapping are for your own network; give it as --left module:name")
+        raise TriptychError(
+            "--layout, --mapping, --ignore and the like are for your own network; give it as --left module:name"
+        )
     for name in () if ported else (left, right):
         if name != REFERENCE:
             registry.check_installed(name)

@@ -29,13 +29,15 @@ EXTRA_WIDTH = 32  # pixels by which the images are wider than high
 @dataclass(frozen=True, eq=False)
 class Case:
     """What every backend and the reference are given. `stored` are uint8 images, as a trainer takes them; `targets` are
-    labels, or cotangents of a network without classes."""
+    labels, or cotangents of a network without classes. `tail`: what the last image's values are multiplied by, so that
+    values far from 0 are met."""
 
     architecture: Architecture
     seed: int
     parameters: Parameters
     stored: NDArray[np.uint8]
     targets: Targets
+    tail: float = 1.0
 
     @cached_property
     def exact(self) -> dict[str, NDArray[np.float64]]:
@@ -51,7 +53,9 @@ class Case:
     @property
     def images(self) -> NDArray[np.float64]:
         """The stored images as the network's input, `(N, C, H, W)`."""
-        return np.asarray(apply_reference(self.stored, self.transform), np.float64)
+        images = np.asarray(apply_reference(self.stored, self.transform), np.float64)
+        images[-1] *= self.tail
+        return images
 
     def masks(self, step: int) -> dict[str, NDArray[np.bool_]]:
         """The dropout masks of one training step, by layer path; True where a value is kept."""

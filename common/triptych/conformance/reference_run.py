@@ -122,11 +122,37 @@ class ReferenceRun:
         assert trace is not None
         return trace.inputs
 
-    def _forward(self, values: Arrays, *, train: bool, step: int = 0) -> reference.ReferencePass:
+    @cached_property
+    def statistics(self) -> dict[str, Array]:
+        """The running statistics after a pass in training mode, and after a second one on `other_images`; empty for a
+        network that keeps none."""
+        first = self._trained.statistics
+        if not first:
+            return {}
+        second = self._other_pass.statistics
+        after = {1: first, 2: second}
+        return {f"{path} ({count})": values[path] for path in first for count, values in after.items()}
+
+    @cached_property
+    def _other_pass(self) -> reference.ReferencePass:
+        values = {**self.parameters, **self._trained.statistics}
+        return self._forward(values, train=True, images=other_images(self.case))
+
+    @cached_property
+    def other_inputs(self) -> dict[str, Array]:
+        """What every layer is given of `other_images`."""
+        trace = self._other_pass.trace
+        assert trace is not None
+        return trace.inputs
+
+    def _forward(
+        self, values: Arrays, *, train: bool, step: int = 0, images: Array | None = None
+    ) -> reference.ReferencePass:
         case, trace = self.case, reference.Trace()
         masks = case.masks(step) if train else {}
+        given = case.images if images is None else images
         return reference.forward(
-            case.architecture, values, case.images, train=train, masks=masks, rounding=self.rounding, trace=trace
+            case.architecture, values, given, train=train, masks=masks, rounding=self.rounding, trace=trace
         )
 
     def backward(self, values: Arrays, images: Array, masks: Mapping[str, NDArray[np.bool_]]) -> dict[str, Array]:
@@ -231,6 +257,11 @@ DRAWN: tuple[tuple[str, Callable[[ReferenceRun], Arrays]], ...] = (
     ("data", lambda run: run.inputs),
     *(("update", lambda run, name=name: run.update(name)) for name in UPDATES),
 )
+
+
+def other_images(case: Case) -> Array:
+    """A second batch, of another mean and deviation."""
+    return 0.5 * case.images + 0.25
 
 
 def _everything(run: ReferenceRun) -> dict[tuple[str, str], Array]:

@@ -59,8 +59,31 @@ def align(places: Sequence[Place], captured: Sequence[Captured]) -> dict[str, in
         return bool(operation.kind) or any(_alike(place.mark, marks[index]) for place in near)
 
     kept = [index for index in range(len(captured)) if may_be(index)]
-    pairs = longest_alignment(len(places), len(kept), lambda i, j: _match(places[i], captured[kept[j]], marks[kept[j]]))
-    return {places[i].path: kept[j] for i, j in pairs.items()}
+    twins = [_twins(place, captured, kept, marks) for place in places]
+
+    def score(i: int, j: int) -> int:
+        return 0 if twins[i] and kept[j] not in twins[i] else _match(places[i], captured[kept[j]], marks[kept[j]])
+
+    pairs = {i: kept[j] for i, j in longest_alignment(len(places), len(kept), score).items()}
+    taken = set(pairs.values())
+    for i, same in enumerate(twins):  # branches may run in another order than the spec's
+        free = [index for index in same if index not in taken]
+        if i not in pairs and free:
+            pairs[i] = free[0]
+            taken.add(free[0])
+    return {places[i].path: pairs[i] for i in sorted(pairs)}
+
+
+def _twins(
+    place: Place, captured: Sequence[Captured], kept: Sequence[int], marks: Sequence[tuple[float, float]]
+) -> list[int]:
+    """The operations that put out what a layer does, those of its kind first."""
+    same = [index for index in kept if _is_twin(place, captured[index], marks[index])]
+    return sorted(same, key=lambda index: captured[index].kind != place.kind)
+
+
+def _is_twin(place: Place, operation: Captured, mark: tuple[float, float]) -> bool:
+    return place.value.size == operation.value.size and _alike(place.mark, mark)
 
 
 def turn_to_channels_first(places: Sequence[Place], captured: Sequence[Captured]) -> None:
@@ -84,7 +107,7 @@ def _match(place: Place, operation: Captured, mark: tuple[float, float]) -> int:
     same_shape = place.value.size == operation.value.size
     related = FAMILIES.get(place.kind, place.kind) == FAMILIES.get(operation.kind, operation.kind)
     same_kind = SAME_KIND * (place.kind == operation.kind)
-    if same_shape and _alike(place.mark, mark):
+    if _is_twin(place, operation, mark):
         return SAME_VALUE + SAME_SHAPE + same_kind + sum(_alike(place.mark, mark, share) for share in CLOSER)
     return SAME_FAMILY + same_kind + SAME_SHAPE * same_shape if related else 0
 

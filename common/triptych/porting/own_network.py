@@ -20,14 +20,18 @@ from triptych.conformance.reference_run import ReferenceRun
 from triptych.conformance.subjects import ReferenceSubject
 from triptych.porting.discover import find_adapter
 from triptych.porting.matching import read_mapping
+from triptych.porting.own_levels import LEVELS
 from triptych.porting.reach import reaching, unreached
-from triptych.porting.subject import LEVELS, OwnNetwork
-from triptych.spec.layers import Architecture, Auxiliary, Dropout, Layer, with_children
+from triptych.porting.subject import STATISTICS, OwnNetwork
+from triptych.spec.layers import Architecture, Auxiliary, BatchNorm, Dropout, Layer, walk, with_children
 from triptych.spec.rewrite import fold_batch_norms
 from triptych.utils.errors import TriptychError, check_known
 
 LAYOUTS = ("NCHW", "NHWC")
-NOT_RUN = {"dropout": "switched off on both sides: a port draws its own masks", "update": "a port brings no optimiser"}
+NOT_RUN = {
+    "dropout's draws": "a port draws its own; rate, kind, mode and place of each are compared",
+    "update": "a port brings no optimiser",
+}
 NO_HEADS = {"auxiliary classifiers": "left out on both sides"}
 FOLDED = (levels.PARAMETERS, levels.FORWARD_EVAL)
 NOT_FOLDED = {"forward train, gradient": "your network has no batch norms to train"}
@@ -43,6 +47,8 @@ def locate_port(
     precision: str = "fp64",
     seed: int = 0,
     softmax: str = "",
+    ignored: Sequence[str] = (),
+    propose: Path | None = None,
 ) -> Located:
     """The first layer, and the level, at which a network departs from `architecture` (as `triptych locate` does).
     `candidate`: a `torch.nn.Module`, a Gluon block, a Flax NNX or Linen module, or `(function, parameters)` with a JAX
@@ -69,6 +75,8 @@ def locate_port(
         precision,
         seed,
         softmax,
+        ignored=ignored,
+        propose=propose,
     )
     return compare_with(own, architecture).located
 
@@ -87,9 +95,12 @@ class Own:
     precision: str = "fp64"
     seed: int = 0
     softmax: str = ""
+    levels: Sequence[Level] = LEVELS
+    ignored: Sequence[str] = ()
+    propose: Path | None = None
 
-    def against(self, architecture: Architecture, rows: Sequence[Level] = LEVELS) -> "Compared":
-        """The first difference at one of these levels."""
+    def against(self, architecture: Architecture, rows: Sequence[Level] = ()) -> "Compared":
+        """The first difference at one of these levels, or at one of its own."""
         case = reaching(make_case(without_dropout(architecture), self.seed, locate.BATCH))
         run = ReferenceRun(case)
         network = OwnNetwork(
@@ -101,8 +112,15 @@ class Own:
             self.mapping,
             self.layout,
             self.softmax,
+            {p: layer.rate for p, layer in walk(architecture.layers) if isinstance(layer, Dropout) and layer.rate},
+            self.ignored,
+            self.propose,
         )
-        result = locate.locate(network, ReferenceSubject(run), "accumulated", levels=rows)
+        try:
+            judged = _that_apply(rows or self.levels, run)
+            result = locate.locate(network, ReferenceSubject(run), "accumulated", levels=judged)
+        finally:
+            network.restore()
         heads = any(isinstance(layer, Auxiliary) for layer in architecture.layers)
         not_run = NOT_RUN | NO_HEADS if heads else NOT_RUN
         agree = result.difference is None
@@ -136,6 +154,12 @@ def compare_with(own: Own, architecture: Architecture) -> Compared:
     notes = (*located.notes, f"your network has batch norms folded into the layers before them: {pairs}")
     located = replace(located, arch=whole.located.arch, not_run=located.not_run | NOT_FOLDED, notes=notes)
     return Compared(located, evaluated.pairs, folded=True)
+
+
+def _that_apply(rows: Sequence[Level], run: ReferenceRun) -> list[Level]:
+    """Without running statistics where the spec has none."""
+    kept = any(isinstance(layer, BatchNorm) and not layer.frozen for layer in run.layers.values())
+    return [row for row in rows if row.name != STATISTICS or kept]
 
 
 def without_dropout(architecture: Architecture) -> Architecture:

@@ -1,4 +1,8 @@
-"""A case on which bounds show: drawn values stay small, and an upper bound that no value reaches may be any or none."""
+"""A case on which bounds show: drawn values stay small, and an upper bound that no value reaches may be any or none.
+
+The last image is multiplied until some value before every activation is beyond what other activations bound: ReLU6 is
+no ReLU then. Where a batch norm or a bound of the network's own keeps values small, the parameters before it grow.
+"""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,15 +17,20 @@ from triptych.utils.arrays import Array, largest
 from triptych.weights.initializers import Parameters
 
 BEYOND = 2.0  # times the bound, where the largest value is brought
+COMMON_BOUND = 6.0  # ReLU6's, for activations that have none
+UNBOUNDED = (spec.ReLU, spec.LeakyReLU, spec.PReLU, spec.SiLU)
+LARGEST_TAIL = 1e4
 SCALED = ("weight", "scale", "shift", "bias")  # the roles of arrays by which an output grows in proportion
 
 
 def reaching(case: Case) -> Case:
-    """The case with larger parameters before every bounded activation whose upper bound no value reaches."""
+    """The case with a larger last image, and larger parameters before every bounded activation whose upper bound no
+    value reaches."""
     architecture = case.architecture
-    if not any(_bound(info.layer) for info in primitives(architecture)):
+    if not any(isinstance(info.layer, UNBOUNDED) or _bound(info.layer) for info in primitives(architecture)):
         return case
     inputs = _inputs(case)
+    case = replace(case, tail=_tail(case, inputs))
     values: Parameters = dict(case.parameters)
     roles = {info.path: info.role for info in parameters(architecture)}
     before: list[str] = []  # the arrays of the last layer that can be scaled
@@ -34,6 +43,16 @@ def reaching(case: Case) -> Case:
                 values[path] = (values[path] * np.float32(BEYOND * bound / highest)).astype(np.float32)
             before = []  # another activation on the same layer's output finds it scaled
     return replace(case, parameters=values)
+
+
+def _tail(case: Case, inputs: dict[str, Array]) -> float:
+    """What brings every unbounded activation of the last image beyond `COMMON_BOUND`, if values grow in proportion."""
+    infos = list(primitives(case.architecture))
+    if any(_bound(info.layer) for info in infos):
+        return 1.0  # what they are given grows by their own parameters
+    highest = [float(np.max(inputs[i.path][-1])) for i in infos if isinstance(i.layer, UNBOUNDED) and i.path in inputs]
+    wanted = max((BEYOND * COMMON_BOUND / value for value in highest if value > 0), default=1.0)
+    return min(max(wanted, 1.0), LARGEST_TAIL)
 
 
 def unreached(case: Case, inputs: dict[str, Array]) -> Iterator[str]:

@@ -22,7 +22,7 @@ class SpecPort:
         self.architecture = architecture
         self.returned = len(outputs(architecture))
         self.count = count
-        self.values: dict[str, Array] = {}
+        self.loaded: dict[str, Array] = {}
 
     def parameters(self, images: Array) -> Sequence[PortParameter]:
         """In the order of execution."""
@@ -32,13 +32,24 @@ class SpecPort:
 
     def load(self, values: Mapping[str, Array]) -> None:
         """Set the parameters of these paths."""
-        self.values |= {path: np.asarray(value, np.float64) for path, value in values.items()}
+        self.loaded |= {path: np.asarray(value, np.float64) for path, value in values.items()}
+
+    def values(self) -> dict[str, Array]:
+        """None: a spec has no weights of its own."""
+        return {}
+
+    def restore(self) -> None:
+        """It has nothing that was changed."""
+
+    def call(self, images: Array) -> tuple[Array, ...]:
+        """The outputs in evaluation."""
+        return self.run(images, train=False).outputs
 
     def run(self, images: Array, *, train: bool, cotangents: Sequence[Array] = ()) -> PortRun:
         """One pass; with `cotangents`, the gradient of every output that is compared, backward too."""
         trace = reference.Trace()
         ran = reference.forward(
-            self.architecture, self.values, images, train=train, masks=self._kept(len(images)), trace=trace
+            self.architecture, self.loaded, images, train=train, masks=self._kept(len(images)), trace=trace
         )
         if cotangents:
             missing = [np.zeros_like(ran.outputs[path]) for path in ran.heads[len(cotangents) :]]
@@ -50,7 +61,7 @@ class SpecPort:
         ]
         made = tuple(ran.outputs[path] for path in ran.heads[: self.count])
         gradients = {path: value for path, value in ran.gradients.items() if path != "input"}
-        return PortRun(captured, made, gradients, ran.gradients.get("input"))
+        return PortRun(captured, made, gradients, ran.gradients.get("input"), dict(ran.statistics))
 
     def _kept(self, images: int) -> dict[str, np.ndarray[tuple[int, ...], np.dtype[np.bool_]]]:
         infos = analysis.primitives(self.architecture)

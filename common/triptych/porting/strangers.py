@@ -16,6 +16,7 @@ from triptych.conformance.compare import Check
 from triptych.conformance.locate import Located
 from triptych.importers.steps import Imported
 from triptych.porting import discover, own_network, sources
+from triptych.porting.own_levels import WATCHED
 from triptych.porting.spec_port import SpecPort
 from triptych.porting.two_specs import locate_specs, training_remarks
 from triptych.spec.layers import Architecture, outputs
@@ -53,12 +54,15 @@ def softmax_at_the_end(remarks: Sequence[str]) -> str:
 
 @dataclass(frozen=True)
 class Options:
-    """As `own_network.locate_port` takes them. `layout` and `mapping` are of the network that is not the spec."""
+    """As `own_network.locate_port` takes them. `layout`, `mapping`, `ignored` and `propose` are of the network that is
+    not the spec."""
 
     layout: str | None = None
     mapping: Path | Mapping[str, str] | None = None
     precision: str = "fp64"
     seed: int = 0
+    ignored: tuple[str, ...] = ()
+    propose: Path | None = None
 
 
 def is_network(name: str) -> bool:
@@ -122,7 +126,9 @@ def _against(origin: Side, sides: tuple[Side, Side], options: Options) -> Locate
     verdict = _judged(other, origin.spec.architecture, options)
     notes += [f"{other.name}: {line}" for line in verdict.notes]
     if origin.candidate is not None and verdict.difference is None:
-        itself = _judged(origin, origin.spec.architecture, replace(options, mapping=None, layout=None))
+        itself = _judged(
+            origin, origin.spec.architecture, replace(options, mapping=None, layout=None, ignored=(), propose=None)
+        )
         notes += [f"{origin.name}: {line}" for line in itself.notes]
         if itself.difference is not None:
             text = f"the spec is not what '{origin.name}' itself computes; {itself.difference.note}".removesuffix("; ")
@@ -136,7 +142,7 @@ def _judged(side: Side, architecture: Architecture, options: Options) -> Located
     no larger. Whoever knows that a layer computes in float32 asks for that precision, and is told so."""
     if side.candidate is None:
         theirs = own_network.without_dropout(side.spec.architecture)
-        own = own_network.Own(side.name, lambda count: SpecPort(theirs, count), seed=options.seed)
+        own = own_network.Own(side.name, lambda count: SpecPort(theirs, count), seed=options.seed, levels=WATCHED)
         return own_network.compare_with(own, architecture).located
     located = own_network.locate_port(
         side.candidate,
@@ -147,6 +153,8 @@ def _judged(side: Side, architecture: Architecture, options: Options) -> Located
         precision=options.precision,
         seed=options.seed,
         softmax=side.softmax,
+        ignored=options.ignored,
+        propose=options.propose,
     )
     difference = located.difference
     if difference is None or options.precision == LOW or not is_rounding(difference.check):

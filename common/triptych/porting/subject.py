@@ -2,28 +2,34 @@
 beside the layers of the spec."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 from scipy.special import softmax
 
-from triptych.backend.contract import Backend, Port, PortParameter, PortRun
+from triptych.backend.contract import Backend, Port, PortRun
 from triptych.conformance import levels
-from triptych.conformance.compare import Arrays, Check, message, problem
-from triptych.conformance.diagnosis.explain import Difference, Finding, SubjectFailedError
+from triptych.conformance.compare import STRANGERS, Arrays, message, problem
+from triptych.conformance.diagnosis.explain import Difference, SubjectFailedError
 from triptych.conformance.diagnosis.layer_faults import channels_first, channels_last
 from triptych.conformance.levels import Level
-from triptych.conformance.reference_run import INPUT, ReferenceRun, layer_of, maps_before_flatten
+from triptych.conformance.reference_run import INPUT, ReferenceRun, layer_of, maps_before_flatten, other_images
 from triptych.conformance.subjects import Subject
+from triptych.porting import dropouts
 from triptych.porting.align import Place, align, role_of, turn_to_channels_first
-from triptych.porting.matching import pair
+from triptych.porting.pairing import matches, pair_network
 from triptych.spec import analysis
 from triptych.spec.layers import Shape
 from triptych.utils.arrays import Array
 from triptych.utils.errors import TriptychError
 
+RUNNING = ("running_mean", "running_var")
 SOFTMAX = "softmax"  # at a network's end, beside log_softmax, which hands a loss's gradient on as it is
 ARRIVING = "gradient at the output of "
+DROPOUT, STATISTICS = "dropout", "statistics"
+# Calls in evaluation, after all other levels: the images of each.
+ONE, OTHERS, AGAIN = "(1 image)", "(3 images)", "(again)"
+CALLS = {"(2 images)": (0, 1), ONE: (0,), OTHERS: (0, 1, 0), AGAIN: (0, 1)}
 
 
 class OwnNetwork(Subject):
@@ -39,6 +45,9 @@ class OwnNetwork(Subject):
         mapping: Mapping[str, str],
         layout: str | None,
         softmax: str = "",
+        rates: Mapping[str, float] | None = None,
+        ignored: Sequence[str] = (),
+        propose: Path | None = None,
     ) -> None:
         super().__init__(name, run, precision)
         self.backend = backend
@@ -46,7 +55,11 @@ class OwnNetwork(Subject):
         self.layout = layout or "its default layout"
         self.softmax = softmax  # at its end, and left out
         self.mapping = mapping
+        self.rates = rates or {}  # of the dropout that the spec has; in the case it is off
+        self.ignored = ignored  # patterns of names, the network's own or the spec's
         self.maps = maps_before_flatten(run.case.architecture)
+        self.propose = propose  # where a mapping to edit is written
+        self.shapes: Mapping[str, Shape] = {}  # of its own arrays by path of the spec's, where they have another
         self.pairs: dict[str, str] = {}  # the network's own parameter by path of the spec's
         self.passes: dict[bool, PortRun] = {}  # of the values that are in the network, by mode
         self.aligned: dict[bool, dict[str, int]] = {}  # of these passes
@@ -67,13 +80,23 @@ class OwnNetwork(Subject):
         parameters = self.port.parameters(self.images)
         self.notes = (f"images given as {self.layout}; {len(parameters)} parameters",)
         self._check_outputs()
-        self.pairs, wrong = self._paired(parameters)
-        if wrong is not None:
-            raise SubjectFailedError(Difference(layer_of(wrong.tensor), "structure", wrong, (self.name,)))
+        infos = analysis.parameters(self.run.case.architecture)
+        made = pair_network(parameters, infos, self.mapping, self.ignored, self.propose)
+        if made.wrong is not None:
+            text = "; ".join(made.notes)
+            layer = layer_of(made.wrong.tensor)
+            raise SubjectFailedError(Difference(layer, "structure", made.wrong, (self.name,), made.cause, text))
+        self.pairs, self.shapes = dict(made.pairs), made.shapes or {}
+        self.notes += made.notes
         self.load()
         self.softmax = self.softmax if self._ends_in_softmax() else ""  # a loss's is taken off by the port
         self.notes += (f"the {self.softmax} at its end is left out",) if self.softmax else ()
         return self.run.parameter_shapes
+
+    def restore(self) -> None:
+        """The network as it was given."""
+        if self.pairs:
+            self.port.restore()
 
     def _ends_in_softmax(self) -> bool:
         """Whether what it puts out are shares, or their logarithms."""
@@ -93,23 +116,14 @@ class OwnNetwork(Subject):
             wrong = problem("structure", ends[returned], text)
             raise SubjectFailedError(Difference(ends[returned], "structure", wrong, (self.name,)))
 
-    def _paired(self, parameters: Sequence[PortParameter]) -> tuple[dict[str, str], Check | None]:
-        """As `pair`; where that fails, without the parameters that no compared output depends on: another head's."""
-        infos = analysis.parameters(self.run.case.architecture)
-        pairs, wrong = pair(parameters, infos, self.mapping)
-        unneeded = [p.name for p in parameters if not p.needed and p.name not in self.mapping]
-        if wrong is None or not unneeded:
-            return pairs, wrong
-        pairs, wrong = pair([p for p in parameters if p.name not in unneeded], infos, self.mapping)
-        self.notes += (f"left out, as the outputs do not depend on them: {', '.join(unneeded)}",)
-        return pairs, wrong
-
     def load(self) -> None:
         """Give the network the case's parameters."""
         values: dict[str, Array] = dict(self.run.parameters)
         for dense, shape in self.permuted.items():
             values[f"{dense}.weight"] = channels_last(values[f"{dense}.weight"], shape)
-        self.port.load({name: values[path] for path, name in self.pairs.items()})
+        self.port.load(
+            {n: values[path].reshape(self.shapes.get(path, values[path].shape)) for path, n in self.pairs.items()}
+        )
         self.passes, self.aligned = {}, {}
 
     def ran(self, train: bool) -> PortRun:
@@ -155,7 +169,8 @@ class OwnNetwork(Subject):
         arrays = {ARRIVING + path: value for path, value in self.arriving().items()}
         for path in self.run.gradients.keys() & self.pairs.keys():  # JAX has gradients of running statistics, too
             gradient = ran.gradients.get(self.pairs[path])
-            if gradient is not None:
+            if gradient is not None and not self.is_ignored(path):
+                gradient = gradient.reshape(self.run.parameters[path].shape)
                 permuted = self.permuted.get(layer_of(path)) if path.endswith(".weight") else None
                 arrays[path] = gradient if permuted is None else channels_first(gradient, permuted)
         return arrays if ran.input_gradient is None else {**arrays, INPUT: ran.input_gradient}
@@ -167,9 +182,54 @@ class OwnNetwork(Subject):
         seen = {p: value for p, value in gradients.items() if value is not None and value.size == right[p].size}
         return {path: value.reshape(right[path].shape) for path, value in seen.items()}
 
+    def statistics(self) -> Arrays:
+        """The running statistics after one and after two passes in training mode."""
+        names = {path: name for path, name in self.pairs.items() if path.rpartition(".")[2] in RUNNING}
+        if not names or not self.run.statistics:
+            return {}
+        first = self.ran(True).statistics
+        self.port.load({name: first[name] for name in names.values() if name in first})
+        images, outputs = other_images(self.run.case), self.ran(True).outputs
+        cotangents = [np.zeros_like(y) for y in outputs]  # MXNet moves them in the backward pass
+        second = self.port.run(images, train=True, cotangents=cotangents).statistics
+        self.load()
+        after = {1: first, 2: second}
+        arrays = {f"{path} ({n})": values[name] for n, values in after.items() for path, name in names.items()}
+        return {name: arrays[name] for name in self.run.statistics if name in arrays and not self.is_ignored(name)}
+
+    def dropouts(self) -> Arrays:
+        """What it draws."""
+        captured = self.ran(True).captured, self.ran(False).captured
+        found = dropouts.observed(self.run, self.rates, self.seen(True), *captured)
+        return {name: drawn for name, drawn in found.items() if not matches(name, self.ignored)}
+
+    def calls(self) -> Arrays:
+        """The outputs in evaluation, called as a user calls it. Raises SubjectFailedError for a batch that it cannot
+        take."""
+        arrays: dict[str, Array] = {}
+        for call, images in CALLS.items():
+            try:
+                made = self.port.call(self.images[list(images)])
+            except STRANGERS as error:
+                wrong = problem("calls", f"{self.run.ends[0]} {call}", f"failed: {message(error)}")
+                cause = "it does not take every number of images"
+                raise SubjectFailedError(Difference(self.run.ends[0], "calls", wrong, (self.name,), cause)) from error
+            arrays |= {f"{path} {call}": y for path, y in zip(self.run.ends, made, strict=True)}
+        return arrays
+
+    def is_ignored(self, name: str) -> bool:
+        """Whether an array of the spec is one that the user does not want to be compared."""
+        path = name.partition(" ")[0]
+        return matches(path, self.ignored) or matches(self.pairs.get(path, ""), self.ignored)
+
     def expected(self, level: Level, run: ReferenceRun) -> Arrays:
         """What the reference says of what can be seen; gradients with those that arrive at outputs, layer by layer."""
+        if level.name == DROPOUT:
+            rates = {path: rate for path, rate in self.rates.items() if not matches(path, self.ignored)}
+            return {path: dropouts.described(rate) for path, rate in rates.items()}
         arrays = level.expected(run)
+        if level.name in ("gradient", STATISTICS):
+            arrays = {name: value for name, value in arrays.items() if not self.is_ignored(name)}
         if level.name.startswith("forward"):
             seen = {*self.seen(level is levels.FORWARD_TRAIN), *run.ends}
             return {path: value for path, value in arrays.items() if path in seen}
@@ -220,21 +280,3 @@ def are_shares(value: Array, end: str) -> bool:
     """Whether an output is the softmax, or its logarithm, that a network may end in."""
     shares = value if end == SOFTMAX else np.exp(value)
     return bool(end) and bool((shares >= 0).all()) and bool(np.allclose(shares.sum(1), 1, atol=1e-3))
-
-
-def _whose_gradient(finding: Finding) -> Difference:
-    """A parameter's own layer, for a gradient that arrives at an output the layer behind, for the images the first."""
-    name, nodes = finding.check.tensor, [path for path, _ in finding.run.nodes(True)]
-    if name == INPUT:
-        return finding.at(nodes[0])
-    if not name.startswith(ARRIVING):
-        return finding.at(layer_of(name))
-    behind = nodes.index(name.removeprefix(ARRIVING)) + 1
-    return finding.at(nodes[min(behind, len(nodes) - 1)])
-
-
-# A port has no images of its own, and no optimiser.
-LEVELS = (
-    *(levels.PARAMETERS, levels.FORWARD_EVAL, levels.FORWARD_TRAIN),
-    replace(levels.GRADIENT, explain=_whose_gradient),
-)

@@ -22,6 +22,7 @@ from triptych.conformance.locate import Located
 from triptych.conformance.reference_run import ReferenceRun, layer_of
 from triptych.conformance.subjects import ReferenceSubject
 from triptych.importers.steps import Imported
+from triptych.porting.own_levels import WATCHED
 from triptych.porting.own_network import Compared, Own, compare_with, without_dropout
 from triptych.porting.spec_port import SpecPort
 from triptych.porting.subject import OwnNetwork
@@ -36,7 +37,7 @@ WEIGHTS, OWN = "weights", "outputs with their own weights"
 def locate_specs(left_name: str, left: Imported, right_name: str, right: Imported, *, seed: int = 0) -> Located:
     """The first layer, by its path in the right one, at which two networks diverge: in what they compute, else in
     their own weights."""
-    own = Own(left_name, lambda count: SpecPort(without_dropout(left.architecture), count), seed=seed)
+    own = Own(left_name, lambda count: SpecPort(without_dropout(left.architecture), count), seed=seed, levels=WATCHED)
     compared = compare_with(own, right.architecture)
     located = compared.located
     remarks = (f"{name}: {line}" for name, side in ((left_name, left), (right_name, right)) for line in side.remarks)

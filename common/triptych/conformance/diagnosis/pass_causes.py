@@ -1,6 +1,6 @@
 """The likely cause of a difference that no layer alone shows: in the loss, a whole pass, an optimiser's step."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import product
@@ -17,7 +17,7 @@ from triptych.conformance.reference_run import OUTPUT, ReferenceRun, layer_of, p
 from triptych.conformance.updates import labelled
 from triptych.reference.loss import cross_entropy
 from triptych.spec.kinds.layer_pass import all_but_channels
-from triptych.spec.layers import BatchNorm, Dropout, join
+from triptych.spec.layers import BatchNorm, Dropout
 from triptych.utils.arrays import Array, largest
 from triptych.utils.errors import TriptychError
 
@@ -147,7 +147,8 @@ def of_update(run: ReferenceRun, name: str, observed: Arrays, failed: list[Check
         return NONE
     first = failed[0]
     if parameter_of(first.tensor).rpartition(".")[2] in ("running_mean", "running_var"):
-        return _of_statistics(run, first, observed)
+        batches = (run.trace(True).inputs, run.second_inputs)
+        return of_statistics(run, parameter_of(first.tensor), first, observed, batches)
     budgets = {check.tensor: check.budget for check in failed if check.tensor in observed}
     for text, wrong in update_faults(run, name):
         arrays = labelled(name, take_steps(run, wrong))
@@ -156,33 +157,37 @@ def of_update(run: ReferenceRun, name: str, observed: Arrays, failed: list[Check
     return NONE
 
 
-def _of_statistics(run: ReferenceRun, check: Check, observed: Arrays) -> Cause:
-    """The running statistics after two batches, with other momenta and another count."""
-    path, name = parameter_of(check.tensor).rpartition(".")[::2]
-    layer = run.layers[path]
+def of_statistics(run: ReferenceRun, path: str, check: Check, observed: Arrays, batches: Sequence[Arrays]) -> Cause:
+    """One running statistic after batches (what every layer is given, by path), with other momenta and another
+    count."""
+    layer = run.layers[layer_of(path)]
     assert isinstance(layer, BatchNorm)
-    momenta = dict.fromkeys((layer.momentum, 1 - layer.momentum, 0.1, 0.9, 0.01, 0.99, 0.0, 1.0))
+    momenta = dict.fromkeys((layer.momentum, 1 - layer.momentum, 0.1, 0.9, 0.01, 0.99, 0.001, 0.0, 1.0))
     for momentum, unbiased in product(momenta, (layer.unbiased, not layer.unbiased)):
-        value = _statistics(run, path, name, replace(layer, momentum=momentum, unbiased=unbiased))
+        value = _statistics(run, path, replace(layer, momentum=momentum, unbiased=unbiased), batches)
         if same(value, observed[check.tensor], check.budget):
             return Cause(_statistics_text(layer, momentum, unbiased))
     return NONE
 
 
-def _statistics(run: ReferenceRun, path: str, name: str, layer: BatchNorm) -> Array:
-    """What `layer` in place of the right one keeps after the batches of the update level."""
-    values = run.parameters[join(path, name)]
-    for x in (run.trace(True).inputs[path], run.second_inputs[path]):
-        n = x.size // x.shape[1]
-        batch = x.mean(all_but_channels(x)) if name == "running_mean" else x.var(all_but_channels(x))
-        factor = n / (n - 1) if layer.unbiased and name == "running_var" and n > 1 else 1.0
+def _statistics(run: ReferenceRun, path: str, layer: BatchNorm, batches: Sequence[Arrays]) -> Array:
+    """What `layer` in place of the right one keeps after these batches."""
+    values = run.parameters[path]
+    for inputs in batches:
+        x = inputs[layer_of(path)]
+        n, mean = x.size // x.shape[1], path.endswith("running_mean")
+        batch = x.mean(all_but_channels(x)) if mean else x.var(all_but_channels(x))
+        factor = n / (n - 1) if layer.unbiased and not mean and n > 1 else 1.0
         values = (1 - layer.momentum) * values + layer.momentum * factor * batch
     return values
 
 
 def _statistics_text(layer: BatchNorm, momentum: float, unbiased: bool) -> str:
     texts = []
-    if momentum == 1 - layer.momentum != layer.momentum:
+    if momentum in (0.0, 1.0) and momentum != layer.momentum:
+        kept = "they do not move" if not momentum else "they are the last batch's, or their mean (momentum=None)"
+        texts.append(f"the momentum is {momentum:g}, not {layer.momentum:g}: {kept}")
+    elif momentum == 1 - layer.momentum != layer.momentum:
         texts.append(f"momentum {layer.momentum:g} is taken for the weight of the old statistics, not of the batch's")
     elif momentum != layer.momentum:
         texts.append(f"the momentum is {momentum:g}, not {layer.momentum:g}")

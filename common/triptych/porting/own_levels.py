@@ -1,0 +1,108 @@
+"""The levels of somebody's own network: those of conformance on which it can be watched, and what it does as a user
+calls it: its running statistics, its dropout, batches of other sizes, a second call."""
+
+from dataclasses import replace
+
+from triptych.conformance import levels, tolerance
+from triptych.conformance.compare import Arrays
+from triptych.conformance.diagnosis import pass_causes
+from triptych.conformance.diagnosis.explain import Difference, Finding
+from triptych.conformance.levels import Level
+from triptych.conformance.reference_run import INPUT, ReferenceRun, layer_of
+from triptych.conformance.tolerance import Budgets
+from triptych.porting import dropouts
+from triptych.porting.subject import AGAIN, ARRIVING, CALLS, DROPOUT, ONE, OTHERS, STATISTICS, OwnNetwork
+from triptych.reference.rounding import FLOAT32_UNIT
+from triptych.spec.layers import BatchNorm
+from triptych.utils.arrays import Array, largest
+
+FROZEN = "it takes no gradient: if that is meant (a frozen layer), --ignore '{}' leaves it out"
+CALL_CAUSES = {
+    ONE: "a batch of 1 is treated otherwise: an axis is lost (squeeze), or the number of images counts",
+    OTHERS: "what comes out of an image depends on the other images, or on their number",
+    AGAIN: "a later call gives something else: the network keeps a state, or draws random numbers",
+}
+
+
+def _whose_gradient(finding: Finding) -> Difference:
+    """A parameter's own layer, for a gradient that arrives at an output the layer behind, for the images the first."""
+    name, nodes = finding.check.tensor, [path for path, _ in finding.run.nodes(True)]
+    if name == INPUT:
+        return finding.at(nodes[0])
+    if not name.startswith(ARRIVING):
+        return finding.at(layer_of(name), "", FROZEN.format(f"{layer_of(name)}.*") if finding.check.problem else "")
+    behind = nodes.index(name.removeprefix(ARRIVING)) + 1
+    return finding.at(nodes[min(behind, len(nodes) - 1)])
+
+
+def _whose_statistic(finding: Finding) -> Difference:
+    """The batch norm whose running statistics are others, and how they would come to be so."""
+    run, check = finding.run, finding.check
+    path, _, count = check.tensor.partition(" ")
+    note = f"nothing else differs: a network that is trained would, in evaluation; --ignore '{path}' leaves it out"
+    if check.problem:
+        return finding.at(layer_of(path), "", note)
+    batches = (run.trace(True).inputs, run.other_inputs)[: int(count.strip("()"))]
+    cause = pass_causes.of_statistics(run, path, check, finding.observed, batches)
+    return finding.at(layer_of(path), cause.text, note)
+
+
+def _whose_dropout(finding: Finding) -> Difference:
+    return finding.at(finding.check.tensor.removesuffix(dropouts.SURPLUS), finding.check.problem)
+
+
+def _whose_call(finding: Finding) -> Difference:
+    """The end of the network: what it does with a batch, no layer shows."""
+    path, _, call = finding.check.tensor.partition(" ")
+    return finding.at(path, CALL_CAUSES.get(call, ""), "the network was called as a user calls it")
+
+
+def _calls(run: ReferenceRun) -> dict[str, Array]:
+    """The outputs in evaluation of several batches, by output and call."""
+    outputs = run.outputs(False)
+    return {f"{path} {call}": outputs[path][list(images)] for call, images in CALLS.items() for path in run.ends}
+
+
+def _statistics_budgets(run: ReferenceRun, precision: str, expected: Arrays) -> Budgets:
+    """What rounding explains; in float64 that of a momentum kept as float32, as MXNet keeps it, which counts as often
+    as the batch's statistics are away from the old ones."""
+    if precision != "fp64":
+        return tolerance.budgets(expected, (other.statistics for other in run.perturbed()))[precision]
+    budgets = {}
+    for name, value in expected.items():
+        path = name.partition(" ")[0]
+        layer = run.layers[layer_of(path)]
+        assert isinstance(layer, BatchNorm)
+        moved = largest(value - run.parameters[path]) / (layer.momentum or 1.0)
+        budgets[name] = FLOAT32_UNIT * (largest(value) + 2 * moved)
+    return budgets
+
+
+def _of(subject: object) -> OwnNetwork:
+    assert isinstance(subject, OwnNetwork)
+    return subject
+
+
+WATCHED = (
+    *(levels.PARAMETERS, levels.FORWARD_EVAL, levels.FORWARD_TRAIN),
+    replace(levels.GRADIENT, explain=_whose_gradient),
+)
+LEVELS = (
+    *WATCHED,
+    Level(
+        STATISTICS,
+        lambda run: run.statistics,
+        lambda subject: _of(subject).statistics(),
+        _whose_statistic,
+        budgets=_statistics_budgets,
+    ),
+    Level(
+        DROPOUT,
+        lambda run: {},
+        lambda subject: _of(subject).dropouts(),
+        _whose_dropout,
+        rounded=False,
+        compare=dropouts.compare,
+    ),
+    Level("calls", _calls, lambda subject: _of(subject).calls(), _whose_call),
+)

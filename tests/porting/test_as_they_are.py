@@ -1,0 +1,188 @@
+"""Ports are judged as they are: what a look at each layer does not show, and right ones in unusual forms."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from triptych.porting.discover import find
+from triptych.porting.own_network import locate_port
+from triptych.spec.layers import (
+    Architecture,
+    BatchNorm,
+    Block,
+    Branches,
+    Conv,
+    Dense,
+    Dropout,
+    Flatten,
+    GlobalAvgPool,
+    Initializer,
+    MaxPool,
+    ReLU,
+    Residual,
+)
+from triptych.utils.errors import TriptychError
+
+torch = pytest.importorskip("torch")
+KAIMING = Initializer("kaiming_normal")
+BRANCHES = (Block("one", (Conv("conv", 4, (1, 1)),)), Block("three", (Conv("conv", 4, (3, 3), padding=(1, 1)),)))
+NET = Architecture(
+    "net",
+    (3, 8, 10),
+    5,
+    (
+        *(
+            Conv("conv", 8, (3, 3), padding=(1, 1), bias=False),
+            BatchNorm("norm"),
+            ReLU("relu"),
+            MaxPool("pool", (2, 2), (2, 2)),
+        ),
+        *(Branches("mixed", BRANCHES), Flatten("flatten"), Dense("fc1", 16)),
+        *(ReLU("relu1"), Dropout("dropout", 0.5), Dense("fc2", 5)),
+    ),
+    KAIMING,
+)
+
+
+def unit(name: str) -> Residual:
+    return Residual(name, Block("body", (ReLU("relu"), Conv("conv", 6, (3, 3), padding=(1, 1)))))
+
+
+END = (ReLU("relu"), GlobalAvgPool("pool"), Flatten("flatten"), Dense("fc", 4))
+SHORTCUT = Architecture(
+    "shortcut", (3, 8, 8), 4, (Conv("stem", 6, (3, 3), padding=(1, 1)), unit("unit"), *END), KAIMING
+)
+TWO = replace(SHORTCUT, layers=(SHORTCUT.layers[0], unit("unit"), unit("second"), *END))
+
+
+@pytest.mark.parametrize(
+    ("name", "level", "layer", "words"),
+    [
+        ("momentum_09", "statistics", "norm", "momentum 0.1 is taken for the weight of the old statistics"),
+        ("momentum_none", "statistics", "norm", "their mean (momentum=None)"),
+        ("momentum_0", "statistics", "norm", "the momentum is 0, not 0.1: they do not move"),
+        ("momentum_099", "statistics", "norm", "the momentum is 0.99, not 0.1"),
+        ("biased", "statistics", "norm", "the running variance is kept biased, not unbiased"),
+        ("alpha", "dropout", "dropout", "it is alpha dropout, not dropout"),
+        ("spatial", "dropout", "dropout", "it is dropout of whole channels, not dropout"),
+        ("rate", "dropout", "dropout", "the rate is 0.9, not 0.5"),
+        ("no_dropout", "dropout", "dropout", "there is no dropout in training"),
+        ("Early", "dropout", "dropout", "it follows 'mixed'"),
+        ("always", "forward eval", "dropout", "dropout is active in evaluation"),
+        ("Squeezed", "calls", "fc2", "an axis is lost (squeeze)"),
+        ("Fixed", "calls", "fc2", "it does not take every number of images"),
+        ("Centred", "calls", "fc2", "the number of images counts"),
+        ("Stateful", "calls", "fc2", ""),
+    ],
+)
+def test_what_no_layer_shows_is_found(name: str, level: str, layer: str, words: str) -> None:
+    difference = locate_port(find(f"watched_torch:{name}"), NET).difference
+    assert difference is not None
+    assert (difference.level, difference.layer) == (level, layer)
+    assert words in difference.cause
+
+
+@pytest.mark.parametrize(
+    ("name", "note"),
+    [
+        *(("Net", ""), ("Commuted", ""), ("InPlace", ""), ("OtherOrder", ""), ("Products", "")),
+        ("Convolutions", "'fc1' is written as a convolution, weight (16, 8, 4, 5)"),
+        ("Folded", "batch norms folded into the layers before them: 'norm' into 'conv'"),
+    ],
+)
+def test_a_right_port_in_an_unusual_form_passes(name: str, note: str) -> None:
+    located = locate_port(find(f"watched_torch:{name}"), NET)
+    assert located.difference is None
+    assert note in "; ".join(located.notes)
+
+
+@pytest.mark.parametrize(
+    ("name", "layer", "cause"), [("corrupted", "unit", ""), ("bounded", "unit.body.relu", "ReLU6 is applied")]
+)
+def test_in_place_statements_and_bounds_stay_as_they_are(name: str, layer: str, cause: str) -> None:
+    assert locate_port(find("watched_torch:shortcut"), SHORTCUT).difference is None
+    difference = locate_port(find(f"watched_torch:{name}"), SHORTCUT).difference
+    assert difference is not None
+    assert (difference.layer, difference.level) == (layer, "forward eval")
+    assert cause in difference.cause
+
+
+def test_shared_weights_are_named_at_the_second_layer() -> None:
+    net = find("watched_torch:Tied")
+    del net.other
+    difference = locate_port(net, TWO).difference
+    assert difference is not None
+    assert (difference.layer, difference.cause) == ("second.body.conv", "it shares the parameters of 'unit.body.conv'")
+
+
+def test_what_is_no_part_of_the_spec_is_ignored_when_it_is_said_and_the_line_says_how() -> None:
+    ignored: list[str] = []
+    for pattern in ("unused*", "mean"):
+        difference = locate_port(find("watched_torch:Heads"), NET, ignored=ignored).difference
+        assert difference is not None
+        assert f"--ignore '{pattern}' leaves it out" in difference.note
+        ignored.append(pattern)
+    assert locate_port(find("watched_torch:Heads"), NET, ignored=ignored).difference is None
+
+
+def test_frozen_layers_are_ignored_when_it_is_said() -> None:
+    difference = locate_port(find("watched_torch:frozen"), NET).difference
+    assert difference is not None
+    assert (difference.layer, difference.level) == ("conv", "gradient")
+    assert "--ignore 'conv.*'" in difference.note
+    assert locate_port(find("watched_torch:frozen"), NET, ignored=["conv.*"]).difference is None
+
+
+def test_a_network_is_given_back_as_it_was() -> None:
+    net = find("watched_torch:Net").double()
+    net.drop.eval()
+    before: dict[str, Any] = {name: value.clone() for name, value in net.state_dict().items()}
+    assert locate_port(net, NET, precision="fp32").difference is None
+    after = net.state_dict()
+    assert all(torch.equal(before[name], after[name]) and before[name].dtype == after[name].dtype for name in before)
+    assert [net.training, net.drop.training] == [True, False]
+
+
+def test_a_mapping_is_proposed_as_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "mapping.json"
+    locate_port(find("watched_torch:OtherOrder"), NET, propose=path)
+    mapping = json.loads(path.read_text())
+    assert (mapping["one.weight"], mapping["norm.running_var"]) == ("mixed.one.conv.weight", "norm.running_var")
+    assert locate_port(find("watched_torch:OtherOrder"), NET, mapping=path).difference is None
+    net = find("watched_torch:Net")
+    net.surplus = torch.nn.Parameter(torch.zeros(7))
+    locate_port(net, NET, propose=path)
+    assert json.loads(path.read_text())["surplus"] == ""
+
+
+def test_a_jax_function_keeps_its_own_axes() -> None:
+    jax = pytest.importorskip("jax")
+    draw = np.random.default_rng(0).normal
+    shapes = {"conv.weight": (4, 3, 3, 3), "conv.bias": (4,), "fc.weight": (5, 4 * 8 * 10), "fc.bias": (5,)}
+
+    def network(p: Any, x: Any) -> Any:
+        order = ("NCHW", "OIHW", "NCHW")
+        x = jax.lax.conv_general_dilated(x, p["conv.weight"], (1, 1), "SAME", dimension_numbers=order)
+        x = jax.nn.relu(x + p["conv.bias"][:, None, None]).reshape(len(x), -1)
+        return x @ p["fc.weight"].T + p["fc.bias"]
+
+    layers = (Conv("conv", 4, (3, 3), padding=(1, 1)), ReLU("relu"), Flatten("flatten"), Dense("fc", 5))
+    spec = Architecture("plain", (3, 8, 10), 5, layers, KAIMING)
+    arrays = {name: draw(size=shape) for name, shape in shapes.items()}
+    assert locate_port((network, arrays), spec, layout="NCHW").difference is None
+
+
+def test_a_batch_norms_arrays_without_roles_stay_ambiguous(tmp_path: Path) -> None:
+    pytest.importorskip("jax")
+    arrays = {name: np.ones(3) for name in ("g", "b", "m", "v")}
+    spec = Architecture("norm", (3, 4, 4), 0, (BatchNorm("norm"),), KAIMING)
+    path = tmp_path / "mapping.json"
+    with pytest.raises(TriptychError, match=r"ambiguous.*mapping\.json is one to edit"):
+        locate_port((lambda p, x: x * p["g"] + p["b"] + p["m"] * p["v"], arrays), spec, propose=path)
+    assert set(json.loads(path.read_text())) == set(arrays)
