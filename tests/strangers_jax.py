@@ -9,10 +9,10 @@ class Mixed(nnx.Module):
     def __init__(self, eps=1e-5):
         rngs = nnx.Rngs(0)
         self.stem = nnx.Conv(3, 8, (3, 3), padding=1, use_bias=False, rngs=rngs)
-        self.norm = nnx.BatchNorm(8, epsilon=1e-5, rngs=rngs)
+        self.norm = nnx.BatchNorm(8, epsilon=1e-5, momentum=0.9, rngs=rngs)
         self.slope = nnx.Param(jnp.full(8, 0.25))
         self.conv = nnx.Conv(8, 8, (3, 3), padding=1, use_bias=False, rngs=rngs)
-        self.norm2 = nnx.BatchNorm(8, epsilon=eps, rngs=rngs)
+        self.norm2 = nnx.BatchNorm(8, epsilon=eps, momentum=0.9, rngs=rngs)
         self.squeeze, self.excite = nnx.Linear(8, 4, rngs=rngs), nnx.Linear(4, 8, rngs=rngs)
         self.down = nnx.Conv(8, 6, (3, 3), strides=2, padding=1, rngs=rngs)
         self.up = nnx.ConvTranspose(6, 4, (4, 4), 2, padding=((2, 2), (2, 2)), transpose_kernel=True, rngs=rngs)

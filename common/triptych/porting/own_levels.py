@@ -11,7 +11,7 @@ from triptych.conformance.levels import Level
 from triptych.conformance.reference_run import INPUT, ReferenceRun, layer_of
 from triptych.conformance.tolerance import Budgets
 from triptych.porting import dropouts
-from triptych.porting.subject import AGAIN, ARRIVING, CALLS, DROPOUT, ONE, OTHERS, STATISTICS, OwnNetwork
+from triptych.porting.subject import AGAIN, ARRIVING, CALLED, CALLS, DROPOUT, ONE, OTHERS, STATISTICS, OwnNetwork
 from triptych.reference.rounding import FLOAT32_UNIT
 from triptych.spec.layers import BatchNorm
 from triptych.utils.arrays import Array, largest
@@ -104,5 +104,5 @@ LEVELS = (
         rounded=False,
         compare=dropouts.compare,
     ),
-    Level("calls", _calls, lambda subject: _of(subject).calls(), _whose_call),
+    Level(CALLED, _calls, lambda subject: _of(subject).calls(), _whose_call),
 )

@@ -18,8 +18,9 @@ from triptych.importers.steps import Imported
 from triptych.porting import discover, own_network, sources
 from triptych.porting.own_levels import WATCHED
 from triptych.porting.spec_port import SpecPort
+from triptych.porting.subject import STATISTICS
 from triptych.porting.two_specs import locate_specs, training_remarks
-from triptych.spec.layers import Architecture, outputs
+from triptych.spec.layers import Architecture, BatchNorm, Layer, outputs, with_children
 from triptych.utils.errors import TriptychError
 
 LOW = "fp32"
@@ -89,9 +90,9 @@ def locate(left: str, right: str, read: Read, options: Options) -> Located:
         raise TriptychError(f"neither can be imported, and one must become the spec: {reasons}")
     origin, *others = sorted(known, key=lambda side: (side.candidate is not None, len(outputs(side.spec.architecture))))
     located = _against(origin, sides, options)
-    if others and _is_structure(located):  # batch norms that one has folded show from the other only
+    if others and _is_at(located, "structure"):  # batch norms that one has folded show from the other only
         again = _against(others[0], sides, options)
-        located = located if _is_structure(again) else again
+        located = located if _is_at(again, "structure") else again
     return located
 
 
@@ -144,7 +145,27 @@ def _judged(side: Side, architecture: Architecture, options: Options) -> Located
         theirs = own_network.without_dropout(side.spec.architecture)
         own = own_network.Own(side.name, lambda count: SpecPort(theirs, count), seed=options.seed, levels=WATCHED)
         return own_network.compare_with(own, architecture).located
-    located = own_network.locate_port(
+    located = _of_module(side, architecture, options)
+    if _is_at(located, STATISTICS):
+        other = _of_module(side, _counted_otherwise(architecture), options)  # n or n - 1 is the framework's choice
+        said = f"they train otherwise: one of them counts n for running variances, '{side.name}' not as the other"
+        located = located if _is_at(other, STATISTICS) else replace(other, notes=(*other.notes, said))
+    return _with_offer(located, options)
+
+
+def _counted_otherwise(architecture: Architecture) -> Architecture:
+    """With every running variance kept with n - 1 in place of n, or the other way round."""
+
+    def other(layer: Layer) -> Layer:
+        return (
+            replace(layer, unbiased=not layer.unbiased) if isinstance(layer, BatchNorm) else with_children(layer, other)
+        )
+
+    return replace(architecture, layers=tuple(map(other, architecture.layers)))
+
+
+def _of_module(side: Side, architecture: Architecture, options: Options) -> Located:
+    return own_network.locate_port(
         side.candidate,
         architecture,
         name=side.name,
@@ -156,6 +177,10 @@ def _judged(side: Side, architecture: Architecture, options: Options) -> Located
         ignored=options.ignored,
         propose=options.propose,
     )
+
+
+def _with_offer(located: Located, options: Options) -> Located:
+    """With the precision that a layer may compute in, where the difference is as small."""
     difference = located.difference
     if difference is None or options.precision == LOW or not is_rounding(difference.check):
         return located
@@ -164,8 +189,8 @@ def _judged(side: Side, architecture: Architecture, options: Options) -> Located
     return replace(located, difference=replace(difference, note=note))
 
 
-def _is_structure(located: Located) -> bool:
-    return located.difference is not None and located.difference.level == "structure"
+def _is_at(located: Located, level: str) -> bool:
+    return located.difference is not None and located.difference.level == level
 
 
 def is_rounding(check: Check) -> bool:

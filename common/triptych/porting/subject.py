@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from scipy.special import softmax
+from scipy.special import log_softmax, softmax
 
 from triptych.backend.contract import Backend, Port, PortRun
 from triptych.conformance import levels
@@ -26,7 +26,7 @@ from triptych.utils.errors import TriptychError
 RUNNING = ("running_mean", "running_var")
 SOFTMAX = "softmax"  # at a network's end, beside log_softmax, which hands a loss's gradient on as it is
 ARRIVING = "gradient at the output of "
-DROPOUT, STATISTICS = "dropout", "statistics"
+DROPOUT, STATISTICS, CALLED = "dropout", "statistics", "calls"
 # Calls in evaluation, after all other levels: the images of each.
 ONE, OTHERS, AGAIN = "(1 image)", "(3 images)", "(again)"
 CALLS = {"(2 images)": (0, 1), ONE: (0,), OTHERS: (0, 1, 0), AGAIN: (0, 1)}
@@ -211,9 +211,9 @@ class OwnNetwork(Subject):
             try:
                 made = self.port.call(self.images[list(images)])
             except STRANGERS as error:
-                wrong = problem("calls", f"{self.run.ends[0]} {call}", f"failed: {message(error)}")
+                wrong = problem(CALLED, f"{self.run.ends[0]} {call}", f"failed: {message(error)}")
                 cause = "it does not take every number of images"
-                raise SubjectFailedError(Difference(self.run.ends[0], "calls", wrong, (self.name,), cause)) from error
+                raise SubjectFailedError(Difference(self.run.ends[0], CALLED, wrong, (self.name,), cause)) from error
             arrays |= {f"{path} {call}": y for path, y in zip(self.run.ends, made, strict=True)}
         return arrays
 
@@ -228,6 +228,9 @@ class OwnNetwork(Subject):
             rates = {path: rate for path, rate in self.rates.items() if not matches(path, self.ignored)}
             return {path: dropouts.described(rate) for path, rate in rates.items()}
         arrays = level.expected(run)
+        if level.name == CALLED and self.softmax:
+            shares = softmax if self.softmax == SOFTMAX else log_softmax
+            return {name: shares(value, axis=1) for name, value in arrays.items()}
         if level.name in ("gradient", STATISTICS):
             arrays = {name: value for name, value in arrays.items() if not self.is_ignored(name)}
         if level.name.startswith("forward"):
