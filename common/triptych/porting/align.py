@@ -77,9 +77,11 @@ def align(places: Sequence[Place], captured: Sequence[Captured]) -> dict[str, in
 def _twins(
     place: Place, captured: Sequence[Captured], kept: Sequence[int], marks: Sequence[tuple[float, float]]
 ) -> list[int]:
-    """The operations that put out what a layer does, those of its kind first."""
+    """The operations of its kind, or of none, that put out what a layer does, those of its kind first. One of another
+    kind may only hand it on: what a dropout is given, in place of what it makes of it."""
     same = [index for index in kept if _is_twin(place, captured[index], marks[index])]
-    return sorted(same, key=lambda index: captured[index].kind != place.kind)
+    alike = [index for index in same if captured[index].kind in ("", place.kind)]
+    return sorted(alike, key=lambda index: captured[index].kind != place.kind)
 
 
 def _is_twin(place: Place, operation: Captured, mark: tuple[float, float]) -> bool:
