@@ -23,6 +23,7 @@ from triptych.conformance.locate import Located
 from triptych.conformance.tolerance import UNPERTURBED, budgets, perturbations
 from triptych.emitting.emit import dialect_of
 from triptych.optim.optimizers import SGD, Rates, decay_of, reference_step
+from triptych.porting.own_levels import WATCHED
 from triptych.porting.own_network import Own, compare_with, without_dropout
 from triptych.porting.source_network import SourceNetwork, adapter_of
 from triptych.porting.strangers import is_rounding
@@ -145,6 +146,7 @@ def check(candidate: Candidate, architecture: Architecture, parameters: Paramete
             candidate.layout,
             precision=candidate.precision,
             softmax=candidate.softmax,
+            levels=WATCHED,
         )
         compared = compare_with(own, small)
         located = replace(compared.located, notes=())
@@ -233,6 +235,7 @@ def _update(port: TrainablePort, pairs: Mapping[str, str], architecture: Archite
     """Parameters and running statistics after steps of its framework's own SGD with momentum, from drawn weights."""
     case = make_case(without_dropout(architecture), 0, locate.BATCH)
     cotangents = _cotangents(case)
+    port.parameters(case.images)  # the comparison has given the network back as it was
     port.load({name: case.exact[path] for path, name in pairs.items()})
     found = port.train(case.images, cotangents, RATES)
     observed = {path: found[name] for path, name in pairs.items()}
