@@ -47,10 +47,10 @@ class Input:
         return cropped.transpose(0, 3, 1, 2)
 
     def fit_channels(self, x: jax.Array) -> jax.Array:
-        """Grey repeated, or colour to grey."""
-        if x.shape[1] == self.transform.channels:
+        """Grey repeated, colour to grey, or the other order of colours."""
+        if x.shape[1] == self.transform.channels and not self.transform.reverse:
             return x
-        weights = self.constant(channel_matrix(x.shape[1], self.transform.channels))
+        weights = self.constant(channel_matrix(x.shape[1], self.transform.channels, self.transform.reverse))
         return jnp.einsum("oc,nchw->nohw", weights, x, precision=PRECISION)
 
     def resize(self, x: jax.Array) -> jax.Array:

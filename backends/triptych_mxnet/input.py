@@ -46,10 +46,10 @@ class Input:
         return padded.reshape(-1).take(mx.nd.array(places, self.device, "int32"))
 
     def fit_channels(self, x: mx.nd.NDArray) -> mx.nd.NDArray:
-        """Grey repeated, or colour to grey."""
-        if x.shape[1] == self.transform.channels:
+        """Grey repeated, colour to grey, or the other order of colours."""
+        if x.shape[1] == self.transform.channels and not self.transform.reverse:
             return x
-        weights = self.matrix(channel_matrix, x.shape[1], self.transform.channels)
+        weights = self.matrix(channel_matrix, x.shape[1], self.transform.channels, self.transform.reverse)
         return _product(x.transpose((0, 2, 3, 1)), weights).transpose((0, 3, 1, 2))
 
     def resize(self, x: mx.nd.NDArray) -> mx.nd.NDArray:

@@ -46,10 +46,10 @@ class Input:
         return padded.permute(0, 2, 3, 1)[numbers, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
     def fit_channels(self, x: torch.Tensor) -> torch.Tensor:
-        """Grey repeated, or colour to grey."""
-        if x.shape[1] == self.transform.channels:
+        """Grey repeated, colour to grey, or the other order of colours."""
+        if x.shape[1] == self.transform.channels and not self.transform.reverse:
             return x
-        weights = self.matrix(channel_matrix, x.shape[1], self.transform.channels)
+        weights = self.matrix(channel_matrix, x.shape[1], self.transform.channels, self.transform.reverse)
         return torch.einsum("oc,nchw->nohw", weights, x)
 
     def resize(self, x: torch.Tensor) -> torch.Tensor:

@@ -175,7 +175,7 @@ def train(
     capacity.check_training(chosen, device)
     framework = registry.load(backend)
     loop.check_execution([framework], device, chosen.precision)
-    session = loop.start(framework, chosen, data.load(chosen.data), device=device)
+    session = loop.start(framework, chosen, data.load(chosen.data, reading=chosen.reading), device=device)
     if out is not None:
         loop.keep_in(session, Path(out))
     loop.fit(session, loop.Listener())

@@ -161,6 +161,18 @@ def test_own_dropout_depends_on_seed_and_step_only(framework: Backend) -> None:
     assert len({loss(0, 1), loss(0, 2), loss(1, 1)}) == 3
 
 
+@pytest.mark.parametrize("stored", [(3, 6, 10), (1, 9, 8)])
+def test_the_other_order_of_colours_equals_the_reference(framework: Backend, stored: tuple) -> None:
+    transform = InputTransform(3, 9, 8, (0.1, 0.2, 0.3), (0.5, 0.6, 0.7), reverse=True)
+    layers = (Flatten("flatten"), Dense("dense", 3))
+    network = framework.build(Architecture("input", (3, 9, 8), 3, layers), execution=exact("fp64"))
+    images = np.random.default_rng(0).integers(0, 256, (BATCH, *stored), np.uint8)
+    prepared = framework.Predictor(network, transform).prepare(images)
+    np.testing.assert_allclose(prepared, preprocess.apply_reference(images, transform), rtol=0, atol=1e-13)
+    plain = preprocess.apply_reference(images[:, ::-1], replace(transform, reverse=False))
+    np.testing.assert_allclose(prepared, plain, rtol=0, atol=1e-13)
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("stored", [(3, 6, 10), (1, 9, 8), (1, 20, 8)])
 def test_the_input_equals_the_reference(framework: Backend, stored: tuple, channels: int) -> None:

@@ -39,6 +39,10 @@ RECIPE = {
     "--label-smoothing 1": "--label-smoothing 1.0 must be at least 0 and below 1",
     "--schedule multistep:milestones=5,3": "milestones '5,3' must rise",
     "--schedule warmup:then=one-cycle": "'one-cycle' cannot stand behind a warm-up",
+    "--mean 0.5,x": "--mean '0.5,x' is not numbers",
+    "--channel-order brg": "unknown channel order",
+    "--pixel-range 0": "--pixel-range 0.0 must be a number above 0",
+    "--new-head": "--new-head needs --init-from",
     "--freeze ,": "--freeze ',' names nothing",
     "--precision fp23": "did you mean 'fp32'",
 }

@@ -163,7 +163,10 @@ def cut_image(path: Path) -> None:
     [
         (lambda path: path.write_bytes(b"no image"), "no image that can be read"),
         (cut_image, "cannot be decoded"),
-        (lambda path: Image.fromarray(np.zeros((8, 6), np.uint16)).save(path), "mode I;16, expected 8 bits"),
+        (
+            lambda path: Image.fromarray(np.zeros((8, 6), np.uint16)).save(path),
+            "mode I;16, expected 8 bits per channel; --scale-16-bit",
+        ),
     ],
 )
 def test_an_unreadable_image_is_named(pictures, damage, message):
@@ -203,8 +206,8 @@ def test_folders_that_are_no_data_set(tmp_path, paths, message):
 @pytest.fixture
 def decoding(monkeypatch):
     """How often images are decoded."""
-    calls, original = [], decoded.decode
-    monkeypatch.setattr(decoded, "decode", lambda *args: calls.append(args) or original(*args))
+    calls, original = [], decoded.decode_all
+    monkeypatch.setattr(decoded, "decode_all", lambda *args: calls.append(args) or original(*args))
     return calls
 
 
@@ -278,3 +281,71 @@ def test_a_damaged_entry_is_made_again(pictures, decoding, cache, damage, suffix
 def test_a_cache_that_cannot_be_written_costs_nothing_but_time(pictures, cache):
     cache.write_text("a file in place of the folder")
     assert len(data.load(str(pictures)).train) == 6
+
+
+def test_valid_stands_in_for_test_and_a_class_has_the_images_below_it(pictures):
+    (pictures / "test").rename(pictures / "valid")
+    before = data.load(str(pictures))
+    deep = pictures / "train/bee/more/still"
+    deep.mkdir(parents=True)
+    (pictures / "train/bee/1.png").rename(deep / "9.png")
+    (pictures / "train/bee/loop").symlink_to(pictures / "train")  # not followed: it would never end
+    hidden = pictures / "train/bee/.thumbs"
+    hidden.mkdir()
+    save(hidden / "x.png", 3)
+    after = data.load(str(pictures))
+    assert len(after.test) == len(before.test) > 0
+    assert after.train.labels.tolist() == before.train.labels.tolist()
+
+
+@pytest.fixture
+def some_damaged(pictures):
+    """Two of the training images are none."""
+    bad = [pictures / "train/ant/0.png", pictures / "train/bee/1.png"]
+    bad[0].write_bytes(b"no image")
+    cut_image(bad[1])
+    return pictures, bad
+
+
+def test_all_damaged_files_are_in_one_list(some_damaged):
+    folder, bad = some_damaged
+    with pytest.raises(TriptychError, match="2 images cannot be read") as error:
+        data.load(str(folder))
+    assert all(str(path) in str(error.value) for path in bad)
+    assert "--skip-bad-images" in str(error.value)
+
+
+def test_damaged_files_can_be_left_out_and_are_named_each_time(some_damaged, capsys):
+    folder, bad = some_damaged
+    whole = sum(1 for _ in (folder / "train").rglob("*.png"))
+    for _ in range(2):  # the second from the cache
+        dataset = data.load(str(folder), reading=decoded.Reading(skip_bad=True))
+        assert len(dataset.train) == whole - 2
+        told = capsys.readouterr().err
+        assert "2 images cannot be read and are left out" in told
+        assert all(str(path) in told for path in bad)
+    names = sorted((folder / "train").rglob("*.png"))
+    kept = [path for path in names if path not in bad]
+    for image, label, path in zip(dataset.train.images, dataset.train.labels, kept, strict=True):
+        assert (image == decoded.decode([path], image.shape[1:])[0]).all()
+        assert dataset.class_names[label] == path.parent.name
+    with pytest.raises(TriptychError, match="2 images cannot be read"):
+        data.load(str(folder))
+
+
+def test_a_class_of_which_nothing_is_left_is_no_class(pictures):
+    for path in (pictures / "train/bee").iterdir():
+        path.write_bytes(b"no image")
+    with pytest.raises(TriptychError, match="nothing is left of class 'bee'"):
+        data.load(str(pictures), reading=decoded.Reading(skip_bad=True))
+
+
+def test_16_bits_are_scaled_on_request(tmp_path):
+    values = np.array([[0, 257, 128, 65535], [129, 32768, 65406, 65407]], np.uint16)
+    path = tmp_path / "deep.png"
+    Image.fromarray(values).save(path)
+    with pytest.raises(TriptychError, match="--scale-16-bit"):
+        decoded.decode([path])
+    scaled = decoded.decode([path], reading=decoded.Reading(scale_16=True))
+    assert scaled[0, 0].tolist() == [[0, 1, 0, 255], [1, 128, 254, 255]]
+    assert decoded.stored_size(path, decoded.Reading(scale_16=True)) == (2, 4)

@@ -88,3 +88,21 @@ def test_what_cannot_be_taken_is_said_in_one_line(name, message):
 def test_no_name_is_not_the_folder_one_stands_in(name):
     with pytest.raises(TriptychError, match="names no data set"):
         data.load(name)
+
+
+def test_classes_called_by_numbers_are_taken_by_name(tmp_path, capsys):
+    for number in range(11):  # by letters: 0, 1, 10, 2, ...
+        for image in range(2):
+            path = tmp_path / "set" / str(number) / f"{image}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("L", (4, 4), 10 * number).save(path)
+    part = data.load(f"{tmp_path / 'set'}@classes=5-9")
+    assert part.class_names == ("5", "6", "7", "8", "9")
+    for split in (part.train, part.test):
+        assert [int(image.mean()) // 10 for image in split.images] == [5 + label for label in split.labels]
+    assert "classes 5, 6, 7, 8, 9" in capsys.readouterr().err
+    with pytest.raises(TriptychError, match=r"must be two or more of the classes called 0, 1, 2, .*, 10"):
+        data.load(f"{tmp_path / 'set'}@classes=5-11")
+    words = data.load("fashion-mnist-mini@classes=5-9")
+    assert words.class_names[0] == "sandal"
+    assert "classes sandal, shirt, sneaker, bag, ankle boot" in capsys.readouterr().err

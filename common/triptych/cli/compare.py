@@ -52,7 +52,7 @@ def compare(
     capacity.check_training(chosen, device)
     loaded = [registry.load(name) for name in names]
     loop.check_execution(loaded, device, chosen.precision)
-    dataset = data.load(chosen.data, data_dir=run.data_dir)
+    dataset = data.load(chosen.data, data_dir=run.data_dir, reading=chosen.reading)
     plan = compare_backends.ComparisonPlan(chosen, dataset, build_architecture(chosen, dataset), device, seeds)
     folder = run_folder.make_folder(out or run_folder.new_folder(f"compare-{chosen.architecture}"))
     quiet = json == "-"

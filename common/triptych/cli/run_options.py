@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 from dataclasses import dataclass, fields, replace
@@ -48,6 +49,18 @@ class RunOptions:
     nesterov: Annotated[bool | None, Parameter(help="Nesterov's form of the momentum.")] = None
     weight_decay: Annotated[float | None, Parameter(help="Weight decay; coupled, but in AdamW.")] = None
     decayed: Annotated[str | None, Parameter(help="What decays: all, or the weights only.")] = None
+    mean: Annotated[str | None, Parameter(help="Subtracted from each channel, e.g. 0.485,0.456,0.406.")] = None
+    std: Annotated[str | None, Parameter(help="Each channel is divided by it, e.g. 0.229,0.224,0.225.")] = None
+    pixel_range: Annotated[
+        float | None, Parameter(help="The network sees pixels of 0 to this: 1, or 255; so are --mean and --std.")
+    ] = None
+    channel_order: Annotated[str | None, Parameter(help="rgb, or bgr for weights from Caffe or OpenCV.")] = None
+    skip_bad_images: Annotated[
+        bool | None, Parameter(help="Leave out image files that cannot be read.", negative="")
+    ] = None
+    scale_16_bit: Annotated[
+        bool | None, Parameter(help="Bring images of 16 bits to 8 instead of refusing them.", negative="")
+    ] = None
     dropout: Annotated[float | None, Parameter(help="The rate of all the network's dropout layers.")] = None
     label_smoothing: Annotated[
         float | None, Parameter(help="What the true class gives to all, 0.1 for example; the test's loss is without.")
@@ -59,6 +72,9 @@ class RunOptions:
         str | None,
         Parameter(help="Run folder or safetensors file: layers that fit start so. train: any file of weights."),
     ] = None
+    new_head: Annotated[
+        bool | None, Parameter(help="Leave the last layer out of --init-from, also where it would fit.", negative="")
+    ] = None
     freeze: Annotated[str | None, Parameter(help="What does not move, e.g. 'block1.*,block2.*'.")] = None
     precision: Annotated[str | None, Parameter(help="fp32, bf16, fp16 or fp64.")] = None
     seed: Annotated[Whole, Parameter(help="Seed of everything random.")] = None
@@ -69,7 +85,13 @@ class RunOptions:
         from triptych.training.recipe import build_network
         from triptych.weights import transfer
 
-        recipe = self.apply(recipe, network)
+        before, recipe = recipe, self.apply(recipe, network)
+        if self.learning_rate is None and recipe.optimizer.normalized > before.optimizer.normalized:
+            print(
+                f"triptych: --optimizer {recipe.optimizer.name} takes the recipe's rate, {recipe.learning_rate:g}, "
+                f"which is one for {before.optimizer.name}: give --learning-rate too, 0.001 for example",
+                file=sys.stderr,
+            )
         if (self.arch, self.freeze, self.dropout) != (None, None, None) or network != DEFAULT_NETWORK:
             transfer.frozen_paths(build_network(recipe, recipe.network), recipe.freeze)
         return recipe
@@ -86,6 +108,9 @@ class RunOptions:
             changed["freeze"] = tuple(pattern.strip() for pattern in self.freeze.split(",") if pattern.strip())
             if not changed["freeze"]:
                 raise TriptychError(f"--freeze '{self.freeze}' names nothing; write for example 'block1.*,block2.*'")
+        for name in ("mean", "std"):
+            if (text := getattr(self, name)) is not None:
+                changed[name] = numbers(f"--{name}", text)
         if self.batch_size is not None:
             changed["test_batch_size"] = 0
         changed["schedule"] = self.apply_to_schedule(recipe.schedule)
@@ -154,10 +179,21 @@ class RunOptions:
 
 PLAIN = (
     *("data", "init", "init_from", "epochs", "batch_size", "learning_rate", "dropout", "label_smoothing"),
-    *("precision", "seed"),
+    *("precision", "seed", "pixel_range", "channel_order", "skip_bad_images", "scale_16_bit", "new_head"),
 )
 OWNERS = {"momentum": "sgd and rmsprop", "nesterov": "sgd"}
 DEFAULT_RUN = RunOptions()
+
+
+def numbers(option: str, text: str) -> tuple[float, ...]:
+    """`0.5,0.4,0.3`. Raises TriptychError for anything but numbers."""
+    try:
+        found = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise TriptychError(f"{option} '{text}' is not numbers, one per channel, with commas") from None
+    if not all(map(math.isfinite, found)):
+        raise TriptychError(f"{option} '{text}' must be finite")
+    return found
 
 
 def parse_dense_size(dense: bool, text: str | None) -> Pair | None:
@@ -193,7 +229,8 @@ class ModelOptions:
 
         if path.is_dir():
             # A model that was trained in bf16 can be used where there is none, and in batches that fit another device.
-            changes = RunOptions(precision=self.run.precision, batch_size=self.run.batch_size)
+            kept = ("precision", "batch_size", "skip_bad_images", "scale_16_bit")
+            changes = RunOptions(**{name: getattr(self.run, name) for name in kept})
             if self.network != DEFAULT_NETWORK or replace(self.run, data=None, data_dir=None) != changes:
                 raise TriptychError(
                     f"{path} is a run and knows its recipe; only --backend, --device, --data, --data-dir, --precision "

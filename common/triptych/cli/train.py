@@ -71,7 +71,7 @@ def train(
     capacity.check_training(chosen, device)
     loaded = registry.load(name)
     loaded.apply_execution(Execution(chosen.precision, deterministic=deterministic), device)
-    dataset = data.load(chosen.data, data_dir=run.data_dir)
+    dataset = data.load(chosen.data, data_dir=run.data_dir, reading=chosen.reading)
     architecture = build_architecture(chosen, dataset)
     first = loaded.join_processes(device) == 0  # the others neither write nor print
     session = loop.start(

@@ -5,8 +5,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from triptych.data import cifar10, fashion_mnist, fashion_mnist_mini, folders, subset, synthetic, tfds
+from triptych.data import cifar10, decoded, fashion_mnist, fashion_mnist_mini, folders, subset, synthetic, tfds
 from triptych.data.dataset import Dataset, Split
+from triptych.data.decoded import Reading
 from triptych.utils.errors import TriptychError, check_known, unknown
 from triptych.utils.files import expanded
 
@@ -51,12 +52,13 @@ SOURCES = {
 }
 
 
-def load(name_or_dir: str, *, data_dir: str | Path | None = None) -> Dataset:
+def load(name_or_dir: str, *, data_dir: str | Path | None = None, reading: Reading = decoded.PLAIN) -> Dataset:
     """The data set of this name, the one of tensorflow-datasets (`tfds:NAME`), or the class folders in this directory
     (`./NAME` for one that is called like a set).
 
     `@classes=LO-HI,train=COUNT,test=COUNT` behind any of them takes a part: these classes, counted from 0 from then
-    on, and the first so many images, as many of each class; each of the three can be left out.
+    on, and the first so many images, as many of each class; each of the three can be left out. Where all classes are
+    called by numbers, LO and HI are names, else places. `reading` says how image files are read.
 
     `data_dir` is where the files of `fashion-mnist`, `cifar10` and TFDS lie, if not in the usual places; the others do
     not need it. Raises TriptychError for an unknown name, for files that are missing, damaged or not the originals, and
@@ -65,7 +67,7 @@ def load(name_or_dir: str, *, data_dir: str | Path | None = None) -> Dataset:
         raise TriptychError(f"data '{name_or_dir}' names no data set; write for example fashion-mnist-mini or ./images")
     whole = _is_folder(expanded(name_or_dir))  # a folder's own name may have the mark in it
     name, part = (name_or_dir, None) if whole else subset.divide(name_or_dir)
-    dataset = _load_whole(name, expanded(data_dir) if data_dir else None)
+    dataset = _load_whole(name, expanded(data_dir) if data_dir else None, reading)
     return dataset if part is None else subset.take(dataset, part, name_or_dir)
 
 
@@ -76,14 +78,14 @@ def _is_folder(path: Path) -> bool:
         return False
 
 
-def _load_whole(name: str, place: Path | None) -> Dataset:
+def _load_whole(name: str, place: Path | None, reading: Reading) -> Dataset:
     if source := SOURCES.get(name):
         return source.load(place)
     if name.startswith(tfds.PREFIX):
         return tfds.load(name.removeprefix(tfds.PREFIX), place)
     folder = expanded(name)
     if _is_folder(folder):
-        return folders.load(folder)
+        return folders.load(folder, reading=reading)
     if os.sep in name:
         raise TriptychError(f"there is no folder '{name}'; expected class folders of images, or a data set's name")
     raise TriptychError(f"{unknown('data set', name, SOURCES)}; a folder of class folders of images works too")

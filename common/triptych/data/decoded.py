@@ -8,6 +8,7 @@ import os
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -23,13 +24,15 @@ if TYPE_CHECKING:
 
 LARGEST = 320  # pixels; a folder of photographs must not fill the memory, and no network here takes more than 299
 GREY_MODES = ("1", "L", "LA")
+DEEP_MODES = ("I", "I;16", "I;16L", "I;16B")  # grey of 16 bits; Pillow itself halves those of colours
 COLOUR_MODES = ("P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV", "LAB")
 ORIENTATION, TURNED = 0x0112, (5, 6, 7, 8)  # the EXIF tag, and its values for an image stored on its side
 THREADED = 192 * 192  # pixels; measured: at 128x128 two threads are slower than one, at 256x256 a third faster
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM")  # Pillow has readers for fifty more, one of which starts Ghostscript
 MOST_PIXELS = 1 << 26  # as a file declares them: 200 MB of colours; more is said before anything is decoded
-MOST_NOTE = 1 << 16  # bytes of what is written beside the array
-FORMAT = 1  # of the cache; a change of how images are decoded needs another number
+MOST_NAMED = 20  # files that cannot be read
+MOST_NOTE = 1 << 20  # bytes of what is written beside the array
+FORMAT = 2  # of the cache; a change of how images are decoded needs another number
 
 Size = tuple[int, int]
 Result = TypeVar("Result")
@@ -53,18 +56,32 @@ def _open(path: Path, use: Callable[[Image], Result]) -> Result:
         raise TriptychError(f"{path} cannot be decoded ({error}); remove or replace it") from None
 
 
-def _header(image: Image) -> tuple[Size, bool]:
+@dataclass(frozen=True)
+class Reading:
+    """How image files are read. `skip_bad`: those of a folder that cannot be read are left out, and named. `scale_16`:
+    grey images of 16 bits are divided by 257; without it they are refused, because their range need not be that."""
+
+    skip_bad: bool = False
+    scale_16: bool = False
+
+
+PLAIN = Reading()
+
+
+def _header(image: Image, reading: Reading) -> tuple[Size, bool]:
     """(height, width) as it is looked at, and whether it is grey, without decoding a pixel."""
-    if image.mode not in GREY_MODES + COLOUR_MODES:
-        raise ValueError(f"mode {image.mode}, expected 8 bits per channel")  # I;16 would be clipped silently
+    deep = image.mode in DEEP_MODES
+    if image.mode not in GREY_MODES + COLOUR_MODES and not (deep and reading.scale_16):
+        hint = "; --scale-16-bit brings 16 bits to 8" if deep else ""
+        raise ValueError(f"mode {image.mode}, expected 8 bits per channel{hint}")  # I;16 would be clipped silently
     turned = image.getexif().get(ORIENTATION) in TURNED
     size = image.size if turned else (image.height, image.width)
-    return size, image.mode in GREY_MODES
+    return size, deep or image.mode in GREY_MODES
 
 
-def stored_size(path: Path) -> Size:
+def stored_size(path: Path, reading: Reading = PLAIN) -> Size:
     """(height, width) of an image file as it is looked at. Raises TriptychError if it is none."""
-    return _open(path, _header)[0]
+    return _open(path, lambda image: _header(image, reading))[0]
 
 
 def common_size(sizes: Sequence[Size]) -> Size:
@@ -78,34 +95,66 @@ def _pixels(image: Image, size: Size, mode: str) -> Images:
     from PIL import Image, ImageOps
 
     ImageOps.exif_transpose(image, in_place=True)
+    if image.mode in DEEP_MODES:
+        deep = np.asarray(image).astype(np.int64).clip(0, 65535)
+        image = Image.fromarray(((deep + 128) // 257).astype(np.uint8))
     image = image if image.mode == mode else image.convert(mode)
     height, width = size
     resized = image.resize((width, height), Image.Resampling.BILINEAR)
     return np.asarray(resized).reshape(height, width, len(mode))
 
 
-def decode(paths: Sequence[Path], size: Size | None = None) -> Images:
-    """The images as uint8 (N, C, height, width); C is 1 if all are grey, else 3. Raises TriptychError for a file that
-    is no image of 8 bits per channel."""
-    headers = [_open(path, _header) for path in paths]
-    sizes = [stored for stored, _ in headers]
+def decode(paths: Sequence[Path], size: Size | None = None, reading: Reading = PLAIN) -> Images:
+    """The images as uint8 (N, C, height, width); C is 1 if all are grey, else 3. Raises TriptychError for files that
+    are no images of 8 bits per channel, all of them in one line; `reading.skip_bad` changes nothing here."""
+    images, bad = decode_all(paths, size, reading)
+    if bad:
+        raise TriptychError(listed(list(bad.values())))
+    return images
+
+
+def listed(problems: Sequence[str]) -> str:
+    """What is wrong with files, in one line."""
+    if len(problems) == 1:
+        return problems[0]
+    more = f"; and {len(problems) - MOST_NAMED} more" if len(problems) > MOST_NAMED else ""
+    return f"{len(problems)} images cannot be read: {'; '.join(problems[:MOST_NAMED])}{more}"
+
+
+def decode_all(paths: Sequence[Path], size: Size | None, reading: Reading) -> tuple[Images, dict[int, str]]:
+    """As `decode`; those that cannot be read are black, and stand by their number with what is wrong with them."""
+    bad: dict[int, str] = {}
+
+    def attempt(index: int, use: Callable[[Image], Result]) -> Result | None:
+        try:
+            return _open(paths[index], use)
+        except TriptychError as error:
+            bad[index] = str(error)
+            return None
+
+    headers = [attempt(index, lambda image: _header(image, reading)) for index in range(len(paths))]
+    found = [header for header in headers if header is not None]
+    if not found:
+        return np.zeros((len(paths), 1, 1, 1), np.uint8), dict(sorted(bad.items()))
+    sizes = [stored for stored, _ in found]
     shape = size or common_size(sizes)
-    mode = "L" if all(grey for _, grey in headers) else "RGB"
-    images = np.empty((len(paths), len(mode), *shape), np.uint8)
+    mode = "L" if all(grey for _, grey in found) else "RGB"
+    images = np.zeros((len(paths), len(mode), *shape), np.uint8)
 
     def fill(index: int) -> None:
-        pixels = _open(paths[index], lambda image: _pixels(image, shape, mode))
-        images[index] = np.moveaxis(pixels, 2, 0)
+        pixels = attempt(index, lambda image: _pixels(image, shape, mode))
+        if pixels is not None:
+            images[index] = np.moveaxis(pixels, 2, 0)
 
     # Pillow decodes without Python's lock; but small images spend their time in Python, where threads only wait.
     small = np.mean([height * width for height, width in sizes]) < THREADED
     with ThreadPoolExecutor(1 if small else min(8, os.cpu_count() or 1)) as pool:
         try:
-            list(pool.map(fill, range(len(paths))))
+            list(pool.map(fill, [index for index, header in enumerate(headers) if header is not None]))
         except BaseException:
             pool.shutdown(cancel_futures=True)  # else the error would wait for every other image
             raise
-    return images
+    return images, dict(sorted(bad.items()))
 
 
 def _key(paths: Sequence[Path], folder: Path) -> str:
@@ -123,36 +172,48 @@ def _hash(images: Images) -> str:
     return hashlib.sha256(np.ascontiguousarray(images).reshape(-1).data).hexdigest()
 
 
-def _read_cache(file: Path, key: str) -> Images | None:
-    """What is cached for `key`; None if nothing is, or it is damaged in any way."""
+def _read_cache(file: Path, key: str) -> tuple[Images, list[int]] | None:
+    """What is cached for `key`, and the numbers of the files that are not in it; None if nothing is, or it is damaged
+    in any way."""
     try:
         note = records.decode(records.parse(read_bounded(file.with_suffix(".json"), MOST_NOTE)), dict[str, str])
         if note["key"] != key:
             return None
+        bad = [int(number) for number in note["bad"].split()]
         images: Images = np.load(file, allow_pickle=False)
-        return images if images.dtype == np.uint8 and _hash(images) == note["sha256"] else None
+        return (images, bad) if images.dtype == np.uint8 and _hash(images) == note["sha256"] else None
     except (OSError, EOFError, ValueError, KeyError, TriptychError):
         return None
 
 
-def _write_cache(file: Path, key: str, images: Images) -> None:
+def _write_cache(file: Path, key: str, images: Images, bad: Sequence[int]) -> None:
     """Array first, note last: a process killed in between leaves an entry whose hashes do not fit."""
     try:
         with atomic_write(file) as array:
             np.save(array, images, allow_pickle=False)
         with atomic_write(file.with_suffix(".json")) as note:
-            note.write(json.dumps({"key": key, "sha256": _hash(images)}).encode())
+            written = {"key": key, "sha256": _hash(images), "bad": " ".join(map(str, bad))}
+            note.write(json.dumps(written).encode())
     except OSError:
         return  # a cache that cannot be written costs time, nothing else
 
 
-def load(paths: Sequence[Path], folder: Path, size: Size | None = None) -> Images:
-    """`decode(paths, size)`, from the cache if no file in `folder` has changed since."""
-    # One entry per folder and size, so that a new version replaces the old.
-    name = hashlib.sha256(f"{folder.resolve()}\0{size}".encode(errors="surrogatepass")).hexdigest()[:16]
+def load(
+    paths: Sequence[Path], folder: Path, size: Size | None = None, reading: Reading = PLAIN
+) -> tuple[Images, list[int]]:
+    """The images of the files that can be read, as `decode` gives them, from the cache if no file in `folder` has
+    changed since; and the numbers of the others. Raises TriptychError, with all of those in one line, unless they are
+    to be left out."""
+    # One entry per folder, size and reading, so that a new version replaces the old.
+    named = f"{folder.resolve()}\0{size}" + (f"\0{reading}" if reading != PLAIN else "")
+    name = hashlib.sha256(named.encode(errors="surrogatepass")).hexdigest()[:16]
     file, key = cache_dir() / "folders" / f"{name}.npy", _key(paths, folder)
-    images = _read_cache(file, key)
-    if images is None:
-        images = decode(paths, size)
-        _write_cache(file, key, images)
-    return images
+    cached = _read_cache(file, key)
+    if cached is not None:
+        return cached
+    images, bad = decode_all(paths, size, reading)
+    if bad and not reading.skip_bad:
+        raise TriptychError(f"{listed(list(bad.values()))}; or leave them out with --skip-bad-images")
+    images = np.delete(images, list(bad), axis=0) if bad else images
+    _write_cache(file, key, images, list(bad))
+    return images, list(bad)

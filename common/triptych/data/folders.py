@@ -1,8 +1,11 @@
 """Your own images: one folder per class, any sizes, any of PNG and JPEG.
 
-`DIR/train/CLASS/*` with `DIR/test/CLASS/*` (or `DIR/val`), or `DIR/CLASS/*`, of which a fifth of every class is then
-the test set. Folders whose names begin with `.` or `__` are not looked at."""
+`DIR/train/CLASS/*` with `DIR/test/CLASS/*` (or `DIR/val`, `DIR/valid`), or `DIR/CLASS/*`, of which a fifth of every
+class is then the test set. A class has the images in folders below it, too. Folders whose names begin with `.` or `__`
+are not looked at."""
 
+import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,11 +13,13 @@ import numpy as np
 
 from triptych.data import decoded
 from triptych.data.dataset import Dataset, Split
+from triptych.data.decoded import Reading
 from triptych.utils.errors import TriptychError
 from triptych.utils.randomness import generator, shuffled
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 TEST_SHARE = 0.2
+TESTS = ("test", "val", "valid")
 
 Files = dict[str, list[Path]]  # class name to its images, both sorted
 
@@ -28,8 +33,15 @@ def _is_image(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
 
 
+def _images(folder: Path) -> Iterator[Path]:
+    """In the folder and those below it; a link to a folder is not followed, it may lead back."""
+    for place, names, files in os.walk(folder):
+        names[:] = [name for name in names if not name.startswith((".", "__"))]
+        yield from filter(_is_image, (Path(place, file) for file in files))
+
+
 def _classes(folder: Path) -> Files:
-    return {path.name: sorted(filter(_is_image, path.iterdir())) for path in _subfolders(folder)}
+    return {path.name: sorted(_images(path)) for path in _subfolders(folder)}
 
 
 def _divide(files: Files) -> tuple[Files, Files]:
@@ -63,22 +75,37 @@ def list_images(folder: Path) -> tuple[Files, Files]:
         _check_classes(files, {}, folder)
         return _divide(files)
     train = _classes(folder / "train")
-    test = next((classes for name in ("test", "val") if (classes := _classes(folder / name))), {})
+    test = next((classes for name in TESTS if (classes := _classes(folder / name))), {})
     _check_classes(train, test, folder)
     if not any(test.values()):
-        raise TriptychError(f"{folder} has train/CLASS, but no images in test/CLASS or val/CLASS")
+        raise TriptychError(f"{folder} has train/CLASS, but no images in {'/CLASS, '.join(TESTS)}/CLASS")
     return train, test
 
 
-def load(folder: Path, size: tuple[int, int] | None = None, name: str | None = None) -> Dataset:
+def load(
+    folder: Path, size: tuple[int, int] | None = None, name: str | None = None, reading: Reading = decoded.PLAIN
+) -> Dataset:
     """The images of `folder`, all resized to one `size` (height, width), in bilinear quality; see `decoded.common_size`
     for what it is if not given. Grey if every image is grey, else RGB. Decoded once, then read from the cache. Raises
-    TriptychError as `list_images` does, and for an image that cannot be read, by its name."""
+    TriptychError as `list_images` does, and for images that cannot be read, by their names; if they are to be left out,
+    a line on standard error names them, and it is raised for a class of which nothing is left."""
     listed = list_images(folder)
     classes = tuple(listed[0])
-    labels = [[classes.index(name) for name, paths in files.items() for _ in paths] for files in listed]
-    images = decoded.load([path for files in listed for paths in files.values() for path in paths], folder, size)
-    count = len(labels[0])
-    train = Split(images[:count], np.array(labels[0], np.int64))
-    test = Split(images[count:], np.array(labels[1], np.int64))
+    paths = [path for files in listed for each in files.values() for path in each]
+    images, bad = decoded.load(paths, folder, size, reading)
+    counts = [sum(map(len, files.values())) for files in listed]
+    left_out = frozenset(bad)
+    labels = np.array([classes.index(name) for files in listed for name, each in files.items() for _ in each], np.int64)
+    kept = np.array([index not in left_out for index in range(len(paths))], bool)
+    border = int(kept[: counts[0]].sum())
+    train = Split(images[:border], labels[: counts[0]][kept[: counts[0]]])
+    test = Split(images[border:], labels[counts[0] :][kept[counts[0] :]])
+    if bad:
+        shown = ", ".join(str(paths[index]) for index in bad[: decoded.MOST_NAMED])
+        more = f" and {len(bad) - decoded.MOST_NAMED} more" if len(bad) > decoded.MOST_NAMED else ""
+        print(f"{folder}: {len(bad)} images cannot be read and are left out: {shown}{more}", file=sys.stderr)
+        empty = [name for label, name in enumerate(classes) if not (train.labels == label).any()]
+        if empty or not len(test):
+            what = f"class '{empty[0]}'" if empty else "the test images"
+            raise TriptychError(f"{folder}: nothing is left of {what}")
     return Dataset(name or folder.resolve().name, train, test, classes)

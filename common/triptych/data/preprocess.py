@@ -23,7 +23,8 @@ class InputTransform:
 
     1. crop and flip, if a batch plan asks for it, in an image padded with `crop_padding` black pixels (stored size);
     2. divide by 255;
-    3. fit the channels: a grey image is repeated, a colour image becomes grey by the BT.601 luma;
+    3. fit the channels: a grey image is repeated, a colour image becomes grey by the BT.601 luma; `reverse` turns red,
+       green, blue into blue, green, red, which a network from OpenCV or Caffe expects;
     4. add the batch plan's shift of each channel, if it has one (3 network channels);
     5. resize to `(height, width)` by `resize_matrix`; the aspect ratio is not kept;
     6. subtract `mean` and divide by `std`, one number per network channel, in units of the divided image (0 .. 1).
@@ -38,8 +39,11 @@ class InputTransform:
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     crop_padding: int = 0
+    reverse: bool = False
 
     def __post_init__(self) -> None:
+        if self.reverse and self.channels != 3:
+            raise TriptychError(f"--channel-order bgr needs a network with 3 channels; this one has {self.channels}")
         if min(self.channels, self.height, self.width) < 1 or self.crop_padding < 0:
             raise TriptychError(f"channels, height and width must be at least 1 and the padding at least 0: {self}")
         for name, values in (("mean", self.mean), ("std", self.std)):
@@ -62,11 +66,12 @@ def resize_matrix(size_in: int, size_out: int) -> npt.NDArray[np.float64]:
     return np.asarray(weights / weights.sum(axis=1, keepdims=True))
 
 
-def channel_matrix(channels_in: int, channels_out: int) -> npt.NDArray[np.float64]:
-    """Weights (channels_out, channels_in) that fit stored images to a network's channels. Equal: the identity. 1 to any
-    number: repeated. 3 to 1: BT.601 luma. Raises TriptychError for anything else."""
+def channel_matrix(channels_in: int, channels_out: int, reverse: bool = False) -> npt.NDArray[np.float64]:
+    """Weights (channels_out, channels_in) that fit stored images to a network's channels. Equal: the identity, from
+    right to left with `reverse`. 1 to any number: repeated. 3 to 1: BT.601 luma. Raises TriptychError for anything
+    else."""
     if channels_in == channels_out:
-        return np.eye(channels_in)
+        return np.eye(channels_in)[:: -1 if reverse else 1]
     if channels_in == 1:
         return np.ones((channels_out, 1))
     if (channels_in, channels_out) == (3, 1):
@@ -97,7 +102,8 @@ def apply_reference(
         images_uint8 = crop_and_flip(images_uint8, batch, transform.crop_padding)
     _, stored_channels, height, width = images_uint8.shape
     x = images_uint8.astype(dtype) / np.asarray(255, dtype)
-    x = np.einsum("oc,nchw->nohw", channel_matrix(stored_channels, transform.channels).astype(dtype), x)
+    weights = channel_matrix(stored_channels, transform.channels, transform.reverse)
+    x = np.einsum("oc,nchw->nohw", weights.astype(dtype), x)
     if batch is not None and batch.shifts is not None:
         x = x + batch.shifts[:, :, None, None].astype(dtype)
     x = resize_matrix(height, transform.height).astype(dtype) @ x

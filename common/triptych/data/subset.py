@@ -2,6 +2,8 @@
 
 import os
 import re
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,19 +49,41 @@ def divide(name: str) -> tuple[str, Part | None]:
 
 
 def take(dataset: Dataset, part: Part, name: str) -> Dataset:
-    """The part of `dataset` as a set called `name`. Raises TriptychError for classes and images that are not there."""
-    last = len(dataset.class_names) - 1
-    low, high = part.classes or (0, last)
-    if not low < high <= last:
-        raise TriptychError(f"data '{name}': classes={low}-{high} must be two or more of the classes 0-{last}")
-    names = dataset.class_names[low : high + 1]
+    """The part of `dataset` as a set called `name`; a line on standard error says which classes it took. Raises
+    TriptychError for classes and images that are not there."""
+    labels = chosen(dataset, part, name)
+    names = tuple(dataset.class_names[label] for label in labels)
+    places = np.full(len(dataset.class_names), -1)
+    places[list(labels)] = np.arange(len(labels))
 
     def taken(key: str, split: Split, count: int | None) -> Split:
-        chosen = (low <= split.labels) & (split.labels <= high)
-        split = Split(split.images[chosen], split.labels[chosen] - low)
+        after = places[split.labels]
+        split = Split(split.images[after >= 0], after[after >= 0])
         return split if count is None else first(split, count, names, f"data '{name}': {key}={count}")
 
-    return Dataset(name, taken("train", dataset.train, part.train), taken("test", dataset.test, part.test), names)
+    train, test = taken("train", dataset.train, part.train), taken("test", dataset.test, part.test)
+    if part.classes is not None:
+        print(f"data '{name}': classes {', '.join(names)}", file=sys.stderr)
+    return Dataset(name, train, test, names)
+
+
+def chosen(dataset: Dataset, part: Part, name: str) -> Sequence[int]:
+    """The labels of the part's classes, by name where every class is called by a number. Raises TriptychError unless
+    they are two or more, and both ends are there."""
+    last = len(dataset.class_names) - 1
+    if part.classes is None:
+        return range(last + 1)
+    low, high = part.classes
+    if all(text.isascii() and text.isdecimal() for text in dataset.class_names):
+        numbers = {int(text): label for label, text in enumerate(dataset.class_names)}
+        named = [label for number, label in sorted(numbers.items()) if low <= number <= high]
+        if low in numbers and high in numbers and len(named) > 1:
+            return named
+        known = ", ".join(map(str, sorted(numbers)))
+        raise TriptychError(f"data '{name}': classes={low}-{high} must be two or more of the classes called {known}")
+    if not low < high <= last:
+        raise TriptychError(f"data '{name}': classes={low}-{high} must be two or more of the classes 0-{last}")
+    return range(low, high + 1)
 
 
 def first(split: Split, count: int, names: tuple[str, ...], what: str) -> Split:

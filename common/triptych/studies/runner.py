@@ -198,7 +198,8 @@ def check(study: Trained, recipes: Sequence[Recipe], backends: Sequence[Backend]
 def plan(study: Trained, recipes: Sequence[Recipe], *, data_dir: Path | None = None) -> list[PlannedRun]:
     """Every run with its recipe, one of `recipes`, and its data; nothing is trained yet. Raises TriptychError for what
     cannot be built."""
-    datasets = {name: data.load(name, data_dir=data_dir) for name in dict.fromkeys(r.data for r in recipes)}
+    wanted = {recipe.data: recipe.reading for recipe in recipes}.items()
+    datasets = {name: data.load(name, data_dir=data_dir, reading=reading) for name, reading in wanted}
     return [
         PlannedRun(run, recipe, datasets[recipe.data], build_architecture(recipe, datasets[recipe.data]))
         for run, recipe in zip(study.runs, recipes, strict=True)

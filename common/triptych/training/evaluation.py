@@ -85,7 +85,9 @@ def predict_files(
 ) -> list[Prediction]:
     """The classes of image files; with `dense` by the model's convolutional form, at `size` or the image's own."""
     # A dense model takes an image as it is; else large ones are shrunk on reading, to be shrunk further anyway.
-    pictures = [decoded.decode([file], decoded.stored_size(file) if dense else None) for file in files]
+    reading = model.recipe.reading
+    shapes = [decoded.stored_size(file, reading) if dense else None for file in files]
+    pictures = [decoded.decode([file], shape, reading) for file, shape in zip(files, shapes, strict=True)]
     models = [model.dense_for(picture.shape[2:], size) if dense else model for picture in pictures]
     logits = finite(logits_of_each(pictures, models, backend, device), model)
     return classify(logits, model.class_names, [str(file) for file in files])

@@ -235,6 +235,8 @@ def initialize(
         backend.from_canonical(network, draw(recipe, architecture))
     if pretrained is None:
         return None
+    if recipe.new_head:
+        pretrained = transfer.without_head(architecture, pretrained)
     values, new_layers = transfer.take_over(architecture, backend.to_canonical(network), pretrained)
     backend.from_canonical(network, values)
     return new_layers

@@ -69,7 +69,7 @@ class Model:
     def load_data(self, name: str | None, data_dir: Path | None) -> Dataset:
         """The data set `name`, or that of the recipe. Raises TriptychError if it has more classes than the model, or
         others, and if that of the recipe has other test images than the run had."""
-        dataset = data.load(self.recipe.data if name is None else name, data_dir=data_dir)
+        dataset = data.load(self.recipe.data if name is None else name, data_dir=data_dir, reading=self.recipe.reading)
         if len(dataset.class_names) > self.architecture.classes:
             raise TriptychError(
                 f"'{dataset.name}' has {len(dataset.class_names)} classes, the model only {self.architecture.classes}"

@@ -8,6 +8,7 @@ from triptych import zoo
 from triptych.backend.execution import PRECISIONS
 from triptych.data import Dataset
 from triptych.data.batches import Augmentation
+from triptych.data.decoded import Reading
 from triptych.data.preprocess import InputTransform
 from triptych.optim.optimizers import SGD, AnyOptimizer, Rates
 from triptych.optim.schedules import AnySchedule, Constant, Moment, Planned, Score
@@ -18,6 +19,7 @@ from triptych.weights import initializers
 from triptych.weights.initializers import Parameters
 
 MOST = 10**15  # epochs, and images in a batch: floats count so far
+ORDERS = ("rgb", "bgr")
 NATIVE = "native"  # the initializer that leaves the start to the framework
 
 
@@ -32,7 +34,10 @@ class Recipe:
     `learning_rate` and the optimiser's momentum are what `schedule` starts from. `initializer` is empty for the
     architecture's own, a name with its number (`triptych.weights.initializers.parse`), or `native`. `init_from`, a run
     folder or a safetensors file, replaces the start of the layers that fit (`triptych.weights.transfer`); what the
-    patterns in `freeze` match does not move. `label_smoothing` is what the true class gives to all of them.
+    patterns in `freeze` match does not move. With `new_head` the last layer with weights is not taken from `init_from`.
+    A network sees pixels of 0 to `pixel_range`, minus `mean` and over `std` in the same units, in the `channel_order`
+    rgb or bgr. `skip_bad_images` and `scale_16_bit`: see `triptych.data.decoded.Reading`. `label_smoothing` is what the
+    true class gives to all of them.
     """
 
     name: str
@@ -50,11 +55,16 @@ class Recipe:
     schedule: AnySchedule = Constant()  # noqa: RUF009
     initializer: str = ""
     init_from: str = ""
+    new_head: bool = False
     freeze: tuple[str, ...] = ()
     label_smoothing: float = 0.0
     augmentation: Augmentation = Augmentation()  # noqa: RUF009
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
+    pixel_range: float = 1.0
+    channel_order: str = "rgb"
+    skip_bad_images: bool = False
+    scale_16_bit: bool = False
     precision: str = "fp32"
     seed: int = 0
 
@@ -66,11 +76,21 @@ class Recipe:
             raise TriptychError(f"the batch size {self.test_batch_size} of the test must be at least 0, {MOST} at most")
         if not 0 <= self.learning_rate < float("inf"):
             raise TriptychError(f"--learning-rate {self.learning_rate} must be a number of at least 0")
+        check_known("channel order", [self.channel_order], ORDERS)
+        if not 0 < self.pixel_range < float("inf"):
+            raise TriptychError(f"--pixel-range {self.pixel_range} must be a number above 0")
+        if self.new_head and not self.init_from:
+            raise TriptychError("--new-head needs --init-from: without it every layer is new")
         if not 0 <= self.label_smoothing < 1:
             raise TriptychError(f"--label-smoothing {self.label_smoothing} must be at least 0 and below 1")
         check_known("precision", [self.precision], PRECISIONS)
         if self.initializer not in ("", NATIVE):
             initializers.parse(self.initializer)
+
+    @property
+    def reading(self) -> Reading:
+        """How image files are read."""
+        return Reading(self.skip_bad_images, self.scale_16_bit)
 
     @property
     def images_per_test(self) -> int:
@@ -88,7 +108,8 @@ class Recipe:
 def identity(recipe: Recipe) -> str:
     """A digest of what decides the steps of a run: not its name, nor where it began, nor, unless a schedule is planned
     over them, how many epochs it has."""
-    planned = isinstance(recipe.schedule, Planned) and not recipe.schedule.total_epochs
+    main = recipe.schedule.main
+    planned = isinstance(main, Planned) and not main.total_epochs
     epochs = recipe.epochs if planned else 1
     return records.digest(replace(recipe, name="", source="", init_from="", epochs=epochs))
 
@@ -140,4 +161,9 @@ def build_transform(recipe: Recipe, architecture: Architecture) -> InputTransfor
     """How stored images become the network's input. Raises TriptychError for colour jitter of what has no colours."""
     if recipe.augmentation.colour and architecture.input[0] != 3:
         raise TriptychError(f"colour jitter needs a network with 3 channels; this one has {architecture.input[0]}")
-    return InputTransform(*architecture.input, recipe.mean, recipe.std, recipe.augmentation.crop_padding)
+    reverse, scale = recipe.channel_order == "bgr", recipe.pixel_range
+    if recipe.augmentation.colour and reverse:
+        raise TriptychError("colour jitter is of red, green, blue; it goes with --channel-order rgb alone")
+    mean = tuple(value / scale for value in recipe.mean)
+    std = tuple(value / scale for value in recipe.std or (1.0,) * (architecture.input[0] if scale != 1 else 0))
+    return InputTransform(*architecture.input, mean, std, recipe.augmentation.crop_padding, reverse)

@@ -32,6 +32,12 @@ def take_over(
     return fresh | taken, new
 
 
+def without_head(architecture: Architecture, pretrained: Parameters) -> Parameters:
+    """What is left of `pretrained` without the architecture's last layer with weights."""
+    head = analysis.parameters(architecture)[-1].path.rpartition(".")[0]
+    return {path: value for path, value in pretrained.items() if path.rpartition(".")[0] != head}
+
+
 def check_frozen(frozen: frozenset[str], new: Sequence[str]) -> None:
     """Raises TriptychError for a layer that is new, and so would stay at its random start."""
     for path in sorted(frozen):
