@@ -38,8 +38,7 @@ def gradients(network: Network, images: Array, targets: Targets, *, masks: Masks
         with network.dropout_masks(masks):
             loss = total_loss(network, network(x), on_device(targets, network))
         loss.backward()
-    by_path = {path: to_numpy(p.grad) for path, p in network.named_parameters() if p.requires_grad}
-    network.zero_grad()
+    by_path = {path: _taken(p) for path, p in network.named_parameters() if p.requires_grad}
     return loss.item(), by_path | {"input": to_numpy(x.grad)}
 
 
@@ -55,8 +54,7 @@ def layer_pass(
         if gradient is None:
             return to_numpy(y), None, {}
         y.backward(to_tensor(network, gradient))
-    by_path = {join(path, name): to_numpy(p.grad) for name, p in module.named_parameters() if p.requires_grad}
-    network.zero_grad()
+    by_path = {join(path, name): _taken(p) for name, p in module.named_parameters() if p.requires_grad}
     return to_numpy(y), to_numpy(value.grad), by_path
 
 
@@ -72,6 +70,12 @@ def to_tensor(network: Network, images: Array) -> torch.Tensor:
     """Float images on the network's device, in its type."""
     like = next(network.parameters())
     return torch.from_numpy(images).to(like.device, like.dtype)
+
+
+def _taken(parameter: torch.nn.Parameter) -> Array:
+    """Its gradient, which it has no more: a copy beside it could be a gigabyte."""
+    gradient, parameter.grad = parameter.grad, None
+    return gradient.cpu().contiguous().numpy()
 
 
 @contextmanager

@@ -130,6 +130,7 @@ class Trainer(Predictor):
         self.scaler.scale(loss * (part * self.size)).backward()  # DistributedDataParallel divides by the size
         self.scaler.step(self.optimizer, rates)
         self.scaler.update()
+        self.network.zero_grad()  # now: until the next backward pass they would only take memory
         right = 0 if isinstance(target, tuple) else (first(output).detach().argmax(1) == target).sum()
         result = torch.stack([loss.detach() * part, torch.as_tensor(right).to(loss)])  # no float64 on an NPU
         if self.size > 1:

@@ -4,8 +4,8 @@ The images are random, several, not constant and not square; biases, gamma, beta
 neutral start: otherwise a missing bias, a swapped axis or the wrong statistics could not be seen.
 """
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,7 @@ from triptych.utils.randomness import dropout_mask, generator
 from triptych.weights.initializers import Parameters, draw_one
 
 BATCH = 4
+LARGE = 2**25  # parameters
 EXTRA_WIDTH = 32  # pixels by which the images are wider than high
 
 
@@ -39,10 +40,15 @@ class Case:
     targets: Targets
     tail: float = 1.0
 
-    @cached_property
-    def exact(self) -> dict[str, NDArray[np.float64]]:
+    @property
+    def exact(self) -> "Exact":
         """The parameters in float64."""
-        return {path: np.asarray(value, np.float64) for path, value in self.parameters.items()}
+        return Exact(self.parameters)
+
+    @property
+    def large(self) -> bool:
+        """Whether it has so many parameters that memory is what is short."""
+        return sum(value.size for value in self.parameters.values()) >= LARGE
 
     @property
     def transform(self) -> InputTransform:
@@ -64,6 +70,22 @@ class Case:
             for info in primitives(self.architecture)
             if isinstance(info.layer, Dropout)
         }
+
+
+class Exact(Mapping[str, NDArray[np.float64]]):
+    """Parameters in float64, each made when it is asked for: all of them can be a gigabyte."""
+
+    def __init__(self, parameters: Parameters) -> None:
+        self._parameters = parameters
+
+    def __getitem__(self, path: str) -> NDArray[np.float64]:
+        return np.asarray(self._parameters[path], np.float64)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._parameters)
+
+    def __len__(self) -> int:
+        return len(self._parameters)
 
 
 def conformance_options(name: str, head: str | None = None) -> zoo.Options:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triptych.spec.layers import Shape
-from triptych.utils.arrays import largest
+from triptych.utils.arrays import largest, largest_difference
 
 Arrays: TypeAlias = Mapping[str, NDArray[Any]]
 # What somebody's code may raise. A network that exits must not end the process, with a status of its own.
@@ -96,8 +96,7 @@ def _compare_one(level: str, name: str, value: NDArray[Any], observed: Arrays, b
         return problem(level, name, f"has {int((~np.isfinite(other)).sum())} values that are not finite", scale)
     if name not in budgets:
         return problem(level, name, "has no budget", scale)
-    difference = np.subtract(other, value, dtype=np.float64)
-    return Check(level, name, largest(difference), budgets[name], scale)
+    return Check(level, name, largest_difference(other, value), budgets[name], scale)
 
 
 def as_arrays(shapes: Mapping[str, Shape]) -> dict[str, NDArray[np.int64]]:

@@ -18,13 +18,15 @@ from triptych.conformance.case import make_case
 from triptych.conformance.compare import Arrays, Check, compare, failures
 from triptych.conformance.conform import PRECISIONS
 from triptych.conformance.diagnosis.explain import Difference, Finding, SubjectFailedError, attempt
-from triptych.conformance.levels import LEVELS, Level, layers_alone
+from triptych.conformance.levels import FORWARD_EVAL, FORWARD_TRAIN, LEVELS, Level, layers_alone
 from triptych.conformance.reference_run import ReferenceRun
 from triptych.conformance.subjects import BackendSubject, ReferenceSubject, Subject
 from triptych.conformance.updates import UPDATES
 from triptych.spec.layers import Architecture
 from triptych.utils.arrays import largest
 from triptych.utils.errors import TriptychError, check_known
+from triptych.utils.process import return_large_memory
+from triptych.utils.shelf import select
 
 BATCH = 2  # images: enough for a fault to show, half the time of four
 MODES = ("resynchronised", "accumulated")
@@ -57,6 +59,8 @@ def locate(
 ) -> Located:
     """The first difference between two subjects of one reference run, level by level; `updates`: the optimisers whose
     steps are compared. Budgets are for the left one's precision."""
+    if left.run.case.large:
+        return_large_memory()
     search = _Search(left, right, alone=mode == MODES[0])
     rows = [level for level in levels if not level.optimizer or level.optimizer in updates]
     try:
@@ -130,6 +134,9 @@ class _Search:
         return None if difference is None else self.left.retry(difference, lambda: self._difference(level))
 
     def _difference(self, level: Level) -> Difference | None:
+        if level is not FORWARD_EVAL and not level.layer:
+            for subject in (self.left, self.right):
+                subject.release(training=level is not FORWARD_TRAIN)
         subjects = (self.left, self.right)
         judged = [subject for subject in subjects if not isinstance(subject, ReferenceSubject)]
         seen = {s.name: attempt(s, partial(level.observed, s), level.name, level.layer) for s in judged}
@@ -155,7 +162,7 @@ class _Search:
 
     def _failures(self, level: Level, expected: Arrays, left: Arrays, right: Arrays) -> list[Check]:
         """What differs between the subjects, in the order of the computation."""
-        target = {name: right[name] for name in dict.fromkeys((*expected, *right)) if name in right}
+        target = select(right, [name for name in dict.fromkeys((*expected, *right)) if name in right])
         if level.budgets is not None:
             allowed = level.budgets(self.left.run, self.left.precision, expected)
             return failures(level.checks(target, left, {name: self.factor * most for name, most in allowed.items()}))

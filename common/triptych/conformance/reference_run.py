@@ -35,6 +35,7 @@ from triptych.spec.layers import (
 )
 from triptych.spec.shapes import output_shapes
 from triptych.utils.arrays import Array
+from triptych.utils.shelf import Shelf
 
 SLOTS = {slot for kind in OPTIMIZERS.values() for slot in kind.slots}
 OUTPUT, INPUT = "output", "input"  # the names of one layer's own arrays, beside its parameters' gradients
@@ -50,28 +51,50 @@ class ReferenceRun:
         self.origin = origin or self
         self.parameters = case.exact
         self.layers = dict(walk(case.architecture.layers))
-        self._updates: dict[str, dict[str, Array]] = {}
+        self._updates: dict[str, Arrays] = {}
         self._updating = Lock()
 
     def perturbed(self) -> Iterator[ReferenceRun]:
         """Executions with random errors of float32's size, each with its mirror image. Nothing holds them."""
         return (ReferenceRun(self.case, rounding, self) for rounding in perturbations(self.case.seed))
 
+    def release(self, *, training: bool) -> None:
+        """Let go of the pass in evaluation mode, and of the one in `training` mode too, but for its gradients and
+        statistics. What is asked of them afterwards is computed again."""
+        self.__dict__.pop("_evaluated", None)
+        if training and "_trained" in self.__dict__:
+            self.batch_statistics  # noqa: B018 (kept, with the gradients)
+            del self._trained
+        for name in ("_other_pass", "other_inputs"):
+            self.__dict__.pop(name, None)
+
     @cached_property
     def budgets(self) -> dict[str, dict[str, Budgets]]:
         """By precision, level and name, the largest allowed absolute difference of everything that whole passes are
         compared by. Raises ValueError for a case on which a fault could not be seen."""
-        for path in self.ends:
-            values = self.outputs(train=False)[path].reshape(len(self.case.stored), -1)
-            if np.ptp(values, axis=0).max() == 0 or (values.shape[1] > 1 and np.ptp(values, axis=1).max() == 0):
-                name = self.case.architecture.name
-                raise ValueError(f"the reference's output '{path}' of '{name}' is constant: it would hide a fault")
+        self._check_ends()
         allowed = tolerance.budgets(_everything(self), map(_everything, self.perturbed()))
         levels = dict.fromkeys(level for level, _ in DRAWN)
         return {
             precision: {level: {name: most for (of, name), most in named.items() if of == level} for level in levels}
             for precision, named in allowed.items()
         }
+
+    @cached_property
+    def forward_budgets(self) -> dict[str, Budgets]:
+        """By precision, those of the forward pass in evaluation mode alone: what perturbed executions draw first, so
+        they are the same numbers as in `budgets`, and none of the rest has to be run."""
+        if "budgets" in self.__dict__:
+            return {precision: levels[DRAWN[0][0]] for precision, levels in self.budgets.items()}
+        self._check_ends()
+        return tolerance.budgets(self.outputs(train=False), (run.outputs(train=False) for run in self.perturbed()))
+
+    def _check_ends(self) -> None:
+        for path in self.ends:
+            values = self.outputs(train=False)[path].reshape(len(self.case.stored), -1)
+            if np.ptp(values, axis=0).max() == 0 or (values.shape[1] > 1 and np.ptp(values, axis=1).max() == 0):
+                name = self.case.architecture.name
+                raise ValueError(f"the reference's output '{path}' of '{name}' is constant: it would hide a fault")
 
     @property
     def last(self) -> str:
@@ -107,11 +130,16 @@ class ReferenceRun:
         return self._forward(self.parameters, train=True)
 
     @cached_property
-    def gradients(self) -> dict[str, Array]:
+    def gradients(self) -> Shelf:
         """The `loss`, every parameter's gradient, the last layer's first, and the images' own (`input`)."""
         loss, gradients = reference.backward(self._trained, self.case.targets)
         backwards = reversed([name for name in self.in_order(gradients) if name != INPUT])
-        return {"loss": np.asarray(loss)} | {name: gradients[name] for name in (*backwards, INPUT)}
+        return Shelf({"loss": np.asarray(loss)}).joined(Shelf.of(gradients).select((*backwards, INPUT)))
+
+    @cached_property
+    def batch_statistics(self) -> dict[str, Array]:
+        """The running statistics after the training pass."""
+        return self.ran(True).statistics
 
     @cached_property
     def second_inputs(self) -> dict[str, Array]:
@@ -152,7 +180,14 @@ class ReferenceRun:
         masks = case.masks(step) if train else {}
         given = case.images if images is None else images
         return reference.forward(
-            case.architecture, values, given, train=train, masks=masks, rounding=self.rounding, trace=trace
+            case.architecture,
+            values,
+            given,
+            train=train,
+            masks=masks,
+            rounding=self.rounding,
+            trace=trace,
+            forward_only=not train or images is not None,
         )
 
     def backward(self, values: Arrays, images: Array, masks: Mapping[str, NDArray[np.bool_]]) -> dict[str, Array]:
@@ -163,8 +198,12 @@ class ReferenceRun:
 
     def ran(self, train: bool) -> reference.ReferencePass:
         """The pass in one of the two modes, in training mode after its backward."""
-        assert not train or self.gradients
-        return self._trained if train else self._evaluated
+        if not train:
+            return self._evaluated
+        self.gradients  # noqa: B018 (goes backward)
+        if INPUT not in self._trained.gradients:  # a pass that was let go of, computed again
+            reference.backward(self._trained, self.case.targets)
+        return self._trained
 
     def outputs(self, train: bool) -> dict[str, Array]:
         """Every layer's output, in the order of execution; no backward pass is needed for it."""
@@ -196,7 +235,7 @@ class ReferenceRun:
         backward the gradients of its `input` and, by path, of its parameters."""
         if self.origin is self:
             ran, trace = self.ran(train), self.trace(train)
-            gradients = {name: value for name, value in ran.gradients.items() if name.startswith(f"{path}.")}
+            gradients = {name: ran.gradients[name] for name in ran.gradients if name.startswith(f"{path}.")}
             back = {INPUT: trace.leaving[path], **gradients} if backward else {}
             return {OUTPUT: ran.outputs[path], **back}
         trace = self.origin.trace(train)
@@ -236,15 +275,18 @@ class ReferenceRun:
     @cached_property
     def steps(self) -> Steps:
         """The optimiser steps of the update level."""
-        return Steps({path: self.gradients[path] for path in decay_by_path(MOMENTUM, self.case.architecture)})
+        return Steps(self.gradients.select(decay_by_path(MOMENTUM, self.case.architecture)))
 
-    def update(self, name: str) -> dict[str, Array]:
+    def _first_step(self) -> tuple[Arrays, Arrays]:
+        return self.gradients, self.batch_statistics
+
+    def update(self, name: str) -> Arrays:
         """Parameters, statistics and state, in the order of their layers, after the steps of the optimiser called
         `name` in `updates.UPDATES`."""
         with self._updating:  # what one thread computes, another waits for
             if name not in self._updates:
-                arrays = reference_update(name, self.case, self.origin.steps, lambda: self.ran(True), self.rounding)
-                self._updates[name] = {path: arrays[path] for path in self.in_order(arrays)}
+                arrays = reference_update(name, self.case, self.origin.steps, self._first_step, self.rounding)
+                self._updates[name] = arrays.select(self.in_order(arrays))
             return self._updates[name]
 
 

@@ -56,6 +56,10 @@ class Subject:
         """What differs if the subject is given the case in another way that would be right too; most have none."""
         return difference
 
+    def release(self, *, training: bool) -> None:
+        """Let go of whole passes in evaluation mode, and in `training` mode too, before a level that has no use for
+        them: of a large network each is a gigabyte or two. What is asked of them later is computed again."""
+
     def failed(self, error: BaseException) -> None:
         """Raises what a user should read in place of a difference when a framework raises `error`; nothing here."""
 
@@ -105,6 +109,11 @@ class BackendSubject(Subject):
         self.trained = None
         return self.backend.to_canonical(self.network)
 
+    def release(self, *, training: bool) -> None:
+        self.run.release(training=training)
+        if training:
+            self.trained = None
+
     def inputs(self) -> Arrays:
         return backend_inputs(self.backend, self.network, self.run.case)
 
@@ -137,6 +146,8 @@ class BackendSubject(Subject):
 
     def update(self, name: str) -> Arrays:
         steps = self.run.steps  # before there is a second thread: both need them
+        if self.run.case.large:  # both at once take twice the memory
+            return backend_update(name, self.backend, self.network, self.run.case, steps)
         with ThreadPoolExecutor(1) as pool:
             pool.submit(self.run.update, name)  # the reference works while the framework compiles, and keeps the result
             return backend_update(name, self.backend, self.network, self.run.case, steps)

@@ -52,7 +52,7 @@ def budgets(run: ReferenceRun, precision: str, arrays: Arrays) -> Budgets:
     lived = life.budgets({name.removeprefix(LIFE): v for name, v in arrays.items() if name.startswith(LIFE)})
     allowed = {LIFE + name: budget for name, budget in lived.items()}
     allowed |= tails.budgets(precision, arrays)
-    passes = 2 * run.budgets[precision]["forward eval"][run.last]
+    passes = 2 * run.forward_budgets[precision][run.last]
     for name, value in arrays.items():
         if name.startswith(life.PREDICTED):
             allowed[name] = passes + 2 * FLOAT32_UNIT * largest(value)

@@ -5,6 +5,7 @@ in it. The running statistics of batch norms are compared after these two steps.
 reference's gradients: what the backend's own are was compared by then, and a pass for each of them would take minutes.
 """
 
+from collections import ChainMap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -28,8 +29,9 @@ from triptych.optim.optimizers import (
 from triptych.reference import network as reference
 from triptych.reference.decay import decay_by_path
 from triptych.spec.kinds.layer_pass import Rounding
-from triptych.utils.arrays import Array, largest
+from triptych.utils.arrays import Array, Arrays, largest
 from triptych.utils.randomness import generator
+from triptych.utils.shelf import Shelf
 from triptych.weights.initializers import Parameters
 
 MOMENTUM = SGD(momentum=0.9, weight_decay=5e-4, decayed="weights")
@@ -91,34 +93,39 @@ class Steps:
 
 
 def reference_update(
-    name: str, case: Case, steps: Steps, first: Callable[[], reference.ReferencePass], rounding: Rounding
-) -> dict[str, Array]:
-    """Parameters, state and running statistics after the steps of the optimiser called `name`; `first` gives step 0
-    after its backward."""
-    values: dict[str, Array] = dict(case.exact)
+    name: str, case: Case, steps: Steps, first: Callable[[], tuple[Arrays, Arrays]], rounding: Rounding
+) -> Shelf:
+    """Parameters, state and running statistics after the steps of the optimiser called `name`; `first` gives the
+    gradients and statistics of step 0."""
+    moved_so_far = Shelf()
+    values: ChainMap[str, Array] = ChainMap(moved_so_far, dict(case.parameters))
     if name in OTHERS:
         optimizer = OTHERS[name]
         state = steps.state(case, optimizer)
         decay = decay_by_path(optimizer, case.architecture)
         moved, state = reference_step(values, steps.gradients, state, steps.rates(optimizer), optimizer, decay)
-        return labelled(name, {path: rounding(value, 1) for path, value in (moved | state).items()})
+        return labelled(name, Shelf((path, rounding(value, 1)) for path, value in (moved | state).items()))
     decay = decay_by_path(MOMENTUM, case.architecture)
-    state, run = {}, first()
+    before = Shelf()
+    gradients, statistics = first()
     for number, rates in enumerate(steps.momentum):
         if number:
             run = reference.forward(
                 case.architecture, values, case.images, train=True, masks=case.masks(number), rounding=rounding
             )
-            reference.backward(run, case.targets)
+            _, gradients = reference.backward(run, case.targets)
+            statistics = run.statistics
+            del run  # its maps
         for path, strength in decay.items():  # one at a time: each frees what it replaces, and that can be gigabytes
-            moved, after = reference_step(values, run.gradients, state, rates, MOMENTUM, {path: strength})
+            moved, after = reference_step(values, gradients, before, rates, MOMENTUM, {path: strength})
             values[path] = rounding(moved[path], 1)
-            state |= after
-        values |= {path: rounding(value, 1) for path, value in run.statistics.items()}
-    return labelled(name, values | state)
+            before.update(after)
+        values.update({path: rounding(value, 1) for path, value in statistics.items()})
+    rest = Shelf((path, case.exact[path]) for path in case.exact if path not in moved_so_far)
+    return labelled(name, moved_so_far.joined(rest).joined(before))
 
 
-def backend_update(name: str, backend: Backend, network: Native, case: Case, steps: Steps) -> dict[str, Array]:
+def backend_update(name: str, backend: Backend, network: Native, case: Case, steps: Steps) -> Shelf:
     """Parameters, state and running statistics after the steps of the optimiser called `name` in a backend's trainer;
     the network keeps what they made of it."""
     optimizer = OTHERS.get(name, MOMENTUM)
@@ -130,11 +137,11 @@ def backend_update(name: str, backend: Backend, network: Native, case: Case, ste
     else:
         for number, rates in enumerate(steps.momentum):
             trainer.step(case.stored, case.targets, rates, number, masks=case.masks(number))
-    values = backend.to_canonical(network)
-    moved = {path: values[path] for path in decay_by_path(optimizer, case.architecture)} if name in OTHERS else values
-    return labelled(name, moved | trainer.state())
+    values = Shelf(backend.to_canonical(network))  # the large ones are gone from memory before the state is read
+    moved = values.select(decay_by_path(optimizer, case.architecture)) if name in OTHERS else values
+    return labelled(name, moved.joined(Shelf(trainer.state())))
 
 
-def labelled(name: str, arrays: Mapping[str, Array]) -> dict[str, Array]:
+def labelled(name: str, arrays: Shelf) -> Shelf:
     """The arrays under the name of their optimiser."""
-    return {f"{path} ({name})": value for path, value in arrays.items()}
+    return arrays.renamed({path: f"{path} ({name})" for path in arrays})

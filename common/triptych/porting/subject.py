@@ -126,6 +126,11 @@ class OwnNetwork(Subject):
         )
         self.passes, self.aligned = {}, {}
 
+    def release(self, *, training: bool) -> None:
+        """That in training mode is looked at beside the gradients."""
+        self.run.release(training=False)
+        self.passes.pop(False, None)
+
     def ran(self, train: bool) -> PortRun:
         """One pass, in training mode backward too."""
         if train not in self.passes:

@@ -2,7 +2,7 @@
 
 It shares no code with any framework; the tests check it against numerical differentiation."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -24,6 +24,7 @@ from triptych.spec.layers import (
     outputs,
 )
 from triptych.utils.arrays import Array
+from triptych.utils.shelf import Shelf
 
 Pull = Callable[[Array], Array]  # the gradient of an output to that of the input
 Masks = Mapping[str, NDArray[np.bool_]]
@@ -52,8 +53,9 @@ class ReferencePass:
     rounding: Rounding = exact
     trace: Trace | None = None
     frozen: frozenset[str] = frozenset()
+    forward_only: bool = False
     outputs: dict[str, Array] = field(default_factory=dict)
-    gradients: dict[str, Array] = field(default_factory=dict)
+    gradients: MutableMapping[str, Array] = field(default_factory=Shelf)
     statistics: dict[str, Array] = field(default_factory=dict)
     auxiliary: dict[str, tuple[float, Array]] = field(default_factory=dict)
     arriving: dict[str, Array] = field(default_factory=dict)
@@ -72,18 +74,19 @@ def forward(
     rounding: Rounding = exact,
     trace: Trace | None = None,
     frozen: frozenset[str] = frozenset(),
+    forward_only: bool = False,
 ) -> ReferencePass:
     """Run `images (N, C, H, W)`, float, through the architecture in float64; `trace` is filled on the way, if given.
     `masks` holds, for training, one boolean array (True: kept) per dropout layer, by path. Raises TriptychError if one
-    is missing. Batch norms whose running statistics are `frozen` use them in training, too."""
-    wide = {path: np.asarray(value, np.float64) for path, value in parameters.items()}
-    run = ReferencePass(wide, train, masks or {}, rounding, trace, frozen)
+    is missing. Batch norms whose running statistics are `frozen` use them in training, too. `forward_only`
+    keeps nothing for a backward pass."""
+    run = ReferencePass(parameters, train, masks or {}, rounding, trace, frozen, forward_only)
     run.logits, run.pull = _layer(Block("", architecture.layers), np.asarray(images, np.float64), "", run)
     run.heads = outputs(architecture)
     return run
 
 
-def backward(run: ReferencePass, targets: Targets, smoothing: float = 0.0) -> tuple[float, dict[str, Array]]:
+def backward(run: ReferencePass, targets: Targets, smoothing: float = 0.0) -> tuple[float, MutableMapping[str, Array]]:
     """The loss and its gradients by parameter path; the images' own gradient is under `input`. With labels the loss is
     the mean cross-entropy with that much label `smoothing`, plus the weighted auxiliary ones; with a cotangent for
     every output of the network, `linear` of them."""
@@ -99,7 +102,12 @@ def backward(run: ReferencePass, targets: Targets, smoothing: float = 0.0) -> tu
             run.arriving[path] = weight * auxiliary_gradient
     run.gradients.clear()
     run.gradients["input"] = run.pull(gradient)
+    run.pull = _gone  # most of what it needed is copies of maps
     return loss, run.gradients
+
+
+def _gone(dy: Array) -> Array:
+    raise RuntimeError("what this pass needed to go backward was let go of")
 
 
 def layer_pass(
@@ -117,7 +125,7 @@ def layer_pass(
     by path (else None and none). An auxiliary classifier's output are its logits."""
     run = ReferencePass(parameters, train, masks or {}, rounding)
     y, pull = _layer(layer, np.asarray(x, np.float64), path, run)
-    return (y, None, {}) if gradient is None else (y, pull(gradient), run.gradients)
+    return (y, None, {}) if gradient is None else (y, pull(gradient), dict(run.gradients))
 
 
 def _layer(layer: Layer, x: Array, path: str, run: ReferencePass) -> tuple[Array, Pull]:
@@ -197,11 +205,15 @@ def _primitive(layer: Layer, x: Array, path: str, run: ReferencePass) -> tuple[A
     kind = kind_of(layer)
     if kind.training_only and not run.train:
         return x, lambda dy: dy
-    arrays = {info.path: run.parameters[join(path, info.path)] for info in kind.arrays(layer, x.shape[1:])}
+    names = [info.path for info in kind.arrays(layer, x.shape[1:])]
+    arrays = {name: np.asarray(run.parameters[join(path, name)], np.float64) for name in names}
     frozen = keeps_statistics(path, run.frozen)
     conditions = Conditions(run.rounding, path, run.train, frozen, run.masks.get(path))
     y, backward, statistics = kind.reference(layer, x, arrays, conditions)
     run.statistics.update({join(path, name): value for name, value in statistics.items()})
+
+    if run.forward_only:
+        return y, _gone
 
     def pull(dy: Array) -> Array:
         dx, gradients = backward(dy)

@@ -28,6 +28,20 @@ def vector_features() -> tuple[str, ...]:
 
 
 @cache
+def return_large_memory() -> None:
+    """From now on the allocator gives buffers of 32 MiB and more back as soon as they are free: for work on which
+    memory is short, and which asks for most of its buffers once."""
+    _mallopt({_M_MMAP_THRESHOLD: 2**25, _M_TRIM_THRESHOLD: 2**27})
+
+
+def _mallopt(values: dict[int, int]) -> None:
+    with contextlib.suppress(OSError, AttributeError):  # not glibc: nothing to set
+        mallopt = ctypes.CDLL(None).mallopt
+        for parameter, value in values.items():
+            mallopt(parameter, value)
+
+
+@cache
 def prepare_process() -> None:
     """Set the number of threads and the memory allocator. Call it before the first framework is imported.
 
@@ -39,7 +53,4 @@ def prepare_process() -> None:
     os.environ.setdefault("OMP_NUM_THREADS", str(cores()))
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ["TORCH_DEVICE_BACKEND_AUTOLOAD"] = "0"
-    with contextlib.suppress(OSError, AttributeError):  # not glibc: nothing to set
-        mallopt = ctypes.CDLL(None).mallopt
-        for parameter, value in _MALLOC.items():
-            mallopt(parameter, value)
+    _mallopt(_MALLOC)

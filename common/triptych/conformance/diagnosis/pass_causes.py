@@ -20,6 +20,7 @@ from triptych.spec.kinds.layer_pass import all_but_channels
 from triptych.spec.layers import BatchNorm, Dropout
 from triptych.utils.arrays import Array, largest
 from triptych.utils.errors import TriptychError
+from triptych.utils.shelf import Shelf
 
 
 def of_loss(run: ReferenceRun, observed: Arrays, budget: float, precision: str) -> Cause:
@@ -151,7 +152,7 @@ def of_update(run: ReferenceRun, name: str, observed: Arrays, failed: list[Check
         return of_statistics(run, parameter_of(first.tensor), first, observed, batches)
     budgets = {check.tensor: check.budget for check in failed if check.tensor in observed}
     for text, wrong in update_faults(run, name):
-        arrays = labelled(name, take_steps(run, wrong))
+        arrays = labelled(name, Shelf.of(take_steps(run, wrong)))
         if all(same(value, observed[n], budgets.get(n, first.budget)) for n, value in arrays.items() if n in observed):
             return Cause(text)
     return NONE

@@ -1,0 +1,73 @@
+"""Named arrays of which the large ones lie on the disk: 140 million weights are judged in a few gigabytes."""
+
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
+from itertools import count
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from triptych.utils.arrays import Array
+from triptych.utils.lazy import np
+
+LARGE = 2**24  # bytes
+
+
+class Shelf(MutableMapping[str, Array]):
+    """A dictionary of arrays; one of at least `LARGE` bytes is written to a temporary file, and read whenever it is
+    asked for. What is read is nobody else's: changing it in place changes nothing here."""
+
+    def __init__(self, arrays: Mapping[str, Array] | Iterable[tuple[str, Array]] = ()) -> None:
+        self._entries: dict[str, Array | Path] = {}
+        self._folder: TemporaryDirectory[str] | None = None
+        self._names = count()
+        self._others: tuple[Shelf, ...] = ()
+        self.update(arrays)
+
+    def __getitem__(self, name: str) -> Array:
+        entry = self._entries[name]
+        return np.load(entry, allow_pickle=False) if isinstance(entry, Path) else entry
+
+    def __setitem__(self, name: str, array: Array) -> None:
+        self._entries[name] = self._written(array) if array.nbytes >= LARGE else array
+
+    def __delitem__(self, name: str) -> None:
+        del self._entries[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def select(self, names: Iterable[str]) -> "Shelf":
+        """Some of it, in this order. Nothing is copied."""
+        return self.renamed({name: name for name in names})
+
+    def renamed(self, names: Mapping[str, str]) -> "Shelf":
+        """Those that `names` has, in its order, each under the name that it has there. Nothing is copied."""
+        part = Shelf()
+        part._entries = {new: self._entries[name] for name, new in names.items()}
+        part._others = (self,)  # whose files they are
+        return part
+
+    def joined(self, other: "Shelf") -> "Shelf":
+        """Both, this one's arrays first. Nothing is copied."""
+        whole = self.select(self)
+        whole._entries |= other._entries
+        whole._others += (other,)
+        return whole
+
+    @classmethod
+    def of(cls, arrays: Mapping[str, Array]) -> "Shelf":
+        """These arrays as a shelf: themselves, if they are one."""
+        return arrays if isinstance(arrays, Shelf) else cls(arrays)
+
+    def _written(self, array: Array) -> Path:
+        self._folder = self._folder or TemporaryDirectory(prefix="triptych-")
+        path = Path(self._folder.name) / f"{next(self._names)}.npy"
+        np.save(path, array, allow_pickle=False)
+        return path
+
+
+def select(arrays: Mapping[str, Array], names: Iterable[str]) -> Mapping[str, Array]:
+    """Some arrays in this order; those of a shelf stay where they are."""
+    return arrays.select(names) if isinstance(arrays, Shelf) else {name: arrays[name] for name in names}
