@@ -50,6 +50,34 @@ def train(
     return losses
 
 
+def train_module(first: int, more: int, rate: float, later: float) -> None:
+    """The same by a Module, as older scripts have it: its loss is SoftmaxOutput."""
+    images, labels = np.load("images.npy"), np.load("labels.npy")
+    mx.random.seed(3)
+    net = network()
+    net.cast("float64")
+    symbol = mx.sym.SoftmaxOutput(net(mx.sym.var("data", dtype="float64")), name="softmax")
+    data = [mx.io.DataDesc("data", images.shape[1:], "float64")]
+    module = mx.mod.Module(symbol)
+    module.bind(data, [mx.io.DataDesc("softmax_label", labels.shape[1:], "float64")])
+    module.init_params(mx.init.Xavier(magnitude=3))
+    module.init_optimizer(optimizer="sgd", optimizer_params={"learning_rate": rate, "momentum": 0.875, "wd": 0.0})
+    losses = []
+    for step in range(first + more):
+        if step == first:
+            module.save_checkpoint("before", 0)
+            module.save_optimizer_states("before.states")
+            module._optimizer.lr = later
+        x, y = (mx.nd.array(value, dtype="float64") for value in (images[step] / 255, labels[step]))
+        module.forward_backward(mx.io.DataBatch([x], [y]))
+        shares = module.get_outputs()[0].asnumpy()
+        losses.append(float(-np.log(shares[np.arange(len(shares)), labels[step]]).mean()))
+        module.update()
+    module.save_checkpoint("after", 0)
+    with open("losses.json", "w") as file:
+        json.dump(losses, file)
+
+
 def main(optimizer: str, first: int, more: int, rate: float, later: float) -> None:
     images, labels = np.load("images.npy"), np.load("labels.npy")
     mx.random.seed(3)
@@ -72,4 +100,5 @@ def main(optimizer: str, first: int, more: int, rate: float, later: float) -> No
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], *map(int, sys.argv[2:4]), *map(float, sys.argv[4:6]))
+    numbers = (*map(int, sys.argv[2:4]), *map(float, sys.argv[4:6]))
+    train_module(*numbers) if sys.argv[1] == "module" else main(sys.argv[1], *numbers)

@@ -19,8 +19,8 @@ from triptych.backend.contract import Backend
 from triptych.backend.execution import exact
 from triptych.data.preprocess import InputTransform
 from triptych.importers import mxnet_network, mxnet_states
-from triptych.importers.mxnet_states import TrainerStates
 from triptych.importers.steps import Imported, Request
+from triptych.importers.trainer_states import TrainerStates
 from triptych.optim.optimizers import SGD, Adam, Optimizer, Rates
 from triptych.spec import analysis
 from triptych.utils.errors import TriptychError
@@ -80,6 +80,7 @@ def largest_share(found: dict[str, np.ndarray], expected: dict[str, np.ndarray])
     [
         ("sgd", SGD(momentum=MOMENTUM, weight_decay=DECAY)),
         ("nag", SGD(momentum=MOMENTUM, nesterov=True)),
+        ("module", SGD(momentum=MOMENTUM)),
     ],
 )
 def test_more_steps_here_are_mxnets_own(
@@ -234,3 +235,60 @@ def test_a_pickle_is_data(tmp_path: Path) -> None:
         loads(nested + b"Ns.", "file")
     with pytest.raises(TriptychError, match="no whole pickle"):
         loads(b"\x80\x04" + b"N" + b"\x85" * 400_000 + b"N\x93.", "file")
+
+
+@needs_mxnet
+def test_a_module_says_neither_its_optimizer_nor_how_long_it_ran(trained: Callable[[str], Path], here: Path) -> None:
+    folder = trained("module")
+    _, states = read(folder)
+    assert (states.settings, states.steps, states.decayed) == ({}, 0, "all")  # Gluon's variables say so
+    graph = json.loads((folder / "before-symbol.json").read_text())
+    for node in graph["nodes"]:
+        node.get("attrs", {}).pop("__wd_mult__", None)
+    (here / "net-symbol.json").write_text(json.dumps(graph))
+    files = (folder / "before.states", here / "net-symbol.json", folder / "before-0000.params")
+    assert mxnet_states.load(*files, REQUEST)[1].decayed == ""  # a Module's gammas decay, and its shifts do not
+    assert states.differing(SGD(momentum=0.5, nesterov=True)) == ""
+    two = here / "two.states"
+    two.write_bytes(pickle.dumps({0: (1, 2)}))
+    assert "does not say after how many steps" in refused(two, trained("module"))
+
+
+@needs_mxnet
+@pytest.mark.parametrize(
+    ("multiplier", "value", "words"),
+    [
+        ("lr_mult", 0.1, "has the learning rate 0.1 times (lr_mult)"),
+        ("lr_mult", 0.0, "freeze it"),
+        ("wd_mult", 0.5, "decays 0.5 times (wd_mult)"),
+        ("wd_mult", "x", "wd_mult of 'hybridsequential0_conv0_weight' is 'x'"),
+    ],
+)
+def test_a_rate_or_a_decay_of_its_own_is_refused(
+    multiplier: str, value: object, words: str, trained: Callable[[str], Path], here: Path
+) -> None:
+    """Gluon writes both into the symbol's variables."""
+    folder = trained("sgd")
+    graph = json.loads((folder / "before-symbol.json").read_text())
+    node = next(node for node in graph["nodes"] if node["name"].endswith("conv0_weight"))
+    words = words.replace("hybridsequential0_conv0_weight", node["name"])
+    node["attrs"][f"__{multiplier}__"] = str(value)
+    (here / "net-symbol.json").write_text(json.dumps(graph))
+    with pytest.raises(TriptychError) as raised:
+        mxnet_states.load(folder / "before.states", here / "net-symbol.json", folder / "before-0000.params", REQUEST)
+    assert words in str(raised.value)
+
+
+@needs_mxnet
+def test_what_does_not_decay_is_said(trained: Callable[[str], Path], here: Path) -> None:
+    folder = trained("sgd")
+    graph = json.loads((folder / "before-symbol.json").read_text())
+    for node in graph["nodes"]:
+        if node["op"] == "null" and node["name"].endswith(("bias", "gamma", "beta")):
+            node["attrs"]["__wd_mult__"] = "0.0"
+    (here / "net-symbol.json").write_text(json.dumps(graph))
+    files = (folder / "before.states", here / "net-symbol.json", folder / "before-0000.params")
+    _, states = mxnet_states.load(*files, REQUEST)
+    assert states.decayed == "weights"
+    assert states.differing(SGD(momentum=MOMENTUM, weight_decay=DECAY)) == "--decayed weights"
+    assert states.differing(SGD(momentum=MOMENTUM, weight_decay=DECAY, decayed="weights")) == ""

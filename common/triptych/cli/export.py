@@ -10,7 +10,7 @@ from cyclopts import App, Parameter
 
 from triptych.cli import options
 from triptych.cli.arch import resolve
-from triptych.utils.errors import TriptychError
+from triptych.utils.errors import TriptychError, check_known
 
 
 def onnx(
@@ -50,8 +50,39 @@ def onnx(
     return 0
 
 
+def states(
+    run: Annotated[Path, Parameter(help="A run folder.")],
+    file: Annotated[Path, options.written("FILE", "The file to write; .pt (PyTorch) or .msgpack (optax).")],
+    *,
+    flatten: Annotated[
+        str | None, Parameter(help="How a Flax network flattens a map: hwc (its own way) or chw (triptych's).")
+    ] = None,
+) -> None:
+    """Write what the optimiser of a run remembers, for a training loop of your own; its weights come by `convert`.
+
+    Example: triptych export states runs/vgg11 optimizer.pt
+    """
+    from triptych.exporting import optimizer_states
+    from triptych.optim.schedules import Score
+    from triptych.training import run_folder
+    from triptych.training.models import load_run
+    from triptych.weights.naming import FLATTEN_ORDERS
+
+    check_known("--flatten", [] if flatten is None else [flatten], FLATTEN_ORDERS)
+    trained, checkpoint = load_run(run), run_folder.load(run)
+    assert checkpoint is not None
+    epochs = run_folder.read_epochs(run)[: checkpoint.epoch]
+    history = [Score(epoch.test_loss, epoch.test_accuracy) for epoch in epochs]
+    rates = trained.recipe.rates(checkpoint.step - 1, checkpoint.step // checkpoint.epoch, history[:-1])
+    remembered = optimizer_states.States(
+        trained.recipe.optimizer, checkpoint.optimizer, rates.learning_rate, trained.architecture, flatten
+    )
+    print(f"{file}: {optimizer_states.write(file, remembered)}")
+
+
 export = App(
     help="Write a network for others' programs.\n\nExample: triptych export onnx runs/vgg11 vgg11.onnx",
     help_format="plaintext",
 )
 export.command(onnx, name="onnx")
+export.command(states, name="states")

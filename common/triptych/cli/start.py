@@ -11,7 +11,7 @@ from triptych.cli.options import NetworkOptions
 from triptych.utils.errors import TriptychError
 
 if TYPE_CHECKING:
-    from triptych.importers.mxnet_states import TrainerStates
+    from triptych.importers.trainer_states import TrainerStates
     from triptych.spec.layers import Architecture
     from triptych.training.loop import Session
     from triptych.training.recipe import Recipe
@@ -23,7 +23,7 @@ SYMBOL = "-symbol.json"
 @dataclass
 class Start:
     """What a training starts from. `foreign`: a file of weights that is no safetensors (None: the recipe's own way);
-    `states`: MXNet's trainer's, read with `symbol` by `parameters`."""
+    `states`: what a trainer of the same framework remembers, read by `parameters`; MXNet's with `symbol`."""
 
     foreign: Path | None = None
     states: Path | None = None
@@ -36,9 +36,12 @@ class Start:
             return None
         if self.symbol is not None and self.foreign.suffix == ".params":
             return self._of_symbol(self.foreign, self.symbol, network)
-        from triptych.porting import sources
+        from triptych.porting import sources, trainer_files
 
-        return sources.load_weights(self.foreign, architecture).parameters
+        if self.states is None:
+            return sources.load_weights(self.foreign, architecture).parameters
+        parameters, self.remembered = trainer_files.load(self.states, self.foreign, architecture)
+        return parameters
 
     def _of_symbol(self, params: Path, symbol: Path, network: NetworkOptions) -> Parameters | None:
         from triptych.importers import mxnet_network, mxnet_states
@@ -64,6 +67,7 @@ class Start:
 
 def check(recipe: Recipe, resume: Path | None, states: Path | None, arch: str | None) -> Start:
     """What the recipe starts from. Raises TriptychError for what cannot be, before any data is looked for."""
+    from triptych.porting import trainer_files
     from triptych.porting.sources import WEIGHTS
     from triptych.training import loop
 
@@ -73,7 +77,10 @@ def check(recipe: Recipe, resume: Path | None, states: Path | None, arch: str | 
         return Start()
     path = Path(recipe.init_from)
     symbol = Path(arch) if arch is not None and arch.endswith(SYMBOL) else None
-    if states is not None and (path.suffix != ".params" or symbol is None):
+    if states is not None and states.suffix in trainer_files.READERS:
+        if path.suffix not in (states.suffix, *trainer_files.ALIKE.get(states.suffix, ())):
+            raise TriptychError(f"--states {states} needs --init-from FILE{states.suffix}, the weights of that moment")
+    elif states is not None and (path.suffix != ".params" or symbol is None):
         raise TriptychError(f"--states {states} needs --arch NAME{SYMBOL} and --init-from FILE.params of that moment")
     if states is not None and not states.is_file():
         raise TriptychError(f"there is no file {states}")

@@ -32,7 +32,10 @@ def train(
     out: Annotated[Path | None, Parameter(help="A new folder for the run; runs/... if left out.")] = None,
     resume: Annotated[Path | None, Parameter(help="Go on with this run, on any backend.")] = None,
     states: Annotated[
-        Path | None, Parameter(help="Go on with what MXNet's Trainer.save_states wrote beside --init-from's .params.")
+        Path | None,
+        Parameter(
+            help="Go on with what the trainer of --init-from's weights remembered: MXNet's, PyTorch's or optax's file."
+        ),
     ] = None,
     tensorboard: Annotated[
         str | None, Parameter(help="Log for TensorBoard; with DIR there, else in the run's folder.")

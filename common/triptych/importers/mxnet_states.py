@@ -1,9 +1,11 @@
-"""What MXNet's trainer remembers (`gluon.Trainer.save_states`), as canonical optimiser state, without MXNet.
+"""What MXNet's trainers remember, as canonical optimiser state, without MXNet.
 
-The file is a pickle of `({index: arrays}, optimizer)`; it is read as data, nothing in it is called. The index is the
-place of the parameter among all names of the network in alphabetical order (`conv10` before `conv2`), running
-statistics counted. A state goes the way of its parameter through the importer, so that whatever is transposed or
-sorted there is, too. SGD's velocity holds the learning rate, with the sign of a step: it is taken out here.
+The file of `gluon.Trainer.save_states` is a pickle of `({index: arrays}, optimizer)`; it is read as data, nothing in it
+is called. The index is the place of the parameter among all names of the network in alphabetical order (`conv10` before
+`conv2`), running statistics counted. That of `Module.save_optimizer_states` is the dictionary alone, and counts the
+symbol's arguments in their order; which optimizer it was is told by the arrays. A state goes the way of its parameter
+through the importer, so that whatever is transposed or sorted there is, too. SGD's velocity holds the learning rate,
+with the sign of a step: it is taken out here.
 """
 
 from __future__ import annotations
@@ -17,14 +19,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from triptych.importers import mxnet_network
+from triptych.importers import mxnet_network, mxnet_symbol
+from triptych.importers.mxnet_json import VARIABLE
 from triptych.importers.steps import Imported, Request
+from triptych.importers.trainer_states import Arrays, TrainerStates
 from triptych.utils.errors import TriptychError
 from triptych.utils.files import told
 from triptych.weights.formats import mxnet_params
 from triptych.weights.formats.inert_pickle import Call, loads
-
-Arrays = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -45,51 +47,6 @@ _KINDS = {
 }
 
 
-@dataclass(frozen=True, eq=False)
-class TrainerStates:
-    """What was remembered. `optimizer` is the kind's name here (sgd, adam); `settings` are its fields of that name in
-    the file (momentum, nesterov, weight_decay, beta1 ...), `learning_rate` what it had last; `steps` were made.
-    `slots`: canonical arrays by slot and path; a velocity still holds the learning rate."""
-
-    optimizer: str
-    settings: Mapping[str, float | bool]
-    learning_rate: float
-    steps: int
-    slots: Mapping[str, Arrays]
-
-    def state(self, learning_rate: float) -> Arrays:
-        """The optimiser's state as it crosses the contract: arrays by slot and path, and the count of Adam's steps.
-        `learning_rate` is that of the next step: with it the velocity moves the parameters as it would have there. When
-        it changes later, the old velocity follows here, as in PyTorch and optax, and stays in MXNet.
-        Raises TriptychError for a velocity and a learning rate of 0."""
-        found: Arrays = {}
-        for slot, arrays in self.slots.items():
-            if slot == "velocity" and not learning_rate:
-                raise TriptychError("the learning rate is 0, and cannot be taken out of the velocities")
-            factor = -1 / learning_rate if slot == "velocity" else 1.0
-            found |= {f"{slot}.{path}": np.asarray(array, np.float64) * factor for path, array in arrays.items()}
-        return found | ({"count": np.asarray(self.steps, np.float64)} if self.optimizer == "adam" and found else {})
-
-    def differing(self, optimizer: Any) -> str:
-        """The options that would make an optimizer record the one of the file, but for its weight decay, which may
-        change between two steps; empty if it is that."""
-        if optimizer.name != self.optimizer:
-            return f"--optimizer {self.optimizer}"
-        own = {name: value for name, value in self.settings.items() if name != "weight_decay"}
-        wrong = {name: value for name, value in own.items() if not math.isclose(getattr(optimizer, name), value)}
-        if getattr(optimizer, "nesterov", False) and "nesterov" not in own:
-            return "--no-nesterov"
-        return " ".join(f"--{name} {value:g}".removesuffix(" 1") for name, value in wrong.items())
-
-    @property
-    def summary(self) -> str:
-        """One line: the optimiser with its settings, and how far it had come."""
-        settings = ", ".join(f"{name} {value:g}" for name, value in self.settings.items())
-        differs = bool(self.settings.get("nesterov") and self.settings.get("weight_decay"))
-        line = f"{self.optimizer} ({settings}), learning rate {self.learning_rate:g}, after {self.steps} steps"
-        return f"{line}; {_NAG_DECAYS}" if differs else line
-
-
 def load(states: Path, symbol: Path, params: Path, request: Request) -> tuple[Imported, TrainerStates]:
     """The network of a symbol and a parameter file, and what its trainer had saved with it. Raises TriptychError as
     `mxnet_network.load` does, and for a file that is no such pickle, holds another optimiser, or is of another
@@ -97,8 +54,10 @@ def load(states: Path, symbol: Path, params: Path, request: Request) -> tuple[Im
     imported = mxnet_network.load(symbol, params, request)
     arrays = mxnet_network.read_arrays(params)
     kind, optimizer, by_index = _read(states)
-    names = sorted(arrays)
+    of_module = optimizer is None
+    names = _arguments(symbol, params) if of_module else sorted(arrays)
     slots: dict[str, Arrays] = {}
+    trained: set[str] = set()
     for place, slot in enumerate(kind.slots):
         remembered = {}
         for index, value in by_index.items():
@@ -107,18 +66,94 @@ def load(states: Path, symbol: Path, params: Path, request: Request) -> tuple[Im
             array = _array(states, names[index], value, place, len(kind.slots))
             if array is not None:
                 remembered[names[index]] = array
+        trained |= remembered.keys()
         if remembered:
             slots[slot] = _canonical(states, imported, arrays, remembered, symbol, params, request)
-    return imported, TrainerStates(kind.optimizer, *_settings(kind, optimizer), slots)
+    multipliers = _multipliers(symbol, optimizer or {}, names)
+    settings, rate, steps = _settings(kind, optimizer or {})
+    _check_rates(states, multipliers["lr_mult"], trained)
+    decays = {name: multipliers["wd_mult"].get(name, _of_module(name) if of_module else 1.0) for name in trained}
+    return imported, TrainerStates(
+        kind.optimizer,
+        settings,
+        math.nan if of_module else rate,
+        steps,
+        slots,
+        scaled=True,
+        decayed=_decayed(states, decays, arrays, bool(settings.get("weight_decay"))),
+        note=_NAG_DECAYS if kind.nesterov and settings.get("weight_decay") else "",
+    )
 
 
-def _read(states: Path) -> tuple[_Kind, Mapping[str, Any], Mapping[int, Any]]:
+def _arguments(symbol: Path, params: Path) -> list[str]:
+    """The parameters of a Module in its order: the symbol's arguments."""
+    trained, _ = mxnet_params.split_prefixes(mxnet_params.read(params))
+    nodes = mxnet_symbol.read(symbol).nodes
+    return [node.name for node in nodes if node.operator == VARIABLE and node.name in trained]
+
+
+def _of_module(name: str) -> float:
+    """A Module's own rule: biases and shifts do not decay."""
+    return float(name.endswith(("_weight", "_gamma")))
+
+
+def _multipliers(symbol: Path, optimizer: Mapping[str, Any], names: list[str]) -> dict[str, dict[str, float]]:
+    """`lr_mult` and `wd_mult` by name: of the symbol's variables, and of the optimizer, which has them by name or by
+    place."""
+    found: dict[str, dict[str, float]] = {}
+    for kind in ("lr_mult", "wd_mult"):
+        found[kind] = {}
+        for node in mxnet_symbol.read(symbol).nodes:
+            text = node.attributes.get(f"__{kind}__")
+            if node.operator == VARIABLE and text is not None:
+                found[kind][node.name] = _number(f"{symbol}: {kind} of '{node.name}'", text)
+        own = optimizer.get(kind)
+        for key, value in own.items() if isinstance(own, dict) else ():
+            name = names[key] if type(key) is int and 0 <= key < len(names) else str(key)
+            found[kind][name] = _number(f"{kind} of '{name}'", value)
+    return found
+
+
+def _number(what: str, value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise TriptychError(f"{what} is {str(value)[:40]!r}, and no number") from None
+
+
+def _check_rates(states: Path, multipliers: Mapping[str, float], trained: set[str]) -> None:
+    for name, value in multipliers.items():
+        if name in trained and value != 1:
+            way_out = "freeze it (--freeze)" if value == 0 else "no optimizer here has one rate for each array"
+            raise TriptychError(f"{states}: '{name}' has the learning rate {value:g} times (lr_mult); {way_out}")
+
+
+def _decayed(states: Path, decays: Mapping[str, float], arrays: Arrays, decay: bool) -> str:
+    """What decays, as an optimizer here says it. Raises TriptychError where it cannot, and anything does decay."""
+    if all(value == 1 for value in decays.values()):
+        return "all"
+    if all(value == (arrays[name].ndim > 1) for name, value in decays.items()):
+        return "weights"
+    if decay:
+        odd = (name for name, value in decays.items() if value not in (0, 1))
+        name = next(odd, next(name for name, value in decays.items() if value != (arrays[name].ndim > 1)))
+        raise TriptychError(
+            f"{states}: '{name}' decays {decays[name]:g} times (wd_mult); here all arrays decay, or the weights only"
+        )
+    return ""
+
+
+def _read(states: Path) -> tuple[_Kind, Mapping[str, Any] | None, Mapping[int, Any]]:
+    """The optimiser's kind, its fields (None: the file of a Module has none), and what it remembers by number."""
     with told(f"cannot read the states {states}"):
         content = states.read_bytes()
     value = loads(content, str(states))
+    if isinstance(value, dict) and value:
+        return _of_arrays(states, value), None, value
     if not (isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], dict) and isinstance(value[1], Call)):
         raise TriptychError(
-            f"{states} does not hold the states of a gluon.Trainer and their optimizer; write it with save_states"
+            f"{states} does not hold the states of a gluon.Trainer and their optimizer, or of a Module; write it with "
+            "save_states or save_optimizer_states"
         )
     by_index, made = value
     name = made.arguments[0].name if made.name in ("_reconstructor", "__newobj__") else made.name
@@ -127,6 +162,18 @@ def _read(states: Path) -> tuple[_Kind, Mapping[str, Any], Mapping[int, Any]]:
     if not all(type(index) is int for index in by_index):
         raise TriptychError(f"{states} has states that are not numbered: {str(next(iter(by_index)))[:40]!r}")
     return _KINDS[name], made.state, by_index
+
+
+def _of_arrays(states: Path, by_index: Mapping[Any, Any]) -> _Kind:
+    """The optimiser of a Module, of which the file has the arrays only."""
+    if not all(type(index) is int for index in by_index):
+        raise TriptychError(f"{states} has states that are not numbered: {str(next(iter(by_index)))[:40]!r}")
+    if any(isinstance(value, tuple) for value in by_index.values()):
+        raise TriptychError(
+            f"{states} is of a Module with two arrays for each parameter, as Adam has them, and does not say after how "
+            "many steps; save it with dump_optimizer, or train with SGD"
+        )
+    return _KINDS["SGD"]
 
 
 def _settings(kind: _Kind, optimizer: Mapping[str, Any]) -> tuple[dict[str, float | bool], float, int]:

@@ -57,7 +57,7 @@ def from_network(
     if imported.parameters is None:
         raise TriptychError(f"'{imported.architecture.name}' has no weights; name a source that has some, or --weights")
     check_target(target, to, flatten)
-    read = Read(dict(imported.parameters), (), (), "canonical", {})
+    read = Read(dict(imported.parameters), (), (), "canonical", {}, {})
     return _write(imported.architecture, read, target, to, mapping or {}, flatten)
 
 

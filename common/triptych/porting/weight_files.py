@@ -32,13 +32,16 @@ _WAY_OUT = "say what belongs together in a JSON file with --mapping"
 @dataclass(frozen=True, eq=False)
 class Read:
     """What a file had for an architecture: canonical arrays, the file's names that are in none of them, the canonical
-    paths that it has nothing for, the naming that it has, and the dense layers whose columns were put in order."""
+    paths that it has nothing for, the naming that it has, and the dense layers whose columns were put in order.
+    `names`: the file's name of an array by canonical path, in the file's order."""
 
     parameters: Arrays
     left_over: tuple[str, ...]
     missing: tuple[str, ...]
     naming: str
     permuted: Mapping[str, Shape]
+    names: Mapping[str, str]
+    named: NamedArrays | None = None
 
 
 def read(
@@ -70,7 +73,9 @@ def read(
     for canonical, name in names.items():
         parameters[canonical] = named.to_canonical(canonical, arrays[name])
         _check_shape(path, named, canonical, name, parameters[canonical].shape)
-    return Read(parameters, (*left, *counters), missing, naming, named.permuted)
+    place = {name: number for number, name in enumerate(arrays)}
+    in_order = dict(sorted(names.items(), key=lambda pair: place[pair[1]]))
+    return Read(parameters, (*left, *counters), missing, naming, named.permuted, in_order, named)
 
 
 def _naming(ending: Ending, arrays: Arrays, architecture: Architecture, flatten: str | None) -> tuple[str, NamedArrays]:

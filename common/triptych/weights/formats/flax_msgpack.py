@@ -7,7 +7,7 @@ joined by `/` here.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -77,9 +77,9 @@ def _array(code: int, content: bytes) -> NDArray[Any]:
     return widened(values) if name == "bfloat16" else values
 
 
-def write(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Write what `flax.serialization.msgpack_restore` gives as nested dicts, the same bits. Raises TriptychError for an
-    array of a GiB or more, and where the file cannot be written."""
+def write(path: Path, arrays: Mapping[str, NDArray[Any]], empty: Iterable[str] = ()) -> None:
+    """Write what `flax.serialization.msgpack_restore` gives as nested dicts, the same bits. `empty`: paths of dicts
+    with nothing in them. Raises TriptychError for an array of a GiB or more, and where the file cannot be written."""
     require_package("msgpack", "jax", f"{path.name}")
     import msgpack
 
@@ -94,5 +94,9 @@ def write(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
         raw = np.ascontiguousarray(array, array.dtype.newbyteorder("<")).tobytes()
         packed = msgpack.packb((array.shape, array.dtype.name, raw), use_bin_type=True)
         place[last] = msgpack.ExtType(_ARRAY, packed)
+    for name in empty:
+        place = tree
+        for folder in name.split("/"):
+            place = place.setdefault(folder, {})
     with told(f"cannot write {path}"):
         write_atomically(path, msgpack.packb(tree, use_bin_type=True))

@@ -10,9 +10,9 @@ import math
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,8 @@ from triptych.weights.formats.inert_pickle import Call, Name, Persistent, loads
 from triptych.weights.formats.numpy_files import widened
 
 Arrays = dict[str, NDArray[Any]]
+Content: TypeAlias = Callable[[str], bytes]  # of a storage by its key
+T = TypeVar("T")
 
 # PyTorch's storages by what they hold; bfloat16, which NumPy does not have, comes as float32 of the same values.
 _STORAGES = {
@@ -38,6 +40,7 @@ _STORAGES = {
     "BoolStorage": "?",
 }
 _NAMES = {np.dtype(code): name for name, code in _STORAGES.items() if name != "BFloat16Storage"}
+_DEEPEST = 20
 _MOST_TIMES = 10  # what an archive may hold, in units of its size
 _REBUILD, _PARAMETER = (
     ("_rebuild_tensor_v2", "_rebuild_tensor"),
@@ -50,15 +53,30 @@ def read(path: Path) -> Arrays:
     """The tensors of a state dict by name; one that stands in a checkpoint under `state_dict`, `model` or
     `model_state_dict` is found there. Raises TriptychError for a whole module, for what is no file of torch.save, and
     for tensors that NumPy cannot hold."""
+
+    def arrays(value: Any, content: Content) -> Arrays:
+        return {name: _named_tensor(path, name, one, content) for name, one in _state_dict(path, value).items()}
+
+    return _opened(path, arrays)
+
+
+def read_tree(path: Path) -> Any:
+    """What was saved, if it is made of dicts, lists, tuples, numbers, texts and tensors. Raises TriptychError as `read`
+    does, and for anything else in it."""
+    return _opened(path, lambda value, content: _tree(path, value, content, ()))
+
+
+def _opened(path: Path, use: Callable[[Any, Content], T]) -> T:
+    """`use` of a file's pickle, with what gives its tensors' bytes."""
     try:
         with told(f"cannot read {path}"), zipfile.ZipFile(path) as archive:
-            return _read_archive(path, archive)
+            return _read_archive(path, archive, use)
     except (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError, struct.error, EOFError) as error:
         problem = f"{path} is no file of torch.save (since PyTorch 1.6): {str(error)[:100]}"
-        raise TriptychError(f"{problem}; save net.state_dict() with a newer PyTorch") from None
+        raise TriptychError(f"{problem}; save a state_dict() with a newer PyTorch") from None
 
 
-def _read_archive(path: Path, archive: zipfile.ZipFile) -> Arrays:
+def _read_archive(path: Path, archive: zipfile.ZipFile, use: Callable[[Any, Content], T]) -> T:
     infos = archive.infolist()
     if sum(info.file_size for info in infos) > _MOST_TIMES * path.stat().st_size:
         raise TriptychError(f"{path} holds more than {_MOST_TIMES} times its size; refused")
@@ -67,7 +85,6 @@ def _read_archive(path: Path, archive: zipfile.ZipFile) -> Arrays:
         raise TriptychError(f"{path} is no state dict of torch.save; save net.state_dict()")
     if "byteorder" in members and archive.read(members["byteorder"]) != b"little":
         raise TriptychError(f"{path} was written on a machine of the other byte order; save it again on this one")
-    state = _state_dict(path, loads(archive.read(members["data.pkl"]), str(path)))
     storages: dict[str, bytes] = {}
 
     def content(key: str) -> bytes:
@@ -77,13 +94,27 @@ def _read_archive(path: Path, archive: zipfile.ZipFile) -> Arrays:
             storages[key] = archive.read(members[f"data/{key}"])
         return storages[key]
 
-    arrays = {}
-    for name, value in state.items():
-        try:
-            arrays[name] = _tensor(value, content)
-        except (TypeError, ValueError, AttributeError, IndexError, KeyError) as error:
-            raise TriptychError(f"{path}: {name!r} is no plain tensor ({str(error)[:80]})") from None
-    return arrays
+    return use(loads(archive.read(members["data.pkl"]), str(path)), content)
+
+
+def _named_tensor(path: Path, name: str, value: Any, content: Content) -> NDArray[Any]:
+    try:
+        return _tensor(value, content)
+    except (TypeError, ValueError, AttributeError, IndexError, KeyError) as error:
+        raise TriptychError(f"{path}: {name!r} is no plain tensor ({str(error)[:80]})") from None
+
+
+def _tree(path: Path, value: Any, content: Content, keys: tuple[str, ...]) -> Any:
+    if len(keys) > _DEEPEST:
+        raise TriptychError(f"{path}: its parts lie too deep in each other")
+    entries = _entries(value)
+    if entries is not None:
+        return {key: _tree(path, one, content, (*keys, str(key))) for key, one in entries.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_tree(path, one, content, (*keys, str(place))) for place, one in enumerate(value))
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    return _named_tensor(path, ".".join(keys), value, content)
 
 
 def _state_dict(path: Path, value: Any) -> dict[str, Any]:
@@ -107,7 +138,7 @@ def _called(value: Any) -> str:
     return f"a {value.name}" if isinstance(value, Call) and value.name else f"a {type(value).__name__}"
 
 
-def _tensor(value: Any, content: Any) -> NDArray[Any]:
+def _tensor(value: Any, content: Content) -> NDArray[Any]:
     """The array that a call of PyTorch's describes. Raises ValueError for other calls."""
     if isinstance(value, Call) and value.name in _PARAMETER:
         value = value.arguments[0]
@@ -136,10 +167,17 @@ def _tensor(value: Any, content: Any) -> NDArray[Any]:
 def write(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
     """Write what `torch.load(path, weights_only=True)` gives as a dict of tensors, the same bits. Raises TriptychError
     for a type that PyTorch has not, and where the file cannot be written."""
+    write_tree(path, arrays)
+
+
+def write_tree(path: Path, tree: Mapping[Any, Any]) -> None:
+    """The same of dicts, lists, tuples, numbers, texts and arrays in each other."""
+    arrays: list[NDArray[Any]] = []
+    pickled = b"".join((b"\x80\x02", *_pickled(tree, "it", arrays), b"."))
     with told(f"cannot write {path}"), atomic_write(path) as file, zipfile.ZipFile(file, "w") as archive:
-        archive.writestr(f"{_FOLDER}/data.pkl", b"".join(_pickled(arrays)))
+        archive.writestr(f"{_FOLDER}/data.pkl", pickled)
         archive.writestr(f"{_FOLDER}/byteorder", "little")
-        for number, array in enumerate(arrays.values()):
+        for number, array in enumerate(arrays):
             with archive.open(f"{_FOLDER}/data/{number}", "w", force_zip64=True) as member:
                 little = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
                 member.write(little.reshape(-1).view(np.uint8).data)
@@ -149,18 +187,43 @@ def write(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
 _FOLDER = "archive"
 
 
-def _pickled(arrays: Mapping[str, NDArray[Any]]) -> Iterator[bytes]:
-    """Protocol 2, as torch.save writes it: an OrderedDict of calls that rebuild the tensors."""
-    yield b"\x80\x02" + _ORDERED_DICT + b"("
-    for number, (name, array) in enumerate(arrays.items()):
-        if array.dtype not in _NAMES:
-            raise TriptychError(f"'{name}' is of type {array.dtype}, which PyTorch has not")
-        strides = [math.prod(array.shape[axis + 1 :]) for axis in range(array.ndim)]
-        yield _text(name) + b"ctorch._utils\n_rebuild_tensor_v2\n(("
-        yield _text("storage") + f"ctorch\n{_NAMES[array.dtype]}\n".encode() + _text(str(number)) + _text("cpu")
-        yield _integer(array.size) + b"tQ" + _integer(0) + _tuple(array.shape) + _tuple(strides) + b"\x89"
-        yield _ORDERED_DICT + b"tR"
-    yield b"u."
+def _pickled(value: Any, name: str, arrays: list[NDArray[Any]]) -> Iterator[bytes]:
+    """Protocol 2, as torch.save writes it; a tensor is a call that rebuilds it. `arrays` is filled on the way."""
+    match value:
+        case np.ndarray():
+            yield from _tensor_pickled(value, name, len(arrays))
+            arrays.append(value)
+        case Mapping():
+            yield _ORDERED_DICT + b"("
+            for key, one in value.items():
+                yield from _pickled(key, str(key), arrays)
+                yield from _pickled(one, str(key), arrays)
+            yield b"u"
+        case list() | tuple():
+            yield b"](" if isinstance(value, list) else b"("
+            for one in value:
+                yield from _pickled(one, name, arrays)
+            yield b"e" if isinstance(value, list) else b"t"
+        case None:
+            yield b"N"
+        case bool():
+            yield b"\x88" if value else b"\x89"
+        case int():
+            yield _integer(value)
+        case float():
+            yield b"G" + struct.pack(">d", value)
+        case _:
+            yield _text(value)
+
+
+def _tensor_pickled(array: NDArray[Any], name: str, number: int) -> Iterator[bytes]:
+    if array.dtype not in _NAMES:
+        raise TriptychError(f"'{name}' is of type {array.dtype}, which PyTorch has not")
+    strides = [math.prod(array.shape[axis + 1 :]) for axis in range(array.ndim)]
+    yield b"ctorch._utils\n_rebuild_tensor_v2\n(("
+    yield _text("storage") + f"ctorch\n{_NAMES[array.dtype]}\n".encode() + _text(str(number)) + _text("cpu")
+    yield _integer(array.size) + b"tQ" + _integer(0) + _tuple(array.shape) + _tuple(strides) + b"\x89"
+    yield _ORDERED_DICT + b"tR"
 
 
 _ORDERED_DICT = b"ccollections\nOrderedDict\n)R"

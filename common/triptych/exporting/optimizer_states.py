@@ -1,0 +1,122 @@
+"""The state of an optimiser as a file for somebody's own training loop: PyTorch's `load_state_dict`, optax's
+`flax.serialization.from_bytes`."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triptych.importers import optax_states, torch_states
+from triptych.optim.optimizers import COUNT, SGD, Adam, AdamW, Optimizer, decay_of
+from triptych.spec.layers import Architecture
+from triptych.utils.errors import TriptychError
+from triptych.weights.formats import flax_msgpack, torch_file
+from triptych.weights.naming import NAMINGS, NamedArrays
+
+State = Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class States:
+    """What is written: the optimiser with its state (arrays by slot and path, as it crosses the contract), the learning
+    rate that it had last, and the network."""
+
+    optimizer: Optimizer
+    state: State
+    learning_rate: float
+    architecture: Architecture
+    flatten: str | None = None  # how a Flax network flattens a map; None: in its own way
+
+    def of(self, slot: str, path: str) -> NDArray[Any] | None:
+        """What a slot remembers of a parameter."""
+        return self.state.get(f"{slot}.{path}")
+
+
+def write(path: Path, states: States) -> str:
+    """Write the file that its ending names; returns what loads it. Raises TriptychError for another ending, and for an
+    optimiser that the target has in another form."""
+    if path.suffix not in WRITERS:
+        raise TriptychError(f"'{path}' must end in {', '.join(WRITERS)}")
+    if type(states.optimizer) not in (SGD, Adam, AdamW):
+        raise TriptychError(f"the states of {states.optimizer.name} are not written; those of sgd, adam and adamw are")
+    return WRITERS[path.suffix](path, states)
+
+
+def _torch(path: Path, states: States) -> str:
+    """One group, or two where biases and norms do not decay; parameters by their names, in the module's order."""
+    optimizer, decay = states.optimizer, decay_of(states.optimizer, states.architecture)
+    names = NamedArrays(states.architecture, NAMINGS["torch"]).names
+    count = {"step": np.asarray(states.state[COUNT], np.float32)} if COUNT in states.state else {}
+    groups: list[dict[str, Any]] = []
+    entries: dict[int, dict[str, NDArray[Any]]] = {}
+    first = 0
+    for strength in dict.fromkeys(decay.values()):
+        paths = [path for path in decay if decay[path] == strength]
+        numbers = list(range(first, first + len(paths)))
+        first += len(paths)
+        for number, one in zip(numbers, paths, strict=True):
+            slots = {theirs: states.of(slot, one) for theirs, slot in torch_states.SLOTS.items()}
+            kept = {theirs: value for theirs, value in slots.items() if value is not None}
+            entries |= {number: {**count, **kept}} if kept else {}
+        named = {"params": numbers, "param_names": [names[one] for one in paths]}
+        groups.append({"lr": states.learning_rate, "weight_decay": strength, **_torch_options(optimizer), **named})
+    torch_file.write_tree(path, {"state": entries, "param_groups": groups})
+    kind = {SGD: "SGD", Adam: "Adam", AdamW: "AdamW"}[type(optimizer)]
+    given = (
+        "module.named_parameters()" if len(groups) == 1 else "two groups of named parameters, as `param_groups` says"
+    )
+    return f"torch.optim.{kind}({given}, ...).load_state_dict(torch.load('{path.name}'))"
+
+
+def _torch_options(optimizer: Optimizer) -> dict[str, Any]:
+    """A group as PyTorch writes it."""
+    common = {"maximize": False, "foreach": None, "differentiable": False, "fused": None}
+    if isinstance(optimizer, SGD):
+        return {"momentum": optimizer.momentum, "dampening": 0, "nesterov": optimizer.nesterov, **common}
+    assert isinstance(optimizer, Adam)
+    decoupled = isinstance(optimizer, AdamW)
+    own = {"betas": (optimizer.beta1, optimizer.beta2), "eps": optimizer.eps, "amsgrad": False, "capturable": False}
+    return {**own, "decoupled_weight_decay": decoupled, **common}
+
+
+def _optax(path: Path, states: States) -> str:
+    """As the usual chain has it; the decay that is coupled stands before."""
+    optimizer, decay = states.optimizer, decay_of(states.optimizer, states.architecture)
+    named = NamedArrays(states.architecture, NAMINGS["flax"], states.flatten)
+    coupled = bool(optimizer.weight_decay) and not isinstance(optimizer, AdamW)
+    masked = "" if optimizer.decayed == "all" else "/inner_state"
+    place, empty = ("1/0", [f"0{masked}", "1/1"]) if coupled else ("0", ["1"])
+    if isinstance(optimizer, AdamW):
+        empty = [f"1{masked}", "2"]
+    arrays = {}
+    for theirs, slot in optax_states.SLOTS.items():
+        for one in decay if slot in optimizer.slots else ():
+            value = states.of(slot, one)
+            if value is not None:
+                arrays[f"{place}/{theirs}/{named.names[one]}"] = named.from_canonical(one, value)
+    if optimizer.counts:
+        arrays[f"{place}/count"] = np.asarray(states.state.get(COUNT, 0), np.int32)
+    chain = _chain(optimizer, states.learning_rate)
+    flax_msgpack.write(path, arrays, empty)
+    return f"flax.serialization.from_bytes(({chain}).init(parameters), open('{path.name}', 'rb').read())"
+
+
+def _chain(optimizer: Optimizer, rate: float) -> str:
+    masked = "" if optimizer.decayed == "all" else ", mask=weights"
+    if isinstance(optimizer, SGD):
+        nesterov = ", nesterov=True" if optimizer.nesterov else ""
+        own = f"optax.sgd({rate:g}, {optimizer.momentum:g}{nesterov})"
+    else:
+        assert isinstance(optimizer, Adam)
+        decay = f", weight_decay={optimizer.weight_decay:g}{masked}" if isinstance(optimizer, AdamW) else ""
+        kind = "adamw" if isinstance(optimizer, AdamW) else "adam"
+        own = f"optax.{kind}({rate:g}, {optimizer.beta1:g}, {optimizer.beta2:g}, {optimizer.eps:g}{decay})"
+    if optimizer.weight_decay and not isinstance(optimizer, AdamW):
+        return f"optax.chain(optax.add_decayed_weights({optimizer.weight_decay:g}{masked}), {own})"
+    return own
+
+
+WRITERS: dict[str, Callable[[Path, States], str]] = {".pt": _torch, ".msgpack": _optax}
