@@ -62,6 +62,19 @@ def dropouts(module: nnx.Module) -> list[tuple[str, Dropout]]:
     return [(".".join(path), layer) for path, layer in nnx.iter_graph(module) if isinstance(layer, Dropout)]
 
 
+def definition_of(module: nnx.Module) -> nnx.GraphDef:
+    """What a module is without its arrays, for a compiled function to which parameters and statistics are given;
+    dropout's own generators, which are arrays too, are not part of it."""
+    owners = [node for _, node in nnx.iter_graph(module) if isinstance(node, Dropout)]
+    generators = [owner.rngs for owner in owners]
+    for owner in owners:
+        owner.rngs = nnx.data(None)
+    definition = nnx.graphdef(module)
+    for owner, generator in zip(owners, generators, strict=True):
+        owner.rngs = generator
+    return definition
+
+
 def pass_function(definition: nnx.GraphDef, smoothing: float) -> Callable[..., Pass]:
     """`(parameters, constants, x, targets, masks, seed) -> Pass` of a network; not compiled yet. `constants` are what
     no gradient is taken by: running statistics and frozen parameters."""

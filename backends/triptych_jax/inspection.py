@@ -14,7 +14,15 @@ from triptych.utils.arrays import Array
 from triptych.utils.errors import TriptychError
 from triptych.weights.initializers import Parameters
 from triptych.weights.layouts import FLAX
-from triptych_jax.compiled import Pass, compile_evaluation, compile_layer_pass, compile_pass, dropouts, jit
+from triptych_jax.compiled import (
+    Pass,
+    compile_evaluation,
+    compile_layer_pass,
+    compile_pass,
+    definition_of,
+    dropouts,
+    jit,
+)
 from triptych_jax.loss import on_device, total_loss
 from triptych_jax.model import Network
 from triptych_jax.weights import to_numpy
@@ -26,7 +34,7 @@ def forward(network: Network, images: Array, *, train: bool = False, masks: Mask
         outputs = _watched(network, images, any_targets(network.architecture, len(images)), masks or {}).outputs
     else:
         network.eval()
-        run = compile_evaluation(nnx.graphdef(network), network.execution)
+        run = compile_evaluation(definition_of(network), network.execution)
         outputs = run(network.arrays(nnx.Param | nnx.BatchStat), to_tensor(network, images))
     return {path: _to_channels_first(output) for path, output in jax.device_get(outputs).items()}
 
@@ -50,7 +58,7 @@ def layer_pass(
     inside = {name[len(path) :].lstrip("."): mask for name, mask in masks.items() if f"{name}.".startswith(f"{path}.")}
     value = to_tensor(network, x)
     dy = None if gradient is None else to_tensor(network, gradient)
-    run = compile_layer_pass(nnx.graphdef(layer), network.execution)
+    run = compile_layer_pass(definition_of(layer), network.execution)
     y, dx, arrays = jax.device_get(run(parameters, statistics, value, dy, inside))
     if gradient is None:
         return np.array(y), None, {}
@@ -77,7 +85,7 @@ def _watched(network: Network, images: Array, targets: Targets, masks: Masks) ->
     for name, _ in dropouts(network):
         if name not in masks:
             raise TriptychError(f"layer '{name}': training needs a dropout mask for it")
-    run = compile_pass(nnx.graphdef(network), network.execution, 0.0)
+    run = compile_pass(definition_of(network), network.execution, 0.0)
     x, target = to_tensor(network, images), on_device(targets, network)
     return run(network.arrays(nnx.Param), network.arrays(nnx.BatchStat), x, target, dict(masks), np.uint32(0))
 

@@ -63,15 +63,18 @@ class BatchNorm(nnx.BatchNorm):
 
 
 class Dropout(nnx.Dropout):
-    """nnx.Dropout with a key, or a mask (conformance; True where a value is kept), that is set before each pass."""
+    """nnx.Dropout, whose masks are drawn from `rngs`: those of the call, else its own, which advance with every call.
+    The trainer sets a key before each pass instead, conformance a mask (True where a value is kept)."""
 
     key: jax.Array | None = None
     mask: jax.Array | None = None
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, rngs: nnx.Rngs | None = None) -> jax.Array:
         if self.deterministic or self.rate == 0:
             return x
         if self.mask is None:
+            if self.key is None:
+                return super().__call__(x, rngs=rngs)
             # Flax passes a Python float, which draws other bits once 64-bit types are switched on.
             kept = jax.random.bernoulli(self.key, jnp.float32(1 - self.rate), x.shape)
         else:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from collections.abc import Sequence as Values
 from functools import reduce
 from operator import add, mul
-from typing import get_args
+from typing import TypeAlias, get_args
 
 import jax
 import jax.numpy as jnp
@@ -17,10 +17,11 @@ from triptych.spec.analysis import analyse
 from triptych.spec.kinds import check_complete
 from triptych.spec.layers import INPUT, Architecture, Composite, Layer, Merge, Shape, join
 from triptych_jax.device import DTYPES, get_device
-from triptych_jax.functions import channels_first, channels_last
-from triptych_jax.layers import LAYERS
+from triptych_jax.functions import arrays_of, channels_first, channels_last
+from triptych_jax.layers import LAYERS, Dropout
 from triptych_jax.precision import apply_execution
 
+Rngs: TypeAlias = nnx.Rngs | None
 Outputs = dict[str, jax.Array]  # every layer's output by path, filled on the way
 PRODUCTS = nnx.Conv | nnx.ConvTranspose | nnx.Linear  # with kernels
 Path = tuple[str, ...]  # in Flax: ("block1", "conv1", "kernel")
@@ -41,9 +42,12 @@ class _Composite(nnx.Module):
         for child in spec.children(layer):
             setattr(self, child.name, build_layer(child, join(path, child.name), inputs))
 
-    def _run(self, name: str, x: jax.Array, outputs: Outputs) -> jax.Array:
+    def _run(self, name: str, x: jax.Array, outputs: Outputs, rngs: Rngs) -> jax.Array:
         module = getattr(self, name)
-        y = module(x, outputs) if isinstance(module, _Composite) else module(x)
+        if isinstance(module, _Composite):
+            y = module(x, outputs, rngs)
+        else:
+            y = module(x, rngs=rngs) if isinstance(module, Dropout) else module(x)
         outputs[join(self._path, name)] = first(y)
         return y
 
@@ -51,9 +55,9 @@ class _Composite(nnx.Module):
 class Sequence(_Composite):
     """Named layers in a row."""
 
-    def __call__(self, x: jax.Array, outputs: Outputs) -> jax.Array:
+    def __call__(self, x: jax.Array, outputs: Outputs, rngs: Rngs) -> jax.Array:
         for name in self._names:
-            x = self._run(name, x, outputs)
+            x = self._run(name, x, outputs, rngs)
         return x
 
 
@@ -64,8 +68,8 @@ class Branches(_Composite):
         super().__init__(layer, path, inputs)
         self._merge = layer.merge
 
-    def __call__(self, x: jax.Array, outputs: Outputs) -> jax.Array:
-        return _merged([self._run(name, x, outputs) for name in self._names], self._merge)
+    def __call__(self, x: jax.Array, outputs: Outputs, rngs: Rngs) -> jax.Array:
+        return _merged([self._run(name, x, outputs, rngs) for name in self._names], self._merge)
 
 
 class Graph(_Composite):
@@ -76,10 +80,10 @@ class Graph(_Composite):
         self._sources = tuple((node.inputs, node.merge) for node in layer.nodes)
         self._outputs = layer.outputs
 
-    def __call__(self, x: jax.Array, outputs: Outputs) -> jax.Array | tuple[jax.Array, ...]:
+    def __call__(self, x: jax.Array, outputs: Outputs, rngs: Rngs) -> jax.Array | tuple[jax.Array, ...]:
         values = {INPUT: x}
         for name, (sources, merge) in zip(self._names, self._sources, strict=True):
-            values[name] = self._run(name, _merged([values[source] for source in sources], merge), outputs)
+            values[name] = self._run(name, _merged([values[source] for source in sources], merge), outputs, rngs)
         one, *more = (values[name] for name in self._outputs)
         return (one, *more) if more else one
 
@@ -91,8 +95,8 @@ class Residual(_Composite):
         super().__init__(layer, path, inputs)
         self._scale = layer.scale
 
-    def __call__(self, x: jax.Array, outputs: Outputs) -> jax.Array:
-        *shortcut, body = (self._run(name, x, outputs) for name in self._names)
+    def __call__(self, x: jax.Array, outputs: Outputs, rngs: Rngs) -> jax.Array:
+        *shortcut, body = (self._run(name, x, outputs, rngs) for name in self._names)
         return (shortcut[0] if shortcut else x) + self._scale * body
 
 
@@ -102,7 +106,8 @@ class Auxiliary(Sequence):
 
 class Network(_Composite):
     """The whole architecture, images `(N, C, H, W)` to logits, or to a tuple of several outputs; in training, with
-    auxiliary classifiers, `(logits, *theirs)`. `train()` and `eval()` switch between the two."""
+    auxiliary classifiers, `(logits, *theirs)`. `train()` and `eval()` switch between the two. Dropout draws from the
+    `rngs` of the call, or else from generators of its own, which `nnx.reseed(network, dropout=1)` sets."""
 
     def __init__(self, architecture: Architecture, execution: Execution) -> None:
         super().__init__(architecture, "", {info.path: info.input for info in analyse(architecture)})
@@ -111,15 +116,17 @@ class Network(_Composite):
         self.dtype = dtype_of("jax", execution.precision, DTYPES)
         self.deterministic = False  # what train() and eval() set in every module that has it
 
-    def __call__(self, x: jax.Array, outputs: Outputs | None = None) -> jax.Array | tuple[jax.Array, ...]:
+    def __call__(
+        self, x: jax.Array, outputs: Outputs | None = None, rngs: Rngs = None
+    ) -> jax.Array | tuple[jax.Array, ...]:
         outputs = {} if outputs is None else outputs
         y: jax.Array | tuple[jax.Array, ...] = channels_last(x)
         auxiliaries: list[jax.Array] = []
         for name in self._names:
             if not isinstance(getattr(self, name), Auxiliary):
-                y = self._run(name, y, outputs)
+                y = self._run(name, y, outputs, rngs)
             elif not self.deterministic:
-                auxiliaries.append(self._run(name, y, outputs))
+                auxiliaries.append(self._run(name, y, outputs, rngs))
         found = [*(y if isinstance(y, tuple) else (y,)), *auxiliaries]
         one, *more = (channels_first(value).astype(self.dtype) for value in found)
         return (one, *more) if more else one
@@ -139,13 +146,7 @@ class Network(_Composite):
 
     def arrays(self, kind: type[nnx.Variable]) -> Arrays:
         """What these hold."""
-        return self.values(self.variables(kind))
-
-    @staticmethod
-    def values(variables: Mapping[Path, nnx.Variable]) -> Arrays:
-        """What variables hold, for a compiled function."""
-        # `variable[...]` is an operation of its own in Flax 0.12.0: a tenth of a second per step in a deep network.
-        return dict(zip(variables, jax.tree.leaves(list(variables.values())), strict=True))
+        return arrays_of(self.variables(kind))
 
 
 COMPOSITES: dict[type, type[_Composite]] = {
@@ -178,8 +179,13 @@ def build(architecture: Architecture, *, device: str = "cpu", execution: Executi
     target = get_device(device)
     with jax.default_device(target):
         network = Network(architecture, execution)
+        generators = nnx.Rngs(dropout=0)
+        for _, module in nnx.iter_graph(network):
+            if isinstance(module, Dropout):
+                module.rngs = generators.dropout.fork()
     network.cast()
     # Committed to the device: whatever meets these arrays in a compiled function follows them there.
-    arrays = jax.tree.map(lambda array: np.asarray(array, network.dtype), nnx.state(network))
+    state = nnx.state(network, nnx.Any(nnx.Param, nnx.BatchStat))
+    arrays = jax.tree.map(lambda array: np.asarray(array, network.dtype), state)
     nnx.update(network, jax.device_put(arrays, target))
     return network

@@ -15,7 +15,8 @@ from triptych.utils.arrays import Array
 from triptych.utils.randomness import derive_seed
 from triptych.weights.initializers import Parameters
 from triptych.weights.layouts import FLAX
-from triptych_jax.compiled import compile_input, compile_prediction, compile_step, compile_update
+from triptych_jax.compiled import compile_input, compile_prediction, compile_step, compile_update, definition_of
+from triptych_jax.functions import arrays_of
 from triptych_jax.input import Input
 from triptych_jax.layers import BatchNorm
 from triptych_jax.loss import on_device
@@ -35,7 +36,7 @@ class Predictor:
         self.sizes: set[int] = set()  # of the batches that the prediction is compiled for
         self.compiled_input = compile_input(network.execution, self.input)
         network.eval()
-        self.compiled_prediction = compile_prediction(nnx.graphdef(network), network.execution, self.input)
+        self.compiled_prediction = compile_prediction(definition_of(network), network.execution, self.input)
 
     def prepare(self, images: Images, gather: Gather | None = None) -> Array:
         """The network's input, made of stored images."""
@@ -47,7 +48,7 @@ class Predictor:
         size = min((size for size in self.sizes if size >= len(images)), default=len(images))
         self.sizes.add(size)
         filled = np.concatenate([images, np.zeros((size - len(images), *images.shape[1:]), images.dtype)])
-        logits = jax.device_get(self.compiled_prediction(Network.values(self.variables), filled))
+        logits = jax.device_get(self.compiled_prediction(arrays_of(self.variables), filled))
         return np.array(logits[: len(images)], np.float32)
 
     def _apply_input(self, images: Images, gather: Gather | None) -> jax.Array:
@@ -79,7 +80,7 @@ class Trainer(Predictor):
             if isinstance(module, BatchNorm) and keeps_statistics(".".join(path), frozen):
                 module.use_running_average = True
         program = network.execution, optimizer, self.optimizer.decayed
-        self.compiled_step = compile_step(nnx.graphdef(network), *program, smoothing)
+        self.compiled_step = compile_step(definition_of(network), *program, smoothing)
         self.compiled_update = compile_update(*program)  # not compiled before it is called
 
     def step(
@@ -94,8 +95,8 @@ class Trainer(Predictor):
     ) -> jax.Array:
         """One update; returns the loss and the number of right answers, still on the device."""
         inputs = (
-            Network.values(self.optimizer.named),
-            {**Network.values(self.statistics), **Network.values(self.fixed)},
+            arrays_of(self.optimizer.named),
+            {**arrays_of(self.statistics), **arrays_of(self.fixed)},
             self._apply_input(images, gather),
             on_device(targets, self.network),
             dict(masks or {}),
@@ -110,7 +111,7 @@ class Trainer(Predictor):
         """One step of the optimiser alone."""
         named = self.optimizer.named
         native = {path: from_numpy(gradients[FLAX.canonical_path(path)], p[...]) for path, p in named.items()}
-        self.optimizer.run(self.compiled_update, (Network.values(named), native), rates)
+        self.optimizer.run(self.compiled_update, (arrays_of(named), native), rates)
 
     def read(self, handles: Sequence[jax.Array]) -> NDArray[np.float64]:
         """`(steps, 2)`; waits for the device."""

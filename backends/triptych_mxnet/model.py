@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from collections.abc import Sequence as Values
 from contextlib import contextmanager, nullcontext
 from functools import reduce
+from textwrap import indent
 from types import ModuleType
 from typing import Any, get_args
 
@@ -38,6 +39,20 @@ class _Composite(gluon.HybridBlock):
         super().__init__()
         for child in spec.children(layer):
             self.register_child(build_layer(child, join(path, child.name), inputs), child.name)
+
+    def __repr__(self) -> str:
+        """Every block under its name, as Gluon's own containers print theirs."""
+        shown = (f"  ({name}): {indent(repr(child), '  ').lstrip()}\n" for name, child in self._children.items())
+        return f"{type(self).__name__}(\n{''.join(shown)})"
+
+    def __iter__(self) -> Iterator[gluon.HybridBlock]:
+        return iter(self._children.values())
+
+    def __len__(self) -> int:
+        return len(self._children)
+
+    def __getitem__(self, key: int) -> gluon.HybridBlock:
+        return list(self._children.values())[key]
 
 
 class Sequence(_Composite):
@@ -114,6 +129,11 @@ class Network(_Composite):
             elif F is mx.sym or autograd.is_training():  # one hybrid graph serves both modes, so it has the heads
                 auxiliaries.append(child(x))
         return (x, *auxiliaries) if auxiliaries else x  # a graph with several outputs has no auxiliary classifiers
+
+    def summary(self, *inputs: mx.nd.NDArray) -> None:
+        """Gluon's table of layers, which needs a network that is not hybridized: for so long it is not."""
+        with self.imperative():
+            super().summary(*inputs)
 
     def named_blocks(self) -> Iterator[tuple[str, gluon.HybridBlock]]:
         """Every block below this one, by path."""
