@@ -198,6 +198,14 @@ def _write_cache(file: Path, key: str, images: Images, bad: Sequence[int]) -> No
         return  # a cache that cannot be written costs time, nothing else
 
 
+def _place() -> Path:
+    """Where entries lie; where there is no home folder, a place that holds none and takes none."""
+    try:
+        return cache_dir() / "folders"
+    except TriptychError:
+        return Path(os.devnull) / "folders"
+
+
 def load(
     paths: Sequence[Path], folder: Path, size: Size | None = None, reading: Reading = PLAIN
 ) -> tuple[Images, list[int]]:
@@ -207,7 +215,7 @@ def load(
     # One entry per folder, size and reading, so that a new version replaces the old.
     named = f"{folder.resolve()}\0{size}" + (f"\0{reading}" if reading != PLAIN else "")
     name = hashlib.sha256(named.encode(errors="surrogatepass")).hexdigest()[:16]
-    file, key = cache_dir() / "folders" / f"{name}.npy", _key(paths, folder)
+    file, key = _place() / f"{name}.npy", _key(paths, folder)
     cached = _read_cache(file, key)
     if cached is not None:
         return cached
