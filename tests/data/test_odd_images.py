@@ -175,7 +175,7 @@ def test_links_in_circles_end(folder: Path, tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_replaced_while_it_is_decoded_is_not_cached_as_what_it_was(folder: Path, monkeypatch) -> None:
-    original, replaced = decoded.decode, folder / "ant" / "1.png"
+    original, replaced = decoded.decode_all, folder / "ant" / "1.png"
 
     def decode(*arguments):
         images = original(*arguments)
@@ -183,9 +183,9 @@ def test_a_file_that_is_replaced_while_it_is_decoded_is_not_cached_as_what_it_wa
         os.utime(replaced, ns=(5, 5))
         return images
 
-    monkeypatch.setattr(decoded, "decode", decode)
+    monkeypatch.setattr(decoded, "decode_all", decode)
     data.load(str(folder))
-    monkeypatch.setattr(decoded, "decode", original)
+    monkeypatch.setattr(decoded, "decode_all", original)
     images = np.concatenate([split.images for split in (data.load(str(folder)).train, data.load(str(folder)).test)])
     assert (images[:, 0, 0, 0] == 222).sum() == 1
 

@@ -43,7 +43,7 @@ def _open(path: Path, use: Callable[[Image], Result]) -> Result:
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with warnings.catch_warnings(action="ignore"), Image.open(path, formats=FORMATS) as image:
+        with Image.open(path, formats=FORMATS) as image:
             if image.width * image.height > MOST_PIXELS:
                 raise ValueError(f"it says that it has {image.width}x{image.height} pixels, read are {MOST_PIXELS:,}")
             return use(image)
@@ -81,7 +81,8 @@ def _header(image: Image, reading: Reading) -> tuple[Size, bool]:
 
 def stored_size(path: Path, reading: Reading = PLAIN) -> Size:
     """(height, width) of an image file as it is looked at. Raises TriptychError if it is none."""
-    return _open(path, lambda image: _header(image, reading))[0]
+    with warnings.catch_warnings(action="ignore"):  # Pillow's own, of what is refused here
+        return _open(path, lambda image: _header(image, reading))[0]
 
 
 def common_size(sizes: Sequence[Size]) -> Size:
@@ -132,7 +133,8 @@ def decode_all(paths: Sequence[Path], size: Size | None, reading: Reading) -> tu
             bad[index] = str(error)
             return None
 
-    headers = [attempt(index, lambda image: _header(image, reading)) for index in range(len(paths))]
+    with warnings.catch_warnings(action="ignore"):  # Pillow's own, of what is refused here; not in threads
+        headers = [attempt(index, lambda image: _header(image, reading)) for index in range(len(paths))]
     found = [header for header in headers if header is not None]
     if not found:
         return np.zeros((len(paths), 1, 1, 1), np.uint8), dict(sorted(bad.items()))
