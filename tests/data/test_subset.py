@@ -106,3 +106,8 @@ def test_classes_called_by_numbers_are_taken_by_name(tmp_path, capsys):
     words = data.load("fashion-mnist-mini@classes=5-9")
     assert words.class_names[0] == "sandal"
     assert "classes sandal, shirt, sneaker, bag, ankle boot" in capsys.readouterr().err
+
+
+def test_a_mix_takes_the_classes_in_turns():
+    assert subset.mixed(np.array([0, 0, 0, 1, 1, 2]), 5).tolist() == [0, 3, 5, 1, 4]
+    assert subset.mixed(np.array([2, 0, 1, 0]), 9).tolist() == [1, 2, 0, 3]

@@ -79,6 +79,27 @@ def test_points_and_lines_have_their_names_and_axes():
     assert (curves(lines), labels(lines)) == ({"rising": [(1, 0.1), (2, 0.2)]}, ("depth", "accuracy"))
 
 
+@pytest.mark.usefixtures("drawn")
+def test_no_two_points_are_alike_and_names_that_crowd_are_turned():
+    axes = figures.scatter({str(number): (1.0 + number, 0.5) for number in range(40)}, x="", y="")
+    looks = {(line.get_color(), line.get_marker()) for line in axes.get_lines()}
+    assert len(looks) == 40
+    crowded = figures.bars(["a" * 40, "b" * 40], {"x": [1, 2]}, y="")
+    assert [label.get_rotation() for label in crowded.get_xticklabels()] == [30, 30]
+
+
+@pytest.mark.usefixtures("drawn")
+def test_what_a_text_prints_is_drawn_in_grey_and_one_epoch_as_bars():
+    axes = figures.accuracy_curves({"ours": EPOCHS}, {"ours": (0.3, 0.4), "last": (0.5,)})
+    assert curves(axes)["ours, published"] == [(1, 0.3), (2, 0.4)]
+    assert curves(axes)["last, published"] == [(2, 0.5)]
+    assert {line.get_color() for line in axes.get_lines()[1:]} == {figures.GREY}
+    assert all(tick == int(tick) for tick in axes.get_xticks())
+    bars = figures.ranks({"first": 0.25, "second": 0.5}, x="test accuracy")
+    assert [(bar.get_y() + 0.4, bar.get_width()) for bar in bars.patches] == [(0, 0.25), (1, 0.5)]
+    assert [label.get_text() for label in bars.get_yticklabels()] == ["first", "second"]
+
+
 @pytest.mark.parametrize(("names", "below"), [(figures.FEW, 0), (figures.FEW + 1, 1)])
 def test_many_names_stand_below_the_axes(monkeypatch, names, below):
     monkeypatch.setattr(figures, "svg", lambda figure: figure)
@@ -93,7 +114,7 @@ def test_the_page_of_a_run_has_its_curves_epochs_and_recipe(tmp_path):
     text = (tmp_path / run.REPORT).read_text()
     found = [
         (caption, re.findall(r"<!-- (training loss|accuracy) -->", figure))
-        for figure, caption in re.findall(r"<figure>(.*?)<figcaption>(.*?)</figcaption>", text, re.DOTALL)
+        for caption, figure in re.findall(r"<figcaption>(.*?)</figcaption>(.*?)</figure>", text, re.DOTALL)
     ]
     captions = {"Loss of every training step": ["training loss"], "Accuracy after every epoch": ["accuracy"]}
     assert found == list(captions.items())

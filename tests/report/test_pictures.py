@@ -81,7 +81,18 @@ def test_the_maps_are_drawn_below_the_picture():
     assert (shown[0] == picture.transpose(1, 2, 0)).all()
     assert shown[1] is None
     assert np.array_equal(shown[2:], maps["conv"][:2])
-    assert cells[2].get_title("left") == "conv  3x2x2"
+    assert cells[2].get_title("left") == "conv  3x2x2  0 to 11"
+    assert [cell.get_images()[0].get_clim() for cell in cells[2:]] == [(0, 11), (0, 11)]  # one scale for the layer
+
+
+def test_dead_and_constant_maps_are_told_apart_and_long_titles_are_not_cut():
+    maps = {"relu": np.stack([np.zeros((2, 2)), np.full((2, 2), 0.17), np.eye(2)])}
+    figure = pictures.feature_maps(np.zeros((1, 2, 2), np.uint8), maps, title="word " * 60)
+    texts = [[text.get_text() for text in cell.texts] for cell in figure.axes[3:]]
+    assert texts == [["dead"], ["constant\n0.17"], []]
+    (title,) = [text for text in figure.texts if "word" in text.get_text()]
+    figure.draw_without_rendering()
+    assert title.get_window_extent().width <= figure.bbox.width
 
 
 @pytest.mark.parametrize("suffix", [".png", ".svg", ".pdf"])
@@ -100,6 +111,10 @@ def test_which_layers_are_the_first_blocks():
     assert feature_maps.stages(vgg, 2) == ("block1", "block2")
     assert feature_maps.stages(zoo.build("lenet"), 9) == ("pool1", "pool2")
     assert feature_maps.stages(alexnet, 2) == ("pool1", "pool2")
+    assert feature_maps.stages(zoo.build("googlenet"), 2) == (
+        "inception3a",
+        "inception3b",
+    )  # its poolings are no blocks
     assert feature_maps.matching(vgg, ["block2.conv1", "*1.relu1"]) == ("block1.relu1", "block2.conv1")
     with pytest.raises(TriptychError, match=r"--layers 'dense\*' matches no layer of 'vgg11' with a map"):
         feature_maps.matching(vgg, ["dense*"])

@@ -156,11 +156,14 @@ def test_the_table_holds_the_figures_of_the_json(compared, text):
     head, *rows = Page(text).tables[0]
     assert head[:3] == ["backend", "parameters", "conformance"]
     assert [row[0] for row in rows] == BACKENDS
+    names, first = Page(text).tables[1]
+    by_epoch = dict(zip(names, first, strict=True))
+    assert by_epoch["epoch"] == "1"
     for name, row in zip(BACKENDS, (dict(zip(head, row, strict=True)) for row in rows), strict=True):
         (epoch,) = found["trained"][name]
         assert row["parameters"] == f"{found['parameters']:,}" == "61,706"
         assert row["conformance"] == "pass"
-        assert row["epoch 1: loss / test"] == f"{epoch['train_loss']:.4f} / {epoch['test_accuracy']:.4f}"
+        assert by_epoch[f"{name}: loss / test"] == f"{epoch['train_loss']:.4f} / {epoch['test_accuracy']:.4f}"
         assert row["images/s"] == f"{epoch['images_per_second']:.0f}"
         (single,) = (
             report
@@ -171,9 +174,17 @@ def test_the_table_holds_the_figures_of_the_json(compared, text):
         assert row["gradient (budget)"] == f"{gradient['difference']:.1e} ({gradient['budget']:.1e})"
 
 
+def test_the_tables_fit_100_columns_of_a_terminal(text):
+    """With 60 epochs too: they go below each other."""
+    for table in Page(text).tables[:2]:
+        widest = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
+        assert sum(widest) + 2 * (len(widest) - 1) <= 100
+    assert len(Page(text).tables[0][0]) == 6
+
+
 def test_every_level_is_shown_for_every_backend(compared, text):
     _, found = compared
-    head, *rows = Page(text).tables[1]
+    head, *rows = Page(text).tables[2]
     reports, pairs = found["conformance"]["backends"], found["conformance"]["pairs"]
     assert len(rows) == len(reports) + len(pairs) == 2 * len(BACKENDS) + len(BACKENDS) * (len(BACKENDS) - 1)
     for report, row in zip(reports, rows, strict=False):

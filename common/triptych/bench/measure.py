@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from triptych import zoo
 from triptych.backend.contract import Backend, Images, Labels, Trainer
 from triptych.data import Dataset
 from triptych.optim.optimizers import SGD, Rates
@@ -97,6 +98,18 @@ def measure(
     for row in rows:
         row.peak_memory = row.backend.peak_memory(device)
     return Bench(recipe, architecture, device, steps, rows, load)
+
+
+def narrowed(measured: Bench) -> str:
+    """What of a network of the zoo is smaller here than in its source; empty if nothing is."""
+    options = measured.recipe.network
+    if measured.recipe.spec is not None:
+        return ""
+    (_, *size), (_, *own) = measured.architecture.input, zoo.get_entry(measured.architecture.name).input
+    said = [f"channels / {options.width_ratio:g} (--width-ratio 1)"] if options.width_ratio != 1 else []
+    if size != own:
+        said.append(f"{size[0]}x{size[1]} pixels for {own[0]}x{own[1]} (--resolution {own[0]})")
+    return ", ".join(said)
 
 
 def train(trainer: Trainer, images: Images, labels: Labels, rates: Rates, numbers: range) -> float:

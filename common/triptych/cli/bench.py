@@ -69,6 +69,8 @@ def show(measured: Bench) -> None:
         f"{facts['precision']}; median of {facts['rounds']} rounds of {facts['steps']} steps; "
         f"{facts['cores']} cores, load {facts['load_before']:.1f} before"
     )
+    if narrowed := measure.narrowed(measured):
+        print(f"narrowed from its source: {narrowed}; the ratios are of this network")
     for device in dict.fromkeys(row.device for row in measured.rows):
         print(device)
     columns, rows = measure.table(measured)

@@ -76,6 +76,8 @@ def show(comparison: TrainedComparison, folder: Path) -> None:
         conform.show(comparison.verdict)
     columns, rows = compare_backends.table(comparison)
     print_table(columns, rows, right=range(1, len(columns)))
+    columns, rows = compare_backends.epoch_table(comparison)
+    print_table(columns, rows, right=range(1, len(columns)))
     if comparison.equivalences:
         print_table(*compare_backends.accuracy_table(comparison), title="test accuracy over all seeds (paired TOST)")
     for name, reason in comparison.verdict.not_run.items():

@@ -31,7 +31,7 @@ def evaluate(
     dense: options.Dense = False,
     dense_size: options.DenseSize = None,
     grid: Annotated[
-        Path | None, options.picture("--grid", "Draw the first test images with predicted and true names.")
+        Path | None, options.picture("--grid", "Draw test images of all classes with predicted and true names.")
     ] = None,
     confusion: Annotated[
         Path | None, options.picture("--confusion", "Count and draw predicted against true classes.")
@@ -62,7 +62,7 @@ def predict(
     images: Annotated[list[Path] | None, Parameter(help="Image files.", negative="")] = None,
     *,
     first: Annotated[
-        options.Positive, Parameter(help="The first N test images instead, with their true classes.")
+        options.Positive, Parameter(help="N test images instead, a fixed mix of all classes, with the true ones.")
     ] = None,
     backend: options.BackendName = None,
     run: RunOptions = DEFAULT_RUN,
@@ -133,13 +133,16 @@ def show_predictions(predictions: list[Prediction]) -> None:
 
 def draw(measured: Evaluation, grid: Path | None, confusion: Path | None) -> None:
     """The figures that were asked for."""
+    from triptych.data import Split, subset
     from triptych.report import pictures
 
     dataset, names = measured.dataset, measured.names
     title = f"{measured.model.architecture.name} on {dataset.name}, {measured.backend}: test accuracy "
     title += f"{measured.score[1]:.4f}"
     if grid is not None:
-        pictures.save(pictures.predictions(dataset.test, measured.logits, names, title=title), grid)
+        places = subset.mixed(dataset.test.labels, pictures.MOST_PREDICTIONS)
+        shown = Split(dataset.test.images[places], dataset.test.labels[places])
+        pictures.save(pictures.predictions(shown, measured.logits[places], names, title=title), grid)
     if confusion is not None:
         pictures.save(pictures.confusion(measured.confusion, dataset.class_names, names, title=title), confusion)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from triptych.data.dataset import Dataset, Split
+from triptych.data.dataset import Dataset, Labels, Split
 from triptych.utils.errors import TriptychError, unknown
 
 MARK = "@"
@@ -84,6 +84,16 @@ def chosen(dataset: Dataset, part: Part, name: str) -> Sequence[int]:
     if not low < high <= last:
         raise TriptychError(f"data '{name}': classes={low}-{high} must be two or more of the classes 0-{last}")
     return range(low, high + 1)
+
+
+def mixed(labels: Labels, count: int) -> Labels:
+    """The places of `count` images in turns of the classes: the first of each class, the second of each, ..., always
+    the same; class folders begin with images of one class alone."""
+    ranks = np.zeros(len(labels), np.int64)
+    for label in np.unique(labels):
+        places = np.flatnonzero(labels == label)
+        ranks[places] = np.arange(len(places))
+    return np.lexsort((labels, ranks))[:count]
 
 
 def first(split: Split, count: int, names: tuple[str, ...], what: str) -> Split:

@@ -85,6 +85,15 @@ def whole_ticks(axes: Axes) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
 
 
+def plain_logarithms(axes: Axes) -> None:
+    """Ticks of a logarithmic x at 1, 2 and 5 times a power of ten, written as numbers: matplotlib's overlap."""
+    from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
+
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.xaxis.set_major_formatter(FormatStrFormatter("%g"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+
+
 def loss_curves(trained: Mapping[str, Sequence[Epoch]]) -> str:
     """The training loss of every step, a line per backend."""
     series = {name: list(enumerate(_losses(epochs), start=1)) for name, epochs in trained.items()}
@@ -166,5 +175,6 @@ def scatter(points: Mapping[str, tuple[float, float]], *, x: str, y: str) -> str
             marker = MARKERS[(place + round_) % len(MARKERS)]
             hollow = "none" if number >= len(COLOURS) * len(MARKERS) else "full"
             axes.semilogx(*point, marker, color=COLOURS[place], fillstyle=hollow, label=name)
+        plain_logarithms(axes)
 
     return draw(plot, x=x, y=y)

@@ -6,6 +6,7 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,7 +21,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 RIGHT, WRONG = "#0072B2", "#D55E00"  # Okabe and Ito's blue and vermillion, which the colour-blind can tell apart
-ROWS = 5  # of predictions, at most
+NOTE: dict[str, Any] = {
+    "fontsize": "x-small",
+    "color": WRONG,
+    "bbox": {"facecolor": "white", "edgecolor": "none", "pad": 1},
+}
+ROWS, COLUMNS = 5, 8  # of predictions, at most
+MOST_PREDICTIONS = ROWS * COLUMNS
 ANNOTATED = 20  # classes up to which the counts are written into the cells
 
 
@@ -36,25 +43,31 @@ def save(figure: Figure, path: Path) -> None:
 def feature_maps(
     picture: NDArray[np.uint8], maps: Mapping[str, NDArray[np.floating[Any]]], *, title: str, channels: int = 8
 ) -> Figure:
-    """The picture `(C, h, w)`, and a row per layer with its first channels, each scaled to its own range."""
+    """The picture `(C, h, w)`, and a row per layer with its first channels, all of a layer on one scale, which its
+    title has; a map of one value says which, and one that is 0 everywhere that it is dead."""
     widest = max((len(values) for values in maps.values()), default=1)
     figure, rows = _grid(1 + len(maps), min(channels, widest), 1.3)
     _show(rows[0][0], picture)
-    figure.suptitle(_plain(title), fontsize="small")
+    _entitle(figure, title)
     for cells, (path, values) in zip(rows[1:], maps.items(), strict=True):
-        cells[0].set_title(f"{_plain(path)}  {'x'.join(map(str, values.shape))}", loc="left", fontsize="small")
+        low, high = float(values.min()), float(values.max())
+        words = f"{_plain(path)}  {'x'.join(map(str, values.shape))}  {low:.3g} to {high:.3g}"
+        cells[0].set_title(words, loc="left", fontsize="small")
         for place, channel in zip(cells, values, strict=False):
-            place.imshow(channel, cmap="gray", interpolation="nearest")
+            place.imshow(channel, cmap="gray", interpolation="nearest", vmin=low, vmax=high)
+            if not np.ptp(channel):
+                text = "dead" if not channel.any() else f"constant\n{float(channel.flat[0]):.3g}"
+                place.text(0.5, 0.5, text, transform=place.transAxes, ha="center", va="center", **NOTE)
     return figure
 
 
 def predictions(
-    split: Split, logits: NDArray[np.floating[Any]], names: Sequence[str], *, title: str, columns: int = 8
+    split: Split, logits: NDArray[np.floating[Any]], names: Sequence[str], *, title: str, columns: int = COLUMNS
 ) -> Figure:
     """The first images of a split, the predicted class above; where it is wrong, in another colour and the true one."""
     count = min(len(split), columns * ROWS)
     figure, cells = _grid(math.ceil(count / columns), columns, 1.4)
-    figure.suptitle(_plain(title), fontsize="small")
+    _entitle(figure, title)
     places = [place for row in cells for place in row]
     for place, image, label, best in zip(places, split.images, split.labels, logits.argmax(1), strict=False):
         _show(place, image)
@@ -72,7 +85,7 @@ def confusion(matrix: NDArray[np.int64], true: Sequence[str], predicted: Sequenc
     axes = figure.subplots()
     shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    axes.set(xlabel="predicted", ylabel="true", title=_plain(title))
+    axes.set(xlabel="predicted", ylabel="true", title="\n".join(wrap(_plain(title), int(side * 11))))
     if len(predicted) <= ANNOTATED:
         axes.set_xticks(range(len(predicted)), map(_plain, predicted), rotation=45, ha="right")
         axes.set_yticks(range(len(true)), map(_plain, true))
@@ -80,6 +93,12 @@ def confusion(matrix: NDArray[np.int64], true: Sequence[str], predicted: Sequenc
             colour = "white" if shares[row, column] > 0.5 else "black"
             axes.text(column, row, str(count), ha="center", va="center", fontsize="x-small", color=colour)
     return figure
+
+
+def _entitle(figure: Figure, title: str) -> None:
+    """A title in as many lines as the figure's width wants."""
+    letters = max(int(figure.get_figwidth() * 14), 20)
+    figure.suptitle("\n".join(wrap(_plain(title), letters)), fontsize="small")
 
 
 def _plain(text: str) -> str:

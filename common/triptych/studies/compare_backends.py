@@ -120,10 +120,9 @@ def accuracy_table(comparison: TrainedComparison) -> tuple[tuple[str, ...], list
 
 
 def table(comparison: TrainedComparison) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """The one table of the report: its columns, and a row per backend."""
-    epochs = range(1, comparison.recipe.epochs + 1)
+    """The first table of the report: its columns, and a row per backend."""
     columns: tuple[str, ...] = ("backend", "parameters", "conformance", "forward (budget)", "gradient (budget)")
-    columns = (*columns, *(f"epoch {number}: loss / test" for number in epochs), "images/s")
+    columns = (*columns, "images/s")
     rows = []
     for name, trained in comparison.trained.items():
         reports = [report for report in comparison.verdict.reports if report.name == name]
@@ -131,8 +130,18 @@ def table(comparison: TrainedComparison) -> tuple[tuple[str, ...], list[tuple[st
         result = "pass" if all(report.passed for report in reports) else "FAIL"
         worst_of = (largest([c for c in checks if c.level.startswith(level)]) for level in ("forward", "gradient"))
         speed = max(epoch.images_per_second for epoch in trained)
-        cells = (f"{epoch.train_loss:.4f} / {epoch.test_accuracy:.4f}" for epoch in trained)
-        rows.append((name, f"{comparison.parameters:,}", result, *worst_of, *cells, f"{speed:.0f}"))
+        rows.append((name, f"{comparison.parameters:,}", result, *worst_of, f"{speed:.0f}"))
+    return columns, rows
+
+
+def epoch_table(comparison: TrainedComparison) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """The training: a row per epoch, with the loss and the test accuracy of every backend."""
+    columns = ("epoch", *(f"{name}: loss / test" for name in comparison.trained))
+    rows = []
+    for number in range(comparison.recipe.epochs):
+        done = (trained[number] if number < len(trained) else None for trained in comparison.trained.values())
+        cells = (f"{epoch.train_loss:.4f} / {epoch.test_accuracy:.4f}" if epoch else "" for epoch in done)
+        rows.append((str(number + 1), *cells))
     return columns, rows
 
 
@@ -179,6 +188,7 @@ def write_report(comparison: TrainedComparison, path: Path, command: str) -> Non
         start=start_name(recipe, comparison.architecture),
         columns=columns,
         rows=rows,
+        epochs=epoch_table(comparison),
         seeds=max(map(len, comparison.accuracies.values()), default=1),
         accuracy=accuracy_table(comparison),
         figures=drawn,

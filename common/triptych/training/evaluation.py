@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triptych.backend.contract import Backend, Images
-from triptych.data import Dataset, decoded
+from triptych.data import Dataset, decoded, subset
 from triptych.spec.layers import Pair
 from triptych.training import loop
 from triptych.training.models import Model
@@ -72,11 +72,12 @@ class Prediction:
 
 
 def predict_test(model: Model, dataset: Dataset, count: int, backend: Backend, device: str) -> list[Prediction]:
-    """The classes of the first `count` test images."""
+    """The classes of `count` test images, a fixed mix of all classes."""
     predictor = model.predictor(backend, device)
-    images, labels = dataset.test.images[:count], dataset.test.labels[:count]
+    places = subset.mixed(dataset.test.labels, count)
+    images, labels = dataset.test.images[places], dataset.test.labels[places]
     logits = finite(loop.logits_of(predictor, images, model.recipe.images_per_test), model)
-    names = [f"test image {index}" for index in range(len(images))]
+    names = [f"test image {index}" for index in places]
     return classify(logits, dataset.class_names, names, [dataset.class_names[label] for label in labels])
 
 

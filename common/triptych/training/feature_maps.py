@@ -18,7 +18,8 @@ from triptych.utils.errors import TriptychError
 
 Maps = Mapping[str, NDArray[np.floating[Any]]]  # (C, H, W) by path
 
-STAGES = (spec.Block, spec.Branches, spec.Residual, spec.MaxPool, spec.AvgPool)
+BLOCKS = (spec.Block, spec.Branches, spec.Residual)
+POOLINGS = (spec.MaxPool, spec.AvgPool)
 
 
 @dataclass(frozen=True)
@@ -34,13 +35,16 @@ class MapStatistics:
 
 
 def stages(architecture: Architecture, count: int) -> tuple[str, ...]:
-    """The first `count` blocks: composites and poolings at the top level, which are LeNet's and AlexNet's blocks' ends.
-    Raises TriptychError for a count below 1."""
+    """The first `count` blocks: the composites at the top level; of a network that has none of them, as LeNet and
+    AlexNet, the poolings, which are its blocks' ends. Raises TriptychError for a count below 1."""
     if count < 1:
         raise TriptychError(f"--blocks {count} must be at least 1")
     shapes = output_shapes(architecture)
-    names = [layer.name for layer in architecture.layers if isinstance(layer, STAGES)]
-    return tuple(name for name in names if len(shapes[name]) == 3)[:count]
+    of_kind = (
+        [layer.name for layer in architecture.layers if isinstance(layer, kinds) and len(shapes[layer.name]) == 3]
+        for kinds in (BLOCKS, POOLINGS)
+    )
+    return tuple(next(filter(None, of_kind), []))[:count]
 
 
 def matching(architecture: Architecture, patterns: Sequence[str]) -> tuple[str, ...]:
