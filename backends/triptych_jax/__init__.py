@@ -3,7 +3,7 @@
 # ruff: noqa: F401 (the names of `triptych.backend.contract.Backend`)
 
 from triptych_jax.device import devices, out_of_memory, peak_memory, versions
-from triptych_jax.distributed import join_processes
+from triptych_jax.distributed import join, members, place
 from triptych_jax.inspection import forward, gradients, layer_pass, loss_pass
 from triptych_jax.model import build
 from triptych_jax.precision import apply_execution, precise, precision_flags

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.sharding import NamedSharding
 
 from triptych.backend.contract import Gather
 from triptych.backend.execution import Execution
@@ -43,14 +44,19 @@ class Pass(NamedTuple):
     outputs: Outputs
 
 
-def jit(execution: Execution) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """`jax.jit` as the execution says."""
-    return partial(jax.jit, compiler_options=OPTIONS[execution.compilation])
+def jit(
+    execution: Execution, placed: NamedSharding | None = None
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """`jax.jit` as the execution says; `placed` is where all results are, if not where JAX puts them by itself."""
+    where = {} if placed is None else {"out_shardings": placed}
+    return partial(jax.jit, compiler_options=OPTIONS[execution.compilation], **where)
 
 
-def feed_dropout(module: nnx.Module, masks: Masks, key: jax.Array) -> None:
-    """Feed the masks to the dropout layers that they name; the others draw from `key`, each its own."""
+def feed_dropout(module: nnx.Module, masks: Masks, key: jax.Array, part: tuple[jax.Array, int] | None = None) -> None:
+    """Feed the masks to the dropout layers that they name; the others draw from `key`, each its own, for the whole
+    batch that `part` is of."""
     for name, layer in dropouts(module):
+        layer.part = part
         if name in masks:
             layer.mask = masks[name]
         else:
@@ -76,17 +82,23 @@ def definition_of(module: nnx.Module) -> nnx.GraphDef:
 
 
 def pass_function(definition: nnx.GraphDef, smoothing: float) -> Callable[..., Pass]:
-    """`(parameters, constants, x, targets, masks, seed) -> Pass` of a network; not compiled yet. `constants` are what
-    no gradient is taken by: running statistics and frozen parameters."""
+    """`(parameters, constants, x, targets, masks, seed, part) -> Pass` of a network; not compiled yet. `constants` are
+    what no gradient is taken by: running statistics and frozen parameters. `part` is `Dropout.part`."""
 
     def training_pass(
-        parameters: Arrays, constants: Arrays, x: jax.Array, targets: Tensors, masks: Masks, seed: jax.Array
+        parameters: Arrays,
+        constants: Arrays,
+        x: jax.Array,
+        targets: Tensors,
+        masks: Masks,
+        seed: jax.Array,
+        part: tuple[jax.Array, int] | None = None,
     ) -> Pass:
         key = jax.random.key(seed, impl="threefry2x32")
 
         def loss_of(parameters: Arrays, x: jax.Array) -> tuple[jax.Array, tuple[jax.Array, Arrays, Outputs]]:
             network: Network = nnx.merge(definition, nnx.from_flat_state({**parameters, **constants}))
-            feed_dropout(network, masks, key)
+            feed_dropout(network, masks, key, part)
             outputs: Outputs = {}
             output = network(x, outputs)
             right = 0 if isinstance(targets, tuple) else (first(output).argmax(1) == targets).sum()
@@ -108,18 +120,43 @@ def compile_pass(definition: nnx.GraphDef, execution: Execution, smoothing: floa
 
 
 @lru_cache(maxsize=32)
-def compile_update(execution: Execution, optimizer: Optimizer, decayed: frozenset[Any]) -> Callable[..., Any]:
+def compile_micro_batch(
+    definition: nnx.GraphDef, execution: Execution, smoothing: float, whole: int, placed: NamedSharding | None
+) -> Callable[..., Any]:
+    """`(inputs of the pass, begin, weight, sums) -> (sums, statistics)`: the pass on some images of a batch of `whole`.
+    `sums` are the figures and gradients so far, None at the first."""
+    run = pass_function(definition, smoothing)
+
+    @jit(execution, placed)
+    def add(inputs: tuple[Any, ...], begin: jax.Array, weight: jax.Array, sums: Any) -> Any:
+        passed = run(*inputs, (begin, whole))
+        figures = passed.figures * jnp.stack([weight, jnp.ones_like(weight)]).astype(passed.figures.dtype)
+        mine = figures, jax.tree.map(lambda value: value * weight.astype(value.dtype), passed.gradients)
+        return mine if sums is None else jax.tree.map(jnp.add, sums, mine), passed.statistics
+
+    return add
+
+
+@lru_cache(maxsize=32)
+def compile_update(
+    execution: Execution, optimizer: Optimizer, decayed: frozenset[Any], placed: NamedSharding | None = None
+) -> Callable[..., Any]:
     """The update: every step's, and alone that of gradients that are there already."""
-    return jit(execution)(Updater.update_function(optimizer, decayed))
+    return jit(execution, placed)(Updater.update_function(optimizer, decayed))
 
 
 @lru_cache(maxsize=16)
 def compile_step(
-    definition: nnx.GraphDef, execution: Execution, optimizer: Optimizer, decayed: frozenset[Any], smoothing: float
+    definition: nnx.GraphDef,
+    execution: Execution,
+    optimizer: Optimizer,
+    decayed: frozenset[Any],
+    smoothing: float,
+    placed: NamedSharding | None = None,
 ) -> Callable[..., Any]:
     """Pass and update. In full compilation they become one function: two cost a tenth of a small network's step. In a
     quick one they stay two: with every further optimiser only the update is compiled."""
-    run, update = compile_pass(definition, execution, smoothing), compile_update(execution, optimizer, decayed)
+    run, update = compile_pass(definition, execution, smoothing), compile_update(execution, optimizer, decayed, placed)
 
     def step(inputs: tuple[Any, ...], kept: dict[str, Arrays], count: jax.Array, rates: tuple[Any, Any]) -> Any:
         # Nothing is donated: after an interrupted step the network must still be there to be saved.
@@ -127,7 +164,7 @@ def compile_step(
         moved, kept = update((inputs[0], passed.gradients), kept, count, rates)
         return passed.figures, passed.statistics, moved, kept
 
-    return step if execution.compilation == "quick" else jit(execution)(step)
+    return step if execution.compilation == "quick" else jit(execution, placed)(step)
 
 
 @lru_cache(maxsize=8)

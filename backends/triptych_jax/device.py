@@ -44,7 +44,7 @@ def get_device(name: str) -> jax.Device:
     """The device called `name`. Raises TriptychError, with the reason, if it is not there."""
     platform, _, number = name.partition(":")
     if name == "cpu":
-        return jax.devices("cpu")[0]
+        return jax.local_devices(backend="cpu")[0]  # the first of all may be another process's
     wanted = f"{platform}:{number or 0}"
     check_device("jax", name, wanted, devices())
     return _names(platform)[wanted]

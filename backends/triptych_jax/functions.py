@@ -30,6 +30,13 @@ class Function(nnx.Module):
         return self.function(x, self.layer)
 
 
+def put_like(value: Any, like: jax.Array) -> jax.Array:
+    """`value`, which every process has, where `like` is: on a device, or on all of a mesh."""
+    if like.is_fully_addressable:
+        return jax.device_put(value, like.device)
+    return jax.make_array_from_process_local_data(like.sharding, np.asarray(value))
+
+
 def relu(x: jax.Array, layer: spec.ReLU) -> jax.Array:
     return jax.nn.relu(x)  # jnp.maximum(x, 0) has the derivative 0.5 at 0
 

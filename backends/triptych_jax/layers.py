@@ -51,8 +51,11 @@ class BatchNorm(nnx.BatchNorm):
             setattr(self, name, _Statistic(getattr(self, name)[...]))
         self.unbiased = layer.unbiased
         self.frozen = layer.frozen
+        self.groups = 1  # parts of a batch that are normalised each by its own statistics
 
     def __call__(self, x: jax.Array) -> jax.Array:
+        if self.groups > 1 and len(x) % self.groups == 0 and not self.frozen and not self.use_running_average:
+            return self.in_groups(x)
         before, still = self.var[...], self.frozen or self.use_running_average
         y = super().__call__(x, use_running_average=still)
         n = x.size // x.shape[-1]
@@ -61,6 +64,19 @@ class BatchNorm(nnx.BatchNorm):
             self.var[...] = kept + (self.var[...] - kept) * (n / (n - 1))
         return y
 
+    def in_groups(self, x: jax.Array) -> jax.Array:
+        """As devices do that know nothing of each other; the running statistics are the mean of theirs."""
+        exact = x.reshape(self.groups, -1, x.shape[-1]).astype(self.param_dtype)
+        mean, variance = exact.mean(1), exact.var(1)
+        y = (exact - mean[:, None]) * lax.rsqrt(variance + self.epsilon)[:, None]
+        y = y if self.scale is None else y * self.scale[...]
+        y = y if self.bias is None else y + self.bias[...]
+        n = exact.shape[1]
+        correction = n / (n - 1) if self.unbiased and n > 1 else 1.0
+        for running, new in ((self.mean, mean.mean(0)), (self.var, variance.mean(0) * correction)):
+            running[...] = self.momentum * running[...] + (1 - self.momentum) * new
+        return y.reshape(x.shape).astype(x.dtype)
+
 
 class Dropout(nnx.Dropout):
     """nnx.Dropout, whose masks are drawn from `rngs`: those of the call, else its own, which advance with every call.
@@ -68,6 +84,7 @@ class Dropout(nnx.Dropout):
 
     key: jax.Array | None = None
     mask: jax.Array | None = None
+    part: tuple[jax.Array, int] | None = None  # where a micro-batch begins in its batch, and the size of that
 
     def __call__(self, x: jax.Array, rngs: nnx.Rngs | None = None) -> jax.Array:
         if self.deterministic or self.rate == 0:
@@ -75,8 +92,10 @@ class Dropout(nnx.Dropout):
         if self.mask is None:
             if self.key is None:
                 return super().__call__(x, rngs=rngs)
+            begin, whole = self.part or (0, len(x))
             # Flax passes a Python float, which draws other bits once 64-bit types are switched on.
-            kept = jax.random.bernoulli(self.key, jnp.float32(1 - self.rate), x.shape)
+            kept = jax.random.bernoulli(self.key, jnp.float32(1 - self.rate), (whole, *x.shape[1:]))
+            kept = kept if self.part is None else lax.dynamic_slice_in_dim(kept, begin, len(x))
         else:
             kept = functions.channels_last(self.mask)
         return x * (kept.astype(x.dtype) / (1 - self.rate))

@@ -14,6 +14,7 @@ from triptych.backend import optimizer_state
 from triptych.optim.optimizers import SGD, Adagrad, Adam, AdamW, Optimizer, Rates, RMSprop, decay_of, float32
 from triptych.weights.initializers import Parameters
 from triptych.weights.layouts import FLAX
+from triptych_jax.functions import put_like
 from triptych_jax.model import Arrays, Network, Path
 from triptych_jax.weights import to_numpy
 
@@ -69,7 +70,7 @@ class Updater:
         for slot, path, value in optimizer_state.take_apart(self.optimizer, paths, state):
             like = self.named[paths[path]][...]
             start = np.zeros(like.shape, like.dtype) if value is None else FLAX.from_canonical(value, like.dtype)
-            kept[BUFFERS[slot]][paths[path]] = jax.device_put(start, like.device)
+            kept[BUFFERS[slot]][paths[path]] = put_like(start, like)
         self.kept = dict(kept)
 
     @staticmethod

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from triptych.weights.initializers import Parameters
 from triptych.weights.layouts import FLAX
 from triptych.weights.store import check_fit
+from triptych_jax.functions import put_like
 from triptych_jax.model import PRODUCTS, Network
 
 
@@ -46,4 +47,4 @@ def to_numpy(value: jax.Array) -> NDArray[Any]:
 
 def from_numpy(value: NDArray[Any], like: jax.Array) -> jax.Array:
     """A canonical array in the layout, type and place of `like`; only kernels have more than one axis."""
-    return jax.device_put(FLAX.from_canonical(value, like.dtype), like.device)
+    return put_like(FLAX.from_canonical(value, like.dtype), like)

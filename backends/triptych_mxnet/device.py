@@ -5,6 +5,7 @@ import faulthandler
 import importlib.util
 import os
 
+from triptych.backend import joining
 from triptych.backend.execution import Device, check_device
 from triptych.utils.errors import TriptychError
 from triptych.utils.process import vector_features
@@ -20,7 +21,15 @@ with contextlib.suppress(OSError, RuntimeError, AttributeError):  # no usable st
     if not faulthandler.is_enabled():
         faulthandler.enable()
 
-import mxnet as mx  # noqa: E402
+ROLE, ADDRESS = "DMLC_ROLE", ("DMLC_PS_ROOT_URI", "DMLC_PS_ROOT_PORT")
+
+if os.environ.get(ROLE) == "scheduler":  # MXNet would abort the process, and say why in a trace of C++
+    _place = joining.read_place("0", "1", joining.said_address(*ADDRESS), " and ".join(ADDRESS))
+    joining.check_address(_place, listens=True)
+try:
+    import mxnet as mx  # a scheduler or server does all its work in here
+except SystemExit as ended:
+    os._exit(ended.code if isinstance(ended.code, int) else 0)  # by now the others have ended
 
 DTYPES = {"fp32": "float32", "fp64": "float64"}  # no bf16: Gluon's layers do not train in it
 

@@ -11,6 +11,7 @@ import mxnet as mx
 from mxnet import autograd, gluon
 from mxnet.gluon import nn
 
+from triptych.backend.group import Share
 from triptych.spec import layers as spec
 from triptych.spec.kinds import check_complete
 from triptych.spec.kinds.kind import extent
@@ -28,6 +29,9 @@ class BatchNorm(nn.BatchNorm):
     pass: `keep` before, then `update` or `restore`.
     """
 
+    share: Share | None = None  # of a batch whose statistics are those of all processes
+    total: Callable[[str, list[mx.nd.NDArray]], None]  # sums over these
+
     def __init__(self, features: int, area: int, layer: spec.BatchNorm) -> None:
         # momentum is the weight of the old statistics here: with 0 the operator writes the batch's alone
         super().__init__(momentum=0.0, epsilon=layer.eps, scale=layer.gamma, center=layer.beta, in_channels=features)
@@ -39,37 +43,89 @@ class BatchNorm(nn.BatchNorm):
         """Whether the running statistics stay as they are, in training too; always where the spec has it so."""
         self.still = self._kwargs["use_global_stats"] = still or self.layer.frozen
 
-    def keep(self) -> None:
-        """Remember the running statistics, which the backward pass will replace."""
-        self.before = self.running_mean.data().copy(), self.running_var.data().copy()
+    def keep(self, number: int = 0) -> None:
+        """Remember the running statistics of this context, which the backward pass will replace."""
+        self.before = tuple(value.copy() for value in self.statistics(number))
 
-    def update(self, batch_size: int) -> None:
+    def update(self, batch_size: int, number: int = 0) -> None:
         """Mix the batch's statistics into those remembered."""
         n, new = batch_size * self.area, self.layer.momentum
         correction = n / (n - 1) if self.layer.unbiased and n > 1 else 1.0
-        for parameter, before, factor in zip(self.statistics(), self.before, (1.0, correction), strict=True):
-            running = parameter.data()
+        for running, before, factor in zip(self.statistics(number), self.before, (1.0, correction), strict=True):
             running *= new * factor
             running += (1 - new) * before
 
     def restore(self) -> None:
         """Put back what was remembered."""
-        for parameter, before in zip(self.statistics(), self.before, strict=True):
-            parameter.set_data(before)
+        for running, before in zip(self.statistics(), self.before, strict=True):
+            running[:] = before
 
-    def statistics(self) -> tuple[gluon.Parameter, gluon.Parameter]:
-        """The running mean and variance."""
-        return self.running_mean, self.running_var
+    def statistics(self, number: int = 0) -> tuple[mx.nd.NDArray, mx.nd.NDArray]:
+        """The running mean and variance in a context, by its number among the network's."""
+        return self.running_mean.list_data()[number], self.running_var.list_data()[number]
+
+    def hybrid_forward(self, F: ModuleType, x: Tensor, **values: Tensor) -> Tensor:
+        if self.share is None or self.still or not autograd.is_training():
+            return super().hybrid_forward(F, x, **values)
+        share, total = self.share, self.total
+        normalise = _Synchronised(total, (share.last - share.first) * self.area * share.copies, self.layer.eps)
+        y = normalise(x)
+        for running, of_batch in zip(self.statistics(), normalise.statistics, strict=True):
+            running[:] = of_batch  # as the operator does
+        shape = (1, -1) + (1,) * (x.ndim - 2)
+        y = F.broadcast_mul(y, values["gamma"].reshape(shape)) if self.layer.gamma else y
+        return F.broadcast_add(y, values["beta"].reshape(shape)) if self.layer.beta else y
+
+
+BACKWARD = "batch norm, backward"
+
+
+class _Synchronised(autograd.Function):
+    """Normalises by the mean and variance of all processes' images: `count` values of each channel. Gluon's contributed
+    SyncBatchNorm knows the devices of one process alone."""
+
+    def __init__(self, total: Callable[[str, list[mx.nd.NDArray]], None], count: float, eps: float) -> None:
+        super().__init__()
+        self.total, self.count, self.eps = total, count, eps
+
+    def mean_of(self, value: mx.nd.NDArray, name: str = "batch norm") -> mx.nd.NDArray:
+        """By channel, over all processes."""
+        mine = value.sum(axis=1, exclude=True) / self.count
+        mine.wait_to_read()  # in the thread of a backward pass the store would send what is not there yet
+        self.total(name, [mine])
+        mine.wait_to_read()
+        return mine
+
+    def forward(self, x: mx.nd.NDArray) -> mx.nd.NDArray:
+        self.shape = (1, -1) + (1,) * (x.ndim - 2)
+        mean = self.mean_of(x)
+        centred = mx.nd.broadcast_sub(x, mean.reshape(self.shape))
+        variance = self.mean_of(centred * centred)
+        self.statistics = mean, variance
+        self.scale = (1 / (variance + self.eps).sqrt()).reshape(self.shape)
+        self.normalised = mx.nd.broadcast_mul(centred, self.scale)
+        return self.normalised
+
+    def backward(self, gradient: mx.nd.NDArray) -> mx.nd.NDArray:
+        # Another thread than that of the forward pass runs this: with its names the store would wait for itself.
+        mean = self.mean_of(gradient, BACKWARD).reshape(self.shape)
+        along = self.mean_of(gradient * self.normalised, BACKWARD).reshape(self.shape)
+        rest = mx.nd.broadcast_sub(gradient, mean) - mx.nd.broadcast_mul(self.normalised, along)
+        return mx.nd.broadcast_mul(rest, self.scale)
 
 
 class Dropout(nn.Dropout):
     """nn.Dropout, or with a given mask (conformance, not hybridized): True where a value is kept."""
 
     mask: mx.nd.NDArray | None = None
+    share: Share | None = None  # of a batch that is drawn for whole, so that the numbers do not depend on who has what
 
     def hybrid_forward(self, F: ModuleType, x: Tensor) -> Tensor:
         if self.mask is not None and autograd.is_training():
             return x * (self.mask.astype(x.dtype) / (1 - self._rate))
+        if self.share is not None and autograd.is_training():
+            whole = mx.nd.ones((self.share.whole, *x.shape[1:]), x.context, x.dtype)
+            return x * super().hybrid_forward(F, whole)[self.share.begin : self.share.end]
         return super().hybrid_forward(F, x)
 
 

@@ -15,6 +15,7 @@ from mxnet import autograd, gluon
 
 from triptych.backend.contract import Masks
 from triptych.backend.execution import DEFAULT, Execution, dtype_of
+from triptych.backend.group import Share
 from triptych.spec import analysis
 from triptych.spec import layers as spec
 from triptych.spec.kinds import check_complete
@@ -186,6 +187,22 @@ class Network(_Composite):
             finally:
                 for layer in layers.values():
                     layer.mask = None
+
+    @contextmanager
+    def shared(self, share: Share, synchronised: bool) -> Iterator[None]:
+        """Tell the layers that look beyond their own images which of a batch these are; a hybrid graph would not see
+        it. Dropout draws the masks of the whole batch; batch norm takes the statistics of all processes if
+        `synchronised`."""
+        kinds = (Dropout, BatchNorm) if synchronised else (Dropout,)
+        layers = [] if share.entire else [block for _, block in self.named_blocks() if isinstance(block, kinds)]
+        with self.imperative() if layers else nullcontext():
+            for layer in layers:
+                layer.share = share
+            try:
+                yield
+            finally:
+                for layer in layers:
+                    layer.share = None
 
 
 COMPOSITES: dict[type, type[_Composite]] = {

@@ -27,7 +27,7 @@ class Updater:
         self.optimizer = optimizer
         self.places = {slot: place for place, slot in enumerate(optimizer.slots)}
         self.native = gluon.Trainer(list(self.named.values()), NATIVE[type(optimizer)](optimizer), kvstore=None)
-        self.states: dict[str, States] = {}  # by path; empty before the first step
+        self.states: list[dict[str, States]] = []  # of every context, by path; empty before the first step
         self.used = False
 
     def step(self, rates: Rates) -> None:
@@ -39,15 +39,16 @@ class Updater:
         self.native.step(1)  # the loss is a mean already
         used = self.optimizer.remembers(rates)
         if self.used and not used:  # the next velocity starts from nothing
-            for (velocity,) in self.states.values():
-                velocity[:] = 0
+            for of_context in self.states:
+                for (velocity,) in of_context.values():
+                    velocity[:] = 0
         self.used = used
 
     def state(self) -> Parameters:
         """The velocities, or means and variances, by slot and path; empty before the first step."""
 
         def read(slot: str, path: str) -> NDArray[Any] | None:
-            return to_numpy(self.states[path][self.places[slot]]) if self.used else None
+            return to_numpy(self.states[0][path][self.places[slot]]) if self.used else None
 
         native = self.native.optimizer
         count = max(native._index_update_count.values(), default=native.begin_num_update)  # steps made
@@ -58,14 +59,18 @@ class Updater:
         self.used = bool(state)
         native = self.native.optimizer
         native.begin_num_update, native._index_update_count = optimizer_state.count_of(state), {}
-        self.states = {path: native.create_state(0, parameter.data()) for path, parameter in self.named.items()}
-        for slot, path, value in optimizer_state.take_apart(self.optimizer, self.named, state):
-            if value is not None:
-                kept = self.states[path][self.places[slot]]
-                kept[:] = from_numpy(value, kept)
-        (updater,) = self.native._updaters
-        updater.states = dict(enumerate(self.states.values()))
-        updater.states_synced = dict.fromkeys(updater.states, True)
+        native._all_index_update_counts = {0: native._index_update_count}
+        given = list(optimizer_state.take_apart(self.optimizer, self.named, state))
+        self.states = []
+        for number, updater in enumerate(self.native._updaters):
+            states = {path: native.create_state(0, p.list_data()[number]) for path, p in self.named.items()}
+            for slot, path, value in given:
+                if value is not None:
+                    kept = states[path][self.places[slot]]
+                    kept[:] = from_numpy(value, kept)
+            updater.states = dict(enumerate(states.values()))
+            updater.states_synced = dict.fromkeys(updater.states, True)
+            self.states.append(states)
 
 
 class _Sgd(mx.optimizer.Optimizer):

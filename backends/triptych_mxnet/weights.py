@@ -12,14 +12,14 @@ from triptych_mxnet.model import Network
 
 def to_canonical(network: Network) -> Parameters:
     """Copies of all parameters and running statistics, by path."""
-    return {path: to_numpy(parameter.data()) for path, parameter in network.named_parameters().items()}
+    return {path: to_numpy(parameter.list_data()[0]) for path, parameter in network.named_parameters().items()}
 
 
 def from_canonical(network: Network, parameters: Parameters) -> None:
     """Copy `parameters` into the network. Raises TriptychError unless names and shapes fit exactly."""
     check_fit(network.architecture, parameters)
     for path, parameter in network.named_parameters().items():
-        parameter.set_data(from_numpy(parameters[path], parameter.data()))
+        parameter.set_data(from_numpy(parameters[path], parameter.list_data()[0]))
 
 
 def initialize(network: Network, seed: int) -> None:

@@ -3,7 +3,7 @@
 # ruff: noqa: F401 (the names of `triptych.backend.contract.Backend`)
 
 from triptych_torch.device import devices, out_of_memory, peak_memory, versions
-from triptych_torch.distributed import join_processes
+from triptych_torch.distributed import join, members, place
 from triptych_torch.inspection import forward, gradients, layer_pass, loss_pass
 from triptych_torch.model import build
 from triptych_torch.precision import apply_execution, precise, precision_flags

@@ -4,18 +4,36 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import distributed, nn
 
+from triptych.backend.group import Share
 from triptych.spec import layers as spec
 from triptych.spec.kinds import check_complete
 from triptych.spec.layers import Shape
 from triptych_torch import functions
 
 
+class _SumOfAll(torch.autograd.Function):
+    """The sum over all processes, and so of the gradients that arrive at it."""
+
+    @staticmethod
+    def forward(context: Any, value: torch.Tensor) -> torch.Tensor:
+        total = value.clone()
+        distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(context: Any, gradient: torch.Tensor) -> torch.Tensor:
+        total = gradient.clone()
+        distributed.all_reduce(total)
+        return total
+
+
 class BatchNorm(nn.BatchNorm2d):
     """nn.BatchNorm2d keeps the unbiased variance; where the spec wants the biased one, it is scaled back."""
 
     running_var: torch.Tensor
+    share: Share | None = None  # of a batch whose statistics are those of all processes
 
     def __init__(self, features: int, layer: spec.BatchNorm) -> None:
         super().__init__(features, eps=layer.eps, momentum=layer.momentum)
@@ -29,6 +47,8 @@ class BatchNorm(nn.BatchNorm2d):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         of_batch = self.training and not self.frozen
+        if of_batch and self.share is not None:
+            return self.synchronised(x, self.share)
         before = self.running_var.clone() if of_batch and not self.unbiased else None
         y = nn.functional.batch_norm(
             x, self.running_mean, self.running_var, self.weight, self.bias, of_batch, self.momentum, self.eps
@@ -39,6 +59,27 @@ class BatchNorm(nn.BatchNorm2d):
             # a new tensor: autograd forbids changing the one that the operator has seen
             self.running_var = kept + (self.running_var - kept) * ((n - 1) / n)
         return y
+
+    def synchronised(self, x: torch.Tensor, share: Share) -> torch.Tensor:
+        """The same of all processes' images. nn.SyncBatchNorm refuses the CPU."""
+        # What several processes hold of the same images counts once.
+        n = (share.last - share.first) * (x.numel() / len(x) / x.shape[1])
+        shape = (1, -1) + (1,) * (x.dim() - 2)
+        axes = [axis for axis in range(x.dim()) if axis != 1]
+        exact = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+        mean = _SumOfAll.apply(exact.sum(axes) / (n * share.copies))
+        centred = exact - mean.view(shape)
+        variance = _SumOfAll.apply((centred * centred).sum(axes) / (n * share.copies))
+        y = centred * torch.rsqrt(variance + self.eps).view(shape)
+        if self.weight is not None:
+            y = y * self.weight.view(shape)
+        if self.bias is not None:
+            y = y + self.bias.view(shape)
+        with torch.no_grad():
+            kept = variance * (n / (n - 1)) if self.unbiased and n > 1 else variance
+            self.running_mean.lerp_(mean.to(self.running_mean), self.momentum)
+            self.running_var.lerp_(kept.to(self.running_var), self.momentum)
+        return y.to(x.dtype)
 
 
 class _PointwiseConv(nn.Conv2d):
@@ -69,10 +110,14 @@ class Dropout(nn.Dropout):
     """nn.Dropout, or with a given mask (conformance): True where a value is kept."""
 
     mask: torch.Tensor | None = None
+    share: Share | None = None  # of a batch that is drawn for whole, so that the numbers do not depend on who has what
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if self.training and self.mask is not None:
             return x * (self.mask.to(x.dtype) / (1 - self.p))
+        if self.training and self.share is not None:
+            whole = torch.empty_like(x[:1]).expand(self.share.whole, *x.shape[1:])
+            return x * super().forward(torch.ones_like(whole))[self.share.images]
         return super().forward(x)
 
 

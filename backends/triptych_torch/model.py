@@ -9,6 +9,7 @@ from torch import nn
 
 from triptych.backend.contract import Masks
 from triptych.backend.execution import DEFAULT, Execution, dtype_of
+from triptych.backend.group import Share
 from triptych.spec import layers as spec
 from triptych.spec.analysis import analyse
 from triptych.spec.kinds import check_complete
@@ -16,7 +17,7 @@ from triptych.spec.layers import Architecture, Composite, Layer, Merge, Shape, j
 from triptych.utils import remarks
 from triptych_torch import npu
 from triptych_torch.device import DTYPES, LAYOUTS, get_device
-from triptych_torch.layers import LAYERS, Dropout
+from triptych_torch.layers import LAYERS, BatchNorm, Dropout
 from triptych_torch.precision import apply_execution
 
 
@@ -122,6 +123,20 @@ class Network(_Composite):
         finally:
             for layer in layers.values():
                 layer.mask = None
+
+    @contextmanager
+    def shared(self, share: Share, synchronised: bool) -> Iterator[None]:
+        """Tell the layers that look beyond their own images which of a batch these are. Dropout draws the masks of the
+        whole batch; batch norm takes the statistics of all processes if `synchronised`."""
+        layers = [module for module in self.modules() if isinstance(module, Dropout | BatchNorm)]
+        for layer in layers:
+            asks = not share.entire and (synchronised or isinstance(layer, Dropout))
+            layer.share = share if asks else None
+        try:
+            yield
+        finally:
+            for layer in layers:
+                layer.share = None
 
 
 COMPOSITES: dict[type, Callable[[Any, str, dict[str, Shape]], nn.Module]] = {

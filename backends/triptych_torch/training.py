@@ -1,16 +1,18 @@
 """The training step: input, forward, loss, backward, update."""
 
+import inspect
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import distributed, nn
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from triptych.backend.contract import Gather, Images, Masks, Paths, Targets
+from triptych.backend.group import ALONE, Group, Share, entire
 from triptych.backend.optimizer_state import LOSS_SCALE
 from triptych.backend.targets import part_of
 from triptych.data.preprocess import InputTransform
@@ -30,6 +32,9 @@ from triptych_torch.weights import from_numpy, to_numpy
 
 # torch.compile's modes by the execution's compilation
 COMPILED = {"fused": "max-autotune-no-cudagraphs", "graphs": "max-autotune"}
+# batch norm's statistics are not the first process's; before PyTorch 2.13 the option had another name
+_OPTIONS = inspect.signature(DistributedDataParallel).parameters
+STILL = {"forward_sync_buffers" if "forward_sync_buffers" in _OPTIONS else "broadcast_buffers": False}
 SCALER_FIELDS = "scale", "_growth_tracker"
 
 
@@ -85,6 +90,8 @@ class Trainer(Predictor):
         seed: int,
         frozen: Paths = frozenset(),
         smoothing: float = 0.0,
+        group: Group = ALONE,
+        synchronised: bool = True,
     ) -> None:
         super().__init__(network, transform)
         self.optimizer = Updater(network, optimizer, frozen)
@@ -94,11 +101,10 @@ class Trainer(Predictor):
             m for path, m in network.named_modules() if isinstance(m, BatchNorm) and keeps_statistics(path, frozen)
         ]
         self.seed, self.smoothing = seed, smoothing
-        joined = distributed.is_available() and distributed.is_initialized()
-        self.rank = int(distributed.get_rank()) if joined else 0
-        self.size = int(distributed.get_world_size()) if joined else 1
-        # batch norm's statistics are each process's own; those of the first are saved
-        self.parallel = DistributedDataParallel(network, broadcast_buffers=False) if self.size > 1 else network
+        self.group = group
+        self.synchronised = synchronised and group.size > 1
+        # batch norm's statistics are settled by the layers and by `settle`
+        self.parallel = DistributedDataParallel(network, **STILL) if group.size > 1 else network
         if network.execution.compilation in COMPILED:
             self.parallel = torch.compile(self.parallel, mode=COMPILED[network.execution.compilation])
         # float16 gradients underflow without a scale; switched off, the scaler hands everything through unchanged
@@ -114,28 +120,35 @@ class Trainer(Predictor):
         *,
         gather: Gather | None = None,
         masks: Masks | None = None,
+        shares: Sequence[Share] = (),
     ) -> torch.Tensor:
         """One update; returns the loss and the number of right answers, still on the device."""
         self.network.train()
         for layer in self.still:
             layer.eval()  # requires_grad alone would leave the statistics moving
-        torch.manual_seed(derive_seed(self.seed, "dropout", number, *([self.rank] if self.rank else [])))
-        mine = self._share(len(images))
-        target = on_device(part_of(targets, mine), self.network)
-        with self.network.dropout_masks({path: mask[mine] for path, mask in (masks or {}).items()}):
-            output = self._run(self.parallel, self.input(images[mine], gather and gather.part(mine)))
-        loss = total_loss(self.network, output, target, self.smoothing)
         self.network.zero_grad()
-        part = (mine.stop - mine.start) / len(images)
-        self.scaler.scale(loss * (part * self.size)).backward()  # DistributedDataParallel divides by the size
+        figures, place = [], 0
+        shares = shares or (entire(len(images)),)
+        for share in shares:
+            mine = slice(place, place + len(share))
+            place = mine.stop
+            torch.manual_seed(derive_seed(self.seed, "dropout", number))
+            target = on_device(part_of(targets, mine), self.network)
+            with (
+                self.network.dropout_masks({path: mask[mine] for path, mask in (masks or {}).items()}),
+                self.network.shared(share, self.synchronised),
+                nullcontext() if share is shares[-1] or self.group.size == 1 else self.parallel.no_sync(),
+            ):
+                output = self._run(self.parallel, self.input(images[mine], gather and gather.part(mine)))
+                loss = total_loss(self.network, output, target, self.smoothing)
+                # DistributedDataParallel divides by the size
+                self.scaler.scale(loss * (share.weight * self.group.size)).backward()
+            right = 0 if isinstance(target, tuple) else (first(output).detach().argmax(1) == target).sum()
+            figures.append(torch.stack([loss.detach() * share.weight, torch.as_tensor(right).to(loss) / share.copies]))
         self.scaler.step(self.optimizer, rates)
         self.scaler.update()
         self.network.zero_grad()  # now: until the next backward pass they would only take memory
-        right = 0 if isinstance(target, tuple) else (first(output).detach().argmax(1) == target).sum()
-        result = torch.stack([loss.detach() * part, torch.as_tensor(right).to(loss)])  # no float64 on an NPU
-        if self.size > 1:
-            distributed.all_reduce(result)
-        return result
+        return torch.stack(figures).sum(0)  # no float64 on an NPU
 
     def update(self, gradients: Parameters, rates: Rates) -> None:
         """One step of the optimiser alone."""
@@ -144,10 +157,18 @@ class Trainer(Predictor):
         self.optimizer.step(rates)
 
     def read(self, handles: Sequence[torch.Tensor]) -> NDArray[np.float64]:
-        """`(steps, 2)`; waits for the device."""
+        """`(steps, 2)`; waits for the device and the other processes."""
         if self.device.type != "cpu":
             getattr(torch, self.device.type).synchronize(self.device)  # what failed on the device is raised here
-        return torch.stack(list(handles)).cpu().double().numpy()
+        return self.group.gather(torch.stack(list(handles)).cpu().double().numpy()).sum(0)
+
+    def settle(self) -> None:
+        """Local running statistics become the mean of all processes'."""
+        if self.group.size > 1 and not self.synchronised:
+            for layer in self.network.modules():
+                if isinstance(layer, BatchNorm):
+                    for value in (layer.running_mean, layer.running_var):
+                        value.copy_(from_numpy(self.group.gather(to_numpy(value).astype(float)).mean(0), value))
 
     def state(self) -> Parameters:
         """The optimiser's state by canonical path, and the scale of float16 losses."""
@@ -162,11 +183,3 @@ class Trainer(Predictor):
             values["_growth_tracker"] = int(values["_growth_tracker"])
             self.scaler.load_state_dict(self.scaler.state_dict() | values)
         self.optimizer.load_state({path: value for path, value in state.items() if path != LOSS_SCALE})
-
-    def _share(self, count: int) -> slice:
-        """This process's images of a batch."""
-        if count < self.size:
-            raise TriptychError(
-                f"a batch of {count} images cannot be shared by {self.size} processes; change --batch-size"
-            )
-        return slice(count * self.rank // self.size, count * (self.rank + 1) // self.size)

@@ -246,14 +246,6 @@ def test_what_does_not_work_says_what_to_do(name):
         assert device.available or "; " in device.reason, device
 
 
-@pytest.mark.parametrize("name", [name for name in registry.installed() if name != TORCH.name])
-def test_a_backend_of_one_process_refuses_to_be_several(name, monkeypatch):
-    assert registry.load(name).join_processes("cpu") == 0
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(TriptychError, match=f"backend '{name}' trains in one process"):
-        registry.load(name).join_processes("cpu")
-
-
 def test_doctor_says_the_same_as_a_table_and_as_json(tmp_path):
     command = [sys.executable, "-m", "triptych", "doctor", "--json", str(tmp_path / "found.json")]
     run = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, "COLUMNS": "400"})

@@ -24,7 +24,11 @@ FIRST = next(iter(FOLDERS.values()))
 FRAMEWORKS = {"torch", "torch_npu", "torchvision", "mxnet", "gluon", "jax", "jaxlib", "flax", "optax", "tensorflow"}
 FORBIDDEN = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 COMMON_FILES = sorted(COMMON.rglob("*.py"))
-OF_ITS_OWN = {"torch": ["npu.py"], "mxnet": ["numpy_names.py"], "jax": ["compiled.py"]}  # what only one framework needs
+OF_ITS_OWN = {
+    "torch": ["npu.py", "torchrun.py"],
+    "mxnet": ["numpy_names.py"],
+    "jax": ["compiled.py"],
+}  # what only one framework needs
 MODULES = sorted({path.name for path in FIRST.glob("*.py")} - set(OF_ITS_OWN["torch"]))
 OWN_LAYERS = ("functions.py", "emitted.py")  # layers that this framework has none for
 MIRRORED_MODULES = [name for name in MODULES if name not in OWN_LAYERS]

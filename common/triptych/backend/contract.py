@@ -16,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triptych.backend.execution import DEFAULT, Device, Execution
+from triptych.backend.group import ALONE, Group, Share
+from triptych.backend.joining import Member, Place
 from triptych.backend.precision import Flag
 from triptych.backend.targets import Labels as Labels
 from triptych.backend.targets import Targets as Targets
@@ -55,6 +57,10 @@ class Trainer(Predictor, Protocol):
     keeps nothing for them. A batch norm whose running mean or variance is frozen keeps both, and uses them instead of
     the batch's in training too; freezing its gamma and beta alone leaves the statistics moving, as `requires_grad =
     False` does in PyTorch. `smoothing` of the labels: see `triptych.reference.loss`.
+
+    `group` are the processes that train together: all take the same steps, each on its shares of the batches, and the
+    result is that of one process on the whole batches. Batch norm takes the statistics of a batch's, or micro-batch's,
+    images on all devices if `synchronised`, else of each device's own.
     """
 
     def __init__(
@@ -65,6 +71,8 @@ class Trainer(Predictor, Protocol):
         seed: int,
         frozen: Paths = frozenset(),
         smoothing: float = 0.0,
+        group: Group = ALONE,
+        synchronised: bool = True,
     ) -> None: ...
 
     def step(
@@ -76,18 +84,25 @@ class Trainer(Predictor, Protocol):
         *,
         gather: Gather | None = None,
         masks: Masks | None = None,
+        shares: Sequence[Share] = (),
     ) -> Native:
-        """One update on stored images. `gather` crops, flips and tints them (see `triptych.data.batches`); dropout is
-        seeded by `(seed, number)`, or uses `masks`. Returns a handle for `read`. The loss is the mean cross-entropy of
-        the labels, or, with a cotangent for every output, the mean over the batch of the sum of output times
-        cotangent."""
+        """One update on stored images. `shares` say which of a batch they are: those of the first share, then those of
+        the next, whose gradients are added before the update; without them they are a whole batch. `gather` crops,
+        flips and tints them (see `triptych.data.batches`); dropout is seeded by `(seed, number)`, or uses `masks`.
+        Returns a handle for `read`. The loss is the mean cross-entropy of the labels, or, with a cotangent for every
+        output, the mean over the batch of the sum of output times cotangent. All of it is of the whole batch, whoever
+        has its images."""
 
     def update(self, gradients: Parameters, rates: Rates) -> None:
         """One step of the optimiser alone, with the given gradient of every parameter that is trained, by path."""
 
     def read(self, handles: Sequence[Native]) -> NDArray[np.float64]:
         """`(steps, 2)`: the mean loss (auxiliary losses included) and the number of right answers of each step (0
-        without classes)."""
+        without classes), of whole batches; every process of the group has to ask."""
+
+    def settle(self) -> None:
+        """Make running statistics that are each device's own the mean of all, before a test or a checkpoint; every
+        process of the group has to call it."""
 
     def state(self) -> Parameters:
         """The optimiser's state by canonical path: the velocity, learning rate outside."""
@@ -115,10 +130,18 @@ class Backend(Protocol):
     def precise(self, device: str = "cpu") -> AbstractContextManager[None]:
         """Turns off, while it is open, those that can be turned off in a running process."""
 
-    def join_processes(self, device: str) -> int:
-        """Joins the other processes of this training, if a launcher started several; the number of this one, from 0.
+    def place(self) -> Place | None:
+        """Which process of several this is, by what a launcher or somebody has put into the environment; None: there
+        is no other. Raises TriptychError for what makes no sense."""
 
-        Each is given the same batches and takes its share of them. Raises TriptychError if the backend cannot."""
+    def members(self, count: int, folder: Path) -> list[Member]:
+        """What to start on this machine for a training by `count` processes, which talk over loopback alone; `folder`
+        is empty and theirs."""
+
+    def join(self, device: str, devices: int) -> Group:
+        """Join the others of `place`, to train on so many devices each; to be called before the device is used.
+
+        Raises TriptychError if they cannot be found, or the backend cannot train so."""
 
     def peak_memory(self, device: str) -> int:
         """The most bytes that this process has held on the device; 0 where the framework does not tell."""

@@ -1,6 +1,5 @@
 """How and where a network is run, never what it computes."""
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, TypeVar
@@ -61,10 +60,3 @@ def check_device(backend: str, name: str, wanted: str, devices: Sequence[Device]
     if wanted not in [device.name for device in devices if device.available]:
         known = "; ".join(f"{device.name}: {device.reason}" for device in devices)
         raise TriptychError(f"backend '{backend}' has no device '{name}' here ({known})")
-
-
-def single_process(backend: str) -> int:
-    """0, this process's number, for a backend that trains in one. Raises TriptychError if torchrun started several."""
-    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
-        raise TriptychError(f"backend '{backend}' trains in one process; torchrun is for --backend torch")
-    return 0

@@ -78,6 +78,10 @@ class RunOptions:
     freeze: Annotated[str | None, Parameter(help="What does not move, e.g. 'block1.*,block2.*'.")] = None
     precision: Annotated[str | None, Parameter(help="fp32, bf16, fp16 or fp64.")] = None
     seed: Annotated[Whole, Parameter(help="Seed of everything random.")] = None
+    accumulate: Annotated[Whole, Parameter(help="Micro-batches of a batch, whose gradients are added.")] = None
+    batch_norm: Annotated[
+        str | None, Parameter(help="With several devices: synchronised, or local to each one's images.")
+    ] = None
 
     def choose(self, recipe: Recipe, network: NetworkOptions) -> Recipe:
         """The recipe with what the command line says, whose network can be built, and frozen as it says. That is found
@@ -180,6 +184,7 @@ class RunOptions:
 PLAIN = (
     *("data", "init", "init_from", "epochs", "batch_size", "learning_rate", "dropout", "label_smoothing"),
     *("precision", "seed", "pixel_range", "channel_order", "skip_bad_images", "scale_16_bit", "new_head"),
+    *("accumulate", "batch_norm"),
 )
 OWNERS = {"momentum": "sgd and rmsprop", "nesterov": "sgd"}
 DEFAULT_RUN = RunOptions()

@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from triptych.cli import options, start
+from triptych.cli.processes import launch, one_of, to_launch
 from triptych.cli.run_options import DEFAULT_RUN, RunOptions
 from triptych.utils import remarks
 from triptych.utils.errors import TriptychError
 
 if TYPE_CHECKING:
+    from triptych.backend.contract import Backend
+    from triptych.backend.group import Group
     from triptych.training.loop import Session
     from triptych.training.recipe import Recipe
     from triptych.training.saving import SavePlan
@@ -26,6 +29,12 @@ def train(
     run: RunOptions = DEFAULT_RUN,
     network: options.NetworkOptions = options.DEFAULT_NETWORK,
     device: options.DeviceName = "cpu",
+    processes: Annotated[
+        options.Positive, Parameter(help="Start so many on this machine, which share every batch.")
+    ] = None,
+    devices: Annotated[
+        options.Positive, Parameter(help="Devices that each process trains on; where the backend can, else processes.")
+    ] = None,
     deterministic: Annotated[
         options.Flag, Parameter(help="Equal steps give equal bits, also where this costs time.")
     ] = False,
@@ -56,12 +65,9 @@ def train(
 
     Example: triptych train --backend jax --recipe d2l-vgg --width-ratio 8 --resolution 64
     """
-    from triptych import data
     from triptych.backend import registry
-    from triptych.backend.execution import Execution
     from triptych.training import capacity, loop, run_folder
     from triptych.training import tensorboard as logs
-    from triptych.training.recipe import build_architecture
 
     name = options.backend_name(backend)
     if tensorboard is not None:
@@ -73,29 +79,54 @@ def train(
     begun = start.check(chosen, resume, states, run.arch)
     capacity.check_training(chosen, device)
     loaded = registry.load(name)
-    loaded.apply_execution(Execution(chosen.precision, deterministic=deterministic), device)
-    dataset = data.load(chosen.data, data_dir=run.data_dir, reading=chosen.reading)
-    architecture = build_architecture(chosen, dataset)
-    first = loaded.join_processes(device) == 0  # the others neither write nor print
-    session = loop.start(
-        loaded,
-        chosen,
+    if processes is not None and to_launch(loaded, processes):
+        return launch(loaded, processes)
+    group = loaded.join(device, devices or 1)
+    with one_of(group):
+        quiet = json == "-" or group.rank > 0  # the others neither write nor print
+        session = begin(loaded, chosen, begun, run.data_dir, network, group, device, deterministic, resume)
+        begun.take_up(session, quiet=quiet)
+        if group.rank == 0:
+            loop.keep_in(session, resume or out or run_folder.new_folder(f"{chosen.architecture}-{name}"), plan)
+        log = logs.place(tensorboard, session.folder)
+        stopped = fit(session, log, log_every or 0, stop_stuck=stop_stuck, quiet=quiet)
+        if group.rank == 0:
+            tell(session, device, json)
+    return 1 if stopped else 0
+
+
+def begin(
+    backend: Backend,
+    recipe: Recipe,
+    begun: start.Start,
+    data_dir: Path | None,
+    network: options.NetworkOptions,
+    group: Group,
+    device: str,
+    deterministic: bool,
+    resume: Path | None,
+) -> Session:
+    """The session, once it is known that device and data are there."""
+    from triptych import data
+    from triptych.backend.execution import Execution
+    from triptych.training import loop
+    from triptych.training.recipe import build_architecture
+
+    backend.apply_execution(Execution(recipe.precision, deterministic=deterministic), device)
+    dataset = data.load(recipe.data, data_dir=data_dir, reading=recipe.reading)
+    architecture = build_architecture(recipe, dataset)
+    return loop.start(
+        backend,
+        recipe,
         dataset,
         device=device,
         deterministic=deterministic,
         architecture=architecture,
         resumed=resume,
         pretrained=begun.parameters(architecture, network),
-        writes=first,
+        writes=group.rank == 0,
+        group=group,
     )
-    begun.take_up(session, quiet=json == "-" or not first)
-    if first:
-        loop.keep_in(session, resume or out or run_folder.new_folder(f"{chosen.architecture}-{name}"), plan)
-    log, quiet = logs.place(tensorboard, session.folder), json == "-" or not first
-    stopped = fit(session, log, log_every or 0, stop_stuck=stop_stuck, quiet=quiet)
-    if first:
-        tell(session, device, json)
-    return 1 if stopped else 0
 
 
 def save_plan(every: str | None, keep: int | None) -> SavePlan:

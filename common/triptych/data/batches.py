@@ -70,6 +70,11 @@ class Batch:
     def __len__(self) -> int:
         return len(self.index)
 
+    def part(self, images: Integers) -> "Batch":
+        """The batch of these of its images alone, by their places in it."""
+        shifts = None if self.shifts is None else self.shifts[images]
+        return Batch(self.index[images], self.rows[images], self.columns[images], self.flips[images], shifts)
+
 
 def _shifts(draws: np.random.Generator, count: int, deviation: float) -> Float:
     """`count` shifts of red, green and blue; normal by Box and Muller, from `random`, for the reason in `shuffled`."""

@@ -13,13 +13,16 @@ from numpy.typing import NDArray
 from triptych.backend import optimizer_state
 from triptych.backend.contract import Backend, Images, Labels, Native, Predictor, Trainer
 from triptych.backend.execution import Compilation, Execution
+from triptych.backend.group import ALONE, Group
 from triptych.data import Dataset, batches
 from triptych.optim.schedules import Score
 from triptych.spec.layers import Architecture
 from triptych.training import capacity, run_folder, watch
 from triptych.training.checkpoint import Checkpoint, State
+from triptych.training.distributed.sameness import check_same
+from triptych.training.distributed.shares import cut
 from triptych.training.identity import check_data
-from triptych.training.recipe import NATIVE, Recipe, build_architecture, build_transform, draw, identity
+from triptych.training.recipe import NATIVE, SYNCHRONISED, Recipe, build_architecture, build_transform, draw, identity
 from triptych.training.run_folder import Epoch
 from triptych.training.saving import DEFAULT_PLAN, SavePlan, Saver
 from triptych.training.watch import Watch, chance_of
@@ -61,17 +64,20 @@ class Listener:
 @dataclass
 class Pace:
     """How many steps a session makes between two looks at their losses, and what its first step took: it holds a
-    framework's compilation and warming up, and is no measure of the others."""
+    framework's compilation and warming up, and is no measure of the others. A `steady` one does not follow the clock:
+    several processes have to look at the same steps."""
 
     every: int = 1
     first: float | None = None
+    steady: bool = False
 
     def seen(self, steps: int, seconds: float) -> None:
         """A look after `steps` that took so long together."""
-        if self.first is None:
-            self.first = seconds
-        else:
+        if self.steady:
+            self.every = READ_EVERY
+        elif self.first is not None:
             self.every = int(np.clip(READ_SECONDS * steps / max(seconds, 1e-9), 1, READ_EVERY))
+        self.first = seconds if self.first is None else self.first
 
 
 @dataclass
@@ -104,7 +110,8 @@ class Session:
 
     `resumed` is the run that it goes on with, whose lock is `held` until there is a saver; `remark` what was passed
     over in it. `part` is of an unfinished epoch. `new_layers` are those that `init_from` had nothing for; None where it
-    was not asked. `stuck` says that it does not learn, once it was seen; `pace` is how its steps are timed and read."""
+    was not asked. `group` are the processes that train it. `stuck` says that it does not learn, once it was seen;
+    `pace` is how its steps are timed and read."""
 
     backend: Backend
     architecture: Architecture
@@ -122,6 +129,7 @@ class Session:
     remark: str = ""
     stuck: str = ""
     pace: Pace = field(default_factory=Pace)
+    group: Group = ALONE
     watch: Watch = field(init=False)
 
     def __post_init__(self) -> None:
@@ -155,20 +163,22 @@ def start(
     resumed: Path | None = None,
     pretrained: Parameters | None = None,
     writes: bool = True,
+    group: Group = ALONE,
 ) -> Session:
     """A session at the recipe's start, or where the last checkpoint of the run `resumed` ends; it is kept nowhere yet.
 
     `deterministic` and `compilation` are those of `triptych.backend.execution.Execution`. `architecture` is what
     `build_architecture` makes of recipe and data, where it was called already; `pretrained` what `init_from` holds,
     where it was read already. What a resumed run once began from need not be there any more. A session that `writes`
-    locks the run that it resumes. Raises TriptychError for what does not fit together, and for a run that another
+    locks the run that it resumes. `group` are the processes that train together; what they start from has to be the
+    same. Raises TriptychError for what does not fit together, and for a run that another
     process writes.
     """
     held = run_folder.hold(resumed) if resumed is not None and writes else None
     try:
         architecture = architecture or build_architecture(recipe, dataset)
         execution = Execution(recipe.precision, compilation, deterministic=deterministic)
-        session = begin(backend, recipe, dataset, architecture, device, execution, resumed, pretrained)
+        session = begin(backend, recipe, dataset, architecture, device, execution, resumed, pretrained, group)
         session.held = held
         return session
     except BaseException:
@@ -186,6 +196,7 @@ def begin(
     execution: Execution,
     resumed: Path | None,
     pretrained: Parameters | None,
+    group: Group,
 ) -> Session:
     """As `start`, without a lock."""
     frozen = transfer.frozen_paths(architecture, recipe.freeze)
@@ -202,9 +213,16 @@ def begin(
     new_layers = initialize(backend, network, architecture, recipe, pretrained)
     if new_layers is not None:
         transfer.check_frozen(frozen, new_layers)
-    trainer = backend.Trainer(network, recipe.optimizer, transform, recipe.seed, frozen, recipe.label_smoothing)
+    if group.size > 1:
+        begun = backend.to_canonical(network) if checkpoint is None else checkpoint.model
+        check_same(group, backend, recipe, dataset, begun, {} if checkpoint is None else checkpoint.optimizer)
+    synchronised = recipe.batch_norm == SYNCHRONISED
+    trainer = backend.Trainer(
+        network, recipe.optimizer, transform, recipe.seed, frozen, recipe.label_smoothing, group, synchronised
+    )
     session = Session(backend, architecture, network, trainer, recipe, dataset, resumed, new_layers=new_layers)
-    session.remark = remark
+    session.remark, session.group = remark, group
+    session.pace.steady = group.size > 1
     if resumed is not None and checkpoint is not None:
         take_up(session, resumed, checkpoint)
     return session
@@ -329,24 +347,35 @@ def train_epoch(
     handles: list[Native] = []
     listener.begin(number + 1, len(plan))
     done, last = len(session.part.figures), time.perf_counter()
-    fed = batches.feed(split.images, split.labels, plan[done:], recipe.augmentation)
+    parts = cut(plan[done:], session.group, recipe.accumulate)
+    shares = (of_batch for _, of_batch in parts)
+    fed = batches.feed(split.images, split.labels, [batch for batch, _ in parts], recipe.augmentation)
     for index, (images, labels, gather) in enumerate(fed, start=done + 1):
-        if interrupted():
-            stop(session, handles, interrupted())
+        if number_of_signal := agreed(session, handles, interrupted()):
+            stop(session, handles, number_of_signal)
         rates = recipe.rates(session.step, len(plan), session.history)
-        handles.append(session.trainer.step(images, labels, rates, session.step, gather=gather))
+        handles.append(session.trainer.step(images, labels, rates, session.step, gather=gather, shares=next(shares)))
         session.step += 1
-        due = saver is not None and index < len(plan) and saver.due(session.step)
+        due = index < len(plan) and bool(agreed(session, handles[1:], saver is not None and saver.due(session.step)))
         if due or len(handles) >= session.pace.every or index == len(plan):
             sizes = [len(batch) for batch in plan[:index]]
             last = look(session, handles, sizes, last, single=len(plan) == 1)
             listener.steps(number + 1, len(plan), session.part.figures[:, 0], session.part.speed(sum(sizes)))
             check_stuck(session, listener, stop_stuck)
         if due:
+            session.trainer.settle()
             save(session, lambda: None)
         if saver is not None:
             saver.poll()
     return measure(session, number + 1, np.array([len(batch) for batch in plan]))
+
+
+def agreed(session: Session, unread: Sequence[Native], value: int) -> int:
+    """What is to be done at this step: the `value` of a process alone. Several ask each other where they have read all
+    steps but this one, and for all of them the largest counts."""
+    if session.group.size == 1:
+        return value
+    return 0 if unread else session.group.agree(value)
 
 
 def look(session: Session, handles: list[Native], sizes: Sequence[int], last: float, *, single: bool = False) -> float:
@@ -366,6 +395,7 @@ def look(session: Session, handles: list[Native], sizes: Sequence[int], last: fl
 def stop(session: Session, handles: list[Native], number: int) -> NoReturn:
     """End at a signal, between two steps; a run that is saved within its epochs is saved now."""
     saver = session.saver
+    session.trainer.settle()
     if saver is not None and saver.plan.every is not None and session.step > saver.last_step:
         if handles:
             session.part.add(session.trainer.read(handles), 0, 0.0, timed=True)
@@ -376,9 +406,8 @@ def stop(session: Session, handles: list[Native], number: int) -> NoReturn:
 
 def measure(session: Session, number: int, sizes: NDArray[np.int64]) -> Epoch:
     """What an epoch (counted from 1) of batches of these sizes has come to, and its test."""
-    test, part = session.dataset.test, session.part
-    predicted = logits_of(session.trainer, test.images, session.recipe.images_per_test)
-    test_loss, test_accuracy = score(predicted, test.labels)
+    part = session.part
+    test_loss, test_accuracy = test(session)
     check_finite(np.array([test_loss]), session.step, session)  # the last step may have broken the network
     return Epoch(
         epoch=number,
@@ -453,11 +482,29 @@ def logits_of(predictor: Predictor, images: Images, batch_size: int) -> NDArray[
     return np.concatenate([predictor.predict(images[begin : begin + batch_size]) for begin in begins]).astype(float)
 
 
-def score(logits: NDArray[np.float64], labels: Labels) -> tuple[float, float]:
-    """Mean cross-entropy and accuracy of logits `(N, classes)`."""
+def test(session: Session) -> tuple[float, float]:
+    """Mean cross-entropy and accuracy on the test images, of which every process has a part."""
+    session.trainer.settle()
+    split, part = session.dataset.test, session.group.part_of(len(session.dataset.test))
+    images, labels = split.images[part], split.labels[part]
+    mine = np.zeros(2)
+    if len(labels) or not len(split):
+        mine = totals(logits_of(session.trainer, images, session.recipe.images_per_test), labels)
+    loss, right = session.group.gather(mine).sum(0) / len(split)
+    return float(loss), float(right)
+
+
+def totals(logits: NDArray[np.float64], labels: Labels) -> NDArray[np.float64]:
+    """`(2,)`: the sum of the cross-entropies of logits `(N, classes)`, and the number of right answers."""
     shifted = logits - logits.max(1, keepdims=True)
     losses = np.log(np.exp(shifted).sum(1)) - shifted[np.arange(len(labels)), labels]
-    return float(losses.mean()), float((logits.argmax(1) == labels).mean())
+    return np.array([losses.sum(), (logits.argmax(1) == labels).sum()])
+
+
+def score(logits: NDArray[np.float64], labels: Labels) -> tuple[float, float]:
+    """Mean cross-entropy and accuracy of logits `(N, classes)`."""
+    loss, right = totals(logits, labels) / len(labels)
+    return float(loss), float(right)
 
 
 def checkpoint_of(session: Session) -> Checkpoint:

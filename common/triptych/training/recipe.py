@@ -21,6 +21,7 @@ from triptych.weights.initializers import Parameters
 MOST = 10**15  # epochs, and images in a batch: floats count so far
 ORDERS = ("rgb", "bgr")
 NATIVE = "native"  # the initializer that leaves the start to the framework
+SYNCHRONISED, LOCAL = "synchronised", "local"  # batch norm's statistics, where several devices train
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,9 @@ class Recipe:
     patterns in `freeze` match does not move. With `new_head` the last layer with weights is not taken from `init_from`.
     A network sees pixels of 0 to `pixel_range`, minus `mean` and over `std` in the same units, in the `channel_order`
     rgb or bgr. `skip_bad_images` and `scale_16_bit`: see `triptych.data.decoded.Reading`. `label_smoothing` is what the
-    true class gives to all of them.
+    true class gives to all of them. `batch_size` is that of all processes together; each batch is taken in `accumulate`
+    micro-batches, whose gradients are added. `batch_norm`: where several devices train, whether the statistics are
+    those of all devices' images or of each one's own.
     """
 
     name: str
@@ -67,9 +70,11 @@ class Recipe:
     scale_16_bit: bool = False
     precision: str = "fp32"
     seed: int = 0
+    accumulate: int = 1
+    batch_norm: str = SYNCHRONISED
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "epochs"):
+        for name in ("batch_size", "epochs", "accumulate"):
             if not 1 <= (number := getattr(self, name)) <= MOST:
                 raise TriptychError(f"--{name.replace('_', '-')} {number} must be at least 1, {MOST} at most")
         if not 0 <= self.test_batch_size <= MOST:
@@ -84,6 +89,9 @@ class Recipe:
         if not 0 <= self.label_smoothing < 1:
             raise TriptychError(f"--label-smoothing {self.label_smoothing} must be at least 0 and below 1")
         check_known("precision", [self.precision], PRECISIONS)
+        check_known("form of batch norm", [self.batch_norm], (SYNCHRONISED, LOCAL))
+        if self.accumulate > self.batch_size:
+            raise TriptychError(f"--accumulate {self.accumulate} is more than the {self.batch_size} images of a batch")
         if self.initializer not in ("", NATIVE):
             initializers.parse(self.initializer)
 
