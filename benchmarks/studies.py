@@ -38,7 +38,7 @@ def lines(folder: Path) -> Iterator[str]:
     shutil.copyfile(folder / "figure1.svg", RESULTS / f"{folder.name}.svg")
     yield f"\n![{folder.name}]({folder.name}.svg)\n"
     yield from (f"Note: {note}\n" for note in study.notes)
-    yield from (f"Trap in the source: {trap}\n" for trap in study.traps)
+    yield from (f"Error of the source: {trap}\n" for trap in study.traps)
 
 
 def without_places(command: str) -> str:

@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 
 from marks import every_backend, needs_backend
-from triptych import data
+from triptych import data, zoo
 from triptych.__main__ import main
 from triptych.backend import registry
 from triptych.backend.execution import Device
 from triptych.bench import measure
 from triptych.training import loop
+from triptych.training.recipe import vary
 from triptych.utils.errors import TriptychError
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -80,6 +81,16 @@ def time_of(monkeypatch):
         return measure.measure(recipe, data.load("synthetic"), made, steps=steps, rounds=3), turns
 
     return time_of
+
+
+def test_what_was_narrowed_is_said() -> None:
+    def of(arch: str, **options: object) -> str:
+        recipe = vary(measure.RECIPE, architecture=arch, **options)
+        architecture = zoo.build(arch, input=(1, *recipe.network.input[1:]), classes=10)
+        return measure.narrowed(measure.Bench(recipe, architecture, "cpu", 1, [], 0.0))
+
+    assert of("vgg11") == "channels / 8 (--width-ratio 1), 64x64 pixels for 224x224 (--resolution 224)"
+    assert of("vgg11", width_ratio=1.0, size=(224, 224)) == ""
 
 
 def test_speeds_are_images_per_second_without_the_warm_up(time_of):

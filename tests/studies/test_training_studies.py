@@ -374,7 +374,10 @@ def test_a_long_study_says_how_long_it_will_take_and_a_lost_row_is_status_1(tmp_
 
 @needs_backend
 def test_studies_of_the_same_networks_share_them(tmp_path, monkeypatch, capsys):
-    one, two = (replace(TINY, name=name, networks="both", runs=TINY.runs[:1]) for name in ("one", "two"))
+    one, two = (
+        replace(TINY, name=name, networks="both", source=f"the text {name}", runs=TINY.runs[:1])
+        for name in ("one", "two")
+    )
     monkeypatch.setattr(experiments, "STUDIES", (one, two))
     monkeypatch.chdir(tmp_path)
     for name in ("one", "two"):
@@ -387,6 +390,14 @@ def test_studies_of_the_same_networks_share_them(tmp_path, monkeypatch, capsys):
         "study-one-quick",
         "study-two-quick",
     }
+
+
+def test_the_studies_that_share_their_networks_train_the_same():
+    shared = [study for study in experiments.STUDIES if study.networks]
+    assert [study.name for study in shared] == ["feature-maps", "dense"]
+    for quick in (False, True):
+        first, second = (recipes_of(study, quick=quick) for study in shared)
+        assert first == second
 
 
 def test_every_study_is_listed(capsys):

@@ -161,7 +161,8 @@ def recipe_of(study: Trained, run: Run, *, quick: bool = False) -> Recipe:
     """The recipe of one run; what it starts from is the other run's name, until it is trained."""
     changes = {"init_from": run.start} if run.start else {}
     changes |= {**run.changes, **study.quick, **run.quick} if quick else run.changes
-    return vary(study.base, name=f"study {study.kept_as}: {run.name}", source=study.source, **changes)
+    source = "" if study.networks else study.source  # of several studies it is that of none
+    return vary(study.base, name=f"study {study.kept_as}: {run.name}", source=source, **changes)
 
 
 def recipes_of(
