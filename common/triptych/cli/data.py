@@ -5,9 +5,9 @@ from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
 
-from triptych.cli.options import JsonFile, write_json
+from triptych.cli.options import JsonFile, check_place, write_json
 from triptych.report.tables import print_table
-from triptych.utils.errors import check_known
+from triptych.utils.errors import TriptychError, check_known
 
 DataDir = Annotated[Path | None, Parameter(help="Where the data set's files lie, or are to lie.")]
 
@@ -55,9 +55,29 @@ def prepare(
     print(f"{tfds.PREFIX}{name} is in {folder}")
 
 
+def pack(
+    name: Annotated[str, Parameter(help="What --data takes: a data set's name, class folders, a FILE.rec.")],
+    file: Annotated[Path, Parameter(help="The new file of the training images; it ends in .rec.")],
+    *,
+    form: Annotated[Literal["png", "jpeg"], Parameter(name="--format", help="PNG keeps every bit.")] = "png",
+    data_dir: DataDir = None,
+) -> None:
+    """Write a data set as MXNet's RecordIO, an index beside it; `--data FILE.rec` and MXNet's own readers read it.
+
+    The test images become NAME-test.rec. Example: triptych data pack fashion-mnist-mini mini.rec
+    """
+    from triptych.data import load, recordio
+
+    if file.suffix != recordio.SUFFIX:
+        raise TriptychError(f"FILE {file} must end in {recordio.SUFFIX}")
+    check_place("FILE", file, file.absolute())
+    written = recordio.pack(load(name, data_dir=data_dir), file, form)
+    print(f"{name} is in {', '.join(map(str, written))}")
+
+
 data = App(
-    help="Which data sets are here; download and prepare others.\n\nExample: triptych data list",
+    help="Which data sets are here; download, prepare and pack others.\n\nExample: triptych data list",
     help_format="plaintext",
 )
-for _name, _command in (("list", list_sets), ("download", download), ("prepare", prepare)):
+for _name, _command in (("list", list_sets), ("download", download), ("prepare", prepare), ("pack", pack)):
     data.command(_command, name=_name)

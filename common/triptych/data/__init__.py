@@ -5,7 +5,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from triptych.data import cifar10, decoded, fashion_mnist, fashion_mnist_mini, folders, subset, synthetic, tfds
+from triptych.data import (
+    cifar10,
+    decoded,
+    fashion_mnist,
+    fashion_mnist_mini,
+    folders,
+    recordio,
+    subset,
+    synthetic,
+    tfds,
+)
 from triptych.data.dataset import Dataset, Split
 from triptych.data.decoded import Reading
 from triptych.utils.errors import TriptychError, check_known, unknown
@@ -53,8 +63,8 @@ SOURCES = {
 
 
 def load(name_or_dir: str, *, data_dir: str | Path | None = None, reading: Reading = decoded.PLAIN) -> Dataset:
-    """The data set of this name, the one of tensorflow-datasets (`tfds:NAME`), or the class folders in this directory
-    (`./NAME` for one that is called like a set).
+    """The data set of this name, the one of tensorflow-datasets (`tfds:NAME`), the packed images of MXNet's `FILE.rec`,
+    or the class folders in this directory (`./NAME` for one that is called like a set).
 
     `@classes=LO-HI,train=COUNT,test=COUNT` behind any of them takes a part: these classes, counted from 0 from then
     on, and the first so many images, as many of each class; each of the three can be left out. Where all classes are
@@ -86,6 +96,8 @@ def _load_whole(name: str, place: Path | None, reading: Reading) -> Dataset:
     folder = expanded(name)
     if _is_folder(folder):
         return folders.load(folder, reading=reading)
+    if name.endswith(recordio.SUFFIX):
+        return recordio.load(folder, reading)
     if os.sep in name:
         raise TriptychError(f"there is no folder '{name}'; expected class folders of images, or a data set's name")
     raise TriptychError(f"{unknown('data set', name, SOURCES)}; a folder of class folders of images works too")

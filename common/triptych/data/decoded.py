@@ -9,8 +9,9 @@ import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
 
@@ -38,12 +39,21 @@ Size = tuple[int, int]
 Result = TypeVar("Result")
 
 
-def _open(path: Path, use: Callable[[Image], Result]) -> Result:
+class Packed(Protocol):
+    """An image that is no file of its own; as text, what it is called in messages."""
+
+    @property
+    def content(self) -> bytes:
+        """The bytes of its file."""
+
+
+def _open(path: Path | Packed, use: Callable[[Image], Result]) -> Result:
     """`use` of the image at `path`. Raises TriptychError, with the file's name, if it cannot be read."""
     from PIL import Image, UnidentifiedImageError
 
+    source = path if isinstance(path, Path) else BytesIO(path.content)
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        with Image.open(source, formats=FORMATS) as image:
             if image.width * image.height > MOST_PIXELS:
                 raise ValueError(f"it says that it has {image.width}x{image.height} pixels, read are {MOST_PIXELS:,}")
             return use(image)
@@ -105,7 +115,7 @@ def _pixels(image: Image, size: Size, mode: str) -> Images:
     return np.asarray(resized).reshape(height, width, len(mode))
 
 
-def decode(paths: Sequence[Path], size: Size | None = None, reading: Reading = PLAIN) -> Images:
+def decode(paths: Sequence[Path | Packed], size: Size | None = None, reading: Reading = PLAIN) -> Images:
     """The images as uint8 (N, C, height, width); C is 1 if all are grey, else 3. Raises TriptychError for files that
     are no images of 8 bits per channel, all of them in one line; `reading.skip_bad` changes nothing here."""
     images, bad = decode_all(paths, size, reading)
@@ -122,7 +132,7 @@ def listed(problems: Sequence[str]) -> str:
     return f"{len(problems)} images cannot be read: {'; '.join(problems[:MOST_NAMED])}{more}"
 
 
-def decode_all(paths: Sequence[Path], size: Size | None, reading: Reading) -> tuple[Images, dict[int, str]]:
+def decode_all(paths: Sequence[Path | Packed], size: Size | None, reading: Reading) -> tuple[Images, dict[int, str]]:
     """As `decode`; those that cannot be read are black, and stand by their number with what is wrong with them."""
     bad: dict[int, str] = {}
 

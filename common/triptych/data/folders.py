@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -21,6 +22,7 @@ SUFFIXES = (".png", ".jpg", ".jpeg")
 TEST_SHARE = 0.2
 TESTS = ("test", "val", "valid")
 
+T = TypeVar("T")
 Files = dict[str, list[Path]]  # class name to its images, both sorted
 
 
@@ -44,15 +46,17 @@ def _classes(folder: Path) -> Files:
     return {path.name: sorted(_images(path)) for path in _subfolders(folder)}
 
 
-def _divide(files: Files) -> tuple[Files, Files]:
-    """For training and test: of every class a fifth to the test, at least one image, always the same for as many."""
-    train, test = {}, {}
+def divide(files: dict[str, list[T]]) -> tuple[dict[str, list[T]], dict[str, list[T]]]:
+    """Images by class, for training and for test: of every class a fifth to the test, at least one image, always the
+    same for as many."""
+    train: dict[str, list[T]] = {}
+    test: dict[str, list[T]] = {}
     for name, paths in files.items():
         if len(paths) < 2:
             raise TriptychError(f"class '{name}' has {len(paths)} image; training and test need one each")
         number = max(1, round(TEST_SHARE * len(paths)))
         order = shuffled(len(paths), generator(0, "class folders", name)).tolist()
-        test[name], train[name] = (sorted(paths[i] for i in part) for part in (order[:number], order[number:]))
+        test[name], train[name] = ([paths[i] for i in sorted(part)] for part in (order[:number], order[number:]))
     return train, test
 
 
@@ -73,7 +77,7 @@ def list_images(folder: Path) -> tuple[Files, Files]:
     if not any(_subfolders(folder / "train")):
         files = _classes(folder)
         _check_classes(files, {}, folder)
-        return _divide(files)
+        return divide(files)
     train = _classes(folder / "train")
     test = next((classes for name in TESTS if (classes := _classes(folder / name))), {})
     _check_classes(train, test, folder)
