@@ -1,5 +1,7 @@
 """The entry of the command line: `triptych` and `python -m triptych`."""
 
+from __future__ import annotations
+
 import contextlib
 import os
 import sys
@@ -7,50 +9,81 @@ import warnings
 from collections.abc import Iterator
 from typing import NoReturn
 
-from triptych.utils import terminal
-from triptych.utils.errors import TriptychError
+from triptych.utils.interrupt import INTERRUPTED, keyboard
 
-OK, FAILED, BAD_INPUT = 0, 1, 2
+OK, FAILED, BAD_INPUT, BROKEN_PIPE = 0, 1, 2, 141
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run one command and exit: 0 success, 1 a check failed, 2 bad usage or input (one line on stderr)."""
-    from cyclopts import CycloptsError
-
+    own = arguments is None
+    if own:
+        keyboard.take()
+        open_streams()
     from triptych.cli import app, expand_json
-    from triptych.utils import memory, remarks
-    from triptych.utils.interrupt import Interrupted
+    from triptych.utils import remarks, terminal
 
     expanded = expand_json(sys.argv[1:] if arguments is None else arguments)
+    keyboard.begun = True
     try:
         with terminal.guarded(report="--json=-" in expanded), warnings_shown(), remarks.collected():
             status = app(expanded, exit_on_error=False, print_error=False, result_action="return_value")
             print(end="", flush=True)  # now, while an error is still ours to report; stdout may be closed
-    except memory.OutOfMemoryError as error:
-        give_up(str(error), at_once=arguments is None)
-    except (TriptychError, CycloptsError) as error:
-        sys.exit(complain(str(error)))
-    except SystemExit as ended:  # no command of ours ends so: somebody's network, or what it calls
-        sys.exit(complain(f"the code of a network ended the program ({ended.code!r}) before there was a result"))
-    except Interrupted as interruption:
-        print("triptych: " + terminal.one_line(str(interruption)), file=sys.stderr)
-        sys.exit(interruption.exit_status)
-    except KeyboardInterrupt:
-        print("triptych: stopped by SIGINT", file=sys.stderr)
-        sys.exit(130)
-    except BrokenPipeError:  # the reader of our output has gone, as `head` does
-        drop_output()
-        sys.exit(141)
-    except OSError as error:  # the disk is full, a folder has gone
-        drop_output()
-        sys.exit(complain(f"cannot read or write: {error}"))
-    except Exception as error:
-        from triptych.backend import registry
-
-        if not registry.out_of_memory(error):
-            raise
-        give_up(memory.failed("what was asked for is too large", error), at_once=arguments is None)
+            keyboard.check()
+    except BaseException as error:
+        sys.exit(ending(KeyboardInterrupt() if keyboard.interrupted else error, own=own))
     sys.exit(status if isinstance(status, int) else OK)
+
+
+def ending(error: BaseException, *, own: bool) -> int:
+    """The exit status for what has ended a command, after a line on stderr; raises the error that is none of these.
+    `own`: the process is ours alone."""
+    from cyclopts import CycloptsError
+
+    from triptych.utils import memory, terminal
+    from triptych.utils.errors import TriptychError
+    from triptych.utils.interrupt import Interrupted
+
+    match error:
+        case memory.OutOfMemoryError():
+            give_up(str(error), at_once=own)
+        case TriptychError() | CycloptsError():
+            return complain(str(error))
+        case SystemExit() if isinstance(error.__context__, BrokenPipeError):  # rich's way to end, in help texts
+            drop_output()
+            return BROKEN_PIPE
+        case SystemExit():  # no command of ours ends so: somebody's network, or what it calls
+            return complain(f"the code of a network ended the program ({error.code!r}) before there was a result")
+        case Interrupted():
+            print("triptych: " + terminal.one_line(str(error)), file=sys.stderr)
+            return error.exit_status
+        case KeyboardInterrupt():
+            print("triptych: stopped by SIGINT", file=sys.stderr)
+            return INTERRUPTED
+        case BrokenPipeError():  # the reader of our output has gone, as `head` does
+            drop_output()
+            return BROKEN_PIPE
+        case OSError():  # the disk is full, a folder has gone
+            drop_output()
+            return complain(f"cannot read or write: {error}")
+        case Exception():
+            from triptych.backend import registry  # only here: NumPy's import may be what was interrupted
+
+            if registry.out_of_memory(error):
+                give_up(memory.failed("what was asked for is too large", error), at_once=own)
+    raise error
+
+
+def open_streams() -> None:
+    """Have the three standard streams, if only as the end of everything: the first file that is opened would become one
+    that was closed (`2>&-`), and what is written there would lie in it."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115  # open until the process ends
+    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
 
 
 @contextlib.contextmanager
@@ -83,6 +116,8 @@ def give_up(message: str, *, at_once: bool) -> NoReturn:
 
 def complain(message: str) -> int:
     """One line on stderr; the exit status for bad input."""
+    from triptych.utils import terminal
+
     print("triptych: " + terminal.one_line(message), file=sys.stderr)
     return BAD_INPUT
 

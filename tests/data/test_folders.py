@@ -232,6 +232,40 @@ def test_images_are_decoded_once_per_change(pictures, decoding, monkeypatch):
     assert len(decoding) == 5
 
 
+def test_a_file_of_the_same_size_and_time_is_noticed(pictures, decoding):
+    """`cp -p`, `rsync -t`, `touch -r`: only the file's number, or the time of its last change, tells."""
+    data.load(str(pictures))
+    path = pictures / "train/ant/1.png"
+    before = path.stat()
+    save(path, 222)
+    assert path.stat().st_size == before.st_size
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert data.load(str(pictures)).train.images[1, 0, 0, 0] == 222
+
+
+def test_an_array_of_another_shape_is_no_entry(pictures, decoding, cache):
+    """The same bytes, rows and columns exchanged."""
+    before = data.load(str(pictures)).train.images
+    entry = next(cache.rglob("*.npy"))
+    np.save(entry, np.load(entry).reshape(-1, 3, 6, 8))
+    assert (data.load(str(pictures)).train.images == before).all()
+    assert len(decoding) == 2
+
+
+def test_what_is_replaced_while_it_is_decoded_is_not_kept(pictures, monkeypatch):
+    original = decoded.decode_all
+
+    def decode(*given):
+        images = original(*given)
+        save(pictures / "train/ant/1.png", 222)
+        return images
+
+    monkeypatch.setattr(decoded, "decode_all", decode)
+    data.load(str(pictures))
+    monkeypatch.undo()
+    assert data.load(str(pictures)).train.images[1, 0, 0, 0] == 222
+
+
 def test_a_file_that_moves_to_another_class_is_noticed(pictures):
     """Same sizes, same times: only the name tells, and the images after it move up."""
     paths = sorted(pictures.glob("*/*/*.png"))

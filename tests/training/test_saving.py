@@ -23,8 +23,9 @@ from marks import ALL, NO_FRAMEWORK, every_backend
 from triptych.backend import optimizer_state, registry
 from triptych.optim.optimizers import SGD, Adam
 from triptych.optim.schedules import OneCycle
+from triptych.spec.layers import Architecture, BatchNorm, Dense, Flatten
 from triptych.training import checkpoint as checkpoints
-from triptych.training import identity, loop, run_folder, saving
+from triptych.training import checks, loop, run_folder, saving
 from triptych.training.loop import Listener
 from triptych.training.recipe import Recipe
 from triptych.training.saving import Interval, SavePlan
@@ -377,5 +378,35 @@ def test_a_run_goes_on_with_its_own_images_and_class_names_only(tmp_path):
     }
     for words, dataset in others.items():
         with pytest.raises(TriptychError, match=re.escape(words)):
-            identity.check_data(state, dataset)
-    identity.check_data(state, whole)
+            checks.check_data(state, dataset)
+    checks.check_data(state, whole)
+
+
+# --- the last batch --------------------------------------------------------------------------------------------------
+
+SMALL = Architecture("small", (1, 4, 4), 10, (Flatten("flatten"), Dense("one", 8), BatchNorm("norm"), Dense("two", 10)))
+
+
+@every_backend
+def test_a_last_batch_of_one_number_per_channel_is_refused_before_training(name):
+    recipe = replace(RECIPE, architecture="small", spec=SMALL, batch_size=95)
+    recipe = replace(recipe, network=replace(recipe.network, input=(1, 4, 4), classes=10))
+    words = "the last batch of 96 images by 95 would give batch norm 'norm', whose maps are 1x1"
+    with pytest.raises(TriptychError, match=re.escape(words)):
+        session_of(recipe, name)
+    with pytest.raises(TriptychError, match="by 1 would give batch norm"):
+        session_of(replace(recipe, batch_size=1), name)
+    session_of(replace(recipe, batch_size=94), name)
+    session_of(replace(recipe, freeze=("norm.running_*",)), name)
+
+
+def test_several_processes_share_the_last_batch(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    recipe = replace(RECIPE, batch_size=93)
+    checks.check_batches(SMALL, recipe, 96, frozenset())  # synchronised: over the whole batch
+    recipe = replace(recipe, batch_norm="local")
+    with pytest.raises(TriptychError, match="of 96 images by 93"):
+        checks.check_batches(SMALL, recipe, 96, frozenset())
+    with pytest.raises(TriptychError, match="of 96 images by 93"):
+        checks.check_batches(SMALL, replace(RECIPE, batch_size=93, accumulate=2), 96, frozenset())
+    checks.check_batches(SMALL, replace(recipe, batch_size=92), 96, frozenset())

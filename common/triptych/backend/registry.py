@@ -9,6 +9,7 @@ from typing import cast
 from triptych.backend.contract import Backend, Benchmark
 from triptych.utils import memory
 from triptych.utils.errors import TriptychError, require_package, unknown
+from triptych.utils.interrupt import keyboard
 from triptych.utils.process import prepare_process
 
 
@@ -44,7 +45,8 @@ def load(name: str) -> Backend:
     check_installed(name)
     prepare_process()
     try:
-        return cast(Backend, importlib.import_module(BACKENDS[name].package))
+        with keyboard.deferred():  # in the middle of what is written in C++, an exception was seen to abort the process
+            return cast(Backend, importlib.import_module(BACKENDS[name].package))
     except (ImportError, OSError, AttributeError) as error:
         raise TriptychError(
             f"backend '{name}' is installed but cannot be imported ({type(error).__name__}: {error}); "

@@ -11,6 +11,7 @@ app = App(
     help="One architecture, three frameworks, proof that they agree.",
     version=__version__,
     help_format="plaintext",
+    suppress_keyboard_interrupt=False,  # `main` says what stopped it
 )
 # name, module: a function of that name there, whose docstring is the command's help, or commands below that name
 COMMANDS = (

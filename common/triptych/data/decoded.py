@@ -33,7 +33,7 @@ FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM")  # Pillow has readers for fifty m
 MOST_PIXELS = 1 << 26  # as a file declares them: 200 MB of colours; more is said before anything is decoded
 MOST_NAMED = 20  # files that cannot be read
 MOST_NOTE = 1 << 20  # bytes of what is written beside the array
-FORMAT = 2  # of the cache; a change of how images are decoded needs another number
+FORMAT = 3  # of the cache; a change of how images are decoded needs another number
 
 Size = tuple[int, int]
 Result = TypeVar("Result")
@@ -170,18 +170,20 @@ def decode_all(paths: Sequence[Path | Packed], size: Size | None, reading: Readi
 
 
 def _key(paths: Sequence[Path], folder: Path) -> str:
-    """Changes when a file is added, removed, renamed or changed (by its size or its time)."""
+    """Changes when a file is added, removed, renamed, replaced or changed: by its size, its number and its times, of
+    which that of the last change to the file (ctime) is the system's own and cannot be set."""
     digest = hashlib.sha256(f"{FORMAT}".encode())
     for path in paths:
         stat = path.stat()
-        digest.update(
-            f"{path.relative_to(folder)}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode(errors="surrogatepass")
-        )
+        known = (stat.st_size, stat.st_ino, stat.st_mtime_ns, stat.st_ctime_ns)
+        digest.update(f"{path.relative_to(folder)}\0{known}\n".encode(errors="surrogatepass"))
     return digest.hexdigest()
 
 
 def _hash(images: Images) -> str:
-    return hashlib.sha256(np.ascontiguousarray(images).reshape(-1).data).hexdigest()
+    digest = hashlib.sha256(f"{images.shape}".encode())
+    digest.update(np.ascontiguousarray(images).reshape(-1).data)
+    return digest.hexdigest()
 
 
 def _read_cache(file: Path, key: str) -> tuple[Images, list[int]] | None:
@@ -235,5 +237,6 @@ def load(
     if bad and not reading.skip_bad:
         raise TriptychError(f"{listed(list(bad.values()))}; or leave them out with --skip-bad-images")
     images = np.delete(images, list(bad), axis=0) if bad else images
-    _write_cache(file, key, images, list(bad))
+    if _key(paths, folder) == key:  # else a file was replaced while it was read
+        _write_cache(file, key, images, list(bad))
     return images, list(bad)

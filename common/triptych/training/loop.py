@@ -19,9 +19,9 @@ from triptych.optim.schedules import Score
 from triptych.spec.layers import Architecture
 from triptych.training import capacity, run_folder, watch
 from triptych.training.checkpoint import Checkpoint, State
+from triptych.training.checks import check_batches, check_data
 from triptych.training.distributed.sameness import check_same
 from triptych.training.distributed.shares import cut
-from triptych.training.identity import check_data
 from triptych.training.recipe import NATIVE, SYNCHRONISED, Recipe, build_architecture, build_transform, draw, identity
 from triptych.training.run_folder import Epoch
 from triptych.training.saving import DEFAULT_PLAN, SavePlan, Saver
@@ -200,6 +200,7 @@ def begin(
 ) -> Session:
     """As `start`, without a lock."""
     frozen = transfer.frozen_paths(architecture, recipe.freeze)
+    check_batches(architecture, recipe, len(dataset.train), frozen)
     checkpoint, remark = None, ""
     if resumed is not None:
         checkpoint = run_folder.load(resumed, run_folder.read_recipe(resumed), resuming=True)

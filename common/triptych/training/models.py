@@ -16,7 +16,7 @@ from triptych.data.preprocess import InputTransform
 from triptych.spec import rewrite
 from triptych.spec.layers import Architecture, Pair
 from triptych.training import run_folder
-from triptych.training.identity import check_classes
+from triptych.training.checks import check_classes
 from triptych.training.recipe import NATIVE, Recipe, build_network, build_transform, draw
 from triptych.utils.errors import TriptychError
 from triptych.weights import store

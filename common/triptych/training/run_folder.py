@@ -45,7 +45,9 @@ class Epoch:
 
 def write_recipe(folder: Path, recipe: Recipe) -> None:
     """The recipe of a run, also when it is continued for more epochs."""
-    write_atomically(folder / RECIPE, json.dumps(records.encode(recipe), indent=2).encode())
+    content = json.dumps(records.encode(recipe), indent=2).encode()
+    with told(f"{RECIPE} cannot be saved in {folder}", needed=len(content), place=folder):
+        write_atomically(folder / RECIPE, content)
 
 
 def make_folder(folder: Path) -> Path:
@@ -143,7 +145,8 @@ def save(folder: Path, epochs: Sequence[Epoch], checkpoint: Checkpoint, keep: in
     files = checkpoints.encode(checkpoint, metrics)
     needed = len(metrics) + sum(map(len, files.values()))
     what = f"the checkpoint of {checkpoint.state.place} cannot be saved in {folder}"
-    way_out = "the one before is whole, and train --resume goes on with it"
+    before = bool(checkpoints.places(folder))
+    way_out = "the one before is whole, and train --resume goes on with it" if before else "none was saved before it"
     with told(what, way_out, needed=needed, place=folder):
         checkpoints.prepare(folder)
         try:

@@ -37,9 +37,10 @@ def acquire(path: Path, what: str) -> Lock:
                 continue
         except OSError as error:
             raise _refusal(file, what, error) from None
-        file.truncate(0)
-        file.write(str(os.getpid()).encode())
-        file.flush()
+        with contextlib.suppress(OSError):  # on a full disk it is locked all the same
+            file.truncate(0)
+            file.write(str(os.getpid()).encode())
+            file.flush()
         return Lock(path, file)
 
 
