@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from functools import partial
 from time import perf_counter
 
 from triptych import zoo
@@ -23,7 +24,7 @@ def seconds(name: str) -> float:
     framework = registry.load(name)
     start = perf_counter()
     run = ReferenceRun(make_case(zoo.build_with("vgg16", zoo.Options(10, (3, 64, 64))), 0, BATCH))
-    subject = BackendSubject(framework, framework.build(run.case.architecture, execution=exact("fp64")), run)
+    subject = BackendSubject(framework, partial(framework.build, execution=exact("fp64")), run)
     result = locate(subject, ReferenceSubject(run), updates=("momentum",))
     if result.difference is not None:
         sys.exit(f"{name} and the reference diverge: {result.difference}")

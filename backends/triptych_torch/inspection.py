@@ -33,6 +33,7 @@ def forward(network: Network, images: Array, *, train: bool = False, masks: Mask
 def gradients(network: Network, images: Array, targets: Targets, *, masks: Masks) -> tuple[float, Parameters]:
     """The training loss and its gradient by path; the running statistics stay as they were."""
     network.train()
+    network.zero_grad()  # a trainer's last gradients would be added to
     x = to_tensor(network, images).requires_grad_()
     with _statistics_kept(network):
         with network.dropout_masks(masks):
@@ -48,6 +49,7 @@ def layer_pass(
     """One layer alone: its output, and with the gradient of that the gradients of `x` and of its parameters."""
     module = network.get_submodule(path)
     network.train(train)
+    network.zero_grad()
     value = to_tensor(network, x).requires_grad_()
     with _statistics_kept(network), network.dropout_masks(masks):
         y = module(value)

@@ -158,7 +158,7 @@ def planted(fault: Fault | None, framework: Backend, run: ReferenceRun) -> Backe
         wrong.Trainer = Trainer
     if fault is not None and (forward := fault.forward) is not None:
         wrong.forward = lambda *given, **mode: forward(framework.forward, *given, **mode)
-    return BackendSubject(wrong, framework.build(architecture, execution=exact("fp64")), run)  # type: ignore[arg-type]
+    return BackendSubject(wrong, lambda _: framework.build(architecture, execution=exact("fp64")), run)  # type: ignore[arg-type]
 
 
 @cache
@@ -291,7 +291,9 @@ def test_the_catalogue_is_located(name: str, mode: str) -> None:
         run = ReferenceRun(make_case(mutant.architecture))
         with mutant.plant(framework, "fp64") as (wrong, build):
             network = (build or partial(wrong.build, execution=exact("fp64")))(mutant.architecture)
-            difference = locate(BackendSubject(wrong, network, run), ReferenceSubject(run), mode).difference
+            difference = locate(
+                BackendSubject(wrong, lambda _, network=network: network, run), ReferenceSubject(run), mode
+            ).difference
         if difference is None or difference.layer != mutant.path:
             wrong_layer.append(mutant.name)
         if difference is None or not difference.level.startswith(mutant.phase):
@@ -349,5 +351,5 @@ def test_a_network_of_full_width_agrees(name: str) -> None:
     """VGG-16 at 64x64: 40 million parameters, whose gradients are long sums."""
     framework = registry.load(name)
     run = ReferenceRun(make_case(build_with("vgg16", Options(10, (3, 64, 64))), 0, BATCH))
-    subject = BackendSubject(framework, framework.build(run.case.architecture, execution=exact("fp64")), run)
+    subject = BackendSubject(framework, partial(framework.build, execution=exact("fp64")), run)
     assert locate(subject, ReferenceSubject(run), updates=("momentum",)).difference is None

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from triptych.conformance.compare import Check
     from triptych.conformance.conform import Report
     from triptych.conformance.long_run import LongRun
+    from triptych.conformance.sharpness import Sharpness
     from triptych.conformance.suite import Verdict
     from triptych.conformance.verification import Verification
 
@@ -193,6 +194,7 @@ def show(verdict: Verdict) -> None:
     for report in (*verdict.reports, *verdict.pairs):
         result = "pass" if report.passed else "FAIL"
         rows.append((report.name, report.precision, result, *(cell(report, level) for level in ALL_LEVELS)))
+    rows += [("budget over scale", precision, "", *told) for precision, told in sharpness_cells(verdict).items()]
     print_table(columns, rows, title=f"{verdict.architecture.name}, {shape}: largest difference (share of its budget)")
     for report in verdict.reports:
         for check in report.failures[:5]:
@@ -204,6 +206,25 @@ def show(verdict: Verdict) -> None:
     print()
     if verdict.trajectory is not None:
         show_long_run(verdict.architecture.name, verdict.trajectory)
+
+
+def sharpness_cells(verdict: Verdict) -> dict[str, list[str]]:
+    """By precision, the largest budget over its scale at every level, and of how many arrays it tells little: "again"
+    where they are judged sharply elsewhere. Budgets are the reference's: one report of a precision says it."""
+    from triptych.conformance.levels import ALL_LEVELS
+    from triptych.conformance.sharpness import sharpness
+
+    def text(level: Sharpness | None) -> str:
+        if level is None:
+            return ""
+        blunt = f" ({level.blunt} again)" if level.blunt else ""
+        return f"{level.largest:.1e}" + (f" ({level.blunt}, {len(level.left)} untold)" if level.left else blunt)
+
+    reports = {report.precision: sharpness(report) for report in verdict.reports}
+    return {
+        precision: [text(next((of for of in levels if of.level == name), None)) for name in ALL_LEVELS]
+        for precision, levels in reports.items()
+    }
 
 
 def show_long_run(name: str, run: LongRun) -> None:

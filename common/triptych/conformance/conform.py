@@ -3,25 +3,24 @@
 `conform` runs every level of one case on one backend, in float64 or in float32, against the NumPy reference.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, ClassVar
 
 from numpy.typing import NDArray
 
-from triptych.backend.contract import Backend, Native
+from triptych.backend.contract import Backend
 from triptych.backend.execution import exact
 from triptych.backend.precision import Flag, Value, values
 from triptych.conformance.compare import STRANGERS, Check, compare, failures, message, problem, worst
 from triptych.conformance.levels import ALL_LEVELS, LEVELS, Level
 from triptych.conformance.reference_run import ReferenceRun
-from triptych.conformance.subjects import BackendSubject
-from triptych.spec.layers import Architecture
+from triptych.conformance.subjects import BackendSubject, Build
+from triptych.conformance.tolerance import Budgets
 
 FLAGS = "precision flags"  # no level: what fails here keeps every level from being run
 PRECISIONS = ("fp64", "fp32")
-Build = Callable[[Architecture], Native]
 Observed = dict[str, dict[str, NDArray[Any]]]  # by level, then by name
 
 
@@ -94,7 +93,7 @@ def conform(
         checks = flag_failures(flags)
         if not checks:
             make = build or partial(backend.build, device=device, execution=exact(precision))
-            subject = BackendSubject(backend, make(run.case.architecture), run, precision, device)
+            subject = BackendSubject(backend, make, run, precision, device)
             checks = run_levels(subject, levels, {} if observed is None else observed)
     during = values(flags)
     switched_off = {name: old for name, old in before.items() if during.get(name) != old}
@@ -105,7 +104,7 @@ def run_levels(subject: BackendSubject, levels: Sequence[Level], observed: Obser
     """The checks of all rows; `observed` is filled with those of the subject's arrays that rounding may change."""
     checks: list[Check] = []
     subject.run.budgets  # noqa: B018 (a case on which no fault could be seen is refused before anything is run)
-    for level in levels:
+    for level in (level for level in levels if level.wanted(subject.run, subject.precision)):
         try:
             arrays = level.observed(subject)
         except STRANGERS as error:  # whatever a framework raises for a network that does not fit
@@ -131,10 +130,10 @@ def flag_failures(flags: Iterable[Flag]) -> list[Check]:
 def pairwise(backends: tuple[str, str], precision: str, left: Observed, right: Observed, run: ReferenceRun) -> Report:
     """By level, the largest difference between two backends relative to what both budgets together allow."""
     checks = []
-    by_name = {level.name: level for level in LEVELS}
     for level in (level for level in ALL_LEVELS if level in left and level in right):
-        row = by_name[level]
-        budgets = row.allowed(run, precision, row.expected(run) if row.budgets else {})
-        double = {name: 2 * budget for name, budget in budgets.items()}
+        double: Budgets = {}
+        for row in (row for row in LEVELS if row.name == level and row.wanted(run, precision)):
+            budgets = row.allowed(run, precision, row.expected(run) if row.budgets else {})
+            double |= {name: 2 * budget for name, budget in budgets.items()}
         checks.append(worst(compare(level, left[level], right[level], double)))
     return Report(backends, precision, tuple(filter(None, checks)))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from operator import methodcaller
 
-from triptych.conformance import trained
+from triptych.conformance import steady, trained
 from triptych.conformance.compare import Arrays, Check, Compare, compare, compare_shapes
 from triptych.conformance.diagnosis import explain
 from triptych.conformance.diagnosis.explain import Explain
@@ -21,7 +21,7 @@ from triptych.conformance.updates import UPDATES
 @dataclass(frozen=True, eq=False)
 class Level:
     """One row. `expected` is asked of the exact reference run and of perturbed ones, which give the budget unless
-    there is a rule of its own (`budgets`). `layer` or
+    there is a rule of its own (`budgets`). Several rows may have one name. `layer` or
     `optimizer`: what is run by itself; both are empty for a whole pass. `rounded`: rounding may explain a difference;
     without, the budget is 0. `needed`: where it fails, nothing further can be compared."""
 
@@ -35,6 +35,7 @@ class Level:
     needed: bool = False
     compare: Compare | None = None  # `compare.compare`
     budgets: Callable[[ReferenceRun, str, Arrays], Budgets] | None = None  # of a run, in a precision: a rule of its own
+    wanted: Callable[[ReferenceRun, str], bool] = lambda run, precision: True  # whether this run needs it
 
     def allowed(self, run: ReferenceRun, precision: str, expected: Arrays) -> Budgets:
         """The budgets of what is expected, by name, in a precision; none where nothing can be rounded."""
@@ -61,6 +62,11 @@ FORWARD_TRAIN = Level(
     "forward train", lambda run: run.outputs(True), lambda s: s.forward(True), partial(explain.forward, train=True)
 )
 GRADIENT = Level("gradient", lambda run: run.gradients, lambda subject: subject.gradients(), explain.gradient)
+STEADY = Level(
+    *(GRADIENT.name, steady.expected, lambda subject: subject.steady(), explain.steady),
+    budgets=steady.budgets,
+    wanted=steady.wanted,
+)
 
 
 def _update(name: str) -> Level:
@@ -72,7 +78,7 @@ TRAINING = Level(
     trained.LEVEL, trained.expected, lambda subject: subject.training(), explain.training, budgets=trained.budgets
 )
 LEVELS = (
-    *(PARAMETERS, VALUES, OUTPUTS, DATA, FORWARD_EVAL, FORWARD_TRAIN, GRADIENT),
+    *(PARAMETERS, VALUES, OUTPUTS, DATA, FORWARD_EVAL, FORWARD_TRAIN, GRADIENT, STEADY),
     *(*map(_update, UPDATES), TRAINING),
 )
 ALL_LEVELS = tuple(dict.fromkeys(level.name for level in LEVELS))

@@ -99,8 +99,8 @@ def locate_backends(
     def subject(name: str) -> Subject:
         if name == REFERENCE:
             return ReferenceSubject(run)
-        network = loaded[name].build(architecture, device=device, execution=exact(precision))
-        return BackendSubject(loaded[name], network, run, precision, device)
+        build = partial(loaded[name].build, device=device, execution=exact(precision))
+        return BackendSubject(loaded[name], build, run, precision, device)
 
     with ExitStack() as stack:  # what `build` sets for the process is as it was afterwards, too
         for backend in loaded.values():
@@ -123,7 +123,7 @@ class _Search:
 
     def steps(self, rows: Sequence[Level]) -> Iterator[Level]:
         """The rows in the order of the search."""
-        for row in rows:
+        for row in (row for row in rows if row.wanted(self.left.run, self.left.precision)):
             if self.alone:
                 yield from layers_alone(self.left.run, row)
             yield row

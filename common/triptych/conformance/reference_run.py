@@ -9,7 +9,7 @@ from threading import Lock
 import numpy as np
 from numpy.typing import NDArray
 
-from triptych.conformance import tolerance
+from triptych.conformance import steady, tolerance
 from triptych.conformance.case import Case
 from triptych.conformance.compare import Arrays, as_arrays
 from triptych.conformance.inputs import reference_inputs
@@ -95,6 +95,11 @@ class ReferenceRun:
             if np.ptp(values, axis=0).max() == 0 or (values.shape[1] > 1 and np.ptp(values, axis=1).max() == 0):
                 name = self.case.architecture.name
                 raise ValueError(f"the reference's output '{path}' of '{name}' is constant: it would hide a fault")
+
+    @cached_property
+    def steady(self) -> tuple[steady.Steady, ...]:
+        """The cases of `triptych.conformance.steady`, on which float32 can tell what it cannot on this one."""
+        return steady.draw(self)
 
     @property
     def last(self) -> str:

@@ -10,17 +10,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from triptych.backend.contract import Backend, Native
-from triptych.conformance import trained
+from triptych.conformance import steady, trained
 from triptych.conformance.compare import Arrays, as_arrays
 from triptych.conformance.inputs import backend_inputs
 from triptych.conformance.reference_run import ReferenceRun, named
 from triptych.conformance.updates import backend_update
+from triptych.spec.layers import Architecture
 from triptych.utils.errors import TriptychError
 
 if TYPE_CHECKING:
     from triptych.conformance.diagnosis.explain import Difference
     from triptych.conformance.levels import Level
 
+Build = Callable[[Architecture], Native]  # makes a backend's network, or one with a planted fault
 DTYPES = {"fp64": np.float64, "fp32": np.float32}
 
 
@@ -36,6 +38,7 @@ class Subject:
     gradients: Callable[[], Arrays]  # a whole backward pass: by parameter, with `input` and `loss`
     layer: Callable[[str, bool, bool], Arrays]  # path, training, backward: alone, given what the reference's was
     loss: Callable[[], Arrays]  # of the reference's logits, with its gradients by them
+    steady: Callable[[], Arrays]  # gradients where float32 can tell (`triptych.conformance.steady`)
     update: Callable[[str], Arrays]  # parameters, statistics and state after the steps of one optimiser
     training: Callable[[], Arrays]  # a short life of the trainer (`triptych.conformance.trained`)
     notes: tuple[str, ...] = ()  # what was learned of it
@@ -90,12 +93,13 @@ class BackendSubject(Subject):
     backend: Backend
 
     def __init__(
-        self, backend: Backend, network: Native, run: ReferenceRun, precision: str = "fp64", device: str = "cpu"
+        self, backend: Backend, build: Build, run: ReferenceRun, precision: str = "fp64", device: str = "cpu"
     ) -> None:
         super().__init__(backend.name, run, precision)
         self.backend = backend
         self.device = device
-        self.network = network
+        self.build = build
+        self.network = build(run.case.architecture)
         self.trained: Arrays | None = None  # the training pass of the parameters that are in the network
 
     def parameter_shapes(self) -> Arrays:
@@ -143,6 +147,9 @@ class BackendSubject(Subject):
         logits = [values for _, values in self.run.heads.values()]
         loss, gradients = self.backend.loss_pass(self.network, logits, self.run.case.targets)
         return {"loss": np.asarray(loss), **dict(zip(self.run.heads, gradients, strict=True))}
+
+    def steady(self) -> Arrays:
+        return steady.observed(self)
 
     def update(self, name: str) -> Arrays:
         steps = self.run.steps  # before there is a second thread: both need them

@@ -21,6 +21,7 @@ from triptych.conformance.inputs import everything
 from triptych.conformance.levels import ALL_LEVELS
 from triptych.conformance.long_run import LongRun
 from triptych.conformance.reference_run import ReferenceRun
+from triptych.conformance.sharpness import sharpness
 from triptych.spec.analysis import primitives, totals
 from triptych.spec.layers import Architecture
 from triptych.spec.records import arrays_digest, encode
@@ -165,6 +166,7 @@ def report_dict(report: Report) -> dict[str, Any]:
         "passed": report.passed,
         "levels": {level: encode(report.worst(level)) for level in ALL_LEVELS},
         "failures": encode(report.failures),
+        "sharpness": encode(sharpness(report)),
         "precision_flags": report.precision_flags,
         "switched_off": report.switched_off,
     }

@@ -8,6 +8,7 @@ from triptych.conformance import compare
 from triptych.conformance.compare import Check
 from triptych.conformance.conform import PRECISIONS
 from triptych.conformance.levels import ALL_LEVELS
+from triptych.conformance.sharpness import Sharpness, sharpness
 from triptych.conformance.suite import Verdict
 from triptych.report.page import write_page
 
@@ -32,6 +33,8 @@ def write(path: Path, verdicts: Sequence[Verdict], versions: Mapping[str, Mappin
         verdicts=verdicts,
         worst=worst,
         share=share,
+        levels=ALL_LEVELS[1:],
+        told=told,
         failures=failures,
         not_run={name: why for verdict in verdicts for name, why in verdict.not_run.items()},
         versions=versions,
@@ -55,6 +58,12 @@ def share(check: Check | None) -> str:
     if check.level == ALL_LEVELS[0]:
         return "equal"
     return f"{check.ratio:.2g}" if check.ratio >= 0.01 or check.ratio == 0 else "<.01"
+
+
+def told(verdict: Verdict, precision: str) -> dict[str, Sharpness]:
+    """By level, what the budgets in a precision can tell; they are the reference's, so any backend's report says it."""
+    reports = (report for report in verdict.reports if report.precision == precision)
+    return next(({of.level: of for of in sharpness(report)} for report in reports), {})
 
 
 def flag_rows(verdicts: Sequence[Verdict]) -> list[tuple[str, str, str, str]]:

@@ -160,6 +160,11 @@ def gradient(finding: Finding) -> Difference:
     return finding.at(cause.layer or layers.get(name, layer_of(name)), cause.text, _note(finding))
 
 
+def steady(finding: Finding) -> Difference:
+    """What is wrong with a gradient in a network whose statistics are fixed, or with a batch norm alone."""
+    return finding.at(layer_of(finding.check.tensor), note="float32 can tell it with fixed statistics only")
+
+
 def _note(finding: Finding) -> str:
     return "every layer alone agrees: it is given something else, or the whole pass differs" if finding.alone else ""
 
