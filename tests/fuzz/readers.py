@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import struct
@@ -26,8 +27,9 @@ from triptych.optim import schedules
 from triptych.porting import matching, sources
 from triptych.spec import records
 from triptych.spec.analysis import parameters, totals
-from triptych.training import capacity, run_folder
+from triptych.training import capacity, checkpoint, run_folder
 from triptych.training.recipe import Recipe
+from triptych.utils.errors import TriptychError
 from triptych.utils.terminal import harmless
 from triptych.weights import initializers, store
 from triptych.weights.formats import flax_msgpack, mxnet_params, npz_file, torch_file
@@ -167,6 +169,11 @@ def recipe() -> list[bytes]:
     return [json.dumps(records.encode(one)).encode() for one in made]
 
 
+def checkpoint_state() -> list[bytes]:
+    state = checkpoint.State(epoch=1, step=4, input=(1, 28, 28), class_names=("a", "b"))
+    return [checkpoint.encode(checkpoint.Checkpoint(state, ARRAYS, {}), b"")[checkpoint.STATE]]
+
+
 def certificates() -> list[bytes]:
     verdict = Verdict(zoo.build("lenet"), (), (), {})
     made = certificate.make([verdict], [None], [], precisions=("fp64",), seed=0, device="cpu")
@@ -226,6 +233,21 @@ def read_certificate(path: Path) -> object:
     return verification.verify(read) if certificate.own_digest(read) != read.digest else None
 
 
+def read_state(content: bytes, folder: Path) -> object:
+    (folder / checkpoint.STATE).write_bytes(content)
+    return checkpoint.read_state(folder)
+
+
+def read_manifest(content: bytes, folder: Path) -> object:
+    """As it is read before a file is loaded, and when another is written beside it."""
+    file = folder / "x.safetensors"
+    file.write_bytes(store.encode(ARRAYS))
+    (folder / store.MANIFEST).write_bytes(content)
+    with contextlib.suppress(TriptychError):
+        store.load(file)
+    return store.save(file, ARRAYS)
+
+
 def read_description(content: bytes, folder: Path) -> object:
     (folder / tfds.FEATURES).write_bytes(content)
     return tfds.check_features(folder, "tfds:x")
@@ -271,6 +293,8 @@ READERS: dict[str, Reader] = {
     ),
     "spec": Reader(from_file("x.json", read_network), specs),
     "recipe": Reader(read_recipe, recipe),
+    "state.json": Reader(read_state, checkpoint_state),
+    "manifest": Reader(read_manifest, lambda: [b"{}", b'{"x.safetensors": "0"}']),
     "metrics": Reader(read_epochs, lambda: [json.dumps(EPOCH).encode() + b"\n"]),
     "certificate": Reader(from_file("x.json", read_certificate), certificates),
     "mapping": Reader(from_file("x.json", matching.read_mapping), texts('{"features.0.weight": "conv1.weight"}')),

@@ -17,7 +17,7 @@ from marks import ALL
 from triptych.utils.errors import TriptychError
 
 MANY = 3000 if ALL else 60
-JSON = [name for name in READERS if name in ("symbol.json", "spec", "recipe", "metrics", "certificate", "mapping")]
+JSON = ["symbol.json", "spec", "recipe", "metrics", "state.json", "certificate", "mapping"]
 drawn = settings(max_examples=MANY, deadline=None, suppress_health_check=list(HealthCheck))
 
 

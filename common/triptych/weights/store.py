@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from triptych.spec import analysis, records
 from triptych.spec.layers import Architecture
 from triptych.utils.errors import TriptychError
-from triptych.utils.files import write_atomically
+from triptych.utils.files import read_bounded, write_atomically
 from triptych.weights.initializers import Parameters
 
 MANIFEST = "manifest.json"
+MOST_NOTE = 1 << 20  # bytes of it
 
 
 def check_fit(architecture: Architecture, parameters: Mapping[str, NDArray[Any]]) -> None:
@@ -47,9 +48,16 @@ def save(path: Path, parameters: Parameters) -> None:
     content = encode(parameters)
     write_atomically(path, content)
     manifest = path.with_name(MANIFEST)
-    known = json.loads(manifest.read_text()) if manifest.exists() else {}
+    known = _read_manifest(manifest) if manifest.exists() else {}
     known[path.name] = hashlib.sha256(content).hexdigest()
     write_atomically(manifest, json.dumps(known, indent=2).encode())
+
+
+def _read_manifest(path: Path) -> dict[str, str]:
+    try:
+        return records.decode(records.parse(read_bounded(path, MOST_NOTE)), dict[str, str])
+    except (ValueError, TriptychError) as error:
+        raise TriptychError(f"{path} is damaged: {error}; remove it") from None
 
 
 def check_header(path: Path) -> None:
