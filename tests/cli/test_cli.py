@@ -228,7 +228,7 @@ def test_a_full_disk_is_one_line():
 def test_a_terminal_gets_a_progress_bar():
     leader, follower = pty.openpty()
     command = [*triptych("train").split(), *QUICK, "--batch-size", "8", "--backend", BACKENDS[0], "--out", "run"]
-    environment = os.environ | {"TERM": "xterm-256color", "COLUMNS": "120"}
+    environment = os.environ | {"TERM": "xterm-256color", "COLUMNS": "80"}
     with subprocess.Popen(command, stdout=follower, stderr=follower, env=environment) as process:
         os.close(follower)
         shown = b""
@@ -243,3 +243,8 @@ def test_a_terminal_gets_a_progress_bar():
     assert re.search(r"epoch [12]/2.*\d+/64.*loss \d\.\d{4}.* images/s", text)
     assert "\x1b[" in text
     assert re.search(r"epoch 2/2: loss .* images/s\r\n", text)
+    drawn = re.split(r"[\r\n]+", re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text))
+    bars = [line for line in drawn if "━" in line]
+    assert max(map(len, bars)) <= 80  # else the terminal breaks it, and the next one is drawn below
+    assert {line.split("/64")[0].split()[-1] for line in bars if "/64" in line} >= {"64"}
+    assert not any("/100 " in line for line in bars), "a total that is not the epoch's"

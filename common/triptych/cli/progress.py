@@ -29,7 +29,14 @@ class Reporter(Listener):
         # A bar of 14, so that the whole line stands in 80 columns.
         columns = (what, BarColumn(14), MofNCompleteColumn(), figures, TimeRemainingColumn(compact=True))
         shown = not quiet and sys.stderr.isatty()
-        self.bar = Progress(*columns, console=console(stderr=True), disable=not shown, transient=True)
+        self.terminal = shown and sys.stdout.isatty()  # else lines go to a file, not above the bar
+        self.bar = Progress(
+            *columns,
+            console=console(stderr=True),
+            disable=not shown,
+            transient=True,
+            redirect_stdout=self.terminal,
+        )
         self.task = self.bar.add_task("starting", total=None, figures="")
 
     def __enter__(self) -> Reporter:
@@ -42,10 +49,17 @@ class Reporter(Listener):
     def begin(self, epoch: int, total: int) -> None:
         self.bar.reset(self.task, description=f"epoch {epoch}/{self.epochs}", total=total, figures="")
 
+    def say(self, line: str) -> None:
+        """A line above the bar, whole: rich would break it where the terminal ends."""
+        if self.quiet:
+            return
+        if self.terminal:
+            self.bar.console.print(line, soft_wrap=True)
+        else:
+            print(line, flush=True)
+
     def stuck(self, what: str) -> None:
-        if not self.quiet:
-            self.bar.console.file.flush()
-            print(what, flush=True)
+        self.say(what)
 
     def steps(self, epoch: int, total: int, losses: NDArray[np.float64], images_per_second: float) -> None:
         figures = f"loss {losses.mean():.4f}  {images_per_second:.0f} images/s"
@@ -60,15 +74,12 @@ class Reporter(Listener):
         for number in range(seen // self.log_every + 1, len(losses) // self.log_every + 1):
             iteration = number * self.log_every
             mean = losses[iteration - self.log_every : iteration].mean()
-            print(f"epoch {epoch}, iteration {iteration}/{total}: loss {mean:.4f}", flush=True)
+            self.say(f"epoch {epoch}, iteration {iteration}/{total}: loss {mean:.4f}")
         self.logged = (epoch, len(losses))
 
     def epoch(self, epoch: Epoch) -> None:
-        if not self.quiet:
-            self.bar.console.file.flush()
-            print(
-                f"{epoch.backend} epoch {epoch.epoch}/{self.epochs}: loss {epoch.train_loss:.4f}, "
-                f"train accuracy {epoch.train_accuracy:.4f}, test accuracy {epoch.test_accuracy:.4f}, "
-                f"{epoch.seconds:.1f} s, {epoch.images_per_second:.0f} images/s",
-                flush=True,
-            )
+        self.say(
+            f"{epoch.backend} epoch {epoch.epoch}/{self.epochs}: loss {epoch.train_loss:.4f}, "
+            f"train accuracy {epoch.train_accuracy:.4f}, test accuracy {epoch.test_accuracy:.4f}, "
+            f"{epoch.seconds:.1f} s, {epoch.images_per_second:.0f} images/s"
+        )
