@@ -278,7 +278,9 @@ def test_seconds_are_held_against_the_run_that_is_named_and_trained_on_the_same_
 
 def test_a_row_that_has_learned_nothing_is_marked_everywhere_and_nothing_is_concluded_from_it():
     steps = [Run(f"depth {n}", series="depth") for n in range(1, 5)]
-    rows = [made(run, accuracy) for run, accuracy in zip(steps, (0.5, 0.6, 0.1, 0.8), strict=True)]
+    narrow = (1.0, 1.0, 2.0, 1.0)  # the one that has learned nothing would be the smallest above the floor
+    given = zip(steps, (0.5, 0.6, 0.1, 0.8), narrow, strict=True)
+    rows = [made(run, accuracy, width_ratio=ratio) for run, accuracy, ratio in given]
     result = outcome.answer(replace(TINY, floor=0.05), rows, quick=False)
     assert column(rows, "learned") == ["yes", "yes", "NO", "yes"]
     assert result.unlearned == ("depth 3, torch (does not learn)",)
