@@ -21,6 +21,8 @@ from triptych_jax.device import DTYPES, get_device
 class Textbook:
     """A plain `nnx.jit` step on images that were resized beforehand. See `triptych.backend.contract.Textbook`."""
 
+    beforehand = True
+
     def __init__(self, network: Native, size: Pair, batch_size: int, rates: Rates, device: str) -> None:
         self.device = get_device(device)
         self.network = network

@@ -20,6 +20,8 @@ class Textbook:
     """A hybridized network, `gluon.Trainer`, the loss read at every step, on images that were resized beforehand.
     See `triptych.backend.contract.Textbook`."""
 
+    beforehand = True
+
     def __init__(self, network: Native, size: Pair, batch_size: int, rates: Rates, device: str) -> None:
         self.device = get_device(device)
         self.network = network

@@ -40,6 +40,8 @@ class Textbook:
     """The loop of "Dive into Deep Learning": images resized one by one in `WORKERS` processes, a float32 NCHW network,
     loss and accuracy read at every step. See `triptych.backend.contract.Textbook`."""
 
+    beforehand = False
+
     def __init__(self, network: Native, size: Pair, batch_size: int, rates: Rates, device: str) -> None:
         self.device = get_device(device)
         self.network = network.to(self.device)

@@ -7,17 +7,16 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from marks import every_backend, needs_backend
 from triptych import data, zoo
 from triptych.__main__ import main
 from triptych.backend import registry
-from triptych.backend.execution import Device
-from triptych.bench import measure
-from triptych.training import loop
-from triptych.training.recipe import vary
+from triptych.bench import flops, measure, report, tasks
+from triptych.bench.tasks import Task
+from triptych.bench.worker import Worker
+from triptych.training.recipe import build_architecture, vary
 from triptych.utils.errors import TriptychError
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -28,125 +27,143 @@ TINY = ("--arch", "lenet", "--batch-size", "8", "--steps", "1", "--rounds", "3")
 pytestmark = pytest.mark.usefixtures("here")
 
 
+ARCHITECTURE = build_architecture(measure.RECIPE, data.load("synthetic"))
+
+
 class Clockwork:
-    """A backend of known speed: a training step takes `seconds`, for which `read` waits, a batch of inference half of
-    that, the first ones ten times as long."""
+    """In place of a worker: an epoch takes a second, other kinds their own time; every second turn is twice as slow."""
 
-    def __init__(
-        self, name: str, seconds: float, clock: list[float], turns: list[str], loss: float, batch_size: int
-    ) -> None:
-        self.name, self.seconds, self.clock, self.turns = name, seconds, clock, turns
-        self.loss, self.batch_size = loss, batch_size
-        self.trained = self.predicted = 0
-        self.queued = 0.0
+    def __init__(self, task: Task, turns: list[str], losses: dict[str, float]) -> None:
+        self.task, self.turns = task, turns
+        self.loss = losses.get(task.name, 2.5)
+        self.asked = 0
+        self.closed = False
 
-    def step(self, images, labels, rates, number, *, gather=None, masks=None):
-        assert number == self.trained
-        assert len(images) == len(labels) == self.batch_size
-        self.trained += 1
-        self.turns.append(self.name)
-        self.queued += self.seconds * (10 if number < measure.WARM_UP else 1)
+    def ask(self, command):
+        if command == "first":
+            return {"loss": self.loss, "seconds": 7.0, "cpu_seconds": 9.0}
+        if command == "facts":
+            return {"versions": {self.task.backend: "1.0"}, "device": "cpu: a processor", "peak_memory": 2**20}
+        if command == "product":
+            return {"flops": 0.0 if self.task.peer else 1e9}
+        if self.task.peer and command == "inference":
+            return {"images": 0}
+        if command == "preparation":
+            self.asked += 1
+            self.turns.append(self.task.name)
+        seconds = {"preparation": 0.5, "training": 2.0, "epoch": 1.0, "inference": 0.25}[command]
+        slower = 4 if self.task.peer else 2 if self.asked == 2 else 1
+        return {"images": 100, "seconds": slower * seconds, "cpu_seconds": seconds}
 
-    def read(self, handles):
-        self.clock[0], self.queued = self.clock[0] + self.queued, 0.0
-        return np.full((len(handles), 2), self.loss)
-
-    def predict(self, images):
-        self.clock[0] += self.seconds / 2 * (1 if self.predicted else 10)
-        self.predicted += 1
-
-    def devices(self):
-        return [Device("cuda:0", True, "another"), Device("cpu", True, f"the processor of {self.name}")]
-
-    def versions(self):
-        return {self.name: "1.0"}
-
-    def peak_memory(self, device):
-        return 12
+    def close(self):
+        self.closed = True
 
 
 @pytest.fixture
 def time_of(monkeypatch):
-    """`time_of(a=0.1, b=0.2)`: a measurement of backends with these seconds per step, and whose turn it was."""
+    """`time_of("a", "b", against=...)`: a measurement of subjects of known speed, and whose turn it was."""
 
-    def time_of(
-        loss: float = 1.0, steps: int = 2, batch_size: int = 64, **seconds: float
-    ) -> tuple[measure.Bench, list[str]]:
-        clock, turns = [0.0], []
-        made = [Clockwork(name, value, clock, turns, loss, batch_size) for name, value in seconds.items()]
-        recipe = replace(measure.RECIPE, batch_size=batch_size)
-        monkeypatch.setattr(measure.time, "perf_counter", lambda: clock[0])
-        monkeypatch.setattr(loop, "start", lambda made, *_, **__: type("Session", (), {"trainer": made}))
+    def time_of(*names: str, losses: dict[str, float] | None = None, **options):
+        turns: list[str] = []
+        workers: list[Clockwork] = []
+
+        def start(task):
+            workers.append(Clockwork(task, turns, losses or {}))
+            return workers[-1]
+
         monkeypatch.setattr(measure.os, "getloadavg", lambda: (3.5, 0.0, 0.0))
-        return measure.measure(recipe, data.load("synthetic"), made, steps=steps, rounds=3), turns
+        found = measure.measure(measure.RECIPE, ARCHITECTURE, names, rounds=3, start=start, **options)
+        assert all(worker.closed for worker in workers)
+        return found, turns
 
     return time_of
+
+
+def test_speeds_are_medians_with_their_range(time_of):
+    found, _ = time_of("a")
+    facts = report.as_dict(found)
+    (row,) = facts["rows"]
+    assert row["training"]["rounds"] == [50, 25, 50]
+    assert row["training"]["images_per_second"] == 50
+    assert (row["training"]["p10"], row["training"]["p90"]) == (pytest.approx(30), 50)
+    assert row["training"]["cpu_seconds_per_image"] == pytest.approx(0.02)
+    assert row["training"]["of_best_product"] == pytest.approx(flops.of_training(ARCHITECTURE) * 50 / 1e9)
+    assert row["first_step"]["seconds"] == 7.0
+    assert (facts["load_before"], facts["steps"], facts["rounds"], facts["batch_size"]) == (3.5, 5, 3, 64)
+    assert report.as_csv(found).splitlines()[1] == "a,preparation,0,200.0,0.005"
+
+
+def test_subjects_take_turns_and_the_order_changes(time_of):
+    _, turns = time_of("a", "b")
+    assert turns == ["a", "b", "b", "a", "a", "b"]
+
+
+def test_a_backend_is_held_against_its_own_textbook(time_of):
+    found, _ = time_of("a", "b", against=["b"])
+    assert report.as_dict(found)["against_textbook"] == {"b": {"preparation": 4, "training": 4, "epoch": 4}}
+    columns, rows = report.table(found)
+    ratios = {row[:2]: row[columns.index("ratio")] for row in rows}
+    assert ratios["b", "training"] == "1.00"
+    assert ratios["b textbook", "training"] == "0.25"
+    assert ("b textbook", "inference") not in ratios
+    assert "b against its textbook's loop: preparation 4.00x, training 4.00x, epoch 4.00x" in report.footnotes(found)
+
+
+def test_no_ratio_counts_where_the_first_losses_differ(time_of):
+    found, _ = time_of("a", "b", against=["a"], losses={"a textbook": 2.6, "b": 2.505})
+    facts = report.as_dict(found)
+    assert [row["same_start"] for row in facts["rows"]] == [True, True, False]
+    assert [row["training"]["ratio"] for row in facts["rows"]] == [1, 1, None]
+    assert facts["against_textbook"] == {"a": {}}
+    assert "the first losses differ (2.5000 and 2.6000)" in report.footnotes(found)[-1]
 
 
 def test_what_was_narrowed_is_said() -> None:
     def of(arch: str, **options: object) -> str:
         recipe = vary(measure.RECIPE, architecture=arch, **options)
         architecture = zoo.build(arch, input=(1, *recipe.network.input[1:]), classes=10)
-        return measure.narrowed(measure.Bench(recipe, architecture, "cpu", 1, [], 0.0))
+        return report.narrowed(measure.Bench(recipe, architecture, "cpu", 1, 1, [], 0.0))
 
     assert of("vgg11") == "channels / 8 (--width-ratio 1), 64x64 pixels for 224x224 (--resolution 224)"
     assert of("vgg11", width_ratio=1.0, size=(224, 224)) == ""
 
 
-def test_speeds_are_images_per_second_without_the_warm_up(time_of):
-    found, _ = time_of(a=0.1, b=0.2)
-    for row, seconds in zip(found.rows, (0.1, 0.2), strict=True):
-        assert row.training == pytest.approx([64 / seconds] * 3)
-        assert row.inference == pytest.approx([128 / seconds] * 3)
-    columns, rows = measure.table(found)
-    assert [row[columns.index("ratio")] for row in rows] == ["1.00", "0.50"]
-    assert rows[1] == ("b", "b 1.0", "320", "320 to 320", "0.50", "640", "640 to 640", "0.50")
-    facts = measure.as_dict(found)
-    assert facts["rows"][1]["training"]["ratio"] == pytest.approx(0.5)
-    assert (facts["rows"][1]["device"], facts["rows"][1]["peak_memory"]) == ("cpu: the processor of b", 12)
-    assert facts["load_before"] == 3.5
-    assert (facts["input"], facts["batch_size"], facts["steps"], facts["rounds"]) == ([1, 64, 64], 64, 2, 3)
-
-
-def test_the_backends_take_turns_and_the_order_changes(time_of):
-    _, turns = time_of(a=0.1, b=0.2)
-    warm_up, rounds = turns[: 2 * measure.WARM_UP], turns[2 * measure.WARM_UP :]
-    assert "".join(warm_up) == "aabb"
-    assert "".join(rounds) == "aabb" + "bbaa" + "aabb"
-
-
-def test_a_median_and_not_a_mean(time_of):
-    found, _ = time_of(a=0.1)
-    found.rows[0].training[1] = 1e9  # somebody stopped the clock
-    assert measure.as_dict(found)["rows"][0]["training"]["images_per_second"] == pytest.approx(640)
-    assert measure.table(found)[1][0][2:5] == ("640", "640 to 1000000000", "1.00")
-
-
-def test_a_batch_may_be_larger_than_the_set(time_of):
-    found, _ = time_of(a=0.1, batch_size=600)
-    assert found.rows[0].training == pytest.approx([6000] * 3)
-
-
-def test_a_loss_that_is_no_number_and_no_rounds_are_refused(time_of):
-    for loss in (float("nan"), float("inf")):
-        with pytest.raises(TriptychError, match="the loss is"):
-            time_of(loss=loss, a=0.1)
+def test_bad_numbers_are_refused(time_of):
     with pytest.raises(TriptychError, match="--steps 0 must be at least 1"):
-        time_of(steps=0, a=0.1)
+        time_of("a", steps=0)
+
+
+@needs_backend
+def test_a_worker_that_fails_says_why():
+    task = Task(replace(measure.RECIPE, data="nothing"), registry.installed()[0])
+    worker = Worker(task)
+    with pytest.raises(TriptychError, match="unknown data set 'nothing'"):
+        worker.ask("first")
+    with pytest.raises(TriptychError, match="ended with status"):
+        worker.ask("training")
+    worker.close()
+
+
+def test_a_loss_that_is_no_number_is_refused():
+    with pytest.raises(TriptychError, match="the loss is"):
+        tasks.check([1.0, float("nan")])
 
 
 @every_backend
 def test_on_every_backend(name, capsys):
     with pytest.raises(SystemExit, match="0"):
-        main(["bench", "--backends", name, *TINY, "--json", "bench.json"])
+        main(["bench", "--backends", name, *TINY, "--vs", "textbook", "--json", "bench.json", "--csv", "bench.csv"])
     shown = capsys.readouterr().out
     found = json.loads(Path("bench.json").read_text())
-    (row,) = found["rows"]
+    row, peer = found["rows"]
     assert (found["arch"], row["backend"], row["training"]["ratio"]) == ("lenet", name, 1)
+    assert (peer["subject"], peer["same_start"]) == (f"{name} textbook", True)
     assert row["device"].startswith("cpu")
-    for kind in ("training", "inference"):
+    assert row["peak_memory"] > 2**25
+    for kind in tasks.KINDS:
         assert len(row[kind]["rounds"]) == 3
         assert row[kind]["images_per_second"] == sorted(row[kind]["rounds"])[1] > 0
+    assert len(Path("bench.csv").read_text().splitlines()) == 1 + 3 * (4 + 3)
     assert f"{row['training']['images_per_second']:.0f}" in shown
     assert next(iter(row["versions"].values())) in shown
 
@@ -160,6 +177,7 @@ def test_on_every_backend(name, capsys):
         (("--arch", "vgg12"), "unknown architecture"),
         (("--device", "cuda:99"), "cuda:99"),
         (("--backends", "keras"), "unknown backend"),
+        (("--vs", "caffe"), "unknown --vs 'caffe'"),
     ],
 )
 def test_bad_use_is_one_line(arguments, message, capsys):

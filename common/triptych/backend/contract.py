@@ -296,7 +296,10 @@ class PortAdapter(Protocol):
 
 class Textbook(Protocol):
     """The training loop that users of the framework know from its textbooks, with SGD, on a network in the framework's
-    own idiom (as `triptych.emitting` writes it): what speed is held against."""
+    own idiom (as `triptych.emitting` writes it): what speed is held against. `beforehand`: its users resize all images
+    before they train, so that an epoch's time is without that."""
+
+    beforehand: bool
 
     def __init__(self, network: Native, size: Pair, batch_size: int, rates: Rates, device: str) -> None: ...
 

@@ -18,12 +18,13 @@ class _Package:
     package: str
     requires: str
     extra: str
+    textbook: str = ""  # what `bench --vs` calls its framework's own loop
 
 
 BACKENDS = {
     "torch": _Package("triptych_torch", "torch", "torch"),
-    "mxnet": _Package("triptych_mxnet", "mxnet", "mxnet"),
-    "jax": _Package("triptych_jax", "flax", "jax"),
+    "mxnet": _Package("triptych_mxnet", "mxnet", "mxnet", "gluon"),
+    "jax": _Package("triptych_jax", "flax", "jax", "nnx"),
 }
 
 
@@ -40,10 +41,11 @@ def installed() -> list[str]:
     return [name for name, entry in BACKENDS.items() if importlib.util.find_spec(entry.requires) is not None]
 
 
-def load(name: str) -> Backend:
-    """Import a backend, after the process is prepared for it. Raises TriptychError if it cannot be."""
+def load(name: str, *, prepared: bool = True) -> Backend:
+    """Import a backend, after the process is `prepared` for it. Raises TriptychError if it cannot be."""
     check_installed(name)
-    prepare_process()
+    if prepared:
+        prepare_process()
     try:
         with keyboard.deferred():  # in the middle of what is written in C++, an exception was seen to abort the process
             return cast(Backend, importlib.import_module(BACKENDS[name].package))
@@ -54,9 +56,9 @@ def load(name: str) -> Backend:
         ) from error
 
 
-def load_benchmark(name: str) -> Benchmark:
-    """What a backend's speed is held against."""
-    load(name)
+def load_benchmark(name: str, *, prepared: bool = True) -> Benchmark:
+    """What a backend's speed is held against; without `prepared` the process keeps the settings that it has."""
+    load(name, prepared=prepared)
     return cast(Benchmark, importlib.import_module(f"{BACKENDS[name].package}.benchmark"))
 
 

@@ -1,24 +1,16 @@
-"""Throughput of backends against each other: the same network, start and batches, timed in turns."""
+"""Speeds of backends against each other and against their textbooks' loops: the same network, start and batches, each
+subject in a process of its own, timed in turns."""
 
 import os
-import statistics
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
-
-from triptych import zoo
-from triptych.backend.contract import Backend, Images, Labels, Trainer
-from triptych.data import Dataset
-from triptych.optim.optimizers import SGD, Rates
-from triptych.spec import analysis
+from triptych.bench.tasks import KINDS, Task
+from triptych.bench.worker import Worker
+from triptych.optim.optimizers import SGD
 from triptych.spec.layers import Architecture
-from triptych.training import loop
-from triptych.training.recipe import Recipe, build_architecture
-from triptych.utils.errors import TriptychError
-from triptych.utils.process import cores, vector_features
+from triptych.training.recipe import Recipe
 from triptych.zoo import Options, check_count
 
 # Small enough for a minute on two cores. The rate is low, so that no loss overflows: special numbers take other times.
@@ -31,18 +23,28 @@ RECIPE = Recipe(
     optimizer=SGD(momentum=0.9),
     initializer="kaiming_uniform",
 )
-WARM_UP = 2  # steps that are not timed: compiling, choosing algorithms, asking for memory
+SAME_LOSS = {"bf16": 3e-2, "fp16": 1e-2}  # relative; the textbook's Pillow rounds resized pixels to whole grey levels
+FP32_LOSS = 5e-3
 
 
 @dataclass
 class Speeds:
-    """A backend's speeds in images per second, one per round; `device` is what it is, in the backend's words."""
+    """One subject: by kind, images per second and the processor's seconds per image of every turn; `first` is its first
+    step, with compilation: loss and seconds from nothing to the loss read, its warm-up included. `products` are FLOP/s
+    of the best matrix product of every turn."""
 
-    backend: Backend
-    device: str
-    training: list[float] = field(default_factory=list)
-    inference: list[float] = field(default_factory=list)
-    peak_memory: int = 0
+    task: Task
+    first: dict[str, float] = field(default_factory=dict)
+    images_per_second: dict[str, list[float]] = field(default_factory=dict)
+    cpu_seconds_per_image: dict[str, list[float]] = field(default_factory=dict)
+    products: list[float] = field(default_factory=list)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def add(self, kind: str, answer: dict[str, float]) -> None:
+        """Note one turn."""
+        if answer["images"]:
+            self.images_per_second.setdefault(kind, []).append(answer["images"] / answer["seconds"])
+            self.cpu_seconds_per_image.setdefault(kind, []).append(answer["cpu_seconds"] / answer["images"])
 
 
 @dataclass(frozen=True)
@@ -54,129 +56,59 @@ class Bench:
     architecture: Architecture
     device: str
     steps: int
+    rounds: int
     rows: list[Speeds]
     load: float
 
 
 def measure(
     recipe: Recipe,
-    dataset: Dataset,
-    backends: Sequence[Backend],
+    architecture: Architecture,
+    backends: Sequence[str],
     *,
+    against: Sequence[str] = (),
+    tuned: bool = False,
     device: str = "cpu",
     steps: int = 5,
-    rounds: int = 5,
+    rounds: int = 10,
+    kinds: Sequence[str] = KINDS,
     tell: Callable[[str], None] = lambda line: None,
+    start: Callable[[Task], Worker] = Worker,
 ) -> Bench:
-    """Time `steps` training steps and as many batches of inference of each backend, round by round.
+    """Time `steps` training steps, as many batches of the other kinds, and an epoch of each backend, round by round;
+    then of the textbooks of the backends in `against`.
 
-    In turns, and every second round in reverse order, so that what else the machine does falls on all alike. A step
-    is that of a real training: from the stored images in memory to the updated weights. Raises TriptychError
-    for numbers below 1, and where the loss is not finite.
+    In turns, and every second round in reverse order, so that what else the machine does falls on all alike. Raises
+    TriptychError for numbers below 1, and where a subject fails or its loss is not finite.
     """
     check_count("--steps", steps)
     check_count("--rounds", rounds)
     load = os.getloadavg()[0]
-    architecture = build_architecture(recipe, dataset)
-    sessions = [loop.start(each, recipe, dataset, device=device, architecture=architecture) for each in backends]
-    rows = [Speeds(backend, device_text(backend, device)) for backend in backends]
-    index = np.arange(recipe.batch_size) % len(dataset.train)
-    images, labels = dataset.train.images[index], dataset.train.labels[index]
-    rates = Rates(recipe.learning_rate, recipe.optimizer.momentum)
-    pairs = list(zip(sessions, rows, strict=True))
-    for session, row in pairs:
-        tell(f"{row.backend.name}: warming up")
-        train(session.trainer, images, labels, rates, range(WARM_UP))
-        infer(session.trainer, images, 1)
-    for number in range(rounds):
-        tell(f"round {number + 1} of {rounds}")
-        first = WARM_UP + number * steps
-        for session, row in pairs if number % 2 == 0 else reversed(pairs):
-            count = steps * recipe.batch_size
-            row.training.append(count / train(session.trainer, images, labels, rates, range(first, first + steps)))
-            row.inference.append(count / infer(session.trainer, images, steps))
-    for row in rows:
-        row.peak_memory = row.backend.peak_memory(device)
-    return Bench(recipe, architecture, device, steps, rows, load)
+    tasks = [Task(recipe, name, device, steps) for name in backends]
+    plain = replace(recipe, precision="fp32")
+    tasks += [Task(plain, name, device, steps, peer=True, tuned=tuned) for name in against]
+    rows, workers = [Speeds(task) for task in tasks], []
+    try:
+        for row in rows:  # one after the other: the first step is timed, too
+            tell(f"{row.task.name}: first step")
+            workers.append(start(row.task))
+            row.first = workers[-1].ask("first")
+        pairs = list(zip(rows, workers, strict=True))
+        for number in range(rounds):
+            tell(f"round {number + 1} of {rounds}")
+            for row, worker in pairs if number % 2 == 0 else reversed(pairs):
+                for kind in kinds:
+                    row.add(kind, worker.ask(kind))
+                row.products += [flops] if (flops := worker.ask("product")["flops"]) else []
+        for row, worker in pairs:
+            row.facts = worker.ask("facts")
+    finally:
+        for worker in workers:
+            worker.close()
+    return Bench(recipe, architecture, device, steps, rounds, rows, load)
 
 
-def narrowed(measured: Bench) -> str:
-    """What of a network of the zoo is smaller here than in its source; empty if nothing is."""
-    options = measured.recipe.network
-    if measured.recipe.spec is not None:
-        return ""
-    (_, *size), (_, *own) = measured.architecture.input, zoo.get_entry(measured.architecture.name).input
-    said = [f"channels / {options.width_ratio:g} (--width-ratio 1)"] if options.width_ratio != 1 else []
-    if size != own:
-        said.append(f"{size[0]}x{size[1]} pixels for {own[0]}x{own[1]} (--resolution {own[0]})")
-    return ", ".join(said)
-
-
-def train(trainer: Trainer, images: Images, labels: Labels, rates: Rates, numbers: range) -> float:
-    """Seconds of these steps. Raises TriptychError if a loss is not finite."""
-    began = time.perf_counter()
-    results = trainer.read([trainer.step(images, labels, rates, number) for number in numbers])
-    seconds = time.perf_counter() - began  # `read` has waited for the device
-    if not np.isfinite(results).all():
-        raise TriptychError(f"the loss is {results[:, 0].tolist()}: such numbers take other times than real ones")
-    return seconds
-
-
-def infer(trainer: Trainer, images: Images, count: int) -> float:
-    """Seconds of `count` batches of predictions."""
-    began = time.perf_counter()
-    for _ in range(count):
-        trainer.predict(images)  # returns an array in memory, so it has waited
-    return time.perf_counter() - began
-
-
-def device_text(backend: Backend, name: str) -> str:
-    """The device with what the backend says it is."""
-    device = next((device for device in backend.devices() if device.name == name), None)
-    return f"{name}: {device.reason}" if device is not None and device.reason else name
-
-
-COLUMNS = ("backend", "versions", "training images/s", "range", "ratio", "inference images/s", "range", "ratio")
-
-
-def table(bench: Bench) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Medians over the rounds, their ranges, and their ratios to the first row."""
-    rows: list[tuple[str, ...]] = []
-    for row in as_dict(bench)["rows"]:
-        versions = ", ".join(f"{name} {version}" for name, version in row["versions"].items())
-        rows.append((row["backend"], versions, *_cells(row["training"]), *_cells(row["inference"])))
-    return COLUMNS, rows
-
-
-def _cells(speed: dict[str, Any]) -> tuple[str, str, str]:
-    span = f"{min(speed['rounds']):.0f} to {max(speed['rounds']):.0f}"
-    return f"{speed['images_per_second']:.0f}", span, f"{speed['ratio']:.2f}"
-
-
-def as_dict(bench: Bench) -> dict[str, Any]:
-    """The measurement as JSON has it."""
-    return {
-        "arch": bench.recipe.architecture,
-        "input": list(bench.architecture.input),
-        "parameters": analysis.totals(bench.architecture).parameters,
-        "batch_size": bench.recipe.batch_size,
-        "precision": bench.recipe.precision,
-        "device": bench.device,
-        "steps": bench.steps,
-        "rounds": len(bench.rows[0].training),
-        "cores": cores(),
-        "vector_features": list(vector_features()),
-        "load_before": bench.load,
-        "rows": [_row(row, bench.rows[0]) for row in bench.rows],
-    }
-
-
-def _row(row: Speeds, first: Speeds) -> dict[str, Any]:
-    facts: dict[str, Any] = {"backend": row.backend.name, "versions": row.backend.versions()}
-    facts |= {"device": row.device, "peak_memory": row.peak_memory}
-    for kind in ("training", "inference"):
-        speeds = getattr(row, kind)
-        median = statistics.median(speeds)
-        ratio = median / statistics.median(getattr(first, kind))
-        facts[kind] = {"images_per_second": median, "ratio": ratio, "rounds": speeds}
-    return facts
+def same_start(row: Speeds, other: Speeds) -> bool:
+    """Whether the first losses are one: the gate before which no ratio is a speed-up."""
+    allowed = max(SAME_LOSS.get(each.task.recipe.precision, FP32_LOSS) for each in (row, other))
+    return abs(row.first["loss"] - other.first["loss"]) <= allowed * abs(other.first["loss"])

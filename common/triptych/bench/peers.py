@@ -26,10 +26,18 @@ def plain_network(architecture: Architecture, backend: str, parameters: Paramete
 
 
 def textbook(
-    architecture: Architecture, backend: str, parameters: Parameters, batch_size: int, rates: Rates, device: str = "cpu"
+    architecture: Architecture,
+    backend: str,
+    parameters: Parameters,
+    batch_size: int,
+    rates: Rates,
+    device: str = "cpu",
+    *,
+    prepared: bool = True,
 ) -> Textbook:
-    """The loop of the backend's textbook on that network. Raises TriptychError for a backend that is not there."""
-    made = registry.load_benchmark(backend)
+    """The loop of the backend's textbook on that network; without `prepared` in a process as its users have it. Raises
+    TriptychError for a backend that is not there."""
+    made = registry.load_benchmark(backend, prepared=prepared)
     network = plain_network(architecture, backend, parameters)
     _, height, width = architecture.input
     return made.Textbook(network, (height, width), batch_size, rates, device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
@@ -10,6 +11,8 @@ from cyclopts import Parameter
 from triptych.cli import options
 from triptych.cli.run_options import RunOptions
 from triptych.report.tables import print_table
+from triptych.utils.errors import check_known
+from triptych.utils.files import told, write_atomically
 
 if TYPE_CHECKING:
     from triptych.bench.measure import Bench
@@ -20,58 +23,89 @@ def bench(
     backends: options.Backends = None,
     arch: Annotated[str | None, Parameter(help="Architecture; vgg11 if left out.")] = None,
     network: options.NetworkOptions = options.DEFAULT_NETWORK,
+    data: Annotated[str | None, Parameter(help="Data set; synthetic if left out.")] = None,
     batch_size: Annotated[options.Whole, Parameter(help="Images per step; 64 if left out.")] = None,
-    steps: Annotated[
-        options.Positive, Parameter(help="Training steps, and batches of inference, per round; 5.")
-    ] = None,
-    rounds: Annotated[options.Positive, Parameter(help="How often each backend has its turn; 5.")] = None,
+    steps: Annotated[options.Positive, Parameter(help="Steps, and batches of each kind, per round; 5.")] = None,
+    rounds: Annotated[options.Positive, Parameter(help="How often each subject has its turn; 10.")] = None,
     precision: Annotated[str | None, Parameter(help="fp32, bf16, fp16 or fp64.")] = None,
     device: options.DeviceName = "cpu",
+    vs: Annotated[
+        str | None,
+        Parameter(help="textbook: every backend's textbook's loop too; nnx, gluon: that of JAX, of MXNet."),
+    ] = None,
+    tuned: Annotated[
+        options.Flag, Parameter(help="Textbooks' loops get the threads and allocator that the backends get.")
+    ] = False,
+    csv: Annotated[Path | None, Parameter(help="Every turn as a line of CSV.")] = None,
     json: options.JsonFile = None,
 ) -> None:
-    """Time training and inference of one network on each backend, in turns; ratios are to the first row.
+    """Time preparation, training, epoch and inference of one network on each backend, in turns; ratios to the first.
 
-    Example: triptych bench --arch vgg11 --resolution 64 --width-ratio 8 --backends torch,mxnet
+    Each backend, and with --vs each textbook's loop, runs in a process of its own. First steps, which compile, are told
+    apart; ratios only where the first losses are one.
+    Example: triptych bench --arch vgg11 --resolution 64 --width-ratio 8 --backends torch,mxnet --vs textbook
     """
-    from triptych import data
     from triptych.backend import registry
-    from triptych.bench import measure
+    from triptych.bench import measure, report
+    from triptych.data import load
     from triptych.training import capacity, loop
+    from triptych.training.recipe import build_architecture
 
     names = options.backend_names(backends)
-    recipe = RunOptions(arch=arch, batch_size=batch_size, precision=precision).choose(measure.RECIPE, network)
+    peers = against(vs, names)
+    run = RunOptions(arch=arch, data=data, batch_size=batch_size, precision=precision)
+    recipe = run.choose(measure.RECIPE, network)
     capacity.check_training(recipe, device)
-    loaded = [registry.load(name) for name in names]
-    loop.check_execution(loaded, device, recipe.precision)
+    loop.check_execution([registry.load(name) for name in names], device, recipe.precision)
     quiet = json == "-"
     measured = measure.measure(
         recipe,
-        data.load(recipe.data),
-        loaded,
+        build_architecture(recipe, load(recipe.data)),
+        names,
+        against=peers,
+        tuned=tuned,
         device=device,
         steps=steps or 5,
-        rounds=rounds or 5,
+        rounds=rounds or 10,
         tell=(lambda line: None) if quiet or not sys.stderr.isatty() else lambda line: print(line, file=sys.stderr),
     )
-    options.write_json(json, measure.as_dict(measured))
+    options.write_json(json, report.as_dict(measured))
+    if csv is not None:
+        with told(f"--csv {csv} cannot be written"):
+            write_atomically(csv, report.as_csv(measured).encode())
     if not quiet:
         show(measured)
 
 
-def show(measured: Bench) -> None:
-    """What was timed, and the table."""
-    from triptych.bench import measure
+def against(vs: str | None, backends: list[str]) -> list[str]:
+    """The backends whose textbooks' loops are timed. Raises TriptychError for a word that names none."""
+    from triptych.backend import registry
+    from triptych.backend.registry import BACKENDS
 
-    facts = measure.as_dict(measured)
+    if vs is None:
+        return []
+    if vs == "textbook":
+        return backends
+    by_name = {entry.textbook: name for name, entry in BACKENDS.items()}
+    check_known("--vs", [vs], ("textbook", *filter(None, by_name)))
+    registry.check_installed(by_name[vs])
+    return [by_name[vs]]
+
+
+def show(measured: Bench) -> None:
+    """What was timed, the table, and what belongs to it."""
+    from triptych.bench import report
+
+    facts = report.as_dict(measured)
     shape = "x".join(map(str, facts["input"]))
     print(
-        f"{facts['arch']}, input {shape}, {facts['parameters']:,} parameters, batch {facts['batch_size']}, "
-        f"{facts['precision']}; median of {facts['rounds']} rounds of {facts['steps']} steps; "
+        f"{facts['arch']}, input {shape}, {facts['parameters']:,} parameters, {facts['data']}, batch "
+        f"{facts['batch_size']}, {facts['precision']}; medians of {facts['rounds']} rounds of {facts['steps']} steps; "
         f"{facts['cores']} cores, load {facts['load_before']:.1f} before"
     )
-    if narrowed := measure.narrowed(measured):
+    if narrowed := report.narrowed(measured):
         print(f"narrowed from its source: {narrowed}; the ratios are of this network")
-    for device in dict.fromkeys(row.device for row in measured.rows):
-        print(device)
-    columns, rows = measure.table(measured)
+    columns, rows = report.table(measured)
     print_table(columns, rows, right=range(2, len(columns)))
+    for line in report.footnotes(measured):
+        print(line)

@@ -42,15 +42,18 @@ def _mallopt(values: dict[int, int]) -> None:
 
 
 @cache
-def prepare_process() -> None:
-    """Set the number of threads and the memory allocator. Call it before the first framework is imported.
+def prepare_process() -> frozenset[str]:
+    """Set the number of threads and the memory allocator; returns the environment variables that were set for it. Call
+    it before the first framework is imported.
 
     Importing MXNet halves OpenMP's threads for every framework in the process unless OMP_NUM_THREADS is set, so it
     is set here, to the cores there are. OpenMP's threads spin while they wait, which costs a second process on the same
     cores three to six times its speed; passive waiting does not. What the user has set stays. Not so for
     TORCH_DEVICE_BACKEND_AUTOLOAD: with it, an unusable torch_npu makes `import torch` itself fail and hides the cause.
     """
-    os.environ.setdefault("OMP_NUM_THREADS", str(cores()))
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    wanted = {"OMP_NUM_THREADS": str(cores()), "OMP_WAIT_POLICY": "PASSIVE"}
+    missing = frozenset(wanted.keys() - os.environ.keys())
+    os.environ.update({name: wanted[name] for name in missing})
     os.environ["TORCH_DEVICE_BACKEND_AUTOLOAD"] = "0"
     _mallopt(_MALLOC)
+    return missing
