@@ -28,16 +28,23 @@ def bench(architecture: str, options: list[str]) -> dict[str, Any]:
     return found
 
 
+def speed(facts: dict[str, Any] | None) -> str:
+    """Two cells: images per second and the ratio to the first row, where there are any."""
+    if facts is None:
+        return " | "
+    return f"{facts['images_per_second']:.0f} | " + (
+        "other loss" if facts["ratio"] is None else f"{facts['ratio']:.2f}"
+    )
+
+
 def lines(found: dict[str, Any], options: list[str]) -> list[str]:
     """One architecture's table, under its command and its conditions."""
     shape = "x".join(map(str, found["input"]))
     table = [HEAD, "|---" * 7 + "|"]
     for row in found["rows"]:
         versions = ", ".join(f"{name} {version}" for name, version in row["versions"].items())
-        speeds = (
-            f"{row[kind]['images_per_second']:.0f} | {row[kind]['ratio']:.2f}" for kind in ("training", "inference")
-        )
-        table.append(f"| {row['backend']} | {versions} | {row['device']} | {' | '.join(speeds)} |")
+        speeds = " | ".join(map(speed, (row.get(kind) for kind in ("training", "inference"))))
+        table.append(f"| {row['subject']} | {versions} | {row['device']} | {speeds} |")
     return [
         f"## {found['arch']}",
         f"`{shlex.join(['triptych', 'bench', '--arch', found['arch'], *options])}`",

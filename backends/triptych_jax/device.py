@@ -11,10 +11,18 @@ import numpy as np
 import optax
 
 from triptych.backend.execution import Device, check_device
+from triptych.utils.files import machine_cache
 from triptych.utils.process import cores, vector_features
 
 # Otherwise JAX takes three quarters of a GPU's memory at its first use, and leaves the other backends a quarter.
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+
+# What was compiled once is read back by the next process, which starts in a second instead of ten or more. Code of one
+# processor may not run on another that shares the home folder, so each kind has a folder of its own.
+COMPILED, SECONDS = "jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs"
+if getattr(jax.config, COMPILED) is None and (folder := machine_cache("jax")) is not None:
+    jax.config.update(COMPILED, str(folder))
+    jax.config.update(SECONDS, 0.2)  # JAX's own default of a second leaves out most of a small network
 
 # bf16: float32 weights, bfloat16 layers
 DTYPES: dict[str, type[np.floating[Any]]] = {"fp32": np.float32, "bf16": np.float32, "fp64": np.float64}

@@ -103,9 +103,11 @@ def is_pair(row: Speeds, other: Speeds) -> bool:
 
 def speed_up(row: Speeds, other: Speeds) -> dict[str, float]:
     """By kind, how many times as fast the first is; nothing where the first losses are not one."""
-    shared = [kind for kind in KINDS if kind in row.images_per_second and kind in other.images_per_second]
-    medians = ((kind, *(np.median(each.images_per_second[kind]) for each in (row, other))) for kind in shared)
-    return {kind: float(ours / theirs) for kind, ours, theirs in medians} if same_start(row, other) else {}
+    if not same_start(row, other):
+        return {}
+    ours, theirs = row.images_per_second, other.images_per_second
+    shared = [kind for kind in KINDS if kind in ours and kind in theirs]
+    return {kind: float(np.median(ours[kind]) / np.median(theirs[kind])) for kind in shared}
 
 
 def _speed_up(row: Speeds, other: Speeds) -> str:

@@ -5,6 +5,7 @@ import errno
 import fcntl
 import hashlib
 import os
+import platform
 import shutil
 import tempfile
 import threading
@@ -24,6 +25,19 @@ def cache_dir() -> Path:
     if chosen := os.environ.get("TRIPTYCH_DATA"):
         return expanded(chosen)
     return Path(os.environ.get("XDG_CACHE_HOME") or expanded("~") / ".cache") / "triptych"
+
+
+def machine_cache(name: str) -> Path | None:
+    """The folder `name` for what holds on this kind of processor alone, in the user's cache folder; None where there is
+    no home folder. It is not made here."""
+    try:
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or expanded("~") / ".cache") / "triptych" / name
+    except TriptychError:
+        return None
+    facts = [platform.machine(), platform.processor()]
+    with contextlib.suppress(OSError), open("/proc/cpuinfo") as file:
+        facts += [next((line for line in file if line.startswith(("flags", "Features"))), "")]
+    return folder / hashlib.sha256("\n".join(facts).encode()).hexdigest()[:16]
 
 
 def expanded(path: str | Path) -> Path:
