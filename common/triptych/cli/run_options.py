@@ -77,6 +77,9 @@ class RunOptions:
     ] = None
     freeze: Annotated[str | None, Parameter(help="What does not move, e.g. 'block1.*,block2.*'.")] = None
     precision: Annotated[str | None, Parameter(help="fp32, bf16, fp16 or fp64.")] = None
+    masks: Annotated[
+        str | None, Parameter(help="Dropout's: own (each framework draws its own) or shared (all backends the same).")
+    ] = None
     seed: Annotated[Whole, Parameter(help="Seed of everything random.")] = None
     accumulate: Annotated[Whole, Parameter(help="Micro-batches of a batch, whose gradients are added.")] = None
     batch_norm: Annotated[
@@ -183,7 +186,7 @@ class RunOptions:
 
 PLAIN = (
     *("data", "init", "init_from", "epochs", "batch_size", "learning_rate", "dropout", "label_smoothing"),
-    *("precision", "seed", "pixel_range", "channel_order", "skip_bad_images", "scale_16_bit", "new_head"),
+    *("precision", "masks", "seed", "pixel_range", "channel_order", "skip_bad_images", "scale_16_bit", "new_head"),
     *("accumulate", "batch_norm"),
 )
 OWNERS = {"momentum": "sgd and rmsprop", "nesterov": "sgd"}

@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 from triptych import zoo
 from triptych.backend.targets import Targets
 from triptych.data.preprocess import InputTransform, apply_reference
-from triptych.spec.analysis import parameters, primitives
+from triptych.spec.analysis import parameters
 from triptych.spec.footprint import check_judged
 from triptych.spec.kinds.kind import ParameterInfo
-from triptych.spec.layers import Architecture, Dropout, outputs
+from triptych.spec.layers import Architecture, outputs
 from triptych.spec.shapes import output_shapes
+from triptych.training import masks
 from triptych.utils.errors import TriptychError
-from triptych.utils.randomness import dropout_mask, generator
+from triptych.utils.randomness import generator
 from triptych.weights.initializers import Parameters, draw_one
 
 BATCH = 4
@@ -65,11 +66,7 @@ class Case:
 
     def masks(self, step: int) -> dict[str, NDArray[np.bool_]]:
         """The dropout masks of one training step, by layer path; True where a value is kept."""
-        return {
-            info.path: dropout_mask(self.seed, step, info.path, (len(self.stored), *info.output), info.layer.rate)
-            for info in primitives(self.architecture)
-            if isinstance(info.layer, Dropout)
-        }
+        return masks.draw(self.architecture, self.seed, step, len(self.stored))
 
 
 class Exact(Mapping[str, NDArray[np.float64]]):

@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triptych.backend import optimizer_state
-from triptych.backend.contract import Backend, Images, Labels, Native, Predictor, Trainer
+from triptych.backend.contract import Backend, Images, Labels, Masks, Native, Predictor, Trainer
 from triptych.backend.execution import Compilation, Execution
-from triptych.backend.group import ALONE, Group
+from triptych.backend.group import ALONE, Group, Share
 from triptych.data import Dataset, batches
 from triptych.optim.schedules import Score
 from triptych.spec.layers import Architecture
-from triptych.training import capacity, run_folder, watch
+from triptych.training import capacity, masks, run_folder, watch
 from triptych.training.checkpoint import Checkpoint, State
 from triptych.training.checks import check_batches, check_data
 from triptych.training.distributed.sameness import check_same
@@ -349,13 +349,15 @@ def train_epoch(
     listener.begin(number + 1, len(plan))
     done, last = len(session.part.figures), time.perf_counter()
     parts = cut(plan[done:], session.group, recipe.accumulate)
-    shares = (of_batch for _, of_batch in parts)
     fed = batches.feed(split.images, split.labels, [batch for batch, _ in parts], recipe.augmentation)
     for index, (images, labels, gather) in enumerate(fed, start=done + 1):
         if number_of_signal := agreed(session, handles, interrupted()):
             stop(session, handles, number_of_signal)
         rates = recipe.rates(session.step, len(plan), session.history)
-        handles.append(session.trainer.step(images, labels, rates, session.step, gather=gather, shares=next(shares)))
+        shares = parts[index - 1 - done][1]
+        drawn = shared_masks(session, len(plan[index - 1]), shares)
+        step = partial(session.trainer.step, images, labels, rates, session.step, gather=gather, shares=shares)
+        handles.append(step(masks=drawn) if drawn else step())
         session.step += 1
         due = index < len(plan) and bool(agreed(session, handles[1:], saver is not None and saver.due(session.step)))
         if due or len(handles) >= session.pace.every or index == len(plan):
@@ -369,6 +371,14 @@ def train_epoch(
         if saver is not None:
             saver.poll()
     return measure(session, number + 1, np.array([len(batch) for batch in plan]))
+
+
+def shared_masks(session: Session, count: int, shares: Sequence[Share]) -> Masks | None:
+    """The dropout masks of the next step, on a batch of `count` images; None where each framework draws its own."""
+    recipe = session.recipe
+    if recipe.masks != masks.SHARED:
+        return None
+    return masks.draw_part(session.architecture, recipe.seed, session.step, count, shares)
 
 
 def agreed(session: Session, unread: Sequence[Native], value: int) -> int:

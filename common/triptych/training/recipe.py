@@ -14,6 +14,7 @@ from triptych.optim.optimizers import SGD, AnyOptimizer, Rates
 from triptych.optim.schedules import AnySchedule, Constant, Moment, Planned, Score
 from triptych.spec import records, rewrite
 from triptych.spec.layers import Architecture
+from triptych.training import masks
 from triptych.utils.errors import TriptychError, check_known
 from triptych.weights import initializers
 from triptych.weights.initializers import Parameters
@@ -40,7 +41,8 @@ class Recipe:
     rgb or bgr. `skip_bad_images` and `scale_16_bit`: see `triptych.data.decoded.Reading`. `label_smoothing` is what the
     true class gives to all of them. `batch_size` is that of all processes together; each batch is taken in `accumulate`
     micro-batches, whose gradients are added. `batch_norm`: where several devices train, whether the statistics are
-    those of all devices' images or of each one's own.
+    those of all devices' images or of each one's own. `masks`: dropout draws each framework's own, or those that all
+    share (`triptych.training.masks`).
     """
 
     name: str
@@ -72,6 +74,7 @@ class Recipe:
     seed: int = 0
     accumulate: int = 1
     batch_norm: str = SYNCHRONISED
+    masks: str = masks.OWN
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "epochs", "accumulate"):
@@ -89,6 +92,7 @@ class Recipe:
         if not 0 <= self.label_smoothing < 1:
             raise TriptychError(f"--label-smoothing {self.label_smoothing} must be at least 0 and below 1")
         check_known("precision", [self.precision], PRECISIONS)
+        check_known("kind of dropout masks", [self.masks], (masks.OWN, masks.SHARED))
         check_known("form of batch norm", [self.batch_norm], (SYNCHRONISED, LOCAL))
         if self.accumulate > self.batch_size:
             raise TriptychError(f"--accumulate {self.accumulate} is more than the {self.batch_size} images of a batch")
