@@ -15,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from triptych.importers import keras_file
 from triptych.importers.keras_network import load
 from triptych.importers.steps import Imported, Request
 from triptych.reference.network import forward
@@ -357,6 +358,13 @@ def test_links_out_of_the_file_are_refused(tmp_path: Path) -> None:
     ):
         assert "'kernel:0' is a soft or external link" in refused(with_link(tmp_path / "net.h5", link))
     assert "'kernel:0' is not in the file, though" in refused(with_link(tmp_path / "net.h5", None))
+
+
+def test_a_name_that_is_no_utf_8_is_refused(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "net.weights.h5", "w") as file:
+        file.create_group("layers/conv2d/vars")[b"\xff"] = np.ones(2)
+    with pytest.raises(TriptychError, match="is no group of names"):
+        keras_file.read(tmp_path / "net.weights.h5")
 
 
 def test_arrays_that_lie_elsewhere_are_refused(tmp_path: Path) -> None:
