@@ -31,6 +31,7 @@ ORDER = {
     "report": "tables, figures, pages",
     "bench": "speed",
     "studies": "published comparisons",
+    "exercises": "ports with a planted mistake",
     "face": "the verbs of `import triptych`",
     "testing": "the judge in somebody's own tests",
     "cli": "the commands",

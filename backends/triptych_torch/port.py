@@ -234,6 +234,7 @@ class Port:
         x, outputs = self._pass_on(images, watch, train)
         run = PortRun(captured, tuple(map(self._to_canonical, outputs)))
         if cotangents:
+            self.module.zero_grad()  # what somebody's training has left there
             self._backward(outputs, cotangents)
             named = dict(self.module.named_parameters())
             run.gradients = {n: self._canonical(n, p.grad) for n, p in named.items() if p.grad is not None}

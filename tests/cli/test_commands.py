@@ -74,7 +74,10 @@ ABSENT = {
     "study depth --data nothing": without(RECIPE, "--nesterov") | {"--backend ,": "names no backend"},
     "evaluate nothing": RECIPE | NETWORK | ONE | DENSE,
     "predict nothing nothing.png": RECIPE | NETWORK | ONE | DENSE | {"--first 2": "or --first N"},
-    "predict nothing": {"--first 0": "--first 0 must be at least 1"},
+    "predict nothing": {
+        "--first 0": "--first 0 must be at least 1",
+        "--first 1 --top 0": "--top 0 must be at least 1",
+    },
     "feature-maps nothing.png --run nothing": RECIPE
     | ONE
     | {f"--{name} 0": f"--{name} 0 must be at least 1" for name in ("channels", "blocks")},
@@ -174,7 +177,7 @@ def refuse(line, words, looks, folder, monkeypatch, capsys):
 
 def test_every_command_that_looks_for_something_is_in_the_table():
     """`doctor`, `archs` and `summary` look for nothing; `port`, `emit`, `conform` and the like need no data."""
-    others = {"emit", "port", "export", "doctor", "archs", "summary", "conform", "locate", "verify"}
+    others = {"exercise", "emit", "port", "export", "doctor", "archs", "summary", "conform", "locate", "verify"}
     assert {line.split()[0] for line in ABSENT} | others == {name for name, _ in COMMANDS}
 
 

@@ -318,3 +318,14 @@ def test_side_classifiers_are_left_out_and_it_is_said() -> None:
     assert found.difference is None
     assert found.not_run["auxiliary classifiers"] == "left out on both sides"
     assert "auxiliary classifiers" not in locate_port(torch.nn.Sequential(*layers), nets.PLAIN).not_run
+
+
+@pytest.mark.skipif("torch" not in installed(), reason="torch is not installed")
+def test_gradients_that_somebodys_training_has_left_are_not_counted() -> None:
+    import torch
+
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 3))
+    network(torch.ones(2, 3, 2, 2)).sum().backward()
+    layers = (Flatten("flatten"), Dense("dense", 3))
+    located = locate_port(network, Architecture("left", (3, 2, 2), 3, layers))
+    assert located.difference is None

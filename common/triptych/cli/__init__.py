@@ -31,6 +31,7 @@ COMMANDS = (
     ("convert", "convert"),
     ("export", "export"),
     ("study", "study"),
+    ("exercise", "exercise"),
     ("data", "data"),
     ("bench", "bench"),
 )

@@ -69,6 +69,9 @@ def predict(
     network: options.NetworkOptions = options.DEFAULT_NETWORK,
     dense: options.Dense = False,
     dense_size: options.DenseSize = None,
+    top: Annotated[
+        options.Positive, Parameter(help="Show the N most probable classes; --json has all of them.")
+    ] = None,
     device: options.DeviceName = "cpu",
     json: options.JsonFile = None,
 ) -> None:
@@ -89,9 +92,10 @@ def predict(
         if dense:
             trained = trained.dense_for(dataset.test.images.shape[2:], size)
         predictions = evaluation.predict_test(trained, dataset, first, loaded, device)
-    options.write_json(json, [vars(prediction) for prediction in predictions])
+    best = [{"top": p.top(top)} if top is not None else {} for p in predictions]
+    options.write_json(json, [vars(one) | more for one, more in zip(predictions, best, strict=True)])
     if json != "-":
-        show_predictions(predictions)
+        show_predictions(predictions, top or 1)
 
 
 def opened(
@@ -122,9 +126,13 @@ def opened(
     return loaded, trained
 
 
-def show_predictions(predictions: list[Prediction]) -> None:
-    """The predictions as a table, with a count of the right ones where the true class is known."""
-    rows = [(p.image, p.predicted, f"{p.probability:.3f}", p.true or "") for p in predictions]
+def show_predictions(predictions: list[Prediction], top: int) -> None:
+    """The `top` classes of each as a table, with a count of the right ones where the true class is known."""
+    rows = [
+        (p.image if place == 0 else "", name, f"{share:.3f}", (p.true or "") if place == 0 else "")
+        for p in predictions
+        for place, (name, share) in enumerate(p.top(top))
+    ]
     print_table(("image", "predicted", "probability", "true"), rows, right=(2,))
     known = [p for p in predictions if p.true is not None]
     if known:

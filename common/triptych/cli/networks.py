@@ -1,5 +1,7 @@
 """`archs` and `summary`: what is in the zoo. No framework, not even NumPy, is needed for them."""
 
+import re
+from dataclasses import replace
 from typing import Annotated, Any
 
 from cyclopts import Parameter
@@ -12,6 +14,12 @@ from triptych.spec import analysis
 from triptych.spec.analysis import LayerInfo
 from triptych.spec.layers import Architecture, Shape, children, outputs
 from triptych.spec.shapes import output_shapes
+from triptych.spec.stack import parse
+from triptych.utils.errors import TriptychError
+from triptych.zoo import Options
+from triptych.zoo.vgg import of_conv_arch
+
+MOST_ROWS = 30
 
 
 def archs(*, json: JsonFile = None) -> None:
@@ -34,8 +42,14 @@ def archs(*, json: JsonFile = None) -> None:
 
 
 def summary(
-    arch: Annotated[str, Parameter(help="Architecture (`triptych archs` lists them), file, or module:name.")],
+    arch: Annotated[
+        str | None, Parameter(help="Architecture (`triptych archs` lists them), file, or module:name.")
+    ] = None,
     *,
+    conv_arch: Annotated[
+        str | None, Parameter(help="A VGG instead, as 1x64,1x128,2x256: convolutions x channels.")
+    ] = None,
+    stack: Annotated[str | None, Parameter(help="Layers instead, e.g. 'conv3 valid, conv3 s2 c64, pool2'.")] = None,
     network: NetworkOptions = DEFAULT_NETWORK,
     blocks: Annotated[
         Flag, Parameter(help="One line per block with its output shape, as the textbooks print it.")
@@ -47,7 +61,7 @@ def summary(
 
     Example: triptych summary vgg11 --input 1x224x224 --classes 10 --blocks
     """
-    architecture = resolve(arch, network).architecture
+    architecture = summarised(arch, conv_arch, stack, network)
     if spec:
         from triptych.spec import records
 
@@ -60,6 +74,30 @@ def summary(
         write_json(json, as_json(architecture))
     else:
         print_summary(architecture)
+
+
+def summarised(arch: str | None, conv_arch: str | None, stack: str | None, network: NetworkOptions) -> Architecture:
+    """What is to be summed up. Raises TriptychError unless exactly one of the three is given, and for one that is no
+    network."""
+    if sum(one is not None for one in (arch, conv_arch, stack)) != 1:
+        raise TriptychError("give an architecture, or --conv-arch, or --stack: one of them")
+    if arch is not None:
+        return resolve(arch, network).architecture
+    if conv_arch is not None:
+        return of_conv_arch(rows_of(conv_arch), Options().vary(**network.changes()).filled(10, (1, 224, 224)))
+    known = replace(network, input=None, resolution=None)
+    if known != DEFAULT_NETWORK:
+        raise TriptychError("--stack takes --input or --resolution, and nothing else of a network's options")
+    size = Options().vary(**network.changes()).filled(0, (3, 224, 224)).input
+    return parse(str(stack), size)
+
+
+def rows_of(conv_arch: str) -> tuple[tuple[int, int], ...]:
+    """`1x64,2x128` as pairs (convolutions, channels). Raises TriptychError for anything else."""
+    rows = [re.fullmatch(r"([1-9][0-9]{0,2})x([1-9][0-9]{0,5})", item.strip()) for item in conv_arch.split(",")]
+    if None in rows or len(rows) > MOST_ROWS:
+        raise TriptychError(f"--conv-arch '{conv_arch[:60]}' is not like 1x64,1x128,2x256 (convolutions x channels)")
+    return tuple((int(row[1]), int(row[2])) for row in rows if row is not None)
 
 
 def as_json(architecture: Architecture) -> dict[str, Any]:

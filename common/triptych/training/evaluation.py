@@ -1,7 +1,7 @@
 """What a trained model says of images: loss and accuracy on a test set, the classes of single images."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -63,12 +63,17 @@ def finite(logits: NDArray[np.float64], model: Model) -> NDArray[np.float64]:
 
 @dataclass(frozen=True)
 class Prediction:
-    """The most probable class of one image, and the true one where it is known."""
+    """The most probable class of one image, and the true one where it is known; the probabilities of all classes."""
 
     image: str
     predicted: str
     probability: float
     true: str | None = None
+    probabilities: Mapping[str, float] = field(default_factory=dict)
+
+    def top(self, count: int) -> list[tuple[str, float]]:
+        """The most probable classes, best first."""
+        return sorted(self.probabilities.items(), key=lambda pair: -pair[1])[:count]
 
 
 def predict_test(model: Model, dataset: Dataset, count: int, backend: Backend, device: str) -> list[Prediction]:
@@ -112,7 +117,8 @@ def classify(
 
     shares = softmax(logits, axis=1)
     rows = zip(images, shares, shares.argmax(1), true or [None] * len(images), strict=True)
+    every = [*names, *map(str, range(len(names), logits.shape[1]))]
     return [
-        Prediction(image, names[best] if best < len(names) else str(best), float(share[best]), label)
+        Prediction(image, every[best], float(share[best]), label, dict(zip(every, share.tolist(), strict=False)))
         for image, share, best, label in rows
     ]

@@ -19,13 +19,20 @@ HEADS = {"paper": (4096, 4096), "small": (100,)}
 
 
 def block(
-    number: int, kernels: tuple[int, ...], options: Options, *, norm: bool, lrn: bool, dropout: bool
+    number: int,
+    kernels: tuple[int, ...],
+    width: int,
+    options: Options,
+    *,
+    norm: bool = False,
+    lrn: bool = False,
+    dropout: bool = False,
 ) -> spec.Block:
     """One row of the table: convolutions with ReLU, then a 2x2 max-pool."""
     layers: list[spec.Layer] = []
     for index, kernel in enumerate(kernels, start=1):
         conv = f"conv{index}"
-        channels = options.channels(CHANNELS[number - 1], f"block{number}.{conv}")
+        channels = options.channels(width, f"block{number}.{conv}")
         layers.append(spec.Conv(conv, channels, kernel=(kernel, kernel), padding=(kernel // 2, kernel // 2)))
         if norm:
             layers.append(spec.BatchNorm(f"norm{index}"))
@@ -51,10 +58,19 @@ def vgg(table: tuple[tuple[int, ...], ...], options: Options, *, norm: bool = Fa
     """The layers of one column. `lrn` normalises after the first convolution, as column A-LRN does."""
     name = options.head or "paper"
     blocks = (
-        block(number, kernels, options, norm=norm, lrn=lrn and number == 1, dropout=name == "small")
+        block(
+            number, kernels, CHANNELS[number - 1], options, norm=norm, lrn=lrn and number == 1, dropout=name == "small"
+        )
         for number, kernels in enumerate(table, start=1)
     )
     return (*blocks, *head(options, name))
+
+
+def of_conv_arch(rows: tuple[tuple[int, int], ...], options: Options) -> spec.Architecture:
+    """The VGG of a table of (convolutions, channels), a block per row, with the paper's head; `options` complete."""
+    blocks = (block(number, (3,) * count, width, options) for number, (count, width) in enumerate(rows, start=1))
+    layers = (*blocks, *head(options, options.head or "paper"))
+    return spec.Architecture("vgg", options.input, options.classes, layers)
 
 
 def entry(name: str, column: str, build: partial[spec.Layers], parameters: int, macs: int, blocks: int = 5) -> Entry:
