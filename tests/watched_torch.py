@@ -206,3 +206,39 @@ class Tied(Shortcut):
         x = self.conv(F.relu(x)) + x
         x = self.conv(F.relu(x)) + x
         return self.fc(F.relu(x).mean((2, 3)))
+
+
+class HalfBlock(Net):
+    def __init__(self):
+        super().__init__()
+        self.three = self.three.half()
+
+    def features(self, x):
+        x = F.max_pool2d(F.relu(self.norm(self.conv(x))), 2)
+        return torch.cat([self.one(x), self.three(x.half()).float()], 1).flatten(1)
+
+
+class Single(Net):
+    def features(self, x):
+        return super().features(x).float().to(x.dtype)
+
+
+def converted():
+    return nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 8 * 8, 4))
+
+
+def flipped():
+    torch.manual_seed(0)
+    net = converted()
+    with torch.no_grad():
+        net[0].weight.copy_(net[0].weight.flip(2, 3))
+    return net
+
+
+def source():
+    torch.manual_seed(0)
+    return converted()
+
+
+def source_again():
+    return source()

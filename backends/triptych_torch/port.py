@@ -129,7 +129,7 @@ class Port:
         named = self._tensors()
         self.axes = {name: self.turned.get(self.identities[name], ()) for name in named}
         self.given = {name: t.detach().clone() if t.dtype == self.dtype else t.detach() for name, t in named.items()}
-        self.module.to(self.dtype)  # only now: a lazy module has its parameters by the first pass
+        self._convert()  # only now: a lazy module has its parameters by the first pass
         places = {identity: place for place, identity in enumerate(used)}
         order = sorted(named, key=lambda name: places.get(self.identities[name], len(used)))
         without = {name for name in without if self.identities[name] in used}
@@ -164,6 +164,15 @@ class Port:
             elif name in WEIGHTED and axes and place == 1:
                 self.turned[id(base)] = axes
 
+    def _convert(self) -> None:
+        """To the type that it is run in; in float32, blocks of 16 bits in a network of wider ones stay as they are."""
+        tensors = [*self.module.parameters(), *self.module.buffers()]
+        sizes = {tensor.element_size() for tensor in tensors if tensor.is_floating_point()}
+        mixed = self.dtype == torch.float32 and min(sizes, default=4) < 4 <= max(sizes, default=4)
+        for tensor in tensors:
+            if tensor.is_floating_point() and not (mixed and tensor.element_size() < 4):
+                tensor.data = tensor.data.to(self.dtype)
+
     def values(self) -> dict[str, Array]:
         """As the network was given."""
         return {name: self._canonical(name, tensor) for name, tensor in self.given.items()}
@@ -181,6 +190,7 @@ class Port:
 
     def _canonical(self, name: str, tensor: torch.Tensor) -> Array:
         """A copy on the host, in the axes in which the network uses it."""
+        tensor = tensor.float() if tensor.dtype == torch.bfloat16 else tensor
         return to_numpy(tensor.permute(self.axes[name]) if self.axes[name] else tensor)
 
     def _role(self, name: str) -> str:
@@ -225,10 +235,11 @@ class Port:
             if y.ndim < 2 or len(y) != len(images):
                 return
             kind = "Dropout" if drawn else KINDS.get(function.strip("_"), "")
-            entry = Captured(NOT_FLAT.get(kind, kind) if y.ndim != 2 else kind, to_numpy(y), drawn=drawn)
+            kept_as, value = ("bfloat16", y.float()) if y.dtype == torch.bfloat16 else ("", y)
+            entry = Captured(NOT_FLAT.get(kind, kind) if y.ndim != 2 else kind, to_numpy(value), None, drawn, kept_as)
             captured.append(entry)
             if y.requires_grad:
-                y.register_hook(lambda gradient: setattr(entry, "gradient", to_numpy(gradient)))
+                y.register_hook(lambda gradient: setattr(entry, "gradient", to_numpy(gradient.to(self.dtype))))
 
         kept = {name: buffer.clone() for name, buffer in self.module.named_buffers()}
         x, outputs = self._pass_on(images, watch, train)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from triptych.__main__ import main
 from triptych.porting.discover import find
 from triptych.porting.own_network import locate_port
 from triptych.spec.layers import (
@@ -186,3 +187,43 @@ def test_a_batch_norms_arrays_without_roles_stay_ambiguous(tmp_path: Path) -> No
     with pytest.raises(TriptychError, match=r"ambiguous.*mapping\.json is one to edit"):
         locate_port((lambda p, x: x * p["g"] + p["b"] + p["m"] * p["v"], arrays), spec, propose=path)
     assert set(json.loads(path.read_text())) == set(arrays)
+
+
+def test_layers_of_less_precision_are_judged_in_it_and_it_is_said() -> None:
+    with pytest.raises(TriptychError, match="--precision fp32, fp16 or bf16"):
+        locate_port(find("watched_torch:HalfBlock"), NET)
+    difference = locate_port(find("watched_torch:HalfBlock"), NET, precision="fp32").difference
+    assert difference is not None
+    assert "it computes in float16 somewhere: --precision fp16 judges it in that" in difference.note
+    assert locate_port(find("watched_torch:HalfBlock"), NET, precision="fp16").difference is None
+    assert locate_port(find("watched_torch:rate"), NET, precision="fp16").difference is not None
+    difference = locate_port(find("watched_torch:Single"), NET).difference
+    assert difference is not None
+    assert "it computes in float32 somewhere: --precision fp32 judges it in that" in difference.note
+    assert locate_port(find("watched_torch:Single"), NET, precision="fp32").difference is None
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
+    with pytest.raises(SystemExit) as exit_:
+        main(["locate", *arguments])
+    captured = capsys.readouterr()
+    return int(exit_.value.code or 0), captured.out + captured.err
+
+
+def test_converted_weights_are_compared_when_it_is_asked(capsys: pytest.CaptureFixture[str]) -> None:
+    networks = ("--left", "watched_torch:flipped", "--right", "watched_torch:source", "--input", "3x8x8")
+    assert run(capsys, *networks)[0] == 0
+    status, out = run(capsys, *networks, "--left-weights", "own")
+    assert status == 1
+    assert "level weights" in out
+    assert "likely cause: the kernel is flipped: convolution for cross-correlation" in out
+    same = ("--left", "watched_torch:source", "--right", "watched_torch:source_again", "--input", "3x8x8")
+    status, out = run(capsys, *same, "--left-weights", "own")
+    assert (status, "weights agree" in out) == (0, True)
+
+
+@pytest.mark.parametrize("right", ["vgg11bn", "resnet", "torhc"])
+def test_an_unknown_name_is_said(capsys: pytest.CaptureFixture[str], right: str) -> None:
+    status, said = run(capsys, "--left", "watched_torch:Net", "--right", right)
+    assert (status, said.count("\n")) == (2, 1)
+    assert f"unknown architecture, backend or reference '{right}'" in said

@@ -214,13 +214,14 @@ class Drawn:
 @dataclass(eq=False)
 class Captured:
     """The output of one operation in a pass, the name of the spec's record or merge that it corresponds to (empty for
-    one that by itself is neither), the gradient that arrived there, where the framework gives it, and what a dropout
-    would have drawn."""
+    one that by itself is neither), the gradient that arrived there, where the framework gives it, what a dropout would
+    have drawn, and the name of the type that it had, if NumPy has none such."""
 
     kind: str
     value: Array
     gradient: Array | None = None
     drawn: Drawn | None = None
+    kept_as: str = ""
 
 
 @dataclass(eq=False)

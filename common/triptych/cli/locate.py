@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 REFERENCE = "reference"
 LAYOUTS = ("NCHW", "NHWC")
+PRECISIONS = ("fp64", "fp32", "fp16", "bf16")
 
 
 def locate(
@@ -30,7 +31,7 @@ def locate(
     arch: Annotated[str | None, Parameter(help="Architecture; vgg11 if neither of the two says which.")] = None,
     mode: Annotated[str, Parameter(help="resynchronised (each layer alone) or accumulated.")] = "resynchronised",
     network: options.NetworkOptions = options.DEFAULT_NETWORK,
-    precision: Annotated[str, Parameter(help="fp64 or fp32.")] = "fp64",
+    precision: Annotated[str, Parameter(help="fp64, fp32; fp16 or bf16 where yours has such layers.")] = "fp64",
     device: Annotated[str, Parameter(help="cpu, cuda or cuda:i.")] = "cpu",
     seed: options.Seed = 0,
     optimizers: Annotated[
@@ -44,6 +45,9 @@ def locate(
     propose_mapping: Annotated[
         Path | None, Parameter(help="File for what is known of the pairing, to edit and give as --mapping.")
     ] = None,
+    left_weights: Annotated[
+        str, Parameter(help="spec: yours are replaced by the spec's; own: they are compared with the source's, too.")
+    ] = "spec",
     json: options.JsonFile = None,
 ) -> int:
     """Name the first layer and the level (forward, gradient, update) at which two subjects diverge, and the cause.
@@ -56,7 +60,8 @@ def locate(
     from triptych.porting import strangers
 
     check_choices(mode, precision, optimizers, layout)
-    chosen = strangers.Options(layout, mapping, precision, seed, ignore, propose_mapping)
+    check_known("--left-weights", [left_weights], ("spec", "own"))
+    chosen = strangers.Options(layout, mapping, precision, seed, ignore, propose_mapping, left_weights == "own")
     for_backends = device != "cpu" or optimizers is not None
     for_own = chosen != strangers.Options(precision=precision, seed=seed)
     if are_strangers(left, right):
@@ -64,7 +69,7 @@ def locate(
         located = of_strangers(left, right, network, chosen)
     else:
         name, left, right = subjects(left, right, arch)
-        check_subjects(name, left, right, for_backends=for_backends, for_own=for_own)
+        check_subjects(name, left, right, precision, for_backends=for_backends, for_own=for_own)
         if ":" in left:
             located = of_own(left, name, network, chosen)
         else:
@@ -111,8 +116,9 @@ def of_own(own: str, arch: str, network: NetworkOptions, chosen: OwnOptions) -> 
     from triptych.porting import discover, own_network
     from triptych.porting.matching import read_mapping
 
-    architecture, names = resolve(arch, network).architecture, read_mapping(chosen.mapping)
-    return own_network.locate_port(discover.find(own), architecture, name=own, **(vars(chosen) | {"mapping": names}))
+    right, names = resolve(arch, network), read_mapping(chosen.mapping)
+    taken = vars(chosen) | {"mapping": names, "weights": right.parameters}
+    return own_network.locate_port(discover.find(own), right.architecture, name=own, **taken)
 
 
 def of_backends(
@@ -146,6 +152,11 @@ def subjects(left: str, right: str, arch: str | None) -> tuple[str, str, str]:
     two of them."""
     if left == right:
         raise TriptychError(f"--left and --right are both '{left}'; name two subjects")
+    from triptych.backend.registry import BACKENDS
+
+    for subject in (left, right):
+        if ":" not in subject:
+            check_known("architecture, backend or reference", [subject], [*zoo.registry(), *BACKENDS, REFERENCE])
     named = [subject for subject in (left, right) if subject in zoo.registry()]
     names = dict.fromkeys([*named, *([arch] if arch else [])])
     if len(names) > 1:
@@ -162,13 +173,13 @@ def check_choices(mode: str, precision: str, optimizers: str | None, layout: str
     from triptych.conformance.locate import MODES
 
     check_known("--mode", [mode], MODES)
-    options.check_precision(precision)
+    check_known("--precision", [precision], PRECISIONS)
     if optimizers not in (None, "all", "momentum"):
         raise TriptychError(f"--optimizers '{optimizers}' must be all or momentum")
     check_known("--layout", [] if layout is None else [layout], LAYOUTS)
 
 
-def check_subjects(arch: str, left: str, right: str, *, for_backends: bool, for_own: bool) -> None:
+def check_subjects(arch: str, left: str, right: str, precision: str, *, for_backends: bool, for_own: bool) -> None:
     """Raises TriptychError for subjects that do not go together, or with options `for_backends` or `for_own` networks
     only, before anything is looked for, built or loaded."""
     from triptych.backend import registry
@@ -178,6 +189,8 @@ def check_subjects(arch: str, left: str, right: str, *, for_backends: bool, for_
         raise TriptychError(f"'{ported[0]}' is compared with an architecture: write --left {ported[0]} --right {arch}")
     if ported and for_backends:
         raise TriptychError("--device and --optimizers are for backends; your own network runs on the CPU")
+    if not ported and precision not in ("fp64", "fp32"):
+        raise TriptychError(f"--precision {precision} is for your own network; give fp64 or fp32")
     if not ported and for_own:
         raise TriptychError(
             "--layout, --mapping, --ignore and the like are for your own network; give it as --left module:name"

@@ -2,6 +2,7 @@
 
 float32: a tensor may be off by `SAFETY` times the largest deviation that rounding caused in `PAIRS` pairs of
 perturbed executions of the reference, plus one rounding of the tensor itself.
+16 bits: by the float32 budget, grown by the ratio of the two units.
 float64: by 1e-12 of the tensor's scale, or by the same float32 budget shrunk by the ratio of the two units,
 whichever is larger. The second matters where a tensor is the small rest of a cancellation (the bias of a convolution
 before a batch norm has the gradient 0), so that its own scale says nothing.
@@ -20,7 +21,13 @@ SAFETY = 2.0
 PAIRS = 3
 FLOAT64_SHARE = 1e-12
 UNIT_RATIO = 2.0**-29  # float64's rounding unit over float32's
-UNPERTURBED = {"fp64": FLOAT64_SHARE, "fp32": FLOAT32_UNIT}  # of a tensor's scale: never more than its budget
+SIXTEEN_BITS = {"fp16": 2.0**13, "bf16": 2.0**16}  # their rounding units over float32's
+# Of a tensor's scale: never more than its budget.
+UNPERTURBED = {
+    "fp64": FLOAT64_SHARE,
+    "fp32": FLOAT32_UNIT,
+    **{name: ratio * FLOAT32_UNIT for name, ratio in SIXTEEN_BITS.items()},
+}
 
 Budgets = dict[str, float]
 Name = TypeVar("Name", bound=Hashable)
@@ -44,4 +51,5 @@ def budgets(
     scales = {name: largest(value) for name, value in expected.items() if name in deviations}
     single = {name: SAFETY * deviations[name] + FLOAT32_UNIT * scale for name, scale in scales.items()}
     double = {name: max(FLOAT64_SHARE * scale, UNIT_RATIO * single[name]) for name, scale in scales.items()}
-    return {"fp64": double, "fp32": single}
+    coarse = {of: {name: ratio * most for name, most in single.items()} for of, ratio in SIXTEEN_BITS.items()}
+    return {"fp64": double, "fp32": single, **coarse}

@@ -22,9 +22,10 @@ from triptych.porting.discover import find_adapter
 from triptych.porting.matching import read_mapping
 from triptych.porting.own_levels import LEVELS
 from triptych.porting.reach import reaching, unreached
-from triptych.porting.subject import STATISTICS, OwnNetwork
+from triptych.porting.subject import HOST, STATISTICS, OwnNetwork
 from triptych.spec.layers import Architecture, Auxiliary, BatchNorm, Dropout, Layer, walk, with_children
 from triptych.spec.rewrite import fold_batch_norms
+from triptych.utils.arrays import Array
 from triptych.utils.errors import TriptychError, check_known
 
 LAYOUTS = ("NCHW", "NHWC")
@@ -49,13 +50,17 @@ def locate_port(
     softmax: str = "",
     ignored: Sequence[str] = (),
     propose: Path | None = None,
+    weights: Mapping[str, Array] | None = None,
+    own_weights: bool = False,
 ) -> Located:
     """The first layer, and the level, at which a network departs from `architecture` (as `triptych locate` does).
     `candidate`: a `torch.nn.Module`, a Gluon block, a Flax NNX or Linen module, or `(function, parameters)` with a JAX
     function of parameters and images. Images have the architecture's shape. `layout` is that of the images it takes:
     NHWC by default in JAX, NCHW elsewhere. `mapping`: its parameters' names to the spec's paths, where order and shape
     do not tell. `softmax`: the one (softmax or log_softmax) that it ends in, which is left out. Where the spec has
-    batch norms that the network has folded into its convolutions, both are compared in evaluation. Raises TriptychError
+    batch norms that the network has folded into its convolutions, both are compared in evaluation. `ignored`: patterns
+    of names, its own or the spec's, that are not compared; `propose`: a file for what is known of the pairing; with
+    `own_weights` those that it brings are compared with `weights`, canonical ones. Raises TriptychError
     for what cannot be compared."""
     check_known("layout", [] if layout is None else [layout], LAYOUTS)
     names = read_mapping(mapping)
@@ -68,7 +73,7 @@ def locate_port(
     framework, adapter = adapted
     own = Own(
         name,
-        lambda outputs: adapter.Port(candidate, layout, exact(precision), outputs),
+        lambda outputs: adapter.Port(candidate, layout, exact(HOST.get(precision, precision)), outputs),
         registry.load(framework),
         layout,
         names,
@@ -77,8 +82,14 @@ def locate_port(
         softmax,
         ignored=ignored,
         propose=propose,
+        keep=own_weights,
     )
-    return compare_with(own, architecture).located
+    compared = compare_with(own, architecture)
+    if not own_weights:
+        return compared.located
+    from triptych.porting.own_weights import judged
+
+    return judged(compared, architecture, weights)
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,6 +109,7 @@ class Own:
     levels: Sequence[Level] = LEVELS
     ignored: Sequence[str] = ()
     propose: Path | None = None
+    keep: bool = False  # its own values are asked for
 
     def against(self, architecture: Architecture, rows: Sequence[Level] = ()) -> "Compared":
         """The first difference at one of these levels, or at one of its own."""
@@ -119,23 +131,27 @@ class Own:
         try:
             judged = _that_apply(rows or self.levels, run)
             result = locate.locate(network, ReferenceSubject(run), "accumulated", levels=judged)
+            values = network.own_values() if self.keep and network.pairs else {}
         finally:
             network.restore()
         heads = any(isinstance(layer, Auxiliary) for layer in architecture.layers)
         not_run = NOT_RUN | NO_HEADS if heads else NOT_RUN
         agree = result.difference is None
+        result = network.with_offer(result)
         notes = (*network.notes, *unreached(case, run.trace(train=False).inputs)) if agree else network.notes
         located = replace(result, right=result.arch, not_run=not_run, notes=notes)
-        return Compared(located, dict(network.pairs))
+        return Compared(located, dict(network.pairs), values=values)
 
 
 @dataclass(frozen=True)
 class Compared:
-    """The verdict, the network's own parameter by path of the spec's, and whether the spec was folded for it."""
+    """The verdict, the network's own parameter by path of the spec's, whether the spec was folded for it, and where
+    they were asked for, the network's own values by path, as the spec has them."""
 
     located: Located
     pairs: Mapping[str, str]
     folded: bool = False
+    values: Mapping[str, Array] = field(default_factory=dict)
 
 
 def compare_with(own: Own, architecture: Architecture) -> Compared:
@@ -153,7 +169,7 @@ def compare_with(own: Own, architecture: Architecture) -> Compared:
     pairs = ", ".join(f"'{norm}' into '{weighted}'" for weighted, norm in norms.items())
     notes = (*located.notes, f"your network has batch norms folded into the layers before them: {pairs}")
     located = replace(located, arch=whole.located.arch, not_run=located.not_run | NOT_FOLDED, notes=notes)
-    return Compared(located, evaluated.pairs, folded=True)
+    return Compared(located, evaluated.pairs, folded=True, values=evaluated.values)
 
 
 def _that_apply(rows: Sequence[Level], run: ReferenceRun) -> list[Level]:

@@ -64,6 +64,7 @@ class Options:
     seed: int = 0
     ignored: tuple[str, ...] = ()
     propose: Path | None = None
+    own_weights: bool = False
 
 
 def is_network(name: str) -> bool:
@@ -124,11 +125,13 @@ def _against(origin: Side, sides: tuple[Side, Side], options: Options) -> Locate
         notes += training_remarks(*known)
     elif other.reason:
         notes.append(f"'{other.name}' cannot be imported: {other.reason}")
-    verdict = _judged(other, origin.spec.architecture, options)
+    verdict = _judged(other, origin.spec.architecture, options, origin.spec.parameters)
     notes += [f"{other.name}: {line}" for line in verdict.notes]
     if origin.candidate is not None and verdict.difference is None:
         itself = _judged(
-            origin, origin.spec.architecture, replace(options, mapping=None, layout=None, ignored=(), propose=None)
+            origin,
+            origin.spec.architecture,
+            replace(options, mapping=None, layout=None, ignored=(), propose=None, own_weights=False),
         )
         notes += [f"{origin.name}: {line}" for line in itself.notes]
         if itself.difference is not None:
@@ -138,16 +141,20 @@ def _against(origin: Side, sides: tuple[Side, Side], options: Options) -> Locate
     return replace(verdict, left=left, right=right, notes=tuple(notes))
 
 
-def _judged(side: Side, architecture: Architecture, options: Options) -> Located:
+def _judged(
+    side: Side, architecture: Architecture, options: Options, weights: Mapping[str, Any] | None = None
+) -> Located:
     """One network against the spec. A difference as small as float32's rounding stays one: an eps of another value is
     no larger. Whoever knows that a layer computes in float32 asks for that precision, and is told so."""
     if side.candidate is None:
         theirs = own_network.without_dropout(side.spec.architecture)
         own = own_network.Own(side.name, lambda count: SpecPort(theirs, count), seed=options.seed, levels=WATCHED)
         return own_network.compare_with(own, architecture).located
-    located = _of_module(side, architecture, options)
+    located = _of_module(side, architecture, options, weights)
     if _is_at(located, STATISTICS):
-        other = _of_module(side, _counted_otherwise(architecture), options)  # n or n - 1 is the framework's choice
+        other = _of_module(
+            side, _counted_otherwise(architecture), options, weights
+        )  # n or n - 1 is the framework's choice
         said = f"they train otherwise: one of them counts n for running variances, '{side.name}' not as the other"
         located = located if _is_at(other, STATISTICS) else replace(other, notes=(*other.notes, said))
     return _with_offer(located, options)
@@ -164,7 +171,7 @@ def _counted_otherwise(architecture: Architecture) -> Architecture:
     return replace(architecture, layers=tuple(map(other, architecture.layers)))
 
 
-def _of_module(side: Side, architecture: Architecture, options: Options) -> Located:
+def _of_module(side: Side, architecture: Architecture, options: Options, weights: Mapping[str, Any] | None) -> Located:
     return own_network.locate_port(
         side.candidate,
         architecture,
@@ -176,13 +183,16 @@ def _of_module(side: Side, architecture: Architecture, options: Options) -> Loca
         softmax=side.softmax,
         ignored=options.ignored,
         propose=options.propose,
+        weights=weights,
+        own_weights=options.own_weights,
     )
 
 
 def _with_offer(located: Located, options: Options) -> Located:
     """With the precision that a layer may compute in, where the difference is as small."""
     difference = located.difference
-    if difference is None or options.precision == LOW or not is_rounding(difference.check):
+    told = difference is not None and "--precision" in difference.note
+    if difference is None or told or options.precision == LOW or not is_rounding(difference.check):
         return located
     offer = f"if '{difference.layer}' computes in float32 whatever it is given, --precision {LOW} judges it in that"
     note = f"{difference.note}; {offer}" if difference.note else offer

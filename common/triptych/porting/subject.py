@@ -1,7 +1,9 @@
 """Somebody's network as a subject of the search: its parameters paired, given the spec's values, and what it runs set
 beside the layers of the spec."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ from triptych.conformance.compare import STRANGERS, Arrays, message, problem
 from triptych.conformance.diagnosis.explain import Difference, SubjectFailedError
 from triptych.conformance.diagnosis.layer_faults import channels_first, channels_last
 from triptych.conformance.levels import Level
+from triptych.conformance.locate import Located
 from triptych.conformance.reference_run import INPUT, ReferenceRun, layer_of, maps_before_flatten, other_images
 from triptych.conformance.subjects import Subject
 from triptych.porting import dropouts
@@ -24,6 +27,8 @@ from triptych.utils.arrays import Array
 from triptych.utils.errors import TriptychError
 
 RUNNING = ("running_mean", "running_var")
+LOW = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}  # by type, the precision that judges it
+HOST = dict.fromkeys(("fp16", "bf16"), "fp32")  # what the rest of a network with layers of 16 bits runs in
 SOFTMAX = "softmax"  # at a network's end, beside log_softmax, which hands a loss's gradient on as it is
 ARRIVING = "gradient at the output of "
 DROPOUT, STATISTICS, CALLED = "dropout", "statistics", "calls"
@@ -49,7 +54,8 @@ class OwnNetwork(Subject):
         ignored: Sequence[str] = (),
         propose: Path | None = None,
     ) -> None:
-        super().__init__(name, run, precision)
+        super().__init__(name, run, HOST.get(precision, precision))
+        self.precision = precision
         self.backend = backend
         self.adapt = adapt
         self.layout = layout or "its default layout"
@@ -63,14 +69,30 @@ class OwnNetwork(Subject):
         self.pairs: dict[str, str] = {}  # the network's own parameter by path of the spec's
         self.passes: dict[bool, PortRun] = {}  # of the values that are in the network, by mode
         self.aligned: dict[bool, dict[str, int]] = {}  # of these passes
+        self.types: set[str] = set()  # that were seen to be computed in
         self.permuted: dict[str, Shape] = {}  # dense layers whose columns were reordered, with the map's shape
 
     def failed(self, error: BaseException) -> None:
         """A network that does not run at all is no difference, but bad input."""
         if isinstance(error, TriptychError):
             raise error
-        shape = self.run.case.images.shape
-        raise TriptychError(f"'{self.name}' failed on images {shape} as {self.layout}: {message(error)}") from error
+        shape, said = self.run.case.images.shape, message(error)
+        of_types = self.precision == "fp64" and re.search(r"dtype|float|double|half|precision", said, re.IGNORECASE)
+        way_out = "; if it computes in less than float64 whatever it is given: --precision fp32, fp16 or bf16"
+        text = f"'{self.name}' failed on images {shape} as {self.layout}: {said}{way_out if of_types else ''}"
+        raise TriptychError(text) from error
+
+    def with_offer(self, located: Located) -> Located:
+        """With what a layer was seen to compute in, where that is less than what is judged."""
+        difference = located.difference
+        if difference is None or difference.check.problem or self.precision not in ("fp64", "fp32"):
+            return located
+        low = next((name for name in reversed(LOW) if name in self.types - {self.images.dtype.name}), "")
+        if not low:
+            return located
+        told = f"it computes in {low} somewhere: --precision {LOW[low]} judges it in that"
+        note = "; ".join(filter(None, (difference.note, told)))
+        return replace(located, difference=replace(difference, note=note))
 
     def parameter_shapes(self) -> Arrays:
         """Pair the network's parameters with the spec's, and give it the case's values: where that succeeds, every
@@ -131,6 +153,14 @@ class OwnNetwork(Subject):
         self.run.release(training=False)
         self.passes.pop(False, None)
 
+    def own_values(self) -> dict[str, Array]:
+        """What the network was given with, by path of the spec's and as that has it."""
+        own = self.port.values()
+        values = {p: own[name].reshape(self.run.parameters[p].shape) for p, name in self.pairs.items()}
+        for dense, shape in self.permuted.items():
+            values[f"{dense}.weight"] = channels_first(values[f"{dense}.weight"], shape)
+        return values
+
     def ran(self, train: bool) -> PortRun:
         """One pass, in training mode backward too."""
         if train not in self.passes:
@@ -140,6 +170,7 @@ class OwnNetwork(Subject):
                 logits = (self.run.outputs(train)[path] for path in self.run.ends)
                 cotangents = [dy / softmax(y, axis=1) for dy, y in zip(cotangents, logits, strict=False)]
             self.passes[train] = self.port.run(self.images, train=train, cotangents=cotangents)
+            self.types |= {each.kept_as or each.value.dtype.name for each in self.passes[train].captured}
         return self.passes[train]
 
     def seen(self, train: bool) -> dict[str, int]:

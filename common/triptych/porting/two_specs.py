@@ -15,23 +15,22 @@ from numpy.typing import NDArray
 
 from triptych.conformance import levels, locate
 from triptych.conformance.case import make_case
-from triptych.conformance.compare import Arrays, compare, failures
-from triptych.conformance.diagnosis import causes
+from triptych.conformance.compare import Arrays
 from triptych.conformance.diagnosis.explain import Difference
 from triptych.conformance.locate import Located
-from triptych.conformance.reference_run import ReferenceRun, layer_of
+from triptych.conformance.reference_run import ReferenceRun
 from triptych.conformance.subjects import ReferenceSubject
 from triptych.importers.steps import Imported
 from triptych.porting.own_levels import WATCHED
 from triptych.porting.own_network import Compared, Own, compare_with, without_dropout
+from triptych.porting.own_weights import SINGLE, WEIGHTS, of_weights, unit_of
 from triptych.porting.spec_port import SpecPort
 from triptych.porting.subject import OwnNetwork
 from triptych.spec.layers import Architecture, BatchNorm, Dropout, walk
 from triptych.utils.arrays import largest
 
-HALF, SINGLE = float(np.finfo(np.float16).eps), float(np.finfo(np.float32).eps)
 Parameters = Mapping[str, NDArray[Any]]
-WEIGHTS, OWN = "weights", "outputs with their own weights"
+OWN = "outputs with their own weights"
 
 
 def locate_specs(left_name: str, left: Imported, right_name: str, right: Imported, *, seed: int = 0) -> Located:
@@ -76,12 +75,12 @@ def _listed(values: list[str]) -> str:
 
 def _own_weights(compared: Compared, left: Imported, right: Imported, own: Own) -> Located:
     located, theirs, expected = compared.located, dict(left.parameters or {}), dict(right.parameters or {})
-    difference, exactly, unit = None, False, max(_unit(theirs), _unit(expected))
+    difference, exactly, unit = None, False, max(unit_of(theirs), unit_of(expected))
     if not compared.folded:
         paired = {path: theirs[name] for path, name in compared.pairs.items()}
         wanted = {path: expected[path] for path in compared.pairs}
         exactly = all(np.array_equal(value, paired[path]) for path, value in wanted.items())
-        difference = _of_weights(own.name, right.architecture, wanted, paired, unit)
+        difference = of_weights(own.name, right.architecture, wanted, paired, unit)
     made, note = _with_own(own, right.architecture, theirs, expected, "fp64" if exactly else "fp32")
     notes, ran = (*located.notes, note), (*located.levels, *(() if compared.folded else (WEIGHTS,)))
     if unit > SINGLE and not exactly:
@@ -90,28 +89,6 @@ def _own_weights(compared: Compared, left: Imported, right: Imported, own: Own) 
     if difference is None and made.difference is not None:
         difference = replace(made.difference, level=OWN)
     return replace(located, levels=(*ran, OWN), difference=difference, notes=notes)
-
-
-def _of_weights(
-    name: str, architecture: Architecture, expected: Arrays, theirs: Arrays, unit: float
-) -> Difference | None:
-    """The first array that is more than rounded otherwise: beyond one unit of the coarser of the two types."""
-    budgets = {path: unit * largest(value) for path, value in expected.items()}
-    failed = failures(compare(WEIGHTS, expected, theirs, budgets))
-    if not failed:
-        return None
-    path = failed[0].tensor
-    run = ReferenceRun(make_case(without_dropout(architecture), 0, locate.BATCH))
-    cause = causes.of_parameter(run, expected, path, theirs[path])
-    note = f"{len(failed)} of {len(expected)} arrays differ"
-    return Difference(layer_of(path), WEIGHTS, failed[0], (name,), cause, note)
-
-
-def _unit(parameters: Parameters) -> float:
-    """The unit of the type that the weights were kept in: of 16 bits, if every one of them fits that."""
-    with np.errstate(over="ignore"):
-        half = all(np.array_equal(value, value.astype(np.float16)) for value in parameters.values())
-    return HALF if half else SINGLE
 
 
 class _WithOwn(OwnNetwork):
