@@ -56,6 +56,7 @@ KINDS = {
     "slice": "Slice",
     "concatenate": "concatenate",
     "add": "add",
+    "sub": "add",
     "mul": "multiply",
 }
 MARK = "dropout: "  # starts the name of a function that stands for a dropout

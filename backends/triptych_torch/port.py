@@ -69,6 +69,8 @@ KINDS = {
     "concat": "concatenate",
     "add": "add",
     "iadd": "add",
+    "sub": "add",
+    "isub": "add",
     "mul": "multiply",
     "imul": "multiply",
 }
@@ -80,6 +82,7 @@ DROPOUTS = {
     "feature_alpha_dropout": "alpha dropout of whole channels",
 }
 PRODUCTS = ("matmul", "mm", "addmm", "rmatmul")  # whose last operand is an (in, out) matrix
+OWN_AXES = (nn.Conv2d, nn.Linear)  # a view of their weight in other axes is a fault
 WEIGHTED = ("conv2d", "linear")  # whose second is the weight
 NOT_FLAT = {"Dense": "", "Flatten": "Reshape"}  # what it is where no vector per image comes out
 OPENS = (".pt2", ".pt", ".pth", ".ts")
@@ -127,12 +130,14 @@ class Port:
         _, outputs = self._pass_on(images, partial(self._note_use, used))
         without = self._without_gradient(outputs)
         named = self._tensors()
-        self.axes = {name: self.turned.get(self.identities[name], ()) for name in named}
+        modules = dict(self.module.named_modules())
+        known = {name for name in named if isinstance(modules[name.rpartition(".")[0]], OWN_AXES)}
+        self.axes = {n: () if n in known else self.turned.get(self.identities[n], ()) for n in named}
         self.given = {name: t.detach().clone() if t.dtype == self.dtype else t.detach() for name, t in named.items()}
         self._convert()  # only now: a lazy module has its parameters by the first pass
         places = {identity: place for place, identity in enumerate(used)}
         order = sorted(named, key=lambda name: places.get(self.identities[name], len(used)))
-        without = {name for name in without if self.identities[name] in used}
+        without = {name for name in without if self.identities.get(name) in used}
         return [
             PortParameter(
                 name,

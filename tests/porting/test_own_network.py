@@ -297,7 +297,7 @@ def test_an_option_that_a_port_does_not_have_is_refused(
     ("content", "words"),
     [
         ("{", "is not JSON"),
-        ("[1]", "must be an object of names"),
+        ("[1]", "a mapping is an object of names"),
         ('{"0.weigth": "conv1.weight"}', "'0.weigth'; did you mean '0.weight'?"),
     ],
 )

@@ -32,7 +32,7 @@ EXTRA_WIDTH = 32  # pixels by which the images are wider than high
 class Case:
     """What every backend and the reference are given. `stored` are uint8 images, as a trainer takes them; `targets` are
     labels, or cotangents of a network without classes. `tail`: what the last image's values are multiplied by, so that
-    values far from 0 are met."""
+    values far from 0 are met; its left half is a slope then, on which whole windows have one sign."""
 
     architecture: Architecture
     seed: int
@@ -61,7 +61,12 @@ class Case:
     def images(self) -> NDArray[np.float64]:
         """The stored images as the network's input, `(N, C, H, W)`."""
         images = np.asarray(apply_reference(self.stored, self.transform), np.float64)
-        images[-1] *= self.tail
+        if self.tail != 1:
+            height, width = images.shape[2], images.shape[3] // 2
+            slopes = generator(self.seed, "conformance", "slopes").random((3, images.shape[1], 1, 1)) - 0.5
+            rows, columns = np.linspace(0, 1, height)[:, None], np.linspace(0, 1, max(width, 1))[:width]
+            images[-1, :, :, :width] = 4 * slopes[0] + slopes[1] * rows + slopes[2] * columns
+            images[-1] *= self.tail
         return images
 
     def masks(self, step: int) -> dict[str, NDArray[np.bool_]]:

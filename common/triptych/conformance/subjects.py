@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -16,6 +16,8 @@ from triptych.conformance.inputs import backend_inputs
 from triptych.conformance.reference_run import ReferenceRun, named
 from triptych.conformance.updates import backend_update
 from triptych.spec.layers import Architecture
+
+from triptych.utils.arrays import Array
 from triptych.utils.errors import TriptychError
 
 if TYPE_CHECKING:
@@ -62,6 +64,10 @@ class Subject:
     def release(self, *, training: bool) -> None:
         """Let go of whole passes in evaluation mode, and in `training` mode too, before a level that has no use for
         them: of a large network each is a gigabyte or two. What is asked of them later is computed again."""
+
+    def made(self, train: bool) -> Sequence[Array]:
+        """What it was seen to put out anywhere in a whole pass; nothing where only its layers are seen."""
+        return ()
 
     def failed(self, error: BaseException) -> None:
         """Raises what a user should read in place of a difference when a framework raises `error`; nothing here."""

@@ -7,6 +7,7 @@ from functools import cached_property
 import numpy as np
 
 from triptych.backend.contract import Captured
+from triptych.conformance.reference_run import ReferenceRun
 from triptych.porting.matching import longest_alignment
 from triptych.spec import layers as spec
 from triptych.utils.arrays import Array
@@ -88,20 +89,47 @@ def _is_twin(place: Place, operation: Captured, mark: tuple[float, float]) -> bo
     return place.value.size == operation.value.size and _alike(place.mark, mark)
 
 
+def first_other_shape(
+    run: ReferenceRun, captured: Sequence[Captured], before: str
+) -> tuple[str, tuple[int, ...]] | None:
+    """The first layer before another one whose output has another shape, and that shape; None where none has."""
+    nodes = [(path, role_of(layer)) for path, layer in run.nodes(False)]
+    nodes = nodes[: [path for path, _ in nodes].index(before)]
+    shapes = [run.outputs(False)[path].shape for path, _ in nodes]
+    kept = [each for each in captured if each.kind]
+
+    def score(i: int, j: int) -> int:
+        return (nodes[i][1] == kept[j].kind) * (SAME_KIND + SAME_SHAPE * (shapes[i] == kept[j].value.shape))
+
+    for i, j in sorted(longest_alignment(len(nodes), len(kept), score).items()):
+        if shapes[i] != kept[j].value.shape:
+            return nodes[i][0], kept[j].value.shape
+    return None
+
+
 def turn_to_channels_first(places: Sequence[Place], captured: Sequence[Captured]) -> None:
     """Maps that are a layer's in the other order of axes, in the spec's: code may change between the two."""
-    marks = [place.mark for place in places]
+    marks, shapes = [place.mark for place in places], {place.value.shape for place in places}
+    last = (0, 1, 2, 3)  # what is no layer's, a fault's output, has the axes of what came before it
     for operation in captured:
         value = operation.value
         mark_of = _mark(value) if value.ndim == 4 else None
-        if mark_of is None or any(_alike(mark, mark_of) for mark in marks):
+        if mark_of is None:
             continue
-        for axes in ((0, 3, 1, 2), (0, 2, 3, 1)):
-            turned = _mark(value.transpose(axes))
-            if any(_alike(mark, turned) for mark in marks):
-                operation.value = value.transpose(axes)
-                operation.gradient = None if operation.gradient is None else operation.gradient.transpose(axes)
-                break
+        if any(_alike(mark, mark_of) for mark in marks):
+            last = (0, 1, 2, 3)
+            continue
+        tried = [axes for axes in ((0, 3, 1, 2), (0, 2, 3, 1)) if _is_known(_mark(value.transpose(axes)), marks)]
+        if not tried and last != (0, 1, 2, 3) and value.transpose(last).shape in shapes:
+            tried = [last]
+        if tried:
+            last = tried[0]
+            operation.value = value.transpose(last)
+            operation.gradient = None if operation.gradient is None else operation.gradient.transpose(last)
+
+
+def _is_known(mark: tuple[float, float], marks: Sequence[tuple[float, float]]) -> bool:
+    return any(_alike(each, mark) for each in marks)
 
 
 def _match(place: Place, operation: Captured, mark: tuple[float, float]) -> int:

@@ -19,7 +19,7 @@ from triptych.weights.initializers import Parameters
 BEYOND = 2.0  # times the bound, where the largest value is brought
 COMMON_BOUND = 6.0  # ReLU6's, for activations that have none
 UNBOUNDED = (spec.ReLU, spec.LeakyReLU, spec.PReLU, spec.SiLU)
-LARGEST_TAIL = 1e4
+SMALLEST_TAIL, LARGEST_TAIL = 2.0, 1e4
 SCALED = ("weight", "scale", "shift", "bias")  # the roles of arrays by which an output grows in proportion
 
 
@@ -52,7 +52,7 @@ def _tail(case: Case, inputs: dict[str, Array]) -> float:
         return 1.0  # what they are given grows by their own parameters
     highest = [float(np.max(inputs[i.path][-1])) for i in infos if isinstance(i.layer, UNBOUNDED) and i.path in inputs]
     wanted = max((BEYOND * COMMON_BOUND / value for value in highest if value > 0), default=1.0)
-    return min(max(wanted, 1.0), LARGEST_TAIL)
+    return min(max(wanted, SMALLEST_TAIL), LARGEST_TAIL)
 
 
 def unreached(case: Case, inputs: dict[str, Array]) -> Iterator[str]:

@@ -12,6 +12,7 @@ from scipy.special import log_softmax, softmax
 from triptych.backend.contract import Backend, Port, PortRun
 from triptych.conformance import levels
 from triptych.conformance.compare import STRANGERS, Arrays, message, problem
+from triptych.conformance.diagnosis import causes
 from triptych.conformance.diagnosis.explain import Difference, SubjectFailedError
 from triptych.conformance.diagnosis.layer_faults import channels_first, channels_last
 from triptych.conformance.levels import Level
@@ -19,7 +20,7 @@ from triptych.conformance.locate import Located
 from triptych.conformance.reference_run import INPUT, ReferenceRun, layer_of, maps_before_flatten, other_images
 from triptych.conformance.subjects import Subject
 from triptych.porting import dropouts
-from triptych.porting.align import Place, align, role_of, turn_to_channels_first
+from triptych.porting.align import Place, align, first_other_shape, role_of, turn_to_channels_first
 from triptych.porting.pairing import matches, pair_network
 from triptych.spec import analysis
 from triptych.spec.layers import Shape
@@ -105,6 +106,7 @@ class OwnNetwork(Subject):
         infos = analysis.parameters(self.run.case.architecture)
         made = pair_network(parameters, infos, self.mapping, self.ignored, self.propose)
         if made.wrong is not None:
+            self._look_for_another_map(layer_of(made.wrong.tensor))
             text = "; ".join(made.notes)
             layer = layer_of(made.wrong.tensor)
             raise SubjectFailedError(Difference(layer, "structure", made.wrong, (self.name,), made.cause, text))
@@ -114,6 +116,23 @@ class OwnNetwork(Subject):
         self.softmax = self.softmax if self._ends_in_softmax() else ""  # a loss's is taken off by the port
         self.notes += (f"the {self.softmax} at its end is left out",) if self.softmax else ()
         return self.run.parameter_shapes
+
+    def _look_for_another_map(self, layer: str) -> None:
+        """A dense layer of another size may only be given another map. Raises SubjectFailedError for the first layer
+        before it whose map has another size."""
+        if layer not in self.maps:
+            return
+        try:
+            captured = self.port.run(self.images, train=False).captured
+        except STRANGERS:
+            return
+        found = first_other_shape(self.run, captured, layer)
+        if found is not None:
+            path, shape = found
+            expected = self.run.outputs(False)[path].shape
+            wrong = problem("structure", path, f"has the shape {shape}, expected {expected}")
+            cause = causes.of_shape(self.run, path, shape[1:])
+            raise SubjectFailedError(Difference(path, "structure", wrong, (self.name,), cause))
 
     def restore(self) -> None:
         """The network as it was given."""
@@ -172,6 +191,10 @@ class OwnNetwork(Subject):
             self.passes[train] = self.port.run(self.images, train=train, cotangents=cotangents)
             self.types |= {each.kept_as or each.value.dtype.name for each in self.passes[train].captured}
         return self.passes[train]
+
+    def made(self, train: bool) -> Sequence[Array]:
+        """The outputs of all its operations."""
+        return [each.value for each in self.ran(train).captured]
 
     def seen(self, train: bool) -> dict[str, int]:
         """By path of a layer that can be seen, the index of its operation."""

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 
 import numpy as np
 
@@ -27,12 +28,16 @@ class Cause:
     text: str = ""
     layer: str = ""
     vague: bool = False  # describes the difference, and names no fault
+    others: tuple[str, ...] = ()  # faults that explain it as well
 
     def __bool__(self) -> bool:
         return bool(self.text)
 
 
 NONE = Cause()
+ROUNDINGS = 1e-3  # of the largest value: what rounding to 11 bits (TF32) makes in a layer
+UNRELATED = 0.3  # of the cosine between a difference and the values
+MOST = 3  # causes that are named where several explain a difference
 
 
 def same(value: Array, observed: Array, budget: float) -> bool:
@@ -43,14 +48,15 @@ def same(value: Array, observed: Array, budget: float) -> bool:
 
 
 def of_shape(run: ReferenceRun, path: str, observed: Shape | None) -> str:
-    """The fault in the record of `path` that gives the observed output shape."""
+    """The faults in the record of `path` that give the observed output shape."""
     if observed is None or path not in run.trace(True).inputs:
         return ""
+    texts: list[str] = []
     for text, fault, hypothesis in _hypotheses(hypothesis_of(run, path, train=True), path):
         with suppress(TriptychError):
             if not fault.result and layer_output(hypothesis.layer, hypothesis.x.shape[1:], path) == observed:
-                return text
-    return ""
+                texts.append(text)
+    return " or ".join(islice(dict.fromkeys(texts), MOST))
 
 
 def hypothesis_of(run: ReferenceRun, path: str, train: bool) -> Hypothesis:
@@ -101,9 +107,13 @@ def _shared_weights(parameters: Arrays, path: str, right: Hypothesis) -> Iterato
         other = layer_of(name)
         if weight is not None and name.endswith(".weight") and other != path and value.shape == weight.shape:
             values = {k: parameters.get(join(other, k), v) for k, v in right.values.items()}
-            yield Fault(f"it has the parameters of '{other}'", partial(replace, values=values))
+            if len(right.values) > 1:
+                yield Fault(f"it has the parameters of '{other}'", partial(replace, values=values))
             one = {**right.values, "weight": value}
             yield Fault(f"it has the weight of '{other}'", partial(replace, values=one))
+        bias = right.values.get("bias")
+        if bias is not None and name.endswith(".bias") and other != path and value.shape == bias.shape:
+            yield Fault(f"it has the bias of '{other}'", partial(replace, values={**right.values, "bias": value}))
 
 
 def of_layer(
@@ -122,8 +132,9 @@ def of_layer(
         if isinstance(layer, Dropout) and OUTPUT in names:
             yield _of_mask(run.trace(train).inputs[path], observed[OUTPUT], layer.rate, train)
 
-    if named_fault := next(filter(None, texts()), ""):
-        return Cause(named_fault)
+    if named_faults := list(islice(dict.fromkeys(filter(None, texts())), MOST)):
+        first, *others = named_faults
+        return Cause(first, others=tuple(text for text in others if text not in first))
     seen = {name: (right[name], observed[name], budgets[name]) for name in names if name in right}
     return Cause(looks_like(seen), vague=True)
 
@@ -235,6 +246,12 @@ def _of_junction(
     return next((text for text, value in tries if same(value, observed, budget)), "")
 
 
+def _is_random(right: Array, difference: Array) -> bool:
+    """Whether a difference has no part in proportion to the values, as an eps or a factor makes one."""
+    lengths = float(np.linalg.norm(right) * np.linalg.norm(difference))
+    return abs(float((right * difference).sum())) < UNRELATED * lengths
+
+
 def looks_like(arrays: Mapping[str, tuple[Array, Array, float]]) -> str:
     """What can be said of a difference that no fault of the catalogue explains."""
     texts = set()
@@ -252,7 +269,7 @@ def _pattern(right: Array, observed: Array, budget: float) -> str:
         return "it is zero everywhere"
     if same(factor * right, observed, budget):
         return f"constant factor {factor:.6g}"
-    if largest(observed - right) <= 1e-4 * largest(right):
+    if 0 < largest(observed - right) <= ROUNDINGS * largest(right) and _is_random(right, observed - right):
         return "it differs by no more than rounding of a lower precision would (float32, TF32)"
     if right.ndim > 1 and same(np.sort(right, axis=None), np.sort(observed, axis=None), budget):
         return "the same values in another order"

@@ -6,13 +6,14 @@ Each is tried on the reference's own input: the one that reproduces what a frame
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from itertools import permutations
 from typing import Any
 
 import numpy as np
 
 from triptych.conformance.diagnosis.hypothesis import Fault, other_field, other_kind
-from triptych.conformance.diagnosis.layer_faults import CONV, DENSE, LRN, NORM, PADDING
+from triptych.conformance.diagnosis.layer_faults import CONV, DENSE, LRN, NORM, PADDING, same_padding
 from triptych.conformance.diagnosis.placement_faults import PAD, RESHAPE, SHUFFLE, SLICE, TRANSPOSED, UPSAMPLE
 from triptych.conformance.diagnosis.value_faults import ACTIVATIONS, AFFINE, CLIP, L2, MISSING, PRELU, SOFTMAX
 from triptych.spec import layers as spec
@@ -28,6 +29,8 @@ def _window(layer: spec.MaxPool | spec.AvgPool) -> tuple[str, spec.Pair, spec.Pa
 
 
 _POOL = (
+    other_field("the stride is {wrong.stride}, not {right.stride}", stride=(1, 1)),
+    other_field("the stride is {wrong.stride}, not {right.stride}", stride=(2, 2)),
     other_field("floor for ceil: the last window is dropped", ceil=False),
     other_field("ceil for floor: there is one window more", ceil=True),
     *PADDING,
@@ -76,12 +79,14 @@ FAULTS: dict[type, tuple[Fault, ...]] = {
         other_kind(
             "average for maximum pooling, padding not counted", lambda layer: spec.AvgPool(*_window(layer), False)
         ),
+        Fault("SAME padding: the odd pixel goes below and right", partial(same_padding, value=-np.inf)),
         *_POOL,
     ),
     spec.AvgPool: (
         other_kind("maximum for average pooling", lambda layer: spec.MaxPool(*_window(layer))),
         other_field("padding does not count in the average", count_padding=False),
         other_field("padding counts in the average", count_padding=True),
+        Fault("SAME padding: the odd pixel goes below and right, and counts in the average", same_padding),
         *_POOL,
     ),
     spec.GlobalAvgPool: (
@@ -130,8 +135,8 @@ def other_merges(layer: spec.Branches, parts: list[Array]) -> Iterator[tuple[str
 
 
 def residual_scale(layer: spec.Residual, body: Array, shortcut: Array, observed: Array) -> tuple[str, Array]:
-    """The sum with the scale that fits best, with what to say of it."""
-    scale = float(((observed - shortcut) * body).sum() / (body * body).sum())
+    """The sum with the scale that fits best, to three figures, with what to say of it."""
+    scale = float(f"{float(((observed - shortcut) * body).sum() / (body * body).sum()):.3g}")
     return f"the residual's scale is {scale:.6g}, not {layer.scale:g}", shortcut + scale * body
 
 

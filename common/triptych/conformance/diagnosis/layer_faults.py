@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from typing import Literal
 
 import numpy as np
 from scipy.special import softmax
@@ -13,7 +14,7 @@ from triptych.spec.layers import AvgPool, Conv, LocalResponseNorm, MaxPool, Pair
 from triptych.utils.arrays import Array
 
 
-def _same_padding(hypothesis: Hypothesis) -> Hypothesis | None:
+def same_padding(hypothesis: Hypothesis, value: float = 0.0) -> Hypothesis | None:
     """TensorFlow's and JAX's SAME: the odd pixel goes below and right."""
     layer = hypothesis.layer
     widths = []
@@ -22,12 +23,24 @@ def _same_padding(hypothesis: Hypothesis) -> Hypothesis | None:
         widths.append((total // 2, total - total // 2))
     if all(low == high for low, high in widths):
         return None
-    x = np.pad(hypothesis.x, ((0, 0), (0, 0), *widths))
+    x = np.pad(hypothesis.x, ((0, 0), (0, 0), *widths), constant_values=value)
     return replace(hypothesis, layer=replace(layer, padding=(0, 0)), x=x)
 
 
 def _padded(rows: int, columns: int) -> Callable[[Conv | MaxPool | AvgPool], Pair]:
     return lambda layer: (max(0, layer.padding[0] + rows), max(0, layer.padding[1] + columns))
+
+
+def _padded_by(mode: Literal["reflect", "edge", "wrap"], text: str) -> Fault:
+    def change(hypothesis: Hypothesis) -> Hypothesis | None:
+        layer = hypothesis.layer
+        if layer.padding == (0, 0):
+            return None
+        widths = [(size, size) for size in layer.padding]
+        x = np.pad(hypothesis.x, ((0, 0), (0, 0), *widths), mode=mode)
+        return replace(hypothesis, layer=replace(layer, padding=(0, 0)), x=x)
+
+    return Fault(text, change)
 
 
 PADDING = tuple(
@@ -43,6 +56,9 @@ _BIAS = (
     other_value("the bias is missing", "bias", lambda hypothesis, bias: np.zeros_like(bias)),
     other_value("the bias is added twice", "bias", lambda hypothesis, bias: 2 * bias),
     other_value("the bias is subtracted", "bias", lambda hypothesis, bias: -bias),
+    other_value("the bias is one for all: the first one's", "bias", lambda t, bias: np.full_like(bias, bias[0])),
+    other_value("the bias is one for all: the mean", "bias", lambda t, bias: np.full_like(bias, bias.mean())),
+    other_value("the bias is in reverse order", "bias", lambda t, bias: bias[::-1]),
 )
 
 
@@ -57,12 +73,27 @@ def _deinterleaved(hypothesis: Hypothesis, weight: Array) -> Array:
     return weight.reshape(-1, groups, *weight.shape[1:]).swapaxes(0, 1).reshape(weight.shape)
 
 
+def _groups_reversed(hypothesis: Hypothesis, weight: Array) -> Array:
+    groups = hypothesis.layer.groups
+    return weight.reshape(groups, -1, *weight.shape[1:])[::-1].reshape(weight.shape)
+
+
 CONV = (
     *PADDING,
     other_field("the dilation is ignored", dilation=(1, 1)),
+    other_field(
+        "the dilation is {wrong.dilation}, not {right.dilation}, and the padding {wrong.padding}",
+        dilation=(2, 2),
+        padding=lambda layer: (2 * layer.padding[0], 2 * layer.padding[1]),
+    ),
     other_value("the groups' outputs are in another order (depthwise multiplier)", "weight", _interleaved),
     other_value("the groups' outputs are in another order (depthwise multiplier)", "weight", _deinterleaved),
-    Fault("SAME padding: at this stride the odd pixel goes below and right, not above and left", _same_padding),
+    Fault("SAME padding: at this stride the odd pixel goes below and right, not above and left", same_padding),
+    _padded_by("reflect", "the map is padded by reflection, not by zeros"),
+    _padded_by("edge", "the map is padded by its edge values (replicate), not by zeros"),
+    _padded_by("wrap", "the map is padded from its other side (circular), not by zeros"),
+    other_value("the groups are in reverse order", "weight", lambda t, w: _groups_reversed(t, w)),
+    *(other_field("the stride is {wrong.stride}, not {right.stride}", stride=(n, n)) for n in (1, 2)),
     other_field("the stride's rows and columns are swapped", stride=lambda layer: layer.stride[::-1]),
     *_BIAS,
     other_value("the kernel is flipped: convolution for cross-correlation", "weight", lambda t, w: w[:, :, ::-1, ::-1]),
@@ -126,11 +157,23 @@ def _resized(by: int, scaled: bool) -> dict[str, Callable[[LocalResponseNorm], f
     return {"size": lambda layer: max(1, layer.size + by), "alpha": alpha}
 
 
+def _fixed_gamma(eps: float) -> Fault:
+    """MXNet's symbols have both by default."""
+
+    def change(hypothesis: Hypothesis) -> Hypothesis | None:
+        gamma = hypothesis.values["weight"]
+        if hypothesis.layer.eps == eps:
+            return None
+        values = {**hypothesis.values, "weight": np.ones_like(gamma)}
+        return replace(hypothesis, layer=replace(hypothesis.layer, eps=eps), values=values)
+
+    return Fault(f"gamma is fixed at 1, and eps is {eps:g}, not {{right.eps:g}}", change)
+
+
+EPS = (1e-3, 1e-5, 1e-6, 2e-5, 1e-4, 1e-2, 1e-7, 1e-8, 1e-12, 0.0)
 NORM = (
-    *(
-        other_field("eps is {wrong.eps:g}, not {right.eps:g}", eps=eps)
-        for eps in (1e-3, 1e-5, 1e-6, 2e-5, 1e-4, 1e-2, 1e-12, 0.0)
-    ),
+    *(other_field("eps is {wrong.eps:g}, not {right.eps:g}", eps=eps) for eps in EPS),
+    *map(_fixed_gamma, EPS),
     other_value("gamma is fixed at 1", "weight", lambda t, gamma: np.ones_like(gamma)),
     other_value("beta is missing", "bias", lambda t, beta: np.zeros_like(beta)),
     Fault("training mode for evaluation: the batch's statistics, not the running ones", _batch_statistics),
@@ -139,6 +182,8 @@ NORM = (
     Fault("the statistics count as constants in the backward pass", _batch_statistics),
     Fault("gamma and beta are swapped", lambda t: _swapped(t, "weight", "bias")),
     Fault("running mean and variance are swapped", lambda t: _swapped(t, "running_mean", "running_var")),
+    other_value("gamma is one for all: the mean", "weight", lambda t, gamma: np.full_like(gamma, gamma.mean())),
+    other_value("the mean is not subtracted", "running_mean", lambda t, mean: np.zeros_like(mean)),
     other_value("the variance is used as a deviation", "running_var", lambda t, var: var**2),
 )
 LRN = (

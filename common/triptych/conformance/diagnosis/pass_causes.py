@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from itertools import product
+from itertools import pairwise, product
 
 import numpy as np
 from scipy.special import softmax
@@ -17,10 +17,12 @@ from triptych.conformance.reference_run import OUTPUT, ReferenceRun, layer_of, p
 from triptych.conformance.updates import labelled
 from triptych.reference.loss import cross_entropy
 from triptych.spec.kinds.layer_pass import all_but_channels
-from triptych.spec.layers import BatchNorm, Dropout
+from triptych.spec.layers import BatchNorm, Conv, Dense, Dropout
 from triptych.utils.arrays import Array, largest
 from triptych.utils.errors import TriptychError
 from triptych.utils.shelf import Shelf
+
+MOST_CHANNELS, MOST_EQUATIONS = 4, 20_000  # of images whose change is fitted
 
 
 def of_loss(run: ReferenceRun, observed: Arrays, budget: float, precision: str) -> Cause:
@@ -102,6 +104,46 @@ def _of_images(run: ReferenceRun, check: Check, observed: Arrays, train: bool) -
             output = run_alone(replace(right, x=make(right.x)), check.tensor, None)[OUTPUT]
             if same(output, observed[check.tensor], check.budget):
                 return Cause(text)
+    return _of_normalised(run, check, observed[check.tensor], train)
+
+
+def _of_normalised(run: ReferenceRun, check: Check, observed: Array, train: bool) -> Cause:
+    """A first layer that is linear tells by which factors and sums for each channel its images were changed."""
+    layer, x = run.layers[check.tensor], run.case.images
+    right = run.outputs(train)[check.tensor]
+    if not isinstance(layer, Conv | Dense) or x.shape[1] > MOST_CHANNELS or observed.shape != right.shape:
+        return NONE
+    zero = run.alone(check.tensor, np.zeros_like(x), None, train)[OUTPUT]
+    columns = []
+    for images in (x, np.ones_like(x)):
+        for channel in range(x.shape[1]):
+            alone = np.zeros_like(x)
+            alone[:, channel] = images[:, channel]
+            columns.append((run.alone(check.tensor, alone, None, train)[OUTPUT] - zero).ravel())
+    design, target = np.stack(columns, axis=1), (observed - zero).ravel()
+    kept = slice(None, None, max(1, target.size // MOST_EQUATIONS))
+    fitted, *_ = np.linalg.lstsq(design[kept], target[kept], rcond=None)
+    if not same((zero.ravel() + design @ fitted).reshape(observed.shape), observed, 1e-9 * check.scale):
+        return NONE
+    factors, sums = np.split(fitted, 2)
+    said = ", ".join(f"{factor:.4g} x + {shift:.4g}" for factor, shift in zip(factors, sums, strict=True))
+    return Cause(f"the images are normalised (again) in the network: by channel {said}")
+
+
+def of_order(run: ReferenceRun, path: str, budget: float, made: Sequence[Array], train: bool) -> Cause:
+    """Two layers behind each other, of which the second comes first; `made`: what the network puts out anywhere."""
+    nodes = [name for name, _ in run.nodes(train)]
+    place, inputs, outputs = nodes.index(path), run.trace(train).inputs, run.outputs(train)
+    for first, second in pairwise(nodes[max(place - 1, 0) : place + 2]):
+        if inputs[second] is not outputs[first] and not np.array_equal(inputs[second], outputs[first]):
+            continue
+        with suppress(ValueError, IndexError, TriptychError):
+            y = run.alone(second, inputs[first], None, train)[OUTPUT]
+            y = run.alone(first, y, None, train)[OUTPUT]
+            if same(y, outputs[second], budget) or same(y, outputs[first], budget):
+                continue  # their order does not matter, or one of them does nothing here
+            if any(same(y, value, budget) for value in made):
+                return Cause(f"'{second}' comes before '{first}'", path)
     return NONE
 
 

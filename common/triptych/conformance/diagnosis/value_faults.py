@@ -16,6 +16,8 @@ def _named(text: str, record: spec.Layer) -> Fault:
     return other_kind(text, lambda layer: record)
 
 
+SELU = (1.0507009873554805, 1.6732632423543772)  # scale and alpha
+
 # What is found in the place of any activation. The right one itself is no fault, and explains nothing.
 ACTIVATIONS = (
     MISSING,
@@ -34,6 +36,18 @@ ACTIVATIONS = (
     Fault("softplus is applied", result=lambda t, y: np.logaddexp(0, t.x)),
     Fault("ELU is applied", result=lambda t, y: np.where(t.x > 0, t.x, np.expm1(np.minimum(t.x, 0)))),
     Fault("GELU is applied", result=lambda t, y: t.x * (1 + erf(t.x / np.sqrt(2))) / 2),
+    Fault(
+        "GELU is applied, in its tanh form",
+        result=lambda t, y: t.x * (1 + np.tanh(np.sqrt(2 / np.pi) * (t.x + 0.044715 * t.x**3))) / 2,
+    ),
+    Fault(
+        "SELU is applied",
+        result=lambda t, y: SELU[0] * np.where(t.x > 0, t.x, SELU[1] * np.expm1(np.minimum(t.x, 0))),
+    ),
+    Fault("Mish is applied", result=lambda t, y: t.x * np.tanh(np.logaddexp(0, t.x))),
+    Fault("the absolute value is taken", result=lambda t, y: np.abs(t.x)),
+    Fault("the square is taken", result=lambda t, y: t.x**2),
+    Fault("the activation is applied with the other sign", result=lambda t, y: np.minimum(t.x, 0)),
 )
 CLIP = (
     Fault("the upper bound is missing", result=lambda t, y: np.maximum(t.x, t.layer.low)),
