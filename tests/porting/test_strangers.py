@@ -132,7 +132,7 @@ def test_a_difference_as_small_as_float32s_rounding_is_one_in_float64() -> None:
     assert located.precision == "fp64"
     assert located.difference is not None
     assert located.difference.layer == "unit1.body.norm2"
-    assert located.difference.cause == "it differs by no more than rounding of a lower precision would (float32, TF32)"
+    assert located.difference.cause == "eps is 1.01e-05, not 1e-05"
     assert "--precision fp32 judges it in that" in located.difference.note
     slopes = check("strangers_torch:mixed", "strangers_mxnet:mixed").difference
     assert slopes is not None

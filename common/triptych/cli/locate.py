@@ -48,6 +48,12 @@ def locate(
     left_weights: Annotated[
         str, Parameter(help="spec: yours are replaced by the spec's; own: they are compared with the source's, too.")
     ] = "spec",
+    check_init: Annotated[
+        bool, Parameter(help="Compare what your network starts from with the spec's initializer, too.")
+    ] = False,
+    try_: Annotated[
+        bool, Parameter(name="--try", help="Try the edit that the cause asks for on a copy of your source in memory.")
+    ] = False,
     json: options.JsonFile = None,
 ) -> int:
     """Name the first layer and the level (forward, gradient, update) at which two subjects diverge, and the cause.
@@ -57,11 +63,15 @@ def locate(
     imported and becomes the spec. Exit status 1 if they diverge.
     Example: triptych locate --left my_package:build_torch --right vgg16
     """
-    from triptych.porting import strangers
+    from triptych.porting import edits, strangers
 
+    if try_:
+        edits.check(left)
     check_choices(mode, precision, optimizers, layout)
     check_known("--left-weights", [left_weights], ("spec", "own"))
-    chosen = strangers.Options(layout, mapping, precision, seed, ignore, propose_mapping, left_weights == "own")
+    chosen = strangers.Options(
+        layout, mapping, precision, seed, ignore, propose_mapping, left_weights == "own", check_init
+    )
     for_backends = device != "cpu" or optimizers is not None
     for_own = chosen != strangers.Options(precision=precision, seed=seed)
     if are_strangers(left, right):
@@ -74,10 +84,29 @@ def locate(
             located = of_own(left, name, network, chosen)
         else:
             located = of_backends(left, right, name, mode, network, precision, device, seed, optimizers)
+    located = edited(located, left, right, network, chosen, tried=try_)
     options.write_json(json, as_dict(located))
     if json != "-":
         show(located)
     return 0 if located.difference is None else 1
+
+
+def edited(
+    located: Located, left: str, right: str, network: NetworkOptions, chosen: OwnOptions, *, tried: bool
+) -> Located:
+    """The verdict with the edit of the left network's source that its cause asks for."""
+    from triptych.porting import edits, own_network, strangers
+
+    if ":" not in left or Path(left).exists():
+        return located
+    spec = located.arch if right == REFERENCE else right
+    taken = vars(chosen) | {"own_weights": False, "check_init": False, "propose": None}
+
+    def judge(candidate: Any) -> Located:
+        architecture = read(spec, network).architecture
+        return own_network.locate_port(candidate, architecture, name=left, **taken)
+
+    return edits.with_edit(located, left, judge, tried) if strangers.is_module(left) else located
 
 
 def are_strangers(left: str, right: str) -> bool:
@@ -154,9 +183,10 @@ def subjects(left: str, right: str, arch: str | None) -> tuple[str, str, str]:
         raise TriptychError(f"--left and --right are both '{left}'; name two subjects")
     from triptych.backend.registry import BACKENDS
 
+    kind = "architecture, backend or reference" if ":" in left + right else "backend"
     for subject in (left, right):
         if ":" not in subject:
-            check_known("architecture, backend or reference", [subject], [*zoo.registry(), *BACKENDS, REFERENCE])
+            check_known(kind, [subject], [*zoo.registry(), *BACKENDS, REFERENCE])
     named = [subject for subject in (left, right) if subject in zoo.registry()]
     names = dict.fromkeys([*named, *([arch] if arch else [])])
     if len(names) > 1:
@@ -190,7 +220,7 @@ def check_subjects(arch: str, left: str, right: str, precision: str, *, for_back
     if ported and for_backends:
         raise TriptychError("--device and --optimizers are for backends; your own network runs on the CPU")
     if not ported and precision not in ("fp64", "fp32"):
-        raise TriptychError(f"--precision {precision} is for your own network; give fp64 or fp32")
+        raise TriptychError(f"--precision {precision} cannot be judged on a backend; give fp64 or fp32")
     if not ported and for_own:
         raise TriptychError(
             "--layout, --mapping, --ignore and the like are for your own network; give it as --left module:name"

@@ -52,6 +52,7 @@ def locate_port(
     propose: Path | None = None,
     weights: Mapping[str, Array] | None = None,
     own_weights: bool = False,
+    check_init: bool = False,
 ) -> Located:
     """The first layer, and the level, at which a network departs from `architecture` (as `triptych locate` does).
     `candidate`: a `torch.nn.Module`, a Gluon block, a Flax NNX or Linen module, or `(function, parameters)` with a JAX
@@ -60,7 +61,8 @@ def locate_port(
     do not tell. `softmax`: the one (softmax or log_softmax) that it ends in, which is left out. Where the spec has
     batch norms that the network has folded into its convolutions, both are compared in evaluation. `ignored`: patterns
     of names, its own or the spec's, that are not compared; `propose`: a file for what is known of the pairing; with
-    `own_weights` those that it brings are compared with `weights`, canonical ones. Raises TriptychError
+    `own_weights` those that it brings are compared with `weights`, canonical ones;
+    with `check_init` what it starts from with the architecture's initializer. Raises TriptychError
     for what cannot be compared."""
     check_known("layout", [] if layout is None else [layout], LAYOUTS)
     names = read_mapping(mapping)
@@ -82,14 +84,14 @@ def locate_port(
         softmax,
         ignored=ignored,
         propose=propose,
-        keep=own_weights,
+        keep=own_weights or check_init,
     )
     compared = compare_with(own, architecture)
-    if not own_weights:
-        return compared.located
-    from triptych.porting.own_weights import judged
+    from triptych.porting import own_init
+    from triptych.porting import own_weights as brought
 
-    return judged(compared, architecture, weights)
+    located = brought.judged(compared, architecture, weights) if own_weights else compared.located
+    return own_init.judged(located, architecture, compared.values, seed) if check_init else located
 
 
 @dataclass(frozen=True, eq=False)

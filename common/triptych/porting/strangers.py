@@ -65,6 +65,7 @@ class Options:
     ignored: tuple[str, ...] = ()
     propose: Path | None = None
     own_weights: bool = False
+    check_init: bool = False
 
 
 def is_network(name: str) -> bool:
@@ -185,6 +186,7 @@ def _of_module(side: Side, architecture: Architecture, options: Options, weights
         propose=options.propose,
         weights=weights,
         own_weights=options.own_weights,
+        check_init=options.check_init,
     )
 
 

@@ -15,7 +15,7 @@ from triptych.conformance.diagnosis.hypothesis import Fault, Hypothesis
 from triptych.conformance.reference_run import OUTPUT, ReferenceRun, layer_of, maps_before_flatten, named
 from triptych.data.preprocess import apply_reference
 from triptych.reference import network as reference
-from triptych.spec.layers import Branches, Dropout, Residual, Shape, join
+from triptych.spec.layers import BatchNorm, Branches, Dropout, Residual, Shape, join
 from triptych.spec.shapes import layer_output
 from triptych.utils.arrays import Array, largest
 from triptych.utils.errors import TriptychError
@@ -129,6 +129,8 @@ def of_layer(
         for text, arrays in _results(run, path, train, backward):
             if names and all(name in arrays and same(arrays[name], observed[name], budgets[name]) for name in names):
                 yield text
+        if isinstance(layer, BatchNorm) and OUTPUT in names and not train:
+            yield _of_eps(hypothesis_of(run, path, train), observed[OUTPUT])
         if isinstance(layer, Dropout) and OUTPUT in names:
             yield _of_mask(run.trace(train).inputs[path], observed[OUTPUT], layer.rate, train)
 
@@ -250,6 +252,27 @@ def _is_random(right: Array, difference: Array) -> bool:
     """Whether a difference has no part in proportion to the values, as an eps or a factor makes one."""
     lengths = float(np.linalg.norm(right) * np.linalg.norm(difference))
     return abs(float((right * difference).sum())) < UNRELATED * lengths
+
+
+def _of_eps(right: Hypothesis, observed: Array) -> str:
+    """Any eps that explains all channels of a batch norm in evaluation, to three figures."""
+    values, x = right.values, right.x
+    if x.shape != observed.shape or not {"running_mean", "running_var"} <= values.keys():
+        return ""
+    shape = (1, -1, *[1] * (x.ndim - 2))
+    ones = np.ones_like(values["running_mean"])
+    gamma, beta, mean = (
+        v.reshape(shape) for v in (values.get("weight", ones), values.get("bias", 0 * ones), values["running_mean"])
+    )
+    numerator, shifted = gamma * (x - mean), observed - beta
+    axes = (0, *range(2, x.ndim))
+    with np.errstate(all="ignore"):
+        squares = (numerator * numerator).sum(axes) / (numerator * shifted).sum(axes)
+        found = squares**2 - values["running_var"]
+    eps = float(np.median(found))
+    if not np.isfinite(found).all() or eps < 0 or np.ptp(found) > 1e-2 * eps or abs(eps / right.layer.eps - 1) < 1e-3:
+        return ""
+    return f"eps is {eps:.3g}, not {right.layer.eps:g}"
 
 
 def looks_like(arrays: Mapping[str, tuple[Array, Array, float]]) -> str:
