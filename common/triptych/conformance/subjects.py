@@ -16,7 +16,6 @@ from triptych.conformance.inputs import backend_inputs
 from triptych.conformance.reference_run import ReferenceRun, named
 from triptych.conformance.updates import backend_update
 from triptych.spec.layers import Architecture
-
 from triptych.utils.arrays import Array
 from triptych.utils.errors import TriptychError
 
