@@ -80,9 +80,33 @@ def states(
     print(f"{file}: {optimizer_states.write(file, remembered)}")
 
 
+def card(
+    arch: Annotated[
+        str, Parameter(help="A run folder, or any network; of a run the card tells training and accuracy.")
+    ],
+    file: Annotated[Path, options.written("FILE", "The file to write; it ends in .md.")],
+    *,
+    certificate: Annotated[Path | None, Parameter(help="What `conform --certificate` wrote of this network.")] = None,
+    network: options.NetworkOptions = options.DEFAULT_NETWORK,
+) -> None:
+    """Write a model card: architecture, counts, recipe, accuracy, certificate.
+
+    Example: triptych export card runs/vgg11 MODEL_CARD.md
+    """
+    from triptych.exporting import model_card
+    from triptych.utils.files import write_atomically
+
+    if file.suffix != ".md":
+        raise TriptychError(f"FILE {file} must end in .md")
+    run = Path(arch) if Path(arch).is_dir() else None
+    write_atomically(file, model_card.text(resolve(arch, network).architecture, run, certificate).encode())
+    print(f"{file}: {arch}")
+
+
 export = App(
     help="Write a network for others' programs.\n\nExample: triptych export onnx runs/vgg11 vgg11.onnx",
     help_format="plaintext",
 )
 export.command(onnx, name="onnx")
 export.command(states, name="states")
+export.command(card, name="card")

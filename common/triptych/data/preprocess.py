@@ -41,6 +41,14 @@ class InputTransform:
     crop_padding: int = 0
     reverse: bool = False
 
+    @property
+    def text(self) -> str:
+        """What happens to the values of an upright image, for a reader."""
+        parts = ["0 to 1", *(["blue first"] if self.reverse else [])]
+        parts += [f"minus {', '.join(f'{value:g}' for value in self.mean)}"] if self.mean else []
+        parts += [f"divided by {', '.join(f'{value:g}' for value in self.std)}"] if self.std else []
+        return ", ".join(parts) + (", by channel" if self.mean or self.std else "")
+
     def __post_init__(self) -> None:
         if self.reverse and self.channels != 3:
             raise TriptychError(f"--channel-order bgr needs a network with 3 channels; this one has {self.channels}")

@@ -159,7 +159,7 @@ def _images(architecture: Architecture, source: str, names: Sequence[str]) -> li
     if not Path(source).is_dir():
         return [*lines, "- what their values are normalised by, the source does not say; ask whoever trained it"]
     transform = models.load_run(Path(source)).transform
-    return [*lines, f"- values of 0 to 1, minus {transform.mean}, divided by {transform.std}, by channel"]
+    return [*lines, f"- values of {transform.text}"]
 
 
 def _kept_otherwise(architecture: Architecture, backend: str) -> list[str]:

@@ -340,5 +340,7 @@ class OwnNetwork(Subject):
 
 def are_shares(value: Array, end: str) -> bool:
     """Whether an output is the softmax, or its logarithm, that a network may end in."""
+    if not end:
+        return False
     shares = value if end == SOFTMAX else np.exp(value)
-    return bool(end) and bool((shares >= 0).all()) and bool(np.allclose(shares.sum(1), 1, atol=1e-3))
+    return bool((shares >= 0).all()) and bool(np.allclose(shares.sum(1), 1, atol=1e-3))

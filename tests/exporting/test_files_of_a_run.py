@@ -1,0 +1,68 @@
+"""What a run leaves for others: a model card, and its optimiser's state."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from triptych.__main__ import main
+from triptych.backend import registry
+
+
+@pytest.fixture
+def run(call: Callable[..., str], here: Path) -> Path:
+    line = ("train", "--backend", registry.installed()[0], "--arch", "lenet", "--data", "synthetic", "--epochs", "1")
+    call(*line, "--out", "run", "--momentum", "0.5")
+    return here / "run"
+
+
+def failed(*arguments: object) -> int:
+    with pytest.raises(SystemExit) as stopped:
+        main([str(argument) for argument in arguments])
+    return int(stopped.value.code or 0)
+
+
+def test_a_card_says_what_the_files_say(
+    run: Path, call: Callable[..., str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    call("export", "card", "run", "card.md")
+    card = Path("card.md").read_text()
+    for line in (
+        "# lenet",
+        "- classes: 10",
+        "- parameters: 61,706;",
+        "- epochs: 1",
+        "momentum 0.5",
+        "- pixels: 0 to 1",
+    ):
+        assert line in card
+    assert "- test, after epoch 1 on" in card
+    assert "No certificate was given" in card
+    line = ("conform", "--arch", "lenet", "--input", "1x28x28", "--backends", name, "--precision", "fp64")
+    call(*line, "--certificate", "lenet.json")
+    call("export", "card", "run", "card.md", "--certificate", "lenet.json")
+    assert f"- passed: {name} against the float64 reference (fp64)" in Path("card.md").read_text()
+    assert failed("export", "card", "alexnet", "other.md", "--certificate", "lenet.json") == 2
+    assert "is of another network than 'alexnet': lenet" in capsys.readouterr().err
+    text = Path("lenet.json").read_text().replace('"seed": 0', '"seed": 1')
+    Path("lenet.json").write_text(text)
+    assert failed("export", "card", "run", "other.md", "--certificate", "lenet.json") == 2
+    assert "is not as it was written" in capsys.readouterr().err
+    assert failed("export", "card", "run", "card.txt") == 2
+
+
+@pytest.mark.parametrize(
+    ("file", "words"),
+    [("o.pt", "torch.optim.SGD(module.named_parameters(), ...)"), ("o.msgpack", "optax.sgd(0.05, 0.5)")],
+)
+def test_states_of_a_run(run: Path, file: str, words: str, call: Callable[..., str]) -> None:
+    assert words in call("export", "states", "run", file)
+    assert Path(file).stat().st_size > 4 * 61_706
+
+
+def test_states_of_what_is_no_run(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for line in (("nothing", "o.pt"), ("nothing", "o.txt")):
+        assert failed("export", "states", *line) == 2
+        assert capsys.readouterr().err.count("\n") == 1
