@@ -27,6 +27,7 @@ def failed(*arguments: object) -> int:
 def test_a_card_says_what_the_files_say(
     run: Path, call: Callable[..., str], capsys: pytest.CaptureFixture[str]
 ) -> None:
+    name = registry.installed()[0]
     call("export", "card", "run", "card.md")
     card = Path("card.md").read_text()
     for line in (

@@ -53,7 +53,8 @@ def _training(architecture: Architecture, recipe: Recipe, epochs: list[Epoch]) -
     if epochs:
         last = epochs[-1]
         yield from ("", "## Accuracy", "")
-        yield f"- test, after epoch {last.epoch} on {last.backend}: {last.test_accuracy:.4f} (loss {last.test_loss:.4f})"
+        when = f"after epoch {last.epoch} on {last.backend}"
+        yield f"- test, {when}: {last.test_accuracy:.4f} (loss {last.test_loss:.4f})"
         yield f"- training, in that epoch: {last.train_accuracy:.4f} (loss {last.train_loss:.4f})"
         yield "- one run with one seed; `triptych compare --seeds 5` says how far it would scatter"
 
