@@ -29,10 +29,10 @@ def archs(*, json: JsonFile = None) -> None:
     """
     facts, rows = [], []
     for name, entry in zoo.registry().items():
-        totals = analysis.totals(zoo.build(name))
-        counts = (str(entry.classes), f"{totals.parameters:,}", f"{totals.macs:,}")
+        parameters, macs, *_ = analysis.counts(zoo.build(name))
+        counts = (str(entry.classes), f"{parameters:,}", f"{macs:,}")
         rows.append((name, size(entry.input), *counts, entry.source))
-        sums = {"arch": name, "parameters": totals.parameters, "macs": totals.macs}
+        sums = {"arch": name, "parameters": parameters, "macs": macs}
         known = {"input": entry.input, "classes": entry.classes, "heads": entry.heads, "source": entry.source}
         facts.append(sums | known)
     write_json(json, facts)

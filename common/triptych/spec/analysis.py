@@ -84,7 +84,7 @@ def _visit(
     if isinstance(layer, Primitive):
         kind = kind_of(layer)
         end = place.through(kind.window(layer, place.shape), shapes[path])
-        count = sum(math.prod(info.shape) for info in layer_parameters(layer, path, place.shape) if info.trained)
+        count = sum(math.prod(info.shape) for info in kind.arrays(layer, place.shape) if info.trained)
         macs = kind.macs(layer, place.shape, end.shape)
     else:
         wiring = composite_of(layer).wiring(layer)
@@ -137,14 +137,20 @@ def weight_layers(architecture: Architecture) -> int:
     return sum(info.macs > 0 for info in primitives(architecture) if not info.auxiliary)
 
 
+def counts(architecture: Architecture) -> tuple[int, int, int, int]:
+    """Trained parameters and multiply-accumulates of the network as it is evaluated, and what auxiliary classifiers add
+    to each."""
+    sums = {False: [0, 0], True: [0, 0]}
+    for info in primitives(architecture):
+        sums[info.auxiliary][0] += info.parameters
+        sums[info.auxiliary][1] += info.macs
+    (parameters, macs), (auxiliary_parameters, auxiliary_macs) = sums[False], sums[True]
+    return parameters, macs, auxiliary_parameters, auxiliary_macs
+
+
 def totals(architecture: Architecture) -> Totals:
-    """Totals of the network as it is evaluated, and what auxiliary classifiers add to it."""
-
-    def sums(auxiliary: bool) -> tuple[int, int]:
-        infos = [info for info in primitives(architecture) if info.auxiliary == auxiliary]
-        return sum(info.parameters for info in infos), sum(info.macs for info in infos)
-
-    return Totals(*sums(False), *sums(True), *activation_bytes(architecture))
+    """`counts` and the bytes of activations."""
+    return Totals(*counts(architecture), *activation_bytes(architecture))
 
 
 def activation_bytes(architecture: Architecture, itemsize: int = 4) -> tuple[int, int]:
