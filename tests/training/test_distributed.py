@@ -19,6 +19,7 @@ from triptych.backend import joining, registry
 from triptych.backend.group import Group, entire
 from triptych.backend.joining import Member, Place
 from triptych.conformance.trajectory import BUDGET, FLOOR
+from triptych.training import run_folder
 from triptych.training.distributed.launch import ProcessFailedError, distinct, launch
 from triptych.utils.errors import TriptychError
 
@@ -241,3 +242,176 @@ def test_an_address_is_tried_before_a_framework_is(monkeypatch):
     monkeypatch.setattr(socket, "getaddrinfo", unknown)
     with pytest.raises(TriptychError, match="the address nobody:1 is not known here: Name or service not known"):
         joining.check_address(Place(1, 2, "nobody", 1))
+
+
+# --- the command ------------------------------------------------------------------------------------------------------
+
+SMALL = ("--recipe", "d2l-lenet", "--data", "synthetic@train=96,test=40", "--batch-size", "24", "--momentum", "0.9")
+
+
+def triptych(*arguments: object, seconds: float = 120, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "triptych", *map(str, arguments)]
+    joined = {**os.environ, **environment}
+    return subprocess.run(command, capture_output=True, text=True, timeout=seconds, env=joined)
+
+
+def begin(*arguments: object, **environment: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "triptych", *map(str, arguments)]
+    joined = {**os.environ, **environment}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=joined)
+
+
+def losses_of(folder: Path) -> list[float]:
+    return [loss for epoch in run_folder.read_epochs(folder) for loss in epoch.losses]
+
+
+def children_of(pid: int) -> list[int]:
+    """All processes below this one, of Linux's table."""
+    below = []
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in map(int, task.read_text().split()):
+            below += [child, *children_of(child)]
+    return below
+
+
+def environment_of(pid: int) -> dict[str, str]:
+    pairs = Path(f"/proc/{pid}/environ").read_bytes().decode().split("\0")
+    return dict(pair.split("=", 1) for pair in pairs if "=" in pair)
+
+
+def is_worker(pid: int) -> bool:
+    """One that trains and does not write, if that is known from outside."""
+    said = environment_of(pid)
+    return said.get("RANK") == "1" or said.get("JAX_PROCESS_ID") == "1" or said.get("DMLC_ROLE") == "worker"
+
+
+@every_backend
+def test_a_run_is_killed_in_mid_epoch_and_goes_on_as_one_process(name, here):
+    """Within 15 s nothing is left of it but a run, which one process, then two, take up as if nothing had been."""
+    train = ("train", "--backend", name, *SMALL)
+    assert triptych(*train, "--epochs", 3, "--out", "whole").returncode == 0
+    running = begin(*train, "--processes", 2, "--epochs", 4000, "--out", "run")
+    assert running.stdout is not None
+    assert running.stderr is not None
+    while "epoch 1/" not in (line := running.stdout.readline()):
+        assert line, running.stderr.read()
+    members = children_of(running.pid)
+    os.kill(next(pid for pid in members if is_worker(pid)), signal.SIGKILL)
+    began = time.monotonic()
+    _, err = running.communicate(timeout=30)
+    assert time.monotonic() - began < 15
+    assert running.returncode == 1
+    (line,) = (line for line in err.splitlines() if line.startswith("triptych: "))
+    assert "was killed by SIGKILL; the other processes were ended" in line
+    assert [pid for pid in members if Path(f"/proc/{pid}").exists()] == []
+    done = len(run_folder.read_epochs(Path("run")))
+    whole = triptych(*train, "--epochs", done + 2, "--out", "longer")
+    assert whole.returncode == 0, whole.stderr
+    for more, processes in ((1, 1), (2, 2)):
+        again = triptych(
+            "train", "--backend", name, "--resume", "run", "--epochs", done + more, "--processes", processes
+        )
+        assert again.returncode == 0, again.stderr
+    np.testing.assert_allclose(losses_of(Path("run")), losses_of(Path("longer")), rtol=FLOAT32_BUDGET)
+    assert losses_of(Path("longer"))[: 3 * 4] == losses_of(Path("whole"))[: 3 * 4]
+
+
+def addresses_listened_to(pid: int) -> set[str]:
+    """Local addresses, in Linux's hexadecimal, of the process's listening sockets."""
+    own = {os.readlink(link) for link in Path(f"/proc/{pid}/fd").iterdir() if link.exists() or link.is_symlink()}
+    found = set()
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A" and f"socket:[{fields[9]}]" in own:
+                found.add(fields[1].partition(":")[0])
+    return found
+
+
+LOOPBACKS = {"0100007F", "00000000000000000000000001000000", "0000000000000000FFFF00000100007F"}
+
+
+@every_backend
+def test_a_signal_ends_all_and_nothing_listens_beyond_loopback(name, here):
+    running = begin("train", "--backend", name, *SMALL, "--processes", 2, "--epochs", 4000, "--out", "run")
+    assert running.stdout is not None
+    assert running.stderr is not None
+    while "epoch 1/" not in (line := running.stdout.readline()):
+        assert line, running.stderr.read()
+    listened = set().union(*map(addresses_listened_to, children_of(running.pid)))
+    assert listened
+    assert listened <= LOOPBACKS
+    running.send_signal(signal.SIGTERM)
+    _, err = running.communicate(timeout=30)
+    assert running.returncode == 143, err
+    assert "stopped by SIGTERM; " in err
+    assert "are kept in run" in err
+    assert run_folder.read_epochs(Path("run"))
+
+
+JOINED = {
+    "torch": lambda rank, port: {"RANK": rank, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port},
+    "jax": lambda rank, port: {
+        "JAX_PROCESS_ID": rank,
+        "JAX_NUM_PROCESSES": "2",
+        "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}",
+    },
+    "mxnet": lambda rank, port: {
+        "DMLC_ROLE": "worker",
+        "DMLC_NUM_WORKER": "2",
+        "DMLC_NUM_SERVER": "1",
+        "DMLC_PS_ROOT_URI": "127.0.0.1",
+        "DMLC_PS_ROOT_PORT": port,
+    },
+}
+
+
+@every_backend
+def test_a_process_whose_others_do_not_come_says_so(name, here):
+    port = str(joining.free_port())
+    ended = triptych(
+        "train", "--backend", name, *SMALL, "--out", "run", TRIPTYCH_JOIN_SECONDS="2", **JOINED[name]("0", port)
+    )
+    assert ended.returncode == 2
+    assert f"triptych: waited 2 s at 127.0.0.1:{port}, and not all of the 2 processes came" in ended.stderr
+    assert ended.stderr.count("\n") == 1, ended.stderr
+    assert not Path("run").exists()
+
+
+@every_backend
+def test_processes_with_other_recipes_are_told(name, here):
+    """Each by hand, with a learning rate of its own."""
+    port, helpers = str(joining.free_port()), []
+    if name == "mxnet":
+        for role in ("scheduler", "server"):
+            said = {**JOINED[name]("", port), "DMLC_ROLE": role}
+            helpers.append(begin("train", "--backend", name, *SMALL, "--out", role, **said))
+    started = [
+        begin("train", "--backend", name, *SMALL, "--learning-rate", rate, "--out", "run", **JOINED[name](rank, port))
+        for rank, rate in (("0", "0.1"), ("1", "0.2"))
+    ]
+    try:
+        for process in started:
+            _, err = process.communicate(timeout=60)
+            assert process.returncode == 2
+            assert "process 1 has other recipe than process 0; all must train the same" in err
+    finally:
+        for process in (*started, *helpers):
+            process.kill()
+            process.communicate()
+    assert not Path("run").exists()
+
+
+def test_what_a_backend_cannot_do_in_several_is_refused(here):
+    for name, options, told in (
+        ("torch", ("--devices", 2), "give --processes N, not --devices N"),
+        ("mxnet", ("--processes", 2, "--precision", "fp64"), "cannot train in fp64"),
+        ("mxnet", ("--devices", 2, "--arch", "vgg11_bn"), "give --batch-norm local"),
+    ):
+        if name in BACKENDS:
+            ended = triptych("train", "--backend", name, *SMALL, *options, "--out", "run")
+            assert ended.returncode == 2, ended.stderr
+            (line,) = ended.stderr.splitlines()
+            assert told in line
+    wrong = triptych("train", "--backend", BACKENDS[0], *SMALL, "--processes", 3, **JOINED[BACKENDS[0]]("0", "1"))
+    assert "--processes 3, but the environment says that this is one of 2" in wrong.stderr
