@@ -15,7 +15,6 @@ from triptych import data
 from triptych.backend import registry
 from triptych.backend.execution import Execution
 from triptych.backend.group import Group
-from triptych.cli.processes import one_of
 from triptych.data import Dataset, Split
 from triptych.data.batches import Augmentation
 from triptych.optim.optimizers import SGD
@@ -30,6 +29,7 @@ from triptych.spec.layers import (
     ReLU,
 )
 from triptych.training import loop
+from triptych.training.distributed.membership import one_of
 from triptych.training.recipe import Recipe
 from triptych.weights.initializers import Parameters
 

@@ -23,6 +23,9 @@ with contextlib.suppress(OSError, RuntimeError, AttributeError):  # no usable st
 
 ROLE, ADDRESS = "DMLC_ROLE", ("DMLC_PS_ROOT_URI", "DMLC_PS_ROOT_PORT")
 
+if os.environ.get(ADDRESS[0], "").startswith(("127.", "localhost")):  # else each listens at the machine's own address
+    os.environ.setdefault("DMLC_NODE_HOST", joining.LOOPBACK)
+    os.environ.setdefault("DMLC_INTERFACE", joining.loopback_interface())
 if os.environ.get(ROLE) == "scheduler":  # MXNet would abort the process, and say why in a trace of C++
     _place = joining.read_place("0", "1", joining.said_address(*ADDRESS), " and ".join(ADDRESS))
     joining.check_address(_place, listens=True)

@@ -406,7 +406,11 @@ def test_what_a_backend_cannot_do_in_several_is_refused(here):
     for name, options, told in (
         ("torch", ("--devices", 2), "give --processes N, not --devices N"),
         ("mxnet", ("--processes", 2, "--precision", "fp64"), "cannot train in fp64"),
-        ("mxnet", ("--devices", 2, "--arch", "vgg11_bn"), "give --batch-norm local"),
+        (
+            "mxnet",
+            ("--devices", 2, "--arch", "vgg11_bn", "--resolution", 32, "--width-ratio", 16),
+            "give --batch-norm local",
+        ),
     ):
         if name in BACKENDS:
             ended = triptych("train", "--backend", name, *SMALL, *options, "--out", "run")

@@ -11,6 +11,7 @@ from cyclopts import Parameter
 from triptych import zoo
 from triptych.cli import options
 from triptych.cli.arch import certified_options, resolve
+from triptych.cli.processes import level
 from triptych.report.tables import print_table
 from triptych.utils.errors import TriptychError
 
@@ -38,6 +39,9 @@ def conform(
     seed: options.Seed = 0,
     trajectory: Annotated[
         options.Whole, Parameter(help="Train so many steps too: float64 exactly, float32 bug or chaos (100, say).")
+    ] = None,
+    processes: Annotated[
+        options.Positive, Parameter(help="Hold a training by so many processes against one, too: float64 exactly.")
     ] = None,
     jobs: Annotated[
         options.Positive, Parameter(help="Processes that share several architectures; one per core.")
@@ -80,8 +84,10 @@ def conform(
         verdicts.append(verdict)
         if json != "-":
             show(verdict)
+    several = [level(v.architecture, loaded, processes, seed, shown=json != "-") for v in verdicts]
     if json is not None:
-        options.write_json(json, [suite.as_dict(verdict) for verdict in verdicts])
+        reports = zip(verdicts, several, strict=True)
+        options.write_json(json, [suite.as_dict(verdict) | {"processes": runs} for verdict, runs in reports])
     if certificate is not None:
         sizes = [certified_options(name, network) for name in names]
         made = certificates.make(verdicts, sizes, loaded, precisions=precisions, seed=seed, device=device)
@@ -90,7 +96,8 @@ def conform(
             signature.sign(certificate, key)
     if html is not None:
         scoreboard.write(html, verdicts, {b.name: b.versions() for b in loaded}, options.command_line())
-    passed = sum(verdict.passed for verdict in verdicts)
+    equal = [not [run for run in runs or () if not run["passed"]] for runs in several]
+    passed = sum(verdict.passed and same for verdict, same in zip(verdicts, equal, strict=True))
     if json != "-":
         print(f"{passed} of {len(verdicts)} architectures conform on {', '.join(b.name for b in loaded)}")
     return 0 if passed == len(verdicts) else 1

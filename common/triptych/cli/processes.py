@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import tempfile
-import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any
 
+from triptych.report.tables import print_table
 from triptych.utils.errors import TriptychError
-from triptych.utils.interrupt import Interrupted
 
 if TYPE_CHECKING:
     from triptych.backend.contract import Backend
-    from triptych.backend.group import Group
-
-FAILED, BAD_INPUT = 1, 2
-LOST = "lost the other processes"  # not the cause that a person is told, where there is another
+    from triptych.spec.layers import Architecture
 
 
 def to_launch(backend: Backend, processes: int) -> bool:
@@ -35,6 +29,7 @@ def launch(backend: Backend, processes: int) -> int:
     """The same command line as so many processes; the exit status. Raises TriptychError with what one of them found
     wrong."""
     from triptych.training.distributed import launch as launcher
+    from triptych.training.distributed.membership import LOST
 
     with tempfile.TemporaryDirectory() as folder:
         try:
@@ -45,43 +40,27 @@ def launch(backend: Backend, processes: int) -> int:
     return 0
 
 
-@contextmanager
-def one_of(group: Group) -> Iterator[None]:
-    """Errors in here say which process they are of, and the loss of another process is one. Such a process ends at
-    once, by `os._exit`: a framework would wait at its end for the others, which wait for this one."""
-    if group.size == 1:
-        yield
-        return
-    name = f"process {group.rank}: " if group.rank else ""
-    try:
-        yield
-    except Interrupted as interruption:
-        end(interruption.exit_status, f"{name}{interruption}")
-    except TriptychError as error:
-        end(BAD_INPUT, f"{name}{error}")
-    except RuntimeError as error:
-        if not group.lost(error):
-            end_with_trace()
-        end(FAILED, f"{name}{LOST}, so training was stopped; --resume goes on")
-    except BaseException:
-        end_with_trace()
+def level(
+    architecture: Architecture, backends: Sequence[Backend], count: int | None, seed: int, *, shown: bool
+) -> list[dict[str, Any]] | None:
+    """conform's level `processes` of every backend, and as `--json` has it; None where it was not asked for."""
+    from triptych.conformance import processes
+    from triptych.conformance.compare import worst
+    from triptych.spec.records import encode
 
-
-def end(status: int, line: str) -> NoReturn:
-    """Say why, and be gone."""
-    print("triptych: " + " ".join(line.split()), file=sys.stderr)
-    leave(status)
-
-
-def end_with_trace() -> NoReturn:
-    """The same of what nobody expected."""
-    traceback.print_exc()
-    leave(FAILED)
-
-
-def leave(status: int) -> NoReturn:
-    """Be gone without the ends of libraries."""
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError):
-            stream.flush()
-    os._exit(status)
+    if count is None:
+        return None
+    runs = [(run, worst(run.checks)) for run in (processes.judge(b, architecture, count, seed) for b in backends)]
+    if shown:
+        rows = []
+        for run, check in runs:
+            note = "" if check is None else check.problem or f"{check.tensor}: {check.difference:.1e}"
+            rows.append((run.backend, run.precision, "pass" if run.passed else "FAIL", note, run.refused))
+        title = f"{architecture.name}: {processes.STEPS} steps of {count} processes against one"
+        print_table(("backend", "precision", "result", "worst", "why not fp64"), rows, title=title)
+        print()
+    return [
+        {"backend": run.backend, "precision": run.precision, "passed": run.passed, "refused": run.refused}
+        | {"worst": encode(check)}
+        for run, check in runs
+    ]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from triptych.cli import options, start
-from triptych.cli.processes import launch, one_of, to_launch
+from triptych.cli.processes import launch, to_launch
 from triptych.cli.run_options import DEFAULT_RUN, RunOptions
 from triptych.utils import remarks
 from triptych.utils.errors import TriptychError
@@ -68,6 +68,7 @@ def train(
     from triptych.backend import registry
     from triptych.training import capacity, loop, run_folder
     from triptych.training import tensorboard as logs
+    from triptych.training.distributed.membership import one_of
 
     name = options.backend_name(backend)
     if tensorboard is not None:

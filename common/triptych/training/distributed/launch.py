@@ -96,9 +96,10 @@ def _wait(members: Sequence[Member], started: Sequence[Process], interrupted: Ca
             break
         if interrupted() and not told:
             told = interrupted()
-            _signal(started, told)
+            # The others need their helpers to agree where they stop.
+            _signal([process for member, process in zip(members, started, strict=True) if not member.helper], told)
         time.sleep(POLL_SECONDS)
-    _wait_until(started, HELPER_SECONDS)
+    _wait_until(started, 0 if told else HELPER_SECONDS)
     return None
 
 
