@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from triptych import zoo
 from triptych.cli import options
 from triptych.cli.arch import certified_options, resolve
-from triptych.cli.processes import level
+from triptych.cli.processes import conforming, level
 from triptych.report.tables import print_table
 from triptych.utils.errors import TriptychError
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from triptych.conformance.sharpness import Sharpness
     from triptych.conformance.suite import Verdict
     from triptych.conformance.verification import Verification
+    from triptych.spec.layers import Architecture
 
 
 def conform(
@@ -62,19 +63,15 @@ def conform(
     from triptych.backend import registry
     from triptych.conformance import certificate as certificates
     from triptych.conformance import signature, suite
-    from triptych.conformance.case import BATCH
     from triptych.conformance.conform import PRECISIONS
     from triptych.conformance.identity import told_apart
     from triptych.report import scoreboard
-    from triptych.spec import footprint
 
     refuse_contradictions(arch, all, precision, trajectory, (certificate, html, json))
     key = signing_key(sign, certificate)
     names = list(zoo.registry()) if all else [name.strip() for name in ("vgg11" if arch is None else arch).split(",")]
     architectures = [told_apart(resolve(name, network, small=True).architecture) for name in names]
-    refuse_twice([architecture.name for architecture in architectures])
-    for architecture in architectures:
-        footprint.check_judged(architecture, BATCH)
+    refuse_unjudged(architectures)
     loaded = [registry.load(name) for name in options.backend_names(backends)]
     precisions = PRECISIONS if precision is None else (precision,)
     verdicts = []
@@ -86,8 +83,7 @@ def conform(
             show(verdict)
     several = [level(v.architecture, loaded, processes, seed, shown=json != "-") for v in verdicts]
     if json is not None:
-        reports = zip(verdicts, several, strict=True)
-        options.write_json(json, [suite.as_dict(verdict) | {"processes": runs} for verdict, runs in reports])
+        options.write_json(json, [suite.as_dict(v) | {"processes": r} for v, r in zip(verdicts, several, strict=True)])
     if certificate is not None:
         sizes = [certified_options(name, network) for name in names]
         made = certificates.make(verdicts, sizes, loaded, precisions=precisions, seed=seed, device=device)
@@ -96,8 +92,7 @@ def conform(
             signature.sign(certificate, key)
     if html is not None:
         scoreboard.write(html, verdicts, {b.name: b.versions() for b in loaded}, options.command_line())
-    equal = [not [run for run in runs or () if not run["passed"]] for runs in several]
-    passed = sum(verdict.passed and same for verdict, same in zip(verdicts, equal, strict=True))
+    passed = conforming(verdicts, several)
     if json != "-":
         print(f"{passed} of {len(verdicts)} architectures conform on {', '.join(b.name for b in loaded)}")
     return 0 if passed == len(verdicts) else 1
@@ -183,6 +178,16 @@ def refuse_contradictions(
     written = [Path(file).absolute() for file in files if file is not None]
     if len(set(written)) < len(written):
         raise TriptychError("--certificate, --html and --json must be different files")
+
+
+def refuse_unjudged(architectures: Sequence[Architecture]) -> None:
+    """Raises TriptychError for networks of one name, and for one that cannot be judged in the memory that is here."""
+    from triptych.conformance.case import BATCH
+    from triptych.spec import footprint
+
+    refuse_twice([architecture.name for architecture in architectures])
+    for architecture in architectures:
+        footprint.check_judged(architecture, BATCH)
 
 
 def refuse_twice(names: Sequence[str]) -> None:

@@ -13,6 +13,7 @@ from triptych.utils.errors import TriptychError
 
 if TYPE_CHECKING:
     from triptych.backend.contract import Backend
+    from triptych.conformance.suite import Verdict
     from triptych.spec.layers import Architecture
 
 
@@ -64,3 +65,9 @@ def level(
         | {"worst": encode(check)}
         for run, check in runs
     ]
+
+
+def conforming(verdicts: Sequence[Verdict], several: Sequence[list[dict[str, Any]] | None]) -> int:
+    """How many architectures passed, the level `processes` too where it was asked for."""
+    pairs = zip(verdicts, several, strict=True)
+    return sum(verdict.passed and all(run["passed"] for run in runs or ()) for verdict, runs in pairs)
