@@ -67,6 +67,7 @@ def with_edit(located: Located, reference: str, judge: Callable[[Any], Located],
     if located.difference is None or module is None or not getattr(module, "__file__", ""):
         return located
     path = Path(str(module.__file__))
+    path = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
     text = read_bounded(path, MOST_BYTES).decode()
     edits = list(_edits(path, text, module, located.difference.cause))
     if not edits:
