@@ -224,7 +224,7 @@ def slowly() -> bytes:
             "damaged or not the original",
         ),
     ],
-    ids=lambda value: repr(value)[:50],
+    ids=lambda value: value.__name__ if callable(value) else repr(value)[:50],
 )
 def test_an_answer_that_means_no_good_is_one_error(answering, head, body, message, tmp_path, monkeypatch):
     monkeypatch.setattr(sys.modules[fetch.__module__], "PATIENCE", 1)
