@@ -106,6 +106,15 @@ def status(*words: str) -> int:
 
 
 @needs_backend
+def test_a_file_that_is_there_already_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("exercise1.json").write_text("mine")
+    assert status("exercise", "start", "1") == 2
+    assert "exercise1.json is there already" in capsys.readouterr().err
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("exercise1.json", "mine")]
+
+
+@needs_backend
 @pytest.mark.parametrize(
     ("words", "told"),
     [

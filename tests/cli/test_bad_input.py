@@ -92,6 +92,10 @@ def case(line, *fragments):
         case("sumary vgg11", '"summary"'),
         case("summary vgg10", "unknown architecture 'vgg10'", "did you mean 'vgg1"),
         case("summary letnet", "did you mean 'lenet'?"),
+        *(
+            case(f"summary lenet {two}", "give one of --blocks, --spec and --json")
+            for two in ("--blocks --json", "--spec --json x.json", "--spec --blocks")
+        ),
         case("train --backend troch", "unknown backend 'troch'", "did you mean 'torch'?"),
         case("train --backend tensorflow", "known: jax, mxnet, torch"),
         case("compare --backends torch,jaxx", "unknown backend 'jaxx'", "did you mean 'jax'?"),

@@ -281,3 +281,11 @@ def test_a_module_is_ported_and_left_as_it_is(tmp_path: Path) -> None:
     assert made.passed
     assert [*made.ported] == ["torch", "source"]
     assert (made.not_run, next(module.parameters()).dtype) == ({}, torch.float32)
+    path = tmp_path / "ported" / "certificate.json"
+    said, result = port_certificate.verify(path)
+    assert result.passed
+    verdicts = said.verdicts | {"source": replace(said.verdicts["source"], levels=(), difference="DIFFERS")}
+    other = replace(said, verdicts=verdicts, digest="")
+    path.write_text(records.write(replace(other, digest=records.digest(other))))
+    result = port_certificate.verify(path)[1]
+    assert result.reasons == ["source: failed in the certificate; it is not run again here"]

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from triptych.__main__ import main
 from triptych.backend import registry
+from triptych.optim import schedules
+from triptych.optim.optimizers import SGD
+from triptych.training import run_folder
+from triptych.training.recipe import Recipe
 
 
 @pytest.fixture
@@ -61,6 +66,35 @@ def test_a_card_says_what_the_files_say(
 def test_states_of_a_run(run: Path, file: str, words: str, call: Callable[..., str]) -> None:
     assert words in call("export", "states", "run", file)
     assert Path(file).stat().st_size > 4 * 61_706
+
+
+@pytest.mark.parametrize(("done", "steps", "words"), [(1, 0, "optax.sgd(0.5, 0.5)"), (1, 2, "optax.sgd(0.05, 0.5)")])
+def test_the_rate_of_a_run_that_was_stopped_within_an_epoch(
+    done: int, steps: int, words: str, drawn_run: Callable[..., Path], call: Callable[..., str], here: Path
+) -> None:
+    schedule, optimizer = schedules.parse("step:every=1,factor=0.1"), SGD(momentum=0.5)
+    run = drawn_run("run", Recipe("test", "", "lenet", learning_rate=0.5, optimizer=optimizer, schedule=schedule))
+    stopped_after(run, done, steps)
+    assert words in call("export", "states", run, "o.msgpack")
+
+
+def test_a_run_without_a_finished_epoch_has_no_rate(
+    drawn_run: Callable[..., Path], here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = drawn_run("run", Recipe("test", "", "lenet"))
+    stopped_after(run, 0, 2)
+    assert failed("export", "states", run, "o.pt") == 2
+    assert "has no finished epoch yet" in capsys.readouterr().err
+    assert failed("export", "card", run, "card.md") == 0
+    assert "- epochs: 0 of 5\n" in Path("card.md").read_text()
+
+
+def stopped_after(run: Path, epochs: int, steps: int) -> None:
+    """As a run saves that is stopped so many steps into an epoch (of 4)."""
+    found = run_folder.load(run)
+    assert found is not None
+    state = replace(found.state, epoch=epochs, step=4 * epochs + steps, figures=((2.3, 1.0),) * steps)
+    run_folder.save(run, run_folder.read_epochs(run)[:epochs], replace(found, state=state))
 
 
 def test_states_of_what_is_no_run(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

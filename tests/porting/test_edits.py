@@ -88,6 +88,24 @@ def test_a_right_port_has_no_edit_and_a_start_of_its_own(folder: Path, capsys: p
     assert "conv1.bias: starts at values from" in said
 
 
+def test_lines_are_counted_as_python_counts_them(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "edited_port.py").write_text("\f" + SOURCE.format(conv=", padding=1", pool="2, 2"))
+    with pytest.raises(SystemExit):
+        main(["locate", "--left", "edited_port:network", "--right", "lenet"])
+    assert "edited_port.py:7: padding=1 -> padding=2" in capsys.readouterr().out
+
+
+def test_a_source_that_cannot_be_read_costs_no_verdict(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = "# coding: latin-1\n# \xe9\n" + SOURCE.format(conv=", padding=1", pool="2, 2")
+    (folder / "edited_port.py").write_text(text, encoding="latin-1")
+    with pytest.raises(SystemExit) as ended:
+        main(["locate", "--left", "edited_port:network", "--right", "lenet", "--try"])
+    assert ended.value.code == 1
+    said = capsys.readouterr().out
+    assert "first difference: layer 'conv1'" in said
+    assert "its source cannot be read" in said
+
+
 def test_try_needs_a_source(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["locate", "--left", "torch", "--right", "reference", "--arch", "lenet", "--try"])

@@ -68,7 +68,13 @@ def test_a_new_head_is_new_with_the_same_classes_too_and_the_run_keeps_its_dropo
     assert run_folder.read_recipe(tmp_path / "first").dropout == 0.1
     second = replace(LENET, init_from=str(tmp_path / "first"), seed=1)
     assert loop.start(backend, second, dataset).new_layers == ()
-    assert loop.start(backend, replace(second, new_head=True), dataset).new_layers == ("dense3",)
+    third = loop.start(backend, replace(second, new_head=True), dataset)
+    assert third.new_layers == ("dense3",)
+    loop.keep_in(third, tmp_path / "third")
+    loop.fit(third, Silent())
+    found = run_folder.load(tmp_path / "third", run_folder.read_recipe(tmp_path / "third"), resuming=True)
+    assert found is not None
+    assert found.epoch == 1
 
 
 @needs_backend

@@ -7,6 +7,7 @@ import resource
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -78,6 +79,16 @@ def test_half_precision_and_a_device_of_its_own_need_less(monkeypatch):
         capacity.check_training(recipe, "cpu")
     capacity.check_training(Recipe("test", architecture="vgg11", batch_size=150, precision="bf16"), "cpu")
     capacity.check_training(recipe, "cuda:0")
+
+
+def test_a_batch_in_micro_batches_needs_the_memory_of_one(monkeypatch):
+    monkeypatch.setattr(memory, "available", lambda: 4 * GIGABYTE)
+    recipe = Recipe("test", architecture="vgg11", batch_size=1500, accumulate=100)
+    capacity.check_training(recipe, "cpu")
+    with pytest.raises(TriptychError, match="micro-batches of 150 images") as refused:
+        capacity.check_training(replace(recipe, accumulate=10), "cpu")
+    fits = int(str(refused.value).rpartition("(")[2].split()[0])
+    capacity.check_training(replace(recipe, batch_size=fits, accumulate=10), "cpu")
 
 
 def test_the_batch_that_may_fit_fits(monkeypatch):

@@ -39,8 +39,11 @@ def start(number: Number, *, backend: BackendName = None) -> None:
     path, spec = Path(exercises.file_name(number, name)), Path(f"exercise{number}.json")
     if path.exists():
         raise TriptychError(f"{path} is there already; check it, or move it away to start again")
+    text = records.write(chosen.architecture)
+    if spec.exists() and (not spec.is_file() or spec.read_bytes() != text.encode()):  # the other backends' is the same
+        raise TriptychError(f"{spec} is there already, and is another file; move it away to start")
     path.write_text(exercises.wrong(number, name), encoding="utf-8")
-    spec.write_text(records.write(chosen.architecture), encoding="utf-8")
+    spec.write_text(text, encoding="utf-8")
     print(f"{path}: one line is wrong. What it should be: triptych summary {spec}")
     print(f"when you have mended it: triptych exercise check {number} --backend {name}")
 

@@ -71,9 +71,12 @@ def states(
     check_known("--flatten", [] if flatten is None else [flatten], FLATTEN_ORDERS)
     trained, checkpoint = load_run(run), run_folder.load(run)
     assert checkpoint is not None
+    if not checkpoint.epoch:
+        raise TriptychError(f"{run} has no finished epoch yet, so no rate to write; train on with --resume {run}")
     epochs = run_folder.read_epochs(run)[: checkpoint.epoch]
     history = [Score(epoch.test_loss, epoch.test_accuracy) for epoch in epochs]
-    rates = trained.recipe.rates(checkpoint.step - 1, checkpoint.step // checkpoint.epoch, history[:-1])
+    known = history if checkpoint.state.figures else history[:-1]  # when the last step was made
+    rates = trained.recipe.rates(checkpoint.step - 1, epochs[0].step, known)
     remembered = optimizer_states.States(
         trained.recipe.optimizer, checkpoint.optimizer, rates.learning_rate, trained.architecture, flatten
     )

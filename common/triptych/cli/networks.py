@@ -61,6 +61,8 @@ def summary(
 
     Example: triptych summary vgg11 --input 1x224x224 --classes 10 --blocks
     """
+    if blocks + spec + (json is not None) > 1:
+        raise TriptychError("give one of --blocks, --spec and --json")
     architecture = summarised(arch, conv_arch, stack, network)
     if spec:
         from triptych.spec import records

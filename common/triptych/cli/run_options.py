@@ -241,8 +241,8 @@ class ModelOptions:
             changes = RunOptions(**{name: getattr(self.run, name) for name in kept})
             if self.network != DEFAULT_NETWORK or replace(self.run, data=None, data_dir=None) != changes:
                 raise TriptychError(
-                    f"{path} is a run and knows its recipe; only --backend, --device, --data, --data-dir, --precision "
-                    "and --batch-size can be given"
+                    f"{path} is a run and knows its recipe; only --backend, --device, --data, --data-dir, --precision, "
+                    "--batch-size, --skip-bad-images and --scale-16-bit can be given"
                 )
             trained = models.load_run(path)
             if trained.remark:

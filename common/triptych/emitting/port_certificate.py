@@ -125,6 +125,8 @@ def verify(path: Path, *, as_written: bool = False) -> tuple[PortCertificate, Ve
         return certificate, result
     for name in names:
         _check_again(certificate, folder, name, result)
+    if SOURCE in certificate.verdicts and not certificate.verdicts[SOURCE].passed:
+        result.reasons.append(f"{SOURCE}: failed in the certificate; it is not run again here")
     what = f"; the comparison with {certificate.ported_from} itself" if SOURCE in certificate.verdicts else ""
     result.unvouched.append(f"who made it, when, on what machine and versions, and the size of each difference{what}")
     return certificate, result

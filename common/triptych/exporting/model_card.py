@@ -44,7 +44,8 @@ def _network(architecture: Architecture) -> Iterator[str]:
 def _training(architecture: Architecture, recipe: Recipe, epochs: list[Epoch]) -> Iterator[str]:
     transform = build_transform(recipe, architecture)
     yield from ("", "## Training", "")
-    for name in ("data", "epochs", "batch_size", "learning_rate", "seed", "precision"):
+    yield f"- epochs: {len(epochs)}" + (f" of {recipe.epochs}" if len(epochs) != recipe.epochs else "")
+    for name in ("data", "batch_size", "learning_rate", "seed", "precision"):
         yield f"- {name.replace('_', ' ')}: {getattr(recipe, name)}"
     for name, record in (("optimizer", recipe.optimizer), ("schedule", recipe.schedule)):
         fields = ", ".join(f"{key} {value}" for key, value in encode(record).items() if key != "record")

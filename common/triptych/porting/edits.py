@@ -68,8 +68,11 @@ def with_edit(located: Located, reference: str, judge: Callable[[Any], Located],
         return located
     path = Path(str(module.__file__))
     path = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
-    text = read_bounded(path, MOST_BYTES).decode()
-    edits = list(_edits(path, text, module, located.difference.cause))
+    try:
+        text = read_bounded(path, MOST_BYTES).decode()
+        edits = list(_edits(path, text, module, located.difference.cause))
+    except (OSError, ValueError, SyntaxError, TriptychError):  # no source: a compiled module, or one in an archive
+        return replace(located, notes=(*located.notes, *(("its source cannot be read",) if tried else ())))
     if not edits:
         notes = ("no argument of a call is known to be the cause: there is nothing to try",) if tried else ()
         return replace(located, notes=(*located.notes, *notes))
@@ -109,12 +112,11 @@ def _try(
 def _edits(path: Path, text: str, module: ModuleType, cause: str) -> Iterator[Edit]:
     """The places at which an argument is what the cause says: those that state it first, then those that leave it to a
     default."""
-    starts = [0]
-    for line in text.splitlines(keepends=True):
-        starts.append(starts[-1] + len(line.encode()))
+    raw, starts = text.encode(), [0]
+    for line in raw.splitlines(keepends=True):  # as Python counts them; a text's would end at a form feed, too
+        starts.append(starts[-1] + len(line))
     calls = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call)]
     calls.sort(key=lambda call: (call.lineno, call.col_offset))
-    raw = text.encode()
     for field, wrong, right in arguments_of(cause):
         for call in calls:
             given, named, default = _argument(call, module, KEYWORDS[field])

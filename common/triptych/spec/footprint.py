@@ -19,15 +19,15 @@ class Footprint:
     fixed: int
     per_image: int
 
-    def check(self, what: str, batch: int, images: str, *, fewer: bool = True) -> None:
+    def check(self, what: str, batch: int, images: str, *, fewer: bool = True, parts: int = 1) -> None:
         """Raises OutOfMemoryError if `what`, with `batch` of `images`, needs more than there is here: how much, how
-        much there is, and, where there may be `fewer` images, how many may fit."""
+        much there is, and, where there may be `fewer` images, how many may fit, in as many `parts`."""
         free = memory.available()
         needed = self.fixed + batch * self.per_image
         if free is None or needed <= free:
             return
         fits = (free - self.fixed) // self.per_image if self.per_image else 0
-        way_out = f"lower --batch-size ({fits} may fit)" if fewer and fits > 0 else memory.SMALLER
+        way_out = f"lower --batch-size ({fits * parts} may fit)" if fewer and fits > 0 else memory.SMALLER
         memory.check(needed, f"{what} {batch} images of {images}", way_out)
 
 

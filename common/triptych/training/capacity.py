@@ -20,7 +20,7 @@ def check_training(recipe: Recipe, device: str) -> None:
     architecture = build_network(recipe, recipe.network)
     slots = len(recipe.optimizer.slots) if recipe.optimizer.remembers(recipe.rates(0)) else 0
     needed = footprint.trained(architecture, slots, _SIZES[recipe.precision])
-    _check(needed, architecture, _training(architecture), recipe.batch_size, device)
+    _check(needed, architecture, _training(recipe, architecture), _at_once(recipe), device, recipe.accumulate)
 
 
 def check_use(recipe: Recipe, architecture: Architecture, device: str) -> None:
@@ -38,18 +38,25 @@ def told(recipe: Recipe, architecture: Architecture, backend: Backend) -> Iterat
     except Exception as error:
         if not (memory.numpys_own(error) or backend.out_of_memory(error)):
             raise
-        what = f"{backend.name}: {_training(architecture)} {recipe.batch_size} images of {_size(architecture)}"
+        what = f"{backend.name}: {_training(recipe, architecture)} {_at_once(recipe)} images of {_size(architecture)}"
         raise memory.OutOfMemoryError(memory.failed(what, error)) from None
 
 
-def _training(architecture: Architecture) -> str:
-    return f"training '{architecture.name}' in batches of"
+def _training(recipe: Recipe, architecture: Architecture) -> str:
+    return f"training '{architecture.name}' in {'micro-' * (recipe.accumulate > 1)}batches of"
+
+
+def _at_once(recipe: Recipe) -> int:
+    """The images of the largest micro-batch; of the others nothing but their gradients is kept."""
+    return -(-recipe.batch_size // recipe.accumulate)
 
 
 def _size(architecture: Architecture) -> str:
     return "x".join(map(str, architecture.input))
 
 
-def _check(needed: footprint.Footprint, architecture: Architecture, what: str, batch: int, device: str) -> None:
+def _check(
+    needed: footprint.Footprint, architecture: Architecture, what: str, batch: int, device: str, parts: int = 1
+) -> None:
     needed = needed if device == _HERE else footprint.on_device(architecture)
-    needed.check(what, batch, _size(architecture))
+    needed.check(what, batch, _size(architecture), parts=parts)

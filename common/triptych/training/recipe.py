@@ -123,7 +123,7 @@ def identity(recipe: Recipe) -> str:
     main = recipe.schedule.main
     planned = isinstance(main, Planned) and not main.total_epochs
     epochs = recipe.epochs if planned else 1
-    return records.digest(replace(recipe, name="", source="", init_from="", epochs=epochs))
+    return records.digest(replace(recipe, name="", source="", init_from="", new_head=False, epochs=epochs))
 
 
 def vary(recipe: Recipe, **changes: Any) -> Recipe:

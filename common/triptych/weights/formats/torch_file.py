@@ -11,8 +11,9 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import count
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +24,6 @@ from triptych.weights.formats.inert_pickle import Call, Name, Persistent, loads
 from triptych.weights.formats.numpy_files import widened
 
 Arrays = dict[str, NDArray[Any]]
-Content: TypeAlias = Callable[[str], bytes]  # of a storage by its key
 T = TypeVar("T")
 
 # PyTorch's storages by what they hold; bfloat16, which NumPy does not have, comes as float32 of the same values.
@@ -40,8 +40,8 @@ _STORAGES = {
     "BoolStorage": "?",
 }
 _NAMES = {np.dtype(code): name for name, code in _STORAGES.items() if name != "BFloat16Storage"}
-_DEEPEST = 20
-_MOST_TIMES = 10  # what an archive may hold, in units of its size
+_DEEPEST, _MOST_PARTS = 20, 1_000_000  # of what is read: a part that is there twice counts twice
+_MOST_TIMES = 10  # what an archive may hold, and what may be copied out of it, in units of its size
 _REBUILD, _PARAMETER = (
     ("_rebuild_tensor_v2", "_rebuild_tensor"),
     ("_rebuild_parameter", "_rebuild_parameter_with_state"),
@@ -49,13 +49,35 @@ _REBUILD, _PARAMETER = (
 _WRAPPERS = ("state_dict", "model", "model_state_dict")
 
 
+class Storages:
+    """The bytes of the tensors of an archive, by their key."""
+
+    def __init__(self, path: Path, archive: zipfile.ZipFile, members: Mapping[str, zipfile.ZipInfo]) -> None:
+        self.path, self.archive, self.members = path, archive, members
+        self.left = _MOST_TIMES * path.stat().st_size
+        self.read: dict[str, bytes] = {}
+
+    def __getitem__(self, key: str) -> bytes:
+        if key not in self.read:
+            if f"data/{key}" not in self.members:
+                raise TriptychError(f"{self.path}: the tensors' bytes data/{key} are not there; copy or save it again")
+            self.read[key] = self.archive.read(self.members[f"data/{key}"])
+        return self.read[key]
+
+    def copied(self, size: int) -> None:
+        """Raises TriptychError if, with so many bytes more, tensors that share a storage become too many copies."""
+        self.left -= size
+        if self.left < 0:
+            raise TriptychError(f"{self.path}: its tensors have more than {_MOST_TIMES} times its size; refused")
+
+
 def read(path: Path) -> Arrays:
     """The tensors of a state dict by name; one that stands in a checkpoint under `state_dict`, `model` or
     `model_state_dict` is found there. Raises TriptychError for a whole module, for what is no file of torch.save, and
     for tensors that NumPy cannot hold."""
 
-    def arrays(value: Any, content: Content) -> Arrays:
-        return {name: _named_tensor(path, name, one, content) for name, one in _state_dict(path, value).items()}
+    def arrays(value: Any, storages: Storages) -> Arrays:
+        return {name: _named_tensor(path, name, one, storages) for name, one in _state_dict(path, value).items()}
 
     return _opened(path, arrays)
 
@@ -63,10 +85,24 @@ def read(path: Path) -> Arrays:
 def read_tree(path: Path) -> Any:
     """What was saved, if it is made of dicts, lists, tuples, numbers, texts and tensors. Raises TriptychError as `read`
     does, and for anything else in it."""
-    return _opened(path, lambda value, content: _tree(path, value, content, ()))
+    parts = count()
+
+    def tree(value: Any, storages: Storages, keys: tuple[str, ...] = ()) -> Any:
+        if next(parts) > _MOST_PARTS or len(keys) > _DEEPEST:
+            raise TriptychError(f"{path}: its parts are too many, or lie too deep in each other")
+        entries = _entries(value)
+        if entries is not None:
+            return {key: tree(one, storages, (*keys, str(key))) for key, one in entries.items()}
+        if isinstance(value, list | tuple):
+            return type(value)(tree(one, storages, (*keys, str(place))) for place, one in enumerate(value))
+        if value is None or isinstance(value, bool | int | float | str):
+            return value
+        return _named_tensor(path, ".".join(keys), value, storages)
+
+    return _opened(path, tree)
 
 
-def _opened(path: Path, use: Callable[[Any, Content], T]) -> T:
+def _opened(path: Path, use: Callable[[Any, Storages], T]) -> T:
     """`use` of a file's pickle, with what gives its tensors' bytes."""
     try:
         with told(f"cannot read {path}"), zipfile.ZipFile(path) as archive:
@@ -76,7 +112,7 @@ def _opened(path: Path, use: Callable[[Any, Content], T]) -> T:
         raise TriptychError(f"{problem}; save a state_dict() with a newer PyTorch") from None
 
 
-def _read_archive(path: Path, archive: zipfile.ZipFile, use: Callable[[Any, Content], T]) -> T:
+def _read_archive(path: Path, archive: zipfile.ZipFile, use: Callable[[Any, Storages], T]) -> T:
     infos = archive.infolist()
     if sum(info.file_size for info in infos) > _MOST_TIMES * path.stat().st_size:
         raise TriptychError(f"{path} holds more than {_MOST_TIMES} times its size; refused")
@@ -85,36 +121,14 @@ def _read_archive(path: Path, archive: zipfile.ZipFile, use: Callable[[Any, Cont
         raise TriptychError(f"{path} is no state dict of torch.save; save net.state_dict()")
     if "byteorder" in members and archive.read(members["byteorder"]) != b"little":
         raise TriptychError(f"{path} was written on a machine of the other byte order; save it again on this one")
-    storages: dict[str, bytes] = {}
-
-    def content(key: str) -> bytes:
-        if key not in storages:
-            if f"data/{key}" not in members:
-                raise TriptychError(f"{path}: the tensors' bytes data/{key} are not there; copy or save it again")
-            storages[key] = archive.read(members[f"data/{key}"])
-        return storages[key]
-
-    return use(loads(archive.read(members["data.pkl"]), str(path)), content)
+    return use(loads(archive.read(members["data.pkl"]), str(path)), Storages(path, archive, members))
 
 
-def _named_tensor(path: Path, name: str, value: Any, content: Content) -> NDArray[Any]:
+def _named_tensor(path: Path, name: str, value: Any, storages: Storages) -> NDArray[Any]:
     try:
-        return _tensor(value, content)
+        return _tensor(value, storages)
     except (TypeError, ValueError, AttributeError, IndexError, KeyError) as error:
         raise TriptychError(f"{path}: {name!r} is no plain tensor ({str(error)[:80]})") from None
-
-
-def _tree(path: Path, value: Any, content: Content, keys: tuple[str, ...]) -> Any:
-    if len(keys) > _DEEPEST:
-        raise TriptychError(f"{path}: its parts lie too deep in each other")
-    entries = _entries(value)
-    if entries is not None:
-        return {key: _tree(path, one, content, (*keys, str(key))) for key, one in entries.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(_tree(path, one, content, (*keys, str(place))) for place, one in enumerate(value))
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    return _named_tensor(path, ".".join(keys), value, content)
 
 
 def _state_dict(path: Path, value: Any) -> dict[str, Any]:
@@ -138,7 +152,7 @@ def _called(value: Any) -> str:
     return f"a {value.name}" if isinstance(value, Call) and value.name else f"a {type(value).__name__}"
 
 
-def _tensor(value: Any, content: Content) -> NDArray[Any]:
+def _tensor(value: Any, storages: Storages) -> NDArray[Any]:
     """The array that a call of PyTorch's describes. Raises ValueError for other calls."""
     if isinstance(value, Call) and value.name in _PARAMETER:
         value = value.arguments[0]
@@ -151,7 +165,7 @@ def _tensor(value: Any, content: Content) -> NDArray[Any]:
     if kind.name not in _STORAGES:
         raise ValueError(f"its type, {kind.name}, is not supported")
     dtype = np.dtype(_STORAGES[kind.name])
-    stored = np.frombuffer(content(str(key)), dtype)
+    stored = np.frombuffer(storages[str(key)], dtype)
     last = offset + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
     if min((offset, *shape, *strides), default=0) < 0 or (math.prod(shape) and last >= len(stored)):
         raise ValueError("it reaches out of its storage")
@@ -160,6 +174,8 @@ def _tensor(value: Any, content: Content) -> NDArray[Any]:
     view = np.lib.stride_tricks.as_strided(
         stored[offset:], shape, [stride * dtype.itemsize for stride in strides], writeable=False
     )
+    if not view.flags.c_contiguous or kind.name == "BFloat16Storage":
+        storages.copied(view.nbytes)
     array = np.ascontiguousarray(view).reshape(shape)
     return widened(array) if kind.name == "BFloat16Storage" else array
 
