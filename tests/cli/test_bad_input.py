@@ -322,6 +322,7 @@ def test_sizes_that_no_dense_form_has(run, refuse):
     refuse(["evaluate", run, "--dense-size", "64"], "give --dense too")
     refuse(["evaluate", run, "--dense", "--dense-size", "big"], "'big' is neither N nor HxW")
     refuse(["evaluate", run, "--dense", "--dense-size", "27x40"], "at least the training size 28x28, got 27x40")
+    refuse(["predict", run, "--first", "1", "--dense", "--score-map", "map.png"], "needs --dense and one image file")
 
 
 def test_data_with_more_classes_than_the_model(run, here, refuse):

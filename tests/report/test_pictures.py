@@ -85,6 +85,15 @@ def test_the_maps_are_drawn_below_the_picture():
     assert [cell.get_images()[0].get_clim() for cell in cells[2:]] == [(0, 11), (0, 11)]  # one scale for the layer
 
 
+def test_the_scores_of_the_best_classes_are_drawn_best_first():
+    scores = np.arange(10.0)[:, None, None] + np.array([[0.0, 0.5]])
+    names = [f"class {number}" for number in range(10)]
+    cells = pictures.score_map(np.zeros((1, 4, 8), np.uint8), scores, names, title="title").axes
+    assert [cell.get_title() for cell in cells[1:3]] == ["class 9\n9.25", "class 8\n8.25"]
+    assert np.array_equal(cells[1].get_images()[0].get_array(), scores[9])
+    assert {cell.get_images()[0].get_clim() for cell in cells[1:]} == {(0.0, 9.5)}  # one scale for all
+
+
 def test_dead_and_constant_maps_are_told_apart_and_long_titles_are_not_cut():
     maps = {"relu": np.stack([np.zeros((2, 2)), np.full((2, 2), 0.17), np.eye(2)])}
     figure = pictures.feature_maps(np.zeros((1, 2, 2), np.uint8), maps, title="word " * 60)

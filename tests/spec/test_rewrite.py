@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,7 +28,7 @@ from triptych.spec.layers import (
     ReLU,
     Residual,
 )
-from triptych.training import models
+from triptych.training import evaluation, models
 from triptych.training.recipe import Recipe
 from triptych.utils.arrays import largest
 from triptych.utils.errors import TriptychError
@@ -139,10 +140,17 @@ def test_evaluate_and_predict(name, call, drawn_run, tmp_path, monkeypatch):
         Image.fromarray(pixels[: size[0], : size[1]]).save(file)
     rows = json.loads(call("predict", "run", "small.png", "large.png", "--dense", "--backend", name, "--json"))
     usual = json.loads(call("predict", "run", "small.png", "large.png", "--backend", name, "--json"))
-    assert rows[0] == usual[0] | {"probability": pytest.approx(usual[0]["probability"], rel=1e-5)}
+    near = {name: pytest.approx(usual[0][name], rel=1e-5) for name in ("probability", "probabilities")}
+    assert rows[0] == usual[0] | near
     x = pixels[None, None] / 255
     wide = rewrite.convolve(zoo.build("lenet"), (40, 32))
     logits = reference.forward(wide, rewrite.reshape(wide, model.parameters), x).logits[0]
     assert rows[1]["predicted"] == model.class_names[logits.argmax()]
     shares = np.exp(logits - logits.max())
     assert rows[1]["probability"] == pytest.approx(1 / shares.sum(), rel=1e-5)
+    picture, scores = evaluation.score_map(model, Path("large.png"), registry.load(name), "cpu")
+    assert (picture[0, 0] == pixels).all()
+    assert scores.shape == (10, 4, 2)
+    assert np.allclose(scores.mean((1, 2)), logits, rtol=1e-4, atol=1e-5)
+    call("predict", "run", "large.png", "--dense", "--score-map", "map.png", "--backend", name)
+    assert Image.open("map.png").size[0] > 1000

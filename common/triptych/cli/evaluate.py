@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from triptych.backend.contract import Backend
+    from triptych.spec.layers import Pair
     from triptych.training.evaluation import Evaluation, Prediction
     from triptych.training.models import Model
 
@@ -72,6 +73,9 @@ def predict(
     top: Annotated[
         options.Positive, Parameter(help="Show the N most probable classes; --json has all of them.")
     ] = None,
+    score_map: Annotated[
+        Path | None, options.picture("--score-map", "With --dense: draw the scores at every place of one image.")
+    ] = None,
     device: options.DeviceName = "cpu",
     json: options.JsonFile = None,
 ) -> None:
@@ -83,6 +87,8 @@ def predict(
 
     if (images is None) == (first is None):
         raise TriptychError("give image files, or --first N for the first test images")
+    if score_map is not None and (not dense or len(images or ()) != 1):
+        raise TriptychError("--score-map needs --dense and one image file")
     size = parse_dense_size(dense, dense_size)
     loaded, trained = opened(model, backend, run, network, device, images or ())
     if first is None:
@@ -92,6 +98,8 @@ def predict(
         if dense:
             trained = trained.dense_for(dataset.test.images.shape[2:], size)
         predictions = evaluation.predict_test(trained, dataset, first, loaded, device)
+    if score_map is not None and images is not None:
+        draw_scores(trained, images[0], loaded, device, size, score_map)
     best = [{"top": p.top(top)} if top is not None else {} for p in predictions]
     options.write_json(json, [vars(one) | more for one, more in zip(predictions, best, strict=True)])
     if json != "-":
@@ -124,6 +132,17 @@ def opened(
     loop.check_execution([loaded], device, trained.recipe.precision)
     capacity.check_use(trained.recipe, trained.architecture, device)
     return loaded, trained
+
+
+def draw_scores(model: Model, file: Path, backend: Backend, device: str, size: Pair | None, target: Path) -> None:
+    """The scores of the model's convolutional form at every place of an image, as a figure."""
+    from triptych.report import pictures
+    from triptych.training import evaluation
+
+    picture, scores = evaluation.score_map(model, file, backend, device, size=size)
+    names = [*model.class_names, *map(str, range(len(model.class_names), len(scores)))]
+    title = f"{model.architecture.name}, {backend.name}: scores {scores.shape[1]}x{scores.shape[2]} of {file.name}"
+    pictures.save(pictures.score_map(picture[0], scores, names, title=title), target)
 
 
 def show_predictions(predictions: list[Prediction], top: int) -> None:

@@ -61,6 +61,21 @@ def feature_maps(
     return figure
 
 
+def score_map(
+    picture: NDArray[np.uint8], scores: NDArray[np.floating[Any]], names: Sequence[str], *, title: str
+) -> Figure:
+    """The picture `(C, h, w)`, and the scores `(classes, height, width)` of the classes with the highest mean, best
+    first, all on one scale."""
+    best = scores.mean((1, 2)).argsort()[::-1][: COLUMNS - 1]
+    figure, rows = _grid(1, 1 + len(best), 1.6)
+    _show(rows[0][0], picture)
+    _entitle(figure, title)
+    for place, index in zip(rows[0][1:], best, strict=True):
+        place.imshow(scores[index], cmap="viridis", interpolation="nearest", vmin=scores.min(), vmax=scores.max())
+        place.set_title(f"{_plain(names[index])}\n{scores[index].mean():.3g}", fontsize="x-small")
+    return figure
+
+
 def predictions(
     split: Split, logits: NDArray[np.floating[Any]], names: Sequence[str], *, title: str, columns: int = COLUMNS
 ) -> Figure:

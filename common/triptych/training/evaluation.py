@@ -3,14 +3,17 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from triptych.backend.contract import Backend, Images
 from triptych.data import Dataset, decoded, subset
+from triptych.spec import rewrite
 from triptych.spec.layers import Pair
 from triptych.training import loop
+from triptych.training.feature_maps import capture
 from triptych.training.models import Model
 from triptych.utils.errors import TriptychError
 
@@ -97,6 +100,18 @@ def predict_files(
     models = [model.dense_for(picture.shape[2:], size) if dense else model for picture in pictures]
     logits = finite(logits_of_each(pictures, models, backend, device), model)
     return classify(logits, model.class_names, [str(file) for file in files])
+
+
+def score_map(
+    model: Model, file: Path, backend: Backend, device: str, *, size: Pair | None = None
+) -> tuple[Images, NDArray[np.floating[Any]]]:
+    """An image `(1, C, H, W)` as it is stored, and the scores `(classes, height, width)` of the model's convolutional
+    form at every place of it; their mean are the logits. See `triptych.spec.rewrite`."""
+    reading = model.recipe.reading
+    picture = decoded.decode([file], decoded.stored_size(file, reading), reading)
+    dense = model.dense_for(picture.shape[2:], size)
+    path = rewrite.score_layer(dense.architecture)
+    return picture, capture(backend, dense, picture, [path], device)[path]
 
 
 def logits_of_each(
