@@ -190,17 +190,17 @@ def convert(
     to: str | None = None,
     mapping: Path | dict[str, str] | None = None,
     flatten: str | None = None,
-    allow_missing: bool = False,
+    allow_unmatched: bool = False,
     **options: Any,
 ) -> Conversion:
     """Write weights in another framework's format, names and axes; the file is read back and compared bit for bit.
 
     `source` is a network with weights, as `load` takes it, or, with `arch`, a file of that network's weights. The
-    ending of `target` says the format: `.safetensors`, `.pt` (PyTorch), `.params` (MXNet), `.npz`, `.msgpack` (Flax);
-    `to` the names: canonical, torch, gluon, gluon-exported, flax, linen. `mapping`: names in the file to the spec's
-    paths, or a JSON file of them. `flatten`: how a Flax network flattens a map, "hwc" (its own way) or "chw". `options`
-    are those of `load`. Raises TriptychError for what does not fit or is ambiguous, and, unless `allow_missing`, for
-    arrays without a partner.
+    ending of `target` says the format: `.safetensors`, `.pt` (PyTorch), `.params` (MXNet), `.npz`, `.msgpack` (Flax),
+    `.weights.h5` (Keras); `to` the names: canonical, torch, gluon, gluon-exported, flax, linen, keras. `mapping`: names
+    in the file to the spec's paths, or a JSON file of them. `flatten`: how a Flax or Keras network flattens a map,
+    "hwc" (their own way) or "chw". `options` are those of `load`. Raises TriptychError for what does not fit or is
+    ambiguous, and, unless `allow_unmatched`, for arrays without a partner.
     """
     from triptych.porting import convert as conversion
     from triptych.porting.matching import read_mapping
@@ -210,7 +210,13 @@ def convert(
     if arch is None:
         return conversion.from_network(_imported(source, options), path, to=to, mapping=names, flatten=flatten)
     return conversion.from_file(
-        Path(source), load(arch, **options), path, to=to, mapping=names, flatten=flatten, allow_missing=allow_missing
+        Path(source),
+        load(arch, **options),
+        path,
+        to=to,
+        mapping=names,
+        flatten=flatten,
+        allow_unmatched=allow_unmatched,
     )
 
 

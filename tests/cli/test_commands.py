@@ -89,7 +89,7 @@ ABSENT = {
     | SEVERAL
     | {f"--{name} 0": f"--{name} 0 must be at least 1" for name in ("steps", "rounds")},
     "convert nothing.npz out.pt --arch lenet": {
-        "--to keras": "--to 'keras' is not known",
+        "--to caffe": "--to 'caffe' is not known",
         "--flatten x": "--flatten 'x'",
     },
     "data prepare tfds": {"cifar11": "did you mean 'cifar10'"},

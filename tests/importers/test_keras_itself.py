@@ -15,6 +15,7 @@ from triptych import zoo
 from triptych.importers.keras_network import load
 from triptych.importers.keras_weights import load_weights
 from triptych.importers.steps import Imported, ImportRefusedError, Request
+from triptych.porting import convert
 from triptych.reference.network import forward
 from triptych.spec.layers import LeakyReLU, walk
 
@@ -279,3 +280,25 @@ def test_weights_of_keras_applications_for_a_network_of_the_zoo(tmp_path: Path) 
     wanted = expected(keras.Model(model.input, model.layers[-1].output), images)
     e = np.exp(got - got.max())
     assert np.abs(e / e.sum() - wanted).max() <= 1e-12
+
+
+@pytest.mark.parametrize("chw", [False, True])
+def test_keras_loads_what_is_written(chw: bool, tmp_path: Path) -> None:
+    """Every class that has arrays, twice where its number counts; a flattened map."""
+    same: dict[str, Any] = {"padding": "same"}
+    model = on_map(
+        *(L.Conv2D(6, 3, use_bias=False, **same), L.BatchNormalization(scale=False), L.PReLU(shared_axes=[1, 2])),
+        *(L.DepthwiseConv2D(3, depth_multiplier=2, **same), L.ReLU(), L.BatchNormalization(), L.Conv2D(4, (1, 3))),
+        *(L.Conv2DTranspose(5, 2, 2), L.MaxPooling2D(2), L.Flatten(), L.BatchNormalization(), L.Dense(7)),
+        *(L.PReLU(shared_axes=[1]), L.Dense(3, use_bias=False)),
+    )
+    filled(model)
+    imported = load(saved(model, tmp_path, ".keras"), Request(keep_softmax=True))
+    path = tmp_path / "it.weights.h5"
+    wanted = [np.array(value) for value in model.get_weights()]
+    convert.from_network(imported, path, flatten="chw" if chw else None)
+    filled(model).set_weights([np.zeros_like(value) for value in wanted])
+    model.load_weights(path)
+    same_bits = [np.array_equal(value, found) for value, found in zip(wanted, model.get_weights(), strict=True)]
+    assert all(same_bits) is not chw  # the other order of the map is another network
+    assert convert.from_file(path, imported.architecture, tmp_path / "it.npz").arrays == len(imported.parameters or {})

@@ -15,12 +15,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from triptych.importers import keras_file
 from triptych.importers.keras_network import load
 from triptych.importers.steps import Imported, Request
 from triptych.reference.network import forward
 from triptych.spec.layers import BatchNorm, HardSigmoid, walk
 from triptych.utils.errors import TriptychError
+from triptych.weights.formats import keras_file
 
 h5py: Any = pytest.importorskip("h5py", reason="h5py is not installed: pip install 'triptych[keras]'")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import zipfile
 from collections.abc import Callable
@@ -45,7 +46,11 @@ INSTALLED = registry.installed()
 needs = {
     name: pytest.mark.skipif(name not in INSTALLED, reason=f"{name} is not installed") for name in registry.BACKENDS
 }
-FORMATS = [(ending.ending, naming) for ending in ENDINGS for naming in ending.namings]
+PACKAGES = {".msgpack": "msgpack", ".weights.h5": "h5py"}
+ABSENT = {ending for ending, package in PACKAGES.items() if importlib.util.find_spec(package) is None}
+HERE = [ending for ending in ENDINGS if ending.ending not in ABSENT]
+needs_h5py = pytest.mark.skipif(".weights.h5" in ABSENT, reason="h5py is not installed")
+FORMATS = [(ending.ending, naming) for ending in HERE for naming in ending.namings]
 # every axis, role and order: depthwise and transposed convolutions, slopes, fixed scales, a flattened map of 7 x 7
 EVERYTHING = Architecture(
     "everything",
@@ -95,6 +100,13 @@ def spec_file(folder: Path, architecture: Architecture) -> Path:
     path = folder / "net.json"
     path.write_text(json.dumps(encode(architecture)))
     return path
+
+
+@pytest.mark.parametrize("ending", PACKAGES)
+def test_the_package_for_a_format_is_here(ending: str) -> None:
+    if ending in ABSENT:
+        pytest.skip(f"{PACKAGES[ending]} is not installed: nothing of {ending} is tried")
+    assert ending in dict(FORMATS)
 
 
 # --- bits ------------------------------------------------------------------------------------------------------------
@@ -286,7 +298,52 @@ def test_a_network_of_flax_itself_flattens_height_width_channels(tmp_path: Path)
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
-@pytest.mark.parametrize("ending", [".pt", ".params", ".npz", ".msgpack"])
+@needs_h5py
+def test_keras_numbers_layers_by_class(tmp_path: Path) -> None:
+    """Names and shapes as Keras 3.15 was seen to write them; it reads the file in tests/importers/test_keras_itself."""
+    path, values = written(tmp_path, "net.weights.h5")
+    found = ending_of(path).read(path)
+    shapes = {
+        "conv2d/vars/0": (3, 3, 3, 6),
+        "batch_normalization/vars/0": (6,),  # beta, mean, variance: it has no gamma
+        "batch_normalization_1/vars/1": (6,),
+        "p_re_lu/vars/0": (1, 1, 6),
+        "depthwise_conv2d/vars/0": (3, 3, 6, 1),
+        "conv2d_1/vars/0": (1, 3, 6, 4),
+        "conv2d_transpose/vars/0": (2, 3, 5, 10),
+        "dense/vars/1": (7,),
+        "p_re_lu_1/vars/0": (1,),
+        "dense_1/vars/0": (7, 5),
+    }
+    assert {name: found[f"layers/{name}"].shape for name in shapes} == shapes
+    assert "layers/batch_normalization/vars/3" not in found
+    kernel = found["layers/dense/vars/0"]
+    row, column, channel = 2, 3, 4  # of a map of 5 x 7 x 7
+    assert np.array_equal(
+        kernel[(row * 7 + column) * 5 + channel], values["hidden.weight"][:, (channel * 7 + row) * 7 + column]
+    )
+    done = convert.from_network(Imported(EVERYTHING, values), path)
+    assert "no class for affine: load_weights needs a custom class" in done.remarks[-1]
+    twice = Architecture("twice", (4, 6, 6), 3, (Conv("c", 8, (1, 1), groups=4), Flatten("f"), Dense("d", 3)))
+    convert.from_network(Imported(twice, drawn(twice)), path)
+    kernel = ending_of(path).read(path)["layers/depthwise_conv2d/vars/0"]
+    assert kernel[0, 0, 3, 1] == drawn(twice)["c.weight"][7, 0, 0, 0]
+
+
+@needs_h5py
+def test_names_in_a_file_of_keras_can_be_mapped(tmp_path: Path) -> None:
+    values = drawn(ROW)
+    names = {"b.weight": "layers/conv2d/vars/0", "a.weight": "layers/conv2d_1/vars/0"}  # the other way round
+    convert.from_network(Imported(ROW, values), tmp_path / "net.weights.h5", mapping={n: p for p, n in names.items()})
+    straight = {"layers/conv2d/vars/0": "b.weight", "layers/conv2d_1/vars/0": "a.weight"}
+    assert_same(weight_files.read(tmp_path / "net.weights.h5", ROW, mapping=straight).parameters, values)
+    with pytest.raises(TriptychError, match=r"mappings .* net.keras is read by layers"):
+        convert.from_file(Path("net.keras"), ROW, tmp_path / "out.pt", mapping=straight)
+
+
+@pytest.mark.parametrize(
+    "ending", [e for e in (".pt", ".params", ".npz", ".msgpack", ".weights.h5") if e not in ABSENT]
+)
 def test_weights_of_any_format_stand_after_weights(ending: str, tmp_path: Path) -> None:
     from triptych.porting import sources
 
@@ -314,7 +371,7 @@ def test_what_is_left_over_on_either_side_is_an_error_unless_allowed(tmp_path: P
     store.save(path, {name: value for name, value in values.items() if name != "b.bias"} | {"e.bias": np.ones(4)})
     with pytest.raises(TriptychError, match=r"5 arrays match, 1 of the network are not there \(b.bias\), 1 of.*e.bias"):
         weight_files.read(path, ROW)
-    done = convert.from_file(path, ROW, tmp_path / "out.pt", allow_missing=True)
+    done = convert.from_file(path, ROW, tmp_path / "out.pt", allow_unmatched=True)
     assert (done.left_over, done.missing) == (("e.bias",), ("b.bias",))
     assert "5 arrays matched, left over: 1 of the source (e.bias), 1 of the network (b.bias)" in done.summary
     assert "b.bias" not in ending_of(tmp_path / "out.pt").read(tmp_path / "out.pt")
@@ -330,9 +387,33 @@ def test_ambiguity_needs_a_mapping(tmp_path: Path) -> None:
     assert "--mapping" in words
     assert_same(weight_files.read(path, ROW, mapping=names).parameters, values)
     assert "did you mean 'first'" in refused(path, ROW, mapping={"firts": "a.weight"})
+    swapped = {"b.bias": "a.bias", "a.bias": "b.bias"}  # the rest by the spec's names
+    store.save(path, values | {"a.bias": values["b.bias"], "b.bias": values["a.bias"]})
+    assert_same(weight_files.read(path, ROW, mapping=swapped).parameters, values)
+    assert "one parameter of the spec to two" in refused(path, ROW, mapping={"a.bias": "d.bias", "b.bias": "d.bias"})
     target = tmp_path / "renamed.pt"
     convert.from_network(Imported(ROW, values), target, mapping=names)
     assert ending_of(target).read(target).keys() == names.keys()
+
+
+def test_a_mapping_to_edit_is_proposed(tmp_path: Path, call: Callable[..., str]) -> None:
+    """What cannot be told is paired with something of its shape; the user puts it right."""
+    values = drawn(ROW)
+    names = {"1": "b.weight", "2": "a.weight", "3": "d.weight", "4": "b.bias", "5": "a.bias", "6": "d.bias"}
+    path, proposed = tmp_path / "net.safetensors", tmp_path / "mapping.json"
+    store.save(path, {name: values[canonical] for name, canonical in names.items()})
+    assert "convert's --propose-mapping FILE writes one to edit" in refused(path, ROW)
+    assert f"{proposed} is one to edit" in refused(path, ROW, propose=proposed)
+    known = json.loads(proposed.read_text())
+    assert known.keys() == names.keys()
+    assert (known["3"], set(known.values())) == ("d.weight", set(values))
+    assert {known["1"], known["2"]} == {"a.weight", "b.weight"}
+    proposed.write_text(json.dumps(names))
+    spec = spec_file(tmp_path, ROW)
+    again = tmp_path / "again.json"
+    call("convert", path, tmp_path / "out.pt", "--arch", spec, "--mapping", proposed, "--propose-mapping", again)
+    assert_same(weight_files.read(tmp_path / "out.pt", ROW).parameters, values)
+    assert json.loads(again.read_text()) == names
 
 
 @needs["torch"]
@@ -381,7 +462,7 @@ def test_a_pickle_runs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         assert not Path("bombed").exists()
 
 
-@pytest.mark.parametrize("ending", [ending.ending for ending in ENDINGS])
+@pytest.mark.parametrize("ending", [ending.ending for ending in HERE])
 def test_a_damaged_file_is_one_line(ending: str, tmp_path: Path) -> None:
     path = tmp_path / f"net{ending}"
     convert.from_network(Imported(ROW, drawn(ROW)), path, flatten="chw")
@@ -420,7 +501,7 @@ def test_the_command_converts_there_and_back(tmp_path: Path, call: Callable[...,
         ("vgg11 out.pt", "'vgg11' is a name of the zoo, without weights"),
         ("net.safetensors out.pt", "holds weights only; say which network with --arch"),
         ("net.safetensors out.txt --arch lenet", "'out.txt' is no file of weights that is known"),
-        ("net.safetensors out.pt --arch lenet --to keras", "--to 'keras' is not known; known: canonical"),
+        ("net.safetensors out.pt --arch lenet --to caffe", "--to 'caffe' is not known; known: canonical"),
         ("net.safetensors out.pt --arch lenet --to flax", "--to flax: a file .pt is torch"),
         ("net.safetensors out.npz --arch lenet --flatten cwh", "unknown --flatten 'cwh'; did you mean 'chw'"),
         ("nothing.npz out.pt --arch lenet", "nothing.npz is not there"),

@@ -21,22 +21,31 @@ def convert(
     target: Annotated[
         Path,
         Parameter(
-            help="File to write: .safetensors, .pt, .params, .npz or .msgpack.", validator=options.writable("DST")
+            help="File to write: .safetensors, .pt, .params, .npz, .msgpack or .weights.h5.",
+            validator=options.writable("DST"),
         ),
     ],
     *,
     arch: Annotated[str | None, Parameter(help="The network of a file of weights.")] = None,
     network: options.NetworkOptions = options.DEFAULT_NETWORK,
     to: Annotated[
-        str | None, Parameter(help="canonical, torch, gluon, gluon-exported, flax or linen; else by DST's ending.")
+        str | None,
+        Parameter(help="canonical, torch, gluon, gluon-exported, flax, linen or keras; else by DST's ending."),
     ] = None,
     mapping: Annotated[
         Path | None, Parameter(help="JSON: names in SRC, or in DST where SRC is a network, to the spec's paths.")
     ] = None,
-    flatten: Annotated[
-        str | None, Parameter(help="How a Flax network flattens a map: hwc (its own way) or chw (triptych's).")
+    propose_mapping: Annotated[
+        Path | None,
+        Parameter(
+            help="File for what is known of the pairs, to edit and give as --mapping.",
+            validator=options.writable("--propose-mapping"),
+        ),
     ] = None,
-    allow_missing: Annotated[options.Flag, Parameter(help="Convert what matches, leave the rest.")] = False,
+    flatten: Annotated[
+        str | None, Parameter(help="How a Flax or Keras network flattens a map: hwc (their way) or chw (triptych's).")
+    ] = None,
+    allow_unmatched: Annotated[options.Flag, Parameter(help="Convert what matches, leave the rest.")] = False,
 ) -> None:
     """Write weights in another framework's format, names and axes, and check them bit for bit.
 
@@ -45,7 +54,7 @@ def convert(
     from triptych.porting.matching import read_mapping
 
     names = read_mapping(mapping)
-    done = _converted(source, target, arch, network, to, names, flatten, allow_missing)
+    done = _converted(source, target, arch, network, to, names, propose_mapping, flatten, allow_unmatched)
     for remark in done.remarks:
         print(f"{target}: {remark}", file=sys.stderr)
     print(f"{target}: {done.summary}")
@@ -58,21 +67,30 @@ def _converted(
     network: options.NetworkOptions,
     to: str | None,
     names: dict[str, str],
+    propose: Path | None,
     flatten: str | None,
-    allow_missing: bool,
+    allow_unmatched: bool,
 ) -> Conversion:
     from triptych.porting import convert as conversion
 
     conversion.check_target(target, to, flatten)
     if arch is None:
         _check_source(source, network)
-        if allow_missing:
-            raise TriptychError("--allow-missing is for a file of weights, with --arch; a network has all of its own")
+        if allow_unmatched or propose is not None:
+            option = "--allow-unmatched" if allow_unmatched else "--propose-mapping"
+            raise TriptychError(f"{option} is for a file of weights, with --arch; a network has all of its own")
         return conversion.from_network(resolve(source, network), target, to=to, mapping=names, flatten=flatten)
     path = Path(source)
     architecture = resolve(arch, network).architecture
     return conversion.from_file(
-        path, architecture, target, to=to, mapping=names, flatten=flatten, allow_missing=allow_missing
+        path,
+        architecture,
+        target,
+        to=to,
+        mapping=names,
+        flatten=flatten,
+        allow_unmatched=allow_unmatched,
+        propose=propose,
     )
 
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
 from typing import Any, TypeAlias
 
-from triptych.importers.keras_file import class_name_in_file
 from triptych.importers.steps import ImportRefusedError
+from triptych.weights.formats.keras_file import class_name_in_file
 
 _MODELS = ("Functional", "Model", "Sequential")
 _DEEPEST = 20

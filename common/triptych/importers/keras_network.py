@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 
 from triptych.importers.assemble import assemble
 from triptych.importers.keras_call import LayerCall
-from triptych.importers.keras_file import KerasFile, read
 from triptych.importers.keras_graph import NETWORK_INPUT, KerasCall, KerasGraph, flatten
 from triptych.importers.keras_layers import LAYERS
 from triptych.importers.network_builder import NetworkBuilder, Tensor
 from triptych.importers.steps import Imported, ImportRefusedError, Request, needed
 from triptych.spec.kinds.kind import SpecError
 from triptych.spec.layers import INPUT
+from triptych.weights.formats.keras_file import KerasFile, read
 
 SUFFIXES = (".keras", ".h5", ".hdf5")
 

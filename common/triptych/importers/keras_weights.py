@@ -10,60 +10,41 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
-from triptych.importers.keras_file import KerasFile, read
 from triptych.importers.steps import ImportRefusedError
-from triptych.spec.analysis import parameters
+from triptych.spec.analysis import LayerInfo, parameters
 from triptych.spec.kinds.kind import ParameterInfo
-from triptych.spec.layers import (
-    Architecture,
-    BatchNorm,
-    Conv,
-    ConvTranspose,
-    Dense,
-    Flatten,
-    Layer,
-    PReLU,
-    Primitive,
-    Shape,
-    walk,
-)
-from triptych.spec.shapes import output_shapes
+from triptych.spec.layers import Architecture
+from triptych.weights import keras_places
+from triptych.weights.formats.keras_file import KerasFile, class_name_in_file, read
+from triptych.weights.naming import NAMINGS, NamedArrays
 
 Arrays = Sequence[NDArray[Any]]
-
-# What Keras 3 calls the layers that become each record.
-_CLASSES: Mapping[type[Layer], str] = {
-    Conv: "conv2d",
-    ConvTranspose: "conv2d_transpose",
-    Dense: "dense",
-    BatchNorm: "batch_normalization",
-    PReLU: "p_re_lu",
-}
 
 
 @dataclass(frozen=True)
 class _Leaf:
-    """A layer with arrays; `flattened` is the map behind whose flattening a dense layer stands."""
+    """A layer with arrays, in the order in which Keras has them."""
 
-    path: str
-    layer: Layer
+    place: LayerInfo
     infos: tuple[ParameterInfo, ...]
-    flattened: Shape | None
 
 
-def load_weights(path: Path, architecture: Architecture) -> tuple[dict[str, NDArray[Any]], tuple[str, ...]]:
-    """The canonical parameters, and a line where layers were matched by order. Raises ImportRefusedError, which names
-    the first layer and the shapes, for a file that belongs to another network."""
+def load_weights(
+    path: Path, architecture: Architecture, flatten: str | None = None
+) -> tuple[dict[str, NDArray[Any]], tuple[str, ...]]:
+    """The canonical parameters, and a line where layers were matched by order. `flatten`: in which order a map was
+    flattened, "hwc" (Keras's own) or "chw". Raises ImportRefusedError, which names the first layer and the shapes, for
+    a file that belongs to another network."""
     file = read(path)
-    leaves = list(_leaves(architecture))
+    named = NamedArrays(architecture, NAMINGS["keras"], flatten)
+    leaves = [_Leaf(place, infos) for place, infos in keras_places.layers(architecture)]
     groups = _groups(file)
     matched = _by_name(leaves, groups)
     remarks: tuple[str, ...] = ()
@@ -72,24 +53,8 @@ def load_weights(path: Path, architecture: Architecture) -> tuple[dict[str, NDAr
         remarks = (f"{path.name}: {len(leaves)} layers are matched by their order, not by name",)
     found: dict[str, NDArray[Any]] = {}
     for leaf, arrays in zip(leaves, matched, strict=True):
-        found.update(_canonical(leaf, arrays, file.source))
+        found.update(_canonical(leaf, arrays, named, file.source))
     return {info.path: found[info.path] for info in parameters(architecture)}, remarks
-
-
-def _leaves(architecture: Architecture) -> Iterator[_Leaf]:
-    infos: dict[str, list[ParameterInfo]] = {}
-    for info in parameters(architecture):
-        infos.setdefault(info.path.rpartition(".")[0], []).append(info)
-    shapes = output_shapes(architecture)
-    before: Shape = architecture.input
-    flattened: Shape | None = None
-    for path, layer in walk(architecture.layers):
-        if isinstance(layer, Primitive):
-            flattened = before if isinstance(layer, Flatten) and len(before) == 3 else flattened
-            if path in infos:
-                yield _Leaf(path, layer, tuple(infos[path]), flattened if isinstance(layer, Dense) else None)
-                flattened = None
-            before = shapes[path]
 
 
 def _groups(file: KerasFile) -> dict[str, Arrays]:
@@ -124,7 +89,7 @@ def _by_name(leaves: Sequence[_Leaf], groups: Mapping[str, Arrays]) -> list[Arra
         lambda path: path.rpartition(".")[2],
     )
     for call in calls:
-        names = [call(leaf.path) for leaf in leaves]
+        names = [call(leaf.place.path) for leaf in leaves]
         if len(set(names)) == len(names) == len(groups) and groups.keys() == set(names):
             return [groups[name] for name in names]
     return None
@@ -149,10 +114,10 @@ def _by_class(leaves: Sequence[_Leaf], groups: Mapping[str, Arrays], file: Keras
     wanted: dict[str, list[int]] = {}
     behind_depthwise = False
     for index, leaf in enumerate(leaves):
-        depthwise = isinstance(leaf.layer, Conv) and leaf.layer.groups > 1 and leaf.infos[0].shape[1] == 1
-        name = _CLASSES.get(type(leaf.layer), type(leaf.layer).__name__)
-        if depthwise:
-            name = "separable_conv2ddepthwise" if separable else "depthwise_conv2d"
+        name = class_name_in_file(keras_places.class_of(leaf.place), {})
+        depthwise = name == "depthwise_conv2d"
+        if depthwise and separable:
+            name = "separable_conv2ddepthwise"
         elif separable and behind_depthwise:
             name = "separable_conv2dpointwise"
         behind_depthwise = depthwise
@@ -167,38 +132,20 @@ def _by_class(leaves: Sequence[_Leaf], groups: Mapping[str, Arrays], file: Keras
     return matched
 
 
-def _canonical(leaf: _Leaf, arrays: Arrays, source: str) -> dict[str, NDArray[Any]]:
+def _canonical(leaf: _Leaf, arrays: Arrays, named: NamedArrays, source: str) -> dict[str, NDArray[Any]]:
     shapes = [array.shape for array in arrays]
-    place = f"{source}: layer {leaf.path!r} ({type(leaf.layer).__name__})"
+    place = f"{source}: layer {leaf.place.path!r} ({leaf.place.kind})"
     if len(arrays) != len(leaf.infos):
         raise ImportRefusedError(f"{place} has the arrays {shapes}, expected {len(leaf.infos)}: it belongs to another")
     found = {}
     for info, array in zip(leaf.infos, arrays, strict=True):
-        value = _with_canonical_axes(leaf, info, array)
-        if value is None or value.shape != info.shape:
+        value = named.to_canonical(info.path, array)
+        if info.role == "slope" and value.size == math.prod(info.shape):
+            value = value.reshape(info.shape)  # older files have them without the axes of a map
+        if value.shape != info.shape:
             raise ImportRefusedError(
                 f"{place} has an array {array.shape} for {info.path.rpartition('.')[2]} {info.shape}: the file belongs "
                 "to another network"
             )
-        found[info.path] = np.ascontiguousarray(value)
+        found[info.path] = value
     return found
-
-
-def _with_canonical_axes(leaf: _Leaf, info: ParameterInfo, array: NDArray[Any]) -> NDArray[Any] | None:
-    """HWIO to OIHW, (rows, columns, inputs, multiplier) to one channel for each, and a dense layer's columns from
-    height-width-channels order; None for an array that is none of these."""
-    if isinstance(leaf.layer, PReLU):
-        return array.reshape(-1) if array.size == math.prod(info.shape) else None
-    if len(info.shape) == 1:
-        return array
-    if array.ndim != len(info.shape):
-        return None
-    if isinstance(leaf.layer, Conv) and leaf.layer.groups > 1 and info.shape[1] == 1:
-        return array.transpose(2, 3, 0, 1).reshape(info.shape) if array.size == math.prod(info.shape) else None
-    if array.ndim == 4:
-        return array.transpose(3, 2, 0, 1)
-    if leaf.flattened is None or math.prod(leaf.flattened) != array.shape[0]:
-        return array.T
-    channels, height, width = leaf.flattened
-    columns = array.reshape(height, width, channels, -1).transpose(3, 2, 0, 1)
-    return columns.reshape(array.shape[1], -1)

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from triptych.importers import keras_weights
 from triptych.importers.steps import Imported
-from triptych.porting import sources, weight_files
-from triptych.porting.weight_files import Read, on_order, some
+from triptych.porting import weight_files
+from triptych.porting.weight_files import Read, on_custom, on_order, some
 from triptych.spec.layers import Architecture
 from triptych.utils.errors import TriptychError, check_known
-from triptych.weights.formats.endings import Ending, ending_of, is_known, naming_for
+from triptych.weights.formats.endings import Ending, ending_of, is_imported, is_known, naming_for
 from triptych.weights.naming import FLATTEN_ORDERS, NAMINGS, NamedArrays
 
 Arrays = dict[str, NDArray[Any]]
@@ -69,16 +70,22 @@ def from_file(
     to: str | None = None,
     mapping: Mapping[str, str] | None = None,
     flatten: str | None = None,
-    allow_missing: bool = False,
+    allow_unmatched: bool = False,
+    propose: Path | None = None,
 ) -> Conversion:
     """Write the weights in a file, those of `architecture`, into `target`; `mapping`: names in `source` to the spec's
-    paths. Raises TriptychError as `weight_files.read` does, and for formats that do not fit."""
+    paths; `propose`: a file for a mapping to edit. Raises TriptychError as `weight_files.read` does, and for formats
+    that do not fit."""
     check_target(target, to, flatten)
-    if not is_known(source):  # Keras's
-        if mapping or allow_missing:
-            raise TriptychError(f"--mapping and --allow-missing are not for files of Keras's, as {source} is one")
-        return from_network(sources.load_weights(source, architecture), target, to=to, flatten=flatten)
-    read = weight_files.read(source, architecture, mapping=mapping, flatten=flatten, allow_missing=allow_missing)
+    by_name = bool(mapping) or allow_unmatched or propose is not None
+    if is_imported(source) and not (by_name and is_known(source)):
+        if by_name:
+            raise TriptychError(f"mappings and --allow-unmatched are for arrays with names; {source} is read by layers")
+        parameters, remarks = keras_weights.load_weights(source, architecture, flatten)
+        return _write(architecture, Read(parameters, (), (), "keras", {}, {}), target, to, {}, flatten, remarks)
+    read = weight_files.read(
+        source, architecture, mapping=mapping, flatten=flatten, allow_unmatched=allow_unmatched, propose=propose
+    )
     return _write(architecture, read, target, to, {}, flatten)
 
 
@@ -96,6 +103,7 @@ def _write(
     to: str | None,
     mapping: Mapping[str, str],
     flatten: str | None,
+    remarks: tuple[str, ...] = (),
 ) -> Conversion:
     ending = ending_of(target)
     naming = naming_for(ending, to)
@@ -109,7 +117,8 @@ def _write(
     fixed = {name: np.full(info.shape, info.start, kind) for name, info in named.constants().items()}
     ending.write(target, arrays | fixed)
     _check_written(ending, target, named, names, read.parameters, fixed)
-    remarks = (*on_order(read.naming, read.permuted, "read"), *on_order(naming, named.permuted, "written"))
+    orders = (*on_order(read.naming, read.permuted, "read"), *on_order(naming, named.permuted, "written"))
+    remarks = (*remarks, *orders, *on_custom(naming, NAMINGS[naming].custom(architecture)))
     return Conversion(len(arrays), read.left_over, read.missing, tuple(fixed), naming, remarks)
 
 

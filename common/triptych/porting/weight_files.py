@@ -16,6 +16,7 @@ from triptych.backend.contract import PortParameter
 from triptych.importers.layer_order import match_in_order
 from triptych.importers.steps import Imported
 from triptych.porting.matching import pair
+from triptych.porting.pairing import write_proposal
 from triptych.spec.layers import Architecture, Shape
 from triptych.utils.errors import TriptychError, check_known
 from triptych.weights.formats.endings import Ending, ending_of
@@ -50,25 +51,27 @@ def read(
     *,
     mapping: Mapping[str, str] | None = None,
     flatten: str | None = None,
-    allow_missing: bool = False,
+    allow_unmatched: bool = False,
+    propose: Path | None = None,
 ) -> Read:
     """The parameters in a file, whichever naming it has; `mapping`: names in the file to the spec's paths.
 
-    Names of the spec count first. A file of other names is matched by roles, order and shape. Raises TriptychError,
-    with the first array, where that is ambiguous or does not fit; and for anything left over on either side, unless
-    `allow_missing`: then arrays of the spec's names, or of the mapping's, are taken, and the others are not.
+    The mapping counts first, then names of the spec. A file of other names is matched by roles, order and shape.
+    Raises TriptychError, with the first array, where that is ambiguous or does not fit; and for anything left over on
+    either side, unless `allow_unmatched`: then arrays of the mapping's or the spec's names are taken, and the others
+    are not. `propose`: a file for what is known of the pairs, as a mapping to edit; written in any case.
     """
     ending = ending_of(path)
     arrays = ending.read(path)
     counters = tuple(name for name in arrays if name.endswith(_COUNTERS))
     own = {name: array for name, array in arrays.items() if name not in counters}
     naming, named = _naming(ending, own, architecture, flatten)
-    names = _names(path, ending, own, named, mapping or {}, allow_missing)
+    names = _proposed(path, ending, own, named, mapping or {}, allow_unmatched, propose)
     missing = tuple(path for path in named.infos if path not in names)
     constants = named.constants()
     left = tuple(name for name in own if name not in names.values() and name not in constants)
-    if (missing or left) and not allow_missing:
-        raise TriptychError(_unmatched(path, architecture, len(names), left, missing))
+    if (missing or left) and not allow_unmatched:
+        raise TriptychError(f"{_unmatched(path, architecture, len(names), left, missing)}; {_to_edit(propose)}")
     parameters = {}
     for canonical, name in names.items():
         parameters[canonical] = named.to_canonical(canonical, arrays[name])
@@ -85,17 +88,43 @@ def _naming(ending: Ending, arrays: Arrays, architecture: Architecture, flatten:
     return best, candidates[best]
 
 
-def _names(
-    path: Path, ending: Ending, arrays: Arrays, named: NamedArrays, mapping: Mapping[str, str], allow_missing: bool
+def _proposed(
+    path: Path,
+    ending: Ending,
+    arrays: Arrays,
+    named: NamedArrays,
+    mapping: Mapping[str, str],
+    allow_unmatched: bool,
+    propose: Path | None,
 ) -> dict[str, str]:
-    """The file's name by canonical path."""
-    there = {canonical: name for canonical, name in named.names.items() if name in arrays}
-    if not mapping and (2 * len(there) >= len(named.names) or (there and allow_missing)):
-        return there
+    """The file's name by canonical path, and the mapping to edit where one is asked for."""
+    parameters, infos = _parameters(arrays, named), list(named.infos.values())
+    try:
+        names = _names(path, ending, arrays, named, mapping, allow_unmatched)
+    except TriptychError as error:
+        write_proposal(propose, parameters, infos, mapping, {})
+        raise TriptychError(f"{error}; {_to_edit(propose)}") from None
+    write_proposal(propose, parameters, infos, mapping, names)
+    return names
+
+
+def _to_edit(propose: Path | None) -> str:
+    return "convert's --propose-mapping FILE writes one to edit" if propose is None else f"{propose} is one to edit"
+
+
+def _names(
+    path: Path, ending: Ending, arrays: Arrays, named: NamedArrays, mapping: Mapping[str, str], allow_unmatched: bool
+) -> dict[str, str]:
     check_known(f"name of {path.name} in the mapping", mapping, arrays)
     check_known("parameter of the spec in the mapping", mapping.values(), named.infos)
-    if mapping and allow_missing:
-        return {canonical: name for name, canonical in mapping.items()}
+    said = {canonical: name for name, canonical in mapping.items()}
+    if len(said) < len(mapping):
+        raise TriptychError("the mapping gives one parameter of the spec to two of the file")
+    rest = {path: name for path, name in named.names.items() if path not in said and name not in mapping}
+    there = said | {canonical: name for canonical, name in rest.items() if name in arrays}
+    enough = len(named.names) if mapping else (len(named.names) + 1) // 2
+    if len(there) >= enough or (there and allow_unmatched):
+        return there
     if ending.ordered and not mapping:
         plain = {name.removeprefix("arg:").removeprefix("aux:"): name for name in arrays}
         in_order = {short: arrays[name] for short, name in plain.items()}
@@ -108,10 +137,7 @@ def _paired(
     path: Path, ending: Ending, arrays: Arrays, named: NamedArrays, mapping: Mapping[str, str]
 ) -> dict[str, str]:
     """By the mapping, and what it leaves by roles and shapes; by order where files of this kind keep one."""
-    layout = named.naming.layout
-    parameters = [
-        PortParameter(name, layout.to_canonical(array).shape, _role(name, layout)) for name, array in arrays.items()
-    ]
+    parameters = _parameters(arrays, named)
     pairs, wrong = pair(parameters, list(named.infos.values()), mapping)
     if wrong is not None:
         raise TriptychError(
@@ -126,6 +152,13 @@ def _paired(
             f"{some(tuple(alike))} is which: they have one shape, {twins[0][0]}; {_WAY_OUT}"
         )
     return pairs
+
+
+def _parameters(arrays: Arrays, named: NamedArrays) -> list[PortParameter]:
+    layout = named.naming.layout
+    return [
+        PortParameter(name, layout.canonical_shape(array.shape), _role(name, layout)) for name, array in arrays.items()
+    ]
 
 
 def _role(name: str, layout: Layout) -> str:
@@ -150,7 +183,7 @@ def _unmatched(
     parts = [f"{matched} arrays match"]
     parts += [f"{len(missing)} of the network are not there ({some(missing)})"] if missing else []
     parts += [f"{len(left)} of the file are left over ({some(left)})"] if left else []
-    return f"{path} does not fit '{architecture.name}': {', '.join(parts)}; --allow-missing converts what matches"
+    return f"{path} does not fit '{architecture.name}': {', '.join(parts)}; --allow-unmatched converts what matches"
 
 
 def some(names: tuple[str, ...]) -> str:
@@ -167,6 +200,12 @@ def on_order(naming: str, permuted: Mapping[str, Shape], how: str) -> tuple[str,
         f"{how} as {naming}: the flattened map's order in {layers} is height, width, channels, as a network of its own "
         "flattens; --flatten chw where it flattens channels first, as triptych's own does",
     )
+
+
+def on_custom(naming: str, layers: tuple[str, ...]) -> tuple[str, ...]:
+    """A remark where the framework itself has no such layer."""
+    text = f"written as {naming}, which has no class for {some(layers)}: load_weights needs a custom class for each"
+    return (text,) if layers else ()
 
 
 def imported(path: Path, architecture: Architecture) -> Imported:

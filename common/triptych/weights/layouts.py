@@ -46,6 +46,14 @@ class Layout:
         """`("block1", "conv1", "kernel")` to `block1.conv1.weight`."""
         return ".".join((*path[:-1], self.canonical_name(path[-1])))
 
+    def native_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """That of a canonical array with the framework's axes."""
+        return tuple(shape[axis] for axis in self.axes.get(len(shape), range(len(shape))))
+
+    def canonical_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """That of a framework's array with the canonical axes."""
+        return tuple(shape[axis] for axis in np.argsort(self.axes.get(len(shape), range(len(shape)))))
+
     def to_canonical(self, array: NDArray[Any]) -> NDArray[Any]:
         """A copy in row order with the canonical axes."""
         axes = self.axes.get(array.ndim)
@@ -83,4 +91,16 @@ FLAX = Layout(
         "running_var": "var",
     },
     axes={4: (2, 3, 1, 0), 2: (1, 0)},  # HWIO (transposed convolution: HWOI, of canonical IOHW), (in, out)
+)
+KERAS = Layout(
+    {
+        **CANONICAL,
+        "weight": "kernel",
+        "scale": "gamma",
+        "shift": "beta",
+        "slope": "alpha",
+        "running_mean": "moving_mean",
+        "running_var": "moving_variance",
+    },
+    axes=FLAX.axes,
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,9 @@ from triptych.spec.flattened import flattened_maps
 from triptych.spec.kinds.kind import ParameterInfo, Role
 from triptych.spec.layers import Architecture, BatchNorm, Shape
 from triptych.utils.errors import TriptychError
-from triptych.weights.layouts import FLAX, GLUON, TORCH, Layout
+from triptych.weights import keras_places
+from triptych.weights.keras_places import Placed
+from triptych.weights.layouts import FLAX, GLUON, KERAS, TORCH, Layout
 
 Arrays = dict[str, NDArray[Any]]
 CHANNELS_FIRST, CHANNELS_LAST = "chw", "hwc"
@@ -25,7 +27,8 @@ FLATTEN_ORDERS = (CHANNELS_FIRST, CHANNELS_LAST)
 class Naming:
     """A way to name arrays. `separator` joins the records' names; `trained` and `statistics` stand before parameters
     and running statistics. `flattens`: in which order a map becomes a dense layer's features. `whole_norms`: a batch
-    norm has a scale and a shift in any case, 1 and 0 where the spec has none."""
+    norm has a scale and a shift in any case, 1 and 0 where the spec has none. `places`: the names and shapes where they
+    depend on the whole network. `custom`: the layers that the framework has no class for."""
 
     layout: Layout
     separator: str = "."
@@ -33,6 +36,8 @@ class Naming:
     statistics: str = ""
     flattens: str = CHANNELS_FIRST
     whole_norms: bool = False
+    places: Callable[[Architecture], Mapping[str, Placed]] | None = None
+    custom: Callable[[Architecture], tuple[str, ...]] = lambda architecture: ()
 
     def name(self, info: ParameterInfo) -> str:
         """The file's name of a canonical array."""
@@ -41,7 +46,7 @@ class Naming:
 
 
 # `torch`: a state dict. `gluon`: of save_parameters; `gluon-exported`: of `export` and Module. `flax`: NNX's paths;
-# `linen`: its collections.
+# `linen`: its collections. `keras`: of Keras 3's save_weights.
 NAMINGS: Mapping[str, Naming] = {
     "canonical": Naming(TORCH),
     "torch": Naming(TORCH),
@@ -49,6 +54,7 @@ NAMINGS: Mapping[str, Naming] = {
     "gluon-exported": Naming(GLUON, "_", "arg:", "aux:", whole_norms=True),
     "flax": Naming(FLAX, "/", flattens=CHANNELS_LAST),
     "linen": Naming(FLAX, "/", "params/", "batch_stats/", flattens=CHANNELS_LAST),
+    "keras": Naming(KERAS, "/", flattens=CHANNELS_LAST, places=keras_places.places, custom=keras_places.custom),
 }
 
 
@@ -63,7 +69,9 @@ class NamedArrays:
         self.infos = {info.path: info for info in analysis.parameters(architecture)}
         last = (flatten or naming.flattens) == CHANNELS_LAST
         self.maps: Mapping[str, Shape] = flattened_maps(architecture) if last else {}
-        self.names = {path: naming.name(info) for path, info in self.infos.items()}
+        placed = naming.places(architecture) if naming.places is not None else {}
+        self.names = {path: placed[path].name if placed else naming.name(info) for path, info in self.infos.items()}
+        self._shapes = {path: place.shape for path, place in placed.items() if place.shape is not None}
         if len(set(self.names.values())) < len(self.names):
             raise TriptychError(
                 f"two arrays of '{architecture.name}' have one name with {naming.separator!r} between layers; "
@@ -81,10 +89,13 @@ class NamedArrays:
         shape = self._map(path)
         if shape is not None:
             array = np.take(array, _places(shape), axis=array.ndim - 1)
-        return self.naming.layout.from_canonical(array)
+        array = self.naming.layout.from_canonical(array)
+        return array.reshape(self._shapes.get(path, array.shape))
 
     def to_canonical(self, path: str, array: NDArray[Any]) -> NDArray[Any]:
         """The file's array with the canonical axes and order."""
+        if array.shape == self._shapes.get(path):
+            array = array.reshape(self.naming.layout.native_shape(self.infos[path].shape))
         array = self.naming.layout.to_canonical(array)
         shape = self._map(path)
         if shape is None or array.shape[-1:] != (np.prod(shape),):

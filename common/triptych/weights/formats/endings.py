@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from triptych.utils.errors import TriptychError
 from triptych.weights import store
-from triptych.weights.formats import flax_msgpack, mxnet_params, npz_file, torch_file
+from triptych.weights.formats import flax_msgpack, keras_h5, mxnet_params, npz_file, torch_file
 from triptych.weights.naming import NAMINGS
 
 Arrays = dict[str, NDArray[Any]]
@@ -49,6 +49,7 @@ ENDINGS = (
     ),
     Ending(".npz", "an archive of NumPy's", npz_file.read, npz_file.write, ("flax", "linen")),
     Ending(".msgpack", "variables of Flax", flax_msgpack.read, flax_msgpack.write, ("flax", "linen")),
+    Ending(".weights.h5", "weights of Keras 3's", keras_h5.read, keras_h5.write, ("keras",)),
 )
 
 
@@ -62,8 +63,13 @@ def ending_of(path: Path) -> Ending:
 
 
 def is_known(path: Path) -> bool:
-    """Whether such a file can be written, too; Keras's are read by an importer only."""
-    return not path.name.endswith((".h5", ".hdf5", ".keras"))
+    """Whether `ending_of` knows it."""
+    return any(path.name.endswith(ending.ending) for ending in ENDINGS)
+
+
+def is_imported(path: Path) -> bool:
+    """Whether an importer reads such a file, which knows more than its names: Keras's."""
+    return path.name.endswith((".h5", ".hdf5", ".keras"))
 
 
 def naming_for(ending: Ending, name: str | None) -> str:

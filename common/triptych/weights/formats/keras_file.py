@@ -23,7 +23,6 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from triptych.importers.steps import ImportRefusedError
 from triptych.spec.records import parse
 from triptych.utils.errors import TriptychError
 
@@ -193,7 +192,7 @@ class _Arrays:
         for each in keys:
             values = np.asarray(group.attrs[each]).ravel()
             if len(values) > _MOST_WEIGHTS:
-                raise ImportRefusedError(
+                raise TriptychError(
                     f"{self.source}: {key} has {len(values)} entries, expected {_MOST_WEIGHTS} or fewer"
                 )
             yield from (_text(value, self.source) for value in values.tolist())
@@ -234,7 +233,7 @@ class _Arrays:
         if self.left < 0:
             raise TriptychError(f"{self.source}: its arrays take more than {self.most} bytes, ten times the file")
         array = np.asarray(dataset[()])
-        return array if array.dtype.kind == "f" and array.dtype.itemsize > 2 else array.astype(np.float32)
+        return array if array.dtype.kind == "f" else array.astype(np.float32)
 
 
 def class_name_in_file(class_name: str, used: dict[str, int]) -> str:
