@@ -21,7 +21,7 @@ from triptych.bench import flops
 from triptych.bench.peers import textbook
 from triptych.data import Dataset, Split
 from triptych.optim.optimizers import SGD, Rates
-from triptych.training import loop
+from triptych.training import sessions
 from triptych.training.recipe import Recipe, build_architecture, draw
 from triptych.zoo import Options
 
@@ -100,7 +100,7 @@ def best_product(backend: str, scale: Scale, precision: str, device: str) -> flo
 
 
 def runner(
-    session: loop.Session, images: NDArray[np.uint8], labels: NDArray[np.int64], steps: int
+    session: sessions.Session, images: NDArray[np.uint8], labels: NDArray[np.int64], steps: int
 ) -> Callable[[], Any]:
     """A function that trains so many steps, each on the next batch of the images, and waits for them."""
     size = session.recipe.batch_size
@@ -119,10 +119,12 @@ def runner(
     return run
 
 
-def start(backend: Backend, recipe: Recipe, dataset: Dataset, device: str, compilation: Any = "full") -> loop.Session:
+def start(
+    backend: Backend, recipe: Recipe, dataset: Dataset, device: str, compilation: Any = "full"
+) -> sessions.Session:
     """The one trainer, as the execution says."""
     architecture = build_architecture(recipe, dataset)
-    return loop.start(backend, recipe, dataset, device=device, architecture=architecture, compilation=compilation)
+    return sessions.start(backend, recipe, dataset, device=device, architecture=architecture, compilation=compilation)
 
 
 def speed(run: Callable[[], object], images: int, repeats: int) -> dict[str, float]:

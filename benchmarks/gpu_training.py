@@ -17,7 +17,7 @@ from triptych.data import Dataset
 from triptych.data.batches import Augmentation
 from triptych.optim.optimizers import SGD
 from triptych.optim.schedules import OneCycle
-from triptych.training import loop
+from triptych.training import loop, sessions
 from triptych.training.recipe import Recipe, vary
 from triptych.training.recipes import get_recipe
 from triptych.utils.errors import TriptychError
@@ -90,7 +90,7 @@ def trained(options: argparse.Namespace, name: str, recipe: Recipe, seed: int, g
     """One run: seconds of training, the first epoch's apart (it compiles), and the test accuracy."""
     dataset = dataset_of(options, recipe)
     began = time.perf_counter()
-    session = loop.start(registry.load(name), replace(recipe, seed=seed), dataset, device=options.device)
+    session = sessions.start(registry.load(name), replace(recipe, seed=seed), dataset, device=options.device)
     epochs = loop.fit(session, loop.Listener())
     facts = {
         "data": dataset.name,

@@ -28,7 +28,7 @@ from triptych.spec.layers import (
     MaxPool,
     ReLU,
 )
-from triptych.training import loop
+from triptych.training import loop, sessions
 from triptych.training.distributed.membership import one_of
 from triptych.training.recipe import Recipe
 from triptych.weights.initializers import Parameters
@@ -78,7 +78,7 @@ def run(name: str, recipe: Recipe, group: Group) -> Parameters:
     """Losses, metrics, parameters, statistics and the optimiser's state after a training."""
     backend = registry.load(name)
     backend.apply_execution(Execution(recipe.precision), "cpu")
-    session = loop.start(backend, recipe, dataset(), group=group)
+    session = sessions.start(backend, recipe, dataset(), group=group)
     epochs = loop.fit(session, loop.Listener())
     losses = np.array([loss for epoch in epochs for loss in epoch.losses])
     metrics = np.array([(e.train_loss, e.train_accuracy, e.test_loss, e.test_accuracy) for e in epochs])

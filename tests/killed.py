@@ -22,7 +22,7 @@ from triptych.data import Dataset, Split, synthetic
 from triptych.data.batches import Augmentation
 from triptych.optim.optimizers import Adam
 from triptych.training import checkpoint as checkpoints
-from triptych.training import loop, run_folder
+from triptych.training import keeping, loop, run_folder, sessions
 from triptych.training.recipe import Recipe
 from triptych.training.saving import Interval, SavePlan
 
@@ -50,8 +50,8 @@ def images() -> Dataset:
 
 def train(name: str, folder: Path, pipe: int) -> None:
     begun = folder if (folder / run_folder.RECIPE).exists() else None
-    session = loop.start(registry.load(name), RECIPE, images(), resumed=begun)
-    loop.keep_in(session, folder, PLAN)
+    session = sessions.start(registry.load(name), RECIPE, images(), resumed=begun)
+    keeping.keep_in(session, folder, PLAN)
     loop.fit(session, Ready(pipe))
 
 

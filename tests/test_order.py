@@ -86,7 +86,7 @@ def test_a_backend_imports_from_nothing_below_the_contract(path: Path) -> None:
         "import triptych.training.loop",
         "from triptych import data, training",
         "def late():\n    from triptych.training.loop import fit",
-        "if TYPE_CHECKING:\n    from triptych.training.loop import Session",
+        "if TYPE_CHECKING:\n    from triptych.training.sessions import Session",
     ],
 )
 def test_an_import_against_the_order_is_seen(line: str) -> None:

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from triptych.emitting.port import Port
     from triptych.importers.steps import Imported
     from triptych.porting.convert import Conversion
-    from triptych.training.loop import Session
     from triptych.training.recipe import Recipe
+    from triptych.training.sessions import Session
 
 AnyNetwork: TypeAlias = Any  # a name, path, Architecture, or somebody's module
 
@@ -165,19 +165,19 @@ def train(
     """
     from triptych import data
     from triptych.backend import registry
-    from triptych.training import capacity, loop, recipes, run_folder
+    from triptych.training import capacity, keeping, loop, recipes, run_folder, sessions
     from triptych.training.recipe import vary
 
     chosen = vary(recipes.get_recipe(recipe) if isinstance(recipe, str) else recipe, **changes)
     if out is not None:
         run_folder.check_free(Path(out))
-    loop.check_start(chosen)
+    sessions.check_start(chosen)
     capacity.check_training(chosen, device)
     framework = registry.load(backend)
-    loop.check_execution([framework], device, chosen.precision)
-    session = loop.start(framework, chosen, data.load(chosen.data, reading=chosen.reading), device=device)
+    sessions.check_execution([framework], device, chosen.precision)
+    session = sessions.start(framework, chosen, data.load(chosen.data, reading=chosen.reading), device=device)
     if out is not None:
-        loop.keep_in(session, Path(out))
+        keeping.keep_in(session, Path(out))
     loop.fit(session, loop.Listener())
     return session
 

@@ -15,7 +15,7 @@ from triptych.bench import flops, measure
 from triptych.bench.peers import textbook
 from triptych.optim.optimizers import Rates
 from triptych.spec.layers import Architecture, Conv, Dense, Flatten
-from triptych.training import loop
+from triptych.training import sessions
 from triptych.training.recipe import draw
 from triptych.zoo import Options
 
@@ -27,7 +27,7 @@ def test_the_textbooks_loop_does_the_same_steps(name):
     network = Options(10, (1, 32, 32))
     recipe = replace(measure.RECIPE, architecture="lenet", network=network, batch_size=8, initializer="")
     dataset = data.load("synthetic")
-    session = loop.start(registry.load(name), recipe, dataset)
+    session = sessions.start(registry.load(name), recipe, dataset)
     plain = textbook(session.architecture, name, draw(recipe, session.architecture), 8, RATES)
     images, labels = dataset.train.images[:24], dataset.train.labels[:24]
     theirs = plain.train(plain.load(images, labels))

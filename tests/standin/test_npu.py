@@ -32,7 +32,7 @@ from triptych.conformance.case import conformance_architecture, make_case
 from triptych.data import Dataset, Split, batches
 from triptych.data.batches import Augmentation
 from triptych.optim.optimizers import OPTIMIZERS, SGD, Rates
-from triptych.training import loop, recipes, run_folder
+from triptych.training import keeping, loop, recipes, run_folder, sessions
 from triptych.training.recipe import Recipe, vary
 from triptych.utils.errors import TriptychError
 from triptych_torch import device as devices
@@ -88,8 +88,8 @@ def fit(recipe, device, folder, epochs):
     """Train up to so many epochs, going on with what the folder holds."""
     recipe = replace(recipe, epochs=epochs)
     begun = folder if (folder / run_folder.RECIPE).exists() else None
-    session = loop.start(TORCH, recipe, few_images(), device=device, resumed=begun)
-    loop.keep_in(session, folder)
+    session = sessions.start(TORCH, recipe, few_images(), device=device, resumed=begun)
+    keeping.keep_in(session, folder)
     loop.fit(session, Silent())
     return session
 
@@ -101,7 +101,7 @@ def assert_equal(left, right):
 
 
 def outcome(session):
-    found = loop.checkpoint_of(session)
+    found = keeping.checkpoint_of(session)
     losses = np.array([loss for epoch in session.epochs for loss in epoch.losses])
     return found.model | {f"velocity of {path}": value for path, value in found.optimizer.items()} | {"losses": losses}
 
@@ -195,7 +195,7 @@ class CpuOperators(TorchDispatchMode):
 def test_inside_a_step_the_cpu_only_hands_over_what_it_stores(augmentation):
     """Images as bytes, labels, and with a crop two sets of indices; nothing comes back."""
     recipe, dataset = replace(VGG, augmentation=augmentation, mean=(0.5,), std=(0.25,)), few_images()
-    session = loop.start(TORCH, recipe, dataset, device="npu")
+    session = sessions.start(TORCH, recipe, dataset, device="npu")
     plan = batches.plan(3, 0, len(dataset.train), 32, augmentation)
     given = batches.feed(dataset.train.images, dataset.train.labels, plan, augmentation)
     for number, (images, labels, gather) in enumerate(given):
@@ -222,7 +222,7 @@ def test_the_device_is_told_seed_mode_and_precision(call):
 
 
 def test_an_operator_that_cannot_be_deterministic_is_named(monkeypatch):
-    session = loop.start(TORCH, VGG, few_images(), device="npu")
+    session = sessions.start(TORCH, VGG, few_images(), device="npu")
 
     def refuse(x):
         raise RuntimeError("avg_pool3d_backward_cuda does not have a deterministic implementation, but you set ...")
@@ -364,5 +364,5 @@ def test_the_acceptance_script_runs_through(monkeypatch, capfd):
 
 def test_the_recipe_of_the_source_text_takes_its_first_steps():
     recipe = vary(recipes.get_recipe("ascend-cifar10"), epochs=1, width_ratio=16, batch_size=32)
-    session = loop.start(TORCH, recipe, few_images(), device="npu")
+    session = sessions.start(TORCH, recipe, few_images(), device="npu")
     assert len(loop.fit(session, Silent())) == 1

@@ -26,7 +26,7 @@ from triptych.data import Dataset, Split, batches
 from triptych.data.batches import Augmentation
 from triptych.optim.optimizers import SGD
 from triptych.optim.schedules import Constant, OneCycle, Plateau
-from triptych.training import loop, models, recipes, run_folder, saving
+from triptych.training import keeping, loop, models, recipes, run_folder, saving, sessions
 from triptych.training.recipe import Recipe, build_architecture, identity, start_name
 from triptych.utils.errors import TriptychError
 from triptych.utils.interrupt import Interrupted
@@ -70,8 +70,8 @@ def first_images(count: int) -> Dataset:
 
 
 def fit(name, recipe, dataset, folder, after=None, resume=False):
-    session = loop.start(registry.load(name), recipe, dataset, resumed=folder if resume else None)
-    loop.keep_in(session, folder)
+    session = sessions.start(registry.load(name), recipe, dataset, resumed=folder if resume else None)
+    keeping.keep_in(session, folder)
     loop.fit(session, Silent(after))
     return session
 
@@ -196,7 +196,7 @@ def test_every_trainer_is_given_the_planned_batches():
     dataset = first_images(132)
     recipe = replace(LENET, epochs=1, batch_size=8, test_batch_size=100, augmentation=CROP_AND_FLIP)
     recipe = replace(recipe, schedule=OneCycle())
-    session = loop.start(registry.load(BACKENDS[0]), recipe, dataset)
+    session = sessions.start(registry.load(BACKENDS[0]), recipe, dataset)
     session.trainer = recorder = Recorder()
     (epoch,) = loop.fit(session, Silent())
     plan = batches.plan(recipe.seed, 0, 132, 8, CROP_AND_FLIP)
@@ -219,15 +219,15 @@ def test_an_architecture_that_is_built_already_is_not_built_again(dataset, tmp_p
     architecture = build_architecture(LENET, dataset)
     monkeypatch.setattr(zoo, "build_with", lambda *_: pytest.fail("it is built again"))
     recipe = replace(LENET, epochs=1)
-    session = loop.start(registry.load(BACKENDS[0]), recipe, dataset, architecture=architecture)
-    loop.keep_in(session, tmp_path / "run")
+    session = sessions.start(registry.load(BACKENDS[0]), recipe, dataset, architecture=architecture)
+    keeping.keep_in(session, tmp_path / "run")
     loop.fit(session, Silent())
     assert run_folder.load(tmp_path / "run").state.input == (1, 28, 28)
 
 
 def test_native_start_is_each_framework_s_own(dataset):
     def start(name, **changes):
-        session = loop.start(registry.load(name), replace(LENET, **changes), dataset)
+        session = sessions.start(registry.load(name), replace(LENET, **changes), dataset)
         return session.backend.to_canonical(session.network)
 
     drawn = initializers.draw(build_architecture(LENET, dataset), LENET.seed)
@@ -248,7 +248,7 @@ def test_a_start_that_no_recipe_names_is_the_architecture_s_own(dataset):
     small = zoo.Options(input=(0, 67, 67), width_ratio=16)
     recipe = Recipe("own start", architecture="alexnet_2012", network=small, data="synthetic")
     for chosen, expected in ((recipe, 0.01), (replace(recipe, initializer="normal:0.1"), 0.1)):
-        session = loop.start(registry.load(BACKENDS[0]), chosen, dataset)
+        session = sessions.start(registry.load(BACKENDS[0]), chosen, dataset)
         weight = session.backend.to_canonical(session.network)["conv1.weight"]
         assert weight.std() == pytest.approx(expected, rel=0.1)
         named = initializers.draw(session.architecture, 0, initializers.parse(f"normal:{expected}"))

@@ -13,7 +13,7 @@ from marks import NO_FRAMEWORK
 from triptych.backend import registry
 from triptych.backend.group import Share
 from triptych.spec.layers import Architecture, Dense, Dropout, Flatten, ReLU
-from triptych.training import loop, masks
+from triptych.training import loop, masks, sessions
 from triptych.training.recipe import Recipe
 from triptych.utils.errors import TriptychError
 
@@ -27,7 +27,7 @@ RECIPE = replace(RECIPE, network=replace(RECIPE.network, classes=10, input=NETWO
 
 
 def losses(name: str, recipe: Recipe) -> np.ndarray:
-    session = loop.start(registry.load(name), recipe, killed.images())
+    session = sessions.start(registry.load(name), recipe, killed.images())
     return np.array([epoch.losses for epoch in loop.fit(session, Silent())])
 
 

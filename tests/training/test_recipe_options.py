@@ -16,7 +16,7 @@ from triptych.backend import registry
 from triptych.data import preprocess
 from triptych.spec import rewrite
 from triptych.spec.layers import Dropout, walk
-from triptych.training import loop, recipes, run_folder
+from triptych.training import keeping, loop, recipes, run_folder, sessions
 from triptych.training.recipe import Recipe, build_transform, vary
 from triptych.utils.errors import TriptychError
 from triptych.weights import transfer
@@ -62,15 +62,15 @@ def test_the_head_is_the_last_layer_with_weights() -> None:
 @needs_backend
 def test_a_new_head_is_new_with_the_same_classes_too_and_the_run_keeps_its_dropout(tmp_path: Path) -> None:
     backend, dataset = registry.load(BACKENDS[0]), data.load(LENET.data)
-    first = loop.start(backend, replace(LENET, dropout=0.1), dataset)
-    loop.keep_in(first, tmp_path / "first")
+    first = sessions.start(backend, replace(LENET, dropout=0.1), dataset)
+    keeping.keep_in(first, tmp_path / "first")
     loop.fit(first, Silent())
     assert run_folder.read_recipe(tmp_path / "first").dropout == 0.1
     second = replace(LENET, init_from=str(tmp_path / "first"), seed=1)
-    assert loop.start(backend, second, dataset).new_layers == ()
-    third = loop.start(backend, replace(second, new_head=True), dataset)
+    assert sessions.start(backend, second, dataset).new_layers == ()
+    third = sessions.start(backend, replace(second, new_head=True), dataset)
     assert third.new_layers == ("dense3",)
-    loop.keep_in(third, tmp_path / "third")
+    keeping.keep_in(third, tmp_path / "third")
     loop.fit(third, Silent())
     found = run_folder.load(tmp_path / "third", run_folder.read_recipe(tmp_path / "third"), resuming=True)
     assert found is not None

@@ -25,7 +25,7 @@ from triptych.optim.optimizers import SGD, Adam
 from triptych.optim.schedules import OneCycle
 from triptych.spec.layers import Architecture, BatchNorm, Dense, Flatten
 from triptych.training import checkpoint as checkpoints
-from triptych.training import checks, loop, run_folder, saving
+from triptych.training import checks, keeping, loop, run_folder, saving, sessions
 from triptych.training.loop import Listener
 from triptych.training.recipe import Recipe
 from triptych.training.saving import Interval, SavePlan
@@ -39,15 +39,15 @@ RECIPE = replace(killed.RECIPE, batch_size=32, epochs=2, optimizer=SGD(), schedu
 EVERY_STEP = SavePlan(keep=100, every=Interval(steps=1))
 
 
-def session_of(recipe: Recipe, name: str = BACKENDS[0], resumed: Path | None = None) -> loop.Session:
-    return loop.start(registry.load(name), recipe, killed.images(), resumed=resumed)
+def session_of(recipe: Recipe, name: str = BACKENDS[0], resumed: Path | None = None) -> sessions.Session:
+    return sessions.start(registry.load(name), recipe, killed.images(), resumed=resumed)
 
 
 def fit(
     folder: Path, recipe: Recipe, name: str = BACKENDS[0], listener: Listener | None = None, **plan
-) -> loop.Session:
+) -> sessions.Session:
     session = session_of(recipe, name, folder if folder.exists() else None)
-    loop.keep_in(session, folder, replace(EVERY_STEP, **plan))
+    keeping.keep_in(session, folder, replace(EVERY_STEP, **plan))
     loop.fit(session, listener or Silent())
     return session
 
@@ -83,10 +83,10 @@ def test_a_run_resumes_from_each_of_its_checkpoints_to_the_same_bits(name, tmp_p
         assert end_of(part) == end_of(whole)
 
 
-def signalled(folder: Path, *numbers: int, **plan: Any) -> loop.Session:
+def signalled(folder: Path, *numbers: int, **plan: Any) -> sessions.Session:
     """A training to which these signals come in the first step of its second epoch."""
     session = session_of(RECIPE)
-    loop.keep_in(session, folder, replace(EVERY_STEP, **plan))
+    keeping.keep_in(session, folder, replace(EVERY_STEP, **plan))
     step = session.trainer.step
 
     def stepped(images, labels, rates, number, **named):
@@ -315,7 +315,7 @@ def test_a_folder_that_holds_a_killed_one_s_beginnings_only_is_free(tmp_path):
     (tmp_path / ".recipe.json.123-4.tmp").write_text("{")
     (tmp_path / ".lock").write_text("123")
     session = session_of(RECIPE)
-    loop.keep_in(session, tmp_path)
+    keeping.keep_in(session, tmp_path)
     loop.fit(session, Silent())
     assert not [path.name for path in tmp_path.iterdir() if path.name.startswith(".")]
 

@@ -18,7 +18,7 @@ from triptych.data import synthetic
 from triptych.optim.optimizers import SGD
 from triptych.reference import network as reference
 from triptych.spec.layers import Initializer
-from triptych.training import loop, recipes, watch
+from triptych.training import loop, recipes, sessions, watch
 from triptych.training.recipe import Recipe, vary
 from triptych.training.watch import Chance, Symptoms, Watch, chance_of, dead_share, examine, movements
 from triptych.weights import initializers
@@ -162,7 +162,7 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
 @every_backend
 def test_every_backend_says_once_that_it_does_not_learn(name: str, soon: None) -> None:
     recipe = vary(STILL, architecture="lenet", size=(28, 28), width_ratio=1, data="synthetic@train=200,test=20")
-    session = loop.start(registry.load(name), recipe, loop_data(recipe))
+    session = sessions.start(registry.load(name), recipe, loop_data(recipe))
     heard = Heard()
     before = session.backend.to_canonical(session.network)
     loop.fit(session, heard)
@@ -173,7 +173,7 @@ def test_every_backend_says_once_that_it_does_not_learn(name: str, soon: None) -
     assert "rate 0" in said
     after = session.backend.to_canonical(session.network)
     assert all(np.array_equal(before[path], after[path]) for path in before)
-    stopped = loop.start(registry.load(name), recipe, loop_data(recipe))
+    stopped = sessions.start(registry.load(name), recipe, loop_data(recipe))
     with pytest.raises(loop.StuckError, match="0 finished epochs"):
         loop.fit(stopped, Heard(), stop_stuck=True)
     assert stopped.step < 14
@@ -189,7 +189,7 @@ def loop_data(recipe: Recipe) -> loop.Dataset:
 def test_one_that_learns_is_left_in_peace(soon: None) -> None:
     recipe = vary(STILL, architecture="lenet_relu", size=(28, 28), width_ratio=1, learning_rate=0.02, epochs=3)
     recipe = replace(recipe, optimizer=SGD(momentum=0.9), batch_size=16)
-    session = loop.start(registry.load(BACKENDS[0]), recipe, loop_data(recipe))
+    session = sessions.start(registry.load(BACKENDS[0]), recipe, loop_data(recipe))
     watch_from, watch.AFTER = watch.AFTER, 60
     try:
         heard = Heard()

@@ -19,7 +19,7 @@ from triptych import data, zoo
 from triptych.__main__ import main
 from triptych.backend import registry
 from triptych.spec import analysis, footprint
-from triptych.training import capacity, loop
+from triptych.training import capacity, loop, sessions
 from triptych.training.recipe import Recipe
 from triptych.utils import memory
 from triptych.utils.errors import TriptychError
@@ -161,7 +161,9 @@ def little_left() -> Iterator[None]:
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_memory_that_ends_in_training_is_one_line(name, monkeypatch, cache, request):
     """Each framework's own error, when a step wants more than there is."""
-    session = loop.start(registry.load(name), Recipe("test", architecture="lenet", epochs=1), data.load("synthetic"))
+    session = sessions.start(
+        registry.load(name), Recipe("test", architecture="lenet", epochs=1), data.load("synthetic")
+    )
     monkeypatch.setattr(session.trainer, "step", lambda *_, **__: too_large(name))
     request.getfixturevalue("little_left")  # from now on
     with pytest.raises(memory.OutOfMemoryError, match="training 'lenet' in batches of 128 images of 1x28x28") as ended:

@@ -14,7 +14,7 @@ from triptych.bench import peers
 from triptych.data import Dataset, Split
 from triptych.optim.optimizers import Rates
 from triptych.spec.layers import Architecture
-from triptych.training import loop
+from triptych.training import loop, sessions
 from triptych.training.recipe import Recipe, build_architecture, draw
 from triptych.utils.errors import TriptychError
 
@@ -55,7 +55,7 @@ class Ours:
         architecture = build_architecture(recipe, dataset)
         backend = registry.load(task.backend)
         dataset = replace(dataset, test=Split(dataset.test.images[:1], dataset.test.labels[:1]))
-        self.session = loop.start(backend, recipe, dataset, device=task.device, architecture=architecture)
+        self.session = sessions.start(backend, recipe, dataset, device=task.device, architecture=architecture)
         self.count = 0
         self.first = self._steps(1)
         self._steps(WARM_UP - 1)
@@ -81,7 +81,7 @@ class Ours:
 
     def epoch(self) -> int:
         """An epoch of the training loop over the whole set; its test is of one image."""
-        self.session.part = loop.Part()
+        self.session.part = sessions.Part()
         loop.train_epoch(self.session, 0, loop.Listener(), lambda: 0, stop_stuck=False)
         return len(self.session.dataset.train)
 

@@ -48,7 +48,7 @@ def bench(
     from triptych.backend import registry
     from triptych.bench import measure, report
     from triptych.data import load
-    from triptych.training import capacity, loop
+    from triptych.training import capacity, sessions
     from triptych.training.recipe import build_architecture
 
     names = options.backend_names(backends)
@@ -56,7 +56,7 @@ def bench(
     run = RunOptions(arch=arch, data=data, batch_size=batch_size, precision=precision)
     recipe = run.choose(measure.RECIPE, network)
     capacity.check_training(recipe, device)
-    loop.check_execution([registry.load(name) for name in names], device, recipe.precision)
+    sessions.check_execution([registry.load(name) for name in names], device, recipe.precision)
     quiet = json == "-"
     measured = measure.measure(
         recipe,

@@ -40,7 +40,7 @@ def compare(
     from triptych.cli.progress import Reporter
     from triptych.conformance.equivalence import FEWEST_SEEDS
     from triptych.studies import compare_backends
-    from triptych.training import capacity, loop, recipes, run_folder
+    from triptych.training import capacity, recipes, run_folder, sessions
     from triptych.training.recipe import build_architecture
 
     if seeds != 1 and seeds < FEWEST_SEEDS:
@@ -48,10 +48,10 @@ def compare(
     names, chosen = options.backend_names(backends), run.choose(recipes.get_recipe(recipe), network)
     if out is not None:
         run_folder.check_free(out)
-    loop.check_start(chosen)
+    sessions.check_start(chosen)
     capacity.check_training(chosen, device)
     loaded = [registry.load(name) for name in names]
-    loop.check_execution(loaded, device, chosen.precision)
+    sessions.check_execution(loaded, device, chosen.precision)
     dataset = data.load(chosen.data, data_dir=run.data_dir, reading=chosen.reading)
     plan = compare_backends.ComparisonPlan(chosen, dataset, build_architecture(chosen, dataset), device, seeds)
     folder = run_folder.make_folder(out or run_folder.new_folder(f"compare-{chosen.architecture}"))

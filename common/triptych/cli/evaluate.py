@@ -117,19 +117,19 @@ def opened(
     """The backend and the trained model for these image files. Raises TriptychError, if it can before the framework is
     imported, for what does not fit together or into the memory that is here."""
     from triptych.backend import registry
-    from triptych.training import capacity, loop
+    from triptych.training import capacity, sessions
     from triptych.training.recipe import build_network
 
     name, checked = options.backend_name(backend), ModelOptions(run, network)
     if run.arch is not None:
         capacity.check_use(checked.recipe, build_network(checked.recipe, checked.recipe.network), device)
     loaded = registry.load(name)
-    loop.check_execution([loaded], device, checked.recipe.precision)
+    sessions.check_execution([loaded], device, checked.recipe.precision)
     for path in images:
         if not path.is_file():
             raise TriptychError(f"there is no image file {path}")
     trained = checked.load(model)
-    loop.check_execution([loaded], device, trained.recipe.precision)
+    sessions.check_execution([loaded], device, trained.recipe.precision)
     capacity.check_use(trained.recipe, trained.architecture, device)
     return loaded, trained
 

@@ -42,13 +42,13 @@ def feature_maps(
     from triptych.backend.execution import DEFAULT
     from triptych.data import decoded
     from triptych.report import pictures
-    from triptych.training import feature_maps, loop
+    from triptych.training import feature_maps, sessions
 
     name, load = options.backend_name(backend), loader(run, changes, network)
     loaded = registry.load(name)
-    loop.check_execution([loaded], device, changes.precision or DEFAULT.precision)
+    sessions.check_execution([loaded], device, changes.precision or DEFAULT.precision)
     model, start = load()
-    loop.check_execution([loaded], device, model.recipe.precision)
+    sessions.check_execution([loaded], device, model.recipe.precision)
     paths = feature_maps.chosen(model.architecture, layers, blocks)
     if not image.is_file():
         raise TriptychError(f"there is no image file {image}")

@@ -13,8 +13,8 @@ from triptych.utils.errors import TriptychError
 if TYPE_CHECKING:
     from triptych.importers.trainer_states import TrainerStates
     from triptych.spec.layers import Architecture
-    from triptych.training.loop import Session
     from triptych.training.recipe import Recipe
+    from triptych.training.sessions import Session
     from triptych.weights.initializers import Parameters
 
 SYMBOL = "-symbol.json"
@@ -69,7 +69,7 @@ def check(recipe: Recipe, resume: Path | None, states: Path | None, arch: str | 
     """What the recipe starts from. Raises TriptychError for what cannot be, before any data is looked for."""
     from triptych.porting import trainer_files
     from triptych.porting.sources import WEIGHTS
-    from triptych.training import loop
+    from triptych.training import sessions
 
     if resume is not None:
         if states is not None:
@@ -85,7 +85,7 @@ def check(recipe: Recipe, resume: Path | None, states: Path | None, arch: str | 
     if states is not None and not states.is_file():
         raise TriptychError(f"there is no file {states}")
     if path.suffix not in WEIGHTS:
-        loop.check_start(recipe)
+        sessions.check_start(recipe)
         return Start()
     if not path.is_file():
         raise TriptychError(f"there is no file {path}")

@@ -17,9 +17,9 @@ from triptych.utils.errors import TriptychError
 if TYPE_CHECKING:
     from triptych.backend.contract import Backend
     from triptych.backend.group import Group
-    from triptych.training.loop import Session
     from triptych.training.recipe import Recipe
     from triptych.training.saving import SavePlan
+    from triptych.training.sessions import Session
 
 
 def train(
@@ -66,7 +66,7 @@ def train(
     Example: triptych train --backend jax --recipe d2l-vgg --width-ratio 8 --resolution 64
     """
     from triptych.backend import registry
-    from triptych.training import capacity, loop, run_folder
+    from triptych.training import capacity, keeping, run_folder
     from triptych.training import tensorboard as logs
     from triptych.training.distributed.membership import one_of
 
@@ -88,7 +88,7 @@ def train(
         session = begin(loaded, chosen, begun, run.data_dir, network, group, device, deterministic, resume)
         begun.take_up(session, quiet=quiet)
         if group.rank == 0:
-            loop.keep_in(session, resume or out or run_folder.new_folder(f"{chosen.architecture}-{name}"), plan)
+            keeping.keep_in(session, resume or out or run_folder.new_folder(f"{chosen.architecture}-{name}"), plan)
         log = logs.place(tensorboard, session.folder)
         stopped = fit(session, log, log_every or 0, stop_stuck=stop_stuck, quiet=quiet)
         if group.rank == 0:
@@ -110,13 +110,13 @@ def begin(
     """The session, once it is known that device and data are there."""
     from triptych import data
     from triptych.backend.execution import Execution
-    from triptych.training import loop
+    from triptych.training import sessions
     from triptych.training.recipe import build_architecture
 
     backend.apply_execution(Execution(recipe.precision, deterministic=deterministic), device)
     dataset = data.load(recipe.data, data_dir=data_dir, reading=recipe.reading)
     architecture = build_architecture(recipe, dataset)
-    return loop.start(
+    return sessions.start(
         backend,
         recipe,
         dataset,

@@ -37,7 +37,7 @@ from triptych.spec.layers import Architecture
 from triptych.training.distributed.launch import launch
 from triptych.training.distributed.membership import one_of
 from triptych.training.distributed.shares import cut
-from triptych.training.loop import totals
+from triptych.training.scoring import totals
 from triptych.utils.errors import TriptychError
 from triptych.weights.initializers import Parameters
 

@@ -22,7 +22,7 @@ from triptych.report.page import write_page
 from triptych.spec import records
 from triptych.spec.analysis import totals
 from triptych.spec.layers import Architecture
-from triptych.training import loop, run_folder
+from triptych.training import keeping, loop, run_folder, sessions
 from triptych.training.loop import Listener
 from triptych.training.recipe import Recipe, start_name
 from triptych.training.run_folder import Epoch
@@ -87,8 +87,8 @@ def compare(plan: ComparisonPlan, backends: Sequence[Backend], folder: Path, lis
         below = folder if seed == recipe.seed else run_folder.make_folder(folder / f"seed-{seed}")
         varied, trained = dataclasses.replace(recipe, seed=seed), {}
         for backend in backends:
-            session = loop.start(backend, varied, plan.dataset, device=plan.device, architecture=plan.architecture)
-            loop.keep_in(session, below / backend.name)
+            session = sessions.start(backend, varied, plan.dataset, device=plan.device, architecture=plan.architecture)
+            keeping.keep_in(session, below / backend.name)
             trained[backend.name] = loop.fit(session, listener)
         by_seed.append(trained)
     accuracies = {each.name: [trained[each.name][-1].test_accuracy for trained in by_seed] for each in backends}

@@ -8,7 +8,7 @@ from pathlib import Path
 from triptych.backend.contract import Backend
 from triptych.data import batches
 from triptych.studies.runner import PlannedRun, slug
-from triptych.training import loop, run_folder
+from triptych.training import run_folder, sessions
 from triptych.training.recipe import Recipe
 
 STEPS = 2  # timed, after one that is not: it compiles
@@ -46,7 +46,7 @@ def epochs_left(recipe: Recipe, folder: Path) -> int:
 def seconds_per_epoch(planned: PlannedRun, backend: Backend, device: str) -> float:
     """Of training and test, on the first batches; nothing is kept. A start that another run gives costs no time."""
     recipe, dataset = planned.recipe, planned.dataset
-    session = loop.start(
+    session = sessions.start(
         backend, replace(recipe, init_from=""), dataset, device=device, architecture=planned.architecture
     )
     train, test = dataset.train, dataset.test

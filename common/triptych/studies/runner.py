@@ -17,7 +17,7 @@ from triptych.spec import records
 from triptych.spec.analysis import Totals, totals
 from triptych.spec.layers import Architecture
 from triptych.studies import Study, StudyResult, join
-from triptych.training import loop, run_folder, watch
+from triptych.training import keeping, loop, run_folder, sessions, watch
 from triptych.training.loop import Listener
 from triptych.training.recipe import Recipe, build_architecture, vary
 from triptych.training.run_folder import Epoch
@@ -191,9 +191,9 @@ def check(study: Trained, recipes: Sequence[Recipe], backends: Sequence[Backend]
         run_folder.check_free(folder)
     for run, recipe in zip(study.runs, recipes, strict=True):
         if not run.start:  # else it starts from another run, which is not trained yet
-            loop.check_start(recipe)
+            sessions.check_start(recipe)
     for precision in dict.fromkeys(recipe.precision for recipe in recipes):
-        loop.check_execution(backends, device, precision)
+        sessions.check_execution(backends, device, precision)
 
 
 def plan(study: Trained, recipes: Sequence[Recipe], *, data_dir: Path | None = None) -> list[PlannedRun]:
@@ -266,8 +266,8 @@ def train_one(
         with show(f"{title}: finished before", recipe):
             return Outcome(planned, backend.name, folder, tuple(run_folder.read_epochs(folder)), doubt=doubt)
     architecture = planned.architecture
-    session = loop.start(backend, recipe, planned.dataset, device=device, architecture=architecture, resumed=begun)
-    loop.keep_in(session, folder)
+    session = sessions.start(backend, recipe, planned.dataset, device=device, architecture=architecture, resumed=begun)
+    keeping.keep_in(session, folder)
     problem = ""
     with show(title, recipe) as listener:
         try:

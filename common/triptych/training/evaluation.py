@@ -12,7 +12,7 @@ from triptych.backend.contract import Backend, Images
 from triptych.data import Dataset, decoded, subset
 from triptych.spec import rewrite
 from triptych.spec.layers import Pair
-from triptych.training import loop
+from triptych.training import scoring
 from triptych.training.feature_maps import capture
 from triptych.training.models import Model
 from triptych.utils.errors import TriptychError
@@ -30,7 +30,7 @@ class Evaluation:
     @property
     def score(self) -> tuple[float, float]:
         """Mean loss and accuracy."""
-        return loop.score(self.logits, self.dataset.test.labels)
+        return scoring.score(self.logits, self.dataset.test.labels)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -49,7 +49,7 @@ class Evaluation:
 def evaluate(model: Model, dataset: Dataset, backend: Backend, device: str) -> Evaluation:
     """The model on all test images. Raises TriptychError if there are none."""
     predictor = model.predictor(backend, device)
-    logits = finite(loop.logits_of(predictor, dataset.test.images, model.recipe.images_per_test), model)
+    logits = finite(scoring.logits_of(predictor, dataset.test.images, model.recipe.images_per_test), model)
     return Evaluation(model, dataset, backend.name, logits)
 
 
@@ -84,7 +84,7 @@ def predict_test(model: Model, dataset: Dataset, count: int, backend: Backend, d
     predictor = model.predictor(backend, device)
     places = subset.mixed(dataset.test.labels, count)
     images, labels = dataset.test.images[places], dataset.test.labels[places]
-    logits = finite(loop.logits_of(predictor, images, model.recipe.images_per_test), model)
+    logits = finite(scoring.logits_of(predictor, images, model.recipe.images_per_test), model)
     names = [f"test image {index}" for index in places]
     return classify(logits, dataset.class_names, names, [dataset.class_names[label] for label in labels])
 
