@@ -31,7 +31,7 @@ from triptych.studies.runner import (
     slug,
     train,
 )
-from triptych.training import loop, run_folder
+from triptych.training import run_folder, sessions
 from triptych.training.recipe import Recipe, vary
 from triptych.training.run_folder import Epoch
 from triptych.utils.errors import TriptychError
@@ -142,7 +142,7 @@ def test_finished_runs_are_taken_from_the_folder(finished, monkeypatch):
     def start(*_, **__):
         raise AssertionError("trained again")
 
-    monkeypatch.setattr(loop, "start", start)
+    monkeypatch.setattr(sessions, "start", start)
     assert [o.epochs for o in trained(folder, names=BACKENDS)] == [o.epochs for o in outcomes]
 
 
