@@ -247,6 +247,14 @@ def refused(change: Callable[[dict[str, Any]], object], tmp_path: Path) -> str:
         (lambda s: s["state"][0].update(momentum_buffer=s["state"][1]["momentum_buffer"]), "is not of"),
         (lambda s: s["state"][0].update(square_avg=s["state"][1]["momentum_buffer"]), "'square_avg' of 'conv.weight'"),
         (lambda s: s.pop("param_groups"), "no state of an optimizer"),
+        (lambda s: s["param_groups"][0].update(param_names=None), "no state of an optimizer"),
+        (lambda s: s["param_groups"][0].update(params=[[0]] * 6), "no state of an optimizer"),
+        (lambda s: s["state"][0].update(step="one"), "does not say after how many steps"),
+        (lambda s: s["param_groups"][0].pop("dampening"), "another optimizer than PyTorch's"),  # RMSprop has none
+        (
+            lambda s: (s["param_groups"][0].pop("dampening"), s["param_groups"][0].update(betas=(0, 0))),
+            "another",
+        ),  # RAdam
     ],
 )
 def test_states_that_do_not_fit_are_one_line(change: Callable[[Any], object], words: str, tmp_path: Path) -> None:

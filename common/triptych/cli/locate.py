@@ -49,10 +49,11 @@ def locate(
         str, Parameter(help="spec: yours are replaced by the spec's; own: they are compared with the source's, too.")
     ] = "spec",
     check_init: Annotated[
-        bool, Parameter(help="Compare what your network starts from with the spec's initializer, too.")
+        options.Flag, Parameter(help="Compare what your network starts from with the spec's initializer, too.")
     ] = False,
     try_: Annotated[
-        bool, Parameter(name="--try", help="Try the edit that the cause asks for on a copy of your source in memory.")
+        options.Flag,
+        Parameter(name="--try", help="Try the edit that the cause asks for on a copy of your source in memory."),
     ] = False,
     json: options.JsonFile = None,
 ) -> int:

@@ -34,7 +34,7 @@ def load(path: Path, names: list[str], convert: Convert) -> TrainerStates:
             raise TriptychError(f"{path} has a state {str(index)[:40]!r}; the network has {len(names)} parameters")
         for key, value in entry.items():
             if key == "step":
-                steps = max(steps, int(np.asarray(value).item()))
+                steps = max(steps, _steps(path, value))
             elif isinstance(value, np.ndarray) and key in SLOTS:
                 canonical, array = convert(by_index[index], value)
                 slots.setdefault(SLOTS[key], {})[canonical] = array
@@ -43,7 +43,7 @@ def load(path: Path, names: list[str], convert: Convert) -> TrainerStates:
                     f"{path}: '{key}' of '{by_index[index]}' belongs to no optimizer that is known here"
                 )
     return TrainerStates(
-        _kind(groups[0], slots), _settings(path, groups), _rate(groups), steps, slots, decayed=_decayed(groups)
+        _kind(path, groups[0]), _settings(path, groups), _rate(groups), steps, slots, decayed=_decayed(groups)
     )
 
 
@@ -56,8 +56,11 @@ def _read(path: Path) -> tuple[dict[Any, Any], list[dict[str, Any]]]:
     state, groups = value.get("state"), value.get("param_groups")
     if not isinstance(state, dict) or not isinstance(groups, list) or not groups:
         raise TriptychError(wrong)
-    if not all(isinstance(group, dict) and isinstance(group.get("params"), list) for group in groups):
-        raise TriptychError(wrong)
+    for group in groups:
+        if not isinstance(group, dict) or not _all_are(int, group.get("params")):
+            raise TriptychError(wrong)
+        if not _all_are(str, group.get("param_names", [])):
+            raise TriptychError(wrong)
     return state, groups
 
 
@@ -81,10 +84,24 @@ def _names(path: Path, groups: list[dict[str, Any]], names: list[str]) -> dict[i
     return dict(zip(numbers, names, strict=True))
 
 
-def _kind(group: Mapping[str, Any], slots: Mapping[str, Arrays]) -> str:
-    if "betas" not in group:
+def _all_are(kind: type, values: Any) -> bool:
+    return isinstance(values, list) and all(type(value) is kind for value in values)
+
+
+def _steps(path: Path, value: Any) -> int:
+    number = _as_number(value)
+    if not 0 <= number < 2**53:
+        raise TriptychError(f"{path} does not say after how many steps it is")
+    return int(number)
+
+
+def _kind(path: Path, group: Mapping[str, Any]) -> str:
+    """By the options that PyTorch always writes: RAdam, too, has betas, and RMSprop a momentum."""
+    if "betas" in group and "amsgrad" in group:
+        return "adamw" if group.get("decoupled_weight_decay") else "adam"
+    if "dampening" in group:
         return "sgd"
-    return "adamw" if group.get("decoupled_weight_decay") else "adam"
+    raise TriptychError(f"{path} is of another optimizer than PyTorch's SGD, Adam and AdamW")
 
 
 def _settings(path: Path, groups: list[dict[str, Any]]) -> dict[str, float | bool]:
