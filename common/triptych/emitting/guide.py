@@ -171,11 +171,6 @@ TRAPS: tuple[tuple[Callable[[LayerInfo], bool], Trap], ...] = (
 )
 
 
-def traps_of(info: LayerInfo) -> tuple[Trap, ...]:
-    """The traps that wait at this layer, in the table's order."""
-    return tuple(trap for applies, trap in TRAPS if applies(info))
-
-
 def traps_in(architecture: Architecture) -> dict[Trap, list[str]]:
     """Every trap of a network with the paths of the layers at which it waits."""
     infos: Sequence[LayerInfo] = analyse(architecture)
