@@ -191,16 +191,18 @@ def convert(
     mapping: Path | dict[str, str] | None = None,
     flatten: str | None = None,
     allow_unmatched: bool = False,
+    compare: bool = True,
     **options: Any,
 ) -> Conversion:
     """Write weights in another framework's format, names and axes; the file is read back and compared bit for bit.
 
     `source` is a network with weights, as `load` takes it, or, with `arch`, a file of that network's weights. The
     ending of `target` says the format: `.safetensors`, `.pt` (PyTorch), `.params` (MXNet), `.npz`, `.msgpack` (Flax),
-    `.weights.h5` (Keras); `to` the names: canonical, torch, gluon, gluon-exported, flax, linen, keras. `mapping`: names
-    in the file to the spec's paths, or a JSON file of them. `flatten`: how a Flax or Keras network flattens a map,
-    "hwc" (their own way) or "chw". `options` are those of `load`. Raises TriptychError for what does not fit or is
-    ambiguous, and, unless `allow_unmatched`, for arrays without a partner.
+    `.weights.h5` (Keras), `.orbax` (a folder of Orbax); `to` the names: canonical, torch, gluon, gluon-exported, flax,
+    linen, keras. `mapping`: names in the file to the spec's paths, or a JSON file of them. `flatten`: how a Flax or
+    Keras network flattens a map, "hwc" (their own way) or "chw". `options` are those of `load`. `compare`: run a
+    network with the written weights, too, if its framework is installed (`outputs` of the result). Raises TriptychError
+    for what does not fit or is ambiguous, and, unless `allow_unmatched`, for arrays without a partner.
     """
     from triptych.porting import convert as conversion
     from triptych.porting.matching import read_mapping
@@ -208,7 +210,9 @@ def convert(
     names, path = read_mapping(mapping), Path(target)
     conversion.check_target(path, to, flatten)
     if arch is None:
-        return conversion.from_network(_imported(source, options), path, to=to, mapping=names, flatten=flatten)
+        return conversion.from_network(
+            _imported(source, options), path, to=to, mapping=names, flatten=flatten, compare=compare
+        )
     return conversion.from_file(
         Path(source),
         load(arch, **options),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
 import zipfile
 from collections.abc import Callable
 from contextlib import suppress
@@ -18,7 +19,7 @@ import awkward_networks
 from triptych import zoo
 from triptych.backend import registry
 from triptych.importers.steps import Imported
-from triptych.porting import convert, weight_files
+from triptych.porting import convert, loaded_outputs, weight_files
 from triptych.reference import network as reference
 from triptych.spec import analysis
 from triptych.spec.layers import (
@@ -46,9 +47,10 @@ INSTALLED = registry.installed()
 needs = {
     name: pytest.mark.skipif(name not in INSTALLED, reason=f"{name} is not installed") for name in registry.BACKENDS
 }
-PACKAGES = {".msgpack": "msgpack", ".weights.h5": "h5py"}
+PACKAGES = {".msgpack": "msgpack", ".weights.h5": "h5py", ".orbax": "orbax"}
 ABSENT = {ending for ending, package in PACKAGES.items() if importlib.util.find_spec(package) is None}
 HERE = [ending for ending in ENDINGS if ending.ending not in ABSENT]
+needs_orbax = pytest.mark.skipif(".orbax" in ABSENT, reason="orbax is not installed")
 needs_h5py = pytest.mark.skipif(".weights.h5" in ABSENT, reason="h5py is not installed")
 FORMATS = [(ending.ending, naming) for ending in HERE for naming in ending.namings]
 # every axis, role and order: depthwise and transposed convolutions, slopes, fixed scales, a flattened map of 7 x 7
@@ -116,17 +118,19 @@ def test_the_package_for_a_format_is_here(ending: str) -> None:
 def test_every_pair_of_formats_is_bit_exact(name: str, tmp_path: Path) -> None:
     architecture = NETWORKS[name]
     values = drawn(architecture)
-    files = {}
+    files, expected = {}, {}
     for ending, naming in FORMATS:
         files[ending, naming] = tmp_path / f"{naming}{ending}"
         convert.from_network(Imported(architecture, values), files[ending, naming], to=naming)
         assert_same(weight_files.read(files[ending, naming], architecture).parameters, values)
+        expected[ending, naming] = ending_of(files[ending, naming]).read(files[ending, naming])
     for (source, one), (ending, naming) in permutations(FORMATS, 2):
         target = tmp_path / f"again{ending}"
+        shutil.rmtree(target, ignore_errors=True)  # a folder is not written over
         done = convert.from_file(files[source, one], architecture, target, to=naming)
         assert done.arrays == len(values)
         assert not done.left_over
-        assert_same(ending_of(target).read(target), ending_of(target).read(files[ending, naming]))
+        assert_same(ending_of(target).read(target), expected[ending, naming])
         if name != "everything" and naming == "linen":
             break
 
@@ -249,6 +253,41 @@ def test_flax_restores_its_variables(tmp_path: Path) -> None:
     assert_same(weight_files.read(tmp_path / "theirs.msgpack", EVERYTHING).parameters, values)
 
 
+@needs_orbax
+@needs["jax"]
+def test_orbax_and_nnx_restore_what_is_written(tmp_path: Path) -> None:
+    import orbax.checkpoint as orbax
+
+    backend = registry.load("jax")
+    from flax import nnx
+
+    path, values = written(tmp_path, "net.orbax", flatten="chw")
+    network = backend.build(EVERYTHING)
+    with orbax.StandardCheckpointer() as checkpointer:
+        state = nnx.state(network, nnx.Any(nnx.Param, nnx.BatchStat))
+        nnx.replace_by_pure_dict(state, checkpointer.restore(path))
+        nnx.update(network, state)
+        assert_same(backend.to_canonical(network), values)
+        checkpointer.save(tmp_path / "states", state)
+    with orbax.CheckpointManager(tmp_path / "steps") as manager:
+        manager.save(7, args=orbax.args.StandardSave(nnx.to_pure_dict(state)))
+    for folder in (tmp_path / "states", tmp_path / "steps" / "7"):  # of any name
+        assert_same(weight_files.read(folder, EVERYTHING, flatten="chw").parameters, values)
+    assert f"name one of its steps, {tmp_path / 'steps' / '7'}" in refused(tmp_path / "steps", EVERYTHING)
+
+
+@needs_orbax
+def test_orbax_keeps_the_sign_of_zeros_and_widens_bfloat16(tmp_path: Path) -> None:
+    import ml_dtypes
+    import orbax.checkpoint as orbax
+
+    with orbax.StandardCheckpointer() as checkpointer:
+        checkpointer.save(tmp_path / "x", {"z": np.full(3, -0.0), "b": np.array([1.5, -2.0], ml_dtypes.bfloat16)})
+    found = ending_of(tmp_path / "x").read(tmp_path / "x")
+    assert np.signbit(found["z"]).all()
+    assert (found["b"].dtype, found["b"].tolist()) == (np.float32, [1.5, -2.0])
+
+
 @needs["jax"]
 def test_nnx_takes_its_paths_when_it_flattens_channels_first(tmp_path: Path) -> None:
     backend = registry.load("jax")
@@ -342,7 +381,7 @@ def test_names_in_a_file_of_keras_can_be_mapped(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "ending", [e for e in (".pt", ".params", ".npz", ".msgpack", ".weights.h5") if e not in ABSENT]
+    "ending", [e for e in (".pt", ".params", ".npz", ".msgpack", ".weights.h5", ".orbax") if e not in ABSENT]
 )
 def test_weights_of_any_format_stand_after_weights(ending: str, tmp_path: Path) -> None:
     from triptych.porting import sources
@@ -462,7 +501,7 @@ def test_a_pickle_runs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         assert not Path("bombed").exists()
 
 
-@pytest.mark.parametrize("ending", [ending.ending for ending in HERE])
+@pytest.mark.parametrize("ending", [ending.ending for ending in HERE if ending.ending != ".orbax"])
 def test_a_damaged_file_is_one_line(ending: str, tmp_path: Path) -> None:
     path = tmp_path / f"net{ending}"
     convert.from_network(Imported(ROW, drawn(ROW)), path, flatten="chw")
@@ -481,6 +520,49 @@ def test_a_damaged_file_is_one_line(ending: str, tmp_path: Path) -> None:
             weight_files.read(path, ROW)
 
 
+@needs_orbax
+def test_a_damaged_checkpoint_is_one_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    whole, path = tmp_path / "whole.orbax", tmp_path / "net.orbax"
+    convert.from_network(Imported(ROW, drawn(ROW)), whole, flatten="chw")
+    with pytest.raises(TriptychError, match="is there already"):
+        convert.from_network(Imported(ROW, drawn(ROW)), whole, flatten="chw")
+    files = [file.relative_to(whole) for file in whole.rglob("*") if file.is_file()]
+    spoiled = 0
+    for file in files:
+        for content in (b"", (whole / file).read_bytes()[:-9], b"x" * 100):
+            shutil.rmtree(path, ignore_errors=True)
+            shutil.copytree(whole, path)
+            (path / file).write_bytes(content)
+            found: dict[str, np.ndarray] = {}
+            with suppress(TriptychError):  # anything else is a failure
+                found = weight_files.read(path, ROW, flatten="chw").parameters
+            if found:  # a file that the arrays do not need
+                assert_same(found, drawn(ROW))
+            else:
+                spoiled += 1
+    assert spoiled > 5
+    caplog.clear()
+    (whole / "_METADATA").write_bytes(b"")
+    assert "is damaged: Orbax cannot read" in refused(whole, ROW)
+    assert not [record for record in caplog.records if record.name == "absl"]  # which would be more lines
+    (tmp_path / "empty").mkdir()
+    assert "it has no _METADATA" in refused(tmp_path / "empty", ROW)
+
+
+@needs_orbax
+@pytest.mark.parametrize("entry", ["shape", "chunks"])
+def test_a_checkpoint_that_says_it_is_huge_is_refused_first(entry: str, tmp_path: Path) -> None:
+    import orbax.checkpoint as orbax
+
+    path = tmp_path / "net.orbax"
+    with orbax.Checkpointer(orbax.PyTreeCheckpointHandler(use_ocdbt=False)) as checkpointer:
+        checkpointer.save(path, {"a": np.ones((4, 4), np.float32)})
+    assert ending_of(path).read(path)["a"].shape == (4, 4)
+    (place,) = path.rglob(".zarray")
+    place.write_text(json.dumps(json.loads(place.read_text()) | {entry: [1 << 20, 1 << 10]}))
+    assert "larger ones, than a folder of its size" in refused(path, ROW)
+
+
 # --- the command -----------------------------------------------------------------------------------------------------
 
 
@@ -493,6 +575,49 @@ def test_the_command_converts_there_and_back(tmp_path: Path, call: Callable[...,
     call("convert", tmp_path / "net.params", tmp_path / "net.pt", "--arch", spec)
     call("convert", tmp_path / "net.pt", tmp_path / "back.safetensors", "--arch", spec)
     assert_same(store.load(tmp_path / "back.safetensors"), values)
+
+
+@pytest.mark.parametrize("ending", [".pt", ".params", ".npz"])
+def test_outputs_are_compared_with_the_network_of_the_target(ending: str, tmp_path: Path) -> None:
+    backend = NAMINGS[ending_of(tmp_path / f"x{ending}").namings[0]].backend
+    if backend not in INSTALLED:
+        pytest.skip(f"{backend} is not installed")
+    values = awkward_networks.parameters(ROW)
+    done = convert.from_network(Imported(ROW, values), tmp_path / f"net{ending}", compare=True)
+    assert (done.outputs.backend, done.outputs.explained) == (backend, True)
+    assert (done.outputs.share or 0) < 1e-12
+    assert f"{backend}'s outputs differ by" in done.summary
+    wrong = values | {"a.weight": values["a.weight"][:, ::-1]}  # the channels the other way round
+    parted = loaded_outputs.compare(ROW, values, wrong, backend)
+    assert not parted.explained
+    assert "more than rounding" in parted.summary
+    off = values | {"d.bias": values["d.bias"].astype(np.float64) * (1 + 1e-9)}
+    assert not loaded_outputs.compare(ROW, values, off, backend).explained
+    empty = values | {"d.bias": values["d.bias"] * np.nan}
+    assert not loaded_outputs.compare(ROW, values, empty, backend).explained
+
+
+def test_what_is_not_compared_says_so(tmp_path: Path) -> None:
+    values = drawn(ROW)  # with a NaN
+    kept = loaded_outputs.compare(ROW, values, values, "")
+    assert kept.summary == "outputs not compared: no framework of triptych's reads this format"
+    if INSTALLED:
+        assert "not finite" in loaded_outputs.compare(ROW, values, values, INSTALLED[0]).summary
+
+
+def test_outputs_that_part_are_status_1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from triptych.__main__ import main
+
+    parted = loaded_outputs.OutputDifference("torch", 0.1, False)
+    monkeypatch.setattr(loaded_outputs, "compare", lambda *_: parted)
+    store.save(tmp_path / "net.safetensors", drawn(ROW))
+    line = ["convert", str(tmp_path / "net.safetensors"), str(tmp_path / "net.pt"), "--arch"]
+    with pytest.raises(SystemExit) as stopped:
+        main([*line, str(spec_file(tmp_path, ROW))])
+    assert stopped.value.code == 1
+    with pytest.raises(SystemExit) as stopped:
+        main([*line, str(spec_file(tmp_path, ROW)), "--bits-only"])
+    assert stopped.value.code == 0
 
 
 @pytest.mark.parametrize(

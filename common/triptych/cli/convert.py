@@ -21,7 +21,7 @@ def convert(
     target: Annotated[
         Path,
         Parameter(
-            help="File to write: .safetensors, .pt, .params, .npz, .msgpack or .weights.h5.",
+            help="File to write: .safetensors, .pt, .params, .npz, .msgpack, .weights.h5 or .orbax.",
             validator=options.writable("DST"),
         ),
     ],
@@ -46,18 +46,24 @@ def convert(
         str | None, Parameter(help="How a Flax or Keras network flattens a map: hwc (their way) or chw (triptych's).")
     ] = None,
     allow_unmatched: Annotated[options.Flag, Parameter(help="Convert what matches, leave the rest.")] = False,
-) -> None:
-    """Write weights in another framework's format, names and axes, and check them bit for bit.
+    bits_only: Annotated[options.Flag, Parameter(help="Run no network with the written weights.")] = False,
+) -> int:
+    """Write weights in another framework's format, names and axes; check the bits and the outputs.
+
+    Exit status 1: the outputs differ by more than rounding.
 
     Example: triptych convert runs/vgg11 vgg11.params
     """
     from triptych.porting.matching import read_mapping
 
     names = read_mapping(mapping)
-    done = _converted(source, target, arch, network, to, names, propose_mapping, flatten, allow_unmatched)
+    done = _converted(
+        source, target, arch, network, to, names, propose_mapping, flatten, allow_unmatched, not bits_only
+    )
     for remark in done.remarks:
         print(f"{target}: {remark}", file=sys.stderr)
     print(f"{target}: {done.summary}")
+    return 0 if done.outputs.explained else 1
 
 
 def _converted(
@@ -70,6 +76,7 @@ def _converted(
     propose: Path | None,
     flatten: str | None,
     allow_unmatched: bool,
+    compare: bool,
 ) -> Conversion:
     from triptych.porting import convert as conversion
 
@@ -79,7 +86,9 @@ def _converted(
         if allow_unmatched or propose is not None:
             option = "--allow-unmatched" if allow_unmatched else "--propose-mapping"
             raise TriptychError(f"{option} is for a file of weights, with --arch; a network has all of its own")
-        return conversion.from_network(resolve(source, network), target, to=to, mapping=names, flatten=flatten)
+        return conversion.from_network(
+            resolve(source, network), target, to=to, mapping=names, flatten=flatten, compare=compare
+        )
     path = Path(source)
     architecture = resolve(arch, network).architecture
     return conversion.from_file(
@@ -91,6 +100,7 @@ def _converted(
         flatten=flatten,
         allow_unmatched=allow_unmatched,
         propose=propose,
+        compare=compare,
     )
 
 

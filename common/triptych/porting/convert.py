@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from triptych.importers import keras_weights
 from triptych.importers.steps import Imported
-from triptych.porting import weight_files
+from triptych.porting import loaded_outputs, weight_files
+from triptych.porting.loaded_outputs import OutputDifference
 from triptych.porting.weight_files import Read, on_custom, on_order, some
 from triptych.spec.layers import Architecture
 from triptych.utils.errors import TriptychError, check_known
@@ -25,7 +26,8 @@ Arrays = dict[str, NDArray[Any]]
 @dataclass(frozen=True)
 class Conversion:
     """What was converted: how many arrays, what of the source and of the network has no partner, what the target has
-    beside the network's arrays (a batch norm's fixed scale), the naming it was written in, and remarks."""
+    beside the network's arrays (a batch norm's fixed scale), the naming it was written in, remarks, and how far the
+    outputs of a network with the written arrays are from the reference's with the source's."""
 
     arrays: int
     left_over: tuple[str, ...]
@@ -33,6 +35,7 @@ class Conversion:
     added: tuple[str, ...]
     naming: str
     remarks: tuple[str, ...]
+    outputs: OutputDifference
 
     @property
     def summary(self) -> str:
@@ -41,7 +44,8 @@ class Conversion:
         missing = f"{len(self.missing)} of the network" + (f" ({some(self.missing)})" if self.missing else "")
         more = f"; {len(self.added)} constants of the format added" if self.added else ""
         return (
-            f"{self.arrays} arrays matched, left over: {left}, {missing}{more}; read back bit for bit ({self.naming})"
+            f"{self.arrays} arrays matched, left over: {left}, {missing}{more}; read back bit for bit ({self.naming}); "
+            f"{self.outputs.summary}"
         )
 
 
@@ -52,14 +56,16 @@ def from_network(
     to: str | None = None,
     mapping: Mapping[str, str] | None = None,
     flatten: str | None = None,
+    compare: bool = False,
 ) -> Conversion:
     """Write the weights of a network into `target`; `mapping`: the target's names to the spec's paths, where they are
-    not the spec's. Raises TriptychError for a network without weights, and for formats and names that do not fit."""
+    not the spec's; `compare`: the outputs, too. Raises TriptychError for a network without weights, and for formats and
+    names that do not fit."""
     if imported.parameters is None:
         raise TriptychError(f"'{imported.architecture.name}' has no weights; name a source that has some, or --weights")
     check_target(target, to, flatten)
     read = Read(dict(imported.parameters), (), (), "canonical", {}, {})
-    return _write(imported.architecture, read, target, to, mapping or {}, flatten)
+    return _write(imported.architecture, read, target, to, mapping or {}, flatten, compare)
 
 
 def from_file(
@@ -72,21 +78,24 @@ def from_file(
     flatten: str | None = None,
     allow_unmatched: bool = False,
     propose: Path | None = None,
+    compare: bool = False,
 ) -> Conversion:
     """Write the weights in a file, those of `architecture`, into `target`; `mapping`: names in `source` to the spec's
-    paths; `propose`: a file for a mapping to edit. Raises TriptychError as `weight_files.read` does, and for formats
-    that do not fit."""
+    paths; `propose`: a file for a mapping to edit; `compare`: the outputs, too. Raises TriptychError as
+    `weight_files.read` does, and for formats that do not fit."""
     check_target(target, to, flatten)
     by_name = bool(mapping) or allow_unmatched or propose is not None
     if is_imported(source) and not (by_name and is_known(source)):
         if by_name:
             raise TriptychError(f"mappings and --allow-unmatched are for arrays with names; {source} is read by layers")
         parameters, remarks = keras_weights.load_weights(source, architecture, flatten)
-        return _write(architecture, Read(parameters, (), (), "keras", {}, {}), target, to, {}, flatten, remarks)
+        return _write(
+            architecture, Read(parameters, (), (), "keras", {}, {}), target, to, {}, flatten, compare, remarks
+        )
     read = weight_files.read(
         source, architecture, mapping=mapping, flatten=flatten, allow_unmatched=allow_unmatched, propose=propose
     )
-    return _write(architecture, read, target, to, {}, flatten)
+    return _write(architecture, read, target, to, {}, flatten, compare)
 
 
 def check_target(target: Path, to: str | None, flatten: str | None) -> None:
@@ -103,6 +112,7 @@ def _write(
     to: str | None,
     mapping: Mapping[str, str],
     flatten: str | None,
+    compare: bool,
     remarks: tuple[str, ...] = (),
 ) -> Conversion:
     ending = ending_of(target)
@@ -116,23 +126,31 @@ def _write(
     kind = next((array.dtype for array in arrays.values()), np.dtype(np.float32))
     fixed = {name: np.full(info.shape, info.start, kind) for name, info in named.constants().items()}
     ending.write(target, arrays | fixed)
-    _check_written(ending, target, named, names, read.parameters, fixed)
+    back = _read_back(ending, target, named, names, read.parameters, fixed)
+    outputs = _outputs(architecture, read, back, naming) if compare else OutputDifference(reason="not asked for")
     orders = (*on_order(read.naming, read.permuted, "read"), *on_order(naming, named.permuted, "written"))
     remarks = (*remarks, *orders, *on_custom(naming, NAMINGS[naming].custom(architecture)))
-    return Conversion(len(arrays), read.left_over, read.missing, tuple(fixed), naming, remarks)
+    return Conversion(len(arrays), read.left_over, read.missing, tuple(fixed), naming, remarks, outputs)
 
 
-def _check_written(
+def _read_back(
     ending: Ending, target: Path, named: NamedArrays, names: Mapping[str, str], parameters: Arrays, fixed: Arrays
-) -> None:
-    """Raises TriptychError unless the file, read back, holds these arrays to the bit, and nothing else."""
+) -> Arrays:
+    """The canonical arrays in the file. Raises TriptychError unless they are these to the bit, and nothing else."""
     written = ending.read(target)
     if written.keys() != {names[path] for path in parameters} | fixed.keys():
         raise TriptychError(f"{target} was written, but has other names when it is read back; is the disk whole?")
+    back = {path: named.to_canonical(path, written[names[path]]) for path in parameters}
     for path, array in parameters.items():
-        back = named.to_canonical(path, written[names[path]])
-        if not same_bits(back, array):
+        if not same_bits(back[path], array):
             raise TriptychError(f"{target} was written, but '{path}' is not the same when it is read back")
+    return back
+
+
+def _outputs(architecture: Architecture, read: Read, back: Arrays, naming: str) -> OutputDifference:
+    if read.missing:
+        return OutputDifference(reason="the network is not complete")
+    return loaded_outputs.compare(architecture, read.parameters, back, NAMINGS[naming].backend)
 
 
 def same_bits(one: NDArray[Any], other: NDArray[Any]) -> bool:

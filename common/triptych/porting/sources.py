@@ -153,8 +153,10 @@ def params_beside(path: Path) -> tuple[Path | None, tuple[str, ...]]:
 def load_weights(path: Path, architecture: Architecture) -> Imported:
     """A network with the parameters of a file: canonical safetensors, PyTorch's, Gluon's, Flax's, or Keras's. Raises
     TriptychError where they do not fit."""
-    if not path.is_file():
+    if not path.exists():
         raise TriptychError(f"there is no file {path}")
+    if path.is_dir():
+        return weight_files.imported(path, architecture)
     return WEIGHTS.get(path.suffix, _canonical)(path, architecture)
 
 

@@ -28,7 +28,8 @@ class Naming:
     """A way to name arrays. `separator` joins the records' names; `trained` and `statistics` stand before parameters
     and running statistics. `flattens`: in which order a map becomes a dense layer's features. `whole_norms`: a batch
     norm has a scale and a shift in any case, 1 and 0 where the spec has none. `places`: the names and shapes where they
-    depend on the whole network. `custom`: the layers that the framework has no class for."""
+    depend on the whole network. `custom`: the layers that the framework has no class for. `backend`: whose networks
+    have these names."""
 
     layout: Layout
     separator: str = "."
@@ -38,6 +39,7 @@ class Naming:
     whole_norms: bool = False
     places: Callable[[Architecture], Mapping[str, Placed]] | None = None
     custom: Callable[[Architecture], tuple[str, ...]] = lambda architecture: ()
+    backend: str = ""
 
     def name(self, info: ParameterInfo) -> str:
         """The file's name of a canonical array."""
@@ -49,11 +51,11 @@ class Naming:
 # `linen`: its collections. `keras`: of Keras 3's save_weights.
 NAMINGS: Mapping[str, Naming] = {
     "canonical": Naming(TORCH),
-    "torch": Naming(TORCH),
-    "gluon": Naming(GLUON, whole_norms=True),
-    "gluon-exported": Naming(GLUON, "_", "arg:", "aux:", whole_norms=True),
-    "flax": Naming(FLAX, "/", flattens=CHANNELS_LAST),
-    "linen": Naming(FLAX, "/", "params/", "batch_stats/", flattens=CHANNELS_LAST),
+    "torch": Naming(TORCH, backend="torch"),
+    "gluon": Naming(GLUON, whole_norms=True, backend="mxnet"),
+    "gluon-exported": Naming(GLUON, "_", "arg:", "aux:", whole_norms=True, backend="mxnet"),
+    "flax": Naming(FLAX, "/", flattens=CHANNELS_LAST, backend="jax"),
+    "linen": Naming(FLAX, "/", "params/", "batch_stats/", flattens=CHANNELS_LAST, backend="jax"),
     "keras": Naming(KERAS, "/", flattens=CHANNELS_LAST, places=keras_places.places, custom=keras_places.custom),
 }
 

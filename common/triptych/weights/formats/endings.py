@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 from triptych.utils.errors import TriptychError
 from triptych.weights import store
-from triptych.weights.formats import flax_msgpack, keras_h5, mxnet_params, npz_file, torch_file
+from triptych.weights.formats import flax_msgpack, keras_h5, mxnet_params, npz_file, orbax_folder, torch_file
 from triptych.weights.naming import NAMINGS
 
 Arrays = dict[str, NDArray[Any]]
+FOLDER = ".orbax"
 
 
 @dataclass(frozen=True)
@@ -50,13 +51,14 @@ ENDINGS = (
     Ending(".npz", "an archive of NumPy's", npz_file.read, npz_file.write, ("flax", "linen")),
     Ending(".msgpack", "variables of Flax", flax_msgpack.read, flax_msgpack.write, ("flax", "linen")),
     Ending(".weights.h5", "weights of Keras 3's", keras_h5.read, keras_h5.write, ("keras",)),
+    Ending(FOLDER, "a checkpoint of Orbax (a folder)", orbax_folder.read, orbax_folder.write, ("flax", "linen")),
 )
 
 
 def ending_of(path: Path) -> Ending:
-    """The kind of file that its name says. Raises TriptychError for one that is not known."""
+    """The kind of file that its name says; a folder of any name is Orbax's. Raises TriptychError for an unknown one."""
     for ending in ENDINGS:
-        if path.name.endswith(ending.ending):
+        if path.name.endswith(ending.ending) or (ending.ending == FOLDER and path.is_dir()):
             return ending
     known = ", ".join(ending.ending for ending in ENDINGS)
     raise TriptychError(f"'{path}' is no file of weights that is known; its name must end in {known}")
