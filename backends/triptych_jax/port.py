@@ -86,7 +86,14 @@ COMPLETED = {
 OPENS: tuple[str, ...] = ()
 SWITCHES = {"train": True, "training": True, "is_training": True, "deterministic": False, "use_running_average": False}
 
-_compiled = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+LARGE = 2**20  # values of all arrays
+
+
+def _compiled(function: Callable[..., Any], arrays: Arrays, donate: tuple[int, ...] = ()) -> Callable[..., Any]:
+    """For a run or two: without optimisation it takes half the time to compile, but a convolution in float64, a plain
+    loop in XLA, five times as long; in a large network that is nearly all of it."""
+    level = int(sum(value.size for value in arrays.values()) >= LARGE)
+    return jax.jit(function, donate_argnums=donate, compiler_options={"xla_backend_optimization_level": level})
 
 
 def matches(candidate: Any) -> bool:
@@ -174,7 +181,7 @@ class Port:
 
     def call(self, images: Array) -> tuple[Array, ...]:
         """As a user calls it in evaluation."""
-        output = _compiled(lambda arrays, x: self.started.call(arrays, x))(self.arrays, self._native(images))
+        output = _compiled(self.started.call, self.arrays)(self.arrays, self._native(images))
         return tuple(map(self._channels_first, jax.tree.leaves(_in_order(output))[: self.count]))
 
     def run(self, images: Array, *, train: bool, cotangents: Sequence[Array] = ()) -> PortRun:
@@ -190,7 +197,7 @@ class Port:
             kinds[:] = watch.kinds
             return jax.tree.unflatten(jax.tree.structure(shapes), made), watch.values
 
-        (outputs, statistics), values = _compiled(partial(whole, probes=None))(self.arrays, x)
+        (outputs, statistics), values = _compiled(partial(whole, probes=None), self.arrays)(self.arrays, x)
         captured = [
             Captured(
                 "Dropout" if _is_mark(kind) else kind,
@@ -205,13 +212,12 @@ class Port:
             probes = [jnp.zeros_like(value) for value in values]
             dy = tuple(self._native(cotangent) for cotangent in cotangents[: len(outputs)])
 
-            @_compiled
             def backward(arrays: Any, x: jax.Array, probes: list[jax.Array]) -> Any:
                 _, pull = jax.vjp(lambda *arguments: whole(*arguments)[0][0], arrays, x, probes)
                 return pull(dy)
 
-            gradients, dx, arrived = backward(self.arrays, x, probes)
-            run.gradients = {name: self._canonical(name, value) for name, value in gradients.items()}
+            gradients, dx, arrived = _compiled(backward, self.arrays)(self.arrays, x, probes)
+            run.gradients = {name: self._canonical(name, gradients.pop(name)) for name in list(gradients)}
             run.input_gradient = self._channels_first(dx)
             for entry, gradient in zip(captured, arrived, strict=True):
                 entry.gradient = self._channels_first(gradient)
@@ -227,7 +233,6 @@ class Port:
             outputs = jax.tree.leaves(_in_order(y))[: self.count]
             return sum((y * self._native(dy)).sum() for y, dy in zip(outputs, cotangents, strict=False)), moved
 
-        @_compiled
         def step(arrays: Any, state: Any) -> tuple[Any, Any]:
             trained = {name: value for name, value in arrays.items() if name not in kept}
             gradients, moved = jax.grad(loss, has_aux=True)(trained, arrays)
@@ -235,8 +240,11 @@ class Port:
             return {**optax.apply_updates(trained, updates), **moved}, state
 
         state = optimizer.init({name: value for name, value in self.arrays.items() if name not in kept})
+        compiled = _compiled(step, self.arrays, donate=(0, 1))
+        for name, value in self.arrays.items():
+            self.arrays[name] = jnp.copy(value)  # what is given away may be the network's own
         for _ in rates:
-            self.arrays, state = step(self.arrays, state)
+            self.arrays, state = compiled(self.arrays, state)
         return {name: self._canonical(name, value) for name, value in self.arrays.items()}
 
     def _native(self, images: Array) -> jax.Array:

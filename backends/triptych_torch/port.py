@@ -198,6 +198,12 @@ class Port:
         tensor = tensor.float() if tensor.dtype == torch.bfloat16 else tensor
         return to_numpy(tensor.permute(self.axes[name]) if self.axes[name] else tensor)
 
+    def _taken(self, name: str, parameter: torch.Tensor) -> Array:
+        """Its gradient, which it has no longer: not all stand beside their copies."""
+        gradient = self._canonical(name, parameter.grad)
+        parameter.grad = None
+        return gradient
+
     def _role(self, name: str) -> str:
         owner, _, last = name.rpartition(".")
         module = dict(self.module.named_modules()).get(owner)
@@ -253,7 +259,7 @@ class Port:
             self.module.zero_grad()  # what somebody's training has left there
             self._backward(outputs, cotangents)
             named = dict(self.module.named_parameters())
-            run.gradients = {n: self._canonical(n, p.grad) for n, p in named.items() if p.grad is not None}
+            run.gradients = {n: self._taken(n, p) for n, p in named.items() if p.grad is not None}
             run.input_gradient = None if x.grad is None else to_numpy(x.grad)
             self.module.zero_grad()
         buffers = dict(self.module.named_buffers())
@@ -284,6 +290,8 @@ class Port:
             optimizer.zero_grad()
             self._backward(self._pass_on(images, lambda *_: None, train=True)[1], cotangents)
             optimizer.step()
+        self.module.zero_grad()
+        del optimizer  # neither gradients nor velocity stand beside the copies
         return {name: self._canonical(name, tensor) for name, tensor in self._tensors().items()}
 
     def _backward(self, outputs: Sequence[torch.Tensor], cotangents: Sequence[Array]) -> None:

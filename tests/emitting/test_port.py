@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -272,6 +273,32 @@ def test_the_source_is_compared_in_its_own_framework(
     assert "source: DIFFERS in its outputs with its own weights: dense" in capsys.readouterr().out
 
 
+def test_all_are_judged_by_one_reference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One pass of the full size, nothing of it kept but the outputs; one training per way to keep statistics."""
+    from triptych.emitting import port_reference
+    from triptych.emitting.emit import dialect_of
+
+    size, calls = (3, 70, 66), []
+    layers = (Conv("conv", 4, (3, 3), (2, 2), bias=False), BatchNorm("norm", unbiased=True), GlobalAvgPool("pool"))
+    path, forward = tmp_path / "one.json", port_reference.reference.forward
+    path.write_text(records.write(Architecture("one", size, 5, (*layers, Flatten("flatten"), Dense("dense", 5)))))
+
+    def watched(architecture: Architecture, *arguments: Any, **options: Any) -> Any:
+        made = forward(architecture, *arguments, **options)
+        calls.append((architecture.input, set(made.outputs), "train" in options and "trace" not in options))
+        return made
+
+    monkeypatch.setattr(port_reference.reference, "forward", watched)
+    assert run("port", path, "--to", ",".join(registry.installed()), "--out", tmp_path / "ported") == 0
+    assert [kept for shape, kept, _ in calls if shape == size] == [{"dense"}]
+    assert {shape for shape, *_ in calls} == {size, (3, 48, 48)}
+    ways = {dialect_of(name).kept(layers[1]) for name in registry.installed()}
+    assert sum(steps for *_, steps in calls) == 2 * len(ways)
+    said = (tmp_path / "ported" / "README.md").read_text()
+    assert "and images of 3x48x48" in said
+    assert "on the full size, 3x70x66" in said
+
+
 def test_a_module_is_ported_and_left_as_it_is(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
     import triptych
@@ -289,3 +316,21 @@ def test_a_module_is_ported_and_left_as_it_is(tmp_path: Path) -> None:
     path.write_text(records.write(replace(other, digest=records.digest(other))))
     result = port_certificate.verify(path)[1]
     assert result.reasons == ["source: failed in the certificate; it is not run again here"]
+
+
+def test_what_runs_on_its_own_size_only_is_judged_on_that(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("torch")
+    layers = (Conv("conv", 4, (3, 3), (2, 2), bias=False), ReLU("relu"), GlobalAvgPool("pool"), Flatten("flatten"))
+    path, folder = tmp_path / "one.json", tmp_path / "ported"
+    path.write_text(records.write(Architecture("one", (3, 70, 66), 5, (*layers, Dense("dense", 5)))))
+    assert run("port", path, "--to", "torch", "--out", folder) == 0
+    assert "and images of 3x48x48" in capsys.readouterr().out
+    model = folder / "torch" / "model.py"
+    source = model.read_text()
+    assert "nn.AdaptiveAvgPool2d(1)" in source
+    model.write_text(source.replace("nn.AdaptiveAvgPool2d(1)", "nn.AvgPool2d((34, 32))"))
+    assert run("port", folder, "--check-only") == 0
+    assert "and images of 3x70x66" in capsys.readouterr().out
+    model.write_text(source.replace("nn.AdaptiveAvgPool2d(1)", "nn.AvgPool2d((34, 31))"))
+    assert run("port", folder, "--check-only") == 1
+    assert "DIFFERS" in capsys.readouterr().out

@@ -31,10 +31,11 @@ def port(imported: Imported, source: Source, backends: Sequence[str], folder: Pa
     """Write the new `folder`, check what lies in it, and write of that its README and certificate. Raises TriptychError
     if the folder is there already, or a backend is not."""
     port_folder.write(imported, backends, folder)
-    ported = port_folder.check(folder, backends)
+    expect = port_folder.expectation(folder)
+    ported = port_folder.check(folder, backends, expect)
     not_run = {}
     try:
-        ported[port_certificate.SOURCE] = port_folder.check_source(source, imported)
+        ported[port_certificate.SOURCE] = port_folder.check_source(source, imported, expect)
     except TriptychError as error:
         not_run[port_certificate.SOURCE] = str(error)
     text = port_folder.read_me(imported, ported, not_run, source.name)
@@ -45,4 +46,5 @@ def port(imported: Imported, source: Source, backends: Sequence[str], folder: Pa
 
 def check(folder: Path) -> Port:
     """Whether the files in a folder that `port` has written are still the network of the spec beside them."""
-    return Port(folder, port_folder.check(folder, port_folder.backends_in(folder)))
+    names = port_folder.backends_in(folder)
+    return Port(folder, port_folder.check(folder, names, port_folder.expectation(folder)))

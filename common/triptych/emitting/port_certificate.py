@@ -2,9 +2,10 @@
 files are run again as they lie there, and what differs is located."""
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import cache, partial
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -15,6 +16,7 @@ from triptych.conformance.compare import Check, failures
 from triptych.conformance.verification import Verification
 from triptych.emitting import port_folder
 from triptych.emitting.port_check import Ported
+from triptych.emitting.port_reference import PortReference
 from triptych.spec import records
 from triptych.utils.errors import TriptychError
 from triptych.utils.files import told, write_atomically
@@ -123,8 +125,9 @@ def verify(path: Path, *, as_written: bool = False) -> tuple[PortCertificate, Ve
         result.reasons += [f"{note}; nothing was run" for note in result.notes]
         result.notes.clear()
         return certificate, result
+    expect = cache(partial(port_folder.expectation, folder))
     for name in names:
-        _check_again(certificate, folder, name, result)
+        _check_again(certificate, folder, name, expect, result)
     if SOURCE in certificate.verdicts and not certificate.verdicts[SOURCE].passed:
         result.reasons.append(f"{SOURCE}: failed in the certificate; it is not run again here")
     what = f"; the comparison with {certificate.ported_from} itself" if SOURCE in certificate.verdicts else ""
@@ -142,7 +145,9 @@ def _check_files(certificate: PortCertificate, folder: Path, names: list[str], r
             (result.reasons if judged or name not in here else result.notes).append(f"{name} {lost}")
 
 
-def _check_again(certificate: PortCertificate, folder: Path, name: str, result: Verification) -> None:
+def _check_again(
+    certificate: PortCertificate, folder: Path, name: str, expect: Callable[[], PortReference], result: Verification
+) -> None:
     old = certificate.verdicts[name]
     try:
         registry.check_installed(name)
@@ -150,7 +155,7 @@ def _check_again(certificate: PortCertificate, folder: Path, name: str, result: 
         result.not_run[name] = str(error)
         return
     try:
-        ported = port_folder.check(folder, [name])[name]
+        ported = port_folder.check(folder, [name], expect())[name]
     except TriptychError as error:
         result.reasons.append(f"{name}: cannot be run: {error}")
         return

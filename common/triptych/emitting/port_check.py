@@ -5,56 +5,42 @@ import importlib.util
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
-from scipy.special import log_softmax, softmax
 
 from triptych.backend import registry
 from triptych.backend.contract import TrainablePort
 from triptych.backend.execution import exact
-from triptych.conformance import locate
-from triptych.conformance.case import Case, make_case
 from triptych.conformance.compare import STRANGERS, Check, compare, failures, message, problem, worst
 from triptych.conformance.locate import Located
-from triptych.conformance.tolerance import UNPERTURBED, budgets, perturbations
+from triptych.conformance.tolerance import UNPERTURBED
 from triptych.emitting.emit import dialect_of
-from triptych.optim.optimizers import SGD, Rates, decay_of, reference_step
+from triptych.emitting.port_reference import RATES, Expected, PortReference
 from triptych.porting.own_levels import WATCHED
-from triptych.porting.own_network import Own, compare_with, without_dropout
+from triptych.porting.own_network import Own, compare_with
 from triptych.porting.source_network import SourceNetwork, adapter_of
 from triptych.porting.strangers import is_rounding
 from triptych.porting.subject import are_shares
-from triptych.reference import network as reference
-from triptych.spec import analysis
-from triptych.spec.kinds.layer_pass import Rounding
-from triptych.spec.kinds.layer_pass import exact as unrounded
-from triptych.spec.layers import Architecture, BatchNorm, Layer, outputs, with_children
-from triptych.spec.shapes import output_shapes
+from triptych.spec.layers import Shape, outputs
 from triptych.utils.arrays import Array, largest
 from triptych.utils.errors import TriptychError
-from triptych.utils.randomness import generator
+from triptych.utils.process import return_large_memory
+from triptych.utils.shelf import Computed
 
 OUTPUTS, UPDATE = "outputs", "update"
-RATES = (Rates(2**-14, 0.875),) * 2  # small, as networks are stiff; numbers that float32 has, as MXNet reads its own
-LEAST = 48  # pixels of an image that the search for a difference is given, where a smaller one does as well
-SOFTMAXES = {"": lambda y: y, "softmax": lambda y: softmax(y, axis=1), "log_softmax": lambda y: log_softmax(y, axis=1)}
-Parameters = Mapping[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
 class Ported:
     """What became of one network: the search for a difference between it and the spec, given drawn weights (`located`);
     of its outputs with the weights that it has, and of what two training steps make of drawn ones, the check nearest to
-    its budget. `not_run`: which of these were left out, and why."""
+    its budget. `not_run`: which of these were left out, and why; `searched`: the images of all but the outputs."""
 
     subject: str
     located: Located
     checks: tuple[Check, ...]
     not_run: dict[str, str] = field(default_factory=dict)
+    searched: Shape = ()
 
     @property
     def passed(self) -> bool:
@@ -65,8 +51,9 @@ class Ported:
     def lines(self) -> list[str]:
         """What came out, a line each."""
         located, difference = self.located, self.located.difference
+        images = f" and images of {'x'.join(map(str, self.searched))}" if self.searched else ""
         judged = "" if located.precision == "fp64" else f", as far as {located.precision} rounds"
-        first = f"{', '.join(located.levels)} agree with the float64 reference on drawn weights{judged}"
+        first = f"{', '.join(located.levels)} agree with the float64 reference on drawn weights{images}{judged}"
         if difference is not None:
             cause = f"; likely cause: {difference.cause}" if difference.cause else ""
             place = f"at layer '{difference.layer}', level {difference.level}"
@@ -126,75 +113,51 @@ def of_source(name: str, network: SourceNetwork) -> Candidate:
     return Candidate(name, network.backend, make, layout, network.softmax)
 
 
-def check(candidate: Candidate, architecture: Architecture, parameters: Parameters) -> Ported:
+def check(candidate: Candidate, expect: PortReference) -> Ported:
     """Whether it is the spec's network, with these weights. Raises TriptychError for one that does not run at all."""
+    return_large_memory()
+    try:
+        return _check(candidate, expect)
+    except TriptychError:
+        if expect.small == expect.architecture:
+            raise
+    return _check(candidate, expect.whole)
+
+
+def _check(candidate: Candidate, expect: PortReference) -> Ported:
     framework = registry.load(candidate.backend)
-    architecture = as_kept(architecture, candidate.backend)
     with framework.precise():
-        first = _own_weights(candidate, architecture, parameters)
-        small = search_size(architecture)
-        ports: list[TrainablePort] = []
-
-        def adapt(count: int) -> TrainablePort:
-            ports.append(candidate.port(count))
-            return ports[-1]
-
+        port = candidate.port(len(outputs(expect.architecture)))
+        first = _own_weights(candidate, port, expect)
         own = Own(
             candidate.name,
-            adapt,
+            lambda count: port,
             framework,
             candidate.layout,
             precision=candidate.precision,
             softmax=candidate.softmax,
             levels=WATCHED,
+            run=expect.run,
         )
-        compared = compare_with(own, small)
+        compared = compare_with(own, expect.small)
+        expect.run.release(training=True)
         located = replace(compared.located, notes=())
         if located.difference is not None or compared.folded:
             why = "it differs before" if located.difference is not None else "its batch norms are folded"
-            return Ported(candidate.name, located, (first,), {UPDATE: why})
-        update = _update(ports[-1], compared.pairs, small, candidate.precision)
-        return Ported(candidate.name, located, (first, update))
+            return Ported(candidate.name, located, (first,), {UPDATE: why}, expect.small.input)
+        update = _update(candidate, port, compared.pairs, expect)
+        return Ported(candidate.name, located, (first, update), {}, expect.small.input)
 
 
-def check_source(candidate: Candidate, architecture: Architecture, parameters: Parameters) -> Ported:
+def check_source(candidate: Candidate, expect: PortReference) -> Ported:
     """The same of a source. Frameworks have layers that compute in float32 whatever they are given: where a difference
     is as small as that, all is judged in float32."""
-    ported = check(candidate, architecture, parameters)
+    ported = check(candidate, expect)
     found = [] if ported.located.difference is None else [ported.located.difference.check]
     wrong = failures([*found, *ported.checks])
     if wrong and all(is_rounding(one) for one in wrong):
-        return check(replace(candidate, precision="fp32"), architecture, parameters)
+        return check(replace(candidate, precision="fp32"), expect)
     return ported
-
-
-def search_size(architecture: Architecture) -> Architecture:
-    """The network on the smallest images on which every window ends as on its own, and no map shrinks to nothing: what
-    is true of all layers there is true of them at any such size, and costs a tenth."""
-    stride = max((max(info.stride) for info in analysis.primitives(architecture)), default=1)
-    channels, *size = architecture.input
-    shapes, infos = output_shapes(architecture), analysis.parameters(architecture)
-    for least in range(LEAST, max(size), stride):
-        height, width = (pixels - max(pixels - least, 0) // stride * stride for pixels in size)
-        small = replace(architecture, input=(channels, height, width))
-        try:
-            found = output_shapes(small)
-        except TriptychError:
-            continue
-        flat = any(1 in shape[1:] and 1 not in shapes[path][1:] for path, shape in found.items())
-        if not flat and analysis.parameters(small) == infos:
-            return small
-    return architecture
-
-
-def as_kept(architecture: Architecture, backend: str) -> Architecture:
-    """The architecture with batch norms as the framework's own layer computes them and keeps their statistics."""
-    kept = dialect_of(backend).kept
-
-    def change(layer: Layer) -> Layer:
-        return kept(layer) if isinstance(layer, BatchNorm) else with_children(layer, change)
-
-    return replace(architecture, layers=tuple(map(change, architecture.layers)))
 
 
 def _load(source: Path, weights: Path) -> Any:
@@ -210,70 +173,47 @@ def _load(source: Path, weights: Path) -> Any:
         raise TriptychError(f"{source} cannot be loaded: {message(error)}") from error
 
 
-def _own_weights(candidate: Candidate, architecture: Architecture, parameters: Parameters) -> Check:
-    """Its outputs in evaluation with the weights that it has, against the reference's with the canonical ones."""
-    images = generator(0, "port", "images").standard_normal((1, *architecture.input)).astype(np.float32)
-    names = outputs(architecture)
-    port = candidate.port(len(names))
+def _own_weights(candidate: Candidate, port: TrainablePort, expect: PortReference) -> Check:
+    """Its outputs in evaluation with the weights that it has, called as a user calls it, against the reference's with
+    the canonical ones."""
+    names = outputs(expect.architecture)
     try:
-        port.parameters(images)
-        observed = dict(zip(names, port.run(images, train=False).outputs, strict=True))
+        observed = dict(zip(names, _called(port, expect), strict=True))
     except TriptychError:
         raise
     except STRANGERS as error:
         return problem(OUTPUTS, names[0], message(error))
     ends = {name: candidate.softmax for name, value in observed.items() if are_shares(value, candidate.softmax)}
-
-    def expected(rounding: Rounding = unrounded) -> dict[str, Array]:
-        run = reference.forward(without_dropout(architecture), parameters, images, rounding=rounding)
-        return {name: SOFTMAXES[ends.get(name, "")](run.outputs[name]) for name in names}
-
-    return _nearest(OUTPUTS, expected, observed, candidate.precision)
+    return _nearest(OUTPUTS, expect.outputs(ends), observed, candidate.precision)
 
 
-def _update(port: TrainablePort, pairs: Mapping[str, str], architecture: Architecture, precision: str) -> Check:
+def _called(port: TrainablePort, expect: PortReference) -> tuple[Array, ...]:
+    """It shows its parameters on a small image, as that takes a pass with all its maps."""
+    port.parameters(expect.small_images)
+    try:
+        return port.call(expect.images)
+    finally:
+        port.restore()
+
+
+def _update(candidate: Candidate, port: TrainablePort, pairs: Mapping[str, str], expect: PortReference) -> Check:
     """Parameters and running statistics after steps of its framework's own SGD with momentum, from drawn weights."""
-    case = make_case(without_dropout(architecture), 0, locate.BATCH)
-    cotangents = _cotangents(case)
+    expected, case = expect.update(candidate.backend), expect.case
+    expected.exact  # noqa: B018 (before the framework takes the memory)
     port.parameters(case.images)  # the comparison has given the network back as it was
-    port.load({name: case.exact[path] for path, name in pairs.items()})
-    found = port.train(case.images, cotangents, RATES)
+    paths = {name: path for path, name in pairs.items()}
+    port.load(Computed(paths, lambda name: case.exact[paths[name]]))
+    found = port.train(case.images, expect.cotangents, RATES)
     observed = {path: found[name] for path, name in pairs.items()}
-    return _nearest(UPDATE, partial(_trained, case, cotangents), observed, precision)
+    return _nearest(UPDATE, expected, observed, candidate.precision)
 
 
-def _cotangents(case: Case) -> list[Array]:
-    shapes = output_shapes(case.architecture)
-    random = generator(0, "port", "cotangents")
-    drawn = [random.standard_normal((len(case.stored), *shapes[name])) for name in outputs(case.architecture)]
-    return [dy / dy.size for dy in drawn]  # of a mean: steps that are small, whatever the size of an output
-
-
-def _trained(case: Case, cotangents: list[Array], rounding: Rounding = unrounded) -> dict[str, Array]:
-    """As the reference has them."""
-    optimizer = SGD(momentum=RATES[0].momentum)
-    values: dict[str, Array] = dict(case.exact)
-    state: Mapping[str, Array] = {}
-    decay = decay_of(optimizer, case.architecture)
-    for rates in RATES:
-        run = reference.forward(case.architecture, values, case.images, train=True, rounding=rounding)
-        gradients = reference.backward(run, tuple(len(case.stored) * dy for dy in cotangents))[1]  # it takes the mean
-        moved, state = reference_step(values, gradients, state, rates, optimizer, decay)
-        values |= {path: rounding(value, 1) for path, value in {**moved, **run.statistics}.items()}
-    return values
-
-
-def _nearest(
-    level: str, expect: Callable[..., Mapping[str, Array]], observed: Mapping[str, Array], precision: str
-) -> Check:
-    """The check nearest to its budget; where one exceeds a share of its tensor's scale, by the judge's own rule.
-    `expect` is what the reference has, with a rounding."""
-    expected = expect()
-    allowed = {name: UNPERTURBED[precision] * largest(value) for name, value in expected.items()}
-    checks = compare(level, expected, observed, allowed)
+def _nearest(level: str, expected: Expected, observed: Mapping[str, Array], precision: str) -> Check:
+    """The check nearest to its budget; where one exceeds a share of its tensor's scale, by the judge's own rule."""
+    allowed = {name: UNPERTURBED[precision] * largest(value) for name, value in expected.exact.items()}
+    checks = compare(level, expected.exact, observed, allowed)
     if any(not one.problem for one in failures(checks)):
-        allowed = budgets(expected, map(expect, perturbations(0)))[precision]
-        checks = compare(level, expected, observed, allowed)
+        checks = compare(level, expected.exact, observed, expected.budgets[precision])
     nearest = worst(checks)
     assert nearest is not None
     return nearest

@@ -23,6 +23,7 @@ from triptych.backend import registry
 from triptych.emitting import port_check
 from triptych.emitting.emit import dialect_of, emit
 from triptych.emitting.port_check import Ported
+from triptych.emitting.port_reference import PortReference
 from triptych.importers.steps import Imported
 from triptych.porting import source_network, strangers
 from triptych.spec import records
@@ -90,14 +91,18 @@ def read(folder: Path) -> tuple[Architecture, dict[str, NDArray[Any]]]:
     return architecture, parameters
 
 
-def check(folder: Path, backends: Iterable[str]) -> dict[str, Ported]:
+def expectation(folder: Path) -> PortReference:
+    """What the networks in a folder are judged by. Raises TriptychError as `read` does."""
+    return PortReference(*read(folder))
+
+
+def check(folder: Path, backends: Iterable[str], expect: PortReference) -> dict[str, Ported]:
     """By backend, whether the network in its files, as they lie there, is that of the spec beside them."""
-    architecture, parameters = read(folder)
     candidates = (port_check.of_files(folder, name, SOURCE, WEIGHTS) for name in backends)
-    return {one.backend: port_check.check(one, architecture, parameters) for one in candidates}
+    return {one.backend: port_check.check(one, expect) for one in candidates}
 
 
-def check_source(source: Source, imported: Imported) -> Ported:
+def check_source(source: Source, imported: Imported, expect: PortReference) -> Ported:
     """The same of the source, in its own framework. Raises TriptychError, with the reason, where that is not here."""
     if imported.parameters is None:
         raise TriptychError("it has no weights")
@@ -107,14 +112,14 @@ def check_source(source: Source, imported: Imported) -> Ported:
     else:
         network = source_network.of_object(source.candidate, softmax)
     candidate = port_check.of_source(source.name, network)
-    return port_check.check_source(candidate, imported.architecture, imported.parameters)
+    return port_check.check_source(candidate, expect)
 
 
 def read_me(imported: Imported, ported: Mapping[str, Ported], not_run: Mapping[str, str], source: str) -> str:
     """The folder's README: how to load, what is expected of images, what was remarked, what was compared, what not."""
     architecture = imported.architecture
     drawn = ["the source has no weights: those here are drawn"] if imported.parameters is None else []
-    searched = "x".join(map(str, port_check.search_size(architecture).input))
+    whole = "x".join(map(str, architecture.input))
     lines = [
         f"# {architecture.name}",
         "",
@@ -140,7 +145,8 @@ def read_me(imported: Imported, ported: Mapping[str, Ported], not_run: Mapping[s
         "",
         "## Compared",
         "",
-        f"In float64, layer by layer on images of {searched}; outputs with their own weights on the full size.",
+        f"In float64, at the whole width. Outputs with their own weights on the full size, {whole}; layer by layer,",
+        "gradients and training steps on the images that are said, on which every window ends as on the full size.",
         "",
         *(f"- {name}: {text}" for name, one in ported.items() for text in one.lines),
         *(f"- not run: {what} ({why})" for what, why in {**not_run, **NEVER}.items()),

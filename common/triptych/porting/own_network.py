@@ -112,11 +112,15 @@ class Own:
     ignored: Sequence[str] = ()
     propose: Path | None = None
     keep: bool = False  # its own values are asked for
+    run: ReferenceRun | None = None  # of the whole architecture, where another network is compared with it, too
 
     def against(self, architecture: Architecture, rows: Sequence[Level] = ()) -> "Compared":
         """The first difference at one of these levels, or at one of its own."""
-        case = reaching(make_case(without_dropout(architecture), self.seed, locate.BATCH))
-        run = ReferenceRun(case)
+        run = run_on(architecture, self.seed)
+        return self.compared(run, architecture, rows)
+
+    def compared(self, run: ReferenceRun, architecture: Architecture, rows: Sequence[Level] = ()) -> "Compared":
+        """The same, with the reference's run of it."""
         network = OwnNetwork(
             self.name,
             run,
@@ -140,7 +144,7 @@ class Own:
         not_run = NOT_RUN | NO_HEADS if heads else NOT_RUN
         agree = result.difference is None
         result = network.with_offer(result)
-        notes = (*network.notes, *unreached(case, run.trace(train=False).inputs)) if agree else network.notes
+        notes = (*network.notes, *unreached(run.case, run.trace(train=False).inputs)) if agree else network.notes
         located = replace(result, right=result.arch, not_run=not_run, notes=notes)
         return Compared(located, dict(network.pairs), values=values)
 
@@ -159,7 +163,7 @@ class Compared:
 def compare_with(own: Own, architecture: Architecture) -> Compared:
     """The first difference of a network from an architecture. Where it is that batch norms are folded into what is
     before them, of the two in evaluation."""
-    whole = own.against(architecture)
+    whole = own.against(architecture) if own.run is None else own.compared(own.run, architecture)
     difference = whole.located.difference
     folded, norms = fold_batch_norms(architecture)
     if difference is None or difference.level != "structure" or own.mapping or not norms:
@@ -172,6 +176,11 @@ def compare_with(own: Own, architecture: Architecture) -> Compared:
     notes = (*located.notes, f"your network has batch norms folded into the layers before them: {pairs}")
     located = replace(located, arch=whole.located.arch, not_run=located.not_run | NOT_FOLDED, notes=notes)
     return Compared(located, evaluated.pairs, folded=True, values=evaluated.values)
+
+
+def run_on(architecture: Architecture, seed: int = 0) -> ReferenceRun:
+    """What somebody's network is compared with."""
+    return ReferenceRun(reaching(make_case(without_dropout(architecture), seed, locate.BATCH)))
 
 
 def _that_apply(rows: Sequence[Level], run: ReferenceRun) -> list[Level]:

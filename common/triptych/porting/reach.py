@@ -77,5 +77,5 @@ def _bound(layer: spec.Layer) -> float:
 
 def _inputs(case: Case) -> dict[str, Array]:
     trace = reference.Trace()
-    reference.forward(case.architecture, case.exact, case.images, trace=trace)
+    reference.forward(case.architecture, case.exact, case.images, trace=trace, forward_only=True)
     return trace.inputs

@@ -26,6 +26,7 @@ from triptych.spec import analysis
 from triptych.spec.layers import Shape
 from triptych.utils.arrays import Array
 from triptych.utils.errors import TriptychError
+from triptych.utils.shelf import Computed
 
 RUNNING = ("running_mean", "running_var")
 LOW = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}  # by type, the precision that judges it
@@ -159,12 +160,16 @@ class OwnNetwork(Subject):
 
     def load(self) -> None:
         """Give the network the case's parameters."""
-        values: dict[str, Array] = dict(self.run.parameters)
-        for dense, shape in self.permuted.items():
-            values[f"{dense}.weight"] = channels_last(values[f"{dense}.weight"], shape)
-        self.port.load(
-            {n: values[path].reshape(self.shapes.get(path, values[path].shape)) for path, n in self.pairs.items()}
-        )
+        paths = {name: path for path, name in self.pairs.items()}
+        permuted = {f"{dense}.weight": shape for dense, shape in self.permuted.items()}
+
+        def value(name: str) -> Array:
+            path = paths[name]
+            array: Array = self.run.parameters[path]
+            array = channels_last(array, permuted[path]) if path in permuted else array
+            return array.reshape(self.shapes.get(path, array.shape))
+
+        self.port.load(Computed(paths, value))
         self.passes, self.aligned = {}, {}
 
     def release(self, *, training: bool) -> None:

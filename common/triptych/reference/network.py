@@ -54,6 +54,7 @@ class ReferencePass:
     trace: Trace | None = None
     frozen: frozenset[str] = frozenset()
     forward_only: bool = False
+    kept: frozenset[str] | None = None
     outputs: dict[str, Array] = field(default_factory=dict)
     gradients: MutableMapping[str, Array] = field(default_factory=Shelf)
     statistics: dict[str, Array] = field(default_factory=dict)
@@ -75,12 +76,13 @@ def forward(
     trace: Trace | None = None,
     frozen: frozenset[str] = frozenset(),
     forward_only: bool = False,
+    kept: frozenset[str] | None = None,
 ) -> ReferencePass:
     """Run `images (N, C, H, W)`, float, through the architecture in float64; `trace` is filled on the way, if given.
     `masks` holds, for training, one boolean array (True: kept) per dropout layer, by path. Raises TriptychError if one
     is missing. Batch norms whose running statistics are `frozen` use them in training, too. `forward_only`
-    keeps nothing for a backward pass."""
-    run = ReferencePass(parameters, train, masks or {}, rounding, trace, frozen, forward_only)
+    keeps nothing for a backward pass; of the records' outputs only those in `kept` are, if it is given."""
+    run = ReferencePass(parameters, train, masks or {}, rounding, trace, frozen, forward_only, kept)
     run.logits, run.pull = _layer(Block("", architecture.layers), np.asarray(images, np.float64), "", run)
     run.heads = outputs(architecture)
     return run
@@ -140,6 +142,8 @@ def _layer(layer: Layer, x: Array, path: str, run: ReferencePass) -> tuple[Array
         values.append(y)
         steps.append((wire.sources, part, pull))
     y, part_output = merge(wiring.output, [values[i] for i in wiring.output.sources], run.rounding)
+    if run.forward_only:
+        return y, _gone
     shapes = [value.shape for value in values]
 
     def pull_all(dy: Array) -> Array:
@@ -178,7 +182,8 @@ def _child(layer: Layer, x: Array, prefix: str, run: ReferencePass) -> tuple[Arr
 def _noted(path: str, x: Array, end: tuple[Array, Pull], run: ReferencePass) -> tuple[Array, Pull]:
     """Note the output of a record, and all else for a trace."""
     y, pull = end
-    run.outputs[path] = y
+    if run.kept is None or path in run.kept:
+        run.outputs[path] = y
     trace = run.trace
     if trace is not None:
         trace.inputs[path] = x

@@ -1,6 +1,6 @@
 """Named arrays of which the large ones lie on the disk: 140 million weights are judged in a few gigabytes."""
 
-from collections.abc import Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -66,6 +66,25 @@ class Shelf(MutableMapping[str, Array]):
         path = Path(self._folder.name) / f"{next(self._names)}.npy"
         np.save(path, array, allow_pickle=False)
         return path
+
+
+class Computed(Mapping[str, Array]):
+    """Arrays that are each made when asked for, and kept by nobody: all of them can be a gigabyte."""
+
+    def __init__(self, names: Iterable[str], make: Callable[[str], Array]) -> None:
+        self._names = dict.fromkeys(names)
+        self._make = make
+
+    def __getitem__(self, name: str) -> Array:
+        if name not in self._names:
+            raise KeyError(name)
+        return self._make(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
 
 
 def select(arrays: Mapping[str, Array], names: Iterable[str]) -> Mapping[str, Array]:
