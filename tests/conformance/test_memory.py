@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 
@@ -79,6 +82,22 @@ def test_a_pass_goes_backward_once():
     only = reference.forward(case.architecture, case.exact, case.images, forward_only=True)
     with pytest.raises(RuntimeError, match="let go of"):
         reference.backward(only, case.targets)
+
+
+def test_a_perturbed_execution_is_gone_when_the_next_is_asked_for():
+    """Without a collection of cycles, which does not know how large a map is."""
+    run, passes = ReferenceRun(make_case(conformance_architecture("lenet"), batch=2)), []
+    gc.disable()
+    try:
+        for other in run.perturbed():
+            assert not [one for one in passes if one() is not None]
+            for train in (False, True):
+                other.outputs(train)
+            passes += [weakref.ref(vars(other)[name]) for name in ("_trained", "_evaluated")]
+            del other
+    finally:
+        gc.enable()
+    assert len(passes) == 12
 
 
 def test_on_the_shelf_the_update_is_the_same(monkeypatch):

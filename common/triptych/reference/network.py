@@ -64,6 +64,11 @@ class ReferencePass:
     pull: Pull = field(default=lambda dy: dy)
     heads: tuple[str, ...] = ()
 
+    def let_go(self) -> None:
+        """Of what it needs to go backward, most of which are copies of maps: that refers to the pass itself, so that
+        nobody else frees it soon."""
+        self.pull = _gone
+
 
 def forward(
     architecture: Architecture,
@@ -104,7 +109,7 @@ def backward(run: ReferencePass, targets: Targets, smoothing: float = 0.0) -> tu
             run.arriving[path] = weight * auxiliary_gradient
     run.gradients.clear()
     run.gradients["input"] = run.pull(gradient)
-    run.pull = _gone  # most of what it needed is copies of maps
+    run.let_go()
     return loss, run.gradients
 
 
