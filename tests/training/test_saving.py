@@ -400,13 +400,12 @@ def test_a_last_batch_of_one_number_per_channel_is_refused_before_training(name)
     session_of(replace(recipe, freeze=("norm.running_*",)), name)
 
 
-def test_several_processes_share_the_last_batch(monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "2")
+def test_several_processes_share_the_last_batch():
     recipe = replace(RECIPE, batch_size=93)
-    checks.check_batches(SMALL, recipe, 96, frozenset())  # synchronised: over the whole batch
+    checks.check_batches(SMALL, recipe, 96, frozenset(), 2)  # synchronised: over the whole batch
     recipe = replace(recipe, batch_norm="local")
     with pytest.raises(TriptychError, match="of 96 images by 93"):
-        checks.check_batches(SMALL, recipe, 96, frozenset())
+        checks.check_batches(SMALL, recipe, 96, frozenset(), 2)
     with pytest.raises(TriptychError, match="of 96 images by 93"):
-        checks.check_batches(SMALL, replace(RECIPE, batch_size=93, accumulate=2), 96, frozenset())
-    checks.check_batches(SMALL, replace(recipe, batch_size=92), 96, frozenset())
+        checks.check_batches(SMALL, replace(RECIPE, batch_size=93, accumulate=2), 96, frozenset(), 2)
+    checks.check_batches(SMALL, replace(recipe, batch_size=92), 96, frozenset(), 2)

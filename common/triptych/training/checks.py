@@ -1,7 +1,6 @@
 """Whether data are those that a run or a model was trained on, labels mean what they meant, and batches suffice."""
 
 import math
-import os
 from collections.abc import Sequence
 
 from triptych.data import Dataset
@@ -38,12 +37,13 @@ def check_classes(names: Sequence[str], dataset: Dataset) -> None:
             )
 
 
-def check_batches(architecture: Architecture, recipe: Recipe, images: int, frozen: frozenset[str]) -> None:
+def check_batches(
+    architecture: Architecture, recipe: Recipe, images: int, frozen: frozenset[str], processes: int = 1
+) -> None:
     """Raises TriptychError if a batch norm would be given one number per channel by a batch of so many training
-    `images` (the last one may be small, and is taken in parts by several processes with statistics of their own, and by
-    micro-batches): one number has no variance. PyTorch refuses
-    it when it comes to it; the others would divide by 0."""
-    parts = recipe.accumulate * (int(os.environ.get("WORLD_SIZE", 1)) if recipe.batch_norm == LOCAL else 1)
+    `images` (the last one may be small, and is taken in parts by `processes` with statistics of their own, and by
+    micro-batches): one number has no variance. PyTorch refuses it when it comes to it; the others would divide by 0."""
+    parts = recipe.accumulate * (processes if recipe.batch_norm == LOCAL else 1)
     if (images % recipe.batch_size or recipe.batch_size) // parts > 1:
         return
     for info in analyse(architecture):

@@ -171,7 +171,7 @@ def begin(
 ) -> Session:
     """As `start`, without a lock."""
     frozen = transfer.frozen_paths(architecture, recipe.freeze)
-    check_batches(architecture, recipe, len(dataset.train), frozen)
+    check_batches(architecture, recipe, len(dataset.train), frozen, group.size)
     checkpoint, remark = None, ""
     if resumed is not None:
         checkpoint = run_folder.load(resumed, run_folder.read_recipe(resumed), resuming=True)
