@@ -216,7 +216,7 @@ def compile_layer_pass(definition: nnx.GraphDef, execution: Execution) -> Callab
             layer = nnx.merge(definition, nnx.from_flat_state({**parameters, **statistics}))
             feed_dropout(layer, masks, jax.random.key(0))
             x, composite = channels_last(x), type(layer) in COMPOSITES.values()
-            y = layer(x, {}) if composite else layer(x)
+            y = layer(x, {}, None) if composite else layer(x)
             return channels_first(first(y))
 
         if gradient is None:

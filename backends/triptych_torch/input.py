@@ -63,4 +63,4 @@ class Input:
 
     def constant(self, value: Array) -> torch.Tensor:
         """A NumPy constant on the device, in the network's type."""
-        return torch.from_numpy(np.asarray(value)).to(self.dtype).to(self.device)  # no float64 on an NPU
+        return torch.from_numpy(np.ascontiguousarray(value)).to(self.dtype).to(self.device)  # no float64 on an NPU

@@ -128,7 +128,7 @@ def case(line, *fragments):
         case("summary vgg11 --classes 2.5", "--classes '2.5' is not a whole number"),
         case("summary vgg11 --dense-width -1", "--dense-width -1 must be at least 1"),
         case("summary vgg11 vgg13", "vgg13"),
-        case("summary", "requires an argument"),
+        case("summary", "give an architecture, or --conv-arch, or --stack"),
         case("conform --arch lenet, --backends torch", "unknown architecture ''"),
         case("conform --all --arch lenet", "not both"),
         case("train --data synthetic --classes 9", "--classes 9 is less than the 10 classes of 'synthetic'"),

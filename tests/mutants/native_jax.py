@@ -13,7 +13,7 @@ from triptych.spec import layers as spec
 from triptych.spec.layers import Shape
 from triptych_jax import functions, layers
 from triptych_jax.functions import Function
-from triptych_jax.model import Network, Outputs
+from triptych_jax.model import Network, Outputs, Rngs
 
 
 class Unbiased(nnx.Conv):
@@ -32,7 +32,7 @@ class GammaFixed(layers.BatchNorm):
 
 
 class Unscaled(layers.Dropout):
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, rngs: Rngs = None) -> jax.Array:
         return x if self.deterministic else x * jnp.transpose(self.mask, (0, 2, 3, 1)).astype(x.dtype)
 
 
@@ -104,8 +104,8 @@ def overhang_counted(layer: spec.AvgPool, shape: Shape) -> nnx.Module:
 
 def rows_for_channels(right: type) -> type:
     class Other(right):  # type: ignore[misc]
-        def __call__(self, x: jax.Array, outputs: Outputs) -> jax.Array:
-            map_, gate = (self._run(name, x, outputs) for name in self._names)
+        def __call__(self, x: jax.Array, outputs: Outputs, rngs: Rngs) -> jax.Array:
+            map_, gate = (self._run(name, x, outputs, rngs) for name in self._names)
             return map_ * jnp.swapaxes(gate, 1, 3)
 
     return Other
@@ -113,16 +113,16 @@ def rows_for_channels(right: type) -> type:
 
 def mean_for_sum(right: type) -> type:
     class Mean(right):  # type: ignore[misc]
-        def __call__(self, x: jax.Array, outputs: Outputs) -> jax.Array:
-            return super().__call__(x, outputs) / len(self._names)
+        def __call__(self, x: jax.Array, outputs: Outputs, rngs: Rngs) -> jax.Array:
+            return super().__call__(x, outputs, rngs) / len(self._names)
 
     return Mean
 
 
 def stacked(right: type) -> type:
     class Stacked(right):  # type: ignore[misc]
-        def __call__(self, x: jax.Array, outputs: Outputs) -> jax.Array:
-            return jnp.concatenate([self._run(name, x, outputs) for name in self._names], axis=1)
+        def __call__(self, x: jax.Array, outputs: Outputs, rngs: Rngs) -> jax.Array:
+            return jnp.concatenate([self._run(name, x, outputs, rngs) for name in self._names], axis=1)
 
     return Stacked
 
@@ -157,7 +157,7 @@ def _flatten(x: jax.Array, layer: spec.Flatten) -> jax.Array:
 class OneMask(layers.Dropout):
     axis = 0
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, rngs: Rngs = None) -> jax.Array:
         if self.mask is not None or self.deterministic:
             return super().__call__(x)
         return x * super().__call__(jnp.ones_like(jax.lax.slice_in_dim(x, 0, 1, axis=self.axis)))
