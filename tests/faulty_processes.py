@@ -103,8 +103,8 @@ def other_masks(group: Group) -> AbstractContextManager[Any]:
 def local_batch_norm(group: Group) -> AbstractContextManager[Any]:
     from triptych_torch.model import Network
 
-    shared = Network.shared
-    return patch.object(Network, "shared", lambda self, share, synchronised: shared(self, share, False))
+    taking = Network.taking
+    return patch.object(Network, "taking", lambda self, share, synchronised: taking(self, share, False))
 
 
 FAULTS: dict[str, Fault] = {

@@ -189,7 +189,7 @@ class Network(_Composite):
                     layer.mask = None
 
     @contextmanager
-    def shared(self, share: Share, synchronised: bool) -> Iterator[None]:
+    def taking(self, share: Share, synchronised: bool) -> Iterator[None]:
         """Tell the layers that look beyond their own images which of a batch these are; a hybrid graph would not see
         it. Dropout draws the masks of the whole batch; batch norm takes the statistics of all processes if
         `synchronised`."""

@@ -136,7 +136,7 @@ class Trainer(Predictor):
             layer.keep(device)
         with (
             self.network.dropout_masks(masks),
-            self.network.shared(share, self.synchronised),
+            self.network.taking(share, self.synchronised),
             autograd.record(),
         ):
             output = self.network(x)

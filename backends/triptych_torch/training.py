@@ -136,7 +136,7 @@ class Trainer(Predictor):
             target = on_device(part_of(targets, mine), self.network)
             with (
                 self.network.dropout_masks({path: mask[mine] for path, mask in (masks or {}).items()}),
-                self.network.shared(share, self.synchronised),
+                self.network.taking(share, self.synchronised),
                 nullcontext() if share is shares[-1] or self.group.size == 1 else self.parallel.no_sync(),
             ):
                 output = self._run(self.parallel, self.input(images[mine], gather and gather.part(mine)))

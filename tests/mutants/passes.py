@@ -15,15 +15,15 @@ Arrays = dict[str, np.ndarray]
 
 
 def softmax_twice(right: Callable[..., Any]) -> Callable[..., Any]:
-    def wrong(network: Any, output: Any, labels: Any) -> Any:
+    def wrong(network: Any, output: Any, labels: Any, *smoothing: float) -> Any:
         powers = 2.718281828459045**output
-        return right(network, powers / powers.sum(1, keepdims=True), labels)
+        return right(network, powers / powers.sum(1, keepdims=True), labels, *smoothing)
 
     return wrong
 
 
 def loss_summed(right: Callable[..., Any]) -> Callable[..., Any]:
-    return lambda network, output, labels: right(network, output, labels) * len(labels)
+    return lambda network, output, labels, *more: right(network, output, labels, *more) * len(labels)
 
 
 def labels_from_one(right: Callable[..., Any], network: Any, given: Any, labels: np.ndarray, **mode: Any) -> Any:
