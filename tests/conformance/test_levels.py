@@ -23,8 +23,9 @@ from triptych.conformance.case import BATCH, conformance_architecture, make_case
 from triptych.conformance.conform import conform
 from triptych.conformance.levels import ALL_LEVELS
 from triptych.conformance.reference_run import DRAWN, ReferenceRun
+from triptych.conformance.updates import MOMENTUM, OTHERS, UPDATES
 from triptych.data.preprocess import InputTransform
-from triptych.optim.optimizers import SGD, Rates
+from triptych.optim.optimizers import OPTIMIZERS, SGD, Rates
 from triptych.reference import network as reference
 from triptych.spec.analysis import primitives
 from triptych.spec.layers import Architecture, BatchNorm, Dense, Dropout, Flatten, Initializer, PReLU
@@ -179,3 +180,8 @@ def test_the_dropout_that_training_draws_itself_keeps_the_right_share_at_the_rig
     kept = moved != 0
     assert abs(kept.mean() - 0.7) < 5 * np.sqrt(0.7 * 0.3 / kept.size)
     np.testing.assert_allclose(moved[kept], 0.5 / 0.7, rtol=1e-6)
+
+
+def test_the_steps_of_every_optimiser_are_compared() -> None:
+    assert sorted(UPDATES) == sorted([*OTHERS, "momentum"])
+    assert {type(optimizer).name for optimizer in (*OTHERS.values(), MOMENTUM)} == set(OPTIMIZERS)

@@ -46,7 +46,8 @@ OTHERS = {
     "adagrad": Adagrad(weight_decay=5e-4, decayed="weights", eps=1e-3),
 }
 START = 3
-UPDATES = (*OTHERS, "momentum")
+# In the order in which perturbed executions draw their errors: what is added comes last, or every budget is another.
+UPDATES = ("plain", "nesterov", "adam", "adamw", "momentum", "rmsprop", "adagrad")
 
 # The largest move of any parameter in the first step: small, so that the next pass is as well conditioned as the first.
 LARGEST_MOVE = 1e-3
