@@ -10,11 +10,10 @@ import pytest
 import torch
 from torch import nn
 
+from array_checks import by_value, close, compare_all
 from triptych.importers.steps import Imported
 from triptych.reference import network as reference
 from triptych.spec.layers import Dropout, outputs, walk
-
-BOUND = 1e-12  # of the scale
 
 
 def distinct(module: nn.Module) -> nn.Module:
@@ -39,25 +38,6 @@ def perturbed(module: nn.Module) -> nn.Module:
 
 def leaves(result: Any) -> list[torch.Tensor]:
     return torch.utils._pytree.tree_leaves(result)
-
-
-def close(mine: Any, theirs: Any, what: str, floor: float = 1e-3) -> None:
-    """Within BOUND of the scale, that of theirs but at least `floor`."""
-    theirs = theirs.detach().numpy() if isinstance(theirs, torch.Tensor) else theirs
-    assert mine.shape == theirs.shape, what
-    assert np.isfinite(mine).all(), what
-    assert abs(mine - theirs).max() <= BOUND * max(abs(theirs).max(), floor), what
-
-
-def by_value(arrays: dict[str, Any], values: dict[str, Any]) -> dict[bytes, Any]:
-    """The values of every array, sorted as the array's own content is, under that content. So a dense layer whose
-    columns are permuted is found again; of equal weights the gradients are sorted."""
-    ordered = {}
-    for name, array in arrays.items():
-        if name in values:
-            order = np.lexsort((values[name].ravel(), array.ravel()))
-            ordered[array.ravel()[order].astype(np.float64).tobytes()] = values[name].ravel()[order]
-    return ordered
 
 
 class Masks:
@@ -109,11 +89,3 @@ def check_same(
     after = {name: buffer.numpy() for name, buffer in module.named_buffers() if "running" in name}
     kept = {name: run.statistics.get(name, array) for name, array in parameters.items() if "running" in name}
     compare_all(by_value(parameters, kept), by_value(before, after))
-
-
-def compare_all(mine: dict[bytes, Any], theirs: dict[bytes, Any]) -> None:
-    """Each array. A bias before a batch norm has the gradient 0, of parts as large as those of others."""
-    assert mine.keys() == theirs.keys()
-    floor = 0.01 * max((abs(value).max() for value in theirs.values()), default=0)
-    for key, value in theirs.items():
-        close(mine[key], value, f"an array that begins with {np.frombuffer(key)[:3]}", floor)

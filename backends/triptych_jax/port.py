@@ -3,8 +3,9 @@
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -17,7 +18,9 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
 from triptych.backend.contract import Captured, Drawn, PortParameter, PortRun
 from triptych.backend.execution import Execution, dtype_of
-from triptych.importers.steps import Imported, Request
+from triptych.importers import jax_module, jax_network
+from triptych.importers.jax_program import DROPOUT, HANDED_ON, JaxProgram
+from triptych.importers.steps import Imported, ImportRefusedError, Request
 from triptych.optim.optimizers import Rates
 from triptych.utils.arrays import Array
 from triptych.utils.errors import TriptychError
@@ -59,8 +62,7 @@ KINDS = {
     "sub": "add",
     "mul": "multiply",
 }
-MARK = "dropout: "  # starts the name of a function that stands for a dropout
-HANDED_ON = ("convert_element_type", "copy", "stop_gradient", "reduce_precision")  # whose output is the input
+SIZES, CHANNELS = (224, 299, 32, 28), (3, 1)  # of images, where nothing says it
 Outputs: TypeAlias = tuple[jax.Array, ...]
 Arrays: TypeAlias = Mapping[str, jax.Array]
 
@@ -104,10 +106,50 @@ def matches(candidate: Any) -> bool:
 
 
 def import_network(candidate: Any, request: Request) -> Imported:
-    """Not yet: a jaxpr is not taken apart."""
-    raise TriptychError(
-        "a JAX network cannot be imported; give its architecture, and compare the two with `triptych locate`"
-    )
+    """The module as its jaxpr has it. Without `request.input` images of the first of the usual sizes that it takes."""
+    bare = isinstance(candidate, linen.Module) and candidate.scope is None
+    candidate = candidate.unbind() if isinstance(candidate, linen.Module) and not bare else candidate
+    owner = candidate[0] if isinstance(candidate, tuple) else candidate
+    title = getattr(owner, "__qualname__", type(owner).__qualname__)
+    shapes = [request.input] if request.input else [(n, size, size) for size in SIZES for n in CHANNELS]
+    problems = []
+    for layout, shape in product(jax_network.LAYOUTS, shapes):
+        try:
+            evaluation, training = (_program(candidate, shape, layout, train) for train in (False, True))
+        except Exception as error:  # whatever somebody's own code raises
+            problems.append(f"{shape}: {next(iter(str(error).splitlines()), '')[:300]} ({type(error).__name__})")
+            continue
+        remarks = ["a Linen module alone has no weights; give a pair (module, variables)"] * bare
+        if not request.input:
+            size = "x".join(map(str, shape))
+            remarks.append(f"the module does not say its input; {size} was assumed (--input says another)")
+        imported = jax_network.network(
+            evaluation, training, shape, layout, request, name=title.lower(), source=f"Flax: {title}", remarks=remarks
+        )
+        return replace(imported, parameters=None) if bare else imported
+    raise ImportRefusedError(f"JAX does not trace {title} on images {problems[0]}; see --input")
+
+
+def _program(candidate: Any, shape: tuple[int, int, int], layout: str, train: bool) -> JaxProgram:
+    start = next(start for type_, start in STARTS if isinstance(candidate, type_))
+    sizes = tuple(shape[axis] for axis in jax_network.LAYOUTS[layout])
+    leaves = [leaf for leaf in jax.tree.leaves(_state_of(candidate)) if jnp.issubdtype(leaf.dtype, jnp.floating)]
+    x = jnp.zeros((jax_module.IMAGES, *sizes), leaves[0].dtype if leaves else jnp.float32)
+    if isinstance(candidate, linen.Module):  # nothing is drawn
+        shapes = jax.eval_shape(partial(_initial, candidate), x)
+        start, candidate = _start_function, (candidate, jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), shapes))
+    started = start(candidate, x)
+    try:
+        return jax_module.program(lambda arrays, x: started.function(arrays, x, train=train)[0], started.arrays, x)
+    finally:
+        started.restore()
+
+
+def _state_of(candidate: Any) -> Any:
+    """The arrays that are in it."""
+    if isinstance(candidate, nnx.Module):
+        return nnx.state(candidate, nnx.Param)
+    return candidate[1] if isinstance(candidate, tuple) else ()
 
 
 def open_file(path: Path, weights: Path | None, *, bare: bool) -> Any:
@@ -477,27 +519,25 @@ def _mark(x: jax.Array, rate: float, whole: bool, active: bool) -> jax.Array:
     def dropout(x: jax.Array) -> jax.Array:
         return x
 
-    dropout.__name__ = f"{MARK}{rate} {int(whole)} {int(active)}"
+    dropout.__name__ = f"{DROPOUT}{rate} {int(whole)} {int(active)}"
     return jax.jit(dropout)(x)
 
 
 def _is_mark(name: str) -> bool:
-    return name.startswith(MARK)
+    return name.startswith(DROPOUT)
 
 
 def _drawn(name: str) -> Drawn | None:
     """What a mark says."""
     if not _is_mark(name):
         return None
-    rate, whole, active = name.removeprefix(MARK).split()
+    rate, whole, active = name.removeprefix(DROPOUT).split()
     return Drawn(float(rate), "dropout of whole channels" if int(whole) else "dropout", bool(int(active)))
 
 
 def _start_linen(module: linen.Module, x: jax.Array, variables: Any = None) -> _Started:
     switches = _switches_of(type(module).__call__)
-    if variables is None:
-        with _linen_dropouts(train=True):
-            variables = module.init(jax.random.key(0), x, **switches(False))
+    variables = _initial(module, x) if variables is None else variables
     arrays, fill = _taken_apart(variables)
 
     def function(arrays: Arrays, x: jax.Array, train: bool) -> tuple[Any, Arrays]:
@@ -514,6 +554,12 @@ def _start_linen(module: linen.Module, x: jax.Array, variables: Any = None) -> _
         return module.apply(fill(arrays), x, **switches(False))
 
     return _Started(function, arrays, call)
+
+
+def _initial(module: linen.Module, x: jax.Array) -> Any:
+    """The variables with which a module begins."""
+    with _linen_dropouts(train=True):
+        return module.init(jax.random.key(0), x, **_switches_of(type(module).__call__)(False))
 
 
 @contextmanager

@@ -1,7 +1,8 @@
 """What is known of a value on its way through an imported PyTorch program: which step gives it, and in what order.
 
 Reshapes, transpositions and slices are followed as what they do to an array of numbered places, and become layers only
-where something takes the result: a flatten, a slice, a shuffle of channels, or new columns of a dense layer."""
+where something takes the result: a flatten, a slice, a shuffle of channels, an upsampling, or new columns of a dense
+layer."""
 
 import math
 from dataclasses import dataclass, replace
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from triptych.spec.layers import ChannelShuffle, Flatten, Layer, Reshape, Shape, Slice
+from triptych.spec.layers import ChannelShuffle, Flatten, Layer, Reshape, Shape, Slice, Upsample
 
 Order = NDArray[np.intp]
 _MOST_PLACES = 100_000_000
@@ -83,7 +84,7 @@ def rearrangement(value: Map) -> tuple[Layer, ...] | None:
         return (Reshape("reshape", value.shape),) if len(value.shape) == 3 else None
     if value.shape == value.base and len(value.base) == 3:
         return _shuffle(value)
-    return _slices(value) if len(value.shape) == len(value.base) else None
+    return (_upsampled(value) or _slices(value)) if len(value.shape) == len(value.base) else None
 
 
 def _shuffle(value: Map) -> tuple[Layer, ...] | None:
@@ -94,6 +95,16 @@ def _shuffle(value: Map) -> tuple[Layer, ...] | None:
     shuffled = numbered(value.base).reshape(channels // second, second, height, width).swapaxes(0, 1)
     same = np.array_equal(shuffled.reshape(value.base), value.places())
     return (ChannelShuffle("shuffle", channels // second),) if same else None
+
+
+def _upsampled(value: Map) -> tuple[Layer, ...] | None:
+    """Every row and column repeated."""
+    if len(value.base) != 3 or any(size % own for size, own in zip(value.shape, value.base, strict=True)):
+        return None
+    factor = (value.shape[1] // value.base[1], value.shape[2] // value.base[2])
+    repeated = numbered(value.base).repeat(factor[0], 1).repeat(factor[1], 2)
+    same = factor != (1, 1) and np.array_equal(repeated, value.places())
+    return (Upsample("upsample", factor),) if same else None
 
 
 def _slices(value: Map) -> tuple[Layer, ...] | None:

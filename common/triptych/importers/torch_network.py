@@ -1,24 +1,16 @@
 """A PyTorch program as a network: which calls count, which softmax goes, whether training is the same network."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from triptych.importers.assemble import assemble
-from triptych.importers.steps import Imported, ImportRefusedError, Request, Step, needed
+from triptych.importers.program_steps import ProgramSteps, renamed, with_training
+from triptych.importers.steps import Imported, ImportRefusedError, Request, needed
 from triptych.importers.torch_maps import Map
 from triptych.importers.torch_patterns import recognised
 from triptych.importers.torch_program import Program, references
 from triptych.importers.torch_walk import Walk
-from triptych.spec.layers import INPUT, BatchNorm, Dropout, Layer
-
-
-@dataclass(frozen=True, eq=False)
-class ProgramSteps:
-    """What a program becomes: its steps, and the names of those that it ends in."""
-
-    steps: tuple[Step, ...]
-    outputs: tuple[str, ...]
-    remarks: tuple[str, ...]
+from triptych.spec.layers import INPUT
 
 
 def network(
@@ -30,7 +22,10 @@ def network(
     if training is None:
         made = steps_of(program, request, training=_is_for_training(program))
     else:
-        made = _with_training(steps_of(program, request, training=False), training, request)
+        more = len(training.outputs) - len(program.outputs)
+        others = replace(training, outputs=training.outputs[: len(program.outputs)])
+        evaluation = steps_of(program, request, training=False)
+        made = with_training(evaluation, lambda: steps_of(others, request, training=True), more)
     shape = program.input_shape[1:]
     if len(shape) != 3:
         raise ImportRefusedError(
@@ -68,7 +63,7 @@ def steps_of(program: Program, request: Request, *, training: bool) -> ProgramSt
         raise ImportRefusedError(
             f"{logarithm!r} (operator log_softmax): supported only at the end, where it is taken off"
         )
-    return _renamed(ProgramSteps(steps, tuple(ends), tuple(walk.remarks)), [key for key, _ in outputs])
+    return renamed(ProgramSteps(steps, tuple(ends), tuple(walk.remarks)), [key for key, _ in outputs])
 
 
 def _requested(program: Program, names: Sequence[str]) -> tuple[tuple[str, str], ...]:
@@ -105,58 +100,3 @@ def _without_logarithm(walk: Walk, end: str, request: Request) -> str:
         return end
     walk.remarks[f"log_softmax {end!r} at the end is taken off; the loss has it"] = None
     return walk.steps[end].inputs[0]
-
-
-def _renamed(made: ProgramSteps, keys: Sequence[str]) -> ProgramSteps:
-    """The outputs called as the module's own dict has them, where it has several."""
-    names = {end: key for end, key in zip(made.outputs, keys, strict=True) if key}
-    steps = {step.name for step in made.steps}
-    names = {end: key for end, key in names.items() if key not in steps | {INPUT}} if len(keys) > 1 else {}
-
-    def new(name: str) -> str:
-        return names.get(name, name)
-
-    renamed = (replace(step, name=new(step.name), inputs=tuple(map(new, step.inputs))) for step in made.steps)
-    return ProgramSteps(tuple(renamed), tuple(map(new, made.outputs)), made.remarks)
-
-
-def _with_training(evaluation: ProgramSteps, program: Program, request: Request) -> ProgramSteps:
-    """The steps for training, if they are the same network; a remark on it otherwise."""
-    number = len(evaluation.outputs)
-    more = len(program.outputs) - number
-    program = replace(program, outputs=program.outputs[:number]) if more > 0 else program
-    try:
-        training = steps_of(program, request, training=True)
-    except ImportRefusedError as error:
-        return _remarked(evaluation, f"in training the module does what is not taken over: {error}")
-    if _fingerprint(training) != _fingerprint(evaluation):
-        return _remarked(evaluation, "in training the module computes something else; taken over is its evaluation")
-    made = replace(training, remarks=evaluation.remarks)
-    return (
-        _remarked(made, f"in training the module has {more} outputs more, which are not taken over")
-        if more > 0
-        else made
-    )
-
-
-def _remarked(made: ProgramSteps, remark: str) -> ProgramSteps:
-    return replace(made, remarks=(*made.remarks, remark))
-
-
-def _fingerprint(made: ProgramSteps) -> tuple[object, ...]:
-    """The layers and who takes whose output, without names and without what acts in training alone."""
-    places: dict[str, int] = {INPUT: 0}
-    rows: list[object] = []
-    for step in made.steps:
-        inputs = [places[name] for name in step.inputs]
-        if isinstance(step.layer, Dropout):
-            places[step.name] = inputs[0]
-            continue
-        places[step.name] = len(rows) + 1
-        rows.append((_unnamed(step.layer), *inputs, step.merge, *sorted(step.arrays)))
-    return (*rows, *(places[name] for name in made.outputs))
-
-
-def _unnamed(layer: Layer) -> Layer:
-    layer = replace(layer, name="")
-    return replace(layer, frozen=False) if isinstance(layer, BatchNorm) else layer

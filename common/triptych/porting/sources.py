@@ -99,8 +99,8 @@ def is_source(name: str) -> bool:
 
 def read(arch: str, request: Request | None = None, weights: Path | None = None) -> Imported:
     """The network that `arch` names, outside of the zoo: a run folder, FILE.json (a spec), a file of a framework, or
-    `module:name` (an Architecture, a PyTorch module, a Gluon block, or a function that returns one). `weights` is a
-    file with the parameters where the source has none. Raises TriptychError with what can stand here."""
+    `module:name` (an Architecture, a PyTorch or Flax module, a Gluon block, or a function that returns one). `weights`
+    is a file with the parameters where the source has none. Raises TriptychError with what can stand here."""
     path, request = Path(arch), request or Request()
     if path.is_dir():
         trained = models.load_run(path)
@@ -117,7 +117,7 @@ def read(arch: str, request: Request | None = None, weights: Path | None = None)
 
 
 def from_object(candidate: Any, arch: str, weights: Path | None, request: Request) -> Imported:
-    """The network of an Architecture, a PyTorch module or a Gluon block; `arch` names it in messages. Raises
+    """The network of an Architecture, a PyTorch or Flax module or a Gluon block; `arch` names it in messages. Raises
     TriptychError for anything else, and for a network that cannot be taken over."""
     if isinstance(candidate, Architecture):
         output_shapes(candidate)

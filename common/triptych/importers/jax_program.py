@@ -1,0 +1,151 @@
+"""A jaxpr as named calls of primitives in a row: functions that call functions are opened, but for those that are a
+layer by themselves, such as `jax.nn.silu`, and those that stand for a module of Flax (`MARKS`)."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triptych.importers.steps import ImportRefusedError
+
+DROPOUT, BATCH_NORM = "dropout: ", "batch norm: "  # start the names of functions that stand for these modules
+MARKS = (DROPOUT, BATCH_NORM)
+HANDED_ON = ("convert_element_type", "copy", "copy_p", "stop_gradient", "reduce_precision", "optimization_barrier")
+
+
+def _hard_sigmoid(x: NDArray[Any]) -> NDArray[Any]:
+    return np.asarray(np.clip(x + 3, 0, 6) / 6)
+
+
+# Functions of jax.nn by the name that JAX keeps, and what they compute: somebody's own may have the same name.
+FUNCTIONS: Mapping[str, Callable[[NDArray[Any]], NDArray[Any]]] = {
+    "relu": lambda x: np.maximum(x, 0),
+    "relu6": lambda x: np.clip(x, 0, 6),
+    "silu": lambda x: x / (1 + np.exp(-x)),
+    "hard_sigmoid": _hard_sigmoid,
+    "hard_silu": lambda x: x * _hard_sigmoid(x),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class JaxCall:
+    """One primitive, or a function in the place of one. `inputs` and `outputs`: names of values. `shape` has the batch
+    (of the first output). `scope`: the modules around it, where the jaxpr has them (Linen). `run` computes it."""
+
+    primitive: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    params: Mapping[str, Any]
+    shape: tuple[int, ...]
+    scope: str
+    run: Callable[..., list[Any]]
+
+    def refused(self, place: str, problem: str) -> ImportRefusedError:
+        return ImportRefusedError(f"{place!r} (primitive {self.primitive}): {problem}")
+
+
+@dataclass(frozen=True, eq=False)
+class Constant:
+    """A parameter, a number, or what was computed of them alone. `sources`: the parameters in it; `computed`: more than
+    rearranged."""
+
+    value: Any
+    sources: frozenset[str] = frozenset()
+    computed: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class JaxProgram:
+    """`input_shape` has the batch. `outputs`: pairs of the key in the dict that the module returns ("" otherwise) and
+    the value's name."""
+
+    calls: tuple[JaxCall, ...]
+    constants: Mapping[str, Constant]
+    input: str
+    input_shape: tuple[int, ...]
+    outputs: tuple[tuple[str, str], ...]
+
+
+def read(traced: Any, arrays: Mapping[str, Any], keys: Sequence[str]) -> JaxProgram:
+    """The program of a closed jaxpr whose inputs are these arrays, in the order of their sorted names, and the images.
+    `keys`: of the outputs, in their order."""
+    opened = _Opened()
+    jaxpr, names = traced.jaxpr, sorted(arrays)
+    for name, var in zip(names, jaxpr.invars, strict=False):
+        opened.constants[opened.new(var)] = Constant(arrays[name], frozenset((name,)))
+    image = opened.new(jaxpr.invars[len(names)])
+    opened.take_over(jaxpr, traced.consts)
+    outputs = tuple(zip(keys, map(opened.name, jaxpr.outvars), strict=True))
+    return JaxProgram(tuple(opened.calls), opened.constants, image, jaxpr.invars[len(names)].aval.shape, outputs)
+
+
+@dataclass
+class _Opened:
+    calls: list[JaxCall] = field(default_factory=list)
+    constants: dict[str, Constant] = field(default_factory=dict)
+    names: dict[Any, str] = field(default_factory=dict)
+    count: int = 0
+
+    def new(self, var: Any) -> str:
+        self.count += 1
+        self.names[var] = f"v{self.count}"
+        return self.names[var]
+
+    def name(self, var: Any) -> str:
+        if not hasattr(var, "val"):
+            return self.names[var]
+        self.count += 1
+        self.constants[f"v{self.count}"] = Constant(var.val)
+        return f"v{self.count}"
+
+    def take_over(self, jaxpr: Any, consts: Iterable[Any], scope: str = "") -> None:
+        for var, value in zip(jaxpr.constvars, consts, strict=True):
+            self.constants[self.new(var)] = Constant(value)
+        for eqn in jaxpr.eqns:
+            self._equation(eqn, f"{scope}/{eqn.source_info.name_stack}".strip("/"))
+
+    def _equation(self, eqn: Any, scope: str) -> None:
+        inputs = tuple(map(self.name, eqn.invars))
+        inside = next((v for k in ("jaxpr", "call_jaxpr", "fun_jaxpr") if (v := eqn.params.get(k)) is not None), None)
+        function = str(eqn.params.get("name", ""))
+        whole = function.startswith(MARKS) or (function in FUNCTIONS and _computes(eqn, FUNCTIONS[function]))
+        if inside is None or whole or eqn.primitive.name in ("scan", "while", "cond", "pallas_call"):
+            outputs = tuple(map(self.new, eqn.outvars))
+            shape = tuple(eqn.outvars[0].aval.shape) if eqn.outvars else ()
+            name = function if whole else eqn.primitive.name
+            self.calls.append(JaxCall(name, inputs, outputs, eqn.params, shape, scope, _runner(eqn)))
+            return
+        jaxpr, consts = (inside.jaxpr, inside.consts) if hasattr(inside, "consts") else (inside, ())
+        outer = self.names
+        self.names = dict(zip(jaxpr.invars, inputs, strict=True))  # one body may be called at several places
+        self.take_over(jaxpr, consts, scope)
+        outputs = tuple(map(self.name, jaxpr.outvars))
+        self.names = outer
+        self.names.update(zip(eqn.outvars, outputs, strict=True))
+
+
+def _runner(eqn: Any) -> Callable[..., list[Any]]:
+    """Before JAX 0.10 the functions inside a primitive were arguments of it, now they are parameters."""
+
+    def run(*values: Any) -> list[Any]:
+        bound = eqn.primitive.get_bind_params(eqn.params)
+        functions, parameters = bound if isinstance(bound, tuple) else ((), bound)
+        result = eqn.primitive.bind(*functions, *values, **parameters)
+        return list(result) if eqn.primitive.multiple_results else [result]
+
+    return run
+
+
+def _computes(eqn: Any, formula: Callable[[NDArray[Any]], NDArray[Any]]) -> bool:
+    """Whether the function makes of numbers from -8 to 8, whatever their place, what the formula does."""
+    import jax.numpy as jnp  # noqa: TID251
+
+    if len(eqn.invars) != 1 or len(eqn.outvars) != 1 or hasattr(eqn.invars[0], "val"):
+        return False
+    aval = eqn.invars[0].aval
+    x = jnp.linspace(-8, 8, 1 + aval.size, dtype=aval.dtype)[1:].reshape(aval.shape)
+    y = np.asarray(_runner(eqn)(x)[0], np.float64)
+    wide = np.asarray(x, np.float64)
+    return y.shape == wide.shape and bool(np.allclose(y, formula(wide), 0, 100 * float(jnp.finfo(aval.dtype).eps)))

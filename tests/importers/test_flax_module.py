@@ -1,0 +1,276 @@
+"""Flax modules, NNX and Linen, become networks: their own outputs, gradients and statistics, and stay as they were."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+
+from triptych.backend import registry
+from triptych.importers.steps import Imported, ImportRefusedError, Request
+from triptych.reference import network as reference
+from triptych.spec.layers import BatchNorm, Conv, Dropout, Flatten, Pad, Residual, outputs, walk
+
+if "jax" not in registry.installed():
+    pytest.skip("jax is not installed", allow_module_level=True)
+
+import jax
+import jax.numpy as jnp
+from flax import linen, nnx
+
+from array_checks import by_value, close, compare_all
+from flax_networks import LINEN, NNX, SIZE, LinenResNet, network
+from triptych_jax.port import import_network
+
+SHAPE = (3, SIZE, SIZE)
+quick = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+
+
+@pytest.fixture(autouse=True)
+def wide() -> Iterator[None]:
+    before = jax.config.read("jax_enable_x64")
+    jax.config.update("jax_enable_x64", True)
+    yield
+    jax.config.update("jax_enable_x64", before)
+
+
+def imported(candidate: Any, shape: tuple[int, int, int] = SHAPE, **options: Any) -> Imported:
+    return import_network(candidate, Request(input=shape, keep_softmax=True, **options))
+
+
+def layers(made: Imported) -> list[Any]:
+    return [layer for _, layer in walk(made.architecture.layers)]
+
+
+def flat(tree: Any) -> dict[str, Any]:
+    return {jax.tree_util.keystr(path): np.asarray(value) for path, value in jax.tree.leaves_with_path(tree)}
+
+
+def apart(candidate: Any, train: bool) -> tuple[Any, Any, Any]:
+    """A function of parameters and images, which gives outputs and statistics; the parameters; the statistics."""
+    if isinstance(candidate, nnx.Module):
+        candidate.train() if train else candidate.eval()
+        graph, parameters, statistics, rest = nnx.split(candidate, nnx.Param, nnx.BatchStat, ...)
+
+        def nnx_function(parameters: Any, x: Any) -> Any:
+            module = nnx.merge(graph, parameters, jax.tree.map(jnp.asarray, statistics), rest)  # new ones can be set
+            return module(x), nnx.state(module, nnx.BatchStat)
+
+        return nnx_function, parameters, statistics
+    module, variables = candidate
+
+    def linen_function(parameters: Any, x: Any) -> Any:
+        switches = {"train": True} if train else {}
+        return module.apply({**variables, "params": parameters}, x, mutable=["batch_stats"], **switches)
+
+    return linen_function, variables["params"], variables.get("batch_stats", {})
+
+
+def check_same(candidate: Any, made: Imported, *, train: bool = False, images: int = 4) -> None:
+    """Outputs, gradients and running statistics on some images, in float64."""
+    generator = np.random.default_rng(0)
+    x = generator.normal(0.3, 0.5, (images, *made.architecture.input))
+    function, parameters, statistics = apart(candidate, train)
+    run = reference.forward(made.architecture, made.parameters or {}, x, train=train, masks={})
+    (end,) = outputs(made.architecture)
+    cotangent = generator.normal(size=run.outputs[end].shape)
+
+    @quick
+    def both(parameters: Any, x: Any) -> Any:
+        y, pull, after = jax.vjp(function, parameters, x, has_aux=True)
+        return y, pull(jnp.asarray(cotangent) / images), after
+
+    y, (gradients, dx), after = both(parameters, jnp.asarray(x.transpose(0, 2, 3, 1)))
+    close(run.outputs[end], np.asarray(y), end)
+    _, mine = reference.backward(run, (cotangent,))
+    close(mine["input"], np.asarray(dx).transpose(0, 3, 1, 2), "the images' gradient")
+    given = dict(made.parameters or {})
+    compare_all(canonical(given, mine), canonical(flat(parameters), flat(gradients)))
+    if statistics and train:
+        kept = {name: run.statistics[name] for name in given if "running" in name}
+        after = after if isinstance(candidate, nnx.Module) else after["batch_stats"]
+        compare_all(canonical(given, kept), canonical(flat(statistics), flat(after)))
+
+
+def canonical(arrays: dict[str, Any], values: dict[str, Any]) -> dict[bytes, Any]:
+    return by_value(arrays, {name: value for name, value in values.items() if name in arrays})
+
+
+@pytest.mark.parametrize("name", [*NNX, *LINEN])
+def test_a_module_becomes_the_same_network(name: str) -> None:
+    candidate = network(name)
+    made = imported(candidate)
+    check_same(candidate, made)
+    assert not made.remarks
+
+
+@pytest.mark.parametrize("name", ["ResNet", "LinenResNet"])
+def test_training_is_the_same_too(name: str) -> None:
+    candidate = network(name)
+    made = imported(candidate)
+    check_same(candidate, made, train=True)
+    assert sum(isinstance(layer, Residual) for layer in layers(made)) >= 2
+    assert any(isinstance(layer, Pad) for layer in layers(made))  # SAME at stride 2
+
+
+@pytest.mark.parametrize(
+    ("name", "rates"),
+    [("Cnn", [0.025, 0.25]), ("Vgg", [0.5]), ("GoogLeNet", [0.4]), ("LinenVgg", [0.5]), ("LinenGoogLeNet", [0.4])],
+)
+def test_dropout_survives(name: str, rates: list[float]) -> None:
+    assert [layer.rate for layer in layers(imported(network(name))) if isinstance(layer, Dropout)] == rates
+
+
+def test_batch_norms_are_carried_exactly() -> None:
+    first, second = (layer for layer in layers(imported(network("Cnn"))) if isinstance(layer, BatchNorm))
+    assert (first.eps, first.momentum, first.unbiased, first.beta) == (1e-5, 1 - 0.99, False, True)
+    assert (second.eps, second.momentum, second.gamma, second.beta) == (1e-3, 1 - 0.8, True, False)
+
+
+def test_a_frozen_batch_norm_is_frozen() -> None:
+    class Frozen(linen.Module):
+        @linen.compact
+        def __call__(self, x: Any, train: bool = False) -> Any:
+            x = linen.BatchNorm(use_running_average=True, name="frozen")(linen.Conv(4, (1, 1))(x))
+            return linen.BatchNorm(use_running_average=not train, name="moving")(x)
+
+    module = Frozen()
+    variables = module.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
+    norms = [layer for layer in layers(imported((module, variables), (3, 8, 8))) if isinstance(layer, BatchNorm)]
+    assert [(norm.name, norm.frozen) for norm in norms] == [("frozen", True), ("moving", False)]
+
+
+def test_a_logarithm_and_a_softmax_at_the_end_are_taken_off_and_said() -> None:
+    class Logarithm(nnx.Module):
+        def __init__(self, function: Any) -> None:
+            self.fc, self.function = nnx.Linear(12, 3, rngs=nnx.Rngs(0)), function
+
+        def __call__(self, x: Any) -> Any:
+            return self.function(self.fc(x.reshape(len(x), -1)))
+
+    for function, word in ((nnx.log_softmax, "log_softmax"), (nnx.softmax, "softmax")):
+        made = import_network(Logarithm(function), Request(input=(3, 2, 2)))
+        assert [layer.name for layer in made.architecture.layers][-1] == "fc"
+        assert f"{word} '{word}' at the end is taken off" in made.remarks[0]
+
+
+def test_a_linen_module_alone_has_no_weights_and_a_bound_one_has() -> None:
+    module, variables = network("LinenResNet")
+    alone, bound = imported(LinenResNet()), imported(module.bind(variables))
+    assert alone.parameters is None
+    assert "has no weights" in alone.remarks[0]
+    assert bound.parameters is not None
+    assert alone.architecture == bound.architecture
+
+
+def test_the_module_stays_as_it_was() -> None:
+    module = network("Cnn")
+    module.train()
+    before, call = flat(nnx.state(module, nnx.Any(nnx.Param, nnx.BatchStat))), nnx.BatchNorm.__call__
+    imported(module)
+    after = flat(nnx.state(module, nnx.Any(nnx.Param, nnx.BatchStat)))
+    assert all(np.array_equal(before[name], after[name]) for name in before)
+    assert not module.dropout1.deterministic
+    assert not module.batch_norm1.use_running_average
+    assert nnx.BatchNorm.__call__ is call
+
+
+def test_images_are_taken_channels_first_where_the_module_does() -> None:
+    class First(nnx.Module):
+        def __init__(self) -> None:
+            self.conv, self.fc = nnx.Conv(3, 4, (3, 3), rngs=nnx.Rngs(0)), nnx.Linear(4 * 30, 5, rngs=nnx.Rngs(0))
+
+        def __call__(self, x: Any) -> Any:
+            return self.fc(self.conv(x.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2).reshape(len(x), -1))
+
+    made = imported(First(), (3, 5, 6))
+    assert made.parameters is not None
+    x = np.random.default_rng(0).normal(size=(2, 3, 5, 6)).astype(np.float32)
+    mine = reference.forward(made.architecture, made.parameters, x, train=False, masks={}).logits
+    assert abs(mine - np.asarray(First()(jnp.asarray(x)))).max() < 1e-5
+    assert [type(layer) for layer in made.architecture.layers[:2]] == [Conv, Flatten]
+
+
+def test_a_partial_network_needs_nothing_behind_it() -> None:
+    class Odd(nnx.Module):
+        def __init__(self) -> None:
+            self.conv = nnx.Conv(3, 4, (3, 3), rngs=nnx.Rngs(0))
+
+        def __call__(self, x: Any) -> Any:
+            return jnp.sort(nnx.relu(self.conv(x)), axis=-1)
+
+    made = imported(Odd(), (3, 4, 4), outputs=("relu",))
+    assert [layer.name for layer in made.architecture.layers] == ["conv", "relu"]
+    with pytest.raises(
+        ImportRefusedError, match=r"'sort' \(primitive sort\): this primitive is not supported; supported"
+    ):
+        imported(Odd(), (3, 4, 4))
+    with pytest.raises(ImportRefusedError, match="primitive sort"):
+        imported(Odd(), (3, 4, 4), outputs=("nothing",))
+
+
+class Function(nnx.Module):
+    """Somebody's own function behind a convolution."""
+
+    def __init__(self, function: Any) -> None:
+        self.conv, self.function = nnx.Conv(3, 4, (3, 3), rngs=nnx.Rngs(0)), function
+
+    def __call__(self, x: Any) -> Any:
+        return self.function(self.conv(x), self)
+
+
+@jax.jit
+def relu(x: Any) -> Any:
+    return jnp.maximum(x, 0.1)
+
+
+REFUSED: dict[str, tuple[Any, str]] = {
+    "gelu": (lambda x, _: jax.nn.gelu(x), r"primitive (integer_pow|erf|mul|tanh)"),
+    "attention": (lambda x, _: jnp.einsum("bijc,bklc->bijkl", x, x), r"primitive dot_general\): is no product"),
+    "scan": (lambda x, _: jax.lax.fori_loop(0, 3, lambda _, y: y + x, x), "control flow is not supported"),
+    "one kernel": (lambda x, m: jnp.concatenate([x, m.conv(x[..., :3])], -1), "shares the parameter 'conv.kernel'"),
+    "layer norm": (lambda x, _: nnx.LayerNorm(4, rngs=nnx.Rngs(0))(x), r"primitive (reduce_sum|integer_pow|square)"),
+    "cumsum": (lambda x, _: jnp.cumsum(x, 1), r"primitive cumsum"),
+    "images mixed": (lambda x, _: x - x.mean(0), "is over the axes"),
+    "turned over": (lambda x, _: x[:, ::-1], "in an order that no layer|primitive rev"),
+    "another relu": (lambda x, _: relu(x), r"'max' \(primitive max\): is no maximum with 0"),
+    "random": (lambda x, _: x + jax.random.normal(jax.random.key(0), x.shape), "is random"),
+    "a bound that is a map": (lambda x, _: jnp.maximum(x, x[..., :1]), "is no maximum with 0"),
+    "dilated pool": (
+        lambda x, _: jax.lax.reduce_window(
+            x, -jnp.inf, jax.lax.max, (1, 2, 2, 1), (1, 1, 1, 1), "VALID", None, (1, 2, 2, 1)
+        ),
+        "without dilation",
+    ),
+    "integers": (lambda x, _: x.astype(int) * 1.0, "makes the images int"),
+    "an error of its own": (lambda x, _: x @ jnp.zeros((7, 7)), "JAX does not trace Function on images"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_no_layer_is_refused_with_its_primitive(name: str) -> None:
+    function, words = REFUSED[name]
+    with pytest.raises(ImportRefusedError, match=words) as refused:
+        imported(Function(function), (3, 6, 6))
+    assert "\n" not in str(refused.value)
+
+
+def test_what_training_does_otherwise_is_said() -> None:
+    class Heads(linen.Module):
+        @linen.compact
+        def __call__(self, x: Any, train: bool = False) -> Any:
+            x = linen.Dense(3)(x.mean((1, 2)))
+            return jnp.tanh(x) if train else x
+
+    module = Heads()
+    made = imported((module, module.init(jax.random.key(0), jnp.zeros((1, 4, 4, 3)))), (3, 4, 4))
+    assert made.remarks == ("in training the module computes something else; taken over is its evaluation",)
+
+
+def test_the_input_is_guessed_and_said() -> None:
+    made = import_network(network("ResNet"), Request())
+    assert made.architecture.input == (3, 224, 224)
+    assert "3x224x224 was assumed" in made.remarks[0]
