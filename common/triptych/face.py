@@ -28,7 +28,7 @@ def load(arch: AnyNetwork, **options: Any) -> Architecture:
     """A network as data: frozen records of its layers.
 
     `arch` is a name of the zoo (`triptych archs`); a run folder; a file: a spec (`.json`), an MXNet symbol
-    (`-symbol.json`), an ONNX, Keras or exported PyTorch model; `module:name`; a PyTorch or Flax module or a Gluon block;
+    (`-symbol.json`), an ONNX, Keras or exported PyTorch model; `module:name`; a PyTorch or Flax module, a Gluon block;
     or an Architecture, which is returned as it is. `options` for the zoo: `input=(channels, height, width)`, `classes`,
     `width_ratio`, `dense_width`, `head`; for files and modules: `input`, `outputs` (names of nodes), `keep_softmax`.
     Raises TriptychError for an unknown name, with the nearest match, for a network that cannot be taken over, and for
