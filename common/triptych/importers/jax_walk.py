@@ -239,10 +239,10 @@ class JaxWalk:
             x = self.whole(call, x, exact=False)
         size = int(np.prod(x.shape))
         orders = self._orders(call, x.places(), values[1:], size)
-        made = [Tensor(x.step, x.shape, order) for order in orders]
+        parts = [Tensor(x.step, x.shape, order) for order in orders]
         is_map = len(x.shape) == 3 and x.shape[1:] != (1, 1)
         flat = is_map and call.primitive == "reshape" and orders[0].ndim == 1
-        return [self.flat(call, made[0])] if flat else made
+        return [self.flat(call, parts[0])] if flat else list(parts)
 
     def _orders(self, call: JaxCall, places: Order, others: list[Constant], size: int) -> list[Order]:
         """What the call does to an array of numbered places."""
