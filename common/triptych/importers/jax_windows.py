@@ -93,6 +93,7 @@ def _windows(walk: JaxWalk, call: JaxCall, value: Any) -> tuple[Tensor, tuple[in
 
 
 def max_pool(walk: JaxWalk, call: JaxCall, values: list[Any]) -> Tensor:
+    """With any padding, which never wins."""
     x, axes, kernel, stride, sides = _windows(walk, call, values[0])
     made = padded_max_pool(walk.network, walk.name(call), x, kernel, stride, sides)
     return with_axes(made, tuple(int(axis) for axis in np.argsort(axes)))
