@@ -229,8 +229,6 @@ OPERATIONS: Mapping[str, Operation] = {
     "pad": _pad,
     "logistic": _pointwise(Sigmoid),
     "tanh": _pointwise(Tanh),
-    "relu": _pointwise(ReLU),
-    "relu6": lambda walk, call, values: _each(walk, call, Clip("", 0.0, 6.0), values[0]),
     "silu": _pointwise(SiLU),
     "hard_sigmoid": _pointwise(HardSigmoid),
     "hard_silu": _pointwise(HardSwish),

@@ -1,5 +1,5 @@
 """A jaxpr as named calls of primitives in a row: functions that call functions are opened, but for those that are a
-layer by themselves, such as `jax.nn.silu`, and those that stand for a module of Flax (`MARKS`)."""
+layer by themselves, such as `jax.nn.hard_swish`, and those that stand for a module of Flax (`MARKS`)."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,9 +21,6 @@ def _hard_sigmoid(x: NDArray[Any]) -> NDArray[Any]:
 
 # Functions of jax.nn by the name that JAX keeps, and what they compute: somebody's own may have the same name.
 FUNCTIONS: Mapping[str, Callable[[NDArray[Any]], NDArray[Any]]] = {
-    "relu": lambda x: np.maximum(x, 0),
-    "relu6": lambda x: np.clip(x, 0, 6),
-    "silu": lambda x: x / (1 + np.exp(-x)),
     "hard_sigmoid": _hard_sigmoid,
     "hard_silu": lambda x: x * _hard_sigmoid(x),
 }

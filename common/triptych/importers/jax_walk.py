@@ -32,7 +32,14 @@ VIEWS = (
     "gather",
 )
 SLICES = ("slice", "split", "dynamic_slice", "gather")
-_WORDS = {"reduce_window_max": "max_pool", "reduce_max": "max_pool", "logistic": "sigmoid", "leaky": "leaky_relu"}
+_WORDS = {
+    "max": "relu",
+    "clamp": "clip",
+    "reduce_window_max": "max_pool",
+    "reduce_max": "max_pool",
+    "logistic": "sigmoid",
+    "leaky": "leaky_relu",
+}
 _ENDED = ("scan", "while", "cond")
 
 
@@ -166,8 +173,13 @@ class JaxWalk:
         """A value that has all of its step's output, each once and channels as they are, or, unless `exact`, as near to
         that as layers come."""
         x = self.tensor(call, value)
+        if x.order is None:
+            return x
         axes = self.axes(x)
-        if x.order is None or (exact and x.order.size == np.prod(x.shape) and np.unique(x.order).size == x.order.size):
+        turned = x.order.transpose(axes)
+        if turned.shape == x.shape and _in_order(turned):
+            return x
+        if exact and x.order.size == np.prod(x.shape) and np.unique(x.order).size == x.order.size:
             return x
         if not exact and rearrangement(Map(x.step, x.shape, x.places().transpose(axes))) is None:
             return x
