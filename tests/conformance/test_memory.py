@@ -13,7 +13,7 @@ from triptych.conformance import locate, updates
 from triptych.conformance.case import conformance_architecture, make_case
 from triptych.conformance.levels import LEVELS
 from triptych.conformance.reference_run import ReferenceRun
-from triptych.conformance.subjects import ReferenceSubject
+from triptych.conformance.subjects import BackendSubject, ReferenceSubject
 from triptych.reference import network as reference
 from triptych.utils import arrays, shelf
 from triptych.utils.shelf import Shelf
@@ -121,10 +121,7 @@ def test_a_large_network_is_located_in(framework):
     rows = [level for level in LEVELS if level.optimizer == "momentum"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ReferenceSubject, "update", lambda self, name: wrong.update(name), raising=False)
-        network = framework.build(architecture)
-        from triptych.conformance.subjects import BackendSubject
-
-        subject = BackendSubject(framework, network, run, "fp64")
+        subject = BackendSubject(framework, framework.build, run, "fp64")
         patch.setattr(subject, "update", lambda name: wrong.update(name))
         difference = locate.locate(subject, ReferenceSubject(run), levels=rows).difference
     assert difference is not None
