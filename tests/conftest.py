@@ -1,6 +1,7 @@
 """Isolates the tests and settles the process (threads, allocator) before any of them imports a framework; prints the
 matrix of planted faults."""
 
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from triptych.backend.contract import Backend
 from triptych.utils.process import prepare_process
 
 prepare_process()
+for number in (signal.SIGINT, signal.SIGHUP):  # what runs the tests may ignore them, and their processes would, too
+    signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -3,9 +3,7 @@
 An exercise is a small network, whose emitted source gets the mistake that the backend's `exercises.py` names. Comments
 and docstrings are taken off, because they would tell."""
 
-import importlib.util
 import io
-import sys
 import tempfile
 import tokenize
 from collections.abc import Iterator
@@ -27,6 +25,7 @@ from triptych.porting.own_network import Own, compare_with
 from triptych.spec import layers as spec
 from triptych.spec.layers import Architecture, Initializer, Layer
 from triptych.utils.errors import TriptychError
+from triptych.utils.modules import run_file
 from triptych.weights import initializers
 
 HINTS = 3  # where to read, how far off, the judge's own guess
@@ -167,17 +166,11 @@ def _load(number: int, backend: str, path: Path) -> Any:
     """What the file's own `load` makes of drawn weights."""
     architecture = exercise(number).architecture
     state = emit(architecture, backend).state(initializers.draw(architecture, 0))
-    found = importlib.util.spec_from_file_location(path.stem, path)
-    assert found is not None
-    assert found.loader is not None
-    module = importlib.util.module_from_spec(found)
-    sys.modules[found.name] = module  # where a module looks for its own annotations
     with tempfile.TemporaryDirectory() as folder:
         weights = Path(folder) / "model.safetensors"
         weights.write_bytes(safetensors.numpy.save({k: np.ascontiguousarray(v) for k, v in state.items()}))
         try:
-            found.loader.exec_module(module)
-            return module.load(str(weights))
+            return run_file(path, path.stem).load(str(weights))
         except (Exception, SystemExit) as error:
             line = str(error).strip().split("\n")[0]
             raise TriptychError(f"{path} cannot be loaded: {type(error).__name__}: {line}") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -302,7 +303,8 @@ def test_a_run_is_killed_in_mid_epoch_and_goes_on_as_one_process(name, here):
     assert time.monotonic() - began < 15
     assert running.returncode == 1
     (line,) = (line for line in err.splitlines() if line.startswith("triptych: "))
-    assert "was killed by SIGKILL; the other processes were ended" in line
+    # what is seen first: the one that was killed, or another that missed it
+    assert re.search(r"(was killed by SIGKILL|ended with status 1); the other processes were ended", line), line
     assert [pid for pid in members if Path(f"/proc/{pid}").exists()] == []
     done = len(run_folder.read_epochs(Path("run")))
     whole = triptych(*train, "--epochs", done + 2, "--out", "longer")

@@ -32,7 +32,11 @@ TOO_LARGE = [
     (["train", "--resolution", "1000000"], "images of 3x1000000x1000000", "lower --resolution"),
     (["train", "--dense-width", "1000000000"], "training 'vgg11'", "--dense-width"),
     (["train", "--classes", "1000000000"], "training 'vgg11'", "--classes"),
-    (["train", "--recipe", "d2l-lenet", "--batch-size", "9" * 30], "--batch-size 999999999999999", "at most"),
+    (
+        ["train", "--recipe", "d2l-lenet", "--batch-size", "9" * 15],
+        "batches of 999999999999999 images",
+        "lower --batch-size",
+    ),
     (["compare", "--resolution", "1000000"], "training 'vgg11'", "lower --resolution"),
     (["bench", "--batch-size", "999999999"], "batches of 999999999 images", "lower --batch-size ("),
     (["conform", "--resolution", "1000000"], "judging 'vgg11' on 4 images", "lower --resolution"),

@@ -1,8 +1,6 @@
 """Whether a network that runs is that of a spec, with its weights: the files of a port as they lie there, or the source
 that they come from, in its own framework."""
 
-import importlib.util
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,6 +22,7 @@ from triptych.porting.subject import are_shares
 from triptych.spec.layers import Shape, outputs
 from triptych.utils.arrays import Array, largest
 from triptych.utils.errors import TriptychError
+from triptych.utils.modules import run_file
 from triptych.utils.process import return_large_memory
 from triptych.utils.shelf import Computed
 
@@ -161,14 +160,8 @@ def check_source(candidate: Candidate, expect: PortReference) -> Ported:
 
 
 def _load(source: Path, weights: Path) -> Any:
-    spec = importlib.util.spec_from_file_location(f"ported_{source.parent.name}", source)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # where a module looks for its own annotations
     try:
-        spec.loader.exec_module(module)
-        return module.load(str(weights))
+        return run_file(source, f"ported_{source.parent.name}").load(str(weights))
     except STRANGERS as error:
         raise TriptychError(f"{source} cannot be loaded: {message(error)}") from error
 
