@@ -61,7 +61,7 @@ class Shown(io.TextIOBase):
 
     @property
     def encoding(self) -> str:  # type: ignore[override]
-        return str(getattr(self.stream, "encoding", "utf-8"))
+        return getattr(self.stream, "encoding", None) or "utf-8"  # a stream that is caught may have none
 
     @property
     def buffer(self) -> Any:
