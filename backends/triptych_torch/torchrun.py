@@ -17,7 +17,9 @@ if __name__ == "__main__":
     try:
         run.run(options)
     except ChildFailedError as error:
-        rank, failure = error.get_first_failure()
+        # who was killed, before who then missed it: both may have ended between two looks of torchrun
+        killed = [(rank, failure) for rank, failure in error.failures.items() if failure.exitcode < 0]
+        rank, failure = killed[0] if killed else error.get_first_failure()
         if failure.exitcode < 0:
             print(f"triptych: {ended(f'process {rank}', failure.exitcode)}", file=sys.stderr)
         sys.exit(failure.exitcode if failure.exitcode > 0 else 1)

@@ -88,10 +88,9 @@ def _wait(members: Sequence[Member], started: Sequence[Process], interrupted: Ca
     told = 0
     while True:
         states = [process.poll() for process in started]
-        if not told:
-            for member, status in zip(members, states, strict=True):
-                if status:
-                    return _Failed(member.name, status)
+        ends = [_Failed(member.name, status) for member, status in zip(members, states, strict=True) if status]
+        if ends and not told:
+            return min(ends, key=lambda end: end.status >= 0)  # who was killed, before who then missed it
         if all(status is not None for member, status in zip(members, states, strict=True) if not member.helper):
             break
         if interrupted() and not told:
