@@ -11,7 +11,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax._src.lib import _jax
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from numpy.typing import NDArray
@@ -109,13 +108,27 @@ def join(device: str, devices: int) -> group.Group:
     return group.ALONE if told is None and devices == 1 else Group(device, devices, told)
 
 
+def _keep_gloo_on_loopback() -> None:
+    """JAX has no option for it. Raises TriptychError where its own function, which is no part of its interface, is not
+    found: else gloo would listen where others can reach it, without a word."""
+    try:
+        from jax._src.lib import _jax
+
+        _jax.make_gloo_tcp_collectives = partial(_jax.make_gloo_tcp_collectives, hostname=LOOPBACK)
+    except (ImportError, AttributeError):
+        raise TriptychError(
+            f"JAX {jax.__version__} cannot be kept to the loopback interface; give one process --devices N, or set "
+            f"{ADDRESS} to an address of this machine's"
+        ) from None
+
+
 def _initialize(told: Place) -> None:
     joining.check_address(told)
     limit = int(2 * joining.seconds()) + 1  # `in_time` is first, and says why
     # By itself the coordinator listens on every interface, and the collectives on that of the machine's name.
     bind = f"{told.host}:{told.port}" if told.local else None
     if told.local:
-        _jax.make_gloo_tcp_collectives = partial(_jax.make_gloo_tcp_collectives, hostname=LOOPBACK)
+        _keep_gloo_on_loopback()
     with joining.in_time(told):
         jax.distributed.initialize(
             f"{told.host}:{told.port}",
