@@ -130,7 +130,7 @@ def use_own_layers(backend: str) -> None:
         import_module(f"triptych_{backend}.layers").LAYERS.update(BARE[backend]())
 
 
-class Worker:
+class JudgeProcess:
     """A process that answers questions with `function`; it is started when it is asked and replaced when it ends."""
 
     def __init__(self, function: Callable[..., Any], limit: float = LIMIT) -> None:
@@ -197,7 +197,7 @@ def ending(code: int) -> str:
 
 
 def ask(
-    worker: Worker, backend: str, bare: bool, architecture: Architecture, seed: int, batch: int
+    worker: JudgeProcess, backend: str, bare: bool, architecture: Architecture, seed: int, batch: int
 ) -> Discovery | None:
     """The finding of one network on one backend; a process that ends, or takes too long, is one."""
     finding, text = worker.ask(backend, bare, encode(architecture), seed, batch)
@@ -208,7 +208,7 @@ def hunt(names: list[str], folder: Path, seed: int, minutes: float, bare: bool) 
     """Draw and judge until the time is over; the number of findings. What several backends have in common is one: it is
     reduced on the first of them."""
     end = monotonic() + 60 * minutes
-    workers = {name: Worker(judge) for name in names}
+    workers = {name: JudgeProcess(judge) for name in names}
     number = unseen = findings = 0
     while monotonic() < end:
         random = Random(f"{seed} {number}")

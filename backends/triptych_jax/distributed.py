@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from triptych.backend import group, joining
 from triptych.backend.group import Share
-from triptych.backend.joining import LOOPBACK, Member, Place
+from triptych.backend.joining import LOOPBACK, Member, Membership
 from triptych.utils.errors import TriptychError
 
 ADDRESS, COUNT, NUMBER = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
@@ -30,7 +30,7 @@ class Group(group.Group):
 
     even = True
 
-    def __init__(self, device: str, devices: int, told: Place | None) -> None:
+    def __init__(self, device: str, devices: int, told: Membership | None) -> None:
         self.rank, self.size = (told.rank, told.size) if told else (0, 1)
         self.device, self.devices = device.partition(":")[0], devices
 
@@ -78,7 +78,7 @@ class Group(group.Group):
         return any(name in str(error).lower() for name in ("gloo", "coordination", "nccl", "connection"))
 
 
-def place() -> Place | None:
+def place() -> Membership | None:
     """What the environment says, in JAX's names or, within a step of SLURM, in SLURM's; None for a process alone."""
     said = os.environ
     if COUNT in said:
@@ -122,7 +122,7 @@ def _keep_gloo_on_loopback() -> None:
         ) from None
 
 
-def _initialize(told: Place) -> None:
+def _initialize(told: Membership) -> None:
     joining.check_address(told)
     limit = int(2 * joining.seconds()) + 1  # `in_time` is first, and says why
     # By itself the coordinator listens on every interface, and the collectives on that of the machine's name.

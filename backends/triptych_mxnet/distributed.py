@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triptych.backend import group, joining
-from triptych.backend.joining import LOOPBACK, Member, Place
+from triptych.backend.joining import LOOPBACK, Member, Membership
 from triptych_mxnet.device import ADDRESS, ROLE, get_device
 
 NAMES = "DMLC_ROLE, DMLC_NUM_WORKER, DMLC_PS_ROOT_URI and DMLC_PS_ROOT_PORT"
@@ -51,7 +51,7 @@ class Group(group.Group):
         return np.frombuffer(told.tobytes(), np.float64).reshape(self.size, *np.shape(values))
 
 
-def place() -> Place | None:
+def place() -> Membership | None:
     """What the environment says to a worker, whose number the scheduler gives; None for a process alone."""
     said = os.environ
     if said.get(ROLE) != "worker" or said.get("DMLC_NUM_WORKER", "1") == "1":

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import distributed
 
 from triptych.backend import group, joining
-from triptych.backend.joining import Member, Place
+from triptych.backend.joining import Member, Membership
 from triptych.utils.errors import TriptychError
 from triptych_torch.device import get_device
 
@@ -40,7 +40,7 @@ class Group(group.Group):
         return isinstance(error, distributed.DistError) or any(name in str(error) for name in ("gloo", "NCCL", "HCCL"))
 
 
-def place() -> Place | None:
+def place() -> Membership | None:
     """What torchrun has said; None for a process alone."""
     said = os.environ
     if said.get("WORLD_SIZE", "1") == "1":
@@ -81,7 +81,7 @@ def join(device: str, devices: int) -> group.Group:
     return Group()
 
 
-def _store(told: Place) -> distributed.TCPStore:
+def _store(told: Membership) -> distributed.TCPStore:
     """Where processes find each other; it listens at the address that was said, and not at all of the machine's."""
     joining.check_address(told)
     limit = timedelta(seconds=2 * joining.seconds())  # `in_time` is first, and says why

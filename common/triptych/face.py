@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from triptych.conformance.locate import Located
     from triptych.conformance.suite import Verdict
     from triptych.emitting.emit import Emitted
-    from triptych.emitting.port import Port
+    from triptych.emitting.port import PortedFolder
     from triptych.importers.steps import Imported
     from triptych.porting.convert import Conversion
     from triptych.training.recipe import Recipe
@@ -132,7 +132,7 @@ def emit(arch: AnyNetwork, *, backend: str = "torch", **options: Any) -> Emitted
     return emitting.emit(load(arch, **options), backend)
 
 
-def port(arch: AnyNetwork, folder: str | Path, *, to: Sequence[str] | None = None, **options: Any) -> Port:
+def port(arch: AnyNetwork, folder: str | Path, *, to: Sequence[str] | None = None, **options: Any) -> PortedFolder:
     """Write a network as native source files with weights of the backends `to` (None: all that are installed) into a
     new folder, and judge each as it lies there, and the source in its own framework; `options` as for `load`.
 

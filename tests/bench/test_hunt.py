@@ -65,13 +65,13 @@ def test_a_process_that_ends_or_hangs_or_raises_is_told_and_replaced(monkeypatch
     monkeypatch.syspath_prepend(BENCHMARKS)
     endings = {}
     for name, function, argument in (("abort", os.abort, ()), ("exit", os._exit, (3,)), ("raise", int, ("x",))):
-        worker = hunt.Worker(function)
+        worker = hunt.JudgeProcess(function)
         endings[name] = worker.ask(*argument)
         worker.end()
     assert endings["abort"] == (None, "the process ended by SIGABRT")
     assert endings["exit"] == (None, "the process ended with 3")
     assert endings["raise"][1].startswith("ValueError")
-    sleeper = hunt.Worker(time.sleep, limit=1.0)
+    sleeper = hunt.JudgeProcess(time.sleep, limit=1.0)
     assert sleeper.ask(60) == (None, "no answer after 1 s")
     assert sleeper.ask(0) == (None, "")
     sleeper.end()

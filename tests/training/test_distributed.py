@@ -18,7 +18,7 @@ import pytest
 from marks import NO_FRAMEWORK
 from triptych.backend import joining, registry
 from triptych.backend.group import Group, entire
-from triptych.backend.joining import Member, Place
+from triptych.backend.joining import Member, Membership
 from triptych.conformance.trajectory import BUDGET, FLOOR
 from triptych.training import run_folder
 from triptych.training.distributed import launch as launching
@@ -235,24 +235,24 @@ def test_a_place_that_makes_no_sense_is_refused(said):
 
 def test_an_address_is_tried_before_a_framework_is(monkeypatch):
     port = joining.free_port()
-    joining.check_address(Place(0, 2, "127.0.0.1", port))
+    joining.check_address(Membership(0, 2, "127.0.0.1", port))
     with socket.socket() as other:
         other.bind(("127.0.0.1", port))
         other.listen()
         with pytest.raises(TriptychError, match=f"cannot listen to 127.0.0.1:{port}: the port is in use"):
-            joining.check_address(Place(0, 2, "127.0.0.1", port))
-        joining.check_address(Place(1, 2, "127.0.0.1", port))
+            joining.check_address(Membership(0, 2, "127.0.0.1", port))
+        joining.check_address(Membership(1, 2, "127.0.0.1", port))
     elsewhere = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("192.0.2.77", port))  # RFC 5737: nobody has it
     monkeypatch.setattr(socket, "getaddrinfo", lambda *given, **named: [elsewhere])
     with pytest.raises(TriptychError, match="no address of this machine"):
-        joining.check_address(Place(0, 2, "another", port))
+        joining.check_address(Membership(0, 2, "another", port))
 
     def unknown(*given, **named):
         raise socket.gaierror(-2, "Name or service not known")
 
     monkeypatch.setattr(socket, "getaddrinfo", unknown)
     with pytest.raises(TriptychError, match="the address nobody:1 is not known here: Name or service not known"):
-        joining.check_address(Place(1, 2, "nobody", 1))
+        joining.check_address(Membership(1, 2, "nobody", 1))
 
 
 # --- the command ------------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from triptych.backend.execution import DEFAULT, Device, Execution
 from triptych.backend.group import ALONE, Group, Share
-from triptych.backend.joining import Member, Place
+from triptych.backend.joining import Member, Membership
 from triptych.backend.precision import Flag
 from triptych.backend.targets import Labels as Labels
 from triptych.backend.targets import Targets as Targets
@@ -130,7 +130,7 @@ class Backend(Protocol):
     def precise(self, device: str = "cpu") -> AbstractContextManager[None]:
         """Turns off, while it is open, those that can be turned off in a running process."""
 
-    def place(self) -> Place | None:
+    def place(self) -> Membership | None:
         """Which process of several this is, by what a launcher or somebody has put into the environment; None: there
         is no other. Raises TriptychError for what makes no sense."""
 

@@ -30,7 +30,7 @@ class Member:
 
 
 @dataclass(frozen=True)
-class Place:
+class Membership:
     """Which process of how many this one is, and where the first one waits for the others."""
 
     rank: int
@@ -44,11 +44,11 @@ class Place:
         return self.host == "localhost" or self.host.startswith("127.")
 
 
-def read_place(rank: str, size: str, address: str, names: str) -> Place:
+def read_place(rank: str, size: str, address: str, names: str) -> Membership:
     """A place as text says it. Raises TriptychError, with the `names` of where it stands, for what is none."""
     host, _, port = address.rpartition(":")
     try:
-        place = Place(int(rank), int(size), host, int(port))
+        place = Membership(int(rank), int(size), host, int(port))
     except ValueError:
         raise TriptychError(
             f"{names}: '{rank}' of '{size}' at '{address}' is no process, count and host:port"
@@ -63,7 +63,7 @@ def said_address(host: str, port: str) -> str:
     return f"{os.environ.get(host, '')}:{os.environ.get(port, '')}"
 
 
-def slurm_place() -> Place | None:
+def slurm_place() -> Membership | None:
     """The place in a step of SLURM (what `srun` starts) of several tasks; None outside of one. The first host of the
     list is process 0's; the port is made of the job's number, so that two jobs on one machine do not meet."""
     said = os.environ
@@ -106,7 +106,7 @@ def loopback_interface() -> str:
     return next((name for _, name in socket.if_nameindex() if name in ("lo", "lo0")), "lo")
 
 
-def check_address(place: Place, *, listens: bool | None = None) -> None:
+def check_address(place: Membership, *, listens: bool | None = None) -> None:
     """Raises TriptychError where the address has no meaning here or cannot be listened to by the process that `listens`
     (None: the first does)."""
     try:
@@ -128,7 +128,7 @@ def check_address(place: Place, *, listens: bool | None = None) -> None:
 
 
 @contextmanager
-def in_time(place: Place) -> Iterator[None]:
+def in_time(place: Membership) -> Iterator[None]:
     """Ends this process with one line and status 2 if what is within, which no exception could interrupt, takes longer
     than processes wait for each other."""
     limit = seconds()
@@ -146,7 +146,7 @@ def in_time(place: Place) -> Iterator[None]:
         timer.cancel()
 
 
-def too_late(place: Place, limit: float) -> str:
+def too_late(place: Membership, limit: float) -> str:
     """What is said when not all processes came."""
     return (
         f"waited {limit:g} s at {place.host}:{place.port}, and not all of the {place.size} processes came; start the "

@@ -21,7 +21,7 @@ from triptych.cli.options import (
 from triptych.utils.errors import TriptychError
 
 if TYPE_CHECKING:
-    from triptych.emitting.port import Port
+    from triptych.emitting.port import PortedFolder
     from triptych.importers.steps import Imported
 
 
@@ -62,7 +62,7 @@ def port(
     return _tell(done, json)
 
 
-def _write_page(path: Path, imported: Imported, done: Port, names: list[str], source: str) -> None:
+def _write_page(path: Path, imported: Imported, done: PortedFolder, names: list[str], source: str) -> None:
     """The network and the files in columns beside each other, matched by layer."""
     from triptych.emitting.emit import emit
     from triptych.report import columns
@@ -72,7 +72,7 @@ def _write_page(path: Path, imported: Imported, done: Port, names: list[str], so
     columns.write(path, imported.architecture, emitted, [f"Ported from {source}.", *imported.remarks, *about])
 
 
-def _tell(done: Port, json: str | None) -> int:
+def _tell(done: PortedFolder, json: str | None) -> int:
     """A line for each check, or JSON; the exit status."""
     from triptych.cli.locate import as_dict
     from triptych.spec.records import encode

@@ -13,7 +13,7 @@ from triptych.utils.files import write_atomically
 
 
 @dataclass(frozen=True, eq=False)
-class Port:
+class PortedFolder:
     """A folder that was written: what was found of each network in it, by backend, and of the source, where its own
     framework is here; else `not_run` says why it is not."""
 
@@ -27,7 +27,7 @@ class Port:
         return all(one.passed for one in self.ported.values())
 
 
-def port(imported: Imported, source: Source, backends: Sequence[str], folder: Path) -> Port:
+def port(imported: Imported, source: Source, backends: Sequence[str], folder: Path) -> PortedFolder:
     """Write the new `folder`, check what lies in it, and write of that its README and certificate. Raises TriptychError
     if the folder is there already, or a backend is not."""
     port_folder.write(imported, backends, folder)
@@ -41,10 +41,10 @@ def port(imported: Imported, source: Source, backends: Sequence[str], folder: Pa
     text = port_folder.read_me(imported, ported, not_run, source.name)
     write_atomically(folder / port_folder.README, text.encode())
     port_certificate.write(folder, ported, not_run, source.name)
-    return Port(folder, ported, not_run)
+    return PortedFolder(folder, ported, not_run)
 
 
-def check(folder: Path) -> Port:
+def check(folder: Path) -> PortedFolder:
     """Whether the files in a folder that `port` has written are still the network of the spec beside them."""
     names = port_folder.backends_in(folder)
-    return Port(folder, port_folder.check(folder, names, port_folder.expectation(folder)))
+    return PortedFolder(folder, port_folder.check(folder, names, port_folder.expectation(folder)))

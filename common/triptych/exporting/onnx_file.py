@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triptych import __version__
-from triptych.exporting.onnx_graph import IR_VERSION, OPSET, OnnxGraph, Place
+from triptych.exporting.onnx_graph import IR_VERSION, OPSET, OnnxGraph, OnnxLayer
 from triptych.exporting.onnx_layers import LAYERS
 from triptych.spec import analysis
 from triptych.spec.kinds import composite_of
@@ -116,7 +116,7 @@ class _Writer:
     def layer(self, layer: Layer, path: str, value: str, shape: Shape) -> str:
         """The name of the record's output on `value`."""
         if isinstance(layer, Primitive):
-            place = Place(path, value, shape, self.shapes[path], self.arrays.get(path, {}))
+            place = OnnxLayer(path, value, shape, self.shapes[path], self.arrays.get(path, {}))
             self.values[path] = LAYERS[type(layer)](self.graph, layer, place)
             return self.values[path]
         wiring = composite_of(layer).wiring(layer)

@@ -42,7 +42,7 @@ class OnnxGraph:
 
 
 @dataclass(frozen=True)
-class Place:
+class OnnxLayer:
     """Where a layer stands: its path, the value that it takes with its shape (without the batch), the shape of its
     output, and its arrays, by canonical name, as constants of the graph."""
 

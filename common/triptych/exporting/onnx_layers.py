@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from triptych.exporting.onnx_graph import OnnxGraph, Place
+from triptych.exporting.onnx_graph import OnnxGraph, OnnxLayer
 from triptych.spec import layers as spec
 from triptych.spec.kinds import check_complete
 from triptych.spec.kinds.kind import SpecError
 
-Write = Callable[[OnnxGraph, Any, Place], str]
+Write = Callable[[OnnxGraph, Any, OnnxLayer], str]
 
 
 def _products(layer: spec.Conv | spec.ConvTranspose) -> dict[str, Any]:
@@ -26,15 +26,15 @@ def _products(layer: spec.Conv | spec.ConvTranspose) -> dict[str, Any]:
     }
 
 
-def _weights(layer: spec.Conv | spec.ConvTranspose | spec.Dense, at: Place) -> list[str]:
+def _weights(layer: spec.Conv | spec.ConvTranspose | spec.Dense, at: OnnxLayer) -> list[str]:
     return [at.x, at.arrays["weight"], *([at.arrays["bias"]] if layer.bias else [])]
 
 
-def _conv(graph: OnnxGraph, layer: spec.Conv, at: Place) -> str:
+def _conv(graph: OnnxGraph, layer: spec.Conv, at: OnnxLayer) -> str:
     return graph.node("Conv", _weights(layer, at), at.path, **_products(layer))
 
 
-def _conv_transpose(graph: OnnxGraph, layer: spec.ConvTranspose, at: Place) -> str:
+def _conv_transpose(graph: OnnxGraph, layer: spec.ConvTranspose, at: OnnxLayer) -> str:
     """ONNX's output padding is smaller than the stride: as far as it goes, less padding below and on the right is the
     same. Raises SpecError for what is left where the kernel does not reach it."""
     pairs = list(zip(layer.padding, layer.output_padding, strict=True))
@@ -47,11 +47,11 @@ def _conv_transpose(graph: OnnxGraph, layer: spec.ConvTranspose, at: Place) -> s
     return graph.node("ConvTranspose", _weights(layer, at), at.path, **attributes)
 
 
-def _dense(graph: OnnxGraph, layer: spec.Dense, at: Place) -> str:
+def _dense(graph: OnnxGraph, layer: spec.Dense, at: OnnxLayer) -> str:
     return graph.node("Gemm", _weights(layer, at), at.path, transB=1)
 
 
-def _batch_norm(graph: OnnxGraph, layer: spec.BatchNorm, at: Place) -> str:
+def _batch_norm(graph: OnnxGraph, layer: spec.BatchNorm, at: OnnxLayer) -> str:
     """A scale or shift that the spec has not is a constant here; ONNX's momentum is that of the old statistics."""
     scale = at.arrays.get("weight") or graph.numbers(f"{at.path}.weight", np.ones(at.shape[0]))
     shift = at.arrays.get("bias") or graph.numbers(f"{at.path}.bias", np.zeros(at.shape[0]))
@@ -59,13 +59,13 @@ def _batch_norm(graph: OnnxGraph, layer: spec.BatchNorm, at: Place) -> str:
     return graph.node("BatchNormalization", inputs, at.path, epsilon=layer.eps, momentum=1 - layer.momentum)
 
 
-def _local_response_norm(graph: OnnxGraph, layer: spec.LocalResponseNorm, at: Place) -> str:
+def _local_response_norm(graph: OnnxGraph, layer: spec.LocalResponseNorm, at: OnnxLayer) -> str:
     """ONNX divides alpha by the size."""
     alpha = layer.coefficient * layer.size
     return graph.node("LRN", [at.x], at.path, size=layer.size, alpha=alpha, beta=layer.beta, bias=layer.k)
 
 
-def _l2_normalize(graph: OnnxGraph, layer: spec.L2Normalize, at: Place) -> str:
+def _l2_normalize(graph: OnnxGraph, layer: spec.L2Normalize, at: OnnxLayer) -> str:
     axes = graph.integers(f"{at.path}.axes", range(1, len(at.shape) + 1) if layer.whole else (1,))
     eps = graph.numbers(f"{at.path}.eps", layer.eps)
     squares = graph.node("Mul", [at.x, at.x], f"{at.path}.squares")
@@ -77,7 +77,7 @@ def _l2_normalize(graph: OnnxGraph, layer: spec.L2Normalize, at: Place) -> str:
     return graph.node("Div", [at.x, norm], at.path)
 
 
-def _affine(graph: OnnxGraph, layer: spec.Affine, at: Place) -> str:
+def _affine(graph: OnnxGraph, layer: spec.Affine, at: OnnxLayer) -> str:
     if layer.trained:
         scale, shift = (graph.constants[at.arrays[name]] for name in ("weight", "bias"))
     else:
@@ -87,25 +87,25 @@ def _affine(graph: OnnxGraph, layer: spec.Affine, at: Place) -> str:
     return graph.node("Add", [scaled, next(names)], at.path)
 
 
-def _clip(graph: OnnxGraph, layer: spec.Clip, at: Place) -> str:
+def _clip(graph: OnnxGraph, layer: spec.Clip, at: OnnxLayer) -> str:
     bounds = [graph.numbers(f"{at.path}.low", layer.low), graph.numbers(f"{at.path}.high", layer.high)]
     return graph.node("Clip", [at.x, *bounds], at.path)
 
 
-def _prelu(graph: OnnxGraph, layer: spec.PReLU, at: Place) -> str:
+def _prelu(graph: OnnxGraph, layer: spec.PReLU, at: OnnxLayer) -> str:
     slope = graph.numbers(f"{at.path}.slope", at.per_channel(graph.constants[at.arrays["weight"]]))
     return graph.node("PRelu", [at.x, slope], at.path)
 
 
-def _silu(graph: OnnxGraph, layer: spec.SiLU, at: Place) -> str:
+def _silu(graph: OnnxGraph, layer: spec.SiLU, at: OnnxLayer) -> str:
     return graph.node("Mul", [at.x, graph.node("Sigmoid", [at.x], f"{at.path}.sigmoid")], at.path)
 
 
-def _hard_sigmoid(graph: OnnxGraph, layer: spec.HardSigmoid, at: Place) -> str:
+def _hard_sigmoid(graph: OnnxGraph, layer: spec.HardSigmoid, at: OnnxLayer) -> str:
     return graph.node("HardSigmoid", [at.x], at.path, alpha=layer.slope, beta=layer.offset)
 
 
-def _pad(graph: OnnxGraph, layer: spec.Pad, at: Place) -> str:
+def _pad(graph: OnnxGraph, layer: spec.Pad, at: OnnxLayer) -> str:
     top, bottom, left, right = layer.padding
     inputs = [at.x, graph.integers(f"{at.path}.pads", (0, 0, top, left, 0, 0, bottom, right))]
     if layer.mode == "constant":
@@ -113,14 +113,14 @@ def _pad(graph: OnnxGraph, layer: spec.Pad, at: Place) -> str:
     return graph.node("Pad", inputs, at.path, mode=layer.mode)
 
 
-def _slice(graph: OnnxGraph, layer: spec.Slice, at: Place) -> str:
+def _slice(graph: OnnxGraph, layer: spec.Slice, at: OnnxLayer) -> str:
     axis = {"channels": 1, "rows": 2, "columns": 3}[layer.axis]
     bounds = {"starts": layer.start, "ends": layer.stop, "axes": axis}
     inputs = [graph.integers(f"{at.path}.{name}", (value,)) for name, value in bounds.items()]
     return graph.node("Slice", [at.x, *inputs], at.path)
 
 
-def _upsample(graph: OnnxGraph, layer: spec.Upsample, at: Place) -> str:
+def _upsample(graph: OnnxGraph, layer: spec.Upsample, at: OnnxLayer) -> str:
     graph.constants[f"{at.path}.scales"] = np.array((1, 1, *layer.factor), np.float32)
     how = {
         "nearest": {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"},
@@ -129,7 +129,7 @@ def _upsample(graph: OnnxGraph, layer: spec.Upsample, at: Place) -> str:
     return graph.node("Resize", [at.x, "", f"{at.path}.scales"], at.path, **how)
 
 
-def _channel_shuffle(graph: OnnxGraph, layer: spec.ChannelShuffle, at: Place) -> str:
+def _channel_shuffle(graph: OnnxGraph, layer: spec.ChannelShuffle, at: OnnxLayer) -> str:
     channels, *size = at.shape
     apart = graph.integers(f"{at.path}.apart", (0, layer.groups, channels // layer.groups, *size))
     together = graph.integers(f"{at.path}.together", (0, channels, *size))
@@ -139,24 +139,24 @@ def _channel_shuffle(graph: OnnxGraph, layer: spec.ChannelShuffle, at: Place) ->
     return graph.node("Reshape", [turned, together], at.path)
 
 
-def _reshape(graph: OnnxGraph, layer: spec.Reshape, at: Place) -> str:
+def _reshape(graph: OnnxGraph, layer: spec.Reshape, at: OnnxLayer) -> str:
     return graph.node("Reshape", [at.x, graph.integers(f"{at.path}.shape", (0, *at.output))], at.path)
 
 
-def _reach(layer: spec.Pool, at: Place) -> tuple[int, int, int, int]:
+def _reach(layer: spec.Pool, at: OnnxLayer) -> tuple[int, int, int, int]:
     """Padding such that exactly the spec's windows fit, whichever way ONNX's versions round up."""
     sides = zip(at.shape[1:], at.output[1:], layer.kernel, layer.stride, layer.padding, strict=True)
     below, right = (max(0, (n - 1) * s + k - size - p) for size, n, k, s, p in sides)
     return (*layer.padding, below, right)
 
 
-def _max_pool(graph: OnnxGraph, layer: spec.MaxPool, at: Place) -> str:
+def _max_pool(graph: OnnxGraph, layer: spec.MaxPool, at: OnnxLayer) -> str:
     return graph.node(
         "MaxPool", [at.x], at.path, kernel_shape=layer.kernel, strides=layer.stride, pads=_reach(layer, at)
     )
 
 
-def _avg_pool(graph: OnnxGraph, layer: spec.AvgPool, at: Place) -> str:
+def _avg_pool(graph: OnnxGraph, layer: spec.AvgPool, at: OnnxLayer) -> str:
     """ONNX counts all of the padding or none; the spec counts what is padded, but no overhang."""
     reach, counts = _reach(layer, at), layer.count_padding
     windows = {"kernel_shape": layer.kernel, "strides": layer.stride, "pads": reach}
@@ -168,7 +168,7 @@ def _avg_pool(graph: OnnxGraph, layer: spec.AvgPool, at: Place) -> str:
     return graph.node("Mul", [mean, correction], at.path)
 
 
-def _corrections(layer: spec.AvgPool, at: Place) -> Any:
+def _corrections(layer: spec.AvgPool, at: OnnxLayer) -> Any:
     """For every place of the output, the whole window over what of it lies on the padded map."""
     sides = zip(at.shape[1:], at.output[1:], layer.kernel, layer.stride, layer.padding, strict=True)
     rows, columns = (
@@ -181,7 +181,7 @@ def _as(operator: str, **attributes: Any) -> Write:
     return lambda graph, layer, at: graph.node(operator, [at.x], at.path, **attributes)
 
 
-def _nothing(graph: OnnxGraph, layer: spec.Layer, at: Place) -> str:
+def _nothing(graph: OnnxGraph, layer: spec.Layer, at: OnnxLayer) -> str:
     """Dropout: ONNX files are for inference."""
     return at.x
 
