@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from triptych.data import preprocess
 from triptych.spec import rewrite
 from triptych.spec.layers import Dropout, walk
 from triptych.training import keeping, loop, recipes, run_folder, sessions
-from triptych.training.recipe import Recipe, build_transform, vary
+from triptych.training.recipe import Recipe, build_transform, identity, vary
 from triptych.utils.errors import TriptychError
 from triptych.weights import transfer
 from triptych.weights.initializers import draw
@@ -87,3 +87,17 @@ def test_adam_on_a_rate_for_sgd_is_warned_of(tmp_path: Path, capsys: pytest.Capt
         told = capsys.readouterr().err
         assert ("--optimizer adam takes the recipe's rate, 0.9, which is one for sgd" in told) is (more == [])
     assert vary(recipes.RECIPES["adam-vgg"], epochs=1).optimizer.normalized
+
+
+@dataclass(frozen=True)
+class Later(Recipe):
+    """A recipe of a later version, with one more field."""
+
+    another: int = 3
+
+
+def test_a_field_that_came_later_leaves_older_runs_theirs() -> None:
+    old = {field.name: getattr(LENET, field.name) for field in fields(LENET)}
+    assert identity(Later(**old)) == identity(LENET)
+    assert identity(Later(**old, another=4)) != identity(LENET)
+    assert identity(replace(LENET, seed=1)) != identity(LENET)

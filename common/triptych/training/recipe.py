@@ -119,11 +119,14 @@ class Recipe:
 
 def identity(recipe: Recipe) -> str:
     """A digest of what decides the steps of a run: not its name, nor where it began, nor, unless a schedule is planned
-    over them, how many epochs it has."""
+    over them, how many epochs it has. Fields at their defaults do not count, so that a run goes on after a field came
+    that it could not have."""
     main = recipe.schedule.main
     planned = isinstance(main, Planned) and not main.total_epochs
     epochs = recipe.epochs if planned else 1
-    return records.digest(replace(recipe, name="", source="", init_from="", new_head=False, epochs=epochs))
+    deciding = replace(recipe, name="", source="", init_from="", new_head=False, epochs=epochs)
+    values = ((field, getattr(deciding, field.name)) for field in fields(deciding))
+    return records.digest({field.name: value for field, value in values if value != field.default})
 
 
 def vary(recipe: Recipe, **changes: Any) -> Recipe:
