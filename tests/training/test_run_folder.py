@@ -141,6 +141,13 @@ def test_a_kill_at_any_moment_of_saving_leaves_a_whole_checkpoint(tmp_path, monk
 # --- damage ----------------------------------------------------------------------------------------------------------
 
 
+def test_beside_a_manifest_of_somebody_elses_nothing_is_written(tmp_path):
+    (tmp_path / store.MANIFEST).write_text("[]")
+    with pytest.raises(TriptychError, match="is damaged"):
+        store.save(tmp_path / "model.safetensors", {"weight": np.zeros(1, np.float32)})
+    assert [file.name for file in tmp_path.iterdir()] == [store.MANIFEST]
+
+
 def test_without_a_manifest_a_file_must_still_be_safetensors(tmp_path):
     path = tmp_path / "model.safetensors"
     for content in (pickle.dumps({"weight": 1}), b"", b"\x10\0\0\0\0\0\0\0{}"):

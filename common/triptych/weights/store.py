@@ -46,9 +46,9 @@ def save(path: Path, parameters: Parameters) -> None:
     """Write a safetensors file, whole or not at all, and its SHA-256 into the manifest beside it. The manifest exists
     because safetensors does not notice a flipped bit."""
     content = encode(parameters)
-    write_atomically(path, content)
     manifest = path.with_name(MANIFEST)
-    known = _read_manifest(manifest) if manifest.exists() else {}
+    known = _read_manifest(manifest) if manifest.exists() else {}  # first: a manifest of somebody else's stops it
+    write_atomically(path, content)
     known[path.name] = hashlib.sha256(content).hexdigest()
     write_atomically(manifest, json.dumps(known, indent=2).encode())
 
