@@ -168,13 +168,17 @@ def test_a_killed_process_ends_the_others_and_is_named():
     assert time.monotonic() - began < 15
 
 
-def test_the_killed_one_is_the_cause_though_another_has_ended_by_then():
+def test_the_killed_one_is_the_cause_though_another_has_ended_by_then(tmp_path):
     """Both have ended when the launcher looks: a process that misses another ends at once, too."""
+    pipe = str(tmp_path / "pipe")
+    os.mkfifo(pipe)
+    misses = f"open({pipe!r}).read(); sys.exit(1)"  # its end comes with the other's
+    killed = f"pipe = open({pipe!r}, 'w'); os.kill(os.getpid(), signal.SIGKILL)"
     with (
         patch.object(launching, "POLL_SECONDS", 1.0),
         pytest.raises(ProcessFailedError, match="process 1 was killed by SIGKILL"),
     ):
-        launch_python("sys.exit(1)", "os.kill(os.getpid(), signal.SIGKILL)")
+        launch_python(misses, killed)
 
 
 def test_a_process_that_ignores_its_end_is_killed(tmp_path):
