@@ -204,8 +204,73 @@ class Mixture(nnx.Module):
         return self.out(self.flat_norm(jnp.tanh(x).reshape(len(x), -1)))
 
 
-NNX = {kind.__name__: kind for kind in (Cnn, ResNet, LeNet, Vgg, GoogLeNet, Mixture)}
-LINEN = {kind.__name__: kind for kind in (LinenCnn, LinenResNet, LinenLeNet, LinenVgg, LinenGoogLeNet)}
+class WrittenNorm(nnx.Module):
+    """Batch norm as formulas: what a port from another framework has."""
+
+    def __init__(self, channels: int) -> None:
+        self.gamma, self.beta = nnx.Param(jnp.ones(channels)), nnx.Param(jnp.zeros(channels))
+        self.mean, self.var = nnx.BatchStat(jnp.zeros(channels)), nnx.BatchStat(jnp.ones(channels))
+
+    def __call__(self, x: Any, train: bool) -> Any:
+        mean, var = self.mean[...], self.var[...]
+        if train:
+            axes = tuple(range(x.ndim - 1))
+            mean, var, n = x.mean(axes), x.var(axes), x.size // x.shape[-1]
+            self.mean[...] = 0.9 * self.mean[...] + 0.1 * mean
+            self.var[...] = 0.9 * self.var[...] + 0.1 * jax.lax.stop_gradient(var) * n / (n - 1)
+        return self.gamma[...] * (x - mean) / jnp.sqrt(var + 1e-5) + self.beta[...]
+
+
+class Written(nnx.Module):
+    def __init__(self, rngs: nnx.Rngs) -> None:
+        self.conv, self.norm = nnx.Conv(3, 6, (3, 3), 2, rngs=rngs), WrittenNorm(6)
+        self.fc, self.flat_norm = nnx.Linear(6 * 8 * 8, 12, rngs=rngs), WrittenNorm(12)
+        self.out = nnx.Linear(12, 5, rngs=rngs)
+
+    def __call__(self, x: Any, train: bool = False) -> Any:
+        x = nnx.avg_pool(nnx.relu(self.norm(self.conv(x), train)), (2, 2), (2, 2))
+        return self.out(nnx.relu(self.flat_norm(self.fc(x.reshape(len(x), -1)), train)))
+
+
+class LinenWrittenNorm(linen.Module):
+    """The mean of the squares, folded scale and shift, no trained scale; statistics that move by a difference."""
+
+    @linen.compact
+    def __call__(self, x: Any, train: bool) -> Any:
+        shape, zeros, ones = (1, 1, 1, x.shape[-1]), linen.initializers.zeros, jnp.ones
+        beta = self.param("bias", zeros, shape)
+        running = (
+            self.variable("batch_stats", "mean", jnp.zeros, shape),
+            self.variable("batch_stats", "var", ones, shape),
+        )
+        mean, var = (each.value for each in running)
+        if train:
+            mean = x.mean((0, 1, 2), keepdims=True)
+            var = jnp.maximum(jnp.square(x).mean((0, 1, 2), keepdims=True) - mean**2, 0)
+            for each, batch in zip(running, (mean, var), strict=True):
+                each.value = each.value + 0.01 * (batch - each.value)
+        inverse = jax.lax.rsqrt(var + 1e-3)
+        return x * inverse + (beta - mean * inverse)
+
+
+class LinenWritten(linen.Module):
+    """A shortcut without weights (He et al. 2015, option A), response norms and an embedding written out."""
+
+    @linen.compact
+    def __call__(self, x: Any, train: bool = False) -> Any:
+        x = linen.relu(LinenWrittenNorm()(linen.Conv(8, (3, 3), padding="REFLECT")(x), train))
+        y = LinenWrittenNorm()(linen.Conv(12, (3, 3), 2, use_bias=False)(x), train)
+        x = jnp.pad(x[:, ::2, ::2], ((0, 0), (0, 0), (0, 0), (2, 2))) + y
+        window = ((1, 1, 1, 5), (1, 1, 1, 1), ((0, 0), (0, 0), (0, 0), (2, 2)))
+        x = x * (2.0 + 1e-2 * jax.lax.reduce_window(x * x, 0.0, jax.lax.add, *window)) ** -0.75
+        x = jnp.pad(jax.nn.hard_tanh(x), ((0, 0), (1, 1), (2, 0), (0, 0)), mode="edge")
+        x = jnp.where(x > 0, x, 0)
+        x = linen.DenseGeneral(6, axis=(-3, -2, -1))(x / (1 + jnp.exp(-x)))
+        return x / jnp.linalg.norm(x, axis=-1, keepdims=True)
+
+
+NNX = {kind.__name__: kind for kind in (Cnn, ResNet, LeNet, Vgg, GoogLeNet, Mixture, Written)}
+LINEN = {kind.__name__: kind for kind in (LinenCnn, LinenResNet, LinenLeNet, LinenVgg, LinenGoogLeNet, LinenWritten)}
 
 
 def drawn(path: Any, value: Any) -> Any:

@@ -140,7 +140,7 @@ def _program(candidate: Any, shape: tuple[int, int, int], layout: str, train: bo
         start, candidate = _start_function, (candidate, jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), shapes))
     started = start(candidate, x)
     try:
-        return jax_module.program(lambda arrays, x: started.function(arrays, x, train=train)[0], started.arrays, x)
+        return jax_module.program(partial(started.function, train=train), started.arrays, x)
     finally:
         started.restore()
 

@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triptych.importers.jax_program import Constant, JaxCall
-from triptych.importers.jax_walk import Scaled, Total
+from triptych.importers.jax_walk import FIRST, LAST, Scaled, Total
 from triptych.importers.network_builder import Tensor, with_axes
 from triptych.importers.steps import Step
+from triptych.importers.torch_maps import Map, rearrangement
 from triptych.spec.layers import Affine, Conv, ConvTranspose, Dense, GlobalAvgPool, GlobalMaxPool, Layer, Merge, PReLU
 
 if TYPE_CHECKING:
@@ -184,17 +185,30 @@ def _unrepeated(x: Tensor) -> Tensor:
 def concatenate(walk: JaxWalk, call: JaxCall, values: list[Any]) -> Tensor:
     """Along the channels, or features."""
     axis, rank = call.params["dimension"] - 1, len(call.shape) - 1
+    if len(values) == 1:
+        return walk.tensor(call, values[0])
     if axis < 0 or rank not in (1, 3) or any(isinstance(value, Constant) for value in values):
         raise walk.refused(
             call, f"is along axis {axis + 1} of {call.shape}, or of constants; expected the channels of maps"
         )
-    if len(values) == 1:
-        return walk.tensor(call, values[0])
     if rank == 1:
         return walk.network.merge(walk.name(call), [walk.flat(call, value) for value in values], "concatenate")
+    if (view := _one_view(walk, call, values)) is not None:
+        return view
     axes = (axis, *(other for other in range(3) if other != axis))
     made = walk.network.merge(walk.name(call), [walk.settled(call, value, axes) for value in values], "concatenate")
     return with_axes(made, tuple(int(place) for place in np.argsort(axes)))
+
+
+def _one_view(walk: JaxWalk, call: JaxCall, values: list[Any]) -> Tensor | None:
+    """Parts of one step's output that together are as a layer makes them of it: padding by what is at the edge."""
+    parts = [walk.tensor(call, value) for value in values]
+    if len({part.step for part in parts}) != 1 or sum(part.order is None for part in parts) > 1:
+        return None
+    order = np.concatenate([part.places() for part in parts], call.params["dimension"] - 1)
+    made = Tensor(parts[0].step, parts[0].shape, order)
+    fits = any(rearrangement(Map(made.step, made.shape, order.transpose(axes))) for axes in (LAST, FIRST))
+    return made if fits else None
 
 
 def _over_places(walk: JaxWalk, call: JaxCall, values: list[Any]) -> Tensor:

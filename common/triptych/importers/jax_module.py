@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from triptych.importers.jax_program import BATCH_NORM, JaxProgram, read
+from triptych.importers.jax_program import BATCH_NORM, PARTS, JaxProgram, read
 
 IMAGES = 2  # of the example: one would be taken for another axis of one
 
@@ -33,12 +33,30 @@ def _batch_norms(nnx: Any, linen: Any, jax: Any) -> Iterator[None]:
         x = arguments[0] if arguments else keywords["x"]
         return _mark(jax, module, x, frozen, found)
 
+    others = {kind: kind.__call__ for name in PARTS if (kind := getattr(nnx, name, None))}
     nnx.BatchNorm.__call__ = marked
+    for kind, call in others.items():
+        kind.__call__ = _called(jax, kind.__name__, call)
     try:
         with linen.intercept_methods(intercepted):
             yield
     finally:
         nnx.BatchNorm.__call__ = original
+        for kind, call in others.items():
+            kind.__call__ = call
+
+
+def _called(jax: Any, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+    """The call of a module through a function of its name, for the line that refuses what is in it."""
+
+    def marked(self: Any, *arguments: Any, **keywords: Any) -> Any:
+        def part(arguments: Any) -> Any:
+            return call(self, *arguments, **keywords)
+
+        part.__name__ = name
+        return jax.jit(part)(arguments)
+
+    return marked
 
 
 _LINEN = {
@@ -56,26 +74,27 @@ def _mark(jax: Any, norm: Any, x: Any, frozen: bool, arrays: Mapping[str, Any]) 
         return x
 
     axis = norm.axis % x.ndim
-    marked.__name__ = f"{BATCH_NORM}{axis} {norm.epsilon} {norm.momentum} {int(frozen)} {','.join(arrays)}"
+    marked.__name__ = f"{BATCH_NORM}{axis} {norm.epsilon} {norm.momentum} 0 {int(frozen)} {','.join(arrays)}"
     return jax.jit(marked)(x, *arrays.values())
 
 
 def program(function: Callable[..., Any], arrays: Mapping[str, Any], x: Any) -> JaxProgram:
-    """What `function(arrays, x)` runs."""
+    """What `function(arrays, x)` runs, which gives outputs, and new values of statistics by their names."""
     import jax  # noqa: TID251
     from flax import linen, nnx  # noqa: TID251
 
     keys: list[str] = []
+    statistics: list[str] = []
 
     def flat(arrays: Mapping[str, Any], x: Any) -> Any:
-        y = function(arrays, x)
-        keys[:] = _keys(y)
-        return jax.tree.leaves(list(y.values()) if isinstance(y, Mapping) else y)
+        y, moved = function(arrays, x)
+        keys[:], statistics[:] = _keys(y), moved
+        return jax.tree.leaves(list(y.values()) if isinstance(y, Mapping) else y), list(moved.values())
 
     with _batch_norms(nnx, linen, jax):
         traced = jax.make_jaxpr(flat)(dict(arrays), x)
-    number = len(traced.jaxpr.outvars)
-    return read(traced, arrays, keys if len(keys) == number else [""] * number)
+    number = len(traced.jaxpr.outvars) - len(statistics)
+    return read(traced, arrays, keys if len(keys) == number else [""] * number, statistics)
 
 
 def _keys(y: Any) -> list[str]:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from triptych.importers.assemble import assemble
+from triptych.importers.jax_norms import with_norms
 from triptych.importers.jax_patterns import recognised
 from triptych.importers.jax_program import JaxCall, JaxProgram
 from triptych.importers.jax_walk import JaxWalk
@@ -30,6 +31,7 @@ def network(
     statistics. `shape`: of the images, channels first, which the module takes as `layout`, NHWC or NCHW.
     Raises ImportRefusedError for what is no network of the spec's layers."""
     start = with_axes(Tensor(INPUT, shape), LAYOUTS[layout])
+    evaluation, training = with_norms(evaluation, training)
     made = _steps(evaluation, start, request, training=False)
     more = len(training.outputs) - len(evaluation.outputs)
     if more > 0:

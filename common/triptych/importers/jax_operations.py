@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,7 @@ from triptych.importers.jax_program import Constant, JaxCall
 from triptych.importers.jax_walk import FIRST, LAST, VIEWS
 from triptych.importers.jax_windows import conv, max_pool, window_sum
 from triptych.importers.network_builder import Tensor, permuted, with_axes
+from triptych.importers.same_padding import pads
 from triptych.spec.layers import (
     BatchNorm,
     Clip,
@@ -33,9 +34,10 @@ from triptych.spec.layers import (
     Dropout,
     HardSigmoid,
     HardSwish,
+    L2Normalize,
     Layer,
     LeakyReLU,
-    Pad,
+    LocalResponseNorm,
     PReLU,
     ReLU,
     Sigmoid,
@@ -47,6 +49,7 @@ from triptych.spec.layers import (
 if TYPE_CHECKING:
     from triptych.importers.jax_walk import JaxWalk
 
+_NO_BOUND = 2.0**-126  # the smallest normal number of 32 bits: an image of zeros, NaN in the module, gives zeros
 Operation = Callable[["JaxWalk", JaxCall, list[Any]], Any]
 
 
@@ -66,14 +69,20 @@ def _each(walk: JaxWalk, call: JaxCall, layer: Layer, value: Any) -> Tensor:
 def _dense(walk: JaxWalk, call: JaxCall, values: list[Any]) -> Tensor:
     x, weight = values
     (taken, given), batched = call.params["dimension_numbers"]
-    if any(map(len, batched)) or not isinstance(weight, Constant) or np.ndim(weight.value) != 2 or len(taken) != 1:
+    whole = len(taken) == len(walk.tensor(call, x).source_shape) and 0 not in taken  # of all axes of a map
+    if any(map(len, batched)) or not isinstance(weight, Constant) or np.ndim(weight.value) - len(given) != 1:
         raise walk.refused(call, "is no product of features with a constant matrix, as of a dense layer")
-    matrix = np.asarray(weight.value)
-    matrix = matrix if given[0] == 1 else matrix.T
+    order = [axis for _, axis in sorted(zip(taken, given, strict=True))]
+    matrix = np.moveaxis(np.asarray(weight.value), order, range(1, len(order) + 1)).reshape(call.shape[-1], -1)
     x = walk.tensor(call, x)
+    if whole and len(taken) > 1:
+        x = Tensor(x.step, x.shape, x.places().ravel())
+        taken = (1,)
     rank = len(x.source_shape)
-    if taken[0] != rank or rank not in (1, 3):
-        raise walk.refused(call, f"is over axis {taken[0]} of {rank + 1}; expected the last of 2 or 4")
+    if len(taken) != 1 or taken[0] != rank or rank not in (1, 3):
+        raise walk.refused(
+            call, f"is over the axes {tuple(taken)} of {rank + 1}; expected the last of 2 or 4, or all of a map"
+        )
     if rank == 3:
         made = _layer(
             walk,
@@ -114,6 +123,46 @@ def _softmax(walk: JaxWalk, call: JaxCall, values: list[Any]) -> Tensor:
     if call.primitive == "log_softmax":
         walk.logarithms.add(made.step)
     return with_axes(made, tuple(int(axis) for axis in np.argsort(axes)))
+
+
+def _normalize(walk: JaxWalk, call: JaxCall, values: list[Any]) -> Tensor:
+    eps = _numbers(walk, call, values[1:]) or [_NO_BOUND]
+    x, axes = _along_channels(walk, call, values[0], call.params["axes"])
+    layer = L2Normalize("", eps[0], bound=bool(call.params["bound"]))
+    return with_axes(walk.network.layer(walk.name(call), layer, x), axes)
+
+
+def _response_norm(walk: JaxWalk, call: JaxCall, values: list[Any]) -> Tensor:
+    """Of `x, k, alpha, beta`."""
+    k, alpha, beta = _numbers(walk, call, values[1:])
+    divided, multiplied = call.params["signs"]
+    sizes, padding = call.params["window_dimensions"], call.params["padding"]
+    channels = [axis for axis, size in enumerate(sizes) if size != 1]
+    spread = {*call.params["base_dilation"], *call.params["window_dilation"], *call.params["window_strides"]}
+    size = sizes[channels[0]] if len(channels) == 1 else 0
+    sides = [(size // 2,) * 2 if axis in channels else (0, 0) for axis in range(len(sizes))]
+    if size % 2 == 0 or spread != {1} or [tuple(pair) for pair in padding] != sides:
+        raise walk.refused(call, f"has windows of {sizes}; expected an odd number of channels, centred")
+    x, axes = _along_channels(walk, call, values[0], channels)
+    numbers = alpha if multiplied else 1 / alpha, beta if divided else -beta
+    layer = LocalResponseNorm("", size, *numbers, k, divide_alpha=False)
+    return with_axes(walk.network.layer(walk.name(call), layer, x), axes)
+
+
+def _along_channels(walk: JaxWalk, call: JaxCall, value: Any, over: Sequence[int]) -> tuple[Tensor, tuple[int, ...]]:
+    """The value with the axis `over` as its channels, and how to turn the result back."""
+    x = walk.tensor(call, value)
+    rank = len(x.source_shape)
+    if len(over) != 1 or over[0] < 1 or rank not in (1, 3):
+        raise walk.refused(call, f"is along the axes {tuple(over)} of {rank + 1}; expected the channels")
+    axes = (over[0] - 1, *(axis for axis in range(rank) if axis != over[0] - 1))
+    return walk.settled(call, x, axes), tuple(int(axis) for axis in np.argsort(axes))
+
+
+def _numbers(walk: JaxWalk, call: JaxCall, values: list[Any]) -> list[float]:
+    if any(not isinstance(v, Constant) or v.sources or np.unique(np.asarray(v.value)).size != 1 for v in values):
+        raise walk.refused(call, "has other values than numbers")
+    return [float(np.asarray(value.value).flat[0]) for value in values]
 
 
 def _leaky(walk: JaxWalk, call: JaxCall, values: list[Any]) -> Tensor:
@@ -164,11 +213,12 @@ def _pad(walk: JaxWalk, call: JaxCall, values: list[Any]) -> Tensor:
     if not isinstance(value, Constant) or value.sources or len(sides) != 4 or any(min(s) < 0 or s[2] for s in sides):
         raise walk.refused(call, f"pads by {sides}; expected rows and columns, 0 or more, with a number")
     axes = walk.axes(x)
-    channels, rows, columns = (sides[axis + 1] for axis in axes)
-    if any(sides[0]) or any(channels):
-        raise walk.refused(call, f"pads by {sides}, which is not rows and columns alone")
-    layer = Pad("", (rows[0], rows[1], columns[0], columns[1]), float(np.asarray(value.value)))
-    made = walk.network.layer(walk.name(call), layer, walk.settled(call, x, axes))
+    channels, rows, columns = ((sides[axis + 1][0], sides[axis + 1][1]) for axis in axes)
+    if any(sides[0]):
+        raise walk.refused(call, f"pads by {sides}, the images of a batch too")
+    made = walk.settled(call, x, axes)
+    for layer in pads(made.shape, channels, (*rows, *columns), float(np.asarray(value.value))):
+        made = walk.network.layer(walk.name(call), layer, made)
     return with_axes(made, tuple(int(axis) for axis in np.argsort(axes)))
 
 
@@ -181,8 +231,8 @@ def _dropout(walk: JaxWalk, call: JaxCall, values: list[Any]) -> Any:
 
 
 def _batch_norm(walk: JaxWalk, call: JaxCall, values: list[Any]) -> Tensor:
-    """`batch norm: axis eps momentum frozen names`, of a map or features and the arrays of these names."""
-    axis, eps, momentum, frozen, names = call.primitive.partition(":")[2].split()
+    """`batch norm: axis eps momentum unbiased frozen names`, of a map or features and the arrays of these names."""
+    axis, eps, momentum, unbiased, frozen, names = call.primitive.partition(":")[2].split()
     arrays = dict(zip(names.split(","), values[1:], strict=True))
     x = walk.tensor(call, values[0])
     rank = len(x.source_shape)
@@ -194,7 +244,7 @@ def _batch_norm(walk: JaxWalk, call: JaxCall, values: list[Any]) -> Tensor:
         float(eps),
         1 - float(momentum),
         "weight" in arrays,
-        False,
+        bool(int(unbiased)),
         "bias" in arrays,
         walk.training and bool(int(frozen)),
     )
@@ -232,8 +282,11 @@ OPERATIONS: Mapping[str, Operation] = {
     "silu": _pointwise(SiLU),
     "hard_sigmoid": _pointwise(HardSigmoid),
     "hard_silu": _pointwise(HardSwish),
+    "hard_tanh": _pointwise(lambda name: Clip(name, -1.0, 1.0)),
     "softmax": _softmax,
     "log_softmax": _softmax,
+    "l2 normalize": _normalize,
+    "response norm": _response_norm,
     "leaky": _leaky,
     "dropout": _dropout,
     "batch norm": _batch_norm,

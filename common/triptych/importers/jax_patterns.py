@@ -1,10 +1,12 @@
-"""Several primitives of JAX that are one layer of the spec: softmax, SiLU, leaky and parametric ReLU, clip."""
+"""Several primitives of JAX that are one layer of the spec: softmax, activations, normalisation of the channels."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from triptych.importers.jax_program import HANDED_ON, JaxCall, JaxProgram
+import numpy as np
+
+from triptych.importers.jax_program import HANDED_ON, Constant, JaxCall, JaxProgram
 
 _WIDENED = ("broadcast_in_dim", "reshape", "expand_dims", *HANDED_ON)
 
@@ -14,6 +16,7 @@ class _Graph:
     makers: Mapping[str, JaxCall]
     uses: Mapping[str, int]
     constant: frozenset[str]
+    constants: Mapping[str, Constant]
 
     def of(self, value: str, *primitives: str) -> JaxCall | None:
         """The call that gives `value`, if it is one of these primitives."""
@@ -28,6 +31,11 @@ class _Graph:
 
     def same(self, left: str, right: str) -> bool:
         return self.behind(left, HANDED_ON) == self.behind(right, HANDED_ON)
+
+    def is_number(self, value: str, number: float) -> bool:
+        """Whether it is this number, and no parameter."""
+        constant = self.constants.get(self.behind(value))
+        return constant is not None and not constant.sources and bool(np.all(np.asarray(constant.value) == number))
 
     def apart(self, call: JaxCall) -> tuple[str, str] | None:
         """A constant and a value that is none, in that order, of a call of two."""
@@ -44,7 +52,7 @@ def recognised(program: JaxProgram) -> JaxProgram:
     """The program with each pattern as one call in the place of its last; what is in it may be no longer needed."""
     makers = {output: call for call in program.calls for output in call.outputs}
     uses = Counter(name for call in program.calls for name in call.inputs)
-    graph = _Graph(makers, uses, frozenset(_constant(program)))
+    graph = _Graph(makers, uses, frozenset(_constant(program)), program.constants)
     calls = []
     for call in program.calls:
         found = (match for pattern in PATTERNS.get(call.primitive, ()) if (match := pattern(call, graph)))
@@ -104,18 +112,24 @@ def _silu(call: JaxCall, graph: _Graph) -> Match:
 
 def _leaky(call: JaxCall, graph: _Graph) -> Match:
     """select(x > 0, slope * x, x): the first is what is taken where it is false."""
-    if len(call.inputs) != 3:
+    found = _compared(call, graph)
+    if found is None:
         return None
-    compared = graph.of(call.inputs[0], "gt", "ge", "lt", "le")
-    if compared is None or compared.inputs[1] not in graph.constant:
-        return None
-    positive = compared.primitive in ("gt", "ge")
-    low, high = call.inputs[1:] if positive else call.inputs[:0:-1]
+    compared, low, high = found
     scaled = graph.of(low, "mul")
     parts = scaled and graph.apart(scaled)
     if not parts or not graph.same(parts[1], high) or not graph.same(compared.inputs[0], high):
         return None
     return "leaky", (high, parts[0], compared.inputs[1]), {}
+
+
+def _compared(call: JaxCall, graph: _Graph) -> tuple[JaxCall, str, str] | None:
+    """The comparison with a constant, and what is taken below and above of it."""
+    compared = graph.of(call.inputs[0], "gt", "ge", "lt", "le") if len(call.inputs) == 3 else None
+    if compared is None or compared.inputs[1] not in graph.constant:
+        return None
+    low, high = call.inputs[1:] if compared.primitive in ("gt", "ge") else call.inputs[:0:-1]
+    return compared, low, high
 
 
 def _clip(call: JaxCall, graph: _Graph) -> Match:
@@ -128,10 +142,84 @@ def _clip(call: JaxCall, graph: _Graph) -> Match:
     return "clamp", (parts[0], parts[1], outer[0]), {}
 
 
+def _one_sided(call: JaxCall, graph: _Graph) -> Match:
+    """ReLU as select(x > 0, x, 0)."""
+    found = _compared(call, graph)
+    if found is None:
+        return None
+    compared, low, high = found
+    zeros = [graph.behind(name) for name in (low, compared.inputs[1])]
+    same = graph.same(compared.inputs[0], high)
+    return ("max", (high, low), {}) if same and all(graph.is_number(zero, 0) for zero in zeros) else None
+
+
+def _sigmoid(call: JaxCall, graph: _Graph) -> Match:
+    """1 / (1 + exp(-x)), and x / (1 + exp(-x))."""
+    total = graph.of(call.inputs[1], "add")
+    parts = total and graph.apart(total)
+    exponential = parts and graph.of(parts[1], "exp")
+    minus = exponential and graph.of(exponential.inputs[0], "neg")
+    if not parts or not minus or not graph.is_number(parts[0], 1):
+        return None
+    x = minus.inputs[0]
+    if graph.is_number(call.inputs[0], 1):
+        return "logistic", (x,), {}
+    return ("silu", (x,), {}) if graph.same(call.inputs[0], x) else None
+
+
+def _normalize(call: JaxCall, graph: _Graph) -> Match:
+    """x over the root of the sum of its squares along one axis, with eps below the root, as a bound, or without."""
+    x, divisor = call.inputs
+    if call.primitive == "mul":
+        pairs = ((x, graph.of(graph.behind(d), "rsqrt")) for x, d in (call.inputs, call.inputs[::-1]))
+        x, root = next(((x, root) for x, root in pairs if root), (x, None))
+        bound = ""
+    else:
+        bounded = graph.of(graph.behind(divisor), "max")
+        parts = bounded and graph.apart(bounded)
+        bound, divisor = parts or ("", divisor)
+        root = graph.of(graph.behind(divisor), "sqrt")
+    added = root and graph.of(graph.behind(root.inputs[0]), "add")
+    parts = added and graph.apart(added)
+    under, total = parts or ("", root.inputs[0] if root else "")
+    squares = graph.of(graph.behind(total), "reduce_sum")
+    if not root or not squares or (bound and under) or not _square_of(squares.inputs[0], x, graph):
+        return None
+    params = {"axes": tuple(squares.params["axes"]), "bound": not under}
+    return "l2 normalize", (x, *(name for name in (bound or under,) if name)), params
+
+
+def _square_of(name: str, x: str, graph: _Graph) -> bool:
+    square = graph.of(name, "square", "integer_pow", "mul")
+    return square is not None and square.params.get("y", 2) == 2 and all(graph.same(n, x) for n in square.inputs)
+
+
+def _response_norm(call: JaxCall, graph: _Graph) -> Match:
+    """x / (k + alpha * sum of squares over the channels around) ^ beta, or times its power of -beta."""
+    for x, factor in (call.inputs, call.inputs[::-1])[: 1 + (call.primitive == "mul")]:
+        power = graph.of(factor, "pow")
+        total = power and graph.of(power.inputs[0], "add")
+        parts = total and graph.apart(total)
+        scaled = parts and graph.of(parts[1], "mul", "div")
+        inner = scaled and graph.apart(scaled)
+        squares = inner and graph.of(inner[1], "reduce_window_sum")
+        if power and parts and scaled and inner and squares and _square_of(squares.inputs[0], x, graph):
+            params = {**squares.params, "signs": (call.primitive == "div", scaled.primitive == "mul")}
+            return "response norm", (x, parts[0], inner[0], power.inputs[1]), params
+    return None
+
+
+def _not_empty(call: JaxCall, graph: _Graph) -> Match:
+    """What pads by nothing concatenates nothing."""
+    makers = ((name, graph.makers.get(name)) for name in call.inputs)
+    return call.primitive, tuple(name for name, maker in makers if maker is None or 0 not in maker.shape), call.params
+
+
 PATTERNS: Mapping[str, tuple[Callable[[JaxCall, _Graph], Match], ...]] = {
-    "div": (_softmax,),
+    "concatenate": (_not_empty,),
+    "div": (_softmax, _sigmoid, _normalize, _response_norm),
     "sub": (_log_softmax,),
-    "mul": (_silu,),
-    "select_n": (_leaky,),
+    "mul": (_silu, _normalize, _response_norm),
+    "select_n": (_leaky, _one_sided),
     "min": (_clip,),
 }

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from triptych.importers.steps import ImportRefusedError
 
 DROPOUT, BATCH_NORM = "dropout: ", "batch norm: "  # start the names of functions that stand for these modules
+PARTS = ("LayerNorm", "RMSNorm", "GroupNorm", "InstanceNorm", "MultiHeadAttention")  # of Flax, without a leaf
 MARKS = (DROPOUT, BATCH_NORM)
 HANDED_ON = ("convert_element_type", "copy", "copy_p", "stop_gradient", "reduce_precision", "optimization_barrier")
 
@@ -23,13 +24,15 @@ def _hard_sigmoid(x: NDArray[Any]) -> NDArray[Any]:
 FUNCTIONS: Mapping[str, Callable[[NDArray[Any]], NDArray[Any]]] = {
     "hard_sigmoid": _hard_sigmoid,
     "hard_silu": lambda x: x * _hard_sigmoid(x),
+    "hard_tanh": lambda x: np.clip(x, -1, 1),
 }
 
 
 @dataclass(frozen=True, eq=False)
 class JaxCall:
     """One primitive, or a function in the place of one. `inputs` and `outputs`: names of values. `shape` has the batch
-    (of the first output). `scope`: the modules around it, where the jaxpr has them (Linen). `run` computes it."""
+    (of the first output). `scope`: the modules around it, where the jaxpr has them (Linen). `run` computes it.
+    `function`: of JAX or Flax, which it is part of."""
 
     primitive: str
     inputs: tuple[str, ...]
@@ -38,9 +41,11 @@ class JaxCall:
     shape: tuple[int, ...]
     scope: str
     run: Callable[..., list[Any]]
+    function: str = ""
 
     def refused(self, place: str, problem: str) -> ImportRefusedError:
-        return ImportRefusedError(f"{place!r} (primitive {self.primitive}): {problem}")
+        part = f" in {self.function}" if self.function and self.function != self.primitive else ""
+        return ImportRefusedError(f"{place!r} (primitive {self.primitive}{part}): {problem}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,26 +61,30 @@ class Constant:
 @dataclass(frozen=True, eq=False)
 class JaxProgram:
     """`input_shape` has the batch. `outputs`: pairs of the key in the dict that the module returns ("" otherwise) and
-    the value's name."""
+    the value's name. `updates`: what the statistics become, by their names, as values' names."""
 
     calls: tuple[JaxCall, ...]
     constants: Mapping[str, Constant]
     input: str
     input_shape: tuple[int, ...]
     outputs: tuple[tuple[str, str], ...]
+    updates: Mapping[str, str] = field(default_factory=dict)
 
 
-def read(traced: Any, arrays: Mapping[str, Any], keys: Sequence[str]) -> JaxProgram:
+def read(traced: Any, arrays: Mapping[str, Any], keys: Sequence[str], statistics: Sequence[str]) -> JaxProgram:
     """The program of a closed jaxpr whose inputs are these arrays, in the order of their sorted names, and the images.
-    `keys`: of the outputs, in their order."""
+    `keys`: of the outputs, in their order; behind them are new values of these statistics."""
     opened = _Opened()
     jaxpr, names = traced.jaxpr, sorted(arrays)
     for name, var in zip(names, jaxpr.invars, strict=False):
         opened.constants[opened.new(var)] = Constant(arrays[name], frozenset((name,)))
     image = opened.new(jaxpr.invars[len(names)])
     opened.take_over(jaxpr, traced.consts)
-    outputs = tuple(zip(keys, map(opened.name, jaxpr.outvars), strict=True))
-    return JaxProgram(tuple(opened.calls), opened.constants, image, jaxpr.invars[len(names)].aval.shape, outputs)
+    made = [opened.name(var) for var in jaxpr.outvars]
+    outputs = tuple(zip(keys, made[: len(keys)], strict=True))
+    updates = dict(zip(statistics, made[len(keys) :], strict=True))
+    shape = jaxpr.invars[len(names)].aval.shape
+    return JaxProgram(tuple(opened.calls), opened.constants, image, shape, outputs, updates)
 
 
 @dataclass
@@ -84,6 +93,7 @@ class _Opened:
     constants: dict[str, Constant] = field(default_factory=dict)
     names: dict[Any, str] = field(default_factory=dict)
     count: int = 0
+    function: str = ""
 
     def new(self, var: Any) -> str:
         self.count += 1
@@ -112,15 +122,25 @@ class _Opened:
             outputs = tuple(map(self.new, eqn.outvars))
             shape = tuple(eqn.outvars[0].aval.shape) if eqn.outvars else ()
             name = function if whole else eqn.primitive.name
-            self.calls.append(JaxCall(name, inputs, outputs, eqn.params, shape, scope, _runner(eqn)))
+            self.calls.append(JaxCall(name, inputs, outputs, eqn.params, shape, scope, _runner(eqn), self.function))
             return
         jaxpr, consts = (inside.jaxpr, inside.consts) if hasattr(inside, "consts") else (inside, ())
-        outer = self.names
+        outer, self.function, around = self.names, self.function or _known(function), self.function
         self.names = dict(zip(jaxpr.invars, inputs, strict=True))  # one body may be called at several places
         self.take_over(jaxpr, consts, scope)
         outputs = tuple(map(self.name, jaxpr.outvars))
-        self.names = outer
+        self.names, self.function = outer, around
         self.names.update(zip(eqn.outvars, outputs, strict=True))
+
+
+def _known(function: str) -> str:
+    """The name of a function of JAX's own, if it is one, or of a module of Flax; of another nothing."""
+    import jax  # noqa: TID251
+
+    name = function.removeprefix("_")
+    if name in PARTS or hasattr(jax.nn, name):
+        return name
+    return f"jax.image.{name}" if hasattr(jax.image, name) else ""
 
 
 def _runner(eqn: Any) -> Callable[..., list[Any]]:

@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from triptych.importers.jax_numbers import VIEWED
 from triptych.importers.jax_program import HANDED_ON, Constant, JaxCall, JaxProgram
 from triptych.importers.network_builder import NetworkBuilder, Order, Tensor, with_axes
 from triptych.importers.steps import ImportRefusedError, Step
 from triptych.importers.torch_maps import Map, per_image, rearrangement
 from triptych.spec.kinds.kind import SpecError
-from triptych.spec.layers import Affine, Shape
+from triptych.spec.layers import Affine, Pad, Shape
 
 _MOST_COMPUTED = 50_000_000  # values of a constant that is computed of others
 FIRST, LAST = (0, 1, 2), (2, 0, 1)  # the axes of a map that are its channels, rows and columns
@@ -30,6 +31,7 @@ VIEWS = (
     "split",
     "dynamic_slice",
     "gather",
+    "rev",
 )
 SLICES = ("slice", "split", "dynamic_slice", "gather")
 _WORDS = {
@@ -40,6 +42,7 @@ _WORDS = {
     "logistic": "sigmoid",
     "leaky": "leaky_relu",
 }
+_TOLD = {"erf": "gelu", "erfc": "gelu", "integer_pow": "powers (as in gelu)"}  # JAX inlines these functions
 _ENDED = ("scan", "while", "cond")
 
 
@@ -125,6 +128,8 @@ class JaxWalk:
         operation = OPERATIONS.get(kind_of_call(call))
         if operation is None:
             hint = "control flow is not supported" if call.primitive in _ENDED else "this primitive is not supported"
+            function = call.function or _TOLD.get(call.primitive, "")
+            hint = f"the spec has no layer for {function}" if function else hint
             raise self.refused(call, f"{hint}; supported are {', '.join(supported())}")
         return [operation(self, call, values)]
 
@@ -181,8 +186,9 @@ class JaxWalk:
             return x
         if exact and x.order.size == np.prod(x.shape) and np.unique(x.order).size == x.order.size:
             return x
-        if not exact and rearrangement(Map(x.step, x.shape, x.places().transpose(axes))) is None:
-            return x
+        layers = rearrangement(Map(x.step, x.shape, x.places().transpose(axes)))
+        if not exact and (layers is None or any(isinstance(layer, Pad) for layer in layers)):
+            return x  # padding is written as several views, one side after the other
         return with_axes(self.settled(call, x, axes), tuple(int(axis) for axis in np.argsort(axes)))
 
     def flat(self, call: JaxCall, value: Any) -> Tensor:
@@ -273,7 +279,7 @@ class JaxWalk:
             raise self.refused(call, "this primitive is not supported")
         results = viewed(call, *(value.value for value in values))
         sources = frozenset[str]().union(*(value.sources for value in values))
-        kept = call.primitive in (*VIEWS, *HANDED_ON, "rev") and not any(value.computed for value in values)
+        kept = call.primitive in (*VIEWS, *HANDED_ON) and not any(value.computed for value in values)
         return [Constant(result, sources, computed=not kept) for result in results]
 
 
@@ -282,30 +288,10 @@ def kind_of_call(call: JaxCall) -> str:
     return call.primitive.partition(":")[0]
 
 
-def viewed(call: JaxCall, array: Any, *others: Any) -> list[Any]:
+def viewed(call: JaxCall, *arrays: Any) -> list[Any]:
     """What the call gives; the views that are most frequent by NumPy, which compiles nothing."""
-    params, view = call.params, _VIEWED.get(call.primitive)
-    return call.run(array, *others) if view is None else [view(np.asarray(array), params)]
-
-
-def _broadcast(array: NDArray[Any], params: Mapping[str, Any]) -> NDArray[Any]:
-    sizes = dict(zip(params["broadcast_dimensions"], array.shape, strict=True))
-    shape = [sizes.get(axis, 1) for axis in range(len(params["shape"]))]
-    return np.broadcast_to(array.reshape(shape), params["shape"])
-
-
-def _sliced(array: NDArray[Any], params: Mapping[str, Any]) -> NDArray[Any]:
-    steps = params["strides"] or [None] * array.ndim
-    return array[tuple(map(slice, params["start_indices"], params["limit_indices"], steps))]
-
-
-_VIEWED: Mapping[str, Callable[[NDArray[Any], Mapping[str, Any]], NDArray[Any]]] = {
-    "reshape": lambda array, params: array.reshape(params["new_sizes"]),
-    "transpose": lambda array, params: array.transpose(params["permutation"]),
-    "squeeze": lambda array, params: array.squeeze(params["dimensions"]),
-    "broadcast_in_dim": _broadcast,
-    "slice": _sliced,
-}
+    view = VIEWED.get(call.primitive)
+    return call.run(*arrays) if view is None else [view(np.asarray(arrays[0]), call.params)]
 
 
 def wide(value: Any) -> NDArray[Any]:

@@ -4,7 +4,7 @@ ONNX's SAME_UPPER) or at the start (SAME_LOWER)."""
 from triptych.importers.network_builder import NetworkBuilder, Tensor
 from triptych.importers.steps import ImportRefusedError
 from triptych.spec.kinds.windows import pooled_size
-from triptych.spec.layers import AvgPool, MaxPool, Pad, Pair, Shape
+from triptych.spec.layers import AvgPool, Layer, MaxPool, Pad, Pair, Reshape, Shape
 
 Sides = tuple[int, int, int, int]  # above, below, left, right
 
@@ -27,6 +27,17 @@ def padded(network: NetworkBuilder, name: str, x: Tensor, sides: Sides) -> tuple
     if above == below and left == right:
         return x, (above, left)
     return network.layer(f"{name}_pad", Pad(f"{name}_pad", sides), x), (0, 0)
+
+
+def pads(shape: Shape, channels: Pair, sides: Sides, value: float) -> tuple[Layer, ...]:
+    """The layers that pad a map, its channels too: for a `Pad` they are rows, and the map a single channel."""
+    layers: list[Layer] = [Pad("pad", sides, value)] if any(sides) or not any(channels) else []
+    if any(channels):
+        rows, columns = shape[1] + sides[0] + sides[1], shape[2] + sides[2] + sides[3]
+        layers.append(Reshape("channels", (1, shape[0], rows * columns)))
+        layers.append(Pad("pad_channels", (*channels, 0, 0), value))
+        layers.append(Reshape("map", (shape[0] + sum(channels), rows, columns)))
+    return tuple(layers)
 
 
 def max_pool(

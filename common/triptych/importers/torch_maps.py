@@ -6,12 +6,13 @@ layer."""
 
 import math
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from triptych.spec.layers import ChannelShuffle, Flatten, Layer, Reshape, Shape, Slice, Upsample
+from triptych.spec.layers import ChannelShuffle, Flatten, Layer, MaxPool, Pad, Reshape, Shape, Slice, Upsample
 
 Order = NDArray[np.intp]
 _MOST_PLACES = 100_000_000
@@ -84,7 +85,7 @@ def rearrangement(value: Map) -> tuple[Layer, ...] | None:
         return (Reshape("reshape", value.shape),) if len(value.shape) == 3 else None
     if value.shape == value.base and len(value.base) == 3:
         return _shuffle(value)
-    return (_upsampled(value) or _slices(value)) if len(value.shape) == len(value.base) else None
+    return (_upsampled(value) or _slices(value) or _padded(value)) if len(value.shape) == len(value.base) else None
 
 
 def _shuffle(value: Map) -> tuple[Layer, ...] | None:
@@ -108,16 +109,43 @@ def _upsampled(value: Map) -> tuple[Layer, ...] | None:
 
 
 def _slices(value: Map) -> tuple[Layer, ...] | None:
-    starts = np.unravel_index(int(value.places().flat[0]), value.base) if value.places().size else ()
-    box = tuple(slice(int(start), int(start) + size) for start, size in zip(starts, value.shape, strict=False))
-    if not box or not np.array_equal(numbered(value.base)[box], value.places()):
+    """A box of the map, or every n-th row and column of one: what a pool of one pixel with a stride takes."""
+    if not value.places().size:
+        return None
+    first, last = (np.unravel_index(int(value.places().flat[end]), value.base) for end in (0, -1))
+    ends = [(int(a), int(z), size) for a, z, size in zip(first, last, value.shape, strict=True)]
+    steps = [max(1, (z - a) // max(1, size - 1)) for a, z, size in ends]
+    box = tuple(slice(a, z + 1, step) for (a, z, _), step in zip(ends, steps, strict=True))
+    if steps[0] != 1 or not np.array_equal(numbered(value.base)[box], value.places()):
         return None
     axes = ("channels", "rows", "columns")
-    return tuple(
+    slices = tuple(
         Slice(f"slice_{axis}", axis, part.start, part.stop)  # type: ignore[arg-type]
         for axis, part, size in zip(axes, box, value.base, strict=False)
-        if part.stop - part.start != size
+        if part.start or (part.stop - 1) // part.step != (size - 1) // part.step
     )
+    stride = tuple(steps[1:])
+    return slices if set(stride) <= {1} else (*slices, MaxPool("subsample", (1, 1), (stride[0], stride[1])))
+
+
+def _padded(value: Map) -> tuple[Layer, ...] | None:
+    """The outermost rows and columns again, or those that lie opposite the edge."""
+    if len(value.base) != 3 or value.shape[0] != value.base[0]:
+        return None
+    more = [size - own for size, own in zip(value.shape[1:], value.base[1:], strict=True)]
+    if min(more) < 0:
+        return None
+    for mode in ("edge", "reflect"):
+        for above, left in product(range(more[0] + 1), range(more[1] + 1)):
+            sides = (above, more[0] - above, left, more[1] - left)
+            if mode == "reflect" and any(
+                s >= size for s, size in zip(sides, np.repeat(value.base[1:], 2), strict=True)
+            ):
+                continue
+            rows = np.pad(numbered(value.base), ((0, 0), sides[:2], sides[2:]), mode)
+            if np.array_equal(rows, value.places()):
+                return (Pad("pad", sides, mode=mode),)
+    return None
 
 
 def channels_of_rows(value: Map) -> Order | None:
