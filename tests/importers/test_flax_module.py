@@ -162,6 +162,17 @@ def test_written_out_batch_norms_are_carried_exactly() -> None:
     assert [n.momentum for n in norms["LinenWritten"]] == pytest.approx([0.01, 0.01], rel=1e-12)
 
 
+@pytest.mark.parametrize("name", ["Written", "LinenWritten"])
+def test_numbers_that_float32_rounds_are_as_they_were_written(name: str) -> None:
+    jax.config.update("jax_enable_x64", False)
+    candidate = jax.tree.map(lambda a: a.astype(jnp.float32), network(name)[1]) if name in LINEN else None
+    made = imported((network(name)[0], candidate) if candidate else NNX[name](nnx.Rngs(0)))
+    norms = [layer for layer in layers(made) if isinstance(layer, BatchNorm)]
+    told = {"Written": [(1e-5, 0.1)] * 2, "LinenWritten": [(1e-3, 0.01)] * 2}[name]
+    assert [(n.eps, round(n.momentum, 15)) for n in norms] == told
+    assert not made.remarks
+
+
 def test_trained_statistics_are_no_batch_norm() -> None:
     class Trained(nnx.Module):
         def __init__(self) -> None:

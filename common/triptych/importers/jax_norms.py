@@ -7,13 +7,13 @@ from itertools import permutations
 
 import numpy as np
 
-from triptych.importers.jax_numbers import ARITHMETIC, Numbers, slice_of, values_of
+from triptych.importers.jax_numbers import ARITHMETIC, Numbers, slice_of, values_of, written
 from triptych.importers.jax_program import BATCH_NORM, HANDED_ON, JaxCall, JaxProgram
 from triptych.importers.steps import needed
 
 _TRAINED = ((), ("weight",), ("bias",), ("weight", "bias"))
 _STATISTICS = ("running_mean", "running_var")
-_EXACT = 1e-9  # of the scale; another formula differs by far more
+_EXACT = 1e-6  # of the scale: constants of float32, as 1 / n; another formula differs by more
 
 
 @dataclass(frozen=True)
@@ -63,12 +63,10 @@ class _Part:
         return {n: self.generator.uniform(0.01, 0.02, np.shape(self.program.constants[n].value)) for n in names}
 
     def number(self, found: float, calls: Sequence[JaxCall]) -> float:
-        """What was found, as the program writes it: 1e-5, where float32 makes 9.999999747e-06 of it."""
-        for name in (name for call in calls for name in call.inputs if name in self.program.constants):
-            value = np.asarray(self.program.constants[name].value)
-            if value.size == 1 and abs(float(value.reshape(())) - found) <= 1e-6 * abs(found):
-                return float(str(np.float32(value.reshape(())))) if value.itemsize == 4 else float(value.reshape(()))
-        return found
+        """What was found, as the program writes it."""
+        constants = self.program.constants
+        numbers = (written(constants[n].value) for call in calls for n in call.inputs if n in constants)
+        return next((n for n in numbers if n is not None and abs(n - found) <= _EXACT * abs(found)), found)
 
 
 def with_norms(evaluation: JaxProgram, training: JaxProgram) -> tuple[JaxProgram, JaxProgram]:
@@ -251,7 +249,7 @@ def _moved(part: _Part, norm: _Norm, reached: Sequence[str]) -> _Norm | None:
     if set(found) != set(_STATISTICS):
         return None
     (mean, momentum, _), (variance, other, unbiased) = (found[key] for key in _STATISTICS)
-    if abs(momentum - other) > 1e-9:
+    if abs(momentum - other) > _EXACT:
         return None
     arrays = {"running_mean": mean, "running_var": variance, **norm.arrays}
     return replace(norm, arrays=arrays, momentum=momentum, unbiased=unbiased)

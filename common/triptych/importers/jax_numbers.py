@@ -75,7 +75,18 @@ def slice_of(makers: Mapping[str, JaxCall], names: Sequence[str], known: Mapping
 
 
 def _of(program: JaxProgram, found: Mapping[str, Numbers], name: str) -> Numbers:
-    return found[name] if name in found else np.asarray(program.constants[name].value, np.float64)
+    if name in found:
+        return found[name]
+    number = written(program.constants[name].value)
+    return np.asarray(program.constants[name].value, np.float64) if number is None else np.asarray(number)
+
+
+def written(value: Any) -> float | None:
+    """A single number as it was written: 1e-5, where float32 makes 9.999999747e-06 of it; None of an array."""
+    array = np.asarray(value)
+    if array.size != 1:
+        return None
+    return float(str(array.reshape(())) if array.dtype == np.float32 else array.reshape(()))
 
 
 def _result(call: JaxCall, values: Sequence[Numbers]) -> Numbers:
