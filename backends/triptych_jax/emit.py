@@ -24,6 +24,7 @@ NUMBERS: dict[type, tuple[str, ...]] = {
     spec.ChannelShuffle: ("groups",),
     spec.Dropout: ("rate",),
     spec.Flatten: ("rank",),
+    spec.GlobalAvgPool: ("flattened",),
 }
 AXES = {"channels": -1, "rows": 1, "columns": 2}  # of (N, H, W, C); flat values have channels alone
 UNSAID: Any = object()  # no value is this default
@@ -38,7 +39,7 @@ def _conv(layer: spec.Conv, v: Values) -> Piece:
     named |= {"use_bias": (v["bias"], True), "rngs": RNGS}
     text = call("nnx.Conv", v["inputs"], v["channels"], v["kernel_pair"], **named)
     known = UNKNOWN not in (v["stride"].literal, v["padding"].literal, v["kernel_pair"].literal)
-    return Piece(text, "" if single or (known and _same(layer)) else "'SAME', the default, pads otherwise")
+    return Piece(text, "" if single or (known and _same(layer)) else "the default is 'SAME'")
 
 
 def _same(layer: spec.Conv) -> bool:
@@ -73,8 +74,14 @@ def _avg_pool(layer: spec.AvgPool, v: Values) -> Piece:
     return Piece(f"partial(nnx.avg_pool, {_window(layer)}{_sides(layer, 0, 0)}{counted})", trap, True)
 
 
+def _global_avg_pool(layer: spec.GlobalAvgPool, v: Values) -> Piece:
+    kept = "" if v["flattened"].equals("flatten") else ", keepdims=True"
+    return Piece(f"partial(jnp.mean, axis=(1, 2){kept})", function=True)
+
+
 def _window(layer: spec.Pool) -> str:
-    return f"window_shape={layer.kernel}, strides={layer.stride}"
+    """Strides are 1 by default."""
+    return f"window_shape={layer.kernel}" + (f", strides={layer.stride}" if layer.stride != (1, 1) else "")
 
 
 def _over(v: Values) -> spec.Pair:
@@ -85,6 +92,9 @@ def _over(v: Values) -> spec.Pair:
 
 def _sides(layer: spec.Pool, below: int, right: int) -> str:
     (rows, columns) = layer.padding
+    half = layer.padding == (layer.kernel[0] // 2, layer.kernel[1] // 2) and all(k % 2 for k in layer.kernel)
+    if half and layer.stride == (1, 1) and any(layer.padding):
+        return ', padding="SAME"'
     sides = ((rows, rows + below), (columns, columns + right))
     return f", padding={sides}" if any(map(any, sides)) else ""
 
@@ -97,7 +107,7 @@ def _batch_norm(layer: spec.BatchNorm, v: Values) -> Piece:
     }
     named |= {"use_fast_variance": ("False", UNSAID), "rngs": RNGS}
     name = "FrozenBatchNorm" if layer.frozen else "BatchNorm" if layer.unbiased else "nnx.BatchNorm"
-    trap = "of the old statistics; 0.99 by default. E[x^2] - E[x]^2, the fast variance, cancels"
+    trap = "default: 0.99, fast but inexact"
     return Piece(call(name, v["inputs"], **named), trap)
 
 
@@ -164,7 +174,7 @@ PIECES: dict[type, Callable[[Any, Values], Piece]] = {
     spec.HardSigmoid: lambda layer, v: _function("hard_sigmoid", slope=layer.slope, offset=layer.offset),
     spec.HardSwish: lambda layer, v: Piece("nnx.hard_swish", function=True),
     spec.Softmax: lambda layer, v: Piece("nnx.softmax", function=True),
-    spec.GlobalAvgPool: lambda layer, v: Piece("partial(jnp.mean, axis=(1, 2), keepdims=True)", function=True),
+    spec.GlobalAvgPool: _global_avg_pool,
     spec.GlobalMaxPool: lambda layer, v: Piece("global_max_pool", function=True),
     spec.Pad: _pad,
     spec.Slice: _part,
@@ -188,9 +198,8 @@ LOAD = '''
 def load(path: str) -> NETWORK:
     """The network with the weights of a safetensors file."""
     network, weights = NETWORK(rngs=nnx.Rngs(0)), load_file(path)
-    for keys, variable in nnx.iter_graph(network):
-        if isinstance(variable, nnx.Param | nnx.BatchStat):
-            variable[...] = weights[".".join(map(str, keys))]
+    for keys, variable in nnx.to_flat_state(nnx.variables(network, (nnx.Param, nnx.BatchStat))):
+        variable[...] = weights[".".join(map(str, keys))]
     return network
 '''
 DIALECT = Dialect(

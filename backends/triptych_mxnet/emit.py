@@ -17,10 +17,10 @@ from triptych.weights.layouts import GLUON
 # Gluon finds the channels that arrive in the first pass by itself.
 NUMBERS: dict[type, tuple[str, ...]] = {
     spec.Conv: ("channels", "kernel", "stride", "padding", "dilation", "groups", "bias"),
-    spec.MaxPool: ("overhang", "size", "full_size"),
+    spec.MaxPool: ("overhang", "crop"),
     spec.AvgPool: ("overhang",),
     spec.ConvTranspose: ("inputs", "channels", "map", "size"),
-    spec.Dense: ("units", "bias"),
+    spec.Dense: ("units", "bias", "activation", "flattens"),
     spec.LocalResponseNorm: ("inputs",),
     spec.Affine: ("inputs", "rank"),
     spec.PReLU: ("inputs", "rank"),
@@ -76,9 +76,9 @@ def _max_pool(layer: spec.MaxPool, v: Values) -> Piece:
     if not layer.ceil or v["overhang"].equals(0):
         trap = "rounded up, as Caffe does, makes no difference here" if layer.ceil else ""
         return Piece(f"nn.MaxPool2D({_window(layer)})", trap)
-    if v["full_size"].literal == v["size"].literal:
+    if v["crop"].equals(()):
         return Piece(f"nn.MaxPool2D({_window(layer)}, ceil_mode=True)", "rounded up, as Caffe does")
-    size = _pair_text(v["size"].literal)
+    size = _pair_text(v["crop"].literal)
     return Piece(f"CroppedMaxPool({_window(layer)}, size={size})", "MXNet keeps windows wholly in the padding")
 
 
@@ -97,6 +97,13 @@ def _avg_pool(layer: spec.AvgPool, v: Values) -> Piece:
     return Piece(call("OverhangingAvgPool", **named), "rounded up, as Caffe does")
 
 
+def _dense(layer: spec.Dense, v: Values) -> Piece:
+    """Gluon's flattens by itself, and has the activation in it."""
+    activation = f'"{v["activation"].literal}"'
+    named: Named = {"activation": (activation, UNSAID)} if v["activation"].literal else {}
+    return Piece(call("nn.Dense", v["units"], **named, use_bias=(v["bias"], True)))
+
+
 def _batch_norm(layer: spec.BatchNorm, v: Values) -> Piece:
     keep = 1 - layer.momentum
     told: Named = {"momentum": (repr(keep), UNSAID)} if keep != 0.9 else {}
@@ -105,7 +112,7 @@ def _batch_norm(layer: spec.BatchNorm, v: Values) -> Piece:
     told |= {"center": ("False", UNSAID)} if not layer.beta else {}
     told |= {"use_global_stats": ("True", UNSAID)} if layer.frozen else {}
     traps = ["the weight of the old statistics"] if keep != 0.9 else []
-    traps += ["keeps the variance with n, where the spec has n - 1"] if layer.unbiased and not layer.frozen else []
+    traps += ["keeps the biased variance, the original the unbiased one"] if layer.unbiased and not layer.frozen else []
     return Piece(call("nn.BatchNorm", **told), "; ".join(traps))
 
 
@@ -118,7 +125,7 @@ def _local_response_norm(layer: spec.LocalResponseNorm, v: Values) -> Piece:
     alpha = layer.coefficient * layer.size
     trap = "" if layer.divide_alpha else "alpha is divided by the size here, which the paper's formula does not"
     numbers = f"size={layer.size}, alpha={alpha!r}, beta={layer.beta!r}, k={layer.k!r}"
-    return Piece(f"LocalResponseNorm({v['inputs'].text}, {numbers})", trap)
+    return Piece(f"local_response_norm({v['inputs'].text}, {numbers})", trap)
 
 
 def _affine(layer: spec.Affine, v: Values) -> Piece:
@@ -157,7 +164,7 @@ PIECES: dict[type, Callable[[Any, Values], Piece]] = {
     spec.MaxPool: _max_pool,
     spec.AvgPool: _avg_pool,
     spec.ConvTranspose: _conv_transpose,
-    spec.Dense: lambda layer, v: Piece(call("nn.Dense", v["units"], use_bias=(v["bias"], True))),
+    spec.Dense: _dense,
     spec.BatchNorm: _batch_norm,
     spec.LocalResponseNorm: _local_response_norm,
     spec.L2Normalize: lambda layer, v: Piece(
@@ -200,13 +207,17 @@ def merge(merge: Merge, texts: Sequence[str], broadcast: bool) -> str:
 LOAD = '''
 def load(path: str) -> NETWORK:
     """The network with the weights of a safetensors file."""
-    network = NETWORK()
+    network, weights = NETWORK(), load_file(path)
     network.initialize()
-    parameters = network._collect_params_with_prefix()
-    for name, value in load_file(path).items():
-        parameters[name].set_data(mx.nd.array(value))
+    for name, parameter in network._collect_params_with_prefix().items():
+        parameter.set_data(mx.nd.array(weights[name]))
     return network
 '''
+LOAD_BESIDE_CONSTANTS = LOAD.replace(
+    """        parameter.set_data""",
+    """        if not isinstance(parameter, mx.gluon.Constant):
+            parameter.set_data""",
+)
 DIALECT = Dialect(
     framework="Gluon",
     numbers=NUMBERS,
@@ -214,10 +225,8 @@ DIALECT = Dialect(
     imports={
         "math": "import math",
         "ModuleType": "from types import ModuleType",
-        "TypeAlias": "from typing import TypeAlias",
         "mx": "import mxnet as mx",
         "np": "import numpy as np",
-        "autograd": "from mxnet import autograd",
         "nn": "from mxnet.gluon import nn",
         "NDArray": "from numpy.typing import NDArray",
         "load_file": "from safetensors.numpy import load_file",
@@ -233,11 +242,12 @@ DIALECT = Dialect(
     extra_declared=(),
     forward="def hybrid_forward(self, F: ModuleType, x: Tensor) -> RESULT:",
     merge=merge,
-    training="autograd.is_training()",
+    training="mx.autograd.is_training()",
     train_flag="",
     layout=GLUON,
     channels_last=False,
     load=LOAD,
+    load_with={"in_two": LOAD_BESIDE_CONSTANTS},
     helpers=str(Path(__file__).with_name("emitted.py")),
     ignored="N803",
     kept=_kept,

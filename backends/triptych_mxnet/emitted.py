@@ -7,14 +7,13 @@ float32; what is multiplied or added as a scalar is a float64."""
 
 import math
 from types import ModuleType
-from typing import TypeAlias
 
 import mxnet as mx
 import numpy as np
 from mxnet.gluon import nn
 from numpy.typing import NDArray
 
-Tensor: TypeAlias = mx.nd.NDArray | mx.sym.Symbol
+Tensor = mx.nd.NDArray | mx.sym.Symbol
 
 
 def sequence(*blocks: nn.HybridBlock) -> nn.HybridSequential:
@@ -123,20 +122,16 @@ class HardSwish(nn.HybridBlock):
         return x * between(F, x + 3.0, 0.0, 6.0) / 6.0
 
 
-class LocalResponseNorm(nn.HybridBlock):
+def local_response_norm(channels: int, size: int, alpha: float, beta: float, k: float) -> nn.HybridLambda:
     """x over `(k + alpha / size * sum of squares of `size` neighbouring channels) ^ beta`. F.LRN refuses float64 and
     windows wider than the channels; here the window is a pool along the channels."""
 
-    def __init__(self, channels: int, size: int, alpha: float, beta: float, k: float) -> None:
-        super().__init__()
-        self.channels, self.size = channels, size
-        self.alpha, self.beta, self.k = alpha, beta, k
+    def normalized(F: ModuleType, x: Tensor) -> Tensor:
+        squares = F.reshape(F.square(x), (0, 1, channels, -1))
+        means = F.Pooling(squares, pool_type="avg", kernel=(size, 1), pad=(size // 2, 0))
+        return x * (k + alpha * F.reshape_like(means, x)) ** -beta
 
-    def hybrid_forward(self, F: ModuleType, x: Tensor) -> Tensor:
-        squares = F.reshape(F.square(x), (0, 1, self.channels, -1))
-        window = {"kernel": (self.size, 1), "pad": (self.size // 2, 0)}
-        means = F.Pooling(squares, pool_type="avg", count_include_pad=True, **window)
-        return x * (self.k + self.alpha * F.reshape_like(means, x)) ** -self.beta
+    return nn.HybridLambda(normalized)
 
 
 class L2Normalize(nn.HybridBlock):

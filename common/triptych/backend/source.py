@@ -5,7 +5,7 @@ in which frameworks differ around it (base class, forward method, loading). Noth
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias
 
 from triptych.spec.layers import BatchNorm, Merge
@@ -61,7 +61,8 @@ class Dialect:
     - `training`: the condition under which the network is in training.
     - `train_flag`: the line in the constructor that the condition needs.
     - `layout`: names and axes of the arrays. `channels_last`: whether the network takes and gives `(N, H, W, C)`.
-    - `load`: the function that loads a file, with `NETWORK` for the class.
+    - `load`: the function that loads a file, with `NETWORK` for the class; `load_with`: another, by the helper with which
+      it has to be that.
     - `helpers`: the file `emitted.py`, of which a network's file has what it mentions.
     - `ignored`: rules of ruff that the framework's own conventions break.
     - `kept`: a batch norm as the framework's own layer computes it and keeps its statistics; `keeps` says in a sentence
@@ -89,6 +90,7 @@ class Dialect:
     channels_last: bool
     load: str
     helpers: str
+    load_with: Mapping[str, str] = field(default_factory=dict)
     ignored: str = ""
     kept: Callable[[BatchNorm], BatchNorm] = lambda layer: layer
     keeps: str = ""

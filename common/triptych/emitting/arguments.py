@@ -18,12 +18,25 @@ ORDER = ("inputs", "channels", "units", "count", "kernel", "kernel_pair", "strid
 
 @dataclass(frozen=True)
 class Argument:
-    """One argument. `column`: the first of the numbers that it stands for. `default`: None if it has none."""
+    """One argument. `column`: the first of the numbers that it stands for. `default`: None if it has none. `square`:
+    one number stands for a pair of two equal ones, where the framework takes pairs alone."""
 
     name: str
     annotation: str
     column: int
     default: Value | None = None
+    square: bool = False
+
+    @property
+    def inside(self) -> str:
+        """The number as the function or class itself writes it."""
+        return f"({self.name}, {self.name})" if self.square else self.name
+
+    def given(self, value: Value) -> Value:
+        """What a call gives for the number."""
+        if not self.square:
+            return value
+        return Value(value.text[1:].partition(",")[0]) if value.literal is UNKNOWN else written(tuple(value.literal))
 
 
 @dataclass(eq=False)
@@ -37,6 +50,13 @@ class Definition:
     arguments: list[Argument] = field(default_factory=list)
     columns: list[Value] = field(default_factory=list)
     columns_of_inputs: bool = True
+
+    @property
+    def widths(self) -> list[Argument]:
+        """The channels of its layers, where they come last of all that have no default: a table's row may hold them."""
+        plain = [argument for argument in self.arguments if argument.default is None]
+        found = [a for a in plain if a.annotation == "int" and a.name not in ("in_channels", "count", "kernel")]
+        return found if found and plain[-len(found) :] == found else []
 
     @property
     def node(self) -> TreeNode:
@@ -68,7 +88,7 @@ def _expression(made: Definition, rows: list[list[Column]], by_column: list[Any]
             continue
         pairs = _pairs(by_column, argument.column, index)
         if pairs and all(a == b for a, b in pairs):
-            return Value(argument.name)
+            return Value(argument.inside)
         factor = _factor(pairs) if role == "channels" else None
         if factor:
             return Value(f"{factor} * {argument.name}")
@@ -104,11 +124,10 @@ def _projected(made: Definition, by_column: list[Any], index: int) -> Value | No
 def _half(made: Definition, rows: list[list[Column]], by_column: list[Any], index: int) -> Value | None:
     """A padding that keeps the size: half of a square kernel."""
     for argument in made.arguments:
-        kept = rows[0][argument.column].number == "kernel_pair"
-        if kept or rows[0][argument.column].number == "kernel":
+        if rows[0][argument.column].number in ("kernel", "kernel_pair"):
             pairs = _pairs(by_column, argument.column, index)
             if all(a[0] == a[1] and b == (a[0] // 2, a[1] // 2) for a, b in pairs):
-                return Value(f"{argument.name}{'[0]' if kept else ''} // 2")
+                return Value(f"{argument.name} // 2")
     return None
 
 
@@ -120,9 +139,11 @@ def _new_argument(made: Definition, column: Column, index: int, by_column: list[
     """An argument, called by its column's number until all are known."""
     found = [value for value in by_column[index] if value is not WILD]
     default = False if column.number == "projected" else DEFAULTS.get(column.number, WILD)
-    given = written(default) if default is not WILD and default in found else None
-    made.arguments.append(Argument(f"<{index}>", _annotation(found), index, given))
-    return Value(made.arguments[-1].name)
+    square = column.number == "kernel_pair" and all(rows == columns for rows, columns in found)
+    given = written(tuple(default) if square else default) if default is not WILD and default in found else None
+    argument = Argument(f"<{index}>", "int" if square else _annotation(found), index, given, square)
+    made.arguments.append(argument)
+    return Value(argument.inside)
 
 
 def _name(made: Definition, rows: list[list[Column]], by_column: list[Any], reserved: set[str]) -> None:

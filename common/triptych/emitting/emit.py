@@ -60,10 +60,12 @@ def emit(architecture: Architecture, backend: str) -> Emitted:
         name += "Network"
     definitions = [writer.definition(made) for made in plan.definitions.values()]
     whole = network.write(architecture, root, name, writer)
-    load = dialect.load.replace("NETWORK", name).strip("\n").split("\n")
-    written = [*definitions, whole, load]
-    needed = _names(text.joined(text.separated(written)))
-    lines = text.separated([*_helpers(dialect, needed), *written])
+    written = [*definitions, whole]
+    needed = _names(text.joined(text.separated(written)) + dialect.load)
+    helpers = _helpers(dialect, needed)
+    others = [dialect.load_with[helper] for helper, _ in helpers if helper in dialect.load_with]
+    load = (others[0] if others else dialect.load).replace("NETWORK", name).strip("\n").split("\n")
+    lines = text.separated([*(lines for _, lines in helpers), *written, load])
     body = text.joined(lines)
     blank = "\n\n" if body.startswith(("class", "def")) else "\n"
     before = f"{_header(architecture, dialect)}{_imports(dialect, body)}{blank}"
@@ -98,8 +100,8 @@ def _grouped(dialect: Dialect) -> Iterable[tuple[str, tuple[int, str]]]:
         yield name, (0 if standard else 1, line)
 
 
-def _helpers(dialect: Dialect, needs: Iterable[str]) -> list[list[str]]:
-    """What the file needs of the backend's `emitted.py`, and what that needs, in that file's order."""
+def _helpers(dialect: Dialect, needs: Iterable[str]) -> list[tuple[str, list[str]]]:
+    """What the file needs of the backend's `emitted.py`, and what that needs, by name in that file's order."""
     found = _definitions(dialect.helpers)
     wanted: set[str] = set()
     todo = list(needs)
@@ -108,7 +110,7 @@ def _helpers(dialect: Dialect, needs: Iterable[str]) -> list[list[str]]:
         if name in found and name not in wanted:
             wanted.add(name)
             todo += found[name][1]
-    return [lines for name, (lines, _) in found.items() if name in wanted]
+    return [(name, lines) for name, (lines, _) in found.items() if name in wanted]
 
 
 def _names(source: str) -> frozenset[str]:
@@ -125,8 +127,8 @@ def _definitions(path: str) -> dict[str, tuple[list[str], frozenset[str]]]:
     found = {}
     for node in ast.parse(source).body:
         name = node.name if isinstance(node, ast.ClassDef | ast.FunctionDef) else ""
-        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
-            name = node.target.id
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            name = node.targets[0].id
         if name:
             mine = lines[node.lineno - 1 : node.end_lineno]
             found[name] = (mine, _names("\n".join(mine)))

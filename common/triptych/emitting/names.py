@@ -15,7 +15,7 @@ WORDS = frozenset(
 )
 RESERVED = frozenset(dir(builtins)) | MODULES | WORDS | {"ModuleType", "NDArray"}
 ARGUMENTS = frozenset(
-    {"in_channels", "channels", "width", "count", "kernel", "stride", "padding", "dilation", "groups"}
+    {"in_channels", "channels", "width", "widths", "conv", "count", "kernel", "stride", "padding", "dilation", "groups"}
 )
 ACRONYMS = {
     "vgg": "VGG",

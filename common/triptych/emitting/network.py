@@ -7,7 +7,7 @@ from triptych.backend.source import written
 from triptych.emitting import text
 from triptych.emitting.names import attribute, different
 from triptych.emitting.repetition import applied, folded
-from triptych.emitting.text import Expression, Line
+from triptych.emitting.text import Expression, Line, Marks
 from triptych.emitting.tree import TreeNode
 from triptych.emitting.writer import Piece, Writer
 from triptych.spec.analysis import auxiliary_weights
@@ -49,7 +49,7 @@ def parts(root: TreeNode) -> list[tuple[Piece, bool]]:
 
 def _head(trunk: list[TreeNode]) -> set[TreeNode]:
     """The classifier: from the last pooling of the whole map or flattening before dense layers on."""
-    if not any(isinstance(node.layer, Dense | Flatten) for node in trunk[1:]):
+    if not any(node.taken or isinstance(node.layer, Dense | Flatten) for node in trunk[1:]):
         return set()
     first = len(trunk)
     while first and (_is_flat(trunk[first - 1]) or isinstance(trunk[first - 1].layer, HEAD)):
@@ -99,17 +99,23 @@ def describe(architecture: Architecture, channels_last: bool) -> str:
     text = f"{architecture.name} ({architecture.source})" if architecture.source else architecture.name
     into = ", ".join(("N", *_size(architecture.input, channels_last).split("x")))
     weights = " and ".join(f"{weight:g}" for weight in auxiliary_weights(architecture))
-    more = f"; in training, auxiliary logits behind, whose losses count {weights} times" if weights else ""
+    more = f"; in training followed by auxiliary logits, whose losses weigh {weights}" if weights else ""
     return f"{text}: images ({into}) to {ends}{' logits' if architecture.classes else ''}{more}."
 
 
 def _statement(part: Piece, is_auxiliary: bool, writer: Writer) -> list[str]:
-    """The line or lines that make one part; every layer in a row on a line with its name and output."""
+    """The line or lines that make one part: a few plain layers on one, else every layer in a row on a line with its
+    name and output."""
     if is_auxiliary:
         return text.lines(2, f"self.{part.name} = ", _made(part.nodes[0], writer))
+    before = f"self.{part.name} = "
+    if all(node.is_leaf for node in part.nodes):
+        row = writer.row([_made(node, writer) for node in part.nodes])
+        if not row.comments() and text.is_short(2, before, row):
+            row.comment = ", ".join(_said(node, writer) for node in part.nodes)
+            return text.lines(2, before, row)
     expressions = [_noted(node, _made(node, writer), writer) for node in part.nodes]
-    row = writer.row(folded(expressions))
-    return text.lines(2, f"self.{part.name} = ", row, exploded=True)
+    return text.lines(2, before, writer.row(folded(expressions)), exploded=True)
 
 
 def _made(node: TreeNode, writer: Writer) -> Expression:
@@ -118,12 +124,14 @@ def _made(node: TreeNode, writer: Writer) -> Expression:
 
 def _noted(node: TreeNode, made: Expression, writer: Writer) -> Expression:
     """With the layer's name in the spec and the shape of its output, before what else is said of it."""
+    made.comment = f"{_said(node, writer)}; {made.comment}" if made.comment else _said(node, writer)
+    return made
+
+
+def _said(node: TreeNode, writer: Writer) -> str:
     last = node.children[-1] if node.is_unit else node
     names = node.name if not node.is_unit else node.children[0].name
-    same = last.output == node.input
-    said = names if same else f"{names}: {_size(last.output, writer.dialect.channels_last)}"
-    made.comment = f"{said}; {made.comment}" if made.comment else said
-    return made
+    return names if last.output == node.input else f"{names}: {_size(last.output, writer.dialect.channels_last)}"
 
 
 def _plain(part: Piece, writer: Writer) -> bool:
@@ -132,27 +140,25 @@ def _plain(part: Piece, writer: Writer) -> bool:
 
 
 def _forward(found: list[tuple[Piece, bool]], writer: Writer) -> Iterator[Line]:
-    variable, heads, number = "x", [], 0
-    trunk = [part for part, is_auxiliary in found if not is_auxiliary]
-    if len(trunk) == len(found) and not any(_plain(part, writer) for part in trunk):
-        result = "x"
-        for part in trunk:
-            result = f"self.{part.name}({result})"
-        yield Line(f"return {result}")
-        return
+    """What an auxiliary classifier takes has a name, all else is called within the next call."""
+    variable, value, marks = "x", "x", Marks()
+    heads: list[str] = []
     for part, is_auxiliary in found:
         if is_auxiliary:
+            if value != variable:
+                variable = "x1" if variable == "x" else f"x{int(variable[1:]) + 1}"
+                yield Line(f"{variable} = {value}", marks)
+                value, marks = variable, Marks()
             heads.append(f"self.{part.name}({variable})")
-            continue
-        number += 1
-        plain = _plain(part, writer)
-        value = applied(_made(part.nodes[0], writer).text, variable) if plain else f"self.{part.name}({variable})"
-        variable = "y" if part is trunk[-1] else f"x{number}"
-        yield Line(f"{variable} = {value}", writer.alone(part))
+        else:
+            plain = _plain(part, writer)
+            value = applied(_made(part.nodes[0], writer).text, value) if plain else f"self.{part.name}({value})"
+            marks |= writer.alone(part)
     if heads:
+        yield Line(f"y = {value}", marks)
         yield Line(f"if {writer.dialect.training}:")
-        yield Line(f"    return ({variable}, {', '.join(heads)})")
-    yield Line(f"return {variable}")
+        yield Line(f"    return (y, {', '.join(heads)})")
+    yield Line("return y" if heads else f"return {value}", Marks() if heads else marks)
 
 
 def _size(shape: Shape, channels_last: bool) -> str:

@@ -11,6 +11,7 @@ from operator import or_
 
 WIDTH = 120
 INDENT = "    "
+ROW = 3  # layers that may stand together on a line within a bracket
 
 
 @dataclass(frozen=True)
@@ -78,8 +79,12 @@ def _line(depth: int, text: str, comment: str) -> list[str]:
     beside = f"{code}  # {comment}"
     if len(beside) <= WIDTH:
         return [beside]
-    width = WIDTH - len(INDENT) * depth - 2
-    return [f"{INDENT * depth}# {part}" for part in textwrap.wrap(comment, width)] + wrapped(depth, text)
+    return above(depth, comment) + wrapped(depth, text)
+
+
+def above(depth: int, comment: str) -> list[str]:
+    """A comment in lines of its own."""
+    return [f"{INDENT * depth}# {part}" for part in textwrap.wrap(comment, WIDTH - len(INDENT) * depth - 2)]
 
 
 def statement(depth: int, text: Line) -> list[Line]:
@@ -133,10 +138,22 @@ def lines(
     comments = expression.comments()
     if not expression.opening or (len(whole) <= WIDTH and len(comments) <= most and not exploded):
         return line(depth, f"{before}{expression.text}{after}", "; ".join(comments), expression.all_marks())
+    inner = ", ".join(part.text for part in expression.parts)
+    if len(expression.parts) > 1 and len(comments) <= most and not exploded and is_short(depth, before, expression):
+        rows = [f"{INDENT * depth}{before}{expression.opening}", f"{INDENT * (depth + 1)}{inner}"]
+        rows = above(depth, "; ".join(comments)) + rows
+        return [Line(one, expression.all_marks()) for one in [*rows, f"{INDENT * depth}){after}"]]
     result = line(depth, f"{before}{expression.opening}", expression.comment, expression.marks)
     for part in expression.parts:
         result += lines(depth + 1, "", part, ",")
     return [*result, f"{INDENT * depth}){after}"]
+
+
+def is_short(depth: int, before: str, expression: Expression) -> bool:
+    """Whether it is one line of code or, with few parts, one within a bracket."""
+    inner = ", ".join(part.text for part in expression.parts)
+    few = 0 < len(expression.parts) <= ROW and len(INDENT * (depth + 1) + inner) <= WIDTH
+    return few or len(f"{INDENT * depth}{before}{expression.text}") <= WIDTH
 
 
 def signature(depth: int, before: str, arguments: Sequence[str], after: str) -> list[str]:

@@ -16,12 +16,16 @@ from triptych.spec.layers import (
     AvgPool,
     Block,
     Branches,
+    Flatten,
     Graph,
     Layer,
     MaxPool,
     Primitive,
+    ReLU,
     Residual,
     Shape,
+    Sigmoid,
+    Tanh,
     children,
     join,
 )
@@ -30,6 +34,8 @@ Key: TypeAlias = tuple[Any, ...]
 Numbers: TypeAlias = Mapping[type, tuple[str, ...]]
 # What may differ between two layers that are written once; the rest is part of what they are.
 SOFT = frozenset({"inputs", "channels", "units", "stride", "groups", "start", "stop", "shape"})
+# Numbers of a layer that say which layer behind it it does the work of: its kind's name; `flattens` looks before it.
+FUSED: Mapping[str, tuple[type, ...]] = {"flattened": (Flatten,), "activation": (ReLU, Sigmoid, Tanh), "flattens": ()}
 WILD: Any = None  # a number of a layer that is not there
 
 
@@ -57,6 +63,7 @@ class TreeNode:
     loose: Key = ()
     runs: list["Run"] = field(default_factory=list)
     branch: bool = False  # whether it is one of several on the same input
+    taken: tuple[str, ...] = ()  # paths of layers that its expression does the work of
 
     @property
     def is_leaf(self) -> bool:
@@ -120,7 +127,25 @@ def _node(
         node.children[-1].branch = node.is_flow
     if node.is_row:
         node.children = _with_units(node, units)
+        node.children = _fused(node.children)
     return node
+
+
+def _fused(row: list[TreeNode]) -> list[TreeNode]:
+    """Without the layers whose work the one before, or a dense layer behind, does as its framework has it."""
+    result: list[TreeNode] = []
+    for node in row:
+        before = result[-1] if result else node
+        names = [name for name, kinds in FUSED.items() if name in before.numbers and isinstance(node.layer, kinds)]
+        if names and before is not node and before.numbers[names[0]] == "":
+            before.numbers[names[0]] = type(node.layer).__name__.lower()
+            before.taken, before.output = (*before.taken, node.path), node.output
+        elif "flattens" in node.numbers and isinstance(before.layer, Flatten):
+            node.taken = (before.path,)
+            result[-1] = node
+        else:
+            result.append(node)
+    return result
 
 
 def _with_units(row: TreeNode, units: frozenset[Unit]) -> list[TreeNode]:
@@ -149,14 +174,21 @@ def number_of(layer: Any, name: str, into: Shape, out: Shape) -> Any:
         return Kept(layer.kernel)
     if name == "size":
         return out[1:]
-    if name == "full_size":
-        sides = zip(into[1:], layer.kernel, layer.stride, layer.padding, strict=True)
-        return tuple(-(-(size + 2 * p - k) // s) + 1 for size, k, s, p in sides)
+    if name == "crop":
+        return out[1:] if layer.ceil and _rounded_up(layer, into) != out[1:] else ()
+    if name in FUSED:
+        return ""  # until the neighbours are known
     if name == "map":
         return into[1:]
     if name == "rank":
         return len(into)
     return getattr(layer, name)
+
+
+def _rounded_up(layer: MaxPool | AvgPool, into: Shape) -> Shape:
+    """The size of all windows that begin within the map and its padding, and those wholly in it."""
+    sides = zip(into[1:], layer.kernel, layer.stride, layer.padding, strict=True)
+    return tuple(-(-(size + 2 * p - k) // s) + 1 for size, k, s, p in sides)
 
 
 def _shortcuts(root: TreeNode) -> dict[Key, Key]:

@@ -17,6 +17,9 @@ from triptych.spec.analysis import layer_parameters
 from triptych.spec.layers import INPUT, Branches, Graph, Merge, Residual, Shape
 
 
+OFTEN = 4  # calls of a function in a class that are worth a short name
+
+
 class Piece(NamedTuple):
     """What a class keeps under one name: nodes in a row."""
 
@@ -31,6 +34,7 @@ class Writer:
         self.plan = plan
         self.dialect = dialect
         self._made = layers_made(plan)
+        self._bound: dict[str, str] = {}  # functions that a class calls often: what it calls them, less the extra
 
     # -- expressions ---------------------------------------------------------------------------------------------
 
@@ -55,14 +59,17 @@ class Writer:
 
     def _call(self, made: Definition, values: Sequence[Value]) -> str:
         texts, in_order = [], True
+        many = self._as_row(made)
         for argument in made.arguments:
-            value = values[argument.column]
+            value = argument.given(values[argument.column])
             if argument.default is not None and value.equals(argument.default.literal):
                 in_order = False
-            elif argument.default is None or (in_order and argument.name == "kernel"):
+            elif argument.default is None or (in_order and argument.name == "kernel" and not many):
                 texts.append(value.text)
             else:
                 texts.append(f"{argument.name}={value.text}")
+        if made.name in self._bound:
+            return f"{self._bound[made.name]}({', '.join(texts)})"
         return f"{made.name}({', '.join([*texts, *([self.dialect.extra] if self.dialect.extra else [])])})"
 
     def _row_parts(self, runs: Sequence[Run], values: Sequence[Value]) -> list[Expression]:
@@ -107,12 +114,22 @@ class Writer:
         extra = self.dialect.extra_declared
         plain = [f"{a.name}: {a.annotation}" for a in made.arguments if a.default is None]
         given = [f"{a.name}: {a.annotation} = {a.default.text}" for a in made.arguments if a.default is not None]
+        if self._as_row(made):
+            plain[-len(made.widths) :] = ["*widths: int"]
+            extra = tuple(text for text in extra if text != "*")
         return [*plain, *given, *extra]
+
+    def _as_row(self, made: Definition) -> bool:
+        """Whether its widths are more than a signature has room for: a class takes them as a row of numbers then."""
+        taken = sum(len(f"{a.name}: {a.annotation}, ") for a in made.arguments if a.default is None)
+        room = text.WIDTH - len("    def __init__(self, ) -> None:") - sum(len(e) + 2 for e in self.dialect.extra_declared)
+        return made.is_class and len(made.widths) > 4 and taken > room
 
     def _class(self, made: Definition) -> list[str]:
         node = made.node
         values = Values(self, node, made.columns)
-        kept: list[str] = []
+        kept = [f"        {', '.join(a.name for a in made.widths)} = widths"] if self._as_row(made) else []
+        kept += self._bind(node, values)
         for part in self.parts(node):
             expression = values.of(part)
             if _is_kept(expression, part):
@@ -124,7 +141,7 @@ class Writer:
             and not _is_number(values.scale(flow))
         ):
             kept.append(f"        self.scale = {values.scale(flow).text}")
-        result_type = self._result(flow)
+        self._bound, result_type = {}, self._result(flow)
         start = [f"        {self.dialect.start}"] if self.dialect.start else []
         body = [*start, *kept] or ["        pass"]
         return [
@@ -137,6 +154,20 @@ class Writer:
             f"    {self.dialect.forward.replace('RESULT', result_type)}",
             *(one for statement in self._forward(node, values) for one in text.statement(2, statement)),
         ]
+
+    def _bind(self, node: TreeNode, values: "Values") -> list[str]:
+        """A short name, with what every constructor hands on, for the unit that a class calls often."""
+        self._bound = {}
+        names = {made.name for made in self.plan.definitions.values()}
+        if not self.dialect.extra or "conv" in names:
+            return []
+        texts = " ".join(values.of(part).text for part in self.parts(node))
+        units = [made.name for made in self.plan.definitions.values() if made.node.is_unit]
+        often = [name for name in units if name.startswith("conv") and texts.count(f"{name}(") >= OFTEN]
+        if len(often) != 1:
+            return []
+        self._bound = {often[0]: "conv"}
+        return [f"        conv = partial({often[0]}, {self.dialect.extra})"]
 
     def _attribute(self, part: Piece, expression: Expression, values: "Values") -> list[str]:
         condition = values.condition(part)
@@ -327,8 +358,10 @@ def _about(flow: TreeNode) -> str:
     match flow.layer:
         case Branches():
             merged = {"concatenate": "concatenated along the channels", "add": "added", "multiply": "multiplied"}
+            if len(flow.children) == 2 and not flow.children[0].children:
+                return f"The input and what is made of it, {merged[flow.layer.merge]}."
             return f"{len(flow.children)} branches on the same input, {merged[flow.layer.merge]}."
         case Residual():
-            projected = ", or a projection of it," if any(child.name == "shortcut" for child in flow.children) else ""
-            return f"What comes in{projected} and what is made of it, added."
+            projected = ", or its projection," if any(child.name == "shortcut" for child in flow.children) else ""
+            return f"A residual unit: the input{projected} plus the body's output."
     return "Layers that take the outputs of others by name."
