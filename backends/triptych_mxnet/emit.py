@@ -213,11 +213,16 @@ def load(path: str) -> NETWORK:
         parameter.set_data(mx.nd.array(weights[name]))
     return network
 '''
-LOAD_BESIDE_CONSTANTS = LOAD.replace(
-    """        parameter.set_data""",
-    """        if not isinstance(parameter, mx.gluon.Constant):
-            parameter.set_data""",
-)
+LOAD_SOME = '''
+def load(path: str) -> NETWORK:
+    """The network with the weights of a safetensors file, which has no constants."""
+    network = NETWORK()
+    network.initialize()
+    parameters = network._collect_params_with_prefix()
+    for name, value in load_file(path).items():
+        parameters[name].set_data(mx.nd.array(value))
+    return network
+'''
 DIALECT = Dialect(
     framework="Gluon",
     numbers=NUMBERS,
@@ -247,7 +252,7 @@ DIALECT = Dialect(
     layout=GLUON,
     channels_last=False,
     load=LOAD,
-    load_with={"in_two": LOAD_BESIDE_CONSTANTS},
+    load_with=dict.fromkeys(("get_constant", "scale=False", "center=False"), LOAD_SOME),
     helpers=str(Path(__file__).with_name("emitted.py")),
     ignored="N803",
     kept=_kept,

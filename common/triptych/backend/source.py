@@ -61,8 +61,8 @@ class Dialect:
     - `training`: the condition under which the network is in training.
     - `train_flag`: the line in the constructor that the condition needs.
     - `layout`: names and axes of the arrays. `channels_last`: whether the network takes and gives `(N, H, W, C)`.
-    - `load`: the function that loads a file, with `NETWORK` for the class; `load_with`: another, by the helper with which
-      it has to be that.
+    - `load`: the function that loads a file, with `NETWORK` for the class; `load_with`: another, by words with which a
+      file has to have that.
     - `helpers`: the file `emitted.py`, of which a network's file has what it mentions.
     - `ignored`: rules of ruff that the framework's own conventions break.
     - `kept`: a batch norm as the framework's own layer computes it and keeps its statistics; `keeps` says in a sentence

@@ -60,12 +60,11 @@ def emit(architecture: Architecture, backend: str) -> Emitted:
         name += "Network"
     definitions = [writer.definition(made) for made in plan.definitions.values()]
     whole = network.write(architecture, root, name, writer)
-    written = [*definitions, whole]
-    needed = _names(text.joined(text.separated(written)) + dialect.load)
-    helpers = _helpers(dialect, needed)
-    others = [dialect.load_with[helper] for helper, _ in helpers if helper in dialect.load_with]
-    load = (others[0] if others else dialect.load).replace("NETWORK", name).strip("\n").split("\n")
-    lines = text.separated([*(lines for _, lines in helpers), *written, load])
+    classes = [*definitions, whole]
+    helpers = _helpers(dialect, _names(text.joined(text.separated(classes)) + dialect.load))
+    mentioned = text.joined(text.separated([*helpers, *classes]))
+    load = next((other for words, other in dialect.load_with.items() if words in mentioned), dialect.load)
+    lines = text.separated([*helpers, *classes, load.replace("NETWORK", name).strip("\n").split("\n")])
     body = text.joined(lines)
     blank = "\n\n" if body.startswith(("class", "def")) else "\n"
     before = f"{_header(architecture, dialect)}{_imports(dialect, body)}{blank}"
@@ -100,8 +99,8 @@ def _grouped(dialect: Dialect) -> Iterable[tuple[str, tuple[int, str]]]:
         yield name, (0 if standard else 1, line)
 
 
-def _helpers(dialect: Dialect, needs: Iterable[str]) -> list[tuple[str, list[str]]]:
-    """What the file needs of the backend's `emitted.py`, and what that needs, by name in that file's order."""
+def _helpers(dialect: Dialect, needs: Iterable[str]) -> list[list[str]]:
+    """What the file needs of the backend's `emitted.py`, and what that needs, in that file's order."""
     found = _definitions(dialect.helpers)
     wanted: set[str] = set()
     todo = list(needs)
@@ -110,7 +109,7 @@ def _helpers(dialect: Dialect, needs: Iterable[str]) -> list[tuple[str, list[str
         if name in found and name not in wanted:
             wanted.add(name)
             todo += found[name][1]
-    return [(name, lines) for name, (lines, _) in found.items() if name in wanted]
+    return [lines for name, (lines, _) in found.items() if name in wanted]
 
 
 def _names(source: str) -> frozenset[str]:
