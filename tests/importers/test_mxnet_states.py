@@ -18,6 +18,8 @@ from triptych.backend import registry
 from triptych.backend.contract import Backend
 from triptych.backend.execution import exact
 from triptych.data.preprocess import InputTransform
+from triptych.exporting import optimizer_states
+from triptych.exporting.mxnet_trainer import Back
 from triptych.importers import mxnet_network, mxnet_states
 from triptych.importers.steps import Imported, Request
 from triptych.importers.trainer_states import TrainerStates
@@ -137,6 +139,49 @@ def test_adams_moments_and_count(framework: Backend, trained: Callable[[str], Pa
     np.testing.assert_allclose(losses, expected, rtol=1e-4, atol=0)
     assert not np.allclose(losses, expected, rtol=1e-11, atol=0)
     assert imported.parameters is not None
+
+
+BACK = 6  # steps here
+OPTIMIZERS = {
+    "sgd": SGD(momentum=MOMENTUM, weight_decay=DECAY),
+    "nag": SGD(momentum=MOMENTUM, nesterov=True),
+    "adam": Adam(weight_decay=DECAY),
+}
+
+
+@needs_mxnet
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_training_goes_back_to_mxnets_trainer(
+    name: str, framework: Backend, trained: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """From MXNet, some steps here, and on in MXNet's own Trainer, whose losses are those of going on here. Its Adam adds
+    eps elsewhere: a few steps tell."""
+    folder, optimizer = trained(name), OPTIMIZERS[name]
+    more, tolerance = (6, 1e-4) if name == "adam" else (20, 1e-11)
+    imported, states = read(folder)
+    network = framework.build(imported.architecture, execution=exact("fp64"))
+    framework.from_canonical(network, imported.parameters or {})
+    trainer = framework.Trainer(network, optimizer, InputTransform(*SIZE), 0)
+    trainer.load_state(states.state(RATE))
+    images, labels = np.load(folder / "images.npy"), np.load(folder / "labels.npy")
+    rates = optimizer.rates(RATE, MOMENTUM)
+    trainer.read([trainer.step(images[i], labels[i], rates, i) for i in range(FIRST, FIRST + BACK)])
+    back = Back(folder / "before-symbol.json", folder / "before-0000.params", REQUEST, imported.architecture)
+    held = optimizer_states.States(
+        optimizer, trainer.state(), RATE, imported.architecture, back=back, parameters=framework.to_canonical(network)
+    )
+    told = optimizer_states.write(tmp_path / "back.states", held)
+    assert told == "net.collect_params().load('back.params'), gluon.Trainer.load_states('back.states')"
+    later = range(FIRST + BACK, FIRST + BACK + more)
+    expected = trainer.read([trainer.step(images[i], labels[i], rates, i) for i in later])[:, 0]
+    for file in ("images.npy", "labels.npy"):
+        (tmp_path / file).symlink_to(folder / file)
+    line = [sys.executable, str(SCRIPT), f"back-{name}", str(FIRST + BACK), str(more), "0", "0"]
+    subprocess.run(line, check=True, cwd=tmp_path, env=os.environ | {"PYTHONPATH": ""}, capture_output=True)
+    rate, *found = json.loads((tmp_path / "returned.json").read_text())
+    assert rate == RATE
+    np.testing.assert_allclose(found, expected, rtol=tolerance, atol=0)
+    assert abs(found[-1] / found[0] - 1) > 1e-3  # it learns
 
 
 @needs_mxnet

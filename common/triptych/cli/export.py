@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -52,17 +53,26 @@ def onnx(
 
 def states(
     run: Annotated[Path, Parameter(help="A run folder.")],
-    file: Annotated[Path, options.written("FILE", "The file to write; .pt (PyTorch) or .msgpack (optax).")],
+    file: Annotated[
+        Path, options.written("FILE", "The file to write; .pt (PyTorch), .msgpack (optax) or .states (MXNet).")
+    ],
     *,
+    symbol: Annotated[Path | None, Parameter(help="For .states: the NAME-symbol.json that the run began from.")] = None,
+    params: Annotated[
+        Path | None, Parameter(help="For .states: its FILE.params; the run's are written in its form.")
+    ] = None,
     flatten: Annotated[
         str | None, Parameter(help="How a Flax network flattens a map: hwc (its own way) or chw (triptych's).")
     ] = None,
 ) -> None:
-    """Write what the optimiser of a run remembers, for a training loop of your own; its weights come by `convert`.
+    """Write what the optimiser of a run remembers, for a training loop of your own; its weights come by `convert`, for
+    MXNet beside the states.
 
     Example: triptych export states runs/vgg11 optimizer.pt
     """
     from triptych.exporting import optimizer_states
+    from triptych.exporting.mxnet_trainer import Back
+    from triptych.importers.steps import Request
     from triptych.optim.schedules import Score
     from triptych.training import run_folder
     from triptych.training.models import load_run
@@ -80,6 +90,11 @@ def states(
     remembered = optimizer_states.States(
         trained.recipe.optimizer, checkpoint.optimizer, rates.learning_rate, trained.architecture, flatten
     )
+    if symbol is not None and params is not None:
+        request = Request(input=trained.architecture.input)
+        remembered = replace(
+            remembered, back=Back(symbol, params, request, trained.architecture), parameters=checkpoint.model
+        )
     print(f"{file}: {optimizer_states.write(file, remembered)}")
 
 

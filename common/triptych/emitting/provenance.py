@@ -15,7 +15,9 @@ def layers_made(plan: Plan) -> dict[TreeNode, frozenset[str]]:
     for node, instances in written:
         for instance in instances:
             for one, other in _inside(plan, node, instance):
-                found.setdefault(one, set()).update(path for leaf in other.below() if leaf.is_leaf for path in (leaf.path, *leaf.taken))
+                found.setdefault(one, set()).update(
+                    path for leaf in other.below() if leaf.is_leaf for path in (leaf.path, *leaf.taken)
+                )
     return {node: frozenset(paths) for node, paths in found.items()}
 
 

@@ -16,7 +16,6 @@ from triptych.emitting.tree import Run, TreeNode, flow_of
 from triptych.spec.analysis import layer_parameters
 from triptych.spec.layers import INPUT, Branches, Graph, Merge, Residual, Shape
 
-
 OFTEN = 4  # calls of a function in a class that are worth a short name
 
 
@@ -122,7 +121,9 @@ class Writer:
     def _as_row(self, made: Definition) -> bool:
         """Whether its widths are more than a signature has room for: a class takes them as a row of numbers then."""
         taken = sum(len(f"{a.name}: {a.annotation}, ") for a in made.arguments if a.default is None)
-        room = text.WIDTH - len("    def __init__(self, ) -> None:") - sum(len(e) + 2 for e in self.dialect.extra_declared)
+        room = (
+            text.WIDTH - len("    def __init__(self, ) -> None:") - sum(len(e) + 2 for e in self.dialect.extra_declared)
+        )
         return made.is_class and len(made.widths) > 4 and taken > room
 
     def _class(self, made: Definition) -> list[str]:

@@ -1,14 +1,16 @@
 """The state of an optimiser as a file for somebody's own training loop: PyTorch's `load_state_dict`, optax's
-`flax.serialization.from_bytes`."""
+`flax.serialization.from_bytes`, the `load_states` of MXNet's trainer."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from triptych.exporting import mxnet_trainer
+from triptych.exporting.mxnet_trainer import Back
 from triptych.importers import optax_states, torch_states
 from triptych.optim.optimizers import COUNT, SGD, Adam, AdamW, Optimizer, decay_of
 from triptych.spec.layers import Architecture
@@ -29,6 +31,8 @@ class States:
     learning_rate: float
     architecture: Architecture
     flatten: str | None = None  # how a Flax network flattens a map; None: in its own way
+    back: Back | None = None  # where MXNet's go
+    parameters: State = field(default_factory=dict)  # of the same moment: MXNet's file of weights is written, too
 
     def of(self, slot: str, path: str) -> NDArray[Any] | None:
         """What a slot remembers of a parameter."""
@@ -119,4 +123,12 @@ def _chain(optimizer: Optimizer, rate: float) -> str:
     return own
 
 
-WRITERS: dict[str, Callable[[Path, States], str]] = {".pt": _torch, ".msgpack": _optax}
+def _mxnet(path: Path, states: States) -> str:
+    """With the weights beside them, as both have the names of one symbol."""
+    if states.back is None:
+        raise TriptychError(f"'{path}' takes the names of a network of MXNet's: give --symbol and --params")
+    own = (states.optimizer, states.state, states.learning_rate)
+    return mxnet_trainer.write(path, states.back, states.parameters, *own)
+
+
+WRITERS: dict[str, Callable[[Path, States], str]] = {".pt": _torch, ".msgpack": _optax, ".states": _mxnet}

@@ -73,6 +73,11 @@ def read_record(content: bytes, source: str) -> NDArray[Any]:
     return np.asarray(array)
 
 
+def record(array: NDArray[Any]) -> bytes:
+    """One array by itself, as MXNet pickles it. Raises TriptychError as `write` does."""
+    return _array_header("the array", array) + bytes(_little_endian(array).data)
+
+
 def write(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
     """Write dense arrays as MXNet 1.x does (V2, on the CPU), for `mx.nd.load`: the same bits, in the same order.
 

@@ -1,0 +1,159 @@
+"""The way back to MXNet: a symbol's own parameter file, and the states that its `gluon.Trainer` loads.
+
+Which number of a canonical array is which of MXNet's is not repeated here: numbers that say their own place go through
+the importer, and where they come out is where the trained ones go back from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triptych.importers import mxnet_network
+from triptych.importers.steps import Request
+from triptych.optim.optimizers import COUNT, SGD, Adam, Optimizer, decay_of
+from triptych.spec import analysis
+from triptych.spec.layers import Architecture
+from triptych.utils.errors import TriptychError
+from triptych.utils.files import write_atomically
+from triptych.weights.formats import mxnet_params
+from triptych.weights.formats.inert_pickle import Call, Name
+from triptych.weights.formats.pickle_writer import dumps
+
+Arrays = Mapping[str, NDArray[Any]]
+FIRST = 2**20  # the number of the first place: none of an architecture's own constants
+
+
+@dataclass(frozen=True)
+class Back:
+    """A symbol with its parameters, from which the network was imported, and how."""
+
+    symbol: Path
+    params: Path
+    request: Request
+    architecture: Architecture
+
+    @cached_property
+    def stored(self) -> dict[str, NDArray[Any]]:
+        """The arrays of the parameter file."""
+        return mxnet_network.read_arrays(self.params)
+
+    def arrays(self, canonical: Arrays) -> dict[str, NDArray[Any]]:
+        """Canonical arrays under the symbol's names, in its axes and types; of those that have a part in them. What of
+        such an array has no canonical number is 0."""
+        found: dict[str, NDArray[Any]] = {}
+        for path, (name, places) in self.places.items():
+            if path in canonical:
+                like = self.stored[name]
+                flat = found.setdefault(name, np.zeros(like.size, like.dtype))
+                flat[places] = np.ravel(canonical[path])
+        return {name: flat.reshape(self.stored[name].shape) for name, flat in found.items()}
+
+    @cached_property
+    def places(self) -> dict[str, tuple[str, NDArray[np.int64]]]:
+        """By canonical path: the name of the array that its numbers are from, and their places there. Raises
+        TriptychError for another network, and where the importer makes a number of several."""
+        starts, numbered, first = {}, {}, FIRST
+        for name, array in self.stored.items():
+            starts[name] = first
+            numbered[name] = np.arange(first, first + array.size, dtype=np.float64).reshape(array.shape)
+            first += array.size
+        imported = mxnet_network.load_arrays(self.symbol, numbered, self.request, self.params)
+        if imported.architecture != self.architecture:
+            raise TriptychError(f"the run did not begin from {self.symbol}, or constants there are made of arrays")
+        begins, names = np.array([*starts.values()]), list(starts)
+        found = {}
+        for path, array in (imported.parameters or {}).items():
+            numbers = np.asarray(array, np.float64).ravel()
+            name = names[max(0, int(np.searchsorted(begins, numbers[0], "right")) - 1)]
+            places = (numbers - starts[name]).astype(np.int64)
+            inside = places.min() >= 0 and places.max() < self.stored[name].size
+            if not inside or not np.array_equal(places + starts[name], numbers) or len({*places}) < len(places):
+                raise TriptychError(f"'{path}' is made of several numbers of {self.params}, and does not go back there")
+            found[path] = name, places
+        return found
+
+
+def write(path: Path, back: Back, parameters: Arrays, optimizer: Optimizer, state: Arrays, rate: float) -> str:
+    """Write the parameters (`path` with `.params`) and the states (`path`); returns what loads them. Raises
+    TriptychError for an optimiser that MXNet does not have, and as `Back.arrays` does."""
+    kind, options, slots = _kind(optimizer)
+    own = back.stored | back.arrays(parameters)
+    trained = [info.path for info in analysis.parameters(back.architecture) if info.trained]
+    factor = 1.0 if kind == "Adam" else -rate  # MXNet's velocity holds the learning rate, with the sign of a step
+    remembered = [
+        back.arrays({one: state[f"{slot}.{one}"] * factor for one in trained if f"{slot}.{one}" in state})
+        for slot in slots
+    ]
+    numbers = {name: number for number, name in enumerate(sorted(own))}
+    by_index: dict[int, Any] = {}
+    for name in sorted(remembered[0] if remembered else ()):
+        values = tuple(_array(arrays[name]) for arrays in remembered)
+        by_index[numbers[name]] = values if len(slots) > 1 else values[0]
+    counts = dict.fromkeys(by_index, int(state.get(COUNT, 0)))
+    made = Call(Name("mxnet.optimizer.optimizer", kind), (), _fields(optimizer, options, rate, counts))
+    auxiliary = mxnet_params.split_prefixes(mxnet_params.read(back.params))[1]
+    weights = path.with_suffix(".params")
+    mxnet_params.write(weights, {f"{'aux' if n in auxiliary else 'arg'}:{n}": value for n, value in own.items()})
+    write_atomically(path, dumps((by_index, made)))
+    return _told(path, weights, back, optimizer)
+
+
+def _kind(optimizer: Optimizer) -> tuple[str, dict[str, Any], tuple[str, ...]]:
+    """MXNet's class, its own fields, and the slots in its order."""
+    if type(optimizer) is SGD:
+        if optimizer.nesterov and optimizer.weight_decay:
+            raise TriptychError(
+                "MXNet's NAG decays by the weight that it has moved already: with --nesterov and "
+                "--weight-decay its next step would be another"
+            )
+        lazy = {} if optimizer.nesterov else {"lazy_update": True}
+        slots = ("velocity",) if optimizer.momentum else ()
+        return "NAG" if optimizer.nesterov else "SGD", {"momentum": optimizer.momentum, **lazy}, slots
+    if type(optimizer) is Adam:
+        own = {"beta1": optimizer.beta1, "beta2": optimizer.beta2, "epsilon": optimizer.eps, "lazy_update": True}
+        return "Adam", own, ("mean", "variance")
+    raise TriptychError(f"MXNet 1.9 has no trainer for {optimizer.name}; the states of sgd and adam go back to it")
+
+
+def _array(value: NDArray[Any]) -> Call:
+    handle = {"handle": bytearray(mxnet_params.record(value))}
+    return Call(Name("mxnet.ndarray.ndarray", "NDArray"), (None,), handle)
+
+
+def _fields(optimizer: Optimizer, own: Mapping[str, Any], rate: float, counts: dict[int, int]) -> dict[str, Any]:
+    """The attributes of an optimizer of MXNet 1.9.1 (python/mxnet/optimizer/optimizer.py), less its parameters."""
+    steps = max(counts.values(), default=0)
+    return {
+        "rescale_grad": 1.0,
+        "lr_scheduler": None,
+        "lr": rate,
+        "wd": optimizer.weight_decay,
+        "lr_mult": {},
+        "wd_mult": {},
+        "begin_num_update": 0,
+        "num_update": steps,
+        "_all_index_update_counts": {0: counts},
+        "_index_update_count": counts,
+        "clip_gradient": None,
+        "multi_precision": False,
+        "aggregate_num": 4 if type(optimizer) is SGD and not optimizer.nesterov else 0,
+        "idx2name": {},
+        "sym_info": (),
+        "allow_np_array": False,
+        **own,
+    }
+
+
+def _told(path: Path, weights: Path, back: Back, optimizer: Optimizer) -> str:
+    """What loads the two files; a decay of its own is an attribute of MXNet's parameters, and of no file."""
+    lines = f"net.collect_params().load('{weights.name}'), gluon.Trainer.load_states('{path.name}')"
+    if len(set(decay_of(optimizer, back.architecture).values())) > 1:
+        lines += "; set wd_mult = 0 of every bias, gamma and beta before"
+    return lines
