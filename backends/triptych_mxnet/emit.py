@@ -229,7 +229,7 @@ DIALECT = Dialect(
     pieces=PIECES,
     imports={
         "math": "import math",
-        "ModuleType": "from types import ModuleType",
+        "Any": "from typing import Any, TypeAlias",
         "mx": "import mxnet as mx",
         "np": "import numpy as np",
         "nn": "from mxnet.gluon import nn",
@@ -245,7 +245,7 @@ DIALECT = Dialect(
     start="super().__init__()",
     extra="",
     extra_declared=(),
-    forward="def hybrid_forward(self, F: ModuleType, x: Tensor) -> RESULT:",
+    forward="def hybrid_forward(self, F: Any, x: Tensor) -> RESULT:",
     merge=merge,
     training="mx.autograd.is_training()",
     train_flag="",

@@ -6,14 +6,14 @@ float32; what is multiplied or added as a scalar is a float64."""
 # ruff: noqa: N803 (Gluon calls the module of operators F)
 
 import math
-from types import ModuleType
+from typing import Any, TypeAlias
 
 import mxnet as mx
 import numpy as np
 from mxnet.gluon import nn
 from numpy.typing import NDArray
 
-Tensor = mx.nd.NDArray | mx.sym.Symbol
+Tensor: TypeAlias = mx.nd.NDArray | mx.sym.Symbol
 
 
 def sequence(*blocks: nn.HybridBlock) -> nn.HybridSequential:
@@ -23,7 +23,7 @@ def sequence(*blocks: nn.HybridBlock) -> nn.HybridSequential:
     return result
 
 
-def concat(F: ModuleType, *maps: Tensor) -> Tensor:
+def concat(F: Any, *maps: Tensor) -> Tensor:
     """Along the channels. oneDNN cannot split a gradient in its blocked layout at 24 and 40 of 64 channels ("could not
     construct a sub-memory"); a slice of everything hands it over in the plain one."""
     return F.slice_axis(F.concat(*maps, dim=1), axis=0, begin=0, end=None)
@@ -36,7 +36,7 @@ class PReLU(nn.PReLU):
         super().__init__(in_channels=slopes)
         self.axes = (1, -1, *(1,) * (rank - 1))
 
-    def hybrid_forward(self, F: ModuleType, x: Tensor, alpha: Tensor) -> Tensor:
+    def hybrid_forward(self, F: Any, x: Tensor, alpha: Tensor) -> Tensor:
         return F.where(x > 0, x, F.broadcast_mul(x, F.reshape(alpha, self.axes)))
 
 
@@ -49,7 +49,7 @@ class Affine(nn.HybridBlock):
         self.gamma = self.params.get("gamma", shape=(channels,), init="ones")
         self.beta = self.params.get("beta", shape=(channels,), init="zeros")
 
-    def hybrid_forward(self, F: ModuleType, x: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
+    def hybrid_forward(self, F: Any, x: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
         scaled = F.broadcast_mul(x, F.reshape(gamma, self.axes))
         return F.broadcast_add(scaled, F.reshape(beta, self.axes))
 
@@ -69,12 +69,12 @@ class Scale(nn.HybridBlock):
         self.scale = self.params.get_constant("scale", in_two(scale))
         self.shift = self.params.get_constant("shift", in_two(shift))
 
-    def hybrid_forward(self, F: ModuleType, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    def hybrid_forward(self, F: Any, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
         scaled = F.broadcast_mul(x, F.reshape(F.sum(scale, axis=0), self.axes))
         return F.broadcast_add(scaled, F.reshape(F.sum(shift, axis=0), self.axes))
 
 
-def between(F: ModuleType, x: Tensor, low: float, high: float) -> Tensor:
+def between(F: Any, x: Tensor, low: float, high: float) -> Tensor:
     """x between two bounds, at which its derivative is 0; that of F.clip is 1 there."""
     inside = (x > low) * (x < high)
     return F.where(inside, x, F.BlockGrad(F.minimum(F.maximum(x, low), high)))
@@ -88,7 +88,7 @@ class Clip(nn.HybridBlock):
         self.low = low
         self.high = high
 
-    def hybrid_forward(self, F: ModuleType, x: Tensor) -> Tensor:
+    def hybrid_forward(self, F: Any, x: Tensor) -> Tensor:
         return between(F, x, self.low, self.high)
 
 
@@ -99,7 +99,7 @@ class LeakyReLU(nn.HybridBlock):
         super().__init__()
         self.slope = slope
 
-    def hybrid_forward(self, F: ModuleType, x: Tensor) -> Tensor:
+    def hybrid_forward(self, F: Any, x: Tensor) -> Tensor:
         return F.where(x > 0, x, x * self.slope)
 
 
@@ -111,14 +111,14 @@ class HardSigmoid(nn.HybridBlock):
         self.slope = slope
         self.offset = offset
 
-    def hybrid_forward(self, F: ModuleType, x: Tensor) -> Tensor:
+    def hybrid_forward(self, F: Any, x: Tensor) -> Tensor:
         return between(F, x * self.slope + self.offset, 0.0, 1.0)
 
 
 class HardSwish(nn.HybridBlock):
     """x * min(max(x + 3, 0), 6) / 6."""
 
-    def hybrid_forward(self, F: ModuleType, x: Tensor) -> Tensor:
+    def hybrid_forward(self, F: Any, x: Tensor) -> Tensor:
         return x * between(F, x + 3.0, 0.0, 6.0) / 6.0
 
 
@@ -126,7 +126,7 @@ def local_response_norm(channels: int, size: int, alpha: float, beta: float, k: 
     """x over `(k + alpha / size * sum of squares of `size` neighbouring channels) ^ beta`. F.LRN refuses float64 and
     windows wider than the channels; here the window is a pool along the channels."""
 
-    def normalized(F: ModuleType, x: Tensor) -> Tensor:
+    def normalized(F: Any, x: Tensor) -> Tensor:
         squares = F.reshape(F.square(x), (0, 1, channels, -1))
         means = F.Pooling(squares, pool_type="avg", kernel=(size, 1), pad=(size // 2, 0))
         return x * (k + alpha * F.reshape_like(means, x)) ** -beta
@@ -144,7 +144,7 @@ class L2Normalize(nn.HybridBlock):
         self.axes = {"axis": 0, "exclude": True} if whole else {"axis": 1}
         self.bound = bound
 
-    def hybrid_forward(self, F: ModuleType, x: Tensor) -> Tensor:
+    def hybrid_forward(self, F: Any, x: Tensor) -> Tensor:
         squares = F.sum(F.square(x), keepdims=True, **self.axes)
         if not self.bound:
             return F.broadcast_div(x, F.sqrt(squares + self.eps))
@@ -167,7 +167,7 @@ class CroppedMaxPool(nn.MaxPool2D):
         super().__init__(kernel, strides, padding, ceil_mode=True)
         self.size = size
 
-    def hybrid_forward(self, F: ModuleType, x: Tensor) -> Tensor:
+    def hybrid_forward(self, F: Any, x: Tensor) -> Tensor:
         y = super().hybrid_forward(F, x)
         return F.slice(y, begin=(None, None, 0, 0), end=(None, None, *self.size))
 
@@ -188,7 +188,7 @@ class OverhangingAvgPool(nn.HybridBlock):
         self.window = {"kernel": kernel, "stride": strides}
         self.padding, self.overhang, self.counted = padding, overhang, counted
 
-    def hybrid_forward(self, F: ModuleType, x: Tensor) -> Tensor:
+    def hybrid_forward(self, F: Any, x: Tensor) -> Tensor:
         (rows, columns), (below, right) = self.padding, self.overhang
 
         def padded(values: Tensor, width: tuple[int, ...], value: float) -> Tensor:
@@ -229,7 +229,7 @@ class ConvTranspose(nn.Conv2DTranspose):
         sides = zip(map, strides, kernel, dilation, strict=True)
         self.whole = tuple((n - 1) * stride + (k - 1) * d + 1 for n, stride, k, d in sides)
 
-    def hybrid_forward(self, F: ModuleType, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    def hybrid_forward(self, F: Any, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         (top, left), (height, width) = self.corner, self.size
         values = F.transpose(F.reshape(x, (0, self.groups, -1, self.area)), (1, 2, 0, 3))
         kernels = F.reshape(weight, (self.groups, -1, self.out * self.kernel_area))
@@ -257,7 +257,7 @@ class Bilinear(nn.HybridBlock):
         self.rows = self.params.get_constant("rows", rows)
         self.columns = self.params.get_constant("columns", columns)
 
-    def hybrid_forward(self, F: ModuleType, x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    def hybrid_forward(self, F: Any, x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
         across = F.swapaxes(F.dot(x, F.sum(columns, axis=0)), 2, 3)
         return F.swapaxes(F.dot(across, F.sum(rows, axis=0)), 2, 3)
 
@@ -269,6 +269,6 @@ class ChannelShuffle(nn.HybridBlock):
         super().__init__()
         self.groups = groups
 
-    def hybrid_forward(self, F: ModuleType, x: Tensor) -> Tensor:
+    def hybrid_forward(self, F: Any, x: Tensor) -> Tensor:
         grouped = F.reshape(x, (0, -4, self.groups, -1, -2))  # (N, groups, channels of a group, H, W)
         return F.reshape(F.swapaxes(grouped, 1, 2), (0, -3, -2))

@@ -140,7 +140,7 @@ def _new_argument(made: Definition, column: Column, index: int, by_column: list[
     found = [value for value in by_column[index] if value is not WILD]
     default = False if column.number == "projected" else DEFAULTS.get(column.number, WILD)
     square = column.number == "kernel_pair" and all(rows == columns for rows, columns in found)
-    given = written(tuple(default) if square else default) if default is not WILD and default in found else None
+    given = None if default is WILD or default not in found else written((1, 1) if square else default)
     argument = Argument(f"<{index}>", "int" if square else _annotation(found), index, given, square)
     made.arguments.append(argument)
     return Value(argument.inside)

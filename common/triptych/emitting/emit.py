@@ -126,8 +126,8 @@ def _definitions(path: str) -> dict[str, tuple[list[str], frozenset[str]]]:
     found = {}
     for node in ast.parse(source).body:
         name = node.name if isinstance(node, ast.ClassDef | ast.FunctionDef) else ""
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
-            name = node.targets[0].id
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            name = node.target.id
         if name:
             mine = lines[node.lineno - 1 : node.end_lineno]
             found[name] = (mine, _names("\n".join(mine)))

@@ -13,7 +13,7 @@ MODULES = frozenset({"nn", "nnx", "torch", "jax", "jnp", "lax", "mx", "np", "mat
 WORDS = frozenset(
     {"self", "x", "y", "rngs", "load", "load_file", "partial", "concat", "sequence", "Tensor", "TypeAlias"}
 )
-RESERVED = frozenset(dir(builtins)) | MODULES | WORDS | {"ModuleType", "NDArray"}
+RESERVED = frozenset(dir(builtins)) | MODULES | WORDS | {"Any", "NDArray"}
 ARGUMENTS = frozenset(
     {"in_channels", "channels", "width", "widths", "conv", "count", "kernel", "stride", "padding", "dilation", "groups"}
 )
