@@ -96,6 +96,18 @@ def test_every_run_can_be_built_and_is_another_one(study):
     )
 
 
+def test_quick_leaves_out_long_runs_and_compiles_as_the_study_says():
+    study = replace(TINY, runs=(TINY.runs[0], replace(TINY.runs[1], long=True)), quick_compilation="quick")
+    shorter = study.shortened()
+    assert shorter.runs == TINY.runs[:1]
+    assert [each.compilation for each in plan(shorter, recipes_of(shorter, quick=True))] == ["quick"]
+    assert {each.compilation for each in plan(study, recipes_of(study))} == {"full"}
+    assert [run.name for run in experiments.INCEPTION.runs if run.long] == [
+        "v4: deeper, one plan",
+        "Inception-ResNet v2: residual, as large as v4",
+    ]
+
+
 @pytest.mark.parametrize("study", experiments.STUDIES, ids=lambda study: study.name)
 def test_quick_is_of_few_images_and_a_small_part_of_the_full_work(study):
     """The 3 minutes on 2 cores that --quick is for are no test; this bounds the work."""

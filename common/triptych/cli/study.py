@@ -83,6 +83,7 @@ def trained(
     from triptych.backend import registry
     from triptych.studies import duration, outcome, runner
 
+    chosen = chosen.shortened() if quick else chosen
     recipes = runner.recipes_of(chosen, quick=quick, change=change)
     loaded = [registry.load(name) for name in names]
     runner.check(chosen, recipes, loaded, kept, device)

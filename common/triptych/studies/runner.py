@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 
 from triptych import data
 from triptych.backend.contract import Backend
+from triptych.backend.execution import Compilation
 from triptych.data import Dataset
 from triptych.spec import records
 from triptych.spec.analysis import Totals, totals
@@ -47,7 +48,8 @@ class PublishedFigures:
 
 @dataclass(frozen=True)
 class Run:
-    """One row: what it `changes` in the study's recipe (see `vary`), and what else with `--quick`. Runs of one `series`
+    """One row: what it `changes` in the study's recipe (see `vary`), and what else with `--quick`, which leaves out a
+    `long` one. Runs of one `series`
     go along an axis, from less to more, or compete (see `Trained`). `start` names an earlier run whose parameters this
     one begins with, on the same backend; `beside` the run that its time and accuracy are held against, if that is not
     the study's first."""
@@ -59,6 +61,7 @@ class Run:
     series: str = ""
     start: str = ""
     beside: str = ""
+    long: bool = False
 
     @property
     def choice(self) -> str:
@@ -72,7 +75,7 @@ class Trained(Study):
     `floor` is the test accuracy that the text asks for. The runs of a series `compete` for the best accuracy, or go
     along an axis. `look` looks at the trained models, and its result stands before that of the training. Studies that
     train the same `networks` share them. `depth`: the figure against cost is one against the number of layers with
-    weights, too."""
+    weights, too. `compilation` is the Execution's, with `--quick` it is `quick_compilation`."""
 
     base: Recipe
     runs: tuple[Run, ...]
@@ -82,11 +85,18 @@ class Trained(Study):
     look: Look | None = None
     networks: str = ""
     depth: bool = False
+    compilation: Compilation = "full"
+    quick_compilation: Compilation = "full"
 
     @property
     def kept_as(self) -> str:
         """The name that its runs are kept under."""
         return self.networks or self.name
+
+    def shortened(self) -> "Trained":
+        """What `--quick` runs of it."""
+        runs = tuple(run for run in self.runs if not run.long)
+        return dataclasses.replace(self, runs=runs, compilation=self.quick_compilation)
 
 
 @dataclass(frozen=True)
@@ -97,6 +107,7 @@ class PlannedRun:
     recipe: Recipe
     dataset: Dataset
     architecture: Architecture
+    compilation: Compilation = "full"
 
 
 @dataclass(frozen=True)
@@ -202,7 +213,9 @@ def plan(study: Trained, recipes: Sequence[Recipe], *, data_dir: Path | None = N
     wanted = {recipe.data: recipe.reading for recipe in recipes}.items()
     datasets = {name: data.load(name, data_dir=data_dir, reading=reading) for name, reading in wanted}
     return [
-        PlannedRun(run, recipe, datasets[recipe.data], build_architecture(recipe, datasets[recipe.data]))
+        PlannedRun(
+            run, recipe, datasets[recipe.data], build_architecture(recipe, datasets[recipe.data]), study.compilation
+        )
         for run, recipe in zip(study.runs, recipes, strict=True)
     ]
 
@@ -265,8 +278,8 @@ def train_one(
     elif (checkpoint := run_folder.load(folder)) is not None and checkpoint.epoch == recipe.epochs:
         with show(f"{title}: finished before", recipe):
             return Outcome(planned, backend.name, folder, tuple(run_folder.read_epochs(folder)), doubt=doubt)
-    architecture = planned.architecture
-    session = sessions.start(backend, recipe, planned.dataset, device=device, architecture=architecture, resumed=begun)
+    network: Any = {"architecture": planned.architecture, "compilation": planned.compilation}
+    session = sessions.start(backend, recipe, planned.dataset, device=device, resumed=begun, **network)
     keeping.keep_in(session, folder)
     problem = ""
     with show(title, recipe) as listener:
