@@ -11,7 +11,7 @@ from marks import later
 from triptych.backend import registry
 
 NAMES = list(notebooks.notebooks())
-SHORT = {"STEPS = None": "STEPS = 2", "(5 if QUICK else 10)": "1"}
+SHORT = {"STEPS = None": "STEPS = 2", "(5 if QUICK else 10)": "1", "EPOCHS, IMAGES = 3, 5120": "EPOCHS, IMAGES = 1, 64"}
 
 
 def needs(name: str) -> list[str]:
