@@ -281,5 +281,14 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "remembering": Remembering,
     "dict": lambda: after_conv(lambda self, x: {"low": x, "high": self.fc(x.mean((2, 3)))}, fc=nn.Linear(6, 2)),
     "tuple": lambda: after_conv(lambda self, x: (x.tanh(), (x.mean((2, 3)), [x.sigmoid()]))),
+    "every other place": lambda: after_conv(
+        lambda self, x: F.pad(x[:, :, ::2, 1::3], (1, 0, 0, 2, 2, 1), value=0.5)  # a shortcut without weights
+    ),
+    "adaptive, to more": lambda: after_row(nn.Conv2d(6, 4, 12), nn.AdaptiveAvgPool2d(3), nn.Conv2d(4, 2, 2)),
+    "mean of shuffled": lambda: after_conv(lambda self, x: shuffled(x, 2).mean((2, 3)) * 2),
+    "mean of a part": lambda: after_conv(lambda self, x: x[:, 1:4].mean((2, 3))),
+    "scale of frozen statistics": lambda: after_conv(
+        lambda self, x: x * (self.var + 1e-5).rsqrt().view(1, -1, 1, 1), var=torch.linspace(0.5, 2, 6)
+    ),
     "in half": lambda: after_row(nn.BatchNorm2d(6), nn.ReLU()).half(),
 }

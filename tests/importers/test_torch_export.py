@@ -139,6 +139,21 @@ def test_what_cannot_be_taken_over_is_one_line(name: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_what_pytorch_prints_of_a_refusal_stays_inside(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ImportRefusedError, match="control flow"):
+        load(Branching(), Request(input=SHAPE))
+    assert capfd.readouterr() == ("", "")
+
+
+def test_weights_that_are_normalised_are_taken_as_computed() -> None:
+    module = after_conv(
+        lambda self, x: F.linear(F.normalize(x.flatten(1)), F.normalize(self.w)), w=nn.Parameter(torch.ones(4, 864))
+    )
+    made = load(module, Request(input=SHAPE))
+    assert "its weights are computed of w" in made.remarks[0]
+    assert float(abs((made.parameters or {})["linear.weight"] - 864**-0.5).max()) < 1e-8
+
+
 class Everything(nn.Module):
     """Modes, gradients, hooks, statistics and attributes that differ from part to part."""
 

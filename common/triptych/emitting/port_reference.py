@@ -136,7 +136,7 @@ class PortReference:
         decay = decay_of(optimizer, architecture)
         targets = tuple(len(case.stored) * dy for dy in self.cotangents)  # the reference takes the mean
         for rates in RATES:
-            gradients, statistics = _gradients(architecture, values, case.images, targets, rounding)
+            gradients, statistics = _gradients(case, architecture, values, targets, rounding)
             for path, strength in decay.items():
                 after, state = reference_step(values, gradients, velocity, rates, optimizer, {path: strength})
                 moved[path] = rounding(after[path], 1)
@@ -183,8 +183,9 @@ def _drawn(architecture: Architecture) -> NDArray[np.float32]:
 
 
 def _gradients(
-    architecture: Architecture, values: Parameters, images: Array, targets: tuple[Array, ...], rounding: Rounding
+    case: Case, architecture: Architecture, values: Parameters, targets: tuple[Array, ...], rounding: Rounding
 ) -> tuple[Parameters, Parameters]:
-    """Of a pass in training mode, with its running statistics; its maps are let go of."""
-    run = reference.forward(architecture, values, images, train=True, rounding=rounding)
+    """Of a pass in training mode, in which dropout keeps all, with its running statistics; its maps are let go of."""
+    masks = case.masks(0)
+    run = reference.forward(architecture, values, case.images, train=True, masks=masks, rounding=rounding)
     return reference.backward(run, targets)[1], run.statistics

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from triptych.importers.torch_maps import Map, channels_of_rows, in_order, numbered, unrepeated
+from triptych.importers.torch_maps import Map, channels_of_rows, in_order, numbered, rearrangement, unrepeated
 from triptych.importers.torch_program import Constant, TorchCall
 from triptych.spec.layers import Affine, Block, Conv, Dense, GlobalAvgPool, GlobalMaxPool, Layer, Merge
 
@@ -26,7 +27,7 @@ def _numbers(call: TorchCall, value: Any, rank: int) -> tuple[float, ...]:
 
     if isinstance(value, (int, float)):
         return (float(value),)
-    array = wide(value.tensor)
+    array = wide(value.tensor if value.exact is None else value.exact)
     if array.size == 1:
         return (float(array.reshape(())),)
     shape = (1,) * (rank - array.ndim) + array.shape
@@ -59,7 +60,7 @@ def _affine(walk: Walk, call: TorchCall, value: Any, scale: Any, shift: Any, sig
 
 
 def _flat(constant: Constant) -> Constant:
-    return Constant(constant.tensor.reshape(-1), constant.sources, constant.computed)
+    return replace(constant, tensor=constant.tensor.reshape(-1), exact=None)
 
 
 def _merge(walk: Walk, call: TorchCall, values: list[Any], merge: Merge) -> Map:
@@ -150,8 +151,9 @@ def _reduce(record: Callable[[str], Layer]) -> Callable[[Walk, TorchCall, Values
             axis % rank for axis in (axes if isinstance(axes, list) else [axes] if axes is not None else range(rank))
         }
         left = [axis for axis in range(1, rank) if axis not in over]
-        moved = Map(value.step, value.base, np.moveaxis(value.places(), left[0] - 1, 0)) if len(left) == 1 else None
-        if moved is None or channels_of_rows(moved) is None:
+        if len(left) == 1 and not _whole_rows(value, left[0]) and rearrangement(value):
+            value = walk.settled(call, value)
+        if len(left) != 1 or not _whole_rows(value, left[0]):
             raise call.refused(f"is over the dimensions {sorted(over)} of {rank}; expected height and width, both")
         channels = value.base[0]
         made = walk.emit(call, record(""), [Map(value.step, value.base)], (channels, 1, 1))
@@ -159,6 +161,11 @@ def _reduce(record: Callable[[str], Layer]) -> Callable[[Walk, TorchCall, Values
         return Map(made.step, made.base, np.arange(channels).reshape(shape), f"{call.place}_flatten")
 
     return operation
+
+
+def _whole_rows(value: Map, axis: int) -> bool:
+    """Whether a tensor has all places of a channel, and all channels in their order, along this axis of the batch."""
+    return channels_of_rows(Map(value.step, value.base, np.moveaxis(value.places(), axis - 1, 0))) is not None
 
 
 def _maximum(walk: Walk, call: TorchCall, values: Values) -> Any:
@@ -183,7 +190,7 @@ def _matrix_product(walk: Walk, call: TorchCall, values: Values) -> Map:
 def _turned(call: TorchCall, weight: Any) -> Constant:
     if not isinstance(weight, Constant) or weight.tensor.ndim != 2:
         raise call.refused("multiplies two maps, which is not supported; a dense layer has a constant matrix")
-    return Constant(weight.tensor.t(), weight.sources, weight.computed)
+    return replace(weight, tensor=weight.tensor.t(), exact=None)
 
 
 def _dense(walk: Walk, call: TorchCall, value: Any, weight: Any, bias: Any) -> Map:

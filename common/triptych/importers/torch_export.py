@@ -2,9 +2,11 @@
 
 Nothing runs on real tensors but a search for an input size, where none is said, and the module is left as it was."""
 
+import logging
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +73,19 @@ def unwrapped(module: Any) -> Any:
 
 
 @contextmanager
+def quiet() -> Iterator[None]:
+    """Without PyTorch's warnings, log lines and printed graphs, of which a refusal says what matters."""
+    level = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings(), redirect_stderr(StringIO()), redirect_stdout(StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)
+
+
+@contextmanager
 def unchanged(module: Any) -> Iterator[None]:
     """Whatever happens to the module meanwhile is undone: modes, attributes, buffers, gradients, what needs them."""
     import torch  # noqa: TID251
@@ -132,8 +147,7 @@ def _exported(module: Any, shape: Shape, title: str) -> Any:
     import torch  # noqa: TID251
 
     example = (_example(module, shape),)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with quiet():
         try:
             return torch.export.export(module, example, strict=False)
         except ImportRefusedError:

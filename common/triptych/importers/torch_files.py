@@ -1,13 +1,13 @@
 """PyTorch's files: an exported program, TorchScript, or weights alone."""
 
 import re
-import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
 
 from triptych.importers import torch_archive, torch_export
 from triptych.importers.steps import Imported, ImportRefusedError, Request
+from triptych.importers.torch_export import quiet
 from triptych.importers.torch_network import network
 from triptych.importers.torch_program import read
 from triptych.utils.errors import TriptychError
@@ -37,7 +37,7 @@ def _exported(path: Path, request: Request) -> Imported:
 
     copy = torch_archive.exported_program(path)
     try:
-        with _quiet():
+        with quiet():
             exported = torch.export.load(copy)
         _check_size(path, [*exported.state_dict.values(), *exported.constants.values()])
         program = read(exported)
@@ -63,7 +63,7 @@ def open_script(path: Path) -> Any:
 
     copy = torch_archive.script(path)
     try:
-        with _quiet():
+        with quiet():
             script = torch.jit.load(copy, map_location="cpu")
     except Exception as error:
         raise TriptychError(f"{path} is no whole TorchScript file ({_first_line(error)})") from None
@@ -81,7 +81,7 @@ def _held(path: Path) -> str:
     import torch  # noqa: TID251
 
     try:
-        with _quiet():
+        with quiet():
             held = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path) or None)
     except Exception as error:
         if type(error).__name__ != "UnpicklingError":
@@ -109,22 +109,3 @@ def _classes(path: Path) -> list[str]:
 def _first_line(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
-
-
-class _quiet:  # noqa: N801
-    """PyTorch's warnings and log lines on files, of which the message says what matters."""
-
-    def __enter__(self) -> None:
-        import logging
-
-        self._warnings = warnings.catch_warnings()
-        self._warnings.__enter__()
-        warnings.simplefilter("ignore")
-        self._level = logging.getLogger("torch.export").level
-        logging.getLogger("torch.export").setLevel(logging.CRITICAL)
-
-    def __exit__(self, *exception: object) -> None:
-        import logging
-
-        logging.getLogger("torch.export").setLevel(self._level)
-        self._warnings.__exit__(None, None, None)

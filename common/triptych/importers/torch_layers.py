@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
+from triptych.importers.same_padding import pads
 from triptych.importers.torch_program import Constant, TorchCall
 from triptych.spec.layers import (
     AvgPool,
@@ -199,6 +200,9 @@ def _adaptive(
             return (one(""),)
         if wanted == size:
             return ()
+        factor = (wanted[0] // size[0], wanted[1] // size[1])
+        if (factor[0] * size[0], factor[1] * size[1]) == wanted:
+            return (Upsample("", factor),)
         kernel = (size[0] // wanted[0], size[1] // wanted[1])
         if (kernel[0] * wanted[0], kernel[1] * wanted[1]) != size:
             call.refuse(
@@ -216,13 +220,18 @@ def _pad(mode: str | None) -> Callable[[Arguments], tuple[Layer, ...]]:
     def layers(call: Arguments) -> tuple[Layer, ...]:
         call.expect_map()
         amounts = list(call.values.get("pad", call.values.get("padding")))
-        amounts += [0] * (4 - len(amounts))
+        amounts += [0] * (6 - len(amounts))
         named = mode or call["mode"]
         call.expect(named in _MODES, f"has the mode {named}; supported: {', '.join(_MODES)}")
-        call.expect(len(amounts) == 4 and min(amounts) >= 0, f"pads {amounts}; expected rows and columns, 0 or more")
-        left, right, above, below = amounts
-        value = float(call.values.get("value") or 0.0)
-        return (Pad("", (above, below, left, right), value, _MODES[named]),)  # type: ignore[arg-type]
+        call.expect(
+            len(amounts) == 6 and min(amounts) >= 0, f"pads {amounts}; expected rows, columns and channels, 0 or more"
+        )
+        left, right, above, below, before, behind = amounts
+        value, sides = float(call.values.get("value") or 0.0), (above, below, left, right)
+        if before or behind:
+            call.expect(named == "constant", f"pads channels in the mode {named}; expected a constant")
+            return pads(call.input, (before, behind), sides, value)
+        return (Pad("", sides, value, _MODES[named]),)  # type: ignore[arg-type]
 
     return layers
 

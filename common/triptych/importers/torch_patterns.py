@@ -38,7 +38,8 @@ def recognised(program: Program) -> Program:
     graph = _Graph(program.calls, uses, frozenset(_constant(program)))
     calls = {}
     for name, call in program.calls.items():
-        found = (match for pattern in PATTERNS.get(call.operator, ()) if (match := pattern(call, graph)))
+        patterns = () if name in graph.constant else PATTERNS.get(call.operator, ())
+        found = (match for pattern in patterns if (match := pattern(call, graph)))
         operator, arguments = next(found, (call.operator, call.arguments))
         calls[name] = replace(call, operator=operator, arguments=arguments)
     return replace(program, calls=calls)

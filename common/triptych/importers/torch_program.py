@@ -47,11 +47,12 @@ class TorchCall:
 @dataclass(frozen=True, eq=False)
 class Constant:
     """A parameter, a buffer, or what was computed of them alone. `sources`: the trained parameters in it; `computed`:
-    more than rearranged."""
+    more than rearranged; `exact`: then the same in float64."""
 
     tensor: Any
     sources: frozenset[str] = frozenset()
     computed: bool = False
+    exact: Any = None
 
 
 @dataclass(frozen=True, eq=False)

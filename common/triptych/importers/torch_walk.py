@@ -210,22 +210,34 @@ class Walk:
             raise call.refused("is random, which is not supported but as a dropout")
         if call.function is None or call.operator not in COMPUTED or np.prod(call.shape, dtype=float) > _MOST_COMPUTED:
             raise call.refused("this operator is not supported")
-        tensors = {name: mapped_constants(value) for name, value in arguments.items()}
-        with torch.no_grad():
-            positional = "0" in tensors
-            result = call.function(*tensors.values()) if positional else call.function(**tensors)
+        result = self._called(call, arguments, lambda constant: constant.tensor)
         if not isinstance(result, torch.Tensor):
             return result
         sources = frozenset[str]().union(*(constant.sources for constant in constants))
         kept = call.operator in VIEWS | SAME and not any(constant.computed for constant in constants)
-        return Constant(result, sources, computed=not kept)
+        exact = None if kept or not result.is_floating_point() else self._called(call, arguments, doubled)
+        return Constant(result, sources, computed=not kept, exact=exact)
+
+    def _called(self, call: TorchCall, arguments: dict[str, Any], of: Callable[[Constant], Any]) -> Any:
+        import torch  # noqa: TID251
+
+        values = {name: mapped_constants(value, of) for name, value in arguments.items()}
+        assert call.function is not None
+        with torch.no_grad():
+            return call.function(*values.values()) if "0" in values else call.function(**values)
 
 
-def mapped_constants(value: Any) -> Any:
+def doubled(constant: Constant) -> Any:
+    """Its tensor in float64, where it has fractions."""
+    tensor = constant.tensor if constant.exact is None else constant.exact
+    return tensor.double() if tensor.is_floating_point() else tensor
+
+
+def mapped_constants(value: Any, of: Callable[[Constant], Any] = lambda constant: constant.tensor) -> Any:
     """An argument with tensors in place of constants."""
     if isinstance(value, Constant):
-        return value.tensor
-    return [mapped_constants(entry) for entry in value] if isinstance(value, list) else value
+        return of(value)
+    return [mapped_constants(entry, of) for entry in value] if isinstance(value, list) else value
 
 
 def wide(tensor: Any) -> Array:
