@@ -23,6 +23,7 @@ from triptych.spec.layers import (
     Branches,
     Conv,
     Dense,
+    Dropout,
     Flatten,
     GlobalAvgPool,
     HardSigmoid,
@@ -44,6 +45,7 @@ NETWORK = Architecture(
         Residual("unit", BODY),
         Branches("attention", (Block("same", ()), GATE), "multiply"),
         Flatten("flatten"),
+        Dropout("dropout", 0.5),
         Dense("dense", 5),
     ),
 )
