@@ -418,4 +418,4 @@ def test_every_study_is_listed(capsys):
     with pytest.raises(SystemExit):
         main(["study"])
     printed = capsys.readouterr().out
-    assert [line.partition(":")[0] for line in printed.splitlines()] == list(studies.registry())
+    assert [line.split()[0] for line in printed.splitlines()] == ["study", *studies.registry()]

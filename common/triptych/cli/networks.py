@@ -128,7 +128,8 @@ def as_json(architecture: Architecture) -> dict[str, Any]:
 def print_summary(architecture: Architecture) -> None:
     """The layer table and the totals."""
     shape = size(architecture.input)
-    print(f"{architecture.name}, input {shape}, {ends(architecture)}; {architecture.source}")
+    source = f"; {architecture.source}" if architecture.source else ""
+    print(f"{architecture.name}, input {shape}, {ends(architecture)}{source}")
     columns = ("layer", "kind", "output", "parameters", "MACs", "field", "stride")
     print_table(columns, [row(info) for info in analysis.analyse(architecture)], right=(3, 4, 5, 6))
     totals = analysis.totals(architecture)

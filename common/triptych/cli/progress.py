@@ -78,8 +78,10 @@ class Reporter(Listener):
         self.logged = (epoch, len(losses))
 
     def epoch(self, epoch: Epoch) -> None:
+        """A line that stands in 80 columns: the loss, the accuracies of training and test."""
+        seconds = f"{epoch.seconds:.1f}" if epoch.seconds < 10 else f"{epoch.seconds:.0f}"
         self.say(
             f"{epoch.backend} epoch {epoch.epoch}/{self.epochs}: loss {epoch.train_loss:.4f}, "
-            f"train accuracy {epoch.train_accuracy:.4f}, test accuracy {epoch.test_accuracy:.4f}, "
-            f"{epoch.seconds:.1f} s, {epoch.images_per_second:.0f} images/s"
+            f"train {epoch.train_accuracy:.4f}, test {epoch.test_accuracy:.4f}, "
+            f"{seconds} s, {epoch.images_per_second:.0f} images/s"
         )

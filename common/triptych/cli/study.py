@@ -47,8 +47,7 @@ def study(
     from triptych.training import run_folder
 
     if name is None:
-        for each in studies.registry().values():
-            print(f"{each.name}: {each.question}")
+        print_table(("study", "question"), [(each.name, each.question) for each in studies.registry().values()])
         return 0
     chosen = studies.get_study(name)
     if isinstance(chosen, runner.Trained):

@@ -1,0 +1,44 @@
+"""Tables where the terminal is narrow."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from triptych.report import tables
+
+
+def printed(monkeypatch: pytest.MonkeyPatch, width: int, words: str) -> list[str]:
+    """The lines of a table of a name, two numbers and words."""
+    out = io.StringIO()
+    monkeypatch.setattr(tables, "console", lambda: Console(file=out, width=width, markup=False, highlight=False))
+    rows = [("inception_resnet_v2", "55,843,464", "13,128,954,880", words), ("lenet", "61,706", "416,520", words)]
+    tables.print_table(("architecture", "parameters", "MACs", "source"), rows, right=(1, 2))
+    return out.getvalue().splitlines()
+
+
+@pytest.mark.parametrize("width", [160, 80, 60])
+def test_numbers_and_names_are_whole_and_words_are_folded(monkeypatch: pytest.MonkeyPatch, width: int) -> None:
+    lines = printed(monkeypatch, width, "Szegedy et al. 2016, as in Keras, and more words than stand in a line")
+    assert max(map(len, lines)) <= width
+    (line,) = [line for line in lines if "inception" in line]
+    assert all(whole in line for whole in ("inception_resnet_v2", "55,843,464", "13,128,954,880"))
+    assert len(lines) > 3 or width == 160
+
+
+def test_where_numbers_do_not_stand_they_are_folded_and_never_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = printed(monkeypatch, 40, "words")
+    digits = sorted(sign for line in lines for sign in line if sign.isdigit())
+    assert digits == sorted("2" + "55843464" + "13128954880" + "61706" + "416520")
+
+
+def test_a_line_of_training_stands_in_80_columns(capsys: pytest.CaptureFixture[str]) -> None:
+    from triptych.cli.progress import Reporter
+    from triptych.training.run_folder import Epoch
+
+    Reporter(60).epoch(Epoch(10, 4690, "mxnet", 0.2345, 0.9012, 0.3, 0.8912, 123.4, 1234.5))
+    line = capsys.readouterr().out.strip()
+    assert len(line) <= 80
+    assert line == "mxnet epoch 10/60: loss 0.2345, train 0.9012, test 0.8912, 123 s, 1234 images/s"
