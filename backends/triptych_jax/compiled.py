@@ -167,7 +167,7 @@ def compile_step(
     return step if execution.compilation == "quick" else jit(execution, placed)(step)
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=16)
 def compile_prediction(definition: nnx.GraphDef, execution: Execution, input: Input) -> Callable[..., Any]:
     """`(arrays, stored images) -> logits`."""
 
@@ -179,7 +179,7 @@ def compile_prediction(definition: nnx.GraphDef, execution: Execution, input: In
     return run
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=32)
 def compile_input(execution: Execution, input: Input) -> Callable[..., jax.Array]:
     """`(stored images, gather or None) -> x`."""
 

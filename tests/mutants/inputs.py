@@ -70,6 +70,31 @@ def no_antialias(right: Any) -> Any:
     return Plain
 
 
+def rows_plain(right: Any) -> Any:
+    """No antialias where the rows become fewer."""
+
+    class Plain(right):  # type: ignore[misc]
+        def resize(self, x: Any) -> Any:
+            sizes, make = (x.shape[2], self.transform.height), right.resize.__globals__["resize_matrix"]
+            both = {True: plain_matrix, False: make}
+            with patch.dict(right.resize.__globals__, {"resize_matrix": lambda *s: both[s == sizes](*s)}):
+                return super().resize(x)
+
+    return Plain
+
+
+def red_first(right: Any) -> Any:
+    """Blue first is asked for, and not given."""
+    return lambda transform, *more: right(replace(transform, reverse=False), *more)
+
+
+def both_or_nothing(right: Any) -> Any:
+    """A mean without deviations is not subtracted, a deviation without means not divided by."""
+    return lambda transform, *more: right(
+        transform if transform.mean and transform.std else replace(transform, mean=(), std=()), *more
+    )
+
+
 def unpadded_crop(right: Any) -> Any:
     """The crop's offsets are taken from the corner of the image instead of its padding's."""
 
@@ -142,6 +167,9 @@ MUTANTS = (
             ("constants for bytes", nets.COLOUR, patched("Input", constants_for_bytes)),
             ("aligned corners", nets.PLAIN, patched("Input", aligned_corners)),
             ("no antialias", nets.PLAIN, patched("Input", no_antialias)),
+            ("no antialias of rows", nets.PLAIN, patched("Input", rows_plain)),
+            ("blue first ignored", nets.COLOUR, patched("Input", red_first)),
+            ("mean alone ignored", nets.PLAIN, patched("Input", both_or_nothing)),
             ("batch order", nets.PLAIN, batch_order),
             ("unscaled tint", nets.COLOUR, patched("Input", unscaled_tint)),
             ("crop without padding", nets.PLAIN, patched("Input", unpadded_crop)),

@@ -192,3 +192,57 @@ def swapped_product(right: Callable[..., jax.Array]) -> Callable[..., jax.Array]
         return right(x, kernel.swapaxes(0, 1) if small else kernel, *given, **more)
 
     return wrong
+
+
+class DropsMaps(layers.Dropout):
+    """A map is kept whole or not at all."""
+
+    def __call__(self, x: jax.Array, rngs: Rngs = None) -> jax.Array:
+        if self.mask is not None or self.deterministic or x.ndim == 2:
+            return super().__call__(x, rngs)
+        kept = super().__call__(jnp.ones_like(x[:, :1, :1]), rngs)
+        return x * kept
+
+
+class TwoMasks(layers.Dropout):
+    """The masks of two images, again and again."""
+
+    def __call__(self, x: jax.Array, rngs: Rngs = None) -> jax.Array:
+        if self.mask is not None or self.deterministic:
+            return super().__call__(x, rngs)
+        kept = super().__call__(jnp.ones_like(x[:2]), rngs)
+        return x * jnp.concatenate([kept] * len(x))[: len(x)]
+
+
+def _overflowing(x: jax.Array, layer: spec.Softmax) -> jax.Array:
+    return jnp.exp(x) / jnp.exp(x).sum(-1, keepdims=True)
+
+
+def dropped_maps(layer: spec.Dropout, shape: Shape) -> nnx.Module:
+    return DropsMaps(layer.rate)
+
+
+def two_masks(layer: spec.Dropout, shape: Shape) -> nnx.Module:
+    return TwoMasks(layer.rate)
+
+
+def overflowing_softmax(layer: spec.Softmax, shape: Shape) -> nnx.Module:
+    return Function(_overflowing, layer)
+
+
+def fast_variance(layer: spec.BatchNorm, shape: Shape) -> nnx.Module:
+    """E[x^2] - E[x]^2, Flax's default."""
+    norm = layers.BatchNorm(shape[0], layer)
+    norm.use_fast_variance = True
+    return norm
+
+
+def strided_product_mirrored(right: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+    """The matrix product for small maps is mirrored where it is strided."""
+
+    def wrong(x: jax.Array, kernel: jax.Array, strides: Any, *given: Any, **more: Any) -> jax.Array:
+        small = kernel.shape[0] * kernel.shape[1] > x.shape[1] * x.shape[2]
+        y = right(x, kernel, strides, *given, **more)
+        return y if not small or strides == (1, 1) else y[:, :, ::-1]
+
+    return wrong

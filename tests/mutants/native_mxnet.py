@@ -189,3 +189,37 @@ def maximum(layer: spec.ReLU, shape: Shape) -> gluon.HybridBlock:
 
 def wrong_when_hybrid(layer: spec.ReLU, shape: Shape) -> gluon.HybridBlock:
     return WrongWhenHybrid()
+
+
+class DropsMaps(layers.Dropout):
+    """A map is kept whole or not at all."""
+
+    def hybrid_forward(self, F: ModuleType, x: Tensor) -> Tensor:
+        return super().hybrid_forward(F, x) if self.mask is not None else F.Dropout(x, p=self._rate, axes=(2, 3))
+
+
+class TwoMasks(layers.Dropout):
+    """The masks of two images, again and again."""
+
+    def hybrid_forward(self, F: ModuleType, x: Tensor) -> Tensor:
+        if self.mask is not None:
+            return super().hybrid_forward(F, x)
+        two = super().hybrid_forward(F, F.ones_like(F.slice_axis(F.concat(x, x, dim=0), axis=0, begin=0, end=2)))
+        return x * F.slice_like(F.concat(*[two] * 4, dim=0), x, axes=(0,))
+
+
+class Overflowing(gluon.HybridBlock):
+    def hybrid_forward(self, F: ModuleType, x: Tensor) -> Tensor:
+        return F.broadcast_div(F.exp(x), F.exp(x).sum(axis=1, keepdims=True))
+
+
+def dropped_maps(layer: spec.Dropout, shape: Shape) -> gluon.HybridBlock:
+    return DropsMaps(layer.rate) if len(shape) == 3 else layers.Dropout(layer.rate)
+
+
+def two_masks(layer: spec.Dropout, shape: Shape) -> gluon.HybridBlock:
+    return TwoMasks(layer.rate)
+
+
+def overflowing_softmax(layer: spec.Softmax, shape: Shape) -> gluon.HybridBlock:
+    return Overflowing()

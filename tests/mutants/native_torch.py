@@ -172,3 +172,55 @@ def one_mask_of_channels(layer: spec.Dropout, shape: Shape) -> nn.Module:
 def maximum(layer: spec.ReLU, shape: Shape) -> nn.Module:
     """Half the gradient at 0."""
     return Maximum()
+
+
+class DropsMaps(layers.Dropout):
+    """nn.Dropout2d: a map is kept whole or not at all."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.mask is not None or x.dim() == 2:
+            return super().forward(x)
+        return nn.functional.dropout2d(x, self.p, self.training)
+
+
+class TwoMasks(layers.Dropout):
+    """The masks of two images, again and again."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.mask is not None or not self.training:
+            return super().forward(x)
+        two = super().forward(torch.ones_like(x[:2]))
+        return x * torch.cat([two] * len(x))[: len(x)]
+
+
+class Overflowing(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.exp() / x.exp().sum(1, keepdim=True)
+
+
+class FastVariance(layers.BatchNorm):
+    """E[x^2] - E[x]^2."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if not self.training or x.dim() == 2:
+            return super().forward(x)
+        mean = x.mean((0, 2, 3), keepdim=True)
+        variance = (x * x).mean((0, 2, 3), keepdim=True) - mean * mean
+        super().forward(x)
+        return (x - mean) / (variance + self.eps).sqrt() * self.weight.view(-1, 1, 1) + self.bias.view(-1, 1, 1)
+
+
+def dropped_maps(layer: spec.Dropout, shape: Shape) -> nn.Module:
+    return DropsMaps(layer.rate)
+
+
+def two_masks(layer: spec.Dropout, shape: Shape) -> nn.Module:
+    return TwoMasks(layer.rate)
+
+
+def overflowing_softmax(layer: spec.Softmax, shape: Shape) -> nn.Module:
+    return Overflowing()
+
+
+def fast_variance(layer: spec.BatchNorm, shape: Shape) -> nn.Module:
+    return FastVariance(shape[0], layer)

@@ -90,6 +90,11 @@ UNIT = net("unit", CONV, L2Normalize("norm", 0.5))
 UP = net("up", CONV, Upsample("up", (2, 2), "bilinear"))
 SHUFFLED = net("shuffled", Conv("conv", 6, (3, 3), padding=(1, 1)), ChannelShuffle("shuffle", 3))
 PART = net("part", CONV, Slice("part", "channels", 1, 3))
+MLP = Architecture(
+    *("mlp", (1, 6, 7), 3),
+    (Flatten("flatten"), Dense("hidden", 8), ReLU("relu"), Dense("dense", 3)),
+    Initializer("kaiming_normal"),
+)
 SILU = net("silu", CONV, SiLU("silu"))
 CROSSED = net(
     "crossed",

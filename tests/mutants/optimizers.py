@@ -26,8 +26,8 @@ def trainer(
     @contextmanager
     def plant(framework: Any, precision: str) -> Iterator[Any]:
         class Wrong(framework.Trainer):  # type: ignore[misc, name-defined]
-            def __init__(self, network: Any, right: Any, transform: Any, seed: int) -> None:
-                super().__init__(network, optimizer(right), transform, seed)
+            def __init__(self, network: Any, right: Any, transform: Any, seed: int, **more: Any) -> None:
+                super().__init__(network, optimizer(right), transform, seed, **more)
                 self.right, self.last = right, None
 
             def step(self, images: Any, labels: Any, given: Any, number: int, **more: Any) -> Any:

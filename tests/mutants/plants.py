@@ -16,7 +16,7 @@ import numpy as np
 
 from triptych.backend.contract import Backend
 from triptych.backend.execution import exact
-from triptych.conformance import dropped, life
+from triptych.conformance import dropped, life, short_lives
 from triptych.conformance.conform import Build
 from triptych.spec.layers import Architecture, Layer, Residual
 
@@ -148,7 +148,7 @@ def patched(name: str, fault: Callable[..., Any] | str) -> Plant:
             return framework.build(replace(architecture, name=make.__name__), execution=exact(precision))
 
         with ExitStack() as stack:
-            for other in (life, dropped):  # their functions, too
+            for other in (life, dropped, short_lives):  # their functions, too
                 stack.enter_context(patch.object(other, "NAME", make.__name__))
             for module in users:
                 stack.enter_context(patch.object(module, name, wrong))

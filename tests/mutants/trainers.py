@@ -17,7 +17,7 @@ from mutants.plants import Plant, everywhere, layer, native, other_spec, part, p
 from mutants.record import Mutant
 from triptych.optim.optimizers import decay_of
 from triptych.spec.analysis import parameters
-from triptych.spec.layers import Architecture, Clip, Dropout, ReLU
+from triptych.spec.layers import Architecture, BatchNorm, Clip, Dropout, ReLU, Softmax
 
 
 def trainer(**overrides: Callable[..., Any]) -> Plant:
@@ -120,6 +120,90 @@ def number_forgotten(self: Any, right: Callable[..., Any], *given: Any, **more: 
     return right(*others, 0 * number, **more)
 
 
+def repeats(every: int) -> Callable[..., Any]:
+    """The dropout of a step is that of the step so many before it."""
+
+    def wrong(self: Any, right: Callable[..., Any], *given: Any, **more: Any) -> Any:
+        *others, number = given
+        return right(*others, number % every, **more)
+
+    return wrong
+
+
+def one_seed(self: Any, right: Callable[..., Any], *given: Any, **more: Any) -> Any:
+    """Every run drops the same."""
+    self.seed = 0
+    return right(*given, **more)
+
+
+def limited(least: float = 0.0, most: float = 1e9) -> Callable[..., Any]:
+    """A learning rate that has bounds."""
+
+    def wrong(self: Any, right: Callable[..., Any], *given: Any, **more: Any) -> Any:
+        images, targets, rates, *others = given
+        rates = replace(rates, learning_rate=min(most, max(least, rates.learning_rate)))
+        return right(images, targets, rates, *others, **more)
+
+    return wrong
+
+
+def velocity_kept(
+    self: Any, right: Callable[..., Any], images: Any, targets: Any, rates: Any, *given: Any, **more: Any
+) -> Any:
+    """A step without momentum leaves the velocity of the one before."""
+    before = self.state()
+    handle = right(images, targets, rates, *given, **more)
+    if not rates.momentum and any(name.startswith("velocity.") for name in before):
+        self.load_state({**self.state(), **{n: v for n, v in before.items() if n.startswith("velocity.")}})
+    return handle
+
+
+def count_stuck(self: Any, right: Callable[..., Any], *given: Any, **more: Any) -> Any:
+    """The second step is counted as the first."""
+    handle, state = right(*given, **more), self.state()
+    if state.get("count") == 2:
+        self.load_state(state | {"count": np.asarray(1.0)})
+    return handle
+
+
+def begins_anew(self: Any, right: Callable[..., Any], *given: Any, **more: Any) -> Any:
+    """A trainer's first step forgets the state that it has taken up, of whatever optimiser but SGD."""
+    if not getattr(self, "begun", False) and not any(name.startswith("velocity.") for name in self.state()):
+        self.load_state({})
+    self.begun = True
+    return right(*given, **more)
+
+
+def ignored(**options: Any) -> Plant:
+    """The trainer does not look at options of its own."""
+
+    @contextmanager
+    def plant(framework: Any, precision: str) -> Iterator[Any]:
+        class Wrong(framework.Trainer):  # type: ignore[misc, name-defined]
+            def __init__(self, *given: Any, **more: Any) -> None:
+                super().__init__(*given, **more | options)
+
+        yield replaced(framework, Trainer=Wrong), None
+
+    return plant
+
+
+@contextmanager
+def one_buffer(framework: Any, precision: str) -> Iterator[Any]:
+    """What is saved next is written over what was saved before."""
+    buffers: dict[str, Any] = {}
+
+    def to_canonical(network: Any) -> dict[str, Any]:
+        for path, value in framework.to_canonical(network).items():
+            if path in buffers and buffers[path].shape == value.shape and buffers[path].dtype == value.dtype:
+                buffers[path][...] = value
+            else:
+                buffers[path] = np.array(value)
+        return {path: buffers[path] for path in framework.to_canonical(network)}
+
+    yield replaced(framework, to_canonical=to_canonical), None
+
+
 def bounded(architecture: Architecture) -> Architecture:
     """ReLU6 for ReLU."""
     layers = (Clip(x.name, 0.0, 6.0) if isinstance(x, ReLU) else x for x in architecture.layers)
@@ -144,18 +228,10 @@ HYBRID = dict.fromkeys(("torch", "jax"), "there is one way to run a network")
 PRODUCT = dict.fromkeys(("torch", "mxnet"), "it has no convolution of its own")
 TRAINING = "training"
 HIDES = "seen in the trainer's life alone, which is lived in float64"
-LIVED = (
-    "loss over the first batch's size",
-    "last batch left out",
-    "velocity lost in evaluation",
-    "evaluation of the first start",
-    "statistics of evaluation",
-    "colours not shifted in training",
-)
 
 MUTANTS = (
     *(
-        Mutant(name, architecture, plant, TRAINING, "", TRAINING, hides=HIDES if name in LIVED else "")
+        Mutant(name, architecture, plant, TRAINING, "", TRAINING)
         for name, architecture, plant in (
             ("filler rows predicted", nets.PLAIN, trainer(predict=filler_rows)),
             ("loss over the first batch's size", nets.PLAIN, trainer(step=first_size)),
@@ -169,11 +245,36 @@ MUTANTS = (
             ("one mask for every step", nets.DROPOUT, trainer(step=number_forgotten)),
             ("relu6 for relu", nets.PLAIN, other_spec(bounded)),
             ("maximum for relu", nets.PLAIN, layer(ReLU, "maximum")),
+            ("relu6 for relu of flat values", nets.MLP, other_spec(bounded)),
+            ("softmax that overflows", nets.SOFTMAX, layer(Softmax, "overflowing_softmax")),
+            ("maps dropped whole", nets.DROPOUT, dropout("dropped_maps")),
+            ("masks of two images", nets.DROPOUT, dropout("two_masks")),
+            ("dropout repeats after four steps", nets.DROPOUT, trainer(step=repeats(4))),
+            ("dropout repeats after a thousand steps", nets.DROPOUT, trainer(step=repeats(1000))),
+            ("dropout of one seed", nets.DROPOUT, trainer(step=one_seed)),
+            ("least learning rate", nets.PLAIN, trainer(step=limited(least=1e-4))),
+            ("largest learning rate", nets.PLAIN, trainer(step=limited(most=0.05))),
+            ("velocity kept without momentum", nets.PLAIN, trainer(step=velocity_kept)),
+            ("adam's count stuck", nets.PLAIN, trainer(step=count_stuck)),
+            ("state not taken up", nets.PLAIN, trainer(step=begins_anew)),
+            ("smoothing ignored", nets.PLAIN, ignored(smoothing=0.0)),
+            ("frozen layers trained", nets.PLAIN, ignored(frozen=frozenset())),
+            ("one buffer for what is saved", nets.PLAIN, one_buffer),
         )
     ),
     Mutant("decay of gamma", nets.NORM, everywhere("decay_of", decay_of_gamma), "update", "norm", "update"),
     Mutant(
         "wrong when hybrid", nets.RECTIFIED, layer(ReLU, "wrong_when_hybrid"), TRAINING, "", TRAINING, impossible=HYBRID
+    ),
+    Mutant(
+        *("fast variance", nets.NORM, layer(BatchNorm, "fast_variance"), TRAINING, "", TRAINING),
+        impossible={"mxnet": "its operator computes the variance"},
+    ),
+    Mutant(
+        *("strided product mirrored", nets.PLAIN, patched("_convolve", "strided_product_mirrored")),
+        *(TRAINING, "", TRAINING),
+        impossible=PRODUCT,
+        hides=HIDES,
     ),
     Mutant(
         *("product with kernel swapped", nets.PLAIN, patched("_convolve", "swapped_product"), TRAINING, "", TRAINING),

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from triptych import zoo
 from triptych.backend.targets import Targets
-from triptych.data.preprocess import InputTransform, apply_reference
+from triptych.data.preprocess import InputTransform
+from triptych.reference.pixels import network_input
 from triptych.spec.analysis import parameters
 from triptych.spec.footprint import check_judged
 from triptych.spec.kinds.kind import ParameterInfo
@@ -60,7 +61,7 @@ class Case:
     @property
     def images(self) -> NDArray[np.float64]:
         """The stored images as the network's input, `(N, C, H, W)`."""
-        images = np.asarray(apply_reference(self.stored, self.transform), np.float64)
+        images = network_input(self.stored, self.transform)
         if self.tail != 1:
             height, width = images.shape[2], images.shape[3] // 2
             slopes = generator(self.seed, "conformance", "slopes").random((3, images.shape[1], 1, 1)) - 0.5

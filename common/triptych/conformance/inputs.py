@@ -2,9 +2,12 @@
 
 Images of another size than the input, in a few batches of one planned epoch with crop, flip and (where there are
 colours) their jitter, handed over by the training loop's own feed; then without, as in evaluation; then with other
-channels than the network's. Every channel has its own mean and deviation: constants or channels in another order show.
+channels than the network's, higher and narrower, of which a mean is subtracted and nothing divided; and where there are
+colours, blue first, of which nothing is subtracted. Every channel has its own mean and deviation: constants or channels
+in another order show.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,8 +16,9 @@ from numpy.typing import NDArray
 from triptych.backend.contract import Backend, Images, Native
 from triptych.conformance.case import BATCH, Case
 from triptych.data.batches import Augmentation, Batch, feed, plan
-from triptych.data.preprocess import InputTransform, apply_reference
+from triptych.data.preprocess import InputTransform
 from triptych.optim.optimizers import SGD
+from triptych.reference.pixels import network_input
 from triptych.spec.kinds.layer_pass import Rounding, exact
 from triptych.spec.layers import outputs
 from triptych.utils.arrays import Array
@@ -34,10 +38,25 @@ def transform_of(case: Case) -> InputTransform:
 
 
 def stored_images(case: Case, channels: int | None = None) -> Images:
-    """`(IMAGES, channels, h, w)` lower than the network's input and wider: one axis is enlarged, one is shrunk."""
+    """`(IMAGES, channels, h, w)` lower than the network's input and wider: one axis is enlarged, one is shrunk. With
+    other `channels` than the network's higher and narrower."""
     default, height, width = case.architecture.input
-    shape = (IMAGES, channels or default, height // 2 + 1, width + 5)
+    size = (height // 2 + 1, width + 5) if channels is None else (height + 5, width // 2 + 1)
+    shape = (IMAGES, channels or default, *size)
     return (generator(case.seed, "conformance", "stored").random(shape) * 256).astype(np.uint8)
+
+
+def unplanned(case: Case) -> dict[str, tuple[Images, InputTransform]]:
+    """Stored images that are prepared as they are, each with its transform."""
+    transform, stored = transform_of(case), stored_images(case)
+    others = stored_images(case, other_channels(case))
+    sets = {"evaluation": (stored, transform), "other channels": (others, replace(transform, std=()))}
+    return sets | ({"blue first": (stored, replace(transform, mean=(), reverse=True))} if colours(case) else {})
+
+
+def colours(case: Case) -> bool:
+    """Whether the network's channels can be red, green and blue."""
+    return case.architecture.input[0] == 3
 
 
 def everything(case: Case) -> dict[str, NDArray[Any]]:
@@ -67,7 +86,7 @@ def other_channels(case: Case) -> int:
 
 def augmentation_of(case: Case) -> Augmentation:
     """Crop and flip, and where there are colours, their jitter: a strong one, so that a forgotten one shows."""
-    return Augmentation(CROP_PADDING, flip=True, colour=0.5 if case.architecture.input[0] == 3 else 0.0)
+    return Augmentation(CROP_PADDING, flip=True, colour=0.5 if colours(case) else 0.0)
 
 
 def planned(case: Case) -> list[Batch]:
@@ -79,14 +98,13 @@ def reference_inputs(case: Case, rounding: Rounding = exact) -> dict[str, Array]
     """The network's input by name, in float64."""
     transform, stored = transform_of(case), stored_images(case)
     arrays = {
-        f"batch {number}": apply_reference(stored[batch.index], transform, batch)
+        f"batch {number}": network_input(stored[batch.index], transform, batch)
         for number, batch in enumerate(planned(case))
     }
-    arrays["evaluation"] = apply_reference(stored, transform)
-    arrays["other channels"] = apply_reference(stored_images(case, other_channels(case)), transform)
+    arrays |= {name: network_input(images, of_set) for name, (images, of_set) in unplanned(case).items()}
     length = sum(stored.shape[1:]) + 4  # a fit of the channels, a resize, four operations by a constant
     largest_term = 1 / min(transform.std)
-    return {name: rounding(np.asarray(value, np.float64), length, largest_term) for name, value in arrays.items()}
+    return {name: rounding(value, length, largest_term) for name, value in arrays.items()}
 
 
 def backend_inputs(backend: Backend, network: Native, case: Case) -> dict[str, NDArray[np.floating[Any]]]:
@@ -95,6 +113,7 @@ def backend_inputs(backend: Backend, network: Native, case: Case) -> dict[str, N
     stored = stored_images(case)
     batches = feed(stored, np.zeros(IMAGES, np.int64), planned(case), augmentation_of(case))
     arrays = {f"batch {number}": trainer.prepare(images, gather) for number, (images, _, gather) in enumerate(batches)}
-    arrays["evaluation"] = trainer.prepare(stored)
-    arrays["other channels"] = trainer.prepare(stored_images(case, other_channels(case)))
+    for name, (images, transform) in unplanned(case).items():
+        right = trainer if transform == transform_of(case) else backend.Predictor(network, transform)
+        arrays[name] = right.prepare(images)
     return arrays

@@ -1,11 +1,12 @@
 """The training level: the backend's own trainer over a short life, as `train` uses it, against the reference's.
 
 A small network with batch norms, branches, a residual and an auxiliary classifier, whose last maps have fewer pixels
-than a kernel, is trained for three epochs: batches of one plan with crops, flips and shifted colours, of which the last
-is smaller; other rates in every step; the whole of a test set, in batches of which the last is smaller, after every
-epoch; and the last epoch by another trainer of another network that takes up what the first has saved. No masks are
-given, so nothing runs otherwise than in training: hybridised, compiled. It is the same life for every architecture,
-always in float64. What is of the architecture itself: its predictions of 4, 3 and 1 images in this order.
+than kernels, of which one is oblong, strided and dilated, is trained for three epochs: batches of one plan with
+crops, flips and shifted colours, of which the last is smaller; other rates in every step; the whole of a test set, in
+batches of which the last is smaller, after every epoch; and the last epoch by another trainer of another network that
+takes up what the first has saved. No masks are given, so nothing runs otherwise than in training: hybridised,
+compiled. It is the same life for every architecture, always in float64. What is of the architecture itself: its
+predictions of 4, 3 and 1 images in this order.
 """
 
 from collections.abc import Iterator
@@ -19,10 +20,11 @@ from triptych.backend.contract import Backend, Native, Trainer
 from triptych.backend.execution import exact
 from triptych.conformance.case import BATCH, Case, make_case
 from triptych.data.batches import Augmentation, Batch, feed, plan
-from triptych.data.preprocess import InputTransform, apply_reference
+from triptych.data.preprocess import InputTransform
 from triptych.optim.optimizers import SGD, Rates, reference_step
 from triptych.reference import network as reference
 from triptych.reference.decay import decay_by_path
+from triptych.reference.pixels import network_input
 from triptych.reference.rounding import FLOAT32_UNIT
 from triptych.spec.layers import (
     Architecture,
@@ -66,7 +68,8 @@ def network() -> Architecture:
         *(_conv("conv1", 6, bias=False), BatchNorm("norm1"), ReLU("relu1"), MaxPool("pool1", (2, 2), (2, 2))),
         *(Residual("unit", body, scale=0.5), ReLU("relu2"), MaxPool("pool2", (3, 3), (2, 2), ceil=True)),
         *(Branches("mixed", branches), Auxiliary("head", head, 0.3), ReLU("relu3"), MaxPool("pool3", (2, 2), (2, 2))),
-        *(_conv("conv2", 5), ReLU("relu4"), Flatten("flatten"), Dense("dense", 5)),
+        *(_conv("conv2", 5), ReLU("relu4"), Conv("conv3", 5, (3, 5), (2, 1), (2, 2), dilation=(2, 1)), ReLU("relu5")),
+        *(Flatten("flatten"), Dense("dense", 5)),
     )
     return Architecture(NAME, (3, 16, 24), 5, layers, Initializer("kaiming_normal"))
 
@@ -108,10 +111,10 @@ def expected(seed: int) -> Arrays:
     state: Parameters = {}
     arrays: Arrays = {}
     measured: list[tuple[float, float]] = []
-    tested = np.asarray(apply_reference(stored[IMAGES:], transform), np.float64)
+    tested = network_input(stored[IMAGES:], transform)
     for epoch in range(EPOCHS):
         for batch in batches(seed, epoch):
-            x = np.asarray(apply_reference(stored[batch.index], transform, batch), np.float64)
+            x = network_input(stored[batch.index], transform, batch)
             run = reference.forward(case.architecture, values, x, train=True)
             loss, _ = reference.backward(run, labels[batch.index])
             moved, state = reference_step(values, run.gradients, state, rates(len(measured)), OPTIMIZER, decay)

@@ -1,7 +1,9 @@
-"""What no tame case meets: activations far from 0, exactly at bounds and at 0; logits whose exponentials overflow.
+"""What no tame case meets: activations far from 0, exactly at bounds and at 0; logits whose exponentials overflow;
+batch norms of values whose mean is large beside their deviation.
 
-Each kind of activation of a network runs alone on such values, forward and backward; the loss is given such logits.
-Elementwise functions are right to a few roundings of the largest value.
+Each kind of activation and normalisation of a network runs alone on such values, maps or flat, forward and backward;
+the loss is given such logits. Elementwise functions are right to a few roundings of the largest value; what sums
+first is judged by the rule of tolerance.
 """
 
 from __future__ import annotations
@@ -13,20 +15,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triptych.backend.contract import Backend, Native
-from triptych.conformance.tolerance import Budgets
+from triptych.conformance import tolerance
+from triptych.conformance.tolerance import Budgets, perturbations
 from triptych.reference.loss import cross_entropy
 from triptych.reference.rounding import FLOAT32_UNIT
 from triptych.spec.analysis import primitives
+from triptych.spec.kinds.layer_pass import Rounding, exact
 from triptych.spec.layers import (
     Architecture,
+    BatchNorm,
     Clip,
     HardSigmoid,
     HardSwish,
+    L2Normalize,
     Layer,
     LeakyReLU,
+    LocalResponseNorm,
+    PReLU,
     ReLU,
+    Shape,
     Sigmoid,
     SiLU,
+    Softmax,
     Tanh,
 )
 from triptych.utils.arrays import Array, largest
@@ -38,30 +48,42 @@ if TYPE_CHECKING:
     from triptych.conformance.reference_run import ReferenceRun
 
 PREFIX = "tails: "
-ACTIVATIONS = (Clip, HardSigmoid, HardSwish, LeakyReLU, ReLU, Sigmoid, SiLU, Tanh)
-SHAPE = (2, 4, 3, 5)
+ELEMENTWISE = (Clip, HardSigmoid, HardSwish, LeakyReLU, PReLU, ReLU, Sigmoid, SiLU, Tanh)
+SUMMED = (BatchNorm, L2Normalize, LocalResponseNorm, Softmax)
+AREA = (3, 5)  # of maps
+LEAST = 60  # values
 VALUES = (0.0, 0.0, 0.5, 1.0, 2.5, 6.0, 6.5, 20.0, 100.0)  # and their negatives; pairs of equal ones
+HUGE = 1000.0  # its exponential is no float64
+MEAN = 4000.0  # of what a batch norm is given, beside a deviation of 3: its square has no digits left in float32
 ROUNDINGS = {"fp64": 1e-12, "fp32": 8 * FLOAT32_UNIT}  # of a tensor's scale
 LOGITS = 100.0  # e^100 is no float32
 
 
-def activations(architecture: Architecture) -> dict[str, Layer]:
-    """By path, the first of every kind of activation that takes maps, arguments and all."""
-    first: dict[Layer, str] = {}
+def shapes(architecture: Architecture, kinds: tuple[type[Layer], ...]) -> dict[str, Shape]:
+    """By path, the first layer of each of `kinds`, arguments and rank and all, with the shape of what it is given."""
+    first: dict[tuple[Layer, int], tuple[str, Shape]] = {}
     for info in primitives(architecture):
-        if isinstance(info.layer, ACTIVATIONS) and len(info.input) == 3:
-            first.setdefault(replace(info.layer, name=""), info.path)
-    return {path: layer for layer, path in first.items()}
+        if isinstance(info.layer, kinds):
+            channels, rank = info.input[0], len(info.input)
+            area = AREA if rank == 3 else ()
+            count = max(2, -(-LEAST // (channels * 15 if area else channels)))
+            first.setdefault((replace(info.layer, name=""), rank), (info.path, (count, channels, *area)))
+    return dict(first.values())
 
 
-def values(layer: Layer, seed: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Input and output gradient `SHAPE` for an activation: the table's values, its own bounds, and bell-shaped ones."""
+def values(layer: Layer, shape: Shape, seed: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Input and output gradient for an activation: the table's values, its own bounds, and bell-shaped ones; for a
+    batch norm bell-shaped ones around `MEAN`."""
     bounds = (layer.low, layer.high) if isinstance(layer, Clip) else ()
-    known = [*VALUES, *(-value for value in VALUES), *bounds]
+    known = [*VALUES, *(-value for value in VALUES), *bounds, *([HUGE] if isinstance(layer, Softmax) else [])]
     random = generator(seed, "tails", type(layer).__name__)
-    x = 3 * random.standard_normal(SHAPE).astype(np.float32).astype(np.float64)
-    x.flat[: len(known)] = known
-    return x, random.standard_normal(SHAPE).astype(np.float32).astype(np.float64)
+    x = 3 * random.standard_normal(shape)
+    if isinstance(layer, BatchNorm):
+        x += MEAN
+    else:
+        x.flat[: len(known)] = known
+    gradient = random.standard_normal(shape)
+    return x.astype(np.float32).astype(np.float64), gradient.astype(np.float32).astype(np.float64)
 
 
 def logits(case: Case, count: int) -> list[NDArray[np.float64]]:
@@ -76,11 +98,7 @@ def logits(case: Case, count: int) -> list[NDArray[np.float64]]:
 
 def expected(run: ReferenceRun) -> dict[str, Array]:
     """The reference's outputs, gradients, and loss."""
-    arrays: dict[str, Array] = {}
-    for path, layer in activations(run.case.architecture).items():
-        x, gradient = values(layer, run.case.seed)
-        alone = run.alone(path, x, gradient, train=False)
-        arrays |= {f"{PREFIX}{name} of {path}": value for name, value in alone.items()}
+    arrays = _alone(run, ELEMENTWISE) | _alone(run, SUMMED)
     if not run.case.architecture.classes:
         return arrays
     total = 0.0
@@ -91,12 +109,22 @@ def expected(run: ReferenceRun) -> dict[str, Array]:
     return arrays | {f"{PREFIX}loss": np.asarray(total)}
 
 
+def _alone(run: ReferenceRun, kinds: tuple[type[Layer], ...], rounding: Rounding = exact) -> dict[str, Array]:
+    """What the reference's layers of these kinds make of such values, in training mode."""
+    arrays: dict[str, Array] = {}
+    for path, shape in shapes(run.case.architecture, kinds).items():
+        x, gradient = values(run.layers[path], shape, run.case.seed)
+        alone = run.alone(path, x, gradient, train=True, rounding=rounding)
+        arrays |= {f"{PREFIX}{name} of {path}": alone[name] for name in ("output", "input") if name in alone}
+    return arrays
+
+
 def observed(backend: Backend, network: Native, run: ReferenceRun) -> dict[str, Array]:
     """The same of a backend's network."""
     arrays: dict[str, Array] = {}
-    for path, layer in activations(run.case.architecture).items():
-        x, gradient = values(layer, run.case.seed)
-        y, dx, _ = backend.layer_pass(network, path, x, gradient, train=False, masks={})
+    for path, shape in shapes(run.case.architecture, ELEMENTWISE + SUMMED).items():
+        x, gradient = values(run.layers[path], shape, run.case.seed)
+        y, dx, _ = backend.layer_pass(network, path, x, gradient, train=True, masks={})
         arrays |= {f"{PREFIX}output of {path}": y} | ({} if dx is None else {f"{PREFIX}input of {path}": dx})
     if not run.case.architecture.classes:
         return arrays
@@ -105,6 +133,9 @@ def observed(backend: Backend, network: Native, run: ReferenceRun) -> dict[str, 
     return arrays | named | {f"{PREFIX}loss": np.asarray(loss)}
 
 
-def budgets(precision: str, arrays: Arrays) -> Budgets:
-    """A few roundings of every tensor's largest value."""
-    return {name: ROUNDINGS[precision] * largest(value) for name, value in arrays.items() if name.startswith(PREFIX)}
+def budgets(run: ReferenceRun, precision: str, arrays: Arrays) -> Budgets:
+    """A few roundings of every tensor's largest value; where values are summed, what perturbed executions allow."""
+    summed = _alone(run.origin, SUMMED)
+    again = (_alone(run.origin, SUMMED, rounding) for rounding in perturbations(run.case.seed))
+    tails = {name: ROUNDINGS[precision] * largest(value) for name, value in arrays.items() if name.startswith(PREFIX)}
+    return tails | tolerance.budgets(summed, again)[precision]

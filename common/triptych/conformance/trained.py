@@ -1,12 +1,13 @@
-"""What the training level compares: a short life of the trainer, the dropout that it draws, the network's own
-predictions of several sizes, and its activations and its loss where no tame case takes them."""
+"""What the training level compares: a life of the trainer, a short one with every optimiser, the dropout that it
+draws, the network's own predictions of several sizes, and its activations, its normalisations and its loss where
+no tame case takes them."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from triptych.backend.contract import Backend, Native
-from triptych.conformance import dropped, life, tails
+from triptych.conformance import dropped, life, short_lives, tails
 from triptych.conformance.tolerance import Budgets
 from triptych.reference.rounding import FLOAT32_UNIT
 from triptych.utils.arrays import Array, largest
@@ -26,6 +27,7 @@ def expected(run: ReferenceRun) -> dict[str, Array]:
     arrays |= tails.expected(run.origin)
     rate = dropped.rate_of(run.case.architecture)
     arrays |= {LIFE + name: value for name, value in life.expected(run.case.seed).items()}
+    arrays |= short_lives.expected(run.case.seed)
     return arrays if rate is None else {**arrays, **dropped.expected(rate)}
 
 
@@ -38,6 +40,7 @@ def observed(backend: Backend, network: Native, run: ReferenceRun, device: str, 
     """The same of a backend; `network` is the architecture's, and gets the case's parameters."""
     case = run.case
     arrays = dict(life.predictions(backend, network, case)) | tails.observed(backend, network, run)
+    arrays |= short_lives.observed(backend, case.seed, device, precision)
     if precision == "fp64":
         arrays |= {LIFE + name: value for name, value in life.observed(backend, case.seed, device).items()}
     rate = dropped.rate_of(case.architecture)
@@ -51,7 +54,7 @@ def budgets(run: ReferenceRun, precision: str, arrays: Arrays) -> Budgets:
     be, twice in float32, because its images are rounded too, and by one rounding to float32."""
     lived = life.budgets({name.removeprefix(LIFE): v for name, v in arrays.items() if name.startswith(LIFE)})
     allowed = {LIFE + name: budget for name, budget in lived.items()}
-    allowed |= tails.budgets(precision, arrays)
+    allowed |= tails.budgets(run, precision, arrays) | short_lives.budgets(run.case.seed, precision)
     passes = 2 * run.forward_budgets[precision][run.last]
     for name, value in arrays.items():
         if name.startswith(life.PREDICTED):

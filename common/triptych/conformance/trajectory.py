@@ -17,10 +17,11 @@ from triptych.conformance.compare import Check, compare
 from triptych.conformance.reference_run import SLOTS, ReferenceRun
 from triptych.conformance.updates import LARGEST_MOVE, MOMENTUM
 from triptych.data.batches import Augmentation, Batch, feed, plan
-from triptych.data.preprocess import InputTransform, apply_reference
+from triptych.data.preprocess import InputTransform
 from triptych.optim.optimizers import Optimizer, Rates, reference_step
 from triptych.reference import network as reference
 from triptych.reference.decay import decay_by_path
+from triptych.reference.pixels import network_input
 from triptych.reference.rounding import FLOAT32_UNIT
 from triptych.utils.arrays import Array, largest
 from triptych.utils.randomness import generator
@@ -88,14 +89,14 @@ def follow_reference(trajectory: Trajectory) -> Arrays:
     state: Parameters = {}
     losses, right = [], []
     for step, batch in enumerate(trajectory.batches()):
-        x = np.asarray(apply_reference(stored[batch.index], trajectory.transform, batch), np.float64)
+        x = network_input(stored[batch.index], trajectory.transform, batch)
         run = reference.forward(architecture, values, x, train=True, masks=case.masks(step))
         loss, _ = reference.backward(run, labels[batch.index])
         moved, state = reference_step(values, run.gradients, state, trajectory.rates(step), optimizer, decay)
         values |= moved | run.statistics
         losses.append(loss)
         right.append(float((run.logits.argmax(1) == labels[batch.index]).sum()))
-    images = np.asarray(apply_reference(stored[:BATCH], trajectory.transform), np.float64)
+    images = network_input(stored[:BATCH], trajectory.transform)
     logits = reference.forward(architecture, values, images).logits
     return {LOSSES: np.array(losses), RIGHT: np.array(right), PREDICTIONS: logits, **values, **state}
 

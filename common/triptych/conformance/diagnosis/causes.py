@@ -158,7 +158,8 @@ def of_data(run: ReferenceRun, failed: list[Check], observed: Arrays) -> str:
     transform, stored = inputs.transform_of(run.case), inputs.stored_images(run.case)
     budgets = {check.tensor: check.budget for check in failed if not check.problem}
     if "evaluation" not in budgets:
-        return "only what a batch plan adds is wrong: order, crop or flip" if budgets else ""
+        planned = any(name.startswith("batch ") for name in budgets)
+        return "only what a batch plan adds is wrong: order, crop or flip" if planned else ""
     tries = (
         ("the colours are in reverse order (BGR for RGB)", stored[:, ::-1], transform),
         ("mean and deviation are swapped", stored, replace(transform, mean=transform.std, std=transform.mean)),

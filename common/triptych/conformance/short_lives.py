@@ -1,0 +1,209 @@
+"""Short lives of the backend's trainer, one for every optimiser, in the precision that is judged.
+
+Each trains through `step`, as training does: two epochs with a smaller last batch, crops, flips and colours; rates
+over orders of magnitude, a momentum that is 0 for a step; an evaluation after either epoch; the second one by another
+trainer of another network that takes up what the first has saved. Most train one dense layer by cotangents that grow
+from step to step: gradients of all sizes pass by, and since none depends on the weights, no error is carried far. One
+trains a batch norm by labels, with label smoothing and with a part of the network frozen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import cache, partial
+from typing import Literal
+
+import numpy as np
+
+from triptych.backend.contract import Backend, Images, Native, Targets, Trainer
+from triptych.backend.execution import exact as exactly
+from triptych.conformance import tolerance
+from triptych.conformance.case import BATCH, make_case
+from triptych.conformance.tolerance import Budgets, perturbations
+from triptych.data.batches import Augmentation, Batch, gather_indices, plan
+from triptych.data.preprocess import InputTransform
+from triptych.optim.optimizers import COUNT, SGD, Adagrad, Adam, AdamW, Optimizer, Rates, RMSprop, reference_step
+from triptych.reference import network as reference
+from triptych.reference.decay import decay_by_path
+from triptych.reference.pixels import network_input
+from triptych.reference.rounding import FLOAT32_UNIT
+from triptych.spec.kinds.layer_pass import Rounding, exact
+from triptych.spec.layers import Architecture, BatchNorm, Conv, Dense, Flatten, GlobalAvgPool, Initializer, ReLU
+from triptych.utils.arrays import Array, largest
+from triptych.utils.randomness import generator
+from triptych.weights.initializers import Parameters
+
+NAME = "short life"
+PREFIX = "short life of "
+INPUT = (3, 4, 5)
+STORED = (3, 5, 4)
+AUGMENTATION = Augmentation(crop_padding=1, flip=True, colour=0.5)
+TRANSFORM = InputTransform(*INPUT, (0.4, 0.5, 0.6), (0.2, 0.25, 0.3), AUGMENTATION.crop_padding)
+EPOCHS, IMAGES = 2, 2 * BATCH - 1  # a last batch of 3
+GROWTH = (0.01, 1.0, 100.0, 1e4)  # of the cotangents, step by step
+FACTORS, MOMENTA = (1e-4, 1.0, 0.1, 0.3), (0.9, 0.0, 0.8, 0.7)  # of the learning rate; the momentum
+MORE_STEPS = 1000  # between the epochs: a count has no limit
+SMOOTHING = 0.1
+FROZEN = frozenset(("conv.weight", *(f"norm.{name}" for name in ("weight", "bias", "running_mean", "running_var"))))
+LABELLED = Architecture(
+    *("labelled", INPUT, 4),
+    (
+        *(Conv("conv", 4, (3, 3), padding=(1, 1), bias=False), BatchNorm("norm"), ReLU("relu")),
+        *(Conv("conv2", 4, (3, 3), padding=(1, 1), bias=False), BatchNorm("norm2"), ReLU("relu2")),
+        *(GlobalAvgPool("mean"), Flatten("flatten"), Dense("dense", 4)),
+    ),
+    Initializer("kaiming_normal"),
+)
+LINEAR = Architecture("linear", INPUT, 0, (Flatten("flatten"), Dense("dense", 4)), Initializer("kaiming_normal"))
+
+
+@dataclass(frozen=True)
+class Life:
+    """What is trained, by what, and at which learning rate at most."""
+
+    optimizer: Optimizer
+    learning_rate: float
+    architecture: Architecture = LINEAR
+    frozen: frozenset[str] = frozenset()
+    smoothing: float = 0.0
+    compilation: Literal["full", "quick"] = "quick"  # one as in training, where pass and update are compiled as one
+
+    def rates(self, step: int) -> Rates:
+        """Others in every step."""
+        return self.optimizer.rates(FACTORS[step] * self.learning_rate, MOMENTA[step])
+
+    @property
+    def decay(self) -> dict[str, float]:
+        """Of every parameter that is trained."""
+        by_path = decay_by_path(self.optimizer, self.architecture)
+        return {path: strength for path, strength in by_path.items() if path not in self.frozen}
+
+
+LIVES = {  # Adam's beta2 is small: 1 - 0.999 has few digits in float32
+    "frozen": Life(SGD(momentum=0.9, weight_decay=5e-2), 0.1, LABELLED, FROZEN, SMOOTHING),
+    "nesterov": Life(SGD(momentum=0.9, nesterov=True, weight_decay=5e-2, decayed="weights"), 1.0, compilation="full"),
+    "adam": Life(Adam(weight_decay=5e-2, decayed="weights", beta2=0.95), 0.1),
+    "adamw": Life(AdamW(weight_decay=5e-2, decayed="weights", beta2=0.95), 0.1),
+    "rmsprop": Life(RMSprop(weight_decay=5e-2, decayed="weights", momentum=0.9, alpha=0.9), 0.1),
+    "adagrad": Life(Adagrad(weight_decay=5e-2, decayed="weights"), 0.1),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Script:
+    """The start, the stored images, and their batches, each with its epoch's number and its targets."""
+
+    start: Parameters
+    stored: Images
+    steps: tuple[tuple[int, Batch, Targets], ...]
+
+
+@cache
+def script(architecture: Architecture, seed: int) -> Script:
+    """The same for every life of an architecture."""
+    start = make_case(architecture, seed).parameters
+    stored = (generator(seed, "short life", "images").random((IMAGES, *STORED)) * 256).astype(np.uint8)
+    planned = [(epoch, each) for epoch in range(EPOCHS) for each in plan(seed, epoch, IMAGES, BATCH, AUGMENTATION)]
+
+    def targets(number: int, batch: Batch) -> Targets:
+        draws = generator(seed, "short life", "targets", number)
+        if architecture.classes:
+            return (draws.random(len(batch)) * architecture.classes).astype(np.int64)
+        return ((GROWTH[number] * draws.standard_normal((len(batch), 4))).astype(np.float32),)
+
+    return Script(start, stored, tuple((epoch, b, targets(i, b)) for i, (epoch, b) in enumerate(planned)))
+
+
+def expected(seed: int) -> dict[str, Array]:
+    """What the reference's lives measure and leave."""
+    return dict(_expected(seed))
+
+
+@cache
+def _expected(seed: int) -> dict[str, Array]:
+    return _named(lambda life: _lived(life, seed, exact))
+
+
+@cache
+def _budgets(seed: int) -> dict[str, Budgets]:
+    again = (_named(partial(_lived, seed=seed, rounding=rounding)) for rounding in perturbations(seed))
+    return tolerance.budgets(_expected(seed), again)
+
+
+def budgets(seed: int, precision: str) -> Budgets:
+    """What perturbed lives allow; predictions come back in float32."""
+    allowed = dict(_budgets(seed)[precision])
+    for name, value in _expected(seed).items():
+        if "prediction" in name:
+            allowed[name] += 2 * FLOAT32_UNIT * largest(value)
+    return allowed
+
+
+def observed(backend: Backend, seed: int, device: str, precision: str) -> dict[str, Array]:
+    """The same of a backend's trainers."""
+    return _named(lambda life: _trained(life, backend, seed, device, precision))
+
+
+def _named(of_life: Callable[[Life], Iterator[tuple[str, Array]]]) -> dict[str, Array]:
+    return {f"{PREFIX}{name}: {key}": value for name, life in LIVES.items() for key, value in of_life(life)}
+
+
+def _lived(life: Life, seed: int, rounding: Rounding) -> Iterator[tuple[str, Array]]:
+    """Names and arrays of the reference's life."""
+    told, length = script(life.architecture, seed), sum(STORED) + 4
+    values: dict[str, Array] = {path: np.asarray(value, np.float64) for path, value in told.start.items()}
+    state: Parameters = {}
+    for number, (epoch, batch, targets) in enumerate(told.steps):
+        x = rounding(network_input(told.stored[batch.index], TRANSFORM, batch), length, 5.0)
+        run = reference.forward(life.architecture, values, x, train=True, rounding=rounding, frozen=life.frozen)
+        loss, gradients = reference.backward(run, targets, life.smoothing)
+        moved, state = reference_step(values, gradients, state, life.rates(number), life.optimizer, life.decay)
+        state = {name: value if name == COUNT else rounding(value, 1) for name, value in state.items()}
+        values |= {path: rounding(value, 1) for path, value in (moved | run.statistics).items()}
+        yield f"loss {number}", np.asarray(loss)
+        if number + 1 == len(told.steps) or told.steps[number + 1][0] != epoch:
+            x = rounding(network_input(told.stored, TRANSFORM), length, 5.0)
+            logits = reference.forward(life.architecture, values, x, rounding=rounding).logits
+            yield f"prediction {epoch}", logits
+            yield from ((f"{name} after epoch {epoch}", value) for name, value in (values | state).items())
+            state = later(state)
+
+
+def _trained(life: Life, backend: Backend, seed: int, device: str, precision: str) -> Iterator[tuple[str, Array]]:
+    """Names and arrays of a backend's life. The first trainer goes on for a step after it was saved: what was saved
+    must not follow it."""
+    told = script(life.architecture, seed)
+    saved: tuple[Parameters, Parameters] = (told.start, {})
+    arrays: dict[str, Array] = {}
+    for epoch in range(EPOCHS):
+        named = replace(life.architecture, name=NAME)
+        built = backend.build(named, device=device, execution=exactly(precision, life.compilation))
+        backend.from_canonical(built, saved[0])
+        trainer: Trainer = backend.Trainer(
+            built, life.optimizer, TRANSFORM, seed, frozen=life.frozen, smoothing=life.smoothing
+        )
+        trainer.load_state(saved[1])
+        trainer.predict(told.stored[:BATCH])  # what it sees now must not be what it sees later
+        numbers = [number for number, (of, _, _) in enumerate(told.steps) if of == epoch]
+        handles = [_step(trainer, life, told, number) for number in numbers]
+        losses = np.asarray(trainer.read(handles))[:, 0]
+        arrays |= {f"loss {number}": loss for number, loss in zip(numbers, losses, strict=True)}
+        parts = (told.stored[begin : begin + BATCH] for begin in range(0, IMAGES, BATCH))
+        arrays[f"prediction {epoch}"] = np.concatenate([trainer.predict(part) for part in parts])
+        saved = backend.to_canonical(built), trainer.state()
+        arrays |= {f"{name} after epoch {epoch}": value for values in saved for name, value in values.items()}
+        saved = saved[0], later(saved[1])
+        _step(trainer, life, told, numbers[-1])
+    yield from arrays.items()
+
+
+def later(state: Parameters) -> Parameters:
+    """As if many more steps had been made."""
+    return state | ({COUNT: np.asarray(state[COUNT] + MORE_STEPS)} if COUNT in state else {})
+
+
+def _step(trainer: Trainer, life: Life, told: Script, number: int) -> Native:
+    _, batch, targets = told.steps[number]
+    gather = gather_indices(batch, *STORED[1:], AUGMENTATION.crop_padding)
+    return trainer.step(told.stored[batch.index], targets, life.rates(number), number, gather=gather)
