@@ -141,6 +141,9 @@ def test_the_data_of_a_case_can_show_faults(channels: int) -> None:
     stored, transform, planned = inputs.stored_images(case), inputs.transform_of(case), inputs.planned(case)
     assert stored.shape[2] < 6
     assert stored.shape[3] > 9
+    others = inputs.stored_images(case, inputs.other_channels(case))
+    assert others.shape[2] > 6
+    assert others.shape[3] < 9
     assert len({*transform.mean, *transform.std}) == 2 * channels
     assert [len(batch) for batch in planned] == [BATCH, BATCH, 1]
     for drawn in ("rows", "columns", "flips"):
@@ -148,7 +151,8 @@ def test_the_data_of_a_case_can_show_faults(channels: int) -> None:
     tints = {tuple(shift) for batch in planned if batch.shifts is not None for shift in batch.shifts}
     assert len(tints) == (inputs.IMAGES if channels == 3 else 0)
     observed = inputs.reference_inputs(case)
-    assert {name: value.shape for name, value in observed.items()} == {
+    blue_first = {"blue first": (inputs.IMAGES, channels, 6, 9)} if channels == 3 else {}
+    assert {name: value.shape for name, value in observed.items()} == blue_first | {
         **{f"batch {number}": (len(batch), channels, 6, 9) for number, batch in enumerate(planned)},
         "evaluation": (inputs.IMAGES, channels, 6, 9),
         "other channels": (inputs.IMAGES, channels, 6, 9),
