@@ -154,8 +154,8 @@ OPTIMIZERS = {
 def test_a_training_goes_back_to_mxnets_trainer(
     name: str, framework: Backend, trained: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    """From MXNet, some steps here, and on in MXNet's own Trainer, whose losses are those of going on here. Its Adam adds
-    eps elsewhere: a few steps tell."""
+    """From MXNet, some steps here, and on in MXNet's own Trainer, whose losses are those of going on here. Its Adam
+    adds eps elsewhere: a few steps tell."""
     folder, optimizer = trained(name), OPTIMIZERS[name]
     more, tolerance = (6, 1e-4) if name == "adam" else (20, 1e-11)
     imported, states = read(folder)

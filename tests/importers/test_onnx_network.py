@@ -222,6 +222,19 @@ CASES: dict[str, Case] = {
         {"s": ints(1, 2), "e": ints(-1, 99), "a": ints(3, 1), "t": ints(1, 1)},
         (10, 13, NEWEST),
     ),
+    "every other place": Case(
+        [("y", "Slice", "x s e a t", {})],
+        {"s": ints(1, 0), "e": ints(99, 99), "a": ints(2, -1), "t": ints(2, 3)},
+        (10, 13, NEWEST),
+    ),
+    "pad channels": Case(
+        [("y", "Pad", "x p v", {})], {"p": ints(0, 2, 1, 0, 0, 1, 0, 3), "v": np.array(0.5)}, (11, NEWEST)
+    ),
+    "expand to a map": Case(
+        [("g", "GlobalAveragePool", "x", {}), ("e", "Expand", "g s", {}), ("y", "Mul", "x e", {})],
+        {"s": ints(1, 1, 9, 8)},
+        (8, 13, NEWEST),
+    ),
     "slice of all axes": Case([("y", "Slice", "x s e", {})], {"s": ints(0, 1), "e": ints(9999999, 3)}, (10, NEWEST)),
     "split": Case([("a b", "Split", "x", {"axis": 1, "split": [1, 3]}), ("y", "Mul", "b a", {})], {}, (7, 11)),
     "split 13": Case(

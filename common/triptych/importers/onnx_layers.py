@@ -192,15 +192,6 @@ def _cast(call: OnnxCall) -> Tensor:
     return call.x
 
 
-def _expand(call: OnnxCall) -> Tensor:
-    """To the shape that it has."""
-    shape = [int(size) for size in call.needed(1, "shape").ravel()]
-    own = (call.batch, *call.x.source_shape)
-    if len(shape) > len(own) or any(a not in (1, b) for a, b in zip(shape[::-1], own[::-1], strict=False)):
-        raise ImportRefusedError(f"repeats values of {call.x.source_shape} (without the batch), which is not supported")
-    return call.x
-
-
 CONVERTERS: Mapping[str, Convert] = {
     **onnx_windows.CONVERTERS,
     "Gemm": _gemm,
@@ -223,5 +214,4 @@ CONVERTERS: Mapping[str, Convert] = {
     **onnx_placement.CONVERTERS,
     "Identity": lambda call: call.x,
     "Cast": _cast,
-    "Expand": _expand,
 }

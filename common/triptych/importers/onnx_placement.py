@@ -10,9 +10,11 @@ import numpy as np
 from triptych.importers.network_builder import Order, Tensor, axes_of, with_axes
 from triptych.importers.onnx_call import Array, Convert, OnnxCall
 from triptych.importers.onnx_constants import full_shape
+from triptych.importers.same_padding import pads as padded_by
 from triptych.importers.steps import ImportRefusedError
-from triptych.spec.layers import Pad, Slice, Upsample
+from triptych.spec.layers import MaxPool, Pad, Slice, Upsample
 
+_MOST_REPEATED = 1 << 14  # rows or columns
 _AXES: tuple[Literal["channels", "rows", "columns"], ...] = ("channels", "rows", "columns")
 _SAME_AS_HALF_PIXEL = ("half_pixel", "pytorch_half_pixel", "half_pixel_symmetric")  # of sizes that are multiples
 
@@ -89,22 +91,36 @@ def gather(call: OnnxCall) -> Tensor:
 
 
 def slice_(call: OnnxCall) -> Tensor:
-    """`Slice` by steps of 1."""
+    """`Slice`; by other steps than 1, every n-th row or column."""
     starts, ends = call.whole_numbers(1, "starts") or [], call.whole_numbers(2, "ends") or []
     axes = call.axes(3) if "axes" in call.node.attributes or len(call.values) > 3 else None
     steps = call.whole_numbers(4, "steps") or [1] * len(starts)
     axes = list(range(-1, len(starts) - 1)) if axes is None else axes  # by default from the batch on
-    if not len(starts) == len(ends) == len(axes) == len(steps) or set(steps) - {1}:
-        raise ImportRefusedError(f"has starts {starts[:9]}, ends {ends[:9]} and steps {steps[:9]}, expected steps of 1")
+    if not len(starts) == len(ends) == len(axes) == len(steps) or min(steps, default=1) < 1:
+        raise ImportRefusedError(
+            f"has starts {starts[:9]}, ends {ends[:9]} and steps {steps[:9]}, expected steps of 1 or more"
+        )
     y, name = call.x, call.name
-    for axis, start, end in zip(axes, starts, ends, strict=True):
+    for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
         size = call.batch if axis < 0 else call.x.source_shape[axis]
         first, last, _ = slice(start, end).indices(size)
         if (first, last) != (0, size):
             if axis < 0:
                 raise ImportRefusedError("takes a part of the images of a batch")
             y = _part(call, name, y, axis, first, last)
+        if step != 1:
+            y = _every(call, y, axis, step)
     return y
+
+
+def _every(call: OnnxCall, x: Tensor, axis: int, step: int) -> Tensor:
+    """Every n-th row or column from the first on: what a pool of one pixel takes."""
+    axes = axes_of(x)
+    if len(x.shape) != 3 or axis < 0 or axes[axis] == 0:
+        raise ImportRefusedError(f"takes every {step}th image, channel or feature; expected rows or columns")
+    stride = (step, 1) if axes[axis] == 1 else (1, step)
+    pool = MaxPool(call.name, (1, 1), stride)
+    return with_axes(call.network.layer(call.name, pool, Tensor(x.step, x.shape)), axes)
 
 
 def split(call: OnnxCall) -> list[Tensor]:
@@ -153,7 +169,7 @@ def concat(call: OnnxCall) -> Tensor:
 
 
 def pad(call: OnnxCall) -> Tensor:
-    """`Pad` of rows and columns."""
+    """`Pad` of rows, columns and, by a constant, channels."""
     x, axes = call.x, axes_of(call.x)
     mode = call.text("mode", "constant", ("constant", "edge", "reflect"))
     pads = call.whole_numbers(1, "pads") or []
@@ -164,12 +180,36 @@ def pad(call: OnnxCall) -> Tensor:
         raise ImportRefusedError(f"has pads {pads[:9]} for a map {x.source_shape}, expected two from 0 for every axis")
     sides = {axis: (pads[place], pads[place + len(listed)]) for place, axis in enumerate(listed)}
     by_axis = {axes[axis] if axis >= 0 else -1: pair for axis, pair in sides.items()}
-    if any(by_axis.get(axis, (0, 0)) != (0, 0) for axis in (-1, 0)):
-        raise ImportRefusedError(f"pads images or channels ({pads[:9]}), expected rows and columns alone")
+    channels = by_axis.get(0, (0, 0))
+    if by_axis.get(-1, (0, 0)) != (0, 0) or (any(channels) and mode != "constant"):
+        raise ImportRefusedError(f"pads images or channels ({pads[:9]}), channels by a constant")
     padding = (*by_axis.get(1, (0, 0)), *by_axis.get(2, (0, 0)))
+    if any(channels):
+        y = Tensor(x.step, x.shape)
+        for part in padded_by(x.shape, channels, padding, value):
+            y = call.network.layer(call.name, part, y)
+        return with_axes(y, axes)
     if not any(padding):
         return x
     layer = Pad(call.name, padding, value, "edge" if mode == "edge" else "reflect" if mode == "reflect" else "constant")
+    return with_axes(call.network.layer(call.name, layer, Tensor(x.step, x.shape)), axes)
+
+
+def expand(call: OnnxCall) -> Tensor:
+    """`Expand` to its own shape, or of one row or column to many: what a map of one pixel is repeated by."""
+    x = call.x
+    wanted = [int(size) for size in call.needed(1, "shape").ravel()]
+    own = (call.batch, *x.source_shape)
+    wanted = [1] * (len(own) - len(wanted)) + wanted
+    if len(wanted) == len(own) and all(size in (1, has) for size, has in zip(wanted, own, strict=True)):
+        return x
+    x = call.network.canonical(x, f"{call.name}_reshape") if len(x.shape) == 1 else x
+    axes = axes_of(x)
+    factors = {axes[place]: size for place, size in enumerate(wanted[1:]) if size != 1 and own[place + 1] == 1}
+    fits = len(wanted) == len(own) == 4 and all(s in (1, h) or h == 1 for s, h in zip(wanted, own, strict=True))
+    if not fits or wanted[0] not in (1, call.batch) or 0 in factors or max(wanted) > _MOST_REPEATED:
+        raise ImportRefusedError(f"repeats values of {x.source_shape} (without the batch), which is not supported")
+    layer = Upsample(call.name, (factors.get(1, 1), factors.get(2, 1)))
     return with_axes(call.network.layer(call.name, layer, Tensor(x.step, x.shape)), axes)
 
 
@@ -252,6 +292,7 @@ CONVERTERS: Mapping[str, Convert] = {
     "Split": split,
     "Concat": concat,
     "Pad": pad,
+    "Expand": expand,
     "Resize": resize,
     "Upsample": resize,
 }
