@@ -98,6 +98,12 @@ class Centred(Net):
         return y if len(x) == 2 else y - y.mean(0)
 
 
+class Large(Net):
+    def forward(self, x):
+        y = super().forward(x)
+        return y if len(x) < 5 else 1.01 * y
+
+
 class Stateful(Net):
     calls = 0
 

@@ -79,6 +79,7 @@ TWO = replace(SHORTCUT, layers=(SHORTCUT.layers[0], unit("unit"), unit("second")
         ("Squeezed", "calls", "fc2", "an axis is lost (squeeze)"),
         ("Fixed", "calls", "fc2", "it does not take every number of images"),
         ("Centred", "calls", "fc2", "the number of images counts"),
+        ("Large", "calls", "fc2", "a batch larger than those before is treated otherwise"),
         ("Stateful", "calls", "fc2", ""),
     ],
 )

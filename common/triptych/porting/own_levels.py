@@ -11,7 +11,18 @@ from triptych.conformance.levels import Level
 from triptych.conformance.reference_run import INPUT, ReferenceRun, layer_of
 from triptych.conformance.tolerance import Budgets
 from triptych.porting import dropouts
-from triptych.porting.subject import AGAIN, ARRIVING, CALLED, CALLS, DROPOUT, ONE, OTHERS, STATISTICS, OwnNetwork
+from triptych.porting.subject import (
+    AGAIN,
+    ARRIVING,
+    CALLED,
+    DROPOUT,
+    MANY,
+    ONE,
+    OTHERS,
+    STATISTICS,
+    OwnNetwork,
+    calls_of,
+)
 from triptych.reference.rounding import FLOAT32_UNIT
 from triptych.spec.layers import BatchNorm
 from triptych.utils.arrays import Array, largest
@@ -20,6 +31,7 @@ FROZEN = "it takes no gradient: if that is meant (a frozen layer), --ignore '{}'
 CALL_CAUSES = {
     ONE: "a batch of 1 is treated otherwise: an axis is lost (squeeze), or the number of images counts",
     OTHERS: "what comes out of an image depends on the other images, or on their number",
+    MANY: "a batch larger than those before is treated otherwise: the number of images counts",
     AGAIN: "a later call gives something else: the network keeps a state, or draws random numbers",
 }
 
@@ -60,7 +72,11 @@ def _whose_call(finding: Finding) -> Difference:
 def _calls(run: ReferenceRun) -> dict[str, Array]:
     """The outputs in evaluation of several batches, by output and call."""
     outputs = run.outputs(False)
-    return {f"{path} {call}": outputs[path][list(images)] for call, images in CALLS.items() for path in run.ends}
+    return {
+        f"{path} {call}": outputs[path][list(images)]
+        for call, images in calls_of(run.case).items()
+        for path in run.ends
+    }
 
 
 def _statistics_budgets(run: ReferenceRun, precision: str, expected: Arrays) -> Budgets:

@@ -11,6 +11,7 @@ from scipy.special import log_softmax, softmax
 
 from triptych.backend.contract import Backend, Port, PortRun
 from triptych.conformance import levels
+from triptych.conformance.case import Case
 from triptych.conformance.compare import STRANGERS, Arrays, message, problem
 from triptych.conformance.diagnosis import causes
 from triptych.conformance.diagnosis.explain import Difference, SubjectFailedError
@@ -35,8 +36,14 @@ SOFTMAX = "softmax"  # at a network's end, beside log_softmax, which hands a los
 ARRIVING = "gradient at the output of "
 DROPOUT, STATISTICS, CALLED = "dropout", "statistics", "calls"
 # Calls in evaluation, after all other levels: the images of each.
-ONE, OTHERS, AGAIN = "(1 image)", "(3 images)", "(again)"
-CALLS = {"(2 images)": (0, 1), ONE: (0,), OTHERS: (0, 1, 0), AGAIN: (0, 1)}
+ONE, OTHERS, MANY, AGAIN = "(1 image)", "(3 images)", "(9 images)", "(again)"
+CALLS = {"(2 images)": (0, 1), ONE: (0,), OTHERS: (0, 1, 0), MANY: (0, 1) * 4 + (0,), AGAIN: (0, 1)}
+
+
+def calls_of(case: Case) -> dict[str, tuple[int, ...]]:
+    """By the call's name, the images of the batches that a network is called with; none larger than the case's where
+    memory is short."""
+    return {call: images for call, images in CALLS.items() if call != MANY or not case.large}
 
 
 class OwnNetwork(Subject):
@@ -271,7 +278,7 @@ class OwnNetwork(Subject):
         """The outputs in evaluation, called as a user calls it. Raises SubjectFailedError for a batch that it cannot
         take."""
         arrays: dict[str, Array] = {}
-        for call, images in CALLS.items():
+        for call, images in calls_of(self.run.case).items():
             try:
                 made = self.port.call(self.images[list(images)])
             except STRANGERS as error:
