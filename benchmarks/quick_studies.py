@@ -23,7 +23,8 @@ from triptych import studies
 from triptych.studies.runner import Trained
 
 ABOUT = """Made by `python benchmarks/quick_studies.py`. Processor seconds of the whole command, half of which two idle
-cores need at least; the machine was loaded with other work, which makes them larger. What is not here was not run."""
+cores need at least; the machine was loaded with other work, which makes them larger. What is not here was not run.
+JAX does not follow OMP_NUM_THREADS."""
 
 
 def processor_seconds() -> float:
@@ -54,7 +55,7 @@ def table(kept: list[dict[str, Any]]) -> Iterator[str]:
     """The lines of the page."""
     yield "# Quick studies: cost, and whether every row learns\n"
     yield f"{ABOUT}\n"
-    yield "| study | backend | threads | processor s | test accuracy of every row | lost or not learned |"
+    yield "| study | backend | OMP_NUM_THREADS | processor s | test accuracy of every row | lost or not learned |"
     yield "|---|---|---|---|---|---|"
     order = list(studies.registry())
     last = {(order.index(each["study"]), each["backend"], each["threads"]): each for each in kept}

@@ -182,8 +182,8 @@ INCEPTION = Trained(
         "operations are fewer, their order stays. GoogLeNet trains with its two auxiliary classifiers.",
         "Top-5 errors on ImageNet, one network and crop: GoogLeNet 10.1 % (Szegedy et al. 2014, table 3), v2 7.8 %, "
         "v3 5.6 %, Inception-ResNet v1 5.5 %, v4 5.0 %, Inception-ResNet v2 4.9 % (Szegedy et al. 2016, table 2).",
-        "With --quick a hundred steps of 16 images, with Adam at 0.002, GoogLeNet and v3 with a dropout of 0.1 (with its "
-        "own v3's loss is still that of chance then), and without the two largest, v4 and Inception-ResNet v2.",
+        "With --quick a hundred steps of 16 images, with Adam at 0.002, GoogLeNet and v3 with a dropout of 0.1 (with "
+        "0.5 v3's loss is still that of chance then), and without the two largest, v4 and Inception-ResNet v2.",
     ),
 )
 
