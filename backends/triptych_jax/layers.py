@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from triptych.spec import layers as spec
 from triptych.spec.kinds import check_complete
 from triptych.spec.kinds.kind import extent
-from triptych.spec.layers import Pair, Shape
+from triptych.spec.layers import Shape
 from triptych_jax import functions
+from triptych_jax.convolution import convolve
 from triptych_jax.functions import Function
 
 # GPUs and TPUs would multiply float32 in TF32 or bfloat16 by default: three decimal digits.
@@ -187,7 +188,7 @@ LAYERS: dict[type, Callable[[Any, Shape], nnx.Module]] = {
         kernel_dilation=layer.dilation,
         feature_group_count=layer.groups,
         use_bias=layer.bias,
-        conv_general_dilated=_convolve,
+        conv_general_dilated=convolve,
         rngs=nnx.Rngs(0),
         **_PRODUCT,
     ),
@@ -226,20 +227,3 @@ LAYERS: dict[type, Callable[[Any, Shape], nnx.Module]] = {
     spec.Dropout: lambda layer, shape: Dropout(layer.rate),
 }
 check_complete(LAYERS, __name__)
-
-
-def _convolve(x: jax.Array, kernel: jax.Array, strides: Pair, padding: tuple[Pair, Pair], **more: Any) -> jax.Array:
-    """lax.conv_general_dilated, as nnx.Conv calls it, or a matrix product where that is slow.
-
-    On the CPU, XLA's fast convolution does not take maps with fewer pixels than the kernel has: 3x3 on 2x2 maps, as
-    at the end of VGG, takes 5 to 80 times as long as this.
-    """
-    height, width, _, channels = kernel.shape
-    if more["feature_group_count"] > 1 or height * width <= x.shape[1] * x.shape[2]:
-        return lax.conv_general_dilated(x, kernel, strides, padding, **more)
-    down, across = more["rhs_dilation"]
-    x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
-    below, right = x.shape[1] - (height - 1) * down, x.shape[2] - (width - 1) * across
-    corners = [(i * down, j * across) for i in range(height) for j in range(width)]
-    shifted = [x[:, i : i + below : strides[0], j : j + right : strides[1]] for i, j in corners]
-    return jnp.matmul(jnp.concatenate(shifted, -1), kernel.reshape(-1, channels), precision=more["precision"])

@@ -184,6 +184,15 @@ def maximum(layer: spec.ReLU, shape: Shape) -> nnx.Module:
     return Function(_maximum, layer)
 
 
+def swapped_gradient(right: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+    """The matrix products for a kernel's gradient are put together by columns."""
+
+    def wrong(*given: Any, **more: Any) -> jax.Array:
+        return right(*given, **more).swapaxes(0, 1)
+
+    return wrong
+
+
 def swapped_product(right: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
     """The matrix product for small maps takes the kernel's columns for its rows."""
 

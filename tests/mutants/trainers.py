@@ -271,14 +271,19 @@ MUTANTS = (
         impossible={"mxnet": "its operator computes the variance"},
     ),
     Mutant(
-        *("strided product mirrored", nets.PLAIN, patched("_convolve", "strided_product_mirrored")),
+        *("strided product mirrored", nets.PLAIN, patched("convolve", "strided_product_mirrored")),
         *(TRAINING, "", TRAINING),
         impossible=PRODUCT,
         hides=HIDES,
     ),
     Mutant(
-        *("product with kernel swapped", nets.PLAIN, patched("_convolve", "swapped_product"), TRAINING, "", TRAINING),
+        *("product with kernel swapped", nets.PLAIN, patched("convolve", "swapped_product"), TRAINING, "", TRAINING),
         impossible=PRODUCT,
         hides=HIDES,
+    ),
+    Mutant(
+        *("gradient of the kernel swapped", nets.PLAIN, patched("_kernel_gradient", "swapped_gradient")),
+        *("gradient", "conv", "gradient"),
+        impossible=PRODUCT,
     ),
 )
