@@ -24,6 +24,7 @@ from triptych.importers.steps import Imported, ImportRefusedError, Request
 from triptych.optim.optimizers import Rates
 from triptych.utils.arrays import Array
 from triptych.utils.errors import TriptychError
+from triptych.utils.shelf import Shelf
 from triptych.weights.layouts import FLAX
 from triptych_jax.device import DTYPES
 from triptych_jax.precision import apply_execution
@@ -259,7 +260,7 @@ class Port:
                 return pull(dy)
 
             gradients, dx, arrived = _compiled(backward, self.arrays)(self.arrays, x, probes)
-            run.gradients = {name: self._canonical(name, gradients.pop(name)) for name in list(gradients)}
+            run.gradients = Shelf((name, self._canonical(name, gradients.pop(name))) for name in list(gradients))
             run.input_gradient = self._channels_first(dx)
             for entry, gradient in zip(captured, arrived, strict=True):
                 entry.gradient = self._channels_first(gradient)

@@ -15,6 +15,7 @@ from triptych.importers.steps import Imported, Request
 from triptych.optim.optimizers import Rates
 from triptych.utils.arrays import Array
 from triptych.utils.errors import TriptychError
+from triptych.utils.shelf import Shelf
 from triptych.weights.layouts import GLUON
 from triptych_mxnet.device import DTYPES
 from triptych_mxnet.precision import apply_execution
@@ -297,7 +298,8 @@ class Port:
                 mx.nd.array(self._shaped(dy, y), dtype=self.dtype) for dy, y in zip(cotangents, outputs, strict=False)
             ]
             autograd.backward(outputs, given, train_mode=train)
-            run.gradients = {name: to_numpy(p.grad()) for name, p in self.named.items() if p.grad_req != "null"}
+            trained = (name for name, parameter in self.named.items() if parameter.grad_req != "null")
+            run.gradients = Shelf((name, to_numpy(self.named[name].grad())) for name in trained)
             run.input_gradient = to_numpy(x.grad)
         mx.nd.waitall()
         kept = {name: p for name, p in self.named.items() if p.grad_req == "null"}

@@ -18,6 +18,7 @@ from triptych.importers.steps import Imported, Request
 from triptych.optim.optimizers import Rates
 from triptych.utils.arrays import Array
 from triptych.utils.errors import TriptychError
+from triptych.utils.shelf import Shelf
 from triptych.weights.layouts import TORCH
 from triptych_torch.device import DTYPES
 from triptych_torch.precision import apply_execution
@@ -198,11 +199,22 @@ class Port:
         tensor = tensor.float() if tensor.dtype == torch.bfloat16 else tensor
         return to_numpy(tensor.permute(self.axes[name]) if self.axes[name] else tensor)
 
-    def _taken(self, name: str, parameter: torch.Tensor) -> Array:
-        """Its gradient, which it has no longer: not all stand beside their copies."""
-        gradient = self._canonical(name, parameter.grad)
-        parameter.grad = None
-        return gradient
+    def _gradients(self, outputs: Sequence[torch.Tensor], cotangents: Sequence[Array]) -> Shelf:
+        """Of the parameters, each taken as soon as it is there: they never stand beside each other."""
+        taken = Shelf()
+
+        def take(name: str, parameter: torch.Tensor) -> None:
+            taken[name] = self._canonical(name, parameter.grad)
+            parameter.grad = None
+
+        named = {name: p for name, p in self.module.named_parameters() if p.requires_grad}
+        hooks = [p.register_post_accumulate_grad_hook(partial(take, name)) for name, p in named.items()]
+        try:
+            self._backward(outputs, cotangents)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return taken.select(name for name in named if name in taken)
 
     def _role(self, name: str) -> str:
         owner, _, last = name.rpartition(".")
@@ -257,9 +269,7 @@ class Port:
         run = PortRun(captured, tuple(map(self._to_canonical, outputs)))
         if cotangents:
             self.module.zero_grad()  # what somebody's training has left there
-            self._backward(outputs, cotangents)
-            named = dict(self.module.named_parameters())
-            run.gradients = {n: self._taken(n, p) for n, p in named.items() if p.grad is not None}
+            run.gradients = self._gradients(outputs, cotangents)
             run.input_gradient = None if x.grad is None else to_numpy(x.grad)
             self.module.zero_grad()
         buffers = dict(self.module.named_buffers())

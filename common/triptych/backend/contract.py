@@ -232,7 +232,7 @@ class PortRun:
 
     captured: list[Captured]
     outputs: tuple[Array, ...]
-    gradients: dict[str, Array] = field(default_factory=dict)
+    gradients: Mapping[str, Array] = field(default_factory=dict)
     input_gradient: Array | None = None
     statistics: dict[str, Array] = field(default_factory=dict)
 

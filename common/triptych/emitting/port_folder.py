@@ -31,6 +31,7 @@ from triptych.spec.layers import Architecture, BatchNorm, walk
 from triptych.training import models
 from triptych.utils.errors import TriptychError
 from triptych.utils.files import write_atomically
+from triptych.utils.shelf import Shelf
 from triptych.weights import initializers, store
 
 SPEC, WEIGHTS, SOURCE = "architecture.json", "model.safetensors", "model.py"
@@ -93,7 +94,8 @@ def read(folder: Path) -> tuple[Architecture, dict[str, NDArray[Any]]]:
 
 def expectation(folder: Path) -> PortReference:
     """What the networks in a folder are judged by. Raises TriptychError as `read` does."""
-    return PortReference(*read(folder))
+    architecture, parameters = read(folder)
+    return PortReference(architecture, Shelf(parameters))
 
 
 def check(folder: Path, backends: Iterable[str], expect: PortReference) -> dict[str, Ported]:

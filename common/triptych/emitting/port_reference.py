@@ -6,7 +6,7 @@ from collections import ChainMap
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,8 @@ from triptych.conformance.reference_run import ReferenceRun
 from triptych.conformance.tolerance import Budgets, budgets, perturbations
 from triptych.emitting.emit import dialect_of
 from triptych.optim.optimizers import SGD, Rates, decay_of, reference_step
-from triptych.porting.own_network import run_on, without_dropout
+from triptych.porting.own_network import without_dropout
+from triptych.porting.reach import reaching
 from triptych.reference import network as reference
 from triptych.spec import analysis
 from triptych.spec.kinds.layer_pass import Rounding
@@ -78,7 +79,7 @@ class PortReference:
     @cached_property
     def run(self) -> ReferenceRun:
         """What the search for a difference compares with."""
-        return run_on(self.small)
+        return ReferenceRun(reaching(self.case))
 
     @cached_property
     def images(self) -> NDArray[np.float32]:
@@ -92,8 +93,9 @@ class PortReference:
 
     @cached_property
     def case(self) -> Case:
-        """What is trained: drawn weights."""
-        return make_case(without_dropout(self.small), 0, locate.BATCH)
+        """What is searched and trained: drawn weights, of which the large ones lie on the disk."""
+        case = make_case(without_dropout(self.small), 0, locate.BATCH)
+        return replace(case, parameters=cast(Any, Shelf(case.parameters)))
 
     @cached_property
     def cotangents(self) -> list[Array]:

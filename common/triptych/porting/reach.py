@@ -31,7 +31,7 @@ def reaching(case: Case) -> Case:
         return case
     inputs = _inputs(case)
     case = replace(case, tail=_tail(case, inputs))
-    values: Parameters = dict(case.parameters)
+    scaled: Parameters = {}
     roles = {info.path: info.role for info in parameters(architecture)}
     before: list[str] = []  # the arrays of the last layer that can be scaled
     for info in primitives(architecture):
@@ -40,9 +40,10 @@ def reaching(case: Case) -> Case:
         bound, highest = _bound(info.layer), float(np.max(inputs.get(info.path, np.zeros(1))))
         if bound and 0 < highest < bound:
             for path in before:
-                values[path] = (values[path] * np.float32(BEYOND * bound / highest)).astype(np.float32)
+                value = scaled.get(path, case.parameters[path])
+                scaled[path] = (value * np.float32(BEYOND * bound / highest)).astype(np.float32)
             before = []  # another activation on the same layer's output finds it scaled
-    return replace(case, parameters=values)
+    return replace(case, parameters={**case.parameters, **scaled}) if scaled else case
 
 
 def _tail(case: Case, inputs: dict[str, Array]) -> float:

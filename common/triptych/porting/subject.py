@@ -27,7 +27,7 @@ from triptych.spec import analysis
 from triptych.spec.layers import Shape
 from triptych.utils.arrays import Array
 from triptych.utils.errors import TriptychError
-from triptych.utils.shelf import Computed
+from triptych.utils.shelf import Computed, select
 
 RUNNING = ("running_mean", "running_var")
 LOW = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}  # by type, the precision that judges it
@@ -238,13 +238,17 @@ class OwnNetwork(Subject):
         """What arrives at the outputs that can be seen, the parameters' gradients, and the images' own."""
         ran = self.ran(True)
         arrays = {ARRIVING + path: value for path, value in self.arriving().items()}
-        for path in self.run.gradients.keys() & self.pairs.keys():  # JAX has gradients of running statistics, too
-            gradient = ran.gradients.get(self.pairs[path])
-            if gradient is not None and not self.is_ignored(path):
-                gradient = gradient.reshape(self.run.parameters[path].shape)
-                permuted = self.permuted.get(layer_of(path)) if path.endswith(".weight") else None
-                arrays[path] = gradient if permuted is None else channels_first(gradient, permuted)
-        return arrays if ran.input_gradient is None else {**arrays, INPUT: ran.input_gradient}
+        arrays |= {} if ran.input_gradient is None else {INPUT: ran.input_gradient}
+        paths = self.run.gradients.keys() & self.pairs.keys()  # JAX has gradients of running statistics, too
+        known = [path for path in paths if self.pairs[path] in ran.gradients and not self.is_ignored(path)]
+        return Computed([*arrays, *known], lambda path: arrays[path] if path in arrays else self._gradient(path))
+
+    def _gradient(self, path: str) -> Array:
+        """One parameter's, as the spec has it."""
+        shape = self.run.case.parameters[path].shape
+        gradient = self.ran(True).gradients[self.pairs[path]].reshape(shape)
+        permuted = self.permuted.get(layer_of(path)) if path.endswith(".weight") else None
+        return gradient if permuted is None else channels_first(gradient, permuted)
 
     def arriving(self) -> dict[str, Array]:
         """By layer, the gradient that arrives at its output, where that can be seen in the spec's order."""
@@ -303,18 +307,18 @@ class OwnNetwork(Subject):
             shares = softmax if self.softmax == SOFTMAX else log_softmax
             return {name: shares(value, axis=1) for name, value in arrays.items()}
         if level.name in ("gradient", STATISTICS):
-            arrays = {name: value for name, value in arrays.items() if not self.is_ignored(name)}
+            arrays = select(arrays, [name for name in arrays if not self.is_ignored(name)])
         if level.name.startswith("forward"):
             seen = {*self.seen(level is levels.FORWARD_TRAIN), *run.ends}
             return {path: value for path, value in arrays.items() if path in seen}
         if level.name != "gradient":
             return arrays
-        arriving, ordered = self.arriving(), {}
+        arriving, ordered = self.arriving(), []
+        maps = {ARRIVING + path: value for path, value in run.trace(True).arriving.items() if path in arriving}
         for path, _ in reversed(list(self.run.nodes(True))):
-            if path in arriving:
-                ordered[ARRIVING + path] = run.trace(True).arriving[path]
-            ordered |= {name: value for name, value in arrays.items() if layer_of(name) == path}
-        return {**ordered, INPUT: arrays[INPUT]}
+            ordered += [ARRIVING + path] if path in arriving else []
+            ordered += [name for name in arrays if layer_of(name) == path]
+        return Computed([*ordered, INPUT], lambda name: maps[name] if name in maps else arrays[name])
 
     def retry(self, difference: Difference, again: Callable[[], Difference | None]) -> Difference | None:
         """Try the first dense layer with its columns in height-width-channels order, if that is where they diverge."""

@@ -31,7 +31,7 @@ def vector_features() -> tuple[str, ...]:
 def return_large_memory() -> None:
     """From now on the allocator gives buffers of 32 MiB and more back as soon as they are free: for work on which
     memory is short, and which asks for most of its buffers once."""
-    _mallopt({_M_MMAP_THRESHOLD: 2**25, _M_TRIM_THRESHOLD: 2**27})
+    _mallopt({_M_MMAP_THRESHOLD: 2**20, _M_TRIM_THRESHOLD: 2**22, _M_TOP_PAD: 2**20})
 
 
 def _mallopt(values: dict[int, int]) -> None:

@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 from triptych.utils.arrays import Array
 from triptych.utils.lazy import np
 
-LARGE = 2**24  # bytes
+LARGE = 2**20  # bytes
 
 
 class Shelf(MutableMapping[str, Array]):
@@ -88,5 +88,7 @@ class Computed(Mapping[str, Array]):
 
 
 def select(arrays: Mapping[str, Array], names: Iterable[str]) -> Mapping[str, Array]:
-    """Some arrays in this order; those of a shelf stay where they are."""
+    """Some arrays in this order; those of a shelf stay where they are, and none is computed before it is asked for."""
+    if isinstance(arrays, Computed):
+        return Computed(names, arrays.__getitem__)
     return arrays.select(names) if isinstance(arrays, Shelf) else {name: arrays[name] for name in names}
