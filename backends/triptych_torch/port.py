@@ -207,14 +207,23 @@ class Port:
             taken[name] = self._canonical(name, parameter.grad)
             parameter.grad = None
 
+        self._backward_with(take, outputs, cotangents)
+        return taken.select(name for name, _ in self.module.named_parameters() if name in taken)
+
+    def _backward_with(
+        self,
+        done: Callable[[str, torch.Tensor], object],
+        outputs: Sequence[torch.Tensor],
+        cotangents: Sequence[Array],
+    ) -> None:
+        """Backward; `done` is called for every parameter as soon as its gradient is whole."""
         named = {name: p for name, p in self.module.named_parameters() if p.requires_grad}
-        hooks = [p.register_post_accumulate_grad_hook(partial(take, name)) for name, p in named.items()]
+        hooks = [p.register_post_accumulate_grad_hook(partial(done, name)) for name, p in named.items()]
         try:
             self._backward(outputs, cotangents)
         finally:
             for hook in hooks:
                 hook.remove()
-        return taken.select(name for name in named if name in taken)
 
     def _role(self, name: str) -> str:
         owner, _, last = name.rpartition(".")
@@ -294,14 +303,23 @@ class Port:
         return torch.from_numpy(np.array(images)).to(self.dtype if like is None else like.dtype)
 
     def train(self, images: Array, cotangents: Sequence[Array], rates: Sequence[Rates]) -> dict[str, Array]:
-        """What steps of torch.optim.SGD make of it."""
-        optimizer = torch.optim.SGD(self.module.parameters(), rates[0].learning_rate, rates[0].momentum)
-        for _ in rates:
-            optimizer.zero_grad()
-            self._backward(self._pass_on(images, lambda *_: None, train=True)[1], cotangents)
-            optimizer.step()
+        """What steps of torch.optim.SGD make of it: one for each parameter, which steps as soon as its gradient is
+        there, and lets go of it."""
+        steps = {
+            name: torch.optim.SGD([parameter], rates[0].learning_rate, rates[0].momentum)
+            for name, parameter in self.module.named_parameters()
+            if parameter.requires_grad
+        }
+
+        def step(name: str, parameter: torch.Tensor) -> None:
+            steps[name].step()
+            parameter.grad = None
+
         self.module.zero_grad()
-        del optimizer  # neither gradients nor velocity stand beside the copies
+        for _ in rates:
+            outputs = self._pass_on(images, lambda *_: None, train=True)[1]
+            self._backward_with(step, outputs, cotangents)
+        steps.clear()  # no velocity stands beside the copies
         return {name: self._canonical(name, tensor) for name, tensor in self._tensors().items()}
 
     def _backward(self, outputs: Sequence[torch.Tensor], cotangents: Sequence[Array]) -> None:
