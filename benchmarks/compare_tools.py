@@ -78,7 +78,9 @@ def make(folder: Path) -> None:
         net(mx.nd.array(images))
         net.export(str(folder / name))
         facts: dict[str, Any] = {"versions": versions("mxnet", "onnx", "numpy"), "exported": export(folder, name)}
-        arrays = {"images": images, "eval": net(mx.nd.array(images)).asnumpy(), **trained(net, images)}
+        net.cast("float64")  # what rounds cannot be taken for what is wrong
+        images = images.astype(np.float64)
+        arrays = {"images": images, "eval": net(mx.nd.array(images, dtype="float64")).asnumpy(), **trained(net, images)}
         facts["trained"] = sum(p.data().size for p in net.collect_params().values() if p.grad_req != "null")
         facts["dropouts"] = str(net).count("Dropout(")
         np.savez(folder / f"{name}.npz", **arrays)
@@ -107,7 +109,7 @@ def trained(net: Any, images: Any) -> dict[str, Any]:
 
     net.apply(off)
     net.hybridize(active=False)
-    x = mx.nd.array(images)
+    x = mx.nd.array(images, dtype="float64")
     x.attach_grad()
     with mx.autograd.record():
         y = net(x)
@@ -135,6 +137,7 @@ def judge(folder: Path, tool: str, load: Callable[[str], tuple[Any, str]]) -> No
         facts: dict[str, Any] = {"versions": versions("torch", *(("onnx", tool) if tool == "onnx2torch" else (tool,)))}
         try:
             net, facts["lines"] = load(name)
+            net = net.double()
             x = torch.from_numpy(expected["images"]).requires_grad_()
             facts["converted"] = "yes"
             facts["trained"] = sum(p.numel() for p in net.parameters() if p.requires_grad)
