@@ -153,8 +153,9 @@ def judge(folder: Path, tool: str, load: Callable[[str], tuple[Any, str]]) -> No
             facts["gradient"] = share(x.grad.numpy(), expected["gradient"])
             statistics = [b.numpy() for key, b in net.named_buffers() if key.endswith(("running_mean", "running_var"))]
             found = totals(statistics)
-            same = found.shape == expected["statistics"].shape
-            facts["statistics"] = share(found, expected["statistics"]) if same else f"{len(found)} arrays"
+            known = expected["statistics"]
+            same = found.shape == known.shape
+            facts["statistics"] = (share(found, known) if found.size else "none") if same else f"{len(found)} arrays"
         except Exception as error:
             facts["failed"] = f"{type(error).__name__}: {str(error).strip().splitlines()[0][:120]}"
         (folder / f"{name}.{tool}.json").write_text(json.dumps(facts))
