@@ -119,7 +119,7 @@ def compile_pass(definition: nnx.GraphDef, execution: Execution, smoothing: floa
     return jit(execution)(pass_function(definition, smoothing))
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=64)
 def compile_micro_batch(
     definition: nnx.GraphDef, execution: Execution, smoothing: float, whole: int, placed: NamedSharding | None
 ) -> Callable[..., Any]:
@@ -137,7 +137,7 @@ def compile_micro_batch(
     return add
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=64)
 def compile_update(
     execution: Execution, optimizer: Optimizer, decayed: frozenset[Any], placed: NamedSharding | None = None
 ) -> Callable[..., Any]:
@@ -145,7 +145,7 @@ def compile_update(
     return jit(execution, placed)(Updater.update_function(optimizer, decayed))
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=64)
 def compile_step(
     definition: nnx.GraphDef,
     execution: Execution,
@@ -167,7 +167,7 @@ def compile_step(
     return step if execution.compilation == "quick" else jit(execution, placed)(step)
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=64)
 def compile_prediction(definition: nnx.GraphDef, execution: Execution, input: Input) -> Callable[..., Any]:
     """`(arrays, stored images) -> logits`."""
 
@@ -179,7 +179,7 @@ def compile_prediction(definition: nnx.GraphDef, execution: Execution, input: In
     return run
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=64)
 def compile_input(execution: Execution, input: Input) -> Callable[..., jax.Array]:
     """`(stored images, gather or None) -> x`."""
 
