@@ -209,7 +209,7 @@ def table(folder: Path) -> None:
     for name in NETWORKS:
         mxnet = json.loads((folder / f"{name}.mxnet.json").read_text())
         ways = [json.loads((folder / f"{name}.{tool}.json").read_text()) for tool in ("onnx2torch", "triptych")]
-        print(f"\n### {name}\n\n| | MXNet's exporter and onnx2torch | triptych |\n|---|---|---|")
+        print(f"\n## {name}\n\n| | MXNet's exporter and onnx2torch | triptych |\n|---|---|---|")
         for key, what in ROWS.items():
             own = f" (MXNet: {mxnet[key]:,})" if key in mxnet else ""
             print(f"| {what}{own} | {' | '.join(told(way, key) for way in ways)} |")

@@ -146,9 +146,13 @@ BAD: dict[str, tuple[Callable[[], Model], str]] = {
         "expected one value, or one for every channel",
     ),
     "divided maps": (lambda: model(node("Div", "x x")), "divides by something that is no constant"),
-    "padded channels": (
-        lambda: model(node("Pad", "x p"), p=np.array([0, 1, 0, 0, 0, 0, 0, 0])),
-        "expected rows and columns alone",
+    "padded images": (
+        lambda: model(node("Pad", "x p"), p=np.array([1, 0, 0, 0, 0, 0, 0, 0])),
+        "pads images or channels",
+    ),
+    "channels padded by their mirror": (
+        lambda: model(node("Pad", "x p", mode="reflect"), p=np.array([0, 1, 0, 0, 0, 0, 0, 0])),
+        "channels by a constant",
     ),
     "reversed": (
         lambda: model(
@@ -169,7 +173,7 @@ BAD: dict[str, tuple[Callable[[], Model], str]] = {
         "has mode 'cubic', expected nearest or linear",
     ),
     "repeated": (
-        lambda: model(node("GlobalAveragePool", "x", "a"), node("Expand", "a s"), s=np.array([1, 1, 8, 8])),
+        lambda: model(node("GlobalAveragePool", "x", "a"), node("Expand", "a s"), s=np.array([2, 1, 1, 1, 1])),
         "repeats values",
     ),
     "cast to integers": (lambda: model(node("Cast", "x", to=7)), "(Cast) casts to type 7"),
