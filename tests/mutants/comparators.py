@@ -50,7 +50,8 @@ def broadcasting(expected: np.ndarray, observed: np.ndarray) -> float:
 
 
 def blind_to_nan(expected: np.ndarray, observed: np.ndarray) -> float:
-    return 0.0 if not broadcasting(expected, observed) > BUDGET else np.inf  # a comparison with NaN is false
+    allowed = BUDGET * np.abs(expected).max(initial=1.0)
+    return 0.0 if not broadcasting(expected, observed) > allowed else np.inf  # a comparison with NaN is false
 
 
 def skipping_nan(expected: np.ndarray, observed: np.ndarray) -> float:
