@@ -65,9 +65,16 @@ def test_the_lines_of_a_layer_are_those_that_run_when_it_is_made(name: str, monk
         module = network.get_submodule(own.rpartition(".")[0])
         if type(module).__module__.startswith("torch.nn") and type(module) is not torch.nn.Sequential:
             made_there = {line for line in made[id(module)] if emitted.lines.get(line)}
-            assert made_there == marked[path], path
+            # a statement that is broken round its middle is marked whole
+            broken = {n for n in marked[path] for m in (n - 1, n + 1) if m in made_there and same(emitted, n, m)}
+            assert made_there <= marked[path] <= made_there | broken, path
             checked += 1
     assert checked > 10
+
+
+def same(emitted: Emitted, number: int, other: int) -> bool:
+    """Whether two lines are marked alike."""
+    return emitted.lines.get(number) == emitted.lines.get(other)
 
 
 def lines_with(emitted: Emitted, array: str) -> set[int]:
