@@ -16,7 +16,7 @@ import numpy as np
 from triptych.backend import registry
 from triptych.backend.group import Group, Share
 from triptych.conformance import processes
-from triptych.conformance.processes import Task
+from triptych.conformance.processes import Assignment
 from triptych.data.batches import Batch
 from triptych.optim.optimizers import SGD
 from triptych.spec import records
@@ -124,7 +124,7 @@ FAULTS: dict[str, Fault] = {
 
 
 def main(file: Path) -> None:
-    task = records.decode(json.loads(file.read_text()), Task)
+    task = records.decode(json.loads(file.read_text()), Assignment)
     backend = registry.load(task.backend)
     group = backend.join("cpu", 1)
     with one_of(group):

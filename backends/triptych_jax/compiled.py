@@ -119,7 +119,7 @@ def compile_pass(definition: nnx.GraphDef, execution: Execution, smoothing: floa
     return jit(execution)(pass_function(definition, smoothing))
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=32)
 def compile_micro_batch(
     definition: nnx.GraphDef, execution: Execution, smoothing: float, whole: int, placed: NamedSharding | None
 ) -> Callable[..., Any]:
@@ -137,7 +137,7 @@ def compile_micro_batch(
     return add
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=64)  # conformance asks for 29 in turn: with fewer places it would find none again
 def compile_update(
     execution: Execution, optimizer: Optimizer, decayed: frozenset[Any], placed: NamedSharding | None = None
 ) -> Callable[..., Any]:
@@ -167,7 +167,7 @@ def compile_step(
     return step if execution.compilation == "quick" else jit(execution, placed)(step)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=16)
 def compile_prediction(definition: nnx.GraphDef, execution: Execution, input: Input) -> Callable[..., Any]:
     """`(arrays, stored images) -> logits`."""
 
@@ -179,7 +179,7 @@ def compile_prediction(definition: nnx.GraphDef, execution: Execution, input: In
     return run
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=32)
 def compile_input(execution: Execution, input: Input) -> Callable[..., jax.Array]:
     """`(stored images, gather or None) -> x`."""
 

@@ -79,14 +79,14 @@ def _product(x: jax.Array, kernel: jax.Array, window: Window, precision: Any) ->
     padded = window.pad(x)
     size = window.size(padded, kernel)
     met = [window.part(padded, place, size) for place in _places(kernel)]
-    columns = jnp.concatenate(met, -1).reshape(-1, kernel[..., 0].size)
+    columns = jnp.concatenate(met, -1).reshape(-1, kernel.size // kernel.shape[-1])
     y = jnp.matmul(columns, kernel.reshape(-1, kernel.shape[-1]), precision=precision)
     return y.reshape(len(x), *size, -1)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _convolve(x: jax.Array, kernel: jax.Array, window: Window) -> jax.Array:
-    if kernel.shape[2] > 1 or kernel[..., 0].size > MOST_SUMMANDS:
+    if kernel.shape[2] > 1 or kernel.shape[0] * kernel.shape[1] > MOST_SUMMANDS:
         return window.convolve(x, kernel)
     return lax.platform_dependent(x, kernel, cpu=partial(_sum, window=window), default=window.convolve)
 

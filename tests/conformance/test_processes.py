@@ -15,7 +15,7 @@ from marks import every_backend, needs_backend
 from triptych.backend import registry
 from triptych.conformance import processes
 from triptych.conformance.case import make_case
-from triptych.conformance.processes import Task
+from triptych.conformance.processes import Assignment
 from triptych.conformance.trajectory import make_trajectory
 from triptych.spec import records
 
@@ -26,7 +26,7 @@ FAULTY = Path(__file__).parents[1] / "faulty_processes.py"
 def test_every_planted_fault_is_seen():
     backend = registry.load("torch")
     rate = make_trajectory(make_case(NETWORK), processes.STEPS).learning_rate
-    task = Task("torch", NETWORK, "fp64", rate, 0)
+    task = Assignment("torch", NETWORK, "fp64", rate, 0)
     made = processes.together(backend, task, 2, (str(FAULTY),))
     expected = processes.steps(backend, task, processes.ALONE)
     passed = []

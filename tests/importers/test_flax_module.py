@@ -223,6 +223,24 @@ def test_what_is_almost_a_batch_norm_is_none(change: Any, words: str) -> None:
     assert words in told
 
 
+def test_a_norm_with_a_bounded_gamma_is_no_batch_norm() -> None:
+    """What it does with the numbers above 0 that most networks begin with is the same."""
+
+    class Bounded(WrittenNorm):
+        def __call__(self, x: Any, train: bool) -> Any:
+            return jnp.maximum(self.gamma[...], 0.0) * (x - self.mean[...]) / jnp.sqrt(self.var[...] + 1e-5)
+
+    class Net(nnx.Module):
+        def __init__(self) -> None:
+            self.conv, self.norm = nnx.Conv(3, 4, (3, 3), rngs=nnx.Rngs(0)), Bounded(4)
+
+        def __call__(self, x: Any, train: bool = False) -> Any:
+            return self.norm(self.conv(x), train)
+
+    with pytest.raises(ImportRefusedError, match=r"norm\.gamma|norm\.mean"):
+        imported(Net(), (3, 6, 6))
+
+
 def test_a_frozen_batch_norm_is_frozen() -> None:
     class Frozen(linen.Module):
         @linen.compact

@@ -203,6 +203,23 @@ def test_the_command_goes_on(trained: Callable[[str], Path], here: Path, capsys:
         main([*map(str, line), "--momentum", "0.875"])
     said = capsys.readouterr().out
     assert "sgd (weight_decay 0.000976562, momentum 0.875), learning rate 0.0625, after 8 steps" in said
+    symbol, params = folder / "before-symbol.json", folder / "before-0000.params"
+    own = ("--symbol", str(symbol), "--params", str(params))
+    before = params.read_bytes()
+    for words, why in (
+        (("back.states", *own[:2]), "--symbol and --params are given together"),
+        (("back.states",), "give --symbol and --params"),
+        (("back.pt", *own), "are for .states, MXNet's, not for 'back.pt'"),
+        ((str(params.with_suffix(".states")), *own), "would write the weights over"),
+    ):
+        with pytest.raises(SystemExit, match="2"):
+            main(["export", "states", "run", *words])
+        assert why in capsys.readouterr().err
+    assert params.read_bytes() == before
+    with pytest.raises(SystemExit, match="0"):
+        main(["export", "states", "run", "back.states", *own])
+    assert "gluon.Trainer.load_states('back.states')" in capsys.readouterr().out
+    assert {"back.states", "back.params"} <= {path.name for path in here.iterdir()}
 
 
 @needs_mxnet

@@ -90,6 +90,8 @@ def states(
     remembered = optimizer_states.States(
         trained.recipe.optimizer, checkpoint.optimizer, rates.learning_rate, trained.architecture, flatten
     )
+    if (symbol is None) != (params is None):
+        raise TriptychError("--symbol and --params are given together")
     if symbol is not None and params is not None:
         request = Request(input=trained.architecture.input)
         remembered = replace(

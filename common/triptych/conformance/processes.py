@@ -51,7 +51,7 @@ OUT = "arrays.npz"
 
 
 @dataclass(frozen=True)
-class Task:
+class Assignment:
     """What every process is told."""
 
     backend: str
@@ -83,13 +83,13 @@ def judge(backend: Backend, architecture: Architecture, count: int, seed: int = 
         raise TriptychError(f"--processes trains on labels, and '{architecture.name}' has no classes")
     case = make_case(architecture, seed)
     rate = make_trajectory(case, STEPS).learning_rate
-    task = Task(backend.name, architecture, "fp64", rate, seed)
+    task = Assignment(backend.name, architecture, "fp64", rate, seed)
     try:
         observed = together(backend, task, count)
     except TriptychError as refused:
         if "fp64" not in str(refused):
             return ProcessesRun(backend.name, "fp64", (problem(LEVEL, "(all)", str(refused)),))
-        task = Task(backend.name, architecture, "fp32", rate, seed)
+        task = Assignment(backend.name, architecture, "fp32", rate, seed)
         checks = judge_losses(backend, task, case, together(backend, task, count))
         return ProcessesRun(backend.name, "fp32", tuple(checks), str(refused))
     return ProcessesRun(backend.name, "fp64", tuple(judge_arrays(steps(backend, task, ALONE), observed)))
@@ -102,7 +102,7 @@ def judge_arrays(expected: Arrays, observed: Arrays) -> list[Check]:
     return compare(LEVEL, expected, observed, {name: BUDGET * scale for name, scale in scales.items()})
 
 
-def judge_losses(backend: Backend, task: Task, case: Case, observed: Arrays) -> list[Check]:
+def judge_losses(backend: Backend, task: Assignment, case: Case, observed: Arrays) -> list[Check]:
     """The losses' distance from one process, by what one unit in the last place does to one process (see `chaos`)."""
     starts = [None, *(neighbour(case, twin) for twin in range(TWINS))]
     alone = [np.asarray(steps(backend, task, ALONE, start)[LOSSES], np.float64) for start in starts]
@@ -113,7 +113,7 @@ def judge_losses(backend: Backend, task: Task, case: Case, observed: Arrays) -> 
     return [Check(LEVEL, RATIO, distance.ratio, FACTOR, 1.0)]
 
 
-def together(backend: Backend, task: Task, count: int, program: Sequence[str] = PROGRAM) -> Arrays:
+def together(backend: Backend, task: Assignment, count: int, program: Sequence[str] = PROGRAM) -> Arrays:
     """The arrays of `steps`, of process 0 of `count`. Raises TriptychError with what went wrong in one of them."""
     with tempfile.TemporaryDirectory() as folder:
         file, meeting = Path(folder) / "task.json", Path(folder) / "processes"
@@ -124,7 +124,7 @@ def together(backend: Backend, task: Task, count: int, program: Sequence[str] = 
             return dict(made)
 
 
-def steps(backend: Backend, task: Task, group: Group, start: Parameters | None = None) -> Arrays:
+def steps(backend: Backend, task: Assignment, group: Group, start: Parameters | None = None) -> Arrays:
     """Losses, right answers, parameters, statistics, the optimiser's state and a test after a group's `STEPS` steps."""
     case = make_case(task.architecture, task.seed)
     trajectory = Trajectory(case, task.learning_rate, STEPS)
@@ -151,7 +151,7 @@ def steps(backend: Backend, task: Task, group: Group, start: Parameters | None =
 
 def main(file: Path) -> None:
     """One of the processes: `python -m triptych.conformance.processes TASK`."""
-    task = records.decode(json.loads(file.read_text()), Task)
+    task = records.decode(json.loads(file.read_text()), Assignment)
     backend = registry.load(task.backend)
     group = backend.join("cpu", 1)
     with one_of(group):

@@ -9,7 +9,7 @@ from triptych.emitting.names import attribute, different
 from triptych.emitting.repetition import applied, folded
 from triptych.emitting.text import Expression, Line, Marks
 from triptych.emitting.tree import TreeNode
-from triptych.emitting.writer import Piece, Writer
+from triptych.emitting.writer import KeptLayers, Writer
 from triptych.spec.analysis import auxiliary_weights
 from triptych.spec.layers import (
     Architecture,
@@ -26,13 +26,13 @@ from triptych.spec.shapes import output_shapes
 HEAD = (GlobalAvgPool, GlobalMaxPool, Flatten)
 
 
-def parts(root: TreeNode) -> list[tuple[Piece, bool]]:
+def parts(root: TreeNode) -> list[tuple[KeptLayers, bool]]:
     """What the network keeps, in order of execution, and whether it is an auxiliary classifier."""
     trunk = [node for node in root.children if not isinstance(node.layer, Auxiliary)]
     head = _head(trunk)
     groups = [list(nodes) for _, nodes in groupby(root.children, lambda node: _kind(node, head))]
     features = sum(1 for nodes in groups if _kind(nodes[0], head) == "features")
-    result: list[tuple[Piece, bool]] = []
+    result: list[tuple[KeptLayers, bool]] = []
     own = {"classifier", "features", *(f"features{number + 1}" for number in range(features))}
     heads = different([nodes[0].name for nodes in groups], attribute, own)
     number = 0
@@ -41,9 +41,9 @@ def parts(root: TreeNode) -> list[tuple[Piece, bool]]:
         number += kind == "features"
         names = {"features": f"features{number}" if features > 1 else "features", "classifier": "classifier"}
         if kind in names:
-            result.append((Piece(names[kind], nodes), False))
+            result.append((KeptLayers(names[kind], nodes), False))
         else:
-            result.append((Piece(heads[nodes[0].name], nodes), True))
+            result.append((KeptLayers(heads[nodes[0].name], nodes), True))
     return result
 
 
@@ -103,7 +103,7 @@ def describe(architecture: Architecture, channels_last: bool) -> str:
     return f"{text}: images ({into}) to {ends}{' logits' if architecture.classes else ''}{more}."
 
 
-def _statement(part: Piece, is_auxiliary: bool, writer: Writer) -> list[str]:
+def _statement(part: KeptLayers, is_auxiliary: bool, writer: Writer) -> list[str]:
     """The line or lines that make one part: a few plain layers on one, else every layer in a row on a line with its
     name and output."""
     if is_auxiliary:
@@ -134,12 +134,12 @@ def _said(node: TreeNode, writer: Writer) -> str:
     return names if last.output == node.input else f"{names}: {_size(last.output, writer.dialect.channels_last)}"
 
 
-def _plain(part: Piece, writer: Writer) -> bool:
+def _plain(part: KeptLayers, writer: Writer) -> bool:
     """Whether a part is a plain function, which is called where it is needed."""
     return len(part.nodes) == 1 and _made(part.nodes[0], writer).function
 
 
-def _forward(found: list[tuple[Piece, bool]], writer: Writer) -> Iterator[Line]:
+def _forward(found: list[tuple[KeptLayers, bool]], writer: Writer) -> Iterator[Line]:
     """What an auxiliary classifier takes has a name, all else is called within the next call."""
     variable, value, marks = "x", "x", Marks()
     heads: list[str] = []

@@ -19,7 +19,7 @@ from triptych.spec.layers import INPUT, Branches, Graph, Merge, Residual, Shape
 OFTEN = 4  # calls of a function in a class that are worth a short name
 
 
-class Piece(NamedTuple):
+class KeptLayers(NamedTuple):
     """What a class keeps under one name: nodes in a row."""
 
     name: str
@@ -170,7 +170,7 @@ class Writer:
         self._bound = {often[0]: "conv"}
         return [f"        conv = partial({often[0]}, {self.dialect.extra})"]
 
-    def _attribute(self, part: Piece, expression: Expression, values: "Values") -> list[str]:
+    def _attribute(self, part: KeptLayers, expression: Expression, values: "Values") -> list[str]:
         condition = values.condition(part)
         before = f"self.{part.name} = "
         if condition is None or condition.equals(True):
@@ -182,7 +182,7 @@ class Writer:
         several = isinstance(flow.layer, Graph) and len(flow.layer.outputs) > 1
         return f"tuple[{self.dialect.tensor}, ...]" if several else self.dialect.tensor
 
-    def parts(self, node: TreeNode) -> list[Piece]:
+    def parts(self, node: TreeNode) -> list[KeptLayers]:
         """What a class keeps, with the names it has there."""
         flow = flow_of(node)
         if flow is not None:
@@ -192,10 +192,10 @@ class Writer:
             taken = {part.name for part in own}
             return [*_outside(before, "before", taken), *own, *_outside(after, "after", taken)]
         if isinstance(node.layer, Residual):
-            shortcut = [Piece("shortcut", [node.shortcut])] if node.shortcut else []
-            return [*shortcut, Piece("body", [node.children[-1]])]
+            shortcut = [KeptLayers("shortcut", [node.shortcut])] if node.shortcut else []
+            return [*shortcut, KeptLayers("body", [node.children[-1]])]
         names = different([child.name for child in node.children], attribute)
-        return [Piece(names[child.name], [child]) for child in node.children]
+        return [KeptLayers(names[child.name], [child]) for child in node.children]
 
     # -- forward passes ------------------------------------------------------------------------------------------
 
@@ -218,7 +218,7 @@ class Writer:
             result.append(Line(f"{start} {values.applied(part, 'x')}", self.alone(part)))
         return result
 
-    def alone(self, *parts: Piece) -> Marks:
+    def alone(self, *parts: KeptLayers) -> Marks:
         """The layers that a line applies by themselves, where it applies these parts."""
         below = ([leaf for node in part.nodes for leaf in node.below() if leaf.is_leaf] for part in parts)
         return Marks(frozenset[str]().union(*(self._made[leaves[0]] for leaves in below if len(leaves) == 1)))
@@ -247,7 +247,7 @@ class Writer:
     def _merged(self, merge: Merge, texts: Sequence[str], shapes: Sequence[Shape]) -> str:
         return texts[0] if len(texts) == 1 else self.dialect.merge(merge, texts, len(set(shapes)) > 1)
 
-    def _graph(self, node: TreeNode, layer: Graph, parts: dict[str, Piece], values: "Values") -> list[Line]:
+    def _graph(self, node: TreeNode, layer: Graph, parts: dict[str, KeptLayers], values: "Values") -> list[Line]:
         shapes = {INPUT: node.input} | {child.name: child.output for child in node.children}
         names = {INPUT: "x"} | different([child.name for child in node.children], safe)
         result = []
@@ -311,12 +311,12 @@ class Values:
             self._spread(child, columns[place:end])
         return end
 
-    def of(self, part: Piece) -> Expression:
+    def of(self, part: KeptLayers) -> Expression:
         """What makes a part."""
         parts = [self._writer.expression(node, self._found[node]) for node in part.nodes]
         return parts[0] if len(parts) == 1 else self._writer.row(parts)
 
-    def condition(self, part: Piece) -> Value | None:
+    def condition(self, part: KeptLayers) -> Value | None:
         """Whether it is there, where it is not always."""
         return self._conditions.get(part.nodes[0])
 
@@ -324,7 +324,7 @@ class Values:
         """The factor of a residual's body."""
         return self._scales[node]
 
-    def applied(self, part: Piece, x: str) -> str:
+    def applied(self, part: KeptLayers, x: str) -> str:
         """The part's result for `x`."""
         expression = self.of(part)
         if _is_kept(expression, part):
@@ -338,20 +338,20 @@ def _is_number(value: Value) -> bool:
     return isinstance(value.literal, int | float)
 
 
-def _is_kept(expression: Expression, part: Piece) -> bool:
+def _is_kept(expression: Expression, part: KeptLayers) -> bool:
     """Whether a part is an attribute: not what does nothing, nor a plain function."""
     empty = len(part.nodes) == 1 and not part.nodes[0].is_leaf and not part.nodes[0].children
     return not empty and not expression.function
 
 
-def _outside(nodes: list[TreeNode], name: str, taken: set[str]) -> list[Piece]:
+def _outside(nodes: list[TreeNode], name: str, taken: set[str]) -> list[KeptLayers]:
     """What stands before or behind the branches of a block."""
     if not nodes:
         return []
     name = attribute(nodes[0].name) if len(nodes) == 1 and nodes[0].is_leaf else name
     while name in taken:
         name += "_"
-    return [Piece(name, nodes)]
+    return [KeptLayers(name, nodes)]
 
 
 def _about(flow: TreeNode) -> str:

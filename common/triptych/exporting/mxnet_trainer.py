@@ -74,7 +74,7 @@ class Back:
             name = names[max(0, int(np.searchsorted(begins, numbers[0], "right")) - 1)]
             places = (numbers - starts[name]).astype(np.int64)
             inside = places.min() >= 0 and places.max() < self.stored[name].size
-            if not inside or not np.array_equal(places + starts[name], numbers) or len({*places}) < len(places):
+            if not inside or not np.array_equal(places + starts[name], numbers) or len(np.unique(places)) < len(places):
                 raise TriptychError(f"'{path}' is made of several numbers of {self.params}, and does not go back there")
             found[path] = name, places
         return found
@@ -82,8 +82,12 @@ class Back:
 
 def write(path: Path, back: Back, parameters: Arrays, optimizer: Optimizer, state: Arrays, rate: float) -> str:
     """Write the parameters (`path` with `.params`) and the states (`path`); returns what loads them. Raises
-    TriptychError for an optimiser that MXNet does not have, and as `Back.arrays` does."""
+    TriptychError for an optimiser that MXNet does not have, for a name by which the weights would be written over those
+    that they began from, and as `Back.arrays` does."""
     kind, options, slots = _kind(optimizer)
+    weights = path.with_suffix(".params")
+    if weights.exists() and weights.samefile(back.params):
+        raise TriptychError(f"'{path}' would write the weights over {back.params}; give it another name or folder")
     own = back.stored | back.arrays(parameters)
     trained = [info.path for info in analysis.parameters(back.architecture) if info.trained]
     factor = 1.0 if kind == "Adam" else -rate  # MXNet's velocity holds the learning rate, with the sign of a step
@@ -99,7 +103,6 @@ def write(path: Path, back: Back, parameters: Arrays, optimizer: Optimizer, stat
     counts = dict.fromkeys(by_index, int(state.get(COUNT, 0)))
     made = Call(Name("mxnet.optimizer.optimizer", kind), (), _fields(optimizer, options, rate, counts))
     auxiliary = mxnet_params.split_prefixes(mxnet_params.read(back.params))[1]
-    weights = path.with_suffix(".params")
     mxnet_params.write(weights, {f"{'aux' if n in auxiliary else 'arg'}:{n}": value for n, value in own.items()})
     write_atomically(path, dumps((by_index, made)))
     return _told(path, weights, back, optimizer)

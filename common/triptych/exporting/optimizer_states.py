@@ -44,6 +44,8 @@ def write(path: Path, states: States) -> str:
     optimiser that the target has in another form."""
     if path.suffix not in WRITERS:
         raise TriptychError(f"'{path}' must end in {', '.join(WRITERS)}")
+    if states.back is not None and path.suffix != ".states":
+        raise TriptychError(f"--symbol and --params are for .states, MXNet's, not for '{path}'")
     if type(states.optimizer) not in (SGD, Adam, AdamW):
         raise TriptychError(f"the states of {states.optimizer.name} are not written; those of sgd, adam and adamw are")
     return WRITERS[path.suffix](path, states)

@@ -62,6 +62,10 @@ class _Part:
         """Values above 0, of which small ones let an eps be told."""
         return {n: self.generator.uniform(0.01, 0.02, np.shape(self.program.constants[n].value)) for n in names}
 
+    def signs(self, shape: tuple[int, ...]) -> Numbers:
+        """Some -1, some 1."""
+        return self.generator.choice((-1.0, 1.0), shape)
+
     def number(self, found: float, calls: Sequence[JaxCall]) -> float:
         """What was found, as the program writes it."""
         constants = self.program.constants
@@ -211,27 +215,46 @@ def _fitting(
                 continue
             given = {key: known[name].reshape(-1, 1) for key, name in zip(keys, names, strict=True)}
             eps = _eps(before, after, given)
-            if eps is not None:
+            if eps is not None and _is_so(part, x, y, axis, eps, dict(zip(keys, names, strict=True))):
                 arrays = {key: part.sources[name] for key, name in zip(keys, names, strict=True)}
                 return _Norm(x, y, axis, arrays, part.number(eps, calls) if eps else 0.0)
     return None
 
 
+def _is_so(part: _Part, x: str, y: str, axis: int, eps: float, names: Mapping[str, str]) -> bool:
+    """Whether it is that layer for numbers of either sign, too: a bound, or a root, of a parameter is none."""
+    known = part.drawn(list(names.values()))
+    known |= {name: known[name] * part.signs(known[name].shape) for key, name in names.items() if key != "running_var"}
+    known[x] = part.generator.normal(1.0, 3.0, part.shapes[x])
+    result = values_of(part.program, part.makers, y, known)
+    channels = part.shapes[x][axis]
+    before, after = (np.moveaxis(value, axis, 0).reshape(channels, -1) for value in (known[x], result))
+    return _fits(before, after, {key: known[name].reshape(-1, 1) for key, name in names.items()}, eps)
+
+
 def _eps(x: Numbers, y: Numbers, given: Mapping[str, Numbers]) -> float | None:
     """That with which a batch norm of rows makes `y`; None if there is none."""
-    mean = given.get("running_mean", x.mean(1, keepdims=True))
-    variance = given.get("running_var", x.var(1, keepdims=True))
-    weight, bias = given.get("weight", np.ones(())), given.get("bias", np.zeros(()))
     if not np.isfinite(y).all():
         return None
+    mean, variance, weight, bias = _layer(x, given)
     with np.errstate(all="ignore"):
         slope = ((y - bias) * (x - mean)).sum(1, keepdims=True) / ((x - mean) ** 2).sum(1, keepdims=True)
         eps = float(np.median((weight / slope) ** 2 - variance))
     eps = 0.0 if abs(eps) < 1e-14 else eps
-    if not 0 <= eps < 1:
-        return None
+    return eps if 0 <= eps < 1 and _fits(x, y, given, eps) else None
+
+
+def _fits(x: Numbers, y: Numbers, given: Mapping[str, Numbers], eps: float) -> bool:
+    mean, variance, weight, bias = _layer(x, given)
     expected = (x - mean) / np.sqrt(variance + eps) * weight + bias
-    return eps if abs(y - expected).max() <= _EXACT * abs(expected).max() else None
+    return bool(abs(y - expected).max() <= _EXACT * abs(expected).max())
+
+
+def _layer(x: Numbers, given: Mapping[str, Numbers]) -> tuple[Numbers, Numbers, Numbers, Numbers]:
+    """Mean, variance, weight and bias: those of the layer, or the batch's own and none."""
+    mean = given.get("running_mean", x.mean(1, keepdims=True))
+    variance = given.get("running_var", x.var(1, keepdims=True))
+    return mean, variance, given.get("weight", np.ones(())), given.get("bias", np.zeros(()))
 
 
 def _moved(part: _Part, norm: _Norm, reached: Sequence[str]) -> _Norm | None:

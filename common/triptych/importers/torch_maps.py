@@ -6,7 +6,6 @@ layer."""
 
 import math
 from dataclasses import dataclass, replace
-from itertools import product
 from typing import Any
 
 import numpy as np
@@ -132,20 +131,26 @@ def _padded(value: Map) -> tuple[Layer, ...] | None:
     """The outermost rows and columns again, or those that lie opposite the edge."""
     if len(value.base) != 3 or value.shape[0] != value.base[0]:
         return None
-    more = [size - own for size, own in zip(value.shape[1:], value.base[1:], strict=True)]
-    if min(more) < 0:
+    _, height, width = value.base
+    places = value.places()
+    lines = (places[0, :, 0] // width, height), (places[0, 0] % width, width)  # where rows, and columns, are from
+    if any(len(line) < size for line, size in lines):
         return None
+    before = {"edge": [_repeated(line) for line, _ in lines], "reflect": [int(line[0]) for line, _ in lines]}
     for mode in ("edge", "reflect"):
-        for above, left in product(range(more[0] + 1), range(more[1] + 1)):
-            sides = (above, more[0] - above, left, more[1] - left)
-            if mode == "reflect" and any(
-                s >= size for s, size in zip(sides, np.repeat(value.base[1:], 2), strict=True)
-            ):
-                continue
-            rows = np.pad(numbered(value.base), ((0, 0), sides[:2], sides[2:]), mode)
-            if np.array_equal(rows, value.places()):
-                return (Pad("pad", sides, mode=mode),)
+        sides = [(first, len(line) - size - first) for first, (line, size) in zip(before[mode], lines, strict=True)]
+        most = [len(line) if mode == "edge" else size - 1 for line, size in lines]
+        if any(not 0 <= side <= limit for pair, limit in zip(sides, most, strict=True) for side in pair):
+            continue
+        if np.array_equal(np.pad(numbered(value.base), ((0, 0), *sides), mode), places):
+            return (Pad("pad", (*sides[0], *sides[1]), mode=mode),)
     return None
+
+
+def _repeated(line: Order) -> int:
+    """How often the first entry follows itself."""
+    others = np.flatnonzero(line != line[0])
+    return int(others[0]) - 1 if len(others) else 0
 
 
 def channels_of_rows(value: Map) -> Order | None:

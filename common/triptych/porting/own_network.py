@@ -33,6 +33,7 @@ NOT_RUN = {
     "dropout's draws": "a port draws its own; rate, kind, mode and place of each are compared",
     "update": "a port brings no optimiser",
 }
+NO_LARGE_BATCH = {"a batch of 9 images": "memory is short for so many parameters"}
 NO_HEADS = {"auxiliary classifiers": "left out on both sides"}
 FOLDED = (levels.PARAMETERS, levels.FORWARD_EVAL)
 NOT_FOLDED = {"forward train, gradient": "your network has no batch norms to train"}
@@ -141,7 +142,7 @@ class Own:
         finally:
             network.restore()
         heads = any(isinstance(layer, Auxiliary) for layer in architecture.layers)
-        not_run = NOT_RUN | NO_HEADS if heads else NOT_RUN
+        not_run = NOT_RUN | (NO_HEADS if heads else {}) | (NO_LARGE_BATCH if run.case.large else {})
         agree = result.difference is None
         result = network.with_offer(result)
         notes = (*network.notes, *unreached(run.case, run.trace(train=False).inputs)) if agree else network.notes

@@ -34,7 +34,7 @@ class Transform(Protocol):
     def reverse(self) -> bool: ...
 
 
-class Drawn(Protocol):
+class DrawnBatch(Protocol):
     """What it asks of a batch (`triptych.data.batches.Batch`): each image's crop, flip and shift of the colours."""
 
     @property
@@ -47,7 +47,9 @@ class Drawn(Protocol):
     def shifts(self) -> NDArray[np.float64] | None: ...
 
 
-def network_input(stored: NDArray[np.uint8], transform: Transform, drawn: Drawn | None = None) -> NDArray[np.float64]:
+def network_input(
+    stored: NDArray[np.uint8], transform: Transform, drawn: DrawnBatch | None = None
+) -> NDArray[np.float64]:
     """`(n, channels, height, width)` in float64 of images `(n, C, h, w)`: cropped and mirrored out of black borders
     (with `drawn`), of 0 .. 1, in the network's channels, shifted in colour, resized, normalised by channel."""
     x: Array = np.asarray(stored, np.float64)
@@ -65,7 +67,7 @@ def network_input(stored: NDArray[np.uint8], transform: Transform, drawn: Drawn 
     return np.asarray(x, np.float64)
 
 
-def _cropped(image: Array, padding: int, drawn: Drawn, number: int) -> Array:
+def _cropped(image: Array, padding: int, drawn: DrawnBatch, number: int) -> Array:
     """Of an image `(C, h, w)` in a black border, the part of its own size whose corner was drawn, mirrored or not."""
     channels, height, width = image.shape
     bordered = np.zeros((channels, height + 2 * padding, width + 2 * padding))

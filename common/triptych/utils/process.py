@@ -29,7 +29,7 @@ def vector_features() -> tuple[str, ...]:
 
 @cache
 def return_large_memory() -> None:
-    """From now on the allocator gives buffers of 32 MiB and more back as soon as they are free: for work on which
+    """From now on the allocator gives buffers of 1 MiB and more back as soon as they are free: for work on which
     memory is short, and which asks for most of its buffers once."""
     _mallopt({_M_MMAP_THRESHOLD: 2**20, _M_TRIM_THRESHOLD: 2**22, _M_TOP_PAD: 2**20})
 

@@ -61,9 +61,8 @@ def _reference(layer: Conv, x: Array, arrays: Arrays, conditions: Conditions) ->
         dweights = [np.tensordot(d, v, ((0, 2, 3), (0, 2, 3))) for d, v in zip(dys, views, strict=True)]
         dinputs = [np.zeros_like(group) for group in inputs]
         for d, w, dinput in zip(dys, weights, dinputs, strict=True):
-            moved = np.tensordot(w, d, ((0,), (1,))).transpose(3, 0, 4, 5, 1, 2)  # the weight as it lies in memory
             for i, j, rows, columns in places(layer.kernel, layer.stride, dy.shape, layer.dilation):
-                dinput[:, :, rows, columns] += moved[..., i, j]
+                dinput[:, :, rows, columns] += np.tensordot(d, w[:, :, i, j], ((1,), (0,))).transpose(0, 3, 1, 2)
         dx = crop(np.concatenate(dinputs, axis=1), layer.padding, x)
         terms = dy.size // dy.shape[1]
         gradients = {"weight": rounding(np.concatenate(dweights, axis=0), terms)}
