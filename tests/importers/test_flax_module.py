@@ -338,6 +338,17 @@ def relu(x: Any) -> Any:
     return jnp.maximum(x, 0.1)
 
 
+def softmax(x: Any, less: tuple[int, ...] = (3,), divided: tuple[int, ...] = (3,)) -> Any:
+    """Over the channels of square maps of as many channels, with each reduced value put back at another axis."""
+    powers = jnp.exp(x - jnp.expand_dims(x.max(3), less))
+    return powers / jnp.expand_dims(powers.sum(3), divided)
+
+
+def neighbours(x: Any) -> Any:
+    return jax.lax.reduce_window(x * x, 0.0, jax.lax.add, (1, 1, 1, 3), (1, 1, 1, 1), "SAME")
+
+
+ALONG = r"is over the axes \(3,\)|has windows of \(1, 1, 1, 3\)"
 REFUSED: dict[str, tuple[Any, str]] = {
     "gelu": (lambda x, _: jax.nn.gelu(x), r"no layer for powers \(as in gelu\)"),
     "exact gelu": (lambda x, _: jax.nn.gelu(x, approximate=False), "the spec has no layer for gelu"),
@@ -353,6 +364,11 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "another relu": (lambda x, _: relu(x), r"\(primitive max in relu\): is no maximum with 0"),
     "random": (lambda x, _: x + jax.random.normal(jax.random.key(0), x.shape), "is random"),
     "a bound that is a map": (lambda x, _: jnp.maximum(x, x[..., :1]), "is no maximum with 0"),
+    "a norm along another axis": (lambda x, _: x / jnp.sqrt((x * x).sum(3))[:, None], ALONG),
+    "a norm's inverse along another axis": (lambda x, _: x * jax.lax.rsqrt((x * x).sum(3) + 1e-3)[:, None], ALONG),
+    "a softmax along another axis": (lambda x, _: softmax(x, divided=(1,)), ALONG),
+    "a softmax of another's maximum": (lambda x, _: softmax(x, less=(1,)), ALONG),
+    "a response norm of the inverse": (lambda x, _: x / (1 + 0.1 / neighbours(x)) ** 0.75, ALONG),
     "dilated pool": (
         lambda x, _: jax.lax.reduce_window(
             x, -jnp.inf, jax.lax.max, (1, 2, 2, 1), (1, 1, 1, 1), "VALID", None, (1, 2, 2, 1)
@@ -368,7 +384,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
 def test_what_is_no_layer_is_refused_with_its_primitive(name: str) -> None:
     function, words = REFUSED[name]
     with pytest.raises(ImportRefusedError, match=words) as refused:
-        imported(Function(function), (3, 6, 6))
+        imported(Function(function), (3, 4, 4))
     assert "\n" not in str(refused.value)
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from triptych.importers.jax_numbers import VIEWED
 from triptych.importers.jax_program import HANDED_ON, Constant, JaxCall, JaxProgram
 
 _WIDENED = ("broadcast_in_dim", "reshape", "expand_dims", *HANDED_ON)
@@ -69,11 +70,33 @@ def _constant(program: JaxProgram) -> set[str]:
     return constant
 
 
+def _in_place(name: str, total: JaxCall, shape: tuple[int, ...], graph: _Graph) -> bool:
+    """Whether the value of that name, put to values of `shape`, has each number of `total` where it was taken from, not
+    along another axis of the same length."""
+    chain: list[JaxCall] = []
+    while name != total.outputs[0]:
+        call = graph.makers[name]
+        chain.append(call)
+        parts = graph.apart(call) if len(call.inputs) == 2 else None
+        name = parts[1] if parts else call.inputs[0]
+    numbers = np.arange(np.prod(total.shape, dtype=int)).reshape(total.shape)
+    expected = np.broadcast_to(np.expand_dims(numbers, tuple(total.params["axes"])), shape)
+    for call in reversed(chain):
+        view = VIEWED.get(call.primitive)
+        numbers = numbers if view is None else view(numbers, call.params)
+    try:
+        return bool(np.array_equal(np.broadcast_to(numbers, shape), expected))
+    except ValueError:  # the numbers are of another shape, so that they are not what is put to these values
+        return False
+
+
 def _softmax(call: JaxCall, graph: _Graph) -> Match:
     """exp(x - max) / sum(exp(x - max))."""
     exponential = graph.of(call.inputs[0], "exp")
     total = graph.of(graph.behind(call.inputs[1]), "reduce_sum")
     if exponential is None or total is None or graph.of(total.inputs[0], "exp") is not exponential:
+        return None
+    if not _in_place(call.inputs[1], total, call.shape, graph):
         return None
     return _shifted("softmax", exponential.inputs[0], total, graph)
 
@@ -84,6 +107,8 @@ def _log_softmax(call: JaxCall, graph: _Graph) -> Match:
     total = logarithm and graph.of(graph.behind(logarithm.inputs[0]), "reduce_sum")
     exponential = total and graph.of(total.inputs[0], "exp")
     if not total or not exponential or not graph.same(exponential.inputs[0], call.inputs[0]):
+        return None
+    if not _in_place(call.inputs[1], total, call.shape, graph):
         return None
     return _shifted("log_softmax", call.inputs[0], total, graph)
 
@@ -99,7 +124,8 @@ def _shifted(name: str, difference: str, total: JaxCall, graph: _Graph) -> Match
     if not shifted or not maximum or not graph.same(maximum.inputs[0], shifted.inputs[0]):
         return None
     axes = tuple(total.params["axes"])
-    return (name, (shifted.inputs[0],), {"axes": axes}) if tuple(maximum.params["axes"]) == axes else None
+    fits = tuple(maximum.params["axes"]) == axes and _in_place(shifted.inputs[1], maximum, shifted.shape, graph)
+    return (name, (shifted.inputs[0],), {"axes": axes}) if fits else None
 
 
 def _silu(call: JaxCall, graph: _Graph) -> Match:
@@ -170,10 +196,10 @@ def _sigmoid(call: JaxCall, graph: _Graph) -> Match:
 def _normalize(call: JaxCall, graph: _Graph) -> Match:
     """x over the root of the sum of its squares along one axis, with eps below the root, as a bound, or without."""
     x, divisor = call.inputs
+    factor = divisor
     if call.primitive == "mul":
-        pairs = ((x, graph.of(graph.behind(d), "rsqrt")) for x, d in (call.inputs, call.inputs[::-1]))
-        x, root = next(((x, root) for x, root in pairs if root), (x, None))
-        bound = ""
+        x, factor = next((p for p in (call.inputs, call.inputs[::-1]) if graph.of(graph.behind(p[1]), "rsqrt")), (x, x))
+        bound, root = "", graph.of(graph.behind(factor), "rsqrt")
     else:
         bounded = graph.of(graph.behind(divisor), "max")
         parts = bounded and graph.apart(bounded)
@@ -184,6 +210,8 @@ def _normalize(call: JaxCall, graph: _Graph) -> Match:
     under, total = parts or ("", root.inputs[0] if root else "")
     squares = graph.of(graph.behind(total), "reduce_sum")
     if not root or not squares or (bound and under) or not _square_of(squares.inputs[0], x, graph):
+        return None
+    if not _in_place(factor, squares, call.shape, graph):
         return None
     params = {"axes": tuple(squares.params["axes"]), "bound": not under}
     return "l2 normalize", (x, *(name for name in (bound or under,) if name)), params
@@ -203,7 +231,8 @@ def _response_norm(call: JaxCall, graph: _Graph) -> Match:
         scaled = parts and graph.of(parts[1], "mul", "div")
         inner = scaled and graph.apart(scaled)
         squares = inner and graph.of(inner[1], "reduce_window_sum")
-        if power and parts and scaled and inner and squares and _square_of(squares.inputs[0], x, graph):
+        ordered = scaled and inner and (scaled.primitive == "mul" or scaled.inputs[1] == inner[0])
+        if power and parts and scaled and inner and ordered and squares and _square_of(squares.inputs[0], x, graph):
             params = {**squares.params, "signs": (call.primitive == "div", scaled.primitive == "mul")}
             return "response norm", (x, parts[0], inner[0], power.inputs[1]), params
     return None
