@@ -24,12 +24,14 @@ Build = Callable[[Any, Any], Any]  # of mx.sym and the data
 @dataclass(frozen=True)
 class Case:
     """A small network. `train`: whether gradients are compared, too. `single`: why MXNet computes in 32 bits although
-    its arrays have 64; "only" where it takes no others."""
+    its arrays have 64; "only" where it takes no others. `images`: a batch norm of rows wants more than the three, whose
+    small variances make rounding larger, on some processors by more than the bound."""
 
     build: Build
     shape: tuple[int, int, int] = (6, 9, 8)
     train: bool = True
     single: str = ""
+    images: int = 3
 
     @property
     def dtype(self) -> str:
@@ -121,7 +123,9 @@ CASES = {
     "two dense of one view": Case(shared_view),
     "batch norm": Case(lambda sym, data: sym.BatchNorm(data, fix_gamma=False, eps=2e-5, momentum=0.7, name="bn")),
     "batch norm with all defaults": Case(lambda sym, data: sym.BatchNorm(data, name="bn")),
-    "batch norm of rows": Case(lambda sym, data: sym.BatchNorm(dense(sym, data), fix_gamma=False, name="bn")),
+    "batch norm of rows": Case(
+        lambda sym, data: sym.BatchNorm(dense(sym, data), fix_gamma=False, name="bn"), images=16
+    ),
     "batch norm with global statistics": Case(
         lambda sym, data: sym.BatchNorm(data, fix_gamma=False, use_global_stats=True, name="bn")
     ),
@@ -285,7 +289,7 @@ def imported_of(symbol: Any, arrays: Any, shape: tuple[int, int, int], **request
 def test_an_operator_computes_and_learns_as_in_mxnet(name: str, mx: Any) -> None:
     case = CASES[name]
     symbol = case.build(mx.sym, mx.sym.var("data"))
-    shape = (3, *case.shape)
+    shape = (case.images, *case.shape)
     arrays = {name: array.astype(case.dtype) for name, array in draw(symbol, shape).items()}
     imported = imported_of(symbol, arrays, case.shape, keep_softmax=True)
     x = np.random.default_rng(0).normal(size=shape).astype(case.dtype)
