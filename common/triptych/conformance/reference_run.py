@@ -14,7 +14,7 @@ from triptych.conformance.case import Case
 from triptych.conformance.compare import Arrays, as_arrays
 from triptych.conformance.inputs import reference_inputs
 from triptych.conformance.tolerance import Budgets, perturbations
-from triptych.conformance.updates import MOMENTUM, UPDATES, Steps, reference_update
+from triptych.conformance.updates import MOMENTUM, OTHERS, Steps, reference_update
 from triptych.optim.optimizers import OPTIMIZERS, reference_step
 from triptych.reference import network as reference
 from triptych.reference.decay import decay_by_path
@@ -80,9 +80,14 @@ class ReferenceRun:
         compared by. Raises ValueError for a case on which a fault could not be seen."""
         self._check_ends()
         allowed = tolerance.budgets(_everything(self), map(_everything, self.perturbed()))
+        updates = (self.update(name).items() for name in OTHERS)
+        alone = tolerance.budgets_alone((("update", name), value) for arrays in updates for name, value in arrays)
         levels = dict.fromkeys(level for level, _ in DRAWN)
         return {
-            precision: {level: {name: most for (of, name), most in named.items() if of == level} for level in levels}
+            precision: {
+                level: {name: most for (of, name), most in (named | alone[precision]).items() if of == level}
+                for level in levels
+            }
             for precision, named in allowed.items()
         }
 
@@ -308,7 +313,7 @@ DRAWN: tuple[tuple[str, Callable[[ReferenceRun], Arrays]], ...] = (
     ("forward train", lambda run: run.outputs(train=True)),
     ("gradient", lambda run: run.gradients),
     ("data", lambda run: run.inputs),
-    *(("update", lambda run, name=name: run.update(name)) for name in UPDATES),
+    ("update", lambda run: run.update("momentum")),
 )
 
 

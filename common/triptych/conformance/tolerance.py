@@ -1,7 +1,8 @@
 """One tolerance rule for the whole zoo, derived from the float64 reference; see `triptych.reference.rounding`.
 
 float32: a tensor may be off by `SAFETY` times the largest deviation that rounding caused in `PAIRS` pairs of
-perturbed executions of the reference, plus one rounding of the tensor itself.
+perturbed executions of the reference, plus one rounding of the tensor itself. What is computed number by number of
+given arrays needs no executions: the largest error that they would draw is known.
 16 bits: by the float32 budget, grown by the ratio of the two units.
 float64: by 1e-12 of the tensor's scale, or by the same float32 budget shrunk by the ratio of the two units,
 whichever is larger. The second matters where a tensor is the small rest of a cancellation (the bias of a convolution
@@ -13,7 +14,7 @@ from typing import Any, TypeVar
 
 from numpy.typing import NDArray
 
-from triptych.reference.rounding import FLOAT32_UNIT, Perturbation
+from triptych.reference.rounding import FLOAT32_UNIT, Perturbation, largest_error
 from triptych.utils.arrays import largest
 from triptych.utils.randomness import generator
 
@@ -48,8 +49,18 @@ def budgets(
     for arrays in perturbed:
         for name in expected.keys() & arrays.keys():
             deviations[name] = max(deviations.get(name, 0.0), largest(arrays[name] - expected[name]))
-    scales = {name: largest(value) for name, value in expected.items() if name in deviations}
-    single = {name: SAFETY * deviations[name] + FLOAT32_UNIT * scale for name, scale in scales.items()}
+    return _by_precision({name: (most, largest(expected[name])) for name, most in deviations.items()})
+
+
+def budgets_alone(arrays: Iterable[tuple[Name, NDArray[Any]]]) -> dict[str, dict[Name, float]]:
+    """By precision and name, what arrays are allowed of which every number is computed alone, of what is given."""
+    return _by_precision({name: (largest_error(value, 1), largest(value)) for name, value in arrays})
+
+
+def _by_precision(deviations: Mapping[Name, tuple[float, float]]) -> dict[str, dict[Name, float]]:
+    """By name, an array's largest deviation in float32, and its scale."""
+    scales = {name: scale for name, (_, scale) in deviations.items()}
+    single = {name: SAFETY * most + FLOAT32_UNIT * scale for name, (most, scale) in deviations.items()}
     double = {name: max(FLOAT64_SHARE * scale, UNIT_RATIO * single[name]) for name, scale in scales.items()}
     coarse = {of: {name: ratio * most for name, most in single.items()} for of, ratio in SIXTEEN_BITS.items()}
     return {"fp64": double, "fp32": single, **coarse}

@@ -46,7 +46,7 @@ OTHERS = {
     "adagrad": Adagrad(weight_decay=5e-4, decayed="weights", eps=1e-3),
 }
 START = 3
-# In the order in which perturbed executions draw their errors: what is added comes last, or every budget is another.
+# In the order in which `locate` asks: from the plainest, so that the decay is not blamed on what comes with it.
 UPDATES = ("plain", "nesterov", "adam", "adamw", "momentum", "rmsprop", "adagrad")
 
 # The largest move of any parameter in the first step: small, so that the next pass is as well conditioned as the first.

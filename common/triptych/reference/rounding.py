@@ -16,6 +16,11 @@ FLOAT32_UNIT = 2.0**-24  # half the distance from 1 to the next float32
 AMPLITUDE = 4.0  # the random walk tells the mean error: room for the largest of many values
 
 
+def largest_error(value: Array, length: int, scale: float | None = None) -> float:
+    """What a perturbed execution changes any number of this result by at most."""
+    return AMPLITUDE * FLOAT32_UNIT * math.sqrt(length) * max(largest(value), scale or 0.0)
+
+
 @dataclass(frozen=True)
 class Perturbation:
     """A `rounding` for the reference: adds a uniform error of `AMPLITUDE * FLOAT32_UNIT * sqrt(length) * scale`. `sign`
@@ -26,5 +31,5 @@ class Perturbation:
     sign: float = 1.0
 
     def __call__(self, value: Array, length: int, scale: float | None = None) -> Array:
-        size = AMPLITUDE * FLOAT32_UNIT * math.sqrt(length) * max(largest(value), scale or 0.0)
+        size = largest_error(value, length, scale)
         return value + self.sign * size * self.random.uniform(-1.0, 1.0, value.shape)
