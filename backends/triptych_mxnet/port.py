@@ -15,6 +15,7 @@ from triptych.importers.steps import Imported, Request
 from triptych.optim.optimizers import Rates
 from triptych.utils.arrays import Array
 from triptych.utils.errors import TriptychError
+from triptych.utils.reading import read_bounded
 from triptych.utils.shelf import Shelf
 from triptych.weights.layouts import GLUON
 from triptych_mxnet.device import DTYPES
@@ -105,7 +106,8 @@ def import_network(candidate: gluon.Block, request: Request) -> Imported:
 def open_file(path: Path, weights: Path | None, *, bare: bool) -> gluon.Block:
     """A block of a symbol and its parameters."""
     try:
-        symbol = mx.sym.load_json(_bare(path.read_text()) if bare else path.read_text())
+        text = read_bounded(path).decode()
+        symbol = mx.sym.load_json(_bare(text) if bare else text)
     except Exception as error:
         raise TriptychError(f"MXNet does not read {path.name}: {str(error).splitlines()[0]}") from error
     arrays = {} if weights is None else mxnet_network.read_arrays(weights)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import importlib.util
+import os
 import pickle
 import shutil
 import struct
@@ -19,6 +20,7 @@ from triptych.backend import registry
 from triptych.backend.execution import Execution
 from triptych.conformance import suite
 from triptych.data import fashion_mnist
+from triptych.studies import runner
 from triptych.training import loop, run_folder
 from triptych.training.recipe import Recipe
 
@@ -212,6 +214,25 @@ def test_an_output_folder_in_use_or_not_to_be_written(command, here, refuse):
     refuse((*command, "--out", "used"), "--out used is already used")
     refuse((*command, "--out", "file/below"), "--out file/below cannot be written: Not a directory")
     refuse((*command, "--out", "/proc/run"), "--out /proc/run cannot be written")
+
+
+WRITES = [LENET, ("compare", *LENET[1:]), ("study", "depth", "--quick"), ("study", "traps")]
+
+
+@pytest.mark.parametrize("command", WRITES, ids=" ".join)
+def test_an_output_folder_that_another_process_writes(command, here, refuse, monkeypatch):
+    with run_folder.own(here / "out"):
+        refuse((*command, "--out", "out"), f"out is in use by process {os.getpid()}; wait for its end")
+        monkeypatch.setattr(runner, "holds", lambda *_: True)  # a study that has been begun goes on alone, too
+        refuse((*command, "--out", "out"), f"out is in use by process {os.getpid()}; wait for its end")
+
+
+def test_a_lock_is_not_made_through_a_link(here, refuse):
+    (here / "out").mkdir()
+    (here / "mine").write_text("mine")
+    (here / "out" / ".lock").symlink_to(here / "mine")
+    refuse((*LENET, "--out", "out"), "out cannot be written: Too many levels of symbolic links")
+    assert (here / "mine").read_text() == "mine"
 
 
 # --- data files ------------------------------------------------------------------------------------------------------

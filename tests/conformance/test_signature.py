@@ -109,6 +109,23 @@ def test_what_another_signed_or_wrote_is_refused_and_not_run(what, keys, certifi
     )
 
 
+@needs_backend
+def test_what_is_verified_is_what_was_signed(keys: Path, certified: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where somebody changes the file as soon as its signature is checked."""
+    shutil.copy(certified, keys / "c.json")
+    signature.sign(keys / "c.json", signature.private_key(keys / "mine.pem"))
+    check, verified = signature.check, []
+
+    def checked(content: bytes, file: Path, key: ed25519.Ed25519PublicKey) -> None:
+        check(content, file, key)
+        forge(file)
+
+    monkeypatch.setattr(signature, "check", checked)
+    monkeypatch.setattr(verification, "verify", lambda of: verified.append(of.created) or verification.Verification())
+    run("verify", "c.json", "--signed-by", "mine.pub")
+    assert verified == [json.loads(certified.read_text())["created"]]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -135,7 +152,7 @@ def test_a_signature_file_that_is_too_long_is_refused(keys: Path) -> None:
     (keys / "c.json").write_text("{}")
     (keys / "c.json.sig").write_bytes(bytes(65))
     with pytest.raises(TriptychError, match="more than the 64 bytes"):
-        signature.check(keys / "c.json", signature.public_key(keys / "mine.pub"))
+        signature.check(b"{}", keys / "c.json", signature.public_key(keys / "mine.pub"))
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
@@ -148,6 +165,6 @@ def test_openssl_makes_the_keys_and_checks_the_signature(here: Path) -> None:
     openssl("pkey", "-in", "key.pem", "-pubout", "-out", "key.pub")
     (here / "c.json").write_text("{}")
     signature.sign(here / "c.json", signature.private_key(here / "key.pem"))
-    signature.check(here / "c.json", signature.public_key(here / "key.pub"))
+    signature.check(b"{}", here / "c.json", signature.public_key(here / "key.pub"))
     checked = ("pkeyutl", "-verify", "-pubin", "-inkey", "key.pub", "-rawin", "-in", "c.json", "-sigfile", "c.json.sig")
     assert "Verified Successfully" in openssl(*checked)

@@ -220,16 +220,22 @@ def test_files_beside_a_certificate_that_are_not_those_that_were_judged(
     assert "is damaged" in capsys.readouterr().err
 
 
-def test_code_that_is_not_the_one_that_was_signed_is_not_run(spec: Path, tmp_path: Path) -> None:
+def test_code_that_is_not_the_one_that_was_signed_is_not_run(spec: Path, tmp_path: Path, monkeypatch) -> None:
     name, folder = registry.installed()[0], tmp_path / "ported"
-    certificate = ported(spec, folder, name)
-    assert port_certificate.verify(certificate, as_written=True)[1].passed
+    certificate, check = ported(spec, folder, name), port_certificate._check_files
     model = folder / name / "model.py"
-    model.write_text(model.read_text() + "\nopen('ran', 'w')\n")
+
+    def checked(*arguments: Any) -> None:
+        check(*arguments)
+        model.write_text(model.read_text() + "\nopen('ran', 'w')\n")  # as soon as it was looked at
+
+    with monkeypatch.context() as patched:
+        patched.setattr(port_certificate, "_check_files", checked)
+        assert port_certificate.verify(certificate.read_bytes(), certificate, as_written=True)[1].passed
     text = certificate.read_text()
     certificate.write_text(text.replace('"created": "2', '"created": "3'))  # nor is one with a wrong digest, unsigned
     for as_written in (False, True):
-        result = port_certificate.verify(certificate, as_written=as_written)[1]
+        result = port_certificate.verify(certificate.read_bytes(), certificate, as_written=as_written)[1]
         assert (result.passed, result.checks) == (False, 0)
         certificate.write_text(text)
     assert result.reasons == [f"{name}/model.py is not the one that was written; nothing was run"]
@@ -311,12 +317,12 @@ def test_a_module_is_ported_and_left_as_it_is(tmp_path: Path) -> None:
     assert [*made.ported] == ["torch", "source"]
     assert (made.not_run, next(module.parameters()).dtype) == ({}, torch.float32)
     path = tmp_path / "ported" / "certificate.json"
-    said, result = port_certificate.verify(path)
+    said, result = port_certificate.verify(path.read_bytes(), path)
     assert result.passed
     verdicts = said.verdicts | {"source": replace(said.verdicts["source"], levels=(), difference="DIFFERS")}
     other = replace(said, verdicts=verdicts, digest="")
     path.write_text(records.write(replace(other, digest=records.digest(other))))
-    result = port_certificate.verify(path)[1]
+    result = port_certificate.verify(path.read_bytes(), path)[1]
     assert result.reasons == ["source: failed in the certificate; it is not run again here"]
 
 

@@ -629,7 +629,7 @@ def test_outputs_that_part_are_status_1(tmp_path: Path, monkeypatch: pytest.Monk
         ("net.safetensors out.pt --arch lenet --to caffe", "--to 'caffe' is not known; known: canonical"),
         ("net.safetensors out.pt --arch lenet --to flax", "--to flax: a file .pt is torch"),
         ("net.safetensors out.npz --arch lenet --flatten cwh", "unknown --flatten 'cwh'; did you mean 'chw'"),
-        ("nothing.npz out.pt --arch lenet", "nothing.npz is not there"),
+        ("nothing.npz out.pt --arch lenet", "cannot read nothing.npz: No such file"),
         ("net.safetensors out.pt --arch lenet", "does not fit 'lenet'"),
         ("net.safetensors out.pt --arch lenet --mapping no.json", "cannot read the mapping no.json"),
     ],

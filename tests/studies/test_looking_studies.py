@@ -43,7 +43,7 @@ BACKENDS = registry.installed()
 
 def trained(folder, study=TINY, names=BACKENDS[:1]):
     planned = plan(study, recipes_of(study))
-    open_folder(folder, study, planned, "cpu")
+    open_folder(folder, study, planned, "cpu").release()
     loaded = [registry.load(name) for name in names]
     return train(planned, loaded, folder, "cpu", lambda title, recipe: nullcontext(Silent()))
 

@@ -68,7 +68,7 @@ def silent(title, recipe):
 
 def trained(folder, study=TINY, names=BACKENDS[:1], quick=True, show=silent):
     planned = plan(study, recipes_of(study, quick=quick))
-    open_folder(folder, study, planned, "cpu")
+    open_folder(folder, study, planned, "cpu").release()
     return train(planned, [registry.load(name) for name in names], folder, "cpu", show)
 
 

@@ -54,13 +54,13 @@ def compare(
     sessions.check_execution(loaded, device, chosen.precision)
     dataset = data.load(chosen.data, data_dir=run.data_dir, reading=chosen.reading)
     plan = compare_backends.ComparisonPlan(chosen, dataset, build_architecture(chosen, dataset), device, seeds)
-    folder = run_folder.make_folder(out or run_folder.new_folder(f"compare-{chosen.architecture}"))
     quiet = json == "-"
-    if not quiet:
-        print(f"conformance of {chosen.architecture} on {', '.join(names)} ...", flush=True)
-    with Reporter(chosen.epochs, quiet=quiet) as reporter:
-        comparison = compare_backends.compare(plan, loaded, folder, reporter)
-    compare_backends.write_report(comparison, folder / "report.html", options.command_line())
+    with run_folder.claim(out or run_folder.new_folder(f"compare-{chosen.architecture}")) as folder:
+        if not quiet:
+            print(f"conformance of {chosen.architecture} on {', '.join(names)} ...", flush=True)
+        with Reporter(chosen.epochs, quiet=quiet) as reporter:
+            comparison = compare_backends.compare(plan, loaded, folder, reporter)
+        compare_backends.write_report(comparison, folder / "report.html", options.command_line())
     options.write_json(json, compare_backends.as_dict(comparison))
     if not quiet:
         show(comparison, folder)

@@ -139,15 +139,17 @@ def verified(file: Path, signed_by: Path | None) -> tuple[list[str], str, Verifi
     from triptych.conformance import certificate, signature, verification
     from triptych.emitting import port_certificate
 
-    if signed_by is not None:
+    key = None if signed_by is None else signature.public_key(signed_by)
+    content = certificate.content_of(file)  # once: what is verified is what was signed
+    if key is not None:
         try:
-            signature.check(file, signature.public_key(signed_by))
+            signature.check(content, file, key)
         except signature.SignatureError as error:
             return [], str(file), verification.Verification([f"{error}; nothing was run"])
-    if port_certificate.is_one(file):
-        of_port, result = port_certificate.verify(file, as_written=signed_by is not None)
+    if port_certificate.is_one(content):
+        of_port, result = port_certificate.verify(content, file, as_written=key is not None)
         return [name for name in of_port.verdicts if name != port_certificate.SOURCE], of_port.ported_from, result
-    recorded = certificate.read(file)
+    recorded = certificate.parse(content, file)
     names = ", ".join(verification.title(certified) for certified in recorded.architectures)
     return list(recorded.backends), names, verification.verify(recorded)
 

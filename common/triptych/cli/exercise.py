@@ -10,6 +10,7 @@ from cyclopts import App, Parameter
 from triptych.cli.options import BackendName, JsonFile, backend_name, write_json
 from triptych.report.tables import print_table
 from triptych.utils.errors import TriptychError
+from triptych.utils.reading import holds
 
 Number = Annotated[int, Parameter(help="The exercise, from 1.")]
 
@@ -40,7 +41,7 @@ def start(number: Number, *, backend: BackendName = None) -> None:
     if path.exists():
         raise TriptychError(f"{path} is there already; check it, or move it away to start again")
     text = records.write(chosen.architecture)
-    if spec.exists() and (not spec.is_file() or spec.read_bytes() != text.encode()):  # the other backends' is the same
+    if spec.exists() and not holds(spec, text.encode()):  # the other backends' is the same
         raise TriptychError(f"{spec} is there already, and is another file; move it away to start")
     path.write_text(exercises.wrong(number, name), encoding="utf-8")
     spec.write_text(text, encoding="utf-8")

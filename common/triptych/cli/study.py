@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
@@ -50,18 +50,21 @@ def study(
         print_table(("study", "question"), [(each.name, each.question) for each in studies.registry().values()])
         return 0
     chosen = studies.get_study(name)
-    if isinstance(chosen, runner.Trained):
-        folder = out or Path("runs") / f"study-{name}{'-quick' * quick}"
-        kept = out or Path("runs") / f"study-{chosen.kept_as}{'-quick' * quick}"
-        names = [options.backend_name(None)] if backend is None else options.backend_names(backend)
-        result = trained(chosen, names, kept, device, partial(run.choose, network=network), run, quick, json == "-")
-    else:
-        assert isinstance(chosen, studies.Counted)
-        given = asked(chosen, run, network, backend, device)
-        result = chosen.run(**given)
-        folder = run_folder.make_folder(out or run_folder.new_folder(f"study-{name}"))
-    published = studies.as_dict(name, quick, result, options.command_line())
-    studies.write(chosen, result, published, folder)
+    with ExitStack() as locks:  # until the page is written
+        if isinstance(chosen, runner.Trained):
+            folder = out or Path("runs") / f"study-{name}{'-quick' * quick}"
+            kept = out or Path("runs") / f"study-{chosen.kept_as}{'-quick' * quick}"
+            names = [options.backend_name(None)] if backend is None else options.backend_names(backend)
+            change = partial(run.choose, network=network)
+            result = trained(chosen, names, kept, device, change, run, quick, json == "-", locks)
+            if folder != kept:
+                locks.enter_context(run_folder.own(folder))
+        else:
+            assert isinstance(chosen, studies.Counted)
+            result = chosen.run(**asked(chosen, run, network, backend, device))
+            folder = locks.enter_context(run_folder.claim(out or run_folder.new_folder(f"study-{name}")))
+        published = studies.as_dict(name, quick, result, options.command_line())
+        studies.write(chosen, result, published, folder)
     options.write_json(json, published)
     if json != "-":
         show(result, folder)
@@ -77,8 +80,9 @@ def trained(
     run: RunOptions,
     quick: bool,
     quiet: bool,
+    locks: ExitStack,
 ) -> StudyResult:
-    """The answer of a study that trains, with its runs in the folder `kept`."""
+    """The answer of a study that trains, with its runs in the folder `kept`, whose lock is one of `locks` then."""
     from triptych.backend import registry
     from triptych.studies import duration, outcome, runner
 
@@ -87,6 +91,7 @@ def trained(
     loaded = [registry.load(name) for name in names]
     runner.check(chosen, recipes, loaded, kept, device)
     planned = runner.plan(chosen, recipes, data_dir=run.data_dir)
+    locks.enter_context(runner.open_folder(kept, chosen, planned, device))
     if not quick and not quiet:
         duration.tell(planned, loaded, kept, device, partial(print, flush=True))
     return outcome.run(chosen, planned, loaded, kept, device, partial(report, quiet=quiet), quick=quick)

@@ -22,9 +22,11 @@ from triptych.spec import records
 from triptych.utils.errors import TriptychError
 from triptych.utils.files import told, write_atomically
 from triptych.utils.process import cores
+from triptych.utils.reading import read_bounded
 from triptych.zoo import Options
 
 FORMAT, VERSION = "triptych certificate", 3
+MOST_BYTES = 1 << 30
 # Levels that are not run unless they are asked for, and the one that no certificate holds.
 ELSEWHERE = {"trajectory": "judged by `conform --trajectory 100`", "accuracy": "judged by `compare --seeds 5`"}
 
@@ -140,11 +142,22 @@ def write(path: Path, certificate: Certificate) -> None:
 
 
 def read(path: Path) -> Certificate:
-    """Raises TriptychError if `path` is no certificate, one of another version, or one that cannot be read."""
+    """Raises TriptychError as `content_of` and `parse` do."""
+    return parse(content_of(path), path)
+
+
+def content_of(path: Path) -> bytes:
+    """The bytes of a certificate. Raises TriptychError if they cannot be read."""
+    with told(f"certificate {path} cannot be read"):
+        return read_bounded(path, MOST_BYTES)
+
+
+def parse(content: bytes, path: Path) -> Certificate:
+    """The certificate that these bytes, read from `path`, are. Raises TriptychError if they are none, one of another
+    version, or a damaged one."""
     make_one = "with: triptych conform --certificate FILE"
     try:
-        with told(f"certificate {path} cannot be read"):
-            value = records.parse(path.read_bytes())
+        value = records.parse(content)
     except ValueError as error:
         raise TriptychError(f"{path} is no certificate, or damaged: it is not JSON ({error})") from None
     if not isinstance(value, dict) or value.get("format") != FORMAT:

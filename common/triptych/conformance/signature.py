@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from triptych.utils.errors import TriptychError, require_package
-from triptych.utils.files import read_bounded, told, write_atomically
+from triptych.utils.files import told, write_atomically
+from triptych.utils.reading import read_bounded
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -61,19 +62,17 @@ def public_key(path: Path) -> Ed25519PublicKey:
 def sign(file: Path, key: Ed25519PrivateKey) -> Path:
     """Write the signature of `file` beside it; where."""
     with told(f"{beside(file)} cannot be written"):
-        write_atomically(beside(file), key.sign(file.read_bytes()))
+        write_atomically(beside(file), key.sign(read_bounded(file)))
     return beside(file)
 
 
-def check(file: Path, key: Ed25519PublicKey) -> None:
-    """Raises SignatureError unless `file` is what the holder of the key signed; and TriptychError if the file, or its
-    signature, cannot be read."""
+def check(content: bytes, file: Path, key: Ed25519PublicKey) -> None:
+    """Raises SignatureError unless `content`, which was read from `file`, is what the holder of the key signed; and
+    TriptychError if the signature cannot be read."""
     from cryptography.exceptions import InvalidSignature
 
     with told(f"the signature {beside(file)} cannot be read"):
         signature = read_bounded(beside(file), BYTES)
-    with told(f"certificate {file} cannot be read"):
-        content = file.read_bytes()
     try:
         key.verify(signature, content)
     except InvalidSignature:

@@ -18,7 +18,8 @@ from triptych.data import folders
 from triptych.data.dataset import Dataset, Split
 from triptych.data.download import fetch
 from triptych.utils.errors import TriptychError
-from triptych.utils.files import cache_dir, check_hash, read_bounded, told
+from triptych.utils.files import cache_dir, check_hash, told
+from triptych.utils.reading import read_bounded
 from triptych.weights.formats import inert_pickle
 
 CLASS_NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")

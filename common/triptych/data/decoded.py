@@ -18,7 +18,8 @@ import numpy as np
 from triptych.data.dataset import Images
 from triptych.spec import records
 from triptych.utils.errors import TriptychError
-from triptych.utils.files import atomic_write, cache_dir, read_bounded
+from triptych.utils.files import atomic_write, cache_dir
+from triptych.utils.reading import open_file
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -51,9 +52,9 @@ def _open(path: Path | Packed, use: Callable[[Image], Result]) -> Result:
     """`use` of the image at `path`. Raises TriptychError, with the file's name, if it cannot be read."""
     from PIL import Image, UnidentifiedImageError
 
-    source = path if isinstance(path, Path) else BytesIO(path.content)
     try:
-        with Image.open(source, formats=FORMATS) as image:
+        source = open_file(path) if isinstance(path, Path) else BytesIO(path.content)
+        with source, Image.open(source, formats=FORMATS) as image:
             if image.width * image.height > MOST_PIXELS:
                 raise ValueError(f"it says that it has {image.width}x{image.height} pixels, read are {MOST_PIXELS:,}")
             return use(image)
@@ -190,11 +191,12 @@ def _read_cache(file: Path, key: str) -> tuple[Images, list[int]] | None:
     """What is cached for `key`, and the numbers of the files that are not in it; None if nothing is, or it is damaged
     in any way."""
     try:
-        note = records.decode(records.parse(read_bounded(file.with_suffix(".json"), MOST_NOTE)), dict[str, str])
+        note = records.decode(records.read(file.with_suffix(".json"), MOST_NOTE), dict[str, str])
         if note["key"] != key:
             return None
         bad = [int(number) for number in note["bad"].split()]
-        images: Images = np.load(file, allow_pickle=False)
+        with open_file(file) as array:
+            images: Images = np.load(array, allow_pickle=False)
         return (images, bad) if images.dtype == np.uint8 and _hash(images) == note["sha256"] else None
     except (OSError, EOFError, ValueError, KeyError, TriptychError):
         return None

@@ -11,8 +11,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from triptych.utils import lock
 from triptych.utils.errors import TriptychError
 from triptych.utils.files import told
+from triptych.utils.reading import read_bounded
 
 TIMEOUT = 30  # seconds without an answer
 PATIENCE = 60  # seconds in which an answer has to begin, and over which its speed is looked at
@@ -26,17 +28,19 @@ def fetch(url: str, path: Path, check: Callable[[bytes], None], way_out: str, mo
     """Fetches `url`, which has no more than `most` bytes, to `path`. What an interrupted download has brought stays
     beside it; the next one goes on there. `check` raises TriptychError for wrong content, which is then thrown away.
     Raises TriptychError, which ends with the `way_out`, where the address does not answer, the answer ends too early,
-    goes on beyond its size or comes more slowly than anybody would wait for, or nothing can be written."""
+    goes on beyond its size or comes more slowly than anybody would wait for, where another process fetches it, or
+    nothing can be written."""
     part = path.with_name(f".{path.name}.part")
     with told(f"cannot write to {path.parent}", "choose another folder"):
         path.parent.mkdir(parents=True, exist_ok=True)
-        _receive(url, part, way_out, most)
-        try:
-            check(part.read_bytes())
-        except TriptychError:
-            part.unlink()
-            raise
-        part.replace(path)
+        with lock.acquire(part.with_suffix(".lock"), f"the download of {path}"):
+            _receive(url, part, way_out, most)
+            try:
+                check(read_bounded(part, most))
+            except TriptychError:
+                part.unlink()
+                raise
+            part.replace(path)
 
 
 def _receive(url: str, part: Path, way_out: str, most: int) -> None:

@@ -16,7 +16,8 @@ import numpy.typing as npt
 from triptych.data.dataset import Dataset, Split
 from triptych.data.download import fetch
 from triptych.utils.errors import TriptychError
-from triptych.utils.files import cache_dir, check_hash, read_bounded, told
+from triptych.utils.files import cache_dir, check_hash, told
+from triptych.utils.reading import read_bounded
 
 CLASS_NAMES = ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
 

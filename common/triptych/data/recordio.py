@@ -23,6 +23,7 @@ from triptych.data.decoded import Reading
 from triptych.data.folders import divide
 from triptych.utils.errors import TriptychError
 from triptych.utils.files import atomic_write, told
+from triptych.utils.reading import open_file
 from triptych.weights.formats.fields import map_file
 
 SUFFIX = ".rec"
@@ -34,6 +35,7 @@ _WHOLE, _FIRST, _MIDDLE, _LAST = range(4)
 _LONGEST = (1 << 29) - 1  # bytes of a part
 _HEADER = struct.Struct("<IfQQ")
 _MOST_LABELS = 1 << 16
+_LONGEST_LINE = 1000  # of an index, in bytes
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,9 +107,9 @@ def _check_index(path: Path, places: Sequence[int]) -> None:
     if not index.is_file():
         return
     known = set(places)
-    with told(f"cannot read {index}"), index.open(encoding="utf-8", errors="replace") as lines:
-        for number, line in enumerate(lines):
-            fields = line.split("\t")
+    with told(f"cannot read {index}"), open_file(index) as lines:
+        for number, line in enumerate(iter(lambda: lines.readline(_LONGEST_LINE), b"")):
+            fields = line.decode(errors="replace").split("\t")
             if len(fields) != 2 or not fields[1].strip().isdecimal() or int(fields[1]) not in known:
                 raise TriptychError(f"{index} is not of {path}: no record is where its line {number + 1} says")
 

@@ -18,8 +18,9 @@ import numpy as np
 
 from triptych.data.dataset import Dataset, Split
 from triptych.spec import records
+from triptych.utils import lock
 from triptych.utils.errors import TriptychError, require_package
-from triptych.utils.files import cache_dir, expanded, probe, read_bounded, told
+from triptych.utils.files import cache_dir, expanded, probe, told
 
 PREFIX = "tfds:"
 VERSION = "1.0.0"  # of the sets that `prepare` writes
@@ -75,7 +76,7 @@ def prepared(data_dir: Path | None = None) -> Iterator[tuple[str, Path, str]]:
 
 def _size(note: Path) -> str:
     try:
-        splits = records.parse(read_bounded(note, MOST_NOTE))["splits"]
+        splits = records.read(note, MOST_NOTE)["splits"]
         return ", ".join(f"{sum(map(int, split['shardLengths'])):,} {split['name']}" for split in splits)
     except (OSError, ValueError, KeyError, TypeError, TriptychError) as error:
         return f"{NOTE} is damaged: {error}"
@@ -131,7 +132,7 @@ def check_features(folder: Path, what: str) -> None:
     that they are said to be in."""
     note = folder / FEATURES
     try:
-        named = list(_classes(records.parse(read_bounded(note, MOST_NOTE))))
+        named = list(_classes(records.read(note, MOST_NOTE)))
     except (OSError, ValueError) as error:
         raise TriptychError(f"{what}: {note} cannot be read: {error}") from None
     for name in named:
@@ -182,11 +183,14 @@ def check_place(name: str, root: Path | None = None) -> None:
 def prepare(name: str, dataset: Dataset, root: Path | None = None) -> Path:
     """Writes `dataset` below `root` (default: the cache) as TFDS does, in the same order; the folder it is in. It gets
     its name when it is whole; what a killed one left is removed by the next. Raises TriptychError if the set is there
-    already, or cannot be written."""
+    already, cannot be written, or is being prepared by another process."""
     check_place(name, root)
     root, spelled = root or cache_dir() / "tfds", tfds_name(name)
     final, working = root / spelled / VERSION, root / f".{spelled}.preparing"
-    with _library(f"preparing {PREFIX}{name}") as library:
+    what = f"preparing {PREFIX}{name}"
+    with told(f"{working} cannot be written"):
+        working.parent.mkdir(parents=True, exist_ok=True)
+    with lock.acquire(working.with_suffix(".lock"), str(working)), _library(what) as library:
         shutil.rmtree(working, ignore_errors=True)
         try:
             working.mkdir(parents=True)

@@ -2,11 +2,14 @@
 files are run again as they lie there, and what differs is located."""
 
 import hashlib
+import shutil
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cache, partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import ClassVar, Literal
 
 from triptych import __version__
@@ -20,6 +23,7 @@ from triptych.emitting.port_reference import PortReference
 from triptych.spec import records
 from triptych.utils.errors import TriptychError
 from triptych.utils.files import told, write_atomically
+from triptych.utils.reading import open_file
 
 FORMAT = "triptych port certificate"
 SOURCE = "source"  # the name of the network that was ported, among those of the backends
@@ -90,10 +94,8 @@ def write(folder: Path, ported: Mapping[str, Ported], not_run: Mapping[str, str]
     write_atomically(folder / port_folder.CERTIFICATE, records.write(certificate).encode())
 
 
-def is_one(path: Path) -> bool:
-    """Whether a file says that it is a certificate of a port."""
-    with told(f"certificate {path} cannot be read"):
-        content = path.read_bytes()
+def is_one(content: bytes) -> bool:
+    """Whether a file's content says that it is a certificate of a port."""
     try:
         value = records.parse(content)
     except ValueError:
@@ -101,18 +103,20 @@ def is_one(path: Path) -> bool:
     return isinstance(value, dict) and value.get("format") == FORMAT
 
 
-def read(path: Path) -> PortCertificate:
-    """Raises TriptychError if `path` is no certificate of a port, or damaged."""
+def parse(content: bytes, path: Path) -> PortCertificate:
+    """The certificate that these bytes, read from `path`, are. Raises TriptychError if they are none of a port, or
+    damaged."""
     try:
-        return records.decode(records.parse(path.read_bytes()), PortCertificate)
+        return records.decode(records.parse(content), PortCertificate)
     except (ValueError, TriptychError, RecursionError) as error:
         raise TriptychError(f"certificate {path} is damaged: {error}; `triptych port` writes another") from None
 
 
-def verify(path: Path, *, as_written: bool = False) -> tuple[PortCertificate, Verification]:
-    """Run the files beside a certificate again, as they lie there; `as_written`: only if they all are what it says,
-    source included. One that is itself not as it was written is refused, and nothing is run."""
-    certificate, folder, result = read(path), path.parent, Verification()
+def verify(content: bytes, path: Path, *, as_written: bool = False) -> tuple[PortCertificate, Verification]:
+    """Run the files beside the certificate that was read from `path` again, as they lie there; `as_written`: only if
+    they all are what it says, source included. One that is itself not as it was written is refused, and nothing is
+    run."""
+    certificate, result = parse(content, path), Verification()
     if records.digest(replace(certificate, digest="")) != certificate.digest:
         digest = "its digest does not fit its content; nothing was run"
         result.reasons.append(f"the certificate is not as it was written: {digest}")
@@ -120,19 +124,33 @@ def verify(path: Path, *, as_written: bool = False) -> tuple[PortCertificate, Ve
     names = [name for name in certificate.verdicts if name != SOURCE]
     if not names or any(name not in registry.BACKENDS for name in names):
         raise TriptychError(f"certificate {path} is damaged: it is of the backends {', '.join(names) or 'none'}")
-    _check_files(certificate, folder, names, result)
-    if as_written and (result.reasons or result.notes):
-        result.reasons += [f"{note}; nothing was run" for note in result.notes]
-        result.notes.clear()
-        return certificate, result
-    expect = cache(partial(port_folder.expectation, folder))
-    for name in names:
-        _check_again(certificate, folder, name, expect, result)
+    with _copied(path.parent, names) if as_written else nullcontext(path.parent) as folder:
+        _check_files(certificate, folder, names, result)
+        if as_written and (result.reasons or result.notes):
+            result.reasons += [f"{note}; nothing was run" for note in result.notes]
+            result.notes.clear()
+            return certificate, result
+        expect = cache(partial(port_folder.expectation, folder))
+        for name in names:
+            _check_again(certificate, folder, name, expect, result)
     if SOURCE in certificate.verdicts and not certificate.verdicts[SOURCE].passed:
         result.reasons.append(f"{SOURCE}: failed in the certificate; it is not run again here")
     what = f"; the comparison with {certificate.ported_from} itself" if SOURCE in certificate.verdicts else ""
     result.unvouched.append(f"who made it, when, on what machine and versions, and the size of each difference{what}")
     return certificate, result
+
+
+@contextmanager
+def _copied(folder: Path, names: list[str]) -> Iterator[Path]:
+    """A copy of the files, which nobody else writes: what is held against the certificate is what runs."""
+    with TemporaryDirectory(prefix="triptych-port-") as place:
+        with told(f"the files in {folder} cannot be copied"):
+            for name in filter(lambda name: (folder / name).is_file(), _files(names)):
+                copy = Path(place) / name
+                copy.parent.mkdir(exist_ok=True)
+                with open_file(folder / name) as file, copy.open("wb") as target:
+                    shutil.copyfileobj(file, target)
+        yield Path(place)
 
 
 def _check_files(certificate: PortCertificate, folder: Path, names: list[str], result: Verification) -> None:
@@ -188,11 +206,12 @@ def _verdict(ported: Ported) -> PortVerdict:
 
 def _hashes(folder: Path, names: list[str]) -> Iterator[tuple[str, str]]:
     """SHA-256 (hex) of the files that were written and are there, by name."""
-    for name in (
-        port_folder.SPEC,
-        port_folder.WEIGHTS,
-        *(f"{backend}/{file}" for backend in names for file in (port_folder.SOURCE, port_folder.WEIGHTS)),
-    ):
+    for name in _files(names):
         if (folder / name).is_file():
-            with (folder / name).open("rb") as file:
+            with told(f"{folder / name} cannot be read"), open_file(folder / name) as file:
                 yield name, hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _files(names: list[str]) -> list[str]:
+    of_backends = (f"{name}/{file}" for name in names for file in (port_folder.SOURCE, port_folder.WEIGHTS))
+    return [port_folder.SPEC, port_folder.WEIGHTS, *of_backends]

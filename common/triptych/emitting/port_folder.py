@@ -84,7 +84,7 @@ def backends_in(folder: Path) -> list[str]:
 def read(folder: Path) -> tuple[Architecture, dict[str, NDArray[Any]]]:
     """The spec and the canonical weights in a folder. Raises TriptychError if they are damaged, or do not fit."""
     try:
-        architecture = records.decode(records.parse((folder / SPEC).read_bytes()), Architecture)
+        architecture = records.decode(records.read(folder / SPEC), Architecture)
     except (OSError, ValueError, TriptychError) as error:
         raise TriptychError(f"{folder / SPEC} is no spec: {error}") from None
     parameters = store.load(folder / WEIGHTS)

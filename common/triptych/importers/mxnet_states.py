@@ -25,6 +25,7 @@ from triptych.importers.steps import Imported, Request
 from triptych.importers.trainer_states import Arrays, TrainerStates
 from triptych.utils.errors import TriptychError
 from triptych.utils.files import told
+from triptych.utils.reading import read_bounded
 from triptych.weights.formats import mxnet_params
 from triptych.weights.formats.inert_pickle import Call, loads
 
@@ -146,7 +147,7 @@ def _decayed(states: Path, decays: Mapping[str, float], arrays: Arrays, decay: b
 def _read(states: Path) -> tuple[_Kind, Mapping[str, Any] | None, Mapping[int, Any]]:
     """The optimiser's kind, its fields (None: the file of a Module has none), and what it remembers by number."""
     with told(f"cannot read the states {states}"):
-        content = states.read_bytes()
+        content = read_bounded(states)
     value = loads(content, str(states))
     if isinstance(value, dict) and value:
         return _of_arrays(states, value), None, value

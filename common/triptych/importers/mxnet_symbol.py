@@ -14,6 +14,7 @@ from triptych.importers.mxnet_json import VARIABLE, Entry, RawNode, Version, rea
 from triptych.importers.mxnet_operators import ALIASES, OPERATORS, Operator
 from triptych.importers.mxnet_values import REQUIRED, Attribute, PerAxis, Value
 from triptych.utils.errors import TriptychError
+from triptych.utils.reading import read_bounded
 
 _MOST_BYTES = 1 << 24  # ten times the largest network that is known; JSON in memory is up to 20 times its text
 # Attributes of training and placement that MXNet keeps beside an operator's own (kHiddenKeys, c_api_symbolic.cc).
@@ -53,13 +54,9 @@ class Symbol:
 def read(path: Path) -> Symbol:
     """The graph of a symbol file. Raises TriptychError, which names the node, for one that is not as it should be."""
     try:
-        if path.stat().st_size > _MOST_BYTES:
-            raise TriptychError(
-                f"{path} is larger than {_MOST_BYTES >> 20} MiB, which no network is; name a symbol file"
-            )
-        return parse(path.read_bytes(), str(path))
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        raise TriptychError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
+        return parse(read_bounded(path, _MOST_BYTES), str(path))
+    except OSError as error:
+        raise TriptychError(f"cannot read {path}: {error.strerror}") from None
 
 
 def parse(content: bytes | str, source: str) -> Symbol:

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 from triptych.importers.steps import ImportRefusedError
 from triptych.utils.errors import TriptychError
+from triptych.utils.files import told
+from triptych.utils.reading import open_file, read_bounded
 
 OLDEST = 7
 _MOST_BYTES = (1 << 31) - 1  # protobuf's own limit
@@ -62,11 +64,9 @@ def read(path: Path) -> OnnxModel:
     are absent or lie outside of its folder, and where the onnx package is not installed."""
     _onnx()
     try:
-        if path.stat().st_size > _MOST_BYTES:
-            raise TriptychError(f"{path} is larger than 2 GiB, which no ONNX file can be; its arrays belong beside it")
-        content = path.read_bytes()
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        raise TriptychError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
+        content = read_bounded(path, _MOST_BYTES)
+    except OSError as error:
+        raise TriptychError(f"cannot read {path}: {error.strerror}") from None
     return parse(content, str(path), path.parent)
 
 
@@ -218,7 +218,7 @@ def _external(tensor: Proto, place: str, folder: Path) -> NDArray[Any]:
             f"{place} of shape {tuple(tensor.dims)} takes {size} bytes, but is said to be {length} at {offset} of "
             f"{path.name}, which has {available}"
         )
-    with path.open("rb") as file:
+    with told(f"cannot read {path}"), open_file(path) as file:
         file.seek(offset)
         return _standard(np.frombuffer(file.read(size), dtype).reshape(tensor.dims))
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from triptych.spec.records import parse
 from triptych.utils.errors import TriptychError
+from triptych.utils.reading import open_file
 
 _MOST_TIMES = 10  # what an archive may hold, in units of its size
 _LARGEST_JSON = 1 << 25
@@ -24,7 +25,7 @@ def entries(path: Path) -> dict[str, zipfile.ZipInfo]:
     """What is in the archive, by name without its first folder. Raises TriptychError if it is none, or holds more than
     ten times its size."""
     try:
-        with zipfile.ZipFile(path) as archive:
+        with open_file(path) as file, zipfile.ZipFile(file) as archive:
             infos = archive.infolist()
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
         raise TriptychError(f"{path}: no whole archive of PyTorch ({error})") from None
@@ -71,7 +72,7 @@ def script(path: Path) -> io.BytesIO:
 def _copy(path: Path, checked: Callable[[str, bytes], bytes | None]) -> io.BytesIO:
     named = entries(path)
     copy = io.BytesIO()
-    with zipfile.ZipFile(path) as archive, zipfile.ZipFile(copy, "w") as target:
+    with open_file(path) as file, zipfile.ZipFile(file) as archive, zipfile.ZipFile(copy, "w") as target:
         for name, info in named.items():
             try:
                 content = checked(name, archive.read(info))

@@ -13,6 +13,7 @@ from triptych.backend import registry
 from triptych.backend.contract import PortAdapter
 from triptych.utils.errors import TriptychError, unknown
 from triptych.utils.process import prepare_process
+from triptych.utils.reading import read_bounded
 
 
 def find(reference: str) -> Any:
@@ -68,7 +69,7 @@ def _import(place: str, reference: str) -> Any:
 
 def _prepare_frameworks(origin: str | None) -> None:
     """Load the backends whose framework a file mentions first: they settle what an import needs."""
-    text = Path(origin).read_text(errors="replace") if origin and origin.endswith(".py") else ""
+    text = read_bounded(Path(origin)).decode(errors="replace") if origin and origin.endswith(".py") else ""
     for name in registry.installed():
         if re.search(rf"\b{re.escape(registry.BACKENDS[name].requires)}\b", text):
             registry.load(name)

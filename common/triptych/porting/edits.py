@@ -16,7 +16,7 @@ from typing import Any
 
 from triptych.conformance.locate import Located
 from triptych.utils.errors import TriptychError
-from triptych.utils.files import read_bounded
+from triptych.utils.reading import read_bounded
 
 MOST_BYTES, MOST_TRIES = 1 << 20, 12
 # What frameworks call an argument that causes are about.

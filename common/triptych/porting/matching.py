@@ -11,10 +11,11 @@ from typing import Any
 
 from triptych.backend.contract import PortParameter
 from triptych.conformance.compare import Check, problem
+from triptych.spec import records
 from triptych.spec.kinds.kind import ParameterInfo
-from triptych.spec.records import decode, parse
+from triptych.spec.records import decode
 from triptych.utils.errors import TriptychError, check_known
-from triptych.utils.files import read_bounded, told
+from triptych.utils.files import told
 
 # What must agree: the shape, and the role wherever the port's parameters all tell theirs.
 SLOPE = "slope"
@@ -28,7 +29,7 @@ def read_mapping(mapping: Path | Mapping[str, str] | None) -> dict[str, str]:
         return dict(mapping or {})
     try:
         with told(f"cannot read the mapping {mapping}"):
-            content = parse(read_bounded(mapping, MOST_BYTES))
+            content = records.read(mapping, MOST_BYTES)
         return {name: path for name, path in decode(content, dict[str, str]).items() if path}
     except ValueError as error:
         raise TriptychError(f"the mapping {mapping} is not JSON: {error}") from None

@@ -10,8 +10,8 @@ from triptych import zoo
 from triptych.backend import registry
 from triptych.importers.steps import Imported, Request
 from triptych.porting import discover, weight_files
+from triptych.spec import records
 from triptych.spec.layers import Architecture
-from triptych.spec.records import completed, decode, parse
 from triptych.spec.shapes import output_shapes
 from triptych.training import models
 from triptych.utils.errors import TriptychError
@@ -48,12 +48,10 @@ def _torch(path: Path, weights: Path | None, request: Request) -> Imported:
 
 
 def _spec(path: Path, weights: Path | None, request: Request) -> Imported:
-    if path.stat().st_size > MOST_BYTES:
-        raise TriptychError(f"{path} has more than {MOST_BYTES >> 20} MiB; a spec is smaller")
     try:
-        architecture = decode(completed(parse(path.read_bytes())), Architecture)
+        architecture = records.decode(records.completed(records.read(path, MOST_BYTES)), Architecture)
         output_shapes(architecture)
-    except (ValueError, RecursionError, TriptychError) as error:
+    except (OSError, ValueError, RecursionError, TriptychError) as error:
         raise TriptychError(f"{path} is no spec: {error}") from None
     if request.input is not None or request.outputs:
         raise TriptychError(f"{path} is a spec and complete; leave --input and --output out")

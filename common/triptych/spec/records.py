@@ -14,19 +14,25 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
 
 from triptych.spec import layers as spec
+from triptych.utils import memory
 from triptych.utils.errors import TriptychError
+from triptych.utils.reading import read_bounded
 
 T = TypeVar("T")
 RECORDS = {kind.__name__: kind for kind in (spec.Architecture, spec.Initializer, *get_args(spec.Layer))}
 
 
 MOST_DEPTH = 200  # of JSON's lists and objects: a block in a block is two of them
+MOST_BYTES = 1 << 26  # of JSON in a file, where nothing else is said
+VALUE_BYTES = 100  # at most, of a value that JSON can say in three; of as many as `FEW` nobody has to ask
+FEW = 1 << 20
 
 
 def register(*kinds: type) -> None:
@@ -85,9 +91,18 @@ def write(value: Any) -> str:
     return innermost.sub(lambda match: re.sub(r"\n\s*", " ", match[0]), text) + "\n"
 
 
+def read(path: Path, most: int = MOST_BYTES) -> Any:
+    """The value of a JSON file of at most so many bytes. Raises as `parse` and `read_bounded` do."""
+    return parse(read_bounded(path, most))
+
+
 def parse(text: str | bytes) -> Any:
     """The value of a JSON text. Raises ValueError for text that is not JSON, or has a number that is none, or a name
-    twice in one object (readers differ in which of the two they take)."""
+    twice in one object (readers differ in which of the two they take), and TriptychError for more values than fit into
+    memory."""
+    most = sum(text.count(mark) if isinstance(text, str) else text.count(mark.encode()) for mark in ",[{")
+    if most > FEW:
+        memory.check(VALUE_BYTES * most, f"JSON of {most:,} values", "name the file that was meant")
     try:
         return json.loads(text, parse_constant=_finite, parse_float=_finite, object_pairs_hook=_different_names)
     except RecursionError:

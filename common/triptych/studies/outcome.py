@@ -31,9 +31,7 @@ def run(
     *,
     quick: bool,
 ) -> StudyResult:
-    """Train what the folder does not have yet on every backend, look at it, and answer. Raises TriptychError for a
-    folder of another study."""
-    runner.open_folder(folder, study, planned, device)
+    """Train what the study's open folder does not have yet on every backend, look at it, and answer."""
     outcomes = runner.train(planned, backends, folder, device, show)
     looked = runner.look(study, outcomes, backends, device)
     return answer(study, outcomes, quick=quick, looked=looked)

@@ -22,8 +22,10 @@ from triptych.training import keeping, loop, run_folder, sessions, watch
 from triptych.training.loop import Listener
 from triptych.training.recipe import Recipe, build_architecture, vary
 from triptych.training.run_folder import Epoch
+from triptych.utils import reading
 from triptych.utils.errors import TriptychError
-from triptych.utils.files import write_atomically
+from triptych.utils.files import told, write_atomically
+from triptych.utils.lock import Lock
 
 SETTINGS = "study.json"
 
@@ -220,19 +222,26 @@ def plan(study: Trained, recipes: Sequence[Recipe], *, data_dir: Path | None = N
     ]
 
 
-def open_folder(folder: Path, study: Trained, planned: Sequence[PlannedRun], device: str) -> Path:
-    """The study's folder, new or of the same study with the same settings. Raises TriptychError for any other."""
+def open_folder(folder: Path, study: Trained, planned: Sequence[PlannedRun], device: str) -> Lock:
+    """The lock of the study's folder, new or of the same study with the same settings. Raises TriptychError for any
+    other, and for one that another process writes."""
     settings = settings_text(study, [each.recipe for each in planned], device)
-    if not holds(folder, settings):
-        run_folder.make_folder(folder)
-        write_atomically(folder / SETTINGS, settings)
-    return folder
+    if holds(folder, settings):
+        return run_folder.hold(folder)
+    held = run_folder.claim(folder)
+    try:
+        with told(f"{SETTINGS} cannot be saved in {folder}", needed=len(settings), place=folder):
+            write_atomically(folder / SETTINGS, settings)
+    except BaseException:
+        held.release()
+        raise
+    return held
 
 
 def holds(folder: Path, settings: bytes) -> bool:
     """Whether this study was begun in the folder. Raises TriptychError if one with other settings was."""
     path = folder / SETTINGS
-    if path.is_file() and path.read_bytes() != settings:
+    if path.is_file() and not reading.holds(path, settings):
         raise TriptychError(f"--out {folder} holds a study with other settings; choose another, or remove it first")
     return path.is_file()
 

@@ -6,6 +6,7 @@ of itself. What does not fit together is no checkpoint."""
 
 import contextlib
 import hashlib
+import os
 import re
 import shutil
 from collections.abc import Mapping
@@ -16,6 +17,7 @@ from typing import TypeAlias
 from triptych.spec import records
 from triptych.utils.errors import TriptychError
 from triptych.utils.files import remove_leftovers, sync_folder, write_atomically
+from triptych.utils.reading import open_file
 from triptych.weights import store
 from triptych.weights.initializers import Parameters
 
@@ -217,7 +219,7 @@ def _step_of(place: Path) -> int | None:
 def _content(path: Path, most: int) -> bytes:
     """The content of a file, of one byte more than `most` at most."""
     try:
-        with path.open("rb") as file:
-            return file.read(most + 1)
+        with open_file(path) as file:
+            return file.read(min(most, os.fstat(file.fileno()).st_size) + 1)
     except OSError as error:
         raise TriptychError(f"{path} cannot be read: {error.strerror}") from None

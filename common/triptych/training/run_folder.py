@@ -16,11 +16,13 @@ from triptych.utils import lock
 from triptych.utils.errors import TriptychError
 from triptych.utils.files import free_bytes, leftovers, probe, told, write_atomically
 from triptych.utils.lock import Lock
+from triptych.utils.reading import holds, read_bounded
 from triptych.weights import store
 from triptych.weights.initializers import Parameters
 
 __all__ = ["CHECKPOINT", "MODEL", "OPTIMIZER", "STATE", "Checkpoint"]
 RECIPE, METRICS, LOCK = "recipe.json", "metrics.jsonl", ".lock"
+LONGEST_METRICS = 1 << 30  # bytes; 20 for each step
 KEPT = 2  # checkpoints, so that a damaged one has another before it
 
 
@@ -71,6 +73,14 @@ def claim(folder: Path) -> Lock:
     return held
 
 
+def own(folder: Path) -> Lock:
+    """The lock of a folder that may hold anything, and is made where there is none. Raises TriptychError if another
+    process has it, or it cannot be written."""
+    with told(f"{folder} cannot be written"):
+        folder.mkdir(parents=True, exist_ok=True)
+    return hold(folder)
+
+
 def hold(folder: Path) -> Lock:
     """The lock of a run folder, for whoever writes in it. Raises TriptychError if another process has it."""
     if not folder.is_dir():
@@ -105,7 +115,7 @@ def read_recipe(folder: Path) -> Recipe:
     """The recipe of a run. Raises TriptychError if the folder is no run, or the file is no recipe."""
     path = folder / RECIPE
     try:
-        values = records.parse(path.read_bytes().decode(errors="replace"))
+        values = records.read(path)
         if isinstance(values, dict) and "network" not in values and "architecture" in values:
             raise TriptychError("it was written by an older triptych; train again, or go on with that version")
         return records.decode(with_defaults(values, Recipe), Recipe)
@@ -127,7 +137,7 @@ def read_epochs(folder: Path) -> list[Epoch]:
     """The metrics so far, an epoch per line. Raises TriptychError for a damaged line."""
     path = folder / METRICS
     try:
-        lines = path.read_bytes().decode().splitlines() if path.exists() else []
+        lines = read_bounded(path, LONGEST_METRICS).decode().splitlines() if path.exists() else []
         epochs = [records.decode(with_defaults(records.parse(line), Epoch), Epoch) for line in lines]
         for number, epoch in enumerate(epochs, start=1):
             if epoch.epoch != number:
@@ -152,7 +162,7 @@ def save(folder: Path, epochs: Sequence[Epoch], checkpoint: Checkpoint, keep: in
         try:
             if (free := free_bytes(folder)) < needed:
                 raise TriptychError(f"{what}: {needed:,} bytes are needed, {free:,} are free; {way_out}")
-            if not (folder / METRICS).exists() or (folder / METRICS).read_bytes() != metrics:
+            if not holds(folder / METRICS, metrics):
                 write_atomically(folder / METRICS, metrics)
             checkpoints.write(folder, files, checkpoint.step, keep)
         except OSError:
@@ -222,7 +232,7 @@ def _check_metrics(found: Checkpoint, folder: Path) -> None:
     """Raises TriptychError unless the first lines of the metrics are those of the time of the checkpoint."""
     path, state = folder / METRICS, found.state
     try:
-        content = path.read_bytes()[: state.metrics.size]
+        content = read_bounded(path, LONGEST_METRICS)[: state.metrics.size]
     except OSError as error:
         raise TriptychError(f"{path} cannot be read: {error.strerror}") from None
     state.metrics.check(content, f"the beginning of {path}")

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO
 
 from triptych.utils.errors import TriptychError
+from triptych.utils.reading import open_file
 
 TEMPORARY = ".tmp"
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -95,7 +96,7 @@ def remove_leftovers(folder: Path, name: str = "") -> None:
     """Remove those that nobody is writing any more."""
     with contextlib.suppress(OSError):  # a folder that cannot be listed
         for path in leftovers(folder, name):
-            with contextlib.suppress(OSError), path.open("rb") as file:
+            with contextlib.suppress(OSError), open_file(path) as file:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 path.unlink()
 
@@ -143,15 +144,6 @@ def check_hash(content: bytes, expected: str, what: str, way_out: str, algorithm
             f"{what} is damaged or not the original: {algorithm} of its content is {actual} ({len(content)} bytes), "
             f"expected {expected}; {way_out}"
         )
-
-
-def read_bounded(path: Path, most: int) -> bytes:
-    """The content of a file. Raises TriptychError for one of more than `most` bytes, of which no more are read."""
-    with path.open("rb") as file:
-        content = file.read(most + 1)
-    if len(content) > most:
-        raise TriptychError(f"{path} has more than the {most:,} bytes that it may have")
-    return content
 
 
 def write_atomically(path: Path, content: bytes) -> None:

@@ -11,10 +11,17 @@ from triptych.utils.files import told
 
 
 class Lock:
-    """A lock that is held; the file at `path` goes with it."""
+    """A lock that is held, at most until the end of a `with`; the file at `path` goes with it."""
 
     def __init__(self, path: Path, file: IO[bytes]) -> None:
         self.path, self.file = path, file
+
+    def __enter__(self) -> Path:
+        """The folder that it is in."""
+        return self.path.parent
+
+    def __exit__(self, *error: object) -> None:
+        self.release()
 
     def release(self) -> None:
         """Let the next one in; a second call does nothing."""
@@ -29,7 +36,7 @@ def acquire(path: Path, what: str) -> Lock:
     that holds it, if another one does, in this process or in any other."""
     while True:
         with told(f"{what} cannot be written"):
-            file = open(path, "a+b")  # noqa: SIM115  # open for as long as the lock is held
+            file = open(path, "a+b", opener=_open)  # noqa: SIM115  # open for as long as the lock is held
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if not os.fstat(file.fileno()).st_nlink:  # released, and with it removed, since it was opened
@@ -42,6 +49,11 @@ def acquire(path: Path, what: str) -> Lock:
             file.write(str(os.getpid()).encode())
             file.flush()
         return Lock(path, file)
+
+
+def _open(path: str, flags: int) -> int:
+    """Not through a link, which may lead to a file that is somebody's and would be emptied; nor a pipe's end."""
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
 
 
 def _refusal(file: IO[bytes], what: str, error: OSError) -> TriptychError:

@@ -5,6 +5,8 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+from triptych.utils.reading import read_bounded
+
 
 def run_file(path: Path, name: str) -> ModuleType:
     """The file as the module `name`, compiled as it lies there. Python's own loader would take the compiled form that
@@ -14,5 +16,5 @@ def run_file(path: Path, name: str) -> ModuleType:
     assert spec is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # where a module looks for its own annotations
-    exec(compile(path.read_bytes(), str(path), "exec"), module.__dict__)
+    exec(compile(read_bounded(path), str(path), "exec"), module.__dict__)
     return module

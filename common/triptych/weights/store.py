@@ -14,11 +14,13 @@ from numpy.typing import NDArray
 from triptych.spec import analysis, records
 from triptych.spec.layers import Architecture
 from triptych.utils.errors import TriptychError
-from triptych.utils.files import read_bounded, write_atomically
+from triptych.utils.files import write_atomically
+from triptych.utils.reading import open_file, read_bounded
 from triptych.weights.initializers import Parameters
 
 MANIFEST = "manifest.json"
 MOST_NOTE = 1 << 20  # bytes of it
+MOST_NOTED = 1 << 28  # of what another writes beside its files
 
 
 def check_fit(architecture: Architecture, parameters: Mapping[str, NDArray[Any]]) -> None:
@@ -55,8 +57,8 @@ def save(path: Path, parameters: Parameters) -> None:
 
 def _read_manifest(path: Path) -> dict[str, str]:
     try:
-        return records.decode(records.parse(read_bounded(path, MOST_NOTE)), dict[str, str])
-    except (ValueError, TriptychError) as error:
+        return records.decode(records.read(path, MOST_NOTE), dict[str, str])
+    except (OSError, ValueError, TriptychError) as error:
         raise TriptychError(f"{path} is damaged: {error}; remove it") from None
 
 
@@ -64,7 +66,7 @@ def check_header(path: Path) -> None:
     """Raises TriptychError if the file is missing, or its first bytes are not those of a safetensors file; the
     parameters themselves are not read."""
     try:
-        path.open("rb").close()
+        open_file(path).close()
     except OSError as error:
         raise _unreadable(path, error) from None
     try:
@@ -77,7 +79,7 @@ def check_header(path: Path) -> None:
 def load(path: Path) -> Parameters:
     """Read a safetensors file. Raises TriptychError if it is missing, altered or no such file."""
     try:
-        content = path.read_bytes()
+        content = read_bounded(path)
     except OSError as error:
         raise _unreadable(path, error) from None
     expected = _expected_hash(path)
@@ -106,7 +108,7 @@ def _expected_hash(path: Path) -> str | None:
         if not note.exists():
             continue
         try:
-            known = records.parse(note.read_bytes())
+            known = records.read(note, MOST_NOTED)
             return hash_in(known, path.name)
         except KeyError:
             continue  # of other files

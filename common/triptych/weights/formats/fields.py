@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import mmap
+import os
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triptych.utils.errors import TriptychError
+from triptych.utils.reading import open_file
 
 Bytes = NDArray[np.uint8]
 
@@ -30,10 +32,8 @@ def map_file(path: Path) -> Bytes:
     They stay readable when the file is renamed or removed, but not when it is cut short in place.
     """
     try:
-        if not path.is_file():
-            raise TriptychError(f"{path} is {'not a file' if path.exists() else 'not there'}; name a file to read")
-        with path.open("rb") as file:
-            if not path.stat().st_size:
+        with open_file(path) as file:
+            if not os.fstat(file.fileno()).st_size:
                 raise TriptychError(f"{path} is empty; name a file that holds arrays")
             return np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path, or a file that became empty meanwhile

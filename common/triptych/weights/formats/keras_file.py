@@ -11,12 +11,14 @@ Nothing is unpickled and no Lambda is looked into. Sources: keras/src/saving/sav
 """
 
 import io
+import os
 import re
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -25,6 +27,7 @@ from numpy.typing import NDArray
 
 from triptych.spec.records import parse
 from triptych.utils.errors import TriptychError
+from triptych.utils.reading import open_file
 
 _ROOM = 10  # nothing in a file may take more memory than this many times the file
 _MOST_JSON = 1 << 26
@@ -54,9 +57,10 @@ def read(path: Path) -> KerasFile:
     _h5py()
     source = str(path)
     try:
-        size = path.stat().st_size
-        if zipfile.is_zipfile(path):
-            return _read_zip(path, source, size)
+        with open_file(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            if zipfile.is_zipfile(file):
+                return _read_zip(file, source, size)
         with _opened(path, source) as file:
             return _read_hdf5(file, source, size)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
@@ -86,9 +90,9 @@ def _opened(file: Path | io.BytesIO, source: str) -> Iterator[Group]:
         raise TriptychError(f"{source} is no HDF5 file of Keras, or damaged: {reason}") from None
 
 
-def _read_zip(path: Path, source: str, size: int) -> KerasFile:
+def _read_zip(file: BufferedReader, source: str, size: int) -> KerasFile:
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(file) as archive:
             config = _member(archive, "config.json", _MOST_JSON, source)
             metadata = _member(archive, "metadata.json", 1 << 16, source)
             weights = _member(archive, "model.weights.h5", _ROOM * size, source)

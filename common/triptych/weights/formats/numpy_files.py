@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triptych.utils.errors import TriptychError
+from triptych.utils.reading import open_file
 from triptych.weights.formats.fields import MOST_DIMENSIONS, Bytes, Fields
 from triptych.weights.formats.sparse import COMPRESSED_ROWS, INDEX_ARRAYS, ROWS, SparseArray, sparse_array
 
@@ -78,7 +79,7 @@ def widened(array: NDArray[np.uint16]) -> NDArray[np.float32]:
 def _members(path: Path, content: Bytes) -> dict[str, NDArray[Any]]:
     try:
         _check_directory(content)
-        with path.open("rb") as file, zipfile.ZipFile(file) as archive:
+        with open_file(path) as file, zipfile.ZipFile(file) as archive:
             return _read_members(path, content, archive)
     except _ARCHIVE_ERRORS as error:
         reason = str(error).encode("unicode_escape").decode()  # it can hold a name, and a name can hold anything

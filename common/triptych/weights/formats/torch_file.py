@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from triptych.utils.errors import TriptychError
 from triptych.utils.files import atomic_write, told
+from triptych.utils.reading import open_file
 from triptych.weights.formats.inert_pickle import Call, Name, Persistent, loads
 from triptych.weights.formats.numpy_files import widened
 
@@ -105,7 +106,7 @@ def read_tree(path: Path) -> Any:
 def _opened(path: Path, use: Callable[[Any, Storages], T]) -> T:
     """`use` of a file's pickle, with what gives its tensors' bytes."""
     try:
-        with told(f"cannot read {path}"), zipfile.ZipFile(path) as archive:
+        with told(f"cannot read {path}"), open_file(path) as file, zipfile.ZipFile(file) as archive:
             return _read_archive(path, archive, use)
     except (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError, struct.error, EOFError) as error:
         problem = f"{path} is no file of torch.save (since PyTorch 1.6): {str(error)[:100]}"
