@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from triptych.conformance import certificate
+from triptych.emitting import port_check
 from triptych.porting import matching, sources
 from triptych.spec import records
 from triptych.training import checkpoint, run_folder
@@ -58,6 +59,7 @@ READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
     ".npz": ("x.npz", npz_file.read),
     "any fields": ("x", fields.map_file),
     "spec": ("x.json", lambda path: sources.read(str(path))),
+    "a port's weights": ("x.safetensors", lambda path: port_check._load(path.with_name("model.py"), path)),
     "ONNX": ("x.onnx", lambda path: sources.read(str(path))),
 }
 

@@ -2,7 +2,6 @@
 files are run again as they lie there, and what differs is located."""
 
 import hashlib
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -23,7 +22,7 @@ from triptych.emitting.port_reference import PortReference
 from triptych.spec import records
 from triptych.utils.errors import TriptychError
 from triptych.utils.files import told, write_atomically
-from triptych.utils.reading import open_file
+from triptych.utils.reading import read_bounded
 
 FORMAT = "triptych port certificate"
 SOURCE = "source"  # the name of the network that was ported, among those of the backends
@@ -148,8 +147,7 @@ def _copied(folder: Path, names: list[str]) -> Iterator[Path]:
             for name in filter(lambda name: (folder / name).is_file(), _files(names)):
                 copy = Path(place) / name
                 copy.parent.mkdir(exist_ok=True)
-                with open_file(folder / name) as file, copy.open("wb") as target:
-                    shutil.copyfileobj(file, target)
+                copy.write_bytes(read_bounded(folder / name))
         yield Path(place)
 
 
@@ -208,8 +206,8 @@ def _hashes(folder: Path, names: list[str]) -> Iterator[tuple[str, str]]:
     """SHA-256 (hex) of the files that were written and are there, by name."""
     for name in _files(names):
         if (folder / name).is_file():
-            with told(f"{folder / name} cannot be read"), open_file(folder / name) as file:
-                yield name, hashlib.file_digest(file, "sha256").hexdigest()
+            with told(f"{folder / name} cannot be read"):
+                yield name, hashlib.sha256(read_bounded(folder / name)).hexdigest()
 
 
 def _files(names: list[str]) -> list[str]:

@@ -22,8 +22,10 @@ from triptych.porting.subject import are_shares
 from triptych.spec.layers import Shape, outputs
 from triptych.utils.arrays import Array, largest
 from triptych.utils.errors import TriptychError
+from triptych.utils.files import told
 from triptych.utils.modules import run_file
 from triptych.utils.process import return_large_memory
+from triptych.utils.reading import open_file
 from triptych.utils.shelf import Computed
 
 OUTPUTS, UPDATE = "outputs", "update"
@@ -160,6 +162,8 @@ def check_source(candidate: Candidate, expect: PortReference) -> Ported:
 
 
 def _load(source: Path, weights: Path) -> Any:
+    with told(f"{weights} cannot be read"):
+        open_file(weights).close()  # the framework's own reader would wait for a pipe
     try:
         return run_file(source, f"ported_{source.parent.name}").load(str(weights))
     except STRANGERS as error:
