@@ -1,7 +1,7 @@
 """Somebody's own Flax module (NNX or Linen) or JAX function, taken apart into its primitives."""
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,6 +15,7 @@ import numpy as np
 import optax
 from flax import linen, nnx
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
+from numpy.typing import NDArray
 
 from triptych.backend.contract import Captured, Drawn, PortParameter, PortRun
 from triptych.backend.execution import Execution, dtype_of
@@ -71,11 +72,13 @@ Arrays: TypeAlias = Mapping[str, jax.Array]
 @dataclass(frozen=True)
 class _Started:
     """A network as a function of arrays by name, images and train, which gives its output and the running statistics
-    after it by name; those arrays; and a call in evaluation as a user makes it, and how to undo what that leaves."""
+    after it by name; those arrays; a call in evaluation as a user makes it, and how to undo what that leaves; and what
+    an optimiser is given of the arrays: a tree of them as the network has it."""
 
     function: Callable[..., tuple[Any, Arrays]]
     arrays: dict[str, Any]
     call: Callable[[Arrays, jax.Array], Any]
+    trained: Callable[[Arrays], Any]
     restore: Callable[[], None] = lambda: None
 
 
@@ -290,6 +293,32 @@ class Port:
             self.arrays, state = compiled(self.arrays, state)
         return {name: self._canonical(name, value) for name, value in self.arrays.items()}
 
+    def optimize(self, optimizer: Any, gradients: Iterable[Mapping[str, Array]]) -> Iterator[dict[str, Array]]:
+        """What each step of an optax.GradientTransformation makes of it."""
+        tree = self.started.trained(self.arrays)
+        places = self.started.trained({name: np.asarray(place) for place, name in enumerate(self.arrays)})
+        names = [list(self.arrays)[int(place)] for place in jax.tree.leaves(places)]
+        transformation = _made(optimizer, self.candidate, tree)
+        state = transformation.init(tree)
+        for given in gradients:
+            zeros = [jnp.zeros_like(value) for value in jax.tree.leaves(tree)]
+            leaves = [
+                jnp.asarray(self._from_canonical(name, given[name]), zero.dtype).reshape(zero.shape)
+                if name in given
+                else zero
+                for name, zero in zip(names, zeros, strict=True)
+            ]
+            moves, state = transformation.update(jax.tree.unflatten(jax.tree.structure(tree), leaves), state, tree)
+            tree = optax.apply_updates(tree, moves)
+            self.arrays |= dict(zip(names, jax.tree.leaves(tree), strict=True))
+            yield {name: self._canonical(name, value) for name, value in self.arrays.items()}
+
+    def loss(self, loss: Any, outputs: Array, labels: NDArray[np.int64]) -> tuple[Array, Array]:
+        """A loss function's value and gradient."""
+        y = jnp.asarray(outputs, self.dtype)
+        value, gradient = jax.value_and_grad(lambda y: loss(y, jnp.asarray(labels)).mean())(y)
+        return np.array(value), np.array(gradient)
+
     def _native(self, images: Array) -> jax.Array:
         """Images, or a map or vector of an output, as the network has them."""
         turned = self.layout == "NHWC" and images.ndim == 4
@@ -488,7 +517,11 @@ def _start_nnx(module: nnx.Module, x: jax.Array) -> _Started:
         for node, mode in modes:
             vars(node).update(mode)
 
-    return _Started(function, {name: flat[path][...] for name, path in state.items()}, call, restore)
+    def trained(arrays: Arrays) -> nnx.State:
+        wanted = {name: path for name, path in state.items() if isinstance(flat[path], nnx.Param)}
+        return nnx.from_flat_state({path: nnx.Param(jnp.asarray(arrays[name])) for name, path in wanted.items()})
+
+    return _Started(function, {name: flat[path][...] for name, path in state.items()}, call, trained, restore)
 
 
 def _modes_of(node: nnx.Module) -> dict[str, Any]:
@@ -554,7 +587,7 @@ def _start_linen(module: linen.Module, x: jax.Array, variables: Any = None) -> _
     def call(arrays: Arrays, x: jax.Array) -> Any:
         return module.apply(fill(arrays), x, **switches(False))
 
-    return _Started(function, arrays, call)
+    return _Started(function, arrays, call, lambda arrays: fill(arrays)["params"])
 
 
 def _initial(module: linen.Module, x: jax.Array) -> Any:
@@ -591,7 +624,22 @@ def _start_function(pair: tuple[Callable[..., Any], Any], x: jax.Array) -> _Star
     def call(arrays: Arrays, x: jax.Array) -> Any:
         return network(fill(arrays), x, **switches(False))
 
-    return _Started(lambda arrays, x, train: (network(fill(arrays), x, **switches(train)), {}), arrays, call)
+    return _Started(lambda arrays, x, train: (network(fill(arrays), x, **switches(train)), {}), arrays, call, fill)
+
+
+def _made(optimizer: Any, network: Any, tree: Any) -> Any:
+    """The transformation, or what somebody's function makes of a network, or of its parameters. Raises TriptychError
+    for what is none."""
+    made = optimizer
+    if callable(optimizer):
+        try:
+            made = optimizer(network)
+        except (TypeError, AttributeError, ValueError):
+            made = optimizer(tree)
+    made = made.tx if isinstance(made, nnx.Optimizer) else made
+    if not (hasattr(made, "init") and hasattr(made, "update")):
+        raise TriptychError(f"a {type(made).__name__} is no optax.GradientTransformation, nor an nnx.Optimizer")
+    return made
 
 
 def _taken_apart(tree: Any) -> tuple[dict[str, Any], Callable[[Mapping[str, jax.Array]], Any]]:

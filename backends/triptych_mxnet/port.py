@@ -1,12 +1,14 @@
 """Somebody's own Gluon block, taken apart into its operators; see `triptych.backend.contract`."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import mxnet as mx
+import numpy as np
 from mxnet import autograd, gluon
+from numpy.typing import NDArray
 
 from triptych.backend.contract import Captured, Drawn, PortParameter, PortRun
 from triptych.backend.execution import Execution, dtype_of
@@ -332,6 +334,29 @@ class Port:
             trainer.step(1)
         return {name: to_numpy(parameter.data()) for name, parameter in self.named.items()}
 
+    def optimize(self, optimizer: Any, gradients: Iterable[Mapping[str, Array]]) -> Iterator[dict[str, Array]]:
+        """What each step of a gluon.Trainer makes of it, on gradients that are a batch's mean."""
+        trainer = _made(optimizer, self.block)
+        trained = {name: p for name, p in self.named.items() if p.grad_req != "null"}
+        if not {id(p) for p in trained.values()} & {id(p) for p in trainer._params}:
+            raise TriptychError("the Trainer has none of the network's parameters: give a function of the network")
+        for given in gradients:
+            for name, parameter in trained.items():
+                if name in given:
+                    parameter.grad()[:] = mx.nd.array(given[name], dtype=parameter.dtype)
+                parameter.data()._fresh_grad = True
+            trainer.step(1)
+            yield {name: to_numpy(parameter.data()) for name, parameter in self.named.items()}
+
+    def loss(self, loss: Any, outputs: Array, labels: NDArray[np.int64]) -> tuple[Array, Array]:
+        """A loss block's value and gradient."""
+        y = mx.nd.array(outputs, dtype=self.dtype)
+        y.attach_grad()
+        with autograd.record():
+            value = loss(y, mx.nd.array(labels, dtype=np.int32)).mean()
+        value.backward()
+        return to_numpy(value).reshape(()), to_numpy(y.grad)
+
     def _shaped(self, value: Array, like: mx.nd.NDArray) -> Array:
         """A map or vector as the network puts it out."""
         return value.transpose(0, 2, 3, 1) if self.layout == "NHWC" and like.ndim == 4 else value
@@ -340,6 +365,22 @@ class Port:
         """A copy on the host, channels first."""
         array = to_numpy(value)
         return array.transpose(0, 3, 1, 2) if self.layout == "NHWC" and array.ndim == 4 else array
+
+
+def _made(optimizer: Any, block: gluon.Block) -> gluon.Trainer:
+    """What somebody's function makes of a network, or of its parameters; an optimizer alone gets a Trainer. Raises
+    TriptychError for what is none."""
+    made = optimizer
+    if callable(optimizer) and not isinstance(optimizer, mx.optimizer.Optimizer):
+        try:
+            made = optimizer(block)
+        except (TypeError, ValueError, AttributeError):  # "First argument must be a list or dict of Parameters"
+            made = optimizer(block.collect_params())
+    if isinstance(made, mx.optimizer.Optimizer):
+        return gluon.Trainer(block.collect_params(), made, kvstore=None)
+    if not isinstance(made, gluon.Trainer):
+        raise TriptychError(f"a {type(made).__name__} is no gluon.Trainer, nor an mx.optimizer.Optimizer")
+    return made
 
 
 def _inputs(nodes: list[dict[str, Any]], node: dict[str, Any]) -> list[str]:

@@ -1,6 +1,6 @@
 """Somebody's own `torch.nn.Module`, watched while it runs; see `triptych.backend.contract`."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import permutations
 from pathlib import Path
@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
@@ -254,9 +255,11 @@ class Port:
         with torch.no_grad():
             for name, tensor in self._tensors().items():
                 if name in values:
-                    axes = self.axes[name]
-                    value = np.array(values[name])
-                    tensor.copy_(torch.from_numpy(value.transpose(np.argsort(axes)) if axes else value))
+                    tensor.copy_(self._from_canonical(name, values[name]))
+
+    def _from_canonical(self, name: str, value: Array) -> torch.Tensor:
+        axes, value = self.axes[name], np.array(value)
+        return torch.from_numpy(value.transpose(np.argsort(axes)) if axes else value)
 
     def run(self, images: Array, *, train: bool, cotangents: Sequence[Array] = ()) -> PortRun:
         """One pass; with `cotangents`, the gradient of every output that is compared, backward too."""
@@ -322,6 +325,31 @@ class Port:
         steps.clear()  # no velocity stands beside the copies
         return {name: self._canonical(name, tensor) for name, tensor in self._tensors().items()}
 
+    def optimize(self, optimizer: Any, gradients: Iterable[Mapping[str, Array]]) -> Iterator[dict[str, Array]]:
+        """What each step of a torch.optim.Optimizer makes of it, and of the schedulers beside it."""
+        steppers = list(_steppers_in(_made(optimizer, self.module)))
+        own = {id(p) for p in self.module.parameters()}
+        for each in (each for each in steppers if isinstance(each, torch.optim.Optimizer)):
+            if not any(id(p) in own for group in each.param_groups for p in group["params"]):
+                raise TriptychError(
+                    "the optimizer has none of the network's parameters: give a function of the network"
+                )
+        steppers.sort(key=lambda each: not isinstance(each, torch.optim.Optimizer))
+        for given in gradients:
+            for name, parameter in self.module.named_parameters():
+                if parameter.requires_grad and name in given:
+                    parameter.grad = self._from_canonical(name, given[name]).to(parameter.dtype).contiguous()
+            for each in steppers:
+                each.step()
+            yield {name: self._canonical(name, p) for name, p in self.module.named_parameters()}
+
+    def loss(self, loss: Any, outputs: Array, labels: NDArray[np.int64]) -> tuple[Array, Array]:
+        """A criterion's value and gradient."""
+        y = torch.from_numpy(np.array(outputs)).to(self.dtype).requires_grad_()
+        value = loss(y, torch.from_numpy(np.array(labels))).mean()
+        (gradient,) = torch.autograd.grad(value, y)
+        return to_numpy(value), to_numpy(gradient)
+
     def _backward(self, outputs: Sequence[torch.Tensor], cotangents: Sequence[Array]) -> None:
         pairs = [(y, self._native(dy)) for y, dy in zip(outputs, cotangents, strict=False) if y.requires_grad]
         if pairs:  # a network that is cut off has no gradients, and that is a finding
@@ -360,6 +388,34 @@ def _tensors_in(value: Any) -> Iterator[torch.Tensor]:
     elif isinstance(value, list | tuple):
         for entry in value:
             yield from _tensors_in(entry)
+
+
+def _made(optimizer: Any, module: nn.Module) -> Any:
+    """What somebody's function makes of a network, or of its parameters."""
+    if not callable(optimizer):
+        return optimizer
+    try:
+        return optimizer(module)
+    except (TypeError, AttributeError):  # "params argument ... should be an iterable", "... has no attribute"
+        return optimizer(list(module.parameters()))
+
+
+def _steppers_in(made: Any) -> Iterator[Any]:
+    """The optimisers and schedulers of what was made: one, a pair, lists of them, or Lightning's dictionary. Raises
+    TriptychError for anything else."""
+    if isinstance(made, torch.optim.lr_scheduler.ReduceLROnPlateau):
+        raise TriptychError("a schedule that follows the loss (ReduceLROnPlateau) cannot be compared step by step")
+    if isinstance(made, torch.optim.Optimizer | torch.optim.lr_scheduler.LRScheduler):
+        yield made
+    elif isinstance(made, Mapping):
+        parts = [made[key] for key in ("optimizer", "lr_scheduler", "scheduler") if key in made]
+        for part in parts or [None]:
+            yield from _steppers_in(part)
+    elif isinstance(made, list | tuple) and made:
+        for part in made:
+            yield from _steppers_in(part)
+    else:
+        raise TriptychError(f"a {type(made).__name__} is no torch.optim.Optimizer, nor a pair with its scheduler")
 
 
 def _axes_of_view(base: torch.Tensor, tensor: torch.Tensor) -> tuple[int, ...]:

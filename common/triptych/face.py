@@ -106,7 +106,9 @@ def locate(
     or `(function, parameters)` with a JAX function. A backend is compared with `right`, another backend or the
     reference, on `arch`; your own network with the Architecture (or name of the zoo) given as `right`. It gets the
     case's weights, and its own again afterwards. `options` for your own: `layout` ("NCHW" or "NHWC"), `mapping` (its
-    parameters' names to the spec's paths) and `ignored` (patterns of what is not compared); for backends `mode`,
+    parameters' names to the spec's paths), `ignored` (patterns of what is not compared), and what it is trained with:
+    `beside={"optimizer": make, "right_optimizer": "sgd:learning_rate=0.1", "loss": ..., "preprocess": ...,
+    "right_preprocess": ...}`, as the command's options of these names take them, or as objects; for backends `mode`,
     `updates`, `device`.
     """
     from triptych.conformance import locate as search
@@ -115,7 +117,10 @@ def locate(
         architecture = _conformance_size(arch, {})
         return search.locate_backends(left, str(right), architecture, precision=precision, seed=seed, **options)
     from triptych.porting import own_network
+    from triptych.porting.beside import Beside
 
+    if "beside" in options:
+        options["beside"] = Beside(**options["beside"])
     if right == search.REFERENCE:
         raise TriptychError("your own network is compared with an architecture: give it, or its name, as the second")
     return own_network.locate_port(left, load(right), precision=precision, seed=seed, **options)

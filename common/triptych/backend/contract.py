@@ -6,7 +6,7 @@ images and maps `(N, C, H, W)`, labels `(N,)`, cotangents like the outputs that 
 OIHW, dense weights (out, in), parameters by path.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -271,6 +271,15 @@ class Port(Protocol):
 
 class TrainablePort(Port, Protocol):
     """One that its framework can train, too."""
+
+    def optimize(self, optimizer: Any, gradients: Iterable[Mapping[str, Array]]) -> Iterator[dict[str, Array]]:
+        """Every parameter by name after each step of somebody's optimiser, and of the schedule beside it, with these
+        gradients by name. `optimizer`: one of the framework, a pair with its schedule, or a function of the network, or
+        of its parameters, that makes it. Raises TriptychError for what is none."""
+
+    def loss(self, loss: Any, outputs: Array, labels: NDArray[np.int64]) -> tuple[Array, Array]:
+        """What somebody's loss, a function of `(outputs, labels)`, makes of an output `(N, classes)`, and the gradient
+        by it; the mean over the images where it gives a value for each."""
 
     def train(self, images: Array, cotangents: Sequence[Array], rates: Sequence[Rates]) -> dict[str, Array]:
         """Every parameter and running statistic after a step of the framework's own SGD for each of the rates, which

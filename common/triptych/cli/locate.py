@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,11 +17,61 @@ from triptych.utils.errors import TriptychError, check_known
 if TYPE_CHECKING:
     from triptych.conformance.locate import Located
     from triptych.importers.steps import Imported
+    from triptych.porting.beside import Beside
     from triptych.porting.strangers import Options as OwnOptions
 
 REFERENCE = "reference"
 LAYOUTS = ("NCHW", "NHWC")
 PRECISIONS = ("fp64", "fp32", "fp16", "bf16")
+
+
+@Parameter(name="*")
+@dataclass
+class OwnTraining:
+    """What a network of your own is trained with, and what each is compared with."""
+
+    left_optimizer: Annotated[
+        str | None,
+        Parameter(
+            help="module:name of your optimiser, or of a function of the network (or of its parameters) that makes it, "
+            "with its schedule if it returns both: several steps are compared."
+        ),
+    ] = None
+    right_optimizer: Annotated[
+        str | None,
+        Parameter(
+            help="What it should be: 'sgd:learning_rate=0.1,momentum=0.9 step:every=3', a recipe's name, or "
+            "module:name for the network at the right."
+        ),
+    ] = None
+    left_loss: Annotated[
+        str | None,
+        Parameter(help="module:name of your loss of (outputs, labels): cross-entropy, the mean of a batch, is right."),
+    ] = None
+    left_preprocess: Annotated[
+        str | None, Parameter(help="module:name of your function of uint8 images (N, h, w, C), or of one of them.")
+    ] = None
+    right_preprocess: Annotated[
+        str | None,
+        Parameter(
+            help="What it should be: 'mean=0.485,0.456,0.406 std=0.229,0.224,0.225', a recipe's name, or module:name."
+        ),
+    ] = None
+
+    def beside(self) -> Beside | None:
+        """As `triptych.porting` has it; None where nothing is given."""
+        if not any(vars(self).values()):
+            return None
+        from triptych.porting.beside import Beside
+
+        given = {name.removeprefix("left_"): text for name, text in vars(self).items()}
+        for name in ("optimizer", "loss", "preprocess"):
+            if given[name] is not None and ":" not in given[name]:
+                raise TriptychError(f"--left-{name} {given[name]} is not module:name, for example my_package:{name}")
+        return Beside(**given)
+
+
+NO_TRAINING = OwnTraining()
 
 
 def locate(
@@ -55,13 +105,15 @@ def locate(
         options.Flag,
         Parameter(name="--try", help="Try the edit that the cause asks for on a copy of your source in memory."),
     ] = False,
+    training: OwnTraining = NO_TRAINING,
     json: options.JsonFile = None,
 ) -> int:
     """Name the first layer and the level (forward, gradient, update) at which two subjects diverge, and the cause.
 
     A subject is a backend, the reference, or your own network: module:name of a PyTorch module, a Gluon block, a Flax
     module, or of a function that builds one. It is given the spec's weights. Of two networks, modules or files, one is
-    imported and becomes the spec. Exit status 1 if they diverge.
+    imported and becomes the spec. Optimiser, loss and preprocessing of your own are compared where you name them. Exit
+    status 1 if they diverge.
     Example: triptych locate --left my_package:build_torch --right vgg16
     """
     from triptych.porting import edits, strangers
@@ -71,7 +123,8 @@ def locate(
     check_choices(mode, precision, optimizers, layout)
     check_known("--left-weights", [left_weights], ("spec", "own"))
     chosen = strangers.Options(
-        layout, mapping, precision, seed, ignore, propose_mapping, left_weights == "own", check_init
+        *(layout, mapping, precision, seed, ignore, propose_mapping, left_weights == "own", check_init),
+        beside=training.beside(),
     )
     for_backends = device != "cpu" or optimizers is not None
     for_own = chosen != strangers.Options(precision=precision, seed=seed)
@@ -101,7 +154,7 @@ def edited(
     if ":" not in left or Path(left).exists():
         return located
     spec = located.arch if right == REFERENCE else right
-    taken = vars(chosen) | {"own_weights": False, "check_init": False, "propose": None}
+    taken = vars(chosen) | {"own_weights": False, "check_init": False, "propose": None, "beside": None}
 
     def judge(candidate: Any) -> Located:
         architecture = read(spec, network).architecture

@@ -19,12 +19,7 @@ from triptych.utils.reading import read_bounded
 def find(reference: str) -> Any:
     """The network that `module:name` stands for: an object there, or what a function or class without arguments
     makes. Raises TriptychError, with the reason, if there is none."""
-    place, _, name = reference.partition(":")
-    module = _import(place, reference)
-    if not hasattr(module, name):
-        known = [key for key in vars(module) if not key.startswith("_")]
-        raise unknown(f"name in '{place}'", name, known)
-    named = getattr(module, name)
+    named = named_by(reference)
     if find_adapter(named) is not None or not callable(named):
         return named
     required = _required(named)
@@ -33,6 +28,29 @@ def find(reference: str) -> Any:
             f"'{reference}' needs arguments ({', '.join(required)}): name something that builds the network "
             "without any; for a plain function that is one that returns (function, parameters)"
         )
+    return _called(named, reference)
+
+
+def find_beside(reference: str) -> Any:
+    """What `module:name` stands for beside a network: an optimiser, a loss, a preparation of images, or a function;
+    what one without arguments makes. Raises TriptychError, with the reason, if there is none."""
+    named = named_by(reference)
+    if find_adapter(named) is not None or not callable(named) or _required(named):
+        return named
+    return _called(named, reference)
+
+
+def named_by(reference: str) -> Any:
+    """The object that `module:name` names. Raises TriptychError, with the reason, if there is none."""
+    place, _, name = reference.partition(":")
+    module = _import(place, reference)
+    if not hasattr(module, name):
+        known = [key for key in vars(module) if not key.startswith("_")]
+        raise unknown(f"name in '{place}'", name, known)
+    return getattr(module, name)
+
+
+def _called(named: Any, reference: str) -> Any:
     try:
         return named()
     except (Exception, SystemExit) as error:  # a script that exits must not end this process, with a status of its own

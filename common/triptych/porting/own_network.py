@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from triptych.backend import registry
-from triptych.backend.contract import Backend, Port
+from triptych.backend.contract import Backend, Port, PortAdapter
 from triptych.backend.execution import exact
 from triptych.conformance import levels, locate
 from triptych.conformance.case import make_case
@@ -18,9 +18,11 @@ from triptych.conformance.levels import Level
 from triptych.conformance.locate import Located
 from triptych.conformance.reference_run import ReferenceRun
 from triptych.conformance.subjects import ReferenceSubject
+from triptych.porting.beside import Beside
 from triptych.porting.discover import find_adapter
 from triptych.porting.matching import read_mapping
 from triptych.porting.own_levels import LEVELS
+from triptych.porting.own_training import STEPS
 from triptych.porting.reach import reaching, unreached
 from triptych.porting.subject import HOST, STATISTICS, OwnNetwork
 from triptych.spec.layers import Architecture, Auxiliary, BatchNorm, Dropout, Layer, walk, with_children
@@ -31,7 +33,9 @@ from triptych.utils.errors import TriptychError, check_known
 LAYOUTS = ("NCHW", "NHWC")
 NOT_RUN = {
     "dropout's draws": "a port draws its own; rate, kind, mode and place of each are compared",
-    "update": "a port brings no optimiser",
+    "data": "--left-preprocess compares your own",
+    "loss": "--left-loss compares your own",
+    "update": "--left-optimizer compares your own",
 }
 NO_LARGE_BATCH = {"a batch of 9 images": "memory is short for so many parameters"}
 NO_HEADS = {"auxiliary classifiers": "left out on both sides"}
@@ -54,6 +58,8 @@ def locate_port(
     weights: Mapping[str, Array] | None = None,
     own_weights: bool = False,
     check_init: bool = False,
+    beside: Beside | None = None,
+    rows: Sequence[Level] = LEVELS,
 ) -> Located:
     """The first layer, and the level, at which a network departs from `architecture` (as `triptych locate` does).
     `candidate`: a `torch.nn.Module`, a Gluon block, a Flax NNX or Linen module, or `(function, parameters)` with a JAX
@@ -63,17 +69,11 @@ def locate_port(
     batch norms that the network has folded into its convolutions, both are compared in evaluation. `ignored`: patterns
     of names, its own or the spec's, that are not compared; `propose`: a file for what is known of the pairing; with
     `own_weights` those that it brings are compared with `weights`, canonical ones;
-    with `check_init` what it starts from with the architecture's initializer. Raises TriptychError
-    for what cannot be compared."""
+    with `check_init` what it starts from with the architecture's initializer; with `beside` what it is trained with.
+    `rows`: the levels that are compared. Raises TriptychError for what cannot be compared."""
     check_known("layout", [] if layout is None else [layout], LAYOUTS)
     names = read_mapping(mapping)
-    adapted = find_adapter(candidate)
-    if adapted is None:
-        raise TriptychError(
-            f"a {type(candidate).__name__} is no network of {', '.join(registry.installed())}; expected a module or "
-            "block of theirs, or (function, parameters)"
-        )
-    framework, adapter = adapted
+    framework, adapter = adapter_of(candidate)
     own = Own(
         name,
         lambda outputs: adapter.Port(candidate, layout, exact(HOST.get(precision, precision)), outputs),
@@ -83,6 +83,7 @@ def locate_port(
         precision,
         seed,
         softmax,
+        levels=[*rows, *(beside.rows(architecture) if beside else [])],
         ignored=ignored,
         propose=propose,
         keep=own_weights or check_init,
@@ -93,6 +94,18 @@ def locate_port(
 
     located = brought.judged(compared, architecture, weights) if own_weights else compared.located
     return own_init.judged(located, architecture, compared.values, seed) if check_init else located
+
+
+def adapter_of(candidate: Any) -> tuple[str, PortAdapter]:
+    """The backend whose framework a network belongs to, and its `port` module. Raises TriptychError where there is
+    none."""
+    adapted = find_adapter(candidate)
+    if adapted is None:
+        raise TriptychError(
+            f"a {type(candidate).__name__} is no network of {', '.join(registry.installed())}; expected a module or "
+            "block of theirs, or (function, parameters)"
+        )
+    return adapted
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,7 +155,8 @@ class Own:
         finally:
             network.restore()
         heads = any(isinstance(layer, Auxiliary) for layer in architecture.layers)
-        not_run = NOT_RUN | (NO_HEADS if heads else {}) | (NO_LARGE_BATCH if run.case.large else {})
+        run_levels = {level.name for level in judged}
+        not_run = {name: reason for name, reason in NOT_RUN.items() if name not in run_levels} | (NO_HEADS if heads else {}) | (NO_LARGE_BATCH if run.case.large else {})
         agree = result.difference is None
         result = network.with_offer(result)
         notes = (*network.notes, *unreached(run.case, run.trace(train=False).inputs)) if agree else network.notes
@@ -177,6 +191,23 @@ def compare_with(own: Own, architecture: Architecture) -> Compared:
     notes = (*located.notes, f"your network has batch norms folded into the layers before them: {pairs}")
     located = replace(located, arch=whole.located.arch, not_run=located.not_run | NOT_FOLDED, notes=notes)
     return Compared(located, evaluated.pairs, folded=True, values=evaluated.values)
+
+
+def moves_of(
+    candidate: Any, architecture: Architecture, optimizer: Any, *, name: str, precision: str = "fp64", seed: int = 0
+) -> Mapping[str, Array]:
+    """What an optimiser moves the parameters of somebody's network by, which agrees with the architecture."""
+    framework, adapter = adapter_of(candidate)
+    run, execution = run_on(architecture, seed), exact(HOST.get(precision, precision))
+    backend = registry.load(framework)
+    network = OwnNetwork(
+        name, run, precision, backend, lambda: adapter.Port(candidate, None, execution, len(run.ends)), {}, None
+    )
+    try:
+        network.parameter_shapes()
+        return network.moves(optimizer, STEPS)
+    finally:
+        network.restore()
 
 
 def run_on(architecture: Architecture, seed: int = 0) -> ReferenceRun:

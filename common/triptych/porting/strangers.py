@@ -13,9 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from triptych.conformance.compare import Check
+from triptych.conformance.levels import PARAMETERS
 from triptych.conformance.locate import Located
 from triptych.importers.steps import Imported
 from triptych.porting import discover, own_network, sources
+from triptych.porting.beside import Beside, named
+from triptych.porting.beside import is_module as is_own
 from triptych.porting.own_levels import WATCHED
 from triptych.porting.spec_port import SpecPort
 from triptych.porting.subject import STATISTICS
@@ -56,7 +59,7 @@ def softmax_at_the_end(remarks: Sequence[str]) -> str:
 @dataclass(frozen=True)
 class Options:
     """As `own_network.locate_port` takes them. `layout`, `mapping`, `ignored` and `propose` are of the network that is
-    not the spec."""
+    not the spec; `beside` is what the left one is trained with."""
 
     layout: str | None = None
     mapping: Path | Mapping[str, str] | None = None
@@ -66,6 +69,7 @@ class Options:
     propose: Path | None = None
     own_weights: bool = False
     check_init: bool = False
+    beside: Beside | None = None
 
 
 def is_network(name: str) -> bool:
@@ -138,8 +142,29 @@ def _against(origin: Side, sides: tuple[Side, Side], options: Options) -> Locate
         if itself.difference is not None:
             text = f"the spec is not what '{origin.name}' itself computes; {itself.difference.note}".removesuffix("; ")
             verdict = replace(itself, difference=replace(itself.difference, note=text))
+    if options.beside and verdict.difference is None:
+        verdict = _trained(sides, origin.spec.architecture, options, verdict)
     left, right = (side.name for side in sides)
     return replace(verdict, left=left, right=right, notes=tuple(notes))
+
+
+def _trained(sides: tuple[Side, Side], architecture: Architecture, options: Options, agreed: Located) -> Located:
+    """What two networks that agree are trained with. Raises TriptychError for a right optimiser without its network."""
+    beside, (left, right) = options.beside, sides
+    assert beside is not None
+    if left.candidate is None:
+        raise TriptychError(f"--left-optimizer and the like are for a network that runs; '{left.name}' is a spec")
+    if is_own(beside.right_optimizer):
+        if right.candidate is None:
+            raise TriptychError(f"--right-optimizer trains a network that runs; '{right.name}' is a spec")
+        optimizer = named(beside.right_optimizer)
+        moves = own_network.moves_of(right.candidate, architecture, optimizer, name=right.name, seed=options.seed)
+        beside = replace(beside, right_optimizer=moves)
+    rows = (PARAMETERS,)
+    taken = vars(options) | {"beside": beside, "own_weights": False, "check_init": False, "propose": None}
+    verdict = own_network.locate_port(left.candidate, architecture, name=left.name, rows=rows, **taken)
+    levels = dict.fromkeys((*agreed.levels, *verdict.levels))
+    return replace(verdict, levels=tuple(levels), notes=agreed.notes)
 
 
 def _judged(

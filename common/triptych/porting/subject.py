@@ -2,14 +2,16 @@
 beside the layers of the spec."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 from scipy.special import log_softmax, softmax
 
-from triptych.backend.contract import Backend, Port, PortRun
+from triptych.backend.contract import Backend, Port, PortRun, TrainablePort
 from triptych.conformance import levels
 from triptych.conformance.case import Case
 from triptych.conformance.compare import STRANGERS, Arrays, message, problem
@@ -20,7 +22,7 @@ from triptych.conformance.levels import Level
 from triptych.conformance.locate import Located
 from triptych.conformance.reference_run import INPUT, ReferenceRun, layer_of, maps_before_flatten, other_images
 from triptych.conformance.subjects import Subject
-from triptych.porting import dropouts
+from triptych.porting import dropouts, own_images, own_loss, own_training
 from triptych.porting.align import Place, align, first_other_shape, role_of, turn_to_channels_first
 from triptych.porting.pairing import matches, pair_network
 from triptych.spec import analysis
@@ -79,6 +81,7 @@ class OwnNetwork(Subject):
         self.passes: dict[bool, PortRun] = {}  # of the values that are in the network, by mode
         self.aligned: dict[bool, dict[str, int]] = {}  # of these passes
         self.types: set[str] = set()  # that were seen to be computed in
+        self.resizes, self.other_layout = True, ""  # of its own preparation of images
         self.permuted: dict[str, Shape] = {}  # dense layers whose columns were reordered, with the map's shape
 
     def failed(self, error: BaseException) -> None:
@@ -167,17 +170,21 @@ class OwnNetwork(Subject):
 
     def load(self) -> None:
         """Give the network the case's parameters."""
-        paths = {name: path for path, name in self.pairs.items()}
+        self.port.load(self._as_its_own(self.run.parameters))
+        self.passes, self.aligned = {}, {}
+
+    def _as_its_own(self, values: Mapping[str, Array]) -> Computed:
+        """Values by path of the spec's as the network has them, by its names."""
+        paths = {name: path for path, name in self.pairs.items() if path in values}
         permuted = {f"{dense}.weight": shape for dense, shape in self.permuted.items()}
 
         def value(name: str) -> Array:
             path = paths[name]
-            array: Array = self.run.parameters[path]
+            array: Array = values[path]
             array = channels_last(array, permuted[path]) if path in permuted else array
             return array.reshape(self.shapes.get(path, array.shape))
 
-        self.port.load(Computed(paths, value))
-        self.passes, self.aligned = {}, {}
+        return Computed(paths, value)
 
     def release(self, *, training: bool) -> None:
         """That in training mode is looked at beside the gradients."""
@@ -186,11 +193,57 @@ class OwnNetwork(Subject):
 
     def own_values(self) -> dict[str, Array]:
         """What the network was given with, by path of the spec's and as that has it."""
-        own = self.port.values()
-        values = {p: own[name].reshape(self.run.parameters[p].shape) for p, name in self.pairs.items()}
+        return self._as_the_spec(self.port.values())
+
+    def _as_the_spec(self, own: Mapping[str, Array]) -> dict[str, Array]:
+        """The network's values by its names as the spec has them, by path."""
+        values = {p: own[n].reshape(self.run.parameters[p].shape) for p, n in self.pairs.items() if n in own}
         for dense, shape in self.permuted.items():
-            values[f"{dense}.weight"] = channels_first(values[f"{dense}.weight"], shape)
+            if f"{dense}.weight" in values:
+                values[f"{dense}.weight"] = channels_first(values[f"{dense}.weight"], shape)
         return values
+
+    def prepared(self, function: Callable[..., Any]) -> Arrays:
+        """What its own preparation makes of stored images; those of another size where it changes their size."""
+        made, shape = own_images.made(self.run, function), self.run.case.architecture.input
+        layout = next(layout for _, layout in made.values())
+        self.other_layout = layout if layout not in ("", self.port.layout) and shape[0] != shape[2] else ""
+        if self.other_layout:
+            return {
+                name: array.transpose(0, 2, 3, 1) if layout == "NHWC" else array for name, (array, _) in made.items()
+            }
+        if made[own_images.OTHER][0].shape[1:] != shape and made[own_images.SAME][0].shape[1:] == shape:
+            self.notes += ("its preparation leaves the size of images as it is: no resize is compared",)
+            self.resizes = False
+            del made[own_images.OTHER]
+        return {name: array for name, (array, _) in made.items()}
+
+    def loss_of(self, function: Any) -> Arrays:
+        """Its own loss of the reference's logits, and the gradient by them."""
+        labels, arrays = own_loss.labels_of(self.run), {}
+        for name, by, logits in own_loss.logits(self.run):
+            with blamed("loss"):
+                arrays[name], arrays[by] = self._trainable.loss(function, logits, labels)
+        return arrays
+
+    def moves(self, optimizer: Any, steps: int) -> Arrays:
+        """What its own optimiser moves the parameters by in so many steps."""
+        start = own_training.begin(self.run)
+        self.port.load(self._as_its_own(start))
+        given = (self._as_its_own(gradients) for gradients in own_training.gradients(self.run, steps))
+        made = self._trainable.optimize(optimizer, given)
+        with blamed("optimiser"):
+            moved = own_training.moves(start, (self._as_the_spec(values) for values in made))
+        self.load()
+        trained = own_training.trained(self.run)
+        kept = [name for name in moved if own_training.path_of(name) in trained and not self.is_ignored(name)]
+        return select(moved, kept)
+
+    @property
+    def _trainable(self) -> TrainablePort:
+        if self.backend is None:
+            raise TriptychError(f"'{self.name}' is a spec, which no optimiser of a framework trains")
+        return cast(TrainablePort, self.port)
 
     def ran(self, train: bool) -> PortRun:
         """One pass, in training mode backward too."""
@@ -303,6 +356,11 @@ class OwnNetwork(Subject):
             rates = {path: rate for path, rate in self.rates.items() if not matches(path, self.ignored)}
             return {path: dropouts.described(rate) for path, rate in rates.items()}
         arrays = level.expected(run)
+        if level.name == own_images.DATA:
+            return arrays if self.resizes else select(arrays, [own_images.SAME])
+        if level.name == own_training.UPDATE:
+            kept = [name for name in arrays if own_training.path_of(name) in self.pairs and not self.is_ignored(name)]
+            return select(arrays, kept)
         if level.name == CALLED and self.softmax:
             shares = softmax if self.softmax == SOFTMAX else log_softmax
             return {name: shares(value, axis=1) for name, value in arrays.items()}
@@ -352,6 +410,17 @@ class OwnNetwork(Subject):
                     break
                 layers[path] = shape
         return layers
+
+
+@contextmanager
+def blamed(what: str) -> Iterator[None]:
+    """Raises TriptychError, with what somebody's code raises in here, as bad input."""
+    try:
+        yield
+    except TriptychError:
+        raise
+    except STRANGERS as error:
+        raise TriptychError(f"the {what} failed: {message(error)}") from error
 
 
 def are_shares(value: Array, end: str) -> bool:
