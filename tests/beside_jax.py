@@ -14,7 +14,15 @@ class net(nnx.Module):  # noqa: N801  # as the other frameworks' functions are c
         self.fc = nnx.Linear(4, 5, rngs=rngs)
 
     def __call__(self, x):
-        return self.fc(nnx.relu(self.norm(self.conv(x))).mean((1, 2)))
+        return self.fc(self.activation(self.norm(self.conv(x))).mean((1, 2)))
+
+    def activation(self, x):
+        return nnx.relu(x)
+
+
+class bounded(net):  # noqa: N801
+    def activation(self, x):
+        return jnp.minimum(nnx.relu(x), 50.0)
 
 
 right = optax.chain(optax.add_decayed_weights(5e-4), optax.sgd(0.1, 0.9))

@@ -7,11 +7,15 @@ from mxnet.gluon import nn
 RIGHT = {"learning_rate": 0.1, "momentum": 0.9, "wd": 5e-4}
 
 
-def net():
+def net(activation=None):
     net = nn.HybridSequential()
-    net.add(nn.Conv2D(4, 3, use_bias=False), nn.BatchNorm(epsilon=1e-5), nn.Activation("relu"), nn.GlobalAvgPool2D())
-    net.add(nn.Flatten(), nn.Dense(5))
+    net.add(nn.Conv2D(4, 3, use_bias=False), nn.BatchNorm(epsilon=1e-5), activation or nn.Activation("relu"))
+    net.add(nn.GlobalAvgPool2D(), nn.Flatten(), nn.Dense(5))
     return net
+
+
+def bounded():
+    return net(nn.HybridLambda(lambda ops, x: ops.clip(ops.relu(x), 0, 50)))
 
 
 def right(net):

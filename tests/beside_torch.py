@@ -14,6 +14,17 @@ def net():
     return nn.Sequential(*body, nn.Flatten(), nn.Linear(4, 5))
 
 
+class Bounded(nn.Module):
+    def forward(self, x):
+        return x.relu().clamp(max=50)
+
+
+def bounded():
+    network = net()
+    network[2] = Bounded()
+    return network
+
+
 def right(net):
     return SGD(net.parameters(), **RIGHT)
 

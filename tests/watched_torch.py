@@ -202,6 +202,11 @@ def bounded():
     return Shortcut(nn.ReLU6())
 
 
+class Exponential(nn.Module):
+    def forward(self, x):
+        return torch.exp(x) / torch.exp(x).sum(1, keepdim=True)
+
+
 class Tied(Shortcut):
     def __init__(self):
         super().__init__(nn.ReLU())

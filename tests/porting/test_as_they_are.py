@@ -11,7 +11,10 @@ import numpy as np
 import pytest
 
 from triptych.__main__ import main
+from triptych.backend.registry import installed
+from triptych.conformance.levels import PARAMETERS
 from triptych.porting.discover import find
+from triptych.porting.own_levels import LEVELS
 from triptych.porting.own_network import locate_port
 from triptych.spec.layers import (
     Architecture,
@@ -27,6 +30,7 @@ from triptych.spec.layers import (
     MaxPool,
     ReLU,
     Residual,
+    Softmax,
 )
 from triptych.utils.errors import TriptychError
 
@@ -49,6 +53,19 @@ NET = Architecture(
     ),
     KAIMING,
 )
+
+
+BOUNDLESS = Architecture(
+    "boundless",
+    (3, 8, 10),
+    5,
+    (
+        *(Conv("conv", 4, (3, 3), bias=False), BatchNorm("norm", unbiased=False), ReLU("relu"), GlobalAvgPool("pool")),
+        *(Flatten("flatten"), Dense("fc", 5)),
+    ),
+    KAIMING,
+)
+ALONE = (PARAMETERS, LEVELS[-1])  # it is called, and nothing else
 
 
 def unit(name: str) -> Residual:
@@ -113,6 +130,27 @@ def test_in_place_statements_and_bounds_stay_as_they_are(name: str, layer: str, 
     assert difference is not None
     assert (difference.layer, difference.level) == (layer, "forward eval")
     assert cause in difference.cause
+
+
+@pytest.mark.parametrize("name", ["torch", "mxnet", "jax"])
+def test_a_bound_far_beyond_common_values_is_found(name: str) -> None:
+    if name not in installed():
+        pytest.skip(f"{name} is not installed")
+    assert locate_port(find(f"beside_{name}:net"), BOUNDLESS, rows=ALONE).difference is None
+    difference = locate_port(find(f"beside_{name}:bounded"), BOUNDLESS, rows=ALONE).difference
+    assert difference is not None
+    assert (difference.layer, difference.cause) == ("relu", "its output is bounded at 50")
+
+
+def test_a_softmax_that_overflows_is_found() -> None:
+    right = replace(BOUNDLESS, layers=(*BOUNDLESS.layers, Softmax("softmax")))
+    net = find("beside_torch:net")
+    assert locate_port(net.append(torch.nn.Softmax(1)), right, rows=ALONE).difference is None
+    net[-1] = find("watched_torch:Exponential")
+    difference = locate_port(net, right, rows=ALONE).difference
+    assert difference is not None
+    assert difference.layer == "softmax"
+    assert "it overflows where values are large" in difference.cause
 
 
 def test_shared_weights_are_named_at_the_second_layer() -> None:

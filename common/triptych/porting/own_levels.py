@@ -3,6 +3,8 @@ calls it: its running statistics, its dropout, batches of other sizes, a second 
 
 from dataclasses import replace
 
+import numpy as np
+
 from triptych.conformance import levels, tolerance
 from triptych.conformance.compare import Arrays
 from triptych.conformance.diagnosis import pass_causes
@@ -28,6 +30,10 @@ from triptych.spec.layers import BatchNorm
 from triptych.utils.arrays import Array, largest
 
 FROZEN = "it takes no gradient: if that is meant (a frozen layer), --ignore '{}' leaves it out"
+FAR = "seen where values are large: images, and some weights, grow until every activation is given 10,000 and more"
+BOUNDED = "values are bounded somewhere, or treated otherwise where they are large"
+OVERFLOWS = "it overflows where values are large: the largest is to be subtracted before an exponential"
+AS_IT_IS = 1e-4  # of the largest value, in float32, too
 CALL_CAUSES = {
     ONE: "a batch of 1 is treated otherwise: an axis is lost (squeeze), or the number of images counts",
     OTHERS: "what comes out of an image depends on the other images, or on their number",
@@ -66,7 +72,24 @@ def _whose_dropout(finding: Finding) -> Difference:
 def _whose_call(finding: Finding) -> Difference:
     """The end of the network: what it does with a batch, no layer shows."""
     path, _, call = finding.check.tensor.partition(" ")
+    if call == MANY and not _differs_as_it_is(finding):
+        found = _of(finding.subject).where_far()
+        cause = OVERFLOWS if "finite" in finding.check.problem else BOUNDED
+        if found is None:
+            return finding.at(path, cause, FAR)
+        text = cause if "finite" in found.check.problem else found.cause or cause
+        return Difference(found.layer, found.level, found.check, found.at_fault, text, FAR)
     return finding.at(path, CALL_CAUSES.get(call, ""), "the network was called as a user calls it")
+
+
+def _differs_as_it_is(finding: Finding) -> bool:
+    """Whether, in the largest call, the two images that are not made brighter are treated otherwise, too."""
+    name = finding.check.tensor
+    one, other = finding.expected[name], finding.observed.get(name)
+    if other is None or other.shape != one.shape:
+        return True
+    away = np.abs(other[:2] - one[:2])
+    return not np.isfinite(away).all() or bool(away.max() > AS_IT_IS * np.abs(one[:2]).max())
 
 
 def _calls(run: ReferenceRun) -> dict[str, Array]:

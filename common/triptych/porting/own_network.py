@@ -155,8 +155,9 @@ class Own:
         finally:
             network.restore()
         heads = any(isinstance(layer, Auxiliary) for layer in architecture.layers)
-        run_levels = {level.name for level in judged}
-        not_run = {name: reason for name, reason in NOT_RUN.items() if name not in run_levels} | (NO_HEADS if heads else {}) | (NO_LARGE_BATCH if run.case.large else {})
+        left_out = NOT_RUN.keys() - {level.name for level in judged}
+        not_run = {name: reason for name, reason in NOT_RUN.items() if name in left_out}
+        not_run |= (NO_HEADS if heads else {}) | (NO_LARGE_BATCH if run.case.large else {})
         agree = result.difference is None
         result = network.with_offer(result)
         notes = (*network.notes, *unreached(run.case, run.trace(train=False).inputs)) if agree else network.notes

@@ -4,7 +4,9 @@ beside the layers of the spec."""
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,7 +14,7 @@ import numpy as np
 from scipy.special import log_softmax, softmax
 
 from triptych.backend.contract import Backend, Port, PortRun, TrainablePort
-from triptych.conformance import levels
+from triptych.conformance import levels, locate
 from triptych.conformance.case import Case
 from triptych.conformance.compare import STRANGERS, Arrays, message, problem
 from triptych.conformance.diagnosis import causes
@@ -21,8 +23,8 @@ from triptych.conformance.diagnosis.layer_faults import channels_first, channels
 from triptych.conformance.levels import Level
 from triptych.conformance.locate import Located
 from triptych.conformance.reference_run import INPUT, ReferenceRun, layer_of, maps_before_flatten, other_images
-from triptych.conformance.subjects import Subject
-from triptych.porting import dropouts, own_images, own_loss, own_training
+from triptych.conformance.subjects import ReferenceSubject, Subject
+from triptych.porting import dropouts, own_images, own_loss, own_training, reach
 from triptych.porting.align import Place, align, first_other_shape, role_of, turn_to_channels_first
 from triptych.porting.pairing import matches, pair_network
 from triptych.spec import analysis
@@ -337,13 +339,50 @@ class OwnNetwork(Subject):
         arrays: dict[str, Array] = {}
         for call, images in calls_of(self.run.case).items():
             try:
-                made = self.port.call(self.images[list(images)])
+                made = self._called_far() if call == MANY else self.port.call(self.images[list(images)])
             except STRANGERS as error:
                 wrong = problem(CALLED, f"{self.run.ends[0]} {call}", f"failed: {message(error)}")
                 cause = "it does not take every number of images"
                 raise SubjectFailedError(Difference(self.run.ends[0], CALLED, wrong, (self.name,), cause)) from error
             arrays |= {f"{path} {call}": y for path, y in zip(self.run.ends, made, strict=True)}
         return arrays
+
+    @cached_property
+    def far(self) -> reach.Far:
+        """How the images of the largest call grow, and some parameters; 16 bits hold no such values."""
+        count = len(CALLS[MANY])
+        return reach.Far((1.0,) * count) if self.precision in HOST else reach.far(self.run.case, count)
+
+    @property
+    def far_images(self) -> Array:
+        """Those of the largest call."""
+        return np.asarray(
+            self.images[list(CALLS[MANY])] * np.reshape(self.far.factors, (-1, 1, 1, 1)), self.images.dtype
+        )
+
+    def _called_far(self) -> tuple[Array, ...]:
+        self.port.load(self._as_its_own(self.far.parameters(self.run.parameters)))
+        try:
+            return self.port.call(self.far_images)
+        finally:
+            self.load()
+
+    def where_far(self) -> Difference | None:
+        """The first layer that differs where values are as large as in the largest call."""
+        away, case = self.far, self.run.case
+        values = {
+            path: (value * away.scales.get(path, 1.0)).astype(np.float32) for path, value in case.parameters.items()
+        }
+        other = copy(self)
+        other.run = ReferenceRun(replace(case, parameters=values, tail=reach.BEYOND * away.factors[-1]))
+        other.images = other.run.case.images.astype(self.images.dtype)
+        other.load()
+        try:
+            with np.errstate(all="ignore"):  # its values may be no numbers
+                right = ReferenceSubject(other.run)
+                return locate.locate(other, right, "accumulated", levels=[levels.FORWARD_EVAL]).difference
+        finally:
+            self.load()
 
     def is_ignored(self, name: str) -> bool:
         """Whether an array of the spec is one that the user does not want to be compared."""
@@ -361,6 +400,9 @@ class OwnNetwork(Subject):
         if level.name == own_training.UPDATE:
             kept = [name for name in arrays if own_training.path_of(name) in self.pairs and not self.is_ignored(name)]
             return select(arrays, kept)
+        if level.name == CALLED and MANY in calls_of(run.case):
+            outputs = reach.far_outputs(run, np.asarray(self.far_images, np.float64), self.far)
+            arrays = {n: outputs[n.removesuffix(f" {MANY}")] if n.endswith(MANY) else v for n, v in arrays.items()}
         if level.name == CALLED and self.softmax:
             shares = softmax if self.softmax == SOFTMAX else log_softmax
             return {name: shares(value, axis=1) for name, value in arrays.items()}

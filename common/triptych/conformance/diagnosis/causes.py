@@ -37,6 +37,7 @@ class Cause:
 NONE = Cause()
 ROUNDINGS = 1e-3  # of the largest value: what rounding to 11 bits (TF32) makes in a layer
 UNRELATED = 0.3  # of the cosine between a difference and the values
+BOUNDED = "its output is bounded at"
 MOST = 3  # causes that are named where several explain a difference
 
 
@@ -129,6 +130,8 @@ def of_layer(
         for text, arrays in _results(run, path, train, backward):
             if names and all(name in arrays and same(arrays[name], observed[name], budgets[name]) for name in names):
                 yield text
+        if OUTPUT in names:
+            yield bound_of(right[OUTPUT], observed[OUTPUT], budgets[OUTPUT])
         if isinstance(layer, BatchNorm) and OUTPUT in names and not train:
             yield _of_eps(hypothesis_of(run, path, train), observed[OUTPUT])
         if isinstance(layer, Dropout) and OUTPUT in names:
@@ -253,6 +256,18 @@ def _is_random(right: Array, difference: Array) -> bool:
     """Whether a difference has no part in proportion to the values, as an eps or a factor makes one."""
     lengths = float(np.linalg.norm(right) * np.linalg.norm(difference))
     return abs(float((right * difference).sum())) < UNRELATED * lengths
+
+
+def bound_of(right: Array, observed: Array, budget: float) -> str:
+    """Where values are cut off above or below, in words; empty where they are not, or not only."""
+    if right.shape != observed.shape or not np.isfinite(observed).all():
+        return ""
+    low, high = float(observed.min()), float(observed.max())
+    if largest(np.clip(right, low, high) - observed) > budget:
+        return ""
+    if largest(right - observed) <= budget:
+        return ""
+    return f"{BOUNDED} {high if high < right.max() - budget else low:.6g}"
 
 
 def _of_eps(right: Hypothesis, observed: Array) -> str:

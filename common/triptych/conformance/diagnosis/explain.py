@@ -6,6 +6,7 @@ from typing import TypeVar
 
 from triptych.conformance.compare import STRANGERS, Arrays, Check, compare_shapes, failures, message, problem
 from triptych.conformance.diagnosis import causes, pass_causes
+from triptych.conformance.diagnosis.causes import BOUNDED
 from triptych.conformance.diagnosis.value_faults import MISSING
 from triptych.conformance.reference_run import INPUT, OUTPUT, ReferenceRun, layer_of
 from triptych.conformance.subjects import Subject
@@ -135,10 +136,11 @@ def forward(finding: Finding, train: bool) -> Difference:
             note = f"{', '.join(hidden)} cannot be seen from outside: it is one of these or {check.tensor}"
     else:
         cause = pass_causes.of_forward(run, check, finding.observed, train, finding.alone)
-    if not check.problem and (not cause.text or cause.vague or cause.text == MISSING.text):
+    if not check.problem and (not cause.text or cause.vague or cause.text == MISSING.text or BOUNDED in cause.text):
         places, made = [*hidden, check.tensor], finding.subject.made(train)
+        cut = pass_causes.of_bound_before(run, check, finding.observed, made, train)
         orders = (pass_causes.of_order(run, path, check.budget, made, train) for path in places)
-        cause = next(filter(None, orders), cause)
+        cause = next(filter(None, (cut, *orders)), cause)
     note = "; ".join(filter(None, (note, ALSO.format(", or ".join(cause.others)) if cause.others else "")))
     if check.problem.startswith("has the shape"):
         shape = finding.observed[check.tensor].shape[1:]

@@ -10,14 +10,23 @@ from scipy.special import softmax
 
 from triptych.backend.targets import Labels
 from triptych.conformance.compare import Arrays, Check
-from triptych.conformance.diagnosis.causes import NONE, Cause, hypothesis_of, looks_like, of_layer, run_alone, same
+from triptych.conformance.diagnosis.causes import (
+    NONE,
+    Cause,
+    bound_of,
+    hypothesis_of,
+    looks_like,
+    of_layer,
+    run_alone,
+    same,
+)
 from triptych.conformance.diagnosis.faults import IMAGE_FAULTS
 from triptych.conformance.diagnosis.update_faults import take_steps, update_faults
 from triptych.conformance.reference_run import OUTPUT, ReferenceRun, layer_of, parameter_of
 from triptych.conformance.updates import labelled
 from triptych.reference.loss import cross_entropy
 from triptych.spec.kinds.layer_pass import all_but_channels
-from triptych.spec.layers import BatchNorm, Conv, Dense, Dropout
+from triptych.spec.layers import BatchNorm, Conv, Dense, Dropout, Residual
 from triptych.utils.arrays import Array, largest
 from triptych.utils.errors import TriptychError
 from triptych.utils.shelf import Shelf
@@ -128,6 +137,21 @@ def _of_normalised(run: ReferenceRun, check: Check, observed: Array, train: bool
     factors, sums = np.split(fitted, 2)
     said = ", ".join(f"{factor:.4g} x + {shift:.4g}" for factor, shift in zip(factors, sums, strict=True))
     return Cause(f"the images are normalised (again) in the network: by channel {said}")
+
+
+def of_bound_before(run: ReferenceRun, check: Check, observed: Arrays, made: Sequence[Array], train: bool) -> Cause:
+    """What a layer is given is cut off behind the one that puts it out; `made`: what the network puts out anywhere."""
+    path, outputs = check.tensor, run.outputs(train)
+    if path not in run.trace(train).inputs or path not in observed or isinstance(run.layers[path], Residual):
+        return NONE  # in whose branch an activation in place would look so
+    x = run.trace(train).inputs[path]
+    source = next((name for name, _ in run.nodes(train) if outputs[name] is x), "")
+    for value in made if source else ():
+        text = bound_of(x, value, 1e-9 * largest(x)) if value.shape == x.shape else ""
+        with suppress(ValueError, IndexError, TriptychError):
+            if text and same(run.alone(path, value, None, train)[OUTPUT], observed[path], check.budget):
+                return Cause(text, source)
+    return NONE
 
 
 def of_order(run: ReferenceRun, path: str, budget: float, made: Sequence[Array], train: bool) -> Cause:
