@@ -1,6 +1,7 @@
 """Networks as users of Flax and JAX write them, right and wrong."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import linen, nnx
 
@@ -68,3 +69,23 @@ def function():
         return jax.nn.sigmoid(x @ p[6] + p[7]) @ p[8] + p[9]
 
     return network, [random.normal(size=shape) for shape in shapes]
+
+
+@jax.tree_util.register_pytree_node_class
+class Callable:
+    def __init__(self, weight):
+        self.weight = weight
+
+    def __call__(self, x):
+        return x @ self.weight
+
+    def tree_flatten(self):
+        return (self.weight,), None
+
+    @classmethod
+    def tree_unflatten(cls, rest, leaves):
+        return cls(*leaves)
+
+
+def callable_tree():
+    return lambda tree, x: tree(x), Callable(jnp.ones((3, 2)))

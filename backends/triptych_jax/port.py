@@ -106,7 +106,12 @@ def matches(candidate: Any) -> bool:
     """A module of Flax, or a pair of a function of `(parameters, images)` (or a Linen module, or its `apply`) and its
     parameters."""
     pair = isinstance(candidate, tuple) and len(candidate) == 2 and callable(candidate[0])
-    return isinstance(candidate, nnx.Module | linen.Module) or (pair and not callable(candidate[1]))
+    return isinstance(candidate, nnx.Module | linen.Module) or (pair and _is_tree(candidate[1]))
+
+
+def _is_tree(parameters: Any) -> bool:
+    """Whether there are arrays in it; an equinox module is a tree that can be called, too."""
+    return any(hasattr(leaf, "dtype") for leaf in jax.tree.leaves(parameters)) or not callable(parameters)
 
 
 def import_network(candidate: Any, request: Request) -> Imported:

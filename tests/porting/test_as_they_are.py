@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 from triptych.__main__ import main
 from triptych.backend.registry import installed
 from triptych.conformance.levels import PARAMETERS
-from triptych.porting.discover import find
+from triptych.porting.discover import find, find_adapter
 from triptych.porting.own_levels import LEVELS
 from triptych.porting.own_network import locate_port
 from triptych.spec.layers import (
@@ -151,6 +152,19 @@ def test_a_softmax_that_overflows_is_found() -> None:
     assert difference is not None
     assert difference.layer == "softmax"
     assert "it overflows where values are large" in difference.cause
+
+
+@pytest.mark.parametrize(("library", "way"), [("equinox", "equinox.partition"), ("keras", "net.save('net.keras')")])
+def test_a_network_of_another_library_is_refused_with_the_way_that_there_is(library: str, way: str) -> None:
+    network = type("Net", (), {"__module__": f"{library}.nn", "__call__": lambda self, x: x})()
+    with pytest.raises(TriptychError, match=re.escape(way)):
+        locate_port(network, NET)
+
+
+def test_the_parameters_of_a_function_may_be_a_tree_that_can_be_called() -> None:
+    if "jax" not in installed():
+        pytest.skip("jax is not installed")
+    assert find_adapter(find("own_jax:callable_tree")) is not None
 
 
 def test_shared_weights_are_named_at_the_second_layer() -> None:

@@ -15,11 +15,25 @@ from triptych.utils.errors import TriptychError, unknown
 from triptych.utils.process import prepare_process
 from triptych.utils.reading import read_bounded
 
+# By library, what a network of it is, and how it is taken all the same.
+OTHERWISE = {
+    "keras": (
+        "a Keras model",
+        "save it, net.save('net.keras'), and name that file; or one of net.export(format='onnx')",
+    ),
+    "equinox": (
+        "an equinox module, which takes one image and keeps its arrays in itself",
+        "give (function, parameters) with `parameters, rest = equinox.partition(net, equinox.is_array)` and "
+        "`lambda p, x: jax.vmap(equinox.combine(p, rest))(x)`, and --layout NCHW",
+    ),
+}
+
 
 def find(reference: str) -> Any:
     """The network that `module:name` stands for: an object there, or what a function or class without arguments
     makes. Raises TriptychError, with the reason, if there is none."""
     named = named_by(reference)
+    check_taken(named, reference)
     if find_adapter(named) is not None or not callable(named):
         return named
     required = _required(named)
@@ -28,7 +42,9 @@ def find(reference: str) -> Any:
             f"'{reference}' needs arguments ({', '.join(required)}): name something that builds the network "
             "without any; for a plain function that is one that returns (function, parameters)"
         )
-    return _called(named, reference)
+    made = _called(named, reference)
+    check_taken(made, reference)
+    return made
 
 
 def find_beside(reference: str) -> Any:
@@ -55,6 +71,14 @@ def _called(named: Any, reference: str) -> Any:
         return named()
     except (Exception, SystemExit) as error:  # a script that exits must not end this process, with a status of its own
         raise TriptychError(f"'{reference}' failed: {type(error).__name__}: {error}") from error
+
+
+def check_taken(candidate: Any, name: str) -> None:
+    """Raises TriptychError, with the way that there is, for a network of a library that is taken over otherwise."""
+    roots = {kind.__module__.partition(".")[0] for kind in type(candidate).__mro__}
+    for library, (kind, way) in OTHERWISE.items():
+        if library in roots:
+            raise TriptychError(f"'{name}' is {kind}: {way}")
 
 
 def _required(candidate: Any) -> list[str]:

@@ -19,7 +19,7 @@ from triptych.conformance.locate import Located
 from triptych.conformance.reference_run import ReferenceRun
 from triptych.conformance.subjects import ReferenceSubject
 from triptych.porting.beside import Beside
-from triptych.porting.discover import find_adapter
+from triptych.porting.discover import check_taken, find_adapter
 from triptych.porting.matching import read_mapping
 from triptych.porting.own_levels import LEVELS
 from triptych.porting.own_training import STEPS
@@ -99,6 +99,7 @@ def locate_port(
 def adapter_of(candidate: Any) -> tuple[str, PortAdapter]:
     """The backend whose framework a network belongs to, and its `port` module. Raises TriptychError where there is
     none."""
+    check_taken(candidate, "the network")
     adapted = find_adapter(candidate)
     if adapted is None:
         raise TriptychError(
@@ -160,7 +161,8 @@ class Own:
         not_run |= (NO_HEADS if heads else {}) | (NO_LARGE_BATCH if run.case.large else {})
         agree = result.difference is None
         result = network.with_offer(result)
-        notes = (*network.notes, *unreached(run.case, run.trace(train=False).inputs)) if agree else network.notes
+        short = (*unreached(run.case, run.trace(train=False).inputs), *network.not_far()) if agree else ()
+        notes = (*network.notes, *short)
         located = replace(result, right=result.arch, not_run=not_run, notes=notes)
         return Compared(located, dict(network.pairs), values=values)
 

@@ -353,6 +353,12 @@ class OwnNetwork(Subject):
         count = len(CALLS[MANY])
         return reach.Far((1.0,) * count) if self.precision in HOST else reach.far(self.run.case, count)
 
+    def not_far(self) -> Iterator[str]:
+        """Where values stay small all the same, once it was called."""
+        short = self.far.short if "far" in vars(self) else ()
+        if short:
+            yield f"before {len(short)} activations, '{short[0]}' the first, no value goes so far that any bound shows"
+
     @property
     def far_images(self) -> Array:
         """Those of the largest call."""
