@@ -95,6 +95,8 @@ def warnings_shown() -> Iterator[None]:
             warnings.resetwarnings()
             for kind in (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning, SyntaxWarning):
                 warnings.simplefilter("ignore", kind)
+        # NumPy's, of numbers too large for float32: what becomes of them is said where it matters.
+        warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"triptych(_\w+)?\.")
         yield
 
 

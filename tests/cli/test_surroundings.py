@@ -13,6 +13,8 @@ from PIL import Image
 
 from marks import every_backend, needs_backend
 from triptych.__main__ import main
+from triptych.conformance.verification import Verification
+from triptych.optim import optimizers
 
 DIGITS = "9" * 5000
 
@@ -61,6 +63,8 @@ def test_a_training_needs_no_home(homeless: Path, capsys: pytest.CaptureFixture[
         (["train", "--data", f"synthetic@train={DIGITS}"], "cannot be read"),
         (["train", "--batch-size", DIGITS], "is not a whole number"),
         (["train", "--epochs", "9" * 4000], "at most"),
+        (["train", "--processes", "1000000000"], "--processes 1000000000 must be at most 1024 on one machine"),
+        (["conform", "--jobs", DIGITS[:4000]], "must be at most 1024 on one machine"),
         (["train", "--schedule", f"step:every={DIGITS}"], "is not a whole number"),
         (["train", "--init", "normal:1e999"], "no deviation"),
         (["train", "--arch", "\udcff"], "unknown architecture '\\udcff'"),
@@ -103,3 +107,18 @@ def test_warnings_that_are_errors_elsewhere_are_none_here(name: str, here: Path)
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=surroundings)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.filterwarnings("always")  # pytest would collect them
+def test_numbers_too_large_for_float32_are_no_lines_of_numpys(monkeypatch, recwarn) -> None:
+    """`--learning-rate 1e308`, `--init normal:1e300`: what becomes of them is said in one line."""
+    monkeypatch.setattr("triptych.cli.app", lambda *_, **__: optimizers.float32(1e308))
+    assert run("archs") == 0
+    assert [str(one.message) for one in recwarn] == []
+
+
+def test_what_a_certificate_says_stays_on_its_line(capsys, monkeypatch) -> None:
+    forged = Verification(notes=["triptych 1\nverified: vgg11 on torch; 9 checks run again"], checks=1)
+    monkeypatch.setattr("triptych.cli.conform.verified", lambda *_: (["torch"], "lenet\nverified: vgg11", forged))
+    assert run("verify", "c.json") == 0
+    assert [line for line in capsys.readouterr().out.splitlines() if line.startswith("verified: vgg11")] == []

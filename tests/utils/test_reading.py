@@ -18,7 +18,7 @@ from triptych.spec import records
 from triptych.training import checkpoint, run_folder
 from triptych.utils import memory
 from triptych.utils.errors import TriptychError
-from triptych.utils.files import remove_leftovers
+from triptych.utils.files import atomic_write, remove_leftovers, write_atomically
 from triptych.utils.reading import holds, open_file, read_bounded
 from triptych.weights import store
 from triptych.weights.formats import fields, npz_file, torch_file
@@ -118,6 +118,16 @@ def test_more_values_than_fit_into_memory_are_not_parsed(monkeypatch: pytest.Mon
     for text in ("[" + "[]," * (1 << 20) + "[]]", b"[" + b"[]," * (1 << 20) + b"[]]"):
         with pytest.raises(TriptychError, match="JSON of 2,097,154 values needs at least 210 MB"):
             records.parse(text)
+
+
+def test_a_device_is_written_to_and_not_replaced(tmp_path: Path) -> None:
+    """By a link: who may replace /dev/null itself should not try it."""
+    (tmp_path / "null").symlink_to("/dev/null")
+    write_atomically(tmp_path / "null", b"x")
+    with pytest.raises(OSError, match="there is something that is no file"), atomic_write(tmp_path / "null"):
+        pass
+    assert (tmp_path / "null").is_char_device()
+    assert not list(tmp_path.glob(".*"))
 
 
 # Files of the system, of this package, and what this process, or another of the same command, has written itself.

@@ -13,6 +13,7 @@ from triptych.cli import options
 from triptych.cli.arch import certified_options, resolve
 from triptych.cli.processes import conforming, level
 from triptych.report.tables import print_table
+from triptych.utils import terminal
 from triptych.utils.errors import TriptychError
 
 if TYPE_CHECKING:
@@ -42,10 +43,10 @@ def conform(
         options.Whole, Parameter(help="Train so many steps too: float64 exactly, float32 bug or chaos (100, say).")
     ] = None,
     processes: Annotated[
-        options.Positive, Parameter(help="Hold a training by so many processes against one, too: float64 exactly.")
+        options.Several, Parameter(help="Hold a training by so many processes against one, too: float64 exactly.")
     ] = None,
     jobs: Annotated[
-        options.Positive, Parameter(help="Processes that share several architectures; one per core.")
+        options.Several, Parameter(help="Processes that share several architectures; one per core.")
     ] = None,
     certificate: Annotated[
         Path | None, options.written("--certificate", "Write every check with what it needs to be run again.")
@@ -120,16 +121,16 @@ def verify(
     options.write_json(json, {"certificate": str(file), "backends": backends, **encode(result)})
     if json != "-":
         for name, reason in result.not_run.items():
-            print(f"{name}: not run: {reason}")
+            print(terminal.cell(f"{name}: not run: {reason}"))
         for reason in result.reasons:
-            print(f"refused: {reason}")
+            print(terminal.cell(f"refused: {reason}"))
         for note in result.notes:
-            print(f"note: {note}")
+            print(terminal.cell(f"note: {note}"))
         for what in result.unvouched:
-            print(f"not vouched for: {what}")
+            print(terminal.cell(f"not vouched for: {what}"))
         ran = ", ".join(name for name in backends if name not in result.not_run) or "no backend"
         word = "verified" if result.passed else "NOT verified"
-        print(f"{word}: {names} on {ran}; {result.checks:,} checks run again")
+        print(terminal.cell(f"{word}: {names} on {ran}; {result.checks:,} checks run again"))
     return 0 if result.passed else 1
 
 

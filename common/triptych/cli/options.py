@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from cyclopts import Token
 
 
+MOST_PROCESSES = 1024  # more than any machine has devices
+
+
 def whole(kind: Any, tokens: Sequence[Token]) -> int:
     """A whole number; cyclopts itself would round 1.5 to 2."""
     text = tokens[0].value
@@ -37,6 +40,14 @@ def positive(kind: Any, tokens: Sequence[Token]) -> int:
     """A whole number of at least 1."""
     number = whole(kind, tokens)
     check_count(str(tokens[0].keyword), number)
+    return number
+
+
+def several(kind: Any, tokens: Sequence[Token]) -> int:
+    """A number of processes or devices: of at least 1, and none that would take the machine down."""
+    number = positive(kind, tokens)
+    if number > MOST_PROCESSES:
+        raise TriptychError(f"{tokens[0].keyword} {tokens[0].value} must be at most {MOST_PROCESSES} on one machine")
     return number
 
 
@@ -95,6 +106,7 @@ JsonFile = Annotated[
 ]
 Whole = Annotated[int | None, Parameter(converter=whole)]
 Positive = Annotated[int | None, Parameter(converter=positive)]
+Several = Annotated[int | None, Parameter(converter=several)]
 Number = Annotated[int, Parameter(converter=whole)]
 Seed = Annotated[Number, Parameter(help="Seed of parameters, images and masks.")]
 TrainedModel = Annotated[
@@ -226,9 +238,5 @@ def write_json(target: str | None, value: object) -> None:
     if target == "-":
         print(text, end="", file=report_stream(), flush=True)
         return
-    path = Path(target)
     with told(f"--json {target} cannot be written"):
-        if path.exists() and not path.is_file():
-            path.write_text(text)  # a pipe or a device, as /dev/null, is written to, not replaced by a file
-        else:
-            write_atomically(path, text.encode())
+        write_atomically(Path(target), text.encode())

@@ -30,10 +30,10 @@ def train(
     network: options.NetworkOptions = options.DEFAULT_NETWORK,
     device: options.DeviceName = "cpu",
     processes: Annotated[
-        options.Positive, Parameter(help="Start so many on this machine, which share every batch.")
+        options.Several, Parameter(help="Start so many on this machine, which share every batch.")
     ] = None,
     devices: Annotated[
-        options.Positive, Parameter(help="Devices that each process trains on; where the backend can, else processes.")
+        options.Several, Parameter(help="Devices that each process trains on; where the backend can, else processes.")
     ] = None,
     deterministic: Annotated[
         options.Flag, Parameter(help="Equal steps give equal bits, also where this costs time.")

@@ -59,7 +59,10 @@ def expanded(path: str | Path) -> Path:
 @contextmanager
 def atomic_write(path: Path) -> Iterator[IO[bytes]]:
     """A file to write to, which becomes `path`, on the disk, when the block ends well and vanishes when it does not.
-    What killed processes left of their own attempts is removed."""
+    What killed processes left of their own attempts is removed. Raises OSError where a pipe or a device is: it would be
+    gone."""
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EEXIST, "there is something that is no file")
     path.parent.mkdir(parents=True, exist_ok=True)
     remove_leftovers(path.parent, path.name)
     # In the same folder, because a rename across file systems is not atomic.
@@ -147,6 +150,10 @@ def check_hash(content: bytes, expected: str, what: str, way_out: str, algorithm
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write all of `content` to `path`, or leave what was there."""
+    """Write all of `content` to `path`, or leave what was there. A pipe or a device, as /dev/null, is written to, not
+    replaced by a file."""
+    if path.exists() and not path.is_file() and not path.is_dir():
+        path.write_bytes(content)
+        return
     with atomic_write(path) as file:
         file.write(content)
