@@ -1,49 +1,73 @@
-"""What other ways to save notice of damage that ours is tried with: `python tests/environments/other_checkpoints.py`.
+"""What other ways to save lose, and what they notice, beside ours: `python tests/environments/other_checkpoints.py`.
 
-Each saves the same arrays of 1 MB, the largest of its files is damaged, and they are loaded again: an error is
-"noticed", other values than were saved are "silent", the same values "no harm". Printed as a table; ends with 1 if ours
-lets anything pass."""
+Each saves the same arrays, in the way that its documentation gives, over those that it saved before.
+
+- Damage: the largest of its files is damaged, and they are loaded again.
+- A kill: a process that saves again and again is killed at a random moment.
+- A full disk: the second save is of twice the size, and there is room for half a one more.
+- Two writers: two processes save each its own arrays five times at once.
+
+An error on loading is "nothing left" (of damage: "noticed"), arrays that were never saved together are "silent", those
+of one save are "whole". Printed as tables; ends with 1 if ours loses anything or lets anything pass. What it is called
+with is a way, for a process of its own: every try is a child of that, which has imported and done nothing."""
 
 from __future__ import annotations
 
+import json
+import os
 import random
-import shutil
+import signal
+import subprocess
 import sys
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Callable
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT / "common"), str(ROOT / "backends")]
 TRIES = 20
+SAVES = 5
+PATIENCE = 60  # seconds that a try may take
 Arrays = dict[str, np.ndarray]
-ARRAYS: Arrays = {
-    f"layer{n}.weight": np.random.default_rng(n).standard_normal((256, 256)).astype("f4") for n in range(4)
-}
 
 
-def triptych_save(folder: Path) -> None:
-    from triptych.training import checkpoint
+def arrays(version: int) -> Arrays:
+    """A megabyte, another for each version."""
+    draws = (np.random.default_rng((version, n)) for n in range(4))
+    return {f"layer{n}.weight": draw.standard_normal((256, 256)).astype("f4") for n, draw in enumerate(draws)}
 
-    state = checkpoint.State(epoch=1, step=4, input=(1, 28, 28), class_names=("a", "b"))
-    for name, content in checkpoint.encode(checkpoint.Checkpoint(state, ARRAYS, {}), b"").items():
-        (folder / name).write_bytes(content)
+
+ARRAYS = arrays(0)
+
+
+def triptych_save(folder: Path, saved: Arrays) -> None:
+    """As a training does: it has the lock of its run."""
+    from triptych.training import checkpoint, run_folder
+
+    with run_folder.hold(folder):
+        before = [checkpoint.read_state(place).step for place in checkpoint.places(folder)[:1]]
+        state = checkpoint.State(epoch=0, step=sum(before) + 1, input=(1, 28, 28), class_names=("a", "b"))
+        run_folder.save(folder, (), checkpoint.Checkpoint(state, saved, {}))
 
 
 def triptych_load(folder: Path) -> Arrays:
-    from triptych.training import checkpoint
+    from triptych.training import run_folder
 
-    return checkpoint.read(folder).model
+    found = run_folder.load(folder)
+    assert found is not None
+    return found.model
 
 
-def safetensors_save(folder: Path) -> None:
+def safetensors_save(folder: Path, saved: Arrays) -> None:
     from safetensors.numpy import save_file
 
-    save_file(ARRAYS, folder / "model.safetensors")
+    save_file(saved, folder / "model.safetensors")
 
 
 def safetensors_load(folder: Path) -> Arrays:
@@ -52,10 +76,10 @@ def safetensors_load(folder: Path) -> Arrays:
     return load_file(folder / "model.safetensors")
 
 
-def torch_save(folder: Path) -> None:
+def torch_save(folder: Path, saved: Arrays) -> None:
     import torch
 
-    torch.save({name: torch.from_numpy(value) for name, value in ARRAYS.items()}, folder / "model.pt")
+    torch.save({name: torch.from_numpy(value) for name, value in saved.items()}, folder / "model.pt")
 
 
 def torch_load(folder: Path) -> Arrays:
@@ -64,11 +88,11 @@ def torch_load(folder: Path) -> Arrays:
     return {name: value.numpy() for name, value in torch.load(folder / "model.pt", weights_only=True).items()}
 
 
-def dcp_save(folder: Path) -> None:
+def dcp_save(folder: Path, saved: Arrays) -> None:
     import torch
     import torch.distributed.checkpoint as dcp
 
-    dcp.save({name: torch.from_numpy(value) for name, value in ARRAYS.items()}, checkpoint_id=folder)
+    dcp.save({name: torch.from_numpy(value) for name, value in saved.items()}, checkpoint_id=folder)
 
 
 def dcp_load(folder: Path) -> Arrays:
@@ -80,25 +104,27 @@ def dcp_load(folder: Path) -> Arrays:
     return {name: value.numpy() for name, value in state.items()}
 
 
-def orbax_save(folder: Path) -> None:
+def orbax_save(folder: Path, saved: Arrays) -> None:
     import orbax.checkpoint as orbax
 
-    with orbax.StandardCheckpointer() as checkpointer:
-        checkpointer.save(folder / "state", ARRAYS)
+    with orbax.CheckpointManager(folder, options=orbax.CheckpointManagerOptions(max_to_keep=2)) as manager:
+        step = manager.latest_step()
+        manager.save(0 if step is None else step + 1, args=orbax.args.StandardSave(saved))
 
 
 def orbax_load(folder: Path) -> Arrays:
     import orbax.checkpoint as orbax
 
-    with orbax.StandardCheckpointer() as checkpointer:
-        return {name: np.asarray(value) for name, value in checkpointer.restore(folder / "state", ARRAYS).items()}
+    with orbax.CheckpointManager(folder) as manager:
+        loaded = manager.restore(manager.latest_step(), args=orbax.args.StandardRestore(ARRAYS))
+    return {name: np.asarray(value) for name, value in loaded.items()}
 
 
-def lightning_save(folder: Path) -> None:
+def lightning_save(folder: Path, saved: Arrays) -> None:
     import torch
     from lightning.fabric import Fabric
 
-    state = {name: torch.from_numpy(value) for name, value in ARRAYS.items()}
+    state = {name: torch.from_numpy(value) for name, value in saved.items()}
     Fabric(accelerator="cpu", devices=1).save(folder / "state.ckpt", state)
 
 
@@ -110,13 +136,14 @@ def lightning_load(folder: Path) -> Arrays:
     }
 
 
-WAYS: dict[str, tuple[Callable[[Path], None], Callable[[Path], Arrays], str]] = {
-    "triptych": (triptych_save, triptych_load, "numpy"),
-    "safetensors": (safetensors_save, safetensors_load, "safetensors"),
-    "torch.save": (torch_save, torch_load, "torch"),
-    "torch DCP": (dcp_save, dcp_load, "torch"),
-    "Orbax": (orbax_save, orbax_load, "orbax"),
-    "Lightning": (lightning_save, lightning_load, "lightning"),
+# How each saves and loads, and what has to be imported for it.
+WAYS: dict[str, tuple[Callable[[Path, Arrays], None], Callable[[Path], Arrays], tuple[str, ...]]] = {
+    "triptych": (triptych_save, triptych_load, ("triptych.training.run_folder",)),
+    "safetensors": (safetensors_save, safetensors_load, ("safetensors.numpy",)),
+    "torch.save": (torch_save, torch_load, ("torch",)),
+    "torch DCP": (dcp_save, dcp_load, ("torch.distributed.checkpoint",)),
+    "Orbax": (orbax_save, orbax_load, ("orbax.checkpoint",)),
+    "Lightning": (lightning_save, lightning_load, ("lightning.fabric",)),
 }
 
 
@@ -147,54 +174,153 @@ def mix(folder: Path, draws: random.Random) -> None:
     path.write_bytes(content)
 
 
-FAULTS = {"a flipped bit": flip, "cut short": cut, "4 kB of zeros": mix}
+DAMAGES = {"a flipped bit": flip, "cut short": cut, "4 kB of zeros": mix}
 
 
-def outcome(load: Callable[[Path], Arrays], folder: Path) -> str:
+def child(work: Callable[[], object]) -> int:
+    """A process that does it, and ends with 0, or with 1 where it raises."""
+    started = os.fork()
+    if started:
+        return started
     try:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 2)
+        work()
+        os._exit(0)
+    except BaseException:  # DCP's own error is no Exception
+        os._exit(1)
+
+
+def ended(process: int) -> int:
+    """The exit status of a child; 124 of one that had to be ended."""
+    since = time.monotonic()
+    while time.monotonic() - since < PATIENCE:
+        waited, status = os.waitpid(process, os.WNOHANG)
+        if waited:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.005)
+    os.kill(process, signal.SIGKILL)
+    os.waitpid(process, 0)
+    return 124
+
+
+def outcome(way: str, folder: Path, versions: int) -> str:
+    """What is loaded: `whole` if it is one of the first so many versions."""
+    load = WAYS[way][1]
+
+    def work() -> None:
         loaded = load(folder)
-        same = loaded.keys() == ARRAYS.keys() and all((loaded[name] == value).all() for name, value in ARRAYS.items())
-    except BaseException as error:  # DCP's own error is no Exception
-        if isinstance(error, KeyboardInterrupt | SystemExit):
-            raise
-        return "noticed"
-    return "no harm" if same else "silent"
+        if not any(same(loaded, arrays(version)) for version in range(versions)):
+            os._exit(2)
+
+    return {0: "whole", 2: "silent"}.get(ended(child(work)), "nothing left")
+
+
+def same(one: Arrays, other: Arrays) -> bool:
+    return one.keys() == other.keys() and all(np.array_equal(one[name], other[name]) for name in one)
+
+
+def saved(way: str, folder: Path, *made: Arrays) -> int:
+    """A child that saves these, one after the other."""
+    return child(lambda: [WAYS[way][0](folder, each) for each in made])
+
+
+def damaged(way: str, folder: Path, number: int, damage: str) -> str:
+    ended(saved(way, folder, ARRAYS))
+    DAMAGES[damage](folder, random.Random(number))
+    found = outcome(way, folder, 1)
+    return {"nothing left": "noticed", "whole": "no harm"}.get(found, found)
+
+
+def killed(way: str, folder: Path, number: int) -> str:
+    """Within the saves that follow the first."""
+    ended(saved(way, folder, ARRAYS))
+    since = time.monotonic()
+    ended(saved(way, folder, arrays(1), arrays(2)))
+    lasts = time.monotonic() - since
+    process = saved(way, folder, *[arrays(1), arrays(2)] * 25)
+    time.sleep(random.Random(number).uniform(0.2, 2) * lasts)
+    os.kill(process, signal.SIGKILL)
+    os.waitpid(process, 0)
+    return outcome(way, folder, 3)
+
+
+def full(way: str, folder: Path, number: int) -> str:
+    """On a small disk of its own. The last word: whether the save that had no room said so."""
+    ended(saved(way, folder, ARRAYS))
+    used = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    free = os.statvfs(folder).f_bavail * os.statvfs(folder).f_frsize
+    (folder.parent / "others").write_bytes(bytes(free - used // 2))
+    said = ended(saved(way, folder, arrays(1) | {f"more {name}": value for name, value in arrays(2).items()}))
+    os.unlink(folder.parent / "others")
+    return f"{outcome(way, folder, 1)}, {'said' if said else 'not said'}"
+
+
+def two_writers(way: str, folder: Path, number: int) -> str:
+    ended(saved(way, folder, ARRAYS))
+    writers = [saved(way, folder, *[arrays(version)] * SAVES) for version in (1, 2)]
+    statuses = [ended(writer) for writer in writers]
+    return f"{outcome(way, folder, 3)}{', refused' if any(statuses) else ''}"
+
+
+FAULTS: dict[str, Callable[[str, Path, int], str]] = {
+    "a kill in a write": killed,
+    "a full disk": full,
+    "two writers": two_writers,
+}
 
 
 def tried(way: str, fault: str) -> Counter[str]:
-    """How often each outcome came of `TRIES` tries, the same places for every way."""
-    save, load, _ = WAYS[way]
+    """How often each outcome came of `TRIES` tries."""
     counts: Counter[str] = Counter()
-    with tempfile.TemporaryDirectory() as name:
-        whole = Path(name) / "whole"
-        whole.mkdir()
-        save(whole)
-        assert outcome(load, whole) == "no harm", f"{way} does not load what it saved"
-        for number in range(TRIES):
-            folder = Path(name) / str(number)
-            shutil.copytree(whole, folder)
-            FAULTS[fault](folder, random.Random(number))
-            counts[outcome(load, folder)] += 1
-            shutil.rmtree(folder)
+    for number in range(TRIES):
+        with tempfile.TemporaryDirectory() as name:
+            place = Path(name)
+            small = fault == "a full disk" and not mounted(place)
+            if small:
+                return Counter({"not run: no small disk can be mounted here": TRIES})
+            folder = place / "saved"
+            folder.mkdir()
+            if fault in DAMAGES:
+                counts[damaged(way, folder, number, fault)] += 1
+            else:
+                counts[FAULTS[fault](way, folder, number)] += 1
+            if fault == "a full disk":
+                subprocess.run(["umount", "-l", name], check=True)
     return counts
 
 
-def main() -> None:
-    from importlib.util import find_spec
+def mounted(place: Path) -> bool:
+    command = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(place)]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
-    print(f"| of {TRIES} | " + " | ".join(FAULTS) + " |")
-    print("|---|" + "---|" * len(FAULTS))
-    ours: Any = None
-    for way, (_, _, package) in WAYS.items():
+
+def row(way: str) -> None:
+    """All of one way, as JSON."""
+    for module in WAYS[way][2]:
+        import_module(module)
+    print(json.dumps({fault: dict(tried(way, fault)) for fault in (*DAMAGES, *FAULTS)}))
+
+
+def main() -> None:
+    found: dict[str, dict[str, dict[str, int]]] = {}
+    for way, (_, _, modules) in WAYS.items():
+        package = modules[0].partition(".")[0]
         if find_spec(package) is None:
             print(f"{way}: not run: {package} is not installed", file=sys.stderr)
             continue
-        counts = [tried(way, fault) for fault in FAULTS]
-        ours = counts if way == "triptych" else ours
-        cells = (", ".join(f"{count} {what}" for what, count in sorted(count.items())) for count in counts)
-        print(f"| {way} | " + " | ".join(cells) + " |", flush=True)
-    sys.exit(any(count["silent"] for count in ours))
+        command = [sys.executable, __file__, way]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+        found[way] = json.loads(done.stdout.splitlines()[-1])
+    for faults in (DAMAGES, FAULTS):
+        print(f"\n| of {TRIES} | " + " | ".join(faults) + " |")
+        print("|---|" + "---|" * len(faults))
+        for way, counts in found.items():
+            cells = ("; ".join(f"{n} {what}" for what, n in sorted(counts[fault].items())) for fault in faults)
+            print(f"| {way} | " + " | ".join(cells) + " |")
+    ours = [what for counts in found["triptych"].values() for what in counts]
+    sys.exit(any("silent" in what or "nothing left" in what or "not said" in what for what in ours))
 
 
 if __name__ == "__main__":
-    main()
+    row(sys.argv[1]) if sys.argv[1:] else main()
