@@ -89,6 +89,16 @@ REFUSED: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "no size": ("x.png", lambda p: p.write_bytes(png(0, 0)), "x.png"),
     "a bomb": ("x.png", lambda p: p.write_bytes(png(13_000, 13_000, bytes(10**6))), "13000x13000 pixels"),
     "a large bomb": ("x.png", lambda p: p.write_bytes(png(2**31 - 1, 2**31 - 1)), "x.png"),
+    "a long bomb": (
+        "x.png",
+        lambda p: p.write_bytes(png(1 << 24, 1, bytes((1 << 24) + 1))),
+        "read are sides",
+    ),
+    "a long comment": (
+        "x.png",
+        lambda p: p.write_bytes(b"P6\n#" + b"x" * 4096 + b"\n2 2 255\n" + bytes(12)),
+        "its sizes",
+    ),
     "EPS, which Ghostscript would draw": (
         "x.png",
         lambda p: p.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 6 8\n%%EndComments\n"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -32,6 +33,8 @@ ORIENTATION, TURNED = 0x0112, (5, 6, 7, 8)  # the EXIF tag, and its values for a
 THREADED = 192 * 192  # pixels; measured: at 128x128 two threads are slower than one, at 256x256 a third faster
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM")  # Pillow has readers for fifty more, one of which starts Ghostscript
 MOST_PIXELS = 1 << 26  # as a file declares them: 200 MB of colours; more is said before anything is decoded
+MOST_SIDE = (1 << 16) - 1  # JPEG's; Pillow resizes a longer one with a gigabyte of factors
+MOST_NETPBM = 4096  # bytes of a PPM before its sizes
 MOST_NAMED = 20  # files that cannot be read
 MOST_NOTE = 1 << 20  # bytes of what is written beside the array
 FORMAT = 3  # of the cache; a change of how images are decoded needs another number
@@ -54,7 +57,11 @@ def _open(path: Path | Packed, use: Callable[[Image], Result]) -> Result:
 
     try:
         source = open_file(path) if isinstance(path, Path) else BytesIO(path.content)
+        _check_netpbm(source.read(MOST_NETPBM))
+        source.seek(0)
         with source, Image.open(source, formats=FORMATS) as image:
+            if max(image.size) > MOST_SIDE:
+                raise ValueError(f"it says that it is {image.width}x{image.height}, read are sides of {MOST_SIDE:,}")
             if image.width * image.height > MOST_PIXELS:
                 raise ValueError(f"it says that it has {image.width}x{image.height} pixels, read are {MOST_PIXELS:,}")
             return use(image)
@@ -65,6 +72,14 @@ def _open(path: Path | Packed, use: Callable[[Image], Result]) -> Result:
         ) from None
     except Exception as error:  # of a damaged file Pillow raises struct.error and TypeError, too
         raise TriptychError(f"{path} cannot be decoded ({error}); remove or replace it") from None
+
+
+def _check_netpbm(begin: bytes) -> None:
+    """Raises ValueError where a PPM's sizes are behind a longer comment than anybody writes: Pillow looks for their end
+    a byte at a time, through gigabytes."""
+    kind = rb"P[0-6fy]\w{0,5}"
+    if re.match(kind + rb"\s", begin) and not re.match(kind + rb"(?:(?:\s|#[^\r\n]*[\r\n])+\d+){2}", begin):
+        raise ValueError(f"its sizes are not within its first {MOST_NETPBM:,} bytes")
 
 
 @dataclass(frozen=True)
