@@ -6,6 +6,8 @@ Each saves the same arrays, in the way that its documentation gives, over those 
 - A kill: a process that saves again and again is killed at a random moment.
 - A full disk: the second save is of twice the size, and there is room for half a one more.
 - Two writers: two processes save each its own arrays five times at once.
+- A resume within an epoch, where there is a training that can be resumed: are weights and images those of a run that
+  was not stopped?
 
 An error on loading is "nothing left" (of damage: "noticed"), arrays that were never saved together are "silent", those
 of one save are "whole". Printed as tables; ends with 1 if ours loses anything or lets anything pass. What it is called
@@ -16,11 +18,13 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from collections import Counter
 from collections.abc import Callable
 from importlib import import_module
@@ -30,10 +34,10 @@ from pathlib import Path
 import numpy as np
 
 ROOT = Path(__file__).parents[2]
-sys.path[:0] = [str(ROOT / "common"), str(ROOT / "backends")]
+sys.path[:0] = [str(ROOT / "common"), str(ROOT / "backends"), str(ROOT / "tests")]
 TRIES = 20
 SAVES = 5
-PATIENCE = 60  # seconds that a try may take
+PATIENCE = 120  # seconds that a try may take
 Arrays = dict[str, np.ndarray]
 
 
@@ -295,11 +299,90 @@ def mounted(place: Path) -> bool:
     return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
+def triptych_resumes(place: Path) -> str:
+    """From its checkpoint of step 16, of 18 in three epochs; `check_same` compares bits."""
+    import killed
+
+    whole, part = place / "whole", place / "part"
+    pipe = os.open(os.devnull, os.O_WRONLY)
+    killed.train("torch", whole, pipe)
+    shutil.copytree(whole, part)
+    shutil.rmtree(part / "checkpoint")
+    killed.train("torch", part, pipe)
+    killed.check_same(part, whole)
+    return "the same bits"
+
+
+def lightning_resumes(place: Path) -> str:
+    """From its checkpoint of step 4, of 12 in two epochs, in a process that is seeded as the first was."""
+    import lightning
+    import torch
+    from lightning.pytorch.callbacks import ModelCheckpoint
+
+    class Linear(lightning.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = torch.nn.Linear(8, 1)
+            self.seen: list[tuple[int, ...]] = []
+
+        def training_step(self, batch: list[torch.Tensor]) -> torch.Tensor:
+            self.seen.append(tuple(batch[1].tolist()))
+            return (self.linear(batch[0]) ** 2).mean()
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.Adam(self.parameters())
+
+    def fit(start: Path | None) -> Linear:
+        lightning.seed_everything(0)
+        images = torch.utils.data.TensorDataset(torch.randn(96, 8), torch.arange(96))
+        batches = torch.utils.data.DataLoader(images, batch_size=16, shuffle=True)
+        model = Linear()
+        keeps = ModelCheckpoint(place, filename="{step}", every_n_train_steps=1, save_top_k=-1)
+        quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+        lightning.Trainer(max_epochs=2, accelerator="cpu", callbacks=[keeps], **quiet).fit(
+            model, batches, ckpt_path=start
+        )
+        return model
+
+    whole = fit(None)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        part = fit(place / "step=4.ckpt")
+    warned = "warned; " * any("ended before the epoch ended" in str(one.message) for one in said)
+    weights = [model.linear.weight.detach() for model in (whole, part)]
+    if torch.equal(*weights):
+        return "the same bits"
+    epoch = [*whole.seen[:4], *part.seen[:-6]]
+    seen = Counter(image for batch in epoch for image in batch)
+    twice = sum(count > 1 for count in seen.values())
+    return f"{warned}other weights: of 96 images {twice} twice and {96 - len(seen)} never in that epoch"
+
+
+RESUMES = {"triptych": triptych_resumes, "Lightning": lightning_resumes}
+RESUME = "a resume within an epoch"
+
+
+def resumed(way: str) -> str:
+    """What came of it, where there is a training that can be resumed."""
+    if way not in RESUMES:
+        return "no training of its own"
+    with tempfile.TemporaryDirectory() as name:
+        said = Path(name) / "said.txt"
+        ended(child(lambda: said.write_text(RESUMES[way](Path(name)))))
+        return said.read_text() if said.exists() else "failed"
+
+
 def row(way: str) -> None:
     """All of one way, as JSON."""
     for module in WAYS[way][2]:
         import_module(module)
-    print(json.dumps({fault: dict(tried(way, fault)) for fault in (*DAMAGES, *FAULTS)}))
+    counts = {fault: dict(tried(way, fault)) for fault in (*DAMAGES, *FAULTS)}
+    print(json.dumps(counts | {RESUME: {resumed(way): 1}}))
+
+
+def cell(counts: dict[str, int]) -> str:
+    several = sum(counts.values()) > 1
+    return "; ".join(f"{number} {what}" if several else what for what, number in sorted(counts.items()))
 
 
 def main() -> None:
@@ -312,14 +395,14 @@ def main() -> None:
         command = [sys.executable, __file__, way]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
         found[way] = json.loads(done.stdout.splitlines()[-1])
-    for faults in (DAMAGES, FAULTS):
+    for faults in (list(DAMAGES), [*FAULTS, RESUME]):
         print(f"\n| of {TRIES} | " + " | ".join(faults) + " |")
         print("|---|" + "---|" * len(faults))
         for way, counts in found.items():
-            cells = ("; ".join(f"{n} {what}" for what, n in sorted(counts[fault].items())) for fault in faults)
+            cells = (cell(counts[fault]) for fault in faults)
             print(f"| {way} | " + " | ".join(cells) + " |")
     ours = [what for counts in found["triptych"].values() for what in counts]
-    sys.exit(any("silent" in what or "nothing left" in what or "not said" in what for what in ours))
+    sys.exit(any(bad in what for what in ours for bad in ("silent", "nothing left", "not said", "other", "failed")))
 
 
 if __name__ == "__main__":
