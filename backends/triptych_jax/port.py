@@ -90,6 +90,7 @@ COMPLETED = {
     "GlobalAvgPool": "div",
 }  # by which primitive
 OPENS: tuple[str, ...] = ()
+FILES_TRAIN = False
 SWITCHES = {"train": True, "training": True, "is_training": True, "deterministic": False, "use_running_average": False}
 
 LARGE = 2**20  # values of all arrays
@@ -116,6 +117,11 @@ def _is_tree(parameters: Any) -> bool:
 
 def import_network(candidate: Any, request: Request) -> Imported:
     """The module as its jaxpr has it. Without `request.input` images of the first of the usual sizes that it takes."""
+    return _imported(candidate, request, None)
+
+
+def _imported(candidate: Any, request: Request, arrays: Arrays | None) -> Imported:
+    """The same with other arrays by name than its own, if they are given."""
     bare = isinstance(candidate, linen.Module) and candidate.scope is None
     candidate = candidate.unbind() if isinstance(candidate, linen.Module) and not bare else candidate
     owner = candidate[0] if isinstance(candidate, tuple) else candidate
@@ -124,7 +130,7 @@ def import_network(candidate: Any, request: Request) -> Imported:
     problems = []
     for layout, shape in product(jax_network.LAYOUTS, shapes):
         try:
-            evaluation, training = (_program(candidate, shape, layout, train) for train in (False, True))
+            evaluation, training = (_program(candidate, shape, layout, train, arrays) for train in (False, True))
         except Exception as error:  # whatever somebody's own code raises
             problems.append(f"{shape}: {next(iter(str(error).splitlines()), '')[:300]} ({type(error).__name__})")
             continue
@@ -135,21 +141,25 @@ def import_network(candidate: Any, request: Request) -> Imported:
         imported = jax_network.network(
             evaluation, training, shape, layout, request, name=title.lower(), source=f"Flax: {title}", remarks=remarks
         )
-        return replace(imported, parameters=None) if bare else imported
+        return replace(imported, parameters=None) if bare and arrays is None else imported
     raise ImportRefusedError(f"JAX does not trace {title} on images {problems[0]}; see --input")
 
 
-def _program(candidate: Any, shape: tuple[int, int, int], layout: str, train: bool) -> JaxProgram:
+def _program(
+    candidate: Any, shape: tuple[int, int, int], layout: str, train: bool, arrays: Arrays | None
+) -> JaxProgram:
     start = next(start for type_, start in STARTS if isinstance(candidate, type_))
     sizes = tuple(shape[axis] for axis in jax_network.LAYOUTS[layout])
-    leaves = [leaf for leaf in jax.tree.leaves(_state_of(candidate)) if jnp.issubdtype(leaf.dtype, jnp.floating)]
+    leaves = [
+        leaf for leaf in jax.tree.leaves(arrays or _state_of(candidate)) if jnp.issubdtype(leaf.dtype, jnp.floating)
+    ]
     x = jnp.zeros((jax_module.IMAGES, *sizes), leaves[0].dtype if leaves else jnp.float32)
     if isinstance(candidate, linen.Module):  # nothing is drawn
         shapes = jax.eval_shape(partial(_initial, candidate), x)
         start, candidate = _start_function, (candidate, jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), shapes))
     started = start(candidate, x)
     try:
-        return jax_module.program(partial(started.function, train=train), started.arrays, x)
+        return jax_module.program(partial(started.function, train=train), arrays or started.arrays, x)
     finally:
         started.restore()
 
@@ -161,7 +171,7 @@ def _state_of(candidate: Any) -> Any:
     return candidate[1] if isinstance(candidate, tuple) else ()
 
 
-def open_file(path: Path, weights: Path | None, *, bare: bool) -> Any:
+def open_file(path: Path, weights: Path | None, *, bare: bool, training: bool = True) -> Any:
     """There are none: Flax keeps a network's code and its arrays apart."""
     raise TriptychError("Flax has no files of whole networks")
 
@@ -226,14 +236,22 @@ class Port:
         """As the network was given."""
         return {name: self._canonical(name, value) for name, value in self.started.arrays.items()}
 
+    def imported(self, request: Request) -> Imported:
+        """As `import_network` of the module with the parameters that are set."""
+        return _imported(self.candidate, request, self.arrays)
+
     def restore(self) -> None:
         """The values and modes that the network had."""
         self.started.restore()
 
     def call(self, images: Array) -> tuple[Array, ...]:
         """As a user calls it in evaluation."""
-        output = _compiled(self.started.call, self.arrays)(self.arrays, self._native(images))
-        return tuple(map(self._channels_first, jax.tree.leaves(_in_order(output))[: self.count]))
+        output = _compiled(self._called, self.arrays)(self.arrays, self._native(images))
+        return tuple(map(self._channels_first, output[: self.count]))
+
+    def _called(self, arrays: Arrays, x: jax.Array) -> Outputs:
+        """All outputs in the network's order, which a compiled function does not keep of a dictionary."""
+        return tuple(jax.tree.leaves(_in_order(self.started.call(arrays, x))))
 
     def run(self, images: Array, *, train: bool, cotangents: Sequence[Array] = ()) -> PortRun:
         """One pass; with `cotangents`, the gradient of every output that is compared, backward too."""

@@ -88,6 +88,7 @@ ROLES = {
 }
 LABEL = "label"  # ends the names of a loss's second input
 OPENS = ("-symbol.json",)
+FILES_TRAIN = True
 
 
 def matches(candidate: Any) -> bool:
@@ -105,13 +106,13 @@ def import_network(candidate: gluon.Block, request: Request) -> Imported:
     return mxnet_network.convert(symbol, arrays, request, name=name, files=(name, "its parameters"))
 
 
-def open_file(path: Path, weights: Path | None, *, bare: bool) -> gluon.Block:
+def open_file(path: Path, weights: Path | None, *, bare: bool, training: bool = True) -> gluon.Block:
     """A block of a symbol and its parameters."""
     try:
         text = read_bounded(path).decode()
         symbol = mx.sym.load_json(_bare(text) if bare else text)
     except Exception as error:
-        raise TriptychError(f"MXNet does not read {path.name}: {str(error).splitlines()[0]}") from error
+        raise TriptychError(f"MXNet does not read {path.name}: {str(error).strip().splitlines()[-1]}") from error
     arrays = {} if weights is None else mxnet_network.read_arrays(weights)
     unknown = [name for name in symbol.list_inputs() if name not in arrays]
     data = [name for name in unknown if not name.endswith(LABEL)]
@@ -207,10 +208,11 @@ class Port:
         used = [node["name"] for node in nodes if node["name"] in self.named]
         order = [*used, *(name for name in self.named if name not in used)]
         internals = compared.get_internals()
-        known = {name.removesuffix("_output") for name in internals.list_outputs() if name.endswith("_output")}
+        numbers = {name: place for place, name in enumerate(internals.list_outputs())}  # a name is looked for in all
+        known = {name.removesuffix("_output") for name in numbers if name.endswith("_output")}
         self.kinds = [(node["name"], _kind(node)) for node in nodes if node["name"] in known]
         self.whole = gluon.SymbolBlock(
-            mx.sym.Group([*(internals[f"{name}_output"] for name, _ in self.kinds), *outputs[: self.count]]),
+            mx.sym.Group([*(internals[numbers[f"{name}_output"]] for name, _ in self.kinds), *outputs[: self.count]]),
             mx.sym.var(data, dtype=self.dtype),
             params=self.block.collect_params(),
         )
@@ -273,6 +275,10 @@ class Port:
         """As the network was given."""
         return {name: to_numpy(value) for name, value in self.given.items()}
 
+    def imported(self, request: Request) -> Imported:
+        """As `import_network` of the block with the parameters that are set."""
+        return import_network(self.block, request)
+
     def restore(self) -> None:
         """The values and types that the network had."""
         for name, value in self.given.items():
@@ -297,11 +303,12 @@ class Port:
             if y.ndim > 1 and len(y) == len(images)
         ]
         run = PortRun(captured, tuple(map(self._to_canonical, outputs)))
-        if cotangents:
-            given = [
-                mx.nd.array(self._shaped(dy, y), dtype=self.dtype) for dy, y in zip(cotangents, outputs, strict=False)
-            ]
+        if cotangents or train:  # running statistics move in the backward pass
+            given = [y.zeros_like() for y in outputs]
+            for place, dy in enumerate(cotangents[: len(outputs)]):
+                given[place] = mx.nd.array(self._shaped(dy, outputs[place]), dtype=self.dtype)
             autograd.backward(outputs, given, train_mode=train)
+        if cotangents:
             trained = (name for name, parameter in self.named.items() if parameter.grad_req != "null")
             run.gradients = Shelf((name, to_numpy(self.named[name].grad())) for name in trained)
             run.input_gradient = to_numpy(x.grad)

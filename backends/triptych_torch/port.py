@@ -88,6 +88,7 @@ OWN_AXES = (nn.Conv2d, nn.Linear)  # a view of their weight in other axes is a f
 WEIGHTED = ("conv2d", "linear")  # whose second is the weight
 NOT_FLAT = {"Dense": "", "Flatten": "Reshape"}  # what it is where no vector per image comes out
 OPENS = (".pt2", ".pt", ".pth", ".ts")
+FILES_TRAIN = False
 
 
 def matches(candidate: Any) -> bool:
@@ -100,8 +101,10 @@ def import_network(candidate: nn.Module, request: Request) -> Imported:
     return torch_export.load(candidate, request)
 
 
-def open_file(path: Path, weights: Path | None, *, bare: bool) -> nn.Module:
-    """The module of a TorchScript file, which has its own weights."""
+def open_file(path: Path, weights: Path | None, *, bare: bool, training: bool = True) -> nn.Module:
+    """The module of a TorchScript file, which has its own weights; for evaluation, of an exported program too."""
+    if not training:
+        return torch_files.runnable(path)
     if path.suffix == ".pt2":
         raise TriptychError("an exported program runs for the batch and the mode that it was exported for only")
     if bare:
@@ -183,6 +186,10 @@ class Port:
     def values(self) -> dict[str, Array]:
         """As the network was given."""
         return {name: self._canonical(name, tensor) for name, tensor in self.given.items()}
+
+    def imported(self, request: Request) -> Imported:
+        """As `import_network` of the module with the parameters that are set."""
+        return import_network(self.module, request)
 
     def restore(self) -> None:
         """The values, types and modes that the network had."""
@@ -303,7 +310,8 @@ class Port:
     def _images(self, images: Array) -> torch.Tensor:
         """Images in the network's type, canonical."""
         like = next((p for p in self.module.parameters() if not nn.parameter.is_lazy(p)), None)
-        return torch.from_numpy(np.array(images)).to(self.dtype if like is None else like.dtype)
+        x = torch.from_numpy(np.array(images))
+        return x.to(self.dtype) if like is None else x.to(like.device, like.dtype)
 
     def train(self, images: Array, cotangents: Sequence[Array], rates: Sequence[Rates]) -> dict[str, Array]:
         """What steps of torch.optim.SGD make of it: one for each parameter, which steps as soon as its gradient is
@@ -361,8 +369,9 @@ class Port:
         """Images and outputs of a pass in which `watch` is called for every function."""
         self.module.train(train)
         x = self._images(images).requires_grad_()
+        given = x.clone()  # which may be changed in place
         with _Watch(watch, train):
-            y = self.module(x if self.layout == "NCHW" else x.permute(0, 2, 3, 1))
+            y = self.module(given if self.layout == "NCHW" else given.permute(0, 2, 3, 1))
         self.identities = {name: id(tensor) for name, tensor in self._tensors().items()}
         outputs = list(_tensors_in(y))
         self.returned = len(outputs)

@@ -189,7 +189,7 @@ def texts(*seeds: str) -> Callable[[], list[bytes]]:
 
 def read_network(path: Path) -> object:
     """A network, and all that is said of one."""
-    imported = sources.read(str(path))
+    imported = sources.read(str(path), checked=False)  # no framework runs it
     return totals(imported.architecture), parameters(imported.architecture)
 
 

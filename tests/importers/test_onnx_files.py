@@ -179,6 +179,7 @@ BAD: dict[str, tuple[Callable[[], Model], str]] = {
     "cast to integers": (lambda: model(node("Cast", "x", to=7)), "(Cast) casts to type 7"),
     "nothing before": (lambda: model(node("Relu", "q")), "takes 0 inputs"),
     "cycle": (lambda: model(node("Add", "x y")), "takes 'y', which nothing before it gives"),
+    "computed twice": (lambda: model(node("Relu", "x"), node("Tanh", "x")), "is damaged: 'y' is computed twice"),
     "order": (lambda: model(node("Add", "x a"), node("Relu", "x", "a")), "takes 'a', which nothing before it gives"),
     "two inputs": (lambda: two_inputs(), "takes 2 inputs (x, z), expected one"),
     "output is the input": (lambda: model(node("Identity", "x")), "there is no layer between them"),

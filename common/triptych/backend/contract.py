@@ -281,15 +281,20 @@ class TrainablePort(Port, Protocol):
         """What somebody's loss, a function of `(outputs, labels)`, makes of an output `(N, classes)`, and the gradient
         by it; the mean over the images where it gives a value for each."""
 
+    def imported(self, request: Request) -> Imported:
+        """As `PortAdapter.import_network` of the network with the parameters that are set."""
+
     def train(self, images: Array, cotangents: Sequence[Array], rates: Sequence[Rates]) -> dict[str, Array]:
         """Every parameter and running statistic after a step of the framework's own SGD for each of the rates, which
         are all equal, on the sum over the outputs of output times cotangent. The network keeps what they made of it."""
 
 
 class PortAdapter(Protocol):
-    """What a backend's `port` module offers. `OPENS`: the endings of the framework's own files of whole networks."""
+    """What a backend's `port` module offers. `OPENS`: the endings of the framework's own files of whole networks;
+    `FILES_TRAIN`: whether what is in them has a training mode."""
 
     OPENS: tuple[str, ...]
+    FILES_TRAIN: bool
 
     Port: type[TrainablePort]
 
@@ -299,9 +304,10 @@ class PortAdapter(Protocol):
     def import_network(self, candidate: Any, request: Request) -> Imported:
         """The network as a spec with canonical weights. Raises TriptychError for what cannot be taken over."""
 
-    def open_file(self, path: Path, weights: Path | None, *, bare: bool) -> Native:
+    def open_file(self, path: Path, weights: Path | None, *, bare: bool, training: bool = True) -> Native:
         """The framework's own network of one of its files, and of the file of weights that belongs to it; `bare`: with
-        any softmax at its end taken off. Raises TriptychError for a file that is none, or that cannot run here."""
+        any softmax at its end taken off; `training`: such as can be trained. Raises TriptychError for a file that is
+        none, or that cannot run here."""
 
 
 class Textbook(Protocol):

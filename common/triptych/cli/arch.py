@@ -18,23 +18,28 @@ OF_THE_ZOO = ("classes", "width_ratio", "dense_width", "head")
 OF_SOURCES = ("output", "keep_softmax")
 
 
-def resolve(arch: str, network: NetworkOptions = DEFAULT_NETWORK, *, small: bool = False) -> Imported:
+def resolve(
+    arch: str, network: NetworkOptions = DEFAULT_NETWORK, *, small: bool = False, checked: bool = True
+) -> Imported:
     """The network that `arch` names, with its own weights where it has some. `small`: one of the zoo without options is
-    narrow and small but complete, as conformance takes it. What an importer has to say goes to standard error. Raises
-    TriptychError for what is no network, and for options that belong to other networks."""
-    imported = read(arch, network, small=small)
+    narrow and small but complete, as conformance takes it; `checked`: what is imported is run beside its source. What
+    an importer has to say goes to standard error. Raises TriptychError for what is no network, and for options that
+    belong to other networks."""
+    imported = read(arch, network, small=small, checked=checked)
     for remark in imported.remarks:
         print(f"{arch}: {remark}", file=sys.stderr)
     return imported
 
 
-def read(arch: str, network: NetworkOptions = DEFAULT_NETWORK, *, small: bool = False) -> Imported:
+def read(
+    arch: str, network: NetworkOptions = DEFAULT_NETWORK, *, small: bool = False, checked: bool = True
+) -> Imported:
     """As `resolve`; what an importer has to say stays in the result."""
     from triptych import zoo
     from triptych.importers.steps import Imported
 
     if not is_zoo(arch):
-        return _imported(arch, network)
+        return _imported(arch, network, checked)
     _refuse(network, OF_SOURCES, f"is for networks from files and modules; '{arch}' is one of the zoo")
     architecture = zoo.build_with(arch, zoo_options(arch, network, small))
     if network.weights is None:
@@ -69,11 +74,11 @@ def is_zoo(arch: str) -> bool:
     return sources.is_zoo(arch)
 
 
-def _imported(arch: str, network: NetworkOptions) -> Imported:
+def _imported(arch: str, network: NetworkOptions, checked: bool) -> Imported:
     from triptych.porting import sources
 
     _refuse(network, OF_THE_ZOO, f"is for networks of the zoo; '{arch}' is complete")
-    imported = sources.read(arch, request_of(network), network.weights)
+    imported = sources.read(arch, request_of(network), network.weights, checked=checked)
     if network.resolution is None:
         return imported
     return replace(imported, architecture=_resized(imported.architecture, network.resolution))

@@ -63,7 +63,7 @@ def summary(
     """
     if blocks + spec + (json is not None) > 1:
         raise TriptychError("give one of --blocks, --spec and --json")
-    architecture = summarised(arch, conv_arch, stack, network)
+    architecture = summarised(arch, conv_arch, stack, network, checked=spec)  # others judge by a spec
     if spec:
         from triptych.spec import records
 
@@ -78,13 +78,15 @@ def summary(
         print_summary(architecture)
 
 
-def summarised(arch: str | None, conv_arch: str | None, stack: str | None, network: NetworkOptions) -> Architecture:
-    """What is to be summed up. Raises TriptychError unless exactly one of the three is given, and for one that is no
-    network."""
+def summarised(
+    arch: str | None, conv_arch: str | None, stack: str | None, network: NetworkOptions, *, checked: bool
+) -> Architecture:
+    """What is to be summed up; `checked` as `resolve` takes it. Raises TriptychError unless exactly one of the three is
+    given, and for one that is no network."""
     if sum(one is not None for one in (arch, conv_arch, stack)) != 1:
         raise TriptychError("give an architecture, or --conv-arch, or --stack: one of them")
     if arch is not None:
-        return resolve(arch, network).architecture
+        return resolve(arch, network, checked=checked).architecture
     if conv_arch is not None:
         return of_conv_arch(rows_of(conv_arch), Options().vary(**network.changes()).filled(10, (1, 224, 224)))
     known = replace(network, input=None, resolution=None)

@@ -82,7 +82,7 @@ def with_norms(evaluation: JaxProgram, training: JaxProgram) -> tuple[JaxProgram
     for norm in _still(here, set(training.updates)):
         moved = momenta.get(norm.arrays["running_mean"])
         taken = (moved.momentum, moved.unbiased) if moved else (0.0, False)
-        still.append(replace(norm, frozen=moved is None, momentum=taken[0], unbiased=taken[1]))
+        still.append(replace(norm, frozen=True, momentum=taken[0], unbiased=taken[1]))
     frozen = [replace(norm, frozen=True) for norm in _still(there, set(training.updates))]
     return _replaced(here, still), _replaced(there, [*moving, *frozen])
 

@@ -239,6 +239,8 @@ def _batch_norm(walk: JaxWalk, call: JaxCall, values: list[Any]) -> Tensor:
     place = int(axis) - 1
     if place < 0 or rank not in (1, 3) or not all(isinstance(array, Constant) for array in arrays.values()):
         raise walk.refused(call, f"is over axis {axis} of {rank + 1}; expected the channels")
+    if not (walk.training or int(frozen)):
+        raise walk.refused(call, "takes the statistics of the batch in evaluation, too")
     layer = BatchNorm(
         "",
         float(eps),

@@ -32,7 +32,7 @@ from triptych.utils.errors import TriptychError, unknown
 from triptych.weights.formats import mxnet_params
 
 CONVERTERS = {**LAYERS, **POOLS, **PLACEMENT, **ARITHMETIC}
-_SOFTMAX = ("SoftmaxOutput", "SoftmaxActivation", "softmax", "log_softmax")
+_SOFTMAX = {"SoftmaxOutput": "softmax", "log_softmax": "log_softmax"}  # of no layer; others end a network like any
 _PASS = ("_copy", "_np_copy", "_npi_copy", "BlockGrad")
 _MOST_DENSE = 10  # times the file, of arrays that are sparse in it
 
@@ -120,10 +120,10 @@ def _without_softmax(symbol: Symbol, entry: Entry, keep: bool, remarks: list[str
     """What a softmax at the end is of, unless it is to be kept; what passes its input on is left out, too."""
     while True:
         node = symbol.nodes[entry[0]]
-        if node.operator in _SOFTMAX and not keep:
+        if node.operator in _SOFTMAX and not keep and not node.values.get("temperature"):
             remarks.append(
-                f"the softmax {node.name!r} ({node.operator}) at the end is taken off: the output is what it is given; "
-                f"--keep-softmax keeps it"
+                f"the {_SOFTMAX[node.operator]} {node.name!r} ({node.operator}) at the end is taken off: the output is "
+                "what it is given; --keep-softmax keeps it"
             )
         elif node.operator not in _PASS:
             return entry

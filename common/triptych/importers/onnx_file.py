@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,6 +87,9 @@ def parse(content: bytes, source: str, folder: Path) -> OnnxModel:
     nodes = tuple(_node(node, index, source, folder) for index, node in enumerate(graph.node))
     inputs = {each.name: _dimensions(each, source) for each in graph.input if each.name not in constants}
     outputs = tuple(each.name for each in graph.output)
+    made = Counter([*inputs, *constants, *(name for node in nodes for name in node.outputs if name)])
+    if twice := next((name for name, count in made.items() if count > 1), ""):
+        raise TriptychError(f"{source} is damaged: {twice!r} is computed twice")
     if not nodes or not outputs:
         raise TriptychError(f"{source} has {len(nodes)} nodes and {len(outputs)} outputs: no network")
     return OnnxModel(source, opset, model.producer_name, nodes, inputs, outputs, constants)

@@ -11,7 +11,7 @@ from triptych.importers import onnx_arithmetic, onnx_placement, onnx_windows
 from triptych.importers.network_builder import Tensor, axes_of, permuted, with_axes
 from triptych.importers.onnx_call import Array, Convert, OnnxCall, vector
 from triptych.importers.onnx_file import decimal
-from triptych.importers.steps import ImportRefusedError
+from triptych.importers.steps import FOR_TRAINING, ImportRefusedError
 from triptych.spec.layers import (
     BatchNorm,
     Clip,
@@ -99,8 +99,9 @@ def _batch_norm(call: OnnxCall) -> Tensor:
     arrays = {name: vector(call.needed(place, name), channels, name) for place, name in enumerate(names, 1)}
     if call.count("spatial", 1) != 1:
         raise ImportRefusedError("is not spatial: it has statistics for every pixel")
-    if call.count("training_mode", 0):
-        call.network.remarks.append(f"batch norm {call.name!r} is exported for training; here it has both modes")
+    moves = call.opset < 14 and any(call.node.outputs[1:])  # before that the statistics that it puts out said so
+    if call.count("training_mode", 0) or moves:
+        call.network.remarks.append(f"batch norm {call.name!r} {FOR_TRAINING}; here it has both modes")
     eps, momentum = call.number("epsilon", 1e-5), round(1 - call.number("momentum", 0.9), 12)
     layer = BatchNorm(call.name, eps, momentum, unbiased=call.from_torch)
     if len(call.x.shape) == 1:

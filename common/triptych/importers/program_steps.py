@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from triptych.importers.steps import ImportRefusedError, Step
+from triptych.importers.steps import EVALUATION_ALONE, ImportRefusedError, Step
 from triptych.spec.layers import INPUT, BatchNorm, Dropout, Layer
 
 
@@ -35,9 +35,9 @@ def with_training(evaluation: ProgramSteps, make: Callable[[], ProgramSteps], mo
     try:
         training = make()
     except ImportRefusedError as error:
-        return _remarked(evaluation, f"in training the module does what is not taken over: {error}")
+        return _remarked(evaluation, f"in training the module does what is not taken over: {error}; {EVALUATION_ALONE}")
     if _fingerprint(training) != _fingerprint(evaluation):
-        return _remarked(evaluation, "in training the module computes something else; taken over is its evaluation")
+        return _remarked(evaluation, f"in training the module computes something else; {EVALUATION_ALONE}")
     made = replace(training, remarks=evaluation.remarks)
     return (
         _remarked(made, f"in training the module has {more} outputs more, which are not taken over")

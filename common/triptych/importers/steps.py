@@ -19,6 +19,11 @@ if TYPE_CHECKING:
     Arrays = Mapping[str, NDArray[Any]]
 
 
+EVALUATION_ALONE = "taken over is its evaluation"  # ends what is said of a network that is another in training
+
+FOR_TRAINING = "is exported for training"  # is said of a file that runs in that mode alone
+
+
 class ImportRefusedError(TriptychError):
     """A node cannot be taken over; the message names it, its operator, and what to do."""
 

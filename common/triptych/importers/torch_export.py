@@ -10,10 +10,11 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from triptych.importers.steps import Imported, ImportRefusedError, Request
-from triptych.importers.torch_network import network
+from triptych.importers.steps import EVALUATION_ALONE, Imported, ImportRefusedError, Request
+from triptych.importers.torch_network import is_for_training, network
 from triptych.importers.torch_program import BATCH, Program, read
 from triptych.importers.torch_script import replayed
+from triptych.importers.torch_walk import COMPUTED, supported
 from triptych.spec.layers import Shape
 
 SIZES = (224, 299, 32, 28)  # of images, where nothing says it: ImageNet's two, CIFAR's, MNIST's
@@ -54,7 +55,7 @@ def _in_training(module: Any, shape: Shape, title: str, evaluation: Program, rem
     try:
         return read(_exported(module.train(), shape, title))
     except ImportRefusedError as error:
-        remarks.append(f"training could not be looked at, and is taken to be as evaluation: {error}")
+        remarks.append(f"training could not be looked at: {error}; {EVALUATION_ALONE}")
         return evaluation
 
 
@@ -70,6 +71,33 @@ def unwrapped(module: Any) -> Any:
             module = module._orig_mod
         else:
             return module
+
+
+def evaluated(exported: Any) -> Any:
+    """A module that runs a torch.export.ExportedProgram on any number of images, whose modes it does not know. Raises
+    ImportRefusedError where it holds an operator that the importer does not know."""
+    import torch  # noqa: TID251
+
+    if is_for_training(read(exported)):
+        raise ImportRefusedError("it was exported for training")
+    strange = {call.operator for call in read(exported).calls.values()} - {*supported(), *COMPUTED}
+    if strange:
+        raise ImportRefusedError(f"it has operators that are not run: {', '.join(sorted(strange)[:5])}")
+    program, size = exported.module(), read(exported).input_shape[0]
+
+    class Evaluated(torch.nn.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.program = program
+
+        def train(self, mode: bool = True) -> Any:
+            return self
+
+        def forward(self, x: Any) -> Any:
+            parts = [self.program(x[[min(i + j, len(x) - 1) for j in range(size)]]) for i in range(0, len(x), size)]
+            return torch.utils._pytree.tree_map(lambda *each: torch.cat(each)[: len(x)], *parts)
+
+    return Evaluated()
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from triptych.importers.steps import Imported, ImportRefusedError, Request
 from triptych.importers.torch_export import quiet
 from triptych.importers.torch_network import network
 from triptych.importers.torch_program import read
+from triptych.importers.torch_script import replayed
 from triptych.utils.errors import TriptychError
 
 _WAY_OUT = "give the network as --arch MODULE:NAME"
@@ -32,7 +33,8 @@ def load(path: Path, request: Request) -> Imported:
     raise TriptychError(_held(path))
 
 
-def _exported(path: Path, request: Request) -> Imported:
+def _opened(path: Path) -> Any:
+    """The torch.export.ExportedProgram in a file."""
     import torch  # noqa: TID251
 
     copy = torch_archive.exported_program(path)
@@ -40,6 +42,16 @@ def _exported(path: Path, request: Request) -> Imported:
         with quiet():
             exported = torch.export.load(copy)
         _check_size(path, [*exported.state_dict.values(), *exported.constants.values()])
+    except TriptychError:
+        raise
+    except Exception as error:  # what a program that torch.export did not make may hold has no end
+        raise TriptychError(f"{path} is no whole exported program ({_first_line(error)})") from error
+    return exported
+
+
+def _exported(path: Path, request: Request) -> Imported:
+    exported = _opened(path)
+    try:
         program = read(exported)
         shape = program.input_shape[1:]
         if request.input and request.input != shape:
@@ -51,6 +63,14 @@ def _exported(path: Path, request: Request) -> Imported:
         raise
     except Exception as error:  # what a program that torch.export did not make may hold has no end
         raise TriptychError(f"{path} is no whole exported program ({_first_line(error)})") from error
+
+
+def runnable(path: Path) -> Any:
+    """A module that computes in evaluation what the file says. As a stranger's file it runs no operator that the
+    importer does not know. Raises TriptychError for one that does not only have such."""
+    if path.suffix != ".pt2":
+        return replayed(open_script(path))[0]
+    return torch_export.evaluated(_opened(path))
 
 
 def _script(path: Path, request: Request) -> Imported:

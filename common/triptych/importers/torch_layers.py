@@ -140,6 +140,7 @@ def _convolution(call: Arguments) -> tuple[Layer, ...]:
 
 def _batch_norm(call: Arguments) -> tuple[Layer, ...]:
     call.expect(call["running_mean"] is not None, "has no running statistics (track_running_stats=False)")
+    call.expect(call.training or not call["training"], "takes the statistics of the batch in evaluation, too")
     call.weight("running_mean")
     gamma, beta = call["weight"] is not None, call["bias"] is not None
     frozen = call.training and not call["training"]

@@ -20,7 +20,7 @@ def network(
     statistics. Without the latter `program` is the only one, for whichever. Raises ImportRefusedError for what is no
     network of the spec's layers."""
     if training is None:
-        made = steps_of(program, request, training=_is_for_training(program))
+        made = steps_of(program, request, training=is_for_training(program))
     else:
         more = len(training.outputs) - len(program.outputs)
         others = replace(training, outputs=training.outputs[: len(program.outputs)])
@@ -42,7 +42,8 @@ def network(
     )
 
 
-def _is_for_training(program: Program) -> bool:
+def is_for_training(program: Program) -> bool:
+    """Whether a dropout in it draws, or a batch norm takes the statistics of the batch."""
     flags = (call.arguments.get("training", call.arguments.get("train")) for call in program.calls.values())
     return any(flag is True for flag in flags)
 

@@ -107,6 +107,16 @@ def first_other_shape(
     return None
 
 
+def first_unseen(places: Sequence[Place], captured: Sequence[Captured]) -> str:
+    """The first layer that puts out what no operation does; empty for none."""
+    marks = [(operation.value.size, _mark(operation.value)) for operation in captured]
+
+    def seen(place: Place) -> bool:
+        return any(size == place.value.size and _alike(place.mark, mark) for size, mark in marks)
+
+    return next((place.path for place in places if not seen(place)), "")
+
+
 def turn_to_channels_first(places: Sequence[Place], captured: Sequence[Captured]) -> None:
     """Maps that are a layer's in the other order of axes, in the spec's: code may change between the two."""
     marks, shapes = [place.mark for place in places], {place.value.shape for place in places}

@@ -34,12 +34,18 @@ def find(arch: str, weights: Path | None = None, softmax: str = "") -> SourceNet
         raise TriptychError(SPEC)
     if not path.is_file():
         return _named(arch, softmax)
+    return opened(path, weights, bare=bool(softmax))
+
+
+def opened(path: Path, weights: Path | None = None, *, bare: bool = False, training: bool = True) -> SourceNetwork:
+    """A file as its framework runs it: `bare` of a softmax at its end, for `training` too. Raises TriptychError where
+    no framework that is installed does."""
     for name in registry.installed():
         adapter = adapter_of(name)
         if path.name.endswith(adapter.OPENS):
             registry.load(name)
             beside = weights or (sources.params_beside(path)[0] if path.name.endswith("-symbol.json") else None)
-            return SourceNetwork(name, partial(adapter.open_file, path, beside, bare=bool(softmax)))
+            return SourceNetwork(name, partial(adapter.open_file, path, beside, bare=bare, training=training))
     raise TriptychError(f"no framework that is installed here runs {path.name}")
 
 

@@ -61,17 +61,18 @@ def _spec(path: Path, weights: Path | None, request: Request) -> Imported:
 @dataclass(frozen=True)
 class FileKind:
     """Files of one ending: what they are, and what reads them, given the path, the weights that the user names (None
-    where she names none), and the request."""
+    where she names none), and the request. `foreign`: a framework's, which may run it, too."""
 
     ending: str
     what: str
     read: Read
+    foreign: bool = True
 
 
 # The first ending that fits is taken.
 FILES = (
     FileKind("-symbol.json", "an MXNet symbol, its .params beside it", _mxnet),
-    FileKind(".json", "a spec", _spec),
+    FileKind(".json", "a spec", _spec, foreign=False),
     FileKind(".onnx", "an ONNX model", _onnx),
     FileKind(".keras", "a Keras model", _keras),
     FileKind(".h5", "a Keras model", _keras),
@@ -95,10 +96,11 @@ def is_source(name: str) -> bool:
     return any(name.endswith(kind.ending) for kind in FILES) or re.fullmatch(r"[\w.]+:\w+", name) is not None
 
 
-def read(arch: str, request: Request | None = None, weights: Path | None = None) -> Imported:
+def read(arch: str, request: Request | None = None, weights: Path | None = None, *, checked: bool = True) -> Imported:
     """The network that `arch` names, outside of the zoo: a run folder, FILE.json (a spec), a file of a framework, or
     `module:name` (an Architecture, a PyTorch or Flax module, a Gluon block, or a function that returns one). `weights`
-    is a file with the parameters where the source has none. Raises TriptychError with what can stand here."""
+    is a file with the parameters where the source has none. What was imported has been seen to compute what its source
+    computes, unless it need not be `checked`. Raises TriptychError with what can stand here, and where it does not."""
     path, request = Path(arch), request or Request()
     if path.is_dir():
         trained = models.load_run(path)
@@ -108,15 +110,17 @@ def read(arch: str, request: Request | None = None, weights: Path | None = None)
         if path.name.endswith(kind.ending):
             if not path.is_file():
                 raise TriptychError(f"there is no file {path}")
-            return kind.read(path, weights, request)
+            imported = kind.read(path, weights, request)
+            return _checked_file(imported, path, weights, request) if checked and kind.foreign else imported
     if re.fullmatch(r"[\w.]+:\w+", arch):
-        return from_object(discover.find(arch), arch, weights, request)
+        return from_object(discover.find(arch), arch, weights, request, checked=checked)
     raise TriptychError(f"'{arch}' is no network that can be read; give {KNOWN}")
 
 
-def from_object(candidate: Any, arch: str, weights: Path | None, request: Request) -> Imported:
+def from_object(candidate: Any, arch: str, weights: Path | None, request: Request, *, checked: bool = True) -> Imported:
     """The network of an Architecture, a PyTorch or Flax module or a Gluon block; `arch` names it in messages. Raises
-    TriptychError for anything else, and for a network that cannot be taken over."""
+    TriptychError for anything else, for a network that cannot be taken over, and, if it is to be `checked`, for one
+    that was taken over wrongly."""
     if isinstance(candidate, Architecture):
         output_shapes(candidate)
         return _with_weights(candidate, Path(arch), weights)
@@ -126,12 +130,22 @@ def from_object(candidate: Any, arch: str, weights: Path | None, request: Reques
             f"'{arch}' is a {type(candidate).__name__}; expected an Architecture, or a network of "
             f"{', '.join(registry.installed())}"
         )
-    name = request.name or arch.rpartition(":")[2]
+    request = replace(request, name=request.name or arch.rpartition(":")[2])
     try:
-        imported = adapted[1].import_network(candidate, replace(request, name=name))
+        imported = adapted[1].import_network(candidate, request)
     except SystemExit as ended:  # it must not end this process, with a status of its own
         raise TriptychError(f"'{arch}' ends the program ({ended.code!r}) when it is called") from None
+    if checked:
+        from triptych.porting import import_check
+
+        imported = import_check.of_candidate(imported, arch, candidate, request)
     return _own_weights(imported, Path(arch), weights)
+
+
+def _checked_file(imported: Imported, path: Path, weights: Path | None, request: Request) -> Imported:
+    from triptych.porting import import_check
+
+    return import_check.of_file(imported, path, weights, request)
 
 
 def params_beside(path: Path) -> tuple[Path | None, tuple[str, ...]]:

@@ -57,5 +57,5 @@ def check_judged(architecture: Architecture, batch: int) -> None:
     """Raises OutOfMemoryError if the float64 reference cannot judge this network here: it keeps every layer's output,
     and each parameter with its gradient."""
     weights = sum(math.prod(info.shape) for info in parameters(architecture))
-    footprint = Footprint(2 * _DOUBLE * weights, activation_bytes(architecture, _DOUBLE)[1])
+    footprint = Footprint(2 * _DOUBLE * weights, max(activation_bytes(architecture, _DOUBLE)))
     footprint.check(f"judging '{architecture.name}' on", batch, "x".join(map(str, architecture.input)), fewer=False)

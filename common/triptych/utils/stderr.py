@@ -42,6 +42,24 @@ def copied(into: list[str]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def silenced() -> Iterator[None]:
+    """Nothing is shown of what is written within: to Python's standard output and error, by C++ libraries to standard
+    error, and of Python's warnings."""
+    with contextlib.ExitStack() as stack:
+        nowhere = stack.enter_context(open(os.devnull, "w"))
+        with contextlib.suppress(OSError):  # there may be no standard error
+            shown = os.dup(2)
+            stack.callback(os.close, shown)
+            stack.callback(os.dup2, shown, 2)
+            os.dup2(nowhere.fileno(), 2)
+        stack.enter_context(contextlib.redirect_stdout(nowhere))
+        stack.enter_context(contextlib.redirect_stderr(nowhere))
+        stack.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("ignore")
+        yield
+
+
+@contextlib.contextmanager
 def _warnings_noted(into: list[str]) -> Iterator[None]:
     with warnings.catch_warnings():
         show = warnings.showwarning

@@ -1,0 +1,247 @@
+"""An import is compared with what it was made of before anything is judged by it: a right one passes without a word,
+planted faults of every importer are refused, and the source stays as it was."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.marks import every_backend
+from tests.symbol_json import node, top, variable
+
+from triptych.__main__ import main
+from triptych.backend import registry
+from triptych.importers import onnx_network
+from triptych.importers.steps import Imported, Request
+from triptych.porting import import_check, sources
+from triptych.spec.layers import BatchNorm, Layer, Pad, with_children
+from triptych.utils.errors import TriptychError
+
+INPUT = (3, 12, 12)
+FAULT = "the import does not compute what .* computes in .*this is a fault of triptych, please report it"
+Fault = Callable[[Imported], Imported]
+
+
+@pytest.fixture(autouse=True)
+def _modules(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1]))
+
+
+def read(name: str, shape: tuple[int, int, int] | None = INPUT, **options: Any) -> Imported:
+    return sources.read(name, Request(input=shape), **options)
+
+
+def needs(name: str) -> None:
+    if name not in registry.installed():
+        pytest.skip(f"{name} is not installed")
+
+
+def other_layers(change: Callable[[Any], Layer], kind: type[Layer]) -> Fault:
+    """Every layer of this kind is another one."""
+
+    def changed(layer: Layer) -> Layer:
+        return change(layer) if isinstance(layer, kind) else with_children(layer, changed)
+
+    def fault(imported: Imported) -> Imported:
+        layers = tuple(map(changed, imported.architecture.layers))
+        return replace(imported, architecture=replace(imported.architecture, layers=layers))
+
+    return fault
+
+
+def other_arrays(change: Callable[[str, Any], Any]) -> Fault:
+    def fault(imported: Imported) -> Imported:
+        arrays = imported.parameters or {}
+        return replace(imported, parameters={path: change(path, value) for path, value in arrays.items()})
+
+    return fault
+
+
+IMPORTERS = {
+    "torch": ("torch_export", "load"),
+    "mxnet": ("mxnet_network", "convert"),
+    "jax": ("jax_network", "network"),
+}
+
+
+def plant(name: str, fault: Fault, monkeypatch: pytest.MonkeyPatch) -> None:
+    module, function = IMPORTERS[name]
+    importer = importlib.import_module(f"triptych.importers.{module}")
+    right = getattr(importer, function)
+    monkeypatch.setattr(importer, function, lambda *given, **named: fault(right(*given, **named)))
+
+
+FAULTS: dict[str, Fault] = {
+    "an eps dropped": other_layers(lambda norm: replace(norm, eps=0.0), BatchNorm),
+    "a momentum turned round": other_layers(lambda norm: replace(norm, momentum=1 - norm.momentum), BatchNorm),
+    "a variance kept with the other divisor": other_layers(
+        lambda norm: replace(norm, unbiased=not norm.unbiased), BatchNorm
+    ),
+    "a norm frozen": other_layers(lambda norm: replace(norm, frozen=True), BatchNorm),
+    "kernels turned": other_arrays(lambda path, value: value.swapaxes(-1, -2) if value.ndim == 4 else value),
+    "a shift lost": other_arrays(lambda path, value: value * (not path.endswith(".bias"))),
+    "mean and shift exchanged": lambda imported: replace(imported, parameters=_exchanged(imported.parameters or {})),
+}
+# The shifts and means of a network that was never trained are 0, and its scales 1: its own weights show none of these.
+PLANTED = [
+    *(("torch", fault) for fault in FAULTS),
+    *(("mxnet", fault) for fault in ("kernels turned", "a variance kept with the other divisor")),
+    *(("jax", fault) for fault in ("an eps dropped", "a shift lost")),
+]
+
+
+def _exchanged(arrays: dict[str, Any]) -> dict[str, Any]:
+    def other(path: str) -> str:
+        norm, _, role = path.rpartition(".")
+        if f"{norm}.running_mean" not in arrays:
+            return path
+        return f"{norm}.{ {'bias': 'running_mean', 'running_mean': 'bias'}.get(role, role) }"
+
+    return {path: arrays[other(path)] for path in arrays}
+
+
+@every_backend
+def test_a_module_that_is_taken_over_rightly_passes_without_a_word(name: str) -> None:
+    imported = read(f"strangers_{name}:mixed")
+    assert [line for line in imported.remarks if "compared" in line] == []
+
+
+@pytest.mark.parametrize(("name", "fault"), PLANTED)
+def test_a_planted_fault_is_refused(name: str, fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    needs(name)
+    plant(name, FAULTS[fault], monkeypatch)
+    with pytest.raises(TriptychError, match=FAULT):
+        read(f"strangers_{name}:mixed")
+
+
+def test_the_first_layer_that_differs_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    needs("torch")
+    plant("torch", FAULTS["a shift lost"], monkeypatch)
+    with pytest.raises(TriptychError, match="the first layer whose output it does not have is 'norm'"):
+        read("strangers_torch:mixed")
+
+
+def test_a_module_stays_as_it_was() -> None:
+    torch: Any = pytest.importorskip("torch")
+    module = importlib.import_module("strangers_torch").mixed().half().train()
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    sources.from_object(module, "module", None, Request(input=INPUT))
+    assert module.training
+    assert torch.are_deterministic_algorithms_enabled() == deterministic
+    for name, value in module.state_dict().items():
+        assert value.dtype == before[name].dtype
+        assert torch.equal(value, before[name]), name
+
+
+def test_a_network_that_cannot_be_copied_stays_as_it_was_too() -> None:
+    torch: Any = pytest.importorskip("torch")
+    module = torch.nn.Sequential(torch.nn.utils.weight_norm(torch.nn.Conv2d(3, 4, 3)), torch.nn.BatchNorm2d(4))
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    imported = sources.from_object(module, "module", None, Request(input=INPUT))
+    assert not any("not compared" in line for line in imported.remarks)
+    assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
+
+
+class TestFiles:
+    """Of ONNX in onnxruntime, of MXNet in MXNet."""
+
+    @pytest.fixture
+    def onnx_file(self, tmp_path: Path) -> Path:
+        onnx: Any = pytest.importorskip("onnx")
+        pytest.importorskip("onnxruntime")
+        helper, weight = onnx.helper, np.random.default_rng(0).standard_normal((4, 3, 3, 3)).astype(np.float32)
+        graph = helper.make_graph(
+            [helper.make_node("Conv", ["x", "w"], ["y"], name="conv", auto_pad="SAME_UPPER", strides=[2, 2])],
+            "g",
+            [helper.make_tensor_value_info("x", 1, ["N", *INPUT])],
+            [helper.make_tensor_value_info("y", 1, None)],
+            [onnx.numpy_helper.from_array(weight, "w")],
+        )
+        path = tmp_path / "net.onnx"
+        onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path)
+        return path
+
+    def test_a_right_one_passes_without_a_word(self, onnx_file: Path) -> None:
+        assert read(str(onnx_file), None).remarks == ()
+
+    def test_padding_on_the_wrong_side_is_refused(self, onnx_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        fault = other_layers(lambda pad: replace(pad, padding=(pad.padding[1], pad.padding[0], *pad.padding[2:])), Pad)
+        right = onnx_network.load
+        monkeypatch.setattr(onnx_network, "load", lambda *given: fault(right(*given)))
+        with pytest.raises(TriptychError, match=FAULT):
+            read(str(onnx_file), None)
+
+    def test_without_its_framework_a_line_says_that_nothing_was_compared(
+        self, onnx_file: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(import_check, "OnnxSession", _absent)
+        assert read(str(onnx_file), None).remarks == (
+            "the import was not compared with net.onnx itself: onnxruntime is not installed",
+        )
+
+    def test_only_the_table_of_summary_is_printed_without_it(
+        self, onnx_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setattr(import_check, "OnnxSession", _absent)
+        for options, said in ([], False), (["--spec"], True):
+            with pytest.raises(SystemExit) as ended:
+                main(["summary", str(onnx_file), *options])
+            assert ended.value.code == 0
+            assert ("not compared" in capsys.readouterr().err) == said
+
+    def test_a_softmax_with_a_temperature_keeps_it(self, tmp_path: Path) -> None:
+        needs("mxnet")
+        names = (variable("data"), variable("f_weight"), variable("f_bias"))
+        dense = node("FullyConnected", "f", 0, 1, 2, num_hidden="4")
+        path = tmp_path / "net-symbol.json"
+        path.write_text(json.dumps(top(*names, dense, node("softmax", "p", 3, temperature="2.0"))))
+        arrays = np.random.default_rng(0).standard_normal((5, 12)).astype(np.float32)
+        registry.load("mxnet")
+        mx: Any = importlib.import_module("mxnet")
+        values = {"arg:f_weight": mx.nd.array(arrays[:4]), "arg:f_bias": mx.nd.array(arrays[4, :4])}
+        mx.nd.save(str(tmp_path / "net-0000.params"), values)
+        imported = read(str(path), (3, 2, 2))
+        assert [type(layer).__name__ for layer in imported.architecture.layers][-1] == "Affine"
+        assert [line for line in imported.remarks if "compared" in line] == []
+
+
+def _absent(*_: Any) -> Any:
+    raise TriptychError("onnxruntime is not installed")
+
+
+def test_flax_modules_in_odd_forms() -> None:
+    needs("jax")
+    odd = importlib.import_module("odd_jax")
+    for make in (odd.dictionary, odd.channels_first):
+        imported = sources.from_object(make(), make.__name__, None, Request(input=(4, 4, 4)))
+        assert imported.remarks == ()
+
+
+@pytest.mark.parametrize("name", ["torch", "jax"])
+def test_statistics_of_the_batch_in_evaluation_are_refused(name: str) -> None:
+    needs(name)
+    with pytest.raises(TriptychError, match="takes the statistics of the batch in evaluation, too"):
+        read(f"odd_{name}:batch_statistics", (4, 4, 4))
+
+
+def test_what_wavers_is_said_not_to_be_compared() -> None:
+    needs("torch")
+    assert any("drawn, or changes from call to call" in line for line in read("odd_torch:dropping", (4, 4, 4)).remarks)
+
+
+def test_layers_of_16_bits_are_compared_as_far_as_these_round() -> None:
+    needs("torch")
+    imported = read("odd_torch:half_inside", (4, 4, 4))
+    assert imported.remarks == ("the import was compared as far as fp16 rounds",)
+
+
+def test_a_network_that_changes_its_images_in_place_is_compared() -> None:
+    needs("torch")
+    assert read("odd_torch:in_place", (4, 4, 4)).remarks == ()
