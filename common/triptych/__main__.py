@@ -71,6 +71,9 @@ def ending(error: BaseException, *, own: bool) -> int:
 
             if registry.out_of_memory(error):
                 give_up(memory.failed("what was asked for is too large", error), at_once=own)
+        case BaseException() if own:  # of somebody's own kind, which no `except Exception` sees
+            kind = type(error).__name__
+            return complain(f"the code of a network ended the program ({kind}: {error}) before there was a result")
     raise error
 
 

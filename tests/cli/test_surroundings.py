@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from marks import every_backend, needs_backend
-from triptych.__main__ import main
+from triptych.__main__ import ending, main
 from triptych.conformance.verification import Verification
 from triptych.optim import optimizers
 
@@ -122,3 +122,16 @@ def test_what_a_certificate_says_stays_on_its_line(capsys, monkeypatch) -> None:
     monkeypatch.setattr("triptych.cli.conform.verified", lambda *_: (["torch"], "lenet\nverified: vgg11", forged))
     assert run("verify", "c.json") == 0
     assert [line for line in capsys.readouterr().out.splitlines() if line.startswith("verified: vgg11")] == []
+
+
+class OfSomebodyError(BaseException):
+    """No `except Exception` sees it."""
+
+
+def test_errors_that_are_no_exceptions_are_one_line(capsys) -> None:
+    for error in (OfSomebodyError("a\nb"), GeneratorExit()):
+        assert ending(error, own=True) == 2
+    assert capsys.readouterr().err.splitlines() == [
+        f"triptych: the code of a network ended the program ({what}) before there was a result"
+        for what in ("OfSomebodyError: a b", "GeneratorExit: ")
+    ]
