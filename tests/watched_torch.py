@@ -253,3 +253,35 @@ def source():
 
 def source_again():
     return source()
+
+
+class Summed(Shortcut):
+    """Its sum written by a function of the body and the shortcut."""
+
+    def __init__(self, total):
+        super().__init__(nn.ReLU())
+        self.total = total
+
+    def forward(self, x):
+        x = self.stem(x)
+        x = self.total(self, self.conv(F.relu(x)), x)
+        return self.fc(F.relu(x).mean((2, 3)))
+
+
+def halved():
+    return Summed(lambda net, body, x: body + 0.5 * x)
+
+
+def detached():
+    return Summed(lambda net, body, x: body + x.detach())
+
+
+def earlier():
+    return Summed(lambda net, body, x: F.relu(body) + x)
+
+
+def random():
+    def kept(net, body):
+        return torch.rand(len(body), 1, 1, 1, dtype=body.dtype) > 0.5 if net.training else 1
+
+    return Summed(lambda net, body, x: kept(net, body) * body + x)

@@ -179,6 +179,8 @@ def open_file(path: Path, weights: Path | None, *, bare: bool, training: bool = 
 class Port:
     """See `triptych.backend.contract.Port`."""
 
+    pure = True
+
     def __init__(self, candidate: Any, layout: str | None, execution: Execution, outputs: int = 1) -> None:
         self.layout = layout or "NHWC"
         self.count = outputs
@@ -383,7 +385,8 @@ class _Watch:
                 outputs = list(outputs) if eqn.primitive.multiple_results else [outputs]
                 if len(outputs) == 1:
                     takers = (later for later in jaxpr.eqns[number + 1 :] if eqn.outvars[0] in later.invars)
-                    following = next((taker.primitive.name for taker in takers), "")
+                    taker = next(takers, None)
+                    following = "" if taker is None or _is_a_sum(taker, jaxpr) else taker.primitive.name
                     outputs[0] = self.see(_kind(name, eqn), name, inputs, outputs[0], following)
             known.update(zip(eqn.outvars, outputs, strict=True))
         return [read(var) for var in jaxpr.outvars]
@@ -409,6 +412,15 @@ class _Watch:
         self.kinds.append(kind)
         self.values.append(y)
         return y
+
+
+def _is_a_sum(eqn: Any, jaxpr: Jaxpr) -> bool:
+    """Whether it adds two maps: a bias is a vector, which is spread before it is added."""
+    if eqn.primitive.name != "add":
+        return False
+    spread = {e.outvars[0]: e.invars[0] for e in jaxpr.eqns if e.primitive.name in ("broadcast_in_dim", "reshape")}
+    given = [spread.get(var, var) for var in eqn.invars if not isinstance(var, Literal)]
+    return len(given) == 2 and all(var.aval.size > eqn.outvars[0].aval.shape[-1] for var in given)
 
 
 def _bind(eqn: Any, inputs: Sequence[Any]) -> Any:

@@ -173,6 +173,8 @@ def _symbols_in(value: Any) -> Iterator[mx.sym.Symbol]:
 class Port:
     """See `triptych.backend.contract.Port`."""
 
+    pure = False
+
     def __init__(self, candidate: gluon.Block, layout: str | None, execution: Execution, outputs: int = 1) -> None:
         self.layout = layout or "NCHW"
         apply_execution(execution, "cpu")
@@ -247,7 +249,11 @@ class Port:
         """The network's outputs as a graph of operators, dropout at rate 0, without a loss at the end."""
         graph = json.loads(mx.sym.Group(_traced(self.block)).tojson())
         self.drawn: dict[str, dict[str, str]] = {}  # the attributes of every dropout
-        for node in graph["nodes"]:
+        names = {node["name"] for node in graph["nodes"] if node["op"] == "null"}
+        for place, node in enumerate(graph["nodes"]):
+            if node["op"] != "null" and node["name"] in names:  # a block that is called twice
+                node["name"] += f"_again{place}"
+            names.add(node["name"])
             if node["op"] == "Dropout":
                 attributes = node.setdefault("attrs", {})
                 self.drawn[node["name"]] = dict(attributes)

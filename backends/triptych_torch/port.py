@@ -118,6 +118,8 @@ def open_file(path: Path, weights: Path | None, *, bare: bool, training: bool = 
 class Port:
     """See `triptych.backend.contract.Port`."""
 
+    pure = False
+
     def __init__(self, candidate: nn.Module, layout: str | None, execution: Execution, outputs: int = 1) -> None:
         self.layout = layout or "NCHW"
         apply_execution(execution, "cpu")

@@ -133,6 +133,23 @@ def test_in_place_statements_and_bounds_stay_as_they_are(name: str, layer: str, 
     assert cause in difference.cause
 
 
+@pytest.mark.parametrize(
+    ("name", "level", "layer", "cause"),
+    [
+        ("halved", "forward eval", "unit", "the shortcut is multiplied by 0.5"),
+        ("earlier", "forward eval", "unit", "an activation (ReLU) comes before the addition, in the body"),
+        ("detached", "gradient", "unit.body.relu", "no gradient comes back from 'unit'"),
+        ("random", "dropout", "unit.body.conv", "random numbers are drawn in training"),
+    ],
+)
+def test_a_shortcut_that_is_taken_otherwise_is_found(name: str, level: str, layer: str, cause: str) -> None:
+    torch.manual_seed(0)  # with which nothing is dropped in the first pass
+    difference = locate_port(find(f"watched_torch:{name}"), SHORTCUT).difference
+    assert difference is not None
+    assert (difference.layer, difference.level) == (layer, level)
+    assert cause in difference.cause
+
+
 @pytest.mark.parametrize("name", ["torch", "mxnet", "jax"])
 def test_a_bound_far_beyond_common_values_is_found(name: str) -> None:
     if name not in installed():

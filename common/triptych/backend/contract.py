@@ -243,6 +243,7 @@ class Port(Protocol):
     and dictionaries in their order. The network stays as it was given, in-place operations and all, but for its values
     and their type, until they are restored."""
 
+    pure: bool  # a pass depends on images and arrays alone: nothing is drawn beside them
     layout: str
     returned: int  # outputs that it has, known once `parameters` has run it
 

@@ -1,6 +1,6 @@
 """Which operation of a port corresponds to which layer of the spec: an alignment in order, by value, kind and shape."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -16,6 +16,7 @@ from triptych.utils.randomness import generator
 # Kinds that may stand for each other, so that a sigmoid in place of a ReLU is compared, and found.
 POOLS = dict.fromkeys(("MaxPool", "AvgPool", "GlobalAvgPool", "GlobalMaxPool"), "pool")
 ACTIVATIONS = ("ReLU", "Sigmoid", "Tanh", "Clip", "LeakyReLU", "PReLU", "SiLU", "HardSigmoid", "HardSwish")
+WEIGHTED = ("Conv", "ConvTranspose", "Dense")  # of which none is there without being meant for a layer
 CONVOLUTIONS = dict.fromkeys(("Conv", "ConvTranspose"), "convolution")
 FAMILIES = dict.fromkeys(ACTIVATIONS, "activation") | POOLS | CONVOLUTIONS
 SAME_VALUE, SAME_KIND, SAME_SHAPE, SAME_FAMILY = 12, 4, 3, 1
@@ -72,7 +73,23 @@ def align(places: Sequence[Place], captured: Sequence[Captured]) -> dict[str, in
         if i not in pairs and free:
             pairs[i] = free[0]
             taken.add(free[0])
+    pairs |= _only_ones(places, captured, pairs, [index for index in kept if index not in taken])
     return {places[i].path: pairs[i] for i in sorted(pairs)}
+
+
+def _only_ones(
+    places: Sequence[Place], captured: Sequence[Captured], pairs: Mapping[int, int], free: Sequence[int]
+) -> dict[int, int]:
+    """The layers and operations that are left, of which there is one each of a kind and size: a wrong one in a branch
+    that runs in another order than the spec's has no value to be known by."""
+    left: dict[tuple[str, int], list[int]] = {}
+    for i, place in enumerate(places):
+        if i not in pairs and place.kind in WEIGHTED:
+            left.setdefault((place.kind, place.value.size), []).append(i)
+    others: dict[tuple[str, int], list[int]] = {}
+    for index in free:
+        others.setdefault((captured[index].kind, captured[index].value.size), []).append(index)
+    return {here[0]: others[key][0] for key, here in left.items() if len(here) == len(others.get(key, ())) == 1}
 
 
 def _twins(

@@ -13,6 +13,8 @@ from triptych.spec.layers import Dropout, Flatten, LeakyReLU, PReLU, ReLU, Resha
 
 # A value that is dropped before one of these is dropped behind it.
 PASSED = (Dropout, Flatten, LeakyReLU, PReLU, ReLU, Reshape)
+BY_ITSELF = "random numbers of its own"
+DRAWN = "random numbers are drawn in training, by no dropout of the framework"
 TRAINING, ALWAYS = "in training", "in training and in evaluation"
 SURPLUS = " (behind it)"  # ends the name of a dropout that the spec does not have, after the layer before it
 Described = dict[str, NDArray[np.str_]]  # rate, kind, mode and, where it matters, place of a dropout
@@ -34,7 +36,7 @@ def observed(
     spec's, by path; `seen`: the index of a layer's operation in the pass `trained`."""
     wanted = {path: _before(run, path, seen) for path in rates}
     in_training = [(index, each.drawn) for index, each in enumerate(trained) if each.drawn is not None]
-    found = [(drawn, mode, _follows(run, index, seen)) for (index, drawn), mode in _modes(in_training, evaluated)]
+    found = [(drawn, mode, follows(run, index, seen)) for (index, drawn), mode in _modes(in_training, evaluated)]
     named: Described = {}
     left = list(found)
     for path, place in wanted.items():
@@ -68,7 +70,7 @@ def _before(run: ReferenceRun, path: str, seen: Mapping[str, int]) -> str:
     return last
 
 
-def _follows(run: ReferenceRun, index: int, seen: Mapping[str, int]) -> str:
+def follows(run: ReferenceRun, index: int, seen: Mapping[str, int]) -> str:
     """The layer that the operation at `index` follows."""
     before = [(place, path) for path, place in seen.items() if place < index]
     return max(((place, path) for place, path in before if not isinstance(run.layers[path], PASSED)), default=(0, ""))[
@@ -87,6 +89,8 @@ def _wrong(name: str, expected: Arrays, observed: Arrays) -> str:
         return "there is no dropout in training"
     rate, kind, mode, place = observed[name].tolist()
     if name not in expected:
+        if kind == BY_ITSELF:
+            return DRAWN
         return f"a dropout of rate {rate} follows, that the spec does not have"
     right = expected[name].tolist()
     texts = [f"the rate is {rate}, not {right[0]}"] if rate != right[0] else []

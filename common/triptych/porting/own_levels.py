@@ -8,6 +8,7 @@ import numpy as np
 from triptych.conformance import levels, tolerance
 from triptych.conformance.compare import Arrays
 from triptych.conformance.diagnosis import pass_causes
+from triptych.conformance.diagnosis.causes import bound_of, same
 from triptych.conformance.diagnosis.explain import Difference, Finding
 from triptych.conformance.levels import Level
 from triptych.conformance.reference_run import INPUT, ReferenceRun, layer_of
@@ -26,7 +27,7 @@ from triptych.porting.subject import (
     calls_of,
 )
 from triptych.reference.rounding import FLOAT32_UNIT
-from triptych.spec.layers import BatchNorm
+from triptych.spec.layers import BatchNorm, Residual
 from triptych.utils.arrays import Array, largest
 
 FROZEN = "it takes no gradient: if that is meant (a frozen layer), --ignore '{}' leaves it out"
@@ -50,7 +51,25 @@ def _whose_gradient(finding: Finding) -> Difference:
     if not name.startswith(ARRIVING):
         return finding.at(layer_of(name), "", FROZEN.format(f"{layer_of(name)}.*") if finding.check.problem else "")
     behind = nodes.index(name.removeprefix(ARRIVING)) + 1
-    return finding.at(nodes[min(behind, len(nodes) - 1)])
+    return finding.at(nodes[min(behind, len(nodes) - 1)], _what_arrives(finding, name.removeprefix(ARRIVING)))
+
+
+def _what_arrives(finding: Finding, path: str) -> str:
+    """Why another gradient arrives at the output of a layer: only that of one of several, or one that is cut off."""
+    run, observed, budget = finding.run, finding.observed.get(ARRIVING + path), finding.check.budget
+    if observed is None or finding.check.problem:
+        return ""
+    given, trace = run.outputs(True)[path], run.trace(True)
+    back = {name: trace.leaving[name] for name, _ in run.nodes(True) if trace.inputs[name] is given}
+    for name in back:
+        layer = run.layers[name]
+        if isinstance(layer, Residual) and layer.shortcut is None:  # what it hands on as it is
+            back[name] = trace.arriving[name]
+    for name, gradient in back.items() if len(back) > 1 else ():
+        if gradient.shape == given.shape and same(trace.arriving[path] - gradient, observed, budget):
+            return f"no gradient comes back from '{name}' (detach, stop_gradient, no_grad)"
+    bounded = bound_of(trace.arriving[path], observed, budget)
+    return bounded.replace("its output", "the gradient that comes back") if bounded else ""
 
 
 def _whose_statistic(finding: Finding) -> Difference:

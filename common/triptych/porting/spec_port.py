@@ -16,6 +16,7 @@ from triptych.utils.arrays import Array
 class SpecPort:
     """See `triptych.backend.contract.Port`; in float64, dropout left out."""
 
+    pure = True
     layout = "NCHW"
 
     def __init__(self, architecture: Architecture, count: int) -> None:

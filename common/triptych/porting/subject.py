@@ -24,12 +24,14 @@ from triptych.conformance.levels import Level
 from triptych.conformance.locate import Located
 from triptych.conformance.reference_run import INPUT, ReferenceRun, layer_of, maps_before_flatten, other_images
 from triptych.conformance.subjects import ReferenceSubject, Subject
+from triptych.conformance.tolerance import UNPERTURBED
 from triptych.porting import dropouts, own_images, own_loss, own_training, reach
 from triptych.porting.align import Place, align, first_other_shape, role_of, turn_to_channels_first
+from triptych.porting.dropouts import Described
 from triptych.porting.pairing import matches, pair_network
 from triptych.spec import analysis
-from triptych.spec.layers import Shape
-from triptych.utils.arrays import Array
+from triptych.spec.layers import BatchNorm, Shape
+from triptych.utils.arrays import Array, largest
 from triptych.utils.errors import TriptychError
 from triptych.utils.shelf import Computed, select
 
@@ -38,6 +40,7 @@ LOW = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}  # by type, the
 HOST = dict.fromkeys(("fp16", "bf16"), "fp32")  # what the rest of a network with layers of 16 bits runs in
 SOFTMAX = "softmax"  # at a network's end, beside log_softmax, which hands a loss's gradient on as it is
 ARRIVING = "gradient at the output of "
+COPIES, SAME_COPY = 8, 1e-4  # of the images in one batch; of the largest value, whatever the precision
 DROPOUT, STATISTICS, CALLED = "dropout", "statistics", "calls"
 # Calls in evaluation, after all other levels: the images of each.
 ONE, OTHERS, MANY, AGAIN = "(1 image)", "(3 images)", "(9 images)", "(again)"
@@ -122,7 +125,8 @@ class OwnNetwork(Subject):
             self._look_for_another_map(layer_of(made.wrong.tensor))
             text = "; ".join(made.notes)
             layer = layer_of(made.wrong.tensor)
-            raise SubjectFailedError(Difference(layer, "structure", made.wrong, (self.name,), made.cause, text))
+            cause = made.cause or (self._left_out(made.wrong.tensor) if len(parameters) < len(infos) else "")
+            raise SubjectFailedError(Difference(layer, "structure", made.wrong, (self.name,), cause, text))
         self.pairs, self.shapes = dict(made.pairs), made.shapes or {}
         self.notes += made.notes
         self.load()
@@ -146,6 +150,13 @@ class OwnNetwork(Subject):
             wrong = problem("structure", path, f"has the shape {shape}, expected {expected}")
             cause = causes.of_shape(self.run, path, shape[1:])
             raise SubjectFailedError(Difference(path, "structure", wrong, (self.name,), cause))
+
+    def _left_out(self, path: str) -> str:
+        """What a parameter of the spec's that the network has not would be."""
+        layer, name = self.run.layers.get(layer_of(path)), path.rpartition(".")[2]
+        if isinstance(layer, BatchNorm) and name == "weight":
+            return "gamma is left out, or fixed at 1 (affine, scale, fix_gamma)"
+        return "the bias is left out" if name == "bias" else ""
 
     def restore(self) -> None:
         """The network as it was given."""
@@ -305,8 +316,22 @@ class OwnNetwork(Subject):
         permuted = self.permuted.get(layer_of(path)) if path.endswith(".weight") else None
         return gradient if permuted is None else channels_first(gradient, permuted)
 
+    def _gradients_agree(self) -> bool:
+        """Whether the parameters' and the images' gradients are the spec's. What arrives at outputs tells no more then:
+        where several values of a window are the largest, pooling may give any of them its gradient."""
+        share, right = UNPERTURBED[self.precision], self.run.gradients
+        ran = self.ran(True)
+        own = {
+            path: self._gradient(path) for path, name in self.pairs.items() if name in ran.gradients and path in right
+        }
+        own |= {} if ran.input_gradient is None else {INPUT: ran.input_gradient}
+        return all(largest(value - right[path]) <= share * largest(right[path]) for path, value in own.items())
+
     def arriving(self) -> dict[str, Array]:
-        """By layer, the gradient that arrives at its output, where that can be seen in the spec's order."""
+        """By layer, the gradient that arrives at its output, where that can be seen in the spec's order; none where
+        nothing comes of a difference."""
+        if not self.run.case.large and self._gradients_agree():
+            return {}
         right, flattened, captured = self.run.trace(True).arriving, self.flattened(), self.ran(True).captured
         gradients = {path: captured[index].gradient for path, index in self.seen(True).items() if path not in flattened}
         seen = {p: value for p, value in gradients.items() if value is not None and value.size == right[p].size}
@@ -330,8 +355,24 @@ class OwnNetwork(Subject):
     def dropouts(self) -> Arrays:
         """What it draws."""
         captured = self.ran(True).captured, self.ran(False).captured
-        found = dropouts.observed(self.run, self.rates, self.seen(True), *captured)
+        found = dropouts.observed(self.run, self.rates, self.seen(True), *captured) | self.drawn_by_itself()
         return {name: drawn for name, drawn in found.items() if not matches(name, self.ignored)}
+
+    def drawn_by_itself(self) -> Described:
+        """By the layer before it, what draws random numbers in training and is no dropout of the framework: of several
+        copies of the images not the same comes out."""
+        if self.port.pure or self.run.case.large:
+            return {}
+        try:
+            copies = self.port.run(np.concatenate([self.images] * COPIES), train=True).captured
+        except STRANGERS:  # so many images: calls in evaluation tell that
+            return {}
+        for index, each in enumerate(copies):
+            values = each.value.reshape(COPIES, -1)
+            if not largest(values - values[0]) <= SAME_COPY * largest(values):
+                place = dropouts.follows(self.run, index, self.seen(True))
+                return {f"{place}{dropouts.SURPLUS}": dropouts.described(0.0, dropouts.BY_ITSELF)}
+        return {}
 
     def calls(self) -> Arrays:
         """The outputs in evaluation, called as a user calls it. Raises SubjectFailedError for a batch that it cannot

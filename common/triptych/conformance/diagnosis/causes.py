@@ -10,7 +10,7 @@ import numpy as np
 
 from triptych.conformance import inputs
 from triptych.conformance.compare import Arrays, Check
-from triptych.conformance.diagnosis.faults import FAULTS, other_merges, residual_scale
+from triptych.conformance.diagnosis.faults import FAULTS, other_merges, other_sums
 from triptych.conformance.diagnosis.hypothesis import Fault, Hypothesis
 from triptych.conformance.reference_run import OUTPUT, ReferenceRun, layer_of, maps_before_flatten, named
 from triptych.data.preprocess import apply_reference
@@ -248,7 +248,7 @@ def _of_junction(
     elif observed.shape == (body := outputs[join(path, layer.body.name)]).shape:
         block = layer.shortcut
         shortcut = run.trace(train).inputs[path] if block is None else outputs[join(path, block.name)]
-        tries = [("the shortcut is missing", layer.scale * body), residual_scale(layer, body, shortcut, observed)]
+        tries = other_sums(layer, body, shortcut, observed)
     return next((text for text, value in tries if same(value, observed, budget)), "")
 
 

@@ -138,9 +138,9 @@ def forward(finding: Finding, train: bool) -> Difference:
         cause = pass_causes.of_forward(run, check, finding.observed, train, finding.alone)
     if not check.problem and (not cause.text or cause.vague or cause.text == MISSING.text or BOUNDED in cause.text):
         places, made = [*hidden, check.tensor], finding.subject.made(train)
-        cut = pass_causes.of_bound_before(run, check, finding.observed, made, train)
-        orders = (pass_causes.of_order(run, path, check.budget, made, train) for path in places)
-        cause = next(filter(None, (cut, *orders)), cause)
+        found = [pass_causes.of_order(run, path, check.budget, made, train) for path in places]
+        found.append(pass_causes.of_bound_before(run, check, finding.observed, made, train))
+        cause = next(filter(None, found), cause)
     note = "; ".join(filter(None, (note, ALSO.format(", or ".join(cause.others)) if cause.others else "")))
     if check.problem.startswith("has the shape"):
         shape = finding.observed[check.tensor].shape[1:]

@@ -28,6 +28,7 @@ def _window(layer: spec.MaxPool | spec.AvgPool) -> tuple[str, spec.Pair, spec.Pa
     return layer.name, layer.kernel, layer.stride, layer.padding, layer.ceil
 
 
+WIDER = "the kernel is {wrong.kernel}, not {right.kernel}, and the padding is {wrong.padding}, not {right.padding}"
 _POOL = (
     other_field("the stride is {wrong.stride}, not {right.stride}", stride=(1, 1)),
     other_field("the stride is {wrong.stride}, not {right.stride}", stride=(2, 2)),
@@ -37,6 +38,8 @@ _POOL = (
     other_field("the stride is {wrong.stride}, not {right.stride}", stride=lambda layer: layer.kernel),
     other_field("the kernel is {wrong.kernel}, not {right.kernel}", kernel=lambda layer: layer.stride),
     other_field("the kernel is {wrong.kernel}, not {right.kernel}", kernel=(2, 2)),
+    other_field(WIDER, kernel=(3, 3), padding=(1, 1)),
+    other_field(WIDER, kernel=(2, 2), padding=(0, 0)),
     other_field("the kernel is {wrong.kernel}, not {right.kernel}", kernel=(3, 3)),
 )
 
@@ -134,10 +137,19 @@ def other_merges(layer: spec.Branches, parts: list[Array]) -> Iterator[tuple[str
         yield text, np.concatenate([parts[i] for i in order], axis=1)
 
 
-def residual_scale(layer: spec.Residual, body: Array, shortcut: Array, observed: Array) -> tuple[str, Array]:
-    """The sum with the scale that fits best, to three figures, with what to say of it."""
+def other_sums(layer: spec.Residual, body: Array, shortcut: Array, observed: Array) -> Iterator[tuple[str, Array]]:
+    """A residual summed otherwise, also with the scales that fit best, to three figures, and what to say of it."""
+    right = layer.scale * body
+    yield "the shortcut is missing", right
     scale = float(f"{float(((observed - shortcut) * body).sum() / (body * body).sum()):.3g}")
-    return f"the residual's scale is {scale:.6g}, not {layer.scale:g}", shortcut + scale * body
+    yield f"the residual's scale is {scale:.6g}, not {layer.scale:g}", shortcut + scale * body
+    yield "an activation (ReLU) comes before the addition, in the body", shortcut + np.maximum(right, 0)
+    yield "an activation (ReLU) comes before the addition, on the shortcut", np.maximum(shortcut, 0) + right
+    weight = float(f"{float(((observed - right) * shortcut).sum() / (shortcut * shortcut).sum()):.3g}")
+    yield f"the shortcut is multiplied by {weight:.6g}", right + weight * shortcut
+    yield "the shortcut is subtracted from the body", right - shortcut
+    yield "body and shortcut are multiplied, not added", right * shortcut
+    yield "the larger of body and shortcut is taken, not their sum", np.maximum(right, shortcut)
 
 
 # What can be wrong with the images themselves, (N, C, H, W).

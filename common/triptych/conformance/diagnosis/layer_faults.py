@@ -27,6 +27,23 @@ def same_padding(hypothesis: Hypothesis, value: float = 0.0) -> Hypothesis | Non
     return replace(hypothesis, layer=replace(layer, padding=(0, 0)), x=x)
 
 
+def _shifted(hypothesis: Hypothesis) -> Hypothesis | None:
+    """Windows at a stride that begin one pixel further below and right."""
+    if hypothesis.layer.stride == (1, 1):
+        return None
+    x = np.pad(hypothesis.x[:, :, 1:, 1:], ((0, 0), (0, 0), (0, 1), (0, 1)))
+    return replace(hypothesis, x=x)
+
+
+def _averaged(hypothesis: Hypothesis) -> Hypothesis | None:
+    """The mean of every stride's pixels, and then no stride."""
+    (rows, columns), (n, c, h, w) = hypothesis.layer.stride, hypothesis.x.shape
+    if (rows, columns) == (1, 1) or h % rows or w % columns:
+        return None
+    x = hypothesis.x.reshape(n, c, h // rows, rows, w // columns, columns).mean((3, 5))
+    return replace(hypothesis, layer=replace(hypothesis.layer, stride=(1, 1)), x=x)
+
+
 def _padded(rows: int, columns: int) -> Callable[[Conv | MaxPool | AvgPool], Pair]:
     return lambda layer: (max(0, layer.padding[0] + rows), max(0, layer.padding[1] + columns))
 
@@ -89,6 +106,8 @@ CONV = (
     other_value("the groups' outputs are in another order (depthwise multiplier)", "weight", _interleaved),
     other_value("the groups' outputs are in another order (depthwise multiplier)", "weight", _deinterleaved),
     Fault("SAME padding: at this stride the odd pixel goes below and right, not above and left", same_padding),
+    Fault("its windows begin a pixel further below and right (x[:, :, 1::2, 1::2])", _shifted),
+    Fault("the map is averaged over the stride before it (ResNet-D's shortcut)", _averaged),
     _padded_by("reflect", "the map is padded by reflection, not by zeros"),
     _padded_by("edge", "the map is padded by its edge values (replicate), not by zeros"),
     _padded_by("wrap", "the map is padded from its other side (circular), not by zeros"),

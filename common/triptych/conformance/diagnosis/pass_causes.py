@@ -234,6 +234,9 @@ def of_statistics(run: ReferenceRun, path: str, check: Check, observed: Arrays, 
         value = _statistics(run, path, replace(layer, momentum=momentum, unbiased=unbiased), batches)
         if same(value, observed[check.tensor], check.budget):
             return Cause(_statistics_text(layer, momentum, unbiased))
+    twice = [batch for batch in batches for _ in range(2)]
+    if same(_statistics(run, path, layer, twice), observed[check.tensor], check.budget):
+        return Cause("they are updated twice in a pass: it is run again (a checkpoint, or a second call)")
     return NONE
 
 
