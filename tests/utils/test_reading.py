@@ -60,7 +60,6 @@ READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "any fields": ("x", fields.map_file),
     "spec": ("x.json", lambda path: sources.read(str(path))),
     "a port's weights": ("x.safetensors", lambda path: port_check._load(path.with_name("model.py"), path)),
-    "ONNX": ("x.onnx", lambda path: sources.read(str(path))),
 }
 
 
