@@ -59,9 +59,11 @@ def members(count: int, folder: Path) -> list[Member]:
 
 
 def join(device: str, devices: int) -> group.Group:
-    """Join the processes that `place` names, or be alone."""
+    """Join the processes that `place` names, or be alone. Where they are joined already, as Ray does it, be one."""
     if devices > 1:
         raise TriptychError("PyTorch trains on one device per process: give --processes N, not --devices N")
+    if distributed.is_initialized():
+        return Group()
     told = place()
     if told is None:
         return group.ALONE

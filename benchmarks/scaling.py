@@ -1,0 +1,189 @@
+"""Training by several processes, measured: on this machine's cores, and between hosts whose links are slow.
+
+python benchmarks/scaling.py processes            # two processes beside one, every backend
+sudo python benchmarks/scaling.py hosts           # PyTorch on 2 and 4 hosts: network namespaces with links of `RATES`
+
+`hosts` needs Linux, root, and iproute2 (`ip`, `tc`). All processes share this machine's cores, so a step without
+communication is measured with as many processes that know nothing of each other, and what a link costs is held against
+`scaling_model`. Results are printed as Markdown.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+from scaling_model import Step, gradient_bytes, ring
+
+from triptych.backend import registry
+from triptych.backend.group import ALONE
+from triptych.backend.joining import Member
+from triptych.data.batches import Augmentation, feed, plan
+from triptych.data.preprocess import InputTransform
+from triptych.optim.optimizers import SGD
+from triptych.spec.layers import Architecture
+from triptych.training.distributed.launch import launch
+from triptych.training.distributed.membership import one_of
+from triptych.training.distributed.shares import cut
+from triptych.zoo import Options, build_with
+
+BATCH = 64  # images of a process
+STEPS, ROUNDS = 6, 5  # a round's steps; the first round is not counted
+DENSE = (512, 2048)  # widths of the two networks
+RATES = (1000, 200, 50)  # Mbit/s
+HOSTS = (2, 4)
+SUBNET, PORT = "10.77.0", "29531"
+HOP = 1e-4  # seconds between two namespaces
+OPTIMIZER = SGD(momentum=0.9)
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a process is told: one of `count`, that train together, or each `alone`."""
+
+    backend: str
+    dense: int
+    count: int
+    alone: bool = False
+
+
+def architecture(dense: int) -> Architecture:
+    """A VGG-11 of a quarter of the channels, on images of 32x32."""
+    return build_with("vgg11", Options(10, (3, 32, 32), 4.0, dense_width=dense))
+
+
+def work(file: Path) -> None:
+    """One of the processes: the seconds of its median step; the first one's, or one alone's, count."""
+    task = Task(**json.loads(file.read_text()))
+    backend = registry.load(task.backend)
+    group = ALONE if task.alone else backend.join("cpu", 1)
+    with one_of(group):
+        network = backend.build(architecture(task.dense))
+        backend.initialize(network, 0)
+        trainer = backend.Trainer(network, OPTIMIZER, InputTransform(3, 32, 32), 0, group=group)
+        size = BATCH if task.alone else BATCH * task.count
+        images = np.random.default_rng(0).integers(0, 256, (size, 3, 32, 32), np.uint8)
+        labels = np.arange(size) % 10
+        times = []
+        for epoch in range(1 + ROUNDS):
+            parts = cut(plan(0, epoch, size, size, Augmentation()) * STEPS, group, 1)
+            fed = feed(images, labels, [batch for batch, _ in parts], Augmentation())
+            start = time.perf_counter()
+            handles = [
+                trainer.step(given, right, OPTIMIZER.rates(0.01, 0.9), number, gather=gather, shares=shares)
+                for number, ((given, right, gather), (_, shares)) in enumerate(zip(fed, parts, strict=True))
+            ]
+            trainer.read(handles)
+            times.append((time.perf_counter() - start) / STEPS)
+        trainer.settle()
+        group.gather(np.zeros(1))  # none leaves before the others have what it sent
+        if group.rank == 0:
+            Path(f"{file}.{os.getpid()}.seconds").write_text(str(median(times[1:])))
+
+
+def run(task: Task, members: Callable[[int, Path], list[Member]]) -> float:
+    """Seconds of a step of the task's processes; of those alone, of the slowest."""
+    with tempfile.TemporaryDirectory() as folder:
+        file, meeting = Path(folder) / "task.json", Path(folder) / "meeting"
+        file.write_text(json.dumps(asdict(task)))
+        meeting.mkdir()
+        launch(members(task.count, meeting), (str(Path(__file__).resolve()), "work", str(file)))
+        return max(float(made.read_text()) for made in Path(folder).glob("*.seconds"))
+
+
+def strangers(count: int, folder: Path) -> list[Member]:
+    """Processes that know nothing of each other."""
+    return [Member(f"process {rank}") for rank in range(count)]
+
+
+def processes() -> None:
+    """Two processes of a core each beside one of a core, on every backend."""
+    print("| backend, network | gradients | one process | two | speed-up | share of communication |")
+    print("|---|---|---|---|---|---|")
+    for name in registry.installed():
+        backend = registry.load(name)
+        for dense in DENSE:
+            one = run(Task(name, dense, 1, alone=True), strangers)
+            apart = run(Task(name, dense, 2, alone=True), strangers)
+            two = run(Task(name, dense, 2), backend.members)
+            print(
+                f"| {name}, dense {dense} | {gradient_bytes(architecture(dense)) / 1e6:.1f} MB | "
+                f"{BATCH / one:.0f} images/s | {2 * BATCH / two:.0f} images/s | {one * 2 / two:.2f} | "
+                f"{max(0, 1 - apart / two):.0%} |",
+                flush=True,
+            )
+
+
+def command(*words: str) -> None:
+    """Run a program. Raises CalledProcessError with what it said."""
+    subprocess.run(words, check=True)
+
+
+@contextmanager
+def network(count: int, rate: int) -> Iterator[None]:
+    """So many namespaces `triptych0` ..., on one bridge; each sends `rate` Mbit/s at most."""
+    with ExitStack() as undo:
+        command("ip", "netns", "add", "triptych-switch")
+        undo.callback(command, "ip", "netns", "del", "triptych-switch")
+        command("ip", "-n", "triptych-switch", "link", "add", "bridge", "type", "bridge")
+        command("ip", "-n", "triptych-switch", "link", "set", "bridge", "up")
+        for host in range(count):
+            name, plug = f"triptych{host}", f"port{host}"
+            command("ip", "netns", "add", name)
+            undo.callback(command, "ip", "netns", "del", name)
+            ends = ("ip", "link", "add", "wire", "netns", name, "type", "veth")
+            command(*ends, "peer", "name", plug, "netns", "triptych-switch")
+            command("ip", "-n", "triptych-switch", "link", "set", plug, "master", "bridge", "up")
+            command("ip", "-n", name, "addr", "add", f"{SUBNET}.{host + 1}/24", "dev", "wire")
+            for device in ("lo", "wire"):
+                command("ip", "-n", name, "link", "set", device, "up")
+            shaped = ("tbf", "rate", f"{rate}mbit", "burst", "256kb", "latency", "100ms")
+            command("tc", "-n", name, "qdisc", "add", "dev", "wire", "root", *shaped)
+        yield
+
+
+def on_hosts(count: int, folder: Path) -> list[Member]:
+    """A process of PyTorch's on every host."""
+    place = {"WORLD_SIZE": str(count), "MASTER_ADDR": f"{SUBNET}.1", "MASTER_PORT": PORT, "GLOO_SOCKET_IFNAME": "wire"}
+    return [
+        Member(f"host {rank}", ("ip", "netns", "exec", f"triptych{rank}", sys.executable), place | {"RANK": str(rank)})
+        for rank in range(count)
+    ]
+
+
+def hosts() -> None:
+    """PyTorch on hosts whose links have a rate, beside what the model says."""
+    print("| network | hosts | link | step | images/s | model | model's error |")
+    print("|---|---|---|---|---|---|---|")
+    errors = []
+    for dense in DENSE:
+        for count in HOSTS:
+            apart = run(Task("torch", dense, count, alone=True), strangers)
+            step = Step(apart, gradient_bytes(architecture(dense)))
+            for rate in RATES:
+                with network(count, rate):
+                    seconds = run(Task("torch", dense, count), on_hosts)
+                expected = step.seconds(count, rate * 1e6 / 8, HOP, ring)
+                errors.append(abs(expected / seconds - 1))
+                measured = f"{1e3 * seconds:.0f} ms | {count * BATCH / seconds:.0f} | {1e3 * expected:.0f} ms"
+                told = f"dense {dense}, {step.gradients / 1e6:.1f} MB | {count} | {rate} Mbit/s"
+                print(f"| {told} | {measured} | {expected / seconds - 1:+.0%} |", flush=True)
+    print(f"\nThe model's error: {median(errors):.0%} in the median, {max(errors):.0%} at most.")
+
+
+if __name__ == "__main__":
+    word = sys.argv[1] if len(sys.argv) > 1 else ""
+    if word == "work":
+        work(Path(sys.argv[2]))
+    elif word in ("processes", "hosts"):
+        {"processes": processes, "hosts": hosts}[word]()
+    else:
+        sys.exit(__doc__)
