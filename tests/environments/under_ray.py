@@ -1,6 +1,7 @@
 """Ray itself: two of its workers, on this machine, make the steps that one process makes.
 
-Run as a program: Ray talks to itself by this machine's own address, which the tests' isolation takes for the network."""
+A program, because Ray talks to itself by the machine's own address, which the tests' isolation takes for the network.
+"""
 
 import json
 import subprocess
