@@ -11,7 +11,7 @@ FILE = Path(__file__).with_name("certificate.schema.json")
 
 def text() -> str:
     """The file's content."""
-    return json.dumps(schema(Certificate, "triptych certificate, version 3"), indent=1) + "\n"
+    return json.dumps(schema(Certificate, "triptych certificate, version 4"), indent=1) + "\n"
 
 
 if __name__ == "__main__":

@@ -52,7 +52,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @needs_backend
 def test_what_a_certificate_holds(made: Path) -> None:
     value, framework = json.loads(made.read_text()), registry.load(FIRST[0])
-    assert (value["format"], value["version"], value["passed"]) == ("triptych certificate", 3, True)
+    assert (value["format"], value["version"], value["passed"]) == ("triptych certificate", 4, True)
     assert (value["seed"], value["device"], value["precisions"]) == (2, "cpu", ["fp64"])
     assert value["backends"][framework.name]["versions"] == framework.versions()
     assert value["backends"][framework.name]["device"].startswith("cpu: ")
@@ -395,10 +395,10 @@ DAMAGED: dict[str, tuple[Change, str]] = {
     "other format": (lambda value: value.update(format="other"), "is no certificate; make one with"),
     "older version": (
         lambda value: value.update(version=2),
-        "has version 2, not 3; make it anew with: triptych conform --certificate FILE",
+        "has version 2, not 4; make it anew with: triptych conform --certificate FILE",
     ),
-    "later version": (lambda value: value.update(version=4), "has version 4, not 3; make it anew"),
-    "version of another type": (lambda value: value.update(version=3.0), "version: 3.0 is not 3"),
+    "later version": (lambda value: value.update(version=5), "has version 5, not 4; make it anew"),
+    "version of another type": (lambda value: value.update(version=4.0), "version: 4.0 is not 4"),
     "a pass that its checks contradict": (
         lambda value: loss_of(value).update(difference=1.0),
         "passed: true is not what follows from the rest: false",

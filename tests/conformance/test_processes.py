@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,11 +15,16 @@ from faulty_processes import FAULTS
 from group_member import NETWORK
 from marks import every_backend, needs_backend
 from triptych.backend import registry
-from triptych.conformance import processes
+from triptych.conformance import processes, recorded, rerun, suite
 from triptych.conformance.case import make_case
-from triptych.conformance.processes import Assignment
+from triptych.conformance.certificate import left_out
+from triptych.conformance.compare import Check
+from triptych.conformance.processes import Assignment, SharedRun
+from triptych.conformance.suite import Verdict
 from triptych.conformance.trajectory import make_trajectory
 from triptych.spec import records
+from triptych.spec.layers import Architecture, Dense, Flatten
+from triptych.utils.errors import TriptychError
 
 FAULTY = Path(__file__).parents[1] / "faulty_processes.py"
 
@@ -55,3 +62,36 @@ def test_conform_has_it_as_a_level(name, here):
     assert run["passed"]
     assert (run["precision"] == "fp64") == (run["refused"] == "")
     assert "20 steps of 2 processes against one" in ended.stdout
+
+
+def with_processes(verdict: Verdict, **changes: Any) -> Verdict:
+    """A verdict that was judged with two processes, each backend's run with `changes`."""
+    check = Check("processes", "loss", 0.0, 1.0, 1.0)
+    runs = [processes.ProcessesRun(report.name, "fp64", (check,)) for report in verdict.reports]
+    return replace(verdict, processes=SharedRun(2, tuple(replace(run, **changes) for run in runs)))
+
+
+@needs_backend
+def test_a_failure_of_several_processes_is_one_of_the_network():
+    verdict = suite.run(NETWORK, [registry.load(registry.installed()[0])], precisions=("fp64",))
+    assert verdict.passed
+    good = with_processes(verdict)
+    assert good.passed
+    wrong = with_processes(verdict, checks=(Check("processes", "loss", 2.0, 1.0, 1.0),))
+    assert not wrong.passed
+    assert not with_processes(verdict, checks=()).passed
+    names = [report.name for report in verdict.reports]
+    assert list(recorded.verdict_faults(good, names)) == []
+    assert "processes: the certificate records a failure" in next(recorded.verdict_faults(wrong, names))
+    assert list(rerun.differences(good, good, {})) == []
+    assert "processes: fails here" in next(rerun.differences(good, wrong, {}))
+    others = with_processes(verdict, precision="fp32")
+    assert "other checks are recorded than are made here" in next(rerun.differences(others, good, {}))
+    assert "processes" in left_out([verdict], ("fp64", "fp32"))
+    assert "processes" not in left_out([good], ("fp64", "fp32"))
+
+
+def test_processes_of_a_network_without_classes_are_refused_before_anything_is_run():
+    embedding = Architecture("embedding", (1, 4, 4), 0, (Flatten("flatten"), Dense("dense", 3)))
+    with pytest.raises(TriptychError, match="--processes trains on labels, and 'embedding' has no classes"):
+        suite.run(embedding, [], processes=2)

@@ -63,7 +63,7 @@ def test_a_verdict_on_no_backend_is_no_pass() -> None:
     [
         ('"classes": 10', '"classes": 1e999', "1e999 is no number"),
         ('"seed": 0', '"seed": 1, "seed": 0', "a name is there twice"),
-        ('"version": 3', '"version": true', "has version True, not 3"),
+        ('"version": 4', '"version": true', "has version True, not 4"),
     ],
 )
 def test_what_no_writer_writes_is_one_line(tmp_path: Path, old: str, new: str, words: str) -> None:

@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from triptych import zoo
 from triptych.cli import options
 from triptych.cli.arch import certified_options, resolve
-from triptych.cli.processes import conforming, level
+from triptych.cli.processes import show_shared
 from triptych.report.tables import print_table
 from triptych.utils import terminal
 from triptych.utils.errors import TriptychError
@@ -72,19 +72,23 @@ def conform(
     key = signing_key(sign, certificate)
     names = list(zoo.registry()) if all else [name.strip() for name in ("vgg11" if arch is None else arch).split(",")]
     architectures = [told_apart(resolve(name, network, small=True).architecture) for name in names]
-    refuse_unjudged(architectures)
+    refuse_unjudged(architectures, processes)
     loaded = [registry.load(name) for name in options.backend_names(backends)]
     precisions = PRECISIONS if precision is None else (precision,)
     verdicts = []
     for verdict in suite.run_all(
-        architectures, loaded, jobs=jobs, steps=trajectory, device=device, seed=seed, precisions=precisions
+        *(architectures, loaded),
+        jobs=jobs,
+        steps=trajectory,
+        processes=processes,
+        device=device,
+        seed=seed,
+        precisions=precisions,
     ):
         verdicts.append(verdict)
         if json != "-":
             show(verdict)
-    several = [level(v.architecture, loaded, processes, seed, shown=json != "-") for v in verdicts]
-    if json is not None:
-        options.write_json(json, [suite.as_dict(v) | {"processes": r} for v, r in zip(verdicts, several, strict=True)])
+    options.write_json(json, [suite.as_dict(verdict) for verdict in verdicts])
     if certificate is not None:
         sizes = [certified_options(name, network) for name in names]
         made = certificates.make(verdicts, sizes, loaded, precisions=precisions, seed=seed, device=device)
@@ -93,7 +97,7 @@ def conform(
             signature.sign(certificate, key)
     if html is not None:
         scoreboard.write(html, verdicts, {b.name: b.versions() for b in loaded}, options.command_line())
-    passed = conforming(verdicts, several)
+    passed = sum(verdict.passed for verdict in verdicts)
     if json != "-":
         print(f"{passed} of {len(verdicts)} architectures conform on {', '.join(b.name for b in loaded)}")
     return 0 if passed == len(verdicts) else 1
@@ -183,14 +187,18 @@ def refuse_contradictions(
         raise TriptychError("--certificate, --html and --json must be different files")
 
 
-def refuse_unjudged(architectures: Sequence[Architecture]) -> None:
-    """Raises TriptychError for networks of one name, and for one that cannot be judged in the memory that is here."""
+def refuse_unjudged(architectures: Sequence[Architecture], processes: int | None = None) -> None:
+    """Raises TriptychError for networks of one name, and for one that cannot be judged in the memory that is here, or
+    by several processes where that is asked for."""
     from triptych.conformance.case import BATCH
+    from triptych.conformance.processes import check_shared
     from triptych.spec import footprint
 
     refuse_twice([architecture.name for architecture in architectures])
     for architecture in architectures:
         footprint.check_judged(architecture, BATCH)
+        if processes is not None:
+            check_shared(architecture)
 
 
 def refuse_twice(names: Sequence[str]) -> None:
@@ -221,6 +229,8 @@ def show(verdict: Verdict) -> None:
     print()
     if verdict.trajectory is not None:
         show_long_run(verdict.architecture.name, verdict.trajectory)
+    if verdict.processes is not None:
+        show_shared(verdict.architecture.name, verdict.processes)
 
 
 def sharpness_cells(verdict: Verdict) -> dict[str, list[str]]:

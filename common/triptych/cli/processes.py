@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from triptych.report.tables import print_table
 from triptych.utils.errors import TriptychError
 
 if TYPE_CHECKING:
     from triptych.backend.contract import Backend
-    from triptych.conformance.suite import Verdict
-    from triptych.spec.layers import Architecture
+    from triptych.conformance.processes import SharedRun
 
 
 def to_launch(backend: Backend, processes: int) -> bool:
@@ -41,33 +39,16 @@ def launch(backend: Backend, processes: int) -> int:
     return 0
 
 
-def level(
-    architecture: Architecture, backends: Sequence[Backend], count: int | None, seed: int, *, shown: bool
-) -> list[dict[str, Any]] | None:
-    """conform's level `processes` of every backend, and as `--json` has it; None where it was not asked for."""
+def show_shared(name: str, shared: SharedRun) -> None:
+    """A row per backend of training by several processes."""
     from triptych.conformance import processes
     from triptych.conformance.compare import worst
-    from triptych.spec.records import encode
 
-    if count is None:
-        return None
-    runs = [(run, worst(run.checks)) for run in (processes.judge(b, architecture, count, seed) for b in backends)]
-    if shown:
-        rows = []
-        for run, check in runs:
-            note = "" if check is None else check.problem or f"{check.tensor}: {check.difference:.1e}"
-            rows.append((run.backend, run.precision, "pass" if run.passed else "FAIL", note, run.refused))
-        title = f"{architecture.name}: {processes.STEPS} steps of {count} processes against one"
-        print_table(("backend", "precision", "result", "worst", "why not fp64"), rows, title=title)
-        print()
-    return [
-        {"backend": run.backend, "precision": run.precision, "passed": run.passed, "refused": run.refused}
-        | {"worst": encode(check)}
-        for run, check in runs
-    ]
-
-
-def conforming(verdicts: Sequence[Verdict], several: Sequence[list[dict[str, Any]] | None]) -> int:
-    """How many architectures passed, the level `processes` too where it was asked for."""
-    pairs = zip(verdicts, several, strict=True)
-    return sum(verdict.passed and all(run["passed"] for run in runs or ()) for verdict, runs in pairs)
+    rows = []
+    for run in shared.runs:
+        check = worst(run.checks)
+        note = "" if check is None else check.problem or f"{check.tensor}: {check.difference:.1e}"
+        rows.append((run.backend, run.precision, "pass" if run.passed else "FAIL", note, run.refused))
+    title = f"{name}: {processes.STEPS} steps of {shared.count} processes against one"
+    print_table(("backend", "precision", "result", "worst", "why not fp64"), rows, title=title)
+    print()

@@ -25,10 +25,14 @@ from triptych.utils.process import cores
 from triptych.utils.reading import read_bounded
 from triptych.zoo import Options
 
-FORMAT, VERSION = "triptych certificate", 3
+FORMAT, VERSION = "triptych certificate", 4
 MOST_BYTES = 1 << 30
 # Levels that are not run unless they are asked for, and the one that no certificate holds.
-ELSEWHERE = {"trajectory": "judged by `conform --trajectory 100`", "accuracy": "judged by `compare --seeds 5`"}
+ELSEWHERE = {
+    "trajectory": "judged by `conform --trajectory 100`",
+    "processes": "judged by `conform --processes 2`",
+    "accuracy": "judged by `compare --seeds 5`",
+}
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,7 @@ class Certificate:
     DERIVED: ClassVar = ("passed",)
 
     format: Literal["triptych certificate"]
-    version: Literal[3]
+    version: Literal[4]
     triptych: str
     created: str
     seed: int
@@ -87,7 +91,7 @@ def make(
     """The certificate of `verdicts`, all of the same backends, precisions, seed and device."""
     certificate = Certificate(
         format="triptych certificate",
-        version=3,
+        version=4,
         triptych=__version__,
         created=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         seed=seed,
@@ -108,8 +112,8 @@ def make(
 def left_out(verdicts: Sequence[Verdict], precisions: Sequence[str]) -> dict[str, str]:
     """The precisions and levels that were not run, and why."""
     missing = {precision: suite.NOT_ASKED for precision in PRECISIONS if precision not in precisions}
-    trained = bool(verdicts) and all(verdict.trajectory is not None for verdict in verdicts)
-    return missing | {level: why for level, why in ELSEWHERE.items() if level != "trajectory" or not trained}
+    ran = [level for level in ELSEWHERE if verdicts and all(getattr(v, level, None) is not None for v in verdicts)]
+    return missing | {level: why for level, why in ELSEWHERE.items() if level not in ran}
 
 
 def platform_facts() -> dict[str, str]:

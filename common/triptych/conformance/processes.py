@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -19,7 +20,7 @@ from triptych.backend.execution import exact
 from triptych.backend.group import ALONE, Group
 from triptych.conformance.case import BATCH, Case, make_case
 from triptych.conformance.chaos import FACTOR, TWINS, judge_pair, neighbour
-from triptych.conformance.compare import Check, compare, problem
+from triptych.conformance.compare import Check, compare, problem, worst
 from triptych.conformance.trajectory import (
     AUGMENTATION,
     BUDGET,
@@ -65,6 +66,8 @@ class Assignment:
 class ProcessesRun:
     """One backend's checks, in the precision that they were made in; `refused`: why not in float64."""
 
+    DERIVED: ClassVar = ("passed",)
+
     backend: str
     precision: str
     checks: tuple[Check, ...]
@@ -76,11 +79,36 @@ class ProcessesRun:
         return bool(self.checks) and all(check.passed for check in self.checks)
 
 
+@dataclass(frozen=True)
+class SharedRun:
+    """What every backend's training by `count` processes is beside one process."""
+
+    DERIVED: ClassVar = ("passed",)
+
+    count: int
+    runs: tuple[ProcessesRun, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Every backend's did, and there is one."""
+        return bool(self.runs) and all(run.passed for run in self.runs)
+
+
+def check_shared(architecture: Architecture) -> None:
+    """Raises TriptychError for a network without classes."""
+    if not architecture.classes:
+        raise TriptychError(f"--processes trains on labels, and '{architecture.name}' has no classes")
+
+
+def run_shared(backends: Sequence[Backend], architecture: Architecture, count: int, seed: int = 0) -> SharedRun:
+    """`judge` of every backend."""
+    return SharedRun(count, tuple(judge(backend, architecture, count, seed) for backend in backends))
+
+
 def judge(backend: Backend, architecture: Architecture, count: int, seed: int = 0) -> ProcessesRun:
     """Hold `count` processes against one: in float64, or, where the backend refuses that for several, in float32 by the
     losses. Raises TriptychError for a network without classes."""
-    if not architecture.classes:
-        raise TriptychError(f"--processes trains on labels, and '{architecture.name}' has no classes")
+    check_shared(architecture)
     case = make_case(architecture, seed)
     rate = make_trajectory(case, STEPS).learning_rate
     task = Assignment(backend.name, architecture, "fp64", rate, seed)
@@ -147,6 +175,15 @@ def steps(backend: Backend, task: Assignment, group: Group, start: Parameters | 
     mine = group.part_of(IMAGES)
     score = group.gather(totals(trainer.predict(stored[mine]).astype(float), labels[mine])).sum(0)
     return {LOSSES: losses, RIGHT: right, SCORE: score, **backend.to_canonical(network), **trainer.state()}
+
+
+def as_dict(shared: SharedRun) -> list[dict[str, Any]]:
+    """Every backend's as `conform --json` has it: the worst check."""
+    fields = ("backend", "precision", "passed", "refused")
+    return [
+        {name: getattr(run, name) for name in fields} | {"worst": records.encode(worst(run.checks))}
+        for run in shared.runs
+    ]
 
 
 def main(file: Path) -> None:

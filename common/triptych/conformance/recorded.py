@@ -23,6 +23,8 @@ def faults(certificate: Certificate) -> Iterator[str]:
         yield "its precisions are none, or one twice"
     if len({verdict.trajectory and verdict.trajectory.steps for verdict in verdicts}) > 1:
         yield "its architectures were not all trained for the same number of steps"
+    if len({verdict.processes and verdict.processes.count for verdict in verdicts}) > 1:
+        yield "its architectures were not all trained by the same number of processes"
     if not certificate.architectures:
         yield "it certifies no architecture"
 
@@ -55,6 +57,13 @@ def verdict_faults(old: Verdict, backends: Sequence[str]) -> Iterator[str]:
         failed += [f"{p.left} - {p.right}: {p.verdict}" for p in old.trajectory.pairs if p.verdict != "chaos"]
         yield from some("trajectory: the certificate records a failure", failed)
         yield from (f"trajectory: nothing is recorded of {name}" for name in backends if not checks.get(name))
+    if old.processes is not None:
+        runs = old.processes.runs
+        failed = [f"{run.backend}, '{c.tensor}': {c.text}" for run in runs for c in failures(run.checks)]
+        yield from some("processes: the certificate records a failure", failed)
+        recorded = Counter(run.backend for run in runs if run.checks)
+        yield from (f"processes: nothing is recorded of {name}" for name in backends if name not in recorded)
+        yield from (f"processes: {name} is recorded {n} times" for name, n in recorded.items() if n > 1)
 
 
 def _report_faults(report: Report) -> Iterator[str]:

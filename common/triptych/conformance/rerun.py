@@ -12,6 +12,7 @@ from triptych.conformance.compare import Check
 from triptych.conformance.conform import FLAGS, Report
 from triptych.conformance.dropped import PREFIX as DRAWN
 from triptych.conformance.long_run import LongRun
+from triptych.conformance.processes import SharedRun
 from triptych.conformance.suite import Verdict
 
 CLOSE = 1e-6  # relative: the reference's sums may come from another BLAS
@@ -49,6 +50,8 @@ def differences(old: Verdict, new: Verdict, absent: Mapping[str, str]) -> Iterat
             yield from (f"{title}: {reason}" for reason in reasons)
     if old.trajectory is not None and new.trajectory is not None and same:
         yield from _long_run_differences(old.trajectory, new.trajectory, absent)
+    if old.processes is not None and new.processes is not None:
+        yield from _shared_differences(old.processes, new.processes, absent)
 
 
 def flag_differences(old: Report, new: Report, *, same_versions: bool) -> Iterator[str]:
@@ -128,6 +131,20 @@ def _by_place(checks: Sequence[Check]) -> dict[str, Check]:
 
 def _by_level(checks: Sequence[Check]) -> dict[str, Check]:
     return {check.level: check for check in checks}
+
+
+def _shared_differences(old: SharedRun, new: SharedRun, absent: Mapping[str, str]) -> Iterator[str]:
+    """Training by several processes: which checks were made, in which precision, and whether they pass here. Figures
+    are not compared: the order in which processes add is not the same each time."""
+    before, now = ({run.backend: run for run in shared.runs if run.backend not in absent} for shared in (old, new))
+    for name in dict.fromkeys((*before, *now)):
+        title = f"{name}: {old.count} processes"
+        made = [run and (run.precision, _by_place(run.checks).keys()) for run in (before.get(name), now.get(name))]
+        if name in now:
+            failed = [f"{where}: {c.text}" for where, c in _by_place(now[name].checks).items() if not c.passed]
+            yield from (f"{title}: {reason}" for reason in some("fails here", failed))
+        if made[0] != made[1]:
+            yield f"{title}: other checks are recorded than are made here"
 
 
 def _long_run_differences(old: LongRun, new: LongRun, absent: Mapping[str, str]) -> Iterator[str]:

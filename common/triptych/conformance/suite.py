@@ -20,6 +20,8 @@ from triptych.conformance.conform import PRECISIONS, Observed, Report, conform, 
 from triptych.conformance.inputs import everything
 from triptych.conformance.levels import ALL_LEVELS
 from triptych.conformance.long_run import LongRun
+from triptych.conformance.processes import SharedRun, check_shared, run_shared
+from triptych.conformance.processes import as_dict as processes_dict
 from triptych.conformance.reference_run import ReferenceRun
 from triptych.conformance.sharpness import sharpness
 from triptych.spec.analysis import primitives, totals
@@ -34,9 +36,9 @@ MOST_JOBS = 8  # each needs some gigabytes: the frameworks, and what JAX has com
 
 @dataclass(frozen=True)
 class Verdict:
-    """All that was learned of one architecture: a report per backend and precision, and per pair of backends, and the
-    `trajectory` where it was asked for. `not_run` says which backends were left out, and why. Hashes are SHA-256 of the
-    parameters and of all else that the backends were given."""
+    """All that was learned of one architecture: a report per backend and precision, and per pair of backends, the
+    `trajectory` and training by several `processes` where they were asked for. `not_run` says which backends were left
+    out, and why. Hashes are SHA-256 of the parameters and of all else that the backends were given."""
 
     DERIVED: ClassVar = ("passed",)
 
@@ -47,13 +49,14 @@ class Verdict:
     weights_hash: str = ""
     inputs_hash: str = ""
     trajectory: LongRun | None = None
+    processes: SharedRun | None = None
 
     @property
     def passed(self) -> bool:
         """At least one backend was run, and every check of every backend and pair passed, on all levels that were run:
         the one place where this is decided."""
         levels = bool(self.reports) and all(report.passed for report in (*self.reports, *self.pairs))
-        return levels and (self.trajectory is None or self.trajectory.passed)
+        return levels and all(asked is None or asked.passed for asked in (self.trajectory, self.processes))
 
     def report(self, backend: str, precision: str) -> Report:
         """The report of one backend in one precision."""
@@ -68,10 +71,14 @@ def run(
     seed: int = 0,
     device: str = "cpu",
     steps: int | None = None,
+    processes: int | None = None,
 ) -> Verdict:
     """Judge `architecture` on every backend and compare the backends with each other; where `steps` are asked for, over
-    so many steps of training too. Raises TriptychError for a precision or a number of steps that cannot be judged."""
+    so many steps of training too, and where `processes` are, training by so many. Raises TriptychError for a precision,
+    a number of steps, or processes of a network, that cannot be judged."""
     check_known("precision", precisions, PRECISIONS)
+    if processes is not None:
+        check_shared(architecture)
     if steps is not None:
         long_run.check_steps(steps)
     reference = ReferenceRun(make_case(architecture, seed))
@@ -87,7 +94,8 @@ def run(
     not_run = {name: reason for name, reason in reasons.items() if name not in [backend.name for backend in backends]}
     hashes = arrays_digest(reference.case.parameters), arrays_digest(everything(reference.case))
     trained = steps and long_run.run_long(architecture, backends, steps=steps, seed=seed, device=device)
-    return Verdict(architecture, tuple(reports), tuple(pairs), not_run, *hashes, trained or None)
+    shared = processes and run_shared(backends, architecture, processes, seed)
+    return Verdict(architecture, tuple(reports), tuple(pairs), not_run, *hashes, trained or None, shared or None)
 
 
 def run_many(
@@ -156,6 +164,7 @@ def as_dict(verdict: Verdict) -> dict[str, Any]:
         "backends": [{"backend": report.name} | report_dict(report) for report in verdict.reports],
         "pairs": [{"backends": list(pair.backends)} | report_dict(pair) for pair in verdict.pairs],
         "trajectory": None if verdict.trajectory is None else long_run.as_dict(verdict.trajectory),
+        "processes": None if verdict.processes is None else processes_dict(verdict.processes),
     }
 
 

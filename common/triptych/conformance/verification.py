@@ -64,7 +64,9 @@ def run_again(
 ) -> Verdict | None:
     """The verdict here on one architecture; None, with a reason, if it cannot be run."""
     steps = None if old.verdict.trajectory is None else old.verdict.trajectory.steps
+    shared = old.verdict.processes
     options: dict[str, Any] = {"precisions": certificate.precisions, "seed": certificate.seed}
+    options["processes"] = None if shared is None else shared.count
     try:
         new = suite.run(old.verdict.architecture, backends, device=certificate.device, steps=steps, **options)
     except (TriptychError, ValueError) as error:
@@ -72,6 +74,7 @@ def run_again(
         return None
     result.checks += sum(len(report.checks) for report in (*new.reports, *new.pairs))
     result.checks += 0 if new.trajectory is None else sum(map(len, new.trajectory.checks.values()))
+    result.checks += 0 if new.processes is None else sum(len(run.checks) for run in new.processes.runs)
     return new
 
 
@@ -84,6 +87,8 @@ def unvouched(certificate: Certificate) -> Iterator[str]:
     )
     if any(certified.verdict.trajectory is not None for certified in certificate.architectures):
         yield "the float32 trajectory but for its verdict: how far two runs diverge is another each time"
+    if any(certified.verdict.processes is not None for certified in certificate.architectures):
+        yield "training by several processes but for its verdict: they do not add in the same order each time"
     for certified in certificate.architectures:
         if certified.options is None and zoo_name(certified.name) is None:
             yield f"{certified.name}: what it is called; it is a spec of its own and none of the zoo"
