@@ -33,9 +33,8 @@ from triptych.utils.errors import TriptychError
 
 
 def zoo_names() -> list[Any]:
-    """The first families always; JAX compiles the deeper ones for minutes."""
-    vgg = [name for name in zoo.registry() if name.startswith("vgg") and "block" not in name]
-    quick = ["alexnet", "lenet", *vgg]
+    """One of each kind of the first families always; JAX compiles the deeper ones for minutes."""
+    quick = ("alexnet", "lenet", "vgg11", "vgg11_lrn", "vgg13_bn", "vgg16_1x1")
     return [name if name in quick else pytest.param(name, marks=later) for name in zoo.registry()]
 
 
@@ -53,7 +52,7 @@ def test_the_zoo_conforms_on_every_backend_and_pairwise(name: str) -> None:
     assert set(verdict.not_run) == set(registry.BACKENDS) - set(names)
 
 
-SEEDS = {"lenet": 20, "vgg11": 4, "vgg11_bn": 4, "googlenet": 1}  # of 20, without TRIPTYCH_TEST_ALL
+SEEDS = {"lenet": 6, "vgg11": 1, "vgg11_bn": 2, "googlenet": 1}  # of 20, without TRIPTYCH_TEST_ALL
 
 
 @needs_backend
@@ -76,7 +75,17 @@ def has_norm(architecture: Architecture) -> bool:
     return any(isinstance(info.layer, BatchNorm) for info in primitives(architecture))
 
 
-@pytest.mark.parametrize("name", [name for name in zoo.registry() if not has_norm(conformance_architecture(name))])
+SHARP = ("alexnet", "lenet", "vgg11", "vgg16_1x1", "googlenet", "squeezenet1.0")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name in SHARP else pytest.param(name, marks=later)
+        for name in zoo.registry()
+        if not has_norm(conformance_architecture(name))
+    ],
+)
 def test_budgets_stay_sharp_without_batch_norm(name: str) -> None:
     """No derived budget is wide enough to hide a fault: float32 outputs to 3 digits, everything in float64 to 8."""
     run = ReferenceRun(make_case(conformance_architecture(name)))

@@ -69,7 +69,7 @@ def test_is_killed(name: str, mutant: str, precision: str, record_property: Call
 
 
 @needs_backend
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", [seed if seed < 5 else pytest.param(seed, marks=later) for seed in range(20)])
 def test_no_seed_gives_a_false_alarm(seed: int) -> None:
     """Every backend and every pair of them, in both precisions, on a network with nearly every kind of layer."""
     verdict = suite.run(EVERYTHING, [registry.load(name) for name in registry.installed()], seed=seed)
