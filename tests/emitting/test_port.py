@@ -221,6 +221,7 @@ def test_files_beside_a_certificate_that_are_not_those_that_were_judged(
 
 
 def test_code_that_is_not_the_one_that_was_signed_is_not_run(spec: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
     name, folder = registry.installed()[0], tmp_path / "ported"
     certificate, check = ported(spec, folder, name), port_certificate._check_files
     model = folder / name / "model.py"
