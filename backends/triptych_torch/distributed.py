@@ -4,6 +4,7 @@ import atexit
 import os
 import socket
 import sys
+import time
 from datetime import timedelta
 from pathlib import Path
 
@@ -29,10 +30,13 @@ class Group(group.Group):
         self.rank, self.size = distributed.get_rank(), distributed.get_world_size()
 
     def gather(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        """By all_gather on the CPU."""
+        """By all_gather on the CPU. Gloo's thread lets go of the arrays a little later, which takes Python's lock: by
+        then a process may have begun to end, and would be aborted."""
         mine = torch.from_numpy(np.array(values, np.float64))
         found = [torch.empty_like(mine) for _ in range(self.size)]
         distributed.all_gather(found, mine)
+        while any(array._use_count() > 1 for array in (mine, *found)):
+            time.sleep(0)
         return np.stack([value.numpy() for value in found])
 
     def lost(self, error: RuntimeError) -> bool:

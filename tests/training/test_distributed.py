@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from itertools import product
 from pathlib import Path
@@ -434,3 +435,24 @@ def test_what_a_backend_cannot_do_in_several_is_refused(here):
             assert told in line
     wrong = triptych("train", "--backend", BACKENDS[0], *SMALL, "--processes", 3, **JOINED[BACKENDS[0]]("0", "1"))
     assert "--processes 3, but the environment says that this is one of 2" in wrong.stderr
+
+
+@pytest.mark.skipif("torch" not in registry.installed(), reason="PyTorch's engine")
+def test_what_is_gathered_belongs_to_nobody_else(monkeypatch):
+    """An engine's thread that lets go of a tensor while Python ends aborts its process."""
+    registry.load("torch")
+    import torch
+
+    from triptych_torch import distributed
+
+    held: list[object] = []
+
+    def all_gather(found: list[torch.Tensor], mine: torch.Tensor) -> None:
+        held.append(torch.ones(2, requires_grad=True) * mine)  # the graph keeps the tensor, as a thread of gloo's does
+        threading.Timer(0.05, held.clear).start()
+
+    monkeypatch.setattr(torch.distributed, "all_gather", all_gather)
+    monkeypatch.setattr(torch.distributed, "get_rank", lambda: 0)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    distributed.Group().gather(np.zeros(2))
+    assert held == []
