@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
@@ -40,6 +40,7 @@ STEPS, ROUNDS = 6, 5  # a round's steps; the first round is not counted
 DENSE = (512, 2048)  # widths of the two networks
 RATES = (1000, 200, 50)  # Mbit/s
 HOSTS = (2, 4)
+PLACE = "TRIPTYCH_PLACE"  # of a process among strangers
 SUBNET, PORT = "10.77.0", "29531"
 HOP = 1e-4  # seconds between two namespaces
 OPTIMIZER = SGD(momentum=0.9)
@@ -47,12 +48,14 @@ OPTIMIZER = SGD(momentum=0.9)
 
 @dataclass(frozen=True)
 class Task:
-    """What a process is told: one of `count`, that train together, or each `alone`."""
+    """What a process is told: one of `count`, that train together, or each `alone`; `pinned` to a core of its own, or
+    wherever the system puts it."""
 
     backend: str
     dense: int
     count: int
     alone: bool = False
+    pinned: bool = False
 
 
 def architecture(dense: int) -> Architecture:
@@ -66,6 +69,8 @@ def work(file: Path) -> None:
     backend = registry.load(task.backend)
     group = ALONE if task.alone else backend.join("cpu", 1)
     with one_of(group):
+        if task.pinned:
+            pin(int(os.environ.get(PLACE, group.rank)))
         network = backend.build(architecture(task.dense))
         backend.initialize(network, 0)
         trainer = backend.Trainer(network, OPTIMIZER, InputTransform(3, 32, 32), 0, group=group)
@@ -84,9 +89,16 @@ def work(file: Path) -> None:
             trainer.read(handles)
             times.append((time.perf_counter() - start) / STEPS)
         trainer.settle()
-        group.gather(np.zeros(1))  # none leaves before the others have what it sent
         if group.rank == 0:
             Path(f"{file}.{os.getpid()}.seconds").write_text(str(median(times[1:])))
+
+
+def pin(place: int) -> None:
+    """All threads of this process to one core."""
+    cores = sorted(os.sched_getaffinity(0))
+    for thread in os.listdir("/proc/self/task"):
+        with suppress(ProcessLookupError):  # it has ended
+            os.sched_setaffinity(int(thread), {cores[place % len(cores)]})
 
 
 def run(task: Task, members: Callable[[int, Path], list[Member]]) -> float:
@@ -101,7 +113,7 @@ def run(task: Task, members: Callable[[int, Path], list[Member]]) -> float:
 
 def strangers(count: int, folder: Path) -> list[Member]:
     """Processes that know nothing of each other."""
-    return [Member(f"process {rank}") for rank in range(count)]
+    return [Member(f"process {rank}", environment={PLACE: str(rank)}) for rank in range(count)]
 
 
 def processes() -> None:
@@ -111,9 +123,9 @@ def processes() -> None:
     for name in registry.installed():
         backend = registry.load(name)
         for dense in DENSE:
-            one = run(Task(name, dense, 1, alone=True), strangers)
-            apart = run(Task(name, dense, 2, alone=True), strangers)
-            two = run(Task(name, dense, 2), backend.members)
+            one = run(Task(name, dense, 1, alone=True, pinned=True), strangers)
+            apart = run(Task(name, dense, 2, alone=True, pinned=True), strangers)
+            two = run(Task(name, dense, 2, pinned=True), backend.members)
             print(
                 f"| {name}, dense {dense} | {gradient_bytes(architecture(dense)) / 1e6:.1f} MB | "
                 f"{BATCH / one:.0f} images/s | {2 * BATCH / two:.0f} images/s | {one * 2 / two:.2f} | "
