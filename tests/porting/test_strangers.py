@@ -356,6 +356,19 @@ def test_every_upper_bound_is_reached() -> None:
     assert reach.reaching(make_case(BOTH)).parameters is not None
 
 
+def test_values_go_beyond_the_bounds_and_no_further():
+    """Where they went a thousand times beyond, a handful of values between 0 and 6 decided, and rounding decided them."""
+    layers = [
+        layer for n in range(6) for layer in (Conv(f"conv{n}", 4, (3, 3), padding=(1, 1)), Clip(f"bound{n}", 0.0, 6.0))
+    ]
+    case = reach.reaching(make_case(Architecture("deep", (3, 8, 8), 0, tuple(layers))))
+    trace = reference.Trace()
+    reference.forward(case.architecture, case.exact, case.images, trace=trace, forward_only=True)
+    highest = [float(np.max(trace.inputs[f"bound{n}"])) for n in range(6)]
+    assert min(highest) > 6
+    assert max(highest) < 100
+
+
 def test_a_spec_as_a_port_gives_what_the_reference_gives() -> None:
     case = make_case(BOTH)
     port = SpecPort(BOTH, 1)

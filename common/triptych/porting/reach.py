@@ -17,7 +17,6 @@ from triptych.spec import layers as spec
 from triptych.spec.analysis import parameters, primitives
 from triptych.utils.arrays import Array, Arrays, largest
 from triptych.utils.shelf import Computed
-from triptych.weights.initializers import Parameters
 
 BEYOND = 2.0  # times the bound, where the largest value is brought
 COMMON_BOUND = 6.0  # ReLU6's, for activations that have none
@@ -33,21 +32,25 @@ def reaching(case: Case) -> Case:
     architecture = case.architecture
     if not any(isinstance(info.layer, UNBOUNDED) or _bound(info.layer) for info in primitives(architecture)):
         return case
-    inputs = _inputs(case)
-    case = replace(case, tail=_tail(case, inputs))
-    scaled: Parameters = {}
-    roles = {info.path: info.role for info in parameters(architecture)}
-    before: list[str] = []  # the arrays of the last layer that can be scaled
-    for info in primitives(architecture):
-        own = [path for path in roles if path.rpartition(".")[0] == info.path and roles[path] in SCALED]
-        before = own or before
-        bound, highest = _bound(info.layer), float(np.max(inputs.get(info.path, np.zeros(1))))
-        if bound and 0 < highest < bound:
-            for path in before:
-                value = scaled.get(path, case.parameters[path])
-                scaled[path] = (value * np.float32(BEYOND * bound / highest)).astype(np.float32)
-            before = []  # another activation on the same layer's output finds it scaled
-    return replace(case, parameters={**case.parameters, **scaled}) if scaled else case
+    case = replace(case, tail=_tail(case, _inputs(case)))
+    bounds = {info.path: bound for info in primitives(architecture) if (bound := _bound(info.layer))}
+    done: set[str] = set()
+    while short := _first_short(case, {path: bound for path, bound in bounds.items() if path not in done}):
+        path, factor = short
+        done.add(path)  # what is behind it has grown, too: the next one is asked for anew
+        grown = {name: case.parameters[name] * np.float32(factor) for name in _scaled_before(architecture, path)}
+        case = replace(case, parameters={**case.parameters, **grown})
+    return case
+
+
+def _first_short(case: Case, bounds: Mapping[str, float]) -> tuple[str, float] | None:
+    """The first activation that no value brings to its bound, and what brings them beyond; none without values."""
+    inputs = _inputs(case) if bounds else {}
+    for path, bound in bounds.items():
+        highest = float(np.max(inputs.get(path, np.zeros(1))))
+        if 0 < highest < bound:
+            return path, BEYOND * bound / highest
+    return None
 
 
 @dataclass(frozen=True)
@@ -146,6 +149,7 @@ def _bound(layer: spec.Layer) -> float:
 
 
 def _inputs(case: Case) -> dict[str, Array]:
+    """Of the last image."""
     trace = reference.Trace()
-    reference.forward(case.architecture, case.exact, case.images, trace=trace, forward_only=True)
+    reference.forward(case.architecture, case.exact, case.images[-1:], trace=trace, forward_only=True)
     return trace.inputs
