@@ -357,7 +357,7 @@ def test_every_upper_bound_is_reached() -> None:
 
 
 def test_values_go_beyond_the_bounds_and_no_further():
-    """Where they went a thousand times beyond, a handful of values between 0 and 6 decided, and rounding decided them."""
+    """Far beyond them a handful of values between 0 and 6 decides, and rounding decides those."""
     layers = [
         layer for n in range(6) for layer in (Conv(f"conv{n}", 4, (3, 3), padding=(1, 1)), Clip(f"bound{n}", 0.0, 6.0))
     ]
