@@ -20,6 +20,7 @@ def main(arguments: list[str] | None = None) -> None:
     if own:
         keyboard.take()
         open_streams()
+        refuse_sudden_success()
     from triptych.cli import app, expand_json
     from triptych.utils import remarks, terminal
 
@@ -75,6 +76,19 @@ def ending(error: BaseException, *, own: bool) -> int:
             kind = type(error).__name__
             return complain(f"the code of a network ended the program ({kind}: {error}) before there was a result")
     raise error
+
+
+def refuse_sudden_success() -> None:
+    """No command of ours ends by `os._exit(0)`: from here on it is somebody's network that does, and no success."""
+    leave, here = os._exit, os.getpid()
+
+    def ended(status: int) -> NoReturn:
+        if status == OK and os.getpid() == here:
+            os.write(2, b"triptych: the code of a network ended the program (os._exit) before there was a result\n")
+            status = BAD_INPUT
+        leave(status)
+
+    os._exit = ended
 
 
 def open_streams() -> None:

@@ -135,3 +135,13 @@ def test_errors_that_are_no_exceptions_are_one_line(capsys) -> None:
         f"triptych: the code of a network ended the program ({what}) before there was a result"
         for what in ("OfSomebodyError: a b", "GeneratorExit: ")
     ]
+
+
+def test_a_sudden_success_is_none() -> None:
+    """A network's own `os._exit(0)` is no verdict; what it gives itself as a failure stays one."""
+    for given, status, words in ((0, 2, "(os._exit) before there was a result"), (7, 7, "")):
+        program = f"import os, triptych.cli as c; c.app = lambda *_, **__: os._exit({given})"
+        command = [sys.executable, "-c", f"{program}; from triptych.__main__ import main; main()", "archs"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+        assert done.returncode == status
+        assert words in done.stderr
