@@ -254,6 +254,7 @@ def test_the_source_is_compared_in_its_own_framework(
 
     from triptych.porting import source_network
 
+    mx.random.seed(0)
     x = mx.sym.Convolution(mx.sym.var("data"), num_filter=4, kernel=(3, 3), name="conv")
     x = mx.sym.BatchNorm(x, fix_gamma=True, eps=2e-5, name="norm")
     x = mx.sym.FullyConnected(mx.sym.Activation(x, act_type="relu"), num_hidden=3, name="dense")
