@@ -21,7 +21,7 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
-from scaling_model import Step, gradient_bytes, ring
+from scaling_model import StepCost, gradient_bytes, ring
 
 from triptych.backend import registry
 from triptych.backend.group import ALONE
@@ -47,7 +47,7 @@ OPTIMIZER = SGD(momentum=0.9)
 
 
 @dataclass(frozen=True)
-class Task:
+class WorkerTask:
     """What a process is told: one of `count`, that train together, or each `alone`; `pinned` to a core of its own, or
     wherever the system puts it."""
 
@@ -65,7 +65,7 @@ def architecture(dense: int) -> Architecture:
 
 def work(file: Path) -> None:
     """One of the processes: the seconds of its median step; the first one's, or one alone's, count."""
-    task = Task(**json.loads(file.read_text()))
+    task = WorkerTask(**json.loads(file.read_text()))
     backend = registry.load(task.backend)
     group = ALONE if task.alone else backend.join("cpu", 1)
     with one_of(group):
@@ -101,7 +101,7 @@ def pin(place: int) -> None:
             os.sched_setaffinity(int(thread), {cores[place % len(cores)]})
 
 
-def run(task: Task, members: Callable[[int, Path], list[Member]]) -> float:
+def run(task: WorkerTask, members: Callable[[int, Path], list[Member]]) -> float:
     """Seconds of a step of the task's processes; of those alone, of the slowest."""
     with tempfile.TemporaryDirectory() as folder:
         file, meeting = Path(folder) / "task.json", Path(folder) / "meeting"
@@ -123,9 +123,9 @@ def processes() -> None:
     for name in registry.installed():
         backend = registry.load(name)
         for dense in DENSE:
-            one = run(Task(name, dense, 1, alone=True, pinned=True), strangers)
-            apart = run(Task(name, dense, 2, alone=True, pinned=True), strangers)
-            two = run(Task(name, dense, 2, pinned=True), backend.members)
+            one = run(WorkerTask(name, dense, 1, alone=True, pinned=True), strangers)
+            apart = run(WorkerTask(name, dense, 2, alone=True, pinned=True), strangers)
+            two = run(WorkerTask(name, dense, 2, pinned=True), backend.members)
             print(
                 f"| {name}, dense {dense} | {gradient_bytes(architecture(dense)) / 1e6:.1f} MB | "
                 f"{BATCH / one:.0f} images/s | {2 * BATCH / two:.0f} images/s | {one * 2 / two:.2f} | "
@@ -178,11 +178,11 @@ def hosts() -> None:
     errors = []
     for dense in DENSE:
         for count in HOSTS:
-            apart = run(Task("torch", dense, count, alone=True), strangers)
-            step = Step(apart, gradient_bytes(architecture(dense)))
+            apart = run(WorkerTask("torch", dense, count, alone=True), strangers)
+            step = StepCost(apart, gradient_bytes(architecture(dense)))
             for rate in RATES:
                 with network(count, rate):
-                    seconds = run(Task("torch", dense, count), on_hosts)
+                    seconds = run(WorkerTask("torch", dense, count), on_hosts)
                 expected = step.seconds(count, rate * 1e6 / 8, HOP, ring)
                 errors.append(abs(expected / seconds - 1))
                 measured = f"{1e3 * seconds:.0f} ms | {count * BATCH / seconds:.0f} | {1e3 * expected:.0f} ms"

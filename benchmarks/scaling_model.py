@@ -41,7 +41,7 @@ def trees(count: int) -> float:
 
 
 @dataclass(frozen=True)
-class Step:
+class StepCost:
     """One step: `compute` seconds without communication, `gradients` bytes."""
 
     compute: float
@@ -73,9 +73,9 @@ def gradient_bytes(architecture: Architecture, size: int = 4) -> int:
     return size * sum(prod(array.shape) for array in parameters(architecture) if array.trained)
 
 
-def step_of(architecture: Architecture, size: int) -> Step:
+def step_of(architecture: Architecture, size: int) -> StepCost:
     """`BATCH` images on the assumed device, with gradients of `size` bytes each."""
-    return Step(BATCH * of_training(architecture) / DEVICE, gradient_bytes(architecture, size))
+    return StepCost(BATCH * of_training(architecture) / DEVICE, gradient_bytes(architecture, size))
 
 
 def table(name: str) -> list[str]:

@@ -5,6 +5,7 @@ import os
 import socket
 import sys
 import time
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from triptych_torch.device import get_device
 
 # how processes talk: the CPU's group carries what DistributedDataParallel settles at its start
 GROUPS = {"cpu": "gloo", "cuda": "cpu:gloo,cuda:nccl", "npu": "cpu:gloo,npu:hccl"}
+TRIES, PAUSE = 1000, 0.001  # seconds
 NAMES = "RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT"
 
 
@@ -30,18 +32,25 @@ class Group(group.Group):
         self.rank, self.size = distributed.get_rank(), distributed.get_world_size()
 
     def gather(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        """By all_gather on the CPU. Gloo's thread lets go of the arrays a little later, which takes Python's lock: by
-        then a process may have begun to end, and would be aborted."""
+        """By all_gather on the CPU."""
         mine = torch.from_numpy(np.array(values, np.float64))
         found = [torch.empty_like(mine) for _ in range(self.size)]
         distributed.all_gather(found, mine)
-        while any(array._use_count() > 1 for array in (mine, *found)):
-            time.sleep(0)
+        _wait_until_let_go((mine, *found))
         return np.stack([value.numpy() for value in found])
 
     def lost(self, error: RuntimeError) -> bool:
         """By torch's own class, and what gloo, NCCL and HCCL call themselves."""
         return isinstance(error, distributed.DistError) or any(name in str(error) for name in ("gloo", "NCCL", "HCCL"))
+
+
+def _wait_until_let_go(tensors: Sequence[torch.Tensor]) -> None:
+    """Gloo's thread lets go of tensors a little after they have come, for which it takes Python's lock: where that has
+    begun to end by then, the process is aborted. What keeps them longer is nobody's thread."""
+    for _ in range(TRIES):
+        if not any(tensor._use_count() > 1 for tensor in tensors):
+            return
+        time.sleep(PAUSE)
 
 
 def place() -> Membership | None:

@@ -146,11 +146,11 @@ def port(arch: AnyNetwork, folder: str | Path, *, to: Sequence[str] | None = Non
     """
     from triptych.backend import registry
     from triptych.emitting import port as porting
-    from triptych.emitting.port_folder import Source
+    from triptych.emitting.port_folder import PortSource
 
     names = registry.installed() if to is None else [to] if isinstance(to, str) else to
     named = isinstance(arch, str | Path)
-    source = Source(str(arch)) if named else Source(type(arch).__name__, candidate=arch)
+    source = PortSource(str(arch)) if named else PortSource(type(arch).__name__, candidate=arch)
     return porting.port(_imported(arch, options), source, names, Path(folder))
 
 

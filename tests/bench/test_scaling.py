@@ -13,7 +13,7 @@ sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 import scaling_model as model
 
 counts = st.integers(1, 4096)
-steps = st.builds(model.Step, st.floats(1e-4, 10), st.floats(1e3, 1e10))
+steps = st.builds(model.StepCost, st.floats(1e-4, 10), st.floats(1e3, 1e10))
 bandwidths = st.floats(1e5, 1e12)
 
 
@@ -37,7 +37,7 @@ def test_more_hosts_and_slower_links_are_never_faster(step, count, bandwidth):
 
 
 def test_two_hosts_send_each_gradient_once():
-    step = model.Step(compute=0.3, gradients=1e6)
+    step = model.StepCost(compute=0.3, gradients=1e6)
     assert step.communication(2, 1e6, 0, model.ring) == pytest.approx(1.0)
     assert step.seconds(2, 1e6, 0) == pytest.approx(1.3)  # a single bucket finds nothing to hide behind
 

@@ -50,6 +50,14 @@ def test_a_right_optimiser_agrees(backend: str, name: str, plan: str) -> None:
     assert judge(backend, optimizer=name, right_optimizer=plan) is None
 
 
+@pytest.mark.skipif("torch" not in installed(), reason="torch is not installed")
+def test_a_change_after_the_last_step_is_not_told_as_agreed() -> None:
+    beside = Beside(optimizer="beside_torch:right", right_optimizer=f"{PLAN} step:every=500")
+    located = locate_port(find("beside_torch:net"), NET, beside=beside, rows=(PARAMETERS,))
+    assert located.difference is None
+    assert "the schedule changes for 502 steps, of which the first 120 are compared" in located.notes
+
+
 @pytest.mark.parametrize(
     ("backend", "name", "plan", "cause"),
     [

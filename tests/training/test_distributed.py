@@ -456,3 +456,20 @@ def test_what_is_gathered_belongs_to_nobody_else(monkeypatch):
     monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
     distributed.Group().gather(np.zeros(2))
     assert held == []
+    monkeypatch.setattr(distributed, "TRIES", 3)
+    kept = torch.ones(2)
+    graph = torch.ones(2, requires_grad=True) * kept
+    distributed._wait_until_let_go((kept,))  # nobody waits for ever
+    del graph
+
+
+@pytest.mark.skipif("torch" not in registry.installed(), reason="PyTorch's engine")
+def test_processes_that_somebody_else_has_joined_are_a_group(monkeypatch):
+    """As Ray's workers are: joined again, they would find the address in use."""
+    framework = registry.load("torch")
+    import torch
+
+    for name, value in (("is_initialized", True), ("get_rank", 1), ("get_world_size", 3)):
+        monkeypatch.setattr(torch.distributed, name, lambda value=value: value)
+    group = framework.join("cpu", 1)
+    assert (group.rank, group.size) == (1, 3)

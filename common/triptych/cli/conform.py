@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
@@ -76,22 +76,15 @@ def conform(
     loaded = [registry.load(name) for name in options.backend_names(backends)]
     precisions = PRECISIONS if precision is None else (precision,)
     verdicts = []
-    for verdict in suite.run_all(
-        *(architectures, loaded),
-        jobs=jobs,
-        steps=trajectory,
-        processes=processes,
-        device=device,
-        seed=seed,
-        precisions=precisions,
-    ):
+    same: dict[str, Any] = {"precisions": precisions, "seed": seed, "device": device}
+    for verdict in suite.run_all(architectures, loaded, jobs=jobs, steps=trajectory, processes=processes, **same):
         verdicts.append(verdict)
         if json != "-":
             show(verdict)
     options.write_json(json, [suite.as_dict(verdict) for verdict in verdicts])
     if certificate is not None:
         sizes = [certified_options(name, network) for name in names]
-        made = certificates.make(verdicts, sizes, loaded, precisions=precisions, seed=seed, device=device)
+        made = certificates.make(verdicts, sizes, loaded, **same)
         certificates.write(certificate, made)
         if key is not None:
             signature.sign(certificate, key)

@@ -44,7 +44,7 @@ def port(
     """
     from triptych.conformance import signature
     from triptych.emitting import port as porting
-    from triptych.emitting.port_folder import CERTIFICATE, PAGE, Source
+    from triptych.emitting.port_folder import CERTIFICATE, PAGE, PortSource
 
     if check_only:
         if out is not None or to is not None or sign is not None or network != DEFAULT_NETWORK:
@@ -55,7 +55,7 @@ def port(
     check_place("--out", out, out.absolute())
     key = None if sign is None else signature.private_key(sign)
     names, imported = backend_names(to), resolve(source, network)
-    done = porting.port(imported, Source(source, network.weights), names, out)
+    done = porting.port(imported, PortSource(source, network.weights), names, out)
     _write_page(out / PAGE, imported, done, names, source)
     if key is not None:
         signature.sign(out / CERTIFICATE, key)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from triptych.emitting import port_certificate, port_folder
 from triptych.emitting.port_check import Ported
-from triptych.emitting.port_folder import Source
+from triptych.emitting.port_folder import PortSource
 from triptych.importers.steps import Imported
 from triptych.utils.errors import TriptychError
 from triptych.utils.files import write_atomically
@@ -27,7 +27,7 @@ class PortedFolder:
         return all(one.passed for one in self.ported.values())
 
 
-def port(imported: Imported, source: Source, backends: Sequence[str], folder: Path) -> PortedFolder:
+def port(imported: Imported, source: PortSource, backends: Sequence[str], folder: Path) -> PortedFolder:
     """Write the new `folder`, check what lies in it, and write of that its README and certificate. Raises TriptychError
     if the folder is there already, or a backend is not."""
     port_folder.write(imported, backends, folder)

@@ -45,7 +45,7 @@ NEVER = {
 
 
 @dataclass(frozen=True)
-class Source:
+class PortSource:
     """What was ported: its name as the user gave it, a file of weights of its own, if it has one, or the object itself,
     where the name does not lead to it."""
 
@@ -104,7 +104,7 @@ def check(folder: Path, backends: Iterable[str], expect: PortReference) -> dict[
     return {one.backend: port_check.check(one, expect) for one in candidates}
 
 
-def check_source(source: Source, imported: Imported, expect: PortReference) -> Ported:
+def check_source(source: PortSource, imported: Imported, expect: PortReference) -> Ported:
     """The same of the source, in its own framework. Raises TriptychError, with the reason, where that is not here."""
     if imported.parameters is None:
         raise TriptychError("it has no weights")

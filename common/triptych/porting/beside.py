@@ -105,7 +105,7 @@ def _loss(function: Any) -> Level:
 
 def _update(optimizer: Any, right: Plan | Mapping[str, Any]) -> Level:
     plan = right if isinstance(right, Plan) else None
-    steps = own_training.STEPS if plan is None else plan.steps
+    steps, untold = (own_training.STEPS, ()) if plan is None else (plan.steps, plan.untold)
 
     def expected(run: ReferenceRun) -> Arrays:
         return own_training.planned(run, right) if isinstance(right, Plan) else right
@@ -113,7 +113,7 @@ def _update(optimizer: Any, right: Plan | Mapping[str, Any]) -> Level:
     return Level(
         own_training.UPDATE,
         expected,
-        lambda subject: _of(subject).moves(optimizer, steps),
+        lambda subject: _of(subject).moves(optimizer, steps, untold),
         partial(step_causes.explain, plan=plan),
         budgets=partial(own_training.budgets, plan=plan),
     )

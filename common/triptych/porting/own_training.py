@@ -1,7 +1,6 @@
-"""What somebody trains a network with, beside it: optimiser with its schedule, loss, and the images' preparation, each
-held against what a recipe says, or against another one's.
+"""Somebody's own optimiser, with its schedule, beside what a recipe says, or another one's.
 
-An optimiser makes several steps on drawn gradients, small and large ones in every array, and one step of gradients a
+It makes several steps on drawn gradients, small and large ones in every array, and one step of gradients a
 thousand times as large; what every parameter moved by in each is compared. Arrays are looked at in their first values:
 optimisers take every value alike.
 """
@@ -49,7 +48,17 @@ class Plan:
     @property
     def steps(self) -> int:
         """So many that every change of the schedule is met, if they are not too many."""
-        return min(MOST_STEPS, max(STEPS, _reach(self.schedule) + 2))
+        return min(MOST_STEPS, max(STEPS, self._wanted))
+
+    @property
+    def untold(self) -> tuple[str, ...]:
+        """A line where the schedule changes after the last step that is compared."""
+        late = f"the schedule changes for {self._wanted} steps, of which the first {self.steps} are compared"
+        return (late,) if self._wanted > self.steps else ()
+
+    @property
+    def _wanted(self) -> int:
+        return _reach(self.schedule) + 2
 
     def rates(self, step: int) -> Rates:
         """Those of a step, counted from 0."""

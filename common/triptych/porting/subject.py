@@ -239,8 +239,9 @@ class OwnNetwork(Subject):
                 arrays[name], arrays[by] = self._trainable.loss(function, logits, labels)
         return arrays
 
-    def moves(self, optimizer: Any, steps: int) -> Arrays:
-        """What its own optimiser moves the parameters by in so many steps."""
+    def moves(self, optimizer: Any, steps: int, untold: Sequence[str] = ()) -> Arrays:
+        """What its own optimiser moves the parameters by in so many steps; `untold`: what these do not show."""
+        self.notes += tuple(untold)
         start = own_training.begin(self.run)
         self.port.load(self._as_its_own(start))
         given = (self._as_its_own(gradients) for gradients in own_training.gradients(self.run, steps))
