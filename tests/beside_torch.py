@@ -41,6 +41,10 @@ def dampened(net):
     return SGD(net.parameters(), **RIGHT, dampening=0.9)
 
 
+def half(net):
+    return SGD(net.parameters(), **RIGHT, dampening=0.5)
+
+
 def nesterov(net):
     return SGD(net.parameters(), **RIGHT, nesterov=True)
 

@@ -63,6 +63,7 @@ def test_a_change_after_the_last_step_is_not_told_as_agreed() -> None:
     [
         ("torch", "rate", PLAN, "the learning rate is 0.01, not 0.1"),
         ("torch", "dampened", PLAN, "the gradient is dampened by 1 - momentum"),
+        ("torch", "half", PLAN, "the gradient is dampened: multiplied by 0.5 on its way into the velocity"),
         ("torch", "nesterov", PLAN, "Nesterov momentum"),
         ("torch", "decay", PLAN, "the weight decay is 0.0001, not 0.0005"),
         ("torch", "weights_only", PLAN, "weight decay does not reach biases, gamma and beta"),

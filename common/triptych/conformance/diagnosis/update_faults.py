@@ -37,6 +37,7 @@ USUAL: Mapping[str, tuple[float, ...]] = {
     "eps": (1e-10, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1.0),
 }
 BATCHES = (8, 16, 32, 64, 100, 128, 256)
+DAMPENINGS = (0.1, 0.5, 0.9)
 WORDS = {"weight_decay": "the weight decay"}
 
 
@@ -157,6 +158,11 @@ def _sgd_faults(right: Wrong) -> Iterator[tuple[str, Wrong]]:
             _other(right, decay=lambda self, w, g, rate, strength: (w + rate * strength * w, g + strength * w)),
         )
     yield "the gradient is dampened by 1 - momentum", replace(right, dampening=optimizer.momentum)
+    for share in DAMPENINGS:
+        yield (
+            f"the gradient is dampened: multiplied by {1 - share:g} on its way into the velocity",
+            replace(right, dampening=share),
+        )
     empty = _other(
         replace(right, state={}), move=lambda self, w, g, slots, *rest: SGD.move(self, w, g, [np.zeros_like(w)], *rest)
     )
