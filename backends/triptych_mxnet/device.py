@@ -8,6 +8,7 @@ import os
 from triptych.backend import joining
 from triptych.backend.execution import Device, check_device
 from triptych.utils.errors import TriptychError
+from triptych.utils.leaving import leave
 from triptych.utils.process import vector_features
 from triptych_mxnet import numpy_names
 
@@ -32,7 +33,7 @@ if os.environ.get(ROLE) == "scheduler":  # MXNet would abort the process, and sa
 try:
     import mxnet as mx  # a scheduler or server does all its work in here
 except SystemExit as ended:
-    os._exit(ended.code if isinstance(ended.code, int) else 0)  # by now the others have ended
+    leave(ended.code if isinstance(ended.code, int) else 0)  # by now the others have ended
 
 DTYPES = {"fp32": "float32", "fp64": "float64"}  # no bf16: Gluon's layers do not train in it
 

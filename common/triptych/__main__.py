@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import NoReturn
 
 from triptych.utils.interrupt import INTERRUPTED, keyboard
+from triptych.utils.leaving import leave, refuse_sudden_success
 
 OK, FAILED, BAD_INPUT, BROKEN_PIPE = 0, 1, 2, 141
 
@@ -78,19 +79,6 @@ def ending(error: BaseException, *, own: bool) -> int:
     raise error
 
 
-def refuse_sudden_success() -> None:
-    """No command of ours ends by `os._exit(0)`: from here on it is somebody's network that does, and no success."""
-    leave, here = os._exit, os.getpid()
-
-    def ended(status: int) -> NoReturn:
-        if status == OK and os.getpid() == here:
-            os.write(2, b"triptych: the code of a network ended the program (os._exit) before there was a result\n")
-            status = BAD_INPUT
-        leave(status)
-
-    os._exit = ended
-
-
 def open_streams() -> None:
     """Have the three standard streams, if only as the end of everything: the first file that is opened would become one
     that was closed (`2>&-`), and what is written there would lie in it."""
@@ -128,8 +116,7 @@ def give_up(message: str, *, at_once: bool) -> NoReturn:
     seen to hang, or to crash, when they cannot get any."""
     status = complain(message)
     if at_once:
-        sys.stderr.flush()
-        os._exit(status)
+        leave(status)
     sys.exit(status)
 
 

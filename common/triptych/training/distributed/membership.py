@@ -1,15 +1,15 @@
 """How one of several processes ends."""
 
-import os
 import sys
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import NoReturn
 
 from triptych.backend.group import Group
 from triptych.utils.errors import TriptychError
 from triptych.utils.interrupt import Interrupted
+from triptych.utils.leaving import leave
 
 FAILED, BAD_INPUT = 1, 2
 LOST = "lost the other processes"  # not the cause that a person is told, where there is another
@@ -47,11 +47,3 @@ def end_with_trace() -> NoReturn:
     """The same of what nobody expected."""
     traceback.print_exc()
     leave(FAILED)
-
-
-def leave(status: int) -> NoReturn:
-    """Be gone without the ends of libraries."""
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError):
-            stream.flush()
-    os._exit(status)
