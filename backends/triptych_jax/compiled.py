@@ -22,6 +22,7 @@ from triptych_jax.layers import Dropout
 from triptych_jax.loss import Tensors, total_loss
 from triptych_jax.model import COMPOSITES, Arrays, Network, Outputs, first
 from triptych_jax.optimizer import Updater
+from triptych_jax.shared import Spread, WholePass, spread_pass, synchronise
 
 # Of a function that runs once or twice compiling is all its time: without optimisation it is a quarter, and as one
 # module instead of 32 for as many threads two thirds of that. XLA refuses options that it does not know, and dropped
@@ -81,9 +82,12 @@ def definition_of(module: nnx.Module) -> nnx.GraphDef:
     return definition
 
 
-def pass_function(definition: nnx.GraphDef, smoothing: float) -> Callable[..., Pass]:
+def pass_function(
+    definition: nnx.GraphDef, smoothing: float, spread: Spread | None = None
+) -> Callable[..., Pass | WholePass]:
     """`(parameters, constants, x, targets, masks, seed, part) -> Pass` of a network; not compiled yet. `constants` are
-    what no gradient is taken by: running statistics and frozen parameters. `part` is `Dropout.part`."""
+    what no gradient is taken by: running statistics and frozen parameters. `part` is `Dropout.part`. Of a batch that is
+    `spread`, the `WholePass`."""
 
     def training_pass(
         parameters: Arrays,
@@ -99,6 +103,7 @@ def pass_function(definition: nnx.GraphDef, smoothing: float) -> Callable[..., P
         def loss_of(parameters: Arrays, x: jax.Array) -> tuple[jax.Array, tuple[jax.Array, Arrays, Outputs]]:
             network: Network = nnx.merge(definition, nnx.from_flat_state({**parameters, **constants}))
             feed_dropout(network, masks, key, part)
+            synchronise(network, spread)
             outputs: Outputs = {}
             output = network(x, outputs)
             right = 0 if isinstance(targets, tuple) else (first(output).argmax(1) == targets).sum()
@@ -110,22 +115,29 @@ def pass_function(definition: nnx.GraphDef, smoothing: float) -> Callable[..., P
         figures = jnp.stack([loss, jnp.asarray(right, loss.dtype)])
         return Pass(figures, gradients, after, dx, outputs)
 
-    return training_pass
+    return training_pass if spread is None else spread_pass(training_pass, spread)
 
 
 @lru_cache(maxsize=16)  # a second trainer of the same network compiles nothing
-def compile_pass(definition: nnx.GraphDef, execution: Execution, smoothing: float) -> Callable[..., Pass]:
+def compile_pass(
+    definition: nnx.GraphDef, execution: Execution, smoothing: float, spread: Spread | None = None
+) -> Callable[..., Any]:
     """The training pass: every step's, and what inspection looks at."""
-    return jit(execution)(pass_function(definition, smoothing))
+    return jit(execution)(pass_function(definition, smoothing, spread))
 
 
 @lru_cache(maxsize=32)
 def compile_micro_batch(
-    definition: nnx.GraphDef, execution: Execution, smoothing: float, whole: int, placed: NamedSharding | None
+    definition: nnx.GraphDef,
+    execution: Execution,
+    smoothing: float,
+    whole: int,
+    placed: NamedSharding | None,
+    spread: Spread | None,
 ) -> Callable[..., Any]:
     """`(inputs of the pass, begin, weight, sums) -> (sums, statistics)`: the pass on some images of a batch of `whole`.
     `sums` are the figures and gradients so far, None at the first."""
-    run = pass_function(definition, smoothing)
+    run = pass_function(definition, smoothing, spread)
 
     @jit(execution, placed)
     def add(inputs: tuple[Any, ...], begin: jax.Array, weight: jax.Array, sums: Any) -> Any:
@@ -153,10 +165,12 @@ def compile_step(
     decayed: frozenset[Any],
     smoothing: float,
     placed: NamedSharding | None = None,
+    spread: Spread | None = None,
 ) -> Callable[..., Any]:
     """Pass and update. In full compilation they become one function: two cost a tenth of a small network's step. In a
     quick one they stay two: with every further optimiser only the update is compiled."""
-    run, update = compile_pass(definition, execution, smoothing), compile_update(execution, optimizer, decayed, placed)
+    run = compile_pass(definition, execution, smoothing, spread)
+    update = compile_update(execution, optimizer, decayed, placed)
 
     def step(inputs: tuple[Any, ...], kept: dict[str, Arrays], count: jax.Array, rates: tuple[Any, Any]) -> Any:
         # Nothing is donated: after an interrupted step the network must still be there to be saved.

@@ -12,13 +12,14 @@ from typing import Any
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding
 from numpy.typing import NDArray
 
 from triptych.backend import group, joining
 from triptych.backend.group import Share
 from triptych.backend.joining import LOOPBACK, Member, Membership
 from triptych.utils.errors import TriptychError
+from triptych_jax.shared import AXIS, CUT, EVERYWHERE
 
 ADDRESS, COUNT, NUMBER = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
 HEARTBEAT_SECONDS = 10  # after which a process that a scheduler has started takes another for dead; JAX's own are 100
@@ -46,19 +47,19 @@ class Group(group.Group):
     def mesh(self) -> Mesh:
         """One axis; the devices of one process stand side by side."""
         if self.size == 1:
-            return Mesh(np.array(self.local), ("data",))
+            return Mesh(np.array(self.local), (AXIS,))
         by_process = sorted(jax.devices(self.device), key=lambda device: (device.process_index, device.id))
-        return Mesh(np.array(by_process), ("data",))
+        return Mesh(np.array(by_process), (AXIS,))
 
     @property
     def replicated(self) -> NamedSharding:
         """The same on every device."""
-        return NamedSharding(self.mesh, PartitionSpec())
+        return NamedSharding(self.mesh, EVERYWHERE)
 
     def spread(self, share: Share, parts: Sequence[jax.Array]) -> jax.Array:
         """A micro-batch as one array, of what each device of this process has of it."""
         cut = self.device_shares(share)[0].copies == 1
-        spec = PartitionSpec("data") if cut else PartitionSpec()
+        spec = CUT if cut else EVERYWHERE
         shape = (share.last - share.first, *parts[0].shape[1:])
         return jax.make_array_from_single_device_arrays(shape, NamedSharding(self.mesh, spec), list(parts))
 

@@ -52,31 +52,15 @@ class BatchNorm(nnx.BatchNorm):
             setattr(self, name, _Statistic(getattr(self, name)[...]))
         self.unbiased = layer.unbiased
         self.frozen = layer.frozen
-        self.groups = 1  # parts of a batch that are normalised each by its own statistics
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        if self.groups > 1 and len(x) % self.groups == 0 and not self.frozen and not self.use_running_average:
-            return self.in_groups(x)
         before, still = self.var[...], self.frozen or self.use_running_average
         y = super().__call__(x, use_running_average=still)
-        n = x.size // x.shape[-1]
+        n = x.size // x.shape[-1] * (1 if self.axis_name is None else lax.axis_size(self.axis_name))
         if self.unbiased and not still and n > 1:
             kept = self.momentum * before
             self.var[...] = kept + (self.var[...] - kept) * (n / (n - 1))
         return y
-
-    def in_groups(self, x: jax.Array) -> jax.Array:
-        """As devices do that know nothing of each other; the running statistics are the mean of theirs."""
-        exact = x.reshape(self.groups, -1, x.shape[-1]).astype(self.param_dtype)
-        mean, variance = exact.mean(1), exact.var(1)
-        y = (exact - mean[:, None]) * lax.rsqrt(variance + self.epsilon)[:, None]
-        y = y if self.scale is None else y * self.scale[...]
-        y = y if self.bias is None else y + self.bias[...]
-        n = exact.shape[1]
-        correction = n / (n - 1) if self.unbiased and n > 1 else 1.0
-        for running, new in ((self.mean, mean.mean(0)), (self.var, variance.mean(0) * correction)):
-            running[...] = self.momentum * running[...] + (1 - self.momentum) * new
-        return y.reshape(x.shape).astype(x.dtype)
 
 
 class Dropout(nnx.Dropout):

@@ -33,6 +33,7 @@ from triptych_jax.layers import BatchNorm
 from triptych_jax.loss import on_device
 from triptych_jax.model import Arrays, Network
 from triptych_jax.optimizer import Updater
+from triptych_jax.shared import Spread
 from triptych_jax.weights import from_numpy
 
 
@@ -108,14 +109,14 @@ class Trainer(Predictor):
         self.seed = seed
         network.train()
         for path, module in nnx.iter_graph(network):
-            if isinstance(module, BatchNorm):
-                module.groups = 1 if synchronised else group.size * group.devices
-                if keeps_statistics(".".join(path), frozen):
-                    module.use_running_average = True
+            if isinstance(module, BatchNorm) and keeps_statistics(".".join(path), frozen):
+                module.use_running_average = True
         self.placed = None if self.mesh is None else self.mesh.replicated
+        self.spread = None if self.mesh is None else Spread(self.mesh.mesh, synchronised)
         program = network.execution, optimizer, self.optimizer.decayed
         self.definition, self.smoothing = definition_of(network), smoothing
         self.compiled_step = compile_step(self.definition, *program, smoothing, self.placed)
+        self.spread_step = compile_step(self.definition, *program, smoothing, self.placed, self.spread)
         self.compiled_update = compile_update(*program, self.placed)  # not compiled before it is called
 
     def step(
@@ -148,12 +149,14 @@ class Trainer(Predictor):
         statistics = arrays_of(self.statistics)
         if len(shares) == 1:
             taken = (values, {**statistics, **fixed}, *inputs[0])
-            figures, statistics = self.optimizer.run(self.compiled_step, taken, rates)
+            step = self.spread_step if self._is_spread(shares[0]) else self.compiled_step
+            figures, statistics = self.optimizer.run(step, taken, rates)
         else:
             sums: Any = None
             for share, micro_batch in zip(shares, inputs, strict=True):
+                spread = self.spread if self._is_spread(share) else None
                 add = compile_micro_batch(
-                    self.definition, self.network.execution, self.smoothing, share.whole, self.placed
+                    self.definition, self.network.execution, self.smoothing, share.whole, self.placed, spread
                 )
                 weight = np.float64((share.last - share.first) / share.whole)
                 taken = (values, {**statistics, **fixed}, *micro_batch)
@@ -163,6 +166,10 @@ class Trainer(Predictor):
         for path, variable in self.statistics.items():
             variable[...] = statistics[path]
         return figures
+
+    def _is_spread(self, share: Share) -> bool:
+        """Whether the devices have a part each of what this is a share of, and not all of them the whole."""
+        return self.mesh is not None and self.mesh.device_shares(share)[0].copies == 1
 
     def _placed(
         self, share: Share, images: Images, targets: Targets, gather: Gather | None, masks: Masks

@@ -27,7 +27,7 @@ COMMON_FILES = sorted(COMMON.rglob("*.py"))
 OF_ITS_OWN = {
     "torch": ["npu.py", "torchrun.py"],
     "mxnet": ["numpy_names.py"],
-    "jax": ["compiled.py", "convolution.py"],
+    "jax": ["compiled.py", "convolution.py", "shared.py"],
 }  # what only one framework needs
 MODULES = sorted({path.name for path in FIRST.glob("*.py")} - set(OF_ITS_OWN["torch"]))
 OWN_LAYERS = ("functions.py", "emitted.py")  # layers that this framework has none for

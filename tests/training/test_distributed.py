@@ -16,11 +16,14 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 
+from group_member import PLAIN
 from marks import NO_FRAMEWORK
 from triptych.backend import joining, registry
 from triptych.backend.group import Group, entire
 from triptych.backend.joining import Member, Membership
 from triptych.conformance.trajectory import BUDGET, FLOOR
+from triptych.data.preprocess import InputTransform
+from triptych.optim.optimizers import SGD, Rates
 from triptych.training import run_folder
 from triptych.training.distributed import launch as launching
 from triptych.training.distributed.launch import ProcessFailedError, distinct, launch
@@ -137,6 +140,25 @@ def test_two_processes_do_what_one_does(name, alone, tmp_path):
 def test_two_devices_of_one_process_do_what_one_does(name, alone, tmp_path):
     subprocess.run([sys.executable, str(MEMBER), name, "2", str(tmp_path), *DEVICES[name]], check=True, timeout=300)
     assert_same_runs(tmp_path, alone(name), DEVICES[name])
+
+
+@pytest.mark.skipif("jax" not in BACKENDS, reason="JAX is not installed")
+def test_the_gradients_of_all_arrays_are_one_message():
+    """On CPUs, where every message takes longer than what is in it; batch norm, synchronised, needs its own."""
+    from triptych_jax.distributed import Group
+
+    backend = registry.load("jax")
+    network = backend.build(PLAIN)
+    trainer = backend.Trainer(network, SGD(), InputTransform(1, 12, 12), 0, group=Group("cpu", 1, None))
+    step, texts = trainer.spread_step, []
+
+    def noting(*given):
+        texts.append(step.lower(*given).as_text())
+        return step(*given)
+
+    with patch.object(trainer, "spread_step", noting):
+        trainer.step(np.zeros((4, 1, 12, 12), np.uint8), np.arange(4), Rates(0.1), 0)
+    assert [text.count("stablehlo.all_reduce") for text in texts] == [1]
 
 
 def beside(tmp_path: Path) -> Path:
