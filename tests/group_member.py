@@ -48,6 +48,7 @@ LAYERS = (
 )
 NETWORK = Architecture("small", (1, 12, 12), 10, LAYERS)
 PLAIN = replace(NETWORK, layers=tuple(layer for layer in LAYERS if not isinstance(layer, BatchNorm)))
+LOCAL = replace(NETWORK, layers=tuple(layer for layer in LAYERS if not isinstance(layer, Dropout)))
 # 49 images in batches of 16: twenty steps, every fourth of a single image, which no two processes can share.
 RECIPE = Recipe(
     "group",
@@ -65,7 +66,10 @@ RECIPES = {
     "whole": RECIPE,
     "accumulated": replace(RECIPE, accumulate=2, epochs=2),
     "plain": replace(RECIPE, spec=PLAIN, batch_size=15, epochs=2),  # 15: unequal parts
+    "local": replace(RECIPE, spec=LOCAL, batch_norm="local", epochs=1),
 }
+# What two processes with local batch norm do but for running statistics: each half by its own.
+HALVES = replace(RECIPES["local"], accumulate=2)
 
 
 def dataset() -> Dataset:
@@ -91,7 +95,8 @@ def main() -> None:
     group = registry.load(name).join("cpu", int(devices))
     with one_of(group):
         for kind, precision in (each.split("-") for each in wanted):
-            arrays = run(name, replace(RECIPES[kind], precision=precision), group)
+            recipe = HALVES if kind == "local" and group.size == 1 else RECIPES[kind]
+            arrays = run(name, replace(recipe, precision=precision), group)
             if group.rank == 0:
                 np.savez(Path(out) / f"{kind}-{precision}.npz", **arrays)
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from functools import cache
 from itertools import product
 from pathlib import Path
 from unittest.mock import patch
@@ -21,7 +22,7 @@ from marks import NO_FRAMEWORK
 from triptych.backend import joining, registry
 from triptych.backend.group import Group, entire
 from triptych.backend.joining import Member, Membership
-from triptych.conformance.trajectory import BUDGET, FLOOR
+from triptych.conformance.trajectory import BUDGET, FLOOR, Arrays
 from triptych.data.preprocess import InputTransform
 from triptych.optim.optimizers import SGD, Rates
 from triptych.training import run_folder
@@ -36,9 +37,9 @@ every_backend = pytest.mark.parametrize("name", BACKENDS)
 MEMBER = Path(__file__).parents[1] / "group_member.py"
 # of float32, after the twenty steps: what one unit in the last place at the start does to one process is as much
 FLOAT32_BUDGET = 3e-4
-IN_FP64 = ("whole-fp64", "accumulated-fp64", "plain-fp64", "whole-fp32")
+IN_FP64 = ("whole-fp64", "accumulated-fp64", "plain-fp64", "whole-fp32", "local-fp64")
 # MXNet's server has no float64, and its batch norm knows one device of a process.
-PROCESSES = {"torch": IN_FP64, "jax": IN_FP64, "mxnet": ("whole-fp32", "accumulated-fp32", "plain-fp32")}
+PROCESSES = {"torch": IN_FP64, "jax": IN_FP64, "mxnet": ("whole-fp32", "accumulated-fp32", "plain-fp32", "local-fp32")}
 DEVICES = {"jax": IN_FP64[:3], "mxnet": ("plain-fp64",)}
 
 
@@ -100,40 +101,73 @@ def test_evaluation_is_cut_without_rest():
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
     """Per backend: the folder of its runs in one process."""
-    made: dict[str, Path] = {}
 
+    @cache
     def runs(name):
-        if name not in made:
-            made[name] = tmp_path_factory.mktemp(name)
-            needed = dict.fromkeys((*PROCESSES[name], *DEVICES.get(name, ())))
-            command = [sys.executable, str(MEMBER), name, "1", str(made[name]), *needed]
-            subprocess.run(command, check=True, timeout=300)
-        return made[name]
+        folder = tmp_path_factory.mktemp(name)
+        needed = dict.fromkeys((*PROCESSES[name], *DEVICES.get(name, ())))
+        subprocess.run([sys.executable, str(MEMBER), name, "1", str(folder), *needed], check=True, timeout=300)
+        return folder
 
     return runs
 
 
+@pytest.fixture(scope="module")
+def several(tmp_path_factory):
+    """Per backend: the folder of its runs in two processes."""
+
+    @cache
+    def runs(name):
+        folder, meeting = (tmp_path_factory.mktemp(f"{name}-{part}") for part in ("runs", "launcher"))
+        launch(registry.load(name).members(2, meeting), [str(MEMBER), name, "1", str(folder), *PROCESSES[name]])
+        return folder
+
+    return runs
+
+
+def assert_same_arrays(run: str, left: Arrays, right: Arrays) -> None:
+    assert set(left) == set(right)
+    exact = "fp64" in run
+    budget = BUDGET if exact else FLOAT32_BUDGET
+    largest = max(np.abs(value).max() for value in right.values())
+    # In float32 as the trajectory level has it: a bias before a batch norm is the rest of a cancellation.
+    for name in right if exact else {"losses", "metrics"} & set(right):
+        scale = max(np.abs(right[name]).max(), FLOOR * largest)
+        assert np.abs(left[name] - right[name]).max() <= budget * scale, (run, name)
+
+
 def assert_same_runs(several: Path, one: Path, runs: tuple[str, ...]) -> None:
-    assert {path.stem for path in several.iterdir()} == set(runs)
+    assert runs
     for run in runs:
-        left, right = np.load(several / f"{run}.npz"), np.load(one / f"{run}.npz")
-        assert set(left.files) == set(right.files)
-        exact = "fp64" in run
-        budget = BUDGET if exact else FLOAT32_BUDGET
-        largest = max(np.abs(right[name]).max() for name in right.files)
-        # In float32 as the trajectory level has it: a bias before a batch norm is the rest of a cancellation.
-        for name in right.files if exact else ("losses", "metrics"):
-            scale = max(np.abs(right[name]).max(), FLOOR * largest)
-            assert np.abs(left[name] - right[name]).max() <= budget * scale, (run, name)
+        left, right = (dict(np.load(folder / f"{run}.npz")) for folder in (several, one))
+        assert_same_arrays(run, left, right)
         assert np.array_equal(left["metrics"][:, [1, 3]], right["metrics"][:, [1, 3]])  # right answers
 
 
 @every_backend
-def test_two_processes_do_what_one_does(name, alone, tmp_path):
+def test_two_processes_do_what_one_does(name, alone, several):
     """With dropout, crops, flips, batch norm, a last batch of one image, accumulation, unequal parts."""
-    program = [str(MEMBER), name, "1", str(tmp_path), *PROCESSES[name]]
-    launch(registry.load(name).members(2, beside(tmp_path)), program)
-    assert_same_runs(tmp_path, alone(name), PROCESSES[name])
+    assert_same_runs(several(name), alone(name), PROCESSES[name][:-1])
+
+
+@every_backend
+def test_local_batch_norm_takes_each_halfs_own_statistics(name, alone, several):
+    """As one process does that takes a batch in two halves; but that moves running statistics twice in a step."""
+    run = PROCESSES[name][-1]
+    two, one = (
+        {key: value for key, value in np.load(folder / f"{run}.npz").items() if "running" not in key}
+        for folder in (several(name), alone(name))
+    )
+    assert two.pop("metrics").shape == one.pop("metrics").shape  # a test is made with running statistics
+    assert_same_arrays(run, two, one)
+
+
+@pytest.mark.skipif(not {"torch", "jax"} <= set(BACKENDS), reason="PyTorch and JAX are not both installed")
+def test_local_statistics_that_are_kept_are_the_mean_of_all_devices(several):
+    """On each framework by a way of its own."""
+    left, right = (dict(np.load(several(name) / "local-fp64.npz")) for name in ("torch", "jax"))
+    assert any("running" in key for key in left)
+    assert_same_arrays("local-fp64", left, right)
 
 
 @pytest.mark.parametrize("name", [name for name in BACKENDS if name in DEVICES])
