@@ -302,8 +302,15 @@ def test_every_folder_has_its_entry_also_if_they_are_called_alike(pictures, deco
     assert data.load(".").name == "set"
 
 
+def open_a_bracket(path):
+    """In an array's header, where Python's tokenizer finds no end."""
+    path.write_bytes(path.read_bytes().replace(b"}", b"(", 1))
+
+
 @pytest.mark.parametrize("suffix", ["npy", "json"])
-@pytest.mark.parametrize("damage", [flip_a_bit, lambda path: path.write_bytes(b""), lambda path: path.unlink()])
+@pytest.mark.parametrize(
+    "damage", [flip_a_bit, open_a_bracket, lambda path: path.write_bytes(b""), lambda path: path.unlink()]
+)
 def test_a_damaged_entry_is_made_again(pictures, decoding, cache, damage, suffix):
     before = data.load(str(pictures))
     damage(next(cache.rglob(f"*.{suffix}")))

@@ -3,39 +3,53 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import json
-import struct
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
+from unittest import mock
 
-import numpy as np
-from PIL import Image
-
-from symbol_json import node, top, variable
+from fuzz.limits import forked_trial
+from fuzz.seeds import (
+    ARRAYS,
+    SHAPE,
+    certificates,
+    checkpoint_state,
+    cifar,
+    idx,
+    images,
+    keras,
+    keras_archive,
+    member,
+    npy,
+    onnx,
+    params,
+    recipe,
+    record_files,
+    specs,
+    states,
+    symbol,
+    texts,
+    torch_archive,
+    with_member,
+    written,
+)
 from triptych import zoo
-from triptych.cli.options import NetworkOptions
+from triptych.cli.networks import summarised
+from triptych.cli.options import DEFAULT_NETWORK, NetworkOptions
 from triptych.cli.run_options import parse_dense_size
 from triptych.conformance import certificate, verification
-from triptych.conformance.suite import Verdict
-from triptych.data import cifar10, decoded, fashion_mnist, subset, synthetic, tfds
+from triptych.data import cifar10, decoded, fashion_mnist, recordio, subset, synthetic, tfds
 from triptych.importers import mxnet_network, mxnet_states
 from triptych.importers.steps import Request
 from triptych.optim import schedules
-from triptych.porting import matching, sources
-from triptych.spec import records
+from triptych.porting import matching, own_images, own_training, sources
 from triptych.spec.analysis import parameters, totals
-from triptych.training import capacity, checkpoint, run_folder
-from triptych.training.recipe import Recipe
+from triptych.training import capacity, checkpoint, run_folder, saving
 from triptych.utils.errors import TriptychError
 from triptych.utils.terminal import harmless
 from triptych.weights import initializers, store
-from triptych.weights.formats import flax_msgpack, mxnet_params, npz_file, torch_file
-
-ARRAYS = {"conv.weight": np.arange(24, dtype=np.float32).reshape(2, 3, 2, 2), "conv.bias": np.ones(2, np.float32)}
-SHAPE = (3, 8, 8)
+from triptych.weights.formats import flax_msgpack, npz_file, torch_file
 
 
 @dataclass(frozen=True)
@@ -63,130 +77,6 @@ def from_text(read: Callable[[str], object]) -> Callable[[bytes, Path], object]:
     return lambda content, _: read(content.decode("utf-8", "surrogateescape").replace("\0", ""))
 
 
-def written(suffix: str, write: Callable[[Path], object]) -> bytes:
-    """What a function writes to a path."""
-    import tempfile
-
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / f"seed{suffix}"
-        write(path)
-        return path.read_bytes()
-
-
-# --- seeds -----------------------------------------------------------------------------------------------------------
-
-
-def idx() -> list[bytes]:
-    arrays = [np.zeros((2, 3, 4), np.uint8), np.ones(5, np.uint8)]
-    return [bytes([0, 0, 8, a.ndim]) + struct.pack(f">{a.ndim}I", *a.shape) + a.tobytes() for a in arrays]
-
-
-def cifar() -> list[bytes]:
-    dtype = b"cnumpy\ndtype\nU\x02u1K\x00K\x01\x87R(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
-    array = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R"
-    state = b"(K\x01K\x01M\x00\x0c\x86" + dtype + b"\x89T\x00\x0c\x00\x00" + bytes(3072) + b"t"
-    return [b"\x80\x02}(U\x04data" + array + state + b"bU\x06labels]K\x07au."]
-
-
-def images() -> list[bytes]:
-    seeds = []
-    for kind, mode in (("PNG", "RGB"), ("PNG", "P"), ("JPEG", "RGB"), ("JPEG", "CMYK"), ("BMP", "RGB"), ("GIF", "P")):
-        Image.new(mode, (5, 4)).save(buffer := io.BytesIO(), kind)
-        seeds.append(buffer.getvalue())
-    return seeds
-
-
-def symbol() -> dict[str, object]:
-    convolution = {"kernel": "(3, 3)", "num_filter": "2", "pad": "(1, 1)"}
-    return top(
-        variable("data", __shape__="(0, 3, 8, 8)"),
-        variable("c_weight"),
-        variable("c_bias"),
-        node("Convolution", "c", 0, 1, 2, **convolution),
-        node("Activation", "a", 3, act_type="relu"),
-        node("Flatten", "f", 4),
-        variable("d_weight"),
-        variable("d_bias"),
-        node("FullyConnected", "d", 5, 6, 7, num_hidden="3"),
-    )
-
-
-def symbol_arrays() -> dict[str, np.ndarray]:
-    shapes = {"c_weight": (2, 3, 3, 3), "c_bias": (2,), "d_weight": (3, 128), "d_bias": (3,)}
-    return {f"arg:{name}": np.ones(shape, np.float32) for name, shape in shapes.items()}
-
-
-@cache
-def params() -> bytes:
-    return written(".params", lambda path: mxnet_params.write(path, symbol_arrays()))
-
-
-def states() -> list[bytes]:
-    """As `Trainer.save_states` pickles them for SGD: (states by index, the optimizer)."""
-    sgd = b"ccopy_reg\n_reconstructor\ncmxnet.optimizer.optimizer\nSGD\nc__builtin__\nobject\nN\x87R"
-    fields = b"}(U\x02lrG?\xb9\x99\x99\x99\x99\x99\x9aU\x08momentumG\0\0\0\0\0\0\0\0U\x02wdG\0\0\0\0\0\0\0\0"
-    fields += b"U\x0anum_updateK\x03U\x0crescale_gradG?\xf0\0\0\0\0\0\0U\x0clr_schedulerNu"
-    return [b"\x80\x02}K\x00Ns" + sgd + fields + b"b\x86."]
-
-
-def onnx() -> list[bytes]:
-    from triptych.exporting import onnx_file
-
-    network = zoo.build("lenet", input=(1, 28, 28), width_ratio=2, dense_width=4)
-    return [onnx_file.content(network, initializers.draw(network, 0))]
-
-
-def keras() -> list[bytes]:
-    import h5py
-
-    layers = [
-        {"class_name": "InputLayer", "config": {"name": "x", "batch_input_shape": [None, 8, 8, 3]}},
-        {"class_name": "Conv2D", "config": {"name": "conv", "filters": 2, "kernel_size": [3, 3], "use_bias": False}},
-        {"class_name": "GlobalAveragePooling2D", "config": {"name": "pool"}},
-    ]
-
-    def write(path: Path) -> None:
-        with h5py.File(path, "w") as file:
-            file.attrs["keras_version"] = "2.2.4"
-            file.attrs["model_config"] = json.dumps({"class_name": "Sequential", "config": {"layers": layers}})
-            group = file.create_group("model_weights")
-            group.attrs["layer_names"] = [b"conv"]
-            group.create_group("conv").attrs["weight_names"] = [b"conv/kernel:0"]
-            group["conv/conv/kernel:0"] = np.ones((3, 3, 3, 2), np.float32)
-
-    return [written(".h5", write)]
-
-
-def specs() -> list[bytes]:
-    return [records.write(zoo.build(name)).encode() for name in ("lenet", "squeezenet1.1")]
-
-
-def recipe() -> list[bytes]:
-    made = [
-        Recipe("a", architecture="lenet", schedule=schedules.OneCycle()),
-        Recipe("b", architecture="lenet", spec=zoo.build("lenet"), data="synthetic", freeze=("conv1.*",)),
-    ]
-    return [json.dumps(records.encode(one)).encode() for one in made]
-
-
-def checkpoint_state() -> list[bytes]:
-    state = checkpoint.State(epoch=1, step=4, input=(1, 28, 28), class_names=("a", "b"))
-    return [checkpoint.encode(checkpoint.Checkpoint(state, ARRAYS, {}), b"")[checkpoint.STATE]]
-
-
-def certificates() -> list[bytes]:
-    verdict = Verdict(zoo.build("lenet"), (), (), {})
-    made = certificate.make([verdict], [None], [], precisions=("fp64",), seed=0, device="cpu")
-    return [records.write(made).encode()]
-
-
-def texts(*seeds: str) -> Callable[[], list[bytes]]:
-    return lambda: [seed.encode() for seed in seeds]
-
-
-# --- readers ---------------------------------------------------------------------------------------------------------
-
-
 def read_network(path: Path) -> object:
     """A network, and all that is said of one."""
     imported = sources.read(str(path), checked=False)  # no framework runs it
@@ -211,6 +101,43 @@ def read_states(content: bytes, folder: Path) -> object:
     (folder / "net.states").write_bytes(content)
     files = (folder / "net.states", folder / "net-symbol.json", folder / "net-0000.params")
     return mxnet_states.load(*files, Request(input=SHAPE))
+
+
+def read_hdf5(path: Path) -> object:
+    with mock.patch("triptych.weights.formats.keras_trial.try_out", forked_trial):
+        return read_network(path)
+
+
+def read_records(content: bytes, folder: Path) -> object:
+    (folder / "x.idx").unlink(missing_ok=True)
+    (folder / "x.rec").write_bytes(content)
+    return recordio.load(folder / "x.rec")
+
+
+def read_index(content: bytes, folder: Path) -> object:
+    (folder / "x.rec").write_bytes(record_files()[0])
+    (folder / "x.idx").write_bytes(content)
+    return recordio.read(folder / "x.rec")
+
+
+def read_cache(array: bytes, note: bytes, folder: Path) -> object:
+    (folder / "x.npy").write_bytes(array)
+    (folder / "x.json").write_bytes(note)
+    return decoded._read_cache(folder / "x.npy", "k")
+
+
+def within(kind: str, ending: str, name: str) -> Reader:
+    """A reader of one member of an archive of PyTorch's."""
+
+    def read(content: bytes, folder: Path) -> object:
+        (folder / name).write_bytes(with_member(torch_archive(kind), ending, content))
+        return read_network(folder / name)
+
+    return Reader(read, lambda: [member(torch_archive(kind), ending)[1]], "torch")
+
+
+def read_layers(conv_arch: str | None, stack: str | None) -> object:
+    return totals(summarised(None, conv_arch, stack, DEFAULT_NETWORK, checked=False))
 
 
 def read_recipe(content: bytes, folder: Path) -> object:
@@ -267,18 +194,30 @@ def read_schedule(text: str) -> object:
 
 EPOCH = {"epoch": 1, "step": 4, "backend": "torch", "train_loss": 2.3, "train_accuracy": 0.1, "test_loss": 2.3}
 EPOCH |= {"test_accuracy": 0.1, "seconds": 1.0, "images_per_second": 512.0, "losses": [2.3, 2.2]}
+NOTE = {"key": "k", "sha256": "", "bad": "0 1"}
 FEATURE = {"pythonClassName": "tensorflow_datasets.core.features.features_dict.FeaturesDict", "json": '{"a": {}}'}
 
 READERS: dict[str, Reader] = {
     "IDX": Reader(lambda content, _: fashion_mnist.read_idx(content, "x"), idx),
     "CIFAR": Reader(lambda content, _: cifar10.parse_batch(content, "x"), cifar),
+    "RecordIO": Reader(read_records, lambda: [record_files()[0]]),
+    "RecordIO's index": Reader(read_index, lambda: [record_files()[1]]),
+    "cached images": Reader(lambda content, folder: read_cache(content, json.dumps(NOTE).encode(), folder), npy),
+    "cache note": Reader(
+        lambda content, folder: read_cache(npy()[0], content, folder), lambda: [json.dumps(NOTE).encode()]
+    ),
     "image": Reader(from_file("x.png", lambda path: decoded.decode([path])), images),
     "TFDS description": Reader(read_description, lambda: [json.dumps(FEATURE).encode()]),
     ".params": Reader(read_params, lambda: [params()]),
     "symbol.json": Reader(read_symbol, lambda: [json.dumps(symbol()).encode()]),
     "trainer states": Reader(read_states, states),
     "ONNX": Reader(from_file("x.onnx", read_network), onnx, "onnx"),
-    "HDF5": Reader(from_file("x.h5", read_network), keras, "h5py"),
+    "HDF5": Reader(from_file("x.h5", read_hdf5), keras, "h5py"),
+    "Keras": Reader(from_file("x.keras", read_hdf5), keras_archive, "h5py"),
+    "TorchScript": Reader(from_file("x.pt", read_network), lambda: [torch_archive("script")], "torch"),
+    "TorchScript's code": within("script", "__torch__/torch/nn/modules/container.py", "x.pt"),
+    "exported program": Reader(from_file("x.pt2", read_network), lambda: [torch_archive("exported")], "torch"),
+    "exported program's JSON": within("exported", "model.json", "x.pt2"),
     "safetensors": Reader(from_file("x.safetensors", store.load), lambda: [store.encode(ARRAYS)]),
     ".pt": Reader(
         from_file("x.pt", torch_file.read), lambda: [written(".pt", lambda path: torch_file.write(path, ARRAYS))]
@@ -302,6 +241,14 @@ READERS: dict[str, Reader] = {
     "--schedule": Reader(
         from_text(read_schedule),
         texts("step:every=2,factor=0.5", "one-cycle:maximum=0.1,warm_up=0.3", "plateau:patience=2", "cosine:per=batch"),
+    ),
+    "--conv-arch": Reader(from_text(lambda text: read_layers(text, None)), texts("1x64,2x128", "3x8")),
+    "--stack": Reader(from_text(lambda text: read_layers(None, text)), texts("conv3 valid, conv3 s2, pool2")),
+    "--save-every": Reader(from_text(saving.parse_interval), texts("200steps", "5min", "30 s")),
+    "--left-optimizer": Reader(from_text(own_training.parse), texts("sgd:learning_rate=0.1,momentum=0.9 cosine")),
+    "--left-preprocess": Reader(
+        from_text(lambda text: own_images.parse(text, zoo.build("vgg11"))),
+        texts("mean=0.5,0.4,0.3 std=0.2,0.3,0.2 channel_order=bgr"),
     ),
     "--init": Reader(from_text(initializers.parse), texts("normal:0.01", "constant:0.1", "xavier_uniform")),
     "--input": Reader(from_text(lambda text: NetworkOptions(input=text).shape()), texts("3x224x224", "1,28,28")),

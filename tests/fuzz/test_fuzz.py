@@ -17,7 +17,8 @@ from marks import ALL
 from triptych.utils.errors import TriptychError
 
 MANY = 3000 if ALL else 60
-JSON = ["symbol.json", "spec", "recipe", "metrics", "state.json", "certificate", "mapping"]
+JSON = ["symbol.json", "spec", "recipe", "metrics", "state.json", "certificate", "mapping", "cache note"]
+JSON += ["exported program's JSON", "TFDS description"]
 drawn = settings(max_examples=MANY, deadline=None, suppress_health_check=list(HealthCheck))
 
 

@@ -15,12 +15,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from fuzz import seeds
+from fuzz.limits import forked_trial
 from triptych.importers.keras_network import load
 from triptych.importers.steps import Imported, Request
 from triptych.reference.network import forward
 from triptych.spec.layers import BatchNorm, HardSigmoid, walk
 from triptych.utils.errors import TriptychError
-from triptych.weights.formats import keras_file
+from triptych.weights.formats import keras_file, keras_trial
 
 h5py: Any = pytest.importorskip("h5py", reason="h5py is not installed: pip install 'triptych[keras]'")
 
@@ -31,6 +33,12 @@ needs_models = pytest.mark.skipif(not FILES, reason="the folder of strangers' mo
 Config = dict[str, Any]
 Build = Callable[[], Config]
 PLAIN = Request()
+TRIAL = keras_trial.try_out
+
+
+@pytest.fixture(autouse=True)
+def _no_new_process_for_each_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keras_trial, "try_out", forked_trial)
 
 
 # An evaluator of Keras's layers that shares nothing with the importer
@@ -457,6 +465,25 @@ def test_what_is_no_file_of_keras(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "net.h5"
     path.write_bytes(content)
     refused(path)
+
+
+def test_a_heap_of_zeros_in_which_the_library_never_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No time limit within the process would end it: the library does not come back to Python."""
+    monkeypatch.setattr(keras_trial, "SECONDS", 1)
+    monkeypatch.setattr(keras_trial, "try_out", TRIAL)
+    [content] = seeds.keras()
+    at = content.index(b"gePooling2D")
+    zeroed = content[:at] + bytes(933) + content[at + 933 :]
+    path = tmp_path / "net.h5"
+    path.write_bytes(zeroed)
+    with pytest.raises(TriptychError, match="is damaged: reading it does not end in 1 seconds; copy it again"):
+        load(path, PLAIN)
+
+
+def test_what_ends_the_process_is_told(tmp_path: Path) -> None:
+    with pytest.raises(TriptychError, match=r"ends the process \(signal 11\)"):
+        keras_trial.judge(tmp_path, -11, 1)
+    keras_trial.judge(tmp_path, 1, 1)
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:

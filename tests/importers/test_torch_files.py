@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import pickle
+import struct
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -275,6 +276,24 @@ HELD: dict[str, tuple[Callable[[Path], Any], str]] = {
     "nothing": (lambda path: path.write_bytes(b""), "is no file of PyTorch"),
     "an archive": (lambda path: zipfile.ZipFile(path, "w").close(), "is no file of PyTorch"),
 }
+
+
+def of_several_disks() -> bytes:
+    zipfile.ZipFile(whole := io.BytesIO(), "w").close()
+    return b"PK\x06\x07" + struct.pack("<LQL", 0, 0, 2) + whole.getvalue()
+
+
+def with_a_name_that_is_none() -> bytes:
+    with zipfile.ZipFile(whole := io.BytesIO(), "w") as archive:
+        archive.writestr("net/models/\u00e4.json", "{}")
+    return whole.getvalue().replace("\u00e4".encode(), b"\xff\xff", 1)  # in the member's own head
+
+
+@pytest.mark.parametrize("make", [of_several_disks, with_a_name_that_is_none])
+def test_archives_at_which_zipfile_stumbles(make: Callable[[], bytes], tmp_path: Path) -> None:
+    (tmp_path / "a.pt2").write_bytes(make())
+    with pytest.raises(TriptychError, match=r"holds more than tensors|ä.json cannot be read"):
+        load_file(tmp_path / "a.pt2", Request())
 
 
 @pytest.mark.parametrize("name", HELD)

@@ -178,6 +178,7 @@ def test_one_side_alone_is_refused(given: dict[str, str], said: str) -> None:
     [
         ({"optimizer": print, "right_optimizer": "sgd:lr=0.1"}, "unknown setting of optimizer 'sgd' 'lr'"),
         ({"optimizer": print, "right_optimizer": "sgd:momentum=0.9"}, "does not say its learning_rate"),
+        ({"optimizer": print, "right_optimizer": " "}, "' ' is no optimiser: write for example"),
         ({"optimizer": print, "right_optimizer": "sgd"}, "is no optimiser: write for example"),
         ({"optimizer": print, "right_optimizer": print}, "has no network at the right"),
         ({"optimizer": print, "right_optimizer": f"{PLAN} plateau"}, "follows the loss"),

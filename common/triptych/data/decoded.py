@@ -21,6 +21,8 @@ from triptych.spec import records
 from triptych.utils.errors import TriptychError
 from triptych.utils.files import atomic_write, cache_dir
 from triptych.utils.reading import open_file
+from triptych.weights.formats import numpy_files
+from triptych.weights.formats.fields import map_file
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -210,8 +212,8 @@ def _read_cache(file: Path, key: str) -> tuple[Images, list[int]] | None:
         if note["key"] != key:
             return None
         bad = [int(number) for number in note["bad"].split()]
-        with open_file(file) as array:
-            images: Images = np.load(array, allow_pickle=False)
+        [images] = numpy_files.read(file, map_file(file)).values()
+        images = np.array(images)  # of its own: the file may be replaced
         return (images, bad) if images.dtype == np.uint8 and _hash(images) == note["sha256"] else None
     except (OSError, EOFError, ValueError, KeyError, TriptychError):
         return None

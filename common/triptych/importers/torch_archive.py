@@ -12,7 +12,7 @@ from typing import Any
 
 from triptych.spec.records import parse
 from triptych.utils.errors import TriptychError
-from triptych.utils.reading import open_file
+from triptych.utils.reading import ARCHIVE_ERRORS, open_file
 
 _MOST_TIMES = 10  # what an archive may hold, in units of its size
 _LARGEST_JSON = 1 << 25
@@ -27,7 +27,7 @@ def entries(path: Path) -> dict[str, zipfile.ZipInfo]:
     try:
         with open_file(path) as file, zipfile.ZipFile(file) as archive:
             infos = archive.infolist()
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+    except (OSError, *ARCHIVE_ERRORS) as error:
         raise TriptychError(f"{path}: no whole archive of PyTorch ({error})") from None
     if len(infos) > _MOST_ENTRIES or sum(info.file_size for info in infos) > _MOST_TIMES * path.stat().st_size:
         raise TriptychError(f"{path}: holds more than {_MOST_TIMES} times its size; refused")
@@ -76,7 +76,7 @@ def _copy(path: Path, checked: Callable[[str, bytes], bytes | None]) -> io.Bytes
         for name, info in named.items():
             try:
                 content = checked(name, archive.read(info))
-            except (zipfile.BadZipFile, OSError, EOFError, RuntimeError, NotImplementedError) as error:
+            except (OSError, *ARCHIVE_ERRORS) as error:
                 raise TriptychError(f"{path}: {name} cannot be read ({error})") from None
             if content is not None:
                 target.writestr(info.filename, content)

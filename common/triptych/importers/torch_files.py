@@ -1,7 +1,6 @@
 """PyTorch's files: an exported program, TorchScript, or weights alone."""
 
 import re
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from triptych.importers.torch_network import network
 from triptych.importers.torch_program import read
 from triptych.importers.torch_script import replayed
 from triptych.utils.errors import TriptychError
+from triptych.utils.reading import is_archive
 
 _WAY_OUT = "give the network as --arch MODULE:NAME"
 
@@ -21,7 +21,7 @@ def load(path: Path, request: Request) -> Imported:
     where that is no network, and ImportRefusedError for what is no network of the spec's layers."""
     if not path.is_file():
         raise TriptychError(f"{path} is no file")
-    if not zipfile.is_zipfile(path):
+    if not is_archive(path):
         raise TriptychError(_held(path))
     names = torch_archive.entries(path)
     if any(name.startswith("models/") and name.endswith(".json") for name in names):
@@ -102,7 +102,7 @@ def _held(path: Path) -> str:
 
     try:
         with quiet():
-            held = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path) or None)
+            held = torch.load(path, map_location="cpu", weights_only=True, mmap=is_archive(path) or None)
     except Exception as error:
         if type(error).__name__ != "UnpicklingError":
             return f"{path} is no file of PyTorch that can be read ({_first_line(error)})"

@@ -86,7 +86,7 @@ def parse(text: str) -> Plan:
     if text in RECIPES:
         recipe = RECIPES[text]
         return _checked(Plan(recipe.optimizer, recipe.learning_rate, recipe.schedule, recipe.epochs))
-    head, *others = text.split()
+    head, *others = text.split() or [""]
     name, _, rest = head.partition(":")
     if len(others) > 1 or ("=" not in rest and rest) or not rest:
         raise TriptychError(f"'{text}' is no optimiser: {FORM}")

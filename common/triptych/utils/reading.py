@@ -3,11 +3,27 @@
 import errno
 import os
 import stat
+import struct
+import zipfile
+import zlib
 from io import BufferedReader
 from pathlib import Path
 
 from triptych.utils import memory
 from triptych.utils.errors import TriptychError
+
+# What zipfile raises of a damaged archive; ValueError is of names that are no text.
+ARCHIVE_ERRORS = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    EOFError,
+    KeyError,
+    NotImplementedError,
+    OverflowError,
+    RuntimeError,
+    ValueError,
+)
 
 
 def open_file(path: Path) -> BufferedReader:
@@ -46,3 +62,12 @@ def holds(path: Path, content: bytes) -> bool:
         return read_bounded(path, len(content)) == content
     except (OSError, TriptychError):
         return False
+
+
+def is_archive(path: Path) -> bool:
+    """Whether a file is a ZIP archive, as far as its end tells. Raises OSError as `open_file` does."""
+    with open_file(path) as file:
+        try:
+            return zipfile.is_zipfile(file)
+        except zipfile.BadZipFile:  # one that is said to have several parts
+            return False

@@ -14,7 +14,6 @@ import io
 import os
 import re
 import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,7 +26,9 @@ from numpy.typing import NDArray
 
 from triptych.spec.records import parse
 from triptych.utils.errors import TriptychError
-from triptych.utils.reading import open_file
+from triptych.utils.files import told
+from triptych.utils.reading import ARCHIVE_ERRORS, is_archive, open_file
+from triptych.weights.formats import keras_trial
 
 _ROOM = 10  # nothing in a file may take more memory than this many times the file
 _MOST_JSON = 1 << 26
@@ -55,11 +56,19 @@ def read(path: Path) -> KerasFile:
     """What the file holds. Raises TriptychError in one line for one that is damaged, larger than it may be, or points
     outside itself, and where h5py is not installed."""
     _h5py()
+    with told(f"cannot read {path}"), open_file(path) as file:
+        size = os.fstat(file.fileno()).st_size
+    keras_trial.try_out(path, size)
+    return read_once(path)
+
+
+def read_once(path: Path) -> KerasFile:
+    """As `read`, without the trial: of a damaged file it may never return."""
     source = str(path)
     try:
         with open_file(path) as file:
             size = os.fstat(file.fileno()).st_size
-            if zipfile.is_zipfile(file):
+            if is_archive(path):
                 return _read_zip(file, source, size)
         with _opened(path, source) as file:
             return _read_hdf5(file, source, size)
@@ -96,7 +105,7 @@ def _read_zip(file: BufferedReader, source: str, size: int) -> KerasFile:
             config = _member(archive, "config.json", _MOST_JSON, source)
             metadata = _member(archive, "metadata.json", 1 << 16, source)
             weights = _member(archive, "model.weights.h5", _ROOM * size, source)
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, zlib.error) as error:
+    except ARCHIVE_ERRORS as error:
         raise TriptychError(f"{source} is damaged: {error}") from None
     version = _load_json(metadata, f"{source}: metadata.json").get("keras_version", "")
     model = _load_json(config, f"{source}: config.json")

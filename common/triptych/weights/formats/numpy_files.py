@@ -8,7 +8,6 @@ array is a folder of the archive, as SciPy writes it: data, indices, [indptr], s
 from __future__ import annotations
 
 import re
-import struct
 import zipfile
 import zlib
 from collections import Counter
@@ -19,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triptych.utils.errors import TriptychError
-from triptych.utils.reading import open_file
+from triptych.utils.reading import ARCHIVE_ERRORS, open_file
 from triptych.weights.formats.fields import MOST_DIMENSIONS, Bytes, Fields
 from triptych.weights.formats.sparse import COMPRESSED_ROWS, INDEX_ARRAYS, ROWS, SparseArray, sparse_array
 
@@ -37,7 +36,6 @@ _SPARSE_PARTS = ({"data", "indices", "shape", "format"}, {"data", "indices", "in
 # A compressed archive may unpack to this many times its size: weights do not compress, bombs do.
 _MOST_EXPANSION = 4
 # What the module zipfile raises for an archive that is damaged, encrypted or compressed in a way it does not know.
-_ARCHIVE_ERRORS = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeError, OverflowError, ValueError)
 
 
 def is_numpy_file(content: Bytes) -> bool:
@@ -81,7 +79,7 @@ def _members(path: Path, content: Bytes) -> dict[str, NDArray[Any]]:
         _check_directory(content)
         with open_file(path) as file, zipfile.ZipFile(file) as archive:
             return _read_members(path, content, archive)
-    except _ARCHIVE_ERRORS as error:
+    except ARCHIVE_ERRORS as error:
         reason = str(error).encode("unicode_escape").decode()  # it can hold a name, and a name can hold anything
         raise TriptychError(f"{path}: the archive cannot be read ({reason}); copy or save it again") from None
     except OSError as error:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import struct
 import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import count
 from pathlib import Path
@@ -20,7 +19,7 @@ from numpy.typing import NDArray
 
 from triptych.utils.errors import TriptychError
 from triptych.utils.files import atomic_write, told
-from triptych.utils.reading import open_file
+from triptych.utils.reading import ARCHIVE_ERRORS, open_file
 from triptych.weights.formats.inert_pickle import Call, Name, Persistent, loads
 from triptych.weights.formats.numpy_files import widened
 
@@ -108,7 +107,7 @@ def _opened(path: Path, use: Callable[[Any, Storages], T]) -> T:
     try:
         with told(f"cannot read {path}"), open_file(path) as file, zipfile.ZipFile(file) as archive:
             return _read_archive(path, archive, use)
-    except (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError, struct.error, EOFError) as error:
+    except ARCHIVE_ERRORS as error:
         problem = f"{path} is no file of torch.save (since PyTorch 1.6): {str(error)[:100]}"
         raise TriptychError(f"{problem}; save a state_dict() with a newer PyTorch") from None
 
