@@ -187,12 +187,15 @@ class Port:
         apply_execution(execution, "cpu")
         self.dtype = dtype_of("jax", execution.precision, DTYPES)
         self.candidate = candidate
+        self.forgotten = False
 
     def parameters(self, images: Array) -> Sequence[PortParameter]:
         """In the order of their first use."""
         kind = next(start for type_, start in STARTS if isinstance(self.candidate, type_))
         self.started = kind(self.candidate, self._native(images))
         self.arrays = {name: jnp.asarray(value, self.dtype) for name, value in self.started.arrays.items()}
+        if self.forgotten:
+            self._let_go()
         inner = jax.make_jaxpr(partial(self._all_outputs, train=False))(self.arrays, self._native(images)).jaxpr
         self.returned = len(inner.outvars)
         variables = dict(zip(sorted(self.arrays), inner.invars, strict=False))  # as JAX flattens a dictionary
@@ -210,6 +213,13 @@ class Port:
             )
             for name in order
         ]
+
+    def _let_go(self) -> None:
+        """Of the network's own values."""
+        self.started = replace(self.started, arrays={})
+        if isinstance(self.candidate, nnx.Module):
+            for _, variable in nnx.to_flat_state(nnx.state(self.candidate, nnx.Param)):
+                variable.set_value(np.broadcast_to(np.zeros((), variable.dtype), variable.shape))
 
     def _all_outputs(self, arrays: Arrays, x: jax.Array, train: bool) -> Outputs:
         """The network's outputs, in its order."""
@@ -241,6 +251,10 @@ class Port:
     def imported(self, request: Request) -> Imported:
         """As `import_network` of the module with the parameters that are set."""
         return _imported(self.candidate, request, self.arrays)
+
+    def forget(self) -> None:
+        """A module of NNX keeps arrays of zeros, which take no memory."""
+        self.forgotten = True
 
     def restore(self) -> None:
         """The values and modes that the network had."""
@@ -287,14 +301,16 @@ class Port:
                 _, pull = jax.vjp(lambda *arguments: whole(*arguments)[0][0], arrays, x, probes)
                 return pull(dy)
 
-            gradients, dx, arrived = _compiled(backward, self.arrays)(self.arrays, x, probes)
-            run.gradients = Shelf((name, self._canonical(name, gradients.pop(name))) for name in list(gradients))
+            compiled = _compiled(backward, self.arrays, donate=(0, 2))
+            with self._given_away():
+                gradients, dx, arrived = compiled(self.arrays, x, probes)
+                run.gradients = Shelf((name, self._canonical(name, gradients.pop(name))) for name in list(gradients))
             run.input_gradient = self._channels_first(dx)
             for entry, gradient in zip(captured, arrived, strict=True):
                 entry.gradient = self._channels_first(gradient)
         return run
 
-    def train(self, images: Array, cotangents: Sequence[Array], rates: Sequence[Rates]) -> dict[str, Array]:
+    def train(self, images: Array, cotangents: Sequence[Array], rates: Sequence[Rates]) -> Mapping[str, Array]:
         """What steps of optax.sgd make of it."""
         x, optimizer = self._native(images), optax.sgd(rates[0].learning_rate, rates[0].momentum)
         kept = jax.eval_shape(partial(self.started.function, train=True), self.arrays, x)[1]
@@ -304,19 +320,35 @@ class Port:
             outputs = jax.tree.leaves(_in_order(y))[: self.count]
             return sum((y * self._native(dy)).sum() for y, dy in zip(outputs, cotangents, strict=False)), moved
 
-        def step(arrays: Any, state: Any) -> tuple[Any, Any]:
+        def backward(arrays: Any) -> Any:
             trained = {name: value for name, value in arrays.items() if name not in kept}
-            gradients, moved = jax.grad(loss, has_aux=True)(trained, arrays)
-            updates, state = optimizer.update(gradients, state, trained)
-            return {**optax.apply_updates(trained, updates), **moved}, state
+            return jax.grad(loss, has_aux=True)(trained, arrays)
 
-        state = optimizer.init({name: value for name, value in self.arrays.items() if name not in kept})
-        compiled = _compiled(step, self.arrays, donate=(0, 1))
-        for name, value in self.arrays.items():
-            self.arrays[name] = jnp.copy(value)  # what is given away may be the network's own
+        compiled, states = _compiled(backward, self.arrays, donate=(0,)), Shelf()
         for _ in rates:
-            self.arrays, state = compiled(self.arrays, state)
-        return {name: self._canonical(name, value) for name, value in self.arrays.items()}
+            with self._given_away():
+                gradients, moved = compiled(self.arrays)
+            self.arrays |= moved
+            for name in list(gradients):
+                value = self.arrays[name]
+                state = optimizer.init(value)
+                if name in states:
+                    state = jax.tree.unflatten(jax.tree.structure(state), [jnp.asarray(states[name])])
+                moves, state = optimizer.update(gradients.pop(name), state, value)
+                self.arrays[name] = optax.apply_updates(value, moves)
+                (states[name],) = map(np.array, jax.tree.leaves(state))
+        return Shelf((name, self._canonical(name, value)) for name, value in self.arrays.items())
+
+    @contextmanager
+    def _given_away(self) -> Iterator[None]:
+        """The arrays are given away in here, so that gradients can take their place; afterwards they are there again,
+        of which the large ones lay on the disk."""
+        stored = Shelf((name, np.array(value)) for name, value in self.arrays.items())
+        self.arrays = {name: jnp.asarray(stored[name]) for name in stored}  # they may be the network's own
+        try:
+            yield
+        finally:
+            self.arrays = {name: jnp.asarray(stored[name]) for name in stored}
 
     def optimize(self, optimizer: Any, gradients: Iterable[Mapping[str, Array]]) -> Iterator[dict[str, Array]]:
         """What each step of an optax.GradientTransformation makes of it."""

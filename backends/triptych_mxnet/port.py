@@ -182,6 +182,7 @@ class Port:
         self.count = outputs
         self.block = candidate
         self.given: dict[str, mx.nd.NDArray] = {}  # by name, once it has run
+        self.forgotten = False
 
     def parameters(self, images: Array) -> Sequence[PortParameter]:
         """In the order of their first use."""
@@ -220,7 +221,8 @@ class Port:
         )
         if not getattr(self.block, "_active", False):  # as it is: hybridized, memory is shared, and that has bugs
             self.whole.hybridize(inline_limit=ONE_BY_ONE)
-        self.given = {name: self.given.get(name, p.data().copy()) for name, p in self.named.items()}
+        kept = {} if self.forgotten else self.named
+        self.given = {name: self.given.get(name, p.data().copy()) for name, p in kept.items()}
         places = _places(nodes)
         needed = {*compared.list_inputs(), *order} - (set(used) - set(compared.list_inputs()))
         return [
@@ -285,6 +287,10 @@ class Port:
         """As `import_network` of the block with the parameters that are set."""
         return import_network(self.block, request)
 
+    def forget(self) -> None:
+        """They stay what they are."""
+        self.forgotten = True
+
     def restore(self) -> None:
         """The values and types that the network had."""
         for name, value in self.given.items():
@@ -331,7 +337,7 @@ class Port:
         made = self.block(mx.nd.array(self._native(images), dtype=self.dtype))
         return tuple(map(self._to_canonical, list(_arrays_in(made))[: self.count]))
 
-    def train(self, images: Array, cotangents: Sequence[Array], rates: Sequence[Rates]) -> dict[str, Array]:
+    def train(self, images: Array, cotangents: Sequence[Array], rates: Sequence[Rates]) -> Mapping[str, Array]:
         """What steps of gluon.Trainer with MXNet's SGD make of it."""
         options = {"learning_rate": rates[0].learning_rate, "momentum": rates[0].momentum, "wd": 0.0}
         trainer = gluon.Trainer(list(self.named.values()), "sgd", options, kvstore=None)
@@ -345,7 +351,7 @@ class Port:
             ]
             autograd.backward(outputs, given)
             trainer.step(1)
-        return {name: to_numpy(parameter.data()) for name, parameter in self.named.items()}
+        return Shelf((name, to_numpy(parameter.data())) for name, parameter in self.named.items())
 
     def optimize(self, optimizer: Any, gradients: Iterable[Mapping[str, Array]]) -> Iterator[dict[str, Array]]:
         """What each step of a gluon.Trainer makes of it, on gradients that are a batch's mean."""

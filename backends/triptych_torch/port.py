@@ -1,6 +1,7 @@
 """Somebody's own `torch.nn.Module`, watched while it runs; see `triptych.backend.contract`."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from itertools import permutations
 from pathlib import Path
@@ -127,6 +128,7 @@ class Port:
         self.count = outputs
         self.module = torch_export.unwrapped(candidate)
         self.given: dict[str, torch.Tensor] = {}  # by name, once it has run
+        self.forgotten = False
         self.modes = {module: module.training for module in self.module.modules()}
 
     def parameters(self, images: Array) -> Sequence[PortParameter]:
@@ -140,7 +142,8 @@ class Port:
         modules = dict(self.module.named_modules())
         known = {name for name in named if isinstance(modules[name.rpartition(".")[0]], OWN_AXES)}
         self.axes = {n: () if n in known else self.turned.get(self.identities[n], ()) for n in named}
-        self.given = {name: t.detach().clone() if t.dtype == self.dtype else t.detach() for name, t in named.items()}
+        kept = {} if self.forgotten else named
+        self.given = {name: t.detach().clone() if t.dtype == self.dtype else t.detach() for name, t in kept.items()}
         self._convert()  # only now: a lazy module has its parameters by the first pass
         places = {identity: place for place, identity in enumerate(used)}
         order = sorted(named, key=lambda name: places.get(self.identities[name], len(used)))
@@ -193,6 +196,10 @@ class Port:
         """As `import_network` of the module with the parameters that are set."""
         return import_network(self.module, request)
 
+    def forget(self) -> None:
+        """They stay what they are."""
+        self.forgotten = True
+
     def restore(self) -> None:
         """The values, types and modes that the network had."""
         with torch.no_grad():
@@ -217,20 +224,17 @@ class Port:
             taken[name] = self._canonical(name, parameter.grad)
             parameter.grad = None
 
-        self._backward_with(take, outputs, cotangents)
+        with self._each_gradient(take):
+            self._backward(outputs, cotangents)
         return taken.select(name for name, _ in self.module.named_parameters() if name in taken)
 
-    def _backward_with(
-        self,
-        done: Callable[[str, torch.Tensor], object],
-        outputs: Sequence[torch.Tensor],
-        cotangents: Sequence[Array],
-    ) -> None:
-        """Backward; `done` is called for every parameter as soon as its gradient is whole."""
+    @contextmanager
+    def _each_gradient(self, done: Callable[[str, torch.Tensor], object]) -> Iterator[None]:
+        """`done` is called for every parameter as soon as its gradient is whole, in a backward pass in here."""
         named = {name: p for name, p in self.module.named_parameters() if p.requires_grad}
         hooks = [p.register_post_accumulate_grad_hook(partial(done, name)) for name, p in named.items()]
         try:
-            self._backward(outputs, cotangents)
+            yield
         finally:
             for hook in hooks:
                 hook.remove()
@@ -244,11 +248,16 @@ class Port:
         """The parameters that the compared outputs do not depend on, and the buffers of modules that have no others."""
         named = dict(self.module.named_parameters())
         reached = [y for y in outputs if y.requires_grad]
-        trained = {name: p for name, p in named.items() if p.requires_grad}
-        if not reached or not trained:
+        without = {name for name, p in named.items() if p.requires_grad}
+        if not reached or not without:
             return set()
-        gradients = torch.autograd.grad([y.sum() for y in reached], list(trained.values()), allow_unused=True)
-        without = {name for name, gradient in zip(trained, gradients, strict=True) if gradient is None}
+
+        def reach(name: str, parameter: torch.Tensor) -> None:
+            without.discard(name)
+            parameter.grad = None  # all of them would be a second network
+
+        with self._each_gradient(reach):
+            torch.autograd.backward([y.sum() for y in reached])
         kept = {name.rpartition(".")[0] for name in named if name not in without}
         lost = {name.rpartition(".")[0] for name in without} - kept
         return without | {name for name, _ in self.module.named_buffers() if name.rpartition(".")[0] in lost}
@@ -315,7 +324,7 @@ class Port:
         x = torch.from_numpy(np.array(images))
         return x.to(self.dtype) if like is None else x.to(like.device, like.dtype)
 
-    def train(self, images: Array, cotangents: Sequence[Array], rates: Sequence[Rates]) -> dict[str, Array]:
+    def train(self, images: Array, cotangents: Sequence[Array], rates: Sequence[Rates]) -> Mapping[str, Array]:
         """What steps of torch.optim.SGD make of it: one for each parameter, which steps as soon as its gradient is
         there, and lets go of it."""
         steps = {
@@ -324,16 +333,22 @@ class Port:
             if parameter.requires_grad
         }
 
+        velocities = Shelf()  # the large ones lie on the disk between two steps
+
         def step(name: str, parameter: torch.Tensor) -> None:
+            state = steps[name].state[parameter]
+            if name in velocities:
+                state["momentum_buffer"] = torch.from_numpy(velocities[name])
             steps[name].step()
+            velocities[name] = state.pop("momentum_buffer").numpy()
             parameter.grad = None
 
         self.module.zero_grad()
         for _ in rates:
             outputs = self._pass_on(images, lambda *_: None, train=True)[1]
-            self._backward_with(step, outputs, cotangents)
-        steps.clear()  # no velocity stands beside the copies
-        return {name: self._canonical(name, tensor) for name, tensor in self._tensors().items()}
+            with self._each_gradient(step):
+                self._backward(outputs, cotangents)
+        return Shelf((name, self._canonical(name, tensor)) for name, tensor in self._tensors().items())
 
     def optimize(self, optimizer: Any, gradients: Iterable[Mapping[str, Array]]) -> Iterator[dict[str, Array]]:
         """What each step of a torch.optim.Optimizer makes of it, and of the schedulers beside it."""

@@ -10,9 +10,12 @@ import pytest
 
 from triptych.__main__ import main
 from triptych.backend import registry
+from triptych.conformance.case import make_case
 from triptych.conformance.compare import Check
 from triptych.conformance.diagnosis.explain import Difference
 from triptych.conformance.locate import Located
+from triptych.conformance.reference_run import ReferenceRun
+from triptych.conformance.tolerance import UNPERTURBED, unperturbed
 from triptych.emitting import port_certificate
 from triptych.emitting.port_check import Ported
 from triptych.spec import records
@@ -31,6 +34,7 @@ from triptych.spec.layers import (
     ReLU,
     Residual,
 )
+from triptych.utils.arrays import largest
 
 BODY = Block("body", (Conv("conv", 6, (3, 3), padding=(1, 1), bias=False), BatchNorm("norm"), ReLU("relu")))
 GATE = Block("gate", (GlobalAvgPool("pool"), Conv("conv", 6, (1, 1)), HardSigmoid("sigmoid")))
@@ -344,3 +348,35 @@ def test_what_runs_on_its_own_size_only_is_judged_on_that(tmp_path: Path, capsys
     model.write_text(source.replace("nn.AdaptiveAvgPool2d(1)", "nn.AvgPool2d((34, 31))"))
     assert run("port", folder, "--check-only") == 1
     assert "DIFFERS" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", registry.installed())
+def test_no_execution_is_perturbed_for_a_bias_before_a_batch_norm(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its gradient is the rest of a cancellation, of which its own scale says nothing; the network stands in memory."""
+    layers = (Conv("conv", 8, (3, 3)), BatchNorm("norm"), ReLU("relu"), Flatten("flatten"), Dense("dense", 3))
+    (path := tmp_path / "biased.json").write_text(records.write(Architecture("biased", (2, 9, 8), 3, layers)))
+
+    def refuse(run: ReferenceRun) -> None:
+        raise AssertionError("an execution is perturbed")
+
+    monkeypatch.setattr(ReferenceRun, "perturbed", refuse)
+    assert run("port", path, "--to", name, "--out", tmp_path / "ported") == 0
+    assert "gradient agree" in capsys.readouterr().out
+
+
+def test_what_a_sum_is_allowed_is_less_than_its_budget() -> None:
+    """By the rounding of the sum alone, as no execution was perturbed; a bias of few values has none."""
+    few, many = (
+        ReferenceRun(make_case(Architecture("one", (2, 9, 8), 3, (*biased, Flatten("flatten"), Dense("dense", 3)))))
+        for biased in ((Conv("conv", channels, (3, 3)), BatchNorm("norm"), ReLU("relu")) for channels in (7, 8))
+    )
+    assert "conv.bias" in many.gradients
+    assert "conv.bias" in few.gradients
+    assert "conv.bias" in many.sum_errors
+    assert "conv.bias" not in few.sum_errors
+    for precision, budgets in many.budgets.items():
+        allowed = unperturbed(precision, many.gradients, many.sum_errors)
+        assert allowed["conv.bias"] > UNPERTURBED[precision] * largest(many.gradients["conv.bias"])
+        assert all(0 < allowed[path] <= budgets["gradient"][path] for path in many.sum_errors)

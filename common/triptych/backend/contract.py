@@ -273,6 +273,10 @@ class Port(Protocol):
 class TrainablePort(Port, Protocol):
     """One that its framework can train, too."""
 
+    def forget(self) -> None:
+        """Its own values are not asked for, nor is it restored: once `parameters` has run it, memory holds no copy of
+        them."""
+
     def optimize(self, optimizer: Any, gradients: Iterable[Mapping[str, Array]]) -> Iterator[dict[str, Array]]:
         """Every parameter by name after each step of somebody's optimiser, and of the schedule beside it, with these
         gradients by name. `optimizer`: one of the framework, a pair with its schedule, or a function of the network, or
@@ -285,7 +289,7 @@ class TrainablePort(Port, Protocol):
     def imported(self, request: Request) -> Imported:
         """As `PortAdapter.import_network` of the network with the parameters that are set."""
 
-    def train(self, images: Array, cotangents: Sequence[Array], rates: Sequence[Rates]) -> dict[str, Array]:
+    def train(self, images: Array, cotangents: Sequence[Array], rates: Sequence[Rates]) -> Mapping[str, Array]:
         """Every parameter and running statistic after a step of the framework's own SGD for each of the rates, which
         are all equal, on the sum over the outputs of output times cotangent. The network keeps what they made of it."""
 

@@ -18,12 +18,11 @@ from triptych.conformance.case import make_case
 from triptych.conformance.compare import Arrays, Check, compare, failures
 from triptych.conformance.conform import PRECISIONS
 from triptych.conformance.diagnosis.explain import Difference, Finding, SubjectFailedError, attempt
-from triptych.conformance.levels import FORWARD_EVAL, FORWARD_TRAIN, LEVELS, Level, layers_alone
+from triptych.conformance.levels import FORWARD_EVAL, FORWARD_TRAIN, GRADIENT, LEVELS, Level, layers_alone
 from triptych.conformance.reference_run import ReferenceRun
 from triptych.conformance.subjects import BackendSubject, ReferenceSubject, Subject
 from triptych.conformance.updates import UPDATES
 from triptych.spec.layers import Architecture
-from triptych.utils.arrays import largest
 from triptych.utils.errors import TriptychError, check_known
 from triptych.utils.process import return_large_memory
 from triptych.utils.shelf import select
@@ -166,8 +165,9 @@ class _Search:
         if level.budgets is not None:
             allowed = level.budgets(self.left.run, self.left.precision, expected)
             return failures(level.checks(target, left, {name: self.factor * most for name, most in allowed.items()}))
-        share = tolerance.UNPERTURBED[self.left.precision]
-        failed = failures(level.checks(target, left, {name: share * largest(v) for name, v in target.items()}))
+        sums = self.left.run.sum_errors if level.name == GRADIENT.name else {}
+        allowed = tolerance.unperturbed(self.left.precision, target, sums)
+        failed = failures(level.checks(target, left, allowed))
         if not failed or all(check.problem for check in failed):
             return failed
         perturbed = (self.left.expected(level, run) for run in self.left.run.perturbed())

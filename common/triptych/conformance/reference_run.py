@@ -19,6 +19,7 @@ from triptych.optim.optimizers import OPTIMIZERS, reference_step
 from triptych.reference import network as reference
 from triptych.reference.decay import decay_by_path
 from triptych.reference.loss import cross_entropy, linear
+from triptych.reference.rounding import largest_error
 from triptych.spec.analysis import parameters, primitives
 from triptych.spec.kinds import composite_of
 from triptych.spec.kinds.layer_pass import Rounding, exact
@@ -38,6 +39,7 @@ from triptych.utils.arrays import Array
 from triptych.utils.shelf import Shelf
 
 SLOTS = {slot for kind in OPTIMIZERS.values() for slot in kind.slots}
+MANY = 8  # numbers of an array of which some execution draws more than half of the largest error, all but surely
 OUTPUT, INPUT = "output", "input"  # the names of one layer's own arrays, beside its parameters' gradients
 
 
@@ -51,6 +53,7 @@ class ReferenceRun:
         self.origin = origin or self
         self.parameters = case.exact
         self.layers = dict(walk(case.architecture.layers))
+        self.sum_errors: dict[str, float] = {}  # of gradients, once they are there: see `largest_error`
         self._updates: dict[str, Arrays] = {}
         self._updating = Lock()
 
@@ -149,6 +152,11 @@ class ReferenceRun:
     def gradients(self) -> Shelf:
         """The `loss`, every parameter's gradient, the last layer's first, and the images' own (`input`)."""
         loss, gradients = reference.backward(self._trained, self.case.targets)
+        self.sum_errors = {
+            name: largest_error(gradients[name], *summed)
+            for name, summed in self._trained.sums.items()
+            if gradients[name].size >= MANY
+        }
         backwards = reversed([name for name in self.in_order(gradients) if name != INPUT])
         return Shelf({"loss": np.asarray(loss)}).joined(Shelf.of(gradients).select((*backwards, INPUT)))
 

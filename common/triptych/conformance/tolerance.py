@@ -29,6 +29,7 @@ UNPERTURBED = {
     "fp32": FLOAT32_UNIT,
     **{name: ratio * FLOAT32_UNIT for name, ratio in SIXTEEN_BITS.items()},
 }
+UNPERTURBED_RATIO = {"fp64": UNIT_RATIO, "fp32": 1.0, **SIXTEEN_BITS}
 
 Budgets = dict[str, float]
 Name = TypeVar("Name", bound=Hashable)
@@ -39,6 +40,14 @@ def perturbations(seed: int) -> Iterator[Perturbation]:
     for pair in range(PAIRS):
         for sign in (1.0, -1.0):
             yield Perturbation(generator(seed, "rounding", pair), sign)
+
+
+def unperturbed(precision: str, expected: Mapping[Name, NDArray[Any]], sums: Mapping[Name, float]) -> dict[Name, float]:
+    """What each expected array is allowed before anything is perturbed: never more than its budget. `sums`: by name,
+    the largest error that perturbed executions draw for the array's own sum; a budget counts what they draw `SAFETY`
+    times. The gradient of a bias before a batch norm, the rest of a cancellation, needs no execution then."""
+    share, ratio = UNPERTURBED[precision], UNPERTURBED_RATIO[precision]
+    return {name: max(share * largest(value), ratio * sums.get(name, 0.0)) for name, value in expected.items()}
 
 
 def budgets(

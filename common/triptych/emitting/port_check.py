@@ -116,7 +116,6 @@ def of_source(name: str, network: SourceNetwork) -> Candidate:
 
 def check(candidate: Candidate, expect: PortReference) -> Ported:
     """Whether it is the spec's network, with these weights. Raises TriptychError for one that does not run at all."""
-    return_large_memory()
     try:
         return _check(candidate, expect)
     except TriptychError:
@@ -127,9 +126,11 @@ def check(candidate: Candidate, expect: PortReference) -> Ported:
 
 def _check(candidate: Candidate, expect: PortReference) -> Ported:
     framework = registry.load(candidate.backend)
+    expect.prepare(candidate.backend)
     with framework.precise():
         port = candidate.port(len(outputs(expect.architecture)))
         first = _own_weights(candidate, port, expect)
+        return_large_memory()
         own = Own(
             candidate.name,
             lambda count: port,
@@ -186,22 +187,20 @@ def _own_weights(candidate: Candidate, port: TrainablePort, expect: PortReferenc
 
 def _called(port: TrainablePort, expect: PortReference) -> tuple[Array, ...]:
     """It shows its parameters on a small image, as that takes a pass with all its maps."""
+    port.forget()
     port.parameters(expect.small_images)
-    try:
-        return port.call(expect.images)
-    finally:
-        port.restore()
+    return port.call(expect.images)
 
 
 def _update(candidate: Candidate, port: TrainablePort, pairs: Mapping[str, str], expect: PortReference) -> Check:
     """Parameters and running statistics after steps of its framework's own SGD with momentum, from drawn weights."""
+    return_large_memory()
     expected, case = expect.update(candidate.backend), expect.case
-    expected.exact  # noqa: B018 (before the framework takes the memory)
     port.parameters(case.images)  # the comparison has given the network back as it was
     paths = {name: path for path, name in pairs.items()}
     port.load(Computed(paths, lambda name: case.exact[paths[name]]))
     found = port.train(case.images, expect.cotangents, RATES)
-    observed = {path: found[name] for path, name in pairs.items()}
+    observed = Computed(pairs, lambda path: found[pairs[path]])
     return _nearest(UPDATE, expected, observed, candidate.precision)
 
 

@@ -31,6 +31,7 @@ from triptych.spec.layers import Architecture, BatchNorm, walk
 from triptych.training import models
 from triptych.utils.errors import TriptychError
 from triptych.utils.files import write_atomically
+from triptych.utils.process import return_large_memory
 from triptych.utils.shelf import Shelf
 from triptych.weights import initializers, store
 
@@ -94,6 +95,7 @@ def read(folder: Path) -> tuple[Architecture, dict[str, NDArray[Any]]]:
 
 def expectation(folder: Path) -> PortReference:
     """What the networks in a folder are judged by. Raises TriptychError as `read` does."""
+    return_large_memory()
     architecture, parameters = read(folder)
     return PortReference(architecture, Shelf(parameters))
 

@@ -122,6 +122,12 @@ class PortReference:
         kept = as_kept(self.case.architecture, backend)
         return self._updates.setdefault(kept, Expected(partial(self._trained, kept)))
 
+    def prepare(self, backend: str) -> None:
+        """Go through all passes of the reference in which maps are kept: before a network is there, beside which they
+        would be too much."""
+        self.update(backend).exact  # noqa: B018
+        self.run.gradients  # noqa: B018
+
     def _evaluated(self, rounding: Rounding) -> dict[str, Array]:
         architecture = without_dropout(self.architecture)
         names = outputs(architecture)
@@ -134,7 +140,7 @@ class PortReference:
         """One parameter at a time: the large ones lie on the disk, before and after."""
         case, optimizer = self.case, SGD(momentum=RATES[0].momentum)
         moved, velocity = Shelf(), Shelf()
-        values: ChainMap[str, Array] = ChainMap(moved, dict(case.parameters))
+        values: ChainMap[str, Array] = ChainMap(moved, cast(Shelf, case.parameters))
         decay = decay_of(optimizer, architecture)
         targets = tuple(len(case.stored) * dy for dy in self.cotangents)  # the reference takes the mean
         for rates in RATES:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from copy import copy
 from dataclasses import replace
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any, cast
 
@@ -322,11 +323,13 @@ class OwnNetwork(Subject):
         where several values of a window are the largest, pooling may give any of them its gradient."""
         share, right = UNPERTURBED[self.precision], self.run.gradients
         ran = self.ran(True)
-        own = {
-            path: self._gradient(path) for path, name in self.pairs.items() if name in ran.gradients and path in right
-        }
-        own |= {} if ran.input_gradient is None else {INPUT: ran.input_gradient}
-        return all(largest(value - right[path]) <= share * largest(right[path]) for path, value in own.items())
+        paths = [path for path, name in self.pairs.items() if name in ran.gradients and path in right]
+        own = Computed(paths, self._gradient)  # one at a time
+        given = {} if ran.input_gradient is None else {INPUT: ran.input_gradient}
+        return all(
+            largest(value - right[path]) <= share * largest(right[path])
+            for path, value in chain(given.items(), own.items())
+        )
 
     def arriving(self) -> dict[str, Array]:
         """By layer, the gradient that arrives at its output, where that can be seen in the spec's order; none where

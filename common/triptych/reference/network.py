@@ -43,7 +43,8 @@ class Trace:
 @dataclass
 class ReferencePass:
     """One execution. `outputs`, `gradients` and `statistics` (running mean and variance after this batch) are
-    by path; `auxiliary` holds `(weight, logits)` per auxiliary classifier. `logits` is the first of the network's
+    by path; `sums` holds of each gradient how many terms are summed, and their size where that is larger than the
+    sum; `auxiliary` holds `(weight, logits)` per auxiliary classifier. `logits` is the first of the network's
     outputs, whose paths are `heads`; `pull` takes its gradient back, and with it those in `arriving`, by the path of
     the record at whose output they arrive from outside."""
 
@@ -57,6 +58,7 @@ class ReferencePass:
     kept: frozenset[str] | None = None
     outputs: dict[str, Array] = field(default_factory=dict)
     gradients: MutableMapping[str, Array] = field(default_factory=Shelf)
+    sums: dict[str, tuple[int, float | None]] = field(default_factory=dict)
     statistics: dict[str, Array] = field(default_factory=dict)
     auxiliary: dict[str, tuple[float, Array]] = field(default_factory=dict)
     arriving: dict[str, Array] = field(default_factory=dict)
@@ -211,6 +213,19 @@ def _auxiliary(layer: Auxiliary, x: Array, path: str, run: ReferencePass) -> tup
     return x, lambda dy: dy + pull(np.zeros_like(logits))
 
 
+@dataclass
+class _Noted:
+    """A rounding that notes by its result's identity what was summed for it."""
+
+    rounding: Rounding
+    sums: dict[int, tuple[int, float | None]] = field(default_factory=dict)
+
+    def __call__(self, value: Array, length: int, scale: float | None = None) -> Array:
+        rounded = self.rounding(value, length, scale)
+        self.sums[id(rounded)] = length, scale
+        return rounded
+
+
 def _primitive(layer: Layer, x: Array, path: str, run: ReferencePass) -> tuple[Array, Pull]:
     kind = kind_of(layer)
     if kind.training_only and not run.train:
@@ -218,7 +233,8 @@ def _primitive(layer: Layer, x: Array, path: str, run: ReferencePass) -> tuple[A
     names = [info.path for info in kind.arrays(layer, x.shape[1:])]
     arrays = {name: np.asarray(run.parameters[join(path, name)], np.float64) for name in names}
     frozen = keeps_statistics(path, run.frozen)
-    conditions = Conditions(run.rounding, path, run.train, frozen, run.masks.get(path))
+    rounding = _Noted(run.rounding)
+    conditions = Conditions(rounding, path, run.train, frozen, run.masks.get(path))
     y, backward, statistics = kind.reference(layer, x, arrays, conditions)
     run.statistics.update({join(path, name): value for name, value in statistics.items()})
 
@@ -226,8 +242,11 @@ def _primitive(layer: Layer, x: Array, path: str, run: ReferencePass) -> tuple[A
         return y, _gone
 
     def pull(dy: Array) -> Array:
+        rounding.sums.clear()
         dx, gradients = backward(dy)
-        run.gradients.update({join(path, name): gradients[name] for name in gradients if name in arrays})
+        own = {join(path, name): gradients[name] for name in gradients if name in arrays}
+        run.gradients.update(own)
+        run.sums.update({name: rounding.sums[id(g)] for name, g in own.items() if id(g) in rounding.sums})
         return dx
 
     return y, pull

@@ -27,11 +27,13 @@ def vector_features() -> tuple[str, ...]:
     return ()
 
 
-@cache
 def return_large_memory() -> None:
-    """From now on the allocator gives buffers of 1 MiB and more back as soon as they are free: for work on which
-    memory is short, and which asks for most of its buffers once."""
-    _mallopt({_M_MMAP_THRESHOLD: 2**20, _M_TRIM_THRESHOLD: 2**22, _M_TOP_PAD: 2**20})
+    """What is free is given back now, and from now on buffers of 128 KiB and more as soon as they are free: for work on
+    which memory is short, and which asks for most of its buffers once."""
+    prepare_process()  # which would set it otherwise later
+    _mallopt({_M_MMAP_THRESHOLD: 2**17, _M_TRIM_THRESHOLD: 2**22, _M_TOP_PAD: 2**20})
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _mallopt(values: dict[int, int]) -> None:
