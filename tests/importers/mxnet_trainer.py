@@ -99,6 +99,10 @@ def main(optimizer: str, first: int, more: int, rate: float, later: float) -> No
     net = network()
     net.cast("float64")
     net.initialize(mx.init.Xavier(magnitude=3))
+    if optimizer == "frozen":  # the first layer, and a gamma
+        for name, parameter in net.collect_params().items():
+            parameter.lr_mult = 0.0 if "conv0_" in name or name.endswith("batchnorm0_gamma") else 1.0
+        optimizer = "sgd"
     net.hybridize()
     settings = {"learning_rate": rate, "wd": 0.0 if optimizer == "nag" else 2**-10} | (
         {} if optimizer == "adam" else {"momentum": 0.875}

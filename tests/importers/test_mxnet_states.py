@@ -27,6 +27,7 @@ from triptych.optim.optimizers import SGD, Adam, Optimizer, Rates
 from triptych.spec import analysis
 from triptych.utils.errors import TriptychError
 from triptych.weights.formats.inert_pickle import Call, Name, loads
+from triptych.weights.formats.pickle_writer import dumps
 
 needs_mxnet = pytest.mark.skipif("mxnet" not in registry.installed(), reason="MXNet is not installed")
 SCRIPT = Path(__file__).with_name("mxnet_trainer.py")
@@ -64,7 +65,7 @@ def go_on(framework: Backend, folder: Path, optimizer: Optimizer, rates: Rates, 
     imported, states = read(folder)
     network = framework.build(imported.architecture, execution=exact("fp64"))
     framework.from_canonical(network, imported.parameters or {})
-    trainer = framework.Trainer(network, optimizer, InputTransform(*SIZE), 0)
+    trainer = framework.Trainer(network, optimizer, InputTransform(*SIZE), 0, states.frozen)
     trainer.load_state(states.state(rates.learning_rate))
     images, labels = np.load(folder / "images.npy"), np.load(folder / "labels.npy")
     handles = [trainer.step(images[i], labels[i], rates, i) for i in range(FIRST, FIRST + steps)]
@@ -73,7 +74,7 @@ def go_on(framework: Backend, folder: Path, optimizer: Optimizer, rates: Rates, 
 
 def largest_share(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> float:
     assert found.keys() == expected.keys()
-    return max(float(np.abs(found[p] - value).max() / np.abs(value).max()) for p, value in expected.items())
+    return max(float(np.abs(found[p] - v).max() / (np.abs(v).max() or 1.0)) for p, v in expected.items())
 
 
 @needs_mxnet
@@ -83,6 +84,7 @@ def largest_share(found: dict[str, np.ndarray], expected: dict[str, np.ndarray])
         ("sgd", SGD(momentum=MOMENTUM, weight_decay=DECAY)),
         ("nag", SGD(momentum=MOMENTUM, nesterov=True)),
         ("module", SGD(momentum=MOMENTUM)),
+        ("frozen", SGD(momentum=MOMENTUM, weight_decay=DECAY)),
     ],
 )
 def test_more_steps_here_are_mxnets_own(
@@ -325,7 +327,7 @@ def test_a_module_says_neither_its_optimizer_nor_how_long_it_ran(trained: Callab
     ("multiplier", "value", "words"),
     [
         ("lr_mult", 0.1, "has the learning rate 0.1 times (lr_mult)"),
-        ("lr_mult", 0.0, "freeze it"),
+        ("lr_mult", 0.0, "moves on by a velocity of before"),
         ("wd_mult", 0.5, "decays 0.5 times (wd_mult)"),
         ("wd_mult", "x", "wd_mult of 'hybridsequential0_conv0_weight' is 'x'"),
     ],
@@ -343,6 +345,43 @@ def test_a_rate_or_a_decay_of_its_own_is_refused(
     with pytest.raises(TriptychError) as raised:
         mxnet_states.load(folder / "before.states", here / "net-symbol.json", folder / "before-0000.params", REQUEST)
     assert words in str(raised.value)
+
+
+@needs_mxnet
+def test_what_is_frozen_in_mxnet_is_to_be_frozen_here(
+    trained: Callable[[str], Path], here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from triptych.__main__ import main
+
+    folder = trained("frozen")
+    imported, states = read(folder)
+    paths = [info.path for info in analysis.parameters(imported.architecture)]
+    norm = next(path for path in paths if path.endswith("running_mean")).rpartition(".")[0]
+    assert states.frozen == {*paths[:2], f"{norm}.weight"}
+    assert not states.frozen & states.slots["velocity"].keys()
+    line = ("train", "--backend", registry.installed()[0], "--arch", folder / "before-symbol.json", "--input", "3x8x10")
+    line += ("--init-from", folder / "before-0000.params", "--states", folder / "before.states", "--out", "run")
+    line += ("--data", "synthetic@classes=0-2,train=64", "--epochs", "1", "--momentum", "0.875")
+    with pytest.raises(SystemExit, match="2"):
+        main([*map(str, line)])
+    words = f"--freeze {','.join(sorted(states.frozen))}"
+    assert f"give {words}" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="0"):
+        main([*map(str, line), *words.split()])
+
+
+@needs_mxnet
+def test_a_rate_of_its_own_is_refused_without_a_momentum_too(trained: Callable[[str], Path], here: Path) -> None:
+    """Nothing is remembered of an array then, but that it is trained."""
+    folder = trained("sgd")
+    graph = json.loads((folder / "before-symbol.json").read_text())
+    next(n for n in graph["nodes"] if n["name"].endswith("conv0_weight"))["attrs"]["__lr_mult__"] = "2.0"
+    (here / "net-symbol.json").write_text(json.dumps(graph))
+    made = Call(Name("mxnet.optimizer.optimizer", "SGD"), (), {"lr": 0.5, "momentum": 0.0, "wd": 0.0, "num_update": 3})
+    arrays = mxnet_network.read_arrays(folder / "before-0000.params")
+    (here / "plain.states").write_bytes(dumps((dict.fromkeys(range(len(arrays))), made)))
+    with pytest.raises(TriptychError, match="has the learning rate 2 times"):
+        mxnet_states.load(here / "plain.states", here / "net-symbol.json", folder / "before-0000.params", REQUEST)
 
 
 @needs_mxnet

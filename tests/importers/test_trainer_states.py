@@ -243,6 +243,12 @@ def refused(change: Callable[[dict[str, Any]], object], tmp_path: Path) -> str:
         (lambda s: s["param_groups"][0].update(dampening=0.5), "dampening is 0.5"),
         (lambda s: s["param_groups"][0].update(param_names=["a"] * 6), "another network: it has a parameter 'a'"),
         (lambda s: s["param_groups"][0].update(param_names=[], params=[0, 1]), "is of 2 parameters, the network has 6"),
+        (
+            lambda s: s["param_groups"].append(
+                s["param_groups"][0] | {"lr": 0.5, "params": [6], "param_names": ["norm.weight"]}
+            ),
+            "its groups have the learning rates",
+        ),
         (lambda s: s["state"].update({9: {}}), "has a state '9'"),
         (lambda s: s["state"][0].update(momentum_buffer=s["state"][1]["momentum_buffer"]), "is not of"),
         (lambda s: s["state"][0].update(square_avg=s["state"][1]["momentum_buffer"]), "'square_avg' of 'conv.weight'"),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from triptych.cli.arch import request_of
 from triptych.cli.options import NetworkOptions
 from triptych.utils.errors import TriptychError
+from triptych.weights import transfer
 
 if TYPE_CHECKING:
     from triptych.importers.trainer_states import TrainerStates
@@ -57,7 +58,8 @@ class Start:
         if self.remembered is None:
             return
         optimizer, summary = session.recipe.optimizer, self.remembered.summary
-        wrong = self.remembered.differing(optimizer)
+        frozen = transfer.frozen_paths(session.architecture, session.recipe.freeze)
+        wrong = self.remembered.differing(optimizer, frozen)
         if wrong:
             raise TriptychError(f"{self.states} is of {summary}, which the recipe's optimizer is not: give {wrong}")
         session.trainer.load_state(self.remembered.state(session.recipe.rates(0).learning_rate))

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from triptych.importers import mxnet_network, mxnet_symbol
 from triptych.importers.mxnet_json import VARIABLE
 from triptych.importers.steps import Imported, Request
-from triptych.importers.trainer_states import Arrays, TrainerStates
+from triptych.importers.trainer_states import VELOCITY, Arrays, TrainerStates
 from triptych.utils.errors import TriptychError
 from triptych.utils.files import told
 from triptych.utils.reading import read_bounded
@@ -58,22 +58,28 @@ def load(states: Path, symbol: Path, params: Path, request: Request) -> tuple[Im
     of_module = optimizer is None
     names = _arguments(symbol, params) if of_module else sorted(arrays)
     slots: dict[str, Arrays] = {}
-    trained: set[str] = set()
+    trained = {names[index] for index in by_index if 0 <= index < len(names)}
+    multipliers = _multipliers(symbol, optimizer or {}, names)
+    still = _check_rates(states, multipliers["lr_mult"], trained)
     for place, slot in enumerate(kind.slots):
         remembered = {}
         for index, value in by_index.items():
             if not 0 <= index < len(names):
                 raise TriptychError(f"{states} has a state {index}; {params} has {len(names)} arrays only")
             array = _array(states, names[index], value, place, len(kind.slots))
-            if array is not None:
+            if names[index] in still and slot == VELOCITY and array is not None and array.any():
+                raise TriptychError(
+                    f"{states}: '{names[index]}' has the learning rate 0 times (lr_mult) and moves on by a velocity of "
+                    "before; here what is frozen does not move"
+                )
+            if array is not None and names[index] not in still:
                 remembered[names[index]] = array
-        trained |= remembered.keys()
         if remembered:
             slots[slot] = _canonical(states, imported, arrays, remembered, symbol, params, request)
-    multipliers = _multipliers(symbol, optimizer or {}, names)
     settings, rate, steps = _settings(kind, optimizer or {})
-    _check_rates(states, multipliers["lr_mult"], trained)
-    decays = {name: multipliers["wd_mult"].get(name, _of_module(name) if of_module else 1.0) for name in trained}
+    moved = trained - still
+    decays = {name: multipliers["wd_mult"].get(name, _of_module(name) if of_module else 1.0) for name in moved}
+    frozen = _canonical(states, imported, arrays, {n: arrays[n] for n in still}, symbol, params, request)
     return imported, TrainerStates(
         kind.optimizer,
         settings,
@@ -82,6 +88,7 @@ def load(states: Path, symbol: Path, params: Path, request: Request) -> tuple[Im
         slots,
         scaled=True,
         decayed=_decayed(states, decays, arrays, bool(settings.get("weight_decay"))),
+        frozen=frozenset(frozen),
         note=_NAG_DECAYS if kind.nesterov and settings.get("weight_decay") else "",
     )
 
@@ -122,11 +129,14 @@ def _number(what: str, value: Any) -> float:
         raise TriptychError(f"{what} is {str(value)[:40]!r}, and no number") from None
 
 
-def _check_rates(states: Path, multipliers: Mapping[str, float], trained: set[str]) -> None:
-    for name, value in multipliers.items():
-        if name in trained and value != 1:
-            way_out = "freeze it (--freeze)" if value == 0 else "no optimizer here has one rate for each array"
+def _check_rates(states: Path, multipliers: Mapping[str, float], trained: set[str]) -> set[str]:
+    """The names of those that have a learning rate of 0. Raises TriptychError for any other of its own."""
+    own = {name: value for name, value in multipliers.items() if name in trained and value != 1}
+    for name, value in own.items():
+        if value:
+            way_out = "no optimizer here has one rate for each array"
             raise TriptychError(f"{states}: '{name}' has the learning rate {value:g} times (lr_mult); {way_out}")
+    return set(own)
 
 
 def _decayed(states: Path, decays: Mapping[str, float], arrays: Arrays, decay: bool) -> str:

@@ -43,7 +43,7 @@ def load(path: Path, names: list[str], convert: Convert) -> TrainerStates:
                     f"{path}: '{key}' of '{by_index[index]}' belongs to no optimizer that is known here"
                 )
     return TrainerStates(
-        _kind(path, groups[0]), _settings(path, groups), _rate(groups), steps, slots, decayed=_decayed(groups)
+        _kind(path, groups[0]), _settings(path, groups), _rate(path, groups), steps, slots, decayed=_decayed(groups)
     )
 
 
@@ -119,9 +119,13 @@ def _settings(path: Path, groups: list[dict[str, Any]]) -> dict[str, float | boo
     return known
 
 
-def _rate(groups: list[dict[str, Any]]) -> float:
-    rates = {_as_number(group.get("lr")) for group in groups}
-    return rates.pop() if len(rates) == 1 else math.nan
+def _rate(path: Path, groups: list[dict[str, Any]]) -> float:
+    """That of all groups. Raises TriptychError where they have several: no optimizer here has."""
+    rates = sorted({_as_number(group.get("lr")) for group in groups})
+    if len(rates) > 1:
+        said = " and ".join(f"{rate:g}" for rate in rates)
+        raise TriptychError(f"{path}: its groups have the learning rates {said}; no optimizer here has several")
+    return rates[0]
 
 
 def _decayed(groups: list[dict[str, Any]]) -> str:

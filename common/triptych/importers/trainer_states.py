@@ -25,7 +25,8 @@ class TrainerStates:
     - `learning_rate`: what it had last (not a number: not said); `steps` were made.
     - `slots`: canonical arrays by slot and path; a velocity that is `scaled` holds the learning rate, with the sign of
       a step.
-    - `decayed`: what decays there (all, or weights; empty: not said). `note`: what else a reader should know.
+    - `decayed`: what decays there (all, or weights; empty: not said). `frozen`: the paths that do not move there.
+    - `note`: what else a reader should know.
     """
 
     optimizer: str
@@ -36,6 +37,7 @@ class TrainerStates:
     scaled: bool = False
     kinds: tuple[str, ...] = ()
     decayed: str = ""
+    frozen: frozenset[str] = frozenset()
     note: str = ""
 
     def state(self, learning_rate: float) -> Arrays:
@@ -52,9 +54,9 @@ class TrainerStates:
             found |= {f"{slot}.{path}": np.asarray(array, np.float64) * factor for path, array in arrays.items()}
         return found | ({"count": np.asarray(self.steps, np.float64)} if "mean" in self.slots else {})
 
-    def differing(self, optimizer: Any) -> str:
-        """The options that would make an optimizer record the one of the file, but for its weight decay, which may
-        change between two steps; empty if it is that."""
+    def differing(self, optimizer: Any, frozen: frozenset[str] = frozenset()) -> str:
+        """The options that would make an optimizer record, and what it leaves `frozen`, those of the file, but for the
+        weight decay, which may change between two steps; empty if they are that."""
         if optimizer.name not in (self.kinds or (self.optimizer,)):
             return f"--optimizer {self.optimizer}"
         own = {name: value for name, value in self.settings.items() if name != "weight_decay"}
@@ -63,7 +65,9 @@ class TrainerStates:
             return "--no-nesterov"
         decays = optimizer.weight_decay and self.decayed and self.decayed != optimizer.decayed
         options = [f"--{name} {value:g}".removesuffix(" 1") for name, value in wrong.items()]
-        return " ".join([*options, *([f"--decayed {self.decayed}"] if decays else [])])
+        still = sorted(self.frozen - frozen)
+        options += [f"--decayed {self.decayed}"] * bool(decays) + [f"--freeze {','.join(still)}"] * bool(still)
+        return " ".join(options)
 
     @property
     def summary(self) -> str:
