@@ -61,6 +61,22 @@ def torch_hardsigmoid() -> None:
     print(f"{x.grad.item():.16f}")
 
 
+def torch_debug_detail() -> None:
+    """With TORCH_DISTRIBUTED_DEBUG=DETAIL, DistributedDataParallel ends the process
+
+    **A bug, live.** The variable is the documented way to look for ranks that part. With it and gloo the constructor
+    of DistributedDataParallel dies by SIGSEGV where it logs what it was made of (`set_construction_data_and_log`), with
+    one process or several, before any gradient; `INFO` works. NCCL was not tried. Expected: `survived`.
+    """
+    import torch
+    from torch import distributed
+
+    distributed.set_debug_level(distributed.DebugLevel.DETAIL)  # as TORCH_DISTRIBUTED_DEBUG=DETAIL does
+    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(2, 1))
+    print("survived")
+
+
 def mxnet_deconvolution() -> None:
     """A float64 Deconvolution with both stride and dilation above 1 is wrong
 
@@ -225,6 +241,7 @@ CASES: dict[str, Callable[[], None]] = {
     for case in (
         torch_pointwise_stride,
         torch_hardsigmoid,
+        torch_debug_detail,
         mxnet_deconvolution,
         mxnet_prelu,
         mxnet_batch_norm,
