@@ -7,6 +7,8 @@ import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -56,14 +58,24 @@ def faster(factor: float) -> Fault:
     return lambda group: patch.object(SGD, "rates", lambda self, rate, momentum: rates(self, rate * factor, momentum))
 
 
+def batch_without_tail(batch: Batch, shares: tuple[Share, ...], group: Group) -> tuple[Batch, tuple[Share, ...]]:
+    """What is left of a batch when it is cut into equal parts."""
+    (share,) = group.shares(len(batch) // group.size * group.size)
+    return batch.part(np.arange(share.begin, share.end)), (share,)
+
+
 def other_start(group: Group) -> AbstractContextManager[Any]:
-    """DistributedDataParallel would send the first one's to all; it is told not to."""
     made = processes.make_case
 
     def moved(architecture: Any, seed: int) -> Any:
         case = made(architecture, seed)
         return replace(case, parameters={k: v + np.float32(1e-3 * group.rank) for k, v in case.parameters.items()})
 
+    return patch.object(processes, "make_case", moved)
+
+
+def other_start_kept(group: Group) -> AbstractContextManager[Any]:
+    """DistributedDataParallel would send the first one's to all; it is told not to."""
     from triptych_torch import training
 
     class Unsynchronised(training.DistributedDataParallel):
@@ -71,7 +83,7 @@ def other_start(group: Group) -> AbstractContextManager[Any]:
             super().__init__(module, init_sync=False, **named)
 
     both = patch.multiple("triptych_torch.training", DistributedDataParallel=Unsynchronised)
-    return _all(both, patch.object(processes, "make_case", moved))
+    return _all(both, other_start(group))
 
 
 class _all(AbstractContextManager[None]):  # noqa: N801
@@ -89,22 +101,64 @@ class _all(AbstractContextManager[None]):  # noqa: N801
 
 def same_masks(group: Group) -> AbstractContextManager[Any]:
     """Every process takes the first's part of the masks."""
-    return patch.object(Share, "images", property(lambda share: slice(0, len(share))))
+    networks = import_module(f"triptych_{BACKEND}.model").Network
+    taking = networks.taking
+
+    def first(self: Any, share: Share, synchronised: bool) -> Any:
+        return taking(self, replace(share, begin=share.first, end=share.first + len(share)), synchronised)
+
+    return patch.object(networks, "taking", first)
+
+
+def same_masks_on_a_mesh(group: Group) -> AbstractContextManager[Any]:
+    from triptych_jax import shared
+
+    return patch.object(shared.lax, "axis_index", lambda axis: np.int32(0))
 
 
 def other_masks(group: Group) -> AbstractContextManager[Any]:
     """Every process seeds its own."""
-    from triptych_torch import training
-
+    training = import_module(f"triptych_{BACKEND}.training")
     seeded = training.derive_seed
     return patch.object(training, "derive_seed", lambda *purpose: seeded(*purpose, group.rank))
 
 
 def local_batch_norm(group: Group) -> AbstractContextManager[Any]:
-    from triptych_torch.model import Network
+    backend = registry.load(BACKEND)
+    return patch.object(backend, "Trainer", partial(backend.Trainer, synchronised=False))
 
-    taking = Network.taking
-    return patch.object(Network, "taking", lambda self, share, synchronised: taking(self, share, False))
+
+def summed_on_a_mesh(group: Group) -> AbstractContextManager[Any]:
+    from triptych_jax import shared
+
+    total = shared._total
+
+    def summed(values: Any, mesh: Any) -> Any:
+        figures, gradients, moved = total(values, mesh)
+        return figures, {path: group.size * value for path, value in gradients.items()}, moved
+
+    return patch.object(shared, "_total", summed)
+
+
+def added_though_all_have_it(group: Group) -> AbstractContextManager[Any]:
+    """A batch that all have whole counts as often as there are processes."""
+    from triptych_jax import compiled
+
+    made = compiled.pass_function
+
+    def added(definition: Any, smoothing: float, spread: Any = None) -> Any:
+        run = made(definition, smoothing, spread)
+        if spread is not None:
+            return run
+
+        def often(*given: Any) -> Any:
+            passed = run(*given)
+            gradients = {path: group.size * value for path, value in passed.gradients.items()}
+            return passed._replace(gradients=gradients)
+
+        return often
+
+    return patch.object(compiled, "pass_function", added)
 
 
 FAULTS: dict[str, Fault] = {
@@ -121,15 +175,44 @@ FAULTS: dict[str, Fault] = {
     "the learning rate scaled twice": faster(4),
     "the learning rate divided": faster(0.5),
 }
+# where a framework makes the same mistake by another way
+OWN: dict[str, dict[str, Fault]] = {
+    "torch": {"another start": other_start_kept},
+    "mxnet": {"one drops its tail": cut_otherwise(batch_without_tail)},
+    "jax": {
+        "gradients summed, not averaged": summed_on_a_mesh,
+        "an uneven last batch weighed as an even one": added_though_all_have_it,
+        "one drops its tail": cut_otherwise(batch_without_tail),
+        "the same dropout masks everywhere": same_masks_on_a_mesh,
+    },
+}
+BACKEND = ""  # whose processes these are
+
+
+# What JAX meets when it traces a function, and not when it calls one.
+TRACED = summed_on_a_mesh, added_though_all_have_it, same_masks_on_a_mesh
+
+
+def forget_compiled() -> None:
+    """What JAX has compiled without a fault does not have it."""
+    from triptych_jax import compiled
+
+    for made in (compiled.compile_pass, compiled.compile_step):
+        made.cache_clear()
 
 
 def main(file: Path) -> None:
+    global BACKEND
     task = records.decode(json.loads(file.read_text()), Assignment)
+    BACKEND = task.backend
     backend = registry.load(task.backend)
     group = backend.join("cpu", 1)
     with one_of(group):
         made = {}
-        for name, fault in FAULTS.items():
+        faults = FAULTS | OWN[task.backend]
+        for name, fault in sorted(faults.items(), key=lambda item: item[1] in TRACED):
+            if fault in TRACED:
+                forget_compiled()
             with fault(group):
                 made |= {f"{name}/{key}": value for key, value in processes.steps(backend, task, group).items()}
         if group.rank == 0:

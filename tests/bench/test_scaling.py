@@ -24,7 +24,7 @@ def test_a_device_alone_only_computes(step, bandwidth):
 
 @given(steps, counts, bandwidths)
 def test_a_step_lies_between_all_hidden_and_nothing_hidden(step, count, bandwidth):
-    sent = step.communication(count, bandwidth, model.HOP, model.trees)
+    sent = step.communication(count, bandwidth, model.HOP, model.TREES)
     least = max(step.compute, model.FORWARD * step.compute + sent)
     assert least <= step.seconds(count, bandwidth) * (1 + 1e-9)
     assert step.seconds(count, bandwidth) <= (step.compute + sent) * (1 + 1e-9)
@@ -38,7 +38,7 @@ def test_more_hosts_and_slower_links_are_never_faster(step, count, bandwidth):
 
 def test_two_hosts_send_each_gradient_once():
     step = model.StepCost(compute=0.3, gradients=1e6)
-    assert step.communication(2, 1e6, 0, model.ring) == pytest.approx(1.0)
+    assert step.communication(2, 1e6, 0, model.RING) == pytest.approx(1.0)
     assert step.seconds(2, 1e6, 0) == pytest.approx(1.3)  # a single bucket finds nothing to hide behind
 
 

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,16 @@ import pytest
 
 from faulty_processes import FAULTS
 from group_member import NETWORK
-from marks import every_backend, needs_backend
+from marks import every_backend, later, needs_backend
 from triptych.backend import registry
 from triptych.conformance import processes, recorded, rerun, suite
-from triptych.conformance.case import make_case
+from triptych.conformance.case import Case, make_case
 from triptych.conformance.certificate import left_out
+from triptych.conformance.chaos import TWINS, neighbour
 from triptych.conformance.compare import Check
 from triptych.conformance.processes import Assignment, SharedRun
 from triptych.conformance.suite import Verdict
-from triptych.conformance.trajectory import make_trajectory
+from triptych.conformance.trajectory import Arrays, make_trajectory
 from triptych.spec import records
 from triptych.spec.layers import Architecture, Dense, Flatten
 from triptych.utils.errors import TriptychError
@@ -29,19 +31,48 @@ from triptych.utils.errors import TriptychError
 FAULTY = Path(__file__).parents[1] / "faulty_processes.py"
 
 
-@pytest.mark.skipif("torch" not in registry.installed(), reason="the faults are planted in PyTorch's processes")
-def test_every_planted_fault_is_seen():
-    backend = registry.load("torch")
-    rate = make_trajectory(make_case(NETWORK), processes.STEPS).learning_rate
-    task = Assignment("torch", NETWORK, "fp64", rate, 0)
-    made = processes.together(backend, task, 2, (str(FAULTY),))
+def case_and_task(name: str, precision: str) -> tuple[Case, Assignment]:
+    case = make_case(NETWORK)
+    rate = make_trajectory(case, processes.STEPS).learning_rate
+    return case, Assignment(name, NETWORK, precision, rate, 0)
+
+
+def by_fault(made: Arrays) -> dict[str, Arrays]:
+    """What the faulty processes made, apart."""
+    return {
+        fault: {key.partition("/")[2]: value for key, value in made.items() if key.startswith(f"{fault}/")}
+        for fault in FAULTS
+    }
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=later if name == "jax" else []) for name in ("torch", "jax")]
+)
+def test_every_planted_fault_is_seen(name):
+    if name not in registry.installed():
+        pytest.skip(f"{name} is not installed")
+    backend = registry.load(name)
+    _, task = case_and_task(name, "fp64")
     expected = processes.steps(backend, task, processes.ALONE)
-    passed = []
-    for fault in FAULTS:
-        observed = {key.partition("/")[2]: value for key, value in made.items() if key.startswith(f"{fault}/")}
-        if all(check.passed for check in processes.judge_arrays(expected, observed)):
-            passed.append(fault)
-    assert passed == ["none"]
+    made = by_fault(processes.together(backend, task, 2, (str(FAULTY),)))
+    right = [fault for fault in FAULTS if all(c.passed for c in processes.judge_arrays(expected, made[fault]))]
+    assert right == ["none"]
+
+
+@pytest.mark.skipif("mxnet" not in registry.installed(), reason="mxnet is not installed")
+def test_every_planted_fault_is_seen_in_the_losses(monkeypatch):
+    """Of MXNet, whose processes have no float64."""
+    backend = registry.load("mxnet")
+    case, task = case_and_task("mxnet", "fp32")
+    starts = [None, *(neighbour(case, twin) for twin in range(TWINS))]
+    alone = [processes.steps(backend, task, processes.ALONE, start) for start in starts]
+    made = by_fault(processes.together(backend, task, 2, (str(FAULTY),)))
+    runs = cycle(alone)  # as often as they are asked for
+    monkeypatch.setattr(processes, "steps", lambda *given: next(runs))
+    right = [
+        fault for fault in FAULTS if all(c.passed for c in processes.judge_losses(backend, task, case, made[fault]))
+    ]
+    assert right == ["none"]
 
 
 @needs_backend
