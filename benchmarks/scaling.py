@@ -1,7 +1,7 @@
 """Training by several processes, measured: on this machine's cores, and between hosts whose links are slow.
 
 python benchmarks/scaling.py processes            # two processes beside one, every backend
-sudo python benchmarks/scaling.py hosts           # PyTorch on 2 and 4 hosts: network namespaces with links of `RATES`
+sudo python benchmarks/scaling.py hosts jax       # a backend on 2 and 4 hosts: network namespaces with links of `RATES`
 
 `hosts` needs Linux, root, and iproute2 (`ip`, `tc`). All processes share this machine's cores, so a step without
 communication is measured with as many processes that know nothing of each other, and what a link costs is held against
@@ -18,10 +18,12 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from shutil import rmtree
+from socket import gethostname
 from statistics import median
 
 import numpy as np
-from scaling_model import StepCost, gradient_bytes, ring
+from scaling_model import WAYS, StepCost, gradient_bytes
 
 from triptych.backend import registry
 from triptych.backend.group import ALONE
@@ -37,6 +39,7 @@ from triptych.zoo import Options, build_with
 
 BATCH = 64  # images of a process
 STEPS, ROUNDS = 6, 5  # a round's steps; the first round is not counted
+SLOW = 3, 3  # the same where links are slow
 DENSE = (512, 2048)  # widths of the two networks
 RATES = (1000, 200, 50)  # Mbit/s
 HOSTS = (2, 4)
@@ -56,6 +59,8 @@ class WorkerTask:
     count: int
     alone: bool = False
     pinned: bool = False
+    steps: int = STEPS
+    rounds: int = ROUNDS
 
 
 def architecture(dense: int) -> Architecture:
@@ -78,8 +83,8 @@ def work(file: Path) -> None:
         images = np.random.default_rng(0).integers(0, 256, (size, 3, 32, 32), np.uint8)
         labels = np.arange(size) % 10
         times = []
-        for epoch in range(1 + ROUNDS):
-            parts = cut(plan(0, epoch, size, size, Augmentation()) * STEPS, group, 1)
+        for epoch in range(1 + task.rounds):
+            parts = cut(plan(0, epoch, size, size, Augmentation()) * task.steps, group, 1)
             fed = feed(images, labels, [batch for batch, _ in parts], Augmentation())
             start = time.perf_counter()
             handles = [
@@ -87,7 +92,7 @@ def work(file: Path) -> None:
                 for number, ((given, right, gather), (_, shares)) in enumerate(zip(fed, parts, strict=True))
             ]
             trainer.read(handles)
-            times.append((time.perf_counter() - start) / STEPS)
+            times.append((time.perf_counter() - start) / task.steps)
         trainer.settle()
         if group.rank == 0:
             Path(f"{file}.{os.getpid()}.seconds").write_text(str(median(times[1:])))
@@ -151,6 +156,11 @@ def network(count: int, rate: int) -> Iterator[None]:
             name, plug = f"triptych{host}", f"port{host}"
             command("ip", "netns", "add", name)
             undo.callback(command, "ip", "netns", "del", name)
+            # `ip netns exec` lays it over /etc/hosts: JAX's collectives listen at the address of the machine's name.
+            names = Path("/etc/netns") / name / "hosts"
+            names.parent.mkdir(parents=True)
+            undo.callback(rmtree, names.parent)
+            names.write_text(f"127.0.0.1 localhost\n{address(host)} {gethostname()}\n")
             ends = ("ip", "link", "add", "wire", "netns", name, "type", "veth")
             command(*ends, "peer", "name", plug, "netns", "triptych-switch")
             command("ip", "-n", "triptych-switch", "link", "set", plug, "master", "bridge", "up")
@@ -162,32 +172,61 @@ def network(count: int, rate: int) -> Iterator[None]:
         yield
 
 
-def on_hosts(count: int, folder: Path) -> list[Member]:
-    """A process of PyTorch's on every host."""
-    place = {"WORLD_SIZE": str(count), "MASTER_ADDR": f"{SUBNET}.1", "MASTER_PORT": PORT, "GLOO_SOCKET_IFNAME": "wire"}
-    return [
-        Member(f"host {rank}", ("ip", "netns", "exec", f"triptych{rank}", sys.executable), place | {"RANK": str(rank)})
-        for rank in range(count)
-    ]
+def address(host: int) -> str:
+    """A host's own."""
+    return f"{SUBNET}.{host + 1}"
 
 
-def hosts() -> None:
-    """PyTorch on hosts whose links have a rate, beside what the model says."""
+def torch_hosts(count: int) -> list[dict[str, str]]:
+    """What every process is told by its environment, by number; PyTorch's."""
+    said = {"WORLD_SIZE": str(count), "MASTER_ADDR": address(0), "MASTER_PORT": PORT, "GLOO_SOCKET_IFNAME": "wire"}
+    return [said | {"RANK": str(rank)} for rank in range(count)]
+
+
+def jax_hosts(count: int) -> list[dict[str, str]]:
+    """The same for JAX."""
+    said = {"JAX_COORDINATOR_ADDRESS": f"{address(0)}:{PORT}", "JAX_NUM_PROCESSES": str(count)}
+    return [said | {"JAX_PROCESS_ID": str(rank)} for rank in range(count)]
+
+
+def mxnet_hosts(count: int) -> list[dict[str, str]]:
+    """The same for MXNet's workers; the helpers stand beside the first."""
+    said = {"DMLC_NUM_SERVER": "1", "DMLC_NUM_WORKER": str(count), "DMLC_INTERFACE": "wire", "DMLC_ROLE": "worker"}
+    root = {"DMLC_PS_ROOT_URI": address(0), "DMLC_PS_ROOT_PORT": PORT}
+    return [said | root | {"DMLC_NODE_HOST": address(rank)} for rank in range(count)]
+
+
+def on_hosts(backend: str, count: int) -> list[Member]:
+    """A process of the backend on every host."""
+    told = {"torch": torch_hosts, "jax": jax_hosts, "mxnet": mxnet_hosts}[backend](count)
+    within = [("ip", "netns", "exec", f"triptych{rank}", sys.executable) for rank in range(count)]
+    roles = ("scheduler", "server") if backend == "mxnet" else ()
+    helpers = [Member(role, within[0], told[0] | {"DMLC_ROLE": role}, helper=True) for role in roles]
+    return helpers + [Member(f"host {rank}", within[rank], told[rank]) for rank in range(count)]
+
+
+def hosts(backend: str) -> None:
+    """A backend on hosts whose links have a rate, beside what the model says."""
     print("| network | hosts | link | step | images/s | model | model's error |")
     print("|---|---|---|---|---|---|---|")
     errors = []
     for dense in DENSE:
         for count in HOSTS:
-            apart = run(WorkerTask("torch", dense, count, alone=True), strangers)
+            apart = run(WorkerTask(backend, dense, count, True, False, *SLOW), strangers)
             step = StepCost(apart, gradient_bytes(architecture(dense)))
             for rate in RATES:
                 with network(count, rate):
-                    seconds = run(WorkerTask("torch", dense, count), on_hosts)
-                expected = step.seconds(count, rate * 1e6 / 8, HOP, ring)
+                    task = WorkerTask(backend, dense, count, False, False, *SLOW)
+                    seconds = run(task, lambda count, folder: on_hosts(backend, count))
+                expected = step.seconds(count, rate * 1e6 / 8, HOP, WAYS[backend])
                 errors.append(abs(expected / seconds - 1))
                 measured = f"{1e3 * seconds:.0f} ms | {count * BATCH / seconds:.0f} | {1e3 * expected:.0f} ms"
                 told = f"dense {dense}, {step.gradients / 1e6:.1f} MB | {count} | {rate} Mbit/s"
-                print(f"| {told} | {measured} | {expected / seconds - 1:+.0%} |", flush=True)
+                print(
+                    f"| {told} | {measured} | {expected / seconds - 1:+.0%} |",
+                    f"({1e3 * apart:.0f} ms apart)",
+                    flush=True,
+                )
     print(f"\nThe model's error: {median(errors):.0%} in the median, {max(errors):.0%} at most.")
 
 
@@ -196,6 +235,6 @@ if __name__ == "__main__":
     if word == "work":
         work(Path(sys.argv[2]))
     elif word in ("processes", "hosts"):
-        {"processes": processes, "hosts": hosts}[word]()
+        {"processes": processes, "hosts": hosts}[word](*sys.argv[2:])
     else:
         sys.exit(__doc__)

@@ -3,14 +3,15 @@
 python benchmarks/scaling_model.py            # the tables of docs/scaling.md
 
 DistributedDataParallel adds gradients in buckets that leave as soon as they are full, while the backward pass goes on;
-every host sends 2 (N - 1) / N of their bytes. The forward pass is a third of a step's products, the backward two thirds
-(one product for the input's gradient, one for the kernel's).
+every host sends 2 (N - 1) / N of their bytes. JAX sends as many, on CPUs in one piece; MXNet's parameter server more.
+The forward pass is a third of a step's products, the backward two thirds (one product for the input's gradient, one for
+the kernel's).
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import log2, prod
-from typing import TypeAlias
+from typing import NamedTuple
 
 from triptych.bench.flops import NOMINAL, of_training
 from triptych.spec.analysis import parameters
@@ -27,17 +28,25 @@ LINKS = {"10 Gbit/s": 10e9 / 8, "100 Gbit/s": 100e9 / 8, "400 Gbit/s": 400e9 / 8
 COUNTS = (1, 8, 64, 256, 1024)
 NETWORKS = ("vgg16", "resnet50_v1b", "googlenet")
 
-Hops: TypeAlias = Callable[[int], float]
+
+class Way(NamedTuple):
+    """How gradients are added, by the number of hosts: how often the slowest link carries their bytes, and how often a
+    bucket goes from a host to the next."""
+
+    copies: Callable[[int], float]
+    hops: Callable[[int], float]
 
 
-def ring(count: int) -> float:
-    """How often a bucket goes from a host to the next in gloo's ring."""
-    return 2 * (count - 1)
+def shared_out(count: int) -> float:
+    """Every host adds its part of the bytes, of all, and sends it to all."""
+    return 2 * (count - 1) / count
 
 
-def trees(count: int) -> float:
-    """The same in NCCL's double binary trees (since 2.4), which send as many bytes."""
-    return 2 * log2(count)
+RING = Way(shared_out, lambda count: 2 * (count - 1))  # gloo's
+TREES = Way(shared_out, lambda count: 2 * log2(count))  # NCCL's double binary trees, since 2.4
+# MXNet's, beside a worker: an array goes back when all have sent it, to each of the others by one link.
+SERVER = Way(lambda count: count if count > 1 else 0, lambda count: 2 * min(1, count - 1))
+WAYS = {"torch": RING, "jax": RING, "mxnet": SERVER}
 
 
 @dataclass(frozen=True)
@@ -47,19 +56,19 @@ class StepCost:
     compute: float
     gradients: float
 
-    def communication(self, count: int, bandwidth: float, hop: float, hops: Hops) -> float:
+    def communication(self, count: int, bandwidth: float, hop: float, way: Way) -> float:
         """Seconds that `count` hosts need to add their gradients, by links of `bandwidth` bytes a second."""
-        return 2 * (count - 1) / count * self.gradients / bandwidth + self.buckets * hops(count) * hop
+        return way.copies(count) * self.gradients / bandwidth + self.buckets * way.hops(count) * hop
 
     @property
     def buckets(self) -> int:
         """How many leave one after the other."""
         return max(1, round(self.gradients / BUCKET))
 
-    def seconds(self, count: int, bandwidth: float, hop: float = HOP, hops: Hops = trees) -> float:
+    def seconds(self, count: int, bandwidth: float, hop: float = HOP, way: Way = TREES) -> float:
         """The whole step: the backward pass fills the buckets in turn, and each is sent while the next is filled; the
         last one finds nothing left to hide behind."""
-        backward, sent = (1 - FORWARD) * self.compute, self.communication(count, bandwidth, hop, hops)
+        backward, sent = (1 - FORWARD) * self.compute, self.communication(count, bandwidth, hop, way)
         pieces = self.buckets
         return FORWARD * self.compute + (backward + sent + (pieces - 1) * max(backward, sent)) / pieces
 

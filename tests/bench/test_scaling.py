@@ -42,6 +42,12 @@ def test_two_hosts_send_each_gradient_once():
     assert step.seconds(2, 1e6, 0) == pytest.approx(1.3)  # a single bucket finds nothing to hide behind
 
 
+def test_a_server_beside_a_worker_takes_gradients_and_sends_each_of_the_others_a_copy():
+    step = model.StepCost(compute=0.3, gradients=1e6)
+    sent = [step.communication(count, 1e6, 0, model.SERVER) for count in (1, 2, 4)]
+    assert sent == pytest.approx([0, 2, 4])
+
+
 def test_gradients_are_those_of_the_published_counts():
     assert model.gradient_bytes(zoo.build("vgg16")) == 4 * 138_357_544
     assert "553 MB" in model.table("vgg16")[0]
