@@ -88,7 +88,10 @@ def place() -> Membership | None:
         return joining.read_place(
             said.get(NUMBER, ""), said[COUNT], said.get(ADDRESS, ""), f"{NUMBER}, {COUNT} and {ADDRESS}"
         )
-    return joining.slurm_place()
+    place = joining.slurm_place()
+    if place is None and NUMBER in said:  # else each would train for itself
+        return joining.read_place(said[NUMBER], "", said.get(ADDRESS, ""), f"{NUMBER}, {COUNT} and {ADDRESS}")
+    return place
 
 
 def members(count: int, folder: Path) -> list[Member]:

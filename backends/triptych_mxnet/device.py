@@ -23,7 +23,22 @@ with contextlib.suppress(OSError, RuntimeError, AttributeError):  # no usable st
         faulthandler.enable()
 
 ROLE, ADDRESS = "DMLC_ROLE", ("DMLC_PS_ROOT_URI", "DMLC_PS_ROOT_PORT")
+ROLES, COUNTS = ("scheduler", "server", "worker"), ("DMLC_NUM_SERVER", "DMLC_NUM_WORKER")
 
+
+def _check_role() -> None:
+    """Raises TriptychError for a role that MXNet does not know, which would wait without end, and for one without the
+    counts, which would abort the process."""
+    said = os.environ
+    if said[ROLE] not in ROLES:
+        raise TriptychError(f"{ROLE} '{said[ROLE]}' is none of {', '.join(ROLES)}")
+    for name in COUNTS:
+        if not said.get(name, "").isdecimal() or int(said[name]) == 0:
+            raise TriptychError(f"{ROLE} is {said[ROLE]}, and {name} '{said.get(name, '')}' is no number above 0")
+
+
+if ROLE in os.environ:
+    _check_role()
 if os.environ.get(ADDRESS[0], "").startswith(("127.", "localhost")):  # else each listens at the machine's own address
     os.environ.setdefault("DMLC_NODE_HOST", joining.LOOPBACK)
     os.environ.setdefault("DMLC_INTERFACE", joining.loopback_interface())

@@ -56,10 +56,11 @@ def _wait_until_let_go(tensors: Sequence[torch.Tensor]) -> None:
 def place() -> Membership | None:
     """What torchrun has said; None for a process alone."""
     said = os.environ
-    if said.get("WORLD_SIZE", "1") == "1":
+    alone = "" if "RANK" in said else "1"  # a number without a count: else each would train for itself
+    if said.get("WORLD_SIZE", alone) == "1":
         return None
     address = joining.said_address("MASTER_ADDR", "MASTER_PORT")
-    return joining.read_place(said.get("RANK", ""), said["WORLD_SIZE"], address, NAMES)
+    return joining.read_place(said.get("RANK", ""), said.get("WORLD_SIZE", ""), address, NAMES)
 
 
 def members(count: int, folder: Path) -> list[Member]:

@@ -294,6 +294,39 @@ def test_a_place_that_makes_no_sense_is_refused(said):
         joining.read_place(*said, "NAMES")
 
 
+HALF_TOLD = {
+    "torch": ({"RANK": "0"}, "RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT: '0' of ''"),
+    "jax": ({"JAX_PROCESS_ID": "0"}, "JAX_PROCESS_ID, JAX_NUM_PROCESSES and JAX_COORDINATOR_ADDRESS: '0' of ''"),
+}
+
+
+@pytest.mark.parametrize("name", [name for name in BACKENDS if name in HALF_TOLD])
+def test_a_number_without_a_count_is_no_process_alone(name, monkeypatch):
+    """Several of them would train each for itself, and nobody would see it."""
+    place, (said, told) = registry.load(name).place, HALF_TOLD[name]
+    assert place() is None
+    for variable, value in said.items():
+        monkeypatch.setenv(variable, value)
+    with pytest.raises(TriptychError, match=told):
+        place()
+
+
+@pytest.mark.skipif("mxnet" not in BACKENDS, reason="MXNet is not installed")
+def test_a_role_that_mxnet_would_wait_or_abort_with_is_refused(monkeypatch):
+    registry.load("mxnet")
+    from triptych_mxnet.device import _check_role
+
+    monkeypatch.setenv("DMLC_ROLE", "worker")
+    monkeypatch.setenv("DMLC_NUM_WORKER", "2")
+    with pytest.raises(TriptychError, match="DMLC_ROLE is worker, and DMLC_NUM_SERVER '' is no number above 0"):
+        _check_role()
+    monkeypatch.setenv("DMLC_NUM_SERVER", "1")
+    _check_role()
+    monkeypatch.setenv("DMLC_ROLE", "boss")
+    with pytest.raises(TriptychError, match="DMLC_ROLE 'boss' is none of scheduler, server, worker"):
+        _check_role()
+
+
 def test_an_address_is_tried_before_a_framework_is(monkeypatch):
     port = joining.free_port()
     joining.check_address(Membership(0, 2, "127.0.0.1", port))
