@@ -15,7 +15,7 @@ from PIL import Image
 
 from sources import flip_a_bit
 from triptych import data
-from triptych.data import decoded, folders
+from triptych.data import cached, decoded, folders
 from triptych.utils.errors import TriptychError
 
 pytestmark = pytest.mark.usefixtures("cache")
@@ -227,7 +227,7 @@ def test_images_are_decoded_once_per_change(pictures, decoding, monkeypatch):
     save(pictures / "train/ant/9.png", 7, mode="L")  # of another size, at the same time
     os.utime(pictures / "train/ant/9.png", ns=(1, note))
     assert data.load(str(pictures)).train.images[2, 0, 0, 0] == 7
-    monkeypatch.setattr(decoded, "FORMAT", decoded.FORMAT + 1)
+    monkeypatch.setattr(cached, "FORMAT", cached.FORMAT + 1)
     data.load(str(pictures))
     assert len(decoding) == 5
 

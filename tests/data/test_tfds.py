@@ -202,7 +202,7 @@ def test_an_interrupted_preparation_leaves_nothing(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("shapes", "kind", "message"),
     [
-        (((4, 4, 1), (5, 4, 1)), np.uint8, "images of 2 shapes"),
+        (((4, 4, 1), (5, 4, 1)), np.uint8, "images of several shapes"),
         (((4, 4, 1),) * 2, np.float32, "float32"),
         (((4, 4),) * 2, np.uint8, r"\(4, 4\) uint8"),
     ],

@@ -39,7 +39,7 @@ from triptych.cli.networks import summarised
 from triptych.cli.options import DEFAULT_NETWORK, NetworkOptions
 from triptych.cli.run_options import parse_dense_size
 from triptych.conformance import certificate, verification
-from triptych.data import cifar10, decoded, fashion_mnist, recordio, subset, synthetic, tfds
+from triptych.data import cached, cifar10, decoded, fashion_mnist, recordio, subset, synthetic, tfds
 from triptych.importers import mxnet_network, mxnet_states
 from triptych.importers.steps import Request
 from triptych.optim import schedules
@@ -123,7 +123,7 @@ def read_index(content: bytes, folder: Path) -> object:
 def read_cache(array: bytes, note: bytes, folder: Path) -> object:
     (folder / "x.npy").write_bytes(array)
     (folder / "x.json").write_bytes(note)
-    return decoded._read_cache(folder / "x.npy", "k")
+    return cached._read_cache(folder / "x.npy", "k")
 
 
 def within(kind: str, ending: str, name: str) -> Reader:

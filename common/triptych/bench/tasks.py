@@ -1,8 +1,10 @@
 """What is timed of one subject: a backend's trainer, or the loop of its framework's textbook."""
 
+import tempfile
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,12 +13,14 @@ from triptych.backend import registry
 from triptych.backend.contract import Images, Labels
 from triptych.backend.execution import Execution
 from triptych.bench import peers
-from triptych.data import Dataset, Split
+from triptych.data import Dataset, Split, storage
+from triptych.data.batches import Augmentation, Batch, feed
 from triptych.optim.optimizers import Rates
 from triptych.spec.layers import Architecture
 from triptych.training import loop, sessions
 from triptych.training.recipe import Recipe, build_architecture, draw
 from triptych.utils.errors import TriptychError
+from triptych.utils.randomness import generator
 
 WARM_UP = 2  # steps that are not timed: compiling, choosing algorithms, asking for memory
 KINDS = ("preparation", "training", "epoch", "inference")
@@ -27,7 +31,8 @@ LARGE_PRODUCTS = (4096, 8192)
 @dataclass(frozen=True)
 class Task:
     """One subject. `peer`: the textbook's loop in place of the backend's trainer; `tuned`: it gets the process's
-    settings (threads, allocator) that the backends get, not those of a user's script. `steps`: of one turn."""
+    settings (threads, allocator) that the backends get, not those of a user's script. `steps`: of one turn. `images`:
+    as many in a mapped file, in place of the data set's own for training (0: those)."""
 
     recipe: Recipe
     backend: str
@@ -35,6 +40,7 @@ class Task:
     steps: int = 5
     peer: bool = False
     tuned: bool = False
+    images: int = 0
 
     @property
     def name(self) -> str:
@@ -45,11 +51,12 @@ class Task:
 class Ours:
     """A backend's trainer, used as `train` uses it. The first step is done when it is made; `first` has its loss."""
 
-    kinds: ClassVar = KINDS
+    kinds: ClassVar = (*KINDS, "fed")
 
     def __init__(self, task: Task, dataset: Dataset) -> None:
         recipe = task.recipe
         self.task = task
+        dataset = replace(dataset, train=repeated(dataset.train, task.images)) if task.images else dataset
         self.images, self.labels = batch_of(dataset, recipe.batch_size)
         self.rates = Rates(recipe.learning_rate, recipe.optimizer.momentum)
         architecture = build_architecture(recipe, dataset)
@@ -84,6 +91,19 @@ class Ours:
         self.session.part = sessions.Part()
         loop.train_epoch(self.session, 0, loop.Listener(), lambda: 0, stop_stuck=False)
         return len(self.session.dataset.train)
+
+    def fed(self) -> int:
+        """Steps on batches of a shuffled epoch, read while the step before is made."""
+        train, size = self.session.dataset.train, self.task.recipe.batch_size
+        order = generator(self.count, "bench").integers(0, len(train), (self.task.steps, size))
+        zeros = np.zeros(size, np.int64)
+        parts = [Batch(index, zeros, zeros, zeros.astype(bool)) for index in order]
+        trainer, results = self.session.trainer, []
+        for images, labels, _ in storage.ahead(feed(train.images, train.labels, parts, Augmentation())):
+            results.append(trainer.step(images, labels, self.rates, self.count))
+            self.count += 1
+        check(trainer.read(results)[:, 0].tolist())
+        return self.task.steps * size
 
     def inference(self) -> int:
         """Predictions of batches."""
@@ -171,6 +191,14 @@ def batch_of(dataset: Dataset, size: int) -> tuple[Images, Labels]:
     """The first images, from the beginning again where there are too few."""
     index = np.arange(size) % len(dataset.train)
     return dataset.train.images[index], dataset.train.labels[index]
+
+
+def repeated(split: Split, count: int) -> Split:
+    """So many images, which are those of the split again and again, in a file that is mapped."""
+    images = storage.mapped((count, *split.images.shape[1:]), Path(tempfile.gettempdir()))
+    for begin in range(0, count, len(split)):
+        images[begin : begin + len(split)] = split.images[: count - begin]
+    return Split(images, split.labels[np.arange(count) % len(split)])
 
 
 def check(losses: list[float]) -> float:

@@ -66,11 +66,14 @@ def used() -> tuple[float, float]:
 
 
 def memory() -> dict[str, int]:
-    """The most bytes that this process has held, and the largest of its child processes."""
-    own, child = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    """The most bytes that this process has held, and the largest of its child processes; what it holds of its own,
+    without the pages of files."""
+    peak, child = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    own = peak
     with contextlib.suppress(OSError), open("/proc/self/status") as file:  # ru_maxrss begins with the parent's
-        own = next((int(line.split()[1]) for line in file if line.startswith("VmHWM:")), own)
-    return {"peak_memory": 1024 * own, "peak_memory_of_a_child": 1024 * child}
+        known = {name: value.split()[0] for name, _, value in (line.partition(":") for line in file) if value.strip()}
+        peak, own = int(known.get("VmHWM", peak)), int(known.get("RssAnon", own))
+    return {"peak_memory": 1024 * peak, "own_memory": 1024 * own, "peak_memory_of_a_child": 1024 * child}
 
 
 def answer(subject: Ours | Peer, command: str) -> dict[str, Any]:

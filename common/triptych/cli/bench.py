@@ -11,8 +11,8 @@ from cyclopts import Parameter
 from triptych.cli import options
 from triptych.cli.run_options import RunOptions
 from triptych.report.tables import print_table
-from triptych.utils.errors import check_known
-from triptych.utils.files import told, write_atomically
+from triptych.utils.errors import TriptychError, check_known
+from triptych.utils.files import probe, told, write_atomically
 
 if TYPE_CHECKING:
     from triptych.bench.measure import Bench
@@ -36,6 +36,10 @@ def bench(
     tuned: Annotated[
         options.Flag, Parameter(help="Textbooks' loops get the threads and allocator that the backends get.")
     ] = False,
+    scaling: Annotated[
+        Path | None,
+        Parameter(help="Instead, how time and memory grow with batch, resolution, depth, data set: a figure (.svg)."),
+    ] = None,
     csv: Annotated[Path | None, Parameter(help="Every turn as a line of CSV.")] = None,
     json: options.JsonFile = None,
 ) -> None:
@@ -46,7 +50,7 @@ def bench(
     Example: triptych bench --arch vgg11 --resolution 64 --width-ratio 8 --backends torch,mxnet --vs textbook
     """
     from triptych.backend import registry
-    from triptych.bench import measure, report
+    from triptych.bench import growth, measure, report
     from triptych.data import load
     from triptych.training import capacity, sessions
     from triptych.training.recipe import build_architecture
@@ -58,6 +62,17 @@ def bench(
     capacity.check_training(recipe, device)
     sessions.check_execution([registry.load(name) for name in names], device, recipe.precision)
     quiet = json == "-"
+    tell = silent if quiet or not sys.stderr.isatty() else told_on_stderr
+    if scaling is not None:
+        refuse_with_scaling(vs=vs, csv=csv)
+        with told(f"--scaling {scaling} cannot be written"):
+            probe(scaling.parent)
+        grown = growth.measure(recipe, names, device=device, steps=steps or 5, rounds=rounds or 10, tell=tell)
+        growth.write(grown, scaling)
+        options.write_json(json, growth.as_dicts(grown))
+        if not quiet:
+            print_table(*growth.table(grown), right=range(2, len(growth.COLUMNS)))
+        return
     measured = measure.measure(
         recipe,
         build_architecture(recipe, load(recipe.data)),
@@ -67,7 +82,7 @@ def bench(
         device=device,
         steps=steps or 5,
         rounds=rounds or 10,
-        tell=(lambda line: None) if quiet or not sys.stderr.isatty() else lambda line: print(line, file=sys.stderr),
+        tell=tell,
     )
     options.write_json(json, report.as_dict(measured))
     if csv is not None:
@@ -75,6 +90,22 @@ def bench(
             write_atomically(csv, report.as_csv(measured).encode())
     if not quiet:
         show(measured)
+
+
+def refuse_with_scaling(**given: object) -> None:
+    """Raises TriptychError for options that say nothing there."""
+    for name, value in given.items():
+        if value is not None:
+            raise TriptychError(f"--{name} and --scaling do not go together: nothing is compared there")
+
+
+def silent(line: str) -> None:
+    """Nothing is told."""
+
+
+def told_on_stderr(line: str) -> None:
+    """For a person who waits."""
+    print(line, file=sys.stderr)
 
 
 def against(vs: str | None, backends: list[str]) -> list[str]:

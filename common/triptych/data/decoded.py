@@ -1,9 +1,7 @@
-"""Image files decoded into one uint8 array, once: the array is kept in the user's cache folder."""
+"""Image files decoded into one uint8 array."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import re
 import warnings
@@ -16,13 +14,10 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
 
+from triptych.data import storage
 from triptych.data.dataset import Images
-from triptych.spec import records
 from triptych.utils.errors import TriptychError
-from triptych.utils.files import atomic_write, cache_dir
 from triptych.utils.reading import open_file
-from triptych.weights.formats import numpy_files
-from triptych.weights.formats.fields import map_file
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -38,8 +33,7 @@ MOST_PIXELS = 1 << 26  # as a file declares them: 200 MB of colours; more is sai
 MOST_SIDE = (1 << 16) - 1  # JPEG's; Pillow resizes a longer one with a gigabyte of factors
 MOST_NETPBM = 4096  # bytes of a PPM before its sizes
 MOST_NAMED = 20  # files that cannot be read
-MOST_NOTE = 1 << 20  # bytes of what is written beside the array
-FORMAT = 3  # of the cache; a change of how images are decoded needs another number
+AT_ONCE = 10_000  # images that wait for a thread
 
 Size = tuple[int, int]
 Result = TypeVar("Result")
@@ -49,7 +43,7 @@ class Packed(Protocol):
     """An image that is no file of its own; as text, what it is called in messages."""
 
     @property
-    def content(self) -> bytes:
+    def content(self) -> bytes | memoryview:
         """The bytes of its file."""
 
 
@@ -169,7 +163,7 @@ def decode_all(paths: Sequence[Path | Packed], size: Size | None, reading: Readi
     sizes = [stored for stored, _ in found]
     shape = size or common_size(sizes)
     mode = "L" if all(grey for _, grey in found) else "RGB"
-    images = np.zeros((len(paths), len(mode), *shape), np.uint8)
+    images = storage.room((len(paths), len(mode), *shape))
 
     def fill(index: int) -> None:
         pixels = attempt(index, lambda image: _pixels(image, shape, mode))
@@ -180,82 +174,10 @@ def decode_all(paths: Sequence[Path | Packed], size: Size | None, reading: Readi
     small = np.mean([height * width for height, width in sizes]) < THREADED
     with ThreadPoolExecutor(1 if small else min(8, os.cpu_count() or 1)) as pool:
         try:
-            list(pool.map(fill, [index for index, header in enumerate(headers) if header is not None]))
+            places = [index for index, header in enumerate(headers) if header is not None]
+            for begin in range(0, len(places), AT_ONCE):
+                list(pool.map(fill, places[begin : begin + AT_ONCE]))
         except BaseException:
             pool.shutdown(cancel_futures=True)  # else the error would wait for every other image
             raise
     return images, dict(sorted(bad.items()))
-
-
-def _key(paths: Sequence[Path], folder: Path) -> str:
-    """Changes when a file is added, removed, renamed, replaced or changed: by its size, its number and its times, of
-    which that of the last change to the file (ctime) is the system's own and cannot be set."""
-    digest = hashlib.sha256(f"{FORMAT}".encode())
-    for path in paths:
-        stat = path.stat()
-        known = (stat.st_size, stat.st_ino, stat.st_mtime_ns, stat.st_ctime_ns)
-        digest.update(f"{path.relative_to(folder)}\0{known}\n".encode(errors="surrogatepass"))
-    return digest.hexdigest()
-
-
-def _hash(images: Images) -> str:
-    digest = hashlib.sha256(f"{images.shape}".encode())
-    digest.update(np.ascontiguousarray(images).reshape(-1).data)
-    return digest.hexdigest()
-
-
-def _read_cache(file: Path, key: str) -> tuple[Images, list[int]] | None:
-    """What is cached for `key`, and the numbers of the files that are not in it; None if nothing is, or it is damaged
-    in any way."""
-    try:
-        note = records.decode(records.read(file.with_suffix(".json"), MOST_NOTE), dict[str, str])
-        if note["key"] != key:
-            return None
-        bad = [int(number) for number in note["bad"].split()]
-        [images] = numpy_files.read(file, map_file(file)).values()
-        images = np.array(images)  # of its own: the file may be replaced
-        return (images, bad) if images.dtype == np.uint8 and _hash(images) == note["sha256"] else None
-    except (OSError, EOFError, ValueError, KeyError, TriptychError):
-        return None
-
-
-def _write_cache(file: Path, key: str, images: Images, bad: Sequence[int]) -> None:
-    """Array first, note last: a process killed in between leaves an entry whose hashes do not fit."""
-    try:
-        with atomic_write(file) as array:
-            np.save(array, images, allow_pickle=False)
-        with atomic_write(file.with_suffix(".json")) as note:
-            written = {"key": key, "sha256": _hash(images), "bad": " ".join(map(str, bad))}
-            note.write(json.dumps(written).encode())
-    except OSError:
-        return  # a cache that cannot be written costs time, nothing else
-
-
-def _place() -> Path:
-    """Where entries lie; where there is no home folder, a place that holds none and takes none."""
-    try:
-        return cache_dir() / "folders"
-    except TriptychError:
-        return Path(os.devnull) / "folders"
-
-
-def load(
-    paths: Sequence[Path], folder: Path, size: Size | None = None, reading: Reading = PLAIN
-) -> tuple[Images, list[int]]:
-    """The images of the files that can be read, as `decode` gives them, from the cache if no file in `folder` has
-    changed since; and the numbers of the others. Raises TriptychError, with all of those in one line, unless they are
-    to be left out."""
-    # One entry per folder, size and reading, so that a new version replaces the old.
-    named = f"{folder.resolve()}\0{size}" + (f"\0{reading}" if reading != PLAIN else "")
-    name = hashlib.sha256(named.encode(errors="surrogatepass")).hexdigest()[:16]
-    file, key = _place() / f"{name}.npy", _key(paths, folder)
-    cached = _read_cache(file, key)
-    if cached is not None:
-        return cached
-    images, bad = decode_all(paths, size, reading)
-    if bad and not reading.skip_bad:
-        raise TriptychError(f"{listed(list(bad.values()))}; or leave them out with --skip-bad-images")
-    images = np.delete(images, list(bad), axis=0) if bad else images
-    if _key(paths, folder) == key:  # else a file was replaced while it was read
-        _write_cache(file, key, images, list(bad))
-    return images, list(bad)

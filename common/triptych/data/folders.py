@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from triptych.data import decoded
+from triptych.data import cached, decoded
 from triptych.data.dataset import Dataset, Split
 from triptych.data.decoded import Reading
 from triptych.utils.errors import TriptychError
@@ -96,7 +96,7 @@ def load(
     listed = list_images(folder)
     classes = tuple(listed[0])
     paths = [path for files in listed for each in files.values() for path in each]
-    images, bad = decoded.load(paths, folder, size, reading)
+    images, bad = cached.load(paths, folder, size, reading)
     counts = [sum(map(len, files.values())) for files in listed]
     left_out = frozenset(bad)
     labels = np.array([classes.index(name) for files in listed for name, each in files.items() for _ in each], np.int64)

@@ -44,7 +44,7 @@ class Record:
 
     name: str
     labels: npt.NDArray[np.float32]
-    content: bytes
+    content: bytes | memoryview
 
     def __str__(self) -> str:
         return self.name
@@ -63,10 +63,10 @@ def read(path: Path) -> list[Record]:
     return records
 
 
-def _records(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Where each record begins, and its bytes, its parts joined."""
+def _records(path: Path) -> Iterator[tuple[int, bytes | memoryview]]:
+    """Where each record begins, and its bytes: those of the mapped file, or of its parts joined."""
     content = map_file(path).data
-    parts: list[bytes] = []
+    parts: list[memoryview] = []
     at = begins = 0
     while at < len(content):
         if at + 8 > len(content):
@@ -80,16 +80,16 @@ def _records(path: Path) -> Iterator[tuple[int, bytes]]:
         if at + 8 + length > len(content):
             raise TriptychError(f"{path} is cut off in a record at byte {at}: {length:,} bytes are said; copy it again")
         begins = begins if parts else at
-        parts.append(bytes(content[at + 8 : at + 8 + length]))
+        parts.append(content[at + 8 : at + 8 + length])
         at += 8 + length + -length % 4
         if part in (_WHOLE, _LAST):
-            yield begins, _MAGIC_BYTES.join(parts)
+            yield begins, parts[0] if len(parts) == 1 else _MAGIC_BYTES.join(parts)
             parts = []
     if parts:
         raise TriptychError(f"{path} is cut off: the record at byte {begins} has no last part; copy it again")
 
 
-def _unpacked(name: str, content: bytes) -> Record:
+def _unpacked(name: str, content: bytes | memoryview) -> Record:
     if len(content) < _HEADER.size:
         raise TriptychError(f"{name} has {len(content)} bytes, fewer than its header; is it of mxnet.recordio.pack?")
     count, label, _, _ = _HEADER.unpack_from(content)

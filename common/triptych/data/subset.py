@@ -58,7 +58,8 @@ def take(dataset: Dataset, part: Part, name: str) -> Dataset:
 
     def taken(key: str, split: Split, count: int | None) -> Split:
         after = places[split.labels]
-        split = Split(split.images[after >= 0], after[after >= 0])
+        kept = after >= 0
+        split = split if kept.all() else Split(split.images[kept], after[kept])
         return split if count is None else first(split, count, names, f"data '{name}': {key}={count}")
 
     train, test = taken("train", dataset.train, part.train), taken("test", dataset.test, part.test)

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from triptych.data import storage
 from triptych.data.dataset import Dataset, Split
 from triptych.spec import records
 from triptych.utils import lock
@@ -33,6 +34,7 @@ OWN_NAME = re.compile(r"tensorflow_datasets\.core\.features(\.[A-Za-z]\w*)+|[^.]
 NUMBER = "[0-9]*"  # a version's folder; one that TFDS is still writing is called incomplete...
 TEST_SPLITS = ("test", "validation")
 BLOCK = 1024  # examples read at a time
+EXPECTED = "expected uint8 of one size; write them as class folders, which may have any size, and use --data DIR"
 
 
 def how_to_get(name: str) -> str:
@@ -152,21 +154,23 @@ def _classes(described: Any) -> Iterator[Any]:
 
 
 def _read(source: Any, image: str, label: str, what: str) -> Split:
-    images: list[Any] = []
-    labels: list[int] = []
-    for begin in range(0, len(source), BLOCK):
-        for example in source.__getitems__(list(range(begin, min(begin + BLOCK, len(source))))):
-            images.append(example[image])
-            labels.append(int(example[label]))
-    if not images:
+    if not len(source):
         raise TriptychError(f"{what} has a split without an image")
-    shapes = {pixels.shape for pixels in images}
-    if len(shapes) != 1 or images[0].ndim != 3 or images[0].dtype != np.uint8:
-        raise TriptychError(
-            f"{what} has images of {len(shapes)} shapes, the first {images[0].shape} {images[0].dtype}; expected uint8 "
-            "of one size; write them as class folders, which may have any size, and use --data DIR"
-        )
-    return Split(np.ascontiguousarray(np.moveaxis(np.stack(images), 3, 1)), np.array(labels, np.int64))
+    first = np.asarray(source.__getitems__([0])[0][image])
+    if first.ndim != 3 or first.dtype != np.uint8:
+        raise TriptychError(f"{what} has images {first.shape} {first.dtype}; {EXPECTED}")
+    height, width, channels = first.shape
+    images = storage.room((len(source), channels, height, width))
+    labels = np.zeros(len(source), np.int64)
+    for begin in range(0, len(source), BLOCK):
+        places = range(begin, min(begin + BLOCK, len(source)))
+        for place, example in zip(places, source.__getitems__(list(places)), strict=True):
+            pixels = np.asarray(example[image])
+            if (pixels.shape, pixels.dtype) != (first.shape, first.dtype):
+                shapes = f"{first.shape} {first.dtype} and {pixels.shape} {pixels.dtype}"
+                raise TriptychError(f"{what} has images of several shapes, {shapes}; {EXPECTED}")
+            images[place], labels[place] = np.moveaxis(pixels, 2, 0), int(example[label])
+    return Split(images, labels)
 
 
 def check_place(name: str, root: Path | None = None) -> None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from triptych.backend.contract import Masks, Native
 from triptych.backend.group import Share
-from triptych.data import batches
+from triptych.data import batches, storage
 from triptych.training import capacity, keeping, masks, scoring, sessions, watch
 from triptych.training.distributed.shares import cut
 from triptych.training.recipe import build_transform
@@ -77,6 +77,7 @@ def train_epoch(
     done, last = len(session.part.figures), time.perf_counter()
     parts = cut(plan[done:], session.group, recipe.accumulate)
     fed = batches.feed(split.images, split.labels, [batch for batch, _ in parts], recipe.augmentation)
+    fed = storage.ahead(fed) if storage.is_mapped(split.images) else fed  # else there is nothing to wait for
     for index, (images, labels, gather) in enumerate(fed, start=done + 1):
         if number_of_signal := agreed(session, handles, interrupted()):
             stop(session, handles, number_of_signal)

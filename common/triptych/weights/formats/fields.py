@@ -26,8 +26,9 @@ Bytes = NDArray[np.uint8]
 MOST_DIMENSIONS = 32  # what NumPy 1 can hold; NumPy 2 holds 64
 
 
-def map_file(path: Path) -> Bytes:
-    """All bytes of a file, memory-mapped and read-only. Raises TriptychError where that cannot be done.
+def map_file(path: Path, access: int = mmap.ACCESS_READ) -> Bytes:
+    """All bytes of a file, memory-mapped and read-only, unless `access` is another of the module mmap. Raises
+    TriptychError where that cannot be done.
 
     They stay readable when the file is renamed or removed, but not when it is cut short in place.
     """
@@ -35,7 +36,7 @@ def map_file(path: Path) -> Bytes:
         with open_file(path) as file:
             if not os.fstat(file.fileno()).st_size:
                 raise TriptychError(f"{path} is empty; name a file that holds arrays")
-            return np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
+            return np.frombuffer(mmap.mmap(file.fileno(), 0, access=access), np.uint8)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path, or a file that became empty meanwhile
         raise TriptychError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
 
