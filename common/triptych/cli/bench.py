@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypedDict
 
 from cyclopts import Parameter
 
@@ -16,6 +17,16 @@ from triptych.utils.files import probe, told, write_atomically
 
 if TYPE_CHECKING:
     from triptych.bench.measure import Bench
+    from triptych.training.recipe import Recipe
+
+
+class Amount(TypedDict):
+    """On what is measured, and how much; who is told."""
+
+    device: str
+    steps: int
+    rounds: int
+    tell: Callable[[str], None]
 
 
 def bench(
@@ -50,7 +61,7 @@ def bench(
     Example: triptych bench --arch vgg11 --resolution 64 --width-ratio 8 --backends torch,mxnet --vs textbook
     """
     from triptych.backend import registry
-    from triptych.bench import growth, measure, report
+    from triptych.bench import measure, report
     from triptych.data import load
     from triptych.training import capacity, sessions
     from triptych.training.recipe import build_architecture
@@ -63,15 +74,10 @@ def bench(
     sessions.check_execution([registry.load(name) for name in names], device, recipe.precision)
     quiet = json == "-"
     tell = silent if quiet or not sys.stderr.isatty() else told_on_stderr
+    amount: Amount = {"device": device, "steps": steps or 5, "rounds": rounds or 10, "tell": tell}
     if scaling is not None:
         refuse_with_scaling(vs=vs, csv=csv)
-        with told(f"--scaling {scaling} cannot be written"):
-            probe(scaling.parent)
-        grown = growth.measure(recipe, names, device=device, steps=steps or 5, rounds=rounds or 10, tell=tell)
-        growth.write(grown, scaling)
-        options.write_json(json, growth.as_dicts(grown))
-        if not quiet:
-            print_table(*growth.table(grown), right=range(2, len(growth.COLUMNS)))
+        grow(scaling, recipe, names, amount, json)
         return
     measured = measure.measure(
         recipe,
@@ -79,10 +85,7 @@ def bench(
         names,
         against=peers,
         tuned=tuned,
-        device=device,
-        steps=steps or 5,
-        rounds=rounds or 10,
-        tell=tell,
+        **amount,
     )
     options.write_json(json, report.as_dict(measured))
     if csv is not None:
@@ -90,6 +93,19 @@ def bench(
             write_atomically(csv, report.as_csv(measured).encode())
     if not quiet:
         show(measured)
+
+
+def grow(figure: Path, recipe: Recipe, backends: list[str], amount: Amount, json: str | None) -> None:
+    """Measure how cost grows, draw it, and say it as a table or JSON."""
+    from triptych.bench import growth
+
+    with told(f"--scaling {figure} cannot be written"):
+        probe(figure.parent)
+    points = growth.measure(recipe, backends, **amount)
+    growth.write(points, figure)
+    options.write_json(json, growth.as_dicts(points))
+    if json != "-":
+        print_table(*growth.table(points), right=range(2, len(growth.COLUMNS)))
 
 
 def refuse_with_scaling(**given: object) -> None:
