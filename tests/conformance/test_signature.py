@@ -12,6 +12,7 @@ import pytest
 from marks import needs_backend
 from triptych.__main__ import main
 from triptych.backend import registry
+from triptych.conformance import certificate as certificates
 from triptych.conformance import signature, verification
 from triptych.utils.errors import TriptychError
 
@@ -99,7 +100,7 @@ def forge(path: Path) -> None:
 @pytest.mark.parametrize("what", CHANGED)
 def test_what_another_signed_or_wrote_is_refused_and_not_run(what, keys, certified, monkeypatch, capsys) -> None:
     shutil.copy(certified, keys / "c.json")
-    signature.sign(keys / "c.json", signature.private_key(keys / "mine.pem"))
+    signature.sign((keys / "c.json").read_bytes(), keys / "c.json", signature.private_key(keys / "mine.pem"))
     change, key = CHANGED[what]
     change(keys)
     monkeypatch.setattr(verification, "verify", lambda _: pytest.fail("it was run"))
@@ -113,7 +114,7 @@ def test_what_another_signed_or_wrote_is_refused_and_not_run(what, keys, certifi
 def test_what_is_verified_is_what_was_signed(keys: Path, certified: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where somebody changes the file as soon as its signature is checked."""
     shutil.copy(certified, keys / "c.json")
-    signature.sign(keys / "c.json", signature.private_key(keys / "mine.pem"))
+    signature.sign((keys / "c.json").read_bytes(), keys / "c.json", signature.private_key(keys / "mine.pem"))
     check, verified = signature.check, []
 
     def checked(content: bytes, file: Path, key: ed25519.Ed25519PublicKey) -> None:
@@ -164,7 +165,25 @@ def test_openssl_makes_the_keys_and_checks_the_signature(here: Path) -> None:
     openssl("genpkey", "-algorithm", "ed25519", "-out", "key.pem")
     openssl("pkey", "-in", "key.pem", "-pubout", "-out", "key.pub")
     (here / "c.json").write_text("{}")
-    signature.sign(here / "c.json", signature.private_key(here / "key.pem"))
+    signature.sign(b"{}", here / "c.json", signature.private_key(here / "key.pem"))
     signature.check(b"{}", here / "c.json", signature.public_key(here / "key.pub"))
     checked = ("pkeyutl", "-verify", "-pubin", "-inkey", "key.pub", "-rawin", "-in", "c.json", "-sigfile", "c.json.sig")
     assert "Verified Successfully" in openssl(*checked)
+
+
+@needs_backend
+def test_what_is_signed_is_what_was_written_and_not_what_lies_there_by_then(
+    keys: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = certificates.write
+
+    def replaced(path: Path, made: certificates.Certificate) -> bytes:
+        content = write(path, made)
+        path.write_text("another's")
+        return content
+
+    monkeypatch.setattr(certificates, "write", replaced)
+    names = ("--arch", "lenet", "--backends", registry.installed()[0], "--precision", "fp64")
+    assert run("conform", *names, "--certificate", "d.json", "--sign", "mine.pem") == 0
+    with pytest.raises(signature.SignatureError):
+        signature.check((keys / "d.json").read_bytes(), keys / "d.json", signature.public_key(keys / "mine.pub"))

@@ -1,4 +1,5 @@
 """Fuzzing led by the branches that the code takes: `python tests/fuzz/with_atheris.py RUNS READER...` (all by default).
+With SECONDS=60 in the environment no reader takes longer, and the runs that it got are said.
 
 Each reader runs in a process of its own, from its seeds; what atheris finds new it keeps beside them for that process.
 Ends with 1 if a reader raised anything but a TriptychError, with the input in hexadecimal. atheris (of Google) is
@@ -6,57 +7,71 @@ installed by the job `fuzz` of tests/environments/run."""
 
 from __future__ import annotations
 
-import subprocess
+import mmap
+import os
+import struct
 import sys
 import tempfile
 from pathlib import Path
+
+import atheris
 
 TESTS = Path(__file__).parents[1]
 sys.path[:0] = [str(TESTS), str(TESTS.parent / "common"), str(TESTS.parent / "backends")]
 LARGEST = 1 << 14  # bytes of an input
 DIGITS = 4000  # of an input that is shown
+SHOWN = 6000  # bytes of what a failed reader printed
+
+with atheris.instrument_imports(include=["triptych"]):  # once for all readers: it takes longer than 1,000 runs
+    from fuzz.limits import survive
+    from fuzz.readers import READERS
 
 
 def main(runs: str, *names: str) -> None:
     """Every reader in turn; a line each."""
-    from fuzz.readers import READERS
-
-    failed = []
-    for name in names or READERS:
-        command = [sys.executable, __file__, "--one", runs, name]
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace")
-        print(f"{name}: {runs} runs, {'nothing found' if done.returncode == 0 else 'FAILED'}", flush=True)
-        if done.returncode:
-            failed.append(name)
-            print(done.stdout[-6000:], done.stderr[-6000:], flush=True)
-    sys.exit(1 if failed else 0)
+    failed = [name for name in names or READERS if not passed(runs, name)]
+    sys.exit(f"FAILED: {', '.join(failed)}" if failed else 0)
 
 
-def one(runs: str, name: str) -> None:
-    """One reader until its runs are done; does not return."""
-    import atheris
+def passed(runs: str, name: str) -> bool:
+    """One reader until its runs are done, in a child that shares the count of them."""
+    count, said = mmap.mmap(-1, 8), os.memfd_create("said")
+    child = os.fork()
+    if not child:
+        for stream in (1, 2):
+            os.dup2(said, stream)
+        one(runs, name, count)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    done = struct.unpack("Q", count)[0]
+    print(f"{name}: {done:,} runs, {'nothing found' if status == 0 else 'FAILED'}", flush=True)
+    if status:
+        size = os.fstat(said).st_size
+        print(os.pread(said, size, max(0, size - SHOWN)).decode(errors="replace"), flush=True)
+    return status == 0
 
-    with atheris.instrument_imports(include=["triptych"]):
-        from fuzz.limits import survive
-        from fuzz.readers import READERS
 
-    reader = READERS[name]
+def one(runs: str, name: str, count: mmap.mmap) -> None:
+    """Does not return."""
+    reader, done = READERS[name], 0
     folder, corpus = (Path(tempfile.mkdtemp()) for _ in range(2))
     for number, seed in enumerate(reader.seeds()):
         (corpus / str(number)).write_bytes(seed)
 
     def attempt(content: bytes) -> None:
+        nonlocal done
+        done += 1
+        struct.pack_into("Q", count, 0, done)
         try:
             survive(lambda: reader.read(content, folder))
         except BaseException:
             print(f"the input: {content[:DIGITS].hex()}", flush=True)
             raise
 
-    atheris.Setup([sys.argv[0], f"-atheris_runs={runs}", f"-max_len={LARGEST}", "-verbosity=0", str(corpus)], attempt)
+    options = [f"-atheris_runs={runs}", f"-max_len={LARGEST}", "-verbosity=0"]
+    options.append(f"-max_total_time={os.environ.get('SECONDS', 0)}")
+    atheris.Setup([sys.argv[0], *options, str(corpus)], attempt)
     atheris.Fuzz()
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "--one":
-        one(*sys.argv[2:])
     main(*sys.argv[1:])

@@ -398,3 +398,10 @@ CONTENT = model(
 def test_altered_bytes_give_a_network_or_the_one_error(at: int, cut: int, inserted: bytes, tmp_path: Path) -> None:
     path = saved(CONTENT[:at] + inserted + CONTENT[at + cut :], tmp_path)
     assert "\n" not in complaint(lambda: load(path, Request()))
+
+
+def test_a_text_that_is_no_utf_8(tmp_path: Path) -> None:
+    """protobuf gives its bytes for it."""
+    (tmp_path / "net.onnx").write_bytes(model(node("Relu", "x")).SerializeToString().replace(b"Relu", b"Rel\xff"))
+    with pytest.raises(TriptychError, match=r"is damaged: b'Rel\\xff' stands for text, and is no UTF-8"):
+        load(tmp_path / "net.onnx", PLAIN)

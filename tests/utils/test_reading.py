@@ -119,6 +119,12 @@ def test_more_values_than_fit_into_memory_are_not_parsed(monkeypatch: pytest.Mon
             records.parse(text)
 
 
+def test_a_text_of_values_without_end_is_not_parsed() -> None:
+    """Fifteen million take half a minute where memory is at hand."""
+    with pytest.raises(TriptychError, match="JSON of 4,194,306 values; expected at most 4,194,304"):
+        records.parse("[" + "," * (1 << 22) + "[")
+
+
 def test_a_device_is_written_to_and_not_replaced(tmp_path: Path) -> None:
     """By a link: who may replace /dev/null itself should not try it."""
     (tmp_path / "null").symlink_to("/dev/null")

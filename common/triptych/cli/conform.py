@@ -85,9 +85,9 @@ def conform(
     if certificate is not None:
         sizes = [certified_options(name, network) for name in names]
         made = certificates.make(verdicts, sizes, loaded, **same)
-        certificates.write(certificate, made)
+        content = certificates.write(certificate, made)
         if key is not None:
-            signature.sign(certificate, key)
+            signature.sign(content, certificate, key)
     if html is not None:
         scoreboard.write(html, verdicts, {b.name: b.versions() for b in loaded}, options.command_line())
     passed = sum(verdict.passed for verdict in verdicts)

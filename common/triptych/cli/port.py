@@ -58,7 +58,7 @@ def port(
     done = porting.port(imported, PortSource(source, network.weights), names, out)
     _write_page(out / PAGE, imported, done, names, source)
     if key is not None:
-        signature.sign(out / CERTIFICATE, key)
+        signature.sign(done.certificate, out / CERTIFICATE, key)
     return _tell(done, json)
 
 

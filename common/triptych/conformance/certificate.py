@@ -140,9 +140,11 @@ def describe(backend: Backend, device: str) -> str:
     raise TriptychError(f"backend '{backend.name}' has no device '{device}' here")
 
 
-def write(path: Path, certificate: Certificate) -> None:
-    """JSON with one check to a line."""
-    write_atomically(path, records.write(certificate).encode())
+def write(path: Path, certificate: Certificate) -> bytes:
+    """JSON with one check to a line; returns what was written."""
+    content = records.write(certificate).encode()
+    write_atomically(path, content)
+    return content
 
 
 def read(path: Path) -> Certificate:

@@ -59,10 +59,11 @@ def public_key(path: Path) -> Ed25519PublicKey:
     return key
 
 
-def sign(file: Path, key: Ed25519PrivateKey) -> Path:
-    """Write the signature of `file` beside it; where."""
+def sign(content: bytes, file: Path, key: Ed25519PrivateKey) -> Path:
+    """Write the signature of `content`, which was written to `file`, beside it; where. The file is not read again: it
+    may be another's by now."""
     with told(f"{beside(file)} cannot be written"):
-        write_atomically(beside(file), key.sign(read_bounded(file)))
+        write_atomically(beside(file), key.sign(content))
     return beside(file)
 
 

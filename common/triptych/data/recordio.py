@@ -7,6 +7,7 @@ are several, and the image as PNG or JPEG. There is no checksum. Source: dmlc-co
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -109,8 +110,8 @@ def _check_index(path: Path, places: Sequence[int]) -> None:
     known = set(places)
     with told(f"cannot read {index}"), open_file(index) as lines:
         for number, line in enumerate(iter(lambda: lines.readline(_LONGEST_LINE), b"")):
-            fields = line.decode(errors="replace").split("\t")
-            if len(fields) != 2 or not fields[1].strip().isdecimal() or int(fields[1]) not in known:
+            place = re.fullmatch(rb"[^\t]*\t\s*([0-9]{1,19})\s*", line)
+            if place is None or int(place[1]) not in known:
                 raise TriptychError(f"{index} is not of {path}: no record is where its line {number + 1} says")
 
 

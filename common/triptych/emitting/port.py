@@ -15,11 +15,12 @@ from triptych.utils.files import write_atomically
 @dataclass(frozen=True, eq=False)
 class PortedFolder:
     """A folder that was written: what was found of each network in it, by backend, and of the source, where its own
-    framework is here; else `not_run` says why it is not."""
+    framework is here; else `not_run` says why it is not. `certificate` is what was written as such, in a new folder."""
 
     folder: Path
     ported: Mapping[str, Ported]
     not_run: Mapping[str, str] = field(default_factory=dict)
+    certificate: bytes = b""
 
     @property
     def passed(self) -> bool:
@@ -40,8 +41,8 @@ def port(imported: Imported, source: PortSource, backends: Sequence[str], folder
         not_run[port_certificate.SOURCE] = str(error)
     text = port_folder.read_me(imported, ported, not_run, source.name)
     write_atomically(folder / port_folder.README, text.encode())
-    port_certificate.write(folder, ported, not_run, source.name)
-    return PortedFolder(folder, ported, not_run)
+    content = port_certificate.write(folder, ported, not_run, source.name)
+    return PortedFolder(folder, ported, not_run, content)
 
 
 def check(folder: Path) -> PortedFolder:

@@ -72,8 +72,8 @@ class PortCertificate:
         return bool(self.verdicts) and all(verdict.passed for verdict in self.verdicts.values())
 
 
-def write(folder: Path, ported: Mapping[str, Ported], not_run: Mapping[str, str], source: str) -> None:
-    """Write the certificate of what lies in the folder."""
+def write(folder: Path, ported: Mapping[str, Ported], not_run: Mapping[str, str], source: str) -> bytes:
+    """Write the certificate of what lies in the folder; returns what was written."""
     backends = [registry.load(name) for name in ported if name in registry.BACKENDS]
     certificate = PortCertificate(
         format="triptych port certificate",
@@ -90,7 +90,9 @@ def write(folder: Path, ported: Mapping[str, Ported], not_run: Mapping[str, str]
         digest="",
     )
     certificate = replace(certificate, digest=records.digest(certificate))
-    write_atomically(folder / port_folder.CERTIFICATE, records.write(certificate).encode())
+    content = records.write(certificate).encode()
+    write_atomically(folder / port_folder.CERTIFICATE, content)
+    return content
 
 
 def is_one(content: bytes) -> bool:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -79,6 +79,8 @@ def parse(content: bytes, source: str, folder: Path) -> OnnxModel:
         model = onnx.ModelProto.FromString(content)
     except Exception as error:  # protobuf's DecodeError, of whichever implementation
         raise TriptychError(f"{source} is no ONNX file, or damaged: {' '.join(str(error).split())[:100]}") from None
+    if odd := next(_no_texts(model), b""):
+        raise TriptychError(f"{source} is damaged: {odd[:60]!r} stands for text, and is no UTF-8")
     opset = _opset(model, source)
     graph = model.graph
     if model.functions or graph.sparse_initializer:
@@ -103,6 +105,17 @@ def _onnx() -> Any:
             "ONNX files need the onnx package, which is missing: pip install 'triptych[onnx]'"
         ) from None
     return onnx
+
+
+def _no_texts(message: Any) -> Iterator[bytes]:
+    """What protobuf gives in the place of a text that is no UTF-8, here and in the messages within."""
+    for field, value in message.ListFields():
+        several = [value] if isinstance(value, str | bytes) or not hasattr(value, "__len__") else value
+        if field.type == field.TYPE_MESSAGE:
+            for each in several:
+                yield from _no_texts(each)
+        elif field.type == field.TYPE_STRING:
+            yield from (each for each in several if isinstance(each, bytes))
 
 
 def _check_size(content: bytes, source: str) -> None:

@@ -33,6 +33,7 @@ MOST_DEPTH = 200  # of JSON's lists and objects: a block in a block is two of th
 MOST_BYTES = 1 << 26  # of JSON in a file, where nothing else is said
 VALUE_BYTES = 100  # at most, of a value that JSON can say in three; of as many as `FEW` nobody has to ask
 FEW = 1 << 20
+MOST_VALUES = 1 << 22  # of one text: some seconds
 
 
 def register(*kinds: type) -> None:
@@ -101,6 +102,8 @@ def parse(text: str | bytes) -> Any:
     twice in one object (readers differ in which of the two they take), and TriptychError for more values than fit into
     memory."""
     most = sum(text.count(mark) if isinstance(text, str) else text.count(mark.encode()) for mark in ",[{")
+    if most > MOST_VALUES:
+        raise TriptychError(f"JSON of {most:,} values; expected at most {MOST_VALUES:,}")
     if most > FEW:
         memory.check(VALUE_BYTES * most, f"JSON of {most:,} values", "name the file that was meant")
     try:
