@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from triptych.__main__ import main
@@ -15,10 +16,12 @@ from triptych.conformance.compare import Check
 from triptych.conformance.diagnosis.explain import Difference
 from triptych.conformance.locate import Located
 from triptych.conformance.reference_run import ReferenceRun
-from triptych.conformance.tolerance import UNPERTURBED, unperturbed
+from triptych.conformance.tolerance import PAIRS, UNPERTURBED, budgets, perturbations, unperturbed
 from triptych.emitting import port_certificate
-from triptych.emitting.port_check import Ported
+from triptych.emitting.port_check import OUTPUTS, Ported, _nearest
+from triptych.emitting.port_reference import Expected
 from triptych.spec import records
+from triptych.spec.kinds.layer_pass import Rounding
 from triptych.spec.layers import (
     Architecture,
     BatchNorm,
@@ -34,7 +37,7 @@ from triptych.spec.layers import (
     ReLU,
     Residual,
 )
-from triptych.utils.arrays import largest
+from triptych.utils.arrays import Array, largest
 
 BODY = Block("body", (Conv("conv", 6, (3, 3), padding=(1, 1), bias=False), BatchNorm("norm"), ReLU("relu")))
 GATE = Block("gate", (GlobalAvgPool("pool"), Conv("conv", 6, (1, 1)), HardSigmoid("sigmoid")))
@@ -376,7 +379,26 @@ def test_what_a_sum_is_allowed_is_less_than_its_budget() -> None:
     assert "conv.bias" in few.gradients
     assert "conv.bias" in many.sum_errors
     assert "conv.bias" not in few.sum_errors
-    for precision, budgets in many.budgets.items():
+    for precision, by_level in many.budgets.items():
         allowed = unperturbed(precision, many.gradients, many.sum_errors)
         assert allowed["conv.bias"] > UNPERTURBED[precision] * largest(many.gradients["conv.bias"])
-        assert all(0 < allowed[path] <= budgets["gradient"][path] for path in many.sum_errors)
+        assert all(0 < allowed[path] <= by_level["gradient"][path] for path in many.sum_errors)
+
+
+def test_no_more_executions_run_than_somebody_needs() -> None:
+    """What is within the budget of some of them is within that of all."""
+    calls: list[Rounding] = []
+
+    def compute(rounding: Rounding) -> dict[str, Array]:
+        calls.append(rounding)
+        return {"a": rounding(np.ones(50), 1)}
+
+    expected = Expected(compute)
+    for _ in range(2):
+        assert _nearest(OUTPUTS, expected, {"a": np.full(50, 1 + 2.0**-22)}, "fp32").passed
+        assert len(calls) == 2  # the exact one, and one that is perturbed
+    for _ in range(2):
+        wrong = _nearest(OUTPUTS, expected, {"a": np.full(50, 1 + 2.0**-18)}, "fp32")
+        assert not wrong.passed
+        assert len(calls) == 1 + 2 * PAIRS
+    assert wrong.budget == budgets(expected.exact, map(compute, perturbations(0)))["fp32"]["a"]

@@ -171,8 +171,12 @@ class _Search:
         if not failed or all(check.problem for check in failed):
             return failed
         perturbed = (self.left.expected(level, run) for run in self.left.run.perturbed())
-        budgets = tolerance.budgets(target, perturbed)[self.left.precision]
-        return failures(level.checks(target, left, {name: self.factor * budget for name, budget in budgets.items()}))
+        for budgets in tolerance.growing(target, perturbed):
+            allowed = {name: self.factor * budget for name, budget in budgets[self.left.precision].items()}
+            failed = failures(level.checks(target, left, allowed))
+            if not failed:
+                break
+        return failed
 
     def _at_fault(self, check: Check, expected: Arrays, observed: dict[str, Arrays]) -> tuple[str, ...]:
         """Which subjects depart from the reference in the tensor of a failed check."""

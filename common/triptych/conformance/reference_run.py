@@ -62,10 +62,12 @@ class ReferenceRun:
         its arrays may be kept when the next is asked for."""
         for rounding in perturbations(self.case.seed):
             run = ReferenceRun(self.case, rounding, self)
-            yield run
-            for name in ("_trained", "_evaluated", "_other_pass"):
-                if name in run.__dict__:
-                    run.__dict__.pop(name).let_go()
+            try:
+                yield run
+            finally:
+                for name in ("_trained", "_evaluated", "_other_pass"):
+                    if name in run.__dict__:
+                        run.__dict__.pop(name).let_go()
 
     def release(self, *, training: bool) -> None:
         """Let go of the pass in evaluation mode, and of the one in `training` mode too, but for its gradients and

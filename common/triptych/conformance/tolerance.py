@@ -54,11 +54,22 @@ def budgets(
     expected: Mapping[Name, NDArray[Any]], perturbed: Iterable[Mapping[Name, NDArray[Any]]]
 ) -> dict[str, dict[Name, float]]:
     """By precision and name, what `perturbed` executions allow each expected array; each is held one at a time."""
+    found = _by_precision({})
+    for found in growing(expected, perturbed):  # noqa: B007 (the last)
+        pass
+    return found
+
+
+def growing(
+    expected: Mapping[Name, NDArray[Any]], perturbed: Iterable[Mapping[Name, NDArray[Any]]]
+) -> Iterator[dict[str, dict[Name, float]]]:
+    """The same after every execution: what is within a budget then is within that of all of them."""
     deviations: dict[Name, float] = {}
+    scales = {name: largest(value) for name, value in expected.items()}
     for arrays in perturbed:
         for name in expected.keys() & arrays.keys():
             deviations[name] = max(deviations.get(name, 0.0), largest(arrays[name] - expected[name]))
-    return _by_precision({name: (most, largest(expected[name])) for name, most in deviations.items()})
+        yield _by_precision({name: (most, scales[name]) for name, most in deviations.items()})
 
 
 def budgets_alone(arrays: Iterable[tuple[Name, NDArray[Any]]]) -> dict[str, dict[Name, float]]:

@@ -15,7 +15,7 @@ from scipy.special import log_softmax, softmax
 from triptych.conformance import locate
 from triptych.conformance.case import Case, make_case
 from triptych.conformance.reference_run import ReferenceRun
-from triptych.conformance.tolerance import Budgets, budgets, perturbations
+from triptych.conformance.tolerance import Budgets, growing, perturbations
 from triptych.emitting.emit import dialect_of
 from triptych.optim.optimizers import SGD, Rates, decay_of, reference_step
 from triptych.porting.own_network import without_dropout
@@ -40,9 +40,11 @@ Parameters = Mapping[str, NDArray[Any]]
 @dataclass(frozen=True, eq=False)
 class Expected:
     """Arrays by name as `compute` has them with a rounding. The perturbed executions that tell what float32's rounding
-    makes of them run when the first asks who departs from them by more than a share of their scale."""
+    makes of them run when the first asks who departs from them by more than a share of their scale, and no more of them
+    than somebody needs."""
 
     compute: Callable[[Rounding], Mapping[str, Array]]
+    _known: list[dict[str, Budgets]] = field(default_factory=list)  # those after the executions that have run
 
     @cached_property
     def exact(self) -> Shelf:
@@ -50,9 +52,15 @@ class Expected:
         return Shelf.of(self.compute(unrounded))
 
     @cached_property
-    def budgets(self) -> dict[str, Budgets]:
-        """By precision, by the judge's own rule."""
-        return budgets(self.exact, map(self.compute, perturbations(0)))
+    def _growing(self) -> Iterator[dict[str, Budgets]]:
+        return growing(self.exact, map(self.compute, perturbations(0)))
+
+    def budgets(self) -> Iterator[dict[str, Budgets]]:
+        """By precision, by the judge's own rule: after the executions that have run, and after each one more."""
+        yield from self._known[-1:]
+        for budgets in self._growing:
+            self._known.append(budgets)
+            yield budgets
 
 
 @dataclass(frozen=True, eq=False)
