@@ -97,6 +97,18 @@ class Browser:
         assert "exceptionDetails" not in found, found["exceptionDetails"]
         return found["result"].get("value")
 
+    def mouse(self, selector: str, *kinds: str) -> None:
+        """Move the mouse onto the first that is selected, and do this there (mousePressed, mouseReleased); no selector:
+        to the corner."""
+        middle = "(one => (one.scrollIntoView({block: 'center'}), one.getBoundingClientRect()))"
+        found = f"{middle}(document.querySelector({json.dumps(selector)}))"
+        place = f"(r => [r.x + r.width / 2, r.y + r.height / 2])({found})"
+        x, y = self.value(place) if selector else (1, 1)
+        for kind in ("mouseMoved", *kinds):
+            button = {} if kind == "mouseMoved" else {"button": "left", "clickCount": 1}
+            self.ask("Input.dispatchMouseEvent", type=kind, x=x, y=y, **button)
+        self.value("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+
     def problems(self) -> list[str]:
         """What is wrong with the page as it is shown: complaints, overflow, text that cannot be read."""
         found: list[str] = self.value(f"(() => {{ {LOOK}; return [...overflowing(), ...unreadable()]; }})()")

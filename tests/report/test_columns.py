@@ -158,15 +158,18 @@ def test_they_are_shown_without_complaint_and_a_click_lights_every_column(pages:
             for width, scheme in VIEWS:
                 browser.open(page, width, scheme)
                 assert browser.problems() == [], (page.name, width, scheme)
-            browser.value("document.querySelector('.tc-layer[data-kind=Conv]').click()")
             lit = "[...document.querySelectorAll('.tc-column')].map(one => one.querySelectorAll('.lit').length)"
-            assert all(browser.value(lit)), page.name
+            for clicked in ((), ("mousePressed", "mouseReleased")):  # lights as long as the mouse is there, or on
+                browser.mouse(".tc-layer[data-kind=Conv]", *clicked)
+                assert all(browser.value(lit)), page.name
+                browser.mouse("")
+                assert all(browser.value(lit)) if clicked else not any(browser.value(lit)), page.name
             assert browser.problems() == []
             said = browser.value("document.querySelector('.tc-about').textContent")
             assert "Conv: channels" in said
             assert "The kernel's axes and its direction" in said
-            browser.value("document.querySelector('.tc-layer.lit').click()")
-            browser.value("document.querySelector('.tc-layer').dispatchEvent(new MouseEvent('mouseleave'))")
+            browser.mouse(".tc-layer.lit", "mousePressed", "mouseReleased")
+            browser.mouse("")
             assert browser.value("document.querySelectorAll('.lit, .near').length") == 0
     finally:
         browser.close()
