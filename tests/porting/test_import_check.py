@@ -17,10 +17,12 @@ from tests.symbol_json import node, top, variable
 
 from triptych.__main__ import main
 from triptych.backend import registry
+from triptych.emitting.port_reference import PortReference
 from triptych.importers import onnx_network
 from triptych.importers.steps import Imported, Request
 from triptych.porting import import_check, sources
-from triptych.spec.layers import BatchNorm, Layer, Pad, with_children
+from triptych.porting.import_reference import ImportReference
+from triptych.spec.layers import Architecture, BatchNorm, Dense, Flatten, Layer, Pad, with_children
 from triptych.utils.errors import TriptychError
 
 INPUT = (3, 12, 12)
@@ -245,3 +247,24 @@ def test_layers_of_16_bits_are_compared_as_far_as_these_round() -> None:
 def test_a_network_that_changes_its_images_in_place_is_compared() -> None:
     needs("torch")
     assert read("odd_torch:in_place", (4, 4, 4)).remarks == ()
+
+
+def test_a_softmax_in_float32_is_no_difference() -> None:
+    """It rounds, too: behind logits far from each other the shares themselves are no measure of that."""
+    architecture = Architecture("shares", (2, 1, 1), 3, (Flatten("flatten"), Dense("dense", 3)))
+    images = np.random.default_rng(0).standard_normal((2, 2, 1, 1)).astype(np.float32)
+    for seed in range(60):
+        random = np.random.default_rng(seed)
+        values = {"dense.weight": 3 * random.standard_normal((3, 2)), "dense.bias": random.standard_normal(3)}
+        imported = Imported(architecture, {path: value.astype(np.float32) for path, value in values.items()})
+        reference = ImportReference(imported, images, train=False, ends={"dense": "softmax"})
+        ported = PortReference(architecture, imported.parameters or {})
+        ported.__dict__["images"] = images
+        logits = reference.exact["dense"].astype(np.float32)
+        powers = np.exp(logits - logits.max(1, keepdims=True))
+        shares = powers / powers.sum(1, keepdims=True)
+        shares += np.float32(1.7 * 2**-24) * (shares > 0.5)  # as the exponentials of others round
+        assert reference.nearest({"dense": shares}, "fp32").passed, seed
+        *_, most = ported.outputs({"dense": "softmax"}).budgets()
+        assert most["fp32"]["dense"] > 2 * 2.0**-24
+        assert not reference.nearest({"dense": shares * np.float32(1 + 2**-16)}, "fp32").passed

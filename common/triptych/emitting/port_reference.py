@@ -33,7 +33,7 @@ from triptych.utils.shelf import Shelf
 
 RATES = (Rates(2**-14, 0.875),) * 2  # small, as networks are stiff; numbers that float32 has, as MXNet reads its own
 LEAST = 48  # pixels of an image that the search for a difference is given, where a smaller one does as well
-SOFTMAXES = {"": lambda y: y, "softmax": lambda y: softmax(y, axis=1), "log_softmax": lambda y: log_softmax(y, axis=1)}
+SOFTMAXES = {"softmax": lambda y: softmax(y, axis=1), "log_softmax": lambda y: log_softmax(y, axis=1)}
 Parameters = Mapping[str, NDArray[Any]]
 
 
@@ -121,7 +121,8 @@ class PortReference:
 
         def with_ends(rounding: Rounding) -> dict[str, Array]:
             values = known.exact if rounding is unrounded else self._evaluated(rounding)
-            return {name: SOFTMAXES[ends.get(name, "")](value) for name, value in values.items()}
+            shares = {name: rounding(SOFTMAXES[end](values[name]), values[name].shape[1]) for name, end in ends.items()}
+            return {**values, **shares}
 
         return self._outputs.setdefault(frozenset(ends.items()), Expected(with_ends))
 

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
-import numpy as np
 from scipy.special import log_softmax, softmax
 
 from triptych.backend.contract import Port
@@ -72,14 +71,17 @@ class ImportReference:
         for rounding in perturbations(0):
             if check.passed or check.problem:
                 return check
-            perturbed.append(self.shown(self.arrays(rounding), observed))
+            perturbed.append(self.shown(self.arrays(rounding), observed, rounding))
             check = _nearest(expected, observed, budgets(expected, perturbed)[precision])
         return check
 
-    def shown(self, arrays: Arrays, observed: Arrays) -> Arrays:
-        """Outputs as the source has them; of the statistics those that were seen."""
+    def shown(self, arrays: Arrays, observed: Arrays, rounding: Rounding = unrounded) -> Arrays:
+        """Outputs as the source has them, whose softmax rounds, too; of the statistics those that were seen."""
         heads = outputs(self.architecture)
-        ends = {name: SHARES.get(self.ends.get(name, ""), np.asarray)(arrays[name]) for name in heads}
+        ends = {name: arrays[name] for name in heads}
+        for name, kind in self.ends.items():
+            if kind in SHARES:
+                ends[name] = rounding(SHARES[kind](arrays[name]), arrays[name].shape[1])
         return ends | {name: value for name, value in arrays.items() if name in observed and name not in heads}
 
     def where(self, port: Port) -> str:
