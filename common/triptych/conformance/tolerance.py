@@ -54,7 +54,7 @@ def budgets(
     expected: Mapping[Name, NDArray[Any]], perturbed: Iterable[Mapping[Name, NDArray[Any]]]
 ) -> dict[str, dict[Name, float]]:
     """By precision and name, what `perturbed` executions allow each expected array; each is held one at a time."""
-    found = _by_precision({})
+    found: dict[str, dict[Name, float]] = _by_precision({})
     for found in growing(expected, perturbed):  # noqa: B007 (the last)
         pass
     return found
