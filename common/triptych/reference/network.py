@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from triptych.reference.loss import Targets, cross_entropy, linear
 from triptych.spec.kinds import composite_of, kind_of
 from triptych.spec.kinds.composites import merge
-from triptych.spec.kinds.layer_pass import Conditions, Rounding, exact
+from triptych.spec.kinds.layer_pass import Conditions, Gradients, Rounding, exact
 from triptych.spec.layers import (
     Architecture,
     Auxiliary,
@@ -28,6 +28,7 @@ from triptych.utils.shelf import Shelf
 
 Pull = Callable[[Array], Array]  # the gradient of an output to that of the input
 Masks = Mapping[str, NDArray[np.bool_]]
+Sums = dict[str, tuple[int, float | None]]  # by array, how many terms are summed, and their size if that is larger
 
 
 @dataclass
@@ -58,7 +59,7 @@ class ReferencePass:
     kept: frozenset[str] | None = None
     outputs: dict[str, Array] = field(default_factory=dict)
     gradients: MutableMapping[str, Array] = field(default_factory=Shelf)
-    sums: dict[str, tuple[int, float | None]] = field(default_factory=dict)
+    sums: Sums = field(default_factory=dict)
     statistics: dict[str, Array] = field(default_factory=dict)
     auxiliary: dict[str, tuple[float, Array]] = field(default_factory=dict)
     arriving: dict[str, Array] = field(default_factory=dict)
@@ -215,15 +216,26 @@ def _auxiliary(layer: Auxiliary, x: Array, path: str, run: ReferencePass) -> tup
 
 @dataclass
 class _Noted:
-    """A rounding that notes by its result's identity what was summed for it."""
+    """A rounding that notes of its results, while they are `held`, what was summed for each. They are held themselves,
+    too: the next array could be where one was that is gone."""
 
     rounding: Rounding
-    sums: dict[int, tuple[int, float | None]] = field(default_factory=dict)
+    held: list[tuple[Array, int, float | None]] | None = None
 
     def __call__(self, value: Array, length: int, scale: float | None = None) -> Array:
         rounded = self.rounding(value, length, scale)
-        self.sums[id(rounded)] = length, scale
+        if self.held is not None:
+            self.held.append((rounded, length, scale))
         return rounded
+
+    def pulled(self, pull: Callable[[], tuple[Array, Gradients]]) -> tuple[Array, Gradients, Sums]:
+        """What `pull` gives, and by name what was summed for those of its arrays that are results."""
+        held: list[tuple[Array, int, float | None]] = []
+        self.held = held
+        dx, arrays = pull()
+        self.held = None
+        sums = {name: (n, size) for name, value in arrays.items() for one, n, size in held if one is value}
+        return dx, arrays, sums
 
 
 def _primitive(layer: Layer, x: Array, path: str, run: ReferencePass) -> tuple[Array, Pull]:
@@ -242,11 +254,9 @@ def _primitive(layer: Layer, x: Array, path: str, run: ReferencePass) -> tuple[A
         return y, _gone
 
     def pull(dy: Array) -> Array:
-        rounding.sums.clear()
-        dx, gradients = backward(dy)
-        own = {join(path, name): gradients[name] for name in gradients if name in arrays}
-        run.gradients.update(own)
-        run.sums.update({name: rounding.sums[id(g)] for name, g in own.items() if id(g) in rounding.sums})
+        dx, gradients, sums = rounding.pulled(lambda: backward(dy))
+        run.gradients.update({join(path, name): gradients[name] for name in gradients if name in arrays})
+        run.sums.update({join(path, name): sums[name] for name in sums if name in arrays})
         return dx
 
     return y, pull
