@@ -4,6 +4,7 @@ import contextlib
 import faulthandler
 import importlib.util
 import os
+import socket
 
 from triptych.backend import joining
 from triptych.backend.execution import Device, check_device
@@ -37,8 +38,18 @@ def _check_role() -> None:
             raise TriptychError(f"{ROLE} is {said[ROLE]}, and {name} '{said.get(name, '')}' is no number above 0")
 
 
+def _as_number(host: str) -> str:
+    """The address of a host's name: a scheduler cannot listen at a name. What is not known stays, to be told later."""
+    try:
+        return socket.gethostbyname(host)
+    except OSError:
+        return host
+
+
 if ROLE in os.environ:
     _check_role()
+    if os.environ.get(ADDRESS[0]):
+        os.environ[ADDRESS[0]] = _as_number(os.environ[ADDRESS[0]])
 if os.environ.get(ADDRESS[0], "").startswith(("127.", "localhost")):  # else each listens at the machine's own address
     os.environ.setdefault("DMLC_NODE_HOST", joining.LOOPBACK)
     os.environ.setdefault("DMLC_INTERFACE", joining.loopback_interface())

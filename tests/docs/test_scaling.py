@@ -33,6 +33,17 @@ def test_a_script_is_bash(script):
     assert script.startswith("#!/bin/bash\n#SBATCH ")
 
 
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_script_ends_as_its_training_does(script, tmp_path):
+    """Else the scheduler takes a job that failed for one that did not."""
+    stand_ins = {"scontrol": "echo here", "srun": "exit 3", "triptych": "exec sleep 20"}
+    for name, body in stand_ins.items():
+        (tmp_path / name).write_text(f"#!/bin/bash\n{body}\n")
+        (tmp_path / name).chmod(0o755)
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_NODELIST": "here"}
+    assert subprocess.run(["bash"], input=script, text=True, env=environment, timeout=15, check=False).returncode == 3
+
+
 @pytest.mark.parametrize("manifest", MANIFESTS)
 def test_a_manifest_is_a_job_set(manifest):
     """The fields that jobset.x-k8s.io/v1alpha2 and a batch/v1 Job need for pods that know their number."""

@@ -314,8 +314,9 @@ def test_a_number_without_a_count_is_no_process_alone(name, monkeypatch):
 @pytest.mark.skipif("mxnet" not in BACKENDS, reason="MXNet is not installed")
 def test_a_role_that_mxnet_would_wait_or_abort_with_is_refused(monkeypatch):
     registry.load("mxnet")
-    from triptych_mxnet.device import _check_role
+    from triptych_mxnet.device import _as_number, _check_role
 
+    assert [_as_number(host) for host in ("localhost", "127.0.0.1")] == ["127.0.0.1"] * 2  # of a name it aborts
     monkeypatch.setenv("DMLC_ROLE", "worker")
     monkeypatch.setenv("DMLC_NUM_WORKER", "2")
     with pytest.raises(TriptychError, match="DMLC_ROLE is worker, and DMLC_NUM_SERVER '' is no number above 0"):
