@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import pickle
@@ -259,9 +260,19 @@ def test_a_disk_that_fills_up_meanwhile_leaves_what_was_there(run, monkeypatch, 
     assert len(contents(run)) == len(contents(run / "checkpoint")) * 2 + 2
 
 
+def test_of_a_folder_that_goes_while_it_is_written_nothing_is_said_to_be_whole(run, monkeypatch):
+    def gone(*_):
+        shutil.rmtree(run)
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+
+    monkeypatch.setattr(checkpoints, "prepare", gone)
+    with pytest.raises(TriptychError, match="No such file or directory; the folder is gone, with what was saved in it"):
+        save(run, 9)
+
+
 def test_a_folder_that_has_gone_is_not_made_again(run):
     shutil.rmtree(run)
-    with pytest.raises(TriptychError, match=r"cannot be saved in .*: No such file or directory; none was saved"):
+    with pytest.raises(TriptychError, match=r"cannot be saved in .*: No such file or directory; the folder is gone"):
         save(run, 16)
     assert not run.exists()
 

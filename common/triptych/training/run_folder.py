@@ -155,19 +155,25 @@ def save(folder: Path, epochs: Sequence[Epoch], checkpoint: Checkpoint, keep: in
     files = checkpoints.encode(checkpoint, metrics)
     needed = len(metrics) + sum(map(len, files.values()))
     what = f"the checkpoint of {checkpoint.state.place} cannot be saved in {folder}"
-    before = bool(checkpoints.places(folder))
-    way_out = "the one before is whole, and train --resume goes on with it" if before else "none was saved before it"
-    with told(what, way_out, needed=needed, place=folder):
+    with told(what, lambda: _what_stays(folder), needed=needed, place=folder):
         checkpoints.prepare(folder)
         try:
             if (free := free_bytes(folder)) < needed:
-                raise TriptychError(f"{what}: {needed:,} bytes are needed, {free:,} are free; {way_out}")
+                raise TriptychError(f"{what}: {needed:,} bytes are needed, {free:,} are free; {_what_stays(folder)}")
             if not holds(folder / METRICS, metrics):
                 write_atomically(folder / METRICS, metrics)
             checkpoints.write(folder, files, checkpoint.step, keep)
         except OSError:
             checkpoints.discard(folder)
             raise
+
+
+def _what_stays(folder: Path) -> str:
+    """What is left of a run where nothing more could be saved."""
+    if not folder.is_dir():
+        return "the folder is gone, with what was saved in it"
+    whole = "the one before is whole, and train --resume goes on with it"
+    return whole if checkpoints.places(folder) else "none was saved before it"
 
 
 def load(folder: Path, recipe: Recipe | None = None, *, resuming: bool = False) -> Checkpoint | None:

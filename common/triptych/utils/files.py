@@ -9,7 +9,7 @@ import platform
 import shutil
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -115,15 +115,17 @@ def sync_folder(folder: Path) -> None:
 
 
 @contextmanager
-def told(what: str, way_out: str = "", *, needed: int = 0, place: Path | None = None) -> Iterator[None]:
-    """Around work with files: an OSError within becomes a TriptychError that says `what`, why, and the `way_out`; of a
-    full disk also how many bytes were `needed` and are free at `place`."""
+def told(
+    what: str, way_out: str | Callable[[], str] = "", *, needed: int = 0, place: Path | None = None
+) -> Iterator[None]:
+    """Around work with files: an OSError within becomes a TriptychError that says `what`, why, and the `way_out` (as it
+    is by then, where that is a function); of a full disk also how many bytes were `needed` and are free at `place`."""
     try:
         yield
     except OSError as error:
         full = error.errno in FULL and place is not None
         space = f"{needed:,} bytes were needed, {free_bytes(place):,} are free" if full and place else ""
-        reason = error.strerror or str(error)
+        reason, way_out = error.strerror or str(error), way_out if isinstance(way_out, str) else way_out()
         raise TriptychError("; ".join(filter(None, (f"{what}: {reason}", space, way_out)))) from None
 
 
