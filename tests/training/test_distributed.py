@@ -342,10 +342,19 @@ def test_an_address_is_tried_before_a_framework_is(monkeypatch):
     with pytest.raises(TriptychError, match="no address of this machine"):
         joining.check_address(Membership(0, 2, "another", port))
 
+    asked = []
+
     def unknown(*given, **named):
+        asked.append(given)
+        if len(asked) == 2:
+            return [elsewhere]
         raise socket.gaierror(-2, "Name or service not known")
 
     monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    monkeypatch.setattr(joining, "BETWEEN", 0.01)
+    joining.check_address(Membership(1, 2, "named-later", 1))
+    assert len(asked) == 2
+    monkeypatch.setattr(joining, "NAMED_IN", 0.1)
     with pytest.raises(TriptychError, match="the address nobody:1 is not known here: Name or service not known"):
         joining.check_address(Membership(1, 2, "nobody", 1))
 

@@ -7,15 +7,18 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 from triptych.utils.errors import TriptychError
 
 LOOPBACK = "127.0.0.1"
 TIMEOUT = "TRIPTYCH_JOIN_SECONDS"  # how long processes wait for each other at the start
 DEFAULT_TIMEOUT = 60.0
+NAMED_IN, BETWEEN = 10.0, 0.5  # seconds in which a host gets its name, and between two questions for it
 
 
 @dataclass(frozen=True)
@@ -107,12 +110,9 @@ def loopback_interface() -> str:
 
 
 def check_address(place: Membership, *, listens: bool | None = None) -> None:
-    """Raises TriptychError where the address has no meaning here or cannot be listened to by the process that `listens`
-    (None: the first does)."""
-    try:
-        family, kind, protocol, _, end = socket.getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM)[0]
-    except OSError as error:
-        raise TriptychError(f"the address {place.host}:{place.port} is not known here: {error.strerror}") from None
+    """Raises TriptychError where the address has no meaning here, also after `NAMED_IN` seconds, or cannot be listened
+    to by the process that `listens` (None: the first does)."""
+    family, kind, protocol, _, end = _meaning(place, time.monotonic() + min(NAMED_IN, seconds()))
     if not (place.rank == 0 if listens is None else listens):
         return
     try:
@@ -125,6 +125,20 @@ def check_address(place: Membership, *, listens: bool | None = None) -> None:
             errno.EADDRNOTAVAIL: "it is no address of this machine, where process 0 has to run",
         }.get(error.errno or 0, error.strerror)
         raise TriptychError(f"cannot listen to {place.host}:{place.port}: {reason}") from None
+
+
+def _meaning(place: Membership, until: float) -> tuple[Any, ...]:
+    """What the system says of the address; asked again `until` then, as a cluster's name server learns the name of a
+    process's place when that has started."""
+    while True:
+        try:
+            return socket.getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM)[0]
+        except OSError as error:
+            if time.monotonic() >= until:
+                raise TriptychError(
+                    f"the address {place.host}:{place.port} is not known here: {error.strerror}"
+                ) from None
+            time.sleep(BETWEEN)
 
 
 @contextmanager
