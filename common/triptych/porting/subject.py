@@ -495,6 +495,8 @@ class OwnNetwork(Subject):
 
     def flattened(self) -> dict[str, Shape]:
         """The flatten layers, and dropouts behind them, whose output comes in another order, with the map's shape."""
+        if not self.permuted:  # without another pass in evaluation
+            return {}
         order, outputs = list(self.run.layers), self.run.outputs(train=False)
         layers: dict[str, Shape] = {}
         for dense, shape in self.permuted.items():
