@@ -65,6 +65,7 @@ KINDS = {
     "broadcast_mul": "multiply",
     "_mul": "multiply",
 }
+WHOLE = {"axis": "0", "begin": "0", "end": "None"}  # the attributes of a slice of everything
 # The first whose attributes are all there.
 BY_ATTRIBUTES: tuple[tuple[dict[str, str], str], ...] = (
     ({"act_type": "sigmoid"}, "Sigmoid"),
@@ -72,11 +73,13 @@ BY_ATTRIBUTES: tuple[tuple[dict[str, str], str], ...] = (
     ({"act_type": "prelu"}, "PReLU"),
     ({"pool_type": "avg", "global_pool": "True"}, "GlobalAvgPool"),
     ({"global_pool": "True"}, "GlobalMaxPool"),
+    (WHOLE, ""),
     ({"pool_type": "avg"}, "AvgPool"),
 )
 NOT_FLAT = {"Dense": "", "Flatten": "Reshape"}  # what it is where no vector per image comes out
 SOFTMAX_LOSS = ("SoftmaxOutput", "Softmax")  # a loss, which puts out the softmax of its input
 SOFTMAXES = (*SOFTMAX_LOSS, "SoftmaxActivation", "softmax", "log_softmax")
+CONCATS = ("Concat", "concat")
 ONE_BY_ONE = 1 << 30  # operators, up to which a graph runs like a block that is not hybridized
 FIXED = ("True", "1", "true")
 # What an operator's inputs are, by their place, where a name may not tell.
@@ -134,6 +137,26 @@ def _bare(text: str) -> str:
     ends = {number for number, node in enumerate(nodes) if node["op"] in SOFTMAXES}
     heads = [nodes[head[0]]["inputs"][0] if head[0] in ends else head for head in graph["heads"]]
     return json.dumps({**graph, "heads": heads})
+
+
+def _handed_over(graph: dict[str, Any]) -> dict[str, Any]:
+    """A symbol's graph with a slice of everything after each Concat, as `functions.concat` has it: in float32 oneDNN ends
+    the process where it cannot split a gradient in its blocked layout."""
+    nodes: list[dict[str, Any]] = []
+    places: list[int] = []  # where each of the old nodes is, or what stands for it
+
+    def moved(entry: Sequence[int]) -> list[int]:
+        return [places[entry[0]], *entry[1:]]
+
+    for node in graph["nodes"]:
+        nodes.append({**node, "inputs": [moved(entry) for entry in node["inputs"]]})
+        if node["op"] in CONCATS:
+            inputs = [[len(nodes) - 1, 0, 0]]
+            nodes.append({"op": "slice_axis", "name": f"{node['name']}_whole", "attrs": WHOLE, "inputs": inputs})
+        places.append(len(nodes) - 1)
+    variables, heads = [places[place] for place in graph["arg_nodes"]], [moved(head) for head in graph["heads"]]
+    kept = {name: value for name, value in graph.items() if name != "node_row_ptr"}
+    return {**kept, "nodes": nodes, "arg_nodes": variables, "heads": heads}
 
 
 def _traced(block: gluon.Block) -> list[mx.sym.Symbol]:
@@ -249,7 +272,7 @@ class Port:
 
     def _symbols(self) -> list[mx.sym.Symbol]:
         """The network's outputs as a graph of operators, dropout at rate 0, without a loss at the end."""
-        graph = json.loads(mx.sym.Group(_traced(self.block)).tojson())
+        graph = _handed_over(json.loads(mx.sym.Group(_traced(self.block)).tojson()))
         self.drawn: dict[str, dict[str, str]] = {}  # the attributes of every dropout
         names = {node["name"] for node in graph["nodes"] if node["op"] == "null"}
         for place, node in enumerate(graph["nodes"]):

@@ -150,7 +150,8 @@ def port(arch: AnyNetwork, folder: str | Path, *, to: Sequence[str] | None = Non
 
     names = registry.installed() if to is None else [to] if isinstance(to, str) else to
     named = isinstance(arch, str | Path)
-    source = PortSource(str(arch)) if named else PortSource(type(arch).__name__, candidate=arch)
+    ends = ", ".join(options.get("outputs", ()))
+    source = PortSource(str(arch), ends=ends) if named else PortSource(type(arch).__name__, candidate=arch, ends=ends)
     return porting.port(_imported(arch, options), source, names, Path(folder))
 
 

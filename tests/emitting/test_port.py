@@ -277,6 +277,9 @@ def test_the_source_is_compared_in_its_own_framework(
     said = capsys.readouterr().out
     assert "source: structure, forward eval, forward train, gradient agree" in said
     assert "source: update: 2 steps of its own SGD are the reference's" in said
+    assert run(*line, tmp_path / "part", "--output", "norm") == 0
+    said = capsys.readouterr().out
+    assert "source: not run: the port ends in norm, and the source runs to its own end" in said
     find = source_network.find
 
     def other(*arguments: object) -> source_network.SourceNetwork:

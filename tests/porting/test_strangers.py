@@ -14,6 +14,7 @@ import pytest
 
 from triptych.__main__ import main
 from triptych.backend import registry
+from triptych.backend.execution import Execution
 from triptych.conformance.case import make_case
 from triptych.conformance.locate import Located
 from triptych.importers.steps import Imported, Request
@@ -392,3 +393,20 @@ def test_a_network_with_too_few_outputs_is_told() -> None:
     difference = locate_port(network, spec).difference
     assert difference is not None
     assert difference.check.problem.startswith("your network has 1 output(s), the spec 2")
+
+
+def test_a_concat_is_trained_in_float32_where_mxnets_own_gradient_fails() -> None:
+    """At these channels oneDNN cannot split the gradient; at others the whole process ends."""
+    needs("strangers_mxnet:mixed")
+    registry.load("mxnet")
+    import mxnet as mx
+    from mxnet import gluon
+    from triptych_mxnet.port import Port
+
+    data = mx.sym.var("data")
+    x = mx.sym.Concat(*(mx.sym.Convolution(data, num_filter=n, kernel=(1, 1)) for n in (24, 40)), dim=1)
+    x = mx.sym.Convolution(mx.sym.Convolution(x, num_filter=16, kernel=(3, 3)), num_filter=8, kernel=(1, 1))
+    port = Port(gluon.SymbolBlock(x, data), None, Execution(precision="fp32"))
+    images = np.ones((2, 3, 8, 8), np.float32)
+    port.parameters(images)
+    assert [y.kind for y in port.run(images, train=True).captured] == ["Conv", "Conv", "concatenate", "Conv", "Conv"]

@@ -47,12 +47,13 @@ NEVER = {
 
 @dataclass(frozen=True)
 class PortSource:
-    """What was ported: its name as the user gave it, a file of weights of its own, if it has one, or the object itself,
-    where the name does not lead to it."""
+    """What was ported: its name as the user gave it, a file of weights of its own, if it has one, the object itself,
+    where the name does not lead to it, and the nodes that it was to end in, if not in its own end."""
 
     name: str
     weights: Path | None = None
     candidate: Any = None
+    ends: str | None = None
 
 
 def write(imported: Imported, backends: Sequence[str], folder: Path) -> None:
@@ -110,6 +111,8 @@ def check_source(source: PortSource, imported: Imported, expect: PortReference) 
     """The same of the source, in its own framework. Raises TriptychError, with the reason, where that is not here."""
     if imported.parameters is None:
         raise TriptychError("it has no weights")
+    if source.ends:
+        raise TriptychError(f"the port ends in {source.ends}, and the source runs to its own end")
     softmax = strangers.softmax_at_the_end(imported.remarks)
     if source.candidate is None:
         network = source_network.find(source.name, source.weights, softmax)
