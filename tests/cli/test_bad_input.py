@@ -8,6 +8,7 @@ import os
 import pickle
 import shutil
 import struct
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -304,6 +305,18 @@ def test_a_damaged_model_file(run, refuse):
     (file.parent / "state.json").unlink()
     refuse(("evaluate", run), f"{file.parent / 'state.json'} cannot be read: No such file", "nothing was changed")
     refuse(("evaluate", file, "--arch", "lenet"), f"{file} is no safetensors file")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 3e38])
+def test_weights_that_give_no_numbers(value, run, here, refuse):
+    """No NaN in a report, and no best class: 3e38 itself is a number, its products are none."""
+    found = run_folder.load(run)
+    weights = {**found.model, "dense3.weight": np.full_like(found.model["dense3.weight"], value)}
+    run_folder.save(run, run_folder.read_epochs(run), replace(found, model=weights), keep=1)
+    Image.new("L", (28, 28), 255).save(here / "white.png")
+    why = "outputs that are no numbers" if np.isfinite(value) else "'dense3.weight' holds NaN or inf"
+    for command in (("evaluate", run), ("predict", run, "--first", "2"), ("predict", run, "white.png")):
+        refuse((*command, "--json"), why)
 
 
 def test_options_that_a_run_does_not_take(run, refuse):

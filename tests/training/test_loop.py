@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -309,6 +310,22 @@ def test_a_last_step_that_breaks_the_network_is_not_saved(name, tmp_path):
     with pytest.raises(TriptychError, match=r"the loss is (nan|inf) at step 1; .* 0 finished epochs"):
         fit(name, recipe, first_images(32), tmp_path)
     assert run_folder.load(tmp_path) is None
+
+
+# --- clocks ----------------------------------------------------------------------------------------------------------
+
+CLOCKS = {"stands still": 0, "runs backwards": -1, "jumps": 1e9}
+
+
+@pytest.mark.parametrize("pace", CLOCKS.values(), ids=list(CLOCKS))
+def test_no_clock_breaks_a_training(pace, here, call, monkeypatch):
+    ticks = itertools.count(1e6, pace)
+    for clock in ("time", "monotonic", "perf_counter"):
+        monkeypatch.setattr(time, clock, lambda: next(ticks))
+    train = ("train", "--recipe", "d2l-lenet", "--data", "synthetic", "--batch-size", "128", "--epochs", "2")
+    call(*train, "--save-every", "1s", "--out", "run")
+    assert [min(epoch.seconds, epoch.images_per_second) >= 0 for epoch in run_folder.read_epochs(here / "run")] == [1, 1]
+    call("evaluate", "run", "--json")
 
 
 # --- signals to a process --------------------------------------------------------------------------------------------

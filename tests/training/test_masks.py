@@ -22,7 +22,7 @@ if not BACKENDS:
     pytest.skip(NO_FRAMEWORK, allow_module_level=True)
 LAYERS = (Flatten("flatten"), Dense("one", 32), ReLU("relu"), Dropout("drop", 0.5), Dense("two", 10))
 NETWORK = Architecture("dropped", (1, 6, 6), 10, LAYERS)
-RECIPE = replace(killed.RECIPE, architecture="dropped", spec=NETWORK, batch_size=32, epochs=2, precision="fp64")
+RECIPE = replace(killed.RECIPE, architecture="dropped", spec=NETWORK, batch_size=32, epochs=5, precision="fp64")
 RECIPE = replace(RECIPE, network=replace(RECIPE.network, classes=10, input=NETWORK.input), masks=masks.SHARED)
 
 
