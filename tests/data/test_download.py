@@ -165,7 +165,7 @@ def test_cifar10_is_fetched_and_a_damaged_one_replaced(server, tmp_path, monkeyp
 @pytest.fixture
 def answering() -> Iterator[Any]:
     """`answering(head, body)`: the address of a server that sends these bytes; the body may be a function,
-    whose bytes come one after the other."""
+    whose pieces come one after the other."""
     listening: list[socket.socket] = []
     stopped = threading.Event()
 
@@ -178,8 +178,7 @@ def answering() -> Iterator[Any]:
             with connection, contextlib.suppress(OSError):
                 connection.recv(4096)
                 connection.sendall(head)
-                pieces = iter(lambda: body(), None) if callable(body) else [body]
-                for piece in pieces:
+                for piece in body() if callable(body) else [body]:
                     if stopped.is_set():
                         return
                     connection.sendall(piece)
@@ -196,16 +195,23 @@ def answering() -> Iterator[Any]:
 OK = b"HTTP/1.1 200 OK\r\n"
 
 
-def slowly() -> bytes:
-    time.sleep(0.02)
-    return b"x"
+def longer() -> Iterator[bytes]:
+    """Eight times what there may be: who would take an endless one takes all of this."""
+    yield from [bytes(1 << 16)] * 100
+
+
+def slowly() -> Iterator[bytes]:
+    """Four times as long as anybody waits."""
+    for _ in range(200):
+        time.sleep(0.02)
+        yield b"x"
 
 
 @pytest.mark.parametrize(
     ("head", "body", "message"),
     [
-        (OK + b"\r\n", lambda: bytes(1 << 16), "goes on after 800,000 bytes"),
-        (OK + b"Content-Length: abc\r\n\r\n", lambda: bytes(1 << 16), "goes on after 800,000 bytes"),
+        (OK + b"\r\n", longer, "goes on after 800,000 bytes"),
+        (OK + b"Content-Length: abc\r\n\r\n", longer, "goes on after 800,000 bytes"),
         (OK + b"Content-Length: -5\r\n\r\n", b"", "damaged or not the original"),
         (OK + b"Content-Length: 800001\r\n\r\n", b"", "it has 800,001 bytes, expected at most 800,000"),
         (OK + b"Content-Length: " + b"9" * 5000 + b"\r\n\r\n", b"", "failed|damaged"),
