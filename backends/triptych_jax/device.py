@@ -1,6 +1,7 @@
 """Devices and precisions of JAX."""
 
 import os
+import warnings
 from importlib.util import find_spec
 from typing import Any
 
@@ -23,6 +24,8 @@ COMPILED, SECONDS = "jax_compilation_cache_dir", "jax_persistent_cache_min_compi
 if getattr(jax.config, COMPILED) is None and (folder := machine_cache("jax")) is not None:
     jax.config.update(COMPILED, str(folder))
     jax.config.update(SECONDS, 0.2)  # JAX's own default of a second leaves out most of a small network
+# Where it cannot be written or is damaged, JAX compiles as it would without one, but warns for every part.
+warnings.filterwarnings("ignore", ".*persistent compilation cache", UserWarning)
 
 # bf16: float32 weights, bfloat16 layers
 DTYPES: dict[str, type[np.floating[Any]]] = {"fp32": np.float32, "bf16": np.float32, "fp64": np.float64}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import sys
 import warnings
@@ -102,6 +103,7 @@ def warnings_shown() -> Iterator[None]:
                 warnings.simplefilter("ignore", kind)
         # NumPy's, of numbers too large for float32: what becomes of them is said where it matters.
         warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"triptych(_\w+)?\.")
+        logging.getLogger("matplotlib").setLevel(logging.ERROR)  # a home folder that cannot be written is no matter
         yield
 
 

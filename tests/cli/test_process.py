@@ -61,6 +61,24 @@ def test_an_interrupt_while_something_is_imported_is_one_line(moment):
     assert not Path("run").exists()
 
 
+SWALLOWED = """
+import signal
+try:
+    signal.raise_signal(signal.SIGINT)
+except KeyboardInterrupt:
+    {instead}
+from triptych import zoo
+net = zoo.build("lenet")
+"""
+
+
+@pytest.mark.parametrize("instead", ["pass", "raise ImportError('no such kernel')"])
+def test_an_interrupt_that_somebody_s_import_swallows_is_none_the_less_one(instead):
+    Path("swallowing.py").write_text(SWALLOWED.format(instead=instead))
+    ended = run(sys.executable, "-m", "triptych", "summary", "swallowing:net")
+    assert (ended.returncode, ended.stderr) == (130, "triptych: stopped by SIGINT\n")
+
+
 LISTINGS = ["archs", "archs --json", "data list", "study", "summary vgg11", "--help", "train --help", "--version"]
 
 
@@ -71,11 +89,14 @@ def test_a_reader_that_has_gone_is_no_error_of_ours(line):
 
 
 @needs_backend
-def test_a_bare_environment_is_enough(tmp_path):
-    """No HOME, a user that the system does not know, the C locale, a terminal that can nothing."""
+@pytest.mark.parametrize(("backend", "home"), [(0, {}), (-1, {"HOME": "/dev/null"})], ids=["none", "no folder"])
+def test_a_bare_environment_is_enough(backend, home, tmp_path):
+    """No HOME, or one that cannot be written, a user that the system does not know, the C locale, a terminal that can
+    nothing."""
     kept = {name: os.environ[name] for name in ("PATH", "OMP_NUM_THREADS", "LD_LIBRARY_PATH") if name in os.environ}
-    environment = {**kept, "PYTHONPATH": ":".join(sys.path), "TERM": "dumb", "LC_ALL": "C", "LANG": "C"}
+    environment = {**kept, **home, "PYTHONPATH": ":".join(sys.path), "TERM": "dumb", "LC_ALL": "C", "LANG": "C"}
     command = [sys.executable, "-m", "triptych", *TRAIN, "--out", str(tmp_path / "run")]
+    command += ["--backend", registry.installed()[backend]]
     ended = subprocess.run(command, capture_output=True, env=environment)
     assert (ended.returncode, ended.stderr) == (0, b"")
     assert ended.stdout.isascii()

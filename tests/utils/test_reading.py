@@ -77,6 +77,16 @@ def test_what_is_no_file_is_one_line(name: str, what: str, tmp_path: Path, monke
         assert "it is a pipe, a socket or a device, and no file" in str(refused.value)
 
 
+def test_what_a_killed_process_left_is_removed_and_what_another_writes_is_not(tmp_path: Path) -> None:
+    (tmp_path / ".x.1-2.tmp").write_bytes(b"half")
+    (tmp_path / ".y.1-2.tmp").write_bytes(b"another file's")
+    with atomic_write(tmp_path / "x"):
+        (written,) = {path.name for path in tmp_path.iterdir()} - {".y.1-2.tmp"}
+        write_atomically(tmp_path / "y", b"whole")
+        remove_leftovers(tmp_path)
+        assert {path.name for path in tmp_path.iterdir()} == {written, "y"}
+
+
 def test_leftovers_that_are_no_files_are_left_alone(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / ".x.1-2.tmp")
     remove_leftovers(tmp_path)
