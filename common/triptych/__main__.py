@@ -8,7 +8,7 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 from triptych.utils.interrupt import INTERRUPTED, keyboard
 from triptych.utils.leaving import leave, refuse_sudden_success
@@ -43,7 +43,7 @@ def ending(error: BaseException, *, own: bool) -> int:
     `own`: the process is ours alone."""
     from cyclopts import CycloptsError
 
-    from triptych.utils import memory, terminal
+    from triptych.utils import memory
     from triptych.utils.errors import TriptychError
     from triptych.utils.interrupt import Interrupted
 
@@ -58,10 +58,10 @@ def ending(error: BaseException, *, own: bool) -> int:
         case SystemExit():  # no command of ours ends so: somebody's network, or what it calls
             return complain(f"the code of a network ended the program ({error.code!r}) before there was a result")
         case Interrupted():
-            print("triptych: " + terminal.one_line(str(error)), file=sys.stderr)
+            say(str(error))
             return error.exit_status
         case KeyboardInterrupt():
-            print("triptych: stopped by SIGINT", file=sys.stderr)
+            say("stopped by SIGINT")
             return INTERRUPTED
         case BrokenPipeError():  # the reader of our output has gone, as `head` does
             drop_output()
@@ -107,10 +107,12 @@ def warnings_shown() -> Iterator[None]:
         yield
 
 
-def drop_output() -> None:
-    """What is still to be written goes nowhere, so that Python's own flush at the end has nothing to complain of."""
-    with contextlib.suppress(OSError, AttributeError):  # there is no stdout
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def drop_output(*streams: TextIO) -> None:
+    """What is still to be written, by default to stdout, goes nowhere, so that Python's own flush at the end has
+    nothing to complain of."""
+    for stream in streams or (sys.stdout,):
+        with contextlib.suppress(OSError, AttributeError):  # there is no such stream
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def give_up(message: str, *, at_once: bool) -> NoReturn:
@@ -124,10 +126,18 @@ def give_up(message: str, *, at_once: bool) -> NoReturn:
 
 def complain(message: str) -> int:
     """One line on stderr; the exit status for bad input."""
+    say(message)
+    return BAD_INPUT
+
+
+def say(message: str) -> None:
+    """One line on stderr. Where it cannot be written (a full disk, a reader that has gone) the exit status tells."""
     from triptych.utils import terminal
 
-    print("triptych: " + terminal.one_line(message), file=sys.stderr)
-    return BAD_INPUT
+    try:
+        print("triptych: " + terminal.one_line(message), file=sys.stderr, flush=True)
+    except OSError:
+        drop_output(sys.stderr)
 
 
 if __name__ == "__main__":

@@ -88,6 +88,13 @@ def test_a_reader_that_has_gone_is_no_error_of_ours(line):
     assert (ended.stdout, ended.stderr) == ("141\n", "")
 
 
+@pytest.mark.parametrize(
+    "line", ["@ archs >/dev/full 2>/dev/full", "@ summary nothing 2>/dev/full", "@ summary nothing 2>&1 | true"]
+)
+def test_an_error_that_cannot_be_told_has_its_status(line):
+    assert shell(f"{line}; echo ${{PIPESTATUS[0]}}").stdout == "2\n"
+
+
 @needs_backend
 @pytest.mark.parametrize(("backend", "home"), [(0, {}), (-1, {"HOME": "/dev/null"})], ids=["none", "no folder"])
 def test_a_bare_environment_is_enough(backend, home, tmp_path):
