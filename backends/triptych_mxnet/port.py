@@ -65,7 +65,6 @@ KINDS = {
     "broadcast_mul": "multiply",
     "_mul": "multiply",
 }
-WHOLE = {"axis": "0", "begin": "0", "end": "None"}  # the attributes of a slice of everything
 # The first whose attributes are all there.
 BY_ATTRIBUTES: tuple[tuple[dict[str, str], str], ...] = (
     ({"act_type": "sigmoid"}, "Sigmoid"),
@@ -73,12 +72,12 @@ BY_ATTRIBUTES: tuple[tuple[dict[str, str], str], ...] = (
     ({"act_type": "prelu"}, "PReLU"),
     ({"pool_type": "avg", "global_pool": "True"}, "GlobalAvgPool"),
     ({"global_pool": "True"}, "GlobalMaxPool"),
-    (WHOLE, ""),
     ({"pool_type": "avg"}, "AvgPool"),
 )
 NOT_FLAT = {"Dense": "", "Flatten": "Reshape"}  # what it is where no vector per image comes out
 SOFTMAX_LOSS = ("SoftmaxOutput", "Softmax")  # a loss, which puts out the softmax of its input
 SOFTMAXES = (*SOFTMAX_LOSS, "SoftmaxActivation", "softmax", "log_softmax")
+WHOLE = {"axis": "0", "begin": "0", "end": "None"}  # the attributes of a slice of everything
 CONCATS = ("Concat", "concat")
 ONE_BY_ONE = 1 << 30  # operators, up to which a graph runs like a block that is not hybridized
 FIXED = ("True", "1", "true")
@@ -140,8 +139,8 @@ def _bare(text: str) -> str:
 
 
 def _handed_over(graph: dict[str, Any]) -> dict[str, Any]:
-    """A symbol's graph with a slice of everything after each Concat, as `functions.concat` has it: in float32 oneDNN ends
-    the process where it cannot split a gradient in its blocked layout."""
+    """A symbol's graph with a slice of everything after each Concat: in float32 oneDNN ends the process where it cannot
+    split a gradient in its blocked layout, and a slice hands it over in the plain one."""
     nodes: list[dict[str, Any]] = []
     places: list[int] = []  # where each of the old nodes is, or what stands for it
 
@@ -236,7 +235,8 @@ class Port:
         internals = compared.get_internals()
         numbers = {name: place for place, name in enumerate(internals.list_outputs())}  # a name is looked for in all
         known = {name.removesuffix("_output") for name in numbers if name.endswith("_output")}
-        self.kinds = [(node["name"], _kind(node)) for node in nodes if node["name"] in known]
+        steps = (node for node in nodes if not WHOLE.items() <= node.get("attrs", {}).items())
+        self.kinds = [(node["name"], _kind(node)) for node in steps if node["name"] in known]
         self.whole = gluon.SymbolBlock(
             mx.sym.Group([*(internals[numbers[f"{name}_output"]] for name, _ in self.kinds), *outputs[: self.count]]),
             mx.sym.var(data, dtype=self.dtype),

@@ -108,6 +108,7 @@ def test_other_weights_than_the_canonical_ones_are_found(
     lines = capsys.readouterr().out.splitlines()
     assert "agree with the float64 reference" in lines[0]
     assert lines[1].startswith(f"{name}: DIFFERS in its outputs with its own weights")
+    assert f"{name}: DIFFERS in its weights: {bias} is not as it was written" in lines
 
 
 @pytest.mark.parametrize(
@@ -140,6 +141,20 @@ def test_a_file_that_does_not_run_is_one_line(spec: Path, tmp_path: Path, capsys
     capsys.readouterr()
     assert run("port", folder, "--check-only") == 2
     assert "model.py cannot be loaded: SystemExit" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(len(registry.installed()) < 2, reason="fewer than two frameworks are installed")
+def test_a_file_that_does_not_run_keeps_no_other_from_being_judged(
+    spec: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (first, other), folder = registry.installed()[:2], tmp_path / "ported"
+    assert run("port", spec, "--to", f"{first},{other}", "--out", folder) == 0
+    (folder / first / "model.py").write_text("load = None\n")
+    capsys.readouterr()
+    assert run("port", folder, "--check-only") == 1
+    out = capsys.readouterr().out
+    assert f"{first}: not run: " in out
+    assert f"{other}: structure, forward eval, forward train, gradient agree" in out
 
 
 def test_neither_check_makes_up_for_the_other() -> None:

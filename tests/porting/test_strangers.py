@@ -401,6 +401,7 @@ def test_a_concat_is_trained_in_float32_where_mxnets_own_gradient_fails() -> Non
     registry.load("mxnet")
     import mxnet as mx
     from mxnet import gluon
+
     from triptych_mxnet.port import Port
 
     data = mx.sym.var("data")

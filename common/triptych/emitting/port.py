@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from triptych.backend import registry
 from triptych.emitting import port_certificate, port_folder
 from triptych.emitting.port_check import Ported
 from triptych.emitting.port_folder import PortSource
@@ -24,8 +25,8 @@ class PortedFolder:
 
     @property
     def passed(self) -> bool:
-        """No difference anywhere."""
-        return all(one.passed for one in self.ported.values())
+        """No difference anywhere, and all files ran."""
+        return all(one.passed for one in self.ported.values()) and not self.not_run.keys() & registry.BACKENDS.keys()
 
 
 def port(imported: Imported, source: PortSource, backends: Sequence[str], folder: Path) -> PortedFolder:
@@ -47,5 +48,12 @@ def port(imported: Imported, source: PortSource, backends: Sequence[str], folder
 
 def check(folder: Path) -> PortedFolder:
     """Whether the files in a folder that `port` has written are still the network of the spec beside them."""
-    names = port_folder.backends_in(folder)
-    return PortedFolder(folder, port_folder.check(folder, names, port_folder.expectation(folder)))
+    expect, ported, not_run = port_folder.expectation(folder), {}, {}
+    for name in port_folder.backends_in(folder):
+        try:
+            ported |= port_folder.check(folder, [name], expect)
+        except TriptychError as error:  # what else lies there is judged
+            not_run[name] = str(error)
+    if not ported:
+        raise TriptychError(next(iter(not_run.values())))
+    return PortedFolder(folder, ported, not_run)

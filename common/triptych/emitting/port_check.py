@@ -35,13 +35,15 @@ OUTPUTS, UPDATE = "outputs", "update"
 class Ported:
     """What became of one network: the search for a difference between it and the spec, given drawn weights (`located`);
     of its outputs with the weights that it has, and of what two training steps make of drawn ones, the check nearest to
-    its budget. `not_run`: which of these were left out, and why; `searched`: the images of all but the outputs."""
+    its budget. `not_run`: which of these were left out, and why; `searched`: the images of all but the outputs;
+    `weights`: where its own are not those of the spec, if that is seen in the outputs."""
 
     subject: str
     located: Located
     checks: tuple[Check, ...]
     not_run: dict[str, str] = field(default_factory=dict)
     searched: Shape = ()
+    weights: str = ""
 
     @property
     def passed(self) -> bool:
@@ -59,7 +61,13 @@ class Ported:
             cause = f"; likely cause: {difference.cause}" if difference.cause else ""
             place = f"at layer '{difference.layer}', level {difference.level}"
             first = f"DIFFERS {place}: {difference.check.tensor}: {difference.check.text}{cause}"
-        return [first, *map(_line, self.checks), *(f"not run: {what} ({why})" for what, why in self.not_run.items())]
+        own = [f"DIFFERS in its weights: {self.weights}"] if self.weights else []
+        return [
+            first,
+            *map(_line, self.checks),
+            *own,
+            *(f"not run: {what} ({why})" for what, why in self.not_run.items()),
+        ]
 
 
 def _line(check: Check) -> str:

@@ -10,16 +10,18 @@ FOLDER/README.md                 how to load them, what was remarked, what was c
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import safetensors
 import safetensors.numpy
 from numpy.typing import NDArray
 
 from triptych import __version__
 from triptych.backend import registry
+from triptych.conformance.compare import failures
 from triptych.emitting import port_check
 from triptych.emitting.emit import dialect_of, emit
 from triptych.emitting.port_check import Ported
@@ -103,8 +105,27 @@ def expectation(folder: Path) -> PortReference:
 
 def check(folder: Path, backends: Iterable[str], expect: PortReference) -> dict[str, Ported]:
     """By backend, whether the network in its files, as they lie there, is that of the spec beside them."""
-    candidates = (port_check.of_files(folder, name, SOURCE, WEIGHTS) for name in backends)
-    return {one.backend: port_check.check(one, expect) for one in candidates}
+    return {name: _check(folder, name, expect) for name in backends}
+
+
+def _check(folder: Path, backend: str, expect: PortReference) -> Ported:
+    ported = port_check.check(port_check.of_files(folder, backend, SOURCE, WEIGHTS), expect)
+    if not failures(ported.checks):
+        return ported
+    written = emit(expect.architecture, backend).state(expect.parameters)
+    return replace(ported, weights=_otherwise(folder / backend / WEIGHTS, written))
+
+
+def _otherwise(file: Path, written: Mapping[str, NDArray[Any]]) -> str:
+    """The first array of a file that has other values than were written, and how many more there are."""
+    with safetensors.safe_open(file, "numpy") as found:
+        there = set(found.keys())
+        other = [
+            name
+            for name, value in written.items()
+            if name not in there or not np.array_equal(found.get_tensor(name), value, equal_nan=True)
+        ]
+    return f"{other[0]} is not as it was written" + f" (and {len(other) - 1} more)" * (len(other) > 1) if other else ""
 
 
 def check_source(source: PortSource, imported: Imported, expect: PortReference) -> Ported:
