@@ -82,7 +82,10 @@ def repacked(change: Callable[[bytes], bytes]) -> Callable[[Path], None]:
         (repacked(lambda c: c[:10]), "its header alone has 16"),
         (repacked(lambda c: c[:-1]), r"has 15695 bytes, its header \(20, 28, 28\) expects 15696"),
         (repacked(lambda c: c + c[-1:]), r"has 15697 bytes, its header \(20, 28, 28\) expects 15696"),
-        (repacked(lambda c: bytes([0, 0, 8, 70, *[0, 0, 0, 1] * 70, 5])), "that it has 70 dimensions, expected at most 4"),
+        (
+            repacked(lambda c: bytes([0, 0, 8, 70, *[0, 0, 0, 1] * 70, 5])),
+            "that it has 70 dimensions, expected at most 4",
+        ),
         (repacked(lambda c: c[:4] + bytes([255] * 8) + c[12:]), f"expects {16 + 28 * (2**32 - 1) ** 2}"),
         (repacked(lambda c: c[:-1] + bytes([c[-1] ^ 1])), "sha256 of its content is [0-9a-f]{64}.*expected"),
         (lambda path: path.unlink(), "holds neither"),

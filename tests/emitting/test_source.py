@@ -55,6 +55,20 @@ def test_ruff_has_nothing_to_say(sources: dict[tuple[str, str], str], tmp_path: 
     assert formatted.returncode == 0, formatted.stdout
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_no_argument_has_the_name_of_a_letter_that_looks_like_a_number(backend: str, tmp_path: Path) -> None:
+    """A unit whose branches are called l, O and I, at several widths."""
+    widths = (4, 6, 9)
+    units = [
+        Branches(f"unit{n}", tuple(Block(name, (Conv("c", n + i, (1, 1)), ReLU("r"))) for i, name in enumerate("lOI")))
+        for n in widths
+    ]
+    source = emit(Architecture("letters", (3, 4, 4), 2, (*units, Flatten("flat"), Dense("out", 2))), backend).source
+    (tmp_path / "letters.py").write_text(source)
+    checked = ruff("check", "--select", RULES, "--isolated", "--line-length", "120", "--no-cache", str(tmp_path))
+    assert checked.returncode == 0, checked.stdout
+
+
 def ruff(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "ruff", *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False)

@@ -324,7 +324,10 @@ def test_no_clock_breaks_a_training(pace, here, call, monkeypatch):
         monkeypatch.setattr(time, clock, lambda: next(ticks))
     train = ("train", "--recipe", "d2l-lenet", "--data", "synthetic", "--batch-size", "128", "--epochs", "2")
     call(*train, "--save-every", "1s", "--out", "run")
-    assert [min(epoch.seconds, epoch.images_per_second) >= 0 for epoch in run_folder.read_epochs(here / "run")] == [1, 1]
+    assert [min(epoch.seconds, epoch.images_per_second) >= 0 for epoch in run_folder.read_epochs(here / "run")] == [
+        1,
+        1,
+    ]
     call("evaluate", "run", "--json")
 
 

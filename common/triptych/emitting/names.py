@@ -13,7 +13,8 @@ MODULES = frozenset({"nn", "nnx", "torch", "jax", "jnp", "lax", "mx", "np", "mat
 WORDS = frozenset(
     {"self", "x", "y", "rngs", "load", "load_file", "partial", "concat", "sequence", "Tensor", "TypeAlias"}
 )
-RESERVED = frozenset(dir(builtins)) | MODULES | WORDS | {"Any", "NDArray"}
+LETTERS = frozenset({"l", "O", "I"})  # that look like numbers
+RESERVED = frozenset(dir(builtins)) | MODULES | WORDS | LETTERS | {"Any", "NDArray"}
 ARGUMENTS = frozenset(
     {"in_channels", "channels", "width", "widths", "conv", "count", "kernel", "stride", "padding", "dilation", "groups"}
 )
