@@ -56,7 +56,7 @@ def test_ruff_has_nothing_to_say(sources: dict[tuple[str, str], str], tmp_path: 
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_no_argument_has_the_name_of_a_letter_that_looks_like_a_number(backend: str, tmp_path: Path) -> None:
+def test_arguments_of_branches_named_by_letters_are_as_ruff_wants_them(backend: str, tmp_path: Path) -> None:
     """A unit whose branches are called l, O and I, at several widths."""
     widths = (4, 6, 9)
     units = [

@@ -155,7 +155,7 @@ def _name(made: Definition, rows: list[list[Column]], by_column: list[Any], rese
         column = rows[0][argument.column]
         wish = _edge(made, by_column, argument) if argument in widths else ""
         if not wish and argument in widths:
-            wish = _of_branch(made, rows[0], argument) or ("width" if inner == 1 else "")
+            wish = _of_branch(made, rows[0], argument).lower() or ("width" if inner == 1 else "")
         wish = "" if wish in {*names.values(), *reserved} or safe(wish) != wish else wish
         names[argument.name] = wish or argument_name(column, {*names.values(), *reserved})
     for place, value in enumerate(made.columns):

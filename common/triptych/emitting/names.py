@@ -114,7 +114,7 @@ def definition_names(
 def argument_name(column: Column, taken: set[str]) -> str:
     """Of a number that differs: what it is; of several alike, whose it is."""
     whose = [name for name in column.names if name not in GENERAL]
-    where = "_".join(dict.fromkeys(whose))
+    where = "_".join(dict.fromkeys(whose)).lower()
     kinds = {"inputs": f"{where}_inputs", "channels": where, "units": where, "step": "growth", "kernel_pair": "kernel"}
     name = safe(kinds.get(column.number, column.number))
     if name in taken:

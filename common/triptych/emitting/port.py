@@ -48,7 +48,9 @@ def port(imported: Imported, source: PortSource, backends: Sequence[str], folder
 
 def check(folder: Path) -> PortedFolder:
     """Whether the files in a folder that `port` has written are still the network of the spec beside them."""
-    expect, ported, not_run = port_folder.expectation(folder), {}, {}
+    expect = port_folder.expectation(folder)
+    ported: dict[str, Ported] = {}
+    not_run: dict[str, str] = {}
     for name in port_folder.backends_in(folder):
         try:
             ported |= port_folder.check(folder, [name], expect)
