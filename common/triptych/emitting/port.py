@@ -48,10 +48,10 @@ def port(imported: Imported, source: PortSource, backends: Sequence[str], folder
 
 def check(folder: Path) -> PortedFolder:
     """Whether the files in a folder that `port` has written are still the network of the spec beside them."""
-    expect = port_folder.expectation(folder)
+    names, expect = port_folder.backends_in(folder), port_folder.expectation(folder)
     ported: dict[str, Ported] = {}
     not_run: dict[str, str] = {}
-    for name in port_folder.backends_in(folder):
+    for name in names:
         try:
             ported |= port_folder.check(folder, [name], expect)
         except TriptychError as error:  # what else lies there is judged
