@@ -13,10 +13,14 @@ import optax
 
 from triptych.backend.execution import Device, check_device
 from triptych.utils.files import machine_cache
+from triptych.utils.memory import check_threads
 from triptych.utils.process import cores, vector_features
 
 # Otherwise JAX takes three quarters of a GPU's memory at its first use, and leaves the other backends a quarter.
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+
+THREADS = 8  # for each core: XLA's pools of threads, for running and for compiling, and what else a small network takes
+check_threads(THREADS * cores(), "JAX")
 
 # What was compiled once is read back by the next process, which starts in a second instead of ten or more. Code of one
 # processor may not run on another that shares the home folder, so each kind has a folder of its own.

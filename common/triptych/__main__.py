@@ -66,7 +66,7 @@ def ending(error: BaseException, *, own: bool) -> int:
         case BrokenPipeError():  # the reader of our output has gone, as `head` does
             drop_output()
             return BROKEN_PIPE
-        case OSError():  # the disk is full, a folder has gone
+        case OSError() if not memory.ended(error):  # the disk is full, a folder has gone
             drop_output()
             return complain(f"cannot read or write: {error}")
         case Exception():

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import resource
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -183,6 +185,38 @@ def test_other_errors_are_no_lack_of_memory(name):
     assert not any(framework.out_of_memory(kind("shapes differ")) for kind in (ValueError, RuntimeError))
     assert not registry.out_of_memory(RuntimeError("shapes differ"))
     assert registry.out_of_memory(MemoryError())
+
+
+def test_a_library_that_finds_no_room_is_one_line(monkeypatch, capsys):
+    """matplotlib's, after the training, and a framework's own."""
+
+    def refused(*_: object) -> None:
+        raise ImportError("libXau.so: failed to map segment from shared object")
+
+    monkeypatch.setattr(analysis, "totals", refused)
+    with pytest.raises(SystemExit, match="2"):
+        main(["summary", "lenet"])
+    monkeypatch.setattr(registry.importlib, "import_module", refused)
+    for name in registry.installed()[:1]:
+        with pytest.raises(memory.OutOfMemoryError, match=f"importing backend '{name}' .libXau"):
+            registry.load(name)
+    assert capsys.readouterr().err.count("out of memory") == 1
+
+
+def test_threads_that_cannot_be_started_are_refused_before(monkeypatch):
+    monkeypatch.setattr(memory.resource, "getrlimit", lambda _: (1 << 23, 1 << 23))
+    for left, refused in ((None, False), (1 << 27, False), ((1 << 27) - 1, True)):
+        monkeypatch.setattr(memory, "_left_of_limit", lambda left=left: left)
+        with pytest.raises(memory.OutOfMemoryError, match="16 threads and 134") if refused else nullcontext():
+            memory.check_threads(16, "JAX")
+
+
+@pytest.mark.skipif("jax" not in registry.installed(), reason="JAX is not installed")
+def test_jax_looks_for_room_for_its_threads_before_it_starts_them(monkeypatch):
+    device = importlib.import_module("triptych_jax.device")
+    monkeypatch.setattr(memory, "_left_of_limit", lambda: 1)
+    with pytest.raises(memory.OutOfMemoryError, match="JAX takes"):
+        importlib.reload(device)
 
 
 @pytest.mark.parametrize("size", [1 << 50, 1 << 60, 1 << 70])  # a MemoryError, two ValueErrors

@@ -50,6 +50,8 @@ def load(name: str, *, prepared: bool = True) -> Backend:
         with keyboard.deferred():  # in the middle of what is written in C++, an exception was seen to abort the process
             return cast(Backend, importlib.import_module(BACKENDS[name].package))
     except (ImportError, OSError, AttributeError) as error:
+        if memory.ended(error):
+            raise memory.OutOfMemoryError(memory.failed(f"importing backend '{name}'", error)) from error
         raise TriptychError(
             f"backend '{name}' is installed but cannot be imported ({type(error).__name__}: {error}); "
             "constraints.txt names the versions that were tested together"
@@ -63,6 +65,6 @@ def load_benchmark(name: str, *, prepared: bool = True) -> Benchmark:
 
 
 def out_of_memory(error: Exception) -> bool:
-    """Whether this says that memory ended: NumPy's own error, or that of a backend that is loaded."""
+    """Whether this says that memory ended: an error of Python's or NumPy's, or of a backend that is loaded."""
     loaded = (sys.modules.get(entry.package) for entry in BACKENDS.values())
-    return memory.numpys_own(error) or any(cast(Backend, one).out_of_memory(error) for one in loaded if one)
+    return memory.ended(error) or any(cast(Backend, one).out_of_memory(error) for one in loaded if one)

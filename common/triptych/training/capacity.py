@@ -36,7 +36,7 @@ def told(recipe: Recipe, architecture: Architecture, backend: Backend) -> Iterat
     try:
         yield
     except Exception as error:
-        if not (memory.numpys_own(error) or backend.out_of_memory(error)):
+        if not (memory.ended(error) or backend.out_of_memory(error)):
             raise
         what = f"{backend.name}: {_training(recipe, architecture)} {_at_once(recipe)} images of {_size(architecture)}"
         raise memory.OutOfMemoryError(memory.failed(what, error)) from None

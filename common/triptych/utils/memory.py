@@ -46,10 +46,30 @@ def check(needed: int, what: str, way_out: str = SMALLER) -> None:
         )
 
 
-def numpys_own(error: Exception) -> bool:
-    """Whether this is how NumPy says that memory ended, or that no memory could hold an array."""
+def check_threads(count: int, what: str) -> None:
+    """Raises OutOfMemoryError if `ulimit -v` leaves `what` no room for the stacks of so many threads: a library in C++
+    aborts the process where it cannot start one."""
+    left, stack = _left_of_limit(), resource.getrlimit(resource.RLIMIT_STACK)[0]
+    needed = count * (_STACK if stack == resource.RLIM_INFINITY else stack)
+    if left is not None and needed > left:
+        raise OutOfMemoryError(
+            f"{what} takes {count} threads and {text_of(needed)} of address space, `ulimit -v` leaves {text_of(left)}; "
+            "raise it"
+        )
+
+
+_STACK = 1 << 21  # bytes of a thread's, where they are not limited
+
+
+def ended(error: BaseException) -> bool:
+    """Whether this is how Python, NumPy or the loader of libraries says that memory ended, or that no memory could hold
+    an array."""
     too_large = ("array is too big", "Maximum allowed dimension exceeded")
-    return isinstance(error, MemoryError) or (isinstance(error, ValueError) and str(error).startswith(too_large))
+    return (
+        isinstance(error, MemoryError)
+        or (isinstance(error, ValueError) and str(error).startswith(too_large))
+        or (isinstance(error, ImportError | OSError) and "failed to map segment" in str(error))
+    )
 
 
 def failed(what: str, error: BaseException) -> str:
