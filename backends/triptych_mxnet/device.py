@@ -96,6 +96,6 @@ def peak_memory(device: str) -> int:
 
 
 def out_of_memory(error: Exception) -> bool:
-    """MXNet has one type for all of its errors."""
-    said = ("bad_alloc", "out of memory", "Failed to allocate", "Memory allocation failed")
+    """MXNet has one type for all of its errors; the last is of a thread that finds no room for its stack."""
+    said = ("bad_alloc", "out of memory", "Failed to allocate", "Memory allocation failed", "Resource temporarily")
     return isinstance(error, mx.base.MXNetError) and any(words in str(error) for words in said)

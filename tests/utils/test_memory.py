@@ -211,6 +211,13 @@ def test_threads_that_cannot_be_started_are_refused_before(monkeypatch):
             memory.check_threads(16, "JAX")
 
 
+@pytest.mark.skipif("mxnet" not in registry.installed(), reason="MXNet is not installed")
+def test_a_thread_of_mxnets_that_finds_no_room_is_a_lack_of_memory():
+    error = registry.load("mxnet") and importlib.import_module("mxnet.base").MXNetError
+    assert registry.out_of_memory(error("MXNetError: Resource temporarily unavailable"))
+    assert not registry.out_of_memory(error("MXNetError: Shape inconsistent"))
+
+
 @pytest.mark.skipif("jax" not in registry.installed(), reason="JAX is not installed")
 def test_jax_looks_for_room_for_its_threads_before_it_starts_them(monkeypatch):
     device = importlib.import_module("triptych_jax.device")
