@@ -118,9 +118,10 @@ def pass_function(
     return training_pass if spread is None else spread_pass(training_pass, spread)
 
 
+# No default in what is cached: an argument that is left out and one that is None are two entries, and two programs.
 @lru_cache(maxsize=16)  # a second trainer of the same network compiles nothing
 def compile_pass(
-    definition: nnx.GraphDef, execution: Execution, smoothing: float, spread: Spread | None = None
+    definition: nnx.GraphDef, execution: Execution, smoothing: float, spread: Spread | None
 ) -> Callable[..., Any]:
     """The training pass: every step's, and what inspection looks at."""
     return jit(execution)(pass_function(definition, smoothing, spread))
@@ -151,7 +152,7 @@ def compile_micro_batch(
 
 @lru_cache(maxsize=64)  # conformance asks for 29 in turn: with fewer places it would find none again
 def compile_update(
-    execution: Execution, optimizer: Optimizer, decayed: frozenset[Any], placed: NamedSharding | None = None
+    execution: Execution, optimizer: Optimizer, decayed: frozenset[Any], placed: NamedSharding | None
 ) -> Callable[..., Any]:
     """The update: every step's, and alone that of gradients that are there already."""
     return jit(execution, placed)(Updater.update_function(optimizer, decayed))
@@ -164,8 +165,8 @@ def compile_step(
     optimizer: Optimizer,
     decayed: frozenset[Any],
     smoothing: float,
-    placed: NamedSharding | None = None,
-    spread: Spread | None = None,
+    placed: NamedSharding | None,
+    spread: Spread | None,
 ) -> Callable[..., Any]:
     """Pass and update. In full compilation they become one function: two cost a tenth of a small network's step. In a
     quick one they stay two: with every further optimiser only the update is compiled."""

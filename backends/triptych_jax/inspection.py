@@ -85,7 +85,7 @@ def _watched(network: Network, images: Array, targets: Targets, masks: Masks) ->
     for name, _ in dropouts(network):
         if name not in masks:
             raise TriptychError(f"layer '{name}': training needs a dropout mask for it")
-    run = compile_pass(definition_of(network), network.execution, 0.0)
+    run = compile_pass(definition_of(network), network.execution, 0.0, None)
     x, target = to_tensor(network, images), on_device(targets, network)
     return run(network.arrays(nnx.Param), network.arrays(nnx.BatchStat), x, target, dict(masks), np.uint32(0))
 

@@ -115,7 +115,7 @@ class Trainer(Predictor):
         self.spread = None if self.mesh is None else Spread(self.mesh.mesh, synchronised)
         program = network.execution, optimizer, self.optimizer.decayed
         self.definition, self.smoothing = definition_of(network), smoothing
-        self.compiled_step = compile_step(self.definition, *program, smoothing, self.placed)
+        self.compiled_step = compile_step(self.definition, *program, smoothing, self.placed, None)
         self.spread_step = compile_step(self.definition, *program, smoothing, self.placed, self.spread)
         self.compiled_update = compile_update(*program, self.placed)  # not compiled before it is called
 

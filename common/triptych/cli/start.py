@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from triptych.cli.arch import request_of
 from triptych.cli.options import NetworkOptions
 from triptych.utils.errors import TriptychError
-from triptych.weights import transfer
 
 if TYPE_CHECKING:
     from triptych.importers.trainer_states import TrainerStates
@@ -57,6 +56,8 @@ class Start:
         optimiser."""
         if self.remembered is None:
             return
+        from triptych.weights import transfer
+
         optimizer, summary = session.recipe.optimizer, self.remembered.summary
         frozen = transfer.frozen_paths(session.architecture, session.recipe.freeze)
         wrong = self.remembered.differing(optimizer, frozen)
