@@ -46,6 +46,7 @@ HOSTS = (2, 4)
 PLACE = "TRIPTYCH_PLACE"  # of a process among strangers
 SUBNET, PORT = "10.77.0", "29531"
 HOP = 1e-4  # seconds between two namespaces
+HELPERS = {"mxnet": ("scheduler", "server")}  # roles beside the workers
 OPTIMIZER = SGD(momentum=0.9)
 
 
@@ -200,8 +201,7 @@ def on_hosts(backend: str, count: int) -> list[Member]:
     """A process of the backend on every host."""
     told = {"torch": torch_hosts, "jax": jax_hosts, "mxnet": mxnet_hosts}[backend](count)
     within = [("ip", "netns", "exec", f"triptych{rank}", sys.executable) for rank in range(count)]
-    roles = ("scheduler", "server") if backend == "mxnet" else ()
-    helpers = [Member(role, within[0], told[0] | {"DMLC_ROLE": role}, helper=True) for role in roles]
+    helpers = [Member(role, within[0], told[0] | {"DMLC_ROLE": role}, helper=True) for role in HELPERS.get(backend, ())]
     return helpers + [Member(f"host {rank}", within[rank], told[rank]) for rank in range(count)]
 
 

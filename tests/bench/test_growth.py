@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from triptych.backend import registry
 from triptych.bench import growth, measure, worker
 from triptych.bench.tasks import Ours, Task, repeated
 from triptych.data import load, storage
+from triptych.zoo import Options, build
 
 FIRST = registry.installed()[:1]
 
@@ -70,7 +72,7 @@ def test_one_thing_varies_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
 @needs_backend
 @pytest.mark.usefixtures("here")
 def test_batches_of_a_mapped_set_are_trained_on() -> None:
-    task = Task(growth.replace(measure.RECIPE, architecture="lenet", network=growth.Options()), FIRST[0], images=1000)
+    task = Task(replace(measure.RECIPE, architecture="lenet", network=Options()), FIRST[0], images=1000)
     subject = Ours(task, load("synthetic"))
     train = subject.session.dataset.train
     assert len(train) == 1000
@@ -103,6 +105,33 @@ def test_the_command_draws_and_tells(here: Path, monkeypatch, capsys) -> None:
         main(["bench", "--scaling", "g.svg", "--backends", *FIRST, "--vs", "textbook", "--json"])
     assert ended.value.code == 2
     assert "--vs and --scaling do not go together" in capsys.readouterr().err
+
+
+@needs_backend
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("g.png",), "--scaling g.png is written as SVG; call it g.svg"),
+        (("g.svg", "--tuned"), "--tuned and --scaling do not go together"),
+        (("g.svg", "--arch", "lenet", "--input", "1x28x28"), "--scaling, depth 11: layer 'block5.pool'"),
+    ],
+)
+def test_what_cannot_be_measured_is_said_before_anything_is(options, words, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(worker.Worker, "__init__", lambda *given: pytest.fail("a process was started"))
+    with pytest.raises(SystemExit) as ended:
+        main(["bench", "--scaling", *options, "--backends", *FIRST])
+    assert ended.value.code == 2
+    error = capsys.readouterr().err
+    assert words in error
+    assert error.count("\n") == 1
+
+
+def test_a_network_with_an_input_of_its_own_keeps_it() -> None:
+    spec = replace(measure.RECIPE, architecture="x", spec=build("lenet"))
+    axes = [axis for axis, *_ in growth.tasks(spec, FIRST[0] if FIRST else "", "cpu", 1)]
+    assert "resolution" not in axes
+    assert "batch size" in axes
 
 
 def test_points_are_json() -> None:

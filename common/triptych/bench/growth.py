@@ -4,6 +4,7 @@ one value after the other, each in a process of its own."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,9 @@ import numpy as np
 from triptych.bench.tasks import Task
 from triptych.bench.worker import Worker
 from triptych.report import figures
+from triptych.training import capacity
 from triptych.training.recipe import Recipe, vary
+from triptych.utils.errors import TriptychError
 from triptych.utils.files import told, write_atomically
 from triptych.zoo import Options
 
@@ -41,10 +44,11 @@ class Point:
 
 
 def tasks(recipe: Recipe, backend: str, device: str, steps: int) -> Iterator[tuple[str, int, Task]]:
-    """Every value of every axis, with what is timed at it; what does not vary is the recipe's."""
+    """Every value of every axis, with what is timed at it; what does not vary is the recipe's. A network that is not
+    of the zoo has one resolution."""
     for size in BATCH_SIZES:
         yield "batch size", size, Task(replace(recipe, batch_size=size), backend, device, steps)
-    for side in RESOLUTIONS:
+    for side in RESOLUTIONS if recipe.spec is None else ():
         yield "resolution", side, Task(vary(recipe, input=(0, side, side)), backend, device, steps)
     for name, layers in DEPTHS.items():
         yield "depth", layers, Task(replace(recipe, architecture=name, spec=None), backend, device, steps)
@@ -63,11 +67,16 @@ def measure(
     tell: Callable[[str], None] = lambda line: None,
     start: Callable[[Task], Worker] = Worker,
 ) -> list[Point]:
-    """Every axis on every backend: `rounds` turns of `steps` training steps; against the number of images, steps of a
-    shuffled epoch whose batches are read from a mapped file. Raises TriptychError where a subject fails."""
+    """Every axis on every backend: `rounds` turns of `steps` training steps; against the number of images, steps on
+    batches that are read from all over a mapped file. Raises TriptychError before anything is measured for what cannot
+    be built or does not fit into the memory, and where a subject fails."""
     points = []
     for backend in backends:
-        for axis, value, task in tasks(recipe, backend, device, steps):
+        planned = list(tasks(recipe, backend, device, steps))
+        for axis, value, task in planned:
+            with said_of(f"--scaling, {axis} {value:,}"):
+                capacity.check_training(task.recipe, device)
+        for axis, value, task in planned:
             tell(f"{backend}: {axis} {value:,}")
             worker = start(task)
             try:
@@ -78,6 +87,15 @@ def measure(
                 worker.close()
             points.append(_point(backend, axis, value, task, turns, facts))
     return points
+
+
+@contextmanager
+def said_of(what: str) -> Iterator[None]:
+    """Errors in here say what they are of."""
+    try:
+        yield
+    except TriptychError as error:
+        raise TriptychError(f"{what}: {error}") from None
 
 
 def _point(
@@ -123,7 +141,8 @@ def figure(points: Sequence[Point]) -> str:
                 panels[row][column].plot(values_of_x, values, color=colour, marker=marker, label=name)
         for row, y in enumerate(("images/s", "own memory, MiB")):
             panel = panels[row][column]
-            panel.set(xlabel=axis, ylabel="" if column else y, ylim=(0, None))
+            panel.set(xlabel=axis, ylabel="" if column else y)
+            panel.set_ylim(0, 1.08 * panel.dataLim.ymax)
             panel.grid(alpha=0.3)
         if axis == "images":
             for panel in panels[:, column]:

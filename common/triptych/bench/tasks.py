@@ -88,12 +88,12 @@ class Ours:
 
     def epoch(self) -> int:
         """An epoch of the training loop over the whole set; its test is of one image."""
-        self.session.part = sessions.Part()
+        self.session.part = sessions.EpochSoFar()
         loop.train_epoch(self.session, 0, loop.Listener(), lambda: 0, stop_stuck=False)
         return len(self.session.dataset.train)
 
     def fed(self) -> int:
-        """Steps on batches of a shuffled epoch, read while the step before is made."""
+        """Steps on images from all over the set, read while the step before is made."""
         train, size = self.session.dataset.train, self.task.recipe.batch_size
         order = generator(self.count, "bench").integers(0, len(train), (self.task.steps, size))
         zeros = np.zeros(size, np.int64)

@@ -76,7 +76,7 @@ def bench(
     tell = silent if quiet or not sys.stderr.isatty() else told_on_stderr
     amount: Amount = {"device": device, "steps": steps or 5, "rounds": rounds or 10, "tell": tell}
     if scaling is not None:
-        refuse_with_scaling(vs=vs, csv=csv)
+        refuse_with_scaling(vs=vs, csv=csv, tuned=tuned or None)
         grow(scaling, recipe, names, amount, json)
         return
     measured = measure.measure(
@@ -99,6 +99,8 @@ def grow(figure: Path, recipe: Recipe, backends: list[str], amount: Amount, json
     """Measure how cost grows, draw it, and say it as a table or JSON."""
     from triptych.bench import growth
 
+    if figure.suffix != ".svg":
+        raise TriptychError(f"--scaling {figure} is written as SVG; call it {figure.stem or 'scaling'}.svg")
     with told(f"--scaling {figure} cannot be written"):
         probe(figure.parent)
     points = growth.measure(recipe, backends, **amount)

@@ -10,7 +10,6 @@ from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import log_softmax, softmax
 
 from triptych.conformance import locate
 from triptych.conformance.case import Case, make_case
@@ -18,6 +17,7 @@ from triptych.conformance.reference_run import ReferenceRun
 from triptych.conformance.tolerance import Budgets, growing, perturbations
 from triptych.emitting.emit import dialect_of
 from triptych.optim.optimizers import SGD, Rates, decay_of, reference_step
+from triptych.porting.import_reference import SHARES
 from triptych.porting.own_network import without_dropout
 from triptych.porting.reach import reaching
 from triptych.reference import network as reference
@@ -33,7 +33,6 @@ from triptych.utils.shelf import Shelf
 
 RATES = (Rates(2**-14, 0.875),) * 2  # small, as networks are stiff; numbers that float32 has, as MXNet reads its own
 LEAST = 48  # pixels of an image that the search for a difference is given, where a smaller one does as well
-SOFTMAXES = {"softmax": lambda y: softmax(y, axis=1), "log_softmax": lambda y: log_softmax(y, axis=1)}
 Parameters = Mapping[str, NDArray[Any]]
 
 
@@ -121,7 +120,7 @@ class PortReference:
 
         def with_ends(rounding: Rounding) -> dict[str, Array]:
             values = known.exact if rounding is unrounded else self._evaluated(rounding)
-            shares = {name: rounding(SOFTMAXES[end](values[name]), values[name].shape[1]) for name, end in ends.items()}
+            shares = {name: rounding(SHARES[end](values[name]), values[name].shape[1]) for name, end in ends.items()}
             return {**values, **shares}
 
         return self._outputs.setdefault(frozenset(ends.items()), Expected(with_ends))

@@ -52,10 +52,10 @@ def note_of(content: bytes) -> FileNote:
 @dataclass(frozen=True, kw_only=True)
 class State:
     """What `state.json` says: `epoch` epochs and `step` steps in all are done; `figures`, `seconds`, `images` and
-    `first_step` are `triptych.training.sessions.Part` of an epoch that is not finished. `backend`, `seed`, `versions`:
-    what wrote it. `input`, `class_names`: of the network. `recipe`: the digest of `triptych.training.recipe.identity`;
-    `data`: SHA-256 of the images and labels by split. `files` and `metrics` (its first lines) are filled in when it is
-    written, `digest` of all the rest, too."""
+    `first_step` are `triptych.training.sessions.EpochSoFar` of an epoch that is not finished. `backend`, `seed`,
+    `versions`: what wrote it. `input`, `class_names`: of the network. `recipe`: the digest of
+    `triptych.training.recipe.identity`; `data`: SHA-256 of the images and labels by split. `files` and `metrics`
+    (its first lines) are filled in when it is written, `digest` of all the rest, too."""
 
     epoch: int
     step: int

@@ -16,7 +16,7 @@ from triptych.training import capacity, keeping, masks, scoring, sessions, watch
 from triptych.training.distributed.shares import cut
 from triptych.training.recipe import build_transform
 from triptych.training.run_folder import Epoch
-from triptych.training.sessions import Part, Session
+from triptych.training.sessions import EpochSoFar, Session
 from triptych.utils.errors import TriptychError
 from triptych.utils.interrupt import Interrupted, interruptible
 
@@ -55,7 +55,7 @@ def fit(session: Session, listener: Listener, *, stop_stuck: bool = False) -> li
             for number in range(len(session.epochs), session.recipe.epochs):
                 epoch = train_epoch(session, number, listener, interrupted, stop_stuck)
                 session.epochs.append(epoch)
-                session.part = Part()
+                session.part = EpochSoFar()
                 keeping.save(session, partial(listener.epoch, epoch))
             keeping.settle(session)
             if interrupted():  # in the last epoch's last moments; `compare` must not go on with the next backend

@@ -52,7 +52,7 @@ class Pace:
 
 
 @dataclass
-class Part:
+class EpochSoFar:
     """What the steps of an epoch have come to so far: loss and right answers of each, `(steps, 2)`; the `seconds` that
     those took which are timed, and their images; `first_step`: the seconds of a session's first step, which is not."""
 
@@ -95,7 +95,7 @@ class Session:
     saver: Saver | None = None
     epochs: list[Epoch] = field(default_factory=list)
     step: int = 0
-    part: Part = field(default_factory=Part)
+    part: EpochSoFar = field(default_factory=EpochSoFar)
     new_layers: tuple[str, ...] | None = None
     remark: str = ""
     stuck: str = ""
@@ -243,7 +243,7 @@ def take_up(session: Session, folder: Path, checkpoint: Checkpoint) -> None:
     session.epochs = run_folder.read_epochs(folder)[: state.epoch]
     session.step = state.step
     figures = np.array(state.figures, np.float64).reshape(-1, 2)
-    session.part = Part(figures, state.seconds, state.images, state.first_step)
+    session.part = EpochSoFar(figures, state.seconds, state.images, state.first_step)
     store.check_fit(session.architecture, checkpoint.model)
     frozen = transfer.frozen_paths(session.architecture, recipe.freeze)
     expected = optimizer_state.shapes(recipe.optimizer, session.architecture, frozen)

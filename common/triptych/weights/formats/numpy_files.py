@@ -35,7 +35,6 @@ _TYPES = ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1"
 _SPARSE_PARTS = ({"data", "indices", "shape", "format"}, {"data", "indices", "indptr", "shape", "format"})
 # A compressed archive may unpack to this many times its size: weights do not compress, bombs do.
 _MOST_EXPANSION = 4
-# What the module zipfile raises for an archive that is damaged, encrypted or compressed in a way it does not know.
 
 
 def is_numpy_file(content: Bytes) -> bool:
