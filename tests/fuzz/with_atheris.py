@@ -1,5 +1,5 @@
 """Fuzzing led by the branches that the code takes: `python tests/fuzz/with_atheris.py RUNS READER...` (all by default).
-With SECONDS=60 in the environment no reader takes longer, and the runs that it got are said.
+With MOST_SECONDS=60 in the environment no reader takes longer; the runs that each got are said.
 
 Each reader runs in a process of its own, from its seeds; what atheris finds new it keeps beside them for that process.
 Ends with 1 if a reader raised anything but a TriptychError, with the input in hexadecimal. atheris (of Google) is
@@ -68,7 +68,7 @@ def one(runs: str, name: str, count: mmap.mmap) -> None:
             raise
 
     options = [f"-atheris_runs={runs}", f"-max_len={LARGEST}", "-verbosity=0"]
-    options.append(f"-max_total_time={os.environ.get('SECONDS', 0)}")
+    options.append(f"-max_total_time={os.environ.get('MOST_SECONDS', 0)}")
     atheris.Setup([sys.argv[0], *options, str(corpus)], attempt)
     atheris.Fuzz()
 
