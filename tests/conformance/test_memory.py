@@ -11,7 +11,8 @@ import pytest
 from triptych.conformance import case as cases
 from triptych.conformance import locate, updates
 from triptych.conformance.case import conformance_architecture, make_case
-from triptych.conformance.levels import LEVELS
+from triptych.conformance.conform import conform_together
+from triptych.conformance.levels import LEVELS, Level
 from triptych.conformance.reference_run import ReferenceRun
 from triptych.conformance.subjects import BackendSubject, ReferenceSubject
 from triptych.reference import network as reference
@@ -26,20 +27,59 @@ def small_shelf(monkeypatch):
     monkeypatch.setattr(cases, "LARGE", 1)
 
 
-def test_a_shelf_is_a_dictionary_whose_large_arrays_lie_on_the_disk(monkeypatch):
+@pytest.mark.parametrize("room", [0, 2**20], ids=["on the disk", "in memory"])
+def test_a_shelf_is_a_dictionary_whose_large_arrays_are_copies(monkeypatch, room):
     monkeypatch.setattr(shelf, "LARGE", 64)
+    monkeypatch.setattr(shelf, "ROOM", shelf.Room(room))
     large, small = np.arange(8.0), np.arange(7.0)
     kept = Shelf({"large": large, "small": small})
     large[:] = 0
     assert np.array_equal(kept["large"], np.arange(8.0))
     assert kept["small"] is small
-    kept["large"][0] = 5
-    assert kept["large"][0] == 0
+    with pytest.raises(ValueError, match="read-only"):
+        kept["large"][0] = 5
     part = kept.select(["small", "large"]).renamed({"large": "new"}).joined(Shelf({"more": small}))
     del kept
     assert list(part) == ["new", "more"]
     assert np.array_equal(part["new"], np.arange(8.0))
     assert list(shelf.select(part, ["more"])) == list(shelf.select({"more": small, "new": large}, ["more"])) == ["more"]
+
+
+def test_what_shelves_hold_in_memory_is_bounded_and_given_back(monkeypatch):
+    monkeypatch.setattr(shelf, "LARGE", 64)
+    monkeypatch.setattr(shelf, "ROOM", room := shelf.Room(160))
+    kept = Shelf({name: np.arange(8.0) for name in "abc"})
+    assert room.held == 128
+    del kept["a"]
+    assert room.held == 64
+    kept["d"] = np.arange(8.0)
+    assert room.held == 128
+    monkeypatch.setattr(shelf, "memory_is_short", lambda: True)
+    kept["b"] = np.ones(8)
+    assert room.held == 64
+    assert np.array_equal(kept["b"], np.ones(8))
+    del kept
+    gc.collect()
+    assert room.held == 0
+
+
+def test_of_a_row_nothing_is_kept_when_the_next_one_runs(framework):
+    seen: list[weakref.ref[np.ndarray]] = []
+
+    def observed(subject):
+        assert all(array() is None for array in seen)
+        arrays = {"a": np.zeros(3)}
+        seen.append(weakref.ref(arrays["a"]))
+        return arrays
+
+    def row(name):
+        return Level(name, lambda run: {"a": np.zeros(3)}, observed, list, budgets=lambda *_: {"a": 1.0})
+
+    run = ReferenceRun(make_case(conformance_architecture("lenet"), batch=2))
+    [report], pairs = conform_together([framework], run, "fp64", levels=[row("data"), row("gradient"), row("update")])
+    assert len(seen) == 3
+    assert [check.level for check in report.checks] == ["data", "gradient", "update"]
+    assert pairs == []
 
 
 def test_differences_are_those_of_whole_arrays(monkeypatch):

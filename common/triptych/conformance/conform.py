@@ -4,24 +4,22 @@
 """
 
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, ClassVar
-
-from numpy.typing import NDArray
+from itertools import combinations
+from typing import ClassVar
 
 from triptych.backend.contract import Backend
 from triptych.backend.execution import exact
 from triptych.backend.precision import Flag, Value, values
-from triptych.conformance.compare import STRANGERS, Check, compare, failures, message, problem, worst
+from triptych.conformance.compare import STRANGERS, Arrays, Check, compare, failures, message, problem, worst
 from triptych.conformance.levels import ALL_LEVELS, LEVELS, Level
 from triptych.conformance.reference_run import ReferenceRun
 from triptych.conformance.subjects import BackendSubject, Build
-from triptych.conformance.tolerance import Budgets
 
 FLAGS = "precision flags"  # no level: what fails here keeps every level from being run
 PRECISIONS = ("fp64", "fp32")
-Observed = dict[str, dict[str, NDArray[Any]]]  # by level, then by name
 
 
 @dataclass(frozen=True)
@@ -82,44 +80,88 @@ def conform(
     device: str = "cpu",
     build: Build | None = None,
     levels: Sequence[Level] = LEVELS,
-    observed: Observed | None = None,
 ) -> Report:
     """All levels of one backend in one precision ("fp64" or "fp32"), in exact arithmetic
-    (`triptych.backend.precision`). `build` may plant another network (tests); `observed` is filled with the arrays that
-    `pairwise` compares. Raises ValueError for a case on which a fault could not be seen."""
-    before = values(backend.precision_flags(device))
-    with backend.precise(device):
+    (`triptych.backend.precision`). `build` may plant another network (tests). Raises ValueError for a case on which a
+    fault could not be seen."""
+    [report], _ = conform_together([backend], run, precision, device=device, build=build, levels=levels)
+    return report
+
+
+def conform_together(
+    backends: Sequence[Backend],
+    run: ReferenceRun,
+    precision: str,
+    *,
+    device: str = "cpu",
+    build: Build | None = None,
+    levels: Sequence[Level] = LEVELS,
+) -> tuple[list[Report], list[Report]]:
+    """What `conform` says of each of several backends, and the reports of their pairs. Row by row: what was observed is
+    gone with the row, where all levels of three backends together are gigabytes."""
+    run.budgets  # noqa: B018 (a case on which no fault could be seen is refused before anything is run)
+    pairs: dict[tuple[str, str], list[Check]] = {pair: [] for pair in combinations([b.name for b in backends], 2)}
+    with ExitStack() as guards:
+        judged = [_Judged(backend, run, precision, device, build, guards) for backend in backends]
+        for level in (level for level in levels if level.wanted(run, precision)):
+            for pair, check in _judge_row(judged, level, run, precision):
+                pairs[pair].append(check)
+    reports = [one.report() for one in judged]
+    return reports, [Report(pair, precision, worst_of_levels(checks)) for pair, checks in pairs.items()]
+
+
+def _judge_row(
+    judged: Sequence["_Judged"], level: Level, run: ReferenceRun, precision: str
+) -> list[tuple[tuple[str, str], Check]]:
+    seen = {one.backend.name: arrays for one in judged if (arrays := one.observed(level)) is not None}
+    found = {pair: pair_check(level, run, precision, seen[pair[0]], seen[pair[1]]) for pair in combinations(seen, 2)}
+    return [(pair, check) for pair, check in found.items() if check is not None]
+
+
+class _Judged:
+    """One backend while it is judged. Its guard against inexact arithmetic stays until `guards` ends."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        run: ReferenceRun,
+        precision: str,
+        device: str,
+        build: Build | None,
+        guards: ExitStack,
+    ) -> None:
+        self.backend, self.precision = backend, precision
+        self.before = values(backend.precision_flags(device))
+        guards.enter_context(backend.precise(device))
         flags = backend.precision_flags(device)
-        checks = flag_failures(flags)
-        if not checks:
-            make = build or partial(backend.build, device=device, execution=exact(precision))
-            subject = BackendSubject(backend, make, run, precision, device)
-            checks = run_levels(subject, levels, {} if observed is None else observed)
-    during = values(flags)
-    switched_off = {name: old for name, old in before.items() if during.get(name) != old}
-    return Report((backend.name,), precision, tuple(checks), during, switched_off)
+        self.during, self.checks = values(flags), flag_failures(flags)
+        self.ended = bool(self.checks)
+        make = build or partial(backend.build, device=device, execution=exact(precision))
+        self.subject = BackendSubject(backend, make, run, precision, device)
 
-
-def run_levels(subject: BackendSubject, levels: Sequence[Level], observed: Observed) -> list[Check]:
-    """The checks of all rows; `observed` is filled with those of the subject's arrays that rounding may change."""
-    checks: list[Check] = []
-    subject.run.budgets  # noqa: B018 (a case on which no fault could be seen is refused before anything is run)
-    for level in (level for level in levels if level.wanted(subject.run, subject.precision)):
+    def observed(self, level: Level) -> Arrays | None:
+        """Judge one row, if no earlier one stopped the run. Returns its arrays, if rounding may have changed them."""
+        if self.ended:
+            return None
+        subject = self.subject
         try:
             arrays = level.observed(subject)
         except STRANGERS as error:  # whatever a framework raises for a network that does not fit
-            checks.append(problem(level.name, "(run)", f"the backend failed: {message(error)}"))
-            break
+            self.checks.append(problem(level.name, "(run)", f"the backend failed: {message(error)}"))
+            self.ended = True
+            return None
         expected = subject.expected(level, subject.run)
-        made = level.checks(expected, arrays, level.allowed(subject.run, subject.precision, expected))
+        made = level.checks(expected, arrays, level.allowed(subject.run, self.precision, expected))
         if level.needed:
             made = failures(made)  # of the names and shapes that are right, the values tell as well
-        checks += made
-        if level.needed and made:
-            break
-        if level.rounded:
-            observed.setdefault(level.name, {}).update(arrays)
-    return checks
+        self.checks += made
+        self.ended = level.needed and bool(made)
+        return arrays if level.rounded and not self.ended else None
+
+    def report(self) -> Report:
+        """What was found."""
+        switched_off = {name: old for name, old in self.before.items() if self.during.get(name) != old}
+        return Report((self.backend.name,), self.precision, tuple(self.checks), self.during, switched_off)
 
 
 def flag_failures(flags: Iterable[Flag]) -> list[Check]:
@@ -127,13 +169,14 @@ def flag_failures(flags: Iterable[Flag]) -> list[Check]:
     return [problem(FLAGS, flag.name, flag.problem) for flag in flags if not flag.exact]
 
 
-def pairwise(backends: tuple[str, str], precision: str, left: Observed, right: Observed, run: ReferenceRun) -> Report:
-    """By level, the largest difference between two backends relative to what both budgets together allow."""
-    checks = []
-    for level in (level for level in ALL_LEVELS if level in left and level in right):
-        double: Budgets = {}
-        for row in (row for row in LEVELS if row.name == level and row.wanted(run, precision)):
-            budgets = row.allowed(run, precision, row.expected(run) if row.budgets else {})
-            double |= {name: 2 * budget for name, budget in budgets.items()}
-        checks.append(worst(compare(level, left[level], right[level], double)))
-    return Report(backends, precision, tuple(filter(None, checks)))
+def pair_check(level: Level, run: ReferenceRun, precision: str, left: Arrays, right: Arrays) -> Check | None:
+    """Of one row, the largest difference between two backends relative to what both budgets together allow; None if the
+    row has no array."""
+    budgets = level.allowed(run, precision, level.expected(run) if level.budgets else {})
+    return worst(compare(level.name, left, right, {name: 2 * budget for name, budget in budgets.items()}))
+
+
+def worst_of_levels(checks: Sequence[Check]) -> tuple[Check, ...]:
+    """Of each level the check nearest to its budget, or furthest beyond it."""
+    found = (worst([check for check in checks if check.level == level]) for level in ALL_LEVELS)
+    return tuple(check for check in found if check is not None)

@@ -8,7 +8,6 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from itertools import combinations
 from multiprocessing import active_children, get_context, parent_process
 from typing import Any, ClassVar
 
@@ -16,7 +15,7 @@ from triptych.backend.contract import Backend
 from triptych.backend.registry import BACKENDS, installed, load
 from triptych.conformance import long_run
 from triptych.conformance.case import make_case
-from triptych.conformance.conform import PRECISIONS, Observed, Report, conform, pairwise
+from triptych.conformance.conform import PRECISIONS, Report, conform_together
 from triptych.conformance.inputs import everything
 from triptych.conformance.levels import ALL_LEVELS
 from triptych.conformance.long_run import LongRun
@@ -85,11 +84,9 @@ def run(
     reports: list[Report] = []
     pairs: list[Report] = []
     for precision in precisions:
-        seen: dict[str, Observed] = {backend.name: {} for backend in backends}  # megabytes each: gone after the pairs
-        for backend in backends:
-            reports.append(conform(backend, reference, precision, device=device, observed=seen[backend.name]))
-        for left, right in combinations(seen, 2):
-            pairs.append(pairwise((left, right), precision, seen[left], seen[right], reference))
+        alone, compared = conform_together(backends, reference, precision, device=device)
+        reports += alone
+        pairs += compared
     reasons = {name: NOT_ASKED if name in installed() else NOT_INSTALLED for name in BACKENDS}
     not_run = {name: reason for name, reason in reasons.items() if name not in [backend.name for backend in backends]}
     hashes = arrays_digest(reference.case.parameters), arrays_digest(everything(reference.case))

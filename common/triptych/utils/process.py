@@ -3,13 +3,14 @@
 import contextlib
 import ctypes
 import os
+import threading
 from functools import cache
 
 # glibc's mallopt parameters (malloc.h). By default it hands large buffers back to the kernel after each step and
 # faults them in again: 200 thousand page faults per training step at 96x96, a third of the time.
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -2, -3, -8
 _KEEP = 2_000_000_000
-_MALLOC = {_M_TRIM_THRESHOLD: _KEEP, _M_MMAP_THRESHOLD: _KEEP, _M_TOP_PAD: 268_435_456, _M_ARENA_MAX: 1}
+_MALLOC = {_M_TRIM_THRESHOLD: -1, _M_MMAP_THRESHOLD: _KEEP, _M_TOP_PAD: 268_435_456, _M_ARENA_MAX: 1}
 _VECTOR_FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "asimd", "sve")
 
 
@@ -27,10 +28,19 @@ def vector_features() -> tuple[str, ...]:
     return ()
 
 
+_short = threading.Event()
+
+
+def memory_is_short() -> bool:
+    """Whether this process has said so, by `return_large_memory`."""
+    return _short.is_set()
+
+
 def return_large_memory() -> None:
     """What is free is given back now, and from now on buffers of 128 KiB and more as soon as they are free: for work on
     which memory is short, and which asks for most of its buffers once."""
     prepare_process()  # which would set it otherwise later
+    _short.set()
     _mallopt({_M_MMAP_THRESHOLD: 2**17, _M_TRIM_THRESHOLD: 2**22, _M_TOP_PAD: 2**20})
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)

@@ -1,19 +1,57 @@
-"""Named arrays of which the large ones lie on the disk: 140 million weights are judged in a few gigabytes."""
+"""Named arrays of which the large ones lie on the disk where memory is short: 140 million weights are judged in a few
+gigabytes."""
 
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from triptych.utils import memory
 from triptych.utils.arrays import Array
 from triptych.utils.lazy import np
+from triptych.utils.process import memory_is_short
 
 LARGE = 2**20  # bytes
+_SHARE = 8  # the shelves of a process hold this part of the memory that was free at the first large array
+
+
+def _read_only(array: Array) -> Array:
+    array.flags.writeable = False
+    return array
+
+
+class Room:
+    """How many bytes of large arrays all shelves of this process hold in memory, and may (`most`; by default a share of
+    what is free when it is first asked). Files were a third of the time in which ResNet-18 is judged."""
+
+    def __init__(self, most: int | None = None) -> None:
+        self.most = most
+        self._kept: weakref.WeakValueDictionary[int, Array] = weakref.WeakValueDictionary()
+        self._numbers = count()
+
+    @property
+    def held(self) -> int:
+        """Bytes of what lives."""
+        return sum(array.nbytes for array in self._kept.values())
+
+    def take(self, array: Array) -> Array | None:
+        """A copy of `array` that is counted as long as it lives; None if there is no room for it."""
+        if self.most is None:
+            self.most = (memory.available() or 0) // _SHARE
+        if memory_is_short() or self.held + array.nbytes > self.most:
+            return None
+        kept = _read_only(array.copy())
+        self._kept[next(self._numbers)] = kept
+        return kept
+
+
+ROOM = Room()
 
 
 class Shelf(MutableMapping[str, Array]):
-    """A dictionary of arrays; one of at least `LARGE` bytes is written to a temporary file, and read whenever it is
-    asked for. What is read is nobody else's: changing it in place changes nothing here."""
+    """A dictionary of arrays; one of at least `LARGE` bytes is copied, into memory or, where that is short, a temporary
+    file that is read whenever it is asked for. What is read of those is read-only."""
 
     def __init__(self, arrays: Mapping[str, Array] | Iterable[tuple[str, Array]] = ()) -> None:
         self._entries: dict[str, Array | Path] = {}
@@ -24,10 +62,14 @@ class Shelf(MutableMapping[str, Array]):
 
     def __getitem__(self, name: str) -> Array:
         entry = self._entries[name]
-        return np.load(entry, allow_pickle=False) if isinstance(entry, Path) else entry
+        return _read_only(np.load(entry, allow_pickle=False)) if isinstance(entry, Path) else entry
 
     def __setitem__(self, name: str, array: Array) -> None:
-        self._entries[name] = self._written(array) if array.nbytes >= LARGE else array
+        if array.nbytes >= LARGE:
+            kept = ROOM.take(array)
+            self._entries[name] = self._written(array) if kept is None else kept
+        else:
+            self._entries[name] = array
 
     def __delitem__(self, name: str) -> None:
         del self._entries[name]
