@@ -55,6 +55,7 @@ def test_what_shelves_hold_in_memory_is_bounded_and_given_back(monkeypatch):
     kept["d"] = np.arange(8.0)
     assert room.held == 128
     monkeypatch.setattr(shelf, "memory_is_short", lambda: True)
+    del kept["b"]
     kept["b"] = np.ones(8)
     assert room.held == 64
     assert np.array_equal(kept["b"], np.ones(8))
