@@ -16,7 +16,7 @@ from triptych.backend.contract import Gather
 from triptych.backend.execution import Execution
 from triptych.optim.optimizers import Optimizer
 from triptych.utils.randomness import derive_seed
-from triptych_jax.functions import channels_first, channels_last
+from triptych_jax.functions import channels_first, channels_last, nodes
 from triptych_jax.input import Input
 from triptych_jax.layers import Dropout
 from triptych_jax.loss import Tensors, total_loss
@@ -66,13 +66,13 @@ def feed_dropout(module: nnx.Module, masks: Masks, key: jax.Array, part: tuple[j
 
 def dropouts(module: nnx.Module) -> list[tuple[str, Dropout]]:
     """The dropout layers by path."""
-    return [(".".join(path), layer) for path, layer in nnx.iter_graph(module) if isinstance(layer, Dropout)]
+    return [(".".join(path), layer) for path, layer in nodes(module) if isinstance(layer, Dropout)]
 
 
 def definition_of(module: nnx.Module) -> nnx.GraphDef:
     """What a module is without its arrays, for a compiled function to which parameters and statistics are given;
     dropout's own generators, which are arrays too, are not part of it."""
-    owners = [node for _, node in nnx.iter_graph(module) if isinstance(node, Dropout)]
+    owners = [node for _, node in nodes(module) if isinstance(node, Dropout)]
     generators = [owner.rngs for owner in owners]
     for owner in owners:
         owner.rngs = nnx.data(None)

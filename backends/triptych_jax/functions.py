@@ -1,6 +1,6 @@
 """Layers without state, channels last: functions of the input and the spec's record."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -211,6 +211,17 @@ def _max_pool_halves_backward(winner: jax.Array, dy: jax.Array) -> tuple[jax.Arr
 
 
 _max_pool_halves.defvjp(_max_pool_halves_forward, _max_pool_halves_backward)
+
+
+def nodes(module: nnx.Module, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """A module's variables and nodes with their paths, itself last, as `nnx.iter_graph` yields them. That one looks at
+    every number and string of every layer as well, which was a sixth of the time in which ResNet-34 is judged."""
+    for name, value in sorted(vars(module).items()):
+        if isinstance(value, nnx.Pytree):
+            yield from nodes(value, (*path, name))
+        elif isinstance(value, nnx.Variable):
+            yield (*path, name), value
+    yield path, module
 
 
 def arrays_of(variables: Mapping[tuple[str, ...], nnx.Variable]) -> dict[tuple[str, ...], jax.Array]:

@@ -17,7 +17,7 @@ from triptych.spec.analysis import analyse
 from triptych.spec.kinds import check_complete
 from triptych.spec.layers import INPUT, Architecture, Composite, Layer, Merge, Shape, join
 from triptych_jax.device import DTYPES, get_device
-from triptych_jax.functions import arrays_of, channels_first, channels_last
+from triptych_jax.functions import arrays_of, channels_first, channels_last, nodes
 from triptych_jax.layers import LAYERS, Dropout
 from triptych_jax.precision import apply_execution
 
@@ -134,7 +134,7 @@ class Network(_Composite):
     def cast(self) -> None:
         """Every layer's types as the execution has them, and whether its products may be shortened."""
         inside = jnp.bfloat16 if self.execution.precision == "bf16" else self.dtype
-        for _, module in nnx.iter_graph(self):
+        for _, module in nodes(self):
             if isinstance(module, PRODUCTS | nnx.BatchNorm):
                 module.dtype, module.param_dtype = inside, self.dtype
             if isinstance(module, PRODUCTS) and self.execution.tf32:
@@ -142,7 +142,7 @@ class Network(_Composite):
 
     def variables(self, kind: type[nnx.Variable]) -> dict[Path, nnx.Variable]:
         """The parameters (`nnx.Param`) or running statistics (`nnx.BatchStat`)."""
-        return {path: node for path, node in nnx.iter_graph(self) if isinstance(node, kind)}
+        return {path: node for path, node in nodes(self) if isinstance(node, kind)}
 
     def arrays(self, kind: type[nnx.Variable]) -> Arrays:
         """What these hold."""
@@ -180,7 +180,7 @@ def build(architecture: Architecture, *, device: str = "cpu", execution: Executi
     with jax.default_device(target):
         network = Network(architecture, execution)
         generators = nnx.Rngs(dropout=0)
-        for _, module in nnx.iter_graph(network):
+        for _, module in nodes(network):
             if isinstance(module, Dropout):
                 module.rngs = generators.dropout.fork()
     network.cast()

@@ -15,6 +15,7 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 from jax.sharding import Mesh, PartitionSpec
 
+from triptych_jax.functions import nodes
 from triptych_jax.layers import BatchNorm
 from triptych_jax.model import Arrays
 
@@ -90,6 +91,6 @@ def _total(values: Any, mesh: Mesh) -> Any:
 def synchronise(network: nnx.Module, spread: Spread | None) -> None:
     """Let batch norm take the statistics that it should, of a batch that is spread or not."""
     axis = AXIS if spread is not None and spread.synchronised else None
-    for _, module in nnx.iter_graph(network):
+    for _, module in nodes(network):
         if isinstance(module, BatchNorm):
             module.axis_name = axis

@@ -27,7 +27,7 @@ from triptych_jax.compiled import (
     definition_of,
 )
 from triptych_jax.distributed import Group as Mesh
-from triptych_jax.functions import arrays_of
+from triptych_jax.functions import arrays_of, nodes
 from triptych_jax.input import Input
 from triptych_jax.layers import BatchNorm
 from triptych_jax.loss import on_device
@@ -108,7 +108,7 @@ class Trainer(Predictor):
         self.statistics = network.variables(nnx.BatchStat)
         self.seed = seed
         network.train()
-        for path, module in nnx.iter_graph(network):
+        for path, module in nodes(network):
             if isinstance(module, BatchNorm) and keeps_statistics(".".join(path), frozen):
                 module.use_running_average = True
         self.placed = None if self.mesh is None else self.mesh.replicated

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from triptych.weights.initializers import Parameters
 from triptych.weights.layouts import FLAX
 from triptych.weights.store import check_fit
-from triptych_jax.functions import put_like
+from triptych_jax.functions import nodes, put_like
 from triptych_jax.model import PRODUCTS, Network
 
 
@@ -31,7 +31,7 @@ def from_canonical(network: Network, parameters: Parameters) -> None:
 def initialize(network: Network, seed: int) -> None:
     """Flax's own start: LeCun's truncated normal for kernels, zero for biases."""
     rngs = nnx.Rngs(seed)
-    for _, module in nnx.iter_graph(network):
+    for _, module in nodes(network):
         if isinstance(module, PRODUCTS):
             like = module.kernel[...]
             kernel = nnx.initializers.lecun_normal()(rngs.params(), like.shape, like.dtype)

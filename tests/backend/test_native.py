@@ -138,3 +138,16 @@ def test_hooks_see_every_layer_of_pytorch() -> None:
         module.register_forward_hook(lambda module, arguments, output, name=name: seen.append(name))
     network.eval()(torch.from_numpy(images(1)))
     assert {info.path for info in primitives(zoo.build("vgg11", **SMALL))} <= set(seen)
+
+
+@needs_jax
+@pytest.mark.parametrize("name", ["lenet", "googlenet", "mobilenet_v2"])
+def test_nodes_are_those_of_flax_itself(name: str) -> None:
+    registry.load("jax")
+    from flax import nnx
+
+    from triptych_jax.functions import nodes
+
+    network = triptych.build(name, backend="jax")
+    expected = [(path, node) for path, node in nnx.iter_graph(network) if isinstance(node, nnx.Pytree | nnx.Variable)]
+    assert [(path, id(node)) for path, node in nodes(network)] == [(path, id(node)) for path, node in expected]
