@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
+from triptych.optim.multipliers import Multiplier
 from triptych.optim.optimizers import SGD, Adagrad, Adam, AdamW, RMSprop
 from triptych.optim.schedules import (
     MEASURES,
@@ -32,11 +33,17 @@ some_schedules = st.one_of(
     st.builds(Plateau, measure=st.sampled_from(MEASURES), factor=small, patience=st.integers(0, 9)),
 )
 share = st.floats(0, 0.999)
-decay = {"weight_decay": positive, "decayed": st.sampled_from(["all", "weights"])}
+some_multipliers = st.lists(st.builds(Multiplier, pattern=st.just("*"), rate=positive, decay=share), max_size=2)
+decay = {
+    "weight_decay": positive,
+    "decayed": st.sampled_from(["all", "weights"]),
+    "multipliers": some_multipliers.map(tuple),
+}
 some_optimizers = st.one_of(
     st.builds(SGD, momentum=share, **decay),
     st.builds(SGD, momentum=small, nesterov=st.just(True)),
     st.builds(RMSprop, momentum=share, alpha=share, eps=small, **decay),
     st.builds(Adagrad, eps=small, **decay),
-    *(st.builds(kind, beta1=share, beta2=share, eps=small, **decay) for kind in (Adam, AdamW)),
+    st.builds(Adam, beta1=share, beta2=share, eps=small, eps_added=st.sampled_from(["after", "before"]), **decay),
+    st.builds(AdamW, beta1=share, beta2=share, eps=small, **decay),
 )

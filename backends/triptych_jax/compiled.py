@@ -21,7 +21,7 @@ from triptych_jax.input import Input
 from triptych_jax.layers import Dropout
 from triptych_jax.loss import Tensors, total_loss
 from triptych_jax.model import COMPOSITES, Arrays, Network, Outputs, first
-from triptych_jax.optimizer import Updater
+from triptych_jax.optimizer import Leaves, Updater
 from triptych_jax.shared import Spread, WholePass, spread_pass, synchronise
 
 # Of a function that runs once or twice compiling is all its time: without optimisation it is a quarter, and as one
@@ -152,10 +152,10 @@ def compile_micro_batch(
 
 @lru_cache(maxsize=64)  # conformance asks for 29 in turn: with fewer places it would find none again
 def compile_update(
-    execution: Execution, optimizer: Optimizer, decayed: frozenset[Any], placed: NamedSharding | None
+    execution: Execution, optimizer: Optimizer, leaves: Leaves, placed: NamedSharding | None
 ) -> Callable[..., Any]:
     """The update: every step's, and alone that of gradients that are there already."""
-    return jit(execution, placed)(Updater.update_function(optimizer, decayed))
+    return jit(execution, placed)(Updater.update_function(optimizer, leaves))
 
 
 @lru_cache(maxsize=64)
@@ -163,7 +163,7 @@ def compile_step(
     definition: nnx.GraphDef,
     execution: Execution,
     optimizer: Optimizer,
-    decayed: frozenset[Any],
+    leaves: Leaves,
     smoothing: float,
     placed: NamedSharding | None,
     spread: Spread | None,
@@ -171,7 +171,7 @@ def compile_step(
     """Pass and update. In full compilation they become one function: two cost a tenth of a small network's step. In a
     quick one they stay two: with every further optimiser only the update is compiled."""
     run = compile_pass(definition, execution, smoothing, spread)
-    update = compile_update(execution, optimizer, decayed, placed)
+    update = compile_update(execution, optimizer, leaves, placed)
 
     def step(inputs: tuple[Any, ...], kept: dict[str, Arrays], count: jax.Array, rates: tuple[Any, Any]) -> Any:
         # Nothing is donated: after an interrupted step the network must still be there to be saved.

@@ -11,7 +11,7 @@ from flax import nnx
 from numpy.typing import NDArray
 
 from triptych.backend import optimizer_state
-from triptych.optim.optimizers import SGD, Adagrad, Adam, AdamW, Optimizer, Rates, RMSprop, decay_of, float32
+from triptych.optim.optimizers import SGD, Adagrad, Adam, AdamW, Optimizer, Rates, RMSprop, decay_of, rates_of
 from triptych.weights.initializers import Parameters
 from triptych.weights.layouts import FLAX
 from triptych_jax.functions import put_like
@@ -20,6 +20,8 @@ from triptych_jax.weights import to_numpy
 
 Piece: TypeAlias = optax.GradientTransformation
 Kept: TypeAlias = dict[str, Arrays]  # by optax's slot
+Leaves: TypeAlias = frozenset[tuple[Path, float, float]]  # each with how many times the learning rate, and its decay
+Sizes: TypeAlias = dict[float, jax.Array]  # of a step, by how many times the learning rate it is
 BUFFERS = {  # canonical: optax's
     "velocity": "trace",
     "mean": "mu",
@@ -37,7 +39,9 @@ class Updater:
         decay = decay_of(optimizer, network.architecture, frozen)
         trained = network.variables(nnx.Param).items()
         self.named = {path: p for path, p in trained if FLAX.canonical_path(path) in decay}
-        self.decayed = frozenset(path for path in self.named if decay[FLAX.canonical_path(path)] != 0)
+        factors = rates_of(optimizer, network.architecture, frozen)
+        canonical = {path: FLAX.canonical_path(path) for path in self.named}
+        self.leaves: Leaves = frozenset((path, factors[own], decay[own]) for path, own in canonical.items())
         self.kept: Kept = {}  # empty before the first step
         self.used, self.count = False, np.int32(0)
 
@@ -45,7 +49,9 @@ class Updater:
         """Call a compiled function that ends in an update, and take over what it moved. Returns the rest."""
         if not self.kept:
             self.load_state({})
-        numbers = np.float32(rates.learning_rate), np.float32(rates.momentum)
+        count = int(self.count) + 1
+        sizes = {f: np.float32(self.optimizer.size(rates.times(f), count)) for _, f, _ in self.leaves}
+        numbers = sizes, np.float32(rates.momentum)
         *others, moved, self.kept = function(inputs, self.kept, self.count, numbers)
         for path, variable in self.named.items():
             variable[...] = moved[path]
@@ -74,14 +80,14 @@ class Updater:
         self.kept = dict(kept)
 
     @staticmethod
-    def update_function(optimizer: Optimizer, decayed: frozenset[Path]) -> Callable[..., Any]:
+    def update_function(optimizer: Optimizer, leaves: Leaves) -> Callable[..., Any]:
         """`((parameters, gradients), kept, count, rates) -> (parameters, kept)`; not compiled yet."""
 
         def update(
-            inputs: tuple[Arrays, Arrays], kept: Kept, count: jax.Array, rates: tuple[jax.Array, jax.Array]
+            inputs: tuple[Arrays, Arrays], kept: Kept, count: jax.Array, rates: tuple[Sizes, jax.Array]
         ) -> tuple[Arrays, Kept]:
-            (parameters, gradients), (learning_rate, momentum) = inputs, rates
-            native = _native(optimizer, decayed, learning_rate, momentum)
+            (parameters, gradients), (sizes, momentum) = inputs, rates
+            native = _native(optimizer, leaves, sizes, momentum)
             state = optax.tree_utils.tree_set(native.init(parameters), **kept)
             if optimizer.counts:
                 state = optax.tree_utils.tree_set(state, count=count)
@@ -92,12 +98,19 @@ class Updater:
         return update
 
 
-def _native(optimizer: Optimizer, decayed: frozenset[Path], learning_rate: jax.Array, momentum: jax.Array) -> Piece:
-    decay = optax.add_decayed_weights(
-        float32(optimizer.weight_decay), lambda parameters: {path: path in decayed for path in parameters}
-    )
+def _native(optimizer: Optimizer, leaves: Leaves, sizes: Sizes, momentum: jax.Array) -> Piece:
+    strengths = sorted({strength for _, _, strength in leaves} - {0.0})
+    decays = (optax.add_decayed_weights(strength, _mask(leaves, 2, strength)) for strength in strengths)
+    decay = optax.chain(optax.identity(), *decays)
     chain = NATIVE[type(optimizer)](optimizer, decay, momentum)
-    return optax.chain(*chain, optax.scale_by_learning_rate(learning_rate))
+    scales = (optax.masked(optax.scale_by_learning_rate(size), _mask(leaves, 1, f)) for f, size in sizes.items())
+    return optax.chain(*chain, *scales)
+
+
+def _mask(leaves: Leaves, place: int, value: float) -> Callable[[Arrays], dict[Path, bool]]:
+    """Those of the leaves that have this value."""
+    chosen = {leaf[0] for leaf in leaves if leaf[place] == value}
+    return lambda parameters: {path: path in chosen for path in parameters}
 
 
 def _momentum(momentum: jax.Array, nesterov: bool = False) -> Piece:
@@ -122,11 +135,24 @@ def _adagrad(eps: float) -> Piece:
     return optax.GradientTransformation(native.init, update)
 
 
+def _adam(record: Adam) -> Piece:
+    beta1, beta2, eps = record.moments
+    native = optax.scale_by_adam(beta1, beta2, eps)
+    if record.eps_added == "after":
+        return native
+
+    def update(gradients: Any, state: Any, parameters: Any = None) -> tuple[Any, Any]:
+        _, state = native.update(gradients, state, parameters)
+        return jax.tree.map(lambda m, s: m / (jnp.sqrt(s) + eps), state.mu, state.nu), state
+
+    return optax.GradientTransformation(native.init, update)
+
+
 # Before Adam the decay enters its moments, behind it does not: coupled and decoupled decay.
 NATIVE: dict[type[Optimizer], Callable[[Any, Piece, jax.Array], tuple[Piece, ...]]] = {
     SGD: lambda record, decay, momentum: (decay, _momentum(momentum, record.nesterov)),
-    Adam: lambda record, decay, momentum: (decay, optax.scale_by_adam(record.beta1, record.beta2, record.eps)),
-    AdamW: lambda record, decay, momentum: (optax.scale_by_adam(record.beta1, record.beta2, record.eps), decay),
+    Adam: lambda record, decay, momentum: (decay, _adam(record)),
+    AdamW: lambda record, decay, momentum: (_adam(record), decay),
     RMSprop: lambda record, decay, momentum: (
         decay,
         optax.scale_by_rms(record.alpha, record.eps, eps_in_sqrt=False),

@@ -113,7 +113,7 @@ class Trainer(Predictor):
                 module.use_running_average = True
         self.placed = None if self.mesh is None else self.mesh.replicated
         self.spread = None if self.mesh is None else Spread(self.mesh.mesh, synchronised)
-        program = network.execution, optimizer, self.optimizer.decayed
+        program = network.execution, optimizer, self.optimizer.leaves
         self.definition, self.smoothing = definition_of(network), smoothing
         self.compiled_step = compile_step(self.definition, *program, smoothing, self.placed, None)
         self.spread_step = compile_step(self.definition, *program, smoothing, self.placed, self.spread)

@@ -8,7 +8,7 @@ from mxnet import gluon
 from numpy.typing import NDArray
 
 from triptych.backend import optimizer_state
-from triptych.optim.optimizers import SGD, Adagrad, Adam, AdamW, Optimizer, Rates, RMSprop, decay_of, float32
+from triptych.optim.optimizers import SGD, Adagrad, Adam, AdamW, Optimizer, Rates, RMSprop, decay_of, float32, rates_of
 from triptych.weights.initializers import Parameters
 from triptych_mxnet.model import Network
 from triptych_mxnet.weights import from_numpy, to_numpy
@@ -21,9 +21,11 @@ class Updater:
 
     def __init__(self, network: Network, optimizer: Optimizer, frozen: frozenset[str]) -> None:
         decay = decay_of(optimizer, network.architecture, frozen)
+        factors = rates_of(optimizer, network.architecture, frozen)
         self.named = {path: parameter for path, parameter in network.named_parameters().items() if path in decay}
         for path, parameter in self.named.items():
-            parameter.wd_mult = float(decay[path] != 0)
+            parameter.lr_mult = factors[path]
+            parameter.wd_mult = decay[path] and decay[path] / float32(optimizer.weight_decay)
         self.optimizer = optimizer
         self.places = {slot: place for place, slot in enumerate(optimizer.slots)}
         self.native = gluon.Trainer(list(self.named.values()), NATIVE[type(optimizer)](optimizer), kvstore=None)
@@ -34,7 +36,7 @@ class Updater:
         """Move every parameter by its gradient."""
         if not self.states:
             self.load_state({})
-        self.native.set_learning_rate(rates.learning_rate)
+        self.native.set_learning_rate(rates.exact)
         self.native.optimizer.momentum = rates.momentum
         self.native.step(1)  # the loss is a mean already
         used = self.optimizer.remembers(rates)
@@ -86,7 +88,7 @@ class _Sgd(mx.optimizer.Optimizer):
 
     def update(self, index: int, weight: mx.nd.NDArray, grad: mx.nd.NDArray, state: States) -> None:
         (velocity,) = state
-        rate, decay = self._get_lr(index), self._get_wd(index)
+        rate, decay = float32(self._get_lr(index)), self._get_wd(index)
         move = grad + decay * weight if decay else grad
         if self.momentum:
             velocity *= self.momentum
@@ -103,7 +105,7 @@ class _Adam(mx.optimizer.Optimizer):
 
     def __init__(self, optimizer: Adam) -> None:
         super().__init__(learning_rate=0.0, wd=float32(optimizer.weight_decay))
-        self.beta1, self.beta2, self.eps = optimizer.beta1, optimizer.beta2, optimizer.eps
+        self.record = optimizer
 
     def create_state(self, index: int, weight: mx.nd.NDArray) -> States:
         return mx.nd.zeros_like(weight), mx.nd.zeros_like(weight)
@@ -111,17 +113,22 @@ class _Adam(mx.optimizer.Optimizer):
     def update(self, index: int, weight: mx.nd.NDArray, grad: mx.nd.NDArray, state: States) -> None:
         self._update_count(index)
         mean, variance = state
-        rate, decay, count = self._get_lr(index), self._get_wd(index), self._index_update_count[index]
+        rates, decay, count = Rates(self._get_lr(index)), self._get_wd(index), self._index_update_count[index]
+        beta1, beta2, eps = self.record.moments
         if decay and self.decoupled:
-            weight *= 1 - rate * decay
+            weight *= 1 - rates.learning_rate * decay
         elif decay:
             grad = grad + decay * weight
-        mean *= self.beta1
-        mean += (1 - self.beta1) * grad
-        variance *= self.beta2
-        variance += (1 - self.beta2) * mx.nd.square(grad)
-        root = mx.nd.sqrt(variance) / math.sqrt(1 - self.beta2**count) + self.eps
-        weight -= rate / (1 - self.beta1**count) * mean / root
+        mean *= beta1
+        mean += (1 - beta1) * grad
+        variance *= beta2
+        variance += (1 - beta2) * mx.nd.square(grad)
+        size = self.record.size(rates, count)
+        if self.record.eps_added == "before":
+            weight -= size * mean / (mx.nd.sqrt(variance) + eps)
+        else:
+            root = mx.nd.sqrt(variance) / math.sqrt(1 - beta2**count) + eps
+            weight -= size / (1 - beta1**count) * mean / root
 
 
 class _AdamW(_Adam):
@@ -143,7 +150,7 @@ class _RmsProp(mx.optimizer.Optimizer):
 
     def update(self, index: int, weight: mx.nd.NDArray, grad: mx.nd.NDArray, state: States) -> None:
         square, velocity = state
-        rate, decay = self._get_lr(index), self._get_wd(index)
+        rate, decay = float32(self._get_lr(index)), self._get_wd(index)
         grad = grad + decay * weight if decay else grad
         square *= self.alpha
         square += (1 - self.alpha) * mx.nd.square(grad)
@@ -167,7 +174,7 @@ class _Adagrad(mx.optimizer.Optimizer):
 
     def update(self, index: int, weight: mx.nd.NDArray, grad: mx.nd.NDArray, state: States) -> None:
         (total,) = state
-        rate, decay = self._get_lr(index), self._get_wd(index)
+        rate, decay = float32(self._get_lr(index)), self._get_wd(index)
         grad = grad + decay * weight if decay else grad
         total += mx.nd.square(grad)
         weight -= rate * grad / (mx.nd.sqrt(total) + self.eps)

@@ -4,7 +4,7 @@ training draws; and those that only an uncommon value, size or graph meets."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -15,7 +15,7 @@ import numpy as np
 from mutants import networks as nets
 from mutants.plants import Plant, everywhere, layer, native, other_spec, part, patched, replaced
 from mutants.record import Mutant
-from triptych.optim.optimizers import decay_of
+from triptych.optim.optimizers import Adam, decay_of, rates_of
 from triptych.spec.analysis import parameters
 from triptych.spec.layers import Architecture, BatchNorm, Clip, Dropout, ReLU, Softmax
 
@@ -224,6 +224,37 @@ def decay_of_gamma(right: Callable[..., Any]) -> Callable[..., Any]:
     return wrong
 
 
+def rates_ignored(right: Callable[..., Any]) -> Callable[..., Any]:
+    """Every parameter has the learning rate itself."""
+    return lambda *given: dict.fromkeys(right(*given), 1.0)
+
+
+def decays_ignored(right: Callable[..., Any]) -> Callable[..., Any]:
+    """Every parameter has the weight decay itself."""
+    return lambda optimizer, *given: right(replace(optimizer, multipliers=()), *given)
+
+
+def rates_in_the_decay(right: Callable[..., Any]) -> Callable[..., Any]:
+    """What multiplies the learning rate multiplies the weight decay as well."""
+
+    def wrong(optimizer: Any, *given: Any) -> dict[str, float]:
+        rates = rates_of(optimizer, *given)
+        return {path: strength * rates[path] for path, strength in right(optimizer, *given).items()}
+
+    return wrong
+
+
+def eps_added_after(framework: Any, precision: str) -> Any:
+    """Adam that adds eps after the correction, whatever it is told."""
+
+    class Wrong(framework.Trainer):  # type: ignore[misc, name-defined]
+        def __init__(self, network: Any, right: Any, *given: Any, **more: Any) -> None:
+            told = {"eps_added": "after"} if type(right) is Adam else {}
+            super().__init__(network, replace(right, **told), *given, **more)
+
+    return nullcontext((replaced(framework, Trainer=Wrong), None))
+
+
 HYBRID = dict.fromkeys(("torch", "jax"), "there is one way to run a network")
 PRODUCT = dict.fromkeys(("torch", "mxnet"), "it has no convolution of its own")
 TRAINING = "training"
@@ -260,6 +291,10 @@ MUTANTS = (
             ("smoothing ignored", nets.PLAIN, ignored(smoothing=0.0)),
             ("frozen layers trained", nets.PLAIN, ignored(frozen=frozenset())),
             ("one buffer for what is saved", nets.PLAIN, one_buffer),
+            ("multipliers of the rate ignored", nets.PLAIN, everywhere("rates_of", rates_ignored)),
+            ("multipliers of the decay ignored", nets.PLAIN, everywhere("decay_of", decays_ignored)),
+            ("multipliers of the rate in the decay", nets.PLAIN, everywhere("decay_of", rates_in_the_decay)),
+            ("adam's eps added after", nets.PLAIN, eps_added_after),
         )
     ),
     Mutant("decay of gamma", nets.NORM, everywhere("decay_of", decay_of_gamma), "update", "norm", "update"),

@@ -15,11 +15,11 @@ from triptych.spec import records
 from triptych.utils.errors import TriptychError
 
 FIELDS = {
-    SGD: {"weight_decay", "decayed", "momentum", "nesterov"},
-    Adam: {"weight_decay", "decayed", "beta1", "beta2", "eps"},
-    AdamW: {"weight_decay", "decayed", "beta1", "beta2", "eps"},
-    RMSprop: {"weight_decay", "decayed", "momentum", "alpha", "eps"},
-    Adagrad: {"weight_decay", "decayed", "eps"},
+    SGD: {"weight_decay", "decayed", "multipliers", "momentum", "nesterov"},
+    Adam: {"weight_decay", "decayed", "multipliers", "beta1", "beta2", "eps", "eps_added"},
+    AdamW: {"weight_decay", "decayed", "multipliers", "beta1", "beta2", "eps"},
+    RMSprop: {"weight_decay", "decayed", "multipliers", "momentum", "alpha", "eps"},
+    Adagrad: {"weight_decay", "decayed", "multipliers", "eps"},
 }
 
 

@@ -23,9 +23,10 @@ from triptych.conformance.case import BATCH, make_case
 from triptych.conformance.tolerance import Budgets, perturbations
 from triptych.data.batches import Augmentation, Batch, gather_indices, plan
 from triptych.data.preprocess import InputTransform
+from triptych.optim.multipliers import Multiplier
 from triptych.optim.optimizers import COUNT, SGD, Adagrad, Adam, AdamW, Optimizer, Rates, RMSprop, reference_step
 from triptych.reference import network as reference
-from triptych.reference.decay import decay_by_path
+from triptych.reference.decay import decay_by_path, rate_by_path
 from triptych.reference.pixels import network_input
 from triptych.reference.rounding import FLOAT32_UNIT
 from triptych.spec.kinds.layer_pass import Rounding, exact
@@ -79,7 +80,13 @@ class Life:
         by_path = decay_by_path(self.optimizer, self.architecture)
         return {path: strength for path, strength in by_path.items() if path not in self.frozen}
 
+    @property
+    def factors(self) -> dict[str, float]:
+        """How many times the learning rate each has."""
+        return rate_by_path(self.optimizer, self.architecture)
 
+
+MULTIPLIERS = (Multiplier("dense.*", rate=0.3, decay=3.0), Multiplier("*.bias", rate=5.0, decay=0.25))
 LIVES = {  # Adam's beta2 is small: 1 - 0.999 has few digits in float32
     "frozen": Life(SGD(momentum=0.9, weight_decay=5e-2), 0.1, LABELLED, FROZEN, SMOOTHING),
     "nesterov": Life(SGD(momentum=0.9, nesterov=True, weight_decay=5e-2, decayed="weights"), 1.0, compilation="full"),
@@ -87,6 +94,9 @@ LIVES = {  # Adam's beta2 is small: 1 - 0.999 has few digits in float32
     "adamw": Life(AdamW(weight_decay=5e-2, decayed="weights", beta2=0.95), 0.1),
     "rmsprop": Life(RMSprop(weight_decay=5e-2, decayed="weights", momentum=0.9, alpha=0.9), 0.1),
     "adagrad": Life(Adagrad(weight_decay=5e-2, decayed="weights"), 0.1),
+    "eps before": Life(Adam(weight_decay=5e-2, beta2=0.95, eps=1e-3, eps_added="before"), 0.1),
+    "multiplied": Life(SGD(momentum=0.9, weight_decay=5e-2, multipliers=MULTIPLIERS), 0.1),
+    "adamw multiplied": Life(AdamW(weight_decay=5e-2, beta2=0.95, multipliers=MULTIPLIERS), 0.1),
 }
 
 
@@ -158,7 +168,8 @@ def _lived(life: Life, seed: int, rounding: Rounding) -> Iterator[tuple[str, Arr
         x = rounding(network_input(told.stored[batch.index], TRANSFORM, batch), length, 5.0)
         run = reference.forward(life.architecture, values, x, train=True, rounding=rounding, frozen=life.frozen)
         loss, gradients = reference.backward(run, targets, life.smoothing)
-        moved, state = reference_step(values, gradients, state, life.rates(number), life.optimizer, life.decay)
+        told_step = (life.rates(number), life.optimizer, life.decay, life.factors)
+        moved, state = reference_step(values, gradients, state, *told_step)
         state = {name: value if name == COUNT else rounding(value, 1) for name, value in state.items()}
         values |= {path: rounding(value, 1) for path, value in (moved | run.statistics).items()}
         yield f"loss {number}", np.asarray(loss)

@@ -20,7 +20,7 @@ from triptych.data.batches import Augmentation, Batch, feed, plan
 from triptych.data.preprocess import InputTransform
 from triptych.optim.optimizers import Optimizer, Rates, reference_step
 from triptych.reference import network as reference
-from triptych.reference.decay import decay_by_path
+from triptych.reference.decay import decay_by_path, rate_by_path
 from triptych.reference.pixels import network_input
 from triptych.reference.rounding import FLOAT32_UNIT
 from triptych.utils.arrays import Array, largest
@@ -84,7 +84,7 @@ def follow_reference(trajectory: Trajectory) -> Arrays:
     logits of stored images in evaluation mode at the end."""
     case, (stored, labels) = trajectory.case, trajectory.images()
     architecture, optimizer = case.architecture, trajectory.optimizer
-    decay = decay_by_path(optimizer, architecture)
+    told = optimizer, decay_by_path(optimizer, architecture), rate_by_path(optimizer, architecture)
     values: dict[str, Array] = dict(case.exact)
     state: Parameters = {}
     losses, right = [], []
@@ -92,7 +92,7 @@ def follow_reference(trajectory: Trajectory) -> Arrays:
         x = network_input(stored[batch.index], trajectory.transform, batch)
         run = reference.forward(architecture, values, x, train=True, masks=case.masks(step))
         loss, _ = reference.backward(run, labels[batch.index])
-        moved, state = reference_step(values, run.gradients, state, trajectory.rates(step), optimizer, decay)
+        moved, state = reference_step(values, run.gradients, state, trajectory.rates(step), *told)
         values |= moved | run.statistics
         losses.append(loss)
         right.append(float((run.logits.argmax(1) == labels[batch.index]).sum()))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import ClassVar, Literal, TypeAlias, get_args
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, TypeAlias, get_args
 
 import numpy as np
 
+from triptych.optim.multipliers import Multiplier, factors_of
 from triptych.spec import records
 from triptych.spec.analysis import parameters
 from triptych.spec.layers import Architecture
@@ -17,20 +19,28 @@ from triptych.utils.errors import TriptychError, unknown
 from triptych.weights.initializers import Parameters
 
 Decayed: TypeAlias = Literal["all", "weights"]
+EpsAdded: TypeAlias = Literal["after", "before"]
 COUNT = "count"  # the name, in an optimiser's state, of how many steps it has made
 SQUARES = ("variance", "square", "sum")  # the slots that hold squares of gradients: never below 0
 
 
 @dataclass(frozen=True)
 class Rates:
-    """What may change from step to step, rounded to float32 because MXNet's optimiser operators read it so."""
+    """What may change from step to step, rounded to float32 because MXNet's optimiser operators read it so; `exact`:
+    the learning rate before that, for what it is multiplied by yet."""
 
     learning_rate: float
     momentum: float = 0.0
+    exact: float = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "exact", self.learning_rate)
         for name in ("learning_rate", "momentum"):
             object.__setattr__(self, name, float32(getattr(self, name)))
+
+    def times(self, factor: float) -> Rates:
+        """Those of a parameter with so many times the learning rate."""
+        return Rates(self.exact * factor, self.momentum)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,8 +48,9 @@ class Optimizer:
     """How parameters w follow their gradients g, in PyTorch's forms; learning rate and momentum come per step.
 
     `decayed` says which trained parameters decay: "all", biases, gamma and beta included, or only the "weights" of
-    convolution and dense layers. `slots` are what is remembered of every parameter; `counts`: the steps are counted,
-    for a bias correction; `normalized`: a step's size does not depend on the gradients'.
+    convolution and dense layers; `multipliers` what the learning rate and the decay of single ones are times. `slots`
+    are what is remembered of every parameter; `counts`: the steps are counted, for a bias correction; `normalized`: a
+    step's size does not depend on the gradients'.
     Raises TriptychError for values outside their range.
     """
 
@@ -47,9 +58,11 @@ class Optimizer:
     slots: ClassVar[tuple[str, ...]]
     counts: ClassVar[bool] = False
     normalized: ClassVar[bool] = False
+    LATER: ClassVar[tuple[str, ...]] = ("multipliers",)
 
     weight_decay: float = 0.0
     decayed: Decayed = "all"
+    multipliers: tuple[Multiplier, ...] = ()
 
     def __post_init__(self) -> None:
         if self.decayed not in get_args(Decayed):
@@ -69,6 +82,10 @@ class Optimizer:
     def remembers(self, rates: Rates) -> bool:
         """Whether a step with these rates leaves a state behind."""
         return True
+
+    def size(self, rates: Rates, count: int) -> float:
+        """What step `count` (from 1) multiplies its direction by."""
+        return rates.learning_rate
 
     def decay(self, w: Array, g: Array, learning_rate: float, strength: float) -> tuple[Array, Array]:
         """Parameter and gradient as the weight decay has them before the step; here coupled: `g += decay * w`."""
@@ -135,8 +152,13 @@ class Adam(Optimizer):
     """`g += weight_decay * w; m = beta1 * m + (1 - beta1) * g; s = beta2 * s + (1 - beta2) * g * g;
     w -= learning_rate * m / (1 - beta1^t) / (sqrt(s / (1 - beta2^t)) + eps)` in step t, counted from 1 (Kingma and Ba,
     algorithm 1).
+
+    `eps_added`: "after" the correction of the bias, as above, or "before" it, as MXNet's: `w -= size * m / (sqrt(s) +
+    eps)` with `size = learning_rate * sqrt(1 - beta2^t) / (1 - beta1^t)`. MXNet's operator reads size, eps, beta1 and
+    beta2 as float32, and so it is here; the betas of the size are not read by it. 1 - 0.999 is 1e-5 smaller so.
     """
 
+    LATER: ClassVar[tuple[str, ...]] = ("multipliers", "eps_added")
     name = "adam"
     slots = ("mean", "variance")
     counts = True
@@ -145,24 +167,57 @@ class Adam(Optimizer):
     beta1: float = 0.9
     beta2: float = 0.999
     eps: float = 1e-8
+    eps_added: EpsAdded = "after"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.check_share("beta1", "beta2")
         self.check_above_zero("eps")
+        if self.eps_added not in get_args(EpsAdded):
+            raise unknown("eps_added", self.eps_added, get_args(EpsAdded))
+        beta1, beta2, eps = self.moments
+        if not (max(beta1, beta2) < 1 and eps > 0):
+            raise TriptychError(f"beta1 {self.beta1}, beta2 {self.beta2} or eps {self.eps} is 1 or 0 in float32")
+
+    @property
+    def moments(self) -> tuple[float, float, float]:
+        """beta1, beta2 and eps as a step of the moments reads them."""
+        numbers = self.beta1, self.beta2, self.eps
+        return numbers if self.eps_added == "after" else (float32(self.beta1), float32(self.beta2), float32(self.eps))
+
+    def size(self, rates: Rates, count: int) -> float:
+        if self.eps_added == "after":
+            return rates.learning_rate
+        return float32(rates.exact * (math.sqrt(1 - self.beta2**count) / (1 - self.beta1**count)))
 
     def move(self, w: Array, g: Array, slots: list[Array], rates: Rates, count: int) -> tuple[Array, list[Array]]:
+        if self.eps_added == "before":
+            return self._move_before(w, g, slots, rates, count)
         mean = self.beta1 * slots[0] + (1 - self.beta1) * g
         variance = self.beta2 * slots[1] + (1 - self.beta2) * g * g
         root = np.sqrt(variance / (1 - self.beta2**count)) + self.eps
         return w - rates.learning_rate * mean / (1 - self.beta1**count) / root, [mean, variance]
 
+    def _move_before(
+        self, w: Array, g: Array, slots: list[Array], rates: Rates, count: int
+    ) -> tuple[Array, list[Array]]:
+        """With the numbers that MXNet's operator gets, written by itself: `size` and `moments` are what is judged."""
+        beta1, beta2, eps = np.asarray([self.beta1, self.beta2, self.eps], np.float32).astype(np.float64).tolist()
+        mean = beta1 * slots[0] + (1 - beta1) * g
+        variance = beta2 * slots[1] + (1 - beta2) * g * g
+        size = np.float32(rates.exact * ((1 - self.beta2**count) ** 0.5 / (1 - self.beta1**count)))
+        return w - float(size) * mean / (np.sqrt(variance) + eps), [mean, variance]
+
 
 @dataclass(frozen=True, kw_only=True)
 class AdamW(Adam):
-    """Adam on the gradient alone, and `w -= learning_rate * weight_decay * w` (Loshchilov and Hutter)."""
+    """Adam on the gradient alone, and `w -= learning_rate * weight_decay * w` (Loshchilov and Hutter); eps is added
+    after the correction."""
 
+    LATER: ClassVar[tuple[str, ...]] = ("multipliers",)
     name = "adamw"
+
+    eps_added: ClassVar[EpsAdded] = "after"  # type: ignore[misc]  # no field of AdamW's: MXNet has none
 
     def decay(self, w: Array, g: Array, learning_rate: float, strength: float) -> tuple[Array, Array]:
         return w - learning_rate * strength * w, g
@@ -231,6 +286,29 @@ def get_kind(name: str) -> type[Optimizer]:
     return OPTIMIZERS[name]
 
 
+def settings_of(kind: type[Optimizer], text: str, **others: float) -> dict[str, Any]:
+    """`momentum=0.9,nesterov=true` as fields of an optimiser, or `others` that may be said beside them. Raises
+    TriptychError otherwise."""
+    known: dict[str, Any] = {f.name: f.default for f in dataclasses.fields(kind) if f.name != "multipliers"} | others
+    found: dict[str, Any] = {}
+    for part in text.split(","):
+        key, mark, value = part.partition("=")
+        if key not in known:
+            raise unknown(f"setting of optimizer '{kind.name}'", key, known)
+        if isinstance(known[key], bool):
+            if value.lower() not in ("true", "false", ""):
+                raise TriptychError(f"{key}={value} must be true or false")
+            found[key] = value.lower() != "false"
+        elif isinstance(known[key], str):
+            found[key] = value
+        else:
+            try:
+                found[key] = float(value) if mark else float("nan")
+            except ValueError:
+                raise TriptychError(f"{key}={value} is not a number") from None
+    return found
+
+
 def float32(value: float) -> float:
     """The nearest float32, as a Python float."""
     return float(np.float32(value))
@@ -239,12 +317,24 @@ def float32(value: float) -> float:
 def decay_of(
     optimizer: Optimizer, architecture: Architecture, frozen: frozenset[str] = frozenset()
 ) -> dict[str, float]:
-    """The weight decay of every parameter that is trained and not `frozen`, by path, rounded to float32."""
+    """The weight decay of every parameter that is trained and not `frozen`, by path, rounded to float32. Raises
+    TriptychError for a multiplier that matches no parameter."""
+    factors = factors_of(optimizer.multipliers, architecture)
     return {
-        info.path: float32(optimizer.weight_decay) if optimizer.decayed == "all" or info.role == "weight" else 0.0
+        info.path: float32(optimizer.weight_decay * factors[info.path].decay)
+        if optimizer.decayed == "all" or info.role == "weight"
+        else 0.0
         for info in parameters(architecture)
         if info.trained and info.path not in frozen
     }
+
+
+def rates_of(
+    optimizer: Optimizer, architecture: Architecture, frozen: frozenset[str] = frozenset()
+) -> dict[str, float]:
+    """How many times the learning rate each such parameter has, by path. Raises as `decay_of` does."""
+    factors = factors_of(optimizer.multipliers, architecture)
+    return {path: own.rate for path, own in factors.items() if path not in frozen}
 
 
 def reference_step(
@@ -254,9 +344,11 @@ def reference_step(
     rates: Rates,
     optimizer: Optimizer,
     decay: Mapping[str, float],
+    factors: Mapping[str, float] | None = None,
 ) -> tuple[Parameters, Parameters]:
-    """One float64 step: the new `(values, state)` of every parameter named in `decay`. The state's keys are
-    `velocity.PATH`, or `mean.PATH`, `variance.PATH` and `count`; what it lacks is zero."""
+    """One float64 step: the new `(values, state)` of every parameter named in `decay`; `factors`: of the learning rate,
+    by path (None: all 1). The state's keys are `velocity.PATH`, or `mean.PATH`, `variance.PATH` and `count`; what it
+    lacks is zero."""
     count = int(state.get(COUNT, 0)) + 1
     moved: Parameters = {}
     after: Parameters = {}
@@ -264,8 +356,9 @@ def reference_step(
         w: Array = np.asarray(values[path], np.float64)
         before = (state.get(f"{slot}.{path}", np.zeros_like(w)) for slot in optimizer.slots)
         slots: list[Array] = [np.asarray(slot, np.float64) for slot in before]
-        w, g = optimizer.decay(w, gradients[path], rates.learning_rate, strength)
-        moved[path], slots = optimizer.move(w, g, slots, rates, count)
+        own = rates if factors is None else rates.times(factors[path])
+        w, g = optimizer.decay(w, gradients[path], own.learning_rate, strength)
+        moved[path], slots = optimizer.move(w, g, slots, own, count)
         after |= {f"{slot}.{path}": value for slot, value in zip(optimizer.slots, slots, strict=True)}
     if not optimizer.remembers(rates):
         return moved, {}

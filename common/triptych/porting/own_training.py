@@ -8,7 +8,7 @@ optimisers take every value alike.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,13 +17,13 @@ from triptych.conformance.diagnosis.update_faults import Wrong, walk_steps
 from triptych.conformance.reference_run import ReferenceRun
 from triptych.conformance.tolerance import UNPERTURBED, Budgets
 from triptych.optim import schedules
-from triptych.optim.optimizers import SGD, Adam, Optimizer, Rates, get_kind
+from triptych.optim.optimizers import SGD, Adam, Optimizer, Rates, get_kind, settings_of
 from triptych.optim.schedules import Constant, Moment, MultiStep, Plateau, Schedule, Step, Warmup
 from triptych.reference.decay import decay_by_path
 from triptych.reference.rounding import FLOAT32_UNIT
 from triptych.training.recipes import RECIPES
 from triptych.utils.arrays import Array, Arrays, largest
-from triptych.utils.errors import TriptychError, unknown
+from triptych.utils.errors import TriptychError
 from triptych.utils.randomness import generator
 from triptych.utils.shelf import Computed
 
@@ -91,7 +91,7 @@ def parse(text: str) -> Plan:
     if len(others) > 1 or ("=" not in rest and rest) or not rest:
         raise TriptychError(f"'{text}' is no optimiser: {FORM}")
     kind = get_kind(name)
-    settings = dict(_settings(kind, rest))
+    settings = settings_of(kind, rest, learning_rate=0.0)
     if "learning_rate" not in settings:
         raise TriptychError(f"'{text}' does not say its learning_rate: {FORM}")
     rate = settings.pop("learning_rate")
@@ -103,26 +103,6 @@ def _checked(plan: Plan) -> Plan:
     if isinstance(plan.schedule.main, Plateau):
         raise TriptychError("a schedule that follows the loss (plateau) cannot be compared step by step")
     return plan
-
-
-def _settings(kind: type[Optimizer], text: str) -> Iterator[tuple[str, Any]]:
-    known: dict[str, Any] = {item.name: item.default for item in fields(kind)} | {"learning_rate": 0.0}
-    for part in text.split(","):
-        key, mark, value = part.partition("=")
-        if key not in known:
-            raise unknown(f"setting of optimizer '{kind.name}'", key, known)
-        default = known[key]
-        if isinstance(default, bool):
-            if value.lower() not in ("true", "false", ""):
-                raise TriptychError(f"{key}={value} must be true or false")
-            yield key, value.lower() != "false"
-        elif isinstance(default, str):
-            yield key, value
-        else:
-            try:
-                yield key, float(value) if mark else float("nan")
-            except ValueError:
-                raise TriptychError(f"{key}={value} is not a number") from None
 
 
 def sample(array: Array) -> Array:
@@ -213,7 +193,7 @@ def _rounded(right: Wrong) -> Iterator[Wrong]:
         if hasattr(optimizer, name):
             value = getattr(optimizer, name) * (1 - 2 * FLOAT32_UNIT)
             yield replace(right, optimizer=replace(optimizer, **{name: value}))
-    if isinstance(optimizer, Adam):
+    if isinstance(optimizer, Adam) and optimizer.eps_added == "after":  # else it is in the rule
         kind: Any = type("Rounded", (type(optimizer),), {"move": _apart})
         yield replace(right, optimizer=optimizer.as_kind(kind))
 

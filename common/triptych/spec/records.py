@@ -2,7 +2,10 @@
 
 Records of the spec carry their type's name under `record`, because a `Conv` and a `Dense` may have equal fields; other
 records of which a field takes several kinds are made known with `register`. A record's class may name properties in
-`DERIVED`: they are written for a reader, and what is read must be what the record says of itself."""
+`DERIVED`: they are written for a reader, and what is read must be what the record says of itself. Fields in `LATER`
+came after files were written: at its default such a field is not written, so that older files and digests stay what
+they are.
+"""
 
 import hashlib
 import json
@@ -12,7 +15,7 @@ import sys
 import types
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import MISSING, Field, fields, is_dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
@@ -49,8 +52,8 @@ def encode(value: Any) -> Any:
     if is_dataclass(value):
         hints = _hints(cast(Any, type(value)))
         tag = {"record": type(value).__name__} if RECORDS.get(type(value).__name__) is type(value) else {}
-        values = {f.name: encode(getattr(value, f.name)) for f in fields(value)}
-        values |= {name: float(value) for name, value in values.items() if hints[name] is float}
+        values = {f.name: encode(getattr(value, f.name)) for f in fields(value) if not _left_out(value, f)}
+        values |= {name: float(number) for name, number in values.items() if hints[name] is float}
         return tag | values | {name: _derived(value, name) for name in getattr(value, "DERIVED", ())}
     if isinstance(value, Mapping):
         return {str(name): encode(item) for name, item in value.items()}
@@ -145,6 +148,11 @@ def _different_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return dict(pairs)
 
 
+def _left_out(record: Any, field: Field[Any]) -> bool:
+    """Whether a field is one of `LATER` and at its default."""
+    return field.name in getattr(record, "LATER", ()) and getattr(record, field.name) == field.default
+
+
 def _derived(record: Any, name: str) -> Any:
     """What a record says of itself; JSON has no infinity."""
     value = getattr(record, name)
@@ -217,6 +225,8 @@ def _decode_record(value: Any, kind: type, where: str) -> Any:
     expected |= set(derived_names)
     if not isinstance(value, dict) or value.get("record", name) != name:
         _refuse(value, f"a record {name}", where)
+    defaults = {f.name: encode(f.default) for f in fields(kind) if f.name in getattr(kind, "LATER", ())}
+    value = defaults | value
     if value.keys() != expected:
         odd = ", ".join(sorted(map(repr, value.keys() ^ expected)))
         raise TriptychError(f"{where.lstrip('.') or name}: missing or unknown in {name}: {odd}")

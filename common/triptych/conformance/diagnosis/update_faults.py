@@ -172,7 +172,11 @@ def _sgd_faults(right: Wrong) -> Iterator[tuple[str, Wrong]]:
 def _adam_faults(right: Wrong) -> Iterator[tuple[str, Wrong]]:
     optimizer: Any = right.optimizer
     count = float(right.state.get(COUNT, 0)) + 1
-    yield "eps is added before the bias correction (MXNet's form)", _other(right, move=_before_correction)
+    if optimizer.eps_added == "after":
+        yield "eps is added before the bias correction (MXNet's form)", _other(right, move=_before_correction)
+    else:
+        after = replace(right, optimizer=replace(optimizer, eps_added="after"))
+        yield "eps is added after the bias correction (PyTorch's and optax's form)", after
     yield "eps stands inside the root", _other(right, move=_inside_root)
     yield "there is no bias correction", _other(right, move=_uncorrected)
     yield "the first steps' count is off by one", replace(right, state={**right.state, COUNT: np.asarray(count)})
