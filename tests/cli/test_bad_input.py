@@ -348,6 +348,10 @@ def test_starts_that_do_not_fit_and_patterns_that_match_nothing(run, here, refus
     refuse(
         [*LENET, "--freeze", "conv1.*,block*"], "--freeze 'block*' matches no parameter of 'lenet'", "'conv1.weight'"
     )
+    refuse([*LENET, "--multipliers", "block*:rate=2"], "--multipliers 'block*' matches no parameter of 'lenet'")
+    refuse([*LENET, "--multipliers", "conv*=2"], "--multipliers 'conv*=2' does not say what is multiplied by what")
+    refuse([*LENET, "--optimizer", "adam:beta3=1"], "unknown setting of optimizer 'adam' 'beta3'")
+    refuse([*LENET, "--optimizer", "adamw:eps_added=before"], "unknown setting of optimizer 'adamw' 'eps_added'")
     refuse([*LENET, "--freeze", "*"], "--freeze * leaves nothing of 'lenet' to train")
     refuse([*LENET, "--freeze", ","], "--freeze ',' names nothing")
 

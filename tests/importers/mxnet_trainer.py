@@ -36,6 +36,14 @@ def network() -> nn.HybridSequential:
     return net
 
 
+def multiply(net: nn.HybridSequential, optimizer: str) -> str:
+    """Of an optimizer that is multiplied: small steps of the first layers, large ones of the head. Returns its name."""
+    for name, parameter in net.collect_params().items() if optimizer.endswith("-multiplied") else ():
+        parameter.lr_mult = 10.0 if "dense1_" in name else 0.1 if "conv0_" in name or "conv1_" in name else 1.0
+        parameter.wd_mult = 0.0 if name.endswith("_bias") else 0.5 if "dense1_" in name else 1.0
+    return optimizer.removesuffix("-multiplied")
+
+
 def train(
     net: nn.HybridSequential, trainer: gluon.Trainer, images: np.ndarray, labels: np.ndarray, first: int, steps: int
 ) -> list[float]:
@@ -84,6 +92,7 @@ def go_back(optimizer: str, first: int, more: int) -> None:
     net = network()
     net.cast("float64")
     net.collect_params().load("back.params", mx.cpu())
+    optimizer = multiply(net, optimizer)
     net.hybridize()
     trainer = gluon.Trainer(net.collect_params(), optimizer, {"learning_rate": 1.0})
     trainer.load_states("back.states")
@@ -103,9 +112,10 @@ def main(optimizer: str, first: int, more: int, rate: float, later: float) -> No
         for name, parameter in net.collect_params().items():
             parameter.lr_mult = 0.0 if "conv0_" in name or name.endswith("batchnorm0_gamma") else 1.0
         optimizer = "sgd"
+    optimizer = multiply(net, optimizer)
     net.hybridize()
     settings = {"learning_rate": rate, "wd": 0.0 if optimizer == "nag" else 2**-10} | (
-        {} if optimizer == "adam" else {"momentum": 0.875}
+        {"epsilon": 1e-4} if optimizer == "adam" else {"momentum": 0.875}  # so that eps can be seen
     )
     trainer = gluon.Trainer(net.collect_params(), optimizer, settings)
     losses = train(net, trainer, images, labels, 0, first)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,9 @@ from triptych.exporting.mxnet_trainer import Back
 from triptych.importers import mxnet_network, mxnet_states
 from triptych.importers.steps import Imported, Request
 from triptych.importers.trainer_states import TrainerStates
+from triptych.optim import multipliers
 from triptych.optim.optimizers import SGD, Adam, Optimizer, Rates
+from triptych.porting import trainer_files
 from triptych.spec import analysis
 from triptych.utils.errors import TriptychError
 from triptych.weights.formats.inert_pickle import Call, Name, loads
@@ -34,6 +38,11 @@ SCRIPT = Path(__file__).with_name("mxnet_trainer.py")
 FIRST, MORE, BATCH, SIZE = 8, 100, 8, (3, 8, 10)
 # MXNet's operators read these as float32, and not always as the nearest: all are exact in it.
 RATE, LATER, MOMENTUM, DECAY = 2**-4, 2**-6, 0.875, 2**-10
+# Adam's, too: MXNet says them to its operator in decimals, which that reads as the nearest float32 from 1e-4 on.
+ADAM, ADAM_RATE, ADAM_LATER = Adam(weight_decay=DECAY, eps=1e-4, eps_added="before"), 0.01, 0.008
+MULTIPLIED = (
+    "conv0.*,conv1.*:rate=0.1 dense1.*:rate=10 *.conv.bias,*.dense.bias,dense1.bias:decay=0 dense1.weight:decay=0.5"
+)
 REQUEST = Request(input=SIZE)
 
 
@@ -48,7 +57,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
             random = np.random.default_rng(0)
             np.save(folder / "images.npy", random.integers(0, 256, (FIRST + MORE, BATCH, *SIZE), np.uint8))
             np.save(folder / "labels.npy", random.integers(0, 3, (FIRST + MORE, BATCH)))
-            line = [sys.executable, str(SCRIPT), optimizer, str(FIRST), str(MORE), str(RATE), str(LATER)]
+            rates = map(str, (ADAM_RATE, ADAM_LATER) if optimizer.startswith("adam") else (RATE, LATER))
+            line = [sys.executable, str(SCRIPT), optimizer, str(FIRST), str(MORE), *rates]
             subprocess.run(line, check=True, cwd=folder, env=os.environ | {"PYTHONPATH": ""}, capture_output=True)
         return folders[optimizer]
 
@@ -66,7 +76,7 @@ def go_on(framework: Backend, folder: Path, optimizer: Optimizer, rates: Rates, 
     network = framework.build(imported.architecture, execution=exact("fp64"))
     framework.from_canonical(network, imported.parameters or {})
     trainer = framework.Trainer(network, optimizer, InputTransform(*SIZE), 0, states.frozen)
-    trainer.load_state(states.state(rates.learning_rate))
+    trainer.load_state(states.state(rates.exact))
     images, labels = np.load(folder / "images.npy"), np.load(folder / "labels.npy")
     handles = [trainer.step(images[i], labels[i], rates, i) for i in range(FIRST, FIRST + steps)]
     return trainer.read(handles)[:, 0], framework.to_canonical(network)
@@ -85,14 +95,23 @@ def largest_share(found: dict[str, np.ndarray], expected: dict[str, np.ndarray])
         ("nag", SGD(momentum=MOMENTUM, nesterov=True)),
         ("module", SGD(momentum=MOMENTUM)),
         ("frozen", SGD(momentum=MOMENTUM, weight_decay=DECAY)),
+        ("sgd-multiplied", SGD(momentum=MOMENTUM, weight_decay=DECAY)),
+        ("adam", ADAM),
+        ("adam-multiplied", ADAM),
     ],
 )
 def test_more_steps_here_are_mxnets_own(
-    name: str, optimizer: SGD, framework: Backend, trained: Callable[[str], Path]
+    name: str, optimizer: Optimizer, framework: Backend, trained: Callable[[str], Path]
 ) -> None:
     """The learning rate drops between the two: MXNet has the old one inside of its velocities."""
     folder = trained(name)
-    losses, parameters = go_on(framework, folder, optimizer, Rates(LATER, MOMENTUM), MORE)
+    imported, states = read(folder)
+    told = trainer_files.differing(states, optimizer, imported.architecture, states.frozen)
+    assert told == (f"--multipliers '{MULTIPLIED}'" if name.endswith("-multiplied") else "")
+    optimizer = replace(optimizer, multipliers=multipliers.parse(MULTIPLIED if told else ""))
+    assert trainer_files.differing(states, optimizer, imported.architecture, states.frozen) == ""
+    rate = ADAM_LATER if name.startswith("adam") else LATER
+    losses, parameters = go_on(framework, folder, optimizer, optimizer.rates(rate, MOMENTUM), MORE)
     expected = mxnet_network.load(folder / "after-symbol.json", folder / "after-0000.params", REQUEST).parameters or {}
     np.testing.assert_allclose(losses, json.loads((folder / "losses.json").read_text())[FIRST:], rtol=1e-11, atol=0)
     assert largest_share(parameters, expected) < 1e-11
@@ -129,25 +148,34 @@ def test_what_sgd_remembers(trained: Callable[[str], Path]) -> None:
 
 
 @needs_mxnet
-def test_adams_moments_and_count(framework: Backend, trained: Callable[[str], Path]) -> None:
-    """MXNet's Adam adds eps before the bias correction and reads its rate as float32: a step is its step to that."""
-    folder = trained("adam")
-    imported, states = read(folder)
+def test_adams_moments_and_count(trained: Callable[[str], Path]) -> None:
+    imported, states = read(trained("adam"))
     assert (states.optimizer, states.steps, states.settings["beta2"]) == ("adam", FIRST, 0.999)
     assert int(states.state(LATER)["count"]) == FIRST
-    optimizer = Adam(weight_decay=DECAY)
-    losses, _ = go_on(framework, folder, optimizer, Rates(LATER), 6)
-    expected = json.loads((folder / "losses.json").read_text())[FIRST : FIRST + 6]
-    np.testing.assert_allclose(losses, expected, rtol=1e-4, atol=0)
-    assert not np.allclose(losses, expected, rtol=1e-11, atol=0)
-    assert imported.parameters is not None
+    told = trainer_files.differing(states, Adam(weight_decay=DECAY), imported.architecture)
+    assert told == "--optimizer adam:eps=0.0001,eps_added=before"
+    assert trainer_files.differing(states, SGD(momentum=0.9), imported.architecture) == told
+
+
+@needs_mxnet
+@pytest.mark.parametrize("name", ["adam", "sgd-multiplied"])
+def test_in_another_form_it_is_another_training(name: str, framework: Backend, trained: Callable[[str], Path]) -> None:
+    """What eps is added to, and what the rates are times, is seen in a few steps."""
+    folder = trained(name)
+    optimizer = replace(ADAM, eps_added="after") if name == "adam" else SGD(momentum=MOMENTUM, weight_decay=DECAY)
+    losses, _ = go_on(
+        framework, folder, optimizer, optimizer.rates(ADAM_LATER if name == "adam" else LATER, MOMENTUM), 4
+    )
+    expected = json.loads((folder / "losses.json").read_text())[FIRST : FIRST + 4]
+    assert np.abs(losses / expected - 1).max() > 1e-6
 
 
 BACK = 6  # steps here
 OPTIMIZERS = {
     "sgd": SGD(momentum=MOMENTUM, weight_decay=DECAY),
     "nag": SGD(momentum=MOMENTUM, nesterov=True),
-    "adam": Adam(weight_decay=DECAY),
+    "adam": ADAM,
+    "sgd-multiplied": replace(SGD(momentum=MOMENTUM, weight_decay=DECAY), multipliers=multipliers.parse(MULTIPLIED)),
 }
 
 
@@ -156,24 +184,24 @@ OPTIMIZERS = {
 def test_a_training_goes_back_to_mxnets_trainer(
     name: str, framework: Backend, trained: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    """From MXNet, some steps here, and on in MXNet's own Trainer, whose losses are those of going on here. Its Adam
-    adds eps elsewhere: a few steps tell."""
-    folder, optimizer = trained(name), OPTIMIZERS[name]
-    more, tolerance = (6, 1e-4) if name == "adam" else (20, 1e-11)
+    """From MXNet, some steps here, and on in MXNet's own Trainer, whose losses are those of going on here."""
+    folder, optimizer, more = trained(name), OPTIMIZERS[name], 20
+    base = ADAM_RATE if name == "adam" else RATE
     imported, states = read(folder)
     network = framework.build(imported.architecture, execution=exact("fp64"))
     framework.from_canonical(network, imported.parameters or {})
     trainer = framework.Trainer(network, optimizer, InputTransform(*SIZE), 0)
-    trainer.load_state(states.state(RATE))
+    trainer.load_state(states.state(base))
     images, labels = np.load(folder / "images.npy"), np.load(folder / "labels.npy")
-    rates = optimizer.rates(RATE, MOMENTUM)
+    rates = optimizer.rates(base, MOMENTUM)
     trainer.read([trainer.step(images[i], labels[i], rates, i) for i in range(FIRST, FIRST + BACK)])
     back = Back(folder / "before-symbol.json", folder / "before-0000.params", REQUEST, imported.architecture)
     held = optimizer_states.States(
-        optimizer, trainer.state(), RATE, imported.architecture, back=back, parameters=framework.to_canonical(network)
+        optimizer, trainer.state(), base, imported.architecture, back=back, parameters=framework.to_canonical(network)
     )
     told = optimizer_states.write(tmp_path / "back.states", held)
-    assert told == "net.collect_params().load('back.params'), gluon.Trainer.load_states('back.states')"
+    own = f"; set lr_mult (rate) and wd_mult (decay) before: {MULTIPLIED}" * bool(optimizer.multipliers)
+    assert told == f"net.collect_params().load('back.params'), gluon.Trainer.load_states('back.states'){own}"
     later = range(FIRST + BACK, FIRST + BACK + more)
     expected = trainer.read([trainer.step(images[i], labels[i], rates, i) for i in later])[:, 0]
     for file in ("images.npy", "labels.npy"):
@@ -181,8 +209,8 @@ def test_a_training_goes_back_to_mxnets_trainer(
     line = [sys.executable, str(SCRIPT), f"back-{name}", str(FIRST + BACK), str(more), "0", "0"]
     subprocess.run(line, check=True, cwd=tmp_path, env=os.environ | {"PYTHONPATH": ""}, capture_output=True)
     rate, *found = json.loads((tmp_path / "returned.json").read_text())
-    assert rate == RATE
-    np.testing.assert_allclose(found, expected, rtol=tolerance, atol=0)
+    assert rate == base
+    np.testing.assert_allclose(found, expected, rtol=1e-11, atol=0)
     assert abs(found[-1] / found[0] - 1) > 1e-3  # it learns
 
 
@@ -204,7 +232,7 @@ def test_the_command_goes_on(trained: Callable[[str], Path], here: Path, capsys:
     with pytest.raises(SystemExit, match="0"):
         main([*map(str, line), "--momentum", "0.875"])
     said = capsys.readouterr().out
-    assert "sgd (weight_decay 0.000976562, momentum 0.875), learning rate 0.0625, after 8 steps" in said
+    assert "sgd (weight_decay 0.0009765625, momentum 0.875), learning rate 0.0625, after 8 steps" in said
     symbol, params = folder / "before-symbol.json", folder / "before-0000.params"
     own = ("--symbol", str(symbol), "--params", str(params))
     before = params.read_bytes()
@@ -222,6 +250,36 @@ def test_the_command_goes_on(trained: Callable[[str], Path], here: Path, capsys:
         main(["export", "states", "run", "back.states", *own])
     assert "gluon.Trainer.load_states('back.states')" in capsys.readouterr().out
     assert {"back.states", "back.params"} <= {path.name for path in here.iterdir()}
+
+
+@needs_mxnet
+@pytest.mark.parametrize("name", ["sgd-multiplied", "adam"])
+def test_the_command_says_what_to_give(
+    name: str, trained: Callable[[str], Path], here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from triptych.__main__ import main
+
+    folder = trained(name)
+    line = f"train --backend {registry.installed()[0]} --arch {folder}/before-symbol.json --input 3x8x10 --out run"
+    line += f" --init-from {folder}/before-0000.params --states {folder}/before.states --weight-decay 0.001"
+    line += " --data synthetic@classes=0-2,train=64 --epochs 1 --momentum 0.875".removesuffix(
+        " --momentum 0.875" * (name == "adam")
+    )
+    with pytest.raises(SystemExit, match="2"):
+        main(line.split())
+    given = shlex.split(capsys.readouterr().err.partition(" is not: give ")[2])
+    with pytest.raises(SystemExit, match="0"):
+        main([*line.split(), *given])
+    recipe = json.loads(Path("run/recipe.json").read_text())["optimizer"]
+    assert recipe.get("eps_added", "after") == ("before" if name == "adam" else "after")
+    assert bool(recipe.get("multipliers")) == (name != "adam")
+    with pytest.raises(SystemExit, match="0"):
+        main(["train", "--resume", "run", "--epochs", "2"])
+    capsys.readouterr()
+    with pytest.raises(SystemExit, match="0"):
+        main(["export", "states", "run", "back.pt"])
+    said = capsys.readouterr().out
+    assert ("adds eps after" in said) == (name == "adam")
 
 
 @needs_mxnet
@@ -309,14 +367,16 @@ def test_a_pickle_is_data(tmp_path: Path) -> None:
 def test_a_module_says_neither_its_optimizer_nor_how_long_it_ran(trained: Callable[[str], Path], here: Path) -> None:
     folder = trained("module")
     _, states = read(folder)
-    assert (states.settings, states.steps, states.decayed) == ({}, 0, "all")  # Gluon's variables say so
+    assert (states.settings, states.steps, set(states.decays.values())) == ({}, 0, {1.0})  # Gluon's variables say so
     graph = json.loads((folder / "before-symbol.json").read_text())
     for node in graph["nodes"]:
         node.get("attrs", {}).pop("__wd_mult__", None)
     (here / "net-symbol.json").write_text(json.dumps(graph))
     files = (folder / "before.states", here / "net-symbol.json", folder / "before-0000.params")
-    assert mxnet_states.load(*files, REQUEST)[1].decayed == ""  # a Module's gammas decay, and its shifts do not
-    assert states.differing(SGD(momentum=0.5, nesterov=True)) == ""
+    imported, unsaid = mxnet_states.load(*files, REQUEST)  # a Module's gammas decay, and its shifts do not
+    told = trainer_files.differing(unsaid, SGD(momentum=0.5, weight_decay=DECAY), imported.architecture)
+    assert told == "--multipliers '*.bias:decay=0'"
+    assert trainer_files.differing(states, SGD(momentum=0.5, nesterov=True), imported.architecture) == ""
     two = here / "two.states"
     two.write_bytes(pickle.dumps({0: (1, 2)}))
     assert "does not say after how many steps" in refused(two, trained("module"))
@@ -326,13 +386,12 @@ def test_a_module_says_neither_its_optimizer_nor_how_long_it_ran(trained: Callab
 @pytest.mark.parametrize(
     ("multiplier", "value", "words"),
     [
-        ("lr_mult", 0.1, "has the learning rate 0.1 times (lr_mult)"),
+        ("lr_mult", -0.1, "lr_mult of 'hybridsequential0_conv0_weight' is -0.1; expected at least 0"),
         ("lr_mult", 0.0, "moves on by a velocity of before"),
-        ("wd_mult", 0.5, "decays 0.5 times (wd_mult)"),
         ("wd_mult", "x", "wd_mult of 'hybridsequential0_conv0_weight' is 'x'"),
     ],
 )
-def test_a_rate_or_a_decay_of_its_own_is_refused(
+def test_a_rate_or_a_decay_that_is_none_is_refused(
     multiplier: str, value: object, words: str, trained: Callable[[str], Path], here: Path
 ) -> None:
     """Gluon writes both into the symbol's variables."""
@@ -371,7 +430,7 @@ def test_what_is_frozen_in_mxnet_is_to_be_frozen_here(
 
 
 @needs_mxnet
-def test_a_rate_of_its_own_is_refused_without_a_momentum_too(trained: Callable[[str], Path], here: Path) -> None:
+def test_a_rate_of_its_own_is_said_without_a_momentum_too(trained: Callable[[str], Path], here: Path) -> None:
     """Nothing is remembered of an array then, but that it is trained."""
     folder = trained("sgd")
     graph = json.loads((folder / "before-symbol.json").read_text())
@@ -380,8 +439,10 @@ def test_a_rate_of_its_own_is_refused_without_a_momentum_too(trained: Callable[[
     made = Call(Name("mxnet.optimizer.optimizer", "SGD"), (), {"lr": 0.5, "momentum": 0.0, "wd": 0.0, "num_update": 3})
     arrays = mxnet_network.read_arrays(folder / "before-0000.params")
     (here / "plain.states").write_bytes(dumps((dict.fromkeys(range(len(arrays))), made)))
-    with pytest.raises(TriptychError, match="has the learning rate 2 times"):
-        mxnet_states.load(here / "plain.states", here / "net-symbol.json", folder / "before-0000.params", REQUEST)
+    files = (here / "plain.states", here / "net-symbol.json", folder / "before-0000.params")
+    imported, states = mxnet_states.load(*files, REQUEST)
+    first = analysis.parameters(imported.architecture)[0].path
+    assert trainer_files.differing(states, SGD(), imported.architecture) == f"--multipliers '{first}:rate=2'"
 
 
 @needs_mxnet
@@ -393,7 +454,9 @@ def test_what_does_not_decay_is_said(trained: Callable[[str], Path], here: Path)
             node["attrs"]["__wd_mult__"] = "0.0"
     (here / "net-symbol.json").write_text(json.dumps(graph))
     files = (folder / "before.states", here / "net-symbol.json", folder / "before-0000.params")
-    _, states = mxnet_states.load(*files, REQUEST)
-    assert states.decayed == "weights"
-    assert states.differing(SGD(momentum=MOMENTUM, weight_decay=DECAY)) == "--decayed weights"
-    assert states.differing(SGD(momentum=MOMENTUM, weight_decay=DECAY, decayed="weights")) == ""
+    imported, states = mxnet_states.load(*files, REQUEST)
+    optimizer = SGD(momentum=MOMENTUM, weight_decay=DECAY)
+    assert trainer_files.differing(states, optimizer, imported.architecture) == "--decayed weights"
+    assert trainer_files.differing(states, replace(optimizer, decayed="weights"), imported.architecture) == ""
+    none = replace(optimizer, weight_decay=0.0, decayed="weights")  # then it does not matter
+    assert trainer_files.differing(states, none, imported.architecture) == ""

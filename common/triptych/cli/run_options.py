@@ -44,11 +44,16 @@ class RunOptions:
         str | None,
         Parameter(help="constant, step:every=2, multistep:milestones=30,60, warmup:then=cosine, one-cycle, ..."),
     ] = None
-    optimizer: Annotated[str | None, Parameter(help="sgd, adam, adamw, rmsprop or adagrad.")] = None
+    optimizer: Annotated[
+        str | None, Parameter(help="sgd, adam, adamw, rmsprop or adagrad; with its numbers: adam:beta1=0.8,eps=1e-7.")
+    ] = None
     momentum: Annotated[float | None, Parameter(help="Momentum of SGD or RMSprop.")] = None
     nesterov: Annotated[bool | None, Parameter(help="Nesterov's form of the momentum.")] = None
     weight_decay: Annotated[float | None, Parameter(help="Weight decay; coupled, but in AdamW.")] = None
     decayed: Annotated[str | None, Parameter(help="What decays: all, or the weights only.")] = None
+    multipliers: Annotated[
+        str | None, Parameter(help="Rate and decay of single ones, times: 'conv*:rate=0.1 *.bias:rate=2,decay=0'.")
+    ] = None
     mean: Annotated[str | None, Parameter(help="Subtracted from each channel, e.g. 0.485,0.456,0.406.")] = None
     std: Annotated[str | None, Parameter(help="Each channel is divided by it, e.g. 0.229,0.224,0.225.")] = None
     pixel_range: Annotated[
@@ -89,6 +94,7 @@ class RunOptions:
     def choose(self, recipe: Recipe, network: NetworkOptions) -> Recipe:
         """The recipe with what the command line says, whose network can be built, and frozen as it says. That is found
         out before any data is looked for: what is left open is taken from the architecture's source."""
+        from triptych.optim.multipliers import factors_of
         from triptych.training.recipe import build_network
         from triptych.weights import transfer
 
@@ -99,8 +105,11 @@ class RunOptions:
                 f"which is one for {before.optimizer.name}: give --learning-rate too, 0.001 for example",
                 file=sys.stderr,
             )
-        if (self.arch, self.freeze, self.dropout) != (None, None, None) or network != DEFAULT_NETWORK:
-            transfer.frozen_paths(build_network(recipe, recipe.network), recipe.freeze)
+        checked = self.arch, self.freeze, self.dropout, self.multipliers
+        if checked != (None,) * len(checked) or network != DEFAULT_NETWORK:
+            architecture = build_network(recipe, recipe.network)
+            transfer.frozen_paths(architecture, recipe.freeze)
+            factors_of(recipe.optimizer.multipliers, architecture)
         return recipe
 
     def apply(self, recipe: Recipe, network: NetworkOptions) -> Recipe:
@@ -169,10 +178,13 @@ class RunOptions:
 
     def apply_to_optimizer(self, optimizer: Optimizer) -> Optimizer:
         """The optimiser with what the command line says; another kind takes over what both have."""
-        from triptych.optim.optimizers import get_kind
+        from triptych.optim import multipliers
+        from triptych.optim.optimizers import get_kind, settings_of
 
         if self.optimizer is not None:
-            optimizer = optimizer.as_kind(get_kind(self.optimizer))
+            name, _, settings = self.optimizer.partition(":")
+            optimizer = optimizer.as_kind(get_kind(name))
+            optimizer = replace(optimizer, **(settings_of(type(optimizer), settings) if settings else {}))
         known = {item.name for item in fields(optimizer)}
         changed = {}
         for name in ("momentum", "nesterov", "weight_decay", "decayed"):
@@ -181,6 +193,8 @@ class RunOptions:
                 raise TriptychError(f"--{name} belongs to {OWNERS[name]}; '{optimizer.name}' has none")
             if value is not None and name in known:
                 changed[name] = value
+        if self.multipliers is not None:
+            changed["multipliers"] = multipliers.parse(self.multipliers)
         return replace(optimizer, **changed)
 
 

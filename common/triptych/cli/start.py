@@ -56,14 +56,15 @@ class Start:
         optimiser."""
         if self.remembered is None:
             return
+        from triptych.porting import trainer_files
         from triptych.weights import transfer
 
         optimizer, summary = session.recipe.optimizer, self.remembered.summary
         frozen = transfer.frozen_paths(session.architecture, session.recipe.freeze)
-        wrong = self.remembered.differing(optimizer, frozen)
+        wrong = trainer_files.differing(self.remembered, optimizer, session.architecture, frozen)
         if wrong:
             raise TriptychError(f"{self.states} is of {summary}, which the recipe's optimizer is not: give {wrong}")
-        session.trainer.load_state(self.remembered.state(session.recipe.rates(0).learning_rate))
+        session.trainer.load_state(self.remembered.state(session.recipe.rates(0).exact))
         if not quiet:
             print(f"{self.states}: {summary}; here {optimizer}", flush=True)
 

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from triptych.importers import mxnet_network
 from triptych.importers.steps import Request
-from triptych.optim.optimizers import COUNT, SGD, Adam, Optimizer, decay_of
+from triptych.optim.multipliers import factors_of, text_of
+from triptych.optim.optimizers import COUNT, SGD, Adam, Optimizer, float32, rates_of
 from triptych.spec import analysis
 from triptych.spec.layers import Architecture
 from triptych.utils.errors import TriptychError
@@ -90,9 +91,11 @@ def write(path: Path, back: Back, parameters: Arrays, optimizer: Optimizer, stat
         raise TriptychError(f"'{path}' would write the weights over {back.params}; give it another name or folder")
     own = back.stored | back.arrays(parameters)
     trained = [info.path for info in analysis.parameters(back.architecture) if info.trained]
-    factor = 1.0 if kind == "Adam" else -rate  # MXNet's velocity holds the learning rate, with the sign of a step
+    held: dict[str, float] = dict.fromkeys(trained, 1.0)
+    if kind != "Adam":  # MXNet's velocity holds the learning rate, with the sign of a step
+        held = {one: -float32(rate * factor) for one, factor in rates_of(optimizer, back.architecture).items()}
     remembered = [
-        back.arrays({one: state[f"{slot}.{one}"] * factor for one in trained if f"{slot}.{one}" in state})
+        back.arrays({one: state[f"{slot}.{one}"] * held[one] for one in trained if f"{slot}.{one}" in state})
         for slot in slots
     ]
     numbers = {name: number for number, name in enumerate(sorted(own))}
@@ -155,8 +158,11 @@ def _fields(optimizer: Optimizer, own: Mapping[str, Any], rate: float, counts: d
 
 
 def _told(path: Path, weights: Path, back: Back, optimizer: Optimizer) -> str:
-    """What loads the two files; a decay of its own is an attribute of MXNet's parameters, and of no file."""
+    """What loads the two files; a rate and a decay of its own are attributes of MXNet's parameters, and of no file."""
     lines = f"net.collect_params().load('{weights.name}'), gluon.Trainer.load_states('{path.name}')"
-    if len(set(decay_of(optimizer, back.architecture).values())) > 1:
+    if optimizer.multipliers:
+        factors = text_of(factors_of(optimizer.multipliers, back.architecture))
+        lines += f"; set lr_mult (rate) and wd_mult (decay) before: {factors}"
+    if optimizer.weight_decay and optimizer.decayed == "weights":
         lines += "; set wd_mult = 0 of every bias, gamma and beta before"
     return lines

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from triptych.exporting import mxnet_trainer
 from triptych.exporting.mxnet_trainer import Back
 from triptych.importers import optax_states, torch_states
-from triptych.optim.optimizers import COUNT, SGD, Adam, AdamW, Optimizer, decay_of
+from triptych.optim.optimizers import COUNT, SGD, Adam, AdamW, Optimizer, decay_of, rates_of
 from triptych.spec.layers import Architecture
 from triptych.utils.errors import TriptychError
 from triptych.weights.formats import flax_msgpack, torch_file
@@ -52,15 +52,17 @@ def write(path: Path, states: States) -> str:
 
 
 def _torch(path: Path, states: States) -> str:
-    """One group, or two where biases and norms do not decay; parameters by their names, in the module's order."""
+    """One group for each weight decay and learning rate; parameters by their names, in the module's order."""
     optimizer, decay = states.optimizer, decay_of(states.optimizer, states.architecture)
+    factors = rates_of(states.optimizer, states.architecture)
     names = NamedArrays(states.architecture, NAMINGS["torch"]).names
     count = {"step": np.asarray(states.state[COUNT], np.float32)} if COUNT in states.state else {}
     groups: list[dict[str, Any]] = []
     entries: dict[int, dict[str, NDArray[Any]]] = {}
     first = 0
-    for strength in dict.fromkeys(decay.values()):
-        paths = [path for path in decay if decay[path] == strength]
+    for strength, factor in dict.fromkeys((decay[path], factors[path]) for path in decay):
+        paths = [path for path in decay if (decay[path], factors[path]) == (strength, factor)]
+        rate = states.learning_rate * factor
         numbers = list(range(first, first + len(paths)))
         first += len(paths)
         for number, one in zip(numbers, paths, strict=True):
@@ -68,13 +70,12 @@ def _torch(path: Path, states: States) -> str:
             kept = {theirs: value for theirs, value in slots.items() if value is not None}
             entries |= {number: {**count, **kept}} if kept else {}
         named = {"params": numbers, "param_names": [names[one] for one in paths]}
-        groups.append({"lr": states.learning_rate, "weight_decay": strength, **_torch_options(optimizer), **named})
+        groups.append({"lr": rate, "weight_decay": strength, **_torch_options(optimizer), **named})
     torch_file.write_tree(path, {"state": entries, "param_groups": groups})
     kind = {SGD: "SGD", Adam: "Adam", AdamW: "AdamW"}[type(optimizer)]
-    given = (
-        "module.named_parameters()" if len(groups) == 1 else "two groups of named parameters, as `param_groups` says"
-    )
-    return f"torch.optim.{kind}({given}, ...).load_state_dict(torch.load('{path.name}'))"
+    several = f"{len(groups)} groups of named parameters, as `param_groups` says"
+    given = "module.named_parameters()" if len(groups) == 1 else several
+    return f"torch.optim.{kind}({given}, ...).load_state_dict(torch.load('{path.name}')){_other_eps(optimizer)}"
 
 
 def _torch_options(optimizer: Optimizer) -> dict[str, Any]:
@@ -91,6 +92,8 @@ def _torch_options(optimizer: Optimizer) -> dict[str, Any]:
 def _optax(path: Path, states: States) -> str:
     """As the usual chain has it; the decay that is coupled stands before."""
     optimizer, decay = states.optimizer, decay_of(states.optimizer, states.architecture)
+    if optimizer.multipliers:
+        raise TriptychError(f"'{path}': multipliers are not written for optax; PyTorch's form, .pt, has groups")
     named = NamedArrays(states.architecture, NAMINGS["flax"], states.flatten)
     coupled = bool(optimizer.weight_decay) and not isinstance(optimizer, AdamW)
     masked = "" if optimizer.decayed == "all" else "/inner_state"
@@ -107,7 +110,14 @@ def _optax(path: Path, states: States) -> str:
         arrays[f"{place}/count"] = np.asarray(states.state.get(COUNT, 0), np.int32)
     chain = _chain(optimizer, states.learning_rate)
     flax_msgpack.write(path, arrays, empty)
-    return f"flax.serialization.from_bytes(({chain}).init(parameters), open('{path.name}', 'rb').read())"
+    told = f"flax.serialization.from_bytes(({chain}).init(parameters), open('{path.name}', 'rb').read())"
+    return told + _other_eps(optimizer)
+
+
+def _other_eps(optimizer: Optimizer) -> str:
+    """What an Adam that goes on elsewhere does otherwise from there on."""
+    before = isinstance(optimizer, Adam) and optimizer.eps_added == "before"
+    return "; it adds eps after the correction of the bias from there on, not before" if before else ""
 
 
 def _chain(optimizer: Optimizer, rate: float) -> str:

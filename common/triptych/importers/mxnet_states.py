@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,19 +32,19 @@ from triptych.weights.formats.inert_pickle import Call, loads
 
 @dataclass(frozen=True)
 class _Kind:
-    """An optimiser of MXNet's: what it is here, and what its arrays are, in their order."""
+    """An optimiser of MXNet's: what it is here, what its arrays are, in their order, and what says its formula."""
 
     optimizer: str
     slots: tuple[str, ...]
-    nesterov: bool = False
+    formula: Mapping[str, bool | str] = field(default_factory=dict)
 
 
 # With weight decay NAG is one of its own: nag_mom_update (1.9.1) has moved the weight before it decays by it.
 _NAG_DECAYS = "MXNet's NAG decays by the weight that it has moved already, which is not repeated here"
 _KINDS = {
     "SGD": _Kind("sgd", ("velocity",)),
-    "NAG": _Kind("sgd", ("velocity",), nesterov=True),
-    "Adam": _Kind("adam", ("mean", "variance")),
+    "NAG": _Kind("sgd", ("velocity",), {"nesterov": True}),
+    "Adam": _Kind("adam", ("mean", "variance"), {"eps_added": "before"}),
 }
 
 
@@ -60,7 +60,7 @@ def load(states: Path, symbol: Path, params: Path, request: Request) -> tuple[Im
     slots: dict[str, Arrays] = {}
     trained = {names[index] for index in by_index if 0 <= index < len(names)}
     multipliers = _multipliers(symbol, optimizer or {}, names)
-    still = _check_rates(states, multipliers["lr_mult"], trained)
+    still = {name for name in trained if multipliers["lr_mult"].get(name) == 0}
     for place, slot in enumerate(kind.slots):
         remembered = {}
         for index, value in by_index.items():
@@ -77,9 +77,18 @@ def load(states: Path, symbol: Path, params: Path, request: Request) -> tuple[Im
         if remembered:
             slots[slot] = _canonical(states, imported, arrays, remembered, symbol, params, request)
     settings, rate, steps = _settings(kind, optimizer or {})
-    moved = trained - still
-    decays = {name: multipliers["wd_mult"].get(name, _of_module(name) if of_module else 1.0) for name in moved}
-    frozen = _canonical(states, imported, arrays, {n: arrays[n] for n in still}, symbol, params, request)
+    factors = {
+        name: (
+            multipliers["lr_mult"].get(name, 1.0),
+            multipliers["wd_mult"].get(name, _of_module(name) if of_module else 1.0),
+        )
+        for name in trained
+    }
+    rates, decays = {}, {}
+    for factor in set(factors.values()):  # the parameters of each go their way together
+        some = {name: arrays[name] for name in factors if factors[name] == factor}
+        for path in _canonical(states, imported, arrays, some, symbol, params, request):
+            rates[path], decays[path] = factor
     return imported, TrainerStates(
         kind.optimizer,
         settings,
@@ -87,9 +96,10 @@ def load(states: Path, symbol: Path, params: Path, request: Request) -> tuple[Im
         steps,
         slots,
         scaled=True,
-        decayed=_decayed(states, decays, arrays, bool(settings.get("weight_decay"))),
-        frozen=frozenset(frozen),
-        note=_NAG_DECAYS if kind.nesterov and settings.get("weight_decay") else "",
+        rates={path: factor for path, factor in rates.items() if factor},
+        decays=decays,
+        frozen=frozenset(path for path, factor in rates.items() if not factor),
+        note=_NAG_DECAYS if kind.formula.get("nesterov") and settings.get("weight_decay") else "",
     )
 
 
@@ -124,34 +134,12 @@ def _multipliers(symbol: Path, optimizer: Mapping[str, Any], names: list[str]) -
 
 def _number(what: str, value: Any) -> float:
     try:
-        return float(value)
+        number = float(value)
     except (TypeError, ValueError):
         raise TriptychError(f"{what} is {str(value)[:40]!r}, and no number") from None
-
-
-def _check_rates(states: Path, multipliers: Mapping[str, float], trained: set[str]) -> set[str]:
-    """The names of those that have a learning rate of 0. Raises TriptychError for any other of its own."""
-    own = {name: value for name, value in multipliers.items() if name in trained and value != 1}
-    for name, value in own.items():
-        if value:
-            way_out = "no optimizer here has one rate for each array"
-            raise TriptychError(f"{states}: '{name}' has the learning rate {value:g} times (lr_mult); {way_out}")
-    return set(own)
-
-
-def _decayed(states: Path, decays: Mapping[str, float], arrays: Arrays, decay: bool) -> str:
-    """What decays, as an optimizer here says it. Raises TriptychError where it cannot, and anything does decay."""
-    if all(value == 1 for value in decays.values()):
-        return "all"
-    if all(value == (arrays[name].ndim > 1) for name, value in decays.items()):
-        return "weights"
-    if decay:
-        odd = (name for name, value in decays.items() if value not in (0, 1))
-        name = next(odd, next(name for name, value in decays.items() if value != (arrays[name].ndim > 1)))
-        raise TriptychError(
-            f"{states}: '{name}' decays {decays[name]:g} times (wd_mult); here all arrays decay, or the weights only"
-        )
-    return ""
+    if not 0 <= number < math.inf:
+        raise TriptychError(f"{what} is {number:g}; expected at least 0")
+    return number
 
 
 def _read(states: Path) -> tuple[_Kind, Mapping[str, Any] | None, Mapping[int, Any]]:
@@ -187,7 +175,7 @@ def _of_arrays(states: Path, by_index: Mapping[Any, Any]) -> _Kind:
     return _KINDS["SGD"]
 
 
-def _settings(kind: _Kind, optimizer: Mapping[str, Any]) -> tuple[dict[str, float | bool], float, int]:
+def _settings(kind: _Kind, optimizer: Mapping[str, Any]) -> tuple[dict[str, float | bool | str], float, int]:
     """The optimiser's settings by our names, its last learning rate, and its steps."""
     ours = {"wd": "weight_decay", "momentum": "momentum", "beta1": "beta1", "beta2": "beta2", "epsilon": "eps"}
     numbers = {name: optimizer[key] for key, name in ours.items() if type(optimizer.get(key)) in (int, float)}
@@ -195,7 +183,7 @@ def _settings(kind: _Kind, optimizer: Mapping[str, Any]) -> tuple[dict[str, floa
     if not isinstance(rate, int | float) or not math.isfinite(rate):
         rate = math.nan
     return (
-        {**numbers, **({"nesterov": True} if kind.nesterov else {})},
+        {**numbers, **kind.formula},
         float(rate),
         steps if type(steps) is int and 0 <= steps < 1 << 40 else 0,
     )

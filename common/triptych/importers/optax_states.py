@@ -5,7 +5,7 @@ However pieces are chained, what they remember stands under the names of their f
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ SLOTS = {"trace": "velocity", "mu": "mean", "nu": "variance"}
 COUNT = "count"
 
 
-def load(path: Path, names: list[str], convert: Convert) -> TrainerStates:
+def load(path: Path, names: Iterable[str], convert: Convert) -> TrainerStates:
     """What is remembered of the parameters `names` (paths joined by `/`, with or without a collection before them).
     Raises TriptychError for what is no such file, or is of another network."""
     arrays = flax_msgpack.read(path)

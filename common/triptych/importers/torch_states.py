@@ -21,11 +21,12 @@ _PLAIN = {"dampening": 0, "amsgrad": False, "maximize": False}
 Convert = Callable[[str, NDArray[Any]], tuple[str, NDArray[Any]]]  # of a name and its array: the path, and canonical
 
 
-def load(path: Path, names: list[str], convert: Convert) -> TrainerStates:
-    """What an optimizer remembers of the parameters `names`, in the order of `module.parameters()`; `convert` makes
-    canonical arrays of them. Raises TriptychError for what is no such file, is of another network, or of an optimizer
-    that is not known here."""
+def load(path: Path, paths: Mapping[str, str], convert: Convert) -> TrainerStates:
+    """What an optimizer remembers of the parameters whose canonical `paths` are told by name, in the order of
+    `module.parameters()`; `convert` makes canonical arrays of them. Raises TriptychError for what is no such file, is
+    of another network, or of an optimizer that is not known here."""
     state, groups = _read(path)
+    names = list(paths)
     by_index = _names(path, groups, names)
     slots: dict[str, Arrays] = {}
     steps = 0
@@ -42,8 +43,20 @@ def load(path: Path, names: list[str], convert: Convert) -> TrainerStates:
                 raise TriptychError(
                     f"{path}: '{key}' of '{by_index[index]}' belongs to no optimizer that is known here"
                 )
+    lr, decay = _by_path(groups, "lr", by_index, paths), _by_path(groups, "weight_decay", by_index, paths)
+    moving = [value for value in lr.values() if value]
+    rate = max(moving, key=moving.count, default=0.0)  # that of most parameters
+    rates = {p: value / rate if rate else 1.0 for p, value in lr.items()}
+    most = max(decay.values(), default=0.0)
     return TrainerStates(
-        _kind(path, groups[0]), _settings(path, groups), _rate(path, groups), steps, slots, decayed=_decayed(groups)
+        _kind(path, groups[0]),
+        _settings(path, groups),
+        rate,
+        steps,
+        {slot: {p: array for p, array in arrays.items() if rates[p]} for slot, arrays in slots.items()},
+        rates={p: factor for p, factor in rates.items() if factor},
+        decays={p: value / most if most else 1.0 for p, value in decay.items()},
+        frozen=frozenset(p for p, factor in rates.items() if not factor),
     )
 
 
@@ -104,13 +117,14 @@ def _kind(path: Path, group: Mapping[str, Any]) -> str:
     raise TriptychError(f"{path} is of another optimizer than PyTorch's SGD, Adam and AdamW")
 
 
-def _settings(path: Path, groups: list[dict[str, Any]]) -> dict[str, float | bool]:
+def _settings(path: Path, groups: list[dict[str, Any]]) -> dict[str, float | bool | str]:
     for group in groups:
         for name, plain in _PLAIN.items():
             if group.get(name, plain) != plain:
                 raise TriptychError(f"{path}: {name} is {group[name]}, which no optimizer here has")
     group = max(groups, key=lambda one: _as_number(one.get("weight_decay", 0)))
-    known = {ours: group[name] for name, ours in _SETTINGS.items() if isinstance(group.get(name), int | float)}
+    known: dict[str, float | bool | str] = {}
+    known |= {ours: group[name] for name, ours in _SETTINGS.items() if isinstance(group.get(name), int | float)}
     if not known.get("nesterov", True):
         del known["nesterov"]
     betas = group.get("betas")
@@ -119,18 +133,12 @@ def _settings(path: Path, groups: list[dict[str, Any]]) -> dict[str, float | boo
     return known
 
 
-def _rate(path: Path, groups: list[dict[str, Any]]) -> float:
-    """That of all groups. Raises TriptychError where they have several: no optimizer here has."""
-    rates = sorted({_as_number(group.get("lr")) for group in groups})
-    if len(rates) > 1:
-        said = " and ".join(f"{rate:g}" for rate in rates)
-        raise TriptychError(f"{path}: its groups have the learning rates {said}; no optimizer here has several")
-    return rates[0]
-
-
-def _decayed(groups: list[dict[str, Any]]) -> str:
-    decays = {_as_number(group.get("weight_decay", 0)) for group in groups}
-    return "all" if len(decays) == 1 else "weights" if len(decays) == 2 and 0.0 in decays else ""
+def _by_path(
+    groups: list[dict[str, Any]], option: str, by_index: Mapping[int, str], paths: Mapping[str, str]
+) -> dict[str, float]:
+    """What the groups say of an option, for each parameter."""
+    numbered = ((number, _as_number(group.get(option, 0))) for group in groups for number in group["params"])
+    return {paths[by_index[number]]: value for number, value in numbered}
 
 
 def _as_number(value: Any) -> float:

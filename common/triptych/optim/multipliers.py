@@ -76,15 +76,14 @@ def parse(text: str) -> tuple[Multiplier, ...]:
 
 
 def text_of(factors: Mapping[str, Factors]) -> str:
-    """What `parse` takes for these factors by path, in patterns as short as they can be. Of each path one pattern
-    matches at most."""
+    """What `parse` takes for these factors by path, rates before decays, in patterns as short as they can be. Of each
+    path one pattern matches at most for either."""
     entries = []
-    for own in dict.fromkeys(factors.values()):
-        if own != Factors():
-            patterns = ",".join(_patterns({path for path in factors if factors[path] == own}, list(factors)))
-            said = {name: repr(value).removesuffix(".0") for name, value in own._asdict().items() if value != 1}
-            settings = [f"{name}={value}" for name, value in said.items()]
-            entries.append(f"{patterns}:{','.join(settings)}")
+    for place, name in enumerate(Factors._fields):
+        for factor in dict.fromkeys(own[place] for own in factors.values()):
+            wanted = {path for path, own in factors.items() if own[place] == factor != 1}
+            patterns = ",".join(_patterns(wanted, list(factors)))
+            entries += [f"{patterns}:{name}={repr(factor).removesuffix('.0')}"] * bool(wanted)
     return " ".join(entries)
 
 
@@ -101,8 +100,8 @@ def _patterns(wanted: set[str], paths: Sequence[str]) -> list[str]:
 
 
 def _candidates(paths: Sequence[str]) -> list[str]:
-    """All parameters, blocks from the outermost, an array of every layer, a layer, a parameter."""
+    """All parameters, blocks from the outermost, layers and arrays of one name, a parameter."""
     parts = [path.split(".") for path in paths]
     blocks = {f"{'.'.join(part[:depth])}.*": depth for part in parts for depth in range(1, len(part))}
-    ends = dict.fromkeys(f"*.{part[-1]}" for part in parts)
-    return ["*", *ends, *sorted(blocks, key=lambda block: blocks[block]), *paths]
+    ends = {f"*.{'.'.join(part[-depth:])}": depth for part in parts for depth in range(1, len(part))}
+    return ["*", *sorted(ends, key=lambda end: ends[end]), *sorted(blocks, key=lambda block: blocks[block]), *paths]
