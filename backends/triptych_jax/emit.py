@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from triptych.backend.source import UNKNOWN, Dialect, Named, Piece, Values, call
+from triptych.backend.source import UNKNOWN, Dialect, Named, Piece, Values, call, of_single
 from triptych.spec import layers as spec
 from triptych.spec.kinds import check_complete
 from triptych.spec.layers import Merge
@@ -107,7 +107,8 @@ def _batch_norm(layer: spec.BatchNorm, v: Values) -> Piece:
     }
     named |= {"use_fast_variance": ("False", UNSAID), "rngs": RNGS}
     name = "FrozenBatchNorm" if layer.frozen else "BatchNorm" if layer.unbiased else "nnx.BatchNorm"
-    trap = "default: 0.99, fast but inexact"
+    single = of_single(1 - layer.momentum)
+    trap = f"{single}; default: 0.99, fast but inexact" if single else "default: 0.99, fast but inexact"
     return Piece(call(name, v["inputs"], **named), trap)
 
 

@@ -6,7 +6,7 @@ from functools import reduce
 from pathlib import Path
 from typing import Any
 
-from triptych.backend.source import Dialect, Named, Piece, Values, call
+from triptych.backend.source import Dialect, Named, Piece, Values, as_single, call
 from triptych.optim.optimizers import float32
 from triptych.spec import layers as spec
 from triptych.spec.kinds import check_complete
@@ -105,13 +105,13 @@ def _dense(layer: spec.Dense, v: Values) -> Piece:
 
 
 def _batch_norm(layer: spec.BatchNorm, v: Values) -> Piece:
-    keep = 1 - layer.momentum
-    told: Named = {"momentum": (repr(keep), UNSAID)} if keep != 0.9 else {}
+    keep = as_single(1 - layer.momentum)  # so it is read
+    told: Named = {"momentum": (keep, UNSAID)} if keep != "0.9" else {}
     told |= {"epsilon": (repr(layer.eps), UNSAID)} if layer.eps != 1e-5 else {}
     told |= {"scale": ("False", UNSAID)} if not layer.gamma else {}
     told |= {"center": ("False", UNSAID)} if not layer.beta else {}
     told |= {"use_global_stats": ("True", UNSAID)} if layer.frozen else {}
-    traps = ["the weight of the old statistics"] if keep != 0.9 else []
+    traps = ["the weight of the old statistics"] if keep != "0.9" else []
     traps += ["keeps the biased variance, the original the unbiased one"] if layer.unbiased and not layer.frozen else []
     return Piece(call("nn.BatchNorm", **told), "; ".join(traps))
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from triptych.backend.source import Dialect, Named, Piece, Value, Values, call
+from triptych.backend.source import Dialect, Named, Piece, Value, Values, call, of_single
 from triptych.spec import layers as spec
 from triptych.spec.kinds import check_complete
 from triptych.spec.kinds.placement import AXES
@@ -63,10 +63,11 @@ def _avg_pool(layer: spec.AvgPool, v: Values) -> Piece:
 
 def _batch_norm(layer: spec.BatchNorm, v: Values) -> Piece:
     named: Named
-    flat = v["rank"].equals(1)
+    flat, single = v["rank"].equals(1), of_single(layer.momentum)
     if layer.gamma and layer.beta and not layer.frozen and (layer.unbiased or not flat):
         named = {"eps": (_number(layer.eps), 1e-5), "momentum": (_number(layer.momentum), 0.1)}
-        trap = "eps is 1e-5 by default" if layer.eps != 1e-5 else ""
+        traps = ["eps is 1e-5 by default"] * (layer.eps != 1e-5) + [f"momentum {single}"] * bool(single)
+        trap = "; ".join(traps)
         if layer.unbiased:
             return Piece(call("nn.BatchNorm1d" if flat else "nn.BatchNorm2d", v["inputs"], **named), trap)
         return Piece(call("BatchNorm", v["inputs"], **named), trap)
@@ -74,7 +75,7 @@ def _batch_norm(layer: spec.BatchNorm, v: Values) -> Piece:
     told = {"scale": layer.gamma, "shift": layer.beta, "unbiased": layer.unbiased}
     named |= {name: (repr(value), UNSAID) for name, value in told.items() if not value}
     named |= {"frozen": ("True", UNSAID)} if layer.frozen else {}
-    return Piece(call("PlainBatchNorm", v["inputs"], **named))
+    return Piece(call("PlainBatchNorm", v["inputs"], **named), f"momentum {single}" if single else "")
 
 
 def _local_response_norm(layer: spec.LocalResponseNorm, v: Values) -> Piece:

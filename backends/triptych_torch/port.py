@@ -338,7 +338,7 @@ class Port:
         def step(name: str, parameter: torch.Tensor) -> None:
             state = steps[name].state[parameter]
             if name in velocities:
-                state["momentum_buffer"] = torch.from_numpy(velocities[name])
+                state["momentum_buffer"] = torch.from_numpy(np.array(velocities[name]))  # which is read-only
             steps[name].step()
             velocities[name] = state.pop("momentum_buffer").numpy()
             parameter.grad = None

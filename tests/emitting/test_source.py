@@ -14,10 +14,11 @@ import awkward_networks
 from emitting import runners
 from triptych import zoo
 from triptych.backend import registry
+from triptych.backend.source import as_single, of_single
 from triptych.emitting.emit import emit
 from triptych.emitting.text import code_lines
 from triptych.spec import analysis
-from triptych.spec.layers import Architecture, Block, Branches, Conv, Dense, Flatten, Graph, Node, ReLU
+from triptych.spec.layers import Architecture, BatchNorm, Block, Branches, Conv, Dense, Flatten, Graph, Node, ReLU
 from triptych.weights.layouts import CANONICAL
 
 BACKENDS = registry.installed()
@@ -76,6 +77,31 @@ def ruff(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 def test_files_mention_no_triptych_of_ours(sources: dict[tuple[str, str], str]) -> None:
     assert [key for key, source in sources.items() if "triptych" in source] == []
+
+
+def test_a_number_that_only_float32_explains_is_explained() -> None:
+    """MXNet reads a momentum of 0.9 as float32, in float64 too: all digits stand where they are needed, and where a
+    reader takes float32 again (Gluon's own layer), the shortest decimal that is the same to it."""
+    assert (as_single(0.8999999761581421), as_single(0.9), as_single(0.0), as_single(1.0)) == (
+        "0.9",
+        "0.9",
+        "0.0",
+        "1.0",
+    )
+    assert of_single(0.8999999761581421) == "0.9 in float32"
+    assert of_single(0.10000002384185791) == "1 - 0.9 in float32"
+    assert [of_single(value) for value in (0.9, 0.1, 0.125, 0.875, 0.8999999761581422, 1 / 3, 1.0, 0.0)] == [""] * 8
+    norm = BatchNorm("norm", momentum=0.10000002384185791, unbiased=False)
+    network = Architecture("net", (3, 8, 8), 0, (Conv("conv", 4, (3, 3)), norm))
+    lines = {
+        "torch": "BatchNorm(4, momentum=0.10000002384185791),  # norm; momentum 1 - 0.9 in float32",
+        "mxnet": "nn.BatchNorm()",
+        "jax": "momentum=0.8999999761581421",
+    }
+    for backend in BACKENDS:
+        source = emit(network, backend).source
+        assert lines[backend] in source
+        assert ("0.9 in float32" in source) == (backend != "mxnet")
 
 
 def test_code_lines_leaves_out_what_is_no_code() -> None:

@@ -9,9 +9,11 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias
 
 from triptych.spec.layers import BatchNorm, Merge
+from triptych.utils.lazy import np
 from triptych.weights.layouts import Layout
 
 UNKNOWN: Any = object()  # of a value that an argument holds
+_SHORT = 8  # characters of a number that somebody wrote
 
 
 class Kept(tuple[int, int]):
@@ -106,6 +108,23 @@ def written(number: Any) -> Value:
         inner = ", ".join(written(value).text for value in number)
         return Value(f"({inner},)" if len(number) == 1 else f"({inner})", number)
     return Value(repr(number), number)
+
+
+def as_single(number: float) -> str:
+    """A number that its reader takes as float32, in the shortest decimal that is the same there: 0.9 for
+    0.8999999761581421."""
+    return repr(float(str(np.float32(number))))
+
+
+def of_single(number: float) -> str:
+    """What explains the digits of a number that is a short one in float32, or 1 minus such: '0.9 in float32' of
+    0.8999999761581421, '1 - 0.9 in float32' of 0.10000002384185791. Empty of any other. What computes in float64 needs
+    all of them: 0.9 is another number there than in the operator that they come from."""
+    for said, value in (("", number), ("1 - ", 1 - number)):
+        short = as_single(value)
+        if len(short) <= _SHORT and float(short) != value == float(np.float32(value)):
+            return f"{said}{short} in float32"
+    return ""
 
 
 def call(name: str, *positional: Value | str, **named: tuple[Value | str, Any]) -> str:
