@@ -25,6 +25,7 @@ from triptych.importers.steps import Imported, ImportRefusedError, Request
 from triptych.optim.optimizers import Rates
 from triptych.utils.arrays import Array
 from triptych.utils.errors import TriptychError
+from triptych.utils.frames import selves
 from triptych.utils.shelf import Shelf
 from triptych.weights.layouts import FLAX
 from triptych_jax.device import DTYPES
@@ -264,6 +265,16 @@ class Port:
         """As a user calls it in evaluation."""
         output = _compiled(self._called, self.arrays)(self.arrays, self._native(images))
         return tuple(map(self._channels_first, output[: self.count]))
+
+    def raised_in(self, error: BaseException) -> str:
+        """The path of the module that the error went through last. What runs is a copy of the network, which the frames
+        hold."""
+        went = selves(error)
+        network = next((one for one in reversed(went) if type(one) is type(self.candidate)), None)
+        if not isinstance(network, nnx.Module):
+            return ""
+        paths = {id(node): ".".join(map(str, path)) for path, node in nnx.iter_graph(network)}
+        return next((paths[id(one)] for one in went if id(one) in paths), "")
 
     def _called(self, arrays: Arrays, x: jax.Array) -> Outputs:
         """All outputs in the network's order, which a compiled function does not keep of a dictionary."""

@@ -1,6 +1,7 @@
 """Somebody's own Gluon block, taken apart into its operators; see `triptych.backend.contract`."""
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from triptych.importers.steps import Imported, Request
 from triptych.optim.optimizers import Rates
 from triptych.utils.arrays import Array
 from triptych.utils.errors import TriptychError
+from triptych.utils.frames import selves
 from triptych.utils.reading import read_bounded
 from triptych.utils.shelf import Shelf
 from triptych.weights.layouts import GLUON
@@ -168,6 +170,13 @@ def _traced(block: gluon.Block) -> list[mx.sym.Symbol]:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise TriptychError(f"the Gluon block takes no symbol, so it cannot be taken apart: {reason}") from error
     return list(_symbols_in(output))
+
+
+def _blocks_in(block: gluon.Block, path: str = "") -> Iterator[tuple[str, gluon.Block]]:
+    """A block and all in it by path."""
+    yield path, block
+    for name, child in block._children.items():
+        yield from _blocks_in(child, f"{path}.{name}" if path else name)
 
 
 def _arrays_in(value: Any) -> Iterator[mx.nd.NDArray]:
@@ -359,6 +368,16 @@ class Port:
             return self.run(images, train=False).outputs
         made = self.block(mx.nd.array(self._native(images), dtype=self.dtype))
         return tuple(map(self._to_canonical, list(_arrays_in(made))[: self.count]))
+
+    def raised_in(self, error: BaseException) -> str:
+        """The path of the block that the error went through last; where shapes are found before anything runs, it only
+        names the operator."""
+        blocks = dict(_blocks_in(self.block))
+        paths = {id(block): path for path, block in blocks.items()}
+        named = re.search(r"operator (\w+?)_fwd", str(error))
+        if named is not None:
+            return next((path for path, block in blocks.items() if block.name == named[1]), "")
+        return next((paths[id(one)] for one in selves(error) if id(one) in paths), "")
 
     def train(self, images: Array, cotangents: Sequence[Array], rates: Sequence[Rates]) -> Mapping[str, Array]:
         """What steps of gluon.Trainer with MXNet's SGD make of it."""

@@ -20,6 +20,7 @@ from triptych.importers.steps import Imported, Request
 from triptych.optim.optimizers import Rates
 from triptych.utils.arrays import Array
 from triptych.utils.errors import TriptychError
+from triptych.utils.frames import selves
 from triptych.utils.shelf import Shelf
 from triptych.weights.layouts import TORCH
 from triptych_torch.device import DTYPES
@@ -317,6 +318,11 @@ class Port:
             x = self._images(images)
             y = self.module(x if self.layout == "NCHW" else x.permute(0, 2, 3, 1))
         return tuple(map(self._to_canonical, list(_tensors_in(y))[: self.count]))
+
+    def raised_in(self, error: BaseException) -> str:
+        """The path of the module that the error went through last."""
+        paths = {id(module): path for path, module in self.module.named_modules()}
+        return next((paths[id(one)] for one in selves(error) if id(one) in paths), "")
 
     def _images(self, images: Array) -> torch.Tensor:
         """Images in the network's type, canonical."""

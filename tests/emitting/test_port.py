@@ -20,6 +20,7 @@ from triptych.conformance.tolerance import PAIRS, UNPERTURBED, budgets, perturba
 from triptych.emitting import port_certificate
 from triptych.emitting.port_check import OUTPUTS, Ported, _nearest
 from triptych.emitting.port_reference import Expected
+from triptych.emitting.source_lines import line_of
 from triptych.spec import records
 from triptych.spec.kinds.layer_pass import Rounding
 from triptych.spec.layers import (
@@ -140,7 +141,7 @@ def test_a_file_that_does_not_run_is_one_line(spec: Path, tmp_path: Path, capsys
     (folder / name / "model.py").write_text("raise SystemExit(0)\n")
     capsys.readouterr()
     assert run("port", folder, "--check-only") == 2
-    assert "model.py cannot be loaded: SystemExit" in capsys.readouterr().err
+    assert "model.py:1 cannot be loaded: SystemExit" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(len(registry.installed()) < 2, reason="fewer than two frameworks are installed")
@@ -175,6 +176,65 @@ def verified(certificate: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int
     capsys.readouterr()
     status = run("verify", certificate)
     return status, capsys.readouterr().out
+
+
+CLASHES = {  # what is edited, for what, and the layer in which it is then seen
+    "torch": {
+        "a map of another size": ("nn.MaxPool2d(2)", "nn.MaxPool2d(1)", "nn.Linear("),
+        "weights of another size": ("nn.Linear(180,", "nn.Linear(181,", "nn.Linear("),
+        "in a residual": ("nn.Conv2d(6, 6, 3, padding=1", "nn.Conv2d(6, 7, 3, padding=1", "nn.Conv2d(6, 7, 3"),
+    },
+    "mxnet": {
+        "a map of another size": ("nn.MaxPool2D(2)", "nn.MaxPool2D(1)", "nn.Dense("),
+        "weights of another size": ("nn.Dense(5)", "nn.Dense(6)", "nn.Dense("),
+        "in a residual": ("nn.Conv2D(6, 3, padding=1", "nn.Conv2D(7, 3, padding=1", "nn.Conv2D(7, 3"),
+    },
+    "jax": {
+        "a map of another size": ("strides=(2, 2)", "strides=(1, 1)", "nnx.Linear("),
+        "weights of another size": ("nnx.Linear(180,", "nnx.Linear(181,", "nnx.Linear("),
+        "in a residual": ("nnx.Conv(6, 6, (3, 3), padding=1", "nnx.Conv(6, 7, (3, 3), padding=1", "nnx.Conv(6, 7,"),
+    },
+}
+
+
+@pytest.mark.parametrize(("name", "edit"), [(name, edit) for name in registry.installed() for edit in CLASHES[name]])
+def test_an_edit_by_which_shapes_clash_is_located(
+    name: str, edit: str, spec: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    certificate = ported(spec, tmp_path / "ported", name)
+    model, (right, wrong, place) = tmp_path / "ported" / name / "model.py", CLASHES[name][edit]
+    text = "# an inserted line\n" + model.read_text()
+    assert right in text
+    model.write_text(text.replace(right, wrong))
+    line = next(n for n, one in enumerate(model.read_text().splitlines(), 1) if place in one)
+    status, said = verified(certificate, capsys)
+    assert status == 1
+    assert f"model.py:{line}" in said, said
+
+
+def test_lines_of_what_cannot_be_followed() -> None:
+    source = """
+class Net(Module):
+    def __init__(self):
+        self.first = Sequential(
+            *(Layer() for _ in range(3)),
+        )
+        self.second = row(
+            Layer(),
+            Part(1) if True else Part(2),
+        )
+def row(*layers):
+    return Sequential(*layers)
+def load(path) -> Net:
+    return Net()
+"""
+    assert line_of(source, "first.1") == 4  # of a starred row
+    assert line_of(source, "second") == 7
+    assert line_of(source, "second.0") == 8
+    assert line_of(source, "second.1.inner") == 9
+    assert line_of(source, "third") == 0
+    assert line_of(source.replace("-> Net", ""), "first") == 0
+    assert line_of("def f(:", "first") == 0
 
 
 @pytest.mark.parametrize("name", registry.installed())

@@ -269,6 +269,10 @@ class Port(Protocol):
         """The outputs that are compared of a call in evaluation as a user makes it: nothing is watched or switched
         off."""
 
+    def raised_in(self, error: BaseException) -> str:
+        """The path of the layer in which a pass raised this, in the network's own names; empty if it is not known, or
+        in none of them."""
+
 
 class TrainablePort(Port, Protocol):
     """One that its framework can train, too."""

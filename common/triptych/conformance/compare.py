@@ -69,8 +69,12 @@ def problem(level: str, tensor: str, text: str, scale: float = 0.0) -> Check:
 
 
 def message(error: BaseException) -> str:
-    """The kind of an error and the first line of what it says."""
-    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+    """The kind of an error and the first line of what it says; where that says only that more comes, the next one, or
+    of a traceback (MXNet's, of its own frames) the last."""
+    first, *more = [line.strip() for line in str(error).splitlines() if line.strip()] or [""]
+    if more and first.endswith(":"):
+        first = more[-1] if first.startswith("Traceback") else f"{first} {more[0]}"
+    return f"{type(error).__name__}: {first}"
 
 
 def compare(level: str, expected: Arrays, observed: Arrays, budgets: Mapping[str, float]) -> list[Check]:

@@ -1,6 +1,7 @@
 """Whether a network that runs is that of a spec, with its weights: the files of a port as they lie there, or the source
 that they come from, in its own framework."""
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,17 +13,19 @@ from triptych.backend.execution import exact
 from triptych.conformance.compare import STRANGERS, Check, compare, failures, message, problem, worst
 from triptych.conformance.locate import Located
 from triptych.conformance.tolerance import UNPERTURBED
+from triptych.emitting import source_lines
 from triptych.emitting.emit import dialect_of
 from triptych.emitting.port_reference import RATES, Expected, PortReference
 from triptych.porting.own_levels import WATCHED
 from triptych.porting.own_network import Own, compare_with
 from triptych.porting.source_network import SourceNetwork, adapter_of
 from triptych.porting.strangers import is_rounding
-from triptych.porting.subject import are_shares
+from triptych.porting.subject import NetworkFailedError, are_shares
 from triptych.spec.layers import Shape, outputs
 from triptych.utils.arrays import Array, largest
 from triptych.utils.errors import TriptychError
 from triptych.utils.files import told
+from triptych.utils.frames import line_in, locals_in
 from triptych.utils.modules import run_file
 from triptych.utils.process import return_large_memory
 from triptych.utils.reading import open_file
@@ -89,6 +92,7 @@ class Candidate:
     layout: str
     softmax: str = ""
     precision: str = "fp64"
+    source: Path | None = None
 
     def port(self, count: int) -> TrainablePort:
         """It, watched by its framework's adapter."""
@@ -104,6 +108,7 @@ def of_files(folder: Path, backend: str, source: str, weights: str) -> Candidate
         backend,
         lambda: _load(folder / backend / source, folder / backend / weights),
         layout,
+        source=folder / backend / source,
     )
 
 
@@ -123,13 +128,20 @@ def of_source(name: str, network: SourceNetwork) -> Candidate:
 
 
 def check(candidate: Candidate, expect: PortReference) -> Ported:
-    """Whether it is the spec's network, with these weights. Raises TriptychError for one that does not run at all."""
+    """Whether it is the spec's network, with these weights. Raises TriptychError for one that does not run at all, with
+    the line of the layer in which it fails, where that is known."""
     try:
-        return _check(candidate, expect)
-    except TriptychError:
-        if expect.small == expect.architecture:
+        try:
+            return _check(candidate, expect)
+        except TriptychError:
+            if expect.small == expect.architecture:
+                raise
+        return _check(candidate, expect.whole)
+    except NetworkFailedError as error:
+        if candidate.source is None:
             raise
-    return _check(candidate, expect.whole)
+        place = _place(candidate.source, error.layer, error.__cause__ or error)
+        raise TriptychError(f"{place}: {error}") from error
 
 
 def _check(candidate: Candidate, expect: PortReference) -> Ported:
@@ -176,7 +188,26 @@ def _load(source: Path, weights: Path) -> Any:
     try:
         return run_file(source, f"ported_{source.parent.name}").load(str(weights))
     except STRANGERS as error:
-        raise TriptychError(f"{source} cannot be loaded: {message(error)}") from error
+        layer = _taken_last(error, source)
+        of = f" (layer '{layer}')" if layer else ""
+        raise TriptychError(f"{_place(source, layer, error)}{of} cannot be loaded: {message(error)}") from error
+
+
+def _taken_last(error: BaseException, source: Path) -> str:
+    """The layer whose array was taken last by the function that loads the weights: it goes through their names, or the
+    error says them."""
+    variables = locals_in(error, str(source), source_lines.LOAD)
+    keys = variables.get("keys", variables.get("name", ""))
+    said = re.search(r"(?:size mismatch for |key\(s\) in state_dict: \")([\w.]+)", str(error))
+    path = said[1] if said else ".".join(map(str, keys)) if isinstance(keys, tuple) else str(keys)
+    return path.rpartition(".")[0]
+
+
+def _place(source: Path, layer: str, error: BaseException) -> str:
+    """`FILE:LINE` of the layer of this path; else the file's last line that the error went through, if it did."""
+    text = source.read_text(encoding="utf-8", errors="replace") if source.is_file() else ""
+    line = (source_lines.line_of(text, layer) if layer else 0) or line_in(error, str(source))
+    return f"{source}:{line}" if line else str(source)
 
 
 def _own_weights(candidate: Candidate, port: TrainablePort, expect: PortReference) -> Check:

@@ -97,8 +97,10 @@ class OwnNetwork(Subject):
         shape, said = self.run.case.images.shape, message(error)
         of_types = self.precision == "fp64" and re.search(r"dtype|float|double|half|precision", said, re.IGNORECASE)
         way_out = "; if it computes in less than float64 whatever it is given: --precision fp32, fp16 or bf16"
-        text = f"'{self.name}' failed on images {shape} as {self.layout}: {said}{way_out if of_types else ''}"
-        raise TriptychError(text) from error
+        layer = self.port.raised_in(error)
+        at = f" in its layer '{layer}'" if layer else ""
+        text = f"'{self.name}' failed{at} on images {shape} as {self.layout}: {said}{way_out if of_types else ''}"
+        raise NetworkFailedError(text, layer) from error
 
     def with_offer(self, located: Located) -> Located:
         """With what a layer was seen to compute in, where that is less than what is judged."""
@@ -505,6 +507,15 @@ class OwnNetwork(Subject):
                     break
                 layers[path] = shape
         return layers
+
+
+class NetworkFailedError(TriptychError):
+    """A network that does not run at all; `layer` is the path of that in which it failed, in its own names, if it is
+    known."""
+
+    def __init__(self, text: str, layer: str) -> None:
+        super().__init__(text)
+        self.layer = layer
 
 
 @contextmanager
