@@ -272,7 +272,10 @@ def test_the_command_on_a_port(capsys: pytest.CaptureFixture[str]) -> None:
         ("own_leaves:net", "module 'own_leaves' cannot be imported: SystemExit: 0"),
         ("builtins:dict", "a dict is no network of"),
         ("own_torch:number", "a int is no network of"),
-        ("own_torch:broken", "'own_torch:broken' failed in its layer '2' on images (2, 1, 28, 28) as NCHW: RuntimeError"),
+        (
+            "own_torch:broken",
+            "'own_torch:broken' failed in its layer '2' on images (2, 1, 28, 28) as NCHW: RuntimeError",
+        ),
     ],
 )
 def test_what_is_no_port_is_one_line(capsys: pytest.CaptureFixture[str], name: str, words: str) -> None:
