@@ -201,6 +201,29 @@ def mxnet_running_variance() -> None:
             print(dtype, f"{norm.running_var.data().asscalar():.3g}")
 
 
+def flax_bfloat16_bias() -> None:
+    """A bias's gradient in bfloat16 is summed in bfloat16
+
+    **A bug, live, found by `conform --precision bf16`.** A layer with `dtype=jnp.bfloat16` adds its bias in bfloat16;
+    the gradient of that addition is a sum over batch and places, which XLA takes in bfloat16 when it is compiled with
+    what comes before it: from some size on a partial sum does not grow any more. `jnp.sum` sums in float32 of itself,
+    the transpose of a broadcast does not. Seen on a CPU; what GPUs and TPUs do was not looked at. The layers of this
+    project's JAX backend add the bias in float32 and round then. Expected: about 100,000 in both lines (bfloat16 has
+    three digits).
+    """
+    import jax.numpy as jnp
+    from flax import nnx
+
+    layer = nnx.Linear(2, 4, dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
+    x = jnp.ones((200_000, 2))
+
+    def loss(layer):
+        return (layer(x) * 0.5).astype(jnp.float32).sum()
+
+    print("not compiled:", nnx.grad(loss)(layer)["bias"][...])
+    print("compiled:", nnx.jit(nnx.grad(loss))(layer)["bias"][...])
+
+
 def flax_assignment() -> None:
     """Tracing takes time that grows with the square of the number of assignments
 
@@ -248,6 +271,7 @@ CASES: dict[str, Callable[[], None]] = {
         mxnet_resnet,
         mxnet_average_pool,
         mxnet_running_variance,
+        flax_bfloat16_bias,
         flax_assignment,
     )
 }

@@ -160,10 +160,14 @@ check_complete(COMPOSITES, __name__, get_args(Composite))
 
 
 def _merged(values: Values[jax.Array], merge: Merge) -> jax.Array:
-    """Several values as one; in a sum or product a map of one pixel or channel counts at every place."""
+    """Several values as one; in a sum or product a map of one pixel or channel counts at every place, and what comes
+    back to it is summed in no less than float32."""
     if merge == "concatenate":
         return values[0] if len(values) == 1 else jnp.concatenate(values, axis=-1)
-    return reduce(add if merge == "add" else mul, values)
+    if len({value.shape for value in values}) == 1:
+        return reduce(add if merge == "add" else mul, values)
+    wide = [value.astype(jnp.promote_types(value.dtype, jnp.float32)) for value in values]
+    return reduce(add if merge == "add" else mul, wide).astype(values[0].dtype)
 
 
 def build_layer(layer: Layer, path: str, inputs: dict[str, Shape]) -> nnx.Module:

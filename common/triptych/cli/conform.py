@@ -36,7 +36,9 @@ def conform(
     all: Annotated[options.Flag, Parameter(help="Every architecture of the zoo.")] = False,
     backends: options.Backends = None,
     network: options.NetworkOptions = options.DEFAULT_NETWORK,
-    precision: Annotated[str | None, Parameter(help="fp64 or fp32; both if left out.")] = None,
+    precision: Annotated[
+        str | None, Parameter(help="fp64 or fp32, both if left out; or bf16, fp16, tf32: one step of the trainer.")
+    ] = None,
     device: options.DeviceName = "cpu",
     seed: options.Seed = 0,
     trajectory: Annotated[
@@ -69,6 +71,7 @@ def conform(
     from triptych.report import scoreboard
 
     refuse_contradictions(arch, all, precision, trajectory, (certificate, html, json))
+    refuse_low_precision(precision, certificate, html)
     key = signing_key(sign, certificate)
     names = list(zoo.registry()) if all else [name.strip() for name in ("vgg11" if arch is None else arch).split(",")]
     architectures = [told_apart(resolve(name, network, small=True).architecture) for name in names]
@@ -180,6 +183,15 @@ def refuse_contradictions(
         raise TriptychError("--certificate, --html and --json must be different files")
 
 
+def refuse_low_precision(precision: str | None, certificate: Path | None, html: Path | None) -> None:
+    """Raises TriptychError where a certificate or scoreboard of less than float32 is asked for: both are of all
+    levels."""
+    from triptych.conformance.levels import LOW
+
+    if precision in LOW and (certificate or html):
+        raise TriptychError(f"--precision {precision} judges one step; --certificate and --html are of all levels")
+
+
 def refuse_unjudged(architectures: Sequence[Architecture], processes: int | None = None) -> None:
     """Raises TriptychError for networks of one name, and for one that cannot be judged in the memory that is here, or
     by several processes where that is asked for."""
@@ -202,14 +214,13 @@ def refuse_twice(names: Sequence[str]) -> None:
 
 def show(verdict: Verdict) -> None:
     """The worst check of every level as a table: difference, and its ratio to the budget."""
-    from triptych.conformance.levels import ALL_LEVELS
-
     shape = "x".join(map(str, verdict.architecture.input))
-    columns = ("backend", "precision", "result", *ALL_LEVELS)
+    levels = levels_of(verdict)
+    columns = ("backend", "precision", "result", *levels)
     rows = []
     for report in (*verdict.reports, *verdict.pairs):
         result = "pass" if report.passed else "FAIL"
-        rows.append((report.name, report.precision, result, *(cell(report, level) for level in ALL_LEVELS)))
+        rows.append((report.name, report.precision, result, *(cell(report, level) for level in levels)))
     rows += [("budget over scale", precision, "", *told) for precision, told in sharpness_cells(verdict).items()]
     print_table(columns, rows, title=f"{verdict.architecture.name}, {shape}: largest difference (share of its budget)")
     for report in verdict.reports:
@@ -226,10 +237,16 @@ def show(verdict: Verdict) -> None:
         show_shared(verdict.architecture.name, verdict.processes)
 
 
+def levels_of(verdict: Verdict) -> list[str]:
+    """Those of its precisions."""
+    from triptych.conformance.levels import names
+
+    return list(dict.fromkeys(level for report in verdict.reports for level in names(report.precision)))
+
+
 def sharpness_cells(verdict: Verdict) -> dict[str, list[str]]:
     """By precision, the largest budget over its scale at every level, and of how many arrays it tells little: "again"
     where they are judged sharply elsewhere. Budgets are the reference's: one report of a precision says it."""
-    from triptych.conformance.levels import ALL_LEVELS
     from triptych.conformance.sharpness import sharpness
 
     def text(level: Sharpness | None) -> str:
@@ -240,7 +257,7 @@ def sharpness_cells(verdict: Verdict) -> dict[str, list[str]]:
 
     reports = {report.precision: sharpness(report) for report in verdict.reports}
     return {
-        precision: [text(next((of for of in levels if of.level == name), None)) for name in ALL_LEVELS]
+        precision: [text(next((of for of in levels if of.level == name), None)) for name in levels_of(verdict)]
         for precision, levels in reports.items()
     }
 

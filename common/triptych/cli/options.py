@@ -182,10 +182,10 @@ DEFAULT_NETWORK = NetworkOptions()
 
 def check_precision(name: str | None) -> None:
     """Raises TriptychError for a precision in which nothing can be judged."""
-    from triptych.conformance.conform import PRECISIONS
+    from triptych.conformance.levels import EXACT, LOW
 
-    if name not in (None, *PRECISIONS):
-        raise TriptychError(f"--precision '{name}' cannot be judged; use fp64 or fp32")
+    if name not in (None, *EXACT, *LOW):
+        raise TriptychError(f"--precision '{name}' cannot be judged; use {', '.join((*EXACT, *LOW))}")
 
 
 def backend_name(name: str | None) -> str:

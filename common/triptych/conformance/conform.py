@@ -11,15 +11,16 @@ from itertools import combinations
 from typing import ClassVar
 
 from triptych.backend.contract import Backend
-from triptych.backend.execution import exact
+from triptych.backend.execution import Execution, exact
 from triptych.backend.precision import Flag, Value, values
 from triptych.conformance.compare import STRANGERS, Arrays, Check, compare, failures, message, problem, worst
-from triptych.conformance.levels import ALL_LEVELS, LEVELS, Level
+from triptych.conformance.levels import LEVELS, Level, names
+from triptych.conformance.low_precision import EXECUTIONS
 from triptych.conformance.reference_run import ReferenceRun
 from triptych.conformance.subjects import BackendSubject, Build
 
 FLAGS = "precision flags"  # no level: what fails here keeps every level from being run
-PRECISIONS = ("fp64", "fp32")
+PRECISIONS = ("fp64", "fp32")  # in which every level is judged; in those of `LOW` a step of the trainer
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Report:
         """By level, why nothing was compared. Two backends are not compared in structure."""
         compared = {check.level for check in self.checks}
         reason = "a precision flag is on" if FLAGS in compared else "an earlier level stopped the run"
-        return {level: reason for level in ALL_LEVELS[len(self.backends) - 1 :] if level not in compared}
+        return {level: reason for level in names(self.precision)[len(self.backends) - 1 :] if level not in compared}
 
     @property
     def failures(self) -> list[Check]:
@@ -103,11 +104,11 @@ def conform_together(
     pairs: dict[tuple[str, str], list[Check]] = {pair: [] for pair in combinations([b.name for b in backends], 2)}
     with ExitStack() as guards:
         judged = [_Judged(backend, run, precision, device, build, guards) for backend in backends]
-        for level in (level for level in levels if level.wanted(run, precision)):
+        for level in (level for level in levels if level.applies(run, precision)):
             for pair, check in _judge_row(judged, level, run, precision):
                 pairs[pair].append(check)
     reports = [one.report() for one in judged]
-    return reports, [Report(pair, precision, worst_of_levels(checks)) for pair, checks in pairs.items()]
+    return reports, [Report(pair, precision, worst_of_levels(checks, precision)) for pair, checks in pairs.items()]
 
 
 def _judge_row(
@@ -136,7 +137,7 @@ class _Judged:
         flags = backend.precision_flags(device)
         self.during, self.checks = values(flags), flag_failures(flags)
         self.ended = bool(self.checks)
-        make = build or partial(backend.build, device=device, execution=exact(precision))
+        make = build or partial(backend.build, device=device, execution=execution_of(precision))
         self.subject = BackendSubject(backend, make, run, precision, device)
 
     def observed(self, level: Level) -> Arrays | None:
@@ -164,6 +165,11 @@ class _Judged:
         return Report((self.backend.name,), self.precision, tuple(self.checks), self.during, switched_off)
 
 
+def execution_of(precision: str) -> Execution:
+    """In which a precision is judged."""
+    return EXECUTIONS.get(precision) or exact(precision)
+
+
 def flag_failures(flags: Iterable[Flag]) -> list[Check]:
     """A failed check for each switch that makes arithmetic less exact."""
     return [problem(FLAGS, flag.name, flag.problem) for flag in flags if not flag.exact]
@@ -176,7 +182,7 @@ def pair_check(level: Level, run: ReferenceRun, precision: str, left: Arrays, ri
     return worst(compare(level.name, left, right, {name: 2 * budget for name, budget in budgets.items()}))
 
 
-def worst_of_levels(checks: Sequence[Check]) -> tuple[Check, ...]:
+def worst_of_levels(checks: Sequence[Check], precision: str) -> tuple[Check, ...]:
     """Of each level the check nearest to its budget, or furthest beyond it."""
-    found = (worst([check for check in checks if check.level == level]) for level in ALL_LEVELS)
+    found = (worst([check for check in checks if check.level == level]) for level in names(precision))
     return tuple(check for check in found if check is not None)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from operator import methodcaller
 
-from triptych.conformance import steady, trained
+from triptych.conformance import low_precision, steady, trained
 from triptych.conformance.compare import Arrays, Check, Compare, compare, compare_shapes
 from triptych.conformance.diagnosis import explain
 from triptych.conformance.diagnosis.explain import Explain
@@ -16,6 +16,8 @@ from triptych.conformance.reference_run import ReferenceRun
 from triptych.conformance.subjects import Subject
 from triptych.conformance.tolerance import Budgets
 from triptych.conformance.updates import UPDATES
+
+EXACT, LOW = ("fp64", "fp32"), tuple(low_precision.EXECUTIONS)
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +38,11 @@ class Level:
     compare: Compare | None = None  # `compare.compare`
     budgets: Callable[[ReferenceRun, str, Arrays], Budgets] | None = None  # of a run, in a precision: a rule of its own
     wanted: Callable[[ReferenceRun, str], bool] = lambda run, precision: True  # whether this run needs it
+    precisions: tuple[str, ...] = EXACT  # in which it is judged
+
+    def applies(self, run: ReferenceRun, precision: str) -> bool:
+        """Whether a run is judged by this row in a precision."""
+        return precision in self.precisions and self.wanted(run, precision)
 
     def allowed(self, run: ReferenceRun, precision: str, expected: Arrays) -> Budgets:
         """The budgets of what is expected, by name, in a precision; none where nothing can be rounded."""
@@ -49,7 +56,7 @@ class Level:
         return (self.compare or compare)(self.name, expected, observed, allowed)
 
 
-_structure = partial(Level, "structure", rounded=False)
+_structure = partial(Level, "structure", rounded=False, precisions=(*EXACT, *LOW))
 _shapes = partial(_structure, explain=explain.structure, compare=compare_shapes)
 PARAMETERS = _shapes(lambda run: run.parameter_shapes, lambda subject: subject.parameter_shapes(), needed=True)
 VALUES = _structure(lambda run: run.case.parameters, lambda subject: subject.loaded(), explain.values)
@@ -77,11 +84,24 @@ def _update(name: str) -> Level:
 TRAINING = Level(
     trained.LEVEL, trained.expected, lambda subject: subject.training(), explain.training, budgets=trained.budgets
 )
+LOW_PRECISION = Level(
+    *(low_precision.LEVEL, lambda run: run.low_precision.arrays, lambda subject: subject.low_precision()),
+    explain.training,
+    budgets=low_precision.budgets,
+    precisions=LOW,
+)
 LEVELS = (
     *(PARAMETERS, VALUES, OUTPUTS, DATA, FORWARD_EVAL, FORWARD_TRAIN, GRADIENT, STEADY),
-    *(*map(_update, UPDATES), TRAINING),
+    *(*map(_update, UPDATES), TRAINING, LOW_PRECISION),
 )
-ALL_LEVELS = tuple(dict.fromkeys(level.name for level in LEVELS))
+
+
+def names(precision: str) -> tuple[str, ...]:
+    """The levels of a precision."""
+    return tuple(dict.fromkeys(level.name for level in LEVELS if precision in level.precisions))
+
+
+ALL_LEVELS = names(EXACT[0])
 
 
 def layers_alone(run: ReferenceRun, whole: Level) -> Iterator[Level]:

@@ -122,7 +122,7 @@ class _Search:
 
     def steps(self, rows: Sequence[Level]) -> Iterator[Level]:
         """The rows in the order of the search."""
-        for row in (row for row in rows if row.wanted(self.left.run, self.left.precision)):
+        for row in (row for row in rows if row.applies(self.left.run, self.left.precision)):
             if self.alone:
                 yield from layers_alone(self.left.run, row)
             yield row

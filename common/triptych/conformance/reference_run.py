@@ -9,7 +9,7 @@ from threading import Lock
 import numpy as np
 from numpy.typing import NDArray
 
-from triptych.conformance import steady, tolerance
+from triptych.conformance import low_precision, steady, tolerance
 from triptych.conformance.case import Case
 from triptych.conformance.compare import Arrays, as_arrays
 from triptych.conformance.inputs import reference_inputs
@@ -116,6 +116,11 @@ class ReferenceRun:
     def steady(self) -> tuple[steady.Steady, ...]:
         """The cases of `triptych.conformance.steady`, on which float32 can tell what it cannot on this one."""
         return steady.draw(self)
+
+    @cached_property
+    def low_precision(self) -> low_precision.Expected:
+        """What a step in less than float32 is held against."""
+        return low_precision.Expected(self)
 
     @property
     def last(self) -> str:

@@ -5,10 +5,12 @@ from dataclasses import dataclass
 
 from triptych.conformance.compare import Check
 from triptych.conformance.conform import Report
+from triptych.conformance.low_precision import LEVEL
 from triptych.conformance.steady import SHARP, judged_again
 
 # By level, that at which the same array may be judged sharply.
-SECOND = {"forward train": "forward eval", "gradient": "gradient", "update": "gradient"}
+SECOND = {"forward train": "forward eval", "gradient": "gradient", "update": "gradient", LEVEL: LEVEL}
+AGAIN = ("gradient", LEVEL)  # where names say that an array is judged again
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ def is_blunt(check: Check) -> bool:
 
 
 def _of_level(level: str, checks: Sequence[Check], sharp: set[tuple[str, str]]) -> Sharpness:
-    told = {judged_again(tensor) if SECOND.get(level) == "gradient" else tensor for tensor in _at(sharp, level)}
+    told = {judged_again(tensor) if SECOND.get(level) in AGAIN else tensor for tensor in _at(sharp, level)}
     blunt = [check.tensor for check in checks if is_blunt(check) and not judged_again(check.tensor)]
     left = [tensor for tensor in blunt if tensor.partition(" ")[0] not in told]
     largest = max((check.budget / check.scale for check in checks), default=0.0)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from triptych.backend.contract import Backend, Native
-from triptych.conformance import steady, trained
+from triptych.conformance import low_precision, steady, trained
 from triptych.conformance.compare import Arrays, as_arrays
 from triptych.conformance.inputs import backend_inputs
 from triptych.conformance.reference_run import ReferenceRun, named
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
     from triptych.conformance.diagnosis.explain import Difference
     from triptych.conformance.levels import Level
 
+Images = NDArray[np.floating[Any]]
 Build = Callable[[Architecture], Native]  # makes a backend's network, or one with a planted fault
-DTYPES = {"fp64": np.float64, "fp32": np.float32}
 
 
 class Subject:
@@ -41,6 +42,7 @@ class Subject:
     loss: Callable[[], Arrays]  # of the reference's logits, with its gradients by them
     steady: Callable[[], Arrays]  # gradients where float32 can tell (`triptych.conformance.steady`)
     update: Callable[[str], Arrays]  # parameters, statistics and state after the steps of one optimiser
+    low_precision: Callable[[], Arrays]  # a step in less than float32 (`triptych.conformance.low_precision`)
     training: Callable[[], Arrays]  # a short life of the trainer (`triptych.conformance.trained`)
     notes: tuple[str, ...] = ()  # what was learned of it
     backend: Backend | None = None
@@ -50,7 +52,7 @@ class Subject:
         self.name = name
         self.run = run
         self.precision = precision
-        self.images = run.case.images.astype(DTYPES[precision])
+        self.images: Images = run.case.images.astype(np.float64 if precision == "fp64" else np.float32)
 
     def expected(self, level: Level, run: ReferenceRun) -> Arrays:
         """What the reference (exact, or perturbed) says of what a level can see in this subject."""
@@ -163,6 +165,9 @@ class BackendSubject(Subject):
         with ThreadPoolExecutor(1) as pool:
             pool.submit(self.run.update, name)  # the reference works while the framework compiles, and keeps the result
             return backend_update(name, self.backend, self.network, self.run.case, steps)
+
+    def low_precision(self) -> Arrays:
+        return low_precision.observed(self)
 
     def training(self) -> Arrays:
         self.trained = None

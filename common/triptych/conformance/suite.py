@@ -15,9 +15,9 @@ from triptych.backend.contract import Backend
 from triptych.backend.registry import BACKENDS, installed, load
 from triptych.conformance import long_run
 from triptych.conformance.case import make_case
-from triptych.conformance.conform import PRECISIONS, Report, conform_together
+from triptych.conformance.conform import PRECISIONS, Report, conform_together, execution_of
 from triptych.conformance.inputs import everything
-from triptych.conformance.levels import ALL_LEVELS
+from triptych.conformance.levels import LOW, names
 from triptych.conformance.long_run import LongRun
 from triptych.conformance.processes import SharedRun, check_shared, run_shared
 from triptych.conformance.processes import as_dict as processes_dict
@@ -26,7 +26,7 @@ from triptych.conformance.sharpness import sharpness
 from triptych.spec.analysis import primitives, totals
 from triptych.spec.layers import Architecture
 from triptych.spec.records import arrays_digest, encode
-from triptych.utils.errors import check_known
+from triptych.utils.errors import TriptychError, check_known
 from triptych.utils.process import cores
 
 NOT_ASKED, NOT_INSTALLED = "not asked for", "not installed"  # why a backend or a precision was not run
@@ -75,7 +75,7 @@ def run(
     """Judge `architecture` on every backend and compare the backends with each other; where `steps` are asked for, over
     so many steps of training too, and where `processes` are, training by so many. Raises TriptychError for a precision,
     a number of steps, or processes of a network, that cannot be judged."""
-    check_known("precision", precisions, PRECISIONS)
+    check_known("precision", precisions, (*PRECISIONS, *LOW))
     if processes is not None:
         check_shared(architecture)
     if steps is not None:
@@ -83,16 +83,35 @@ def run(
     reference = ReferenceRun(make_case(architecture, seed))
     reports: list[Report] = []
     pairs: list[Report] = []
-    for precision in precisions:
-        alone, compared = conform_together(backends, reference, precision, device=device)
-        reports += alone
-        pairs += compared
     reasons = {name: NOT_ASKED if name in installed() else NOT_INSTALLED for name in BACKENDS}
     not_run = {name: reason for name, reason in reasons.items() if name not in [backend.name for backend in backends]}
+    for precision in precisions:
+        unable = {backend.name: reason for backend in backends if (reason := _unable(backend, precision, device))}
+        if unable and len(unable) == len(backends):
+            raise TriptychError("; ".join(unable.values()))
+        able = [backend for backend in backends if backend.name not in unable]
+        alone, compared = conform_together(able, reference, precision, device=device)
+        reports += alone
+        pairs += compared
+        not_run |= unable
     hashes = arrays_digest(reference.case.parameters), arrays_digest(everything(reference.case))
     trained = steps and long_run.run_long(architecture, backends, steps=steps, seed=seed, device=device)
     shared = processes and run_shared(backends, architecture, processes, seed)
     return Verdict(architecture, tuple(reports), tuple(pairs), not_run, *hashes, trained or None, shared or None)
+
+
+def _unable(backend: Backend, precision: str, device: str) -> str:
+    """Why a backend computes nothing in a lower precision than float32; empty where it does."""
+    if precision not in LOW:
+        return ""
+    if precision == "tf32" and device == "cpu":
+        return "tf32 is for GPUs and NPUs: a CPU has no such products; give --device"
+    try:
+        with backend.precise(device):
+            backend.apply_execution(execution_of(precision), device)
+    except TriptychError as error:
+        return str(error)
+    return ""
 
 
 def run_many(
@@ -170,7 +189,7 @@ def report_dict(report: Report) -> dict[str, Any]:
     return {
         "precision": report.precision,
         "passed": report.passed,
-        "levels": {level: encode(report.worst(level)) for level in ALL_LEVELS},
+        "levels": {level: encode(report.worst(level)) for level in names(report.precision)},
         "failures": encode(report.failures),
         "sharpness": encode(sharpness(report)),
         "precision_flags": report.precision_flags,

@@ -35,9 +35,9 @@ Budgets = dict[str, float]
 Name = TypeVar("Name", bound=Hashable)
 
 
-def perturbations(seed: int) -> Iterator[Perturbation]:
+def perturbations(seed: int, pairs: int = PAIRS) -> Iterator[Perturbation]:
     """The roundings for perturbed executions, in mirrored pairs."""
-    for pair in range(PAIRS):
+    for pair in range(pairs):
         for sign in (1.0, -1.0):
             yield Perturbation(generator(seed, "rounding", pair), sign)
 
@@ -64,12 +64,30 @@ def growing(
     expected: Mapping[Name, NDArray[Any]], perturbed: Iterable[Mapping[Name, NDArray[Any]]]
 ) -> Iterator[dict[str, dict[Name, float]]]:
     """The same after every execution: what is within a budget then is within that of all of them."""
+    for found in _deviations(expected, perturbed):
+        yield _by_precision(found)
+
+
+def budgets_of(
+    unit: float, expected: Mapping[Name, NDArray[Any]], perturbed: Iterable[Mapping[Name, NDArray[Any]]]
+) -> dict[Name, float]:
+    """What executions that were perturbed by errors of `unit` allow each expected array."""
+    found: dict[Name, tuple[float, float]] = {}
+    for found in _deviations(expected, perturbed):  # noqa: B007 (the last)
+        pass
+    return {name: SAFETY * most + unit * scale for name, (most, scale) in found.items()}
+
+
+def _deviations(
+    expected: Mapping[Name, NDArray[Any]], perturbed: Iterable[Mapping[Name, NDArray[Any]]]
+) -> Iterator[dict[Name, tuple[float, float]]]:
+    """After every execution, by name, the largest deviation so far, and the scale."""
     deviations: dict[Name, float] = {}
     scales = {name: largest(value) for name, value in expected.items()}
     for arrays in perturbed:
         for name in expected.keys() & arrays.keys():
             deviations[name] = max(deviations.get(name, 0.0), largest(arrays[name] - expected[name]))
-        yield _by_precision({name: (most, scales[name]) for name, most in deviations.items()})
+        yield {name: (most, scales[name]) for name, most in deviations.items()}
 
 
 def budgets_alone(arrays: Iterable[tuple[Name, NDArray[Any]]]) -> dict[str, dict[Name, float]]:

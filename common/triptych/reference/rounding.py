@@ -33,3 +33,20 @@ class Perturbation:
     def __call__(self, value: Array, length: int, scale: float | None = None) -> Array:
         size = largest_error(value, length, scale)
         return value + self.sign * size * self.random.uniform(-1.0, 1.0, value.shape)
+
+
+@dataclass(frozen=True)
+class Shortened:
+    """A `rounding` for the reference where factors and results are rounded to a coarser `unit` and sums are taken in
+    float32: beside float32's own errors (`single`) each number is off by up to `AMPLITUDE` times `unit` of itself."""
+
+    single: Perturbation
+    unit: float
+
+    def __call__(self, value: Array, length: int, scale: float | None = None) -> Array:
+        return self.cast(self.single(value, length, scale), AMPLITUDE)
+
+    def cast(self, value: Array, units: float = 1.0) -> Array:
+        """Weights or images as that type holds them: each number off by at most one unit of itself."""
+        drawn = self.single.random.uniform(-1.0, 1.0, value.shape)
+        return value * (1 + self.single.sign * units * self.unit * drawn)
