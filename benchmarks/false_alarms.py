@@ -22,8 +22,9 @@ from scipy import stats
 from triptych.backend import registry
 from triptych.conformance.case import conformance_architecture, make_case
 from triptych.conformance.conform import conform
+from triptych.conformance.levels import LOW
 from triptych.conformance.reference_run import ReferenceRun
-from triptych.conformance.suite import PRECISIONS
+from triptych.conformance.suite import PRECISIONS, unable_to
 from triptych.spec.layers import (
     Architecture,
     BatchNorm,
@@ -66,8 +67,9 @@ def runs(done: set[tuple[str, int, str, str]]) -> Iterator[dict[str, object]]:
             left = [
                 (framework, precision)
                 for framework in frameworks
-                for precision in PRECISIONS
-                if (architecture.name, seed, framework.name, precision) not in done
+                for precision in (*PRECISIONS, *LOW)
+                if not unable_to(framework, precision, "cpu")
+                and (architecture.name, seed, framework.name, precision) not in done
             ]
             run = ReferenceRun(make_case(architecture, seed)) if left else None
             for framework, precision in left:

@@ -109,6 +109,18 @@ def test_several_seeds_test_the_accuracies(compared, tmp_path):
     assert "Equivalence of the accuracies: not run" in (compared[0] / "report.html").read_text()
 
 
+@pytest.mark.skipif("torch" not in BACKENDS, reason="torch is not installed")
+def test_what_trains_in_bfloat16_is_judged_in_it(tmp_path):
+    options = "compare --arch lenet --resolution 28 --data synthetic --epochs 1 --backends torch --precision bf16"
+    with pytest.raises(SystemExit) as stopped:
+        main([*options.split(), "--out", str(tmp_path / "out"), "--json", str(tmp_path / "compare.json")])
+    assert stopped.value.code == 0
+    reports = json.loads((tmp_path / "compare.json").read_text())["conformance"]["backends"]
+    assert [report["precision"] for report in reports] == ["fp64", "fp32", "bf16"]
+    assert [report["levels"].get("low precision") is None for report in reports] == [True, True, False]
+    assert "<th>low precision</th>" in (tmp_path / "out/report.html").read_text()
+
+
 def test_every_backend_has_its_run_folder(compared):
     folder, found = compared
     assert {path.name for path in folder.iterdir()} == {"report.html", *BACKENDS}

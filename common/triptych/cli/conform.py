@@ -215,12 +215,11 @@ def refuse_twice(names: Sequence[str]) -> None:
 def show(verdict: Verdict) -> None:
     """The worst check of every level as a table: difference, and its ratio to the budget."""
     shape = "x".join(map(str, verdict.architecture.input))
-    levels = levels_of(verdict)
-    columns = ("backend", "precision", "result", *levels)
+    columns = ("backend", "precision", "result", *verdict.levels)
     rows = []
     for report in (*verdict.reports, *verdict.pairs):
         result = "pass" if report.passed else "FAIL"
-        rows.append((report.name, report.precision, result, *(cell(report, level) for level in levels)))
+        rows.append((report.name, report.precision, result, *(cell(report, level) for level in verdict.levels)))
     rows += [("budget over scale", precision, "", *told) for precision, told in sharpness_cells(verdict).items()]
     print_table(columns, rows, title=f"{verdict.architecture.name}, {shape}: largest difference (share of its budget)")
     for report in verdict.reports:
@@ -237,13 +236,6 @@ def show(verdict: Verdict) -> None:
         show_shared(verdict.architecture.name, verdict.processes)
 
 
-def levels_of(verdict: Verdict) -> list[str]:
-    """Those of its precisions."""
-    from triptych.conformance.levels import names
-
-    return list(dict.fromkeys(level for report in verdict.reports for level in names(report.precision)))
-
-
 def sharpness_cells(verdict: Verdict) -> dict[str, list[str]]:
     """By precision, the largest budget over its scale at every level, and of how many arrays it tells little: "again"
     where they are judged sharply elsewhere. Budgets are the reference's: one report of a precision says it."""
@@ -257,7 +249,7 @@ def sharpness_cells(verdict: Verdict) -> dict[str, list[str]]:
 
     reports = {report.precision: sharpness(report) for report in verdict.reports}
     return {
-        precision: [text(next((of for of in levels if of.level == name), None)) for name in levels_of(verdict)]
+        precision: [text(next((of for of in levels if of.level == name), None)) for name in verdict.levels]
         for precision, levels in reports.items()
     }
 

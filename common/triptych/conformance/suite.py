@@ -57,6 +57,11 @@ class Verdict:
         levels = bool(self.reports) and all(report.passed for report in (*self.reports, *self.pairs))
         return levels and all(asked is None or asked.passed for asked in (self.trajectory, self.processes))
 
+    @property
+    def levels(self) -> tuple[str, ...]:
+        """Those of its precisions."""
+        return tuple(dict.fromkeys(level for report in self.reports for level in names(report.precision)))
+
     def report(self, backend: str, precision: str) -> Report:
         """The report of one backend in one precision."""
         return next(r for r in self.reports if (r.name, r.precision) == (backend, precision))
@@ -86,7 +91,7 @@ def run(
     reasons = {name: NOT_ASKED if name in installed() else NOT_INSTALLED for name in BACKENDS}
     not_run = {name: reason for name, reason in reasons.items() if name not in [backend.name for backend in backends]}
     for precision in precisions:
-        unable = {backend.name: reason for backend in backends if (reason := _unable(backend, precision, device))}
+        unable = {backend.name: reason for backend in backends if (reason := unable_to(backend, precision, device))}
         if unable and len(unable) == len(backends):
             raise TriptychError("; ".join(unable.values()))
         able = [backend for backend in backends if backend.name not in unable]
@@ -100,7 +105,7 @@ def run(
     return Verdict(architecture, tuple(reports), tuple(pairs), not_run, *hashes, trained or None, shared or None)
 
 
-def _unable(backend: Backend, precision: str, device: str) -> str:
+def unable_to(backend: Backend, precision: str, device: str) -> str:
     """Why a backend computes nothing in a lower precision than float32; empty where it does."""
     if precision not in LOW:
         return ""

@@ -14,7 +14,7 @@ from triptych.conformance import suite
 from triptych.conformance.case import conformance_options
 from triptych.conformance.compare import Check, worst
 from triptych.conformance.equivalence import FEWEST_SEEDS, Equivalence, equivalence
-from triptych.conformance.levels import ALL_LEVELS
+from triptych.conformance.levels import EXACT, LOW
 from triptych.conformance.suite import Verdict
 from triptych.data import Dataset
 from triptych.report import figures
@@ -81,7 +81,8 @@ def compare(plan: ComparisonPlan, backends: Sequence[Backend], folder: Path, lis
     below it."""
     recipe = plan.recipe
     small = judged_architecture(recipe, plan.architecture)
-    verdict = suite.run(small, backends, seed=recipe.seed, device=plan.device)
+    precisions = (*EXACT, *(name for name in LOW if name == recipe.precision))  # what trains is what is judged
+    verdict = suite.run(small, backends, precisions=precisions, seed=recipe.seed, device=plan.device)
     by_seed = []
     for seed in range(recipe.seed, recipe.seed + plan.seeds):
         below = folder if seed == recipe.seed else run_folder.make_folder(folder / f"seed-{seed}")
@@ -192,7 +193,7 @@ def write_report(comparison: TrainedComparison, path: Path, command: str) -> Non
         seeds=max(map(len, comparison.accuracies.values()), default=1),
         accuracy=accuracy_table(comparison),
         figures=drawn,
-        levels=ALL_LEVELS,
+        levels=comparison.verdict.levels,
         verdict=suite.as_dict(comparison.verdict),
         versions=comparison.versions,
     )
