@@ -124,6 +124,22 @@ def _affine(layer: spec.Affine, v: Values) -> Piece:
     return _function("affine", scale=layer.scale, shift=layer.shift)
 
 
+def _elu(layer: spec.ELU, v: Values) -> Piece:
+    return Piece("nnx.elu", function=True) if layer.alpha == 1 else _function("nnx.elu", alpha=layer.alpha)
+
+
+def _gelu(layer: spec.GELU, v: Values) -> Piece:
+    if layer.approximate:
+        return Piece("nnx.gelu", "by default its tanh form", True)
+    return Piece("partial(nnx.gelu, approximate=False)", "the default is its tanh form", True)
+
+
+def _softplus(layer: spec.Softplus, v: Values) -> Piece:
+    if layer.threshold is None:
+        return Piece("nnx.softplus", function=True)
+    return _function("softplus", threshold=layer.threshold)
+
+
 def _pad(layer: spec.Pad, v: Values) -> Piece:
     above, below, left, right = layer.padding
     value = f"constant_values={layer.value!r}" if layer.mode == "constant" else f'mode="{layer.mode}"'
@@ -148,7 +164,7 @@ def _flatten(layer: spec.Flatten, v: Values) -> Piece:
 
 
 def _function(name: str, **numbers: Any) -> Piece:
-    """A function of `emitted.py` with these numbers."""
+    """A function, of `emitted.py` perhaps, with these numbers."""
     told = ", ".join(f"{key}={value!r}" for key, value in numbers.items())
     return Piece(f"partial({name}, {told})", function=True)
 
@@ -172,6 +188,12 @@ PIECES: dict[type, Callable[[Any, Values], Piece]] = {
     spec.LeakyReLU: lambda layer, v: _function("leaky_relu", slope=layer.slope),
     spec.PReLU: lambda layer, v: Piece(call("PReLU", "1" if layer.shared else v["inputs"])),
     spec.SiLU: lambda layer, v: Piece("nnx.silu", function=True),
+    spec.ELU: _elu,
+    spec.SELU: lambda layer, v: Piece("nnx.selu", function=True),
+    spec.GELU: _gelu,
+    spec.Softplus: _softplus,
+    spec.Softsign: lambda layer, v: Piece("nnx.soft_sign", function=True),
+    spec.Mish: lambda layer, v: Piece("jax.nn.mish", function=True),
     spec.HardSigmoid: lambda layer, v: _function("hard_sigmoid", slope=layer.slope, offset=layer.offset),
     spec.HardSwish: lambda layer, v: Piece("nnx.hard_swish", function=True),
     spec.Softmax: lambda layer, v: Piece("nnx.softmax", function=True),

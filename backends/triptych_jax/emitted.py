@@ -134,6 +134,11 @@ def leaky_relu(x: jax.Array, slope: float) -> jax.Array:
     return jnp.where(x > 0, x, slope * x)
 
 
+def softplus(x: jax.Array, threshold: float) -> jax.Array:
+    """log(1 + exp(x)), and x itself above the threshold, of which nnx.softplus has none."""
+    return jnp.where(x > threshold, x, nnx.softplus(x))
+
+
 def hard_sigmoid(x: jax.Array, slope: float, offset: float) -> jax.Array:
     """min(max(slope * x + offset, 0), 1); nnx.hard_sigmoid has the slope 1/6 only."""
     return clip(slope * x + offset, 0.0, 1.0)

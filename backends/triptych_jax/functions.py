@@ -66,6 +66,32 @@ def silu(x: jax.Array, layer: spec.SiLU) -> jax.Array:
     return jax.nn.silu(x)
 
 
+def elu(x: jax.Array, layer: spec.ELU) -> jax.Array:
+    return jax.nn.elu(x, layer.alpha)
+
+
+def selu(x: jax.Array, layer: spec.SELU) -> jax.Array:
+    return jax.nn.selu(x)
+
+
+def gelu(x: jax.Array, layer: spec.GELU) -> jax.Array:
+    return jax.nn.gelu(x, approximate=layer.approximate)  # True, the tanh form, if not told
+
+
+def softplus(x: jax.Array, layer: spec.Softplus) -> jax.Array:
+    """jax.nn.softplus has no threshold."""
+    y = jax.nn.softplus(x)
+    return y if layer.threshold is None else jnp.where(x > layer.threshold, x, y)
+
+
+def softsign(x: jax.Array, layer: spec.Softsign) -> jax.Array:
+    return jax.nn.soft_sign(x)
+
+
+def mish(x: jax.Array, layer: spec.Mish) -> jax.Array:
+    return jax.nn.mish(x)
+
+
 def hard_sigmoid(x: jax.Array, layer: spec.HardSigmoid) -> jax.Array:
     return between(layer.slope * x + layer.offset, 0.0, 1.0)  # jax.nn.hard_sigmoid has the slope 1/6 only
 

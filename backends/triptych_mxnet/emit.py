@@ -10,6 +10,7 @@ from triptych.backend.source import Dialect, Named, Piece, Values, as_single, ca
 from triptych.optim.optimizers import float32
 from triptych.spec import layers as spec
 from triptych.spec.kinds import check_complete
+from triptych.spec.kinds.activations import linear_from
 from triptych.spec.kinds.placement import AXES
 from triptych.spec.layers import Merge
 from triptych.weights.layouts import GLUON
@@ -178,6 +179,12 @@ PIECES: dict[type, Callable[[Any, Values], Piece]] = {
     spec.LeakyReLU: lambda layer, v: Piece(call("LeakyReLU", repr(layer.slope))),
     spec.PReLU: lambda layer, v: Piece(call("PReLU", "1" if layer.shared else v["inputs"], rank=(v["rank"], UNSAID))),
     spec.SiLU: lambda layer, v: Piece("nn.Swish()"),
+    spec.ELU: lambda layer, v: Piece(call("ELU", repr(layer.alpha))),
+    spec.SELU: lambda layer, v: Piece("SELU()", "nn.SELU has a wrong gradient below 0"),
+    spec.GELU: lambda layer, v: Piece("TanhGELU()" if layer.approximate else "GELU()"),
+    spec.Softplus: lambda layer, v: Piece(call("Softplus", threshold=(repr(linear_from(layer)), UNSAID))),
+    spec.Softsign: lambda layer, v: Piece('nn.Activation("softsign")'),
+    spec.Mish: lambda layer, v: Piece("Mish()"),
     spec.HardSigmoid: lambda layer, v: Piece(call("HardSigmoid", repr(layer.slope), repr(layer.offset))),
     spec.HardSwish: lambda layer, v: Piece("HardSwish()"),
     spec.Softmax: lambda layer, v: _lambda("F.softmax(x, axis=1)"),

@@ -103,6 +103,65 @@ class LeakyReLU(nn.HybridBlock):
         return F.where(x > 0, x, x * self.slope)
 
 
+class ELU(nn.HybridBlock):
+    """x where it is positive, else alpha * (exp(x) - 1); nn.ELU rounds alpha to float32."""
+
+    def __init__(self, alpha: float) -> None:
+        super().__init__()
+        self.alpha = alpha
+
+    def hybrid_forward(self, F: Any, x: Tensor) -> Tensor:
+        return F.where(x > 0, x, F.expm1(F.minimum(x, 0.0)) * self.alpha)
+
+
+class SELU(nn.HybridBlock):
+    """1.0507 times ELU with the alpha 1.67326. The gradient of nn.SELU is wrong below 0: its operator takes the output,
+    which has the scale in it, for what ELU puts out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = 1.0507009873554805
+        self.alpha = 1.6732632423543772
+
+    def hybrid_forward(self, F: Any, x: Tensor) -> Tensor:
+        return F.where(x > 0, x * self.scale, F.expm1(F.minimum(x, 0.0)) * (self.scale * self.alpha))
+
+
+class GELU(nn.HybridBlock):
+    """x * (1 + erf(x / sqrt(2))) / 2; nn.GELU rounds its constants to float32. F.erf is exact, but its gradient is 3e-8
+    off: the right one is added here, times what is 0."""
+
+    def hybrid_forward(self, F: Any, x: Tensor) -> Tensor:
+        share = F.erf(x * math.sqrt(0.5)) * 0.5 + 0.5
+        density = F.exp(F.square(x) * -0.5) * math.sqrt(0.5 / math.pi)
+        return x * F.BlockGrad(share) + (x - F.BlockGrad(x)) * F.BlockGrad(x * density)
+
+
+class TanhGELU(nn.HybridBlock):
+    """x * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3))) / 2; nn.GELU is the erf form."""
+
+    def hybrid_forward(self, F: Any, x: Tensor) -> Tensor:
+        return x * (F.tanh((x + F.square(x) * x * 0.044715) * math.sqrt(2 / math.pi)) * 0.5 + 0.5)
+
+
+class Softplus(nn.HybridBlock):
+    """log(1 + exp(x)), and x itself above the threshold. The operator's is 20, and in float32 it gives 2e-6 for -20."""
+
+    def __init__(self, threshold: float) -> None:
+        super().__init__()
+        self.threshold = threshold
+
+    def hybrid_forward(self, F: Any, x: Tensor) -> Tensor:
+        return F.where(x > self.threshold, x, F.log1p(F.exp(F.minimum(x, self.threshold))))
+
+
+class Mish(nn.HybridBlock):
+    """x * tanh(log(1 + exp(x))), of which the hyperbolic tangent is 1 above 20."""
+
+    def hybrid_forward(self, F: Any, x: Tensor) -> Tensor:
+        return x * F.tanh(F.log1p(F.exp(F.minimum(x, 40.0))))
+
+
 class HardSigmoid(nn.HybridBlock):
     """min(max(slope * x + offset, 0), 1); the operator's slope is 0.2 by default, and a float32."""
 

@@ -5,6 +5,7 @@ multiplied or added as a scalar is a float64. `F.clip` hands the gradient on at 
 
 # ruff: noqa: N803 (Gluon calls the module of operators F)
 
+import math
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any, TypeAlias
@@ -15,6 +16,7 @@ from mxnet.gluon import nn
 from numpy.typing import NDArray
 
 from triptych.spec import layers as spec
+from triptych.spec.kinds.activations import SELU_ALPHA, SELU_SCALE, linear_from
 from triptych.spec.kinds.placement import AXES
 from triptych.spec.layers import Pair, Shape
 from triptych.spec.shapes import layer_output
@@ -57,6 +59,39 @@ class PReLU(nn.PReLU):
 
     def hybrid_forward(self, F: ModuleType, x: Tensor, alpha: Tensor) -> Tensor:
         return F.where(x > 0, x, F.broadcast_mul(x, F.reshape(alpha, self.axes)))
+
+
+def exponential(F: ModuleType, x: Tensor, alpha: float, scale: float) -> Tensor:
+    """ELU times a scale. F.LeakyReLU has a float32 alpha, and a gradient of SELU that is wrong below 0."""
+    return F.where(x > 0, x * scale, F.expm1(F.minimum(x, 0.0)) * (scale * alpha))
+
+
+def elu(F: ModuleType, x: Tensor, layer: spec.ELU) -> Tensor:
+    return exponential(F, x, layer.alpha, 1.0)
+
+
+def selu(F: ModuleType, x: Tensor, layer: spec.SELU) -> Tensor:
+    return exponential(F, x, SELU_ALPHA, SELU_SCALE)
+
+
+def gelu(F: ModuleType, x: Tensor, layer: spec.GELU) -> Tensor:
+    """F.LeakyReLU has the erf form, in constants of float32. F.erf is exact, but its gradient is 3e-8 off: the right
+    one is added here, times what is 0."""
+    if layer.approximate:
+        return x * (F.tanh((x + F.square(x) * x * 0.044715) * math.sqrt(2 / math.pi)) * 0.5 + 0.5)
+    share = F.erf(x * math.sqrt(0.5)) * 0.5 + 0.5
+    density = F.exp(F.square(x) * -0.5) * math.sqrt(0.5 / math.pi)
+    return x * F.BlockGrad(share) + (x - F.BlockGrad(x)) * F.BlockGrad(x * density)
+
+
+def softplus(F: ModuleType, x: Tensor, layer: spec.Softplus) -> Tensor:
+    """F.Activation has a threshold of 20, and in float32 2e-6 for the softplus of -20."""
+    linear = linear_from(layer)
+    return F.where(x > linear, x, F.log1p(F.exp(F.minimum(x, linear))))
+
+
+def mish(F: ModuleType, x: Tensor, layer: spec.Mish) -> Tensor:
+    return x * F.tanh(softplus(F, x, spec.Softplus("")))
 
 
 def hard_sigmoid(F: ModuleType, x: Tensor, layer: spec.HardSigmoid) -> Tensor:

@@ -7,6 +7,7 @@ from typing import Any
 from triptych.backend.source import Dialect, Named, Piece, Value, Values, call, of_single
 from triptych.spec import layers as spec
 from triptych.spec.kinds import check_complete
+from triptych.spec.kinds.activations import linear_from
 from triptych.spec.kinds.placement import AXES
 from triptych.spec.layers import Merge
 from triptych.weights.layouts import TORCH
@@ -99,6 +100,11 @@ def _clip(layer: spec.Clip, v: Values) -> Piece:
     )
 
 
+def _softplus(layer: spec.Softplus, v: Values) -> Piece:
+    trap = "the default, 20, is 2e-9 off" if layer.threshold is None else ""
+    return Piece(call("nn.Softplus", threshold=(_number(linear_from(layer)), 20.0)), trap)
+
+
 def _hard_sigmoid(layer: spec.HardSigmoid, v: Values) -> Piece:
     trap = "nn.Hardsigmoid has the slope 1/6" if layer.slope != 1 / 6 else ""
     return Piece(call("HardSigmoid", repr(layer.slope), repr(layer.offset)), trap)
@@ -152,6 +158,12 @@ PIECES: dict[type, Callable[[Any, Values], Piece]] = {
     spec.LeakyReLU: lambda layer, v: Piece(call("nn.LeakyReLU", repr(layer.slope))),
     spec.PReLU: lambda layer, v: Piece(call("nn.PReLU", *([] if layer.shared else [v["inputs"]]))),
     spec.SiLU: lambda layer, v: Piece("nn.SiLU()"),
+    spec.ELU: lambda layer, v: Piece(call("nn.ELU", repr(layer.alpha))),
+    spec.SELU: lambda layer, v: Piece("nn.SELU()"),
+    spec.GELU: lambda layer, v: Piece(call("nn.GELU", *(['approximate="tanh"'] if layer.approximate else []))),
+    spec.Softplus: _softplus,
+    spec.Softsign: lambda layer, v: Piece("nn.Softsign()"),
+    spec.Mish: lambda layer, v: Piece("nn.Mish()"),
     spec.HardSigmoid: _hard_sigmoid,
     spec.HardSwish: lambda layer, v: Piece("nn.Hardswish()"),
     spec.Softmax: lambda layer, v: Piece("nn.Softmax(dim=1)"),

@@ -9,6 +9,7 @@ from torch import distributed, nn
 from triptych.backend.group import Share
 from triptych.spec import layers as spec
 from triptych.spec.kinds import check_complete
+from triptych.spec.kinds.activations import linear_from
 from triptych.spec.layers import Shape
 from triptych_torch import functions
 
@@ -155,6 +156,12 @@ LAYERS: dict[type, Callable[[Any, Shape], nn.Module]] = {
     spec.LeakyReLU: lambda layer, shape: nn.LeakyReLU(layer.slope),
     spec.PReLU: lambda layer, shape: nn.PReLU(1 if layer.shared else shape[0]),
     spec.SiLU: lambda layer, shape: nn.SiLU(),
+    spec.ELU: lambda layer, shape: nn.ELU(layer.alpha),
+    spec.SELU: lambda layer, shape: nn.SELU(),
+    spec.GELU: lambda layer, shape: nn.GELU("tanh" if layer.approximate else "none"),
+    spec.Softplus: lambda layer, shape: nn.Softplus(threshold=linear_from(layer)),  # 20 if not told: 2e-9 off
+    spec.Softsign: lambda layer, shape: nn.Softsign(),
+    spec.Mish: lambda layer, shape: nn.Mish(),
     spec.HardSigmoid: lambda layer, shape: functions.HardSigmoid(layer.slope, layer.offset),
     spec.HardSwish: lambda layer, shape: nn.Hardswish(),
     spec.Softmax: lambda layer, shape: nn.Softmax(dim=1),

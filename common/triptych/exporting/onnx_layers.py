@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 from triptych.exporting.onnx_graph import OnnxGraph, OnnxLayer
 from triptych.spec import layers as spec
 from triptych.spec.kinds import check_complete
+from triptych.spec.kinds.activations import SELU_ALPHA, SELU_SCALE
 from triptych.spec.kinds.kind import SpecError
 
 Write = Callable[[OnnxGraph, Any, OnnxLayer], str]
@@ -99,6 +101,39 @@ def _prelu(graph: OnnxGraph, layer: spec.PReLU, at: OnnxLayer) -> str:
 
 def _silu(graph: OnnxGraph, layer: spec.SiLU, at: OnnxLayer) -> str:
     return graph.node("Mul", [at.x, graph.node("Sigmoid", [at.x], f"{at.path}.sigmoid")], at.path)
+
+
+def _gelu(graph: OnnxGraph, layer: spec.GELU, at: OnnxLayer) -> str:
+    """Written out: the operator `Gelu` came with operator set 20."""
+
+    def number(name: str, value: float) -> str:
+        return graph.numbers(f"{at.path}.{name}", value)
+
+    inner = at.x
+    if layer.approximate:
+        square = graph.node("Mul", [at.x, at.x], f"{at.path}.square")
+        cubic = graph.node("Mul", [square, number("cubic", 0.044715)], f"{at.path}.share")
+        more = graph.node("Mul", [at.x, cubic], f"{at.path}.more")
+        inner = graph.node("Add", [at.x, more], f"{at.path}.sum")
+    factor = number("factor", math.sqrt(2 / math.pi if layer.approximate else 0.5))
+    scaled = graph.node("Mul", [inner, factor], f"{at.path}.scaled")
+    curve = graph.node("Tanh" if layer.approximate else "Erf", [scaled], f"{at.path}.curve")
+    above = graph.node("Add", [curve, number("one", 1.0)], f"{at.path}.above")
+    half = graph.node("Mul", [at.x, number("half", 0.5)], f"{at.path}.halved")
+    return graph.node("Mul", [half, above], at.path)
+
+
+def _softplus(graph: OnnxGraph, layer: spec.Softplus, at: OnnxLayer) -> str:
+    """ONNX has no threshold: from 15 on float32 does not show the difference. Raises SpecError for a lower one."""
+    if layer.threshold is not None and layer.threshold < 15:
+        raise SpecError(at.path, f"its threshold {layer.threshold:g} is below 15, which ONNX cannot express")
+    return graph.node("Softplus", [at.x], at.path)
+
+
+def _mish(graph: OnnxGraph, layer: spec.Mish, at: OnnxLayer) -> str:
+    """Written out: the operator `Mish` came with operator set 18."""
+    above = graph.node("Softplus", [at.x], f"{at.path}.softplus")
+    return graph.node("Mul", [at.x, graph.node("Tanh", [above], f"{at.path}.tanh")], at.path)
 
 
 def _hard_sigmoid(graph: OnnxGraph, layer: spec.HardSigmoid, at: OnnxLayer) -> str:
@@ -203,6 +238,12 @@ LAYERS: dict[type, Write] = {
     spec.LeakyReLU: lambda graph, layer, at: graph.node("LeakyRelu", [at.x], at.path, alpha=layer.slope),
     spec.PReLU: _prelu,
     spec.SiLU: _silu,
+    spec.ELU: lambda graph, layer, at: graph.node("Elu", [at.x], at.path, alpha=layer.alpha),
+    spec.SELU: _as("Selu", alpha=SELU_ALPHA, gamma=SELU_SCALE),
+    spec.GELU: _gelu,
+    spec.Softplus: _softplus,
+    spec.Softsign: _as("Softsign"),
+    spec.Mish: _mish,
     spec.HardSigmoid: _hard_sigmoid,
     spec.HardSwish: _as("HardSwish"),
     spec.Softmax: _as("Softmax", axis=1),

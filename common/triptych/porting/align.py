@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import get_args
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from triptych.utils.randomness import generator
 
 # Kinds that may stand for each other, so that a sigmoid in place of a ReLU is compared, and found.
 POOLS = dict.fromkeys(("MaxPool", "AvgPool", "GlobalAvgPool", "GlobalMaxPool"), "pool")
-ACTIVATIONS = ("ReLU", "Sigmoid", "Tanh", "Clip", "LeakyReLU", "PReLU", "SiLU", "HardSigmoid", "HardSwish")
+ACTIVATIONS = tuple(kind.__name__ for kind in get_args(spec.Elementwise))
 WEIGHTED = ("Conv", "ConvTranspose", "Dense")  # of which none is there without being meant for a layer
 CONVOLUTIONS = dict.fromkeys(("Conv", "ConvTranspose"), "convolution")
 FAMILIES = dict.fromkeys(ACTIVATIONS, "activation") | POOLS | CONVOLUTIONS

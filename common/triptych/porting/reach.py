@@ -7,6 +7,7 @@ call in evaluation goes far beyond (`Far`), where any bound shows, and exponenti
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import get_args
 
 import numpy as np
 
@@ -20,7 +21,9 @@ from triptych.utils.shelf import Computed
 
 BEYOND = 2.0  # times the bound, where the largest value is brought
 COMMON_BOUND = 6.0  # ReLU6's, for activations that have none
-UNBOUNDED = (spec.ReLU, spec.LeakyReLU, spec.PReLU, spec.SiLU)
+# Bounded above, or, HardSwish, with a place of its own to be brought beyond (`_bound`).
+BOUNDED = (spec.Sigmoid, spec.Tanh, spec.Clip, spec.Softsign, spec.HardSigmoid, spec.HardSwish)
+UNBOUNDED = tuple(kind for kind in get_args(spec.Elementwise) if kind not in BOUNDED)
 SMALLEST_TAIL, LARGEST_TAIL = 2.0, 1e4
 FAR, FARTHEST, MOST_SCALED = 1e4, 1e8, 8  # what values reach, what images grow by, layers whose parameters grow
 SCALED = ("weight", "scale", "shift", "bias")  # the roles of arrays by which an output grows in proportion

@@ -140,6 +140,44 @@ class SiLU(Named):
 
 
 @dataclass(frozen=True)
+class ELU(Named):
+    """x where it is positive, else alpha * (exp(x) - 1); the derivative at 0 is alpha (Clevert et al. 2016)."""
+
+    alpha: float
+
+
+@dataclass(frozen=True)
+class SELU(Named):
+    """1.0507009873554805 * `ELU` with the alpha 1.6732632423543772 (Klambauer et al. 2017, equation 2 and section 2)."""
+
+
+@dataclass(frozen=True)
+class GELU(Named):
+    """x * (1 + erf(x / sqrt(2))) / 2, or `approximate`: x * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3))) / 2
+    (Hendrycks and Gimpel 2016). PyTorch, Keras and ONNX have the first by default, JAX and Flax the second."""
+
+    approximate: bool
+
+
+@dataclass(frozen=True)
+class Softplus(Named):
+    """log(1 + exp(x)); above the `threshold`, if there is one, x itself. PyTorch and MXNet have a threshold of 20, where
+    they lose 2e-9; JAX, Keras and ONNX have none."""
+
+    threshold: float | None = None
+
+
+@dataclass(frozen=True)
+class Softsign(Named):
+    """x / (1 + |x|)."""
+
+
+@dataclass(frozen=True)
+class Mish(Named):
+    """x * tanh(log(1 + exp(x))) (Misra 2019)."""
+
+
+@dataclass(frozen=True)
 class HardSigmoid(Named):
     """min(max(slope * x + offset, 0), 1); the derivative at both ends is 0. PyTorch and Keras 3 have the slope 1/6,
     MXNet, ONNX and Keras 2 have 0.2."""
@@ -321,7 +359,24 @@ class Graph(Named):
 
 Pool: TypeAlias = MaxPool | AvgPool
 Sliding: TypeAlias = Conv | Pool
-Activation: TypeAlias = ReLU | Sigmoid | Tanh | Clip | LeakyReLU | PReLU | SiLU | HardSigmoid | HardSwish | Softmax
+Elementwise: TypeAlias = (
+    ReLU
+    | Sigmoid
+    | Tanh
+    | Clip
+    | LeakyReLU
+    | PReLU
+    | SiLU
+    | ELU
+    | SELU
+    | GELU
+    | Softplus
+    | Softsign
+    | Mish
+    | HardSigmoid
+    | HardSwish
+)
+Activation: TypeAlias = Elementwise | Softmax
 Placement: TypeAlias = Pad | Slice | Upsample | ChannelShuffle | Reshape | Flatten
 Primitive: TypeAlias = (
     Sliding

@@ -8,14 +8,26 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
 from itertools import permutations
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
 from triptych.conformance.diagnosis.hypothesis import Fault, other_field, other_kind
 from triptych.conformance.diagnosis.layer_faults import CONV, DENSE, LRN, NORM, PADDING, same_padding
 from triptych.conformance.diagnosis.placement_faults import PAD, RESHAPE, SHUFFLE, SLICE, TRANSPOSED, UPSAMPLE
-from triptych.conformance.diagnosis.value_faults import ACTIVATIONS, AFFINE, CLIP, L2, MISSING, PRELU, SOFTMAX
+from triptych.conformance.diagnosis.value_faults import (
+    ACTIVATIONS,
+    AFFINE,
+    CLIP,
+    ELU,
+    GELU,
+    L2,
+    MISSING,
+    PRELU,
+    SELU,
+    SOFTMAX,
+    SOFTPLUS,
+)
 from triptych.spec import layers as spec
 from triptych.spec.kinds import check_complete
 from triptych.spec.kinds.composites import merge as merged
@@ -64,6 +76,7 @@ _DROPOUT = (
     ),
 )
 FAULTS: dict[type, tuple[Fault, ...]] = {
+    **dict.fromkeys(get_args(spec.Elementwise), ACTIVATIONS),  # those with faults of their own stand below
     spec.Conv: CONV,
     spec.Dense: DENSE,
     spec.ConvTranspose: TRANSPOSED,
@@ -76,7 +89,10 @@ FAULTS: dict[type, tuple[Fault, ...]] = {
     spec.Clip: (*CLIP, *ACTIVATIONS),
     spec.PReLU: (*PRELU, *ACTIVATIONS),
     spec.Softmax: (*SOFTMAX, MISSING),
-    **dict.fromkeys((spec.Tanh, spec.LeakyReLU, spec.SiLU, spec.HardSigmoid, spec.HardSwish), ACTIVATIONS),
+    spec.ELU: (*ELU, *ACTIVATIONS),
+    spec.SELU: (*SELU, *ACTIVATIONS),
+    spec.GELU: (*GELU, *ACTIVATIONS),
+    spec.Softplus: (*SOFTPLUS, *ACTIVATIONS),
     spec.MaxPool: (
         other_kind("average for maximum pooling", lambda layer: spec.AvgPool(*_window(layer), True)),
         other_kind(

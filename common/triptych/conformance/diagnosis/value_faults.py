@@ -1,10 +1,11 @@
 """What ports get wrong in functions of each value: activations, factors, norms."""
 
 import numpy as np
-from scipy.special import erf, log_softmax, softmax
+from scipy.special import log_softmax, softmax
 
 from triptych.conformance.diagnosis.hypothesis import Fault, Hypothesis, other_field, other_kind, other_value
 from triptych.spec import layers as spec
+from triptych.spec.kinds.activations import SELU_ALPHA
 from triptych.spec.kinds.layer_pass import per_channel
 from triptych.utils.arrays import Array
 
@@ -16,38 +17,52 @@ def _named(text: str, record: spec.Layer) -> Fault:
     return other_kind(text, lambda layer: record)
 
 
-SELU = (1.0507009873554805, 1.6732632423543772)  # scale and alpha
-
-# What is found in the place of any activation. The right one itself is no fault, and explains nothing.
-ACTIVATIONS = (
-    MISSING,
-    _named("a ReLU is applied", spec.ReLU("wrong")),
-    _named("a sigmoid is applied", spec.Sigmoid("wrong")),
-    _named("tanh is applied", spec.Tanh("wrong")),
+# What is found in the place of any activation, in words. The right one itself is no fault, and explains nothing.
+OTHERS: tuple[tuple[str, spec.Elementwise], ...] = (
+    ("a ReLU is applied", spec.ReLU("wrong")),
+    ("a sigmoid is applied", spec.Sigmoid("wrong")),
+    ("tanh is applied", spec.Tanh("wrong")),
     *(
-        _named(f"a leaky ReLU is applied, slope {slope:g}", spec.LeakyReLU("wrong", slope))
+        (f"a leaky ReLU is applied, slope {slope:g}", spec.LeakyReLU("wrong", slope))
         for slope in (0.01, 0.1, 0.2, 0.25, 0.3)
     ),
-    _named("ReLU6 is applied", spec.Clip("wrong", 0.0, 6.0)),
-    _named("SiLU is applied", spec.SiLU("wrong")),
-    _named("hard-swish is applied", spec.HardSwish("wrong")),
-    _named("a hard sigmoid of slope 0.2 is applied", spec.HardSigmoid("wrong", 0.2)),
-    _named("a hard sigmoid of slope 1/6 is applied", spec.HardSigmoid("wrong")),
-    Fault("softplus is applied", result=lambda t, y: np.logaddexp(0, t.x)),
-    Fault("ELU is applied", result=lambda t, y: np.where(t.x > 0, t.x, np.expm1(np.minimum(t.x, 0)))),
-    Fault("GELU is applied", result=lambda t, y: t.x * (1 + erf(t.x / np.sqrt(2))) / 2),
-    Fault(
-        "GELU is applied, in its tanh form",
-        result=lambda t, y: t.x * (1 + np.tanh(np.sqrt(2 / np.pi) * (t.x + 0.044715 * t.x**3))) / 2,
-    ),
-    Fault(
-        "SELU is applied",
-        result=lambda t, y: SELU[0] * np.where(t.x > 0, t.x, SELU[1] * np.expm1(np.minimum(t.x, 0))),
-    ),
-    Fault("Mish is applied", result=lambda t, y: t.x * np.tanh(np.logaddexp(0, t.x))),
+    ("ReLU6 is applied", spec.Clip("wrong", 0.0, 6.0)),
+    ("SiLU is applied", spec.SiLU("wrong")),
+    ("hard-swish is applied", spec.HardSwish("wrong")),
+    ("a hard sigmoid of slope 0.2 is applied", spec.HardSigmoid("wrong", 0.2)),
+    ("a hard sigmoid of slope 1/6 is applied", spec.HardSigmoid("wrong")),
+    ("softplus is applied", spec.Softplus("wrong")),
+    ("softplus is applied, with a threshold of 20", spec.Softplus("wrong", 20.0)),
+    ("softsign is applied", spec.Softsign("wrong")),
+    ("ELU is applied", spec.ELU("wrong", 1.0)),
+    ("GELU is applied", spec.GELU("wrong", approximate=False)),
+    ("GELU is applied, in its tanh form", spec.GELU("wrong", approximate=True)),
+    ("SELU is applied", spec.SELU("wrong")),
+    ("Mish is applied", spec.Mish("wrong")),
+)
+ACTIVATIONS = (
+    MISSING,
+    *(_named(text, record) for text, record in OTHERS),
     Fault("the absolute value is taken", result=lambda t, y: np.abs(t.x)),
     Fault("the square is taken", result=lambda t, y: t.x**2),
     Fault("the activation is applied with the other sign", result=lambda t, y: np.minimum(t.x, 0)),
+)
+ELU = (
+    *(other_field("alpha is {wrong.alpha:g}, not {right.alpha:g}", alpha=alpha) for alpha in (1.0, 0.1, 0.2, 0.3, 0.5)),
+    other_kind("SELU is applied, for ELU", lambda layer: spec.SELU(layer.name)),
+)
+SELU = (
+    other_kind("the scale is missing: ELU with SELU's alpha", lambda layer: spec.ELU(layer.name, SELU_ALPHA)),
+    Fault("alpha is 1, as ELU has it", result=lambda t, y: np.where(t.x > 0, y, y / SELU_ALPHA)),
+)
+GELU = (
+    other_field("its tanh form is applied, not erf", approximate=True),
+    other_field("it is computed by erf, not in its tanh form", approximate=False),
+)
+SOFTPLUS = (
+    other_field("the threshold is 20, where there is none", threshold=20.0),
+    other_field("the threshold is missing", threshold=None),
+    Fault("beta is 2", result=lambda t, y: np.logaddexp(0, 2 * t.x) / 2),
 )
 CLIP = (
     Fault("the upper bound is missing", result=lambda t, y: np.maximum(t.x, t.layer.low)),
