@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from triptych.importers.activations import ACTIVATIONS, named
 from triptych.importers.jax_arithmetic import (
     add,
     concatenate,
@@ -32,18 +33,13 @@ from triptych.spec.layers import (
     Conv,
     Dense,
     Dropout,
-    HardSigmoid,
-    HardSwish,
     L2Normalize,
     Layer,
     LeakyReLU,
     LocalResponseNorm,
     PReLU,
     ReLU,
-    Sigmoid,
-    SiLU,
     Softmax,
-    Tanh,
 )
 
 if TYPE_CHECKING:
@@ -53,17 +49,22 @@ _NO_BOUND = 2.0**-126  # the smallest normal number of 32 bits: an image of zero
 Operation = Callable[["JaxWalk", JaxCall, list[Any]], Any]
 
 
-def _pointwise(record: Callable[[str], Layer]) -> Operation:
+def _pointwise(layer: Layer) -> Operation:
     def operation(walk: JaxWalk, call: JaxCall, values: list[Any]) -> Tensor:
-        return _each(walk, call, record(""), values[0])
+        return _each(walk, call, layer, values[0])
 
     return operation
 
 
-def _each(walk: JaxWalk, call: JaxCall, layer: Layer, value: Any) -> Tensor:
+def _each(walk: JaxWalk, call: JaxCall, layer: Layer, value: Any, word: str = "") -> Tensor:
     """A layer that does the same to every value of its channel, so that it keeps their order."""
     x = walk.whole(call, value)
-    return walk.network.pointwise(walk.name(call), layer, x)
+    return walk.network.pointwise(walk.name(call, word), layer, x)
+
+
+def _activation(walk: JaxWalk, call: JaxCall, values: list[Any]) -> Tensor:
+    layer = call.params["layer"]
+    return _each(walk, call, layer, values[0], type(layer).__name__.lower())
 
 
 def _dense(walk: JaxWalk, call: JaxCall, values: list[Any]) -> Tensor:
@@ -279,12 +280,8 @@ OPERATIONS: Mapping[str, Operation] = {
     "clamp": _clamp,
     "concatenate": concatenate,
     "pad": _pad,
-    "logistic": _pointwise(Sigmoid),
-    "tanh": _pointwise(Tanh),
-    "silu": _pointwise(SiLU),
-    "hard_sigmoid": _pointwise(HardSigmoid),
-    "hard_silu": _pointwise(HardSwish),
-    "hard_tanh": _pointwise(lambda name: Clip(name, -1.0, 1.0)),
+    **{name: _pointwise(layer) for name, layer in named("jax").items()},
+    "activation": _activation,
     "softmax": _softmax,
     "log_softmax": _softmax,
     "l2 normalize": _normalize,
@@ -297,4 +294,5 @@ OPERATIONS: Mapping[str, Operation] = {
 
 def supported() -> list[str]:
     """The primitives and functions that can be taken over."""
-    return sorted({*OPERATIONS, *VIEWS})
+    activations = {type(row.layer).__name__.lower() for row in ACTIVATIONS}
+    return sorted({*OPERATIONS, *VIEWS, *activations} - {"activation"})

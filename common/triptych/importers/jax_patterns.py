@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from triptych.importers import formulas
 from triptych.importers.jax_numbers import VIEWED
 from triptych.importers.jax_program import HANDED_ON, Constant, JaxCall, JaxProgram
 
@@ -38,6 +39,13 @@ class _Graph:
         constant = self.constants.get(self.behind(value))
         return constant is not None and not constant.sources and bool(np.all(np.asarray(constant.value) == number))
 
+    def number(self, value: str) -> str | float:
+        """The number that all of a constant is, or the value's name."""
+        constant = self.constants.get(self.behind(value))
+        if constant is None or constant.sources or np.unique(np.asarray(constant.value)).size != 1:
+            return value
+        return float(np.asarray(constant.value).flat[0])
+
     def apart(self, call: JaxCall) -> tuple[str, str] | None:
         """A constant and a value that is none, in that order, of a call of two."""
         left, right = call.inputs
@@ -54,12 +62,33 @@ def recognised(program: JaxProgram) -> JaxProgram:
     makers = {output: call for call in program.calls for output in call.outputs}
     uses = Counter(name for call in program.calls for name in call.inputs)
     graph = _Graph(makers, uses, frozenset(_constant(program)), program.constants)
+    terms = {call.outputs[0]: term for call in program.calls if (term := _term(call, graph))}
     calls = []
     for call in program.calls:
         found = (match for pattern in PATTERNS.get(call.primitive, ()) if (match := pattern(call, graph)))
-        name, inputs, params = next(found, (call.primitive, call.inputs, call.params))
+        unchanged = call.primitive, call.inputs, call.params
+        name, inputs, params = next(found, None) or _activation(call, terms) or unchanged
         calls.append(replace(call, primitive=name, inputs=inputs, params=params))
     return replace(program, calls=tuple(calls))
+
+
+def _term(call: JaxCall, graph: _Graph) -> formulas.Term | None:
+    """A primitive on each number by itself; a constant of equal values counts as a number."""
+    if call.primitive in HANDED_ON:
+        return formulas.Term(formulas.as_it_is, call.inputs)
+    inputs = tuple(graph.number(name) for name in call.inputs)
+    if call.primitive == "integer_pow":
+        return formulas.Term(np.power, (*inputs, float(call.params["y"])))
+    if call.primitive == "select_n" and len(inputs) == 3:
+        return formulas.Term(formulas.chosen, (inputs[0], inputs[2], inputs[1]))
+    function = formulas.FUNCTIONS.get(call.primitive)
+    return formulas.Term(function, inputs) if function else None
+
+
+def _activation(call: JaxCall, terms: Mapping[str, formulas.Term]) -> Match:
+    """Written out in elementary functions, as JAX does with most of its own."""
+    found = formulas.activation(terms, call.outputs[0]) if len(call.outputs) == 1 else None
+    return ("activation", (found[1],), {"layer": found[0]}) if found else None
 
 
 def _constant(program: JaxProgram) -> set[str]:

@@ -42,7 +42,6 @@ _WORDS = {
     "logistic": "sigmoid",
     "leaky": "leaky_relu",
 }
-_TOLD = {"erf": "gelu", "erfc": "gelu", "integer_pow": "powers (as in gelu)"}  # JAX inlines these functions
 _ENDED = ("scan", "while", "cond")
 
 
@@ -128,8 +127,7 @@ class JaxWalk:
         operation = OPERATIONS.get(kind_of_call(call))
         if operation is None:
             hint = "control flow is not supported" if call.primitive in _ENDED else "this primitive is not supported"
-            function = call.function or _TOLD.get(call.primitive, "")
-            hint = f"the spec has no layer for {function}" if function else hint
+            hint = f"the spec has no layer for {call.function}" if call.function else hint
             raise self.refused(call, f"{hint}; supported are {', '.join(supported())}")
         return [operation(self, call, values)]
 

@@ -1,26 +1,31 @@
 """Keras's activations, as layers of their own and as what other layers name: one table of each."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
 from typing import Any, TypeAlias
 
+from triptych.importers.activations import named
 from triptych.importers.keras_call import LayerCall
 from triptych.importers.network_builder import Tensor, permuted
 from triptych.importers.steps import ImportRefusedError
 from triptych.spec.layers import (
+    ELU,
+    GELU,
     Clip,
     HardSigmoid,
-    HardSwish,
     Layer,
     LeakyReLU,
     PReLU,
     ReLU,
-    Sigmoid,
-    SiLU,
     Softmax,
-    Tanh,
 )
 
 Version: TypeAlias = tuple[int, int]
+
+
+def _plain(layer: Layer, name: str, _: Version) -> Layer:
+    return replace(layer, name=name)
 
 
 def _hard_sigmoid(name: str, version: Version) -> Layer:
@@ -30,20 +35,25 @@ def _hard_sigmoid(name: str, version: Version) -> Layer:
 # By the name in `activation`; None changes nothing.
 FUNCTIONS: Mapping[str, Callable[[str, Version], Layer] | None] = {
     "linear": None,
-    "relu": lambda name, _: ReLU(name),
-    "relu6": lambda name, _: Clip(name, 0.0, 6.0),
+    **{name: partial(_plain, layer) for name, layer in named("keras").items()},
     "leaky_relu": lambda name, _: LeakyReLU(name, 0.2),
-    "sigmoid": lambda name, _: Sigmoid(name),
-    "tanh": lambda name, _: Tanh(name),
     "softmax": lambda name, _: Softmax(name),
-    "swish": lambda name, _: SiLU(name),
-    "silu": lambda name, _: SiLU(name),
     "hard_sigmoid": _hard_sigmoid,
-    "hard_swish": lambda name, _: HardSwish(name),
-    "hard_silu": lambda name, _: HardSwish(name),
 }
 # Operations of Keras 3 (`keras.ops.relu(x)`), by their class.
-_OPERATIONS = {"Relu": "relu", "Relu6": "relu6", "Sigmoid": "sigmoid", "Tanh": "tanh", "Silu": "silu"}
+_OPERATIONS = {
+    "Relu": "relu",
+    "Relu6": "relu6",
+    "Sigmoid": "sigmoid",
+    "Tanh": "tanh",
+    "Silu": "silu",
+    "Selu": "selu",
+    "Softplus": "softplus",
+    "Softsign": "softsign",
+    "Mish": "mish",
+    "HardSilu": "hard_silu",
+    "HardTanh": "hard_tanh",
+}
 
 
 def activated(call: LayerCall, y: Tensor) -> Tensor:
@@ -102,6 +112,15 @@ def _leaky_relu(call: LayerCall) -> Tensor:
     return call.network.pointwise(call.name, LeakyReLU(call.name, call.number(key, 0.3)), call.x)
 
 
+def _elu(call: LayerCall) -> Tensor:
+    return call.network.pointwise(call.name, ELU(call.name, call.number("alpha", 1.0)), call.x)
+
+
+def _gelu(call: LayerCall) -> Tensor:
+    """The operation, whose form is the tanh one if it is not told; the function `gelu` has the other."""
+    return call.network.pointwise(call.name, GELU(call.name, bool(call.get("approximate", True))), call.x)
+
+
 def _prelu(call: LayerCall) -> Tensor:
     """Slopes (rows, columns, channels), of which `shared_axes` have one for all."""
     slopes = call.weights("alpha")["alpha"]
@@ -125,6 +144,9 @@ ACTIVATION_LAYERS: Mapping[str, Callable[[LayerCall], Tensor]] = {
     "Activation": _named_function,
     "ReLU": _relu,
     "LeakyReLU": _leaky_relu,
+    "ELU": _elu,
+    "Elu": _elu,
+    "Gelu": _gelu,
     "PReLU": _prelu,
     "Softmax": _softmax,
     **{class_name: _operation(function) for class_name, function in _OPERATIONS.items()},

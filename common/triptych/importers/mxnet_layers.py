@@ -11,9 +11,12 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from triptych.importers.activations import named
 from triptych.importers.mxnet_calls import SymbolCall
+from triptych.importers.mxnet_operators import OPERATORS
 from triptych.importers.mxnet_tensors import SymbolTensor, columns_in_order
 from triptych.spec.layers import (
+    ELU,
     Affine,
     BatchNorm,
     Clip,
@@ -29,14 +32,12 @@ from triptych.spec.layers import (
     Pair,
     PReLU,
     ReLU,
-    Sigmoid,
     Softmax,
-    Tanh,
 )
 
 Convert = Callable[[SymbolCall], SymbolTensor | Sequence[SymbolTensor]]
 
-_ACTIVATIONS: Mapping[str, type[ReLU] | type[Sigmoid] | type[Tanh]] = {"relu": ReLU, "sigmoid": Sigmoid, "tanh": Tanh}
+_ACTIVATIONS = named("mxnet")
 
 
 def _convolution(call: SymbolCall) -> SymbolTensor:
@@ -119,17 +120,27 @@ def _activation(call: SymbolCall) -> SymbolTensor:
     kind = call.text("act_type") or ""
     if kind not in _ACTIVATIONS:
         raise call.refused(f"has the act_type {kind}, and only {', '.join(_ACTIVATIONS)} are taken")
-    return call.each_value(_ACTIVATIONS[kind](""))
+    return call.each_value(_ACTIVATIONS[kind])
 
 
 def _leaky_relu(call: SymbolCall) -> SymbolTensor:
     """In a symbol or a hybridized block MXNet 1.9.1 multiplies the gradients of PReLU's slopes by the slopes (the two
     gradients of the layer share memory); a block that is not hybridized has the right ones, as the spec does."""
-    kind = call.text("act_type")
+    kind = call.text("act_type") or ""
     if kind == "leaky":
         return call.each_value(LeakyReLU("", call.number("slope")))
+    if kind == "elu":
+        return call.each_value(ELU("", call.number("slope")))
+    if kind == "selu":
+        call.building.remarks.append(
+            "MXNet 1.9.1 gives gradients of SELU that are wrong below 0 (it takes the output for that of ELU, which has "
+            "no scale); here they are right"
+        )
+    if kind in _ACTIVATIONS:
+        return call.each_value(_ACTIVATIONS[kind])
     if kind != "prelu":
-        raise call.refused(f"has the act_type {kind}, and only leaky, prelu are taken")
+        taken = ", ".join(("leaky", "prelu", "elu", *_ACTIVATIONS))
+        raise call.refused(f"has the act_type {kind}, and only {taken} are taken")
     given = call.tensor()
     call.building.remarks.append(
         "in symbols and hybridized blocks MXNet 1.9.1 gives gradients of PReLU's slopes that are multiplied by the "
@@ -220,12 +231,7 @@ LAYERS: Mapping[str, Convert] = {
     "BatchNorm_v1": _batch_norm,
     "Activation": _activation,
     "LeakyReLU": _leaky_relu,
-    "relu": _each_value(ReLU("")),
-    "_npx_relu": _each_value(ReLU("")),
-    "sigmoid": _each_value(Sigmoid("")),
-    "_npx_sigmoid": _each_value(Sigmoid("")),
-    "tanh": _each_value(Tanh("")),
-    "_npi_tanh": _each_value(Tanh("")),
+    **{name: _each_value(layer) for name, layer in _ACTIVATIONS.items() if name in OPERATORS},
     "clip": _clip,
     "hard_sigmoid": lambda call: call.each_value(HardSigmoid("", call.number("alpha"), call.number("beta"))),
     "LRN": _local_response_norm,

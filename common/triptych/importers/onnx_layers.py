@@ -4,31 +4,36 @@ placement. Source of defaults and of what changed when: onnx/docs/Operators.md, 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
 from triptych.importers import onnx_arithmetic, onnx_placement, onnx_windows
+from triptych.importers.activations import named
 from triptych.importers.network_builder import Tensor, axes_of, permuted, with_axes
 from triptych.importers.onnx_call import Array, Convert, OnnxCall, vector
 from triptych.importers.onnx_file import decimal
+from triptych.importers.onnx_patterns import WRITTEN_OUT
 from triptych.importers.steps import FOR_TRAINING, ImportRefusedError
+from triptych.spec.kinds.activations import SELU_ALPHA, SELU_SCALE
 from triptych.spec.layers import (
+    ELU,
+    GELU,
+    SELU,
     BatchNorm,
     Clip,
     Conv,
     Dense,
     Dropout,
     HardSigmoid,
-    HardSwish,
     L2Normalize,
     Layer,
     LeakyReLU,
     LocalResponseNorm,
     PReLU,
     ReLU,
-    Sigmoid,
     Softmax,
-    Tanh,
 )
 
 _LARGEST = float(np.finfo(np.float32).max)
@@ -46,6 +51,24 @@ def _clip(call: OnnxCall) -> Tensor:
     if low <= -_LARGEST and high >= _LARGEST:
         return call.x
     return call.network.pointwise(call.name, layer, call.x)
+
+
+def _plain(layer: Layer, call: OnnxCall) -> Layer:
+    return replace(layer, name=call.name)
+
+
+def _selu(call: OnnxCall) -> Layer:
+    """The defaults of both numbers are those of SELU, in 32 bits."""
+    alpha, scale = call.number("alpha", SELU_ALPHA), call.number("gamma", SELU_SCALE)
+    if not np.allclose((alpha, scale), (SELU_ALPHA, SELU_SCALE), 1e-7, 0):
+        raise ImportRefusedError(
+            f"has alpha {alpha:g} and gamma {scale:g}, expected SELU's, {SELU_ALPHA:g} and {SELU_SCALE:g}"
+        )
+    return SELU(call.name)
+
+
+def _gelu(call: OnnxCall) -> Layer:
+    return GELU(call.name, call.text("approximate", "none", ("none", "tanh")) == "tanh")
 
 
 def _hard_sigmoid(call: OnnxCall) -> Layer:
@@ -200,14 +223,15 @@ CONVERTERS: Mapping[str, Convert] = {
     "BatchNormalization": _batch_norm,
     "LRN": _local_response_norm,
     "LpNormalization": _normalize,
-    "Relu": _pointwise(lambda call: ReLU(call.name)),
+    **{name: _pointwise(partial(_plain, layer)) for name, layer in named("onnx").items()},
+    WRITTEN_OUT: _pointwise(lambda call: replace(call.get("layer", None), name=call.name)),
     "Clip": _clip,
     "LeakyRelu": _pointwise(lambda call: LeakyReLU(call.name, call.number("alpha", 0.01))),
     "PRelu": _prelu,
-    "Sigmoid": _pointwise(lambda call: Sigmoid(call.name)),
-    "Tanh": _pointwise(lambda call: Tanh(call.name)),
+    "Elu": _pointwise(lambda call: ELU(call.name, call.number("alpha", 1.0))),
+    "Selu": _pointwise(_selu),
+    "Gelu": _pointwise(_gelu),
     "HardSigmoid": _pointwise(_hard_sigmoid),
-    "HardSwish": _pointwise(lambda call: HardSwish(call.name)),
     "Softmax": _softmax,
     "LogSoftmax": _log_softmax,
     "Dropout": _dropout,
@@ -216,3 +240,4 @@ CONVERTERS: Mapping[str, Convert] = {
     "Identity": lambda call: call.x,
     "Cast": _cast,
 }
+SUPPORTED = ", ".join(name for name in CONVERTERS if name != WRITTEN_OUT)

@@ -17,7 +17,7 @@ from triptych.importers.network_builder import NetworkBuilder, Tensor
 from triptych.importers.onnx_call import Array, OnnxCall, Value
 from triptych.importers.onnx_constants import FOLDS, fold
 from triptych.importers.onnx_file import OnnxModel, OnnxNode, read
-from triptych.importers.onnx_layers import CONVERTERS
+from triptych.importers.onnx_layers import CONVERTERS, SUPPORTED
 from triptych.importers.onnx_names import Names
 from triptych.importers.onnx_patterns import recognised
 from triptych.importers.steps import Imported, ImportRefusedError, Request, needed
@@ -87,7 +87,7 @@ class _Conversion:
     def _check_known(self) -> None:
         for node in self.nodes:
             if node.operator not in CONVERTERS and node.operator not in FOLDS:
-                supported = f"is not supported; supported: {', '.join(CONVERTERS)}"
+                supported = f"is not supported; supported: {SUPPORTED}"
                 raise ImportRefusedError(f"{self.model.source}: {node.place} {supported}")
 
     def _start(self, request: Request) -> tuple[tuple[int, int, int], int]:
@@ -163,7 +163,7 @@ class _Conversion:
         if not tensors:
             return [fold(node, [value for value in values if not isinstance(value, Tensor)])]
         if node.operator not in CONVERTERS:
-            raise ImportRefusedError(f"is supported for constants only; for maps: {', '.join(CONVERTERS)}")
+            raise ImportRefusedError(f"is supported for constants only; for maps: {SUPPORTED}")
         call = OnnxCall(
             node,
             self.names.of(node),

@@ -14,12 +14,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from triptych.importers import formulas
 from triptych.importers.onnx_constants import FOLDS, axes_of, fold
 from triptych.importers.onnx_file import OnnxNode, decimal
 from triptych.importers.steps import ImportRefusedError
 
 _ON_THE_WAY = ("Reshape", "Squeeze", "Unsqueeze", "Identity", "If")  # to and from the pool's five axes
 _DEEPEST = 20
+WRITTEN_OUT = "activation"  # the operator, which ONNX has not, of what was written out
 
 Constants = Mapping[str, NDArray[Any]]
 
@@ -40,7 +42,17 @@ def recognised(nodes: Sequence[OnnxNode], constants: Constants) -> tuple[OnnxNod
     """The nodes, with every division that ends a pattern replaced by the one operator."""
     producers = {name: node for node in nodes for name in node.outputs}
     search = _PatternSearch(producers, folded(nodes, constants))
-    return tuple(search.replaced(node) if node.operator == "Div" and len(node.inputs) == 2 else node for node in nodes)
+    nodes = [search.replaced(node) if node.operator == "Div" and len(node.inputs) == 2 else node for node in nodes]
+    terms = {node.outputs[0]: term for node in nodes if (term := search.term(node))}
+    return tuple(_activation(node, terms) for node in nodes)
+
+
+def _activation(node: OnnxNode, terms: Mapping[str, formulas.Term]) -> OnnxNode:
+    """The node, or the activation that ends in it, written out in elementary functions."""
+    found = formulas.activation(terms, node.outputs[0]) if node.outputs else None
+    if found is None:
+        return node
+    return replace(node, operator=WRITTEN_OUT, inputs=(found[1],), attributes={"layer": found[0]})
 
 
 class _PatternSearch:
@@ -54,6 +66,16 @@ class _PatternSearch:
             return node
         operator = "LRN" if "size" in attributes else "LpNormalization"
         return replace(node, operator=operator, inputs=(x,), attributes=attributes)
+
+    def term(self, node: OnnxNode) -> formulas.Term | None:
+        """An operator on each number by itself; a constant of one value counts as a number."""
+        if node.operator in ("Cast", "Identity"):
+            return formulas.Term(formulas.as_it_is, node.inputs)
+        function = formulas.FUNCTIONS.get(node.operator.lower())
+        if function is None or node.attributes or not node.outputs or "" in node.inputs:
+            return None
+        numbers = (self._number(name) for name in node.inputs)
+        return formulas.Term(function, tuple(n if v is None else v for n, v in zip(node.inputs, numbers, strict=True)))
 
     def _producer(self, name: str, *operators: str) -> OnnxNode | None:
         node = self.producers.get(name)

@@ -4,12 +4,16 @@ Arguments go by the names of ATen's schemas (native_functions.yaml), with its de
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NoReturn
 
+from triptych.importers.activations import named
 from triptych.importers.same_padding import pads
 from triptych.importers.torch_program import Constant, TorchCall
 from triptych.spec.layers import (
+    ELU,
+    GELU,
+    Affine,
     AvgPool,
     BatchNorm,
     Clip,
@@ -18,8 +22,6 @@ from triptych.spec.layers import (
     Dropout,
     GlobalAvgPool,
     GlobalMaxPool,
-    HardSigmoid,
-    HardSwish,
     L2Normalize,
     Layer,
     LeakyReLU,
@@ -30,10 +32,8 @@ from triptych.spec.layers import (
     PReLU,
     ReLU,
     Shape,
-    Sigmoid,
-    SiLU,
     Softmax,
-    Tanh,
+    Softplus,
     Upsample,
 )
 
@@ -260,8 +260,22 @@ def _dropout(call: Arguments) -> tuple[Layer, ...]:
     return (Dropout("", rate),) if rate else ()
 
 
-def _plain(record: Callable[[str], Layer]) -> Operator:
-    return Operator(lambda call: (record(""),), pointwise=True)
+def _elu(call: Arguments) -> tuple[Layer, ...]:
+    """`scale * alpha * (exp(input_scale * x) - 1)` below 0, `scale * x` above."""
+    numbers = {name: float(call[name]) for name in ("scale", "input_scale")}
+    call.expect(set(numbers.values()) == {1.0}, f"has {numbers} (SELU or CELU by hand); expected 1 for both")
+    return (ELU("", float(call["alpha"])),)
+
+
+def _softplus(call: Arguments) -> tuple[Layer, ...]:
+    """`log(1 + exp(beta * x)) / beta`, and x where `beta * x` is above the threshold."""
+    beta, plain = float(call["beta"]), Softplus("", float(call["threshold"]))
+    scaled = (Affine("scale", (beta,)), replace(plain, name="softplus"), Affine("", (1 / beta,)))
+    return (plain,) if beta == 1 else scaled
+
+
+def _plain(layer: Layer) -> Operator:
+    return Operator(lambda call: (layer,), pointwise=True)
 
 
 _WEIGHTS = {"weight": "weight", "bias": "bias"}
@@ -275,13 +289,11 @@ LAYERS: Mapping[str, Operator] = {
     "batch_norm": Operator(_batch_norm, _STATISTICS),
     "local_response_norm": Operator(_response_norm),
     "normalize": Operator(lambda call: (L2Normalize("", float(call["eps"]), bound=True),)),
-    "relu": _plain(ReLU),
-    "sigmoid": _plain(Sigmoid),
-    "tanh": _plain(Tanh),
-    "silu": _plain(SiLU),
-    "hardsigmoid": _plain(HardSigmoid),
-    "hardswish": _plain(HardSwish),
-    "relu6": Operator(lambda call: (Clip("", 0.0, 6.0),), pointwise=True),
+    **{name: _plain(layer) for name, layer in named("aten").items()},
+    "activation": Operator(lambda call: (call["layer"],), pointwise=True),
+    "elu": Operator(_elu, pointwise=True),
+    "gelu": Operator(lambda call: (GELU("", call["approximate"] == "tanh"),), pointwise=True),
+    "softplus": Operator(_softplus, pointwise=True),
     "hardtanh": Operator(_clip("min_val", "max_val"), pointwise=True),
     "clamp": Operator(_clip("min", "max"), pointwise=True),
     "clip": Operator(_clip("min", "max"), pointwise=True),

@@ -5,9 +5,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from triptych.importers.torch_program import Program, Ref, TorchCall, references
+from triptych.importers import formulas
+from triptych.importers.torch_program import SAME, Program, Ref, TorchCall, references
 
 _NO_BOUND = 2.0**-126  # the smallest normal number of 32 bits: an image of zeros, NaN in the module, gives zeros
+_SETTINGS = {"alpha": 1, "rounding_mode": None}  # of sums and quotients, and what they are where they are plain
 _RESHAPES = ("view", "reshape", "squeeze", "unsqueeze", "expand", "expand_as", "contiguous")
 
 
@@ -36,11 +38,13 @@ def recognised(program: Program) -> Program:
     """The program with each pattern as one call at its last operator; what is in it may be no longer needed."""
     uses = Counter(name for call in program.calls.values() for name in references(call.arguments))
     graph = _Graph(program.calls, uses, frozenset(_constant(program)))
+    terms = {name: term for name, call in program.calls.items() if (term := _term(call, program))}
     calls = {}
     for name, call in program.calls.items():
         patterns = () if name in graph.constant else PATTERNS.get(call.operator, ())
         found = (match for pattern in patterns if (match := pattern(call, graph)))
-        operator, arguments = next(found, (call.operator, call.arguments))
+        unchanged: tuple[str, Mapping[str, Any]] = call.operator, call.arguments
+        operator, arguments = next(found, None) or _activation(terms, name) or unchanged
         calls[name] = replace(call, operator=operator, arguments=arguments)
     return replace(program, calls=calls)
 
@@ -55,6 +59,31 @@ def _constant(program: Program) -> set[str]:
 
 
 Match = tuple[str, dict[str, Any]] | None
+
+
+def _term(call: TorchCall, program: Program) -> formulas.Term | None:
+    """An operator on each number by itself; one tensor that is a number counts as that."""
+    function = formulas.FUNCTIONS.get(call.operator) if call.operator not in SAME else formulas.as_it_is
+    values = [value for key, value in call.arguments.items() if key not in _SETTINGS]
+    if function is None or any(call.arguments.get(key, usual) not in (usual, None) for key, usual in _SETTINGS.items()):
+        return None
+    inputs = [_number(value, program) for value in (values[:1] if call.operator in SAME else values)]
+    return formulas.Term(function, tuple(inputs)) if None not in inputs else None  # type: ignore[arg-type]
+
+
+def _number(value: Any, program: Program) -> str | float | None:
+    if not isinstance(value, Ref):
+        return value if isinstance(value, int | float) else None
+    constant = program.constants.get(value.name)
+    if constant is None or constant.sources or constant.tensor.numel() != 1:
+        return value.name
+    return float(constant.tensor)
+
+
+def _activation(terms: Mapping[str, formulas.Term], name: str) -> Match:
+    """Written out in elementary functions."""
+    found = formulas.activation(terms, name)
+    return ("activation", {"self": Ref(found[1]), "layer": found[0]}) if found else None
 
 
 def _response_norm(call: TorchCall, graph: _Graph) -> Match:

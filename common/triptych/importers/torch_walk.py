@@ -19,7 +19,7 @@ Array = NDArray[Any]
 _MOST_COMPUTED = 50_000_000  # values of a constant that is computed of others
 
 
-PATTERN_NAMES = frozenset(("scale_and_shift", "local_response_norm", "normalize"))
+PATTERN_NAMES = frozenset(("scale_and_shift", "local_response_norm", "normalize", "activation"))
 
 _OF_NUMBERS = "add sub mul floordiv truediv mod neg sym_int sym_float"
 _OF_CONSTANTS = (

@@ -148,7 +148,7 @@ class ELU(Named):
 
 @dataclass(frozen=True)
 class SELU(Named):
-    """1.0507009873554805 * `ELU` with the alpha 1.6732632423543772 (Klambauer et al. 2017, equation 2 and section 2)."""
+    """1.0507009873554805 * `ELU` with the alpha 1.6732632423543772 (Klambauer et al. 2017, section 2)."""
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,7 @@ class GELU(Named):
 
 @dataclass(frozen=True)
 class Softplus(Named):
-    """log(1 + exp(x)); above the `threshold`, if there is one, x itself. PyTorch and MXNet have a threshold of 20, where
+    """log(1 + exp(x)); above the `threshold`, if there is one, x itself. PyTorch and MXNet have one, 20, where
     they lose 2e-9; JAX, Keras and ONNX have none."""
 
     threshold: float | None = None
