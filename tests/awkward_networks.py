@@ -8,6 +8,9 @@ import numpy as np
 
 from triptych.spec import analysis
 from triptych.spec.layers import (
+    ELU,
+    GELU,
+    SELU,
     Affine,
     Architecture,
     Auxiliary,
@@ -33,6 +36,7 @@ from triptych.spec.layers import (
     LeakyReLU,
     LocalResponseNorm,
     MaxPool,
+    Mish,
     Node,
     Pad,
     PReLU,
@@ -43,6 +47,8 @@ from triptych.spec.layers import (
     SiLU,
     Slice,
     Softmax,
+    Softplus,
+    Softsign,
     Tanh,
     Upsample,
 )
@@ -178,6 +184,14 @@ def activations() -> dict[str, Architecture]:
         "prelu": PReLU("prelu"),
         "prelu_shared": PReLU("prelu", shared=True),
         "silu": SiLU("silu"),
+        "elu": ELU("elu", 0.3),
+        "selu": SELU("selu"),
+        "gelu": GELU("gelu", approximate=False),
+        "gelu_tanh": GELU("gelu", approximate=True),
+        "softplus": Softplus("softplus"),
+        "softplus_threshold": Softplus("softplus", 20.0),
+        "softsign": Softsign("softsign"),
+        "mish": Mish("mish"),
         "hard_sigmoid": HardSigmoid("hard", 0.9, 0.4),
         "hard_swish": HardSwish("hard"),
         "softmax": Softmax("softmax"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
@@ -31,6 +32,15 @@ def after_conv(call: Callable[[Any, Tensor], Any], **parts: Any) -> nn.Module:
     """A convolution of 6 channels on 3x12x12, then the call."""
     conv = nn.Conv2d(3, 6, 3, padding=1)
     return Function(lambda self, x: call(self, self.conv(x)), conv=conv, **parts)
+
+
+def written_out(self: Any, x: Any) -> Any:
+    """Activations in elementary functions, one after the other."""
+    x = self.c(x / (1 + x.abs()))
+    x = x * 0.5 * (1 + torch.erf(x / math.sqrt(2)))
+    x = torch.where(x > 0, x, 0.7 * torch.expm1(x))
+    x = 0.5 * x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * torch.pow(x, 3.0))))
+    return torch.log(1 + torch.exp(x)) * x.sigmoid()
 
 
 def after_row(*layers: nn.Module) -> nn.Module:
@@ -191,6 +201,12 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
         nn.PReLU(), nn.Conv2d(6, 2, 1), nn.PReLU(2), nn.Flatten(), nn.Linear(288, 4), nn.PReLU(4)
     ),
     "smooth": lambda: after_row(nn.Sigmoid(), nn.Conv2d(6, 2, 1), nn.Tanh(), nn.Conv2d(2, 2, 1), nn.SiLU()),
+    "exponential": lambda: after_row(
+        nn.ELU(0.3), nn.Conv2d(6, 2, 1), nn.SELU(inplace=True), nn.Conv2d(2, 2, 1), nn.Mish()
+    ),
+    "gelu": lambda: after_row(nn.GELU(), nn.Conv2d(6, 2, 1), nn.GELU("tanh")),
+    "softplus": lambda: after_row(nn.Softplus(), nn.Conv2d(6, 2, 1), nn.Softplus(2.0, 0.5), nn.Softsign()),
+    "written out": lambda: after_conv(written_out, c=nn.Conv2d(6, 2, 1)),
     "swish by hand": lambda: after_conv(lambda self, x: x * torch.sigmoid(x)),
     "hard": lambda: after_row(nn.Hardsigmoid(), nn.Conv2d(6, 2, 1), nn.Hardswish(inplace=True)),
     "hard swish by hand": lambda: after_conv(lambda self, x: x * F.relu6(x + 3) / 6),

@@ -169,8 +169,16 @@ CASES = {
     "sum": Case(lambda sym, data: sym.sum(data, axis=(2, 3))),
     **{
         f"activation {kind}": Case(lambda sym, data, kind=kind: sym.Activation(data, act_type=kind))
-        for kind in ("relu", "sigmoid", "tanh")
+        for kind in ("relu", "sigmoid", "tanh", "softrelu", "softsign")
     },
+    "softsign": Case(lambda sym, data: sym.softsign(data)),
+    "elu": Case(lambda sym, data: sym.LeakyReLU(data, act_type="elu", slope=0.3), single=SLOPE),
+    "selu": Case(
+        lambda sym, data: sym.LeakyReLU(data, act_type="selu"),
+        train=False,  # its gradient is wrong
+        single="its constants",
+    ),
+    "gelu": Case(lambda sym, data: sym.LeakyReLU(data, act_type="gelu"), single="its constants"),
     "relu, sigmoid, tanh": Case(lambda sym, data: sym.tanh(sym.sigmoid(sym.relu(data)))),
     "hard sigmoid": Case(lambda sym, data: sym.hard_sigmoid(data, alpha=0.3, beta=0.4)),
     "hard swish": Case(hard_swish),

@@ -13,6 +13,7 @@ import pytest
 from triptych.conformance.tolerance import budgets, perturbations
 from triptych.importers.onnx_layers import CONVERTERS
 from triptych.importers.onnx_network import load
+from triptych.importers.onnx_patterns import WRITTEN_OUT
 from triptych.importers.steps import Imported, Request
 from triptych.reference.network import forward
 
@@ -30,8 +31,8 @@ Nodes = list[tuple[str, str, str, dict[str, Any]]]  # outputs, operator, inputs,
 class Case:
     """A small network from `x` to `y`: its nodes, its arrays (a shape stands for random values), and the operator sets
     at which it is tried. `evaluator`: whether onnx's own evaluator is right there (1.23 is not for grouped transposed
-    convolutions, batch norms before operator set 14, softmax before 13, LRN, SAME_LOWER, and has 1/6 in float32 in
-    HardSwish); if it is not, onnxruntime alone judges."""
+    convolutions, batch norms before operator set 14, softmax before 13, LRN, SAME_LOWER, has 1/6 in float32 in
+    HardSwish, and the constants of Selu, Gelu and Erf too); if it is not, onnxruntime alone judges."""
 
     nodes: Nodes
     arrays: Arrays
@@ -107,6 +108,40 @@ CASES: dict[str, Case] = {
     "tanh": one("Tanh"),
     "leaky relu": one("LeakyRelu", alpha=0.25),
     "hard sigmoid": one("HardSigmoid", alpha=0.25, beta=0.375),
+    "elu": one("Elu", alpha=0.75),
+    "selu": one("Selu", evaluator=False),
+    "softplus": one("Softplus"),
+    "softsign": one("Softsign"),
+    "gelu": one("Gelu", (20, NEWEST), False),
+    "gelu tanh": one("Gelu", (20, NEWEST), False, approximate="tanh"),
+    "mish": one("Mish", (18, NEWEST)),
+    "gelu written out": Case(
+        [
+            ("a", "Div", "x root", {}),
+            ("b", "Erf", "a", {}),
+            ("c", "Add", "b one", {}),
+            ("d", "Mul", "x c", {}),
+            ("y", "Mul", "d half", {}),
+        ],
+        {"root": np.array(np.sqrt(2.0)), "one": np.array(1.0), "half": np.array(0.5)},
+        (9, 13, NEWEST),
+        evaluator=False,
+    ),
+    "mish written out": Case([("a", "Softplus", "x", {}), ("b", "Tanh", "a", {}), ("y", "Mul", "x b", {})], {}),
+    "softsign written out": Case(
+        [("a", "Abs", "x", {}), ("b", "Add", "a one", {}), ("y", "Div", "x b", {})], {"one": np.array(1.0)}
+    ),
+    "elu written out": Case(
+        [
+            ("p", "Greater", "x zero", {}),
+            ("e", "Exp", "x", {}),
+            ("m", "Sub", "e one", {}),
+            ("n", "Mul", "alpha m", {}),
+            ("y", "Where", "p x n", {}),
+        ],
+        {"zero": np.array(0.0), "one": np.array(1.0), "alpha": np.array(0.625)},
+        (9, 13, NEWEST),
+    ),
     "hard swish": one("HardSwish", (14, NEWEST), False),
     "clip 6": one("Clip", opsets=(7, 10), min=-0.5, max=1.0),
     "clip": Case([("y", "Clip", "x low high", {})], {"low": np.array(-0.5), "high": np.array(1.0)}, (11, 13, NEWEST)),
@@ -357,4 +392,4 @@ def test_every_operator_gives_what_onnxruntime_gives_in_float32(name: str, opset
 
 def test_every_operator_of_the_table_is_tried() -> None:
     tried = {operator for case in CASES.values() for _, operator, _, _ in case.nodes}
-    assert set(CONVERTERS) - tried == {"LogSoftmax", "Cast"}  # refused, and tried below
+    assert set(CONVERTERS) - tried == {"LogSoftmax", "Cast", WRITTEN_OUT}  # refused, tried below, no operator of ONNX's

@@ -82,10 +82,16 @@ REFUSED: dict[str, tuple[Any, str]] = {
         lambda: after_row(nn.Dropout2d()),
         r"'1' \(operator feature_dropout\): this operator is not supp",
     ),
-    "gelu": (
-        lambda: after_row(nn.GELU()),
-        r"'1' \(operator gelu\): this operator is not supported; supported are adap",
+    "hardshrink": (
+        lambda: after_row(nn.Hardshrink()),
+        r"'1' \(operator hardshrink\): this operator is not supported; supported are adap",
     ),
+    "celu": (lambda: after_row(nn.CELU(2.0)), r"\(operator celu\): this operator is not supported"),
+    "elu of three numbers": (
+        lambda: after_conv(lambda self, x: torch.ops.aten.elu(x, 1.0, 2.0)),
+        r"has \{'scale': 2.0, 'input_scale': 1.0\} .*; expected 1 for both",
+    ),
+    "powers": (lambda: after_conv(lambda self, x: x**3), r"\(operator pow\): this operator is not supported"),
     "layer_norm": (lambda: after_row(nn.LayerNorm((6, 12, 12))), "operator layer_norm"),
     "adaptive": (lambda: nn.AdaptiveAvgPool2d(5), r"makes \(5, 5\) of \(12, 12\), windows of several sizes"),
     "control flow": (Branching, "control flow that depends on the images"),

@@ -11,6 +11,7 @@ from mutants import networks as nets
 from mutants.plants import built, change, composite, fields, layer, loading, other_spec, wrapped
 from mutants.record import Mutant
 from triptych.spec.layers import (
+    SELU,
     Architecture,
     AvgPool,
     BatchNorm,
@@ -23,10 +24,14 @@ from triptych.spec.layers import (
     Graph,
     Layer,
     MaxPool,
+    Mish,
     ReLU,
     Sigmoid,
     SiLU,
     Softmax,
+    Softplus,
+    Softsign,
+    Tanh,
 )
 
 
@@ -133,6 +138,13 @@ MUTANTS = (
     Mutant("no upper bound", nets.CLIP, fields("clip", high=1e9), FORWARD, "clip", "forward"),
     Mutant("slope of hard sigmoid", nets.HARD, fields("hard", slope=0.2), FORWARD, "hard", "forward"),
     Mutant("sigmoid for silu", nets.SILU, layer(SiLU, Sigmoid), FORWARD, "silu", "forward"),
+    Mutant("alpha of elu", nets.ELUS, fields("elu", alpha=1.0), FORWARD, "elu", "forward"),
+    Mutant("selu without its scale", nets.SELUS, layer(SELU, "elu_of_selu"), FORWARD, "selu", "forward"),
+    Mutant("tanh form of gelu", nets.GELUS, fields("gelu", approximate=True), FORWARD, "gelu", "forward"),
+    Mutant("threshold of softplus", nets.SOFTPLUS, fields("softplus", threshold=3.0), FORWARD, "softplus", "forward"),
+    Mutant("relu for softplus", nets.SOFTPLUS, layer(Softplus, ReLU), FORWARD, "softplus", "forward"),
+    Mutant("tanh for softsign", nets.SOFTSIGN, layer(Softsign, Tanh), FORWARD, "softsign", "forward"),
+    Mutant("silu for mish", nets.MISH, layer(Mish, SiLU), FORWARD, "mish", "forward"),
     Mutant("softmax of rows", nets.SOFTMAX, layer(Softmax, "softmax_of_rows"), FORWARD, "softmax", "forward"),
     Mutant("dilation ignored", nets.DILATED, UNDILATED, FORWARD, "conv", "forward"),
     Mutant("multiplier first", nets.DEPTHWISE, MULTIPLIER, STRUCTURE, "conv", "structure"),

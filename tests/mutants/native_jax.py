@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from triptych.spec import layers as spec
+from triptych.spec.kinds.activations import SELU_ALPHA
 from triptych.spec.layers import Shape
 from triptych_jax import functions, layers
 from triptych_jax.functions import Function
@@ -86,6 +87,10 @@ def split_ties(layer: spec.MaxPool, shape: Shape) -> nnx.Module:
 
 def softmax_of_rows(layer: spec.Softmax, shape: Shape) -> nnx.Module:
     return Function(lambda x, layer: jax.nn.softmax(x, axis=1), layer)
+
+
+def elu_of_selu(layer: spec.SELU, shape: Shape) -> nnx.Module:
+    return Function(functions.elu, spec.ELU("", SELU_ALPHA))
 
 
 def output_padding_above(layer: spec.ConvTranspose, shape: Shape) -> nnx.Module:

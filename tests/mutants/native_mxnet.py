@@ -11,6 +11,7 @@ from mxnet import autograd, gluon
 from mxnet.gluon import nn
 
 from triptych.spec import layers as spec
+from triptych.spec.kinds.activations import SELU_ALPHA
 from triptych.spec.layers import Shape
 from triptych_mxnet import layers
 from triptych_mxnet.functions import Tensor
@@ -109,6 +110,10 @@ def split_ties(layer: spec.MaxPool, shape: Shape) -> gluon.HybridBlock:
 
 def softmax_of_rows(layer: spec.Softmax, shape: Shape) -> gluon.HybridBlock:
     return SoftmaxOfRows()
+
+
+def elu_of_selu(layer: spec.SELU, shape: Shape) -> gluon.HybridBlock:
+    return nn.ELU(SELU_ALPHA)
 
 
 def output_padding_above(layer: spec.ConvTranspose, shape: Shape) -> gluon.HybridBlock:

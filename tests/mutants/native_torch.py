@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from triptych.spec import layers as spec
+from triptych.spec.kinds.activations import SELU_ALPHA
 from triptych.spec.layers import Shape
 from triptych_torch import layers
 from triptych_torch.model import Network
@@ -104,6 +105,10 @@ def split_ties(layer: spec.MaxPool, shape: Shape) -> nn.Module:
 
 def softmax_of_rows(layer: spec.Softmax, shape: Shape) -> nn.Module:
     return nn.Softmax(dim=2)
+
+
+def elu_of_selu(layer: spec.SELU, shape: Shape) -> nn.Module:
+    return nn.ELU(SELU_ALPHA)
 
 
 def output_padding_above(layer: spec.ConvTranspose, shape: Shape) -> nn.Module:

@@ -7,6 +7,9 @@ from functools import cache
 from triptych.conformance.case import make_case
 from triptych.conformance.reference_run import ReferenceRun
 from triptych.spec.layers import (
+    ELU,
+    GELU,
+    SELU,
     Architecture,
     Auxiliary,
     AvgPool,
@@ -30,6 +33,7 @@ from triptych.spec.layers import (
     LeakyReLU,
     LocalResponseNorm,
     MaxPool,
+    Mish,
     Node,
     Pad,
     PReLU,
@@ -39,6 +43,8 @@ from triptych.spec.layers import (
     SiLU,
     Slice,
     Softmax,
+    Softplus,
+    Softsign,
     Upsample,
 )
 
@@ -96,6 +102,12 @@ MLP = Architecture(
     Initializer("kaiming_normal"),
 )
 SILU = net("silu", CONV, SiLU("silu"))
+ELUS = net("elu", CONV, ELU("elu", 0.5))
+SELUS = net("selu", CONV, SELU("selu"))
+GELUS = net("gelu", CONV, GELU("gelu", approximate=False))
+SOFTPLUS = net("softplus", CONV, Softplus("softplus"))
+SOFTSIGN = net("softsign", CONV, Softsign("softsign"))
+MISH = net("mish", CONV, Mish("mish"))
 CROSSED = net(
     "crossed",
     Graph(

@@ -9,6 +9,7 @@ import numpy as np
 from triptych.importers import formulas
 from triptych.importers.jax_numbers import VIEWED
 from triptych.importers.jax_program import HANDED_ON, Constant, JaxCall, JaxProgram
+from triptych.spec.layers import Layer
 
 _WIDENED = ("broadcast_in_dim", "reshape", "expand_dims", *HANDED_ON)
 
@@ -63,11 +64,12 @@ def recognised(program: JaxProgram) -> JaxProgram:
     uses = Counter(name for call in program.calls for name in call.inputs)
     graph = _Graph(makers, uses, frozenset(_constant(program)), program.constants)
     terms = {call.outputs[0]: term for call in program.calls if (term := _term(call, graph))}
+    activations = formulas.activations(terms)
     calls = []
     for call in program.calls:
         found = (match for pattern in PATTERNS.get(call.primitive, ()) if (match := pattern(call, graph)))
         unchanged = call.primitive, call.inputs, call.params
-        name, inputs, params = next(found, None) or _activation(call, terms) or unchanged
+        name, inputs, params = next(found, None) or _activation(call, activations) or unchanged
         calls.append(replace(call, primitive=name, inputs=inputs, params=params))
     return replace(program, calls=tuple(calls))
 
@@ -75,20 +77,21 @@ def recognised(program: JaxProgram) -> JaxProgram:
 def _term(call: JaxCall, graph: _Graph) -> formulas.Term | None:
     """A primitive on each number by itself; a constant of equal values counts as a number."""
     if call.primitive in HANDED_ON:
-        return formulas.Term(formulas.as_it_is, call.inputs)
+        return formulas.Term(formulas.as_it_is, call.inputs, plain=True)
     inputs = tuple(graph.number(name) for name in call.inputs)
     if call.primitive == "integer_pow":
         return formulas.Term(np.power, (*inputs, float(call.params["y"])))
     if call.primitive == "select_n" and len(inputs) == 3:
         return formulas.Term(formulas.chosen, (inputs[0], inputs[2], inputs[1]))
-    function = formulas.FUNCTIONS.get(call.primitive)
-    return formulas.Term(function, inputs) if function else None
+    return formulas.term(call.primitive, inputs)
 
 
-def _activation(call: JaxCall, terms: Mapping[str, formulas.Term]) -> Match:
+def _activation(call: JaxCall, found: Mapping[str, tuple[Layer, str]]) -> Match:
     """Written out in elementary functions, as JAX does with most of its own."""
-    found = formulas.activation(terms, call.outputs[0]) if len(call.outputs) == 1 else None
-    return ("activation", (found[1],), {"layer": found[0]}) if found else None
+    if len(call.outputs) != 1 or call.outputs[0] not in found:
+        return None
+    layer, source = found[call.outputs[0]]
+    return "activation", (source,), {"layer": layer}
 
 
 def _constant(program: JaxProgram) -> set[str]:

@@ -133,8 +133,8 @@ def _leaky_relu(call: SymbolCall) -> SymbolTensor:
         return call.each_value(ELU("", call.number("slope")))
     if kind == "selu":
         call.building.remarks.append(
-            "MXNet 1.9.1 gives gradients of SELU that are wrong below 0 (it takes the output for that of ELU, which has "
-            "no scale); here they are right"
+            "MXNet 1.9.1 gives gradients of SELU that are wrong below 0 (it takes the output for that of ELU, without "
+            "a scale); here they are right"
         )
     if kind in _ACTIVATIONS:
         return call.each_value(_ACTIVATIONS[kind])

@@ -18,6 +18,7 @@ from triptych.importers import formulas
 from triptych.importers.onnx_constants import FOLDS, axes_of, fold
 from triptych.importers.onnx_file import OnnxNode, decimal
 from triptych.importers.steps import ImportRefusedError
+from triptych.spec.layers import Layer
 
 _ON_THE_WAY = ("Reshape", "Squeeze", "Unsqueeze", "Identity", "If")  # to and from the pool's five axes
 _DEEPEST = 20
@@ -44,15 +45,16 @@ def recognised(nodes: Sequence[OnnxNode], constants: Constants) -> tuple[OnnxNod
     search = _PatternSearch(producers, folded(nodes, constants))
     nodes = [search.replaced(node) if node.operator == "Div" and len(node.inputs) == 2 else node for node in nodes]
     terms = {node.outputs[0]: term for node in nodes if (term := search.term(node))}
-    return tuple(_activation(node, terms) for node in nodes)
+    found = formulas.activations(terms)
+    return tuple(_activation(node, found) for node in nodes)
 
 
-def _activation(node: OnnxNode, terms: Mapping[str, formulas.Term]) -> OnnxNode:
+def _activation(node: OnnxNode, found: Mapping[str, tuple[Layer, str]]) -> OnnxNode:
     """The node, or the activation that ends in it, written out in elementary functions."""
-    found = formulas.activation(terms, node.outputs[0]) if node.outputs else None
-    if found is None:
+    if not node.outputs or node.outputs[0] not in found:
         return node
-    return replace(node, operator=WRITTEN_OUT, inputs=(found[1],), attributes={"layer": found[0]})
+    layer, source = found[node.outputs[0]]
+    return replace(node, operator=WRITTEN_OUT, inputs=(source,), attributes={"layer": layer})
 
 
 class _PatternSearch:
@@ -69,13 +71,13 @@ class _PatternSearch:
 
     def term(self, node: OnnxNode) -> formulas.Term | None:
         """An operator on each number by itself; a constant of one value counts as a number."""
-        if node.operator in ("Cast", "Identity"):
-            return formulas.Term(formulas.as_it_is, node.inputs)
-        function = formulas.FUNCTIONS.get(node.operator.lower())
-        if function is None or node.attributes or not node.outputs or "" in node.inputs:
+        if not node.outputs or not all(node.inputs):
             return None
+        if node.operator in ("Cast", "Identity"):
+            return formulas.Term(formulas.as_it_is, node.inputs, plain=True)
         numbers = (self._number(name) for name in node.inputs)
-        return formulas.Term(function, tuple(n if v is None else v for n, v in zip(node.inputs, numbers, strict=True)))
+        inputs = tuple(n if v is None else v for n, v in zip(node.inputs, numbers, strict=True))
+        return None if node.attributes else formulas.term(node.operator.lower(), inputs)
 
     def _producer(self, name: str, *operators: str) -> OnnxNode | None:
         node = self.producers.get(name)

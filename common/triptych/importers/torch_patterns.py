@@ -7,9 +7,10 @@ from typing import Any
 
 from triptych.importers import formulas
 from triptych.importers.torch_program import SAME, Program, Ref, TorchCall, references
+from triptych.spec.layers import Layer
 
 _NO_BOUND = 2.0**-126  # the smallest normal number of 32 bits: an image of zeros, NaN in the module, gives zeros
-_SETTINGS = {"alpha": 1, "rounding_mode": None}  # of sums and quotients, and what they are where they are plain
+_SETTINGS = {"alpha": 1, "rounding_mode": None, "beta": 1, "threshold": 20}  # where an operator is the plain function
 _RESHAPES = ("view", "reshape", "squeeze", "unsqueeze", "expand", "expand_as", "contiguous")
 
 
@@ -39,12 +40,13 @@ def recognised(program: Program) -> Program:
     uses = Counter(name for call in program.calls.values() for name in references(call.arguments))
     graph = _Graph(program.calls, uses, frozenset(_constant(program)))
     terms = {name: term for name, call in program.calls.items() if (term := _term(call, program))}
+    activations = formulas.activations(terms)
     calls = {}
     for name, call in program.calls.items():
         patterns = () if name in graph.constant else PATTERNS.get(call.operator, ())
         found = (match for pattern in patterns if (match := pattern(call, graph)))
         unchanged: tuple[str, Mapping[str, Any]] = call.operator, call.arguments
-        operator, arguments = next(found, None) or _activation(terms, name) or unchanged
+        operator, arguments = next(found, None) or _activation(activations.get(name)) or unchanged
         calls[name] = replace(call, operator=operator, arguments=arguments)
     return replace(program, calls=calls)
 
@@ -63,26 +65,25 @@ Match = tuple[str, dict[str, Any]] | None
 
 def _term(call: TorchCall, program: Program) -> formulas.Term | None:
     """An operator on each number by itself; one tensor that is a number counts as that."""
-    function = formulas.FUNCTIONS.get(call.operator) if call.operator not in SAME else formulas.as_it_is
     values = [value for key, value in call.arguments.items() if key not in _SETTINGS]
-    if function is None or any(call.arguments.get(key, usual) not in (usual, None) for key, usual in _SETTINGS.items()):
-        return None
-    inputs = [_number(value, program) for value in (values[:1] if call.operator in SAME else values)]
-    return formulas.Term(function, tuple(inputs)) if None not in inputs else None  # type: ignore[arg-type]
+    if call.operator in SAME:
+        return formulas.Term(formulas.as_it_is, (values[0].name,), plain=True)
+    inputs = tuple(number for value in values if (number := _number(value, program)) is not None)
+    usual = all(call.arguments.get(key, value) in (value, None) for key, value in _SETTINGS.items())
+    return formulas.term(call.operator, inputs) if usual and len(inputs) == len(values) else None
 
 
 def _number(value: Any, program: Program) -> str | float | None:
     if not isinstance(value, Ref):
-        return value if isinstance(value, int | float) else None
+        return value if isinstance(value, int | float) and not isinstance(value, bool) else None
     constant = program.constants.get(value.name)
     if constant is None or constant.sources or constant.tensor.numel() != 1:
         return value.name
     return float(constant.tensor)
 
 
-def _activation(terms: Mapping[str, formulas.Term], name: str) -> Match:
+def _activation(found: tuple[Layer, str] | None) -> Match:
     """Written out in elementary functions."""
-    found = formulas.activation(terms, name)
     return ("activation", {"self": Ref(found[1]), "layer": found[0]}) if found else None
 
 
