@@ -3,7 +3,7 @@ batch norms of values whose mean is large beside their deviation.
 
 Each kind of activation and normalisation of a network runs alone on such values, maps or flat, forward and backward;
 the loss is given such logits. Elementwise functions are right to a few roundings of the largest value; what sums
-first is judged by the rule of tolerance.
+first, or cancels (1 - tanh^2 in the derivatives of GELU and Mish), is judged by the rule of tolerance.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from triptych.spec.layers import (
     L2Normalize,
     Layer,
     LocalResponseNorm,
+    Mish,
     Shape,
     Softmax,
 )
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     from triptych.conformance.reference_run import ReferenceRun
 
 PREFIX = "tails: "
-SUMMED = (BatchNorm, GELU, L2Normalize, LocalResponseNorm, Softmax)
+SUMMED = (BatchNorm, GELU, L2Normalize, LocalResponseNorm, Mish, Softmax)
 ELEMENTWISE = tuple(kind for kind in get_args(Elementwise) if kind not in SUMMED)
 AREA = (3, 5)  # of maps
 LEAST = 60  # values

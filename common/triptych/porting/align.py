@@ -1,6 +1,6 @@
 """Which operation of a port corresponds to which layer of the spec: an alignment in order, by value, kind and shape."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import get_args
@@ -48,9 +48,13 @@ def role_of(layer: spec.Layer) -> str:
     return type(layer).__name__
 
 
-def align(places: Sequence[Place], captured: Sequence[Captured]) -> dict[str, int]:
+def align(
+    places: Sequence[Place], captured: Sequence[Captured], others: Callable[[str], Iterable[Array]] = lambda path: ()
+) -> dict[str, int]:
     """The index of the captured operation by path, for the layers that have one: the longest alignment in order. An
-    operation that puts out what the layer does *is* that layer, however it is written; else kind and shape tell."""
+    operation that puts out what the layer does *is* that layer, however it is written; else kind and shape tell. So
+    is, for the first activation that none puts out, one that puts out what another would (`others`, of its path): a
+    GELU written out in products has no kind to be known by."""
     marks = [_mark(operation.value) for operation in captured]
     by_size: dict[int, list[Place]] = {}
     for place in places:
@@ -64,7 +68,12 @@ def align(places: Sequence[Place], captured: Sequence[Captured]) -> dict[str, in
     kept = [index for index in range(len(captured)) if may_be(index)]
     twins = [_twins(place, captured, kept, marks) for place in places]
 
+    lost = next((i for i, same in enumerate(twins) if not same and places[i].kind in ACTIVATIONS), -1)
+    instead = _instead(others(places[lost].path), captured, kept, marks) if lost >= 0 else -1
+
     def score(i: int, j: int) -> int:
+        if i == lost and instead >= 0:
+            return (SAME_VALUE + SAME_SHAPE) * (kept[j] == instead)
         return 0 if twins[i] and kept[j] not in twins[i] else _match(places[i], captured[kept[j]], marks[kept[j]])
 
     pairs = {i: kept[j] for i, j in longest_alignment(len(places), len(kept), score).items()}
@@ -101,6 +110,18 @@ def _twins(
     same = [index for index in kept if _is_twin(place, captured[index], marks[index])]
     alike = [index for index in same if captured[index].kind in ("", place.kind)]
     return sorted(alike, key=lambda index: captured[index].kind != place.kind)
+
+
+def _instead(
+    values: Iterable[Array], captured: Sequence[Captured], kept: Sequence[int], marks: Sequence[tuple[float, float]]
+) -> int:
+    """The last operation that puts out one of these values, -1 for none: before x * sigmoid(x) comes the sigmoid."""
+    known = [(value.size, _mark(value)) for value in values]
+
+    def puts_out(index: int) -> bool:
+        return any(captured[index].value.size == size and _alike(mark, marks[index]) for size, mark in known)
+
+    return max(filter(puts_out, kept), default=-1)
 
 
 def _is_twin(place: Place, operation: Captured, mark: tuple[float, float]) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, cast
@@ -21,6 +21,7 @@ from triptych.conformance.compare import STRANGERS, Arrays, message, problem
 from triptych.conformance.diagnosis import causes
 from triptych.conformance.diagnosis.explain import Difference, SubjectFailedError
 from triptych.conformance.diagnosis.layer_faults import channels_first, channels_last
+from triptych.conformance.diagnosis.value_faults import OTHER_ACTIVATIONS
 from triptych.conformance.levels import Level
 from triptych.conformance.locate import Located
 from triptych.conformance.reference_run import INPUT, ReferenceRun, layer_of, maps_before_flatten, other_images
@@ -31,6 +32,8 @@ from triptych.porting.align import Place, align, first_other_shape, role_of, tur
 from triptych.porting.dropouts import Described
 from triptych.porting.pairing import matches, pair_network
 from triptych.spec import analysis
+from triptych.spec.kinds import kind_of
+from triptych.spec.kinds.layer_pass import Conditions, exact
 from triptych.spec.layers import BatchNorm, Shape
 from triptych.utils.arrays import Array, largest
 from triptych.utils.errors import TriptychError
@@ -284,8 +287,14 @@ class OwnNetwork(Subject):
             outputs = self.run.outputs(train)
             places = [Place(path, role_of(layer), outputs[path]) for path, layer in self.run.nodes(train)]
             turn_to_channels_first(places, self.ran(train).captured)
-            self.aligned[train] = align(places, self.ran(train).captured)
+            others = partial(self._others, self.run.trace(train).inputs)
+            self.aligned[train] = align(places, self.ran(train).captured, others)
         return self.aligned[train]
+
+    def _others(self, inputs: Arrays, path: str) -> Iterator[Array]:
+        """What other activations would make of what this one is given."""
+        for _, record in OTHER_ACTIVATIONS:
+            yield kind_of(record).reference(record, inputs[path], {}, Conditions(exact)).output
 
     def forward(self, train: bool) -> Arrays:
         """The outputs that can be seen, as the spec has them, and the network's own."""

@@ -18,7 +18,7 @@ def _named(text: str, record: spec.Layer) -> Fault:
 
 
 # What is found in the place of any activation, in words. The right one itself is no fault, and explains nothing.
-OTHERS: tuple[tuple[str, spec.Elementwise], ...] = (
+OTHER_ACTIVATIONS: tuple[tuple[str, spec.Elementwise], ...] = (
     ("a ReLU is applied", spec.ReLU("wrong")),
     ("a sigmoid is applied", spec.Sigmoid("wrong")),
     ("tanh is applied", spec.Tanh("wrong")),
@@ -42,7 +42,7 @@ OTHERS: tuple[tuple[str, spec.Elementwise], ...] = (
 )
 ACTIVATIONS = (
     MISSING,
-    *(_named(text, record) for text, record in OTHERS),
+    *(_named(text, record) for text, record in OTHER_ACTIVATIONS),
     Fault("the absolute value is taken", result=lambda t, y: np.abs(t.x)),
     Fault("the square is taken", result=lambda t, y: t.x**2),
     Fault("the activation is applied with the other sign", result=lambda t, y: np.minimum(t.x, 0)),

@@ -154,9 +154,12 @@ def _softsign(layer: Softsign, x: Array, arrays: Arrays, conditions: Conditions)
 
 
 def _mish(layer: Mish, x: Array, arrays: Arrays, conditions: Conditions) -> LayerPass:
-    rounding, tanh = conditions.rounding, np.tanh(np.logaddexp(0, x))
-    derivative = tanh + x * (1 - tanh * tanh) * _sigmoid_of(x)
-    return LayerPass(rounding(x * tanh, 3), lambda dy: (rounding(dy * derivative, 3, largest(dy)), {}))
+    """1 - tanh^2 cancels as in GELU's tanh form."""
+    rounding, inner = conditions.rounding, np.logaddexp(0, x)
+    tanh, slope = np.tanh(inner), x * _sigmoid_of(x)
+    cancelled = np.where(inner < SATURATED, 1 + np.abs(slope), 1.0)
+    derivative = tanh + slope * (1 - tanh * tanh)
+    return LayerPass(rounding(x * tanh, 3), lambda dy: (rounding(dy * derivative, 3, largest(dy * cancelled)), {}))
 
 
 def _hard_sigmoid(layer: HardSigmoid, x: Array, arrays: Arrays, conditions: Conditions) -> LayerPass:
