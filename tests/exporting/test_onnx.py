@@ -19,6 +19,8 @@ from triptych.exporting.onnx_layers import LAYERS
 from triptych.reference.network import forward
 from triptych.spec import analysis
 from triptych.spec.layers import (
+    GELU,
+    SELU,
     Architecture,
     Conv,
     ConvTranspose,
@@ -26,6 +28,7 @@ from triptych.spec.layers import (
     Layer,
     LocalResponseNorm,
     Primitive,
+    Softplus,
     with_children,
 )
 from triptych.utils.errors import TriptychError
@@ -69,11 +72,13 @@ def kinds(architecture: Architecture) -> set[type]:
 
 
 # What onnx's evaluator (1.23) gets wrong, or computes in float32: grouped transposed convolutions, LRN's window, the
-# sixth of HardSwish. onnxruntime judges these.
+# sixth of HardSwish, erf; the numbers of SELU are attributes, which ONNX has in float32. onnxruntime judges these.
 def misjudged(architecture: Architecture) -> bool:
     layers = [place.layer for place in analysis.primitives(architecture)]
     return any(
-        isinstance(layer, LocalResponseNorm | HardSwish) or (isinstance(layer, ConvTranspose) and layer.groups > 1)
+        isinstance(layer, LocalResponseNorm | HardSwish | SELU)
+        or (isinstance(layer, ConvTranspose) and layer.groups > 1)
+        or layer == GELU(layer.name, approximate=False)
         for layer in layers
     )
 
@@ -179,6 +184,9 @@ def test_what_cannot_be_written_is_one_line() -> None:
     odd = Architecture("odd", (3, 4, 4), 0, (far,))
     with pytest.raises(TriptychError, match=r"'conv': its output padding .* which ONNX cannot express"):
         onnx_file.content(odd, awkward_networks.parameters(odd))
+    low = Architecture("low", (3, 4, 4), 0, (Softplus("act", 3.0),))
+    with pytest.raises(TriptychError, match="'act': its threshold 3 is below 15, which ONNX cannot express"):
+        onnx_file.content(low, {})
     half = {path: value.astype(np.float16) for path, value in parameters.items()}
     with pytest.raises(TriptychError, match="of float16; an ONNX file gets one of"):
         onnx_file.content(architecture, half)
