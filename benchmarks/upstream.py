@@ -201,6 +201,39 @@ def mxnet_running_variance() -> None:
             print(dtype, f"{norm.running_var.data().asscalar():.3g}")
 
 
+def mxnet_selu() -> None:
+    """The gradient of SELU is wrong below 0
+
+    **A bug; MXNet is retired.** The backward pass takes the output for alpha * (exp(x) - 1), as it may with ELU, but the
+    output has the scale in it (`mshadow_op::selu_grad` of `LeakyReLU`): the gradient is scale * (alpha + y), and far
+    below 0 it is -0.089 where it should be 0. Gluon's `nn.SELU` is this operator. Expected: 0, 0.646768, 1.066341 and
+    1.050701, the derivative.
+    """
+    import mxnet as mx
+
+    x = mx.nd.array([-30, -1, -0.5, 1], dtype="float64")
+    x.attach_grad()
+    with mx.autograd.record():
+        y = mx.nd.LeakyReLU(x, act_type="selu")
+    y.backward()
+    print("output", [round(value, 6) for value in y.asnumpy().tolist()])
+    print("gradient", [round(value, 6) for value in x.grad.asnumpy().tolist()])
+
+
+def mxnet_softrelu() -> None:
+    """Softplus in float32 is negative far below 0
+
+    **Lost digits in MXNet's use of oneDNN; MXNet is retired.** Far below 0 softplus is exp(x), always positive. In
+    float32 the operator is off by 2e-6 there, so that no digit is left below -13; in float64 it is right. Expected:
+    2.06e-09 and 3.06e-07 in both types.
+    """
+    import mxnet as mx
+
+    for dtype in ("float32", "float64"):
+        y = mx.nd.Activation(mx.nd.array([-20, -15], dtype=dtype), act_type="softrelu")
+        print(dtype, [f"{value:.3g}" for value in y.asnumpy().tolist()])
+
+
 def flax_bfloat16_bias() -> None:
     """A bias's gradient in bfloat16 is summed in bfloat16
 
@@ -271,6 +304,8 @@ CASES: dict[str, Callable[[], None]] = {
         mxnet_resnet,
         mxnet_average_pool,
         mxnet_running_variance,
+        mxnet_selu,
+        mxnet_softrelu,
         flax_bfloat16_bias,
         flax_assignment,
     )
@@ -295,11 +330,14 @@ says instead.
 
 - JAX: `jnp.maximum(x, 0)`, `jnp.clip` and `jax.nn.relu6` have the derivative 0.5 where the two are equal, `jax.nn.relu`
   has 0; `x.max()` shares the gradient among equal values. PyTorch and MXNet take one of them.
+- GELU: `jax.nn.gelu` and `nnx.gelu` are its tanh form if not told, `nn.GELU` of PyTorch and Gluon the one with erf: up to
+  4.7e-4 apart. Softplus: PyTorch's and MXNet's are x itself above 20, 2e-9 off in float64.
 - Flax: `nnx.BatchNorm` computes the variance as E[x^2] - E[x]^2 (`use_fast_variance`), which cancels; the running
   variance is the biased one; the momentum is the weight of the old statistics, 0.99 if not told.
 - JAX: `SAME` at stride 2 pads the lower right side more; products on accelerators are shortened unless asked.
 - PyTorch: `torch.clamp` has the derivative 1 at its bounds, `hardtanh` 0.
-- MXNet: operators keep numbers such as slopes and eps as float32, so that 0.2 is another number in float64; `clip`
+- MXNet: operators keep numbers such as slopes and eps as float32, so that 0.2 is another number in float64, and SELU's,
+  GELU's and the derivative of erf's constants, too; `clip`
   hands the gradient on at its bounds; ceil mode keeps windows that lie wholly in the padding; the default of
   `BatchNorm`'s `fix_gamma` in the symbol API is true.
 """

@@ -145,7 +145,8 @@ class TanhGELU(nn.HybridBlock):
 
 
 class Softplus(nn.HybridBlock):
-    """log(1 + exp(x)), and x itself above the threshold. The operator's is 20, and in float32 it gives 2e-6 for -20."""
+    """log(1 + exp(x)), and x itself above the threshold. The operator's is 20, and in float32 it gives -2e-6
+    for -20."""
 
     def __init__(self, threshold: float) -> None:
         super().__init__()

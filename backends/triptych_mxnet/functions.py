@@ -85,7 +85,7 @@ def gelu(F: ModuleType, x: Tensor, layer: spec.GELU) -> Tensor:
 
 
 def softplus(F: ModuleType, x: Tensor, layer: spec.Softplus) -> Tensor:
-    """F.Activation has a threshold of 20, and in float32 2e-6 for the softplus of -20."""
+    """F.Activation has a threshold of 20, and in float32 it gives -2e-6 for -20."""
     linear = linear_from(layer)
     return F.where(x > linear, x, F.log1p(F.exp(F.minimum(x, linear))))
 
