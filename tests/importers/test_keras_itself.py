@@ -154,8 +154,17 @@ NETWORKS: dict[str, Callable[[], Model]] = {
     "prelu": lambda: on_map(L.PReLU(shared_axes=[1, 2]), L.PReLU(shared_axes=[1, 2, 3])),
     **{
         f"activation {name}": lambda name=name: on_map(L.Conv2D(4, 1, activation=name), L.Activation(name))
-        for name in ("relu", "relu6", "sigmoid", "tanh", "softmax", "silu", "hard_sigmoid", "hard_silu")
+        for name in (
+            *("relu", "relu6", "sigmoid", "tanh", "softmax", "silu", "hard_sigmoid", "hard_silu"),
+            *("elu", "selu", "gelu", "softplus", "softsign", "mish", "hard_tanh"),
+        )
     },
+    "elu": lambda: on_map(L.ELU(0.3), L.Conv2D(4, 1), L.ELU()),
+    "operations": lambda: graph(
+        lambda x: keras.ops.gelu(
+            keras.ops.elu(keras.ops.selu(keras.ops.softplus(keras.ops.softsign(x))), alpha=0.5), approximate=False
+        )
+    ),
 }
 
 
@@ -180,8 +189,8 @@ REFUSED: dict[str, tuple[Callable[[], Model], str]] = {
     ),
     "spatial dropout": (lambda: on_map(L.SpatialDropout2D(0.5)), "(SpatialDropout2D) is not supported"),
     "activation": (
-        lambda: on_map(L.Activation("gelu")),
-        "(Activation) has the activation 'gelu', supported: linear, relu",
+        lambda: on_map(L.Activation("exponential")),
+        "(Activation) has the activation 'exponential', supported: linear, relu",
     ),
     "average": (
         lambda: on_map(L.AveragePooling2D(2, 1, padding="same")),
