@@ -204,10 +204,10 @@ def mxnet_running_variance() -> None:
 def mxnet_selu() -> None:
     """The gradient of SELU is wrong below 0
 
-    **A bug; MXNet is retired.** The backward pass takes the output for alpha * (exp(x) - 1), as it may with ELU, but the
-    output has the scale in it (`mshadow_op::selu_grad` of `LeakyReLU`): the gradient is scale * (alpha + y), and far
-    below 0 it is -0.089 where it should be 0. Gluon's `nn.SELU` is this operator. Expected: 0, 0.646768, 1.066341 and
-    1.050701, the derivative.
+    **A bug; MXNet is retired.** The backward pass takes the output for alpha * (exp(x) - 1), as it may with ELU, but
+    here the output has the scale in it (`mshadow_op::selu_grad` of `LeakyReLU`): the gradient is scale * (alpha + y),
+    and far below 0 it is -0.089 where it should be 0. Gluon's `nn.SELU` is this operator. Expected: 0, 0.646768,
+    1.066341 and 1.050701, the derivative.
     """
     import mxnet as mx
 
@@ -330,8 +330,8 @@ says instead.
 
 - JAX: `jnp.maximum(x, 0)`, `jnp.clip` and `jax.nn.relu6` have the derivative 0.5 where the two are equal, `jax.nn.relu`
   has 0; `x.max()` shares the gradient among equal values. PyTorch and MXNet take one of them.
-- GELU: `jax.nn.gelu` and `nnx.gelu` are its tanh form if not told, `nn.GELU` of PyTorch and Gluon the one with erf: up to
-  4.7e-4 apart. Softplus: PyTorch's and MXNet's are x itself above 20, 2e-9 off in float64.
+- GELU: `jax.nn.gelu` and `nnx.gelu` are its tanh form if not told, `nn.GELU` of PyTorch and Gluon the one with erf:
+  up to 4.7e-4 apart. Softplus: PyTorch's and MXNet's are x itself above 20, 2e-9 off in float64.
 - Flax: `nnx.BatchNorm` computes the variance as E[x^2] - E[x]^2 (`use_fast_variance`), which cancels; the running
   variance is the biased one; the momentum is the weight of the old statistics, 0.99 if not told.
 - JAX: `SAME` at stride 2 pads the lower right side more; products on accelerators are shortened unless asked.

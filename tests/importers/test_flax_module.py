@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -352,6 +353,14 @@ ALONG = r"is over the axes \(3,\)|has windows of \(1, 1, 1, 3\)"
 REFUSED: dict[str, tuple[Any, str]] = {
     "squareplus": (lambda x, _: jax.nn.squareplus(x), "the spec has no layer for squareplus"),
     "powers": (lambda x, _: x**3, r"\(primitive integer_pow\): this primitive is not supported; supported are add"),
+    "elu of whole numbers": (
+        lambda x, _: jnp.where(x.astype(int) > 0, x, jnp.expm1(x)),
+        r"makes the images int|\(primitive expm1\): this primitive is not supported",
+    ),
+    "an erf without a gradient": (
+        lambda x, _: x * (1 + jax.lax.stop_gradient(jax.lax.erf(x / math.sqrt(2)))) / 2,
+        r"\(primitive erf\): this primitive is not supported",
+    ),
     "another gelu": (lambda x, _: x * (1 + jax.lax.erf(x)) / 2, r"\(primitive erf\): this primitive is not supported"),
     "resize": (lambda x, _: jax.image.resize(x, (len(x), 9, 9, 4), "linear"), "in jax.image.resize"),
     "attention": (lambda x, _: jnp.einsum("bijc,bklc->bijkl", x, x), r"primitive dot_general\): is no product"),

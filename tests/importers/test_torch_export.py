@@ -91,6 +91,10 @@ REFUSED: dict[str, tuple[Any, str]] = {
         lambda: after_conv(lambda self, x: torch.ops.aten.elu(x, 1.0, 2.0)),
         r"has \{'scale': 2.0, 'input_scale': 1.0\} .*; expected 1 for both",
     ),
+    "elu of whole numbers": (
+        lambda: after_conv(lambda self, x: torch.where(x.to(torch.int64) > 0, x, 0.7 * torch.expm1(x))),
+        r"\(operator gt\): this operator is not supported",
+    ),
     "powers": (lambda: after_conv(lambda self, x: x**3), r"\(operator pow\): this operator is not supported"),
     "layer_norm": (lambda: after_row(nn.LayerNorm((6, 12, 12))), "operator layer_norm"),
     "adaptive": (lambda: nn.AdaptiveAvgPool2d(5), r"makes \(5, 5\) of \(12, 12\), windows of several sizes"),

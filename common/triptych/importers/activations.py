@@ -1,4 +1,4 @@
-"""What each format calls the activations that have no arguments there: one row for every activation of the spec."""
+"""What each format calls the activations that have no arguments there: a row for each."""
 
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple, TypeAlias, cast

@@ -44,9 +44,9 @@ def softplus(x: Array) -> Array:
     return np.asarray(np.logaddexp(0, x))
 
 
-def as_it_is(x: Array) -> Array:
-    """Of what changes no number: a copy, another type of floating-point numbers."""
-    return x
+def as_it_is(x: str) -> Term:
+    """What changes no number: a copy, another type of floating-point numbers. (What ends a gradient is none.)"""
+    return Term(lambda x: x, (x,), plain=True)
 
 
 # NumPy's functions by the names that the formats share, in lower case; first those that layers are made of.
@@ -103,6 +103,7 @@ def term(name: str, inputs: tuple[str | float, ...]) -> Term | None:
 def activations(terms: Mapping[str, Term]) -> dict[str, tuple[Elementwise, str]]:
     """By the name of a value, which activation it is, and of which value. `terms` in the order of the program."""
     found: dict[str, tuple[Elementwise, str]] = {}
+    last = {value: name for name, each in terms.items() for value in each.inputs}
     numbers: dict[str, float] = {}  # that are computed
     known: dict[str, dict[str, tuple[Array, bool]]] = {}  # by value and source, and whether it may be a formula
     with np.errstate(all="ignore"):
@@ -114,6 +115,9 @@ def activations(terms: Mapping[str, Term]) -> dict[str, tuple[Elementwise, str]]
             known[name] = _followed(term, known)
             layers = ((_known(y), source) for source, (y, formula) in known[name].items() if formula)
             found |= dict([(name, (layer, source)) for layer, source in layers if layer is not None][:1])
+            for value in (*term.inputs, *(() if name in last else (name,))):
+                if last.get(value, name) == name:  # no later formula has it: a graph may have 100,000 values
+                    known.pop(str(value), None)
     return found
 
 

@@ -77,7 +77,8 @@ def recognised(program: JaxProgram) -> JaxProgram:
 def _term(call: JaxCall, graph: _Graph) -> formulas.Term | None:
     """A primitive on each number by itself; a constant of equal values counts as a number."""
     if call.primitive in HANDED_ON:
-        return formulas.Term(formulas.as_it_is, call.inputs, plain=True)
+        changes = call.primitive == "stop_gradient" or "float" not in str(call.params.get("new_dtype", "float"))
+        return formulas.as_it_is(call.inputs[0]) if len(call.inputs) == 1 and not changes else None
     inputs = tuple(graph.number(name) for name in call.inputs)
     if call.primitive == "integer_pow":
         return formulas.Term(np.power, (*inputs, float(call.params["y"])))

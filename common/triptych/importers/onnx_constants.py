@@ -21,6 +21,7 @@ _MOST_VALUES = 1 << 20  # beyond what went in
 Array: TypeAlias = NDArray[Any]
 Fold: TypeAlias = Callable[[OnnxNode, Sequence[Any]], Array]  # of arrays, None where an input is left out
 
+FLOATS = (1, 10, 11, 16)  # TensorProto.FLOAT, FLOAT16, DOUBLE, BFLOAT16
 _TYPES = {1: np.float32, 2: np.uint8, 3: np.int8, 6: np.int32, 7: np.int64, 9: np.bool_, 10: np.float32, 11: np.float64}
 
 

@@ -13,6 +13,7 @@ from triptych.importers import onnx_arithmetic, onnx_placement, onnx_windows
 from triptych.importers.activations import named
 from triptych.importers.network_builder import Tensor, axes_of, permuted, with_axes
 from triptych.importers.onnx_call import Array, Convert, OnnxCall, vector
+from triptych.importers.onnx_constants import FLOATS
 from triptych.importers.onnx_file import decimal
 from triptych.importers.onnx_patterns import WRITTEN_OUT
 from triptych.importers.steps import FOR_TRAINING, ImportRefusedError
@@ -37,7 +38,6 @@ from triptych.spec.layers import (
 )
 
 _LARGEST = float(np.finfo(np.float32).max)
-_FLOATS = (1, 10, 11, 16)  # TensorProto.FLOAT, FLOAT16, DOUBLE, BFLOAT16
 
 
 def _pointwise(build: Callable[[OnnxCall], Layer]) -> Convert:
@@ -209,7 +209,7 @@ def _dropout(call: OnnxCall) -> Tensor:
 def _cast(call: OnnxCall) -> Tensor:
     """Between floating-point types, which are the execution's matter here."""
     call.get("saturate", 1)
-    if call.count("to", 1) not in _FLOATS:
+    if call.count("to", 1) not in FLOATS:
         raise ImportRefusedError(
             f"casts to type {call.count('to', 1)} (onnx.TensorProto), expected a floating-point type"
         )

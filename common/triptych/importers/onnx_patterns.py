@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triptych.importers import formulas
-from triptych.importers.onnx_constants import FOLDS, axes_of, fold
+from triptych.importers.onnx_constants import FLOATS, FOLDS, axes_of, fold
 from triptych.importers.onnx_file import OnnxNode, decimal
 from triptych.importers.steps import ImportRefusedError
 from triptych.spec.layers import Layer
@@ -73,8 +73,8 @@ class _PatternSearch:
         """An operator on each number by itself; a constant of one value counts as a number."""
         if not node.outputs or not all(node.inputs):
             return None
-        if node.operator in ("Cast", "Identity"):
-            return formulas.Term(formulas.as_it_is, node.inputs, plain=True)
+        if node.operator == "Identity" or (node.operator == "Cast" and node.attributes.get("to") in FLOATS):
+            return formulas.as_it_is(node.inputs[0])
         numbers = (self._number(name) for name in node.inputs)
         inputs = tuple(n if v is None else v for n, v in zip(node.inputs, numbers, strict=True))
         return None if node.attributes else formulas.term(node.operator.lower(), inputs)

@@ -67,7 +67,8 @@ def _term(call: TorchCall, program: Program) -> formulas.Term | None:
     """An operator on each number by itself; one tensor that is a number counts as that."""
     values = [value for key, value in call.arguments.items() if key not in _SETTINGS]
     if call.operator in SAME:
-        return formulas.Term(formulas.as_it_is, (values[0].name,), plain=True)
+        changes = call.operator in ("detach", "type_as") or "float" not in str(call.arguments.get("dtype") or "float")
+        return None if changes else formulas.as_it_is(values[0].name)
     inputs = tuple(number for value in values if (number := _number(value, program)) is not None)
     usual = all(call.arguments.get(key, value) in (value, None) for key, value in _SETTINGS.items())
     return formulas.term(call.operator, inputs) if usual and len(inputs) == len(values) else None
@@ -75,7 +76,7 @@ def _term(call: TorchCall, program: Program) -> formulas.Term | None:
 
 def _number(value: Any, program: Program) -> str | float | None:
     if not isinstance(value, Ref):
-        return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+        return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
     constant = program.constants.get(value.name)
     if constant is None or constant.sources or constant.tensor.numel() != 1:
         return value.name

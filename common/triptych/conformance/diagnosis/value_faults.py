@@ -60,7 +60,7 @@ GELU = (
     other_field("it is computed by erf, not in its tanh form", approximate=False),
 )
 SOFTPLUS = (
-    other_field("the threshold is 20, where there is none", threshold=20.0),
+    other_field("the threshold is 20", threshold=20.0),
     other_field("the threshold is missing", threshold=None),
     Fault("beta is 2", result=lambda t, y: np.logaddexp(0, 2 * t.x) / 2),
 )
