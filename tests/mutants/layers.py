@@ -142,6 +142,11 @@ MUTANTS = (
     Mutant("selu without its scale", nets.SELUS, layer(SELU, "elu_of_selu"), FORWARD, "selu", "forward"),
     Mutant("tanh form of gelu", nets.GELUS, fields("gelu", approximate=True), FORWARD, "gelu", "forward"),
     Mutant("threshold of softplus", nets.SOFTPLUS, fields("softplus", threshold=3.0), FORWARD, "softplus", "forward"),
+    Mutant(
+        *("threshold of softplus by default", nets.SOFTPLUS, fields("softplus", threshold=20.0)),
+        *("training", "", "training"),
+        hides="2e-9 of 20",
+    ),
     Mutant("relu for softplus", nets.SOFTPLUS, layer(Softplus, ReLU), FORWARD, "softplus", "forward"),
     Mutant("tanh for softsign", nets.SOFTSIGN, layer(Softsign, Tanh), FORWARD, "softsign", "forward"),
     Mutant("silu for mish", nets.MISH, layer(Mish, SiLU), FORWARD, "mish", "forward"),

@@ -33,6 +33,7 @@ from triptych.spec.layers import (
     Mish,
     Shape,
     Softmax,
+    Softplus,
 )
 from triptych.utils.arrays import Array, largest
 from triptych.utils.randomness import generator
@@ -69,8 +70,7 @@ def shapes(architecture: Architecture, kinds: tuple[type[Layer], ...]) -> dict[s
 def values(layer: Layer, shape: Shape, seed: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Input and output gradient for an activation: the table's values, its own bounds, and bell-shaped ones; for a
     batch norm bell-shaped ones around `MEAN`."""
-    bounds = (layer.low, layer.high) if isinstance(layer, Clip) else ()
-    known = [*VALUES, *(-value for value in VALUES), *bounds, *([HUGE] if isinstance(layer, Softmax) else [])]
+    known = [*VALUES, *(-value for value in VALUES), *_own(layer)]
     random = generator(seed, "tails", type(layer).__name__)
     x = 3 * random.standard_normal(shape)
     if isinstance(layer, BatchNorm):
@@ -79,6 +79,18 @@ def values(layer: Layer, shape: Shape, seed: int) -> tuple[NDArray[np.float64], 
         x.flat[: len(known)] = known
     gradient = random.standard_normal(shape)
     return x.astype(np.float32).astype(np.float64), gradient.astype(np.float32).astype(np.float64)
+
+
+def _own(layer: Layer) -> tuple[float, ...]:
+    """Values that show what one kind alone has: its bounds; the threshold that PyTorch and MXNet have for softplus."""
+    match layer:
+        case Clip():
+            return layer.low, layer.high
+        case Softplus():
+            return (21.0,) if layer.threshold is None else (layer.threshold, 1.05 * layer.threshold)
+        case Softmax():
+            return (HUGE,)
+    return ()
 
 
 def logits(case: Case, count: int) -> list[NDArray[np.float64]]:
