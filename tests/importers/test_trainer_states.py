@@ -17,7 +17,7 @@ from triptych.exporting import optimizer_states
 from triptych.importers.steps import Imported
 from triptych.optim.multipliers import Multiplier
 from triptych.optim.optimizers import SGD, Adam, AdamW, Optimizer
-from triptych.porting import convert, trainer_files
+from triptych.porting import convert, sources, trainer_files
 from triptych.spec.layers import Architecture, BatchNorm, Conv, Dense, Flatten, Tanh
 from triptych.utils.errors import TriptychError
 from triptych.weights import initializers
@@ -289,6 +289,43 @@ def refused(change: Callable[[dict[str, Any]], object], tmp_path: Path) -> str:
 )
 def test_states_that_do_not_fit_are_one_line(change: Callable[[Any], object], words: str, tmp_path: Path) -> None:
     assert words in refused(change, tmp_path)
+
+
+def test_a_train_state_is_a_network_and_its_optimizer(tmp_path: Path) -> None:
+    """What most loops in Flax save, in a file or by Orbax: step and optimizer are no arrays of the network."""
+    loop = OptaxLoop(OPTIMIZERS["sgd"])
+    loop.train(range(2), RATE)
+    loop.save(tmp_path / "w.msgpack", tmp_path / "s.msgpack")
+    from flax import serialization, struct
+    from flax.training import train_state
+
+    @struct.dataclass
+    class TrainState(train_state.TrainState):  # type: ignore[misc]
+        batch_stats: Any = None
+
+    whole = TrainState(
+        step=2,
+        apply_fn=print,
+        params=loop.parameters,
+        tx=loop.chain(RATE),
+        opt_state=loop.state,
+        batch_stats=loop.statistics,
+    )
+    both = tmp_path / "both.msgpack"
+    both.write_bytes(serialization.to_bytes(whole))
+    orbax = pytest.importorskip("orbax.checkpoint")
+    with orbax.StandardCheckpointer() as checkpointer:
+        checkpointer.save(tmp_path / "saved", whole)
+    expected, states = trainer_files.load(tmp_path / "s.msgpack", tmp_path / "w.msgpack", NETWORK)
+    found, others = trainer_files.load(both, both, NETWORK)
+    read = sources.load_weights(tmp_path / "saved", NETWORK).parameters or {}
+    for path, array in expected.items():
+        assert np.array_equal(found[path], array)
+        assert np.array_equal(read[path], array)
+    assert found.keys() == read.keys() == expected.keys()
+    assert others.slots["velocity"].keys() == states.slots["velocity"].keys()
+    for path, array in states.slots["velocity"].items():
+        assert np.array_equal(others.slots["velocity"][path], array)
 
 
 def test_optax_without_slots_is_refused(tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
-"""optax's state (`flax.serialization.to_bytes(state)`) as canonical optimiser state, without optax.
+"""optax's state (`flax.serialization.to_bytes(state)`, or that of a TrainState) as canonical optimiser state, without
+optax.
 
 However pieces are chained, what they remember stands under the names of their fields: `trace`, `mu`, `nu`, `count`."""
 
@@ -23,7 +24,7 @@ COUNT = "count"
 def load(path: Path, names: Iterable[str], convert: Convert) -> TrainerStates:
     """What is remembered of the parameters `names` (paths joined by `/`, with or without a collection before them).
     Raises TriptychError for what is no such file, or is of another network."""
-    arrays = flax_msgpack.read(path)
+    arrays = flax_msgpack.read(path, state=True)
     slots: dict[str, Arrays] = {}
     for slot, inner, array in _remembered(arrays):
         name = next((name for name in names if inner in (name, name.partition("/")[2])), None)

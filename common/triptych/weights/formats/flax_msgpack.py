@@ -21,6 +21,7 @@ from triptych.weights.formats.numpy_files import widened
 
 Arrays = dict[str, NDArray[Any]]
 
+OPTIMIZER = "opt_state"  # where a TrainState has optax's
 _ARRAY = 1  # Flax's extension type
 _MOST_ENTRIES = 100_000
 _LARGEST = 1 << 30  # bytes of an array; Flax writes larger ones in pieces
@@ -28,9 +29,10 @@ _TYPES = {"float32", "float64", "float16", "bfloat16", "int8", "int16", "int32",
 _WRONG = (ValueError, TypeError, KeyError, OverflowError, RecursionError, AttributeError)
 
 
-def read(path: Path) -> Arrays:
-    """The arrays by their `/`-joined paths. bfloat16 comes as float32 of the same values. Raises TriptychError for what
-    is no such file, and for leaves that are no arrays of numbers."""
+def read(path: Path, *, state: bool = False) -> Arrays:
+    """The arrays by their `/`-joined paths; of a TrainState those of its network, or, with `state`, of its optimizer.
+    bfloat16 comes as float32 of the same values. Raises TriptychError for what is no such file, and for leaves that are
+    no arrays of numbers."""
     require_package("msgpack", "jax", f"{path.name}")
     import msgpack
 
@@ -46,12 +48,25 @@ def read(path: Path) -> Arrays:
 
     try:
         tree = msgpack.unpackb(content.data, ext_hook=_array, object_pairs_hook=counted, max_array_len=0)
-        return dict(_leaves(path, tree, ()))
+        whole = is_train_state(tree)
+        return dict(_leaves(path, tree[OPTIMIZER] if whole and state else network_in(tree), ()))
     except (*_WRONG, msgpack.exceptions.UnpackException) as error:
         problem = str(error).splitlines()[0][:100] if str(error) else type(error).__name__
         raise TriptychError(
             f"{path} is no msgpack file of Flax ({problem}); write it with flax.serialization"
         ) from None
+
+
+def is_train_state(tree: Any) -> bool:
+    """Whether nested maps are of a `flax.training.train_state.TrainState`, or one that was made of it."""
+    return isinstance(tree, dict) and "params" in tree and OPTIMIZER in tree
+
+
+def network_in(tree: Any) -> Any:
+    """Nested maps without what a TrainState has beside its network."""
+    if not is_train_state(tree):
+        return tree
+    return {name: value for name, value in tree.items() if name not in (OPTIMIZER, "step")}
 
 
 def _leaves(path: Path, tree: Any, prefix: tuple[str, ...]) -> Any:

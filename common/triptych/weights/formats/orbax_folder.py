@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from triptych.utils.errors import TriptychError, require_package
 from triptych.utils.files import told
+from triptych.weights.formats.flax_msgpack import network_in
 from triptych.weights.formats.numpy_files import widened
 
 Arrays = dict[str, NDArray[Any]]
@@ -29,8 +30,9 @@ _ITEM = "default"  # where a CheckpointManager's step has it
 
 
 def read(path: Path) -> Arrays:
-    """The arrays by their `/`-joined paths, those of an `nnx.State` without the `value` at their end. bfloat16 comes as
-    float32 of the same values. Raises TriptychError for what is no checkpoint, is damaged, or holds anything else."""
+    """The arrays by their `/`-joined paths, those of an `nnx.State` without the `value` at their end, of a TrainState
+    those of its network. bfloat16 comes as float32 of the same values. Raises TriptychError for what is no checkpoint,
+    is damaged, or holds anything else."""
     require_package("orbax", "jax", f"{path.name}")
     folder = _folder(path)
     import orbax.checkpoint as orbax
@@ -43,7 +45,7 @@ def read(path: Path) -> Arrays:
             told_of = item.tree
             _check_sizes(path, folder, told_of)
             wanted = _mapped(told_of, lambda _: orbax.RestoreArgs(restore_type=np.ndarray))
-            leaves = dict(_leaves(checkpointer.restore(folder, restore_args=wanted)))
+            leaves = dict(_leaves(network_in(checkpointer.restore(folder, restore_args=wanted))))
     except TriptychError:
         raise
     except Exception as error:  # JAX, TensorStore and Orbax each have their own
@@ -90,8 +92,11 @@ def _folder(path: Path) -> Path:
     folders = (path.absolute(), path.absolute() / _ITEM)
     found = next((folder for folder in folders if (folder / _TREE).is_file()), None)
     if found is None:
-        steps = [step.name for step in path.iterdir() if step.name.isdecimal()] if path.is_dir() else []
-        way_out = f"name one of its steps, {path / max(steps, key=int)}" if steps else f"it has no {_TREE}"
+        inner = sorted(folder.name for folder in path.iterdir()) if path.is_dir() else []
+        steps = [name for name in inner if name.isdecimal()]
+        items = [name for name in inner if (path / name / _TREE).is_file()]
+        way_out = f"name one of its items, {path / items[0]}" if items else f"it has no {_TREE}"
+        way_out = f"name one of its steps, {path / max(steps, key=int)}" if steps else way_out
         raise TriptychError(f"{path} is no checkpoint of Orbax; {way_out}")
     return found
 
