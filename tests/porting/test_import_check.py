@@ -170,6 +170,28 @@ class TestFiles:
         onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path)
         return path
 
+    @pytest.mark.parametrize("batch", [1, 3])
+    def test_a_file_for_training_of_so_many_images_is_run_on_so_many(self, batch: int, tmp_path: Path) -> None:
+        """In parts of a batch a batch norm would have the statistics of each part."""
+        onnx: Any = pytest.importorskip("onnx")
+        pytest.importorskip("onnxruntime")
+        helper, random = onnx.helper, np.random.default_rng(0)
+        drawn = {name: (1 + random.random(3)).astype(np.float32) for name in ("scale", "shift", "mean", "var")}
+        graph = helper.make_graph(
+            [
+                helper.make_node("BatchNormalization", ["x", *drawn], ["y", "m", "v"], "norm", training_mode=1),
+                helper.make_node("Relu", ["y"], ["z"], "relu"),
+            ],
+            "net",
+            [helper.make_tensor_value_info("x", 1, [batch, 3, 8, 8])],
+            [helper.make_tensor_value_info("z", 1, [batch, 3, 8, 8])],
+            [onnx.numpy_helper.from_array(value, name) for name, value in drawn.items()],
+        )
+        path = tmp_path / "net.onnx"
+        onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 15)], ir_version=8), path)
+        imported = import_check.of_file(onnx_network.load(path, Request()), path, None, Request())
+        assert not any("not compared" in line for line in imported.remarks)
+
     def test_a_right_one_passes_without_a_word(self, onnx_file: Path) -> None:
         assert read(str(onnx_file), None).remarks == ()
 

@@ -225,7 +225,10 @@ class _Comparison:
 
     def judged(self, subject: _Subject, train: bool) -> str:
         """What could not be compared in one mode. Raises WrongImportError for a difference."""
-        reference = ImportReference(subject.imported, self.images[train], train)
+        images = self.images[train]
+        if train and isinstance(subject.port, OnnxSession) and subject.port.batch:  # whose statistics are of so many
+            images = np.resize(images, (subject.port.batch, *images.shape[1:]))
+        reference = ImportReference(subject.imported, images, train)
         check, precision = self.sharpest(subject, reference)
         if check.passed:
             return f"the import was compared as far as {precision} rounds" if precision in ("fp16", "bf16") else ""

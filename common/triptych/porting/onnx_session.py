@@ -28,6 +28,8 @@ class OnnxSession:
         source = _ending(path, outputs) if outputs else str(path)
         self.session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
         (self.input,) = self.session.get_inputs()
+        size = self.input.shape[0]
+        self.batch = size if isinstance(size, int) and size > 0 else 0  # the images that it takes at once; 0: any
 
     def parameters(self, images: Array) -> Sequence[Any]:
         """None can be seen; images are laid out as the file has them."""
@@ -49,8 +51,7 @@ class OnnxSession:
 
     def call(self, images: Array) -> tuple[Array, ...]:
         """All outputs, of as many images at a time as the file takes."""
-        size = self.input.shape[0]
-        step = size if isinstance(size, int) and size > 0 else len(images)
+        step = self.batch or len(images)
         x = self._laid_out(images).astype(_TYPES[self.input.type])
         parts = [self._called(x[i : i + step], step) for i in range(0, len(images), step)]
         return tuple(np.concatenate(part)[: len(images)] for part in zip(*parts, strict=True))
