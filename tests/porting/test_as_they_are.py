@@ -138,7 +138,7 @@ def test_in_place_statements_and_bounds_stay_as_they_are(name: str, layer: str, 
     [
         ("halved", "forward eval", "unit", "the shortcut is multiplied by 0.5"),
         ("earlier", "forward eval", "unit", "an activation (ReLU) comes before the addition, in the body"),
-        ("detached", "gradient", "unit.body.relu", "no gradient comes back from 'unit'"),
+        ("detached", "gradient", "unit", "no gradient comes back from 'unit'"),
         ("random", "dropout", "unit.body.conv", "random numbers are drawn in training"),
     ],
 )

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from triptych.__main__ import main
-from triptych.porting.edits import arguments_of
+from triptych.porting.edits import Times, arguments_of, parameters_of
 
 pytest.importorskip("torch")
 SOURCE = """
@@ -111,6 +111,48 @@ def test_try_needs_a_source(capsys: pytest.CaptureFixture[str]) -> None:
         main(["locate", "--left", "torch", "--right", "reference", "--arch", "lenet", "--try"])
     assert ended.value.code == 2
     assert "--try is for your own network" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("cause", "arguments"),
+    [
+        ("SAME padding, the odd pixel below and right: the padding is SAME, not (1, 1)", ("SAME", ((1, 1), (1, 1)))),
+        ("the padding is (4, 4), not (0, 0)", ("SAME", "VALID")),
+        ("the padding is (0, 0), not (2, 1)", ("VALID", ((2, 2), (1, 1)))),
+    ],
+)
+def test_a_padding_may_be_stated_by_its_name(cause: str, arguments: tuple[object, object]) -> None:
+    assert ("padding", *arguments) in list(arguments_of(cause))
+
+
+def test_what_a_call_takes_is_known_where_the_signature_does_not_say() -> None:
+    import torch.nn.functional as functional
+
+    class Called(type):
+        def __call__(cls, *args: object, **kwargs: object) -> object:
+            return type.__call__(cls, *args, **kwargs)
+
+    class Layer(metaclass=Called):
+        def __init__(self, rate: float, seed: int = 0) -> None:
+            pass
+
+    taken = [[each.name for each in parameters_of(function)] for function in (Layer, functional.max_pool2d)]
+    assert taken[0] == ["rate", "seed"]
+    assert taken[1][:4] == ["input", "kernel_size", "stride", "padding"]
+
+
+@pytest.mark.parametrize(
+    ("cause", "argument"),
+    [
+        ("constant factor 5 in the LRN term: alpha divided by n", ("alpha", None, Times(5.0))),
+        ("constant factor 5 in the LRN term: alpha not divided by n", ("alpha", None, Times(0.2))),
+        ("SAME padding or ceil for floor: there is one window more", ("convention", "full", "valid")),
+        ("average for maximum pooling", ("pool", "avg", "max")),
+        ("it is active in training and in evaluation", ("mode", "always", "training")),
+    ],
+)
+def test_a_cause_names_the_argument(cause: str, argument: tuple[object, ...]) -> None:
+    assert argument in list(arguments_of(cause))
 
 
 def test_a_momentum_may_be_stated_either_way() -> None:

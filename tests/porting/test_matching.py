@@ -7,10 +7,22 @@ import pytest
 
 from triptych import zoo
 from triptych.backend.contract import Captured, PortParameter
+from triptych.importers.layer_order import orders
 from triptych.porting.align import Place, align
 from triptych.porting.matching import pair
+from triptych.porting.pairing import pair_network
 from triptych.spec.analysis import parameters
 from triptych.spec.kinds.kind import ParameterInfo
+from triptych.spec.layers import (
+    Architecture,
+    BatchNorm,
+    Block,
+    Conv,
+    Dense,
+    Flatten,
+    GlobalAvgPool,
+    Residual,
+)
 from triptych.utils.errors import TriptychError
 
 LIKE = {"weight": (4, 4), "bias": (4,)}
@@ -80,6 +92,57 @@ def test_of_equal_shapes_the_missing_one_is_named_by_the_order() -> None:
         _, problem = pair([parameter for parameter in own if parameter.name != left_out.path], infos, {})
         assert problem is not None
         assert problem.tensor == left_out.path
+
+
+@pytest.mark.parametrize("body_first", [False, True])
+def test_a_residual_unit_may_run_its_body_before_its_shortcut(body_first: bool) -> None:
+    """As torchvision's bottleneck: conv3 and downsample are of one shape, and so are their norms."""
+    body = (Conv("conv1", 2, (1, 1)), Conv("conv2", 2, (3, 3), padding=(1, 1)), Conv("conv3", 8, (1, 1)))
+    shortcut = Block("shortcut", (Conv("conv", 8, (1, 1)), BatchNorm("norm")))
+    unit = Residual("unit", Block("body", (*body, BatchNorm("norm"))), shortcut)
+    stem = Conv("stem", 2, (3, 3), padding=(1, 1))
+    net = Architecture("net", (3, 6, 6), 3, (stem, unit, GlobalAvgPool("pool"), Flatten("flat"), Dense("fc", 3)))
+    infos, other = orders(net)
+    assert {info.path for info in infos} == {info.path for info in other}
+    order = other if body_first else infos
+    own = [PortParameter(i.path.replace(".", "/"), i.shape, i.path.rpartition(".")[2]) for i in order]
+    made = pair_network(own, infos, {}, others=[other])
+    assert made.wrong is None
+    assert made.pairs == {info.path: info.path.replace(".", "/") for info in infos}
+
+
+@pytest.mark.parametrize(
+    ("own", "cause"),
+    [
+        ((4, 6, 3, 3), "it takes 6 channels in each group, not 3 (groups)"),
+        ((4, 3, 5, 5), "the kernel is (5, 5), not (3, 3)"),
+        ((8, 3, 3, 3), "it has 8 channels, not 4"),
+        ((8, 6, 5, 5), ""),
+    ],
+)
+def test_the_shape_of_a_weight_tells_what_it_is_of(own: tuple[int, ...], cause: str) -> None:
+    made = pair_network([PortParameter("x", own, "weight")], [info("a.weight", 4, 3, 3, 3)], {})
+    assert made.wrong is not None
+    assert made.cause == cause
+
+
+def test_a_bias_that_the_spec_has_not_is_named_at_its_layer() -> None:
+    infos = [info("a.weight", 4, 3, 3, 3), info("b.weight", 5, 4), ParameterInfo("b.bias", (5,), "bias")]
+    own = [
+        PortParameter(f"{layer}.{role}", shape, role)
+        for layer, role, shape in (
+            ("x", "weight", (4, 3, 3, 3)),
+            ("x", "bias", (4,)),
+            ("y", "weight", (5, 4)),
+            ("y", "bias", (5,)),
+        )
+    ]
+    made = pair_network(own, infos, {})
+    assert made.wrong is not None
+    assert (made.wrong.tensor, made.cause) == (
+        "a.bias",
+        "it has a bias that the spec's layer has not (bias, use_bias, no_bias)",
+    )
 
 
 def test_operations_are_aligned_in_order_by_kind_and_shape() -> None:

@@ -15,6 +15,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from triptych.spec import analysis
+from triptych.spec.kinds.kind import ParameterInfo
 from triptych.spec.layers import Architecture, Auxiliary, BatchNorm, Layer, Residual, Shape, children, join
 from triptych.utils.errors import TriptychError
 from triptych.weights.layouts import CANONICAL, Layout
@@ -96,6 +97,14 @@ def _of_spec(architecture: Architecture, body_first: bool) -> list[_Layer]:
             shapes = {info.path.rpartition(".")[2]: info.shape for info in infos}
             layers.append(_Layer(path, names, _signature(shapes, norm), norm))
     return layers
+
+
+def orders(architecture: Architecture) -> tuple[tuple[ParameterInfo, ...], ...]:
+    """The canonical arrays in the order of execution, and as a network has them that runs (or registers) the body of a
+    residual unit before its shortcut."""
+    infos = analysis.parameters(architecture)
+    places = {path: place for place, (path, _) in enumerate(_walk(architecture.layers, "", True))}
+    return infos, tuple(sorted(infos, key=lambda info: places[info.path.rpartition(".")[0]]))
 
 
 def _walk(layers: Sequence[Layer], prefix: str, body_first: bool) -> Iterator[tuple[str, Layer]]:

@@ -15,6 +15,7 @@ from triptych.spec.layers import Dropout, Flatten, LeakyReLU, PReLU, ReLU, Resha
 PASSED = (Dropout, Flatten, LeakyReLU, PReLU, ReLU, Reshape)
 BY_ITSELF = "random numbers of its own"
 DRAWN = "random numbers are drawn in training, by no dropout of the framework"
+DRAWN_ALWAYS = "random numbers are drawn in evaluation: a second pass gives something else"
 TRAINING, ALWAYS = "in training", "in training and in evaluation"
 SURPLUS = " (behind it)"  # ends the name of a dropout that the spec does not have, after the layer before it
 Described = dict[str, NDArray[np.str_]]  # rate, kind, mode and, where it matters, place of a dropout

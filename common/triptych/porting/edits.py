@@ -29,20 +29,53 @@ KEYWORDS = {
     "momentum": ("momentum",),
     "rate": ("p", "rate"),
     "ceil": ("ceil_mode",),
+    "convention": ("pooling_convention",),
+    "pool": ("pool_type",),
     "counted": ("count_include_pad",),
+    "alpha": ("alpha",),
+    "scale": ("affine", "scale", "use_scale"),
+    "fixed": ("fix_gamma",),
+    "bias": ("bias", "use_bias"),
+    "bare": ("no_bias",),
+    "frozen": ("use_global_stats",),
+    "mode": ("mode",),
     "k": ("k", "knorm"),
     "beta": ("beta",),
     "window": ("size", "nsize"),
 }
+SAME = "SAME"  # a padding by its name
 VALUE = r"(\([^)]*\)|[\w.+-]+)"
 STATED = re.compile(rf"\b(padding|stride|kernel|dilation|eps|momentum|rate|k|beta|window) is {VALUE}, not {VALUE}")
 TURNED = re.compile(r"momentum ([\d.e-]+) is taken for the weight of the old")
-SWITCHES = {
-    "ceil for floor": ("ceil", True, False),
-    "floor for ceil": ("ceil", False, True),
-    "padding counts in the average": ("counted", True, False),
-    "padding does not count in the average": ("counted", False, True),
-}
+FACTOR = re.compile(r"constant factor (\d+) in the LRN term: alpha (not )?divided by n")
+# By what a cause says: the argument, what it is then, and what it should be.
+SWITCHES: tuple[tuple[str, str, Any, Any], ...] = (
+    ("ceil for floor", "ceil", True, False),
+    ("ceil for floor", "convention", "full", "valid"),
+    ("floor for ceil", "ceil", False, True),
+    ("floor for ceil", "convention", "valid", "full"),
+    ("average for maximum pooling", "pool", "avg", "max"),
+    ("maximum for average pooling", "pool", "max", "avg"),
+    ("padding counts in the average", "counted", True, False),
+    ("padding does not count in the average", "counted", False, True),
+    ("gamma is left out, or fixed at 1", "scale", False, True),
+    ("gamma is left out, or fixed at 1", "fixed", True, False),
+    ("gamma is fixed at 1", "scale", False, True),
+    ("gamma is fixed at 1", "fixed", True, False),
+    ("the bias is left out", "bias", False, True),
+    ("the bias is left out", "bare", True, False),
+    ("it has a bias", "bias", True, False),
+    ("it has a bias", "bare", False, True),
+    ("evaluation mode for training: the running", "frozen", True, False),
+    ("it is active in training and in evaluation", "mode", "always", "training"),
+)
+
+
+@dataclass(frozen=True)
+class Times:
+    """An argument that should be so many times what it is."""
+
+    factor: float
 
 
 @dataclass(frozen=True)
@@ -127,7 +160,8 @@ def _edits(path: Path, text: str, module: ModuleType, cause: str) -> Iterator[Ed
                     end = starts[(given.end_lineno or 0) - 1] + (given.end_col_offset or 0)
                     old = raw[begin:end].decode()
                     stated = raw[starts[given.lineno - 1] + given.col_offset : end].decode()
-                    new = f"{named.arg}={_written(right, stated)}" if named else _written(right, stated)
+                    wanted = right.factor * _value(given) if isinstance(right, Times) else right
+                    new = f"{named.arg}={_written(wanted, stated)}" if named else _written(wanted, stated)
                     yield Edit(path, first.lineno, old, new, len(raw[:begin].decode()))
             elif default and _same(default[1], wrong):
                 end = starts[(call.end_lineno or 0) - 1] + (call.end_col_offset or 0) - 1
@@ -140,16 +174,25 @@ def _edits(path: Path, text: str, module: ModuleType, cause: str) -> Iterator[Ed
 def arguments_of(cause: str) -> Iterator[tuple[str, Any, Any]]:
     """The arguments that a cause names, with the wrong and the right value. A momentum may be stated as the weight of
     the new or of the old."""
-    for text, switched in SWITCHES.items():
-        if cause.startswith(text):
-            yield switched
+    for text, *switched in SWITCHES:
+        if text in cause:
+            yield switched[0], switched[1], switched[2]
+    if factor := FACTOR.search(cause):
+        yield "alpha", None, Times(1 / float(factor[1]) if factor[2] else float(factor[1]))
     if turned := TURNED.search(cause):
         right = float(turned[1])
         yield from (("momentum", 1 - right, right), ("momentum", right, 1 - right))
     for field, wrong, right in STATED.findall(cause):
         try:
-            values = ast.literal_eval(wrong), ast.literal_eval(right)
+            values = wrong if wrong == SAME else ast.literal_eval(wrong), ast.literal_eval(right)
         except (ValueError, SyntaxError):
+            continue
+        if field == "padding":
+            sides = tuple((size, size) for size in values[1])  # as lists of low and high
+            yield field, SAME, sides if any(values[1]) else "VALID"
+            if values[0] == (0, 0):
+                yield field, "VALID", sides
+        if wrong == SAME:
             continue
         yield field, *values
         if field == "momentum":
@@ -164,8 +207,8 @@ def _argument(
     if stated is not None:
         return stated.value, stated, None
     try:
-        parameters = list(inspect.signature(_resolved(call.func, module)).parameters.values())
-    except (TypeError, ValueError, AttributeError, KeyError):
+        parameters = parameters_of(_resolved(call.func, module))
+    except (TypeError, ValueError, AttributeError, KeyError, SyntaxError):
         return None, None, None
     for place, parameter in enumerate(parameters):
         if parameter.name in names and parameter.kind is not parameter.VAR_KEYWORD:
@@ -174,6 +217,23 @@ def _argument(
             known = parameter.default is not parameter.empty
             return None, None, (parameter.name, parameter.default) if known else None
     return None, None, None
+
+
+def parameters_of(function: Any) -> list[inspect.Parameter]:
+    """What a function or a class takes. A class whose metaclass is called first (Flax NNX) says it by its `__init__`,
+    and a function that hands on whatever it is given (torch's F.max_pool2d) in the first line of its documentation."""
+    parameters = list(inspect.signature(function).parameters.values())
+    if not any(parameter.kind is parameter.VAR_POSITIONAL for parameter in parameters):
+        return parameters
+    if inspect.isclass(function):
+        made: Any = function  # of which mypy would ask what a subclass's takes
+        return list(inspect.signature(made.__init__).parameters.values())[1:]
+    said = re.search(r"^\s*\w+(\([^()]*\))", inspect.getdoc(function) or "")
+    if said is None:
+        return parameters
+    taken = ast.parse(f"def said{said[1]}: pass").body[0]
+    assert isinstance(taken, ast.FunctionDef)
+    return [inspect.Parameter(each.arg, inspect.Parameter.POSITIONAL_OR_KEYWORD) for each in taken.args.args]
 
 
 def _resolved(function: ast.expr, module: ModuleType) -> Any:
@@ -194,6 +254,10 @@ def _value(node: ast.expr) -> Any:
 
 def _same(one: Any, other: Any) -> bool:
     """Equal; a number stands for a pair of it, and numbers are as near as a cause states them."""
+    if isinstance(one, str) and isinstance(other, str):
+        return one.lower() == other.lower()
+    if other is None:  # any number
+        return isinstance(one, int | float) and not isinstance(one, bool)
     if isinstance(other, tuple) and not isinstance(one, tuple):
         return one is not None and other == (one,) * len(other)
     if isinstance(one, int | float) and isinstance(other, int | float):
@@ -203,7 +267,7 @@ def _same(one: Any, other: Any) -> bool:
 
 def _written(value: Any, like: str) -> str:
     """As Python has it; an equal pair as one number where one stands, or nothing."""
-    if isinstance(value, tuple) and not like.startswith("(") and len(set(value)) == 1:
+    if isinstance(value, tuple) and not like.startswith("(") and len({*value}) == 1 and isinstance(value[0], int):
         value = value[0]
     return f"{value:.6g}" if isinstance(value, float) else repr(value)
 

@@ -49,27 +49,41 @@ def _whose_gradient(finding: Finding) -> Difference:
     if name == INPUT:
         return finding.at(nodes[0])
     if not name.startswith(ARRIVING):
-        return finding.at(layer_of(name), "", FROZEN.format(f"{layer_of(name)}.*") if finding.check.problem else "")
+        note = FROZEN.format(f"{layer_of(name)}.*") if finding.check.problem else ""
+        return finding.at(layer_of(name), _cut_off(finding, name), note)
     behind = nodes.index(name.removeprefix(ARRIVING)) + 1
-    return finding.at(nodes[min(behind, len(nodes) - 1)], _what_arrives(finding, name.removeprefix(ARRIVING)))
+    text, layer = _what_arrives(finding, name.removeprefix(ARRIVING))
+    return finding.at(layer or nodes[min(behind, len(nodes) - 1)], text)
 
 
-def _what_arrives(finding: Finding, path: str) -> str:
-    """Why another gradient arrives at the output of a layer: only that of one of several, or one that is cut off."""
+def _cut_off(finding: Finding, name: str) -> str:
+    """Where the gradient of a parameter is zero, that none arrives at it, and from where."""
+    observed, right = finding.observed.get(name), finding.run.gradients
+    if observed is None or finding.check.problem or largest(observed):
+        return ""
+    order = [path for path, _ in finding.run.nodes(True)]
+    behind = order[order.index(layer_of(name)) + 1 :] if layer_of(name) in order else []
+    trained = next((path for path in behind if any(layer_of(each) == path for each in right)), "the loss")
+    return f"no gradient comes back from '{trained}' (detach, stop_gradient, BlockGrad, no_grad)"
+
+
+def _what_arrives(finding: Finding, path: str) -> tuple[str, str]:
+    """Why another gradient arrives at the output of a layer: only that of one of several, or one that is cut off; with
+    the layer that is to blame, where that is known."""
     run, observed, budget = finding.run, finding.observed.get(ARRIVING + path), finding.check.budget
     if observed is None or finding.check.problem:
-        return ""
+        return "", ""
     given, trace = run.outputs(True)[path], run.trace(True)
     back = {name: trace.leaving[name] for name, _ in run.nodes(True) if trace.inputs[name] is given}
     for name in back:
         layer = run.layers[name]
         if isinstance(layer, Residual) and layer.shortcut is None:  # what it hands on as it is
             back[name] = trace.arriving[name]
-    for name, gradient in back.items() if len(back) > 1 else ():
+    for name, gradient in back.items():
         if gradient.shape == given.shape and same(trace.arriving[path] - gradient, observed, budget):
-            return f"no gradient comes back from '{name}' (detach, stop_gradient, no_grad)"
+            return f"no gradient comes back from '{name}' (detach, stop_gradient, BlockGrad, no_grad)", name
     bounded = bound_of(trace.arriving[path], observed, budget)
-    return bounded.replace("its output", "the gradient that comes back") if bounded else ""
+    return bounded.replace("its output", "the gradient that comes back"), ""
 
 
 def _whose_statistic(finding: Finding) -> Difference:

@@ -20,7 +20,7 @@ from triptych.conformance.reference_run import ReferenceRun
 from triptych.conformance.subjects import ReferenceSubject
 from triptych.porting.beside import Beside
 from triptych.porting.discover import check_taken, find_adapter
-from triptych.porting.dropouts import DRAWN
+from triptych.porting.dropouts import DRAWN, DRAWN_ALWAYS
 from triptych.porting.matching import read_mapping
 from triptych.porting.own_levels import LEVELS
 from triptych.porting.own_training import STEPS
@@ -152,7 +152,7 @@ class Own:
         )
         try:
             judged = _that_apply(rows or self.levels, run)
-            result = locate.locate(network, ReferenceSubject(run), "accumulated", levels=judged)
+            result = _drawn(locate.locate(network, ReferenceSubject(run), "accumulated", levels=judged), network)
             values = network.own_values() if self.keep and network.pairs else {}
         finally:
             network.restore()
@@ -161,7 +161,7 @@ class Own:
         not_run = {name: reason for name, reason in NOT_RUN.items() if name in left_out}
         not_run |= (NO_HEADS if heads else {}) | (NO_LARGE_BATCH if run.case.large else {})
         agree = result.difference is None
-        result = network.with_offer(_drawn(result, network))
+        result = network.with_offer(result)
         short = (*unreached(run.case, run.trace(train=False).inputs), *network.not_far()) if agree else ()
         notes = (*network.notes, *short)
         located = replace(result, right=result.arch, not_run=not_run, notes=notes)
@@ -169,9 +169,15 @@ class Own:
 
 
 def _drawn(result: Located, network: OwnNetwork) -> Located:
-    """With the random numbers that it draws by itself, where nothing else explains a difference in training."""
+    """With the random numbers that it draws by itself: in evaluation, or where nothing else explains a difference in
+    training."""
     difference = result.difference
-    if difference is None or difference.level != "forward train" or difference.cause or not network.drawn_by_itself():
+    if difference is None or difference.check.problem:
+        return result
+    if difference.level == "forward eval" and network.draws_in_evaluation():
+        cause = difference.cause if "active in evaluation" in difference.cause else DRAWN_ALWAYS
+        return replace(result, difference=replace(difference, cause=cause))
+    if difference.level != "forward train" or difference.cause or not network.drawn_by_itself():
         return result
     return replace(result, difference=replace(difference, cause=DRAWN))
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from triptych.backend.contract import PortParameter
 from triptych.conformance.compare import Check, problem
 from triptych.conformance.reference_run import layer_of
-from triptych.porting.matching import owner_of, pair, proposal
+from triptych.porting.matching import longest_alignment, owner_of, pair, proposal
 from triptych.spec.kinds.kind import ParameterInfo
 from triptych.spec.layers import Shape
 from triptych.utils.errors import TriptychError
@@ -42,9 +42,12 @@ def pair_network(
     mapping: Mapping[str, str],
     ignored: Sequence[str] = (),
     propose: Path | None = None,
+    others: Sequence[Sequence[ParameterInfo]] = (),
 ) -> Pairing:
     """Which of a network's parameters is which of the spec's. `ignored`: patterns of names that may have no partner.
-    `propose`: a file for what is known of it. Raises TriptychError where it is ambiguous."""
+    `propose`: a file for what is known of it. `others`: other orders of the spec's, of which that counts which is most
+    like the network's. Raises TriptychError where it is ambiguous."""
+    infos = max((infos, *others), key=lambda order: _alike(parameters, order))
     try:
         pairing = _pair(parameters, infos, mapping, ignored)
     except TriptychError as error:
@@ -54,6 +57,12 @@ def pair_network(
         ) from None
     write_proposal(propose, parameters, infos, mapping, pairing.pairs)
     return pairing
+
+
+def _alike(parameters: Sequence[PortParameter], infos: Sequence[ParameterInfo]) -> int:
+    """How many weights of both come in the same order."""
+    have, need = ([each.shape for each in both if len(each.shape) > 1] for both in (parameters, infos))
+    return len(longest_alignment(len(have), len(need), lambda i, j: int(have[i] == need[j])))
 
 
 def write_proposal(
@@ -96,7 +105,8 @@ def _pair(
             shapes = {info.path: own[pairs[info.path]] for info in infos if own[pairs[info.path]] != info.shape}
             return Pairing(pairs, None, "", (*notes, *_written(shapes)), shapes)
     again = Pairing(*pair(needed, infos, mapping, tried=True)) if unneeded else first
-    return _shared(kept, infos, mapping) or _left_over(again, needed)
+    found = _shared(kept, infos, mapping) or _with_biases(needed, infos, mapping) or _left_over(again, needed)
+    return found if found.cause else replace(found, cause=_of_shapes(found, needed, infos))
 
 
 def _reshaped(parameters: Sequence[PortParameter], infos: Sequence[ParameterInfo]) -> list[PortParameter]:
@@ -146,6 +156,43 @@ def _shared(
             return Pairing({}, problem("structure", path, text), cause)
         first[name] = path
     return None
+
+
+def _with_biases(
+    parameters: Sequence[PortParameter], infos: Sequence[ParameterInfo], mapping: Mapping[str, str]
+) -> Pairing | None:
+    """The first layer with a bias that the spec's has not, where without such biases all have a partner."""
+    layers = {layer_of(info.path) for info in infos if info.path.endswith(".bias")}
+    biased = {info.shape for info in infos if info.path.endswith(".weight") and layer_of(info.path) in layers}
+    weights = {owner_of(each.name): each for each in parameters if each.role == "weight" and len(each.shape) > 1}
+    extra = [
+        each
+        for each in parameters
+        if each.role == "bias" and owner_of(each.name) in weights and weights[owner_of(each.name)].shape not in biased
+    ]
+    pairs, wrong = pair([each for each in parameters if each not in extra], infos, mapping, tried=True)
+    if not extra or wrong is not None:
+        return None
+    weight = weights[owner_of(extra[0].name)].name
+    path = next(path for path, name in pairs.items() if name == weight)
+    cause = "it has a bias that the spec's layer has not (bias, use_bias, no_bias)"
+    text = f"your network has {extra[0].shape}, the spec no bias there"
+    return Pairing({}, problem("structure", f"{layer_of(path)}.bias", text), cause)
+
+
+def _of_shapes(found: Pairing, parameters: Sequence[PortParameter], infos: Sequence[ParameterInfo]) -> str:
+    """What a weight without a partner would be of, if it is one that the spec lacks: groups, kernel, or channels."""
+    right = next((info.shape for info in infos if found.wrong and info.path == found.wrong.tensor), ())
+    surplus = Counter(each.shape for each in parameters) - Counter(info.shape for info in infos)
+    wrong = next((each.shape for each in parameters if surplus[each.shape] and len(each.shape) == len(right)), ())
+    if len(right) < 2 or not wrong:
+        return ""
+    if wrong[0] != right[0]:
+        what = "channels" if len(right) > 2 else "units"
+        return f"it has {wrong[0]} {what}, not {right[0]}" if wrong[1:] == right[1:] else ""
+    if wrong[2:] != right[2:]:
+        return f"the kernel is {wrong[2:]}, not {right[2:]}" if wrong[1] == right[1] else ""
+    return f"it takes {wrong[1]} channels in each group, not {right[1]} (groups)" if len(right) > 2 else ""
 
 
 def _left_over(first: Pairing, parameters: Sequence[PortParameter]) -> Pairing:

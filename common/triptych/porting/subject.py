@@ -27,11 +27,11 @@ from triptych.conformance.locate import Located
 from triptych.conformance.reference_run import INPUT, ReferenceRun, layer_of, maps_before_flatten, other_images
 from triptych.conformance.subjects import ReferenceSubject, Subject
 from triptych.conformance.tolerance import UNPERTURBED
+from triptych.importers import layer_order
 from triptych.porting import dropouts, own_images, own_loss, own_training, reach
 from triptych.porting.align import Place, align, first_other_shape, role_of, turn_to_channels_first
 from triptych.porting.dropouts import Described
 from triptych.porting.pairing import matches, pair_network
-from triptych.spec import analysis
 from triptych.spec.kinds import kind_of
 from triptych.spec.kinds.layer_pass import Conditions, exact
 from triptych.spec.layers import BatchNorm, Shape
@@ -125,8 +125,8 @@ class OwnNetwork(Subject):
         parameters = self.port.parameters(self.images)
         self.notes = (f"images given as {self.layout}; {len(parameters)} parameters",)
         self._check_outputs()
-        infos = analysis.parameters(self.run.case.architecture)
-        made = pair_network(parameters, infos, self.mapping, self.ignored, self.propose)
+        infos, *others = layer_order.orders(self.run.case.architecture)
+        made = pair_network(parameters, infos, self.mapping, self.ignored, self.propose, others)
         if made.wrong is not None:
             self._look_for_another_map(layer_of(made.wrong.tensor))
             text = "; ".join(made.notes)
@@ -388,6 +388,14 @@ class OwnNetwork(Subject):
                 place = dropouts.follows(self.run, index, self.seen(True))
                 return {f"{place}{dropouts.SURPLUS}": dropouts.described(0.0, dropouts.BY_ITSELF)}
         return {}
+
+    def draws_in_evaluation(self) -> bool:
+        """Whether a second pass in evaluation, of the same values, puts out something else than the first."""
+        if self.port.pure:
+            return False
+        with self.exact():
+            first, second = (self.port.run(self.images, train=False).outputs for _ in range(2))
+        return any(largest(y - x) > SAME_COPY * largest(x) for x, y in zip(first, second, strict=True))
 
     def calls(self) -> Arrays:
         """The outputs in evaluation, called as a user calls it. Raises SubjectFailedError for a batch that it cannot

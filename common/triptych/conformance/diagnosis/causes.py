@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import islice
+from itertools import islice, pairwise
 
 import numpy as np
 
@@ -38,6 +38,8 @@ NONE = Cause()
 ROUNDINGS = 1e-3  # of the largest value: what rounding to 11 bits (TF32) makes in a layer
 UNRELATED = 0.3  # of the cosine between a difference and the values
 BOUNDED = "its output is bounded at"
+BY_SHAPE = " (as its shape has it)"  # ends a cause that the values did not tell
+BY_VALUE = 1e-4  # of the largest value, in float32, too: shapes leave few faults to be told apart
 MOST = 3  # causes that are named where several explain a difference
 
 
@@ -48,16 +50,26 @@ def same(value: Array, observed: Array, budget: float) -> bool:
     return largest(value - observed) <= budget * max(1.0, largest(value))
 
 
-def of_shape(run: ReferenceRun, path: str, observed: Shape | None) -> str:
-    """The faults in the record of `path` that give the observed output shape."""
-    if observed is None or path not in run.trace(True).inputs:
+def of_shape(
+    run: ReferenceRun, path: str, observed: Shape | None, value: Array | None = None, train: bool = True
+) -> str:
+    """The faults in the record of `path` that give the observed output shape; those that give the observed `value`, if
+    one is there and any does."""
+    if observed is None or path not in run.trace(train).inputs:
         return ""
-    texts: list[str] = []
-    for text, fault, hypothesis in _hypotheses(hypothesis_of(run, path, train=True), path):
-        with suppress(TriptychError):
+    texts, told = [], []
+    for text, fault, hypothesis in _hypotheses(hypothesis_of(run, path, train), path):
+        with suppress(TriptychError, ValueError, IndexError):
             if not fault.result and layer_output(hypothesis.layer, hypothesis.x.shape[1:], path) == observed:
                 texts.append(text)
-    return " or ".join(islice(dict.fromkeys(texts), MOST))
+                if value is None:
+                    continue
+                made = run_alone(hypothesis, path, None)[OUTPUT]
+                if same(made, value, BY_VALUE * largest(made)):
+                    told.append(text)
+    if told:
+        return " or ".join(islice(dict.fromkeys(told), MOST))
+    return f"{' or '.join(islice(dict.fromkeys(texts), MOST))}{BY_SHAPE}" if texts else ""
 
 
 def hypothesis_of(run: ReferenceRun, path: str, train: bool) -> Hypothesis:
@@ -177,38 +189,43 @@ def of_data(run: ReferenceRun, failed: list[Check], observed: Arrays) -> str:
 
 
 def of_hidden(run: ReferenceRun, paths: list[str], check: Check, observed: Arrays, train: bool) -> Cause:
-    """The fault in one layer of `paths` that explains what comes out behind the last of them, the others right."""
-    parents = {path.rpartition(".")[0] for path in paths}
+    """The first of these."""
+    return next(hidden_causes(run, paths, check, observed, train), NONE)
+
+
+def hidden_causes(run: ReferenceRun, paths: list[str], check: Check, observed: Arrays, train: bool) -> Iterator[Cause]:
+    """The faults in one layer of `paths` that explain what comes out behind the last of them, the others right."""
     if check.problem:
-        return NONE
-    if len(parents) > 1 or any(isinstance(run.layers[p], Branches | Residual) for p in paths):
-        return _of_hidden_merge(run, paths, check, observed, train)
+        return
     for number, path in enumerate(paths):
-        for text, arrays in _results(run, path, train, backward=False):
-            y = arrays[OUTPUT]
-            with suppress(ValueError, IndexError, TriptychError):
+        if not _is_chain(run, paths[number:], train):
+            continue
+        for text, output in _wrong_outputs(run, path, train):
+            y = output
+            with suppress(ValueError, IndexError, TriptychError), np.errstate(all="ignore"):  # of a fault's NaN
                 for follower in paths[number + 1 :]:
                     y = run.alone(follower, y, None, train)[OUTPUT]
                 if same(y, observed[check.tensor], check.budget):
-                    return Cause(text, path)
-    return NONE
+                    yield Cause(text, path)
 
 
-def _of_hidden_merge(run: ReferenceRun, paths: list[str], check: Check, observed: Arrays, train: bool) -> Cause:
-    """The merge among `paths` that hands on only one of its inputs, if all behind it is right and takes its output."""
+def _is_chain(run: ReferenceRun, paths: list[str], train: bool) -> bool:
+    """Whether each takes what the one before it puts out."""
     outputs, inputs = run.outputs(train), run.trace(train).inputs
-    for number, path in enumerate(paths[:-1]):
-        followers = paths[number + 1 :]
-        sources = [path, *followers[:-1]]
-        if any(not np.array_equal(inputs[f], outputs[s]) for f, s in zip(followers, sources, strict=True)):
-            continue
-        for text, y in _one_input(run, path, train):
-            with suppress(ValueError, IndexError, TriptychError):
-                for follower in followers:
-                    y = run.alone(follower, y, None, train)[OUTPUT]
-                if same(y, observed[check.tensor], check.budget):
-                    return Cause(text, path)
-    return NONE
+    return all(np.array_equal(inputs[second], outputs[first]) for first, second in pairwise(paths))
+
+
+def _wrong_outputs(run: ReferenceRun, path: str, train: bool) -> Iterator[tuple[str, Array]]:
+    """What a layer puts out with each fault that can be made in it; a merge of another kind, or one of its inputs."""
+    layer, outputs = run.layers[path], run.outputs(train)
+    yield from ((text, arrays[OUTPUT]) for text, arrays in _results(run, path, train, backward=False))
+    yield from _one_input(run, path, train)
+    if isinstance(layer, Branches):
+        yield from other_merges(layer, [outputs[join(path, branch.name)] for branch in layer.branches])
+    if isinstance(layer, Residual):
+        body, block = outputs[join(path, layer.body.name)], layer.shortcut
+        shortcut = run.trace(train).inputs[path] if block is None else outputs[join(path, block.name)]
+        yield from other_sums(layer, body, shortcut, outputs[path])  # scales that are fitted are right here
 
 
 def _one_input(run: ReferenceRun, path: str, train: bool) -> Iterator[tuple[str, Array]]:
@@ -263,6 +280,8 @@ def bound_of(right: Array, observed: Array, budget: float) -> str:
     if right.shape != observed.shape or not np.isfinite(observed).all():
         return ""
     low, high = float(observed.min()), float(observed.max())
+    if high - low <= budget:
+        return ""  # constant: nothing of the values is left, bounded or not
     if largest(np.clip(right, low, high) - observed) > budget:
         return ""
     if largest(right - observed) <= budget:

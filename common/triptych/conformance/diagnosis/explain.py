@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from triptych.conformance.compare import STRANGERS, Arrays, Check, compare_shapes, failures, message, problem
-from triptych.conformance.diagnosis import causes, pass_causes
+from triptych.conformance.diagnosis import causes, forward_causes, pass_causes
 from triptych.conformance.diagnosis.causes import BOUNDED
 from triptych.conformance.diagnosis.value_faults import MISSING
 from triptych.conformance.reference_run import INPUT, OUTPUT, ReferenceRun, layer_of
@@ -135,16 +135,24 @@ def forward(finding: Finding, train: bool) -> Difference:
         if not cause.layer:
             note = f"{', '.join(hidden)} cannot be seen from outside: it is one of these or {check.tensor}"
     else:
-        cause = pass_causes.of_forward(run, check, finding.observed, train, finding.alone)
+        cause = forward_causes.of_forward(run, check, finding.observed, train, finding.alone)
+    around = run, check.tensor, finding.observed, finding.failed, train
+    explained = [] if hidden or check.problem else list(forward_causes.by_follower(*around))
+    if cause and not cause.vague and explained and cause.text not in [each.text for each in explained]:
+        cause = explained[0]  # the layer behind it is not given that
     if not check.problem and (not cause.text or cause.vague or cause.text == MISSING.text or BOUNDED in cause.text):
         places, made = [*hidden, check.tensor], finding.subject.made(train)
-        found = [pass_causes.of_order(run, path, check.budget, made, train) for path in places]
-        found.append(pass_causes.of_bound_before(run, check, finding.observed, made, train))
-        cause = next(filter(None, found), cause)
+        found = [forward_causes.of_order(run, path, check.budget, made, train) for path in places]
+        found.append(forward_causes.of_bound_before(run, check, finding.observed, made, train))
+        if not hidden:
+            early = forward_causes.of_early_sum(run, check.tensor, check.budget, finding.observed, train)
+            found += [early, *explained, forward_causes.of_source(*around)]
+        part = forward_causes.of_part(run, check, finding.observed, train)
+        cause = next(filter(None, found), cause or part)
     note = "; ".join(filter(None, (note, ALSO.format(", or ".join(cause.others)) if cause.others else "")))
     if check.problem.startswith("has the shape"):
-        shape = finding.observed[check.tensor].shape[1:]
-        texts = (causes.of_shape(run, path, shape) for path in (*hidden, check.tensor))
+        seen = finding.observed[check.tensor]
+        texts = (causes.of_shape(run, path, seen.shape[1:], seen, train) for path in (*hidden, check.tensor))
         wrong = replace(finding, level="structure")
         return wrong.at(cause.layer or check.tensor, next(filter(None, texts), ""), note)
     return finding.at(cause.layer or [*hidden, check.tensor][0], cause.text, note)

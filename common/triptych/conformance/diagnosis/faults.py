@@ -6,14 +6,24 @@ Each is tried on the reference's own input: the one that reproduces what a frame
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from itertools import permutations
 from typing import Any, get_args
 
 import numpy as np
 
-from triptych.conformance.diagnosis.hypothesis import Fault, other_field, other_kind
-from triptych.conformance.diagnosis.layer_faults import CONV, DENSE, LRN, NORM, PADDING, same_padding
+from triptych.conformance.diagnosis.hypothesis import Fault, Hypothesis, other_field, other_kind
+from triptych.conformance.diagnosis.layer_faults import (
+    CONV,
+    DENSE,
+    LRN,
+    NORM,
+    PADDING,
+    SAME_PADDING,
+    SHARES,
+    same_padding,
+)
 from triptych.conformance.diagnosis.placement_faults import PAD, RESHAPE, SHUFFLE, SLICE, TRANSPOSED, UPSAMPLE
 from triptych.conformance.diagnosis.value_faults import (
     ACTIVATIONS,
@@ -40,7 +50,19 @@ def _window(layer: spec.MaxPool | spec.AvgPool) -> tuple[str, spec.Pair, spec.Pa
     return layer.name, layer.kernel, layer.stride, layer.padding, layer.ceil
 
 
-WIDER = "the kernel is {wrong.kernel}, not {right.kernel}, and the padding is {wrong.padding}, not {right.padding}"
+def _wider(kernel: spec.Pair, padding: spec.Pair) -> Fault:
+    """Kernel and padding, where both are others."""
+
+    def change(hypothesis: Hypothesis) -> Hypothesis | None:
+        layer = hypothesis.layer
+        if layer.kernel == kernel or layer.padding == padding:
+            return None
+        return replace(hypothesis, layer=replace(layer, kernel=kernel, padding=padding))
+
+    text = "the kernel is {wrong.kernel}, not {right.kernel}, and the padding is {wrong.padding}, not {right.padding}"
+    return Fault(text, change)
+
+
 _POOL = (
     other_field("the stride is {wrong.stride}, not {right.stride}", stride=(1, 1)),
     other_field("the stride is {wrong.stride}, not {right.stride}", stride=(2, 2)),
@@ -50,8 +72,8 @@ _POOL = (
     other_field("the stride is {wrong.stride}, not {right.stride}", stride=lambda layer: layer.kernel),
     other_field("the kernel is {wrong.kernel}, not {right.kernel}", kernel=lambda layer: layer.stride),
     other_field("the kernel is {wrong.kernel}, not {right.kernel}", kernel=(2, 2)),
-    other_field(WIDER, kernel=(3, 3), padding=(1, 1)),
-    other_field(WIDER, kernel=(2, 2), padding=(0, 0)),
+    _wider((3, 3), (1, 1)),
+    _wider((2, 2), (0, 0)),
     other_field("the kernel is {wrong.kernel}, not {right.kernel}", kernel=(3, 3)),
 )
 
@@ -98,15 +120,20 @@ FAULTS: dict[type, tuple[Fault, ...]] = {
         other_kind(
             "average for maximum pooling, padding not counted", lambda layer: spec.AvgPool(*_window(layer), False)
         ),
-        Fault("SAME padding: the odd pixel goes below and right", partial(same_padding, value=-np.inf)),
+        Fault(SAME_PADDING, partial(same_padding, value=-np.inf)),
         *_POOL,
+        other_field(
+            "the padding is {wrong.padding}, not {right.padding}, and ceil for floor", padding=(0, 0), ceil=True
+        ),
+        MISSING,
     ),
     spec.AvgPool: (
         other_kind("maximum for average pooling", lambda layer: spec.MaxPool(*_window(layer))),
         other_field("padding does not count in the average", count_padding=False),
         other_field("padding counts in the average", count_padding=True),
-        Fault("SAME padding: the odd pixel goes below and right, and counts in the average", same_padding),
+        Fault(f"{SAME_PADDING}; it counts in the average", same_padding),
         *_POOL,
+        MISSING,
     ),
     spec.GlobalAvgPool: (
         Fault("maximum for average pooling", result=lambda t, y: t.x.max((2, 3), keepdims=True)),
@@ -126,6 +153,11 @@ FAULTS: dict[type, tuple[Fault, ...]] = {
             "the map is flattened with height and width swapped",
             result=lambda t, y: t.x.transpose(0, 1, 3, 2).reshape(y.shape),
         ),
+        Fault(
+            "the map is flattened height-width-channels with height and width swapped",
+            result=lambda t, y: t.x.transpose(0, 3, 2, 1).reshape(y.shape),
+        ),
+        *SHARES,
     ),
     spec.Dropout: _DROPOUT,
 }

@@ -6,9 +6,10 @@ from functools import partial
 from typing import Literal
 
 import numpy as np
-from scipy.special import softmax
+from scipy.special import log_softmax, softmax
 
 from triptych.conformance.diagnosis.hypothesis import Fault, Hypothesis, other_field, other_value
+from triptych.conformance.diagnosis.weight_faults import BIAS, WEIGHT
 from triptych.spec.kinds.layer_pass import all_but_channels
 from triptych.spec.layers import AvgPool, Conv, LocalResponseNorm, MaxPool, Pair, Shape
 from triptych.utils.arrays import Array
@@ -25,6 +26,17 @@ def same_padding(hypothesis: Hypothesis, value: float = 0.0) -> Hypothesis | Non
         return None
     x = np.pad(hypothesis.x, ((0, 0), (0, 0), *widths), constant_values=value)
     return replace(hypothesis, layer=replace(layer, padding=(0, 0)), x=x)
+
+
+def even_padding(hypothesis: Hypothesis) -> Hypothesis | None:
+    """SAME where as much goes above and left as below and right."""
+    layer = hypothesis.layer
+    sizes = zip(hypothesis.x.shape[2:], layer.kernel, layer.stride, strict=True)
+    totals = [max((-(-size // stride) - 1) * stride + kernel - size, 0) for size, kernel, stride in sizes]
+    padding = (totals[0] // 2, totals[1] // 2)
+    if any(total % 2 for total in totals) or padding == layer.padding:
+        return None
+    return replace(hypothesis, layer=replace(layer, padding=padding))
 
 
 def _shifted(hypothesis: Hypothesis) -> Hypothesis | None:
@@ -60,41 +72,20 @@ def _padded_by(mode: Literal["reflect", "edge", "wrap"], text: str) -> Fault:
     return Fault(text, change)
 
 
-PADDING = tuple(
-    other_field("the padding is {wrong.padding}, not {right.padding}", padding=padding)
-    for padding in (
-        (0, 0),
-        lambda layer: (layer.kernel[0] // 2, layer.kernel[1] // 2),
-        lambda layer: layer.padding[::-1],
-        *(_padded(rows, columns) for rows, columns in ((-1, -1), (1, 1), (-1, 0), (0, -1), (1, 0), (0, 1))),
-    )
+SAME_PADDING = "SAME padding, the odd pixel below and right: the padding is SAME, not {right.padding}"
+_PADDED = "the padding is {wrong.padding}, not {right.padding}"
+PADDING = (
+    *(
+        other_field(_PADDED, padding=padding)
+        for padding in (
+            (0, 0),
+            lambda layer: (layer.kernel[0] // 2, layer.kernel[1] // 2),
+            lambda layer: layer.padding[::-1],
+            *(_padded(rows, columns) for rows, columns in ((-1, -1), (1, 1), (-1, 0), (0, -1), (1, 0), (0, 1))),
+        )
+    ),
+    Fault(_PADDED, even_padding),
 )
-_BIAS = (
-    other_value("the bias is missing", "bias", lambda hypothesis, bias: np.zeros_like(bias)),
-    other_value("the bias is added twice", "bias", lambda hypothesis, bias: 2 * bias),
-    other_value("the bias is subtracted", "bias", lambda hypothesis, bias: -bias),
-    other_value("the bias is one for all: the first one's", "bias", lambda t, bias: np.full_like(bias, bias[0])),
-    other_value("the bias is one for all: the mean", "bias", lambda t, bias: np.full_like(bias, bias.mean())),
-    other_value("the bias is in reverse order", "bias", lambda t, bias: bias[::-1]),
-)
-
-
-def _interleaved(hypothesis: Hypothesis, weight: Array) -> Array:
-    """The outputs of the groups in turns: depthwise multipliers outside, as TensorFlow's weights have them inside."""
-    groups = hypothesis.layer.groups
-    return weight.reshape(groups, -1, *weight.shape[1:]).swapaxes(0, 1).reshape(weight.shape)
-
-
-def _deinterleaved(hypothesis: Hypothesis, weight: Array) -> Array:
-    groups = hypothesis.layer.groups
-    return weight.reshape(-1, groups, *weight.shape[1:]).swapaxes(0, 1).reshape(weight.shape)
-
-
-def _groups_reversed(hypothesis: Hypothesis, weight: Array) -> Array:
-    groups = hypothesis.layer.groups
-    return weight.reshape(groups, -1, *weight.shape[1:])[::-1].reshape(weight.shape)
-
-
 CONV = (
     *PADDING,
     other_field("the dilation is ignored", dilation=(1, 1)),
@@ -103,28 +94,21 @@ CONV = (
         dilation=(2, 2),
         padding=lambda layer: (2 * layer.padding[0], 2 * layer.padding[1]),
     ),
-    other_value("the groups' outputs are in another order (depthwise multiplier)", "weight", _interleaved),
-    other_value("the groups' outputs are in another order (depthwise multiplier)", "weight", _deinterleaved),
-    Fault("SAME padding: at this stride the odd pixel goes below and right, not above and left", same_padding),
+    other_field(
+        "the dilation is {wrong.dilation}, not {right.dilation}, and the padding {wrong.padding}",
+        dilation=(1, 1),
+        padding=lambda layer: tuple(pad // by for pad, by in zip(layer.padding, layer.dilation, strict=True)),
+    ),
+    Fault(SAME_PADDING, same_padding),
     Fault("its windows begin a pixel further below and right (x[:, :, 1::2, 1::2])", _shifted),
     Fault("the map is averaged over the stride before it (ResNet-D's shortcut)", _averaged),
     _padded_by("reflect", "the map is padded by reflection, not by zeros"),
     _padded_by("edge", "the map is padded by its edge values (replicate), not by zeros"),
     _padded_by("wrap", "the map is padded from its other side (circular), not by zeros"),
-    other_value("the groups are in reverse order", "weight", lambda t, w: _groups_reversed(t, w)),
     *(other_field("the stride is {wrong.stride}, not {right.stride}", stride=(n, n)) for n in (1, 2)),
     other_field("the stride's rows and columns are swapped", stride=lambda layer: layer.stride[::-1]),
-    *_BIAS,
-    other_value("the kernel is flipped: convolution for cross-correlation", "weight", lambda t, w: w[:, :, ::-1, ::-1]),
-    other_value("the kernel's rows and columns are swapped", "weight", lambda t, w: w.transpose(0, 1, 3, 2)),
-    other_value("the weight's inputs and outputs are swapped", "weight", lambda t, w: w.transpose(1, 0, 2, 3)),
-    other_value("the input channels are in reverse order (BGR for RGB)", "weight", lambda t, w: w[:, ::-1]),
-    other_value("an HWIO weight is read as OIHW", "weight", lambda t, w: w.transpose(2, 3, 1, 0).reshape(w.shape)),
-    other_value(
-        "an OIHW weight is read as HWIO",
-        "weight",
-        lambda t, w: w.reshape(*w.shape[2:], w.shape[1], w.shape[0]).transpose(3, 2, 0, 1),
-    ),
+    *BIAS,
+    *WEIGHT,
 )
 
 
@@ -140,15 +124,18 @@ def channels_first(columns: Array, shape: Shape) -> Array:
     return np.ascontiguousarray(maps.reshape(len(columns), -1))
 
 
+SHARES = (
+    Fault("softmax is applied to the logits already", result=lambda t, y: softmax(y, axis=1)),
+    Fault("log-softmax is applied to the logits already", result=lambda t, y: log_softmax(y, axis=1)),
+)
 _HWC = "the map is flattened height-width-channels: the weight's columns are in another order"
 DENSE = (
     other_value(_HWC, "weight", lambda t, w: None if t.map is None else channels_last(w, t.map)),
     other_value(_HWC, "weight", lambda t, w: None if t.map is None else channels_first(w, t.map)),
     other_value("the weight is transposed", "weight", lambda t, w: w.T),
     other_value("an (in, out) weight is read as (out, in)", "weight", lambda t, w: w.T.reshape(w.shape)),
-    *_BIAS,
-    Fault("softmax is applied to the logits already", result=lambda t, y: softmax(y, axis=-1)),
-    Fault("log-softmax is applied to the logits already", result=lambda t, y: np.log(softmax(y, axis=-1))),
+    *BIAS,
+    *SHARES,
     Fault("a ReLU follows", result=lambda t, y: np.maximum(y, 0)),
 )
 
@@ -170,8 +157,10 @@ def _resized(by: int, scaled: bool) -> dict[str, Callable[[LocalResponseNorm], f
     """A window of another size; `scaled`: with an alpha that leaves the coefficient as it was."""
 
     def alpha(layer: LocalResponseNorm) -> float:
-        same = scaled and layer.divide_alpha
-        return layer.alpha * max(1, layer.size + by) / layer.size if same else layer.alpha
+        share = max(1, layer.size + by) / layer.size
+        if layer.divide_alpha:
+            return layer.alpha * share if scaled else layer.alpha
+        return layer.alpha if scaled else layer.alpha / share
 
     return {"size": lambda layer: max(1, layer.size + by), "alpha": alpha}
 
@@ -222,6 +211,8 @@ LRN = (
     Fault("the layer is missing", result=lambda t, y: t.x),
     Fault("the window is off by one channel", result=lambda t, y: _shifted_lrn(t, -1)),
     Fault("the window is off by one channel", result=lambda t, y: _shifted_lrn(t, 1)),
+    Fault("the window is off: it ends at its channel", result=lambda t, y: _shifted_lrn(t, -(t.layer.size // 2))),
+    Fault("the window is off: it begins at its channel", result=lambda t, y: _shifted_lrn(t, t.layer.size // 2)),
 )
 
 
@@ -229,6 +220,6 @@ def _shifted_lrn(hypothesis: Hypothesis, by: int) -> Array:
     """The response norm with its window's centre moved by `by` channels."""
     layer, x = hypothesis.layer, hypothesis.x
     half, channels = layer.size // 2, x.shape[1]
-    squares = np.pad(x * x, ((0, 0), (half + 1, half + 1), (0, 0), (0, 0)))
-    energy = sum(squares[:, 1 + by + i : 1 + by + i + channels] for i in range(layer.size))
+    squares = np.pad(x * x, ((0, 0), (2 * half, 2 * half), (0, 0), (0, 0)))
+    energy = sum(squares[:, half + by + i : half + by + i + channels] for i in range(layer.size))
     return np.asarray(x * (layer.k + layer.coefficient * energy) ** -layer.beta)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from itertools import pairwise, product
+from itertools import product
 
 import numpy as np
 from scipy.special import softmax
@@ -13,25 +13,20 @@ from triptych.conformance.compare import Arrays, Check
 from triptych.conformance.diagnosis.causes import (
     NONE,
     Cause,
-    bound_of,
-    hypothesis_of,
     looks_like,
     of_layer,
-    run_alone,
     same,
 )
 from triptych.conformance.diagnosis.faults import IMAGE_FAULTS
 from triptych.conformance.diagnosis.update_faults import take_steps, update_faults
-from triptych.conformance.reference_run import OUTPUT, ReferenceRun, layer_of, parameter_of
+from triptych.conformance.reference_run import ReferenceRun, layer_of, parameter_of
 from triptych.conformance.updates import labelled
 from triptych.reference.loss import cross_entropy
 from triptych.spec.kinds.layer_pass import all_but_channels
-from triptych.spec.layers import BatchNorm, Conv, Dense, Dropout, Residual
+from triptych.spec.layers import BatchNorm
 from triptych.utils.arrays import Array, largest
 from triptych.utils.errors import TriptychError
 from triptych.utils.shelf import Shelf
-
-MOST_CHANNELS, MOST_EQUATIONS = 4, 20_000  # of images whose change is fitted
 
 
 def of_loss(run: ReferenceRun, observed: Arrays, budget: float, precision: str) -> Cause:
@@ -92,83 +87,6 @@ def _auxiliary_weight(run: ReferenceRun, loss: Array) -> Cause | None:
     if abs(wrong - round(wrong, 3)) > 1e-6:
         return None
     return Cause(f"the auxiliary classifier's loss is weighted by {wrong:g}, not {weight:g}", path)
-
-
-def of_forward(run: ReferenceRun, check: Check, observed: Arrays, train: bool, alone: bool) -> Cause:
-    """Of a whole forward pass. `alone`: every layer agrees by itself, so only what it is given can be wrong."""
-    path, cause = check.tensor, NONE
-    if check.problem or path not in observed:
-        return NONE
-    if not alone or isinstance(run.layers[path], BatchNorm | Dropout):  # these two depend on the mode
-        cause = of_layer(run, path, {OUTPUT: observed[path]}, {OUTPUT: check.budget}, train, False)
-    return cause if cause.text and not cause.vague else _of_images(run, check, observed, train) or cause
-
-
-def _of_images(run: ReferenceRun, check: Check, observed: Arrays, train: bool) -> Cause:
-    if not np.array_equal(run.trace(train).inputs[check.tensor], run.case.images):
-        return NONE
-    right = hypothesis_of(run, check.tensor, train)
-    for text, make in IMAGE_FAULTS:
-        with suppress(ValueError, TriptychError):
-            output = run_alone(replace(right, x=make(right.x)), check.tensor, None)[OUTPUT]
-            if same(output, observed[check.tensor], check.budget):
-                return Cause(text)
-    return _of_normalised(run, check, observed[check.tensor], train)
-
-
-def _of_normalised(run: ReferenceRun, check: Check, observed: Array, train: bool) -> Cause:
-    """A first layer that is linear tells by which factors and sums for each channel its images were changed."""
-    layer, x = run.layers[check.tensor], run.case.images
-    right = run.outputs(train)[check.tensor]
-    if not isinstance(layer, Conv | Dense) or x.shape[1] > MOST_CHANNELS or observed.shape != right.shape:
-        return NONE
-    zero = run.alone(check.tensor, np.zeros_like(x), None, train)[OUTPUT]
-    columns = []
-    for images in (x, np.ones_like(x)):
-        for channel in range(x.shape[1]):
-            alone = np.zeros_like(x)
-            alone[:, channel] = images[:, channel]
-            columns.append((run.alone(check.tensor, alone, None, train)[OUTPUT] - zero).ravel())
-    design, target = np.stack(columns, axis=1), (observed - zero).ravel()
-    kept = slice(None, None, max(1, target.size // MOST_EQUATIONS))
-    fitted, *_ = np.linalg.lstsq(design[kept], target[kept], rcond=None)
-    if not same((zero.ravel() + design @ fitted).reshape(observed.shape), observed, 1e-9 * check.scale):
-        return NONE
-    factors, sums = np.split(fitted, 2)
-    said = ", ".join(f"{factor:.4g} x + {shift:.4g}" for factor, shift in zip(factors, sums, strict=True))
-    return Cause(f"the images are normalised (again) in the network: by channel {said}")
-
-
-def of_bound_before(run: ReferenceRun, check: Check, observed: Arrays, made: Sequence[Array], train: bool) -> Cause:
-    """What a layer is given is cut off behind the one that puts it out; `made`: what the network puts out anywhere."""
-    path, outputs = check.tensor, run.outputs(train)
-    if path not in run.trace(train).inputs or path not in observed or isinstance(run.layers[path], Residual):
-        return NONE  # in whose branch an activation in place would look so
-    x = run.trace(train).inputs[path]
-    source = next((name for name, _ in run.nodes(train) if outputs[name] is x), "")
-    for value in made if source else ():
-        text = bound_of(x, value, 1e-9 * largest(x)) if value.shape == x.shape else ""
-        with suppress(ValueError, IndexError, TriptychError):
-            if text and same(run.alone(path, value, None, train)[OUTPUT], observed[path], check.budget):
-                return Cause(text, source)
-    return NONE
-
-
-def of_order(run: ReferenceRun, path: str, budget: float, made: Sequence[Array], train: bool) -> Cause:
-    """Two layers behind each other, of which the second comes first; `made`: what the network puts out anywhere."""
-    nodes = [name for name, _ in run.nodes(train)]
-    place, inputs, outputs = nodes.index(path), run.trace(train).inputs, run.outputs(train)
-    for first, second in pairwise(nodes[max(place - 1, 0) : place + 2]):
-        if inputs[second] is not outputs[first] and not np.array_equal(inputs[second], outputs[first]):
-            continue
-        with suppress(ValueError, IndexError, TriptychError):
-            y = run.alone(second, inputs[first], None, train)[OUTPUT]
-            y = run.alone(first, y, None, train)[OUTPUT]
-            if same(y, outputs[second], budget) or same(y, outputs[first], budget):
-                continue  # their order does not matter, or one of them does nothing here
-            if any(same(y, value, budget) for value in made):
-                return Cause(f"'{second}' comes before '{first}'", path)
-    return NONE
 
 
 def of_gradient(run: ReferenceRun, check: Check, observed: Arrays, alone: bool) -> Cause:

@@ -115,13 +115,34 @@ AFFINE = (
     Fault("it divides by the scale", result=lambda t, y: t.x / _line(t)[0] + _line(t)[1]),
     Fault("the shift is subtracted", result=lambda t, y: t.x * _line(t)[0] - _line(t)[1]),
 )
+
+
+def _norm_over(axes: str, over: tuple[int, ...]) -> Fault:
+    """The layer's own norm over other axes."""
+    return Fault(f"the norm is taken over the {axes}", result=lambda t, y: t.x / _norm(t, over))
+
+
+def _norm(hypothesis: Hypothesis, axes: tuple[int, ...]) -> Array:
+    """Over other axes, with the layer's eps."""
+    layer, squares = hypothesis.layer, (hypothesis.x**2).sum(axes, keepdims=True)
+    return np.maximum(np.sqrt(squares), layer.eps) if layer.bound else np.asarray(np.sqrt(squares + layer.eps))
+
+
 L2 = (
     MISSING,
     other_field("the norm is taken over the whole image", whole=True),
     other_field("the norm is taken over the channels", whole=False),
+    *(other_field("eps is {wrong.eps:g}, not {right.eps:g}", eps=eps) for eps in (0.0, 1e-12, 1e-10, 1e-8, 1e-6, 1e-5)),
     other_field("eps bounds the norm, it is not added to the squares", bound=True),
     other_field("eps is added to the squares, it does not bound the norm", bound=False),
-    *(other_field("eps is {wrong.eps:g}, not {right.eps:g}", eps=eps) for eps in (1e-12, 1e-10, 1e-6, 1e-5)),
+    Fault(
+        "eps is added to the norm, not to the squares",
+        result=lambda t, y: t.x / (np.linalg.norm(t.x, axis=1, keepdims=True) + t.layer.eps),
+    ),
+    _norm_over("rows and columns", (2, 3)),
+    _norm_over("rows", (2,)),
+    _norm_over("columns", (3,)),
+    _norm_over("batch", (0,)),
     Fault("it divides by the sum of squares", result=lambda t, y: t.x / (t.x * t.x).sum(1, keepdims=True)),
     Fault("it divides by the sum of magnitudes", result=lambda t, y: t.x / np.abs(t.x).sum(1, keepdims=True)),
 )

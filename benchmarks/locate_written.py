@@ -1,0 +1,136 @@
+"""How often `triptych locate --try` is right on ports written as people write them (`benchmarks/written/`): each is
+judged as it is, and with every fault of a table, one at a time: `written_faults.py`, `_second.py` or `_third.py`.
+
+nice -n 10 python benchmarks/locate_written.py [torch] [mxnet] [jax] [first|second|third] [--misses] [--only PORT]
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import re
+import sys
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from written_faults import FAULTS, PORTS, WrittenFault, shuffle_network
+from written_second import SECOND
+from written_third import THIRD
+
+from triptych.__main__ import main as triptych
+from triptych.backend import registry
+from triptych.spec import records
+
+TABLES = {"first": FAULTS, "second": SECOND, "third": THIRD}
+SOURCES = Path(__file__).parent / "written"
+# Causes that describe a difference, and blame nothing, or that say what they are told from.
+VAGUE = re.compile(
+    "no more than rounding|^constant factor [^ ]+$|the same values in another order|it is zero everywhere"
+    "|as its shape has it"
+)
+GONE = "difference is gone"  # this one, where another one is behind it
+
+
+@dataclass(frozen=True)
+class Result:
+    """What was said of a planted fault. `wrong`: another cause is said, alone and without a doubt; `edit`: the planted
+    line is named, and the trial mends it."""
+
+    fault: WrittenFault
+    layer: bool
+    cause: bool
+    wrong: bool
+    edit: bool
+    said: str
+
+
+def located(folder: Path, framework: str, port: str, source: str, name: str) -> dict[str, Any]:
+    """What `locate --try` says of a port's source; `port` names the network that it should be."""
+    (folder / f"{name}.py").write_text(source)
+    right, *options = PORTS[framework, port].split()
+    if right.endswith(".json"):
+        (folder / right).write_text(records.write(shuffle_network(framework)))
+    answer = folder / f"{name}.json"
+    words = ["locate", "--left", f"{name}:network", "--right", right, *options, "--try", "--json", str(answer)]
+    noise = io.StringIO()
+    with contextlib.redirect_stdout(noise), contextlib.redirect_stderr(noise), contextlib.suppress(SystemExit):
+        triptych(words)
+    if not answer.exists():
+        return {"refused": noise.getvalue().strip()}
+    made: dict[str, Any] = json.loads(answer.read_text())
+    return made
+
+
+def judge(folder: Path, number: int, fault: WrittenFault) -> Result:
+    """Plant it, and compare what is said."""
+    source = (SOURCES / fault.framework / f"{fault.port}.py").read_text()
+    if fault.old not in source:
+        raise ValueError(f"{fault.old!r} is not in {fault.framework}/{fault.port}.py")
+    wrong = source.replace(fault.old, fault.new, 1)
+    name = f"{fault.framework}_{fault.port}_{number}"
+    answer = located(folder, fault.framework, fault.port, wrong, name)
+    difference = answer.get("difference")
+    if difference is None:
+        return Result(fault, False, False, False, False, answer.get("refused") or "no difference")
+    cause, note = difference["cause"] or "", difference["note"] or ""
+    edits = [note for note in answer["notes"] if note.startswith(("edit:", "tried"))]
+    said = f"{difference['layer']}, {difference['level']}: {cause} [{note}] {edits}"
+    right = bool(fault.cause) and fault.cause in cause
+    doubted = not cause or VAGUE.search(cause) or "as well explained by" in note
+    line = source[: source.index(fault.old)].count("\n") + 1
+    lines = range(line, line + fault.old.count("\n") + 1)
+    edit = any(f"{name}.py:{n}:" in text for text in edits for n in lines) and any(GONE in text for text in edits)
+    return Result(fault, difference["layer"] == fault.layer, right, not (right or doubted), edit, said)
+
+
+def summary(results: Iterable[Result]) -> str:
+    """The counts, in one line."""
+    judged = list(results)
+    known = [result for result in judged if result.fault.cause]
+    argued = [result for result in judged if result.fault.argument]
+    return (
+        f"{len(judged)} faults: layer named in {sum(r.layer for r in judged)}, cause first in "
+        f"{sum(r.cause for r in known)} of {len(known)}, a wrong cause said alone in {sum(r.wrong for r in judged)}, "
+        f"edit printed and tried in {sum(r.edit for r in argued)} of {len(argued)}"
+    )
+
+
+def misses(result: Result) -> str:
+    """What was not told of a fault, or wrongly; empty where all was."""
+    fault = result.fault
+    wanted = {"layer": result.layer, "cause": result.cause, "edit": result.edit or not fault.argument}
+    missed = [word for word, there in wanted.items() if not there] + ["WRONG"] * result.wrong
+    expected = f"{', '.join(missed)}: {fault.layer}, {fault.cause!r}"
+    return f"{fault.port}, {fault.new[:60]!r}: {expected}; said {result.said}" * bool(missed)
+
+
+def main(words: list[str]) -> None:
+    """A line for each framework, and for a right port that is said to differ; with `--misses` one for every fault of
+    which something was not told."""
+    only = words[words.index("--only") + 1] if "--only" in words else ""
+    tables = [table for name, table in TABLES.items() if name in words] or list(TABLES.values())
+    chosen = [fault for table in tables for fault in table if only in ("", fault.port)]
+    everything = []
+    with tempfile.TemporaryDirectory() as place, contextlib.chdir(place):
+        folder = Path(place)
+        for framework in [name for name in ("torch", "mxnet", "jax") if name in words] or registry.installed():
+            for _, port in [key for key in PORTS if key[0] == framework and only in ("", key[1])]:
+                source = (SOURCES / framework / f"{port}.py").read_text()
+                answer = located(folder, framework, port, source, f"{framework}_{port}_as_it_is")
+                if answer.get("difference", "refused") is not None:
+                    print(f"{framework}/{port}.py, a right port, differs: {answer.get('difference') or answer}")
+            faults = [fault for fault in chosen if fault.framework == framework]
+            results = [judge(folder, number, fault) for number, fault in enumerate(faults)]
+            everything += results
+            print(f"{framework}: {summary(results)}", flush=True)
+            for text in filter(None, map(misses, results)) if "--misses" in words else ():
+                print(f"    {text}")
+    print(f"all: {summary(everything)}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,77 @@
+"""Ports as people write them (`benchmarks/written/`): a right one shows no difference, of a planted fault the layer,
+the cause and, where it is an argument, the edit are named."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from marks import later
+from triptych.backend.registry import installed
+
+# MXNet's own response norm is off in float32 where values are large, and hides a later fault in its port; a port of
+# MXNet's shows no gradients between its layers; and SAME padding is what no padding in ceil mode is.
+KNOWN = {
+    ("mxnet", "alexnet", "p=0.6"),
+    ("mxnet", "lenet_hybrid", "self.dense1(F.BlockGrad(x))"),
+    ("mxnet", "resnet", "MaxPool2D(3, 2, 0, ceil_mode=True)"),
+}
+DIFFER = {("mxnet", "alexnet")}
+
+
+@pytest.fixture(scope="module")
+def written() -> Iterator[Any]:
+    folder = str(Path(__file__).parents[2] / "benchmarks")
+    sys.path.insert(0, folder)
+    import locate_written
+
+    yield locate_written
+    sys.path.remove(folder)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return tmp_path
+
+
+def test_there_are_sixty_faults_twenty_in_each_framework(written: Any) -> None:
+    for name in ("torch", "mxnet", "jax"):
+        planted = {(fault.port, fault.old, fault.new) for fault in written.FAULTS if fault.framework == name}
+        assert len(planted) == 20
+        assert {port for port, *_ in planted} == {port for framework, port in written.PORTS if framework == name}
+
+
+@pytest.mark.parametrize("name", ["torch", "mxnet", pytest.param("jax", marks=later)])
+def test_a_right_port_shows_no_difference(written: Any, folder: Path, name: str) -> None:
+    if name not in installed():
+        pytest.skip(f"{name} is not installed")
+    for framework, port in written.PORTS:
+        if framework == name and (framework, port) not in DIFFER:
+            source = (written.SOURCES / name / f"{port}.py").read_text()
+            answer = written.located(folder, name, port, source, f"{name}_{port}_as_it_is")
+            assert answer.get("difference", answer) is None, port
+
+
+@pytest.mark.parametrize("name", ["torch", *(pytest.param(name, marks=later) for name in ("mxnet", "jax"))])
+def test_of_a_planted_fault_everything_is_told(written: Any, folder: Path, name: str) -> None:
+    if name not in installed():
+        pytest.skip(f"{name} is not installed")
+    faults = [fault for fault in (*written.FAULTS, *written.SECOND, *written.THIRD) if fault.framework == name]
+    results = [written.judge(folder, number, fault) for number, fault in enumerate(faults)]
+    missed = {(name, r.fault.port, r.fault.new): written.misses(r) for r in results if written.misses(r)}
+    assert missed.keys() == {known for known in KNOWN if known[0] == name}, missed
+    assert not any(result.wrong for result in results)
+
+
+def test_a_fault_that_is_not_told_is_a_miss(written: Any) -> None:
+    fault = written.WrittenFault("torch", "lenet", "", "", "conv1", "the cause", True)
+    for layer, cause, edit in ((False, True, True), (True, False, True), (True, True, False)):
+        assert written.misses(written.Result(fault, layer, cause, False, edit, "said"))
+    assert written.misses(written.Result(fault, True, True, True, True, "said"))
+    assert written.misses(written.Result(fault, True, True, False, True, "said")) == ""
