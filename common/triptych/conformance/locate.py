@@ -18,7 +18,7 @@ from triptych.conformance.case import make_case
 from triptych.conformance.compare import Arrays, Check, compare, failures
 from triptych.conformance.conform import PRECISIONS
 from triptych.conformance.diagnosis.explain import Difference, Finding, SubjectFailedError, attempt
-from triptych.conformance.levels import FORWARD_EVAL, FORWARD_TRAIN, GRADIENT, LEVELS, Level, layers_alone
+from triptych.conformance.levels import EXACT, FORWARD_EVAL, FORWARD_TRAIN, GRADIENT, LEVELS, Level, layers_alone
 from triptych.conformance.reference_run import ReferenceRun
 from triptych.conformance.subjects import BackendSubject, ReferenceSubject, Subject
 from triptych.conformance.updates import UPDATES
@@ -27,6 +27,7 @@ from triptych.utils.errors import TriptychError, check_known
 from triptych.utils.process import return_large_memory
 from triptych.utils.shelf import select
 
+FULL = tuple(level for level in LEVELS if EXACT[0] in level.precisions)  # rows of one's own are for any precision
 BATCH = 2  # images: enough for a fault to show, half the time of four
 MODES = ("resynchronised", "accumulated")
 REFERENCE = "reference"
@@ -54,7 +55,7 @@ def locate(
     mode: str = MODES[0],
     *,
     updates: Sequence[str] = UPDATES,
-    levels: Sequence[Level] = LEVELS,
+    levels: Sequence[Level] = FULL,
 ) -> Located:
     """The first difference between two subjects of one reference run, level by level; `updates`: the optimisers whose
     steps are compared. Budgets are for the left one's precision."""
@@ -122,7 +123,7 @@ class _Search:
 
     def steps(self, rows: Sequence[Level]) -> Iterator[Level]:
         """The rows in the order of the search."""
-        for row in (row for row in rows if row.applies(self.left.run, self.left.precision)):
+        for row in (row for row in rows if row.wanted(self.left.run, self.left.precision)):
             if self.alone:
                 yield from layers_alone(self.left.run, row)
             yield row
