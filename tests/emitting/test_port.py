@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from triptych import zoo
 from triptych.__main__ import main
 from triptych.backend import registry
 from triptych.conformance.case import make_case
@@ -19,7 +20,7 @@ from triptych.conformance.reference_run import ReferenceRun
 from triptych.conformance.tolerance import PAIRS, UNPERTURBED, budgets, perturbations, unperturbed
 from triptych.emitting import port_certificate
 from triptych.emitting.port_check import OUTPUTS, Ported, _nearest
-from triptych.emitting.port_reference import Expected
+from triptych.emitting.port_reference import VALUES, Expected, images_needed
 from triptych.emitting.source_lines import line_of
 from triptych.spec import records
 from triptych.spec.kinds.layer_pass import Rounding
@@ -429,6 +430,17 @@ def test_what_runs_on_its_own_size_only_is_judged_on_that(tmp_path: Path, capsys
     model.write_text(source.replace("nn.AdaptiveAvgPool2d(1)", "nn.AvgPool2d((34, 31))"))
     assert run("port", folder, "--check-only") == 1
     assert "DIFFERS" in capsys.readouterr().out
+
+
+def test_norms_over_maps_of_one_place_are_given_images_enough(tmp_path: Path) -> None:
+    """Over two values a batch norm's gradient is the rest of a cancellation, and through several of them no float64
+    tells it: a right port of a ResNet at 32x32 was refused."""
+    pytest.importorskip("torch")
+    architecture = zoo.build("resnet18_v1", width_ratio=2, input=(3, 32, 32), classes=10)
+    assert images_needed(architecture) == VALUES
+    assert images_needed(NETWORK) == 2
+    (path := tmp_path / "places.json").write_text(records.write(architecture))
+    assert run("port", path, "--to", "torch", "--out", tmp_path / "ported") == 0
 
 
 @pytest.mark.parametrize("name", registry.installed())

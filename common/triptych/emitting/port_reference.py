@@ -32,6 +32,9 @@ from triptych.utils.randomness import generator
 from triptych.utils.shelf import Shelf
 
 RATES = (Rates(2**-14, 0.875),) * 2  # small, as networks are stiff; numbers that float32 has, as MXNet reads its own
+# Of two values in training a batch norm makes 1 and -1, and what is left of their gradients is rounding, by the square of
+# that through two of them: more than float64's budgets, which are float32's shrunk, allow.
+VALUES = 8
 LEAST = 48  # pixels of an image that the search for a difference is given, where a smaller one does as well
 Parameters = Mapping[str, NDArray[Any]]
 
@@ -101,7 +104,7 @@ class PortReference:
     @cached_property
     def case(self) -> Case:
         """What is searched and trained: drawn weights, of which the large ones lie on the disk."""
-        case = make_case(without_dropout(self.small), 0, locate.BATCH)
+        case = make_case(without_dropout(self.small), 0, images_needed(self.small))
         return replace(case, parameters=cast(Any, Shelf(case.parameters)))
 
     @cached_property
@@ -159,6 +162,14 @@ class PortReference:
                 velocity.update(state)
             moved.update({path: rounding(value, 1) for path, value in statistics.items()})
         return moved.joined(Shelf((path, case.exact[path]) for path in case.exact if path not in moved))
+
+
+def images_needed(architecture: Architecture) -> int:
+    """So many that every batch norm has `VALUES` values of a channel."""
+    maps = [
+        math.prod(info.output[1:]) for info in analysis.primitives(architecture) if isinstance(info.layer, BatchNorm)
+    ]
+    return max(locate.BATCH, -(-VALUES // min(maps, default=VALUES)))
 
 
 def search_size(architecture: Architecture) -> Architecture:
