@@ -2,8 +2,9 @@
 batch norms of values whose mean is large beside their deviation.
 
 Each kind of activation and normalisation of a network runs alone on such values, maps or flat, forward and backward;
-the loss is given such logits. Elementwise functions are right to a few roundings of the largest value; what sums
-first, or cancels (1 - tanh^2 in the derivatives of GELU and Mish), is judged by the rule of tolerance.
+the loss is given such logits. Elementwise functions and the loss are right to a few roundings of their largest value,
+or term; what sums first, or cancels (1 - tanh^2 in the derivatives of GELU and Mish), is judged by the rule of
+tolerance.
 """
 
 from __future__ import annotations
@@ -144,5 +145,20 @@ def budgets(run: ReferenceRun, precision: str, arrays: Arrays) -> Budgets:
     """A few roundings of every tensor's largest value; where values are summed, what perturbed executions allow."""
     summed = _alone(run.origin, SUMMED)
     again = (_alone(run.origin, SUMMED, rounding) for rounding in perturbations(run.case.seed))
-    tails = {name: ROUNDINGS[precision] * largest(value) for name, value in arrays.items() if name.startswith(PREFIX)}
+    least, share = _cancelling(run), ROUNDINGS[precision]
+    tails = {
+        name: share * max(largest(value), least.get(name, 0.0))
+        for name, value in arrays.items()
+        if name.startswith(PREFIX)
+    }
     return tails | tolerance.budgets(summed, again)[precision]
+
+
+def _cancelling(run: ReferenceRun) -> dict[str, float]:
+    """By name, the terms of what may cancel: where every label has the largest logit, a loss is the logarithm of a sum
+    of 1 and little else, and its gradient the difference of two numbers next to 1, over the images."""
+    if not run.case.architecture.classes:
+        return {}
+    weights = {path: weight for path, (weight, _) in run.heads.items()}
+    gradients = {f"{PREFIX}gradient of the loss by {path}": w / len(run.case.stored) for path, w in weights.items()}
+    return {**gradients, f"{PREFIX}loss": sum(weights.values())}

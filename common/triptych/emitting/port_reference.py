@@ -32,8 +32,8 @@ from triptych.utils.randomness import generator
 from triptych.utils.shelf import Shelf
 
 RATES = (Rates(2**-14, 0.875),) * 2  # small, as networks are stiff; numbers that float32 has, as MXNet reads its own
-# Of two values in training a batch norm makes 1 and -1, and what is left of their gradients is rounding, by the square of
-# that through two of them: more than float64's budgets, which are float32's shrunk, allow.
+# Of two values in training a batch norm makes 1 and -1, and what is left of their gradients is rounding, by the square
+# of that through two of them: more than float64's budgets, which are float32's shrunk, allow.
 VALUES = 8
 LEAST = 48  # pixels of an image that the search for a difference is given, where a smaller one does as well
 Parameters = Mapping[str, NDArray[Any]]
