@@ -40,6 +40,15 @@ def leaves(result: Any) -> list[torch.Tensor]:
     return torch.utils._pytree.tree_leaves(result)
 
 
+def operators_of_torchvision() -> object:
+    """What torchvision's compiled part registers, for a torch of another build, as names without kernels; keep it as
+    long as they are wanted."""
+    library = torch.library.Library("torchvision", "DEF")
+    for operator in ("nms", "qnms"):
+        library.define(operator + "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    return library
+
+
 class Masks:
     """Takes the place of torch.nn.functional.dropout, and notes its masks."""
 

@@ -17,7 +17,7 @@ if any(importlib.util.find_spec(package) is None for package in ("torch", "torch
 
 import torch
 
-from torch_checks import check_same, perturbed
+from torch_checks import check_same, operators_of_torchvision, perturbed
 
 # Height and width, and the modes. EfficientNet drops whole blocks at random in training, which the spec has not. The
 # last of Inception's 94 batch norms see 8 values of two such images, and rounding grows to 2e-12 of its gradient.
@@ -58,10 +58,7 @@ def made(name: str, **options: Any) -> Any:
     try:
         from torchvision import models
     except RuntimeError:  # a torch of another build has none of its compiled operators
-        library = torch.library.Library("torchvision", "DEF")
-        for operator in ("nms", "qnms"):
-            library.define(operator + "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        made.library = library  # type: ignore[attr-defined]
+        made.library = operators_of_torchvision()  # type: ignore[attr-defined]
         from torchvision import models
     torch.manual_seed(0)
     return perturbed(getattr(models, name)(weights=None, **options))
