@@ -349,7 +349,8 @@ def describe(case: Callable[[], None]) -> tuple[str, str, str]:
     first, *rest = ast.parse(source).body[0].body
     title, _, text = ast.literal_eval(first.value).partition("\n\n")
     code = textwrap.dedent("\n".join(source.splitlines()[rest[0].lineno - 1 :]))
-    code = re.sub(r"\n\n(?=def )|(?<=start)\n\n(?=\w)", "\n\n\n", code)  # as a formatter wants it outside a function
+    # As a formatter wants it outside a function.
+    code = re.sub(r"\n\n(?=def )|(?<=start)\n\n(?=\w)|(?<=sum\(\))\n\n(?=print)", "\n\n\n", code)
     return title, textwrap.dedent(text).strip(), code
 
 

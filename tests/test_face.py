@@ -110,7 +110,7 @@ def test_a_recipe_is_trained_in_a_new_folder_only(tmp_path: Path) -> None:
         (lambda: triptych.locate("torch", mode="foo"), "unknown mode 'foo'"),
         (lambda: triptych.locate("torch", updates=("foo",)), "unknown update 'foo'"),
         (lambda: triptych.conform("lenet", backends="torhc"), "unknown backend 'torhc'"),
-        (lambda: triptych.conform("lenet", backends=[], precisions=("bf16",)), "unknown precision 'bf16'"),
+        (lambda: triptych.conform("lenet", backends=[], precisions=("int8",)), "unknown precision 'int8'"),
         (lambda: triptych.train("d2l-lenet", bogus=1), "unknown field of a recipe 'bogus'"),
     ],
 )

@@ -71,7 +71,7 @@ def conform(
     from triptych.report import scoreboard
 
     refuse_contradictions(arch, all, precision, trajectory, (certificate, html, json))
-    refuse_low_precision(precision, certificate, html)
+    refuse_low_precision(precision, device, certificate, html)
     key = signing_key(sign, certificate)
     names = list(zoo.registry()) if all else [name.strip() for name in ("vgg11" if arch is None else arch).split(",")]
     architectures = [told_apart(resolve(name, network, small=True).architecture) for name in names]
@@ -183,10 +183,13 @@ def refuse_contradictions(
         raise TriptychError("--certificate, --html and --json must be different files")
 
 
-def refuse_low_precision(precision: str | None, certificate: Path | None, html: Path | None) -> None:
-    """Raises TriptychError where a certificate or scoreboard of less than float32 is asked for: both are of all
-    levels."""
+def refuse_low_precision(precision: str | None, device: str, certificate: Path | None, html: Path | None) -> None:
+    """Raises TriptychError for one that the device cannot have, and where a certificate or scoreboard of less than
+    float32 is asked for: both are of all levels."""
     from triptych.conformance.levels import LOW
+    from triptych.conformance.low_precision import refuse_device
+
+    refuse_device(precision, device)
 
     if precision in LOW and (certificate or html):
         raise TriptychError(f"--precision {precision} judges one step; --certificate and --html are of all levels")

@@ -136,15 +136,15 @@ class _Judged:
         guards.enter_context(backend.precise(device))
         flags = backend.precision_flags(device)
         self.during, self.checks = values(flags), flag_failures(flags)
-        self.ended = bool(self.checks)
+        self.ended = bool(self.checks)  # nothing is built then
         make = build or partial(backend.build, device=device, execution=execution_of(precision))
-        self.subject = BackendSubject(backend, make, run, precision, device)
+        self.subject = None if self.ended else BackendSubject(backend, make, run, precision, device)
 
     def observed(self, level: Level) -> Arrays | None:
         """Judge one row, if no earlier one stopped the run. Returns its arrays, if rounding may have changed them."""
-        if self.ended:
-            return None
         subject = self.subject
+        if subject is None or self.ended:
+            return None
         try:
             arrays = level.observed(subject)
         except STRANGERS as error:  # whatever a framework raises for a network that does not fit

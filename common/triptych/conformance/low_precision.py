@@ -30,6 +30,7 @@ from triptych.spec.analysis import parameters
 from triptych.spec.kinds.layer_pass import Rounding, exact
 from triptych.spec.layers import BatchNorm
 from triptych.utils.arrays import Array
+from triptych.utils.errors import TriptychError
 
 if TYPE_CHECKING:
     from triptych.conformance.compare import Arrays
@@ -47,6 +48,12 @@ FIXED = " (fixed statistics)"
 RATES = Rates(2.0**-10, STEP.momentum)  # the rate does not reach the velocity
 PAIRS = 8  # of perturbed executions: at such units more numbers lie on the edge of a ReLU than float32's three find
 TRIES = 16  # a loss in float16 is scaled, and a step in which that overflows is taken again with half the scale
+
+
+def refuse_device(precision: str | None, device: str) -> None:
+    """Raises TriptychError for a precision that no device of this kind has."""
+    if precision == "tf32" and device == "cpu":
+        raise TriptychError("tf32 is for GPUs and NPUs: a CPU has no such products; give --device")
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,6 +19,7 @@ from triptych.conformance.conform import PRECISIONS, Report, conform_together, e
 from triptych.conformance.inputs import everything
 from triptych.conformance.levels import LOW, names
 from triptych.conformance.long_run import LongRun
+from triptych.conformance.low_precision import refuse_device
 from triptych.conformance.processes import SharedRun, check_shared, run_shared
 from triptych.conformance.processes import as_dict as processes_dict
 from triptych.conformance.reference_run import ReferenceRun
@@ -109,9 +110,8 @@ def unable_to(backend: Backend, precision: str, device: str) -> str:
     """Why a backend computes nothing in a lower precision than float32; empty where it does."""
     if precision not in LOW:
         return ""
-    if precision == "tf32" and device == "cpu":
-        return "tf32 is for GPUs and NPUs: a CPU has no such products; give --device"
     try:
+        refuse_device(precision, device)
         with backend.precise(device):
             backend.apply_execution(execution_of(precision), device)
     except TriptychError as error:
@@ -131,10 +131,11 @@ def run_many(
 
     names = [backend.name for backend in backends]
     threads = {"OMP_NUM_THREADS": str(max(1, cores() // jobs))}  # for the new processes: this one has read it
-    with patch.dict(os.environ, threads), ProcessPoolExecutor(jobs, get_context("spawn"), _end_with_the_parent) as pool:
+    with ProcessPoolExecutor(jobs, get_context("spawn"), _end_with_the_parent) as pool:
         try:
             heaviest_first = sorted(architectures, key=lambda a: -sum(1 for _ in primitives(a)))
-            verdicts = {a.name: pool.submit(_run_named, names, options, a) for a in heaviest_first}
+            with patch.dict(os.environ, threads):  # no longer: a generator may be left and closed at any time
+                verdicts = {a.name: pool.submit(_run_named, names, options, a) for a in heaviest_first}
             yield from (verdicts[architecture.name].result() for architecture in architectures)
         except BaseException:  # an interrupt, too: nobody waits for what the others are at
             for process in active_children():

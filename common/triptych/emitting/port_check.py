@@ -3,6 +3,7 @@ that they come from, in its own framework."""
 
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from triptych.utils.files import told
 from triptych.utils.frames import line_in, locals_in
 from triptych.utils.modules import run_file
 from triptych.utils.process import return_large_memory
-from triptych.utils.reading import open_file
+from triptych.utils.reading import open_file, read_bounded
 from triptych.utils.shelf import Computed
 
 OUTPUTS, UPDATE = "outputs", "update"
@@ -205,7 +206,9 @@ def _taken_last(error: BaseException, source: Path) -> str:
 
 def _place(source: Path, layer: str, error: BaseException) -> str:
     """`FILE:LINE` of the layer of this path; else the file's last line that the error went through, if it did."""
-    text = source.read_text(encoding="utf-8", errors="replace") if source.is_file() else ""
+    text = ""
+    with suppress(OSError, TriptychError):
+        text = read_bounded(source).decode(errors="replace")
     line = (source_lines.line_of(text, layer) if layer else 0) or line_in(error, str(source))
     return f"{source}:{line}" if line else str(source)
 

@@ -169,7 +169,7 @@ class Softplus(Named):
 
 @dataclass(frozen=True)
 class Softsign(Named):
-    """x / (1 + |x|)."""
+    """x over 1 and the absolute value of x."""
 
 
 @dataclass(frozen=True)
