@@ -36,7 +36,7 @@ GONE = "difference is gone"  # this one, where another one is behind it
 
 
 @dataclass(frozen=True)
-class Result:
+class Told:
     """What was said of a planted fault. `wrong`: another cause is said, alone and without a doubt; `edit`: the planted
     line is named, and the trial mends it."""
 
@@ -65,7 +65,7 @@ def located(folder: Path, framework: str, port: str, source: str, name: str) -> 
     return made
 
 
-def judge(folder: Path, number: int, fault: WrittenFault) -> Result:
+def judge(folder: Path, number: int, fault: WrittenFault) -> Told:
     """Plant it, and compare what is said."""
     source = (SOURCES / fault.framework / f"{fault.port}.py").read_text()
     if fault.old not in source:
@@ -75,7 +75,7 @@ def judge(folder: Path, number: int, fault: WrittenFault) -> Result:
     answer = located(folder, fault.framework, fault.port, wrong, name)
     difference = answer.get("difference")
     if difference is None:
-        return Result(fault, False, False, False, False, answer.get("refused") or "no difference")
+        return Told(fault, False, False, False, False, answer.get("refused") or "no difference")
     cause, note = difference["cause"] or "", difference["note"] or ""
     edits = [note for note in answer["notes"] if note.startswith(("edit:", "tried"))]
     said = f"{difference['layer']}, {difference['level']}: {cause} [{note}] {edits}"
@@ -84,10 +84,10 @@ def judge(folder: Path, number: int, fault: WrittenFault) -> Result:
     line = source[: source.index(fault.old)].count("\n") + 1
     lines = range(line, line + fault.old.count("\n") + 1)
     edit = any(f"{name}.py:{n}:" in text for text in edits for n in lines) and any(GONE in text for text in edits)
-    return Result(fault, difference["layer"] == fault.layer, right, not (right or doubted), edit, said)
+    return Told(fault, difference["layer"] == fault.layer, right, not (right or doubted), edit, said)
 
 
-def summary(results: Iterable[Result]) -> str:
+def summary(results: Iterable[Told]) -> str:
     """The counts, in one line."""
     judged = list(results)
     known = [result for result in judged if result.fault.cause]
@@ -99,7 +99,7 @@ def summary(results: Iterable[Result]) -> str:
     )
 
 
-def misses(result: Result) -> str:
+def misses(result: Told) -> str:
     """What was not told of a fault, or wrongly; empty where all was."""
     fault = result.fault
     wanted = {"layer": result.layer, "cause": result.cause, "edit": result.edit or not fault.argument}

@@ -73,6 +73,6 @@ def test_of_a_planted_fault_everything_is_told(written: Any, folder: Path, name:
 def test_a_fault_that_is_not_told_is_a_miss(written: Any) -> None:
     fault = written.WrittenFault("torch", "lenet", "", "", "conv1", "the cause", True)
     for layer, cause, edit in ((False, True, True), (True, False, True), (True, True, False)):
-        assert written.misses(written.Result(fault, layer, cause, False, edit, "said"))
-    assert written.misses(written.Result(fault, True, True, True, True, "said"))
-    assert written.misses(written.Result(fault, True, True, False, True, "said")) == ""
+        assert written.misses(written.Told(fault, layer, cause, False, edit, "said"))
+    assert written.misses(written.Told(fault, True, True, True, True, "said"))
+    assert written.misses(written.Told(fault, True, True, False, True, "said")) == ""
