@@ -5,10 +5,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from triptych.spec import layers as spec
 
 _SMALL = "--width-ratio 16 --resolution 64 --classes 10"
+_BESIDE = "--left-preprocess {name}:preprocess --right-preprocess 'mean=0.2860 std=0.3530' --left-loss {name}:criterion"
+# What trains the ports `trained.py`; MXNet rescales gradients by the batch, and so does its own optimiser.
+TRAINED = {
+    name: f"{_BESIDE} --left-optimizer {{name}}:optimizer --right-optimizer '{kind} step:every=3,factor=0.1'"
+    for name, kind in {
+        "torch": "sgd:learning_rate=0.05,momentum=0.9,weight_decay=5e-4",
+        "mxnet": "adam:learning_rate=0.002,beta2=0.99,eps_added=before",
+        "jax": "sgd:learning_rate=0.05,momentum=0.9,nesterov=true,weight_decay=5e-4",
+    }.items()
+}
 # By framework and port, the network that it is a port of, with options of `locate`.
 PORTS = {
     ("torch", "lenet"): "lenet",
@@ -41,6 +52,11 @@ PORTS = {
     ("jax", "nin"): "nin --width-ratio 8 --resolution 139",
     ("jax", "squeezenet"): "squeezenet1.1 --width-ratio 8 --resolution 67 --classes 10",
     ("jax", "shuffle"): "shuffle.json",
+    **{(name, "decoder"): "decoder.json" for name in ("torch", "jax")},
+    ("mxnet", "decoder"): "decoder.json --precision fp32",  # as MXNet has PReLU and ELU, whatever they are given
+    **{(name, "trained"): f"lenet_relu {words}" for name, words in TRAINED.items()},
+    ("torch", "converted"): "{name}:source --left-weights own --input 3x10x14",
+    **{(name, "converted"): "{name}:source --left-weights own --input 3x10x12" for name in ("mxnet", "jax")},
 }
 
 
@@ -79,6 +95,33 @@ def shuffle_network(framework: str) -> spec.Architecture:
         *(spec.GlobalAvgPool("pool"), spec.Flatten("flatten"), spec.Dense("fc", 10)),
     )
     return spec.Architecture("shuffle", (3, 13, 14), 10, layers, spec.Initializer("kaiming_normal"))
+
+
+def decoder_network(framework: str) -> spec.Architecture:
+    """What the ports `decoder.py` are ports of, with running variances as the framework has them."""
+
+    def conv(name: str, channels: int, kernel: int, **options: Any) -> spec.Conv:
+        pad = kernel // 2
+        return spec.Conv(name, channels, (kernel, kernel), padding=(pad, pad), **options)
+
+    coarse = (
+        spec.AvgPool("pool", (3, 3), (2, 2), ceil=True, count_padding=False),
+        *(conv("dwconv", 8, 5, groups=8, bias=False), spec.BatchNorm("norm", unbiased=framework == "torch")),
+        *(spec.PReLU("prelu", shared=True), spec.ConvTranspose("up", 6, (4, 4), (2, 2), (1, 1))),
+    )
+    squeeze = (
+        *(spec.GlobalAvgPool("pool"), conv("reduce", 4, 1), spec.ReLU("relu")),
+        *(conv("expand", 14, 1), spec.Sigmoid("sigmoid")),
+    )
+    body = spec.Block("body", (conv("conv1", 8, 3), spec.ELU("elu", 1.0), conv("conv2", 8, 3)))
+    layers = (
+        *(conv("conv1", 8, 3), spec.PReLU("prelu1")),
+        spec.Branches("skip", (spec.Block("fine", ()), spec.Block("coarse", coarse))),
+        spec.Branches("gate", (spec.Block("same", ()), spec.Block("squeeze", squeeze)), "multiply"),
+        *(conv("mix", 8, 3, stride=(2, 2)), spec.LeakyReLU("leaky", 0.1), spec.Residual("unit", body, scale=0.2)),
+        *(spec.GlobalAvgPool("pool"), spec.Flatten("flatten"), spec.Dropout("dropout", 0.3), spec.Dense("fc", 10)),
+    )
+    return spec.Architecture("decoder", (3, 14, 18), 10, layers, spec.Initializer("kaiming_normal"))
 
 
 def rows(
