@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from triptych.backend.contract import Backend, Trainer
 from triptych.backend.execution import exact
+from triptych.backend.group import ALONE
 from triptych.data.preprocess import InputTransform
 from triptych.optim.optimizers import SGD, Rates
 from triptych.spec.layers import Affine, Architecture, Block, Branches, Dropout, Flatten, Reshape, walk
@@ -25,6 +26,7 @@ CHANNELS, ROWS, COLUMNS, BATCH = 3, 4, 4, 4
 VALUES = CHANNELS * ROWS * COLUMNS
 # Step numbers: neighbours, and such that most round periods (every 4 steps, 100, 256, 1000) meet a pair.
 STEPS = (0, 1, 2, 3, 4, 1000, 4096)
+IN_PARTS = 4  # the step whose batch is given in two parts
 SIGMAS = 6.0
 BRANCHES = ("maps", "flat")
 KINDS = ("steps and seeds", "layers", "images", "channels", "rows", "columns")  # the axes of a mask
@@ -57,7 +59,8 @@ def kept(backend: Backend, rate: float, seed: int, device: str) -> tuple[NDArray
         digits = (2.0 ** np.arange(count)).astype(np.float32)[:, None, None, None]
         cotangent = np.broadcast_to(digits, (count, len(BRANCHES) * VALUES, 1, 1)).copy()
         backend.from_canonical(built, start)
-        trainer.read([trainer.step(stored, (cotangent,), Rates(1.0), number)])
+        shares = ALONE.shares(count, 1 + (number == IN_PARTS))
+        trainer.read([trainer.step(stored, (cotangent,), Rates(1.0), number, shares=shares)])
         trainer.predict(stored)
         after = backend.to_canonical(built)
         gradients = [start[f"both.{name}.scale.weight"] - after[f"both.{name}.scale.weight"] for name in BRANCHES]

@@ -4,7 +4,8 @@ Each trains through `step`, as training does: two epochs with a smaller last bat
 over orders of magnitude, a momentum that is 0 for a step; an evaluation after either epoch; the second one by another
 trainer of another network that takes up what the first has saved. Most train one dense layer by cotangents that grow
 from step to step: gradients of all sizes pass by, and since none depends on the weights, no error is carried far. One
-trains a batch norm by labels, with label smoothing and with a part of the network frozen.
+trains a batch norm by labels, with label smoothing and with a part of the network frozen; one is given its batches in
+parts, of which every one has its own statistics.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ import numpy as np
 
 from triptych.backend.contract import Backend, Images, Native, Targets, Trainer
 from triptych.backend.execution import exact as exactly
+from triptych.backend.group import ALONE
+from triptych.backend.targets import part_of
 from triptych.conformance import tolerance
 from triptych.conformance.case import BATCH, make_case
 from triptych.conformance.tolerance import Budgets, perturbations
@@ -68,6 +71,7 @@ class Life:
     architecture: Architecture = LINEAR
     frozen: frozenset[str] = frozenset()
     smoothing: float = 0.0
+    accumulate: int = 1  # parts of a batch
     compilation: Literal["full", "quick"] = "quick"  # one as in training, where pass and update are compiled as one
 
     def rates(self, step: int) -> Rates:
@@ -87,14 +91,16 @@ class Life:
 
 
 MULTIPLIERS = (Multiplier("dense.*", rate=0.3, decay=3.0), Multiplier("*.bias", rate=5.0, decay=0.25))
+EPS_BEFORE = Life(Adam(weight_decay=5e-2, beta2=0.95, eps=1e-3, eps_added="before", multipliers=MULTIPLIERS), 0.1)
 LIVES = {  # Adam's beta2 is small: 1 - 0.999 has few digits in float32
     "frozen": Life(SGD(momentum=0.9, weight_decay=5e-2), 0.1, LABELLED, FROZEN, SMOOTHING),
+    "in parts": Life(SGD(momentum=0.9, weight_decay=5e-2), 0.1, LABELLED, smoothing=SMOOTHING, accumulate=3),
     "nesterov": Life(SGD(momentum=0.9, nesterov=True, weight_decay=5e-2, decayed="weights"), 1.0, compilation="full"),
     "adam": Life(Adam(weight_decay=5e-2, decayed="weights", beta2=0.95), 0.1),
     "adamw": Life(AdamW(weight_decay=5e-2, decayed="weights", beta2=0.95), 0.1),
     "rmsprop": Life(RMSprop(weight_decay=5e-2, decayed="weights", momentum=0.9, alpha=0.9), 0.1),
     "adagrad": Life(Adagrad(weight_decay=5e-2, decayed="weights"), 0.1),
-    "eps before": Life(Adam(weight_decay=5e-2, beta2=0.95, eps=1e-3, eps_added="before"), 0.1),
+    "eps before": EPS_BEFORE,
     "multiplied": Life(SGD(momentum=0.9, weight_decay=5e-2, multipliers=MULTIPLIERS), 0.1),
     "adamw multiplied": Life(AdamW(weight_decay=5e-2, beta2=0.95, multipliers=MULTIPLIERS), 0.1),
 }
@@ -166,12 +172,11 @@ def _lived(life: Life, seed: int, rounding: Rounding) -> Iterator[tuple[str, Arr
     state: Parameters = {}
     for number, (epoch, batch, targets) in enumerate(told.steps):
         x = rounding(network_input(told.stored[batch.index], TRANSFORM, batch), length, 5.0)
-        run = reference.forward(life.architecture, values, x, train=True, rounding=rounding, frozen=life.frozen)
-        loss, gradients = reference.backward(run, targets, life.smoothing)
+        loss, gradients, statistics = _passes(life, values, x, targets, rounding)
         told_step = (life.rates(number), life.optimizer, life.decay, life.factors)
         moved, state = reference_step(values, gradients, state, *told_step)
         state = {name: value if name == COUNT else rounding(value, 1) for name, value in state.items()}
-        values |= {path: rounding(value, 1) for path, value in (moved | run.statistics).items()}
+        values |= {path: rounding(value, 1) for path, value in (moved | statistics).items()}
         yield f"loss {number}", np.asarray(loss)
         if number + 1 == len(told.steps) or told.steps[number + 1][0] != epoch:
             x = rounding(network_input(told.stored, TRANSFORM), length, 5.0)
@@ -179,6 +184,24 @@ def _lived(life: Life, seed: int, rounding: Rounding) -> Iterator[tuple[str, Arr
             yield f"prediction {epoch}", logits
             yield from ((f"{name} after epoch {epoch}", value) for name, value in (values | state).items())
             state = later(state)
+
+
+def _passes(
+    life: Life, values: Parameters, x: Array, targets: Targets, rounding: Rounding
+) -> tuple[float, Parameters, Parameters]:
+    """Loss, gradients and running statistics of a batch: of its parts, one after the other, each counts as it has
+    images."""
+    loss, gradients, statistics = 0.0, dict[str, Array](), dict[str, Array]()
+    for share in ALONE.shares(len(x), life.accumulate):
+        part = x[share.images]
+        run = reference.forward(
+            *(life.architecture, values | statistics, part), train=True, rounding=rounding, frozen=life.frozen
+        )
+        of_part, by_path = reference.backward(run, part_of(targets, share.images), life.smoothing)
+        loss += share.weight * of_part
+        gradients = {path: gradients.get(path, 0.0) + share.weight * value for path, value in by_path.items()}
+        statistics |= run.statistics
+    return loss, gradients, statistics
 
 
 def _trained(life: Life, backend: Backend, seed: int, device: str, precision: str) -> Iterator[tuple[str, Array]]:
@@ -217,4 +240,5 @@ def later(state: Parameters) -> Parameters:
 def _step(trainer: Trainer, life: Life, told: Script, number: int) -> Native:
     _, batch, targets = told.steps[number]
     gather = gather_indices(batch, *STORED[1:], AUGMENTATION.crop_padding)
-    return trainer.step(told.stored[batch.index], targets, life.rates(number), number, gather=gather)
+    shares = ALONE.shares(len(batch), life.accumulate)
+    return trainer.step(told.stored[batch.index], targets, life.rates(number), number, gather=gather, shares=shares)
