@@ -15,6 +15,7 @@ import numpy as np
 from mutants import networks as nets
 from mutants.plants import Plant, everywhere, layer, native, other_spec, part, patched, replaced
 from mutants.record import Mutant
+from triptych.backend.targets import part_of
 from triptych.optim.optimizers import Adam, decay_of, rates_of
 from triptych.spec.analysis import parameters
 from triptych.spec.layers import Architecture, BatchNorm, Clip, Dropout, ReLU, Softmax
@@ -70,6 +71,33 @@ def last_left_out(
     return right(
         images, targets, rates if len(images) == self.first else replace(rates, learning_rate=0.0), *given, **more
     )
+
+
+def not_in_parts(self: Any, right: Callable[..., Any], *given: Any, shares: Any = (), **more: Any) -> Any:
+    """A batch that is given in parts is taken whole: one batch norm's statistics for all of it."""
+    return right(*given, **more)
+
+
+def part_lost(
+    self: Any, right: Callable[..., Any], images: Any, targets: Any, *given: Any, shares: Any = (), **more: Any
+) -> Any:
+    """Of a batch's parts the last one moves nothing: every part begins its gradients anew, say."""
+    if len(shares) < 2:
+        return right(images, targets, *given, shares=shares, **more)
+    mine = slice(0, shares[-1].begin)
+    gather = more.pop("gather", None)
+    cut = {"gather": gather and gather.part(mine), "shares": shares[:-1]}
+    return right(images[mine], part_of(targets, mine), *given, **cut, **more)
+
+
+def crops_of_the_first_part(
+    self: Any, right: Callable[..., Any], *given: Any, gather: Any = None, shares: Any = (), **more: Any
+) -> Any:
+    """Every part of a batch is cropped, mirrored and tinted as the batch's first images are."""
+    if gather is not None and len(shares) > 1:
+        places = np.concatenate([np.arange(len(share)) for share in shares])
+        gather = gather.part(places)
+    return right(*given, gather=gather, shares=shares, **more)
 
 
 def forgets(self: Any, right: Callable[..., Any], images: np.ndarray) -> np.ndarray:
@@ -244,15 +272,18 @@ def rates_in_the_decay(right: Callable[..., Any]) -> Callable[..., Any]:
     return wrong
 
 
-def eps_added_after(framework: Any, precision: str) -> Any:
-    """Adam that adds eps after the correction, whatever it is told."""
+def eps_before(**told: Any) -> Plant:
+    """Adam with its eps added before the correction is another one."""
 
-    class Wrong(framework.Trainer):  # type: ignore[misc, name-defined]
-        def __init__(self, network: Any, right: Any, *given: Any, **more: Any) -> None:
-            told = {"eps_added": "after"} if type(right) is Adam else {}
-            super().__init__(network, replace(right, **told), *given, **more)
+    def plant(framework: Any, precision: str) -> Any:
+        class Wrong(framework.Trainer):  # type: ignore[misc, name-defined]
+            def __init__(self, network: Any, right: Any, *given: Any, **more: Any) -> None:
+                before = type(right) is Adam and right.eps_added == "before"
+                super().__init__(network, replace(right, **told) if before else right, *given, **more)
 
-    return nullcontext((replaced(framework, Trainer=Wrong), None))
+        return nullcontext((replaced(framework, Trainer=Wrong), None))
+
+    return plant
 
 
 HYBRID = dict.fromkeys(("torch", "jax"), "there is one way to run a network")
@@ -294,7 +325,11 @@ MUTANTS = (
             ("multipliers of the rate ignored", nets.PLAIN, everywhere("rates_of", rates_ignored)),
             ("multipliers of the decay ignored", nets.PLAIN, everywhere("decay_of", decays_ignored)),
             ("multipliers of the rate in the decay", nets.PLAIN, everywhere("decay_of", rates_in_the_decay)),
-            ("adam's eps added after", nets.PLAIN, eps_added_after),
+            ("adam's eps added after", nets.PLAIN, eps_before(eps_added="after")),
+            ("multipliers ignored with eps before", nets.PLAIN, eps_before(multipliers=())),
+            ("parts taken as a whole", nets.PLAIN, trainer(step=not_in_parts)),
+            ("last part lost", nets.PLAIN, trainer(step=part_lost)),
+            ("crops of the first part", nets.PLAIN, trainer(step=crops_of_the_first_part)),
         )
     ),
     Mutant("decay of gamma", nets.NORM, everywhere("decay_of", decay_of_gamma), "update", "norm", "update"),
