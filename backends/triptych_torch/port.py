@@ -134,7 +134,10 @@ class Port:
         self.module = torch_export.unwrapped(candidate)
         self.given: dict[str, torch.Tensor] = {}  # by name, once it has run
         self.forgotten = False
-        self.modes = {module: module.training for module in self.module.modules()}
+        self.modes = {module: getattr(module, "training", False) for module in self.module.modules()}
+        for parameter in self.module.parameters():  # which in a copy of TorchScript come from those of the original
+            if not parameter.is_leaf:
+                parameter.detach_().requires_grad_()
 
     def parameters(self, images: Array) -> Sequence[PortParameter]:
         """In the order of their first use."""

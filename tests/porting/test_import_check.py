@@ -151,6 +151,41 @@ def test_a_network_that_cannot_be_copied_stays_as_it_was_too() -> None:
     assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
+@pytest.mark.parametrize(
+    ("form", "said"),
+    [
+        ("scripted", []),
+        ("traced", ["has one mode; taken over is its evaluation"]),
+        ("traced in training", ["is exported for training; here it has both modes"]),
+        ("frozen", ["has one mode; taken over is its evaluation"]),
+    ],
+)
+def test_torchscript_in_memory_is_compared_in_the_modes_that_it_has(form: str, said: list[str]) -> None:
+    torch: Any = pytest.importorskip("torch")
+    module = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.ReLU())
+    images = torch.randn(2, *INPUT)
+    scripts: dict[str, Callable[[], Any]] = {
+        "scripted": lambda: torch.jit.script(module),
+        "traced": lambda: torch.jit.trace(module.eval(), images),
+        "traced in training": lambda: torch.jit.trace(module, images, check_trace=False),
+        "frozen": lambda: torch.jit.freeze(torch.jit.script(module.eval())),
+    }
+    script = scripts[form]()
+    before = {name: value.clone() for name, value in script.state_dict().items()}
+    remarks = sources.from_object(script, "script", None, Request(input=INPUT)).remarks
+    assert [line.partition("traced or frozen")[2].lstrip(", ") or line for line in remarks] == said
+    assert all(torch.equal(value, before[name]) for name, value in script.state_dict().items())
+
+
+def test_an_exported_program_in_memory_is_refused_with_the_way() -> None:
+    torch: Any = pytest.importorskip("torch")
+    program = torch.export.export(torch.nn.Conv2d(3, 4, 3).eval(), (torch.zeros(1, *INPUT),))
+    for candidate in (program, program.module()):
+        with pytest.raises(TriptychError, match=r"torch.export.save\(program, 'net.pt2'\)"):
+            sources.from_object(candidate, "program", None, Request(input=INPUT))
+
+
 class TestFiles:
     """Of ONNX in onnxruntime, of MXNet in MXNet."""
 

@@ -10,7 +10,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from triptych.importers.steps import EVALUATION_ALONE, Imported, ImportRefusedError, Request
+from triptych.importers.steps import EVALUATION_ALONE, FOR_TRAINING, Imported, ImportRefusedError, Request
 from triptych.importers.torch_network import is_for_training, network
 from triptych.importers.torch_program import BATCH, Program, read
 from triptych.importers.torch_script import replayed
@@ -39,6 +39,10 @@ def load(module: Any, request: Request) -> Imported:
         shape = request.input or _guessed(module, title, remarks)
         evaluation = read(_exported(module.eval() if modes else module, shape, title))
         training = _in_training(module, shape, title, evaluation, remarks) if modes else None
+    if training is None:
+        trains = is_for_training(evaluation)
+        mode = f"{FOR_TRAINING}; here it has both modes" if trains else f"has one mode; {EVALUATION_ALONE}"
+        remarks.append(f"{title}, traced or frozen, {mode}")
     name = title.rpartition(".")[2].rpartition(" ")[2].lower()
     return network(evaluation, training, request, name=name, source=f"PyTorch: {title}", remarks=remarks)
 

@@ -15,7 +15,7 @@ from triptych.utils.errors import TriptychError, unknown
 from triptych.utils.process import prepare_process
 from triptych.utils.reading import read_bounded
 
-# By library, what a network of it is, and how it is taken all the same.
+# By library, or a part of one, what a network of it is, and how it is taken all the same.
 OTHERWISE = {
     "keras": (
         "a Keras model",
@@ -25,6 +25,10 @@ OTHERWISE = {
         "an equinox module, which takes one image and keeps its arrays in itself",
         "give (function, parameters) with `parameters, rest = equinox.partition(net, equinox.is_array)` and "
         "`lambda p, x: jax.vmap(equinox.combine(p, rest))(x)`, and --layout NCHW",
+    ),
+    "torch.export": (
+        "an exported program, or the module of one, which has one mode alone",
+        "save the program, torch.export.save(program, 'net.pt2'), and name that file",
     ),
 }
 
@@ -75,9 +79,9 @@ def _called(named: Any, reference: str) -> Any:
 
 def check_taken(candidate: Any, name: str) -> None:
     """Raises TriptychError, with the way that there is, for a network of a library that is taken over otherwise."""
-    roots = {kind.__module__.partition(".")[0] for kind in type(candidate).__mro__}
+    places = {f"{kind.__module__}." for kind in type(candidate).__mro__}
     for library, (kind, way) in OTHERWISE.items():
-        if library in roots:
+        if any(place.startswith(f"{library}.") for place in places):
             raise TriptychError(f"'{name}' is {kind}: {way}")
 
 

@@ -124,6 +124,7 @@ def from_object(candidate: Any, arch: str, weights: Path | None, request: Reques
     if isinstance(candidate, Architecture):
         output_shapes(candidate)
         return _with_weights(candidate, Path(arch), weights)
+    discover.check_taken(candidate, arch)
     adapted = discover.find_adapter(candidate)
     if adapted is None:
         raise TriptychError(
