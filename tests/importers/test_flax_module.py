@@ -122,6 +122,19 @@ def test_a_module_becomes_the_same_network(name: str) -> None:
     assert not made.remarks
 
 
+@pytest.mark.parametrize("padding", ["SAME", "VALID"])
+@pytest.mark.parametrize(("kernel", "stride"), [(2, 2), (3, 2), (3, 3), (4, 2), (5, 2), (2, 3), (5, 3)])
+def test_transposed_convolutions_of_every_padding(kernel: int, stride: int, padding: str) -> None:
+    options: dict[str, Any] = {"param_dtype": jnp.float64, "rngs": nnx.Rngs(0)}
+    layer = nnx.ConvTranspose(3, 4, (kernel, kernel + 1), (stride, 2), padding=padding, **options)
+    layer.bias[...] = jnp.linspace(-1, 1, 4)
+    features = int(np.prod(layer(jnp.zeros((1, 7, 6, 3))).shape))
+    module = nnx.Sequential(layer, lambda x: x.reshape(len(x), -1), nnx.Linear(features, 5, **options))
+    made = imported(module, (3, 7, 6))
+    assert not made.remarks
+    check_same(module, made)
+
+
 @pytest.mark.parametrize("name", ["ResNet", "LinenResNet", "Written", "LinenWritten"])
 def test_training_is_the_same_too(name: str) -> None:
     candidate = network(name)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from triptych.importers.jax_program import Constant, JaxCall
 from triptych.importers.network_builder import Tensor, with_axes
-from triptych.importers.same_padding import Sides, avg_pool, padded
+from triptych.importers.same_padding import Sides, avg_pool, padded, without_end
 from triptych.importers.same_padding import max_pool as padded_max_pool
 from triptych.spec.layers import Conv, ConvTranspose
 
@@ -32,7 +32,8 @@ def _sides(padding: Any) -> Sides:
 
 def conv(walk: JaxWalk, call: JaxCall, values: list[Any], layer: Callable[..., Tensor]) -> Tensor:
     """`layer` adds a convolution with its weight. Of a transposed one the kernel is turned round here, and not in the
-    spec, and the axes of its inputs and outputs are exchanged."""
+    spec, and the axes of its inputs and outputs are exchanged; what its padding cuts off at the end beyond what it cuts
+    off at the start, as SAME does, is a slice."""
     value, weight = values
     params, numbers = call.params, call.params["dimension_numbers"]
     if not isinstance(weight, Constant) or np.ndim(weight.value) != 4 or params["batch_group_count"] != 1:
@@ -41,6 +42,7 @@ def conv(walk: JaxWalk, call: JaxCall, values: list[Any], layer: Callable[..., T
     x = walk.settled(call, value, _positions(walk, call, numbers.lhs_spec))
     kernel, stride, dilation = _pair(array.shape[2:]), _pair(params["window_strides"]), _pair(params["rhs_dilation"])
     groups, sides, spread = params["feature_group_count"], _sides(params["padding"]), _pair(params["lhs_dilation"])
+    beyond = (0, 0)
     if spread == (1, 1):
         if min(sides) < 0:
             raise walk.refused(call, f"has the padding {sides}; expected 0 or more")
@@ -50,14 +52,15 @@ def conv(walk: JaxWalk, call: JaxCall, values: list[Any], layer: Callable[..., T
         array = array.transpose(1, 0, 2, 3)[:, :, ::-1, ::-1]
         reach = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
         padding = (reach[0] - sides[0], reach[1] - sides[2])
-        extra = (sides[1] - sides[0], sides[3] - sides[2])
-        if stride != (1, 1) or groups != 1 or min(*padding, *extra) < 0 or any(map(int.__ge__, extra, spread)):
+        missing = (sides[1] - sides[0], sides[3] - sides[2])
+        extra, beyond = (max(missing[0], 0), max(missing[1], 0)), (max(-missing[0], 0), max(-missing[1], 0))
+        if stride != (1, 1) or groups != 1 or min(padding) < 0 or any(map(int.__ge__, extra, spread)):
             raise walk.refused(
                 call,
                 f"is a transposed convolution of stride {spread} with padding {sides} that no layer of the spec does",
             )
         record = ConvTranspose("", array.shape[1], kernel, spread, padding, extra, 1, False, dilation)
-    made = layer(walk, call, record, x, array, weight)
+    made = without_end(walk.network, walk.name(call), layer(walk, call, record, x, array, weight), beyond)
     return with_axes(made, tuple(int(a) for a in np.argsort(_positions(walk, call, numbers.out_spec))))
 
 

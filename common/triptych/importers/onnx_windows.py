@@ -7,7 +7,7 @@ from functools import partial
 
 from triptych.importers.network_builder import Tensor, axes_of, with_axes
 from triptych.importers.onnx_call import Array, Convert, OnnxCall
-from triptych.importers.same_padding import Sides, avg_pool, max_pool, padded, same
+from triptych.importers.same_padding import Sides, avg_pool, max_pool, padded, same, without_end
 from triptych.importers.steps import ImportRefusedError
 from triptych.spec.layers import (
     Conv,
@@ -16,7 +16,6 @@ from triptych.spec.layers import (
     GlobalAvgPool,
     GlobalMaxPool,
     Pair,
-    Slice,
 )
 
 _AUTO_PAD = ("NOTSET", "VALID", "SAME_UPPER", "SAME_LOWER")
@@ -54,7 +53,7 @@ def conv_transpose(call: OnnxCall) -> Tensor:
         dilation,
     )
     y = call.network.layer(call.name, layer, _map(call), _arrays(weight, bias))
-    return _without_end(call, y, (max(-missing[0], 0), max(-missing[1], 0)))
+    return without_end(call.network, call.name, y, (max(-missing[0], 0), max(-missing[1], 0)))
 
 
 def _transposed_sides(call: OnnxCall, kernel: Pair, stride: Pair, dilation: Pair, extra: Pair) -> Sides:
@@ -74,15 +73,6 @@ def _transposed_sides(call: OnnxCall, kernel: Pair, stride: Pair, dilation: Pair
         sides += [total // 2, total // 2]
     call.get("pads", None)
     return sides[0], sides[1], sides[2], sides[3]
-
-
-def _without_end(call: OnnxCall, y: Tensor, beyond: Pair) -> Tensor:
-    name = f"{call.name}_crop"
-    if beyond[0]:
-        y = call.network.layer(name, Slice(name, "rows", 0, y.shape[1] - beyond[0]), y)
-    if beyond[1]:
-        y = call.network.layer(name, Slice(name, "columns", 0, y.shape[2] - beyond[1]), y)
-    return y
 
 
 def max_pooling(call: OnnxCall) -> Tensor:

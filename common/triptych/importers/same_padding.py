@@ -4,7 +4,7 @@ ONNX's SAME_UPPER) or at the start (SAME_LOWER)."""
 from triptych.importers.network_builder import NetworkBuilder, Tensor
 from triptych.importers.steps import ImportRefusedError
 from triptych.spec.kinds.windows import pooled_size
-from triptych.spec.layers import AvgPool, Layer, MaxPool, Pad, Pair, Reshape, Shape
+from triptych.spec.layers import AvgPool, Layer, MaxPool, Pad, Pair, Reshape, Shape, Slice
 
 Sides = tuple[int, int, int, int]  # above, below, left, right
 
@@ -27,6 +27,16 @@ def padded(network: NetworkBuilder, name: str, x: Tensor, sides: Sides) -> tuple
     if above == below and left == right:
         return x, (above, left)
     return network.layer(f"{name}_pad", Pad(f"{name}_pad", sides), x), (0, 0)
+
+
+def without_end(network: NetworkBuilder, name: str, x: Tensor, beyond: Pair) -> Tensor:
+    """Without so many of the last rows and columns: what padding cuts off at the end of a transposed convolution beyond
+    what it cuts off at the start."""
+    if beyond[0]:
+        x = network.layer(f"{name}_crop", Slice(f"{name}_crop", "rows", 0, x.shape[1] - beyond[0]), x)
+    if beyond[1]:
+        x = network.layer(f"{name}_crop", Slice(f"{name}_crop", "columns", 0, x.shape[2] - beyond[1]), x)
+    return x
 
 
 def pads(shape: Shape, channels: Pair, sides: Sides, value: float) -> tuple[Layer, ...]:
