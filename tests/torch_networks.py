@@ -204,6 +204,23 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "exponential": lambda: after_row(
         nn.ELU(0.3), nn.Conv2d(6, 2, 1), nn.SELU(inplace=True), nn.Conv2d(2, 2, 1), nn.Mish()
     ),
+    # An alpha that float32 has: PyTorch's gradient takes 1 / alpha.toFloat() (derivatives.yaml).
+    "made of others": lambda: after_row(
+        nn.CELU(0.375),
+        nn.Conv2d(6, 2, 1),
+        nn.LogSigmoid(),
+        nn.Conv2d(2, 2, 1),
+        nn.Threshold(0, 0),
+        nn.CELU(inplace=True),
+    ),
+    "means one by one": lambda: after_conv(lambda self, x: self.fc(x.mean(3).mean(2)), fc=nn.Linear(6, 4)),
+    "means of rows": lambda: after_conv(
+        lambda self, x: torch.cat(
+            [self.c(x.mean(2, keepdim=True)).flatten(1), x.transpose(2, 3).amax(3).flatten(1)], 1
+        ),
+        c=nn.Conv2d(6, 2, 1),
+    ),
+    "sums": lambda: after_conv(lambda self, x: self.fc(x.sum((2, 3)) + x.sum(2).max(2)[0]), fc=nn.Linear(6, 4)),
     "gelu": lambda: after_row(nn.GELU(), nn.Conv2d(6, 2, 1), nn.GELU("tanh")),
     "softplus": lambda: after_row(nn.Softplus(), nn.Conv2d(6, 2, 1), nn.Softplus(2.0, 0.5), nn.Softsign()),
     "written out": lambda: after_conv(written_out, c=nn.Conv2d(6, 2, 1)),

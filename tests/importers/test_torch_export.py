@@ -86,7 +86,15 @@ REFUSED: dict[str, tuple[Any, str]] = {
         lambda: after_row(nn.Hardshrink()),
         r"'1' \(operator hardshrink\): this operator is not supported; supported are adap",
     ),
-    "celu": (lambda: after_row(nn.CELU(2.0)), r"\(operator celu\): this operator is not supported"),
+    "celu": (lambda: after_row(nn.CELU(-2.0)), r"\(operator celu\): has the alpha -2.0; expected one above 0"),
+    "threshold": (
+        lambda: after_row(nn.Threshold(0.1, 0.0)),
+        r"has the threshold and the value \(0.1, 0.0\); expected 0",
+    ),
+    "mean of channels": (
+        lambda: after_conv(lambda self, x: x.mean(1)),
+        r"is over the dimensions \[1\] of 4; expected h",
+    ),
     "elu of three numbers": (
         lambda: after_conv(lambda self, x: torch.ops.aten.elu(x, 1.0, 2.0)),
         r"has \{'scale': 2.0, 'input_scale': 1.0\} .*; expected 1 for both",

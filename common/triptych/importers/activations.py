@@ -7,10 +7,12 @@ from triptych.spec.layers import (
     ELU,
     GELU,
     SELU,
+    Affine,
     Clip,
     Elementwise,
     HardSigmoid,
     HardSwish,
+    Layer,
     Mish,
     ReLU,
     Sigmoid,
@@ -57,3 +59,20 @@ ACTIVATIONS = (
 def named(of: Format) -> Mapping[str, Elementwise]:
     """The activations by what a format calls them."""
     return {name: row.layer for row in ACTIVATIONS for name in cast(Any, getattr(row, of)).split()}
+
+
+def celu(alpha: float) -> tuple[Layer, ...]:
+    """CELU, `max(0, x) + min(0, alpha * (exp(x / alpha) - 1))` (Barron 2017), as ELU of x / alpha, times alpha."""
+    if alpha == 1:
+        return (ELU("", 1.0),)
+    return Affine("scale", (1 / alpha,)), ELU("elu", 1.0), Affine("", (alpha,))
+
+
+def swish(beta: float) -> tuple[Layer, ...]:
+    """`x * sigmoid(beta * x)` as SiLU of beta * x, over beta."""
+    if beta == 1:
+        return (SiLU(""),)
+    return Affine("scale", (beta,)), SiLU("silu"), Affine("", (1 / beta,))
+
+
+LOG_SIGMOID: tuple[Layer, ...] = (Affine("minus", (-1.0,)), Softplus("softplus"), Affine("", (-1.0,)))

@@ -11,9 +11,29 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from triptych.importers.torch_maps import Map, channels_of_rows, in_order, numbered, rearrangement, unrepeated
+from triptych.importers.torch_maps import (
+    Map,
+    channels_of_rows,
+    in_order,
+    numbered,
+    pooled_rows,
+    rearrangement,
+    unrepeated,
+)
 from triptych.importers.torch_program import Constant, TorchCall
-from triptych.spec.layers import Affine, Block, Conv, Dense, GlobalAvgPool, GlobalMaxPool, Layer, Merge
+from triptych.spec.layers import (
+    Affine,
+    AvgPool,
+    Block,
+    Conv,
+    Dense,
+    GlobalAvgPool,
+    GlobalMaxPool,
+    Layer,
+    MaxPool,
+    Merge,
+    Pair,
+)
 
 if TYPE_CHECKING:
     from triptych.importers.torch_walk import Walk
@@ -141,8 +161,10 @@ def _concatenate(walk: Walk, call: TorchCall, values: Values) -> Map:
     return _merge(walk, call, parts, "concatenate")
 
 
-def _reduce(record: Callable[[str], Layer]) -> Callable[[Walk, TorchCall, Values], Any]:
-    """A mean or maximum over height and width."""
+def _reduce(
+    record: Callable[[str], Layer], pool: Callable[[str, Pair, Pair], Layer], *, summed: bool = False
+) -> Callable[[Walk, TorchCall, Values], Any]:
+    """A mean, a sum or a maximum over height and width, or over one of them."""
 
     def operation(walk: Walk, call: TorchCall, values: Values) -> Any:
         value, axes = values["self"], values.get("dim")
@@ -153,12 +175,22 @@ def _reduce(record: Callable[[str], Layer]) -> Callable[[Walk, TorchCall, Values
         left = [axis for axis in range(1, rank) if axis not in over]
         if len(left) == 1 and not _whole_rows(value, left[0]) and rearrangement(value):
             value = walk.settled(call, value)
-        if len(left) != 1 or not _whole_rows(value, left[0]):
-            raise call.refused(f"is over the dimensions {sorted(over)} of {rank}; expected height and width, both")
-        channels = value.base[0]
-        made = walk.emit(call, record(""), [Map(value.step, value.base)], (channels, 1, 1))
-        shape = call.shape[1:]
-        return Map(made.step, made.base, np.arange(channels).reshape(shape), f"{call.place}_flatten")
+        if len(left) == 1 and _whole_rows(value, left[0]):
+            channels = value.base[0]
+            kernel, order = value.base[1:], np.arange(channels).reshape(call.shape[1:])
+            layer, base = record(""), (channels, 1, 1)
+        else:
+            found = pooled_rows(value.places(), value.base, [axis - 1 for axis in over], call.shape[1:])
+            if 0 in over or found is None:
+                raise call.refused(f"is over the dimensions {sorted(over)} of {rank}; expected height, width, or both")
+            kernel, order = found
+            base = (value.base[0], value.base[1] // kernel[0], value.base[2] // kernel[1])
+            layer = pool("", kernel, kernel)
+        name = walk.unique(f"{call.place}_mean") if summed else ""
+        made = walk.emit(call, layer, [Map(value.step, value.base)], base, name=name)
+        if summed:
+            made = walk.emit(call, Affine("", (float(math.prod(kernel)),)), [made], base)
+        return Map(made.step, made.base, order, f"{call.place}_flatten")
 
     return operation
 
@@ -168,8 +200,11 @@ def _whole_rows(value: Map, axis: int) -> bool:
     return channels_of_rows(Map(value.step, value.base, np.moveaxis(value.places(), axis - 1, 0))) is not None
 
 
+_maximum_over = _reduce(GlobalMaxPool, MaxPool)
+
+
 def _maximum(walk: Walk, call: TorchCall, values: Values) -> Any:
-    return [_reduce(GlobalMaxPool)(walk, call, values), None]
+    return [_maximum_over(walk, call, values), None]
 
 
 def _linear(walk: Walk, call: TorchCall, values: Values) -> Map:
@@ -242,8 +277,9 @@ OPERATIONS: Mapping[str, Callable[[Walk, TorchCall, Values], Any]] = {
     "scale_and_shift": _scale_and_shift,
     "cat": _concatenate,
     "concat": _concatenate,
-    "mean": _reduce(GlobalAvgPool),
-    "amax": _reduce(GlobalMaxPool),
+    "mean": _reduce(GlobalAvgPool, AvgPool),
+    "sum": _reduce(GlobalAvgPool, AvgPool, summed=True),
+    "amax": _maximum_over,
     "max": _maximum,
     "linear": _linear,
     "addmm": _addmm,

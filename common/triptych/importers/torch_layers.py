@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NoReturn
 
-from triptych.importers.activations import named
+from triptych.importers.activations import LOG_SIGMOID, celu, named
 from triptych.importers.same_padding import pads
 from triptych.importers.torch_program import Constant, TorchCall
 from triptych.spec.layers import (
@@ -267,6 +267,17 @@ def _elu(call: Arguments) -> tuple[Layer, ...]:
     return (ELU("", float(call["alpha"])),)
 
 
+def _celu(call: Arguments) -> tuple[Layer, ...]:
+    call.expect(float(call["alpha"]) > 0, f"has the alpha {call['alpha']}; expected one above 0")
+    return celu(float(call["alpha"]))
+
+
+def _threshold(call: Arguments) -> tuple[Layer, ...]:
+    numbers = float(call["threshold"]), float(call["value"])
+    call.expect(numbers == (0, 0), f"has the threshold and the value {numbers}; expected 0 for both, a ReLU")
+    return (ReLU(""),)
+
+
 def _softplus(call: Arguments) -> tuple[Layer, ...]:
     """`log(1 + exp(beta * x)) / beta`, and x where `beta * x` is above the threshold."""
     beta, plain = float(call["beta"]), Softplus("", float(call["threshold"]))
@@ -292,6 +303,9 @@ LAYERS: Mapping[str, Operator] = {
     **{name: _plain(layer) for name, layer in named("aten").items()},
     "activation": Operator(lambda call: (call["layer"],), pointwise=True),
     "elu": Operator(_elu, pointwise=True),
+    "celu": Operator(_celu, pointwise=True),
+    "log_sigmoid": Operator(lambda call: LOG_SIGMOID, pointwise=True),
+    "threshold": Operator(_threshold, pointwise=True),
     "gelu": Operator(lambda call: (GELU("", call["approximate"] == "tanh"),), pointwise=True),
     "softplus": Operator(_softplus, pointwise=True),
     "hardtanh": Operator(_clip("min_val", "max_val"), pointwise=True),

@@ -5,13 +5,14 @@ where something takes the result: a flatten, a slice, a shuffle of channels, an 
 layer."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from triptych.spec.layers import ChannelShuffle, Flatten, Layer, MaxPool, Pad, Reshape, Shape, Slice, Upsample
+from triptych.spec.layers import ChannelShuffle, Flatten, Layer, MaxPool, Pad, Pair, Reshape, Shape, Slice, Upsample
 
 Order = NDArray[np.intp]
 _MOST_PLACES = 100_000_000
@@ -160,3 +161,35 @@ def channels_of_rows(value: Map) -> Order | None:
         return None
     rows = np.sort(value.places().reshape(value.places().shape[0], -1), axis=1)
     return rows if np.array_equal(rows, numbered(value.base).reshape(value.base[0], -1)[: len(rows)]) else None
+
+
+def axes_along(order: Order, base: Shape) -> tuple[int | None, ...] | None:
+    """Along which axis of the step's map (channels, rows, columns) each axis of a value runs, None where it has one
+    place. None of a value that has not all of the map, each axis in its order."""
+    strides = [math.prod(base[axis + 1 :]) for axis in range(len(base))]
+    found: list[int | None] = []
+    for axis, size in enumerate(order.shape):
+        step = int(order.take(1, axis).flat[0] - order.flat[0]) if size > 1 else 0
+        same = [own for own, stride in enumerate(strides) if (base[own], stride) == (size, step)]
+        if size > 1 and not same:
+            return None
+        found.append(same[0] if size > 1 else None)
+    axes = [axis for axis in found if axis is not None]
+    left = [axis for axis in range(len(base)) if axis not in axes]
+    whole = len(set(axes)) == len(axes) and all(base[axis] == 1 for axis in left)
+    same_order = whole and np.array_equal(numbered(base).transpose([*axes, *left]).ravel(), order.ravel())
+    return tuple(found) if same_order else None
+
+
+def pooled_rows(order: Order, base: Shape, over: Iterable[int], shape: Shape) -> tuple[Pair, Order] | None:
+    """Of a reduction over some axes of a value: the window of the pool that is the same, and the order of what it gives
+    in the value's new `shape`. None where it is over more than rows and columns."""
+    axes = axes_along(order, base) if len(base) == 3 else None
+    reduced = {axes[axis] for axis in over} if axes is not None else {0}
+    if axes is None or 0 in reduced:
+        return None
+    kernel = (base[1] if 1 in reduced else 1, base[2] if 2 in reduced else 1)
+    kept = [axis for axis in axes if axis is not None and axis not in reduced]
+    left = [axis for axis in range(3) if axis not in kept]
+    made = numbered((base[0], base[1] // kernel[0], base[2] // kernel[1]))
+    return kernel, made.transpose([*kept, *left]).reshape(shape)
