@@ -9,10 +9,11 @@ from functools import partial
 import numpy as np
 
 from triptych.importers.network_builder import Tensor, axes_of, permuted, with_axes
-from triptych.importers.onnx_call import Array, Convert, OnnxCall
+from triptych.importers.onnx_call import LARGEST, Array, Convert, OnnxCall, as_number
 from triptych.importers.steps import ImportRefusedError
 from triptych.spec.layers import (
     Affine,
+    Clip,
     Conv,
     ConvTranspose,
     Dense,
@@ -20,6 +21,7 @@ from triptych.spec.layers import (
     HardSwish,
     Layer,
     Merge,
+    ReLU,
     Sigmoid,
     SiLU,
 )
@@ -63,6 +65,21 @@ def divide(call: OnnxCall) -> Tensor:
         raise ImportRefusedError("divides by something that is no constant other than 0")
     x, divisor = _per_channel(call, place, constant)
     return _affine(call, x, 1 / divisor, np.zeros(1))
+
+
+def negative(call: OnnxCall) -> Tensor:
+    """`Neg`."""
+    return call.network.pointwise(call.name, Affine(call.name, (-1.0,)), call.x)
+
+
+def bound(upper: bool, call: OnnxCall) -> Tensor:
+    """`Min` and `Max` of a map and a number; of 0 the latter is ReLU."""
+    place, constant = _constant(call)
+    if constant is None or constant.size != 1:
+        raise ImportRefusedError("is of several maps, or of a constant that is no number; expected a map and a number")
+    x, number = call.tensor(1 - place), as_number(constant)
+    layer: Layer = Clip(call.name, -LARGEST, number) if upper else Clip(call.name, number, LARGEST)
+    return call.network.pointwise(call.name, ReLU(call.name) if number == 0 and not upper else layer, x)
 
 
 def total(mean: bool, call: OnnxCall) -> Tensor:
@@ -159,4 +176,7 @@ CONVERTERS: Mapping[str, Convert] = {
     "Div": divide,
     "Sum": partial(total, False),
     "Mean": partial(total, True),
+    "Neg": negative,
+    "Min": partial(bound, True),
+    "Max": partial(bound, False),
 }

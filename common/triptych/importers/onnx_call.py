@@ -18,6 +18,7 @@ from triptych.spec.layers import Pair
 
 Array: TypeAlias = NDArray[Any]
 Value: TypeAlias = Tensor | Array | None
+LARGEST = float(np.finfo(np.float32).max)  # the bound of a clip that has none
 
 
 @dataclass
@@ -79,8 +80,7 @@ class OnnxCall:
             return default
         if value.size != 1:
             raise ImportRefusedError(f"has {value.size} numbers as {key}, expected one")
-        number = float(value.ravel()[0])
-        return decimal(number) if value.dtype == np.float32 else number
+        return as_number(value)
 
     def whole_numbers(self, place: int, key: str) -> list[int] | None:
         """Whole numbers that are an attribute in older operator sets and an input in newer ones; None: left out."""
@@ -146,6 +146,12 @@ class OnnxCall:
 
 
 Convert: TypeAlias = Callable[[OnnxCall], "Tensor | list[Tensor]"]
+
+
+def as_number(array: Array) -> float:
+    """A constant of one value: of float32 the shortest decimal that it stands for."""
+    number = float(array.ravel()[0])
+    return decimal(number) if array.dtype == np.float32 else number
 
 
 def vector(array: Array, channels: int, what: str) -> Array:

@@ -3,16 +3,16 @@ placement. Source of defaults and of what changed when: onnx/docs/Operators.md, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
 import numpy as np
 
 from triptych.importers import onnx_arithmetic, onnx_placement, onnx_windows
-from triptych.importers.activations import named
+from triptych.importers.activations import celu, named, swish
 from triptych.importers.network_builder import Tensor, axes_of, permuted, with_axes
-from triptych.importers.onnx_call import Array, Convert, OnnxCall, vector
+from triptych.importers.onnx_call import LARGEST, Array, Convert, OnnxCall, vector
 from triptych.importers.onnx_constants import FLOATS
 from triptych.importers.onnx_file import decimal
 from triptych.importers.onnx_patterns import WRITTEN_OUT
@@ -37,8 +37,6 @@ from triptych.spec.layers import (
     Softmax,
 )
 
-_LARGEST = float(np.finfo(np.float32).max)
-
 
 def _pointwise(build: Callable[[OnnxCall], Layer]) -> Convert:
     return lambda call: call.network.pointwise(call.name, build(call), call.x)
@@ -46,9 +44,9 @@ def _pointwise(build: Callable[[OnnxCall], Layer]) -> Convert:
 
 def _clip(call: OnnxCall) -> Tensor:
     """Bounds are attributes before operator set 11, then inputs; a lower bound of 0 alone is ReLU."""
-    low, high = call.scalar(1, "min", -_LARGEST), call.scalar(2, "max", _LARGEST)
-    layer: Layer = ReLU(call.name) if low == 0 and high >= _LARGEST else Clip(call.name, low, high)
-    if low <= -_LARGEST and high >= _LARGEST:
+    low, high = call.scalar(1, "min", -LARGEST), call.scalar(2, "max", LARGEST)
+    layer: Layer = ReLU(call.name) if low == 0 and high >= LARGEST else Clip(call.name, low, high)
+    if low <= -LARGEST and high >= LARGEST:
         return call.x
     return call.network.pointwise(call.name, layer, call.x)
 
@@ -69,6 +67,22 @@ def _selu(call: OnnxCall) -> Layer:
 
 def _gelu(call: OnnxCall) -> Layer:
     return GELU(call.name, call.text("approximate", "none", ("none", "tanh")) == "tanh")
+
+
+def _row(build: Callable[[float], Sequence[Layer]]) -> Convert:
+    """Layers, made of the number alpha, that do the same to every value."""
+
+    def convert(call: OnnxCall) -> Tensor:
+        alpha = call.number("alpha", 1.0)
+        if alpha <= 0:
+            raise ImportRefusedError(f"has alpha {alpha:g}, expected more than 0")
+        y = call.x
+        for layer in build(alpha):
+            name = f"{call.name}_{layer.name}" if layer.name else call.name
+            y = call.network.pointwise(name, replace(layer, name=name), y)
+        return y
+
+    return convert
 
 
 def _hard_sigmoid(call: OnnxCall) -> Layer:
@@ -230,6 +244,8 @@ CONVERTERS: Mapping[str, Convert] = {
     "PRelu": _prelu,
     "Elu": _pointwise(lambda call: ELU(call.name, call.number("alpha", 1.0))),
     "Selu": _pointwise(_selu),
+    "Celu": _row(celu),
+    "Swish": _row(swish),
     "Gelu": _pointwise(_gelu),
     "HardSigmoid": _pointwise(_hard_sigmoid),
     "Softmax": _softmax,

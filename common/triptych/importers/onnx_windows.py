@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from functools import partial
 
-from triptych.importers.network_builder import Tensor, axes_of, with_axes
+from triptych.importers.network_builder import Tensor
 from triptych.importers.onnx_call import Array, Convert, OnnxCall
 from triptych.importers.same_padding import Sides, avg_pool, max_pool, padded, same, without_end
 from triptych.importers.steps import ImportRefusedError
+from triptych.importers.torch_maps import pooled_rows
 from triptych.spec.layers import (
+    Affine,
+    AvgPool,
     Conv,
     ConvTranspose,
-    Flatten,
     GlobalAvgPool,
     GlobalMaxPool,
+    MaxPool,
     Pair,
 )
 
@@ -101,19 +105,26 @@ def global_pooling(pool: type[GlobalAvgPool | GlobalMaxPool], call: OnnxCall) ->
     return call.network.layer(call.name, pool(call.name), call.x)
 
 
-def reduction(pool: type[GlobalAvgPool | GlobalMaxPool], call: OnnxCall) -> Tensor:
-    """`ReduceMean`, `ReduceMax`: over rows and columns, both."""
-    x, order = call.x, axes_of(call.x)
-    axes, keep = call.axes(), bool(call.count("keepdims", 1))
+def reduction(
+    whole: type[GlobalAvgPool | GlobalMaxPool], pool: type[AvgPool | MaxPool], summed: bool, call: OnnxCall
+) -> Tensor:
+    """`ReduceMean`, `ReduceMax`, `ReduceSum`: over rows and columns, or one of them."""
+    x, axes = call.x, call.axes()
+    keep = bool(call.count("keepdims", 1))
     call.count("noop_with_empty_axes", 0)
-    if len(x.shape) != 3 or axes is None or {order[axis] for axis in axes} != {1, 2}:
+    kept = tuple(1 if axis in (axes or ()) else size for axis, size in enumerate(x.source_shape))
+    shape = kept if keep else tuple(size for axis, size in enumerate(x.source_shape) if axis not in (axes or ()))
+    found = pooled_rows(x.places(), x.shape, axes, shape) if axes else None
+    if found is None:
         raise ImportRefusedError(
-            f"reduces axes {axes} of {x.source_shape} (without the batch), expected rows and columns"
+            f"reduces axes {axes} of {x.source_shape} (without the batch), expected rows, columns, or both"
         )
-    y = call.network.layer(call.name, pool(call.name), Tensor(x.step, x.shape))
-    if keep:
-        return with_axes(y, order)
-    return call.network.layer(f"{call.name}_flatten", Flatten(call.name), y)
+    kernel, order = found
+    layer = whole(call.name) if kernel == x.shape[1:] else pool(call.name, kernel, kernel)
+    y = call.network.layer(f"{call.name}_mean" if summed else call.name, layer, Tensor(x.step, x.shape))
+    if summed:
+        y = call.network.pointwise(call.name, Affine(call.name, (float(math.prod(kernel)),)), y)
+    return call.network.rearranged(f"{call.name}_flatten", y, order)
 
 
 def _weight(call: OnnxCall) -> Array:
@@ -154,6 +165,7 @@ CONVERTERS: Mapping[str, Convert] = {
     "AveragePool": average_pooling,
     "GlobalAveragePool": partial(global_pooling, GlobalAvgPool),
     "GlobalMaxPool": partial(global_pooling, GlobalMaxPool),
-    "ReduceMean": partial(reduction, GlobalAvgPool),
-    "ReduceMax": partial(reduction, GlobalMaxPool),
+    "ReduceMean": partial(reduction, GlobalAvgPool, AvgPool, False),
+    "ReduceMax": partial(reduction, GlobalMaxPool, MaxPool, False),
+    "ReduceSum": partial(reduction, GlobalAvgPool, AvgPool, True),
 }
