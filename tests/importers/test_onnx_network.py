@@ -13,7 +13,7 @@ import pytest
 from triptych.conformance.tolerance import budgets, perturbations
 from triptych.importers.onnx_layers import CONVERTERS
 from triptych.importers.onnx_network import load
-from triptych.importers.onnx_patterns import WRITTEN_OUT
+from triptych.importers.onnx_patterns import SOFTMAX, WRITTEN_OUT
 from triptych.importers.steps import Imported, Request
 from triptych.reference.network import forward
 
@@ -163,6 +163,20 @@ CASES: dict[str, Case] = {
     "softmax flat": Case([("y", "Softmax", "x", {})], {}, (7, 11, 13, NEWEST), shape=(4,)),
     "softmax": one("Softmax", opsets=(13, NEWEST), axis=1),
     "softmax of a pixel": Case([("y", "Softmax", "x", {})], {}, (7, 11), (4, 1, 1), False),
+    "softmax written out": Case(
+        [("e", "Exp", "x", {}), ("s", "ReduceSum", "e", {"axes": [1]}), ("y", "Div", "e s", {})], {}, (7, 11)
+    ),
+    "softmax less the largest": Case(
+        [
+            ("m", "ReduceMax", "x", {"axes": [1]}),
+            ("d", "Sub", "x m", {}),
+            ("e", "Exp", "d", {}),
+            ("s", "ReduceSum", "e a", {}),
+            ("y", "Div", "e s", {}),
+        ],
+        {"a": ints(1)},
+        (13,),
+    ),
     "max pool": one("MaxPool", kernel_shape=[3, 2], strides=[2, 2], pads=[1, 0, 1, 0]),
     "max pool unequal": one("MaxPool", kernel_shape=[3, 3], strides=[2, 2], pads=[0, 1, 1, 0]),
     "max pool same upper": one("MaxPool", kernel_shape=[2, 2], auto_pad="SAME_UPPER"),
@@ -424,4 +438,9 @@ def test_every_operator_gives_what_onnxruntime_gives_in_float32(name: str, opset
 
 def test_every_operator_of_the_table_is_tried() -> None:
     tried = {operator for case in CASES.values() for _, operator, _, _ in case.nodes}
-    assert set(CONVERTERS) - tried == {"LogSoftmax", "Cast", WRITTEN_OUT}  # refused, tried below, no operator of ONNX's
+    assert set(CONVERTERS) - tried == {
+        "LogSoftmax",
+        "Cast",
+        SOFTMAX,
+        WRITTEN_OUT,
+    }  # refused, tried below, no operator of ONNX's

@@ -15,7 +15,7 @@ from triptych.importers.network_builder import Tensor, axes_of, permuted, with_a
 from triptych.importers.onnx_call import LARGEST, Array, Convert, OnnxCall, vector
 from triptych.importers.onnx_constants import FLOATS
 from triptych.importers.onnx_file import decimal
-from triptych.importers.onnx_patterns import WRITTEN_OUT
+from triptych.importers.onnx_patterns import SOFTMAX, WRITTEN_OUT
 from triptych.importers.steps import FOR_TRAINING, ImportRefusedError
 from triptych.spec.kinds.activations import SELU_ALPHA, SELU_SCALE
 from triptych.spec.layers import (
@@ -110,10 +110,13 @@ def _prelu(call: OnnxCall) -> Tensor:
 
 def _softmax(call: OnnxCall) -> Tensor:
     """Before operator set 13 over all axes from `axis` (1) on, then over `axis` (-1) alone."""
+    axis = call.axis(call.count("axis", -1 if call.opset >= 13 else 1))
+    return _softmax_over(call, [axis] if call.opset >= 13 else list(range(axis, len(call.x.source_shape))))
+
+
+def _softmax_over(call: OnnxCall, axes: Sequence[int]) -> Tensor:
     x = call.x
     rank = len(x.source_shape)
-    axis = call.axis(call.count("axis", -1 if call.opset >= 13 else 1))
-    axes = [axis] if call.opset >= 13 else list(range(axis, rank))
     larger = {each for each in axes if x.source_shape[each] > 1}
     channels = axes_of(x).index(0) if rank == 3 else 0
     if larger - {channels} or (channels not in axes and x.shape[0] > 1):
@@ -249,6 +252,7 @@ CONVERTERS: Mapping[str, Convert] = {
     "Gelu": _pointwise(_gelu),
     "HardSigmoid": _pointwise(_hard_sigmoid),
     "Softmax": _softmax,
+    SOFTMAX: lambda call: _softmax_over(call, [call.axis(call.count("axis", -1))]),
     "LogSoftmax": _log_softmax,
     "Dropout": _dropout,
     **onnx_arithmetic.CONVERTERS,
@@ -256,4 +260,4 @@ CONVERTERS: Mapping[str, Convert] = {
     "Identity": lambda call: call.x,
     "Cast": _cast,
 }
-SUPPORTED = ", ".join(name for name in CONVERTERS if name != WRITTEN_OUT)
+SUPPORTED = ", ".join(name for name in CONVERTERS if name not in (SOFTMAX, WRITTEN_OUT))

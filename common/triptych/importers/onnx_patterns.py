@@ -2,7 +2,8 @@
 
 - `x / (k + alpha * mean of x^2 over neighbouring channels)^beta`: local response normalisation, which PyTorch computes
   by a three-dimensional average pool;
-- `x / max(norm of x, eps)`: `torch.nn.functional.normalize`.
+- `x / max(norm of x, eps)`: `torch.nn.functional.normalize`;
+- `exp(x) / sum of exp(x)`: MXNet's exporter has softmax so.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from triptych.spec.layers import Layer
 
 _ON_THE_WAY = ("Reshape", "Squeeze", "Unsqueeze", "Identity", "If")  # to and from the pool's five axes
 _DEEPEST = 20
-WRITTEN_OUT = "activation"  # the operator, which ONNX has not, of what was written out
+WRITTEN_OUT = "activation"  # the operators, which ONNX has not, of what was written out
+SOFTMAX = "softmax"
 
 Constants = Mapping[str, NDArray[Any]]
 
@@ -62,6 +64,8 @@ class _PatternSearch:
         self.producers, self.constants = producers, constants
 
     def replaced(self, node: OnnxNode) -> OnnxNode:
+        if softmax := self._softmax(node):
+            return softmax
         x, divisor = node.inputs
         attributes = self._response_norm(x, divisor) or self._norm(x, divisor)
         if attributes is None:
@@ -130,6 +134,25 @@ class _PatternSearch:
             return None
         square = self._producer(self._before(padding.inputs[0]), "Mul")
         return int(kernel[0]) if square and square.inputs == (x, x) else None
+
+    def _softmax(self, node: OnnxNode) -> OnnxNode | None:
+        """Along one axis; what is subtracted before, the largest along that axis, changes nothing."""
+        powers, divisor = node.inputs
+        exponential, total = self._producer(powers, "Exp"), self._producer(divisor, "ReduceSum")
+        if exponential is None or total is None or total.inputs[0] != powers:
+            return None
+        axes = self._kept_axes(total)
+        difference = self._producer(exponential.inputs[0], "Sub")
+        largest = self._producer(difference.inputs[1], "ReduceMax") if difference else None
+        x = exponential.inputs[0]
+        if difference and largest and largest.inputs[0] == difference.inputs[0] and self._kept_axes(largest) == axes:
+            x = difference.inputs[0]
+        return replace(node, operator=SOFTMAX, inputs=(x,), attributes={"axis": axes[0]}) if len(axes) == 1 else None
+
+    def _kept_axes(self, node: OnnxNode) -> list[int]:
+        """Over which axes a reduction is that keeps them; none for another."""
+        axes = axes_of(node, [None, *(self.constants.get(name) for name in node.inputs[1:])])
+        return axes or [] if node.attributes.get("keepdims", 1) else []
 
     def _before(self, name: str) -> str:
         """The value before nodes that change the shape alone; of an If, what its first branch takes."""
