@@ -317,6 +317,25 @@ CASES: dict[str, Case] = {
         (8, 13, NEWEST),
     ),
     "slice of all axes": Case([("y", "Slice", "x s e", {})], {"s": ints(0, 1), "e": ints(9999999, 3)}, (10, NEWEST)),
+    "slice that names the batch": Case(
+        [("y", "Slice", "x s e a", {})], {"s": ints(0, 1), "e": ints(9999999, 3), "a": ints(0, -3)}, (10, 13, NEWEST)
+    ),
+    "pad that names the batch": Case(
+        [("y", "Pad", "x p - a", {})], {"p": ints(0, 1, 0, 2), "a": ints(0, 2)}, (18, NEWEST)
+    ),
+    "shape that is chosen": Case(
+        [
+            ("l", "Less", "wanted zero", {}),
+            ("g", "GreaterOrEqual", "wanted zero", {}),
+            ("o", "Or", "l g", {}),
+            ("t", "Tile", "minus two", {}),
+            ("k", "Where", "l own wanted", {}),
+            ("m", "Where", "o k t", {}),
+            ("y", "Reshape", "x m", {}),
+        ],
+        {"zero": ints(0), "minus": ints(-1), "two": ints(4), "own": ints(0, 4, 9, 8), "wanted": ints(-1, 8, -1, 4)},
+        (13, NEWEST),
+    ),
     "split": Case([("a b", "Split", "x", {"axis": 1, "split": [1, 3]}), ("y", "Mul", "b a", {})], {}, (7, 11)),
     "split 13": Case(
         [("a b", "Split", "x s", {"axis": 1}), ("y", "Concat", "b a", {"axis": 1})], {"s": ints(3, 1)}, (13, NEWEST)

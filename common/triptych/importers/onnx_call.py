@@ -89,11 +89,13 @@ class OnnxCall:
         value = self.constant(place, key)
         return None if value is None else [int(each) for each in value.ravel()]
 
-    def axes(self, place: int = 1) -> list[int] | None:
-        """`axes` of the source's shape without the batch, from 0; None: left out."""
+    def axes(self, place: int = 1, *, batch: bool = False) -> list[int] | None:
+        """`axes` of the source's shape without the batch, from 0; None: left out. `batch`: that, -1, may be among
+        them."""
         self.read.add("axes")
         axes = axes_of(self.node, [None, *(self.constant(n, "axes") for n in range(1, len(self.values)))], place)
-        return None if axes is None else [self.axis(axis) for axis in axes]
+        whole = (0, -1 - len(self.x.source_shape)) if batch else ()
+        return None if axes is None else [-1 if axis in whole else self.axis(axis) for axis in axes]
 
     def axis(self, axis: int) -> int:
         """An axis of the first input's shape, which has the batch, as one of that without it."""

@@ -148,6 +148,12 @@ def _expand(node: OnnxNode, arrays: Sequence[Array]) -> Array:
     return np.broadcast_to(arrays[0], shape)
 
 
+def _tile(node: OnnxNode, arrays: Sequence[Array]) -> Array:
+    repeats = [int(number) for number in arrays[1].ravel()]
+    _bounded([arrays[0].size, *repeats], arrays)
+    return np.tile(arrays[0], repeats)
+
+
 def _range(node: OnnxNode, arrays: Sequence[Array]) -> Array:
     start, limit, step = (array.ravel()[0].item() for array in arrays)
     _bounded([max(0, math.ceil((limit - start) / step))], arrays)
@@ -187,6 +193,7 @@ FOLDS: Mapping[str, Fold] = {
     "Unsqueeze": _unsqueeze,
     "Flatten": lambda node, arrays: arrays[0].reshape(math.prod(arrays[0].shape[: node.attributes.get("axis", 1)]), -1),
     "Expand": _expand,
+    "Tile": _tile,
     "Range": _range,
     "ReduceProd": _reduce_product,
     "Add": _elementwise(np.add),
@@ -204,5 +211,11 @@ FOLDS: Mapping[str, Fold] = {
     "Ceil": _elementwise(np.ceil),
     "Not": _elementwise(np.logical_not),
     "Equal": _elementwise(np.equal),
+    "Less": _elementwise(np.less),
+    "LessOrEqual": _elementwise(np.less_equal),
+    "Greater": _elementwise(np.greater),
+    "GreaterOrEqual": _elementwise(np.greater_equal),
+    "And": _elementwise(np.logical_and),
+    "Or": _elementwise(np.logical_or),
     "Where": _elementwise(np.where),
 }

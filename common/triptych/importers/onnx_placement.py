@@ -93,7 +93,7 @@ def gather(call: OnnxCall) -> Tensor:
 def slice_(call: OnnxCall) -> Tensor:
     """`Slice`; by other steps than 1, every n-th row or column."""
     starts, ends = call.whole_numbers(1, "starts") or [], call.whole_numbers(2, "ends") or []
-    axes = call.axes(3) if "axes" in call.node.attributes or len(call.values) > 3 else None
+    axes = call.axes(3, batch=True) if "axes" in call.node.attributes or len(call.values) > 3 else None
     steps = call.whole_numbers(4, "steps") or [1] * len(starts)
     axes = list(range(-1, len(starts) - 1)) if axes is None else axes  # by default from the batch on
     if not len(starts) == len(ends) == len(axes) == len(steps) or min(steps, default=1) < 1:
@@ -174,7 +174,7 @@ def pad(call: OnnxCall) -> Tensor:
     mode = call.text("mode", "constant", ("constant", "edge", "reflect"))
     pads = call.whole_numbers(1, "pads") or []
     value = call.scalar(2, "value", 0.0)
-    listed = call.axes(3) if len(call.values) > 3 else None
+    listed = call.axes(3, batch=True) if len(call.values) > 3 else None
     listed = list(range(-1, len(x.shape))) if listed is None else listed
     if len(pads) != 2 * len(listed) or min(pads, default=0) < 0 or max(pads, default=0) >= 1 << 31 or len(x.shape) != 3:
         raise ImportRefusedError(f"has pads {pads[:9]} for a map {x.source_shape}, expected two from 0 for every axis")
