@@ -277,6 +277,28 @@ CASES: dict[str, Case] = {
     "multiply by a gate": Case(
         [("g", "GlobalAveragePool", "x", {}), ("s", "Sigmoid", "g", {}), ("y", "Mul", "x s", {})], {}
     ),
+    "multiply by a gate of features": Case(
+        [
+            ("g", "GlobalAveragePool", "x", {}),
+            ("f", "Flatten", "g", {}),
+            ("d", "Gemm", "f w b", {}),
+            ("r", "Reshape", "d s", {}),
+            ("h", "Mul", "r k", {}),
+            ("m", "Mul", "x h", {}),
+            ("y", "Concat", "h r", {"axis": 1}),
+        ],
+        {"w": (4, 4), "b": (4,), "s": ints(-1, 4, 1, 1), "k": (4, 1, 1)},
+    ),
+    "scale by a gate of features": Case(
+        [
+            ("g", "GlobalAveragePool", "x", {}),
+            ("f", "Flatten", "g", {}),
+            ("d", "Gemm", "f w b", {}),
+            ("r", "Reshape", "d s", {}),
+            ("y", "Mul", "r x", {}),
+        ],
+        {"w": (4, 4), "b": (4,), "s": ints(-1, 4, 1, 1)},
+    ),
     "sum": Case([("a", "Relu", "x", {}), ("b", "Tanh", "x", {}), ("y", "Sum", "a b x", {})], {}, (8, 13)),
     "mean": Case([("a", "Relu", "x", {}), ("y", "Mean", "a x", {})], {}, (8, 13)),
     "constants": Case(

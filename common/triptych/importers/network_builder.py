@@ -135,6 +135,10 @@ class NetworkBuilder:
             "supported: flattened, transposed there and back, in front of a dense layer, channels shuffled"
         )
 
+    def as_map(self, x: Tensor, name: str) -> Tensor:
+        """`x`, with features that the source has as a map, such as the gate of every channel, made one."""
+        return self.canonical(x, f"{name}_reshape") if len(x.shape) == 1 and len(x.source_shape) == 3 else x
+
     def _add(self, step: Step, shape: Shape) -> Tensor:
         kind = kind_of(step.layer)
         output = kind.output(step.layer, shape, step.name)

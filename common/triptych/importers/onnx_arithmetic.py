@@ -103,7 +103,7 @@ def _constant(call: OnnxCall) -> tuple[int, Array | None]:
 
 
 def _merged(call: OnnxCall, merge: Merge) -> Tensor:
-    a, b = call.tensors
+    a, b = (call.network.as_map(x, call.name) for x in call.tensors)
     if len(a.source_shape) != len(b.source_shape):
         raise ImportRefusedError(f"takes {a.source_shape} and {b.source_shape}, which do not broadcast image by image")
     orders = {axes_of(x) for x in (a, b)} if len(a.source_shape) == 3 else set()
@@ -115,7 +115,7 @@ def _merged(call: OnnxCall, merge: Merge) -> Tensor:
 
 def _per_channel(call: OnnxCall, place: int, constant: Array) -> tuple[Tensor, Array]:
     """The other input, and the constant with one value, or one for every canonical channel, in float64."""
-    x = call.tensor(1 - place)
+    x = call.network.as_map(call.tensor(1 - place), call.name)
     rank = len(x.source_shape)
     shape = (1,) * (rank + 1 - constant.ndim) + constant.shape
     if constant.size == 1 and len(shape) == rank + 1:

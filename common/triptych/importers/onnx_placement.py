@@ -152,7 +152,7 @@ def _part(call: OnnxCall, name: str, x: Tensor, axis: int, start: int, stop: int
 
 def concat(call: OnnxCall) -> Tensor:
     """`Concat` along the channels."""
-    tensors = call.tensors
+    tensors = [call.network.as_map(x, call.name) for x in call.tensors]
     axis = call.axis(call.count("axis", 1))
     ranks = {len(x.source_shape) for x in tensors}
     orders = {axes_of(x) for x in tensors} if ranks == {3} else {(0,)} if ranks == {1} else set()
@@ -203,7 +203,7 @@ def expand(call: OnnxCall) -> Tensor:
     wanted = [1] * (len(own) - len(wanted)) + wanted
     if len(wanted) == len(own) and all(size in (1, has) for size, has in zip(wanted, own, strict=True)):
         return x
-    x = call.network.canonical(x, f"{call.name}_reshape") if len(x.shape) == 1 else x
+    x = call.network.as_map(x, call.name)
     axes = axes_of(x)
     factors = {axes[place]: size for place, size in enumerate(wanted[1:]) if size != 1 and own[place + 1] == 1}
     fits = len(wanted) == len(own) == 4 and all(s in (1, h) or h == 1 for s, h in zip(wanted, own, strict=True))
