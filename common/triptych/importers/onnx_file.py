@@ -74,6 +74,8 @@ def read(path: Path) -> OnnxModel:
 def parse(content: bytes, source: str, folder: Path) -> OnnxModel:
     """The graph in the bytes of a file, whose arrays may lie in `folder`. Raises TriptychError as `read` does."""
     onnx = _onnx()
+    if not content:
+        raise TriptychError(f"{source} is empty; name an ONNX file that holds a network")
     _check_size(content, source)
     try:
         model = onnx.ModelProto.FromString(content)
@@ -161,7 +163,7 @@ def _opset(model: Proto, source: str) -> int:
     newest = _onnx().defs.onnx_opset_version()
     if len(versions) != 1 or not OLDEST <= versions[0] <= newest:
         raise ImportRefusedError(
-            f"{source} has the operator set {', '.join(map(str, versions)) or 'of nobody'}, expected {OLDEST} to "
+            f"{source} has the operator set {', '.join(map(str, versions)) or 'none'}, expected {OLDEST} to "
             f"{newest}; export it again, or convert it with onnx.version_converter"
         )
     return int(versions[0])
