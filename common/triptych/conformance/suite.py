@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import active_children, get_context, parent_process
+from multiprocessing import active_children, get_context
 from typing import Any, ClassVar
 
 from triptych.backend.contract import Backend
@@ -28,10 +25,11 @@ from triptych.spec.analysis import primitives, totals
 from triptych.spec.layers import Architecture
 from triptych.spec.records import arrays_digest, encode
 from triptych.utils.errors import TriptychError, check_known
-from triptych.utils.process import cores
+from triptych.utils.process import begin_worker, cores
 
 NOT_ASKED, NOT_INSTALLED = "not asked for", "not installed"  # why a backend or a precision was not run
 MOST_JOBS = 8  # each needs some gigabytes: the frameworks, and what JAX has compiled
+TASKS_PER_PROCESS = 6  # architectures; after 20 of the large ones a process that stays has 10 GB of compiled programs
 
 
 @dataclass(frozen=True)
@@ -127,15 +125,12 @@ def run_many(
     if jobs == 1:
         yield from (run(architecture, backends, **options) for architecture in architectures)
         return
-    from unittest.mock import patch
-
     names = [backend.name for backend in backends]
-    threads = {"OMP_NUM_THREADS": str(max(1, cores() // jobs))}  # for the new processes: this one has read it
-    with ProcessPoolExecutor(jobs, get_context("spawn"), _end_with_the_parent) as pool:
+    begun = get_context("spawn"), begin_worker, (max(1, cores() // jobs),)
+    with ProcessPoolExecutor(jobs, *begun, max_tasks_per_child=TASKS_PER_PROCESS) as pool:
         try:
             heaviest_first = sorted(architectures, key=lambda a: -sum(1 for _ in primitives(a)))
-            with patch.dict(os.environ, threads):  # no longer: a generator may be left and closed at any time
-                verdicts = {a.name: pool.submit(_run_named, names, options, a) for a in heaviest_first}
+            verdicts = {a.name: pool.submit(_run_named, names, options, a) for a in heaviest_first}
             yield from (verdicts[architecture.name].result() for architecture in architectures)
         except BaseException:  # an interrupt, too: nobody waits for what the others are at
             for process in active_children():
@@ -155,19 +150,6 @@ def run_all(
     if jobs is None:
         jobs = min(cores(), len(architectures), MOST_JOBS) if device == "cpu" else 1  # one device is not shared
     yield from run_many(architectures, backends, jobs=jobs, device=device, **options)
-
-
-def _end_with_the_parent() -> None:
-    """A process whose parent was killed ends; Ctrl-C, which reaches all of them, is the parent's business."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = parent_process()
-
-    def watch() -> None:
-        if parent is not None:
-            parent.join()
-            os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def _run_named(names: Sequence[str], options: dict[str, Any], architecture: Architecture) -> Verdict:

@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import os
+import signal
 import threading
 from functools import cache
 
@@ -69,3 +70,20 @@ def prepare_process() -> frozenset[str]:
     os.environ["TORCH_DEVICE_BACKEND_AUTOLOAD"] = "0"
     _mallopt(_MALLOC)
     return missing
+
+
+def begin_worker(threads: int) -> None:
+    """The first that a process of a pool does. It computes on so many threads; a process whose parent was killed ends;
+    Ctrl-C, which reaches all of them, is the parent's business."""
+    from multiprocessing import parent_process  # only here: a tenth of what `triptych --help` takes
+
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = parent_process()
+
+    def watch() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
