@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -10,12 +11,12 @@ from rich.console import Console
 from triptych.report import tables
 
 
-def printed(monkeypatch: pytest.MonkeyPatch, width: int, words: str) -> list[str]:
+def printed(monkeypatch: pytest.MonkeyPatch, width: int, words: str, **options: Any) -> list[str]:
     """The lines of a table of a name, two numbers and words."""
     out = io.StringIO()
     monkeypatch.setattr(tables, "console", lambda: Console(file=out, width=width, markup=False, highlight=False))
     rows = [("inception_resnet_v2", "55,843,464", "13,128,954,880", words), ("lenet", "61,706", "416,520", words)]
-    tables.print_table(("architecture", "parameters", "MACs", "source"), rows, right=(1, 2))
+    tables.print_table(("architecture", "parameters", "MACs", "source"), rows, right=(1, 2), **options)
     return out.getvalue().splitlines()
 
 
@@ -26,6 +27,17 @@ def test_numbers_and_names_are_whole_and_words_are_folded(monkeypatch: pytest.Mo
     (line,) = [line for line in lines if "inception" in line]
     assert all(whole in line for whole in ("inception_resnet_v2", "55,843,464", "13,128,954,880"))
     assert len(lines) > 3 or width == 160
+
+
+@pytest.mark.parametrize("width", [160, 80, 65])
+def test_words_that_may_be_cut_take_a_line_and_nothing_else_is_cut(monkeypatch: pytest.MonkeyPatch, width: int) -> None:
+    words = "Szegedy et al. 2016, as in Keras, and more words than stand in a line"
+    lines = printed(monkeypatch, width, words, cut=(3,))
+    assert max(map(len, lines)) <= width
+    assert len(lines) == 3
+    assert all(whole in lines[1] for whole in ("inception_resnet_v2", "55,843,464", "13,128,954,880", "Szegedy"))
+    assert (words in lines[1]) == (width == 160)
+    assert ("…" in lines[1]) == (width < 160)
 
 
 def test_where_numbers_do_not_stand_they_are_folded_and_never_cut(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,7 +38,7 @@ def archs(*, json: JsonFile = None) -> None:
     write_json(json, facts)
     if json is None:
         columns = ("architecture", "input", "classes", "parameters", "MACs", "source")
-        print_table(columns, rows, right=(2, 3, 4))
+        print_table(columns, rows, right=(2, 3, 4), cut=(5,))
 
 
 def summary(

@@ -10,16 +10,21 @@ FOLDED = 10  # columns of the terminal that a column of words takes at least
 
 
 def print_table(
-    columns: Sequence[str], rows: Iterable[Sequence[str]], *, title: str | None = None, right: Iterable[int] = ()
+    columns: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    title: str | None = None,
+    right: Iterable[int] = (),
+    cut: Iterable[int] = (),
 ) -> None:
     """Print `rows` of text under `columns`, each as `terminal.cell` shows it; those numbered in `right` are aligned to
     the right. Where the terminal is narrow, columns of words are folded, with less between them, before a number is, or
-    a short name in the first column."""
+    a short name in the first column; those numbered in `cut` end in an ellipsis instead."""
     from rich.table import Table
 
     lines = [tuple(map(cell, row)) for row in (columns, *rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    aligned, width = set(right), console().width
+    aligned, short, width = set(right), set(cut), console().width
     whole = {i for i, longest in enumerate(widths) if i in aligned or (i == 0 and longest <= NAME)}
     if sum(widths[i] + 1 if i in whole else FOLDED for i in range(len(widths))) > width:
         whole = set()  # cut numbers would be worse than folded ones
@@ -30,7 +35,11 @@ def print_table(
     )
     for index, column in enumerate(lines[0]):
         side: Literal["left", "right"] = "right" if index in aligned else "left"
-        table.add_column(column, justify=side, overflow="fold", no_wrap=index in whole)
+        if index in short:
+            rest = width - sum(each + 1 + (not close) for i, each in enumerate(widths) if i != index)
+            table.add_column(column, overflow="ellipsis", no_wrap=True, max_width=max(rest, FOLDED))
+        else:
+            table.add_column(column, justify=side, overflow="fold", no_wrap=index in whole)
     for row in lines[1:]:
         table.add_row(*row)
     console().print(table)
