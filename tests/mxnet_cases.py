@@ -118,6 +118,10 @@ CASES = {
         lambda sym, data: sym.BatchNorm(data, fix_gamma=False, use_global_stats=True, name="bn")
     ),
     "batch_norm_v1": Case(lambda sym, data: sym.BatchNorm_v1(data, fix_gamma=False, name="bn"), single="only"),
+    "synchronised batch norm": Case(
+        lambda sym, data: sym.contrib.SyncBatchNorm(data, fix_gamma=False, momentum=0.7, key="bn", name="bn"),
+        single="only",
+    ),
     "max pool": Case(lambda sym, data: sym.Pooling(data, kernel=(3, 2), stride=(2, 3), pad=(1, 0), pool_type="max")),
     "full max pool": Case(
         lambda sym, data: sym.Pooling(
@@ -155,6 +159,13 @@ CASES = {
     "mean with keepdims": Case(lambda sym, data: conv(sym, sym.mean(data, axis=(-1, -2), keepdims=True))),
     "mean of all but": Case(lambda sym, data: sym.mean(data, axis=(0, 1), exclude=True)),
     "sum": Case(lambda sym, data: sym.sum(data, axis=(2, 3))),
+    "means one by one": Case(lambda sym, data: dense(sym, sym.mean(sym.mean(data, axis=3), axis=2))),
+    "mean of rows": Case(lambda sym, data: conv(sym, sym.mean(data, axis=2, keepdims=True))),
+    "sum of columns": Case(lambda sym, data: dense(sym, sym.sum(sym.relu(data), axis=-1))),
+    "largest": Case(lambda sym, data: dense(sym, sym.max(data, axis=(2, 3)))),
+    "largest of transposed rows": Case(
+        lambda sym, data: dense(sym, sym.max(sym.transpose(data, axes=(0, 2, 3, 1)), axis=1))
+    ),
     **{
         f"activation {kind}": Case(lambda sym, data, kind=kind: sym.Activation(data, act_type=kind))
         for kind in ("relu", "sigmoid", "tanh", "softrelu", "softsign")
@@ -259,6 +270,11 @@ CASES = {
     "product": Case(lambda sym, data: conv(sym, data) * sym.sigmoid(data)),
     "squeeze and excite": Case(squeeze_and_excite),
     "scalars": Case(lambda sym, data: 2.5 - (data - 127.5) * 0.0078125 / 3 + 0.1),
+    "bounds": Case(lambda sym, data: sym.minimum(sym.maximum(data, -0.5), 0.75)),
+    "relu as a bound": Case(lambda sym, data: sym.maximum(data, 0)),
+    "divided by an array": Case(  # a constant, which has no gradient
+        lambda sym, data: sym.broadcast_div(data, sym.var("one_gamma", shape=(1, 6, 1, 1))), train=False
+    ),
     "passes": Case(lambda sym, data: conv(sym, sym.Cast(sym.identity(sym.relu(data)), dtype="float64"))),
     "two outputs": Case(two_heads),
 }

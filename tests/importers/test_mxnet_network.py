@@ -348,7 +348,7 @@ STATES = [variable(name) for name in ("gamma", "beta", "mean", "var")]
         (after("Crop", num_args="1", h_w="(7, 2)"), "takes 0 to 7 of an axis of 6"),
         (after("Pad", mode="constant", pad_width="(0, 0, 1, 0, 0, 0, 0, 0)"), "only rows and columns are padded"),
         (after("Pad", mode="reflect", pad_width="(0, 0, 0, 0, 6, 0, 0, 0)"), "cannot reflect"),
-        (after("mean", axis="(1,)"), "reduces the axes (1,), and only rows and columns (2, 3) are taken"),
+        (after("mean", axis="(1,)"), "reduces the axes (1,), and only rows, columns (2, 3), or both are taken"),
         (after("Cast", dtype="int8"), "rounds to int8"),
         (after("FullyConnected", 1, num_hidden="4", no_bias="1", flatten="0"), "has flatten=False on 3 axes"),
         (after("_contrib_AdaptiveAvgPooling2D", output_size="(4, 4)"), "(4, 4), which does not divide 6x6"),

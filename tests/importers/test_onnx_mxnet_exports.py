@@ -38,6 +38,7 @@ Export = Callable[[Any, dict[str, Any], tuple[int, ...], int], Path]
 # What the exporter takes, and refuses by itself or breaks at.
 NOT_EXPORTED = (
     *("convolution_v1", "deconvolution to a shape", "batch_norm_v1", "pooling_v1", "average pooling_v1", "softsign"),
+    "synchronised batch norm",
     *("sum pool", "global sum pool", "adaptive average pool", "dense behind a transpose of columns"),
     *("softmax activation", "softmax activation of rows", "l2 normalisation", "l2 normalisation of a map"),
     *("reshape and back", "channel shuffle", "crop of the centre", "passes"),
@@ -47,8 +48,10 @@ ITS_ERRORS = (AttributeError, IndexError, NotImplementedError, RuntimeError, Typ
 NOT_EXPORTED_AT_13 = ("softmax output", "softmax output of a map")
 # What it writes wrongly, and what is said of that. The first two are other networks, and taken as what they are.
 WRONG = ("batch norm with all defaults",)  # fix_gamma is left out: the gamma that the file holds counts
+SQUEEZED = r"\(Reshape\) gives \(batch, .*\) the shape \[1, 3, 6|\(ScatterND\)"  # (1, images, channels)
 REFUSED = {
-    "mean": r"\(Reshape\) gives \(batch, 6\) the shape|\(ScatterND\)",  # (1, images, channels)
+    **dict.fromkeys(("mean", "means one by one", "largest"), SQUEEZED),
+    "largest of transposed rows": r"\(Reshape\) gives \(batch, .*\) the shape \[1, 3, 8, 6|\(ScatterND\)",
     "mean of all but": r"\(ReduceMean\) works along axis 0|\(ScatterND\)",  # of `exclude` nothing is left
     "prelu": r"\(PRelu\) has a slope \(6,\) for \(6, 9, 8\)",  # broadcast to the columns
     "softmax output of a map": r"\(Softmax\) is over axes \[0, 1, 2\]",

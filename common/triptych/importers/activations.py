@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple, TypeAlias, cast
 
+import numpy as np
+
 from triptych.spec.layers import (
     ELU,
     GELU,
@@ -34,6 +36,8 @@ class Names(NamedTuple):
     keras: str = ""
     jax: str = ""
 
+
+LARGEST = float(np.finfo(np.float32).max)  # the bound of a clip that has none
 
 Format: TypeAlias = Literal["onnx", "aten", "mxnet", "keras", "jax"]
 ACTIVATIONS = (

@@ -5,11 +5,28 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from typing import Literal
 
+import numpy as np
+
+from triptych.importers.activations import LARGEST
 from triptych.importers.mxnet_calls import Constant, SymbolCall
 from triptych.importers.mxnet_layers import Convert
 from triptych.importers.mxnet_tensors import SymbolTensor
-from triptych.spec.layers import Affine, Block, GlobalAvgPool, Merge
+from triptych.importers.torch_maps import numbered, pooled_rows
+from triptych.spec.layers import (
+    Affine,
+    AvgPool,
+    Block,
+    Clip,
+    GlobalAvgPool,
+    GlobalMaxPool,
+    Layer,
+    MaxPool,
+    Merge,
+    Pair,
+    ReLU,
+)
 
 
 def _concat(call: SymbolCall) -> SymbolTensor:
@@ -33,7 +50,7 @@ def _joined(merge: Merge) -> Convert:
     return convert
 
 
-def _with_constant(call: SymbolCall, merge: Merge) -> SymbolTensor:
+def _with_constant(call: SymbolCall, merge: Merge | Literal["divide"]) -> SymbolTensor:
     """A scale or a shift whose numbers are an array of the file, one for each channel or one for all."""
     constants = [given for given in call.inputs if isinstance(given, Constant)]
     if len(constants) != 1 or len(call.inputs) != 2:
@@ -43,9 +60,12 @@ def _with_constant(call: SymbolCall, merge: Merge) -> SymbolTensor:
     places = (1,) * (len(given.shape) - 1)
     if array.shape not in {shape for n in {1, given.shape[0]} for shape in ((1, n, *places), (n, *places))} | {(1,)}:
         raise call.refused(f"takes the array {name!r} of shape {array.shape}, not one number for each channel")
-    numbers = tuple(float(number) for number in array.ravel())
+    values = array.astype(np.float64).ravel()
+    if merge == "divide" and not values.all():
+        raise call.refused(f"divides by the array {name!r}, which holds 0")
+    numbers = tuple((1 / values if merge == "divide" else values).tolist())
     call.building.remarks.append(f"the array {name!r} is a constant here; MXNet would train it")
-    return call.add(Affine("", numbers) if merge == "multiply" else Affine("", shift=numbers), given)
+    return call.add(Affine("", shift=numbers) if merge == "add" else Affine("", numbers), given)
 
 
 def _difference(call: SymbolCall) -> SymbolTensor:
@@ -69,30 +89,57 @@ def _inverse(scalar: float) -> tuple[float, float]:
     return 1 / scalar if scalar else math.inf, 0.0
 
 
-def _mean(call: SymbolCall) -> SymbolTensor:
-    return _reduced(call, call.add(GlobalAvgPool(""), _over_the_map(call)))
+def _reduction(
+    whole: Callable[[str], Layer], pool: Callable[[str, Pair, Pair], Layer], *, summed: bool = False
+) -> Convert:
+    """Over rows and columns, or one of them. A sum is the mean times the number of its terms."""
+
+    def convert(call: SymbolCall) -> SymbolTensor:
+        given, keep = call.any_tensor(), bool(call.integer("keepdims"))
+        base, over = call.building.shapes[given.step], _reduced_axes(call, given)
+        shape = tuple(1 if axis in over else size for axis, size in enumerate(given.shape) if keep or axis not in over)
+        order = numbered(base).reshape(given.shape) if given.order is None else given.order.astype(np.intp)
+        found = pooled_rows(order, base, over, shape) if over else None
+        if found is None:
+            axes = call.integers("axis") or "all"
+            raise call.refused(f"reduces the axes {axes}, and only rows, columns (2, 3), or both are taken")
+        kernel, order = found
+        layer = whole("") if kernel == base[1:] else pool("", kernel, kernel)
+        made = call.add(layer, SymbolTensor(given.step, base), part="mean" if summed else "")
+        if summed:
+            made = call.add(Affine("", (float(math.prod(kernel)),)), made)
+        moved = not np.array_equal(order.ravel(), np.arange(order.size))
+        return SymbolTensor(made.step, shape, order.astype(np.int32) if moved else None)
+
+    return convert
 
 
-def _sum(call: SymbolCall) -> SymbolTensor:
-    given = _over_the_map(call)
-    mean = call.add(GlobalAvgPool(""), given, part="mean")
-    return _reduced(call, call.add(Affine("", (float(math.prod(given.shape[1:])),)), mean))
-
-
-def _over_the_map(call: SymbolCall) -> SymbolTensor:
-    """The input, if the reduction is over its rows and columns."""
-    given, axes = call.image(), call.integers("axis")
+def _reduced_axes(call: SymbolCall, given: SymbolTensor) -> set[int]:
+    """The axes of a reduction, counted from 0 behind the batch; none where the batch is among them."""
     number = len(given.shape) + 1
-    over = {axis % number for axis in axes}
+    over = {axis % number for axis in call.integers("axis") if -number <= axis < number}
     if call.node.values.get("exclude"):
         over = set(range(number)) - over
-    if over != {2, 3} or call.node.values.get("initial") is not None:
-        raise call.refused(f"reduces the axes {axes or 'all'}, and only rows and columns (2, 3) are taken")
-    return given
+    whole = not call.integers("axis") or 0 in over or call.node.values.get("initial") is not None
+    return set() if whole else {axis - 1 for axis in over}
 
 
-def _reduced(call: SymbolCall, tensor: SymbolTensor) -> SymbolTensor:
-    return tensor if call.integer("keepdims") else call.viewed(tensor, tensor.shape[:1], "")
+def _quotient(call: SymbolCall) -> SymbolTensor:
+    """By an array of the file."""
+    if not isinstance(call.inputs[1], Constant):
+        raise call.refused("divides by what it computes of the images")
+    return _with_constant(call, "divide")
+
+
+def _bound(upper: bool) -> Convert:
+    """The least or the largest of each value and a number; the larger of it and 0 is ReLU."""
+
+    def convert(call: SymbolCall) -> SymbolTensor:
+        number = call.number("scalar")
+        layer: Layer = Clip("", -LARGEST, number) if upper else Clip("", number, LARGEST)
+        return call.each_value(ReLU("") if number == 0 and not upper else layer)
+
+    return convert
 
 
 def _as_it_is(call: SymbolCall) -> SymbolTensor:
@@ -127,8 +174,12 @@ ARITHMETIC: Mapping[str, Convert] = {
     **dict.fromkeys(("_mul_scalar", "_npi_multiply_scalar"), _TIMES),
     **dict.fromkeys(("_div_scalar", "_npi_true_divide_scalar"), _OVER),
     **dict.fromkeys(("negative", "_npi_negative"), lambda call: call.each_value(Affine("", (-1.0,)))),
-    **dict.fromkeys(("mean", "_npi_mean"), _mean),
-    "sum": _sum,
+    "broadcast_div": _quotient,
+    "_maximum_scalar": _bound(upper=False),
+    "_minimum_scalar": _bound(upper=True),
+    **dict.fromkeys(("mean", "_npi_mean"), _reduction(GlobalAvgPool, AvgPool)),
+    "sum": _reduction(GlobalAvgPool, AvgPool, summed=True),
+    "max": _reduction(GlobalMaxPool, MaxPool),
     **dict.fromkeys(("_copy", "_np_copy", "_npi_copy"), _as_it_is),
     "BlockGrad": _stopped,
     "Cast": _cast,

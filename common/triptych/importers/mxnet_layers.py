@@ -229,6 +229,7 @@ LAYERS: Mapping[str, Convert] = {
     "FullyConnected": _dense,
     "BatchNorm": _batch_norm,
     "BatchNorm_v1": _batch_norm,
+    "_contrib_SyncBatchNorm": _batch_norm,  # of one device, or of one batch on several
     "Activation": _activation,
     "LeakyReLU": _leaky_relu,
     **{name: _each_value(layer) for name, layer in _ACTIVATIONS.items() if name in OPERATORS},

@@ -163,6 +163,12 @@ OPERATORS: dict[str, Operator] = {
         ("moving_mean", "moving_var"),
         outputs=3,
     ),
+    "_contrib_SyncBatchNorm": Operator(
+        _BATCH_NORM_INPUTS,
+        _BATCH_NORM_V1 | {"eps": Attribute("single", to_single(1e-3), minimum=0), "ndev": _IGNORED, "key": _IGNORED},
+        ("moving_mean", "moving_var"),
+        outputs=3,
+    ),
     "InstanceNorm": Operator(("data", "gamma", "beta"), {"eps": _single(1e-3)}, outputs=3),
     "LRN": Operator(
         ("data",),

@@ -8,8 +8,9 @@ from functools import partial
 
 import numpy as np
 
+from triptych.importers.activations import LARGEST
 from triptych.importers.network_builder import Tensor, axes_of, permuted, with_axes
-from triptych.importers.onnx_call import LARGEST, Array, Convert, OnnxCall, as_number
+from triptych.importers.onnx_call import Array, Convert, OnnxCall, as_number
 from triptych.importers.steps import ImportRefusedError
 from triptych.spec.layers import (
     Affine,

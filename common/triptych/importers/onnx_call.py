@@ -18,7 +18,6 @@ from triptych.spec.layers import Pair
 
 Array: TypeAlias = NDArray[Any]
 Value: TypeAlias = Tensor | Array | None
-LARGEST = float(np.finfo(np.float32).max)  # the bound of a clip that has none
 
 
 @dataclass

@@ -10,9 +10,9 @@ from functools import partial
 import numpy as np
 
 from triptych.importers import onnx_arithmetic, onnx_placement, onnx_windows
-from triptych.importers.activations import celu, named, swish
+from triptych.importers.activations import LARGEST, celu, named, swish
 from triptych.importers.network_builder import Tensor, axes_of, permuted, with_axes
-from triptych.importers.onnx_call import LARGEST, Array, Convert, OnnxCall, vector
+from triptych.importers.onnx_call import Array, Convert, OnnxCall, vector
 from triptych.importers.onnx_constants import FLOATS
 from triptych.importers.onnx_file import decimal
 from triptych.importers.onnx_patterns import SOFTMAX, WRITTEN_OUT
