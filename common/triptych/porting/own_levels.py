@@ -50,21 +50,28 @@ def _whose_gradient(finding: Finding) -> Difference:
         return finding.at(nodes[0])
     if not name.startswith(ARRIVING):
         note = FROZEN.format(f"{layer_of(name)}.*") if finding.check.problem else ""
-        return finding.at(layer_of(name), _cut_off(finding, name), note)
+        text, layer = _cut_off(finding, name)
+        return finding.at(layer, text, note)
     behind = nodes.index(name.removeprefix(ARRIVING)) + 1
     text, layer = _what_arrives(finding, name.removeprefix(ARRIVING))
     return finding.at(layer or nodes[min(behind, len(nodes) - 1)], text)
 
 
-def _cut_off(finding: Finding, name: str) -> str:
-    """Where the gradient of a parameter is zero, that none arrives at it, and from where."""
+def _cut_off(finding: Finding, name: str) -> tuple[str, str]:
+    """Where the gradient of a parameter is zero, that none arrives at it, and from where; with the layer to blame. That
+    is the layer itself, but the next one with parameters where no layer before has a gradient either: it hands none
+    on."""
     observed, right = finding.observed.get(name), finding.run.gradients
+    own = layer_of(name)
     if observed is None or finding.check.problem or largest(observed):
-        return ""
-    order = [path for path, _ in finding.run.nodes(True)]
-    behind = order[order.index(layer_of(name)) + 1 :] if layer_of(name) in order else []
-    trained = next((path for path in behind if any(layer_of(each) == path for each in right)), "the loss")
-    return f"no gradient comes back from '{trained}' (detach, stop_gradient, BlockGrad, no_grad)"
+        return "", own
+    trained = [path for path, _ in finding.run.nodes(True) if any(layer_of(each) == path for each in right)]
+    place = trained.index(own) if own in trained else len(trained)
+    before = [each for each in right if layer_of(each) in trained[:place]]
+    source = next(iter(trained[place + 1 :]), "")
+    cut = bool(source and before) and not any(largest(finding.observed.get(each, observed)) for each in before)
+    text = f"no gradient comes back from '{source or 'the loss'}' (detach, stop_gradient, BlockGrad, no_grad)"
+    return text, source if cut else own
 
 
 def _what_arrives(finding: Finding, path: str) -> tuple[str, str]:
