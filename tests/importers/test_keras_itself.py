@@ -51,7 +51,8 @@ def in_double(model: Model) -> Model:
 
 def expected(model: Model, images: Any) -> Any:
     """Keras's output for `(N, C, H, W)` images, of a map with the channels first."""
-    y = np.asarray(in_double(model)(np.moveaxis(images, 1, -1) if len(model.input_shape) == 4 else images[:, :, 0, 0]))
+    x = np.moveaxis(images, 1, -1) if len(model.input_shape) == 4 else images[:, :, 0, 0]
+    y = np.asarray(in_double(model)(x, training=False))  # which layers of augmentation have to be told
     return np.moveaxis(y, -1, 1) if y.ndim == 4 else y
 
 
@@ -156,9 +157,13 @@ NETWORKS: dict[str, Callable[[], Model]] = {
         f"activation {name}": lambda name=name: on_map(L.Conv2D(4, 1, activation=name), L.Activation(name))
         for name in (
             *("relu", "relu6", "sigmoid", "tanh", "softmax", "silu", "hard_sigmoid", "hard_silu"),
-            *("elu", "selu", "gelu", "softplus", "softsign", "mish", "hard_tanh"),
+            *("elu", "selu", "gelu", "softplus", "softsign", "mish", "hard_tanh", "celu", "log_sigmoid"),
         )
     },
+    "augmentation": lambda: on_map(
+        L.RandomFlip(), L.RandomRotation(0.1), L.RandomZoom(0.2), L.RandomTranslation(0.1, 0.1), L.Conv2D(4, 1)
+    ),
+    "noise": lambda: on_map(L.GaussianNoise(0.1), L.Conv2D(4, 1)),
     "elu": lambda: on_map(L.ELU(0.3), L.Conv2D(4, 1), L.ELU()),
     "operations": lambda: graph(
         lambda x: keras.ops.gelu(
@@ -168,9 +173,14 @@ NETWORKS: dict[str, Callable[[], Model]] = {
 }
 
 
+WITH_TANH = ("dense", "activation tanh")  # ops.tanh casts to result_type(float64, float), which is float32 there
+
+
 @pytest.mark.parametrize("suffix", FORMATS)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_every_layer_gives_what_keras_gives(name: str, suffix: str, tmp_path: Path) -> None:
+    if keras.backend.backend() == "jax" and name in WITH_TANH:
+        pytest.skip("on JAX Keras computes tanh in float32 whatever it is given: no oracle in float64")
     model = filled(NETWORKS[name]())
     agree(model, saved(model, tmp_path, suffix))
 

@@ -219,6 +219,23 @@ def test_the_hard_sigmoid_is_the_versions_own(version: str, slope: float, tmp_pa
     assert gate.slope == slope
 
 
+@pytest.mark.parametrize("name", ["RandomFlip", "RandomRotation", "GaussianNoise"])
+def test_what_changes_images_in_training_alone_is_left_out_and_said(name: str, tmp_path: Path) -> None:
+    model = functional(start(), layer(name, "more", "x", factor=0.1, seed=3), layer("Conv2D", "conv", "more", **CONV))
+    imported = loaded(tmp_path, model)
+    assert [type(each).__name__ for _, each in walk(imported.architecture.layers)] == ["Conv"]
+    assert (
+        "'more' changes its input in training alone, and is left out; taken over is its evaluation" in imported.remarks
+    )
+
+
+def test_a_logarithm_of_a_sigmoid_is_what_computes_it(tmp_path: Path) -> None:
+    model = functional(start(), layer("Activation", "last", "x", activation="log_sigmoid"))
+    imported = loaded(tmp_path, model, {})
+    x = np.random.default_rng(0).normal(0, 20, (2, 3, 6, 5))
+    assert np.allclose(forward(imported.architecture, {}, x).logits, -np.logaddexp(0, -x), 1e-12, 0)
+
+
 def test_an_output_that_is_asked_for_and_one_that_is_not_there(tmp_path: Path) -> None:
     model = net()
     model["config"]["layers"].append(layer("Lambda", "code", "relu"))

@@ -47,7 +47,7 @@ ACTIVATIONS = (
     Names(Clip("", 0.0, 6.0), aten="relu6", keras="relu6"),
     Names(Clip("", -1.0, 1.0), keras="hard_tanh", jax="hard_tanh"),
     Names(SiLU(""), aten="silu", keras="silu swish", jax="silu"),
-    Names(ELU("", 1.0), keras="elu"),
+    Names(ELU("", 1.0), keras="elu celu"),
     Names(SELU(""), aten="selu", mxnet="selu", keras="selu"),
     Names(GELU("", approximate=False), mxnet="gelu gelu_erf", keras="gelu"),
     Names(GELU("", approximate=True), mxnet="gelu_tanh"),

@@ -5,7 +5,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, TypeAlias
 
-from triptych.importers.activations import named
+from triptych.importers.activations import LOG_SIGMOID, named
 from triptych.importers.keras_call import LayerCall
 from triptych.importers.network_builder import Tensor, permuted
 from triptych.importers.steps import ImportRefusedError
@@ -39,6 +39,7 @@ FUNCTIONS: Mapping[str, Callable[[str, Version], Layer] | None] = {
     "leaky_relu": lambda name, _: LeakyReLU(name, 0.2),
     "softmax": lambda name, _: Softmax(name),
     "hard_sigmoid": _hard_sigmoid,
+    "log_sigmoid": None,  # several layers
 }
 # Operations of Keras 3 (`keras.ops.relu(x)`), by their class.
 _OPERATIONS = {
@@ -53,6 +54,7 @@ _OPERATIONS = {
     "Mish": "mish",
     "HardSilu": "hard_silu",
     "HardTanh": "hard_tanh",
+    "LogSigmoid": "log_sigmoid",
 }
 
 
@@ -73,6 +75,11 @@ def _apply(call: LayerCall, given: Any, name: str, y: Tensor) -> Tensor:
         shown = repr(given)[:40] if isinstance(given, str) else type(given).__name__
         raise ImportRefusedError(f"has the activation {shown}, supported: {', '.join(FUNCTIONS)}")
     build = FUNCTIONS[given]
+    if given == "log_sigmoid":
+        for layer in LOG_SIGMOID:
+            part = f"{name}_{layer.name}" if layer.name else name
+            y = call.network.pointwise(part, replace(layer, name=part), y)
+        return y
     return y if build is None else call.network.pointwise(name, build(name, call.version), y)
 
 

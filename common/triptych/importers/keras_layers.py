@@ -9,7 +9,7 @@ from triptych.importers.keras_activations import ACTIVATION_LAYERS, activated
 from triptych.importers.keras_call import Build, LayerCall, names_of_arrays, numbers
 from triptych.importers.keras_windows import WINDOWS
 from triptych.importers.network_builder import Tensor, permuted
-from triptych.importers.steps import ImportRefusedError
+from triptych.importers.steps import EVALUATION_ALONE, ImportRefusedError
 from triptych.spec.layers import (
     Affine,
     BatchNorm,
@@ -159,8 +159,20 @@ def _identity(call: LayerCall) -> Tensor:
     return call.x
 
 
+def _augmentation(call: LayerCall) -> Tensor:
+    """What changes images at random in training, and in evaluation nothing."""
+    call.read.update(call.config)
+    call.network.remarks.append(
+        f"{call.name!r} changes its input in training alone, and is left out; {EVALUATION_ALONE}"
+    )
+    return call.x
+
+
+_AUGMENTATION = "RandomFlip RandomRotation RandomZoom RandomTranslation RandomContrast RandomBrightness GaussianNoise"
+
 LAYERS: Mapping[str, Build] = {
     **WINDOWS,
+    **dict.fromkeys(_AUGMENTATION.split(), _augmentation),
     "Dense": _dense,
     "BatchNormalization": _batch_norm,
     "BatchNormalizationV1": _batch_norm,
