@@ -216,17 +216,22 @@ def convert(
     names, path = read_mapping(mapping), Path(target)
     conversion.check_target(path, to, flatten)
     if arch is None:
+        imported = _imported(source, options)
+        symbol = conversion.symbol_of(source, imported.architecture, None, options)
         return conversion.from_network(
-            _imported(source, options), path, to=to, mapping=names, flatten=flatten, compare=compare
+            imported, path, to=to, mapping=names, flatten=flatten, compare=compare, symbol=symbol
         )
+    architecture = load(arch, **options)
     return conversion.from_file(
         Path(source),
-        load(arch, **options),
+        architecture,
         path,
         to=to,
         mapping=names,
         flatten=flatten,
         allow_unmatched=allow_unmatched,
+        compare=compare,
+        symbol=conversion.symbol_of(arch, architecture, None, options),
     )
 
 

@@ -21,8 +21,8 @@ from triptych.backend.contract import Backend
 from triptych.backend.execution import exact
 from triptych.data.preprocess import InputTransform
 from triptych.exporting import optimizer_states
-from triptych.exporting.mxnet_trainer import Back
 from triptych.importers import mxnet_network, mxnet_states
+from triptych.importers.mxnet_back import Back
 from triptych.importers.steps import Imported, Request
 from triptych.importers.trainer_states import TrainerStates
 from triptych.optim import multipliers

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from triptych.cli import options
-from triptych.cli.arch import is_zoo, resolve
+from triptych.cli.arch import is_zoo, request_of, resolve
 from triptych.utils.errors import TriptychError
 
 if TYPE_CHECKING:
@@ -86,13 +86,14 @@ def _converted(
         if allow_unmatched or propose is not None:
             option = "--allow-unmatched" if allow_unmatched else "--propose-mapping"
             raise TriptychError(f"{option} is for a file of weights, with --arch; a network has all of its own")
+        imported = resolve(source, network)
+        symbol = conversion.symbol_of(source, imported.architecture, network.weights, vars(request_of(network)))
         return conversion.from_network(
-            resolve(source, network), target, to=to, mapping=names, flatten=flatten, compare=compare
+            imported, target, to=to, mapping=names, flatten=flatten, compare=compare, symbol=symbol
         )
-    path = Path(source)
     architecture = resolve(arch, network).architecture
     return conversion.from_file(
-        path,
+        Path(source),
         architecture,
         target,
         to=to,
@@ -101,6 +102,7 @@ def _converted(
         allow_unmatched=allow_unmatched,
         propose=propose,
         compare=compare,
+        symbol=conversion.symbol_of(arch, architecture, network.weights, vars(request_of(network))),
     )
 
 

@@ -71,7 +71,7 @@ def states(
     Example: triptych export states runs/vgg11 optimizer.pt
     """
     from triptych.exporting import optimizer_states
-    from triptych.exporting.mxnet_trainer import Back
+    from triptych.importers.mxnet_back import Back
     from triptych.importers.steps import Request
     from triptych.optim.schedules import Score
     from triptych.training import run_folder

@@ -1,26 +1,17 @@
-"""The way back to MXNet: a symbol's own parameter file, and the states that its `gluon.Trainer` loads.
-
-Which number of a canonical array is which of MXNet's is not repeated here: numbers that say their own place go through
-the importer, and where they come out is where the trained ones go back from.
-"""
+"""The way back to MXNet: a symbol's own parameter file, and the states that its `gluon.Trainer` loads."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
-from triptych.importers import mxnet_network
-from triptych.importers.steps import Request
+from triptych.importers.mxnet_back import Back
 from triptych.optim.multipliers import factors_of, text_of
 from triptych.optim.optimizers import COUNT, SGD, Adam, Optimizer, float32, rates_of
 from triptych.spec import analysis
-from triptych.spec.layers import Architecture
 from triptych.utils.errors import TriptychError
 from triptych.utils.files import write_atomically
 from triptych.weights.formats import mxnet_params
@@ -28,57 +19,6 @@ from triptych.weights.formats.inert_pickle import Call, Name
 from triptych.weights.formats.pickle_writer import dumps
 
 Arrays = Mapping[str, NDArray[Any]]
-FIRST = 2**20  # the number of the first place: none of an architecture's own constants
-
-
-@dataclass(frozen=True)
-class Back:
-    """A symbol with its parameters, from which the network was imported, and how."""
-
-    symbol: Path
-    params: Path
-    request: Request
-    architecture: Architecture
-
-    @cached_property
-    def stored(self) -> dict[str, NDArray[Any]]:
-        """The arrays of the parameter file."""
-        return mxnet_network.read_arrays(self.params)
-
-    def arrays(self, canonical: Arrays) -> dict[str, NDArray[Any]]:
-        """Canonical arrays under the symbol's names, in its axes and types; of those that have a part in them. What of
-        such an array has no canonical number is 0."""
-        found: dict[str, NDArray[Any]] = {}
-        for path, (name, places) in self.places.items():
-            if path in canonical:
-                like = self.stored[name]
-                flat = found.setdefault(name, np.zeros(like.size, like.dtype))
-                flat[places] = np.ravel(canonical[path])
-        return {name: flat.reshape(self.stored[name].shape) for name, flat in found.items()}
-
-    @cached_property
-    def places(self) -> dict[str, tuple[str, NDArray[np.int64]]]:
-        """By canonical path: the name of the array that its numbers are from, and their places there. Raises
-        TriptychError for another network, and where the importer makes a number of several."""
-        starts, numbered, first = {}, {}, FIRST
-        for name, array in self.stored.items():
-            starts[name] = first
-            numbered[name] = np.arange(first, first + array.size, dtype=np.float64).reshape(array.shape)
-            first += array.size
-        imported = mxnet_network.load_arrays(self.symbol, numbered, self.request, self.params)
-        if imported.architecture != self.architecture:
-            raise TriptychError(f"the run did not begin from {self.symbol}, or constants there are made of arrays")
-        begins, names = np.array([*starts.values()]), list(starts)
-        found = {}
-        for path, array in (imported.parameters or {}).items():
-            numbers = np.asarray(array, np.float64).ravel()
-            name = names[max(0, int(np.searchsorted(begins, numbers[0], "right")) - 1)]
-            places = (numbers - starts[name]).astype(np.int64)
-            inside = places.min() >= 0 and places.max() < self.stored[name].size
-            if not inside or not np.array_equal(places + starts[name], numbers) or len(np.unique(places)) < len(places):
-                raise TriptychError(f"'{path}' is made of several numbers of {self.params}, and does not go back there")
-            found[path] = name, places
-        return found
 
 
 def write(path: Path, back: Back, parameters: Arrays, optimizer: Optimizer, state: Arrays, rate: float) -> str:
@@ -87,9 +27,9 @@ def write(path: Path, back: Back, parameters: Arrays, optimizer: Optimizer, stat
     that they began from, and as `Back.arrays` does."""
     kind, options, slots = _kind(optimizer)
     weights = path.with_suffix(".params")
-    if weights.exists() and weights.samefile(back.params):
+    if back.params is not None and weights.exists() and weights.samefile(back.params):
         raise TriptychError(f"'{path}' would write the weights over {back.params}; give it another name or folder")
-    own = back.stored | back.arrays(parameters)
+    own = back.file(parameters)
     trained = [info.path for info in analysis.parameters(back.architecture) if info.trained]
     held: dict[str, float] = dict.fromkeys(trained, 1.0)
     if kind != "Adam":  # MXNet's velocity holds the learning rate, with the sign of a step
@@ -98,15 +38,14 @@ def write(path: Path, back: Back, parameters: Arrays, optimizer: Optimizer, stat
         back.arrays({one: state[f"{slot}.{one}"] * held[one] for one in trained if f"{slot}.{one}" in state})
         for slot in slots
     ]
-    numbers = {name: number for number, name in enumerate(sorted(own))}
+    numbers = {name: number for number, name in enumerate(sorted(name.partition(":")[2] for name in own))}
     by_index: dict[int, Any] = {}
     for name in sorted(remembered[0] if remembered else ()):
         values = tuple(_array(arrays[name]) for arrays in remembered)
         by_index[numbers[name]] = values if len(slots) > 1 else values[0]
     counts = dict.fromkeys(by_index, int(state.get(COUNT, 0)))
     made = Call(Name("mxnet.optimizer.optimizer", kind), (), _fields(optimizer, options, rate, counts))
-    auxiliary = mxnet_params.split_prefixes(mxnet_params.read(back.params))[1]
-    mxnet_params.write(weights, {f"{'aux' if n in auxiliary else 'arg'}:{n}": value for n, value in own.items()})
+    mxnet_params.write(weights, own)
     write_atomically(path, dumps((by_index, made)))
     return _told(path, weights, back, optimizer)
 

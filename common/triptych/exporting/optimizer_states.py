@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triptych.exporting import mxnet_trainer
-from triptych.exporting.mxnet_trainer import Back
 from triptych.importers import optax_states, torch_states
+from triptych.importers.mxnet_back import Back
 from triptych.optim.optimizers import COUNT, SGD, Adam, AdamW, Optimizer, decay_of, rates_of
 from triptych.spec.layers import Architecture
 from triptych.utils.errors import TriptychError

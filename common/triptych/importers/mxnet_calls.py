@@ -49,7 +49,7 @@ class Constant:
 class Building:
     """A network that is being made of `symbol` for an input of one size. `arrays` are those of the file, None: there
     is none; `files` names symbol and arrays in messages. `shapes` has the output of each step, `stated` those shapes of
-    variables that the symbol states."""
+    variables that the symbol states, `blank` what the variables that are parameters begin as: shape and value."""
 
     symbol: Symbol
     arrays: Source | None
@@ -59,6 +59,7 @@ class Building:
     steps: list[Step] = field(default_factory=list)
     names: set[str] = field(default_factory=set)
     uses: Counter[str] = field(default_factory=Counter)
+    blank: dict[str, tuple[Shape, float]] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)
     plain: dict[tuple[str, Shape, int], tuple[SymbolTensor, SymbolTensor]] = field(
         default_factory=dict
@@ -250,9 +251,14 @@ class SymbolCall:
         for canonical, (role, shape) in wanted.items():
             name = self._variable(role)
             self.building.uses[name] += 1
+            self.building.blank[name] = shape, 0.0
             if self.building.arrays is not None:
                 found[canonical] = self._checked(name, self.building.arrays[name], shape)
         return found
+
+    def fixed_at_one(self, role: str, shape: Shape) -> None:
+        """An array of the node that is 1, whatever the file holds."""
+        self.building.blank[self._variable(role)] = shape, 1.0
 
     def given_shape(self, role: str) -> Shape | None:
         """The shape of an array of the file, or that which the symbol states for it; None where neither does."""

@@ -98,6 +98,8 @@ def _batch_norm(call: SymbolCall) -> SymbolTensor:
         raise call.refused("has output_mean_var=True")
     gamma, shape = not call.integer("fix_gamma"), given.shape[:1]
     arrays = call.arrays(weight=("gamma", shape)) if gamma else {}
+    if not gamma:
+        call.fixed_at_one("gamma", shape)
     arrays |= call.arrays(bias=("beta", shape), running_mean=("moving_mean", shape), running_var=("moving_var", shape))
     # Gluon's center=False, which comes with scale=False in its model zoo and stands in no file: a trained beta would
     # not be 0 to the last bit. Only Gluon writes the axis.

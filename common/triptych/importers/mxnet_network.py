@@ -78,14 +78,30 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
     return arrays
 
 
-def convert(symbol: Symbol, arrays: Source | None, request: Request, *, name: str, files: tuple[str, str]) -> Imported:
-    """As `load`, of a symbol and arrays by name; `files` names the two in messages."""
+def blank_arrays(symbol_path: Path, request: Request) -> dict[str, NDArray[np.float32]]:
+    """Arrays of the shapes that a symbol needs, as `read_arrays` has those of a file, for the input that is requested:
+    zeros, and ones where a scale is fixed. Raises as `load` does."""
+    part, _ = _part(mxnet_symbol.read(symbol_path), None, request, (str(symbol_path), "None"))
+    assert request.input is not None
+    building, _ = _built(part, request.input)
+    return {name: np.full(shape, value, np.float32) for name, (shape, value) in building.blank.items()}
+
+
+def _part(
+    symbol: Symbol, arrays: Source | None, request: Request, files: tuple[str, str]
+) -> tuple[SymbolPart, list[str]]:
+    """What the requested outputs need, and remarks on what is otherwise in it."""
     remarks: list[str] = []
     heads = _named(symbol, request.outputs, files[0]) if request.outputs else symbol.heads
     bare = dict.fromkeys(_without_softmax(symbol, head, request.keep_softmax, remarks) for head in heads)
     part = SymbolPart(symbol, arrays, files, tuple(bare))
     _check_operators(part)
-    remarks += part.check()
+    return part, [*remarks, *part.check()]
+
+
+def convert(symbol: Symbol, arrays: Source | None, request: Request, *, name: str, files: tuple[str, str]) -> Imported:
+    """As `load`, of a symbol and arrays by name; `files` names the two in messages."""
+    part, remarks = _part(symbol, arrays, request, files)
     shape, (building, outputs) = _fitted(part, request.input or part.stated_input(), remarks)
     wanted = needed({step.name: step.inputs for step in building.steps}, outputs)
     if shared := [variable for variable, count in building.uses.items() if count > 1]:

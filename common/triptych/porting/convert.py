@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triptych.importers import keras_weights
-from triptych.importers.steps import Imported
-from triptych.porting import loaded_outputs, weight_files
+from triptych.importers.mxnet_back import Back
+from triptych.importers.steps import Imported, Request
+from triptych.porting import loaded_outputs, sources, weight_files
 from triptych.porting.loaded_outputs import OutputDifference
 from triptych.porting.weight_files import Read, on_custom, on_order, some
 from triptych.spec.layers import Architecture
@@ -21,6 +22,7 @@ from triptych.weights.formats.endings import Ending, ending_of, is_imported, is_
 from triptych.weights.naming import FLATTEN_ORDERS, NAMINGS, NamedArrays
 
 Arrays = dict[str, NDArray[Any]]
+EXPORTED = "gluon-exported"
 
 
 @dataclass(frozen=True)
@@ -57,15 +59,17 @@ def from_network(
     mapping: Mapping[str, str] | None = None,
     flatten: str | None = None,
     compare: bool = False,
+    symbol: Back | None = None,
 ) -> Conversion:
     """Write the weights of a network into `target`; `mapping`: the target's names to the spec's paths, where they are
-    not the spec's; `compare`: the outputs, too. Raises TriptychError for a network without weights, and for formats and
-    names that do not fit."""
+    not the spec's; `compare`: the outputs, too; `symbol`: whose names an exported file of MXNet's gets. Raises
+    TriptychError for a network without weights, and for formats and names that do not fit."""
     if imported.parameters is None:
         raise TriptychError(f"'{imported.architecture.name}' has no weights; name a source that has some, or --weights")
     check_target(target, to, flatten)
     read = Read(dict(imported.parameters), (), (), "canonical", {}, {})
-    return _write(imported.architecture, read, target, to, mapping or {}, flatten, compare)
+    own = None if mapping else symbol
+    return _write(imported.architecture, read, target, to, mapping or {}, flatten, compare, symbol=own)
 
 
 def from_file(
@@ -79,9 +83,10 @@ def from_file(
     allow_unmatched: bool = False,
     propose: Path | None = None,
     compare: bool = False,
+    symbol: Back | None = None,
 ) -> Conversion:
     """Write the weights in a file, those of `architecture`, into `target`; `mapping`: names in `source` to the spec's
-    paths; `propose`: a file for a mapping to edit; `compare`: the outputs, too. Raises TriptychError as
+    paths; `propose`: a file for a mapping to edit; `compare` and `symbol` as in `from_network`. Raises TriptychError as
     `weight_files.read` does, and for formats that do not fit."""
     check_target(target, to, flatten)
     by_name = bool(mapping) or allow_unmatched or propose is not None
@@ -90,12 +95,23 @@ def from_file(
             raise TriptychError(f"mappings and --allow-unmatched are for arrays with names; {source} is read by layers")
         parameters, remarks = keras_weights.load_weights(source, architecture, flatten)
         return _write(
-            architecture, Read(parameters, (), (), "keras", {}, {}), target, to, {}, flatten, compare, remarks
+            architecture, Read(parameters, (), (), "keras", {}, {}), target, to, {}, flatten, compare, remarks, symbol
         )
     read = weight_files.read(
         source, architecture, mapping=mapping, flatten=flatten, allow_unmatched=allow_unmatched, propose=propose
     )
-    return _write(architecture, read, target, to, {}, flatten, compare)
+    return _write(architecture, read, target, to, {}, flatten, compare, symbol=symbol)
+
+
+def symbol_of(
+    network: object, architecture: Architecture, weights: Path | None, options: Mapping[str, Any]
+) -> Back | None:
+    """The symbol of MXNet's that a network was imported from, if its name is that of one, with its parameters: those
+    named, else those beside it; `options` are those of the `Request`."""
+    path = Path(network) if isinstance(network, str | Path) else Path()
+    if not path.name.endswith(sources.SYMBOL):
+        return None
+    return Back(path, weights or sources.params_beside(path)[0], Request(**options), architecture)
 
 
 def check_target(target: Path, to: str | None, flatten: str | None) -> None:
@@ -114,6 +130,7 @@ def _write(
     flatten: str | None,
     compare: bool,
     remarks: tuple[str, ...] = (),
+    symbol: Back | None = None,
 ) -> Conversion:
     ending = ending_of(target)
     naming = naming_for(ending, to)
@@ -122,25 +139,53 @@ def _write(
     names = named.names | {path: name for name, path in mapping.items()}
     if len(set(names.values())) < len(names):
         raise TriptychError("the mapping gives two parameters of the spec one name")
-    arrays = {names[path]: named.from_canonical(path, array) for path, array in read.parameters.items()}
-    kind = next((array.dtype for array in arrays.values()), np.dtype(np.float32))
-    fixed = {name: np.full(info.shape, info.start, kind) for name, info in named.constants().items()}
-    ending.write(target, arrays | fixed)
-    back = _read_back(ending, target, named, names, read.parameters, fixed)
+    own = symbol if naming == EXPORTED else None
+    form = _as_named(named, names, read.parameters) if own is None else _as_symbol(own, read)
+    ending.write(target, form.arrays)
+    back = _read_back(ending, target, form, read.parameters)
     outputs = _outputs(architecture, read, back, naming) if compare else OutputDifference(reason="not asked for")
     orders = (*on_order(read.naming, read.permuted, "read"), *on_order(naming, named.permuted, "written"))
     remarks = (*remarks, *orders, *on_custom(naming, NAMINGS[naming].custom(architecture)))
-    return Conversion(len(arrays), read.left_over, read.missing, tuple(fixed), naming, remarks, outputs)
+    naming += f", the names of {own.symbol.name}" if own is not None else ""
+    return Conversion(len(read.parameters), read.left_over, read.missing, form.added, naming, remarks, outputs)
 
 
-def _read_back(
-    ending: Ending, target: Path, named: NamedArrays, names: Mapping[str, str], parameters: Arrays, fixed: Arrays
-) -> Arrays:
+@dataclass(frozen=True, eq=False)
+class _Form:
+    """What is written, the names of those that are no parameter of the network, and how it becomes canonical again."""
+
+    arrays: Arrays
+    added: tuple[str, ...]
+    canonical: Callable[[Arrays], Arrays]
+
+
+def _as_named(named: NamedArrays, names: Mapping[str, str], parameters: Arrays) -> _Form:
+    arrays = {names[path]: named.from_canonical(path, array) for path, array in parameters.items()}
+    kind = next((array.dtype for array in arrays.values()), np.dtype(np.float32))
+    fixed = {name: np.full(info.shape, info.start, kind) for name, info in named.constants().items()}
+    return _Form(
+        arrays | fixed,
+        tuple(fixed),
+        lambda written: {path: named.to_canonical(path, written[names[path]]) for path in parameters},
+    )
+
+
+def _as_symbol(symbol: Back, read: Read) -> _Form:
+    if read.missing:
+        raise TriptychError(
+            f"{symbol.symbol} takes all its arrays from one file; there is none for {some(read.missing)}"
+        )
+    ours = {name for name, _ in symbol.places.values()}
+    arrays = symbol.file(read.parameters)
+    return _Form(arrays, tuple(name for name in arrays if name.partition(":")[2] not in ours), symbol.canonical)
+
+
+def _read_back(ending: Ending, target: Path, form: _Form, parameters: Arrays) -> Arrays:
     """The canonical arrays in the file. Raises TriptychError unless they are these to the bit, and nothing else."""
     written = ending.read(target)
-    if written.keys() != {names[path] for path in parameters} | fixed.keys():
+    if written.keys() != form.arrays.keys():
         raise TriptychError(f"{target} was written, but has other names when it is read back; is the disk whole?")
-    back = {path: named.to_canonical(path, written[names[path]]) for path in parameters}
+    back = form.canonical(written)
     for path, array in parameters.items():
         if not same_bits(back[path], array):
             raise TriptychError(f"{target} was written, but '{path}' is not the same when it is read back")

@@ -17,6 +17,7 @@ from triptych.training import models
 from triptych.utils.errors import TriptychError
 from triptych.weights import store
 
+SYMBOL = "-symbol.json"
 MOST_BYTES = 16 << 20  # of a spec's JSON
 Read = Callable[[Path, Path | None, Request], Imported]
 
@@ -71,7 +72,7 @@ class FileKind:
 
 # The first ending that fits is taken.
 FILES = (
-    FileKind("-symbol.json", "an MXNet symbol, its .params beside it", _mxnet),
+    FileKind(SYMBOL, "an MXNet symbol, its .params beside it", _mxnet),
     FileKind(".json", "a spec", _spec, foreign=False),
     FileKind(".onnx", "an ONNX model", _onnx),
     FileKind(".keras", "a Keras model", _keras),
@@ -151,7 +152,7 @@ def _checked_file(imported: Imported, path: Path, weights: Path | None, request:
 
 def params_beside(path: Path) -> tuple[Path | None, tuple[str, ...]]:
     """The parameter file that belongs to a symbol file: `NAME.params`, or the last epoch's of `NAME-0010.params`."""
-    name = path.name.removesuffix("-symbol.json")
+    name = path.name.removesuffix(SYMBOL)
     epochs = sorted(
         file for file in path.parent.iterdir() if re.fullmatch(re.escape(name) + r"-\d{4}\.params", file.name)
     )
