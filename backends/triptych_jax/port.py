@@ -26,6 +26,7 @@ from triptych.optim.optimizers import Rates
 from triptych.utils.arrays import Array
 from triptych.utils.errors import TriptychError
 from triptych.utils.frames import selves
+from triptych.utils.process import memory_is_short, return_large_memory
 from triptych.utils.shelf import Shelf
 from triptych.weights.layouts import FLAX
 from triptych_jax.device import DTYPES
@@ -104,9 +105,17 @@ LARGE = 2**20  # values of all arrays
 
 def _compiled(function: Callable[..., Any], arrays: Arrays, donate: tuple[int, ...] = ()) -> Callable[..., Any]:
     """For a run or two: without optimisation it takes half the time to compile, but a convolution in float64, a plain
-    loop in XLA, five times as long; in a large network that is nearly all of it."""
+    loop in XLA, five times as long; in a large network that is nearly all of it. Where memory is short, the programs
+    that have run are let go of before: of ResNet-50 forward they take nearly as much as its weights in float64."""
+    _let_programs_go()
     level = int(sum(value.size for value in arrays.values()) >= LARGE)
     return jax.jit(function, donate_argnums=donate, compiler_options={"xla_backend_optimization_level": level})
+
+
+def _let_programs_go() -> None:
+    if memory_is_short():
+        jax.clear_caches()
+        return_large_memory()
 
 
 def matches(candidate: Any) -> bool:
@@ -311,7 +320,8 @@ class Port:
         run.statistics = {name: self._canonical(name, value) for name, value in statistics.items()}
         if cotangents:
             probes = [jnp.zeros_like(value) for value in values]
-            dy = tuple(self._native(cotangent) for cotangent in cotangents[: len(outputs)])
+            del values, outputs, statistics  # the host has them
+            dy = tuple(self._native(cotangent) for cotangent in cotangents[: len(run.outputs)])
 
             def backward(arrays: Any, x: jax.Array, probes: list[jax.Array]) -> Any:
                 _, pull = jax.vjp(lambda *arguments: whole(*arguments)[0][0], arrays, x, probes)
@@ -324,6 +334,8 @@ class Port:
             run.input_gradient = self._channels_first(dx)
             for entry, gradient in zip(captured, arrived, strict=True):
                 entry.gradient = self._channels_first(gradient)
+            del compiled
+            _let_programs_go()
         return run
 
     def train(self, images: Array, cotangents: Sequence[Array], rates: Sequence[Rates]) -> Mapping[str, Array]:

@@ -11,6 +11,7 @@ from triptych.emitting.port_folder import PortSource
 from triptych.importers.steps import Imported
 from triptych.utils.errors import TriptychError
 from triptych.utils.files import write_atomically
+from triptych.utils.process import return_large_memory
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +33,7 @@ class PortedFolder:
 def port(imported: Imported, source: PortSource, backends: Sequence[str], folder: Path) -> PortedFolder:
     """Write the new `folder`, check what lies in it, and write of that its README and certificate. Raises TriptychError
     if the folder is there already, or a backend is not."""
+    return_large_memory()
     port_folder.write(imported, backends, folder)
     expect = port_folder.expectation(folder)
     ported = port_folder.check(folder, backends, expect)

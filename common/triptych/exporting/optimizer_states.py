@@ -1,8 +1,8 @@
 """The state of an optimiser as a file for somebody's own training loop: PyTorch's `load_state_dict`, optax's
 `flax.serialization.from_bytes`, the `load_states` of MXNet's trainer."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from triptych.exporting import mxnet_trainer
 from triptych.importers import optax_states, torch_states
 from triptych.importers.mxnet_back import Back
-from triptych.optim.optimizers import COUNT, SGD, Adam, AdamW, Optimizer, decay_of, rates_of
+from triptych.optim.multipliers import Factors, text_of
+from triptych.optim.optimizers import COUNT, SGD, Adam, AdamW, Optimizer, decay_of, float32, rates_of
 from triptych.spec.layers import Architecture
 from triptych.utils.errors import TriptychError
 from triptych.weights.formats import flax_msgpack, torch_file
@@ -90,28 +91,74 @@ def _torch_options(optimizer: Optimizer) -> dict[str, Any]:
 
 
 def _optax(path: Path, states: States) -> str:
-    """As the usual chain has it; the decay that is coupled stands before."""
-    optimizer, decay = states.optimizer, decay_of(states.optimizer, states.architecture)
-    if optimizer.multipliers:
-        raise TriptychError(f"'{path}': multipliers are not written for optax; PyTorch's form, .pt, has groups")
+    """As the usual chain has it; the decay that is coupled stands before. With multipliers a chain for each group."""
+    optimizer = states.optimizer
     named = NamedArrays(states.architecture, NAMINGS["flax"], states.flatten)
-    coupled = bool(optimizer.weight_decay) and not isinstance(optimizer, AdamW)
-    masked = "" if optimizer.decayed == "all" else "/inner_state"
-    place, empty = ("1/0", [f"0{masked}", "1/1"]) if coupled else ("0", ["1"])
-    if isinstance(optimizer, AdamW):
-        empty = [f"1{masked}", "2"]
-    arrays = {}
-    for theirs, slot in optax_states.SLOTS.items():
-        for one in decay if slot in optimizer.slots else ():
-            value = states.of(slot, one)
-            if value is not None:
-                arrays[f"{place}/{theirs}/{named.names[one]}"] = named.from_canonical(one, value)
-    if optimizer.counts:
-        arrays[f"{place}/count"] = np.asarray(states.state.get(COUNT, 0), np.int32)
-    chain = _chain(optimizer, states.learning_rate)
+    if optimizer.multipliers:
+        chain, arrays, empty, more = _several_chains(states, named)
+    else:
+        mask = optimizer.decayed != "all"
+        paths = list(decay_of(optimizer, states.architecture))
+        chain = _chain(optimizer, states.learning_rate, mask)
+        arrays, empty = _of_chain(states, named, paths, paths, optimizer.weight_decay, mask)
+        more = ""
     flax_msgpack.write(path, arrays, empty)
     told = f"flax.serialization.from_bytes(({chain}).init(parameters), open('{path.name}', 'rb').read())"
-    return told + _other_eps(optimizer)
+    return told + more + _other_eps(optimizer)
+
+
+def _of_chain(
+    states: States, named: NamedArrays, paths: Sequence[str], own: Collection[str], decay: float, masked: bool = False
+) -> tuple[dict[str, NDArray[Any]], list[str]]:
+    """The arrays of one chain's state, and what is empty in it: of all `paths` those that are its `own` have arrays."""
+    optimizer = states.optimizer
+    coupled = bool(decay) and not isinstance(optimizer, AdamW)
+    inner = "/inner_state" * masked
+    place, empty = ("1/0", [f"0{inner}", "1/1"]) if coupled else ("0", ["1"])
+    if isinstance(optimizer, AdamW):
+        empty = [f"1{inner}", "2"]
+    slots = () if _is_plain(optimizer) else optimizer.slots
+    empty += [place] * (not slots)
+    arrays = {}
+    for theirs, slot in optax_states.SLOTS.items():
+        for one in paths if slot in slots else ():
+            name, value = f"{place}/{theirs}/{named.names[one]}", states.of(slot, one)
+            if one not in own:
+                empty.append(name)
+            elif value is not None:
+                arrays[name] = named.from_canonical(one, value)
+    if optimizer.counts:
+        arrays[f"{place}/count"] = np.asarray(states.state.get(COUNT, 0), np.int32)
+    return arrays, empty
+
+
+def _several_chains(states: States, named: NamedArrays) -> tuple[str, dict[str, NDArray[Any]], list[str], str]:
+    """`optax.multi_transform`: its text, arrays, empty places, and which parameter has which label."""
+    optimizer = states.optimizer
+    decay, rates = decay_of(optimizer, states.architecture), rates_of(optimizer, states.architecture)
+    strength = optimizer.weight_decay or 1.0
+    factors = {one: Factors(rates[one], float32(decay[one] / strength)) for one in decay}
+    chains: list[str] = []
+    arrays: dict[str, NDArray[Any]] = {}
+    empty: list[str] = []
+    for group in dict.fromkeys(factors.values()):
+        label = f"rate={group.rate:g},decay={group.decay:g}" if optimizer.weight_decay else f"rate={group.rate:g}"
+        own = {one for one in factors if factors[one] == group}
+        one_chain = replace(optimizer, weight_decay=optimizer.weight_decay * group.decay, multipliers=())
+        chains.append(f"'{label}': {_chain(one_chain, states.learning_rate * group.rate)}")
+        found, nothing = _of_chain(states, named, list(decay), own, one_chain.weight_decay)
+        place = f"inner_states/{label}/inner_state"
+        arrays |= {f"{place}/{name}": value for name, value in found.items()}
+        empty += [f"{place}/{name}" for name in nothing]
+    if not optimizer.weight_decay:
+        factors = {one: Factors(group.rate) for one, group in factors.items()}
+    text = f"; labels: of every parameter its rate and decay, 1 but for {text_of(factors)}"
+    return f"optax.multi_transform({{{', '.join(chains)}}}, labels)", arrays, empty, text
+
+
+def _is_plain(optimizer: Optimizer) -> bool:
+    """SGD without momentum, which in optax remembers nothing."""
+    return isinstance(optimizer, SGD) and not optimizer.momentum
 
 
 def _other_eps(optimizer: Optimizer) -> str:
@@ -120,11 +167,12 @@ def _other_eps(optimizer: Optimizer) -> str:
     return "; it adds eps after the correction of the bias from there on, not before" if before else ""
 
 
-def _chain(optimizer: Optimizer, rate: float) -> str:
-    masked = "" if optimizer.decayed == "all" else ", mask=weights"
+def _chain(optimizer: Optimizer, rate: float, masks: bool = False) -> str:
+    masked = ", mask=weights" * masks
     if isinstance(optimizer, SGD):
         nesterov = ", nesterov=True" if optimizer.nesterov else ""
-        own = f"optax.sgd({rate:g}, {optimizer.momentum:g}{nesterov})"
+        momentum = "" if _is_plain(optimizer) else f", {optimizer.momentum:g}"
+        own = f"optax.sgd({rate:g}{momentum}{nesterov})"
     else:
         assert isinstance(optimizer, Adam)
         decay = f", weight_decay={optimizer.weight_decay:g}{masked}" if isinstance(optimizer, AdamW) else ""

@@ -33,7 +33,10 @@ def load(path: Path, names: Iterable[str], convert: Convert) -> TrainerStates:
         canonical, value = convert(name, array)
         slots.setdefault(slot, {})[canonical] = value
     if not slots:
-        raise TriptychError(f"{path} has none of optax's {', '.join(SLOTS)}; write flax.serialization.to_bytes(state)")
+        raise TriptychError(
+            f"{path} has none of optax's {', '.join(SLOTS)}; write flax.serialization.to_bytes(state); SGD without "
+            "momentum remembers nothing: leave --states out"
+        )
     counts = {int(array) for name, array in arrays.items() if name.rpartition("/")[2] == COUNT and array.ndim == 0}
     if "mean" in slots and not counts:
         raise TriptychError(f"{path} does not say after how many steps it is ({COUNT})")

@@ -162,6 +162,8 @@ class Own:
         not_run |= (NO_HEADS if heads else {}) | (NO_LARGE_BATCH if run.case.large else {})
         agree = result.difference is None
         result = network.with_offer(result)
+        if agree:  # nobody looks at the maps of the training pass any more
+            network.let_go()
         short = (*unreached(run.case, run.trace(train=False).inputs), *network.not_far()) if agree else ()
         notes = (*network.notes, *short)
         located = replace(result, right=result.arch, not_run=not_run, notes=notes)

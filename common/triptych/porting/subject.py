@@ -35,7 +35,7 @@ from triptych.porting.pairing import matches, pair_network
 from triptych.spec.kinds import kind_of
 from triptych.spec.kinds.layer_pass import Conditions, exact
 from triptych.spec.layers import BatchNorm, Shape
-from triptych.utils.arrays import Array, largest
+from triptych.utils.arrays import Array, largest, largest_difference
 from triptych.utils.errors import TriptychError
 from triptych.utils.shelf import Computed, select
 
@@ -210,6 +210,11 @@ class OwnNetwork(Subject):
         self.run.release(training=False)
         self.passes.pop(False, None)
 
+    def let_go(self) -> None:
+        """Of all passes, its own and the reference's; but for the gradients, what is asked of those runs again."""
+        self.run.release(training=True)
+        self.passes.clear()
+
     def own_values(self) -> dict[str, Array]:
         """What the network was given with, by path of the spec's and as that has it."""
         return self._as_the_spec(self.port.values())
@@ -338,7 +343,7 @@ class OwnNetwork(Subject):
         own = Computed(paths, self._gradient)  # one at a time
         given = {} if ran.input_gradient is None else {INPUT: ran.input_gradient}
         return all(
-            largest(value - right[path]) <= share * largest(right[path])
+            largest_difference(value, right[path]) <= share * largest(right[path])
             for path, value in chain(given.items(), own.items())
         )
 

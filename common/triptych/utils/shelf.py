@@ -12,7 +12,7 @@ from triptych.utils.arrays import Array
 from triptych.utils.lazy import np
 from triptych.utils.process import memory_is_short
 
-LARGE = 2**20  # bytes
+LARGE = 2**17  # bytes
 _SHARE = 8  # the shelves of a process hold this part of the memory that was free at the first large array
 
 
