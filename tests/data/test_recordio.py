@@ -61,7 +61,39 @@ def test_without_a_test_file_a_fifth_of_every_class_is_the_test(tmp_path: Path) 
     assert (len(read.train), len(read.test), sorted(read.test.labels)) == (8, 2, [0, 1])
 
 
-@pytest.mark.parametrize("name", ["cats-test.rec", "cats_val.rec", "cats-val.rec"])
+def test_two_files_of_any_names_are_one_data_set(tmp_path: Path) -> None:
+    recordio.write(tmp_path / "a.rec", [one(0, png()), one(1, png())])
+    recordio.write(tmp_path / "a-test.rec", [one(0, png())] * 4)
+    recordio.write(tmp_path / "b.rec", [one(2, png())] * 3)
+    both = f"{tmp_path}/a.rec,{tmp_path}/b.rec"
+    read = data.load(both)
+    assert (len(read.train), len(read.test), len(read.class_names)) == (2, 3, 3)
+    assert len(data.load(f"{both}@classes=0-1").train) == 2
+    with pytest.raises(TriptychError, match=r"c\.rec: No such file"):
+        data.load(f"{tmp_path}/a.rec,{tmp_path}/c.rec")
+    recordio.write(tmp_path / "x.rec,y.rec", [one(n % 2, png()) for n in range(10)])
+    assert len(data.load(f"{tmp_path}/x.rec,y.rec").train) == 8  # a file of this name comes first
+
+
+@needs_mxnet
+def test_several_labels_are_read_by_mxnet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    registry.load("mxnet")
+    import mxnet as mx
+
+    labels = np.array([[0, 0.25, 3], [1, -2, 1e-3]], np.float32)
+    recordio.write(tmp_path / "m.rec", [(row, png()) for row in labels])
+    recordio.write(tmp_path / "m-test.rec", [one(1, png())])
+    reader = mx.recordio.MXRecordIO(str(tmp_path / "m.rec"), "r")
+    assert all(np.array_equal(mx.recordio.unpack(reader.read())[0].label, row) for row in labels)
+    iterator = mx.io.ImageRecordIter(
+        path_imgrec=str(tmp_path / "m.rec"), data_shape=(3, 4, 5), batch_size=2, label_width=3
+    )
+    assert np.array_equal(next(iterator).label[0].asnumpy(), labels)
+    assert data.load(str(tmp_path / "m.rec")).train.labels.tolist() == [0, 1]
+    assert capsys.readouterr().err == f"{tmp_path}/m.rec: records have up to 3 labels; the first is the class\n"
+
+
+@pytest.mark.parametrize("name", ["cats-test.rec", "cats_val.rec", "cats-val.rec", "cats_valid.rec"])
 def test_the_test_set_lies_beside(name: str, tmp_path: Path) -> None:
     recordio.write(tmp_path / "cats.rec", [one(0, png()), one(1, png())])
     recordio.write(tmp_path / name, [one(1, png())])

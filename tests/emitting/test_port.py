@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,16 +13,17 @@ import pytest
 from triptych import zoo
 from triptych.__main__ import main
 from triptych.backend import registry
-from triptych.conformance.case import make_case
+from triptych.conformance.case import Case, make_case
 from triptych.conformance.compare import Check
 from triptych.conformance.diagnosis.explain import Difference
 from triptych.conformance.locate import Located
 from triptych.conformance.reference_run import ReferenceRun
 from triptych.conformance.tolerance import PAIRS, UNPERTURBED, budgets, perturbations, unperturbed
-from triptych.emitting import port_certificate
+from triptych.emitting import port_certificate, port_folder
 from triptych.emitting.port_check import OUTPUTS, Ported, _nearest
 from triptych.emitting.port_reference import VALUES, Expected, images_needed
 from triptych.emitting.source_lines import line_of
+from triptych.porting import own_network
 from triptych.spec import records
 from triptych.spec.kinds.layer_pass import Rounding
 from triptych.spec.layers import (
@@ -492,3 +494,22 @@ def test_no_more_executions_run_than_somebody_needs() -> None:
         assert not wrong.passed
         assert len(calls) == 1 + 2 * PAIRS
     assert wrong.budget == budgets(expected.exact, map(compute, perturbations(0)))["fp32"]["a"]
+
+
+def test_no_maps_of_training_lie_beside_those_of_evaluation(
+    spec: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the images do not reach is asked of a pass in evaluation, after the search."""
+    kept: list[bool] = []
+    name = registry.installed()[0]
+    folder = ported(spec, tmp_path / "ported", name).parent
+    expect = port_folder.expectation(folder)
+    asked = own_network.unreached
+
+    def noted(case: Case, inputs: Mapping[str, Array]) -> list[str]:
+        kept.append("_trained" in vars(expect.run))
+        return list(asked(case, inputs))
+
+    monkeypatch.setattr(own_network, "unreached", noted)
+    assert port_folder.check(folder, [name], expect)[name].passed
+    assert kept == [False]

@@ -63,8 +63,8 @@ SOURCES = {
 
 
 def load(name_or_dir: str, *, data_dir: str | Path | None = None, reading: Reading = decoded.PLAIN) -> Dataset:
-    """The data set of this name, the one of tensorflow-datasets (`tfds:NAME`), the packed images of MXNet's `FILE.rec`,
-    or the class folders in this directory (`./NAME` for one that is called like a set).
+    """The data set of this name, the one of tensorflow-datasets (`tfds:NAME`), the packed images of MXNet's `FILE.rec`
+    (`TRAIN.rec,TEST.rec`: of two), or the class folders in this directory (`./NAME` for one that is called like a set).
 
     `@classes=LO-HI,train=COUNT,test=COUNT` behind any of them takes a part: these classes, counted from 0 from then
     on, and the first so many images, as many of each class; each of the three can be left out. Where all classes are
@@ -97,6 +97,9 @@ def _load_whole(name: str, place: Path | None, reading: Reading) -> Dataset:
     if _is_folder(folder):
         return folders.load(folder, reading=reading)
     if name.endswith(recordio.SUFFIX):
+        train, mark, test = name.rpartition(f"{recordio.SUFFIX},")
+        if mark and not folder.is_file():
+            return recordio.load(expanded(train + recordio.SUFFIX), reading, expanded(test))
         return recordio.load(folder, reading)
     if os.sep in name:
         raise TriptychError(f"there is no folder '{name}'; expected class folders of images, or a data set's name")

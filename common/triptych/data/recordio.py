@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import struct
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ import numpy.typing as npt
 from triptych.data import decoded
 from triptych.data.dataset import Dataset, Images, Split
 from triptych.data.decoded import Reading
-from triptych.data.folders import divide
+from triptych.data.folders import TESTS, divide
 from triptych.utils.errors import TriptychError
 from triptych.utils.files import atomic_write, told
 from triptych.utils.reading import open_file
@@ -115,12 +116,13 @@ def _check_index(path: Path, places: Sequence[int]) -> None:
                 raise TriptychError(f"{index} is not of {path}: no record is where its line {number + 1} says")
 
 
-def load(path: Path, reading: Reading = decoded.PLAIN) -> Dataset:
+def load(path: Path, reading: Reading = decoded.PLAIN, test: Path | None = None) -> Dataset:
     """The images of a file as a data set; the label, or the first of several, is the class. The test set is the file
-    beside it with `test` or `val` in place of `train` in its name, or behind it (`NAME-test.rec`); without one, a fifth
-    of every class. Images of several sizes are resized as those of class folders are. Raises TriptychError as `read`
-    does, for labels that are no classes, and for an image that cannot be read, by its record."""
-    train, beside = read(path), test_file(path)
+    `test`, else the one beside it with `test`, `val` or `valid` in place of `train` in its name, or behind it
+    (`NAME-test.rec`); without one, a fifth of every class. Images of several sizes are resized as those of class
+    folders are. Raises TriptychError as `read` does, for labels that are no classes, and for an image that cannot be
+    read, by its record."""
+    train, beside = read(path), test or test_file(path)
     classes = _classes(path, train)
     if beside is None:
         by_class = {str(label): np.flatnonzero(classes == label).tolist() for label in range(classes.max() + 1)}
@@ -128,8 +130,8 @@ def load(path: Path, reading: Reading = decoded.PLAIN) -> Dataset:
         order = [sorted(place for places in part.values() for place in places) for part in (kept, tested)]
         parts = [([train[place] for place in places], classes[places]) for places in order]
     else:
-        test = read(beside)
-        parts = [(train, classes), (test, _classes(beside, test))]
+        records = read(beside)
+        parts = [(train, classes), (records, _classes(beside, records))]
     every = [record for records, _ in parts for record in records]
     images = decoded.decode(every, reading=reading)
     first = len(parts[0][0])
@@ -140,8 +142,8 @@ def load(path: Path, reading: Reading = decoded.PLAIN) -> Dataset:
 
 def test_file(path: Path) -> Path | None:
     """The file of the test set beside one of a training set, if there is one."""
-    names = [path.stem.replace("train", word) for word in ("test", "val") if "train" in path.stem]
-    names += [f"{path.stem}{mark}{word}" for word in ("test", "val") for mark in "-_"]
+    names = [path.stem.replace("train", word) for word in TESTS if "train" in path.stem]
+    names += [f"{path.stem}{mark}{word}" for word in TESTS for mark in "-_"]
     return next((file for name in names if (file := path.with_name(name + SUFFIX)).is_file()), None)
 
 
@@ -153,6 +155,8 @@ def _classes(path: Path, records: Sequence[Record]) -> npt.NDArray[np.int64]:
     wrong = np.flatnonzero(~(np.isfinite(labels) & (labels >= 0) & (labels == np.rint(labels)) & (labels < 1 << 20)))
     if len(wrong):
         raise TriptychError(f"{records[wrong[0]]} has the label {labels[wrong[0]]:g}, which is no class (0, 1, 2 ...)")
+    if (most := max(len(record.labels) for record in records)) > 1:
+        print(f"{path}: records have up to {most} labels; the first is the class", file=sys.stderr)
     return labels.astype(np.int64)
 
 
