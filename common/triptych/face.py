@@ -151,8 +151,10 @@ def port(arch: AnyNetwork, folder: str | Path, *, to: Sequence[str] | None = Non
     names = registry.installed() if to is None else [to] if isinstance(to, str) else to
     named = isinstance(arch, str | Path)
     ends = ", ".join(options.get("outputs", ()))
-    source = PortSource(str(arch), ends=ends) if named else PortSource(type(arch).__name__, candidate=arch, ends=ends)
-    return porting.port(_imported(arch, options), source, names, Path(folder))
+    imported = _imported(arch, options)
+    name, candidate = (str(arch), imported.origin) if named else (type(arch).__name__, arch)
+    source = PortSource(name, candidate=candidate, ends=ends)
+    return porting.port(imported, source, names, Path(folder))
 
 
 def train(

@@ -416,6 +416,38 @@ def test_a_module_is_ported_and_left_as_it_is(tmp_path: Path) -> None:
     assert result.reasons == ["source: failed in the certificate; it is not run again here"]
 
 
+def test_a_function_that_draws_its_weights_anew_is_compared_with_those_that_were_ported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("torch")
+    layers = "nn.Conv2d(2, 3, 3), nn.ReLU(), nn.Flatten(), nn.Linear(36, 4)"
+    source = f"from torch import nn\n\n\ndef make():\n    return nn.Sequential({layers})\n"
+    (tmp_path / "drawn_anew.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert run("port", "drawn_anew:make", "--input", "2x6x5", "--to", "torch", "--out", tmp_path / "ported") == 0
+    assert "source: the reference's outputs with its own weights: differs by" in capsys.readouterr().out
+
+
+def test_a_source_that_flattens_height_width_channels_takes_the_same_steps(tmp_path: Path) -> None:
+    """The columns of its dense layer are in another order than the spec's."""
+    pytest.importorskip("jax")
+    import triptych
+
+    registry.load("jax")
+    from flax import nnx
+
+    class Net(nnx.Module):
+        def __init__(self, rngs: nnx.Rngs) -> None:
+            self.conv, self.dense = nnx.Conv(3, 4, (3, 3), rngs=rngs), nnx.Linear(4 * 6 * 5, 3, rngs=rngs)
+
+        def __call__(self, x: Any) -> Any:
+            return self.dense(nnx.relu(self.conv(x)).reshape(len(x), -1))
+
+    made = triptych.port(Net(nnx.Rngs(0)), tmp_path / "ported", to=["jax"], input=(3, 6, 5))
+    assert made.ported["source"].lines[2].startswith("update: 2 steps of its own SGD are the reference's")
+    assert made.passed
+
+
 def test_what_runs_on_its_own_size_only_is_judged_on_that(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("torch")
     layers = (Conv("conv", 4, (3, 3), (2, 2), bias=False), ReLU("relu"), GlobalAvgPool("pool"), Flatten("flatten"))

@@ -55,7 +55,8 @@ def port(
     check_place("--out", out, out.absolute())
     key = None if sign is None else signature.private_key(sign)
     names, imported = backend_names(to), resolve(source, network)
-    done = porting.port(imported, PortSource(source, network.weights, ends=network.output), names, out)
+    origin = PortSource(source, network.weights, imported.origin, network.output)
+    done = porting.port(imported, origin, names, out)
     _write_page(out / PAGE, imported, done, names, source)
     if key is not None:
         signature.sign(done.certificate, out / CERTIFICATE, key)

@@ -21,7 +21,7 @@ from triptych.porting.own_levels import WATCHED
 from triptych.porting.own_network import Own, compare_with
 from triptych.porting.source_network import SourceNetwork, adapter_of
 from triptych.porting.strangers import is_rounding
-from triptych.porting.subject import NetworkFailedError, are_shares
+from triptych.porting.subject import NetworkFailedError, OwnNetwork, are_shares
 from triptych.spec.layers import Shape, outputs
 from triptych.utils.arrays import Array, largest
 from triptych.utils.errors import TriptychError
@@ -30,7 +30,6 @@ from triptych.utils.frames import line_in, locals_in
 from triptych.utils.modules import run_file
 from triptych.utils.process import return_large_memory
 from triptych.utils.reading import open_file, read_bounded
-from triptych.utils.shelf import Computed
 
 OUTPUTS, UPDATE = "outputs", "update"
 
@@ -168,7 +167,7 @@ def _check(candidate: Candidate, expect: PortReference) -> Ported:
         if located.difference is not None or compared.folded:
             why = "it differs before" if located.difference is not None else "its batch norms are folded"
             return Ported(candidate.name, located, (first,), {UPDATE: why}, expect.small.input)
-        update = _update(candidate, port, compared.pairs, expect)
+        update = _update(candidate, port, compared.network, expect)
         return Ported(candidate.name, located, (first, update), {}, expect.small.input)
 
 
@@ -234,16 +233,14 @@ def _called(port: TrainablePort, expect: PortReference) -> tuple[Array, ...]:
     return port.call(expect.images)
 
 
-def _update(candidate: Candidate, port: TrainablePort, pairs: Mapping[str, str], expect: PortReference) -> Check:
+def _update(candidate: Candidate, port: TrainablePort, network: OwnNetwork, expect: PortReference) -> Check:
     """Parameters and running statistics after steps of its framework's own SGD with momentum, from drawn weights."""
     return_large_memory()
     expected, case = expect.update(candidate.backend), expect.case
     port.parameters(case.images)  # the comparison has given the network back as it was
-    paths = {name: path for path, name in pairs.items()}
-    port.load(Computed(paths, lambda name: case.exact[paths[name]]))
+    port.load(network.as_its_own(case.exact))
     found = port.train(case.images, expect.cotangents, RATES)
-    observed = Computed(pairs, lambda path: found[pairs[path]])
-    return _nearest(UPDATE, expected, observed, candidate.precision)
+    return _nearest(UPDATE, expected, network.as_the_spec(found), candidate.precision)
 
 
 def _nearest(level: str, expected: Expected, observed: Mapping[str, Array], precision: str) -> Check:

@@ -44,11 +44,13 @@ class Step:
 @dataclass(frozen=True, eq=False)
 class Imported:
     """A network that was taken over: its spec, its canonical parameters (None where the source has no weights), and one
-    line for each thing that the source has otherwise (a softmax taken off, an input size that was assumed)."""
+    line for each thing that the source has otherwise (a softmax taken off, an input size that was assumed). `origin` is
+    the object itself, where it was one: what a function makes anew has other weights."""
 
     architecture: Architecture
     parameters: dict[str, NDArray[Any]] | None
     remarks: tuple[str, ...] = ()
+    origin: Any = None
 
 
 @dataclass(frozen=True)

@@ -167,7 +167,7 @@ class Own:
         short = (*unreached(run.case, run.trace(train=False).inputs), *network.not_far()) if agree else ()
         notes = (*network.notes, *short)
         located = replace(result, right=result.arch, not_run=not_run, notes=notes)
-        return Compared(located, dict(network.pairs), values=values)
+        return Compared(located, network, values=values)
 
 
 def _drawn(result: Located, network: OwnNetwork) -> Located:
@@ -186,11 +186,11 @@ def _drawn(result: Located, network: OwnNetwork) -> Located:
 
 @dataclass(frozen=True)
 class Compared:
-    """The verdict, the network's own parameter by path of the spec's, whether the spec was folded for it, and where
-    they were asked for, the network's own values by path, as the spec has them."""
+    """The verdict, the network as it was compared, whether the spec was folded for it, and where they were asked for,
+    the network's own values by path, as the spec has them."""
 
     located: Located
-    pairs: Mapping[str, str]
+    network: OwnNetwork
     folded: bool = False
     values: Mapping[str, Array] = field(default_factory=dict)
 
@@ -210,7 +210,7 @@ def compare_with(own: Own, architecture: Architecture) -> Compared:
     pairs = ", ".join(f"'{norm}' into '{weighted}'" for weighted, norm in norms.items())
     notes = (*located.notes, f"your network has batch norms folded into the layers before them: {pairs}")
     located = replace(located, arch=whole.located.arch, not_run=located.not_run | NOT_FOLDED, notes=notes)
-    return Compared(located, evaluated.pairs, folded=True, values=evaluated.values)
+    return Compared(located, evaluated.network, folded=True, values=evaluated.values)
 
 
 def moves_of(

@@ -114,7 +114,8 @@ def read(arch: str, request: Request | None = None, weights: Path | None = None,
             imported = kind.read(path, weights, request)
             return _checked_file(imported, path, weights, request) if checked and kind.foreign else imported
     if re.fullmatch(r"[\w.]+:\w+", arch):
-        return from_object(discover.find(arch), arch, weights, request, checked=checked)
+        found = discover.find(arch)
+        return replace(from_object(found, arch, weights, request, checked=checked), origin=found)
     raise TriptychError(f"'{arch}' is no network that can be read; give {KNOWN}")
 
 

@@ -189,10 +189,10 @@ class OwnNetwork(Subject):
 
     def load(self) -> None:
         """Give the network the case's parameters."""
-        self.port.load(self._as_its_own(self.run.parameters))
+        self.port.load(self.as_its_own(self.run.parameters))
         self.passes, self.aligned = {}, {}
 
-    def _as_its_own(self, values: Mapping[str, Array]) -> Computed:
+    def as_its_own(self, values: Mapping[str, Array]) -> Computed:
         """Values by path of the spec's as the network has them, by its names."""
         paths = {name: path for path, name in self.pairs.items() if path in values}
         permuted = {f"{dense}.weight": shape for dense, shape in self.permuted.items()}
@@ -215,17 +215,19 @@ class OwnNetwork(Subject):
         self.run.release(training=True)
         self.passes.clear()
 
-    def own_values(self) -> dict[str, Array]:
+    def own_values(self) -> Mapping[str, Array]:
         """What the network was given with, by path of the spec's and as that has it."""
-        return self._as_the_spec(self.port.values())
+        return self.as_the_spec(self.port.values())
 
-    def _as_the_spec(self, own: Mapping[str, Array]) -> dict[str, Array]:
+    def as_the_spec(self, own: Mapping[str, Array]) -> Computed:
         """The network's values by its names as the spec has them, by path."""
-        values = {p: own[n].reshape(self.run.parameters[p].shape) for p, n in self.pairs.items() if n in own}
-        for dense, shape in self.permuted.items():
-            if f"{dense}.weight" in values:
-                values[f"{dense}.weight"] = channels_first(values[f"{dense}.weight"], shape)
-        return values
+        permuted = {f"{dense}.weight": shape for dense, shape in self.permuted.items()}
+
+        def value(path: str) -> Array:
+            array = own[self.pairs[path]].reshape(self.run.parameters[path].shape)
+            return channels_first(array, permuted[path]) if path in permuted else array
+
+        return Computed([path for path, name in self.pairs.items() if name in own], value)
 
     def prepared(self, function: Callable[..., Any]) -> Arrays:
         """What its own preparation makes of stored images; those of another size where it changes their size."""
@@ -254,11 +256,11 @@ class OwnNetwork(Subject):
         """What its own optimiser moves the parameters by in so many steps; `untold`: what these do not show."""
         self.notes += tuple(untold)
         start = own_training.begin(self.run)
-        self.port.load(self._as_its_own(start))
-        given = (self._as_its_own(gradients) for gradients in own_training.gradients(self.run, steps))
+        self.port.load(self.as_its_own(start))
+        given = (self.as_its_own(gradients) for gradients in own_training.gradients(self.run, steps))
         made = self._trainable.optimize(optimizer, given)
         with blamed("optimiser"):
-            moved = own_training.moves(start, (self._as_the_spec(values) for values in made))
+            moved = own_training.moves(start, (self.as_the_spec(values) for values in made))
         self.load()
         trained = own_training.trained(self.run)
         kept = [name for name in moved if own_training.path_of(name) in trained and not self.is_ignored(name)]
@@ -436,7 +438,7 @@ class OwnNetwork(Subject):
         )
 
     def _called_far(self) -> tuple[Array, ...]:
-        self.port.load(self._as_its_own(self.far.parameters(self.run.parameters)))
+        self.port.load(self.as_its_own(self.far.parameters(self.run.parameters)))
         try:
             return self.port.call(self.far_images)
         finally:

@@ -77,8 +77,8 @@ def _own_weights(compared: Compared, left: Imported, right: Imported, own: Own) 
     located, theirs, expected = compared.located, dict(left.parameters or {}), dict(right.parameters or {})
     difference, exactly, unit = None, False, max(unit_of(theirs), unit_of(expected))
     if not compared.folded:
-        paired = {path: theirs[name] for path, name in compared.pairs.items()}
-        wanted = {path: expected[path] for path in compared.pairs}
+        paired = {path: theirs[name] for path, name in compared.network.pairs.items()}
+        wanted = {path: expected[path] for path in compared.network.pairs}
         exactly = all(np.array_equal(value, paired[path]) for path, value in wanted.items())
         difference = of_weights(own.name, right.architecture, wanted, paired, unit)
     made, note = _with_own(own, right.architecture, theirs, expected, "fp64" if exactly else "fp32")
