@@ -151,6 +151,31 @@ def test_a_network_that_cannot_be_copied_stays_as_it_was_too() -> None:
     assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
 
 
+@pytest.mark.filterwarnings("ignore:Exception ignored:pytest.PytestUnraisableExceptionWarning")
+def test_a_hybrid_block_that_has_run_and_has_a_constant_of_its_own_is_compared_with_its_own_values() -> None:
+    needs("mxnet")
+    mx: Any = importlib.import_module("mxnet")
+
+    class Scaled(mx.gluon.HybridBlock):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = mx.gluon.nn.Conv2D(4, 3)
+            self.scale = self.params.get("scale", shape=(1, 4, 1, 1))
+
+        def hybrid_forward(self, F: Any, x: Any, scale: Any) -> Any:  # noqa: N803
+            return F.broadcast_mul(self.conv(x), scale)
+
+    block = Scaled()
+    block.initialize(mx.init.Normal(0.5))
+    block.hybridize()
+    block(mx.nd.ones((1, *INPUT)))  # what has run cannot be copied
+    before = {name: parameter.data().asnumpy() for name, parameter in block.collect_params().items()}
+    imported = sources.from_object(block, "block", None, Request(input=INPUT))
+    assert [line for line in imported.remarks if "compared" in line] == []
+    for name, parameter in block.collect_params().items():
+        assert np.array_equal(parameter.data().asnumpy(), before[name]), name
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
 @pytest.mark.parametrize(
     ("form", "said"),

@@ -191,6 +191,8 @@ class _Comparison:
         same = drawn is not None and drawn.imported.architecture.layers == self.imported.architecture.layers
         whole = self.imported.parameters is not None or not parameters(self.imported.architecture)
         if whole and (self.origin.is_file or not same):
+            for port in reversed(self.ports):  # of what could not be copied, the values are still the drawn ones
+                port.restore()
             own = _Subject(self.imported, self.started({}), {})
             found += [self.judged(own, train) for train in (self.modes if drawn is None else self.modes[:1])]
         return list(dict.fromkeys(filter(None, found)))
