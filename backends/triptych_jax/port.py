@@ -712,7 +712,7 @@ def _start_function(pair: tuple[Callable[..., Any], Any], x: jax.Array) -> _Star
     network, parameters = pair
     module = network if isinstance(network, linen.Module) else getattr(network, "__self__", None)
     if isinstance(module, linen.Module) and network in (module, module.apply):
-        return _start_linen(module, x, parameters)
+        return _start_linen(module, x, _variables(parameters))
     arrays, fill = _taken_apart(parameters)
     switches = _switches_of(network)
 
@@ -720,6 +720,12 @@ def _start_function(pair: tuple[Callable[..., Any], Any], x: jax.Array) -> _Star
         return network(fill(arrays), x, **switches(False))
 
     return _Started(lambda arrays, x, train: (network(fill(arrays), x, **switches(train)), {}), arrays, call, fill)
+
+
+def _variables(tree: Any) -> Any:
+    """Those of a Linen module; of its parameters alone, too, as a TrainState has them."""
+    alone = isinstance(tree, Mapping) and tree and not {"params", "batch_stats"} & set(tree)
+    return {"params": tree} if alone else tree
 
 
 def _made(optimizer: Any, network: Any, tree: Any) -> Any:

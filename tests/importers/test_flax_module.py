@@ -291,6 +291,16 @@ def test_a_linen_module_alone_has_no_weights_and_a_bound_one_has() -> None:
     assert alone.architecture == bound.architecture
 
 
+def test_the_parameters_of_a_linen_module_may_come_alone() -> None:
+    module = linen.Sequential([linen.Conv(4, (3, 3)), linen.relu])
+    variables = module.init(jax.random.key(0), jnp.zeros((1, 6, 5, 3)))
+    whole, alone = imported((module, variables), (3, 6, 5)), imported((module, variables["params"]), (3, 6, 5))
+    assert alone.architecture == whole.architecture
+    assert {path: value.tobytes() for path, value in (alone.parameters or {}).items()} == {
+        path: value.tobytes() for path, value in (whole.parameters or {}).items()
+    }
+
+
 def test_the_module_stays_as_it_was() -> None:
     module = network("Cnn")
     module.train()
