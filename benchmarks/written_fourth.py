@@ -37,7 +37,7 @@ _TORCH = (
         (
             "self.bn1 = nn.BatchNorm2d(planes)",
             "self.bn1 = nn.BatchNorm2d(planes, track_running_stats=False)",
-            *("stage1.unit1.residual.body.norm1", "batch statistics|training mode|statistics of the batch", True),
+            *("stage1.unit1.residual.body.norm1", "keeps no running statistics", True),
         ),
         (
             "self.bn2 = nn.BatchNorm2d(planes)",
@@ -50,7 +50,7 @@ _TORCH = (
         (
             "nn.BatchNorm2d(oup),\n        ]",
             "nn.BatchNorm2d(oup),\n            nn.ReLU6(inplace=True),\n        ]",
-            *("bottleneck1.norm3", "ReLU6 is applied|bounded at 6|clip|behind"),
+            *("bottleneck1.norm3", "an activation follows"),
         ),
     ),
     *rows(
@@ -63,14 +63,6 @@ _TORCH = (
     ),
     *rows("torch", "vgg", ("self.features(x)", "self.features(x.half().to(x.dtype))", "block1.conv1", "float16|half")),
     *rows(
-        *("torch", "alexnet"),
-        (
-            "x.view(x.size(0), -1)",
-            "x.permute(0, 2, 3, 1).reshape(x.size(0), -1)",
-            *("flatten", "height-width-channels|channels last|NHWC|height, width, channels"),
-        ),
-    ),
-    *rows(
         *("torch", "lenet_functional"),
         ("F.relu(self.conv2(x))", "F.rrelu(self.conv2(x), training=self.training)", "relu2", "leaky|random"),
     ),
@@ -80,10 +72,10 @@ _TORCH = (
     ),
     *rows(
         *("torch", "trained"),
-        (".add_(g)", '.add_(g, alpha=1 - group["momentum"])', "conv1", "dampen"),
-        ("gamma=0.1", "gamma=0.5", "conv1", "0.5"),
-        ("dim=1), labels", "dim=0), labels", "loss", "axis|over the batch|over the images|batch"),
-        (", antialias=True", "", "data", "filter|resize|antialias"),
+        (".add_(g)", '.add_(g, alpha=1 - group["momentum"])', "conv1", "dampening"),
+        ("gamma=0.1", "gamma=0.5", "conv1", "0.025, not 0.005"),
+        ("dim=1), labels", "dim=0), labels", "dense3", "axis|over the batch|over the images|batch"),
+        (", antialias=True", "", "input", "filter|resize|antialias"),
     ),
     *rows(
         *("torch", "converted"),
@@ -140,7 +132,7 @@ _MXNET = (
         (
             "nn.MaxPool2D(3, 2, ceil_mode=True)",
             "nn.MaxPool2D(3, 2, padding=1)",
-            *("pool1", "the padding is (1, 1), not (0, 0)", True),
+            *("pool2", "the padding is (1, 1), not (0, 0)", True),
         ),
     ),
     *rows(
@@ -155,8 +147,8 @@ _MXNET = (
     *rows(
         *("mxnet", "trained"),
         ("beta2=0.99, ", "", "conv1", "beta2|0.999"),
-        ("log_softmax(pred, axis=-1)", "log_softmax(pred, axis=-1, temperature=2.0)", "loss", "temperature|0.5|by 2"),
-        ("/ 0.3530", "/ 0.3530**2", "data", "0.12"),
+        ("log_softmax(pred, axis=-1)", "log_softmax(pred, axis=-1, temperature=2.0)", "dense3", "temperature|0.5|by 2"),
+        ("/ 0.3530", "/ 0.3530**2", "input", "variance"),
     ),
     *rows(
         *("mxnet", "converted"),
@@ -170,7 +162,7 @@ _MXNET = (
             "[(ours.weight, theirs.weight.transpose(-1, -2) if theirs.weight.ndim == 4 else theirs.weight)]",
             *("conv0", "rows and columns are swapped"),
         ),
-        ("if theirs.bias is not None", "if theirs.bias is None", "conv3", "zero|0|start|not taken|missing"),
+        ("if theirs.bias is not None", "if False", "conv3", "zero|0|start|not taken|missing"),
         (
             f"{_MEAN}, {_VAR}",
             f"{_MEAN}, (ours.running_var, theirs.running_var.sqrt())",
@@ -181,8 +173,7 @@ _MXNET = (
 _JAX = (
     *rows(
         *("jax", "decoder"),
-        (", transpose_kernel=True", "", "skip.coarse.up", "flipped|transposed|transpose_kernel"),
-        (", count_include_pad=False", "", "skip.coarse.pool", "padding is counted|padding counts|counted", True),
+        (", count_include_pad=False", "", "skip.coarse.pool", "counts in the average", True),
         ("self.alpha[...] * x", "-self.alpha[...] * x", "prelu1", "sign|negative|subtracted|factor -1"),
         ("mean(axis=(1, 2), keepdims", "mean(axis=(0, 1, 2), keepdims", "gate.squeeze.pool", "batch|images"),
     ),
@@ -202,7 +193,7 @@ _JAX = (
             *("inception3a.branch1x1.relu", "square|power 2"),
         ),
     ),
-    *rows("jax", "vgg", ("deterministic=not train", "deterministic=train", "dropout1", "in evaluation")),
+    *rows("jax", "vgg", ("deterministic=not train", "deterministic=True", "dropout1", "no dropout in training")),
     *rows("jax", "alexnet", ("jnp.square(x)", "jnp.abs(x)", "lrn1", "square|absolute")),
     *rows(
         *("jax", "nin"),
@@ -210,7 +201,7 @@ _JAX = (
     ),
     *rows(
         *("jax", "squeezenet"),
-        ("axis=-1)", "axis=-1)[..., ::-1]", "fire3.expand", "reverse|backwards|another order"),
+        ("axis=-1)", "axis=-1)[..., ::-1]", "fire4.squeeze", "reverse|backwards|another order"),
     ),
     *rows(
         *("jax", "lenet_pure"),
@@ -225,7 +216,7 @@ _JAX = (
         *("jax", "trained"),
         (", nesterov=True", "", "conv1", "esterov"),
         (_DECAY_FIRST, _DECAY_LAST, "conv1", "decoupled|behind|decay"),
-        ("/ 255", "/ 256", "data", "256|0.99"),
+        ("/ 255", "/ 256", "input", "256|0.99"),
     ),
     *rows(
         *("jax", "converted"),

@@ -17,7 +17,7 @@ from flax import linen, nnx
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 from numpy.typing import NDArray
 
-from triptych.backend.contract import Captured, Drawn, PortParameter, PortRun
+from triptych.backend.contract import Captured, Drawn, PortParameter, PortRun, dropout_kind
 from triptych.backend.execution import Execution, dtype_of
 from triptych.importers import jax_module, jax_network
 from triptych.importers.jax_program import DROPOUT, HANDED_ON, JaxProgram
@@ -216,7 +216,8 @@ class Port:
         variables = dict(zip(sorted(self.arrays), inner.invars, strict=False))  # as JAX flattens a dictionary
         used, needed = _uses(inner), _needed(inner, self.count)
         self.axes: dict[str, tuple[int, ...]] = {}
-        _find_axes(inner, {var: (name, _in_place(self.arrays[name])) for name, var in variables.items()}, self.axes)
+        known = {var: (name, _in_place(self.arrays[name])) for name, var in variables.items()}
+        self.flipped = _find_axes(inner, known, self.axes)
         order = sorted(variables, key=lambda name: min(used.get(variables[name], [len(inner.eqns)])))
         return [
             PortParameter(
@@ -248,9 +249,13 @@ class Port:
     def _canonical(self, name: str, value: Any) -> Array:
         """A copy on the host in canonical axes: those by which the network uses it, else Flax's."""
         array = np.atleast_1d(np.array(value))
-        return np.array(array.transpose(self.axes[name]), order="C") if name in self.axes else FLAX.to_canonical(array)
+        if name not in self.axes:
+            return FLAX.to_canonical(array)
+        array = array.transpose(self.axes[name])
+        return np.array(array[:, :, ::-1, ::-1] if name in self.flipped else array, order="C")
 
     def _from_canonical(self, name: str, value: Array) -> Array:
+        value = value[:, :, ::-1, ::-1] if name in self.flipped else value
         return value.transpose(np.argsort(self.axes[name])) if name in self.axes else FLAX.from_canonical(value)
 
     def load(self, values: Mapping[str, Array]) -> None:
@@ -541,9 +546,13 @@ def _in_place(array: Any) -> tuple[int, ...]:
     return tuple(range(jnp.ndim(array)))
 
 
-def _find_axes(jaxpr: Jaxpr, known: dict[Any, tuple[str, tuple[int, ...]]], found: dict[str, tuple[int, ...]]) -> None:
+def _find_axes(
+    jaxpr: Jaxpr, known: dict[Any, tuple[str, tuple[int, ...]]], found: dict[str, tuple[int, ...]]
+) -> set[str]:
     """The axes by which convolutions and products use the parameters `known`, by name; canonical axes come of them.
-    `known`: the variables that are a parameter, with the order in which they have its axes."""
+    `known`: the variables that are a parameter, with the order in which they have its axes. Returns the names of the
+    kernels that a transposed convolution takes as they are (transpose_kernel=False), flipped beside canonical ones."""
+    flipped: set[str] = set()
 
     def of(var: Any) -> tuple[str, tuple[int, ...]] | None:
         return None if isinstance(var, Literal) else known.get(var)
@@ -555,12 +564,11 @@ def _find_axes(jaxpr: Jaxpr, known: dict[Any, tuple[str, tuple[int, ...]]], foun
             known[eqn.outvars[0]] = (first[0], tuple(first[1][axis] for axis in eqn.params["permutation"]))
         elif primitive in HANDED_ON and first:
             known[eqn.outvars[0]] = first
-        elif (
-            primitive == "conv_general_dilated"
-            and set(eqn.params["lhs_dilation"]) == {1}
-            and (kernel := of(eqn.invars[1]))
-        ):
-            found[kernel[0]] = tuple(kernel[1][axis] for axis in eqn.params["dimension_numbers"].rhs_spec)
+        elif primitive == "conv_general_dilated" and (kernel := of(eqn.invars[1])):
+            out, taken, *place = (kernel[1][axis] for axis in eqn.params["dimension_numbers"].rhs_spec)
+            if spread := set(eqn.params["lhs_dilation"]) != {1}:
+                flipped.add(kernel[0])
+            found[kernel[0]] = (taken, out, *place) if spread else (out, taken, *place)
         elif primitive == "dot_general":
             contracted, _ = eqn.params["dimension_numbers"]
             for var, axes in zip(eqn.invars, contracted, strict=True):
@@ -568,9 +576,10 @@ def _find_axes(jaxpr: Jaxpr, known: dict[Any, tuple[str, tuple[int, ...]]], foun
                     found[matrix[0]] = (matrix[1][1 - axes[0]], matrix[1][axes[0]])
         elif inside is not None:
             inner = {i: given for i, o in zip(inside.jaxpr.invars, eqn.invars, strict=False) if (given := of(o))}
-            _find_axes(inside.jaxpr, inner, found)
+            flipped |= _find_axes(inside.jaxpr, inner, found)
             outputs = zip(inside.jaxpr.outvars, eqn.outvars, strict=False)
             known |= {o: inner[i] for i, o in outputs if not isinstance(i, Literal) and i in inner}
+    return flipped
 
 
 def _needed(jaxpr: Jaxpr, count: int) -> set[Any]:
@@ -633,7 +642,7 @@ def _nnx_dropouts(train: bool) -> Iterator[None]:
         given = keywords.get("deterministic")
         active = not (self.deterministic if given is None else given)
         x = inputs if train or not active else original(self, inputs, *arguments, **keywords)
-        return _mark(x, float(self.rate), bool(self.broadcast_dims), active)
+        return _mark(x, float(self.rate), _shared(self.broadcast_dims, x), active)
 
     nnx.Dropout.__call__ = marked
     try:
@@ -642,13 +651,19 @@ def _nnx_dropouts(train: bool) -> Iterator[None]:
         nnx.Dropout.__call__ = original
 
 
-def _mark(x: jax.Array, rate: float, whole: bool, active: bool) -> jax.Array:
+def _shared(axes: Sequence[int], x: jax.Array) -> str:
+    """The axes along which a dropout has one mask for all, as letters."""
+    letters = {2: "NC", 4: "NHWC"}.get(x.ndim, "")
+    return "".join(letters[axis] for axis in axes) if letters else ""
+
+
+def _mark(x: jax.Array, rate: float, shared: str, active: bool) -> jax.Array:
     """The same, through a function that is called as what a dropout draws."""
 
     def dropout(x: jax.Array) -> jax.Array:
         return x
 
-    dropout.__name__ = f"{DROPOUT}{rate} {int(whole)} {int(active)}"
+    dropout.__name__ = f"{DROPOUT}{rate} {shared or '-'} {int(active)}"
     return jax.jit(dropout)(x)
 
 
@@ -660,8 +675,8 @@ def _drawn(name: str) -> Drawn | None:
     """What a mark says."""
     if not _is_mark(name):
         return None
-    rate, whole, active = name.removeprefix(DROPOUT).split()
-    return Drawn(float(rate), "dropout of whole channels" if int(whole) else "dropout", bool(int(active)))
+    rate, shared, active = name.removeprefix(DROPOUT).split()
+    return Drawn(float(rate), dropout_kind(shared.strip("-")), bool(int(active)))
 
 
 def _start_linen(module: linen.Module, x: jax.Array, variables: Any = None) -> _Started:
@@ -702,7 +717,7 @@ def _linen_dropouts(train: bool) -> Iterator[None]:
         given = keywords.get("deterministic", arguments[1] if len(arguments) > 1 else None)
         active = not (module.deterministic if given is None else given)
         x = arguments[0] if train or not active else following(*arguments, **keywords)
-        return _mark(x, float(module.rate), bool(module.broadcast_dims), active)
+        return _mark(x, float(module.rate), _shared(module.broadcast_dims, x), active)
 
     with linen.intercept_methods(marked):
         yield

@@ -11,7 +11,7 @@ import numpy as np
 from mxnet import autograd, gluon
 from numpy.typing import NDArray
 
-from triptych.backend.contract import Captured, Drawn, PortParameter, PortRun
+from triptych.backend.contract import Captured, Drawn, PortParameter, PortRun, dropout_kind
 from triptych.backend.execution import Execution, dtype_of
 from triptych.importers import mxnet_network, mxnet_symbol
 from triptych.importers.steps import Imported, Request
@@ -483,8 +483,8 @@ def _places(nodes: Sequence[dict[str, Any]]) -> dict[str, tuple[int, ...]]:
 
 def _drawn(attributes: Mapping[str, str], train: bool) -> Drawn:
     """What a dropout of these attributes draws."""
-    kind = "dropout of whole channels" if attributes.get("axes", "()") not in ("()", "[]") else "dropout"
-    return Drawn(float(attributes.get("p", 0.5)), kind, train or attributes.get("mode") == "always")
+    shared = "".join("NCHW"[int(axis)] for axis in re.findall(r"-?\d+", attributes.get("axes", "")))
+    return Drawn(float(attributes.get("p", 0.5)), dropout_kind(shared), train or attributes.get("mode") == "always")
 
 
 def _role(name: str) -> str:

@@ -44,7 +44,8 @@ def test_there_are_sixty_faults_twenty_in_each_framework(written: Any) -> None:
     for name in ("torch", "mxnet", "jax"):
         planted = {(fault.port, fault.old, fault.new) for fault in written.FAULTS if fault.framework == name}
         assert len(planted) == 20
-        assert {port for port, *_ in planted} == {port for framework, port in written.PORTS if framework == name}
+        later = {"decoder", "trained", "converted"}  # of the fourth table
+        assert {port for port, *_ in planted} == {p for framework, p in written.PORTS if framework == name} - later
 
 
 @pytest.mark.parametrize("name", ["torch", "mxnet", pytest.param("jax", marks=later)])
@@ -62,7 +63,11 @@ def test_a_right_port_shows_no_difference(written: Any, folder: Path, name: str)
 def test_of_a_planted_fault_everything_is_told(written: Any, folder: Path, name: str) -> None:
     if name not in installed():
         pytest.skip(f"{name} is not installed")
-    faults = [fault for fault in (*written.FAULTS, *written.SECOND, *written.THIRD) if fault.framework == name]
+    faults = [
+        fault
+        for fault in (*written.FAULTS, *written.SECOND, *written.THIRD, *written.FOURTH)
+        if fault.framework == name
+    ]
     results = [written.judge(folder, number, fault) for number, fault in enumerate(faults)]
     missed = {(name, r.fault.port, r.fault.new): written.misses(r) for r in results if written.misses(r)}
     assert missed.keys() == {known for known in KNOWN if known[0] == name}, missed

@@ -201,6 +201,17 @@ class PortParameter:
     places: tuple[int, ...] = (0,)
 
 
+AXES = {"N": "images", "C": "channels", "H": "rows", "W": "columns"}
+
+
+def dropout_kind(shared: str) -> str:
+    """What a dropout is that has one mask for all along these axes, letters of NCHW."""
+    if set(shared) == {"H", "W"}:
+        return "dropout of whole channels"
+    names = " and ".join(name for letter, name in AXES.items() if letter in shared)
+    return f"dropout with one mask for all {names}" if names else "dropout"
+
+
 @dataclass(frozen=True)
 class Drawn:
     """A dropout as a network calls it: its rate, its kind (`dropout`; or what is dropped together or put in its place),

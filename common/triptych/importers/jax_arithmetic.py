@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from triptych.importers.jax_numbers import as_written
 from triptych.importers.jax_program import Constant, JaxCall
 from triptych.importers.jax_walk import FIRST, LAST, Scaled, Total
 from triptych.importers.network_builder import Tensor, with_axes
@@ -53,7 +54,8 @@ def _affine(walk: JaxWalk, call: JaxCall, value: Any, scale: Any, shift: Any, si
         pair.append(
             per_channel(walk, call, constant, x) if isinstance(constant, Constant) else np.array([float(constant)])
         )
-    scales, shifts = (tuple(map(float, numbers)) for numbers in (pair[0], sign * pair[1]))
+    read = [as_written if len(numbers) == 1 else float for numbers in pair]  # arrays are what they are
+    scales, shifts = (tuple(map(*each)) for each in zip(read, (pair[0], sign * pair[1]), strict=True))
     return walk.network.pointwise(walk.name(call), Affine("", scales, shifts), x)
 
 

@@ -86,7 +86,12 @@ def written(value: Any) -> float | None:
     array = np.asarray(value)
     if array.size != 1:
         return None
-    return float(str(array.reshape(())) if array.dtype == np.float32 else array.reshape(()))
+    return as_written(array.reshape(())[()])
+
+
+def as_written(number: Any) -> float:
+    """A number of NumPy's: of float32 the shortest decimal that rounds to it."""
+    return float(str(number) if isinstance(number, np.float32) else number)
 
 
 def _result(call: JaxCall, values: Sequence[Numbers]) -> Numbers:

@@ -22,6 +22,7 @@ from triptych.importers.jax_arithmetic import (
     sub,
     trained_layer,
 )
+from triptych.importers.jax_numbers import as_written
 from triptych.importers.jax_program import Constant, JaxCall
 from triptych.importers.jax_walk import FIRST, LAST, VIEWS
 from triptych.importers.jax_windows import conv, max_pool, window_sum
@@ -163,7 +164,7 @@ def _along_channels(walk: JaxWalk, call: JaxCall, value: Any, over: Sequence[int
 def _numbers(walk: JaxWalk, call: JaxCall, values: list[Any]) -> list[float]:
     if any(not isinstance(v, Constant) or v.sources or np.unique(np.asarray(v.value)).size != 1 for v in values):
         raise walk.refused(call, "has other values than numbers")
-    return [float(np.asarray(value.value).flat[0]) for value in values]
+    return [as_written(np.asarray(value.value).flat[0]) for value in values]
 
 
 def _leaky(walk: JaxWalk, call: JaxCall, values: list[Any]) -> Tensor:
@@ -176,7 +177,7 @@ def _leaky(walk: JaxWalk, call: JaxCall, values: list[Any]) -> Tensor:
         return trained_layer(walk, call, PReLU("", shared=one and x.shape[0] != 1), x, {"weight": numbers})
     if not one and len(set(numbers.value)) > 1:
         raise walk.refused(call, "has several constant slopes")
-    return _each(walk, call, LeakyReLU("", float(numbers.value[0])), x)
+    return _each(walk, call, LeakyReLU("", as_written(numbers.value[0])), x)
 
 
 def _bounded(walk: JaxWalk, call: JaxCall, low: Any, x: Any, high: Any) -> Tensor:
@@ -224,9 +225,9 @@ def _pad(walk: JaxWalk, call: JaxCall, values: list[Any]) -> Tensor:
 
 
 def _dropout(walk: JaxWalk, call: JaxCall, values: list[Any]) -> Any:
-    """`dropout: rate whole active`."""
-    rate, whole, _ = call.primitive.partition(":")[2].split()
-    if int(whole) or float(rate) >= 1:
+    """`dropout: rate shared active`; shared: the axes along which there is one mask for all, or `-`."""
+    rate, shared, _ = call.primitive.partition(":")[2].split()
+    if shared != "-" or float(rate) >= 1:
         raise walk.refused(call, "drops whole channels, or everything, which is not supported")
     return _each(walk, call, Dropout("", float(rate)), values[0]) if float(rate) else values[0]
 

@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import Any
 
 from triptych.conformance.locate import Located
+from triptych.porting.own_levels import LEVELS
 from triptych.utils.errors import TriptychError
 from triptych.utils.reading import read_bounded
 
@@ -37,6 +38,8 @@ KEYWORDS = {
     "fixed": ("fix_gamma",),
     "bias": ("bias", "use_bias"),
     "bare": ("no_bias",),
+    "center": ("center", "use_bias"),
+    "tracked": ("track_running_stats",),
     "frozen": ("use_global_stats",),
     "mode": ("mode",),
     "k": ("k", "knorm"),
@@ -57,6 +60,8 @@ SWITCHES: tuple[tuple[str, str, Any, Any], ...] = (
     ("average for maximum pooling", "pool", "avg", "max"),
     ("maximum for average pooling", "pool", "max", "avg"),
     ("padding counts in the average", "counted", True, False),
+    ("it counts in the average", "counted", True, False),
+    ("it keeps no running statistics", "tracked", False, True),
     ("padding does not count in the average", "counted", False, True),
     ("gamma is left out, or fixed at 1", "scale", False, True),
     ("gamma is left out, or fixed at 1", "fixed", True, False),
@@ -64,6 +69,7 @@ SWITCHES: tuple[tuple[str, str, Any, Any], ...] = (
     ("gamma is fixed at 1", "fixed", True, False),
     ("the bias is left out", "bias", False, True),
     ("the bias is left out", "bare", True, False),
+    ("beta is left out", "center", False, True),
     ("it has a bias", "bias", True, False),
     ("it has a bias", "bare", False, True),
     ("evaluation mode for training: the running", "frozen", True, False),
@@ -137,9 +143,15 @@ def _try(
         return "tried on a copy in memory: the difference is gone"
     before = located.difference
     assert before is not None
-    if (after.layer, after.level) == (before.layer, before.level):
+    if (after.layer, after.level) == (before.layer, before.level) or _place(after.level) < _place(before.level):
         return ""
     return f"tried on a copy in memory: this difference is gone, the next one is '{after.layer}', level {after.level}"
+
+
+def _place(level: str) -> int:
+    """Where a level stands: what fails before another one has been made worse, not mended."""
+    names = [each.name for each in LEVELS]
+    return names.index(level) if level in names else len(names)
 
 
 def _edits(path: Path, text: str, module: ModuleType, cause: str) -> Iterator[Edit]:

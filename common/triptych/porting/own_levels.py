@@ -1,12 +1,13 @@
 """The levels of somebody's own network: those of conformance on which it can be watched, and what it does as a user
 calls it: its running statistics, its dropout, batches of other sizes, a second call."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from triptych.conformance import levels, tolerance
-from triptych.conformance.compare import Arrays
+from triptych.conformance.compare import Arrays, Check
 from triptych.conformance.diagnosis import pass_causes
 from triptych.conformance.diagnosis.causes import bound_of, same
 from triptych.conformance.diagnosis.explain import Difference, Finding
@@ -49,12 +50,29 @@ def _whose_gradient(finding: Finding) -> Difference:
     if name == INPUT:
         return finding.at(nodes[0])
     if not name.startswith(ARRIVING):
-        note = FROZEN.format(f"{layer_of(name)}.*") if finding.check.problem else ""
+        if finding.check.problem:
+            return _frozen(finding)
         text, layer = _cut_off(finding, name)
-        return finding.at(layer, text, note)
+        return finding.at(layer, text)
     behind = nodes.index(name.removeprefix(ARRIVING)) + 1
     text, layer = _what_arrives(finding, name.removeprefix(ARRIVING))
     return finding.at(layer or nodes[min(behind, len(nodes) - 1)], text)
+
+
+def _frozen(finding: Finding) -> Difference:
+    """The first layer, in the order of the computation, of whose parameters one takes no gradient."""
+    order = [path for path, _ in finding.run.nodes(True)]
+    still = [check for check in finding.failed if check.problem and layer_of(check.tensor) in order]
+    first = min(still, key=lambda check: order.index(layer_of(check.tensor)), default=finding.check)
+    layer, name = layer_of(first.tensor), first.tensor.rpartition(".")[2]
+    beta = isinstance(finding.run.layers.get(layer), BatchNorm) and name == "bias"
+    cause = "beta is left out: it stays 0 (center, use_bias)" if beta and _alone(still, name) else ""
+    return replace(finding, failed=[first]).at(layer, cause, FROZEN.format(f"{layer}.*"))
+
+
+def _alone(still: Sequence[Check], name: str) -> bool:
+    """Whether of the layers' parameters those of this name alone take no gradient."""
+    return {check.tensor.rpartition(".")[2] for check in still} == {name}
 
 
 def _cut_off(finding: Finding, name: str) -> tuple[str, str]:

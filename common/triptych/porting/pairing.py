@@ -185,6 +185,8 @@ def _of_shapes(found: Pairing, parameters: Sequence[PortParameter], infos: Seque
     right = next((info.shape for info in infos if found.wrong and info.path == found.wrong.tensor), ())
     surplus = Counter(each.shape for each in parameters) - Counter(info.shape for info in infos)
     wrong = next((each.shape for each in parameters if surplus[each.shape] and len(each.shape) == len(right)), ())
+    if wrong == (1,) != right and found.wrong and found.wrong.tensor.endswith(".weight"):
+        return f"it has one slope for all, not one for each of the {right[0]} channels"
     if len(right) < 2 or not wrong:
         return ""
     if wrong[0] != right[0]:

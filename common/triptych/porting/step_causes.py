@@ -133,7 +133,10 @@ def _about(seen: list[float], right: list[float], plan: Plan) -> str:
     if _near(factors, factors[:1] * len(factors)):
         if len(set(right)) == 1:
             return f"the learning rate is {seen[0]:.4g}, not {right[0]:.4g}"
-        return f"every learning rate is {factors[0]:.4g} times as large: {seen[0]:.4g} at first, not {right[0]:.4g}"
+        text = f"every learning rate is {factors[0]:.4g} times as large: {seen[0]:.4g} at first, not {right[0]:.4g}"
+        momenta = [plan.rates(step).momentum for step in range(len(right))]
+        damped = _near(factors, [1 - momentum for momentum in momenta])
+        return text + f", or the momentum has a dampening of {momenta[0]:g} from the first step on" * damped
     first = next(step for step, pair in enumerate(zip(seen, right, strict=True)) if not _near(pair[:1], pair[1:]))
     return f"the learning rate in step {first + 1} is {seen[first]:.4g}, not {right[first]:.4g}"
 

@@ -40,6 +40,7 @@ from triptych.utils.errors import TriptychError
 from triptych.utils.shelf import Computed, select
 
 RUNNING = ("running_mean", "running_var")
+UNITS = {"float16": 2.0**-11, "bfloat16": 2.0**-8}
 LOW = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}  # by type, the precision that judges it
 HOST = dict.fromkeys(("fp16", "bf16"), "fp32")  # what the rest of a network with layers of 16 bits runs in
 SOFTMAX = "softmax"  # at a network's end, beside log_softmax, which hands a loss's gradient on as it is
@@ -115,7 +116,12 @@ class OwnNetwork(Subject):
             return located
         told = f"it computes in {low} somewhere: --precision {LOW[low]} judges it in that"
         note = "; ".join(filter(None, (difference.note, told)))
-        return replace(located, difference=replace(difference, note=note))
+        cause, check = difference.cause, difference.check
+        # One rounding of all that a layer is given, and of its result.
+        small = (check.difference or 0.0) <= 4 * UNITS.get(low, 0.0) * check.scale
+        if small and (not cause or causes.ROUNDED in cause):
+            cause = f"it differs by no more than rounding to {low} would"
+        return replace(located, difference=replace(difference, note=note, cause=cause))
 
     def parameter_shapes(self) -> Arrays:
         """Pair the network's parameters with the spec's, and give it the case's values: where that succeeds, every
@@ -160,6 +166,11 @@ class OwnNetwork(Subject):
     def _left_out(self, path: str) -> str:
         """What a parameter of the spec's that the network has not would be."""
         layer, name = self.run.layers.get(layer_of(path)), path.rpartition(".")[2]
+        if name in ("running_mean", "running_var"):
+            return (
+                "it keeps no running statistics: those of the batch count in evaluation, too (track_running_stats), "
+                "or those of each image (an instance norm)"
+            )
         if isinstance(layer, BatchNorm) and name == "weight":
             return "gamma is left out, or fixed at 1 (affine, scale, fix_gamma)"
         return "the bias is left out" if name == "bias" else ""

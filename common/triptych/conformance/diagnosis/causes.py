@@ -12,10 +12,11 @@ from triptych.conformance import inputs
 from triptych.conformance.compare import Arrays, Check
 from triptych.conformance.diagnosis.faults import FAULTS, other_merges, other_sums
 from triptych.conformance.diagnosis.hypothesis import Fault, Hypothesis
+from triptych.conformance.diagnosis.weight_faults import KEPT
 from triptych.conformance.reference_run import OUTPUT, ReferenceRun, layer_of, maps_before_flatten, named
 from triptych.data.preprocess import apply_reference
 from triptych.reference import network as reference
-from triptych.spec.layers import BatchNorm, Branches, Dropout, Residual, Shape, join
+from triptych.spec.layers import ELU, BatchNorm, Branches, Dropout, LeakyReLU, Residual, Shape, join
 from triptych.spec.shapes import layer_output
 from triptych.utils.arrays import Array, largest
 from triptych.utils.errors import TriptychError
@@ -37,6 +38,7 @@ class Cause:
 NONE = Cause()
 ROUNDINGS = 1e-3  # of the largest value: what rounding to 11 bits (TF32) makes in a layer
 UNRELATED = 0.3  # of the cosine between a difference and the values
+ROUNDED = "it differs by no more than rounding of a lower precision"
 BOUNDED = "its output is bounded at"
 BY_SHAPE = " (as its shape has it)"  # ends a cause that the values did not tell
 BY_VALUE = 1e-4  # of the largest value, in float32, too: shapes leave few faults to be told apart
@@ -144,6 +146,8 @@ def of_layer(
                 yield text
         if OUTPUT in names:
             yield bound_of(right[OUTPUT], observed[OUTPUT], budgets[OUTPUT])
+        if isinstance(layer, ELU | LeakyReLU) and OUTPUT in names:
+            yield _of_slope(layer, right[OUTPUT], observed[OUTPUT], budgets[OUTPUT])
         if isinstance(layer, BatchNorm) and OUTPUT in names and not train:
             yield _of_eps(hypothesis_of(run, path, train), observed[OUTPUT])
         if isinstance(layer, Dropout) and OUTPUT in names:
@@ -165,6 +169,10 @@ def of_parameter(run: ReferenceRun, expected: Arrays, path: str, observed: Array
         if name in hypothesis.values and np.array_equal(hypothesis.values[name], observed):
             return text
     value = np.asarray(expected[path], np.float64)
+    with np.errstate(all="ignore"):  # the root of a negative number explains nothing
+        for text, of in KEPT:
+            if same(of(value), np.asarray(observed, np.float64), 1e-6 * largest(observed)):
+                return f"it is {text}"
     return _pattern(value, np.asarray(observed, np.float64), 1e-6 * largest(value))
 
 
@@ -286,7 +294,9 @@ def bound_of(right: Array, observed: Array, budget: float) -> str:
         return ""
     if largest(right - observed) <= budget:
         return ""
-    return f"{BOUNDED} {high if high < right.max() - budget else low:.6g}"
+    if high < right.max() - budget:
+        return f"{BOUNDED} {high:.6g}"
+    return f"{BOUNDED} {low:.6g}" + (": an activation follows, a ReLU, or one that bounds what is larger" * (not low))
 
 
 def _of_eps(right: Hypothesis, observed: Array) -> str:
@@ -310,6 +320,20 @@ def _of_eps(right: Hypothesis, observed: Array) -> str:
     return f"eps is {eps:.3g}, not {right.layer.eps:g}"
 
 
+def _of_slope(layer: ELU | LeakyReLU, right: Array, observed: Array, budget: float) -> str:
+    """Any factor of what is below 0, to four figures."""
+    below = right < 0
+    energy = float((right[below] ** 2).sum())
+    if right.shape != observed.shape or not energy:
+        return ""
+    factor = float((right[below] * observed[below]).sum()) / energy
+    if not same(np.where(below, factor * right, right), observed, budget):
+        return ""
+    name, value = ("alpha", layer.alpha) if isinstance(layer, ELU) else ("the slope", layer.slope)
+    digits = 4 if abs(factor - 1) > 1e-3 else 10
+    return f"{name} is {factor * value:.{digits}g}, not {value:.{digits}g}"
+
+
 def looks_like(arrays: Mapping[str, tuple[Array, Array, float]]) -> str:
     """What can be said of a difference that no fault of the catalogue explains."""
     texts = set()
@@ -328,7 +352,7 @@ def _pattern(right: Array, observed: Array, budget: float) -> str:
     if same(factor * right, observed, budget):
         return f"constant factor {factor:.6g}"
     if 0 < largest(observed - right) <= ROUNDINGS * largest(right) and _is_random(right, observed - right):
-        return "it differs by no more than rounding of a lower precision would (float32, TF32)"
+        return f"{ROUNDED} would (float32, TF32)"
     if right.ndim > 1 and same(np.sort(right, axis=None), np.sort(observed, axis=None), budget):
         return "the same values in another order"
     return ""

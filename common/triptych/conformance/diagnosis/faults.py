@@ -78,6 +78,24 @@ _POOL = (
 )
 
 
+# Of windows that end elsewhere the padding and the rounding are both others, often to the same size.
+_ENDS = tuple(
+    other_field(f"the padding is {{wrong.padding}}, not {{right.padding}}, and {words}", padding=padding, ceil=ceil)
+    for words, ceil in (("ceil for floor", True), ("floor for ceil", False))
+    for padding in ((0, 0), lambda layer: (layer.kernel[0] // 2, layer.kernel[1] // 2))
+)
+
+
+def _counting(fault: Fault) -> Fault:
+    """Another padding that counts in the average, where the right one does not."""
+
+    def change(hypothesis: Hypothesis) -> Hypothesis | None:
+        made = None if hypothesis.layer.count_padding else fault.change(hypothesis)
+        return made and replace(made, layer=replace(made.layer, count_padding=True))
+
+    return Fault(f"{fault.text}; it counts in the average", change)
+
+
 def _in_training(text: str, make: Callable[[Any], Array]) -> Fault:
     """Another output of a dropout layer, which always has a mask, in training mode."""
     return Fault(text, result=lambda hypothesis, y: make(hypothesis) if hypothesis.train else None)
@@ -122,9 +140,7 @@ FAULTS: dict[type, tuple[Fault, ...]] = {
         ),
         Fault(SAME_PADDING, partial(same_padding, value=-np.inf)),
         *_POOL,
-        other_field(
-            "the padding is {wrong.padding}, not {right.padding}, and ceil for floor", padding=(0, 0), ceil=True
-        ),
+        *_ENDS,
         MISSING,
     ),
     spec.AvgPool: (
@@ -133,11 +149,23 @@ FAULTS: dict[type, tuple[Fault, ...]] = {
         other_field("padding counts in the average", count_padding=True),
         Fault(f"{SAME_PADDING}; it counts in the average", same_padding),
         *_POOL,
+        *_ENDS,
+        *map(_counting, (*PADDING, *_ENDS)),
         MISSING,
     ),
     spec.GlobalAvgPool: (
         Fault("maximum for average pooling", result=lambda t, y: t.x.max((2, 3), keepdims=True)),
         Fault("the sum for the average", result=lambda t, y: t.x.sum((2, 3), keepdims=True)),
+        Fault(
+            "the average is taken over the batch, too",
+            result=lambda t, y: np.broadcast_to(y.mean(0, keepdims=True), y.shape),
+        ),
+        Fault(
+            "the average is taken over the channels, too",
+            result=lambda t, y: np.broadcast_to(y.mean(1, keepdims=True), y.shape),
+        ),
+        Fault("the first place is taken for the average", result=lambda t, y: t.x[..., :1, :1]),
+        Fault("the median for the average", result=lambda t, y: np.median(t.x, (2, 3), keepdims=True)),
     ),
     spec.GlobalMaxPool: (Fault("average for maximum pooling", result=lambda t, y: t.x.mean((2, 3), keepdims=True)),),
     spec.Pad: PAD,
@@ -179,6 +207,13 @@ def other_merges(layer: spec.Branches, parts: list[Array]) -> Iterator[tuple[str
             others = Wire(tuple(range(len(parts) - 1)), layer.merge)
             yield f"branch '{branch.name}' is left out", merged(others, [*parts[:i], *parts[i + 1 :]], exact)[0]
         return
+    if len({part.shape for part in parts}) == 1:
+        turns = np.stack(parts, axis=2)
+        yield (
+            "the branches' channels are interleaved, not one branch behind the other",
+            turns.reshape(len(turns), -1, *turns.shape[3:]),
+        )
+    yield "the channels are concatenated in reverse order", np.concatenate(parts, axis=1)[:, ::-1]
     names = [branch.name for branch in layer.branches]
     for order in list(permutations(range(len(parts))))[1:] if len(parts) <= 6 else [range(len(parts))[::-1]]:
         text = f"the branches are concatenated in the order {', '.join(names[i] for i in order)}"

@@ -209,6 +209,7 @@ LRN = (
     ),
     *(other_field("beta is {wrong.beta:g}, not {right.beta:g}", beta=beta) for beta in (0.75, 0.5, 1.0)),
     Fault("the layer is missing", result=lambda t, y: t.x),
+    Fault("it sums magnitudes, not squares", result=lambda t, y: _lrn(t, np.abs(t.x))),
     Fault("the window is off by one channel", result=lambda t, y: _shifted_lrn(t, -1)),
     Fault("the window is off by one channel", result=lambda t, y: _shifted_lrn(t, 1)),
     Fault("the window is off: it ends at its channel", result=lambda t, y: _shifted_lrn(t, -(t.layer.size // 2))),
@@ -218,8 +219,13 @@ LRN = (
 
 def _shifted_lrn(hypothesis: Hypothesis, by: int) -> Array:
     """The response norm with its window's centre moved by `by` channels."""
+    return _lrn(hypothesis, hypothesis.x**2, by)
+
+
+def _lrn(hypothesis: Hypothesis, summed: Array, by: int = 0) -> Array:
+    """The response norm of other values' sums."""
     layer, x = hypothesis.layer, hypothesis.x
     half, channels = layer.size // 2, x.shape[1]
-    squares = np.pad(x * x, ((0, 0), (2 * half, 2 * half), (0, 0), (0, 0)))
-    energy = sum(squares[:, half + by + i : half + by + i + channels] for i in range(layer.size))
+    summed = np.pad(summed, ((0, 0), (2 * half, 2 * half), (0, 0), (0, 0)))
+    energy = sum(summed[:, half + by + i : half + by + i + channels] for i in range(layer.size))
     return np.asarray(x * (layer.k + layer.coefficient * energy) ** -layer.beta)

@@ -6,7 +6,7 @@ from dataclasses import replace
 from itertools import product
 
 import numpy as np
-from scipy.special import softmax
+from scipy.special import log_softmax, softmax
 
 from triptych.backend.targets import Labels
 from triptych.conformance.compare import Arrays, Check
@@ -27,6 +27,8 @@ from triptych.spec.layers import BatchNorm
 from triptych.utils.arrays import Array, largest
 from triptych.utils.errors import TriptychError
 from triptych.utils.shelf import Shelf
+
+FACTORS = (0.1, 0.2, 0.25, 0.5, 2.0, 4.0, 5.0, 10.0, 16.0, 30.0, 64.0)  # of logits
 
 
 def of_loss(run: ReferenceRun, observed: Arrays, budget: float, precision: str) -> Cause:
@@ -50,6 +52,10 @@ def _losses(run: ReferenceRun) -> Iterator[tuple[str, str, dict[str, Array]]]:
     if isinstance(labels, tuple):
         return
     yield "softmax is applied twice", "", _softmax_twice(run, labels)
+    yield "log-softmax is taken over the batch, not the classes", "", _over_the_batch(run, labels)
+    for factor in FACTORS:
+        text = f"the logits are multiplied by {factor:g} (a temperature of {1 / factor:g})"
+        yield text, "", _scaled_logits(run, labels, factor)
     for path, (weight, logits) in run.ran(True).auxiliary.items():
         loss, _ = cross_entropy(logits, labels)
         main = {"loss": right["loss"] - weight * loss, path: np.zeros_like(right[path])}
@@ -72,6 +78,24 @@ def _softmax_twice(run: ReferenceRun, labels: Labels) -> dict[str, Array]:
         loss, gradient = cross_entropy(shares, labels)
         total += weight * loss
         gradients[path] = weight * shares * (gradient - (gradient * shares).sum(1, keepdims=True))
+    return {"loss": np.asarray(total), **gradients}
+
+
+def _over_the_batch(run: ReferenceRun, labels: Labels) -> dict[str, Array]:
+    total, gradients = 0.0, {}
+    for path, (weight, logits) in run.heads.items():
+        chosen = np.eye(logits.shape[1])[labels]
+        total += weight * float((chosen * -log_softmax(logits, axis=0)).sum()) / len(labels)
+        gradients[path] = weight * (softmax(logits, axis=0) * chosen.sum(0) - chosen) / len(labels)
+    return {"loss": np.asarray(total), **gradients}
+
+
+def _scaled_logits(run: ReferenceRun, labels: Labels, factor: float) -> dict[str, Array]:
+    total, gradients = 0.0, {}
+    for path, (weight, logits) in run.heads.items():
+        loss, gradient = cross_entropy(factor * logits, labels)
+        total += weight * loss
+        gradients[path] = weight * factor * gradient
     return {"loss": np.asarray(total), **gradients}
 
 

@@ -1,5 +1,7 @@
 """What ports get wrong in functions of each value: activations, factors, norms."""
 
+from dataclasses import replace
+
 import numpy as np
 from scipy.special import log_softmax, softmax
 
@@ -12,9 +14,14 @@ from triptych.utils.arrays import Array
 MISSING = Fault("the layer is missing", result=lambda t, y: t.x if t.x.shape == y.shape else None)
 
 
-def _named(text: str, record: spec.Layer) -> Fault:
-    """Another activation in its place."""
-    return other_kind(text, lambda layer: record)
+def _named(text: str, record: spec.Elementwise) -> Fault:
+    """Another activation in its place, and not one whose slope is nearly the right one."""
+
+    def change(hypothesis: Hypothesis) -> Hypothesis | None:
+        wrong, right = (getattr(layer, "slope", np.nan) for layer in (record, hypothesis.layer))
+        return None if abs(wrong - right) < 1e-3 * right else replace(hypothesis, layer=record)
+
+    return Fault(text, change)
 
 
 # What is found in the place of any activation, in words. The right one itself is no fault, and explains nothing.
@@ -26,6 +33,7 @@ OTHER_ACTIVATIONS: tuple[tuple[str, spec.Elementwise], ...] = (
         (f"a leaky ReLU is applied, slope {slope:g}", spec.LeakyReLU("wrong", slope))
         for slope in (0.01, 0.1, 0.2, 0.25, 0.3)
     ),
+    ("a randomised leaky ReLU (RReLU) is applied", spec.LeakyReLU("wrong", (1 / 8 + 1 / 3) / 2)),  # in evaluation
     ("ReLU6 is applied", spec.Clip("wrong", 0.0, 6.0)),
     ("SiLU is applied", spec.SiLU("wrong")),
     ("hard-swish is applied", spec.HardSwish("wrong")),
@@ -45,6 +53,7 @@ ACTIVATIONS = (
     *(_named(text, record) for text, record in OTHER_ACTIVATIONS),
     Fault("the absolute value is taken", result=lambda t, y: np.abs(t.x)),
     Fault("the square is taken", result=lambda t, y: t.x**2),
+    Fault("what it puts out is squared", result=lambda t, y: y**2),
     Fault("the activation is applied with the other sign", result=lambda t, y: np.minimum(t.x, 0)),
 )
 ELU = (
@@ -114,6 +123,8 @@ AFFINE = (
     Fault("the shift comes before the scale", result=lambda t, y: (t.x + _line(t)[1]) * _line(t)[0]),
     Fault("it divides by the scale", result=lambda t, y: t.x / _line(t)[0] + _line(t)[1]),
     Fault("the shift is subtracted", result=lambda t, y: t.x * _line(t)[0] - _line(t)[1]),
+    Fault("the scale is added, not multiplied", result=lambda t, y: t.x + _line(t)[0] + _line(t)[1]),
+    Fault("the scale is subtracted, not multiplied", result=lambda t, y: t.x - _line(t)[0] + _line(t)[1]),
 )
 
 

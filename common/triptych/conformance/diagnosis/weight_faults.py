@@ -57,6 +57,18 @@ ROOTS: Mapping[str, Root] = {
         np.maximum(variance * inputs, eps)
     ),
 }
+# What a conversion may keep of a value in its place, array by array.
+KEPT: tuple[tuple[str, Callable[[Array], Array]], ...] = (
+    ("the root of what should be kept (a deviation for a variance)", np.sqrt),
+    ("the square of what should be kept (a variance for a deviation)", np.square),
+    ("1 over what should be kept", np.reciprocal),
+    ("1 over the root of what should be kept", lambda value: 1 / np.sqrt(value)),
+    ("the logarithm of what should be kept", np.log),
+    ("the exponential of what should be kept", np.exp),
+    ("what should be kept, with the other sign", np.negative),
+    ("zeros: it was not converted", np.zeros_like),
+    ("ones: it was not converted", np.ones_like),
+)
 WEIGHT = (
     other_value("the groups' outputs are in another order (depthwise multiplier)", "weight", _interleaved),
     other_value("the groups' outputs are in another order (depthwise multiplier)", "weight", _deinterleaved),
