@@ -1,6 +1,6 @@
 """How often `triptych locate --try` is right on ports written as people write them (`benchmarks/written/`): each is
-judged as it is, and with every fault of a table, one at a time: `written_faults.py`, `_second.py`, `_third.py` or
-`_fourth.py`.
+judged as it is, written otherwise as right (`written_right.py`), and with every fault of a table, one at a time:
+`written_faults.py`, `_second.py`, `_third.py` or `_fourth.py`.
 
 nice -n 10 python benchmarks/locate_written.py [torch] [mxnet] [jax] [first ... fourth] [--misses] [--only PORT]
 """
@@ -14,13 +14,14 @@ import re
 import shlex
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from written_faults import FAULTS, PORTS, WrittenFault, decoder_network, shuffle_network
 from written_fourth import FOURTH
+from written_right import RIGHT
 from written_second import SECOND
 from written_third import THIRD
 
@@ -67,6 +68,19 @@ def located(folder: Path, framework: str, port: str, source: str, name: str) -> 
         return {"refused": noise.getvalue().strip()}
     made: dict[str, Any] = json.loads(answer.read_text())
     return made
+
+
+def refused(folder: Path, framework: str, only: str = "") -> Iterator[str]:
+    """What is said against the right ports of a framework, as they are and as `written_right.py` has them."""
+    as_they_are = [(port, "", "") for name, port in PORTS if name == framework]
+    otherwise = [(each.port, each.old, each.new) for each in RIGHT if each.framework == framework]
+    for number, (port, old, new) in enumerate((*as_they_are, *otherwise)):
+        if only in ("", port):
+            source = (SOURCES / framework / f"{port}.py").read_text().replace(old, new, 1)
+            answer = located(folder, framework, port, source, f"{framework}_{port}_right_{number}")
+            if answer.get("difference", "refused") is not None:
+                said = answer.get("difference") or answer
+                yield f"{framework}/{port}.py, a right port, {new[:60]!r}, differs: {said}"
 
 
 def judge(folder: Path, number: int, fault: WrittenFault) -> Told:
@@ -122,11 +136,8 @@ def main(words: list[str]) -> None:
     with tempfile.TemporaryDirectory() as place, contextlib.chdir(place):
         folder = Path(place)
         for framework in [name for name in ("torch", "mxnet", "jax") if name in words] or registry.installed():
-            for _, port in [key for key in PORTS if key[0] == framework and only in ("", key[1])]:
-                source = (SOURCES / framework / f"{port}.py").read_text()
-                answer = located(folder, framework, port, source, f"{framework}_{port}_as_it_is")
-                if answer.get("difference", "refused") is not None:
-                    print(f"{framework}/{port}.py, a right port, differs: {answer.get('difference') or answer}")
+            for text in refused(folder, framework, only):
+                print(text)
             faults = [fault for fault in chosen if fault.framework == framework]
             results = [judge(folder, number, fault) for number, fault in enumerate(faults)]
             everything += results

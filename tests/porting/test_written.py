@@ -19,8 +19,11 @@ KNOWN = {
     ("mxnet", "alexnet", "p=0.6"),
     ("mxnet", "resnet", "MaxPool2D(3, 2, 0, ceil_mode=True)"),
     ("jax", "shuffle", "lax.stop_gradient(x.mean(axis=(1, 2)))"),  # the flatten before the cut is the mean's own
+    # A single edit does not mend them: the padding, or the kernel, and another argument of the call are wrong.
+    ("torch", "decoder", "nn.AvgPool2d(3, 2, padding=1)"),
+    ("mxnet", "decoder", "nn.Conv2DTranspose(6, 3, strides=2, padding=1, output_padding=1)"),
 }
-DIFFER = {("mxnet", "alexnet")}
+DIFFER = "mxnet/alexnet.py"
 
 
 @pytest.fixture(scope="module")
@@ -44,19 +47,21 @@ def test_there_are_sixty_faults_twenty_in_each_framework(written: Any) -> None:
     for name in ("torch", "mxnet", "jax"):
         planted = {(fault.port, fault.old, fault.new) for fault in written.FAULTS if fault.framework == name}
         assert len(planted) == 20
-        later = {"decoder", "trained", "converted"}  # of the fourth table
-        assert {port for port, *_ in planted} == {p for framework, p in written.PORTS if framework == name} - later
+        added = {"decoder", "trained", "converted"}  # for the fourth table
+        assert {port for port, *_ in planted} == {p for framework, p in written.PORTS if framework == name} - added
+
+
+def test_thirty_of_the_right_ports_are_written_otherwise(written: Any) -> None:
+    assert len({(each.port, each.new) for each in written.RIGHT}) == 30
+    for each in written.RIGHT:
+        assert each.old in (written.SOURCES / each.framework / f"{each.port}.py").read_text(), each
 
 
 @pytest.mark.parametrize("name", ["torch", "mxnet", pytest.param("jax", marks=later)])
 def test_a_right_port_shows_no_difference(written: Any, folder: Path, name: str) -> None:
     if name not in installed():
         pytest.skip(f"{name} is not installed")
-    for framework, port in written.PORTS:
-        if framework == name and (framework, port) not in DIFFER:
-            source = (written.SOURCES / name / f"{port}.py").read_text()
-            answer = written.located(folder, name, port, source, f"{name}_{port}_as_it_is")
-            assert answer.get("difference", answer) is None, port
+    assert [text for text in written.refused(folder, name) if not text.startswith(DIFFER)] == []
 
 
 @pytest.mark.parametrize("name", ["torch", *(pytest.param(name, marks=later) for name in ("mxnet", "jax"))])

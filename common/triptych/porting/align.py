@@ -106,9 +106,11 @@ def _twins(
     place: Place, captured: Sequence[Captured], kept: Sequence[int], marks: Sequence[tuple[float, float]]
 ) -> list[int]:
     """The operations of its kind, or of none, that put out what a layer does, those of its kind first. One of another
-    kind may only hand it on: what a dropout is given, in place of what it makes of it."""
+    kind may only hand it on: what a dropout is given, in place of what it makes of it; but an activation that is
+    written out ends in a sum or a product."""
     same = [index for index in kept if _is_twin(place, captured[index], marks[index])]
-    alike = [index for index in same if captured[index].kind in ("", place.kind)]
+    ends = ("add", "multiply") if place.kind in ACTIVATIONS else ()
+    alike = [index for index in same if captured[index].kind in ("", place.kind, *ends)]
     return sorted(alike, key=lambda index: captured[index].kind != place.kind)
 
 

@@ -1,6 +1,7 @@
 """The dropout of somebody's network, as it is called, beside that of the spec: its place, rate, kind and mode."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import zip_longest
 
 import numpy as np
@@ -36,7 +37,7 @@ def observed(
     """What a network draws, by the spec's dropout that it stands for, or the layer that it follows. `rates`: the
     spec's, by path; `seen`: the index of a layer's operation in the pass `trained`."""
     wanted = {path: _before(run, path, seen) for path in rates}
-    in_training = [(index, each.drawn) for index, each in enumerate(trained) if each.drawn is not None]
+    in_training = [(index, _of_values(each)) for index, each in enumerate(trained) if each.drawn is not None]
     found = [(drawn, mode, follows(run, index, seen)) for (index, drawn), mode in _modes(in_training, evaluated)]
     named: Described = {}
     left = list(found)
@@ -50,6 +51,14 @@ def observed(
             drawn, mode, place = left.pop(0)
             named[path] = described(drawn.rate, drawn.kind, mode, place)
     return named | {f"{place}{SURPLUS}": described(drawn.rate, drawn.kind, mode) for drawn, mode, place in left}
+
+
+def _of_values(captured: Captured) -> Drawn:
+    """What is drawn; of maps of one value a dropout of whole channels is one of values."""
+    assert captured.drawn is not None
+    single = captured.value.ndim == 4 and captured.value.size == len(captured.value) * captured.value.shape[1]
+    words = captured.drawn.kind.removesuffix(" of whole channels") if single else captured.drawn.kind
+    return replace(captured.drawn, kind=words)
 
 
 def _modes(trained: Sequence[tuple[int, Drawn]], evaluated: Sequence[Captured]) -> list[tuple[tuple[int, Drawn], str]]:
