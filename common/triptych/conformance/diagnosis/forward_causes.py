@@ -117,7 +117,7 @@ def _of_pair(
 
 def of_part(run: ReferenceRun, check: Check, observed: Arrays, train: bool) -> Cause:
     """The fault at the end of the one branch whose part of what is concatenated departs: layers there that cannot be
-    seen."""
+    seen, or the last one."""
     layer, outputs = run.layers[check.tensor], run.outputs(train)
     value, right = observed[check.tensor], outputs[check.tensor]
     if not isinstance(layer, Branches) or layer.merge != "concatenate" or value.shape != right.shape:
@@ -135,10 +135,11 @@ def of_part(run: ReferenceRun, check: Check, observed: Arrays, train: bool) -> C
         if name in observed:
             break
         hidden.insert(0, name)
-    if not hidden:
+    last = hidden or inside[-1:]  # a seen one may be followed by a step of its own
+    if not last:
         return NONE
-    cause = of_hidden(run, hidden, replace(check, tensor=hidden[-1]), {hidden[-1]: part}, train)
-    return cause or Cause("", hidden[0])
+    cause = of_hidden(run, last, replace(check, tensor=last[-1]), {last[-1]: part}, train)
+    return cause or (Cause("", hidden[0]) if hidden else NONE)
 
 
 def of_early_sum(run: ReferenceRun, path: str, budget: float, observed: Arrays, train: bool) -> Cause:
