@@ -190,7 +190,7 @@ _JAX = (
         (
             "nn.relu(self.b1_1(x))",
             "nn.relu(self.b1_1(x)) ** 2",
-            *("inception3a.branch1x1.relu", "square|power 2"),
+            *("inception3a.branch1x1.relu1", "square|power 2"),
         ),
     ),
     *rows("jax", "vgg", ("deterministic=not train", "deterministic=True", "dropout1", "no dropout in training")),

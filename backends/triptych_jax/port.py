@@ -653,8 +653,8 @@ def _nnx_dropouts(train: bool) -> Iterator[None]:
 
 def _shared(axes: Sequence[int], x: jax.Array) -> str:
     """The axes along which a dropout has one mask for all, as letters."""
-    letters = {2: "NC", 4: "NHWC"}.get(x.ndim, "")
-    return "".join(letters[axis] for axis in axes) if letters else ""
+    letters = {2: "NC", 3: "NWC", 4: "NHWC"}.get(x.ndim, "N" * x.ndim)
+    return "".join(letters[axis] for axis in axes)
 
 
 def _mark(x: jax.Array, rate: float, shared: str, active: bool) -> jax.Array:

@@ -483,7 +483,7 @@ def _places(nodes: Sequence[dict[str, Any]]) -> dict[str, tuple[int, ...]]:
 
 def _drawn(attributes: Mapping[str, str], train: bool) -> Drawn:
     """What a dropout of these attributes draws."""
-    shared = "".join("NCHW"[int(axis)] for axis in re.findall(r"-?\d+", attributes.get("axes", "")))
+    shared = "".join("NCHW"[int(axis) % 4] for axis in re.findall(r"-?\d+", attributes.get("axes", "")))
     return Drawn(float(attributes.get("p", 0.5)), dropout_kind(shared), train or attributes.get("mode") == "always")
 
 

@@ -78,12 +78,21 @@ _POOL = (
 )
 
 
-# Of windows that end elsewhere the padding and the rounding are both others, often to the same size.
-_ENDS = tuple(
-    other_field(f"the padding is {{wrong.padding}}, not {{right.padding}}, and {words}", padding=padding, ceil=ceil)
-    for words, ceil in (("ceil for floor", True), ("floor for ceil", False))
-    for padding in ((0, 0), lambda layer: (layer.kernel[0] // 2, layer.kernel[1] // 2))
-)
+def _ends(half: bool, ceil: bool) -> Fault:
+    """Windows that end elsewhere: padding and rounding are both others, often to the same size."""
+
+    def change(hypothesis: Hypothesis) -> Hypothesis | None:
+        layer = hypothesis.layer
+        padding = (layer.kernel[0] // 2, layer.kernel[1] // 2) if half else (0, 0)
+        if padding == layer.padding or ceil == layer.ceil:
+            return None
+        return replace(hypothesis, layer=replace(layer, padding=padding, ceil=ceil))
+
+    words = "ceil for floor" if ceil else "floor for ceil"
+    return Fault(f"the padding is {{wrong.padding}}, not {{right.padding}}, and {words}", change)
+
+
+_ENDS = tuple(_ends(half, ceil) for ceil in (True, False) for half in (False, True))
 
 
 def _counting(fault: Fault) -> Fault:
