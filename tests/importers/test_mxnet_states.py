@@ -460,3 +460,30 @@ def test_what_does_not_decay_is_said(trained: Callable[[str], Path], here: Path)
     assert trainer_files.differing(states, replace(optimizer, decayed="weights"), imported.architecture) == ""
     none = replace(optimizer, weight_decay=0.0, decayed="weights")  # then it does not matter
     assert trainer_files.differing(states, none, imported.architecture) == ""
+
+
+@needs_mxnet
+@pytest.mark.parametrize(
+    ("own", "words"),
+    [
+        ({"clip_gradient": 0.5}, "gradients were clipped there (clip_gradient), and are not here"),
+        (
+            {"lr_scheduler": Call(Name("mxnet.lr_scheduler", "FactorScheduler"), ())},
+            "; its lr_scheduler changes that rate",
+        ),
+        ({"clip_gradient": None, "lr_scheduler": None}, "after 3 steps"),
+    ],
+)
+def test_what_is_not_repeated_here_is_said(
+    own: dict[str, object], words: str, trained: Callable[[str], Path], here: Path
+) -> None:
+    folder = trained("sgd")
+    fields = {"lr": 0.5, "momentum": 0.0, "wd": 0.0, "num_update": 3, **own}
+    arrays = mxnet_network.read_arrays(folder / "before-0000.params")
+    made = Call(Name("mxnet.optimizer.optimizer", "SGD"), (), fields)
+    (here / "own.states").write_bytes(dumps((dict.fromkeys(range(len(arrays))), made)))
+    _, states = mxnet_states.load(
+        here / "own.states", folder / "before-symbol.json", folder / "before-0000.params", REQUEST
+    )
+    assert words in states.summary
+    assert states.summary.endswith("after 3 steps") == (None in own.values())

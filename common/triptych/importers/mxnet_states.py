@@ -11,7 +11,7 @@ with the sign of a step: it is taken out here.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -99,7 +99,7 @@ def load(states: Path, symbol: Path, params: Path, request: Request) -> tuple[Im
         rates={path: factor for path, factor in rates.items() if factor},
         decays=decays,
         frozen=frozenset(path for path, factor in rates.items() if not factor),
-        note=_NAG_DECAYS if kind.formula.get("nesterov") and settings.get("weight_decay") else "",
+        note="; ".join(_notes(settings, optimizer or {})),
     )
 
 
@@ -187,6 +187,16 @@ def _settings(kind: _Kind, optimizer: Mapping[str, Any]) -> tuple[dict[str, floa
         float(rate),
         steps if type(steps) is int and 0 <= steps < 1 << 40 else 0,
     )
+
+
+def _notes(settings: Mapping[str, Any], optimizer: Mapping[str, Any]) -> Iterator[str]:
+    """What it did there and nothing does here, or only where it is asked for."""
+    if settings.get("nesterov") and settings.get("weight_decay"):
+        yield _NAG_DECAYS
+    if optimizer.get("clip_gradient") is not None:
+        yield "gradients were clipped there (clip_gradient), and are not here"
+    if optimizer.get("lr_scheduler") is not None:
+        yield "its lr_scheduler changes that rate, and is not taken over: --schedule says one here"
 
 
 def _array(states: Path, name: str, value: Any, place: int, count: int) -> NDArray[Any] | None:
