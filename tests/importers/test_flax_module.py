@@ -135,6 +135,38 @@ def test_transposed_convolutions_of_every_padding(kernel: int, stride: int, padd
     check_same(module, made)
 
 
+class Rows(nnx.Module):
+    """Means, sums and maxima over one axis after the other."""
+
+    def __init__(self, reduce: Any, features: int, rngs: nnx.Rngs) -> None:
+        self.conv = nnx.Conv(3, 4, (3, 3), param_dtype=jnp.float64, rngs=rngs)
+        self.out = nnx.Linear(features, 5, param_dtype=jnp.float64, rngs=rngs)
+        self.reduce = reduce
+
+    def __call__(self, x: Any) -> Any:
+        return self.out(self.reduce(self.conv(x)))
+
+
+@pytest.mark.parametrize(
+    ("reduce", "features"),
+    [
+        (lambda x: x.mean(1).mean(1), 4),
+        (lambda x: x.mean(2, keepdims=True).max(1)[:, 0], 4),
+        (lambda x: x.sum(1).max(1), 4),
+        (lambda x: x.max(2).reshape(len(x), -1), 28),
+    ],
+)
+def test_reductions_over_one_axis(reduce: Any, features: int) -> None:
+    module = Rows(reduce, features, nnx.Rngs(0))
+    check_same(module, imported(module, (3, 7, 6)))
+
+
+@pytest.mark.parametrize("over", [(0, 1, 2), (3,), (1, 3)])
+def test_reductions_over_images_or_channels_are_refused(over: tuple[int, ...]) -> None:
+    with pytest.raises(ImportRefusedError, match="expected height, width, or both"):
+        imported(Rows(lambda x: (x * x.mean(over, keepdims=True)).mean((1, 2)), 4, nnx.Rngs(0)), (3, 7, 6))
+
+
 @pytest.mark.parametrize("name", ["ResNet", "LinenResNet", "Written", "LinenWritten"])
 def test_training_is_the_same_too(name: str) -> None:
     candidate = network(name)

@@ -3,6 +3,7 @@ pools."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -13,10 +14,23 @@ from numpy.typing import NDArray
 from triptych.importers.jax_numbers import as_written
 from triptych.importers.jax_program import Constant, JaxCall
 from triptych.importers.jax_walk import FIRST, LAST, Scaled, Total
-from triptych.importers.network_builder import Tensor, with_axes
+from triptych.importers.network_builder import Order, Tensor, with_axes
 from triptych.importers.steps import Step
-from triptych.importers.torch_maps import Map, rearrangement
-from triptych.spec.layers import Affine, Conv, ConvTranspose, Dense, GlobalAvgPool, GlobalMaxPool, Layer, Merge, PReLU
+from triptych.importers.torch_maps import Map, pooled_rows, rearrangement
+from triptych.spec.layers import (
+    Affine,
+    AvgPool,
+    Conv,
+    ConvTranspose,
+    Dense,
+    GlobalAvgPool,
+    GlobalMaxPool,
+    Layer,
+    MaxPool,
+    Merge,
+    Pair,
+    PReLU,
+)
 
 if TYPE_CHECKING:
     from triptych.importers.jax_walk import JaxWalk
@@ -213,29 +227,37 @@ def _one_view(walk: JaxWalk, call: JaxCall, values: list[Any]) -> Tensor | None:
     return made if fits else None
 
 
-def _over_places(walk: JaxWalk, call: JaxCall, values: list[Any]) -> Tensor:
-    """The map of which a sum or maximum over height and width is taken."""
-    x = walk.tensor(call, values[0])
-    rank, over = len(x.source_shape), sorted(axis - 1 for axis in call.params["axes"])
-    left = [axis for axis in range(rank) if axis not in over]
-    if rank != 3 or len(over) != 2 or over[0] < 0:
-        raise walk.refused(call, f"is over the axes {call.params['axes']} of {rank + 1}; expected height and width")
-    return walk.settled(call, x, (left[0], *over))
-
-
 def reduce_sum(walk: JaxWalk, call: JaxCall, values: list[Any]) -> Total:
-    """Over height and width; becomes a mean by the division that follows."""
-    x = _over_places(walk, call, values)
-    size = x.shape[1] * x.shape[2]
+    """Over height and width, or one of them; becomes a mean by the division that follows."""
+    x, kernel, order = _over_rows(walk, call, values)
+    layer: Layer = GlobalAvgPool("") if kernel == x.shape[1:] else AvgPool("", kernel, kernel)
 
     def pool(name: str, count_padding: bool) -> Tensor:
-        return walk.network.layer(name, GlobalAvgPool(""), x)
+        return walk.network.layer(name, layer, x)
 
-    return Total(pool, np.arange(x.shape[0]), size, np.array(size))
+    return Total(pool, order, math.prod(kernel), np.array(math.prod(kernel)))
 
 
 def reduce_max(walk: JaxWalk, call: JaxCall, values: list[Any]) -> Tensor:
-    """Over height and width."""
-    x = _over_places(walk, call, values)
-    made = walk.network.layer(walk.name(call), GlobalMaxPool(""), x)
-    return Tensor(made.step, made.shape, np.arange(x.shape[0]))
+    """Over height and width, or one of them."""
+    x, kernel, order = _over_rows(walk, call, values)
+    layer: Layer = GlobalMaxPool("") if kernel == x.shape[1:] else MaxPool("", kernel, kernel)
+    made = walk.network.layer(walk.name(call), layer, x)
+    return Tensor(made.step, made.shape, order)
+
+
+def _over_rows(walk: JaxWalk, call: JaxCall, values: list[Any]) -> tuple[Tensor, Pair, Order]:
+    """The map, the window of the pool that is the reduction, and the order of what it gives."""
+    x, over = walk.tensor(call, values[0]), [axis - 1 for axis in call.params["axes"]]
+    inside = min(over, default=-1) >= 0
+    if inside and len(x.source_shape) == 3:
+        left = [axis for axis in range(3) if axis not in over]
+        axes = FIRST if left == [0] else LAST if left == [2] else walk.axes(x)
+        x = with_axes(walk.settled(call, x, axes), tuple(int(axis) for axis in np.argsort(axes)))
+    found = pooled_rows(x.places(), x.shape, over, call.shape[1:]) if inside else None
+    if found is None:
+        named = tuple(call.params["axes"])
+        raise walk.refused(
+            call, f"is over the axes {named} of {len(x.source_shape) + 1}; expected height, width, or both"
+        )
+    return Tensor(x.step, x.shape), *found
