@@ -12,7 +12,7 @@ from helpers import Silent
 from marks import NO_FRAMEWORK
 from triptych.backend import registry
 from triptych.backend.group import Share
-from triptych.spec.layers import Architecture, Dense, Dropout, Flatten, ReLU
+from triptych.spec.layers import Architecture, Block, Dense, Dropout, Flatten, ReLU
 from triptych.training import loop, masks, sessions
 from triptych.training.recipe import Recipe
 from triptych.utils.errors import TriptychError
@@ -45,6 +45,13 @@ def test_every_step_and_layer_and_seed_has_masks_of_its_own():
     drawn = [masks.draw(NETWORK, seed, step, 8)["drop"] for seed, step in ((0, 0), (0, 1), (1, 0))]
     assert all(mask.shape == (8, 32) for mask in drawn)
     assert not any(np.array_equal(drawn[0], other) for other in drawn[1:])
+
+
+def test_layers_of_one_name_have_masks_of_their_own():
+    blocks = [Block(name, (ReLU("relu"), Dropout("drop", 0.5))) for name in ("one", "two")]
+    drawn = masks.draw(replace(NETWORK, layers=(Flatten("flatten"), *blocks, Dense("last", 10))), 0, 0, 8)
+    assert drawn.keys() == {"one.drop", "two.drop"}
+    assert not np.array_equal(drawn["one.drop"], drawn["two.drop"])
 
 
 def test_a_process_has_the_masks_of_its_images():
