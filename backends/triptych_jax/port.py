@@ -1,26 +1,24 @@
 """Somebody's own Flax module (NNX or Linen) or JAX function, taken apart into its primitives."""
 
-import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import linen, nnx
-from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 from numpy.typing import NDArray
 
-from triptych.backend.contract import Captured, Drawn, PortParameter, PortRun, dropout_kind
+from triptych.backend.contract import Captured, PortParameter, PortRun
 from triptych.backend.execution import Execution, dtype_of
 from triptych.importers import jax_module, jax_network
-from triptych.importers.jax_program import DROPOUT, HANDED_ON, JaxProgram
+from triptych.importers.jax_program import JaxProgram
 from triptych.importers.steps import Imported, ImportRefusedError, Request
 from triptych.optim.optimizers import Rates
 from triptych.utils.arrays import Array
@@ -30,76 +28,13 @@ from triptych.utils.process import memory_is_short, return_large_memory
 from triptych.utils.shelf import Shelf
 from triptych.weights.layouts import FLAX
 from triptych_jax.device import DTYPES
+from triptych_jax.jaxpr import Watch, drawn_by, find_axes, in_place, is_mark, needed_by, uses
 from triptych_jax.precision import apply_execution
+from triptych_jax.starts import STARTS, Arrays, Outputs, initial, start_function
 
-# JAX's primitives by the spec's record or merge. Functions of jax.nn are found by their name.
-KINDS = {
-    "conv_general_dilated": "Conv",
-    "dot_general": "Dense",
-    "relu": "ReLU",
-    "leaky_relu": "LeakyReLU",
-    "max": "ReLU",
-    "relu6": "Clip",
-    "hard_tanh": "Clip",
-    "clip": "Clip",
-    "clamp": "Clip",
-    "silu": "SiLU",
-    "swish": "SiLU",
-    "elu": "ELU",
-    "selu": "SELU",
-    "gelu": "GELU",
-    "softplus": "Softplus",
-    "logaddexp": "Softplus",
-    "soft_sign": "Softsign",
-    "mish": "Mish",
-    "hard_sigmoid": "HardSigmoid",
-    "hard_silu": "HardSwish",
-    "hard_swish": "HardSwish",
-    "logistic": "Sigmoid",
-    "tanh": "Tanh",
-    "softmax": "Softmax",
-    "reduce_window_max": "MaxPool",
-    "reduce_window_sum": "AvgPool",
-    "reduce_window": "MaxPool",
-    "reduce_sum": "GlobalAvgPool",
-    "reduce_max": "GlobalMaxPool",
-    "reshape": "Flatten",
-    "pad": "Pad",
-    "slice": "Slice",
-    "concatenate": "concatenate",
-    "add": "add",
-    "sub": "add",
-    "mul": "multiply",
-}
 SIZES, CHANNELS = (224, 299, 32, 28), (3, 1)  # of images, where nothing says it
-Outputs: TypeAlias = tuple[jax.Array, ...]
-Arrays: TypeAlias = Mapping[str, jax.Array]
-
-
-@dataclass(frozen=True)
-class _Started:
-    """A network as a function of arrays by name, images and train, which gives its output and the running statistics
-    after it by name; those arrays; a call in evaluation as a user makes it, and how to undo what that leaves; and what
-    an optimiser is given of the arrays: a tree of them as the network has it."""
-
-    function: Callable[..., tuple[Any, Arrays]]
-    arrays: dict[str, Any]
-    call: Callable[[Arrays, jax.Array], Any]
-    trained: Callable[[Arrays], Any]
-    restore: Callable[[], None] = lambda: None
-
-
-COMPLETED = {
-    "Conv": "add",
-    "ConvTranspose": "add",
-    "Dense": "add",
-    "AvgPool": "div",
-    "GlobalAvgPool": "div",
-}  # by which primitive
 OPENS: tuple[str, ...] = ()
 FILES_TRAIN = False
-SWITCHES = {"train": True, "training": True, "is_training": True, "deterministic": False, "use_running_average": False}
-
 LARGE = 2**20  # values of all arrays
 
 
@@ -170,8 +105,8 @@ def _program(
     ]
     x = jnp.zeros((jax_module.IMAGES, *sizes), leaves[0].dtype if leaves else jnp.float32)
     if isinstance(candidate, linen.Module):  # nothing is drawn
-        shapes = jax.eval_shape(partial(_initial, candidate), x)
-        start, candidate = _start_function, (candidate, jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), shapes))
+        shapes = jax.eval_shape(partial(initial, candidate), x)
+        start, candidate = start_function, (candidate, jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), shapes))
     started = start(candidate, x)
     try:
         return jax_module.program(partial(started.function, train=train), arrays or started.arrays, x)
@@ -214,10 +149,10 @@ class Port:
         inner = jax.make_jaxpr(partial(self._all_outputs, train=False))(self.arrays, self._native(images)).jaxpr
         self.returned = len(inner.outvars)
         variables = dict(zip(sorted(self.arrays), inner.invars, strict=False))  # as JAX flattens a dictionary
-        used, needed = _uses(inner), _needed(inner, self.count)
+        used, needed = uses(inner), needed_by(inner, self.count)
         self.axes: dict[str, tuple[int, ...]] = {}
-        known = {var: (name, _in_place(self.arrays[name])) for name, var in variables.items()}
-        self.flipped = _find_axes(inner, known, self.axes)
+        known = {var: (name, in_place(self.arrays[name])) for name, var in variables.items()}
+        self.flipped = find_axes(inner, known, self.axes)
         order = sorted(variables, key=lambda name: min(used.get(variables[name], [len(inner.eqns)])))
         return [
             PortParameter(
@@ -307,7 +242,7 @@ class Port:
         kinds: list[str] = []
 
         def whole(arrays: Any, x: jax.Array, probes: list[jax.Array] | None) -> tuple[Any, list[jax.Array]]:
-            watch = _Watch(len(images), probes)
+            watch = Watch(len(images), probes)
             made = watch.run(traced.jaxpr, traced.consts, jax.tree.leaves((arrays, x)))
             kinds[:] = watch.kinds
             return jax.tree.unflatten(jax.tree.structure(shapes), made), watch.values
@@ -315,9 +250,9 @@ class Port:
         (outputs, statistics), values = _compiled(partial(whole, probes=None), self.arrays)(self.arrays, x)
         captured = [
             Captured(
-                "Dropout" if _is_mark(kind) else kind,
+                "Dropout" if is_mark(kind) else kind,
                 self._channels_first(y),
-                drawn=_drawn(kind),
+                drawn=drawn_by(kind),
             )
             for kind, y in zip(kinds, values, strict=True)
         ]
@@ -420,327 +355,8 @@ class Port:
         return array.transpose(0, 3, 1, 2) if self.layout == "NHWC" and array.ndim == 4 else array
 
 
-class _Watch:
-    """Runs a traced function primitive by primitive and keeps what has a row for each of the images.
-
-    `probes` are added to what is kept: zeros, by which the derivative is the gradient that arrives there.
-    """
-
-    def __init__(self, images: int, probes: list[jax.Array] | None) -> None:
-        self.images = images
-        self.probes = probes
-        self.kinds: list[str] = []
-        self.values: list[Any] = []
-        self.open: dict[int, tuple[str, Any]] = {}  # by identity: a sum that its bias or its division completes
-
-    def run(self, jaxpr: Jaxpr, consts: Sequence[Any], inputs: Sequence[Any]) -> list[Any]:
-        """The outputs of `jaxpr`."""
-        known: dict[Any, Any] = dict(zip((*jaxpr.constvars, *jaxpr.invars), (*consts, *inputs), strict=True))
-
-        def read(var: Any) -> Any:
-            return var.val if isinstance(var, Literal) else known[var]
-
-        for number, eqn in enumerate(jaxpr.eqns):
-            inputs = [read(var) for var in eqn.invars]
-            name, inside = _named(eqn)
-            if inside is not None and name not in KINDS and not _is_mark(name):
-                outputs = self.run(inside.jaxpr, inside.consts, inputs)
-            else:
-                outputs = _bind(eqn, inputs)
-                outputs = list(outputs) if eqn.primitive.multiple_results else [outputs]
-                if len(outputs) == 1:
-                    takers = (later for later in jaxpr.eqns[number + 1 :] if eqn.outvars[0] in later.invars)
-                    taker = next(takers, None)
-                    following = "" if taker is None or _is_a_sum(taker, jaxpr) else taker.primitive.name
-                    outputs[0] = self.see(_kind(name, eqn), name, inputs, outputs[0], following)
-            known.update(zip(eqn.outvars, outputs, strict=True))
-        return [read(var) for var in jaxpr.outvars]
-
-    def see(self, kind: str, name: str, inputs: Sequence[Any], y: Any, following: str) -> Any:
-        """Keep `y` if it may be a layer's output; what completes another's output takes its place."""
-        for value in inputs:
-            before = self.open.pop(id(value), ("", None))[0]
-            if before and name == COMPLETED[before]:
-                return self.keep(before, y)
-        if jnp.ndim(y) < 2 or len(y) != self.images or not jnp.issubdtype(y.dtype, jnp.floating):
-            return y
-        kind = kind if _fits(kind, inputs, y) else "Reshape" * (kind == "Flatten" and y.ndim == 4)
-        if COMPLETED.get(kind) and following in (COMPLETED[kind], "reshape", "broadcast_in_dim", "pjit", "jit"):
-            self.open[id(y)] = (kind, y)
-            return y
-        return self.keep(kind, y)
-
-    def keep(self, kind: str, y: Any) -> Any:
-        """Note it; with probes, what goes on is the sum."""
-        if self.probes is not None:
-            y = y + self.probes[len(self.values)]
-        self.kinds.append(kind)
-        self.values.append(y)
-        return y
-
-
-def _is_a_sum(eqn: Any, jaxpr: Jaxpr) -> bool:
-    """Whether it adds two maps: a bias is a vector, which is spread before it is added."""
-    if eqn.primitive.name != "add":
-        return False
-    spread = {e.outvars[0]: e.invars[0] for e in jaxpr.eqns if e.primitive.name in ("broadcast_in_dim", "reshape")}
-    given = [spread.get(var, var) for var in eqn.invars if not isinstance(var, Literal)]
-    return len(given) == 2 and all(var.aval.size > eqn.outvars[0].aval.shape[-1] for var in given)
-
-
-def _bind(eqn: Any, inputs: Sequence[Any]) -> Any:
-    """Run one primitive. Before JAX 0.10 the functions inside it were arguments, now they are parameters."""
-    bound = eqn.primitive.get_bind_params(eqn.params)
-    functions, parameters = bound if isinstance(bound, tuple) else ((), bound)
-    return eqn.primitive.bind(*functions, *inputs, **parameters)
-
-
-def _fits(kind: str, inputs: Sequence[Any], y: Any) -> bool:
-    """Shapes rule out most of what only looks like a layer."""
-    if kind in ("Dense", "Flatten"):
-        return y.ndim == 2 and (kind == "Dense" or inputs[0].ndim == 4)
-    if kind == "GlobalAvgPool":
-        return inputs[0].ndim == 4 and y.ndim == 2 and len(inputs[0]) == len(y)
-    if kind == "GlobalMaxPool":
-        return inputs[0].ndim == 4 and y.ndim == 2 and len(inputs[0]) == len(y)
-    if kind == "add":
-        return y.ndim == 4 and all(jnp.shape(value) == y.shape for value in inputs)
-    if kind == "multiply":  # a map of one pixel counts at every place
-        return all(jnp.ndim(value) == y.ndim and len(value) == len(y) for value in inputs)
-    return y.ndim in (2, 4)
-
-
 def _role(name: str) -> str:
     return "slope" if name == FLAX.names["slope"] else FLAX.canonical_name(name)
-
-
-def _kind(name: str, eqn: Any) -> str:
-    spread = name == "conv_general_dilated" and set(eqn.params["lhs_dilation"]) != {1}
-    return "ConvTranspose" if spread else name if _is_mark(name) else KINDS.get(name, "")
-
-
-def _named(eqn: Any) -> tuple[str, ClosedJaxpr | None]:
-    """A primitive's name, or that of the function which a call runs, with its body."""
-    inside = next((v for k in ("jaxpr", "call_jaxpr", "fun_jaxpr") if (v := eqn.params.get(k)) is not None), None)
-    if inside is None or eqn.primitive.name.startswith("custom_vjp"):
-        return eqn.primitive.name, None
-    closed = inside if isinstance(inside, ClosedJaxpr) else ClosedJaxpr(inside, ())
-    names = [str(eqn.params.get("name", "")), *(str(e.params.get("name", "")) for e in closed.jaxpr.eqns)]
-    known = next((name for name in names[:2] if name in KINDS), "")
-    if eqn.primitive.name.startswith("custom_jvp"):  # its derivative must stay with it
-        return known or eqn.primitive.name, None
-    return names[0], closed
-
-
-def _uses(jaxpr: Jaxpr) -> dict[Any, list[int]]:
-    """Which of the operations take a variable."""
-    used: dict[Any, list[int]] = {}
-    for place, eqn in enumerate(jaxpr.eqns):
-        for var in eqn.invars:
-            if not isinstance(var, Literal):
-                used.setdefault(var, []).append(place)
-    return used
-
-
-def _in_place(array: Any) -> tuple[int, ...]:
-    return tuple(range(jnp.ndim(array)))
-
-
-def _find_axes(
-    jaxpr: Jaxpr, known: dict[Any, tuple[str, tuple[int, ...]]], found: dict[str, tuple[int, ...]]
-) -> set[str]:
-    """The axes by which convolutions and products use the parameters `known`, by name; canonical axes come of them.
-    `known`: the variables that are a parameter, with the order in which they have its axes. Returns the names of the
-    kernels that a transposed convolution takes as they are (transpose_kernel=False), flipped beside canonical ones."""
-    flipped: set[str] = set()
-
-    def of(var: Any) -> tuple[str, tuple[int, ...]] | None:
-        return None if isinstance(var, Literal) else known.get(var)
-
-    for eqn in jaxpr.eqns:
-        primitive, inside = eqn.primitive.name, _named(eqn)[1]
-        first = of(eqn.invars[0]) if eqn.invars else None
-        if primitive == "transpose" and first:
-            known[eqn.outvars[0]] = (first[0], tuple(first[1][axis] for axis in eqn.params["permutation"]))
-        elif primitive in HANDED_ON and first:
-            known[eqn.outvars[0]] = first
-        elif primitive == "conv_general_dilated" and (kernel := of(eqn.invars[1])):
-            out, taken, *place = (kernel[1][axis] for axis in eqn.params["dimension_numbers"].rhs_spec)
-            if spread := set(eqn.params["lhs_dilation"]) != {1}:
-                flipped.add(kernel[0])
-            found[kernel[0]] = (taken, out, *place) if spread else (out, taken, *place)
-        elif primitive == "dot_general":
-            contracted, _ = eqn.params["dimension_numbers"]
-            for var, axes in zip(eqn.invars, contracted, strict=True):
-                if (matrix := of(var)) and len(matrix[1]) == 2 and len(axes) == 1:
-                    found[matrix[0]] = (matrix[1][1 - axes[0]], matrix[1][axes[0]])
-        elif inside is not None:
-            inner = {i: given for i, o in zip(inside.jaxpr.invars, eqn.invars, strict=False) if (given := of(o))}
-            flipped |= _find_axes(inside.jaxpr, inner, found)
-            outputs = zip(inside.jaxpr.outvars, eqn.outvars, strict=False)
-            known |= {o: inner[i] for i, o in outputs if not isinstance(i, Literal) and i in inner}
-    return flipped
-
-
-def _needed(jaxpr: Jaxpr, count: int) -> set[Any]:
-    """The variables that the first `count` outputs depend on."""
-    needed = {var for var in jaxpr.outvars[:count] if not isinstance(var, Literal)}
-    for eqn in reversed(jaxpr.eqns):
-        if not needed.isdisjoint(eqn.outvars):
-            needed |= {var for var in eqn.invars if not isinstance(var, Literal)}
-    return needed
-
-
-def _start_nnx(module: nnx.Module, x: jax.Array) -> _Started:
-    flat = dict(nnx.to_flat_state(nnx.state(module)))
-    kept = [path for path, variable in flat.items() if isinstance(variable, nnx.Param | nnx.BatchStat)]
-    state = {".".join(map(str, path)): path for path in kept}
-    others = {path: variable for path, variable in flat.items() if path not in state.values()}
-    modes = [(node, _modes_of(node)) for _, node in nnx.iter_graph(module) if isinstance(node, nnx.Module)]
-    switches = _switches_of(type(module).__call__)
-    definitions = {}
-    for mode in (True, False):  # not while JAX traces: dropout and batch norms refuse to be switched there
-        module.train() if mode else module.eval()
-        definitions[mode] = nnx.graphdef(module)
-
-    def filled(arrays: Arrays) -> nnx.State:
-        made = {path: type(flat[path])(arrays[name]) for name, path in state.items()}  # new ones can be set
-        return nnx.from_flat_state({**others, **made})
-
-    def function(arrays: Arrays, x: jax.Array, train: bool) -> tuple[Any, Arrays]:
-        network = nnx.merge(definitions[train], filled(arrays))
-        with _nnx_dropouts(train):
-            y = network(x, **switches(train))
-        after = dict(nnx.to_flat_state(nnx.state(network, nnx.BatchStat)))
-        return y, {name: after[path][...] for name, path in state.items() if path in after}
-
-    def call(arrays: Arrays, x: jax.Array) -> Any:
-        return nnx.merge(definitions[False], filled(arrays))(x, **switches(False))
-
-    def restore() -> None:
-        for node, mode in modes:
-            vars(node).update(mode)
-
-    def trained(arrays: Arrays) -> nnx.State:
-        wanted = {name: path for name, path in state.items() if isinstance(flat[path], nnx.Param)}
-        return nnx.from_flat_state({path: nnx.Param(jnp.asarray(arrays[name])) for name, path in wanted.items()})
-
-    return _Started(function, {name: flat[path][...] for name, path in state.items()}, call, trained, restore)
-
-
-def _modes_of(node: nnx.Module) -> dict[str, Any]:
-    """The switches that `train` and `eval` set."""
-    return {name: value for name, value in vars(node).items() if name in SWITCHES}
-
-
-@contextmanager
-def _nnx_dropouts(train: bool) -> Iterator[None]:
-    """Every `nnx.Dropout` is marked in here; in training it is off, in evaluation the network's fault."""
-    original = nnx.Dropout.__call__
-
-    def marked(self: Any, inputs: jax.Array, *arguments: Any, **keywords: Any) -> Any:
-        given = keywords.get("deterministic")
-        active = not (self.deterministic if given is None else given)
-        x = inputs if train or not active else original(self, inputs, *arguments, **keywords)
-        return _mark(x, float(self.rate), _shared(self.broadcast_dims, x), active)
-
-    nnx.Dropout.__call__ = marked
-    try:
-        yield
-    finally:
-        nnx.Dropout.__call__ = original
-
-
-def _shared(axes: Sequence[int], x: jax.Array) -> str:
-    """The axes along which a dropout has one mask for all, as letters."""
-    letters = {2: "NC", 3: "NWC", 4: "NHWC"}.get(x.ndim, "N" * x.ndim)
-    return "".join(letters[axis] for axis in axes)
-
-
-def _mark(x: jax.Array, rate: float, shared: str, active: bool) -> jax.Array:
-    """The same, through a function that is called as what a dropout draws."""
-
-    def dropout(x: jax.Array) -> jax.Array:
-        return x
-
-    dropout.__name__ = f"{DROPOUT}{rate} {shared or '-'} {int(active)}"
-    return jax.jit(dropout)(x)
-
-
-def _is_mark(name: str) -> bool:
-    return name.startswith(DROPOUT)
-
-
-def _drawn(name: str) -> Drawn | None:
-    """What a mark says."""
-    if not _is_mark(name):
-        return None
-    rate, shared, active = name.removeprefix(DROPOUT).split()
-    return Drawn(float(rate), dropout_kind(shared.strip("-")), bool(int(active)))
-
-
-def _start_linen(module: linen.Module, x: jax.Array, variables: Any = None) -> _Started:
-    switches = _switches_of(type(module).__call__)
-    variables = _initial(module, x) if variables is None else variables
-    arrays, fill = _taken_apart(variables)
-
-    def function(arrays: Arrays, x: jax.Array, train: bool) -> tuple[Any, Arrays]:
-        filled = fill(arrays)
-        mutable = [name for name in filled if name != "params"] if train else False
-        with _linen_dropouts(train):
-            y = module.apply(filled, x, mutable=mutable, **switches(train))
-        if not train:
-            return y, {}
-        after, _ = _taken_apart(y[1])
-        return y[0], {name: value for name, value in after.items() if name in arrays}
-
-    def call(arrays: Arrays, x: jax.Array) -> Any:
-        return module.apply(fill(arrays), x, **switches(False))
-
-    return _Started(function, arrays, call, lambda arrays: fill(arrays)["params"])
-
-
-def _initial(module: linen.Module, x: jax.Array) -> Any:
-    """The variables with which a module begins."""
-    with _linen_dropouts(train=True):
-        return module.init(jax.random.key(0), x, **_switches_of(type(module).__call__)(False))
-
-
-@contextmanager
-def _linen_dropouts(train: bool) -> Iterator[None]:
-    """As `_nnx_dropouts`."""
-
-    def marked(following: Callable[..., Any], arguments: Any, keywords: Any, context: Any) -> Any:
-        module = context.module
-        if not isinstance(module, linen.Dropout) or context.method_name != "__call__":
-            return following(*arguments, **keywords)
-        given = keywords.get("deterministic", arguments[1] if len(arguments) > 1 else None)
-        active = not (module.deterministic if given is None else given)
-        x = arguments[0] if train or not active else following(*arguments, **keywords)
-        return _mark(x, float(module.rate), _shared(module.broadcast_dims, x), active)
-
-    with linen.intercept_methods(marked):
-        yield
-
-
-def _start_function(pair: tuple[Callable[..., Any], Any], x: jax.Array) -> _Started:
-    network, parameters = pair
-    module = network if isinstance(network, linen.Module) else getattr(network, "__self__", None)
-    if isinstance(module, linen.Module) and network in (module, module.apply):
-        return _start_linen(module, x, _variables(parameters))
-    arrays, fill = _taken_apart(parameters)
-    switches = _switches_of(network)
-
-    def call(arrays: Arrays, x: jax.Array) -> Any:
-        return network(fill(arrays), x, **switches(False))
-
-    return _Started(lambda arrays, x, train: (network(fill(arrays), x, **switches(train)), {}), arrays, call, fill)
-
-
-def _variables(tree: Any) -> Any:
-    """Those of a Linen module; of its parameters alone, too, as a TrainState has them."""
-    alone = isinstance(tree, Mapping) and tree and not {"params", "batch_stats"} & set(tree)
-    return {"params": tree} if alone else tree
 
 
 def _made(optimizer: Any, network: Any, tree: Any) -> Any:
@@ -756,23 +372,6 @@ def _made(optimizer: Any, network: Any, tree: Any) -> Any:
     if not (hasattr(made, "init") and hasattr(made, "update")):
         raise TriptychError(f"a {type(made).__name__} is no optax.GradientTransformation, nor an nnx.Optimizer")
     return made
-
-
-def _taken_apart(tree: Any) -> tuple[dict[str, Any], Callable[[Mapping[str, jax.Array]], Any]]:
-    """The arrays of a tree by dotted path, and the function that makes such a tree of others."""
-    leaves, structure = jax.tree_util.tree_flatten_with_path(tree)
-    paths = [".".join(str(getattr(key, "key", getattr(key, "idx", key))) for key in path) for path, _ in leaves]
-    arrays = dict(zip(paths, (value for _, value in leaves), strict=True))
-    return arrays, lambda others: jax.tree.unflatten(structure, [others[path] for path in paths])
-
-
-def _switches_of(function: Callable[..., Any]) -> Callable[[bool], dict[str, bool]]:
-    """What the function is told of training, by the names that it accepts."""
-    accepted = [name for name in SWITCHES if name in inspect.signature(function).parameters]
-    return lambda train: {name: train == SWITCHES[name] for name in accepted}
-
-
-STARTS = ((nnx.Module, _start_nnx), (linen.Module, _start_linen), (tuple, _start_function))
 
 
 def _in_order(output: Any) -> Any:

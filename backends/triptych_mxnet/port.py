@@ -11,7 +11,7 @@ import numpy as np
 from mxnet import autograd, gluon
 from numpy.typing import NDArray
 
-from triptych.backend.contract import Captured, Drawn, PortParameter, PortRun, dropout_kind
+from triptych.backend.contract import Captured, PortParameter, PortRun
 from triptych.backend.execution import Execution, dtype_of
 from triptych.importers import mxnet_network, mxnet_symbol
 from triptych.importers.steps import Imported, Request
@@ -21,81 +21,26 @@ from triptych.utils.errors import TriptychError
 from triptych.utils.frames import selves
 from triptych.utils.reading import read_bounded
 from triptych.utils.shelf import Shelf
-from triptych.weights.layouts import GLUON
 from triptych_mxnet.device import DTYPES
+from triptych_mxnet.graph import (
+    NOT_FLAT,
+    SOFTMAX_LOSS,
+    WHOLE,
+    drawn_by,
+    handed_over,
+    inputs_of,
+    is_fixed,
+    kind_of,
+    places_of,
+    role_of,
+    roles_in,
+    traced,
+    without_softmax,
+)
 from triptych_mxnet.precision import apply_execution
 from triptych_mxnet.weights import to_numpy
 
-# MXNet's operators by the spec's record or merge; some depend on attributes.
-KINDS = {
-    "Convolution": "Conv",
-    "Deconvolution": "ConvTranspose",
-    "FullyConnected": "Dense",
-    "BatchNorm": "BatchNorm",
-    "LRN": "LocalResponseNorm",
-    "L2Normalization": "L2Normalize",
-    "Activation": "ReLU",
-    "LeakyReLU": "LeakyReLU",
-    "relu": "ReLU",
-    "sigmoid": "Sigmoid",
-    "tanh": "Tanh",
-    "softsign": "Softsign",
-    "hard_sigmoid": "HardSigmoid",
-    "clip": "Clip",
-    "softmax": "Softmax",
-    "SoftmaxActivation": "Softmax",
-    "Pooling": "MaxPool",
-    "mean": "GlobalAvgPool",
-    "max": "GlobalMaxPool",
-    "Flatten": "Flatten",
-    "Reshape": "Flatten",
-    "Pad": "Pad",
-    "UpSampling": "Upsample",
-    "_contrib_BilinearResize2D": "Upsample",
-    "slice": "Slice",
-    "slice_axis": "Slice",
-    "Crop": "Slice",
-    "Dropout": "Dropout",
-    "Concat": "concatenate",
-    "elemwise_add": "add",
-    "broadcast_add": "add",
-    "add_n": "add",
-    "_plus": "add",
-    "elemwise_sub": "add",
-    "broadcast_sub": "add",
-    "_minus": "add",
-    "elemwise_mul": "multiply",
-    "broadcast_mul": "multiply",
-    "_mul": "multiply",
-}
-# The first whose attributes are all there.
-BY_ATTRIBUTES: tuple[tuple[dict[str, str], str], ...] = (
-    ({"act_type": "sigmoid"}, "Sigmoid"),
-    ({"act_type": "tanh"}, "Tanh"),
-    ({"act_type": "prelu"}, "PReLU"),
-    ({"act_type": "elu"}, "ELU"),
-    ({"act_type": "selu"}, "SELU"),
-    ({"act_type": "gelu"}, "GELU"),
-    ({"act_type": "softrelu"}, "Softplus"),
-    ({"act_type": "softsign"}, "Softsign"),
-    ({"pool_type": "avg", "global_pool": "True"}, "GlobalAvgPool"),
-    ({"global_pool": "True"}, "GlobalMaxPool"),
-    ({"pool_type": "avg"}, "AvgPool"),
-)
-NOT_FLAT = {"Dense": "", "Flatten": "Reshape"}  # what it is where no vector per image comes out
-SOFTMAX_LOSS = ("SoftmaxOutput", "Softmax")  # a loss, which puts out the softmax of its input
-SOFTMAXES = (*SOFTMAX_LOSS, "SoftmaxActivation", "softmax", "log_softmax")
-WHOLE = {"axis": "0", "begin": "0", "end": "None"}  # the attributes of a slice of everything
-CONCATS = ("Concat", "concat")
 ONE_BY_ONE = 1 << 30  # operators, up to which a graph runs like a block that is not hybridized
-FIXED = ("True", "1", "true")
-# What an operator's inputs are, by their place, where a name may not tell.
-ROLES = {
-    "BatchNorm": ("", "weight", "bias", "running_mean", "running_var"),
-    "Convolution": ("", "weight", "bias"),
-    "FullyConnected": ("", "weight", "bias"),
-    "LeakyReLU": ("", "slope"),
-}
 LABEL = "label"  # ends the names of a loss's second input
 OPENS = ("-symbol.json",)
 FILES_TRAIN = True
@@ -108,7 +53,7 @@ def matches(candidate: Any) -> bool:
 
 def import_network(candidate: gluon.Block, request: Request) -> Imported:
     """The block as the symbol that it makes of a variable; without weights where they are not initialized."""
-    symbol = mxnet_symbol.parse(mx.sym.Group(_traced(candidate)).tojson(), candidate.name)
+    symbol = mxnet_symbol.parse(mx.sym.Group(traced(candidate)).tojson(), candidate.name)
     parameters = candidate.collect_params().values()
     known = all(parameter._data is not None for parameter in parameters)
     arrays = {p.name: p.data().asnumpy() for p in parameters} if known else None
@@ -120,7 +65,7 @@ def open_file(path: Path, weights: Path | None, *, bare: bool, training: bool = 
     """A block of a symbol and its parameters."""
     try:
         text = read_bounded(path).decode()
-        symbol = mx.sym.load_json(_bare(text) if bare else text)
+        symbol = mx.sym.load_json(without_softmax(text) if bare else text)
     except Exception as error:
         raise TriptychError(f"MXNet does not read {path.name}: {str(error).strip().splitlines()[-1]}") from error
     arrays = {} if weights is None else mxnet_network.read_arrays(weights)
@@ -135,47 +80,6 @@ def open_file(path: Path, weights: Path | None, *, bare: bool, training: bool = 
         parameter.initialize(ctx=mx.cpu())
         parameter.set_data(mx.nd.array(arrays[name]))
     return block
-
-
-def _bare(text: str) -> str:
-    """A symbol's JSON whose outputs are what their softmax is given."""
-    graph = json.loads(text)
-    nodes = graph["nodes"]
-    ends = {number for number, node in enumerate(nodes) if node["op"] in SOFTMAXES}
-    heads = [nodes[head[0]]["inputs"][0] if head[0] in ends else head for head in graph["heads"]]
-    return json.dumps({**graph, "heads": heads})
-
-
-def _handed_over(graph: dict[str, Any]) -> dict[str, Any]:
-    """A symbol's graph with a slice of everything after each Concat: in float32 oneDNN ends the process where it cannot
-    split a gradient in its blocked layout, and a slice hands it over in the plain one."""
-    nodes: list[dict[str, Any]] = []
-    places: list[int] = []  # where each of the old nodes is, or what stands for it
-
-    def moved(entry: Sequence[int]) -> list[int]:
-        return [places[entry[0]], *entry[1:]]
-
-    for node in graph["nodes"]:
-        nodes.append({**node, "inputs": [moved(entry) for entry in node["inputs"]]})
-        if node["op"] in CONCATS:
-            inputs = [[len(nodes) - 1, 0, 0]]
-            nodes.append({"op": "slice_axis", "name": f"{node['name']}_whole", "attrs": WHOLE, "inputs": inputs})
-        places.append(len(nodes) - 1)
-    variables, heads = [places[place] for place in graph["arg_nodes"]], [moved(head) for head in graph["heads"]]
-    kept = {name: value for name, value in graph.items() if name != "node_row_ptr"}
-    return {**kept, "nodes": nodes, "arg_nodes": variables, "heads": heads}
-
-
-def _traced(block: gluon.Block) -> list[mx.sym.Symbol]:
-    """What the block makes of a variable. Raises TriptychError for a block that takes none."""
-    if isinstance(block, gluon.SymbolBlock) and len(block._cached_graph[0]) > 1:
-        return list(block._cached_graph[1])  # it takes its labels, too
-    try:
-        output = block(mx.sym.var("data"))
-    except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise TriptychError(f"the Gluon block takes no symbol, so it cannot be taken apart: {reason}") from error
-    return list(_symbols_in(output))
 
 
 def _blocks_in(block: gluon.Block, path: str = "") -> Iterator[tuple[str, gluon.Block]]:
@@ -194,17 +98,6 @@ def _arrays_in(value: Any) -> Iterator[mx.nd.NDArray]:
     elif isinstance(value, list | tuple):
         for entry in value:
             yield from _arrays_in(entry)
-
-
-def _symbols_in(value: Any) -> Iterator[mx.sym.Symbol]:
-    """The symbols of what a block returns, in their order."""
-    if isinstance(value, mx.sym.Symbol):
-        yield from value
-    elif isinstance(value, Mapping):
-        yield from _symbols_in(list(value.values()))
-    elif isinstance(value, list | tuple):
-        for entry in value:
-            yield from _symbols_in(entry)
 
 
 class Port:
@@ -242,8 +135,8 @@ class Port:
         (data,) = [name for name in compared.list_inputs() if name not in every and not name.endswith(LABEL)]
         self._infer(compared, data, images)
         nodes = json.loads(mx.sym.Group(outputs).tojson())["nodes"]
-        roles = dict(_roles(nodes))
-        fixed = {_inputs(nodes, node)[1] for node in nodes if node["op"] == "BatchNorm" and _is_fixed(node)}
+        roles = dict(roles_in(nodes))
+        fixed = {inputs_of(nodes, node)[1] for node in nodes if node["op"] == "BatchNorm" and is_fixed(node)}
         self.named = {name: p for name, p in self.named.items() if name not in fixed}  # 1, whatever is in them
         used = [node["name"] for node in nodes if node["name"] in self.named]
         order = [*used, *(name for name in self.named if name not in used)]
@@ -251,7 +144,7 @@ class Port:
         numbers = {name: place for place, name in enumerate(internals.list_outputs())}  # a name is looked for in all
         known = {name.removesuffix("_output") for name in numbers if name.endswith("_output")}
         steps = (node for node in nodes if not WHOLE.items() <= node.get("attrs", {}).items())
-        self.kinds = [(node["name"], _kind(node)) for node in steps if node["name"] in known]
+        self.kinds = [(node["name"], kind_of(node)) for node in steps if node["name"] in known]
         self.whole = gluon.SymbolBlock(
             mx.sym.Group([*(internals[numbers[f"{name}_output"]] for name, _ in self.kinds), *outputs[: self.count]]),
             mx.sym.var(data, dtype=self.dtype),
@@ -261,13 +154,13 @@ class Port:
             self.whole.hybridize(inline_limit=ONE_BY_ONE)
         kept = {} if self.forgotten else self.named
         self.given = {name: self.given.get(name, p.data().copy()) for name, p in kept.items()}
-        places = _places(nodes)
+        places = places_of(nodes)
         needed = {*compared.list_inputs(), *order} - (set(used) - set(compared.list_inputs()))
         return [
             PortParameter(
                 name,
                 self.named[name].data().shape,
-                roles.get(name) or _role(name),
+                roles.get(name) or role_of(name),
                 name in needed,
                 places.get(name, ()),
             )
@@ -287,7 +180,7 @@ class Port:
 
     def _symbols(self) -> list[mx.sym.Symbol]:
         """The network's outputs as a graph of operators, dropout at rate 0, without a loss at the end."""
-        graph = _handed_over(json.loads(mx.sym.Group(_traced(self.block)).tojson()))
+        graph = handed_over(json.loads(mx.sym.Group(traced(self.block)).tojson()))
         self.drawn: dict[str, dict[str, str]] = {}  # the attributes of every dropout
         names = {node["name"] for node in graph["nodes"] if node["op"] == "null"}
         for place, node in enumerate(graph["nodes"]):
@@ -347,7 +240,7 @@ class Port:
             Captured(
                 NOT_FLAT.get(kind, kind) if y.ndim != 2 else kind,
                 self._to_canonical(y),
-                drawn=_drawn(self.drawn[name], train) if name in self.drawn else None,
+                drawn=drawn_by(self.drawn[name], train) if name in self.drawn else None,
             )
             for (name, kind), y in zip(self.kinds, inner, strict=True)
             if y.ndim > 1 and len(y) == len(images)
@@ -448,48 +341,3 @@ def _made(optimizer: Any, block: gluon.Block) -> gluon.Trainer:
     if not isinstance(made, gluon.Trainer):
         raise TriptychError(f"a {type(made).__name__} is no gluon.Trainer, nor an mx.optimizer.Optimizer")
     return made
-
-
-def _inputs(nodes: list[dict[str, Any]], node: dict[str, Any]) -> list[str]:
-    return [nodes[index]["name"] for index, *_ in node["inputs"]]
-
-
-def _roles(nodes: list[dict[str, Any]]) -> Iterator[tuple[str, str]]:
-    """Name and role of what operators are given."""
-    for node in nodes:
-        yield from zip(_inputs(nodes, node), ROLES.get(node["op"], ()), strict=False)
-
-
-def _is_fixed(node: dict[str, Any]) -> bool:
-    """Whether a batch norm's gamma is 1, which is MXNet's default."""
-    return node.get("attrs", {}).get("fix_gamma", "True") in FIXED
-
-
-def _kind(node: dict[str, Any]) -> str:
-    attributes = node.get("attrs", {}).items()
-    by_attributes = (kind for wanted, kind in BY_ATTRIBUTES if wanted.items() <= attributes)
-    return next(by_attributes, KINDS.get(node["op"], ""))
-
-
-def _places(nodes: Sequence[dict[str, Any]]) -> dict[str, tuple[int, ...]]:
-    """Which operators take a variable, by its name."""
-    places: dict[str, tuple[int, ...]] = {}
-    for place, node in enumerate(nodes):
-        for taken in node["inputs"]:
-            name = nodes[taken[0]]["name"]
-            places[name] = (*places.get(name, ()), place)
-    return places
-
-
-def _drawn(attributes: Mapping[str, str], train: bool) -> Drawn:
-    """What a dropout of these attributes draws."""
-    shared = "".join("NCHW"[int(axis) % 4] for axis in re.findall(r"-?\d+", attributes.get("axes", "")))
-    return Drawn(float(attributes.get("p", 0.5)), dropout_kind(shared), train or attributes.get("mode") == "always")
-
-
-def _role(name: str) -> str:
-    """Of `conv0_weight`, `batchnorm0_running_mean`."""
-    words = name.replace(".", "_").split("_")
-    if words[-1] == GLUON.names["slope"]:
-        return "slope"
-    return next(filter(None, (GLUON.canonical_name("_".join(words[-count:])) for count in (2, 1))), "")

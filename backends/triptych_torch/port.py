@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
-from torch.overrides import TorchFunctionMode
 
 from triptych.backend.contract import Captured, Drawn, PortParameter, PortRun
 from triptych.backend.execution import Execution, dtype_of
@@ -25,74 +23,10 @@ from triptych.utils.shelf import Shelf
 from triptych.weights.layouts import TORCH
 from triptych_torch.device import DTYPES
 from triptych_torch.precision import apply_execution
+from triptych_torch.watch import KINDS, NOT_FLAT, PRODUCTS, WEIGHTED, Watch, axes_of_view, tensors_in
 from triptych_torch.weights import to_numpy
 
-# PyTorch's functions, which the modules call too, by the spec's record or merge; underscores around are taken off.
-KINDS = {
-    "conv2d": "Conv",
-    "conv_transpose2d": "ConvTranspose",
-    "linear": "Dense",
-    "addmm": "Dense",
-    "matmul": "Dense",
-    "batch_norm": "BatchNorm",
-    "local_response_norm": "LocalResponseNorm",
-    "normalize": "L2Normalize",
-    "relu": "ReLU",
-    "threshold": "ReLU",
-    "leaky_relu": "LeakyReLU",
-    "prelu": "PReLU",
-    "silu": "SiLU",
-    "elu": "ELU",
-    "selu": "SELU",
-    "gelu": "GELU",
-    "softplus": "Softplus",
-    "softsign": "Softsign",
-    "mish": "Mish",
-    "hardswish": "HardSwish",
-    "hardsigmoid": "HardSigmoid",
-    "sigmoid": "Sigmoid",
-    "tanh": "Tanh",
-    "relu6": "Clip",
-    "hardtanh": "Clip",
-    "clamp": "Clip",
-    "clip": "Clip",
-    "softmax": "Softmax",
-    "max_pool2d": "MaxPool",
-    "avg_pool2d": "AvgPool",
-    "adaptive_avg_pool2d": "GlobalAvgPool",
-    "adaptive_max_pool2d": "GlobalMaxPool",
-    "mean": "GlobalAvgPool",
-    "amax": "GlobalMaxPool",
-    "flatten": "Flatten",
-    "view": "Flatten",
-    "reshape": "Flatten",
-    "pad": "Pad",
-    "interpolate": "Upsample",
-    "upsample": "Upsample",
-    "channel_shuffle": "ChannelShuffle",
-    "narrow": "Slice",
-    "getitem": "Slice",
-    "dropout": "Dropout",
-    "cat": "concatenate",
-    "concat": "concatenate",
-    "add": "add",
-    "iadd": "add",
-    "sub": "add",
-    "isub": "add",
-    "mul": "multiply",
-    "imul": "multiply",
-}
-# What its dropouts draw.
-DROPOUTS = {
-    "dropout": "dropout",
-    **dict.fromkeys(("dropout1d", "dropout2d", "dropout3d", "feature_dropout"), "dropout of whole channels"),
-    "alpha_dropout": "alpha dropout",
-    "feature_alpha_dropout": "alpha dropout of whole channels",
-}
-PRODUCTS = ("matmul", "mm", "addmm", "rmatmul")  # whose last operand is an (in, out) matrix
 OWN_AXES = (nn.Conv2d, nn.Linear)  # a view of their weight in other axes is a fault
-WEIGHTED = ("conv2d", "linear")  # whose second is the weight
-NOT_FLAT = {"Dense": "", "Flatten": "Reshape"}  # what it is where no vector per image comes out
 OPENS = (".pt2", ".pt", ".pth", ".ts")
 FILES_TRAIN = False
 
@@ -181,7 +115,7 @@ class Port:
             base = tensor if tensor._base is None else tensor._base
             if y is not base and y._base is not base:
                 used.setdefault(id(base), []).append(self.calls)
-            name, axes = function.strip("_"), _axes_of_view(base, tensor)
+            name, axes = function.strip("_"), axes_of_view(base, tensor)
             if name in PRODUCTS and axes and len(axes) == 2 and place == len(tensors) - 1:
                 self.turned[id(base)] = axes[::-1]
             elif name in WEIGHTED and axes and place == 1:
@@ -324,7 +258,7 @@ class Port:
         with torch.no_grad():
             x = self._images(images)
             y = self.module(x if self.layout == "NCHW" else x.permute(0, 2, 3, 1))
-        return tuple(map(self._to_canonical, list(_tensors_in(y))[: self.count]))
+        return tuple(map(self._to_canonical, list(tensors_in(y))[: self.count]))
 
     def raised_in(self, error: BaseException) -> str:
         """The path of the module that the error went through last."""
@@ -400,10 +334,10 @@ class Port:
         self.module.train(train)
         x = self._images(images).requires_grad_()
         given = x.clone()  # which may be changed in place
-        with _Watch(watch, train):
+        with Watch(watch, train):
             y = self.module(given if self.layout == "NCHW" else given.permute(0, 2, 3, 1))
         self.identities = {name: id(tensor) for name, tensor in self._tensors().items()}
-        outputs = list(_tensors_in(y))
+        outputs = list(tensors_in(y))
         self.returned = len(outputs)
         return x, outputs[: self.count]
 
@@ -416,17 +350,6 @@ class Port:
         """A copy on the host, channels first."""
         value = value.permute(0, 3, 1, 2) if self.layout == "NHWC" and value.ndim == 4 else value
         return to_numpy(value)
-
-
-def _tensors_in(value: Any) -> Iterator[torch.Tensor]:
-    """The tensors of what a module returns, in their order."""
-    if isinstance(value, torch.Tensor):
-        yield value
-    elif isinstance(value, Mapping):
-        yield from _tensors_in(list(value.values()))
-    elif isinstance(value, list | tuple):
-        for entry in value:
-            yield from _tensors_in(entry)
 
 
 def _made(optimizer: Any, module: nn.Module) -> Any:
@@ -455,44 +378,3 @@ def _steppers_in(made: Any) -> Iterator[Any]:
             yield from _steppers_in(part)
     else:
         raise TriptychError(f"a {type(made).__name__} is no torch.optim.Optimizer, nor a pair with its scheduler")
-
-
-def _axes_of_view(base: torch.Tensor, tensor: torch.Tensor) -> tuple[int, ...]:
-    """The order of axes in which a view shows the whole of a matrix or a kernel; empty where it is no such view."""
-    if tensor.ndim != base.ndim or base.ndim not in (2, 4):
-        return ()
-    seen = list(zip(tensor.shape, tensor.stride(), strict=True))
-    whole = list(zip(base.shape, base.stride(), strict=True))
-    return next((axes for axes in permutations(range(base.ndim)) if [whole[axis] for axis in axes] == seen), ())
-
-
-class _Watch(TorchFunctionMode):
-    """Calls `watch(name, tensors given, tensor returned, what a dropout draws)` for every function of PyTorch at the
-    outermost level.
-
-    In training mode dropout is off, where a function is called for it, too; in evaluation it is the network's fault.
-    """
-
-    def __init__(self, watch: Callable[..., object], train: bool) -> None:
-        super().__init__()
-        self.watch = watch
-        self.train = train
-
-    def __torch_function__(self, function: Any, types: Any, arguments: Any = (), keywords: Any = None) -> Any:
-        name, keywords = getattr(function, "__name__", ""), keywords or {}
-        drawn = _drawn(name, arguments, keywords)
-        off = self.train and drawn is not None
-        y = (*arguments, *keywords.values())[0] if off else function(*arguments, **keywords)
-        if isinstance(y, torch.Tensor) and y.is_floating_point():
-            tensors = [value for value in (*arguments, *keywords.values()) if isinstance(value, torch.Tensor)]
-            self.watch(name, tensors, y, drawn)
-        return y
-
-
-def _drawn(name: str, arguments: Sequence[Any], keywords: Mapping[str, Any]) -> Drawn | None:
-    """What a call of a dropout draws: `(input, p=0.5, training=True)`; None for any other function."""
-    kind = DROPOUTS.get(name.rstrip("_"))
-    if kind is None:
-        return None
-    given = dict(zip(("input", "p", "training"), arguments, strict=False)) | dict(keywords)
-    return Drawn(float(given.get("p", 0.5)), kind, bool(given.get("training", given.get("train", True))))

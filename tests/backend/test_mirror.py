@@ -25,9 +25,9 @@ FRAMEWORKS = {"torch", "torch_npu", "torchvision", "mxnet", "gluon", "jax", "jax
 FORBIDDEN = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 COMMON_FILES = sorted(COMMON.rglob("*.py"))
 OF_ITS_OWN = {
-    "torch": ["npu.py", "torchrun.py"],
-    "mxnet": ["numpy_names.py"],
-    "jax": ["compiled.py", "convolution.py", "shared.py"],
+    "torch": ["npu.py", "torchrun.py", "watch.py"],
+    "mxnet": ["graph.py", "numpy_names.py"],
+    "jax": ["compiled.py", "convolution.py", "jaxpr.py", "shared.py", "starts.py"],
 }  # what only one framework needs
 MODULES = sorted({path.name for path in FIRST.glob("*.py")} - set(OF_ITS_OWN["torch"]))
 OWN_LAYERS = ("functions.py", "emitted.py")  # layers that this framework has none for
