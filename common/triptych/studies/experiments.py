@@ -127,7 +127,7 @@ DEPTH = Trained(
             for number in (13, 16, 19)
         ),
     ),
-    quick=MINI | {"width_ratio": 8, "dense_width": 64, "learning_rate": 0.02},
+    quick=MINI | {"width_ratio": 8, "dense_width": 64},
     notes=("At 32x32, the smallest image that five poolings leave something of, so that every depth can be run.",),
     depth=True,
 )
