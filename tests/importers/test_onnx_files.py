@@ -177,8 +177,20 @@ BAD: dict[str, tuple[Callable[[], Model], str]] = {
         "repeats values",
     ),
     "cast to integers": (lambda: model(node("Cast", "x", to=7)), "(Cast) casts to type 7"),
-    "nothing before": (lambda: model(node("Relu", "q")), "takes 0 inputs"),
-    "cycle": (lambda: model(node("Add", "x y")), "takes 'y', which nothing before it gives"),
+    "nothing before": (lambda: model(node("Relu", "q")), "node 'relu' (Relu) takes 'q', which nothing before it gives"),
+    "cycle": (
+        lambda: model(node("Add", "x b", "a"), node("Relu", "a", "b"), node("Tanh", "b")),
+        "node 'add' (Add) takes 'b', which comes from its own output (a cycle: 'b' from 'a')",
+    ),
+    "cycle of one": (lambda: model(node("Add", "x y")), "takes 'y', which comes from its own output (a cycle: 'y')"),
+    "cycle without the input": (
+        lambda: model(node("Clip", "b - m", "a"), node("Relu", "a", "b"), node("Tanh", "b"), m=np.float32(1)),
+        "node 'clip' (Clip) takes 'b', which comes from its own output (a cycle: 'b' from 'a')",
+    ),
+    "long cycle": (
+        lambda: model(*(node("Relu", f"a{place}", f"a{(place + 1) % 9}") for place in range(9)), node("Tanh", "a5")),
+        "takes 'a0', which comes from its own output (a cycle: 'a0' from 'a8' from 'a7' from 'a6' from 5 more)",
+    ),
     "computed twice": (lambda: model(node("Relu", "x"), node("Tanh", "x")), "is damaged: 'y' is computed twice"),
     "order": (lambda: model(node("Add", "x a"), node("Relu", "x", "a")), "takes 'a', which nothing before it gives"),
     "two inputs": (lambda: two_inputs(), "takes 2 inputs (x, z), expected one"),

@@ -20,12 +20,13 @@ from triptych.importers.onnx_file import OnnxModel, OnnxNode, read
 from triptych.importers.onnx_layers import CONVERTERS, SUPPORTED
 from triptych.importers.onnx_names import Names
 from triptych.importers.onnx_patterns import recognised
-from triptych.importers.steps import Imported, ImportRefusedError, Request, needed
+from triptych.importers.steps import Imported, ImportRefusedError, Request, needed, way_back
 from triptych.spec.kinds.kind import SpecError
 from triptych.spec.layers import INPUT
 
 SUFFIXES = (".onnx",)
 _SYMBOLIC_BATCH = 1_000_003  # a prime: no size of a layer can be taken for it
+_NUM_NAMED = 4  # values of a cycle that are shown
 _LAYOUT_KEEPING = ("Cast", "Identity", "Add", "Sub", "Mul", "Div", "BatchNormalization")
 _TO_CHANNELS_FIRST = [0, 3, 1, 2]
 
@@ -57,10 +58,11 @@ class _Conversion:
         nodes = recognised(model.nodes, model.constants)
         self.producers = {name: node for node in nodes for name in node.outputs if name}
         self.wanted = self._wanted(request)
-        takes = {name: node.inputs for name, node in self.producers.items()}
-        self.needed = needed(takes, self.wanted) - {""}
+        self.takes = {name: node.inputs for name, node in self.producers.items()}
+        self.needed = needed(self.takes, self.wanted) - {""}
         self.nodes = [node for node in nodes if not self.needed.isdisjoint(node.outputs)]
         self._check_known()
+        self._check_order()
         self.uses = Counter(name for node in self.nodes for name in node.inputs)
         self.uses.update(self.wanted)
         self.names = Names(self.nodes, model.constants)
@@ -89,6 +91,21 @@ class _Conversion:
             if node.operator not in CONVERTERS and node.operator not in FOLDS:
                 supported = f"is not supported; supported: {SUPPORTED}"
                 raise ImportRefusedError(f"{self.model.source}: {node.place} {supported}")
+
+    def _check_order(self) -> None:
+        given = {"", *self.values, *self.model.inputs}
+        for node in self.nodes:
+            if early := [name for name in node.inputs if name not in given]:
+                why = self._cycle(early[0], node) or "nothing before it gives"
+                raise ImportRefusedError(f"{self.model.source}: {node.place} takes {early[0][:80]!r}, which {why}")
+            given.update(node.outputs)
+
+    def _cycle(self, name: str, node: OnnxNode) -> str:
+        """Half a line with the values on the way from `name` back to the node that takes it, if it depends on that."""
+        cycle = way_back(self.takes, name, filter(None, node.outputs))
+        more = [f"{len(cycle) - _NUM_NAMED} more"] if len(cycle) > _NUM_NAMED else []
+        shown = " from ".join([*(repr(each[:80]) for each in cycle[:_NUM_NAMED]), *more])
+        return f"comes from its own output (a cycle: {shown})" if cycle else ""
 
     def _start(self, request: Request) -> tuple[tuple[int, int, int], int]:
         """The network's input, and the number that stands for the batch in shapes."""
@@ -179,8 +196,6 @@ class _Conversion:
         return result if isinstance(result, list) else [result]
 
     def _value(self, name: str) -> Value:
-        if name and name not in self.values:
-            raise ImportRefusedError(f"takes {name[:80]!r}, which nothing before it gives")
         return self.values[name] if name else None
 
     def _output(self, name: str) -> Tensor:

@@ -6,6 +6,7 @@ an architecture of them: clean names, rows and branches in place of loose nodes,
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -80,3 +81,21 @@ def needed(inputs: Mapping[str, Iterable[str]], outputs: Iterable[str]) -> froze
             wanted.add(node)
             waiting.extend(inputs.get(node, ()))
     return frozenset(wanted)
+
+
+def way_back(inputs: Mapping[str, Iterable[str]], start: str, ends: Iterable[str]) -> list[str]:
+    """The nodes from `start` to the nearest of `ends` that it depends on, both included; none where there is none."""
+    targets, takers = set(ends), {start: start}
+    waiting = deque([start])
+    while waiting:
+        node = waiting.popleft()
+        if node in targets:
+            way = [node]
+            while way[-1] != start:
+                way.append(takers[way[-1]])
+            return way[::-1]
+        for source in inputs.get(node, ()):
+            if source not in takers:
+                takers[source] = node
+                waiting.append(source)
+    return []
