@@ -54,11 +54,19 @@ def matches(candidate: Any) -> bool:
 def import_network(candidate: gluon.Block, request: Request) -> Imported:
     """The block as the symbol that it makes of a variable; without weights where they are not initialized."""
     symbol = mxnet_symbol.parse(mx.sym.Group(traced(candidate)).tojson(), candidate.name)
-    parameters = candidate.collect_params().values()
-    known = all(parameter._data is not None for parameter in parameters)
-    arrays = {p.name: p.data().asnumpy() for p in parameters} if known else None
+    values = {name: _value(parameter) for name, parameter in candidate.collect_params().items()}
+    known = {name: value for name, value in values.items() if value is not None}
+    arrays = known if len(known) == len(values) else None
     name = request.name or candidate.name
-    return mxnet_network.convert(symbol, arrays, request, name=name, files=(name, "its parameters"))
+    files = name, "its parameters"
+    return mxnet_network.convert(symbol, arrays, request, name=name, files=files, parameters=values)
+
+
+def _value(parameter: gluon.Parameter) -> Array | None:
+    """None where it has none yet; a constant has one before it is initialized."""
+    if parameter._data is not None:
+        return to_numpy(parameter.data())
+    return to_numpy(parameter.value) if isinstance(parameter, gluon.Constant) else None
 
 
 def open_file(path: Path, weights: Path | None, *, bare: bool, training: bool = True) -> gluon.Block:

@@ -22,7 +22,7 @@ from triptych.importers import onnx_network
 from triptych.importers.steps import Imported, Request
 from triptych.porting import import_check, sources
 from triptych.porting.import_reference import ImportReference
-from triptych.spec.layers import Architecture, BatchNorm, Dense, Flatten, Layer, Pad, with_children
+from triptych.spec.layers import Affine, Architecture, BatchNorm, Dense, Flatten, Layer, Pad, with_children
 from triptych.utils.errors import TriptychError
 
 INPUT = (3, 12, 12)
@@ -42,6 +42,7 @@ def read(name: str, shape: tuple[int, int, int] | None = INPUT, **options: Any) 
 def needs(name: str) -> None:
     if name not in registry.installed():
         pytest.skip(f"{name} is not installed")
+    registry.load(name)  # MXNet cannot be imported before
 
 
 def other_layers(change: Callable[[Any], Layer], kind: type[Layer]) -> Fault:
@@ -174,6 +175,49 @@ def test_a_hybrid_block_that_has_run_and_has_a_constant_of_its_own_is_compared_w
     assert [line for line in imported.remarks if "compared" in line] == []
     for name, parameter in block.collect_params().items():
         assert np.array_equal(parameter.data().asnumpy(), before[name]), name
+
+
+def scaled_block(constant: bool) -> Any:
+    """A block whose convolution waits for its shape, behind a scale of its own, a constant or a parameter."""
+    mx: Any = importlib.import_module("mxnet")
+
+    class Scaled(mx.gluon.HybridBlock):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__(prefix="net_")
+            with self.name_scope():
+                self.conv = mx.gluon.nn.Conv2D(4, 3)
+                value = mx.nd.array([[[[0.25]], [[0.5]], [[2]]]])
+                shape = value.shape
+                self.scale = (
+                    self.params.get_constant("scale", value) if constant else self.params.get("scale", shape=shape)
+                )
+
+        def hybrid_forward(self, F: Any, x: Any, scale: Any) -> Any:  # noqa: N803
+            return self.conv(F.broadcast_mul(x, scale))
+
+    return Scaled()
+
+
+@pytest.mark.parametrize("initialized", [False, True])
+@pytest.mark.parametrize("constant", [False, True])
+def test_a_block_that_waits_for_its_shapes_keeps_a_scale_of_its_own(constant: bool, initialized: bool) -> None:
+    needs("mxnet")
+    block = scaled_block(constant)
+    if initialized:
+        block.initialize()
+    if not (constant or initialized):
+        with pytest.raises(TriptychError, match="net computes with its parameter 'net_scale', which has no value yet"):
+            sources.from_object(block, "net", None, Request(input=INPUT))
+        return
+    imported = sources.from_object(block, "net", None, Request(input=INPUT))
+    scale = imported.architecture.layers[0]
+    assert isinstance(scale, Affine)
+    assert imported.parameters is None
+    if constant:
+        assert (scale.scale, imported.remarks) == ((0.25, 0.5, 2), ())
+    else:
+        assert scale.scale == tuple(block.scale.data().asnumpy().astype(float).ravel())
+        assert imported.remarks == ("the array 'net_scale' is a constant here; MXNet would train it",)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")

@@ -55,7 +55,7 @@ def _with_constant(call: SymbolCall, merge: Merge | Literal["divide"]) -> Symbol
     constants = [given for given in call.inputs if isinstance(given, Constant)]
     if len(constants) != 1 or len(call.inputs) != 2:
         raise call.refused("takes several arrays of the file")
-    name, array = constants[0].name, constants[0].array
+    name, array, fixed = constants[0].name, constants[0].array, constants[0].fixed
     given = call.tensor(0 if call.inputs[1] is constants[0] else 1)
     places = (1,) * (len(given.shape) - 1)
     if array.shape not in {shape for n in {1, given.shape[0]} for shape in ((1, n, *places), (n, *places))} | {(1,)}:
@@ -64,7 +64,8 @@ def _with_constant(call: SymbolCall, merge: Merge | Literal["divide"]) -> Symbol
     if merge == "divide" and not values.all():
         raise call.refused(f"divides by the array {name!r}, which holds 0")
     numbers = tuple((1 / values if merge == "divide" else values).tolist())
-    call.building.remarks.append(f"the array {name!r} is a constant here; MXNet would train it")
+    if not fixed:
+        call.building.remarks.append(f"the array {name!r} is a constant here; MXNet would train it")
     return call.add(Affine("", shift=numbers) if merge == "add" else Affine("", numbers), given)
 
 

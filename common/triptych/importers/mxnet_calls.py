@@ -39,10 +39,11 @@ def refusal(file: str, node: SymbolNode, why: str) -> ImportRefusedError:
 
 @dataclass(frozen=True, eq=False)
 class Constant:
-    """An array of the file in a place where data is expected."""
+    """An array of the file in a place where data is expected; `fixed`: MXNet does not train it either."""
 
     name: str
     array: NDArray[Any]
+    fixed: bool = False
 
 
 @dataclass(eq=False)

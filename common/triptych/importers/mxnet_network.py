@@ -34,6 +34,7 @@ from triptych.weights.formats import mxnet_params
 CONVERTERS = {**LAYERS, **POOLS, **PLACEMENT, **ARITHMETIC}
 _SOFTMAX = {"SoftmaxOutput": "softmax", "log_softmax": "log_softmax"}  # of no layer; others end a network like any
 _PASS = ("_copy", "_np_copy", "_npi_copy", "BlockGrad")
+_FIXED = "Constant_"  # begins the initializer that Gluon's own constants have (gluon/parameter.py)
 _MOST_DENSE = 10  # times the file, of arrays that are sparse in it
 
 Built = tuple[Building, list[str]]  # the steps, and the names of those that are outputs
@@ -88,20 +89,33 @@ def blank_arrays(symbol_path: Path, request: Request) -> dict[str, NDArray[np.fl
 
 
 def _part(
-    symbol: Symbol, arrays: Source | None, request: Request, files: tuple[str, str]
+    symbol: Symbol,
+    arrays: Source | None,
+    request: Request,
+    files: tuple[str, str],
+    parameters: Mapping[str, NDArray[Any] | None] | None = None,
 ) -> tuple[SymbolPart, list[str]]:
     """What the requested outputs need, and remarks on what is otherwise in it."""
     remarks: list[str] = []
     heads = _named(symbol, request.outputs, files[0]) if request.outputs else symbol.heads
     bare = dict.fromkeys(_without_softmax(symbol, head, request.keep_softmax, remarks) for head in heads)
-    part = SymbolPart(symbol, arrays, files, tuple(bare))
+    part = SymbolPart(symbol, arrays, files, tuple(bare), parameters or {})
     _check_operators(part)
     return part, [*remarks, *part.check()]
 
 
-def convert(symbol: Symbol, arrays: Source | None, request: Request, *, name: str, files: tuple[str, str]) -> Imported:
-    """As `load`, of a symbol and arrays by name; `files` names the two in messages."""
-    part, remarks = _part(symbol, arrays, request, files)
+def convert(
+    symbol: Symbol,
+    arrays: Source | None,
+    request: Request,
+    *,
+    name: str,
+    files: tuple[str, str],
+    parameters: Mapping[str, NDArray[Any] | None] | None = None,
+) -> Imported:
+    """As `load`, of a symbol and arrays by name; `files` names the two in messages. `parameters`: which variables are
+    no images, with their values as far as they have some."""
+    part, remarks = _part(symbol, arrays, request, files, parameters)
     shape, (building, outputs) = _fitted(part, request.input or part.stated_input(), remarks)
     wanted = needed({step.name: step.inputs for step in building.steps}, outputs)
     if shared := [variable for variable, count in building.uses.items() if count > 1]:
@@ -203,8 +217,8 @@ def _inputs(
     for entry in data(node):
         source = part.symbol.nodes[entry[0]]
         if source.operator == VARIABLE:
-            array = (part.arrays or {}).get(source.name)
-            yield SymbolTensor(INPUT, shape) if array is None else Constant(source.name, array)
+            array, fixed = part.array(source.name), source.attributes.get("__init__", "").startswith(_FIXED)
+            yield SymbolTensor(INPUT, shape) if array is None else Constant(source.name, array, fixed)
         elif entry in results:
             yield results[entry]
         else:

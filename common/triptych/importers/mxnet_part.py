@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
+
+from numpy.typing import NDArray
 
 from triptych.importers.mxnet_calls import Source
 from triptych.importers.mxnet_json import VARIABLE, Entry
@@ -32,12 +35,14 @@ def listed(names: Sequence[str]) -> str:
 @dataclass(frozen=True, eq=False)
 class SymbolPart:
     """What the outputs `heads` need of a symbol. `arrays` are those of the parameter file, None: there is none; `files`
-    names symbol and arrays in messages."""
+    names symbol and arrays in messages. `parameters`: variables that are known to be no images, and what each holds,
+    None where it has no value yet."""
 
     symbol: Symbol
     arrays: Source | None
     files: tuple[str, str]
     heads: Sequence[Entry]
+    parameters: Mapping[str, NDArray[Any] | None] = field(default_factory=dict)
 
     @cached_property
     def nodes(self) -> tuple[tuple[int, SymbolNode], ...]:
@@ -67,12 +72,17 @@ class SymbolPart:
                 shapes[node.name] = sizes
         return shapes
 
+    def array(self, name: str) -> NDArray[Any] | None:
+        """What a variable holds, where that is known."""
+        held = (self.arrays or {}).get(name)
+        return self.parameters.get(name) if held is None else held
+
     @cached_property
     def data_names(self) -> list[str]:
-        """The variables that nodes take as data, and that the file has no array for."""
+        """The variables that nodes take as data, and that there is no array for."""
         sources = [self.symbol.nodes[index] for _, node in self.nodes for index, _ in data(node)]
         names = dict.fromkeys(source.name for source in sources if source.operator == VARIABLE)
-        return [name for name in names if name not in (self.arrays or {})]
+        return [name for name in names if self.array(name) is None]
 
     def check(self) -> list[str]:
         """Remarks on arrays that are superfluous. Raises TriptychError for one that is missing, and ImportRefusedError
@@ -88,6 +98,11 @@ class SymbolPart:
                     f"{self.files[1]} belongs to another symbol than {self.files[0]}: it lacks the array "
                     f"{listed(missing)}; it has {listed(list(self.arrays))}"
                 )
+        if empty := [name for name in self.data_names if name in self.parameters]:
+            raise ImportRefusedError(
+                f"{self.files[0]} computes with its parameter {listed(empty)}, which has no value yet; initialize the "
+                f"network, and where shapes are still open, call it once"
+            )
         if len(self.data_names) != 1:
             raise ImportRefusedError(
                 f"{self.files[0]} takes {len(self.data_names)} inputs ({listed(self.data_names)}), and networks of one "
