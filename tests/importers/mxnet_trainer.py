@@ -58,7 +58,13 @@ def train(
     return losses
 
 
-def train_module(first: int, more: int, rate: float, later: float) -> None:
+MODULES = {
+    "module": ("sgd", {"momentum": 0.875}),
+    "adam-module": ("adam", {"epsilon": 1e-4}),  # so that eps can be seen
+}
+
+
+def train_module(name: str, first: int, more: int, rate: float, later: float) -> None:
     """The same by a Module, as older scripts have it: its loss is SoftmaxOutput."""
     images, labels = np.load("images.npy"), np.load("labels.npy")
     mx.random.seed(3)
@@ -69,7 +75,8 @@ def train_module(first: int, more: int, rate: float, later: float) -> None:
     module = mx.mod.Module(symbol)
     module.bind(data, [mx.io.DataDesc("softmax_label", labels.shape[1:], "float64")])
     module.init_params(mx.init.Xavier(magnitude=3))
-    module.init_optimizer(optimizer="sgd", optimizer_params={"learning_rate": rate, "momentum": 0.875, "wd": 0.0})
+    optimizer, settings = MODULES[name]
+    module.init_optimizer(optimizer=optimizer, optimizer_params={"learning_rate": rate, "wd": 0.0, **settings})
     losses = []
     for step in range(first + more):
         if step == first:
@@ -130,8 +137,8 @@ def main(optimizer: str, first: int, more: int, rate: float, later: float) -> No
 
 if __name__ == "__main__":
     numbers = (*map(int, sys.argv[2:4]), *map(float, sys.argv[4:6]))
-    if sys.argv[1] == "module":
-        train_module(*numbers)
+    if sys.argv[1] in MODULES:
+        train_module(sys.argv[1], *numbers)
     elif sys.argv[1].startswith("back-"):
         go_back(sys.argv[1].removeprefix("back-"), *numbers[:2])
     else:

@@ -19,6 +19,7 @@ import pytest
 from triptych.backend import registry
 from triptych.backend.contract import Backend
 from triptych.backend.execution import exact
+from triptych.cli.start import Start
 from triptych.data.preprocess import InputTransform
 from triptych.exporting import optimizer_states
 from triptych.importers import mxnet_network, mxnet_states
@@ -76,7 +77,8 @@ def go_on(framework: Backend, folder: Path, optimizer: Optimizer, rates: Rates, 
     network = framework.build(imported.architecture, execution=exact("fp64"))
     framework.from_canonical(network, imported.parameters or {})
     trainer = framework.Trainer(network, optimizer, InputTransform(*SIZE), 0, states.frozen)
-    trainer.load_state(states.state(rates.exact))
+    told = states if states.steps is not None else replace(states, steps=FIRST)
+    trainer.load_state(told.state(rates.exact))
     images, labels = np.load(folder / "images.npy"), np.load(folder / "labels.npy")
     handles = [trainer.step(images[i], labels[i], rates, i) for i in range(FIRST, FIRST + steps)]
     return trainer.read(handles)[:, 0], framework.to_canonical(network)
@@ -94,6 +96,7 @@ def largest_share(found: dict[str, np.ndarray], expected: dict[str, np.ndarray])
         ("sgd", SGD(momentum=MOMENTUM, weight_decay=DECAY)),
         ("nag", SGD(momentum=MOMENTUM, nesterov=True)),
         ("module", SGD(momentum=MOMENTUM)),
+        ("adam-module", replace(ADAM, weight_decay=0.0)),
         ("frozen", SGD(momentum=MOMENTUM, weight_decay=DECAY)),
         ("sgd-multiplied", SGD(momentum=MOMENTUM, weight_decay=DECAY)),
         ("adam", ADAM),
@@ -367,7 +370,7 @@ def test_a_pickle_is_data(tmp_path: Path) -> None:
 def test_a_module_says_neither_its_optimizer_nor_how_long_it_ran(trained: Callable[[str], Path], here: Path) -> None:
     folder = trained("module")
     _, states = read(folder)
-    assert (states.settings, states.steps, set(states.decays.values())) == ({}, 0, {1.0})  # Gluon's variables say so
+    assert (states.settings, states.steps, set(states.decays.values())) == ({}, None, {1.0})  # Gluon's variables say so
     graph = json.loads((folder / "before-symbol.json").read_text())
     for node in graph["nodes"]:
         node.get("attrs", {}).pop("__wd_mult__", None)
@@ -379,7 +382,26 @@ def test_a_module_says_neither_its_optimizer_nor_how_long_it_ran(trained: Callab
     assert trainer_files.differing(states, SGD(momentum=0.5, nesterov=True), imported.architecture) == ""
     two = here / "two.states"
     two.write_bytes(pickle.dumps({0: (1, 2)}))
-    assert "does not say after how many steps" in refused(two, trained("module"))
+    assert "no array of MXNet's" in refused(two, trained("module"))
+
+
+@needs_mxnet
+@pytest.mark.parametrize(
+    ("name", "steps", "words"),
+    [
+        ("adam-module", None, "does not say after how many steps it was saved: --states-steps says it"),
+        ("adam", 3, "--states-steps is for a file that wants it and does not say it"),
+        ("module", 3, "--states-steps is for a file that wants it and does not say it"),
+    ],
+)
+def test_steps_are_told_where_they_are_wanted(
+    name: str, steps: int | None, words: str, trained: Callable[[str], Path]
+) -> None:
+    _, states = read(trained(name))
+    with pytest.raises(TriptychError, match=words):
+        Start(states=Path("x.states"), steps=steps).counted(states)
+    told = Start(states=Path("x.states"), steps=FIRST).counted(read(trained("adam-module"))[1])
+    assert int(told.state(LATER)["count"]) == FIRST
 
 
 @needs_mxnet

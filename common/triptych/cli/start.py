@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,11 +23,13 @@ SYMBOL = "-symbol.json"
 @dataclass
 class Start:
     """What a training starts from. `foreign`: a file of weights that is no safetensors (None: the recipe's own way);
-    `states`: what a trainer of the same framework remembers, read by `parameters`; MXNet's with `symbol`."""
+    `states`: what a trainer of the same framework remembers, read by `parameters`; MXNet's with `symbol`; saved after
+    `steps`, where the file does not say it."""
 
     foreign: Path | None = None
     states: Path | None = None
     symbol: Path | None = None
+    steps: int | None = None
     remembered: TrainerStates | None = None
 
     def parameters(self, architecture: Architecture, network: NetworkOptions) -> Parameters | None:
@@ -59,6 +61,7 @@ class Start:
         from triptych.porting import trainer_files
         from triptych.weights import transfer
 
+        self.remembered = self.counted(self.remembered)
         optimizer, summary = session.recipe.optimizer, self.remembered.summary
         frozen = transfer.frozen_paths(session.architecture, session.recipe.freeze)
         wrong = trainer_files.differing(self.remembered, optimizer, session.architecture, frozen)
@@ -68,13 +71,28 @@ class Start:
         if not quiet:
             print(f"{self.states}: {summary}; here {optimizer}", flush=True)
 
+    def counted(self, remembered: TrainerStates) -> TrainerStates:
+        """With the steps that were told. Raises TriptychError where they are missing, or said by the file."""
+        unsaid = remembered.counts and remembered.steps is None
+        if unsaid and self.steps is None:
+            raise TriptychError(f"{self.states} does not say after how many steps it was saved: --states-steps says it")
+        if self.steps is not None and not unsaid:
+            raise TriptychError(
+                f"--states-steps is for a file that wants it and does not say it, as {self.states} does"
+            )
+        return replace(remembered, steps=self.steps) if unsaid else remembered
 
-def check(recipe: Recipe, resume: Path | None, states: Path | None, arch: str | None) -> Start:
+
+def check(
+    recipe: Recipe, resume: Path | None, states: Path | None, arch: str | None, steps: int | None = None
+) -> Start:
     """What the recipe starts from. Raises TriptychError for what cannot be, before any data is looked for."""
     from triptych.porting import trainer_files
     from triptych.porting.sources import WEIGHTS
     from triptych.training import sessions
 
+    if steps is not None and states is None:
+        raise TriptychError("--states-steps is of --states, which is not given")
     if resume is not None:
         if states is not None:
             raise TriptychError("give --states or --resume, not both: a resumed run has its own")
@@ -93,4 +111,4 @@ def check(recipe: Recipe, resume: Path | None, states: Path | None, arch: str | 
         return Start()
     if not path.is_file():
         raise TriptychError(f"there is no file {path}")
-    return Start(path, states, symbol)
+    return Start(path, states, symbol, steps)

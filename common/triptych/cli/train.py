@@ -46,6 +46,10 @@ def train(
             help="Go on with what the trainer of --init-from's weights remembered: MXNet's, PyTorch's or optax's file."
         ),
     ] = None,
+    states_steps: Annotated[
+        options.Positive,
+        Parameter(help="After so many steps --states was saved, where it does not say (a Module's Adam)."),
+    ] = None,
     tensorboard: Annotated[
         str | None, Parameter(help="Log for TensorBoard; with DIR there, else in the run's folder.")
     ] = None,
@@ -77,7 +81,7 @@ def train(
     chosen = choose_recipe(recipe, resume, out, run, network)
     if out is not None:
         run_folder.check_free(out)
-    begun = start.check(chosen, resume, states, run.arch)
+    begun = start.check(chosen, resume, states, run.arch, states_steps)
     capacity.check_training(chosen, device)
     loaded = registry.load(name)
     if processes is not None and to_launch(loaded, processes):

@@ -3,9 +3,9 @@
 The file of `gluon.Trainer.save_states` is a pickle of `({index: arrays}, optimizer)`; it is read as data, nothing in it
 is called. The index is the place of the parameter among all names of the network in alphabetical order (`conv10` before
 `conv2`), running statistics counted. That of `Module.save_optimizer_states` is the dictionary alone, and counts the
-symbol's arguments in their order; which optimizer it was is told by the arrays. A state goes the way of its parameter
-through the importer, so that whatever is transposed or sorted there is, too. SGD's velocity holds the learning rate,
-with the sign of a step: it is taken out here.
+symbol's arguments in their order; which optimizer it was is told by the arrays, after how many steps by nothing. A
+state goes the way of its parameter through the importer, so that whatever is transposed or sorted there is, too. SGD's
+velocity holds the learning rate, with the sign of a step: it is taken out here.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def load(states: Path, symbol: Path, params: Path, request: Request) -> tuple[Im
         kind.optimizer,
         settings,
         math.nan if of_module else rate,
-        steps,
+        None if of_module else steps,
         slots,
         scaled=True,
         rates={path: factor for path, factor in rates.items() if factor},
@@ -167,12 +167,7 @@ def _of_arrays(states: Path, by_index: Mapping[Any, Any]) -> _Kind:
     """The optimiser of a Module, of which the file has the arrays only."""
     if not all(type(index) is int for index in by_index):
         raise TriptychError(f"{states} has states that are not numbered: {str(next(iter(by_index)))[:40]!r}")
-    if any(isinstance(value, tuple) for value in by_index.values()):
-        raise TriptychError(
-            f"{states} is of a Module with two arrays for each parameter, as Adam has them, and does not say after how "
-            "many steps; save it with dump_optimizer, or train with SGD"
-        )
-    return _KINDS["SGD"]
+    return _KINDS["Adam" if any(isinstance(value, tuple) for value in by_index.values()) else "SGD"]
 
 
 def _settings(kind: _Kind, optimizer: Mapping[str, Any]) -> tuple[dict[str, float | bool | str], float, int]:

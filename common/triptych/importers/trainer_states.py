@@ -22,7 +22,7 @@ class TrainerStates:
 
     - `optimizer`: the kind's name here (sgd, adam ...), or the first of `kinds`, where the file does not tell.
     - `settings`: its fields of that name in the file (momentum, nesterov, weight_decay, beta1 ...), or of its formula.
-    - `learning_rate`: what it had last (not a number: not said); `steps` were made.
+    - `learning_rate`: what it had last (not a number: not said); so many `steps` were made (None: not said).
     - `slots`: canonical arrays by slot and path; a velocity that is `scaled` holds the learning rate, with the sign of
       a step.
     - `rates`, `decays`: by path, how many times the learning rate and the weight decay it has there (empty: not said).
@@ -33,7 +33,7 @@ class TrainerStates:
     optimizer: str
     settings: Mapping[str, float | bool | str]
     learning_rate: float
-    steps: int
+    steps: int | None
     slots: Mapping[str, Arrays]
     scaled: bool = False
     kinds: tuple[str, ...] = ()
@@ -56,7 +56,12 @@ class TrainerStates:
             for path, array in arrays.items():
                 factor = -1 / float(np.float32(learning_rate * self.rates.get(path, 1.0))) if scaled else 1.0
                 found[f"{slot}.{path}"] = np.asarray(array, np.float64) * factor
-        return found | ({"count": np.asarray(self.steps, np.float64)} if "mean" in self.slots else {})
+        return found | ({"count": np.asarray(self.steps, np.float64)} if self.counts else {})
+
+    @property
+    def counts(self) -> bool:
+        """Whether it moves by how many steps were made."""
+        return "mean" in self.slots
 
     @property
     def summary(self) -> str:
