@@ -123,6 +123,16 @@ def test_a_symbol_with_the_parameters_beside_it(files: Path, capsys: pytest.Capt
         assert "output relu 4x26x26" in ended
 
 
+def test_a_symbol_may_be_called_as_one_likes(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (files / "net-symbol.json").rename(files / "net.json")
+    status, out, err = run(capsys, "summary", "net.json")
+    assert status == 0
+    assert "net, input 1x28x28, 10 classes" in out
+    assert "net-0002.params is taken" in err
+    (files / "net.json").write_text(json.dumps({"nodes": [], "heads": []}))
+    assert "net.json is no spec" in run(capsys, "summary", "net.json")[2]
+
+
 def test_its_own_weights_are_built_and_others_where_they_are_named(files: Path) -> None:
     pytest.importorskip("torch")
     network = triptych.build("net-symbol.json", backend="torch", input=(1, 28, 28))

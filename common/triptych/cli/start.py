@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from triptych.training.sessions import Session
     from triptych.weights.initializers import Parameters
 
-SYMBOL = "-symbol.json"
-
 
 @dataclass
 class Start:
@@ -88,7 +86,7 @@ def check(
 ) -> Start:
     """What the recipe starts from. Raises TriptychError for what cannot be, before any data is looked for."""
     from triptych.porting import trainer_files
-    from triptych.porting.sources import WEIGHTS
+    from triptych.porting.sources import SYMBOL, WEIGHTS, known_name
     from triptych.training import sessions
 
     if steps is not None and states is None:
@@ -98,7 +96,7 @@ def check(
             raise TriptychError("give --states or --resume, not both: a resumed run has its own")
         return Start()
     path = Path(recipe.init_from)
-    symbol = Path(arch) if arch is not None and arch.endswith(SYMBOL) else None
+    symbol = Path(arch) if arch is not None and known_name(Path(arch)).endswith(SYMBOL) else None
     if states is not None and states.suffix in trainer_files.READERS:
         if path.suffix not in (states.suffix, *trainer_files.ALIKE.get(states.suffix, ())):
             raise TriptychError(f"--states {states} needs --init-from FILE{states.suffix}, the weights of that moment")

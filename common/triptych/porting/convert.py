@@ -109,7 +109,7 @@ def symbol_of(
     """The symbol of MXNet's that a network was imported from, if its name is that of one, with its parameters: those
     named, else those beside it; `options` are those of the `Request`."""
     path = Path(network) if isinstance(network, str | Path) else Path()
-    if not path.name.endswith(sources.SYMBOL):
+    if not sources.known_name(path).endswith(sources.SYMBOL):
         return None
     return Back(path, weights or sources.params_beside(path)[0], Request(**options), architecture)
 

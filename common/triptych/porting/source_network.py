@@ -40,11 +40,12 @@ def find(arch: str, weights: Path | None = None, softmax: str = "") -> SourceNet
 def opened(path: Path, weights: Path | None = None, *, bare: bool = False, training: bool = True) -> SourceNetwork:
     """A file as its framework runs it: `bare` of a softmax at its end, for `training` too. Raises TriptychError where
     no framework that is installed does."""
+    known = sources.known_name(path)
     for name in registry.installed():
         adapter = adapter_of(name)
-        if path.name.endswith(adapter.OPENS):
+        if known.endswith(adapter.OPENS):
             registry.load(name)
-            beside = weights or (sources.params_beside(path)[0] if path.name.endswith("-symbol.json") else None)
+            beside = weights or (sources.params_beside(path)[0] if known.endswith(sources.SYMBOL) else None)
             return SourceNetwork(name, partial(adapter.open_file, path, beside, bare=bare, training=training))
     raise TriptychError(f"no framework that is installed here runs {path.name}")
 
@@ -55,7 +56,7 @@ def adapter_of(backend: str) -> PortAdapter:
 
 
 def _is_spec(path: Path) -> bool:
-    return path.name.endswith(".json") and not path.name.endswith("-symbol.json")
+    return path.suffix == ".json" and not sources.known_name(path).endswith(sources.SYMBOL)
 
 
 def of_object(candidate: Any, softmax: str = "") -> SourceNetwork:

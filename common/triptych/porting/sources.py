@@ -15,9 +15,11 @@ from triptych.spec.layers import Architecture
 from triptych.spec.shapes import output_shapes
 from triptych.training import models
 from triptych.utils.errors import TriptychError
+from triptych.utils.reading import read_bounded
 from triptych.weights import store
 
 SYMBOL = "-symbol.json"
+OF_SYMBOL = (b'"nodes"', b'"arg_nodes"', b'"heads"')  # which no spec has
 MOST_BYTES = 16 << 20  # of a spec's JSON
 Read = Callable[[Path, Path | None, Request], Imported]
 
@@ -107,8 +109,9 @@ def read(arch: str, request: Request | None = None, weights: Path | None = None,
         trained = models.load_run(path)
         remarks = (trained.remark,) * bool(trained.remark)
         return _own_weights(Imported(trained.architecture, dict(trained.parameters), remarks), path, weights)
+    name = known_name(path)
     for kind in FILES:
-        if path.name.endswith(kind.ending):
+        if name.endswith(kind.ending):
             if not path.is_file():
                 raise TriptychError(f"there is no file {path}")
             imported = kind.read(path, weights, request)
@@ -117,6 +120,17 @@ def read(arch: str, request: Request | None = None, weights: Path | None = None,
         found = discover.find(arch)
         return replace(from_object(found, arch, weights, request, checked=checked), origin=found)
     raise TriptychError(f"'{arch}' is no network that can be read; give {KNOWN}")
+
+
+def known_name(path: Path) -> str:
+    """A file's name with the ending that says what it is: a symbol of MXNet's may be called NAME.json, too."""
+    if path.suffix != ".json" or path.name.endswith(SYMBOL):
+        return path.name
+    try:
+        content = read_bounded(path, MOST_BYTES)
+    except (OSError, TriptychError):
+        return path.name
+    return path.stem + SYMBOL if all(key in content for key in OF_SYMBOL) else path.name
 
 
 def from_object(candidate: Any, arch: str, weights: Path | None, request: Request, *, checked: bool = True) -> Imported:
@@ -153,7 +167,7 @@ def _checked_file(imported: Imported, path: Path, weights: Path | None, request:
 
 def params_beside(path: Path) -> tuple[Path | None, tuple[str, ...]]:
     """The parameter file that belongs to a symbol file: `NAME.params`, or the last epoch's of `NAME-0010.params`."""
-    name = path.name.removesuffix(SYMBOL)
+    name = known_name(path).removesuffix(SYMBOL)
     epochs = sorted(
         file for file in path.parent.iterdir() if re.fullmatch(re.escape(name) + r"-\d{4}\.params", file.name)
     )
