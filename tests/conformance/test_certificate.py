@@ -174,7 +174,7 @@ TAMPERED: dict[str, tuple[Change, list[str]]] = {
         [f"{TITLE[:-5]}: the precision flag NVIDIA_TF32_OVERRIDE was not there, here it is None"],
     ),
     "larger budget": (
-        lambda value: loss_of(value).update(budget=loss_of(value)["budget"] * 1.00001),
+        lambda value: loss_of(value).update(budget=loss_of(value)["budget"] * (1 + 1e-8)),
         [f"lenet: {TITLE}: another budget: gradient, 'loss': "],
     ),
     "beyond the budget": (

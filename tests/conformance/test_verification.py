@@ -16,9 +16,10 @@ from triptych.conformance.case import conformance_options
 from triptych.conformance.certificate import Certificate, Certified, make, own_digest, read, write
 from triptych.conformance.compare import Check
 from triptych.conformance.conform import Report
+from triptych.conformance.dropped import PREFIX as DRAWN
 from triptych.conformance.levels import ALL_LEVELS
 from triptych.conformance.recorded import verdict_faults
-from triptych.conformance.rerun import flag_differences
+from triptych.conformance.rerun import figures, flag_differences
 from triptych.conformance.verification import verify
 from triptych.utils.errors import TriptychError
 
@@ -101,3 +102,24 @@ def test_flags_that_were_left_out_are_missed_with_other_versions_too() -> None:
     here = report(flags={"tf32": False, "new": 1})
     assert list(flag_differences(report(flags={"tf32": False}), here, same_versions=False)) == []
     assert list(flag_differences(report(), here, same_versions=False)) == ["torch: no precision flag is recorded"]
+
+
+@pytest.mark.parametrize(
+    ("tensor", "precision", "budget", "scale", "changed", "said"),
+    [
+        ("w", "fp64", 1e-12, 1.0, {"budget": 1e-12 * (1 + 1e-9)}, ""),
+        ("w", "fp64", 1e-12, 1.0, {"budget": 1e-12 * (1 + 1e-8)}, "another budget: update, 'w'"),
+        ("w", "fp32", 1e-6, 1.0, {"scale": 1 + 1e-8}, "another scale: update, 'w'"),
+        ("rest", "fp64", 1.6e-13, 1.4e-15, {"scale": 0.9e-15}, ""),
+        ("rest", "fp32", 8.5e-5, 1.4e-15, {"scale": 0.9e-15}, ""),
+        ("rest", "fp32", 8.5e-5, 1.4e-15, {"scale": 1.4e-12}, "another scale: update, 'w'"),
+        (f"{DRAWN}share", "fp64", 100.0, 0.5, {"scale": 0.6}, "another scale: "),
+    ],
+)
+def test_budgets_and_scales_may_be_off_by_what_float64_rounds(
+    tensor: str, precision: str, budget: float, scale: float, changed: dict[str, float], said: str
+) -> None:
+    here = Check("update", tensor, 0.0, budget, scale)
+    reasons = list(figures({"update, 'w'": replace(here, **changed)}, {"update, 'w'": here}, precision))
+    assert len(reasons) == bool(said)
+    assert "".join(reasons).startswith(said)

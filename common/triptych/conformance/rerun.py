@@ -1,8 +1,10 @@
 """What a certificate records of a network, against what the same checks give here.
 
-Budgets and scales are the reference's, and must be the same to 1e-6. Differences are roundings, and depend on the
-machine's kernels and threads: a recorded one may be `FACTOR` times larger or smaller than here, or apart by `SLACK` of
-its budget; the mean of a level may be `FACTOR` times larger or smaller, and by nothing else.
+Budgets and scales are the reference's, and the same but for what another processor rounds: the reference computes in
+float64, in which an error is `UNIT_RATIO` of what float32 makes of it. A budget is twice the distance of two runs, and
+each may be off by that share of it; a scale by the budget that float64 has. Differences are roundings, and depend on
+the machine's kernels and threads: a recorded one may be `FACTOR` times larger or smaller than here, or apart by `SLACK`
+of its budget; the mean of a level may be `FACTOR` times larger or smaller, and by nothing else.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,8 +16,9 @@ from triptych.conformance.dropped import PREFIX as DRAWN
 from triptych.conformance.long_run import LongRun
 from triptych.conformance.processes import SharedRun
 from triptych.conformance.suite import Verdict
+from triptych.conformance.tolerance import SAFETY, UNIT_RATIO, UNPERTURBED_RATIO
 
-CLOSE = 1e-6  # relative: the reference's sums may come from another BLAS
+CLOSE = 2 * SAFETY * UNIT_RATIO  # relative, 7.5e-9: two runs, counted twice
 FACTOR = 10.0
 SLACK = 0.1
 EQUAL = 1e-6  # of a budget: kernels that agree to the last bit here may differ by less elsewhere
@@ -79,20 +82,21 @@ def report_differences(old: Report, new: Report, *, same_case: bool) -> Iterator
     if len(new.backends) == 1:  # of a pair only the worst tensor of each level is kept, which may be another one here
         yield from some("in the certificate only", [where for where in before if where not in now])
         yield from some("not in the certificate", [where for where in now if where not in before])
-        yield from figures(before, now) if same_case else ()
+        yield from figures(before, now, new.precision) if same_case else ()
     elif same_case:
-        yield from figures(_by_level(old.checks), _by_level(new.checks))
+        yield from figures(_by_level(old.checks), _by_level(new.checks), new.precision)
 
 
-def figures(old: Mapping[str, Check], new: Mapping[str, Check]) -> Iterator[str]:
+def figures(old: Mapping[str, Check], new: Mapping[str, Check], precision: str) -> Iterator[str]:
     """Budgets, scales and differences, by place, that are not those of the checks made here."""
     both = {where: (old[where], new[where]) for where in old if where in new and new[where].passed}
     same = {where: pair for where, pair in both.items() if pair[0].tensor == pair[1].tensor}
-    for what, field in (("another budget", "budget"), ("another scale", "scale")):
-        values = {where: (getattr(a, field), getattr(b, field)) for where, (a, b) in same.items()}
-        changed = {where: pair for where, pair in values.items() if not isclose(*pair, rel_tol=CLOSE)}
+    budgets = {where: (a.budget, b.budget, 0.0) for where, (a, b) in same.items()}
+    scales = {where: (a.scale, b.scale, _rest(b, precision)) for where, (a, b) in same.items()}
+    for what, values in (("another budget", budgets), ("another scale", scales)):
+        changed = {w: (a, b) for w, (a, b, slack) in values.items() if not isclose(a, b, rel_tol=CLOSE, abs_tol=slack)}
         yield from some(
-            what, [f"{where}: {a:.6e} in the certificate, {b:.6e} here" for where, (a, b) in changed.items()]
+            what, [f"{where}: {a:.9e} in the certificate, {b:.9e} here" for where, (a, b) in changed.items()]
         )
     # What dropout draws is another in another version, and no rounding.
     shares = {w: (a.ratio, b.ratio) for w, (a, b) in both.items() if a.passed and not a.tensor.startswith(DRAWN)}
@@ -119,6 +123,12 @@ def some(what: str, reasons: Sequence[str]) -> Iterator[str]:
 def place(level: str, tensor: str) -> str:
     """`gradient, 'conv1.weight'`."""
     return f"{level}, '{tensor}'"
+
+
+def _rest(check: Check, precision: str) -> float:
+    """What float64 may round in an array: where it is the rest of a cancellation, as much as its scale."""
+    exact = check.tensor.startswith(DRAWN)  # its budget is one of a count
+    return 0.0 if exact else check.budget * UNIT_RATIO / UNPERTURBED_RATIO[precision]
 
 
 def _near(old: float, new: float) -> bool:
@@ -156,7 +166,7 @@ def _long_run_differences(old: LongRun, new: LongRun, absent: Mapping[str, str])
         yield from (f"{title}: {reason}" for reason in some("fails here", failed))
         if before.keys() != now.keys():
             yield f"{title}: other checks are recorded than are made here"
-        yield from (f"{title}: {reason}" for reason in figures(before, now))
+        yield from (f"{title}: {reason}" for reason in figures(before, now, "fp64"))
     sides = [{(pair.left, pair.right): pair.verdict for pair in run.pairs} for run in (old, new)]
     for left, right in dict.fromkeys((*sides[0], *sides[1])):
         if not absent.keys() & {left, right}:
