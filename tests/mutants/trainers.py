@@ -90,6 +90,23 @@ def part_lost(
     return right(images[mine], part_of(targets, mine), *given, **cut, **more)
 
 
+def parts_of_the_first(
+    self: Any,
+    right: Callable[..., Any],
+    images: Any,
+    targets: Any,
+    rates: Any,
+    *given: Any,
+    shares: Any = (),
+    **more: Any,
+) -> Any:
+    """The loss is divided as if every batch came in as many parts as the first one."""
+    self.parts = getattr(self, "parts", len(shares))
+    if self.parts:
+        rates = rates.times(len(shares) / self.parts)
+    return right(images, targets, rates, *given, shares=shares, **more)
+
+
 def crops_of_the_first_part(
     self: Any, right: Callable[..., Any], *given: Any, gather: Any = None, shares: Any = (), **more: Any
 ) -> Any:
@@ -194,12 +211,36 @@ def count_stuck(self: Any, right: Callable[..., Any], *given: Any, **more: Any) 
     return handle
 
 
+def newer_count_kept(self: Any, right: Callable[..., Any], state: Any) -> None:
+    """A trainer that is taken back to an older state goes on counting."""
+    counts = [known["count"] for known in (self.state(), state) if "count" in known]
+    right(state | ({"count": max(counts)} if "count" in state else {}))
+
+
+def nothing_taken_up(self: Any, right: Callable[..., Any], state: Any) -> None:
+    """A trainer that is taken back to its beginning keeps what it has."""
+    if state:
+        right(state)
+
+
 def begins_anew(self: Any, right: Callable[..., Any], *given: Any, **more: Any) -> Any:
     """A trainer's first step forgets the state that it has taken up, of whatever optimiser but SGD."""
     if not getattr(self, "begun", False) and not any(name.startswith("velocity.") for name in self.state()):
         self.load_state({})
     self.begun = True
     return right(*given, **more)
+
+
+def one_head_smoothed(right: Callable[..., Any]) -> Callable[..., Any]:
+    """The labels of auxiliary classifiers are not smoothed."""
+
+    def wrong(network: Any, output: Any, targets: Any, smoothing: float = 0.0) -> Any:
+        if not smoothing or not isinstance(output, list | tuple):
+            return right(network, output, targets, smoothing)
+        auxiliary = right(network, output, targets) - right(network, output[0], targets)
+        return right(network, output[0], targets, smoothing) + auxiliary
+
+    return wrong
 
 
 def ignored(**options: Any) -> Plant:
@@ -329,6 +370,10 @@ MUTANTS = (
             ("multipliers ignored with eps before", nets.PLAIN, eps_before(multipliers=())),
             ("parts taken as a whole", nets.PLAIN, trainer(step=not_in_parts)),
             ("last part lost", nets.PLAIN, trainer(step=part_lost)),
+            ("parts of the first batch", nets.PLAIN, trainer(step=parts_of_the_first)),
+            ("newer count kept", nets.PLAIN, trainer(load_state=newer_count_kept)),
+            ("newer state kept", nets.PLAIN, trainer(load_state=nothing_taken_up)),
+            ("one head smoothed", nets.PLAIN, patched("total_loss", one_head_smoothed)),
             ("crops of the first part", nets.PLAIN, trainer(step=crops_of_the_first_part)),
         )
     ),

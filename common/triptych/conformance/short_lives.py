@@ -4,8 +4,8 @@ Each trains through `step`, as training does: two epochs with a smaller last bat
 over orders of magnitude, a momentum that is 0 for a step; an evaluation after either epoch; the second one by another
 trainer of another network that takes up what the first has saved. Most train one dense layer by cotangents that grow
 from step to step: gradients of all sizes pass by, and since none depends on the weights, no error is carried far. One
-trains a batch norm by labels, with label smoothing and with a part of the network frozen; one is given its batches in
-parts, of which every one has its own statistics.
+trains batch norms and an auxiliary classifier by labels, with label smoothing and with a part of the network frozen;
+one is given its batches in parts, of which every one has its own statistics, and a whole one after that.
 """
 
 from __future__ import annotations
@@ -33,7 +33,17 @@ from triptych.reference.decay import decay_by_path, rate_by_path
 from triptych.reference.pixels import network_input
 from triptych.reference.rounding import FLOAT32_UNIT
 from triptych.spec.kinds.layer_pass import Rounding, exact
-from triptych.spec.layers import Architecture, BatchNorm, Conv, Dense, Flatten, GlobalAvgPool, Initializer, ReLU
+from triptych.spec.layers import (
+    Architecture,
+    Auxiliary,
+    BatchNorm,
+    Conv,
+    Dense,
+    Flatten,
+    GlobalAvgPool,
+    Initializer,
+    ReLU,
+)
 from triptych.utils.arrays import Array, largest
 from triptych.utils.randomness import generator
 from triptych.weights.initializers import Parameters
@@ -47,13 +57,15 @@ TRANSFORM = InputTransform(*INPUT, (0.4, 0.5, 0.6), (0.2, 0.25, 0.3), AUGMENTATI
 EPOCHS, IMAGES = 2, 2 * BATCH - 1  # a last batch of 3
 GROWTH = (0.01, 1.0, 100.0, 1e4)  # of the cotangents, step by step
 FACTORS, MOMENTA = (1e-4, 1.0, 0.1, 0.3), (0.9, 0.0, 0.8, 0.7)  # of the learning rate; the momentum
+PARTS = (3, 1, 3, 2)  # a last batch of one image is whole, though the others are given in parts
 MORE_STEPS = 1000  # between the epochs: a count has no limit
 SMOOTHING = 0.1
 FROZEN = frozenset(("conv.weight", *(f"norm.{name}" for name in ("weight", "bias", "running_mean", "running_var"))))
+SIDE = Auxiliary("side", (GlobalAvgPool("mean"), Flatten("flatten"), Dense("dense", 4)), 0.3)
 LABELLED = Architecture(
     *("labelled", INPUT, 4),
     (
-        *(Conv("conv", 4, (3, 3), padding=(1, 1), bias=False), BatchNorm("norm"), ReLU("relu")),
+        *(Conv("conv", 4, (3, 3), padding=(1, 1), bias=False), BatchNorm("norm"), ReLU("relu"), SIDE),
         *(Conv("conv2", 4, (3, 3), padding=(1, 1), bias=False), BatchNorm("norm2"), ReLU("relu2")),
         *(GlobalAvgPool("mean"), Flatten("flatten"), Dense("dense", 4)),
     ),
@@ -71,7 +83,7 @@ class Life:
     architecture: Architecture = LINEAR
     frozen: frozenset[str] = frozenset()
     smoothing: float = 0.0
-    accumulate: int = 1  # parts of a batch
+    parts: tuple[int, ...] = (1, 1, 1, 1)  # of the batch of every step
     compilation: Literal["full", "quick"] = "quick"  # one as in training, where pass and update are compiled as one
 
     def rates(self, step: int) -> Rates:
@@ -94,7 +106,7 @@ MULTIPLIERS = (Multiplier("dense.*", rate=0.3, decay=3.0), Multiplier("*.bias", 
 EPS_BEFORE = Life(Adam(weight_decay=5e-2, beta2=0.95, eps=1e-3, eps_added="before", multipliers=MULTIPLIERS), 0.1)
 LIVES = {  # Adam's beta2 is small: 1 - 0.999 has few digits in float32
     "frozen": Life(SGD(momentum=0.9, weight_decay=5e-2), 0.1, LABELLED, FROZEN, SMOOTHING),
-    "in parts": Life(SGD(momentum=0.9, weight_decay=5e-2), 0.1, LABELLED, smoothing=SMOOTHING, accumulate=3),
+    "in parts": Life(SGD(momentum=0.9, weight_decay=5e-2), 0.1, LABELLED, smoothing=SMOOTHING, parts=PARTS),
     "nesterov": Life(SGD(momentum=0.9, nesterov=True, weight_decay=5e-2, decayed="weights"), 1.0, compilation="full"),
     "adam": Life(Adam(weight_decay=5e-2, decayed="weights", beta2=0.95), 0.1),
     "adamw": Life(AdamW(weight_decay=5e-2, decayed="weights", beta2=0.95), 0.1),
@@ -172,7 +184,7 @@ def _lived(life: Life, seed: int, rounding: Rounding) -> Iterator[tuple[str, Arr
     state: Parameters = {}
     for number, (epoch, batch, targets) in enumerate(told.steps):
         x = rounding(network_input(told.stored[batch.index], TRANSFORM, batch), length, 5.0)
-        loss, gradients, statistics = _passes(life, values, x, targets, rounding)
+        loss, gradients, statistics = _passes(life, number, values, x, targets, rounding)
         told_step = (life.rates(number), life.optimizer, life.decay, life.factors)
         moved, state = reference_step(values, gradients, state, *told_step)
         state = {name: value if name == COUNT else rounding(value, 1) for name, value in state.items()}
@@ -187,12 +199,12 @@ def _lived(life: Life, seed: int, rounding: Rounding) -> Iterator[tuple[str, Arr
 
 
 def _passes(
-    life: Life, values: Parameters, x: Array, targets: Targets, rounding: Rounding
+    life: Life, number: int, values: Parameters, x: Array, targets: Targets, rounding: Rounding
 ) -> tuple[float, Parameters, Parameters]:
     """Loss, gradients and running statistics of a batch: of its parts, one after the other, each counts as it has
     images."""
     loss, gradients, statistics = 0.0, dict[str, Array](), dict[str, Array]()
-    for share in ALONE.shares(len(x), life.accumulate):
+    for share in ALONE.shares(len(x), life.parts[number]):
         part = x[share.images]
         run = reference.forward(
             *(life.architecture, values | statistics, part), train=True, rounding=rounding, frozen=life.frozen
@@ -205,8 +217,8 @@ def _passes(
 
 
 def _trained(life: Life, backend: Backend, seed: int, device: str, precision: str) -> Iterator[tuple[str, Array]]:
-    """Names and arrays of a backend's life. The first trainer goes on for a step after it was saved: what was saved
-    must not follow it."""
+    """Names and arrays of a backend's life. A trainer that has just begun, and one that was saved, makes a step more
+    and goes back: what was saved must not follow it, and nothing of the step may stay."""
     told = script(life.architecture, seed)
     saved: tuple[Parameters, Parameters] = (told.start, {})
     arrays: dict[str, Array] = {}
@@ -220,16 +232,27 @@ def _trained(life: Life, backend: Backend, seed: int, device: str, precision: st
         trainer.load_state(saved[1])
         trainer.predict(told.stored[:BATCH])  # what it sees now must not be what it sees later
         numbers = [number for number, (of, _, _) in enumerate(told.steps) if of == epoch]
+        if not epoch:  # later what was taken up has to be there in the first step
+            _step(trainer, life, told, numbers[-1])
+            _load(backend, built, trainer, saved)
         handles = [_step(trainer, life, told, number) for number in numbers]
         losses = np.asarray(trainer.read(handles))[:, 0]
         arrays |= {f"loss {number}": loss for number, loss in zip(numbers, losses, strict=True)}
         parts = (told.stored[begin : begin + BATCH] for begin in range(0, IMAGES, BATCH))
         arrays[f"prediction {epoch}"] = np.concatenate([trainer.predict(part) for part in parts])
         saved = backend.to_canonical(built), trainer.state()
+        _step(trainer, life, told, numbers[-1])
+        _load(backend, built, trainer, saved)
+        saved = backend.to_canonical(built), trainer.state()
         arrays |= {f"{name} after epoch {epoch}": value for values in saved for name, value in values.items()}
         saved = saved[0], later(saved[1])
-        _step(trainer, life, told, numbers[-1])
     yield from arrays.items()
+
+
+def _load(backend: Backend, built: Native, trainer: Trainer, saved: tuple[Parameters, Parameters]) -> None:
+    """Go back to what was saved."""
+    backend.from_canonical(built, saved[0])
+    trainer.load_state(saved[1])
 
 
 def later(state: Parameters) -> Parameters:
@@ -240,5 +263,5 @@ def later(state: Parameters) -> Parameters:
 def _step(trainer: Trainer, life: Life, told: Script, number: int) -> Native:
     _, batch, targets = told.steps[number]
     gather = gather_indices(batch, *STORED[1:], AUGMENTATION.crop_padding)
-    shares = ALONE.shares(len(batch), life.accumulate)
+    shares = ALONE.shares(len(batch), life.parts[number])
     return trainer.step(told.stored[batch.index], targets, life.rates(number), number, gather=gather, shares=shares)
