@@ -215,12 +215,14 @@ READERS: dict[str, Reader] = {
     "HDF5": Reader(from_file("x.h5", read_hdf5), keras, "h5py"),
     "Keras": Reader(from_file("x.keras", read_hdf5), keras_archive, "h5py"),
     "TorchScript": Reader(from_file("x.pt", read_network), lambda: [torch_archive("script")], "torch"),
+    "torch.save before 1.6": Reader(from_file("x.pt", torch_file.read), lambda: [torch_archive("pickles")], "torch"),
     "TorchScript's code": within("script", "__torch__/torch/nn/modules/container.py", "x.pt"),
     "exported program": Reader(from_file("x.pt2", read_network), lambda: [torch_archive("exported")], "torch"),
     "exported program's JSON": within("exported", "model.json", "x.pt2"),
     "safetensors": Reader(from_file("x.safetensors", store.load), lambda: [store.encode(ARRAYS)]),
     ".pt": Reader(
-        from_file("x.pt", torch_file.read), lambda: [written(".pt", lambda path: torch_file.write(path, ARRAYS))]
+        from_file("x.pt", torch_file.read),
+        lambda: [written(".pt", lambda path: torch_file.write(path, ARRAYS))],
     ),
     ".npz": Reader(
         from_file("x.npz", npz_file.read), lambda: [written(".npz", lambda path: npz_file.write(path, ARRAYS))]

@@ -183,11 +183,14 @@ def keras_archive() -> list[bytes]:
 
 @cache
 def torch_archive(kind: str) -> bytes:
-    """A small network as torch.export.save or torch.jit.save writes it."""
+    """A small network as torch.export.save or torch.jit.save writes it, or its weights as torch.save once did."""
     import torch
 
     module: Any = torch.nn.Sequential(torch.nn.Conv2d(3, 2, 3), torch.nn.ReLU()).eval()
     example = torch.zeros(2, *SHAPE)
+    if kind == "pickles":
+        old = {"_use_new_zipfile_serialization": False}
+        return written(".pt", lambda path: torch.save(module.state_dict(), path, **old))
     if kind == "script":
         return written(".pt", lambda path: torch.jit.save(torch.jit.trace(module, example), path))
     return written(".pt2", lambda path: torch.export.save(torch.export.export(module, (example,)), path))

@@ -1,4 +1,5 @@
-"""A small file of torch.save that would become a large thing in memory is refused."""
+"""Files of torch.save: a small one that would become a large thing in memory is refused, and the form of before PyTorch
+1.6 is read."""
 
 from __future__ import annotations
 
@@ -33,3 +34,48 @@ def test_copies_of_one_storage(tmp_path: Path, read) -> None:
     torch.save({f"{number}": square.t() for number in range(30)}, tmp_path / "copies.pt")
     with pytest.raises(TriptychError, match="more than 10 times its size"):
         read(tmp_path / "copies.pt")
+
+
+def test_the_form_of_before_pytorch_1_6(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    square, path = torch.arange(40, dtype=torch.float64).reshape(5, 8), tmp_path / "old.pt"
+    saved = {
+        "state_dict": {"turned": square.t(), "rows": square[1:3], "half": square.half(), "count": torch.tensor(3)},
+        "bfloat16": square.bfloat16(),
+        "epoch": 7,
+    }
+    torch.save(saved, path, _use_new_zipfile_serialization=False)
+    assert not zipfile.is_zipfile(path)
+    found, tree = torch_file.read(path), torch_file.read_tree(path)
+    assert found.keys() == saved["state_dict"].keys()
+    for name, array in found.items():
+        np.testing.assert_array_equal(array, saved["state_dict"][name].numpy(), strict=True)
+    np.testing.assert_array_equal(tree["bfloat16"], saved["bfloat16"].float().numpy(), strict=True)
+    assert tree["epoch"] == 7
+
+    content = path.read_bytes()
+    for end in range(0, len(content), 5):
+        path.write_bytes(content[:end])
+        with pytest.raises(TriptychError):
+            torch_file.read(path)
+    torch.save(torch.nn.Linear(2, 3), path, _use_new_zipfile_serialization=False)
+    with pytest.raises(TriptychError, match=r"save net.state_dict\(\)"):
+        torch_file.read(path)
+    torch.save({"a": torch.zeros(3, dtype=torch.complex64)}, path, _use_new_zipfile_serialization=False)
+    with pytest.raises(TriptychError, match="holds a ComplexFloatStorage"):
+        torch_file.read(path)
+
+
+MODELS = Path(__file__).parents[2] / "../shared/data/models"
+
+
+@pytest.mark.skipif(not MODELS.is_dir(), reason="the folder of strangers' models is not there")
+def test_strangers_files_are_what_pytorch_reads() -> None:
+    torch = pytest.importorskip("torch")
+    files = sorted(MODELS.glob("*/*.pt"))
+    assert files
+    for path in files:
+        found, expected = torch_file.read(path), torch.load(path, weights_only=True)
+        assert list(found) == list(expected)
+        for name, array in found.items():
+            np.testing.assert_array_equal(array, expected[name].numpy(), strict=True)

@@ -7,10 +7,11 @@ are made.
 
 from __future__ import annotations
 
+import io
 import pickletools
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, BinaryIO
 
 from triptych.utils.errors import TriptychError
 
@@ -53,13 +54,19 @@ def loads(content: bytes, source: str) -> Any:
     """What a pickle holds: numbers, text, bytes, tuples, lists and dicts as they are, all else as `Name`, `Call` and
     `Persistent`. Raises TriptychError, which names `source`, for what is no whole pickle, or one of more than a million
     instructions."""
+    return load(io.BytesIO(content), source)[0]
+
+
+def load(stream: BinaryIO, source: str) -> tuple[Any, list[Persistent]]:
+    """The same of the next pickle in a stream, which is behind it afterwards, and all that it refers to outside of it.
+    The stream is one in memory: what a pickle says of its lengths is read as it says."""
     machine = _Machine()
     try:
-        for number, (opcode, argument, _) in enumerate(pickletools.genops(content)):
+        for number, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
             if number > _MOST_OPCODES:
                 raise TriptychError(f"{source}: the pickle has more than {_MOST_OPCODES:,} instructions; refused")
             if opcode.name == "STOP":
-                return machine.stack.pop()
+                return machine.stack.pop(), machine.outside
             machine.run(opcode.name, argument)
     except (ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError, UnicodeError) as error:
         reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
@@ -73,10 +80,11 @@ def latin1(value: Any) -> Any:
 
 
 class _Machine:
-    """The stack, what was remembered, and the marks."""
+    """The stack, what was remembered, the marks, and what lies outside."""
 
     def __init__(self) -> None:
         self.stack: list[Any] = []
+        self.outside: list[Persistent] = []
         self.memo: dict[int, Any] = {}
 
     def run(self, name: str, argument: Any) -> None:
@@ -156,6 +164,11 @@ def _call(count: int) -> Callable[[_Machine, Any], None]:
     return call
 
 
+def _refer(machine: _Machine, identifier: Any) -> None:
+    machine.outside.append(Persistent(identifier))
+    machine.stack.append(machine.outside[-1])
+
+
 def _remember(machine: _Machine, argument: Any) -> None:
     machine.memo[len(machine.memo) if argument is None else argument] = machine.stack[-1]
 
@@ -203,8 +216,8 @@ _ACTIONS: dict[str, Callable[[_Machine, Any], None]] = {
     "NEWOBJ": _call(2),
     "NEWOBJ_EX": _call(3),
     "BUILD": _build,
-    "BINPERSID": lambda m, a: m.stack.append(Persistent(m.taken(1)[0])),
-    "PERSID": lambda m, a: m.stack.append(Persistent(a)),
+    "BINPERSID": lambda m, a: _refer(m, m.taken(1)[0]),
+    "PERSID": _refer,
     "POP": lambda m, a: (m.taken(1), None)[1],
     "POP_MARK": lambda m, a: (m.marked(), None)[1],
     "DUP": lambda m, a: m.stack.append(m.stack[-1]),

@@ -1,11 +1,14 @@
 """PyTorch's `.pt` files of plain tensors (`torch.save(state_dict)`), read and written without PyTorch.
 
-A ZIP archive, uncompressed: `data.pkl` describes the tensors, `data/0`, `data/1` ... are their bytes. The pickle is
-read as data (`inert_pickle`): nothing that a file names is called. Source: torch/serialization.py, torch/_utils.py.
+A ZIP archive, uncompressed: `data.pkl` describes the tensors, `data/0`, `data/1` ... are their bytes. Before PyTorch
+1.6 it was five pickles (a magic number, the protocol, the machine, what describes the tensors, the keys of their bytes)
+and the bytes behind them in the keys' order, each with the number of its values before it. Pickles are read as data
+(`inert_pickle`): nothing that a file names is called. Source: torch/serialization.py, torch/_utils.py.
 """
 
 from __future__ import annotations
 
+import io
 import math
 import struct
 import zipfile
@@ -19,8 +22,8 @@ from numpy.typing import NDArray
 
 from triptych.utils.errors import TriptychError
 from triptych.utils.files import atomic_write, told
-from triptych.utils.reading import ARCHIVE_ERRORS, open_file
-from triptych.weights.formats.inert_pickle import Call, Name, Persistent, loads
+from triptych.utils.reading import ARCHIVE_ERRORS, open_file, read_bounded
+from triptych.weights.formats.inert_pickle import Call, Name, Persistent, load, loads
 from triptych.weights.formats.numpy_files import widened
 
 Arrays = dict[str, NDArray[Any]]
@@ -46,22 +49,24 @@ _REBUILD, _PARAMETER = (
     ("_rebuild_tensor_v2", "_rebuild_tensor"),
     ("_rebuild_parameter", "_rebuild_parameter_with_state"),
 )
+_MAGIC = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."  # a pickle of 0x1950a86a20f9469cfc6c
 _WRAPPERS = ("state_dict", "model", "model_state_dict")
 
 
 class Storages:
-    """The bytes of the tensors of an archive, by their key."""
+    """The bytes of a file's tensors by their key; `find` gives them, None where they are not there."""
 
-    def __init__(self, path: Path, archive: zipfile.ZipFile, members: Mapping[str, zipfile.ZipInfo]) -> None:
-        self.path, self.archive, self.members = path, archive, members
+    def __init__(self, path: Path, find: Callable[[str], bytes | memoryview | None]) -> None:
+        self.path, self.find = path, find
         self.left = _MOST_TIMES * path.stat().st_size
-        self.read: dict[str, bytes] = {}
+        self.read: dict[str, bytes | memoryview] = {}
 
-    def __getitem__(self, key: str) -> bytes:
+    def __getitem__(self, key: str) -> bytes | memoryview:
         if key not in self.read:
-            if f"data/{key}" not in self.members:
+            found = self.find(key)
+            if found is None:
                 raise TriptychError(f"{self.path}: the tensors' bytes data/{key} are not there; copy or save it again")
-            self.read[key] = self.archive.read(self.members[f"data/{key}"])
+            self.read[key] = found
         return self.read[key]
 
     def copied(self, size: int) -> None:
@@ -105,11 +110,43 @@ def read_tree(path: Path) -> Any:
 def _opened(path: Path, use: Callable[[Any, Storages], T]) -> T:
     """`use` of a file's pickle, with what gives its tensors' bytes."""
     try:
-        with told(f"cannot read {path}"), open_file(path) as file, zipfile.ZipFile(file) as archive:
-            return _read_archive(path, archive, use)
+        with told(f"cannot read {path}"), open_file(path) as file:
+            if file.read(len(_MAGIC)) == _MAGIC:
+                return _read_pickles(path, read_bounded(path), use)
+            with zipfile.ZipFile(file) as archive:
+                return _read_archive(path, archive, use)
     except ARCHIVE_ERRORS as error:
-        problem = f"{path} is no file of torch.save (since PyTorch 1.6): {str(error)[:100]}"
-        raise TriptychError(f"{problem}; save a state_dict() with a newer PyTorch") from None
+        raise TriptychError(f"{path} is no file of torch.save: {str(error)[:100]}; save a state_dict()") from None
+
+
+def _read_pickles(path: Path, content: bytes, use: Callable[[Any, Storages], T]) -> T:
+    """A file of PyTorch before 1.6, or of `_use_new_zipfile_serialization=False`."""
+    stream, source = io.BytesIO(content), str(path)
+    (_, _), (_, _), (machine, _), (value, referred), (keys, _) = (load(stream, source) for _ in range(5))
+    if not isinstance(machine, dict) or machine.get("little_endian") is not True:
+        raise TriptychError(f"{path} was written on a machine of the other byte order; save it again on this one")
+    sizes = dict(_stored(path, each) for each in referred)
+    rest, at, found = memoryview(content), stream.tell(), dict[str, memoryview]()
+    for key in keys if isinstance(keys, list) else ():
+        (count,) = struct.unpack_from("<q", rest, at)
+        size = sizes.get(str(key), 0) * count
+        if not 0 <= size <= len(rest) - at - 8 or str(key) not in sizes:
+            raise TriptychError(f"{path}: the bytes of its tensors end too early; copy or save it again")
+        found[str(key)] = rest[at + 8 : at + 8 + size]
+        at += 8 + size
+    return use(value, Storages(path, found.get))
+
+
+def _stored(path: Path, referred: Persistent) -> tuple[str, int]:
+    """A storage's key, and the bytes of each of its values."""
+    match referred.identifier:
+        case ("storage", Name(name=kind), str(key), _, int(), None) if kind in _STORAGES:
+            return key, np.dtype(_STORAGES[kind]).itemsize
+        case ("storage", Name(name=kind), *_):
+            raise TriptychError(
+                f"{path} holds a {kind} (or a part of one), which is not supported; save net.state_dict()"
+            )
+    raise TriptychError(f"{path} is no state dict of torch.save; save net.state_dict()")
 
 
 def _read_archive(path: Path, archive: zipfile.ZipFile, use: Callable[[Any, Storages], T]) -> T:
@@ -121,7 +158,11 @@ def _read_archive(path: Path, archive: zipfile.ZipFile, use: Callable[[Any, Stor
         raise TriptychError(f"{path} is no state dict of torch.save; save net.state_dict()")
     if "byteorder" in members and archive.read(members["byteorder"]) != b"little":
         raise TriptychError(f"{path} was written on a machine of the other byte order; save it again on this one")
-    return use(loads(archive.read(members["data.pkl"]), str(path)), Storages(path, archive, members))
+
+    def find(key: str) -> bytes | None:
+        return archive.read(members[f"data/{key}"]) if f"data/{key}" in members else None
+
+    return use(loads(archive.read(members["data.pkl"]), str(path)), Storages(path, find))
 
 
 def _named_tensor(path: Path, name: str, value: Any, storages: Storages) -> NDArray[Any]:
