@@ -107,6 +107,17 @@ def parts_of_the_first(
     return right(images, targets, rates, *given, shares=shares, **more)
 
 
+def parts_counted(self: Any, right: Callable[..., Any], *given: Any, shares: Any = (), **more: Any) -> Any:
+    self.counts = [*getattr(self, "counts", []), max(1, len(shares))]
+    return right(*given, shares=shares, **more)
+
+
+def mean_of_the_parts(self: Any, right: Callable[..., Any], handles: Any) -> Any:
+    """The right answers of a batch are the mean of its parts', as its loss is."""
+    figures = right(handles)
+    return figures / np.stack([np.ones(len(figures)), self.counts[-len(figures) :]], 1)
+
+
 def crops_of_the_first_part(
     self: Any, right: Callable[..., Any], *given: Any, gather: Any = None, shares: Any = (), **more: Any
 ) -> Any:
@@ -371,6 +382,7 @@ MUTANTS = (
             ("parts taken as a whole", nets.PLAIN, trainer(step=not_in_parts)),
             ("last part lost", nets.PLAIN, trainer(step=part_lost)),
             ("parts of the first batch", nets.PLAIN, trainer(step=parts_of_the_first)),
+            ("right answers averaged", nets.PLAIN, trainer(step=parts_counted, read=mean_of_the_parts)),
             ("newer count kept", nets.PLAIN, trainer(load_state=newer_count_kept)),
             ("newer state kept", nets.PLAIN, trainer(load_state=nothing_taken_up)),
             ("one head smoothed", nets.PLAIN, patched("total_loss", one_head_smoothed)),

@@ -184,12 +184,12 @@ def _lived(life: Life, seed: int, rounding: Rounding) -> Iterator[tuple[str, Arr
     state: Parameters = {}
     for number, (epoch, batch, targets) in enumerate(told.steps):
         x = rounding(network_input(told.stored[batch.index], TRANSFORM, batch), length, 5.0)
-        loss, gradients, statistics = _passes(life, number, values, x, targets, rounding)
+        measured, gradients, statistics = _passes(life, number, values, x, targets, rounding)
         told_step = (life.rates(number), life.optimizer, life.decay, life.factors)
         moved, state = reference_step(values, gradients, state, *told_step)
         state = {name: value if name == COUNT else rounding(value, 1) for name, value in state.items()}
         values |= {path: rounding(value, 1) for path, value in (moved | statistics).items()}
-        yield f"loss {number}", np.asarray(loss)
+        yield from _measured(life, number, measured)
         if number + 1 == len(told.steps) or told.steps[number + 1][0] != epoch:
             x = rounding(network_input(told.stored, TRANSFORM), length, 5.0)
             logits = reference.forward(life.architecture, values, x, rounding=rounding).logits
@@ -200,20 +200,28 @@ def _lived(life: Life, seed: int, rounding: Rounding) -> Iterator[tuple[str, Arr
 
 def _passes(
     life: Life, number: int, values: Parameters, x: Array, targets: Targets, rounding: Rounding
-) -> tuple[float, Parameters, Parameters]:
-    """Loss, gradients and running statistics of a batch: of its parts, one after the other, each counts as it has
-    images."""
-    loss, gradients, statistics = 0.0, dict[str, Array](), dict[str, Array]()
+) -> tuple[Array, Parameters, Parameters]:
+    """Loss and right answers, gradients, running statistics of a batch: of its parts, one after the other, each counts
+    as it has images."""
+    measured, gradients, statistics = np.zeros(2), dict[str, Array](), dict[str, Array]()
     for share in ALONE.shares(len(x), life.parts[number]):
         part = x[share.images]
         run = reference.forward(
             *(life.architecture, values | statistics, part), train=True, rounding=rounding, frozen=life.frozen
         )
-        of_part, by_path = reference.backward(run, part_of(targets, share.images), life.smoothing)
-        loss += share.weight * of_part
+        labels = part_of(targets, share.images)
+        loss, by_path = reference.backward(run, labels, life.smoothing)
+        right = 0 if isinstance(labels, tuple) else (run.logits.argmax(1) == labels).sum()
+        measured += share.weight * loss, right
         gradients = {path: gradients.get(path, 0.0) + share.weight * value for path, value in by_path.items()}
         statistics |= run.statistics
-    return loss, gradients, statistics
+    return measured, gradients, statistics
+
+
+def _measured(life: Life, number: int, values: Array) -> Iterator[tuple[str, Array]]:
+    """What a step is reported to have measured, by name; no answer is right where there are no classes."""
+    names = ("loss", "right answers")[: 1 + bool(life.architecture.classes)]
+    return ((f"{name} {number}", np.asarray(value)) for name, value in zip(names, values, strict=False))
 
 
 def _trained(life: Life, backend: Backend, seed: int, device: str, precision: str) -> Iterator[tuple[str, Array]]:
@@ -236,8 +244,8 @@ def _trained(life: Life, backend: Backend, seed: int, device: str, precision: st
             _step(trainer, life, told, numbers[-1])
             _load(backend, built, trainer, saved)
         handles = [_step(trainer, life, told, number) for number in numbers]
-        losses = np.asarray(trainer.read(handles))[:, 0]
-        arrays |= {f"loss {number}": loss for number, loss in zip(numbers, losses, strict=True)}
+        for number, values in zip(numbers, np.asarray(trainer.read(handles)), strict=True):
+            arrays |= _measured(life, number, values)
         parts = (told.stored[begin : begin + BATCH] for begin in range(0, IMAGES, BATCH))
         arrays[f"prediction {epoch}"] = np.concatenate([trainer.predict(part) for part in parts])
         saved = backend.to_canonical(built), trainer.state()
