@@ -36,7 +36,7 @@ ELSEWHERE = {
     "results-zoo": "benchmarks/results/zoo-mini.md",
     "results-equivalence": "benchmarks/results/equivalence.md",
     "results-studies": "benchmarks/results/studies.md",
-    "results-import": "benchmarks/results/import-mxnet.md",
+    "results-import": "benchmarks/results/imports.md",
     "data-licence": "common/triptych/data/LICENSE-fashion-mnist.md",
 }
 
