@@ -128,6 +128,15 @@ def crops_of_the_first_part(
     return right(*given, gather=gather, shares=shares, **more)
 
 
+def masks_of_the_first_part(
+    self: Any, right: Callable[..., Any], *given: Any, masks: Any = None, shares: Any = (), **more: Any
+) -> Any:
+    """Every part of a batch has the dropout masks of the batch's first images."""
+    places = [np.arange(len(share)) for share in shares]
+    taken = {path: mask[np.concatenate(places)] for path, mask in (masks or {}).items()} if places else masks
+    return right(*given, masks=taken, shares=shares, **more)
+
+
 def forgets(self: Any, right: Callable[..., Any], images: np.ndarray) -> np.ndarray:
     """An evaluation leaves no velocity behind."""
     self.load_state({})
@@ -382,6 +391,7 @@ MUTANTS = (
             ("parts taken as a whole", nets.PLAIN, trainer(step=not_in_parts)),
             ("last part lost", nets.PLAIN, trainer(step=part_lost)),
             ("parts of the first batch", nets.PLAIN, trainer(step=parts_of_the_first)),
+            ("masks of the first part", nets.PLAIN, trainer(step=masks_of_the_first_part)),
             ("right answers averaged", nets.PLAIN, trainer(step=parts_counted, read=mean_of_the_parts)),
             ("newer count kept", nets.PLAIN, trainer(load_state=newer_count_kept)),
             ("newer state kept", nets.PLAIN, trainer(load_state=nothing_taken_up)),

@@ -17,7 +17,7 @@ from typing import Literal
 
 import numpy as np
 
-from triptych.backend.contract import Backend, Images, Native, Targets, Trainer
+from triptych.backend.contract import Backend, Images, Masks, Native, Targets, Trainer
 from triptych.backend.execution import exact as exactly
 from triptych.backend.group import ALONE
 from triptych.backend.targets import part_of
@@ -39,11 +39,13 @@ from triptych.spec.layers import (
     BatchNorm,
     Conv,
     Dense,
+    Dropout,
     Flatten,
     GlobalAvgPool,
     Initializer,
     ReLU,
 )
+from triptych.training import masks
 from triptych.utils.arrays import Array, largest
 from triptych.utils.randomness import generator
 from triptych.weights.initializers import Parameters
@@ -72,6 +74,7 @@ LABELLED = Architecture(
     Initializer("kaiming_normal"),
 )
 LINEAR = Architecture("linear", INPUT, 0, (Flatten("flatten"), Dense("dense", 4)), Initializer("kaiming_normal"))
+MASKED = replace(LINEAR, name="masked", layers=(Dropout("drop", 0.5), *LINEAR.layers))
 
 
 @dataclass(frozen=True)
@@ -107,6 +110,7 @@ EPS_BEFORE = Life(Adam(weight_decay=5e-2, beta2=0.95, eps=1e-3, eps_added="befor
 LIVES = {  # Adam's beta2 is small: 1 - 0.999 has few digits in float32
     "frozen": Life(SGD(momentum=0.9, weight_decay=5e-2), 0.1, LABELLED, FROZEN, SMOOTHING),
     "in parts": Life(SGD(momentum=0.9, weight_decay=5e-2), 0.1, LABELLED, smoothing=SMOOTHING, parts=PARTS),
+    "masks in parts": Life(SGD(momentum=0.9, weight_decay=5e-2), 0.1, MASKED, parts=PARTS),
     "nesterov": Life(SGD(momentum=0.9, nesterov=True, weight_decay=5e-2, decayed="weights"), 1.0, compilation="full"),
     "adam": Life(Adam(weight_decay=5e-2, decayed="weights", beta2=0.95), 0.1),
     "adamw": Life(AdamW(weight_decay=5e-2, decayed="weights", beta2=0.95), 0.1),
@@ -120,11 +124,11 @@ LIVES = {  # Adam's beta2 is small: 1 - 0.999 has few digits in float32
 
 @dataclass(frozen=True, eq=False)
 class Script:
-    """The start, the stored images, and their batches, each with its epoch's number and its targets."""
+    """The start, the stored images, and their batches, each with its epoch's number, its targets and dropout masks."""
 
     start: Parameters
     stored: Images
-    steps: tuple[tuple[int, Batch, Targets], ...]
+    steps: tuple[tuple[int, Batch, Targets, Masks], ...]
 
 
 @cache
@@ -140,7 +144,10 @@ def script(architecture: Architecture, seed: int) -> Script:
             return (draws.random(len(batch)) * architecture.classes).astype(np.int64)
         return ((GROWTH[number] * draws.standard_normal((len(batch), 4))).astype(np.float32),)
 
-    return Script(start, stored, tuple((epoch, b, targets(i, b)) for i, (epoch, b) in enumerate(planned)))
+    def step(number: int, epoch: int, batch: Batch) -> tuple[int, Batch, Targets, Masks]:
+        return epoch, batch, targets(number, batch), masks.draw(architecture, seed, number, len(batch))
+
+    return Script(start, stored, tuple(step(number, *each) for number, each in enumerate(planned)))
 
 
 def expected(seed: int) -> dict[str, Array]:
@@ -182,9 +189,9 @@ def _lived(life: Life, seed: int, rounding: Rounding) -> Iterator[tuple[str, Arr
     told, length = script(life.architecture, seed), sum(STORED) + 4
     values: dict[str, Array] = {path: np.asarray(value, np.float64) for path, value in told.start.items()}
     state: Parameters = {}
-    for number, (epoch, batch, targets) in enumerate(told.steps):
+    for number, (epoch, batch, targets, dropped) in enumerate(told.steps):
         x = rounding(network_input(told.stored[batch.index], TRANSFORM, batch), length, 5.0)
-        measured, gradients, statistics = _passes(life, number, values, x, targets, rounding)
+        measured, gradients, statistics = _passes(life, number, values, x, targets, dropped, rounding)
         told_step = (life.rates(number), life.optimizer, life.decay, life.factors)
         moved, state = reference_step(values, gradients, state, *told_step)
         state = {name: value if name == COUNT else rounding(value, 1) for name, value in state.items()}
@@ -199,15 +206,19 @@ def _lived(life: Life, seed: int, rounding: Rounding) -> Iterator[tuple[str, Arr
 
 
 def _passes(
-    life: Life, number: int, values: Parameters, x: Array, targets: Targets, rounding: Rounding
+    life: Life, number: int, values: Parameters, x: Array, targets: Targets, dropped: Masks, rounding: Rounding
 ) -> tuple[Array, Parameters, Parameters]:
     """Loss and right answers, gradients, running statistics of a batch: of its parts, one after the other, each counts
     as it has images."""
     measured, gradients, statistics = np.zeros(2), dict[str, Array](), dict[str, Array]()
     for share in ALONE.shares(len(x), life.parts[number]):
-        part = x[share.images]
+        part, mine = x[share.images], {path: mask[share.images] for path, mask in dropped.items()}
         run = reference.forward(
-            *(life.architecture, values | statistics, part), train=True, rounding=rounding, frozen=life.frozen
+            *(life.architecture, values | statistics, part),
+            train=True,
+            masks=mine,
+            rounding=rounding,
+            frozen=life.frozen,
         )
         labels = part_of(targets, share.images)
         loss, by_path = reference.backward(run, labels, life.smoothing)
@@ -239,7 +250,7 @@ def _trained(life: Life, backend: Backend, seed: int, device: str, precision: st
         )
         trainer.load_state(saved[1])
         trainer.predict(told.stored[:BATCH])  # what it sees now must not be what it sees later
-        numbers = [number for number, (of, _, _) in enumerate(told.steps) if of == epoch]
+        numbers = [number for number, (of, *_) in enumerate(told.steps) if of == epoch]
         if not epoch:  # later what was taken up has to be there in the first step
             _step(trainer, life, told, numbers[-1])
             _load(backend, built, trainer, saved)
@@ -269,7 +280,8 @@ def later(state: Parameters) -> Parameters:
 
 
 def _step(trainer: Trainer, life: Life, told: Script, number: int) -> Native:
-    _, batch, targets = told.steps[number]
+    _, batch, targets, dropped = told.steps[number]
+    taken = told.stored[batch.index], targets, life.rates(number), number
     gather = gather_indices(batch, *STORED[1:], AUGMENTATION.crop_padding)
     shares = ALONE.shares(len(batch), life.parts[number])
-    return trainer.step(told.stored[batch.index], targets, life.rates(number), number, gather=gather, shares=shares)
+    return trainer.step(*taken, gather=gather, masks=dropped, shares=shares)
