@@ -110,9 +110,10 @@ def _exchanged(arrays: dict[str, Any]) -> dict[str, Any]:
 
 
 @every_backend
-def test_a_module_that_is_taken_over_rightly_passes_without_a_word(name: str) -> None:
+def test_of_a_module_that_is_taken_over_rightly_only_a_weaker_comparison_is_told(name: str) -> None:
     imported = read(f"strangers_{name}:mixed")
-    assert [line for line in imported.remarks if "compared" in line] == []
+    weaker = {"mxnet": ["the import was compared as far as fp32 rounds"]}  # its PReLU computes so
+    assert [line for line in imported.remarks if "compared" in line] == weaker.get(name, [])
 
 
 @pytest.mark.parametrize(("name", "fault"), PLANTED)
@@ -227,7 +228,7 @@ def test_a_block_that_waits_for_its_shapes_keeps_a_scale_of_its_own(constant: bo
         ("scripted", []),
         ("traced", ["has one mode; taken over is its evaluation"]),
         ("traced in training", ["is exported for training; here it has both modes"]),
-        ("frozen", ["has one mode; taken over is its evaluation"]),
+        ("frozen", ["has one mode; taken over is its evaluation", "the import was compared as far as fp32 rounds"]),
     ],
 )
 def test_torchscript_in_memory_is_compared_in_the_modes_that_it_has(form: str, said: list[str]) -> None:

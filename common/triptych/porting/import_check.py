@@ -233,7 +233,8 @@ class _Comparison:
         reference = ImportReference(subject.imported, images, train)
         check, precision = self.sharpest(subject, reference)
         if check.passed:
-            return f"the import was compared as far as {precision} rounds" if precision in ("fp16", "bf16") else ""
+            sharp = precision == self.origin.precision
+            return "" if sharp else f"the import was compared as far as {precision} rounds"
         if why := check.problem * ("finite" in check.problem) or self.wavering(subject, reference):
             return f"the import was not compared in {MODES[train]}: {why}"
         differs = f"{check.tensor} {check.text}{reference.where(subject.port)}"
