@@ -312,7 +312,7 @@ def test_states_of_another_training_are_refused(
     with pytest.raises(SystemExit) as stopped:
         main(line)
     err = capsys.readouterr().err
-    notes = ("data 'synthetic", "takes the recipe's rate")
+    notes = ("data 'synthetic", "takes the recipe's rate", "compared as far as fp32 rounds")
     refused = [line for line in err.splitlines() if not any(note in line for note in notes)]
     assert (stopped.value.code, len(refused)) == (2, 1), err
     assert words in err
