@@ -84,6 +84,8 @@ def test_no_two_points_are_alike_and_names_that_crowd_are_turned():
     axes = figures.scatter({str(number): (1.0 + number, 0.5) for number in range(40)}, x="", y="")
     looks = {(line.get_color(), line.get_marker()) for line in axes.get_lines()}
     assert len(looks) == 40
+    many = figures.lines({str(number): [(1, 0.1 * number)] for number in range(40)}, x="", y="", marked=True)
+    assert len({(line.get_color(), line.get_marker()) for line in many.get_lines()}) == 40
     crowded = figures.bars(["a" * 40, "b" * 40], {"x": [1, 2]}, y="")
     assert [label.get_rotation() for label in crowded.get_xticklabels()] == [30, 30]
 

@@ -59,16 +59,18 @@ def lines(
     styles: Sequence[tuple[str, str]] = STYLES,
     logarithmic: bool = False,
     whole: bool = False,
+    marked: bool = False,
     texts: Mapping[str, Sequence[tuple[float, float]]] | None = None,
     **line: Any,
 ) -> str:
     """A named line each through its points; `line` is what matplotlib's lines take. `whole`: x is a number of things,
-    and has whole ticks. `texts` are drawn in grey, a point alone as a star."""
+    and has whole ticks. `marked`: the points are drawn, too. `texts` are drawn in grey, a point alone as a star."""
 
     def plot(axes: Axes) -> None:
         add = axes.semilogy if logarithmic else axes.plot
-        for (name, points), (colour, style) in zip(series.items(), cycle(styles), strict=False):
-            add([point[0] for point in points], [point[1] for point in points], style, color=colour, label=name, **line)
+        for number, ((name, points), (colour, style)) in enumerate(zip(series.items(), cycle(styles), strict=False)):
+            xs, ys = ([point[axis] for point in points] for axis in (0, 1))
+            add(xs, ys, style, color=colour, label=name, marker=marker_of(number) if marked else None, **line)
         for (name, points), style in zip((texts or {}).items(), cycle(("--", ":", "-.")), strict=False):
             xs, ys = ([point[axis] for point in points] for axis in (0, 1))
             axes.plot(xs, ys, style, color=GREY, marker="*", markersize=9, label=name)
@@ -76,6 +78,12 @@ def lines(
             whole_ticks(axes)
 
     return draw(plot, x=x, y=y)
+
+
+def marker_of(number: int) -> str:
+    """Of the series of this number: no two of the same colour have the same."""
+    round_, place = divmod(number, len(COLOURS))
+    return MARKERS[(place + round_) % len(MARKERS)]
 
 
 def whole_ticks(axes: Axes) -> None:
@@ -111,7 +119,7 @@ def accuracy_curves(trained: Mapping[str, Sequence[Epoch]], texts: Mapping[str, 
         else [(number, float(value)) for number, value in enumerate(values, start=1)]
         for name, values in (texts or {}).items()
     }
-    return lines(series, x="epoch", y="test accuracy", whole=True, texts=published, marker="o")
+    return lines(series, x="epoch", y="test accuracy", whole=True, texts=published, marked=True)
 
 
 def ranks(values: Mapping[str, float], *, x: str) -> str:
@@ -131,7 +139,7 @@ def ranks(values: Mapping[str, float], *, x: str) -> str:
 def learning_curves(epochs: Sequence[Epoch]) -> str:
     """Training and test accuracy of one run after every epoch."""
     numbered = {name: [(e.epoch, getattr(e, f"{name}_accuracy")) for e in epochs] for name in ("train", "test")}
-    return lines(numbered, x="epoch", y="accuracy", whole=True, marker="o")
+    return lines(numbered, x="epoch", y="accuracy", whole=True, marked=True)
 
 
 def loss_differences(trained: Mapping[str, Sequence[Epoch]]) -> str:
@@ -171,10 +179,8 @@ def scatter(points: Mapping[str, tuple[float, float]], *, x: str, y: str) -> str
 
     def plot(axes: Axes) -> None:
         for number, (name, point) in enumerate(points.items()):
-            round_, place = divmod(number, len(COLOURS))
-            marker = MARKERS[(place + round_) % len(MARKERS)]
-            hollow = "none" if number >= len(COLOURS) * len(MARKERS) else "full"
-            axes.semilogx(*point, marker, color=COLOURS[place], fillstyle=hollow, label=name)
+            colour, hollow = COLOURS[number % len(COLOURS)], "none" if number >= len(COLOURS) * len(MARKERS) else "full"
+            axes.semilogx(*point, marker_of(number), color=colour, fillstyle=hollow, label=name)
         plain_logarithms(axes)
 
     return draw(plot, x=x, y=y)

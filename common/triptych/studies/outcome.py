@@ -69,7 +69,7 @@ def drawings(study: Trained, outcomes: Sequence[Outcome]) -> list[tuple[str, str
             if o.accuracy is not None and o.learned:
                 place = (float(weight_layers(o.planned.architecture)), o.accuracy)
                 lines.setdefault(f"{o.planned.run.series}, {o.backend}", []).append(place)
-        against = figures.lines(lines, x="layers with weights", y="test accuracy", marker="o", whole=True)
+        against = figures.lines(lines, x="layers with weights", y="test accuracy", marked=True, whole=True)
         drawn.append(("Accuracy against depth", against))
     return drawn
 
