@@ -18,7 +18,7 @@ from triptych import studies
 
 RESULTS = Path(__file__).parent / "results"
 ABOUT = """Two cores of an Intel Xeon (AVX-512), loaded with other work: seconds are good for ratios at most, and those
-of shallow, depth, dense and feature-maps, which ran at low priority, for nothing. Made by `python
+of shallow, depth, dense, feature-maps and inception, which ran at low priority, for nothing. Made by `python
 benchmarks/studies.py`. What is not here was not run on full data."""
 
 
