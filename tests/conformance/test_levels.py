@@ -179,6 +179,16 @@ def test_the_data_of_a_case_can_show_faults(channels: int) -> None:
     assert {inputs.other_channels(case), channels} == {1, 3}
 
 
+def test_processes_that_share_many_architectures_are_begun_anew_and_the_order_stays(monkeypatch: Any) -> None:
+    """A second round of processes; the heaviest is begun first, and stands where it was asked for."""
+    monkeypatch.setattr(suite, "TASKS_PER_PROCESS", 1)
+    asked = [replace(network, name=name) for name, network in (("a", PLAIN), ("b", NORM), ("c", PLAIN))]
+    backends = [registry.load(registry.installed()[0])]
+    verdicts = list(suite.run_many(asked, backends, jobs=2, precisions=("fp64",)))
+    assert [verdict.architecture.name for verdict in verdicts] == ["a", "b", "c"]
+    assert all(verdict.passed for verdict in verdicts)
+
+
 def test_the_reference_alone_is_judged_right() -> None:
     """The reference at the budgets' own place: equal to itself, and not to itself with one weight moved."""
     run = reference_run(PLAIN)

@@ -126,12 +126,22 @@ def run_many(
         yield from (run(architecture, backends, **options) for architecture in architectures)
         return
     names = [backend.name for backend in backends]
-    begun = get_context("spawn"), begin_worker, (max(1, cores() // jobs),)
-    with ProcessPoolExecutor(jobs, *begun, max_tasks_per_child=TASKS_PER_PROCESS) as pool:
+    heaviest_first = sorted(architectures, key=lambda a: -sum(1 for _ in primitives(a)))
+    left, done, size = list(architectures), dict[str, Verdict](), jobs * TASKS_PER_PROCESS
+    for begin in range(0, len(heaviest_first), size):
+        done |= _shared(heaviest_first[begin : begin + size], jobs, names, options)
+        while left and left[0].name in done:
+            yield done.pop(left.pop(0).name)
+
+
+def _shared(
+    architectures: Sequence[Architecture], jobs: int, names: Sequence[str], options: dict[str, Any]
+) -> dict[str, Verdict]:
+    """The verdicts of new processes by name. (A pool's own `max_tasks_per_child` hangs in Python 3.11.)"""
+    with ProcessPoolExecutor(jobs, get_context("spawn"), begin_worker, (max(1, cores() // jobs),)) as pool:
         try:
-            heaviest_first = sorted(architectures, key=lambda a: -sum(1 for _ in primitives(a)))
-            verdicts = {a.name: pool.submit(_run_named, names, options, a) for a in heaviest_first}
-            yield from (verdicts[architecture.name].result() for architecture in architectures)
+            verdicts = {each.name: pool.submit(_run_named, names, options, each) for each in architectures}
+            return {name: verdict.result() for name, verdict in verdicts.items()}
         except BaseException:  # an interrupt, too: nobody waits for what the others are at
             for process in active_children():
                 process.terminate()
