@@ -42,6 +42,7 @@ from triptych.utils.errors import TriptychError
 
 RESULT = Path(__file__).parent / "results" / "imports.md"
 PRECISIONS = ("fp64", "fp32")
+IN_FLOAT32: dict[type, str] = {PReLU: "mxnet"}  # layers by whose framework computes so, whatever its arrays have
 PASSES = (FORWARD_EVAL, FORWARD_TRAIN, GRADIENT)
 HEADS = ("kind", "network", "layers", "images", "result", *(level.name for level in PASSES), "import, s", "day")
 TEXT = """# Networks of every kind, imported
@@ -139,17 +140,17 @@ def judged(made: Any, imported: Imported) -> tuple[str, Shares]:
             except STRANGERS as error:  # one precision alone, dropout that stays, parameters that cannot be paired
                 failed = failed or error
                 continue
-            rounds = rounds_slopes(made, imported) and all(map(is_rounding, failures(found)))
-            if precision == PRECISIONS[-1] or not failures(found) or not rounds:
+            low = computes_in_float32(made, imported) and all(map(is_rounding, failures(found)))
+            if precision == PRECISIONS[-1] or not failures(found) or not low:
                 return said(found, precision)
     assert failed is not None
     raise failed
 
 
-def rounds_slopes(made: Any, imported: Imported) -> bool:
-    """Whether a PReLU is MXNet's, which multiplies by its slopes in float32 whatever its arrays have."""
-    slopes = any(isinstance(layer, PReLU) for _, layer in walk(imported.architecture.layers))
-    return slopes and opened(made, "", training=False).backend == "mxnet"
+def computes_in_float32(made: Any, imported: Imported) -> bool:
+    """Whether a layer of it computes in float32 whatever its arrays have."""
+    frameworks = {IN_FLOAT32.get(type(layer)) for _, layer in walk(imported.architecture.layers)} - {None}
+    return bool(frameworks) and opened(made, "", training=False).backend in frameworks
 
 
 def said(found: list[Check], precision: str) -> tuple[str, Shares]:

@@ -75,9 +75,7 @@ class Start:
         if unsaid and self.steps is None:
             raise TriptychError(f"{self.states} does not say after how many steps it was saved: --states-steps says it")
         if self.steps is not None and not unsaid:
-            raise TriptychError(
-                f"--states-steps is for a file that wants it and does not say it, as {self.states} does"
-            )
+            raise TriptychError(f"leave --states-steps out: {self.states} says its steps, or needs none")
         return replace(remembered, steps=self.steps) if unsaid else remembered
 
 

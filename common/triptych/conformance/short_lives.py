@@ -106,7 +106,6 @@ class Life:
 
 
 MULTIPLIERS = (Multiplier("dense.*", rate=0.3, decay=3.0), Multiplier("*.bias", rate=5.0, decay=0.25))
-EPS_BEFORE = Life(Adam(weight_decay=5e-2, beta2=0.95, eps=1e-3, eps_added="before", multipliers=MULTIPLIERS), 0.1)
 LIVES = {  # Adam's beta2 is small: 1 - 0.999 has few digits in float32
     "frozen": Life(SGD(momentum=0.9, weight_decay=5e-2), 0.1, LABELLED, FROZEN, SMOOTHING),
     "in parts": Life(SGD(momentum=0.9, weight_decay=5e-2), 0.1, LABELLED, smoothing=SMOOTHING, parts=PARTS),
@@ -116,7 +115,7 @@ LIVES = {  # Adam's beta2 is small: 1 - 0.999 has few digits in float32
     "adamw": Life(AdamW(weight_decay=5e-2, decayed="weights", beta2=0.95), 0.1),
     "rmsprop": Life(RMSprop(weight_decay=5e-2, decayed="weights", momentum=0.9, alpha=0.9), 0.1),
     "adagrad": Life(Adagrad(weight_decay=5e-2, decayed="weights"), 0.1),
-    "eps before": EPS_BEFORE,
+    "eps before": Life(Adam(weight_decay=5e-2, beta2=0.95, eps=1e-3, eps_added="before", multipliers=MULTIPLIERS), 0.1),
     "multiplied": Life(SGD(momentum=0.9, weight_decay=5e-2, multipliers=MULTIPLIERS), 0.1),
     "adamw multiplied": Life(AdamW(weight_decay=5e-2, beta2=0.95, multipliers=MULTIPLIERS), 0.1),
 }
