@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 
 from triptych import zoo
-from triptych.report import figures, run
+from triptych.report import figures, panels, run
 from triptych.training import recipes
 from triptych.training.run_folder import Epoch
 
@@ -28,6 +29,11 @@ def drawn(monkeypatch):
 def curves(axes):
     """By name: the points of every line."""
     return {line.get_label(): list(zip(*map(list, line.get_data()), strict=True)) for line in axes.get_lines()}
+
+
+def places(axes):
+    """The points of all lines that have some; those of the legend have none."""
+    return [points for line in axes.get_lines() if (points := list(zip(*map(list, line.get_data()), strict=True)))]
 
 
 def labels(axes):
@@ -72,8 +78,8 @@ def test_bars_stand_on_or_beside_each_other(stacked, bottoms, lefts):
 
 @pytest.mark.usefixtures("drawn")
 def test_points_and_lines_have_their_names_and_axes():
-    points = figures.scatter({"small": (1.0, 0.5), "large": (100.0, 0.75)}, x="cost", y="gain")
-    assert curves(points) == {"small": [(1.0, 0.5)], "large": [(100.0, 0.75)]}
+    points = figures.scatter({"small": {"torch": (1.0, 0.5)}, "large": {"torch": (100.0, 0.75)}}, x="cost", y="gain")
+    assert places(points) == [[(1.0, 0.5)], [(100.0, 0.75)]]
     assert (labels(points), points.get_xscale()) == (("cost", "gain"), "log")
     lines = figures.lines({"rising": [(1, 0.1), (2, 0.2)]}, x="depth", y="accuracy")
     assert (curves(lines), labels(lines)) == ({"rising": [(1, 0.1), (2, 0.2)]}, ("depth", "accuracy"))
@@ -81,9 +87,12 @@ def test_points_and_lines_have_their_names_and_axes():
 
 @pytest.mark.usefixtures("drawn")
 def test_no_two_points_are_alike_and_names_that_crowd_are_turned():
-    axes = figures.scatter({str(number): (1.0 + number, 0.5) for number in range(40)}, x="", y="")
-    looks = {(line.get_color(), line.get_marker()) for line in axes.get_lines()}
-    assert len(looks) == 40
+    on_all = dict.fromkeys(("torch", "mxnet", "jax"), (1.0, 0.5))
+    axes = figures.scatter({str(number): on_all for number in range(40)}, x="", y="")
+    drawn = [line for line in axes.get_lines() if len(line.get_xdata())]
+    assert len({(line.get_color(), line.get_marker(), line.get_fillstyle()) for line in drawn}) == 120
+    named = {line.get_label() for line in axes.get_lines()} - {line.get_label() for line in drawn}
+    assert named == {*map(str, range(40)), "torch", "mxnet", "jax"}  # 43, not 120
     many = figures.lines({str(number): [(1, 0.1 * number)] for number in range(40)}, x="", y="", marked=True)
     assert len({(line.get_color(), line.get_marker()) for line in many.get_lines()}) == 40
     crowded = figures.bars(["a" * 40, "b" * 40], {"x": [1, 2]}, y="")
@@ -100,6 +109,34 @@ def test_what_a_text_prints_is_drawn_in_grey_and_one_epoch_as_bars():
     bars = figures.ranks({"first": 0.25, "second": 0.5}, x="test accuracy")
     assert [(bar.get_y() + 0.4, bar.get_width()) for bar in bars.patches] == [(0, 0.25), (1, 0.5)]
     assert [label.get_text() for label in bars.get_yticklabels()] == ["first", "second"]
+
+
+def test_panels_have_the_same_axes_their_own_lines_and_the_others_behind(monkeypatch):
+    monkeypatch.setattr(figures, "svg", lambda figure: figure)
+    groups = {f"run {n}": {"torch": [(1, 0.1 * n), (2, 0.2)], "jax": [(1, 0.3)]} for n in range(5)}
+    figure = panels.panels(groups, x="epoch", y="accuracy", texts={"run 1": [(2, 0.9)]})
+    assert [axes.get_title() for axes in figure.axes] == list(groups)
+    assert len({axes.get_ylim() for axes in figure.axes}) == 1
+    second = figure.axes[1].get_lines()
+    own = [line for line in second if line.get_label() in ("torch", "jax")]
+    assert [list(zip(*line.get_data(), strict=True)) for line in own] == list(groups["run 1"].values())
+    assert [line.get_label() for line in second].count(panels.BEHIND) == 8
+    assert len({(line.get_color(), line.get_linestyle(), line.get_marker()) for line in own}) == 2
+    (legend,) = figure.legends
+    assert sorted(text.get_text() for text in legend.get_texts()) == sorted(
+        ["torch", "jax", panels.PUBLISHED, panels.BEHIND]
+    )
+    shown = [axes.get_xlabel() for axes in figure.axes]
+    assert shown == ["", "", "epoch", "epoch", "epoch"]  # the lowest of each of the three columns
+
+
+@pytest.mark.parametrize("bars", [3, 40])
+def test_bars_across_have_room_for_their_names(monkeypatch, bars):
+    monkeypatch.setattr(figures, "svg", lambda figure: figure)
+    figure = figures.ranks({f"name {n}": 0.5 for n in range(bars)}, x="test accuracy")
+    figure.canvas.draw()
+    boxes = [label.get_window_extent() for label in figure.axes[0].get_yticklabels()]
+    assert not any(one.overlaps(other) for one, other in pairwise(boxes))
 
 
 @pytest.mark.parametrize(("names", "below"), [(figures.FEW, 0), (figures.FEW + 1, 1)])

@@ -17,8 +17,9 @@ from triptych.__main__ import main
 from triptych.backend import registry
 from triptych.data.batches import Augmentation
 from triptych.optim.optimizers import SGD
+from triptych.report import figures
 from triptych.spec.analysis import totals
-from triptych.studies import duration, experiments, outcome
+from triptych.studies import drawing, duration, experiments, outcome
 from triptych.studies.runner import (
     Outcome,
     PublishedFigures,
@@ -121,8 +122,8 @@ def test_quick_is_of_few_images_and_a_small_part_of_the_full_work(study):
 @pytest.mark.parametrize("study", experiments.STUDIES, ids=lambda study: study.name)
 def test_published_figures_are_of_every_epoch_or_of_the_last(study):
     for run in study.runs:
-        for figures in (run.published.loss, run.published.train, run.published.test):
-            assert len(figures) in (0, 1, recipe_of(study, run).epochs)
+        for values in (run.published.loss, run.published.train, run.published.test):
+            assert len(values) in (0, 1, recipe_of(study, run).epochs)
 
 
 # The engine
@@ -265,7 +266,7 @@ def test_costs_and_published_figures_stand_beside_ours():
     assert not any("--quick" in said for said in result.findings)
     assert "--quick" in outcome.answer(TINY, outcomes, quick=True).findings[0]
     assert replace(outcomes[0], problem="it diverged").accuracy is None
-    assert outcome.costs(outcomes)["sigmoid, torch"] == (0.41652, 0.4)
+    assert drawing.costs(outcomes)["sigmoid"] == {"torch": (0.41652, 0.4)}
 
 
 def column(outcomes: list[Outcome], name: str) -> list[object]:
@@ -307,6 +308,28 @@ def test_a_row_that_has_learned_nothing_is_marked_everywhere_and_nothing_is_conc
     stuck = replace(rows[0], epochs=tuple(replace(e, losses=(2.3026,) * 5) for e in rows[0].epochs))
     assert "its loss of 2.3026 is that of chance" in stuck.unlearned
     assert studies.as_dict("tiny", False, result, "")["unlearned"] == result.unlearned
+
+
+@pytest.mark.parametrize(("number", "in_panels"), [(figures.FEW, False), (figures.FEW + 1, True), (8, True)])
+def test_many_curves_stand_in_a_panel_per_run_and_no_legend_names_a_run_on_a_backend(number, in_panels):
+    text = PublishedFigures("a text", "", test=(0.5, 0.6))
+    runs = [Run(f"run {n}", published=text) for n in range(number // 2)]
+    both = [replace(made(run, 0.2, 0.4), backend=name) for run in runs for name in ("torch", "jax")]
+    both += [made(Run("alone"), 0.3, 0.4)] * (number % 2)
+    both[0] = replace(both[0], problem="it diverged")
+    (caption, drawn), *_ = drawing.drawings(TINY, both)
+    assert caption == "Test accuracy after every epoch"
+    said = re.findall("<!-- (.*?) -->", drawn)  # what matplotlib writes beside the letters that it draws
+    assert ("run 0, torch ended early" in said) == in_panels
+    assert said.count("torch") == said.count("published") == in_panels  # the legend has a name once
+    assert any("run 1, jax" in one for one in said) != in_panels
+    told = {"of": ": a series", "name": lambda o: "their name"}
+    assert drawing.learning(both, **told)[0] == f"{caption}: a series"
+
+
+def test_a_point_that_has_learned_nothing_has_a_name_that_says_so():
+    well, badly = made(Run("deep"), 0.5), made(Run("deep"), 0.1)
+    assert set(drawing.costs([well, replace(badly, backend="jax")])) == {"deep", "deep, jax (does not learn)"}
 
 
 def test_a_tie_has_no_single_best():

@@ -18,26 +18,30 @@ if TYPE_CHECKING:
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 STYLES = tuple(zip(COLOURS * 4, ("-", "--", ":", "-.") * 7, strict=True))
 MARKERS = "osD^v<>P"  # points: the second time a colour comes, it comes with another marker
+FILLS = ("full", "none", "top")  # of points of one thing on several backends
 GREY = "#767676"
 
+WIDTH, HEIGHT = 6.4, 3.8  # inches
 FEW = 5  # names in a legend that leave room for the curves
 WIDEST = 40  # letters of a name that leave room for another beside it
 CROWDED = 60  # letters of all names below an axis that still stand beside each other
 
 
-def draw(plot: Callable[[Axes], Any], *, x: str, y: str, few: int = FEW) -> str:
-    """One figure as an SVG element; `plot` draws on the axes. More than `few` names stand below them."""
+def draw(plot: Callable[[Axes], Any], *, x: str, y: str, few: int = FEW, height: float = HEIGHT) -> str:
+    """One figure of so many inches in height as an SVG element; `plot` draws on the axes. More than `few` names stand
+    below them."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6.4, 3.8), layout="constrained")
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
     axes = figure.subplots()
     plot(axes)
     axes.set(xlabel=x, ylabel=y)
     axes.grid(alpha=0.3)
+    axes.set_axisbelow(True)
     if len(names := axes.get_legend_handles_labels()[1]) > few:
         columns = 2 if max(map(len, names)) <= WIDEST else 1
         figure.legend(loc="outside lower center", ncols=columns, fontsize="small")
-        figure.set_figheight(3.8 + 0.2 * len(names) / columns)
+        figure.set_figheight(height + 0.2 * len(names) / columns)
     elif names:
         axes.legend()
     return svg(figure)
@@ -113,13 +117,14 @@ def accuracy_curves(trained: Mapping[str, Sequence[Epoch]], texts: Mapping[str, 
     last one alone, which is drawn at ours."""
     series = {name: [(epoch.epoch, epoch.test_accuracy) for epoch in epochs] for name, epochs in trained.items()}
     last = max((epoch.epoch for epochs in trained.values() for epoch in epochs), default=1)
-    published = {
-        f"{name}, published": [(last, float(values[0]))]
-        if len(values) == 1
-        else [(number, float(value)) for number, value in enumerate(values, start=1)]
-        for name, values in (texts or {}).items()
-    }
-    return lines(series, x="epoch", y="test accuracy", whole=True, texts=published, marked=True)
+    printed = {f"{name}, published": published(values, last) for name, values in (texts or {}).items()}
+    return lines(series, x="epoch", y="test accuracy", whole=True, texts=printed, marked=True)
+
+
+def published(values: Sequence[float], last: int) -> list[tuple[float, float]]:
+    """What a text prints after every epoch, from the first on; a single value is that of the last one, ours."""
+    first = last if len(values) == 1 else 1
+    return [(float(number), float(value)) for number, value in enumerate(values, start=first)]
 
 
 def ranks(values: Mapping[str, float], *, x: str) -> str:
@@ -131,9 +136,9 @@ def ranks(values: Mapping[str, float], *, x: str) -> str:
         axes.bar_label(drawn, fmt="%.3f", padding=3, fontsize="small")
         axes.set_yticks(places, list(values), fontsize="small")
         axes.invert_yaxis()
-        axes.margins(x=0.15)
+        axes.margins(x=0.15, y=0.5 / len(values))
 
-    return draw(plot, x=x, y="")
+    return draw(plot, x=x, y="", height=max(HEIGHT, 0.7 + 0.2 * len(values)))
 
 
 def learning_curves(epochs: Sequence[Epoch]) -> str:
@@ -166,7 +171,8 @@ def bars(names: Sequence[str], series: Mapping[str, Sequence[float]], *, y: str,
         floor = [0.0] * len(names)
         for index, (label, heights) in enumerate(series.items()):
             left = [place + (0 if stacked else (index - (len(series) - 1) / 2) * width) for place in places]
-            axes.bar(left, heights, width, bottom=floor if stacked else None, label=label)
+            colour = COLOURS[index % len(COLOURS)]
+            axes.bar(left, heights, width, bottom=floor if stacked else None, label=label, color=colour)
             floor = [low + height for low, height in zip(floor, heights, strict=True)]
         crowded = sum(map(len, names)) > CROWDED
         axes.set_xticks(places, names, rotation=30 if crowded else 0, ha="right" if crowded else "center")
@@ -174,13 +180,20 @@ def bars(names: Sequence[str], series: Mapping[str, Sequence[float]], *, y: str,
     return draw(plot, x="", y=y, few=1)  # bars leave no room for names beside them
 
 
-def scatter(points: Mapping[str, tuple[float, float]], *, x: str, y: str) -> str:
-    """A named point each, x on a logarithmic scale."""
+def scatter(points: Mapping[str, Mapping[str, tuple[float, float]]], *, x: str, y: str) -> str:
+    """The points of things on backends, x on a logarithmic scale: a colour and a marker per thing, a filling per
+    backend, so that the legend names each once."""
+    backends = dict.fromkeys(backend for each in points.values() for backend in each)
 
     def plot(axes: Axes) -> None:
-        for number, (name, point) in enumerate(points.items()):
-            colour, hollow = COLOURS[number % len(COLOURS)], "none" if number >= len(COLOURS) * len(MARKERS) else "full"
-            axes.semilogx(*point, marker_of(number), color=colour, fillstyle=hollow, label=name)
+        for number, each in enumerate(points.values()):
+            for backend, point in each.items():
+                axes.semilogx(*point, marker_of(number), color=COLOURS[number % len(COLOURS)], fillstyle=fills[backend])
+        for number, name in enumerate(points):
+            axes.plot([], [], marker_of(number), color=COLOURS[number % len(COLOURS)], label=name)
+        for backend in backends if len(backends) > 1 else ():
+            axes.plot([], [], "o", color=GREY, fillstyle=fills[backend], label=backend)
         plain_logarithms(axes)
 
+    fills = dict(zip(backends, cycle(FILLS), strict=False))
     return draw(plot, x=x, y=y)

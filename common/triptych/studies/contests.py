@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from triptych.report import figures
-from triptych.studies import NONE, Table, TableRow
+from triptych.studies import NONE, Table, TableRow, drawing
 from triptych.studies.runner import Outcome
 
 TITLE = "Which wins"
@@ -66,17 +66,19 @@ def table(outcomes: Sequence[Outcome]) -> Table:
     return Table(TITLE, columns, tuple(rows))
 
 
-def drawn(outcomes: Sequence[Outcome]) -> list[tuple[str, str]]:
-    """A group of bars per series and backend, a bar per choice (none for a run that ended early); then how the runs of
-    each series learned."""
-    held = contests(outcomes)
+def drawn(outcomes: Sequence[Outcome]) -> list[drawing.Figure]:
+    """For every backend a group of bars per series, a bar per choice (none for a run that ended early); then how the
+    runs of each series learned."""
+    held, all_drawn = contests(outcomes), []
     several = len({c.backend for c in held}) > 1
-    names = [c.series + f", {c.backend}" * several for c in held]
-    heights = {choice: [dict(c.ranked).get(choice, 0.0) for c in held] for choice in choices(outcomes)}
-    all_drawn = [(TITLE, figures.bars(names, heights, y="test accuracy"))]
+    for backend in dict.fromkeys(o.backend for o in outcomes if o.backend in {c.backend for c in held}):
+        mine = {c.series: dict(c.ranked) for c in held if c.backend == backend}
+        heights = {choice: [ranked.get(choice, 0.0) for ranked in mine.values()] for choice in choices(outcomes)}
+        caption = TITLE + f", {backend}" * several
+        all_drawn.append((caption, figures.bars(list(mine), heights, y="test accuracy")))
     for series in dict.fromkeys(c.series for c in held):
-        runs = {o.label(o.planned.run.choice): o.epochs for o in outcomes if o.planned.run.series == series}
-        all_drawn.append((f"Test accuracy after every epoch: {series}", figures.accuracy_curves(runs)))
+        runs = [o for o in outcomes if o.planned.run.series == series]
+        all_drawn.append(drawing.learning(runs, lambda o: o.planned.run.choice, f": {series}"))
     return all_drawn
 
 

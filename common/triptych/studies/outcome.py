@@ -6,9 +6,7 @@ from pathlib import Path
 
 from triptych.backend.contract import Backend
 from triptych.data.batches import Augmentation
-from triptych.report import figures
-from triptych.spec.analysis import weight_layers
-from triptych.studies import NONE, Cell, StudyResult, Table, TableRow, contests, runner, shown
+from triptych.studies import NONE, Cell, StudyResult, Table, TableRow, contests, drawing, runner, shown
 from triptych.studies.runner import Outcome, PlannedRun, Show, Trained
 from triptych.training.recipe import start_name
 
@@ -44,39 +42,12 @@ def answer(study: Trained, outcomes: Sequence[Outcome], *, quick: bool, looked: 
     if study.compete:
         tables, drawn = [contests.table(outcomes), *tables], contests.drawn(outcomes)
     else:
-        drawn = drawings(study, outcomes)
+        drawn = drawing.drawings(study, outcomes)
     said = (*((QUICK,) if quick else ()), *looked.findings, *findings(study, outcomes))
     written = tuple(table.without_empty() for table in (*looked.tables, *tables) if table.rows or table is tables[0])
     lost = tuple(o.label() for o in outcomes if o.problem)
     unlearned = tuple(o.label() for o in outcomes if o.unlearned)
     return StudyResult(written, (*looked.figures, *drawn), said, lost, unlearned)
-
-
-def drawings(study: Trained, outcomes: Sequence[Outcome]) -> list[tuple[str, str]]:
-    """The curves, or bars where there is one epoch; accuracy against cost; and against depth, where it is asked for."""
-    runs = {o.label(): o.epochs for o in outcomes if o.epochs}
-    texts = {o.name: o.published.test for o in outcomes if o.published.test}
-    if max((len(epochs) for epochs in runs.values()), default=0) > 1:
-        drawn = [("Test accuracy after every epoch", figures.accuracy_curves(runs, texts))]
-    else:
-        accuracies = {name: epochs[-1].test_accuracy for name, epochs in runs.items()}
-        drawn = [("Test accuracy after one epoch", figures.ranks(accuracies, x="test accuracy"))]
-    points = figures.scatter(costs(outcomes), x="million MACs per image", y="test accuracy")
-    drawn.append(("Accuracy against cost", points))
-    if study.depth:
-        lines: dict[str, list[tuple[float, float]]] = {}
-        for o in outcomes:
-            if o.accuracy is not None and o.learned:
-                place = (float(weight_layers(o.planned.architecture)), o.accuracy)
-                lines.setdefault(f"{o.planned.run.series}, {o.backend}", []).append(place)
-        against = figures.lines(lines, x="layers with weights", y="test accuracy", marked=True, whole=True)
-        drawn.append(("Accuracy against depth", against))
-    return drawn
-
-
-def costs(outcomes: Sequence[Outcome]) -> dict[str, tuple[float, float]]:
-    """Million multiply-accumulates and accuracy of every run that ended well."""
-    return {o.label(): (o.totals.macs / 1e6, o.accuracy) for o in outcomes if o.accuracy is not None}
 
 
 def ratio(value: float | None, base: float | None) -> float | None:

@@ -128,10 +128,14 @@ class Outcome:
     def name(self) -> str:
         return self.planned.run.name
 
+    @property
+    def mark(self) -> str:
+        """What is wrong with it, in two words; empty for one that a finding can be drawn from."""
+        return "ended early" if self.problem else "does not learn" if self.unlearned else ""
+
     def label(self, name: str = "") -> str:
         """What a figure calls it: by its own name, or this one."""
-        mark = " (ended early)" if self.problem else " (does not learn)" if self.unlearned else ""
-        return f"{name or self.name}, {self.backend}{mark}"
+        return f"{name or self.name}, {self.backend}" + f" ({self.mark})" * bool(self.mark)
 
     @property
     def published(self) -> PublishedFigures:
