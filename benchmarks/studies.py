@@ -21,6 +21,9 @@ ABOUT = """Two cores of an Intel Xeon (AVX-512), loaded with other work: seconds
 of shallow, depth, dense, feature-maps and inception, which ran at low priority, for nothing. Made by `python
 benchmarks/studies.py`. What is not here was not run on full data."""
 
+DETAILS = ("Every epoch", "Settings")  # tables that stand behind a click
+SHOWN, FOLDED = ("{}:\n", ""), ("<details><summary>{}</summary>\n", "\n</details>\n")
+
 
 def lines(folder: Path) -> Iterator[str]:
     """One study: its question, command, findings, tables and first figure."""
@@ -30,14 +33,16 @@ def lines(folder: Path) -> Iterator[str]:
     yield f"{study.question}\n"
     yield f"`{without_places(found['command'])}`\n"
     yield from (f"- {finding}" for finding in found["findings"])
+    shutil.copyfile(folder / "figure1.svg", RESULTS / f"{folder.name}.svg")
+    yield f"\n![{folder.name}]({folder.name}.svg)\n"
     for table in found["tables"]:
         rows = tuple(tuple(row) for row in table["rows"])
-        yield f"\n{table['title']}:\n"
+        before, after = FOLDED if table["title"] in DETAILS else SHOWN
+        yield before.format(table["title"])
         yield "| " + " | ".join(table["columns"]) + " |"
         yield "|---" * len(table["columns"]) + "|"
         yield from ("| " + " | ".join(row) + " |" for row in studies.Table("", tuple(table["columns"]), rows).text())
-    shutil.copyfile(folder / "figure1.svg", RESULTS / f"{folder.name}.svg")
-    yield f"\n![{folder.name}]({folder.name}.svg)\n"
+        yield after
     yield from (f"Note: {note}\n" for note in study.notes)
     yield from (f"Error of the source: {trap}\n" for trap in study.traps)
 

@@ -20,6 +20,7 @@ autodoc_default_options = {"members": True}
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3
 exclude_patterns = ["_build", "notebooks"]
+smartquotes = False  # it makes one dash of the two that an option begins with
 html_theme = "furo"
 html_title = project
 html_static_path = ["_static"]
@@ -45,6 +46,7 @@ def fetch(app: Sphinx, page: str, source: list[str]) -> None:
     """Put a file of the repository into its page, with its links as they are seen from here."""
     if page in ELSEWHERE:
         path = ROOT / ELSEWHERE[page]
+        app.env.note_dependency(path, docname=page)  # so that the page is written again when the file has changed
         here = {str(ROOT / file): f"{name}.md" for name, file in ELSEWHERE.items()}
 
         def link(match: re.Match[str]) -> str:
@@ -56,9 +58,11 @@ def fetch(app: Sphinx, page: str, source: list[str]) -> None:
 
 def examples(app: Sphinx, page: str, source: list[str]) -> None:
     """Put the tested examples of the page "Ten examples from Python" where a comment names their numbers."""
-    text = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
-    found = dict(re.findall(r"^## (\d+)\. .*?\n\n(```python\n.*?^```)$", text, re.M | re.S))
-    source[0] = re.sub(r"<!-- example (\d+) -->", lambda match: found[match[1]], source[0])
+    path = ROOT / "docs" / "python.md"
+    found = dict(re.findall(r"^## (\d+)\. .*?\n\n(```python\n.*?^```)$", path.read_text(encoding="utf-8"), re.M | re.S))
+    source[0], count = re.subn(r"<!-- example (\d+) -->", lambda match: found[match[1]], source[0])
+    if count:
+        app.env.note_dependency(path, docname=page)
 
 
 def write_networks(app: Sphinx) -> None:

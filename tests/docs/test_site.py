@@ -41,6 +41,28 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out / "html"
 
 
+@needs_backend
+def test_a_page_whose_text_stands_elsewhere_is_written_again_when_that_has_changed(tmp_path: Path) -> None:
+    docs, results = tmp_path / "docs", tmp_path / "benchmarks" / "results"
+    for folder in (docs, docs / "_static", results):
+        folder.mkdir(parents=True)
+    for name in ("conf.py", "network_pages.py", "network_pages.jsonl"):
+        shutil.copy(DOCS / name, docs)
+    (docs / "index.md").write_text("# Index\n\n```{toctree}\nresults\nten\nnetworks/index\n```\n")
+    (docs / "results.md").write_text("from elsewhere")
+    (docs / "ten.md").write_text("# Ten\n\n<!-- example 1 -->\n")
+    (docs / "python.md").write_text("---\norphan: true\n---\n# P\n\n## 1. One\n\n```python\nbefore = 1\n```\n")
+    (results / "fashion-mnist-vgg11.md").write_text("# Results\n\n`--quick` before\n")
+    command = [sys.executable, "-m", "sphinx", "-q", "-b", "html", str(docs), str(tmp_path / "html")]
+    for _ in range(2):
+        subprocess.run(command, env=os.environ | {"TRIPTYCH_DOCS_NETWORKS": "lenet"}, check=True, capture_output=True)
+        shown = [(tmp_path / "html" / page).read_text(encoding="utf-8") for page in ("results.html", "ten.html")]
+        for path in (results / "fashion-mnist-vgg11.md", docs / "python.md"):
+            path.write_text(path.read_text().replace("before", "behind"))
+    assert all("behind" in text and "before" not in text.partition("<article")[2] for text in shown)
+    assert "--quick" in shown[0]
+
+
 @later
 @needs_chromium
 @needs_backend

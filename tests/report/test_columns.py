@@ -32,6 +32,16 @@ def all_networks() -> list[Architecture]:
     return [*(zoo.build(name) for name in zoo.registry()), *awkward_networks.CASES.values()]
 
 
+def test_the_list_has_every_layers_shape_and_parameters() -> None:
+    text = columns.fragment(zoo.build("vgg16"), [], "")
+    (first,) = (line for line in text.splitlines() if 'data-path="block1.conv1"' in line)
+    assert '<span class="tc-count">1.79k</span><span class="tc-shape">64x224x224</span>' in first
+    (relu,) = (line for line in text.splitlines() if 'data-path="block1.relu1"' in line)
+    assert '<span class="tc-count"></span>' in relu
+    known = {1: "1", 999: "999", 1000: "1k", 1234: "1.23k", 999_499: "999k", 999_501: "1M", 102_764_544: "103M"}
+    assert {number: columns.in_three_figures(number) for number in known} == known
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_every_layer_has_lines_and_no_line_a_layer_that_is_not_there(backend: str) -> None:
     for architecture in all_networks():

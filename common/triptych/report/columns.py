@@ -38,6 +38,19 @@ class Row:
     lit: tuple[int, ...]
     traps: tuple[int, ...]
 
+    @property
+    def count(self) -> str:
+        """The parameters in three figures, which is what the column has room for; nothing of a layer without any."""
+        return in_three_figures(self.parameters) if self.parameters else ""
+
+
+def in_three_figures(number: int) -> str:
+    """`864`, `1.73k`, `103M`."""
+    for size, unit in ((1e6, "M"), (1e3, "k")):
+        if number >= 0.9995 * size:
+            return f"{number / size:.3g}{unit}"
+    return str(number)
+
 
 @dataclass(frozen=True)
 class SourceLine:
