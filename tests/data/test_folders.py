@@ -356,6 +356,20 @@ def test_all_damaged_files_are_in_one_list(some_damaged):
     assert "--skip-bad-images" in str(error.value)
 
 
+def test_what_many_files_have_wrong_is_said_once_with_the_files_in_their_order(pictures):
+    for number in (2, 0, 1):
+        (pictures / f"train/ant/{number}.png").write_bytes(b"no image")
+    cut_image(pictures / "train/bee/1.png")
+    with pytest.raises(TriptychError) as error:
+        data.load(str(pictures))
+    told = str(error.value)
+    assert told.count("is no image that can be read") == told.count("cannot be decoded") == 1
+    ants = ", ".join(str(pictures / f"train/ant/{number}.png") for number in range(3))
+    assert f"or is damaged: {ants}; " in told
+    assert told.startswith("4 images cannot be read: ")
+    assert told.endswith("; remove or replace them; or leave them out with --skip-bad-images")
+
+
 def test_damaged_files_can_be_left_out_and_are_named_each_time(some_damaged, capsys):
     folder, bad = some_damaged
     whole = sum(1 for _ in (folder / "train").rglob("*.png"))

@@ -85,7 +85,7 @@ def load(
         return cached
     images, bad = decoded.decode_all(paths, size, reading)
     if bad and not reading.skip_bad:
-        raise TriptychError(f"{decoded.listed(list(bad.values()))}; or leave them out with --skip-bad-images")
+        raise TriptychError(f"{decoded.listed(paths, bad)}; or leave them out with --skip-bad-images")
     images = storage.without(images, list(bad))
     if _key(paths, folder) != key:  # a file was replaced while it was read
         return images, list(bad)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from io import BytesIO
@@ -33,6 +33,7 @@ MOST_PIXELS = 1 << 26  # as a file declares them: 200 MB of colours; more is sai
 MOST_SIDE = (1 << 16) - 1  # JPEG's; Pillow resizes a longer one with a gigabyte of factors
 MOST_NETPBM = 4096  # bytes of a PPM before its sizes
 MOST_NAMED = 20  # files that cannot be read
+WAY_OUT = "; remove or replace it"
 AT_ONCE = 10_000  # images that wait for a thread
 
 Size = tuple[int, int]
@@ -64,10 +65,10 @@ def _open(path: Path | Packed, use: Callable[[Image], Result]) -> Result:
     except UnidentifiedImageError:
         known = ", ".join(FORMATS)
         raise TriptychError(
-            f"{path} is no image that can be read ({known}), or is damaged; remove or replace it"
+            f"{path} is no image that can be read ({known}), or is damaged{WAY_OUT}"
         ) from None
     except Exception as error:  # of a damaged file Pillow raises struct.error and TypeError, too
-        raise TriptychError(f"{path} cannot be decoded ({error}); remove or replace it") from None
+        raise TriptychError(f"{path} cannot be decoded ({error}){WAY_OUT}") from None
 
 
 def _check_netpbm(begin: bytes) -> None:
@@ -132,16 +133,22 @@ def decode(paths: Sequence[Path | Packed], size: Size | None = None, reading: Re
     are no images of 8 bits per channel, all of them in one line; `reading.skip_bad` changes nothing here."""
     images, bad = decode_all(paths, size, reading)
     if bad:
-        raise TriptychError(listed(list(bad.values())))
+        raise TriptychError(listed(paths, bad))
     return images
 
 
-def listed(problems: Sequence[str]) -> str:
-    """What is wrong with files, in one line."""
-    if len(problems) == 1:
-        return problems[0]
-    more = f"; and {len(problems) - MOST_NAMED} more" if len(problems) > MOST_NAMED else ""
-    return f"{len(problems)} images cannot be read: {'; '.join(problems[:MOST_NAMED])}{more}"
+def listed(paths: Sequence[Path | Packed], bad: Mapping[int, str]) -> str:
+    """What is wrong with files, in one line: with one, or by what is wrong the files that have it, in their order."""
+    if len(bad) == 1:
+        return next(iter(bad.values()))
+    by_fault: dict[str, list[str]] = {}
+    named = sorted(bad, key=lambda index: str(paths[index]))[:MOST_NAMED]
+    for index in named:
+        fault = bad[index].removeprefix(f"{paths[index]} ").removesuffix(WAY_OUT)
+        by_fault.setdefault(fault, []).append(str(paths[index]))
+    faults = "; ".join(f"{fault}: {', '.join(files)}" for fault, files in by_fault.items())
+    more = f"; and {len(bad) - len(named)} more" if len(bad) > len(named) else ""
+    return f"{len(bad)} images cannot be read: {faults}{more}; remove or replace them"
 
 
 def decode_all(paths: Sequence[Path | Packed], size: Size | None, reading: Reading) -> tuple[Images, dict[int, str]]:

@@ -105,7 +105,7 @@ def load(
     train = Split(images[:border], labels[: counts[0]][kept[: counts[0]]])
     test = Split(images[border:], labels[counts[0] :][kept[counts[0] :]])
     if bad:
-        shown = ", ".join(str(paths[index]) for index in bad[: decoded.MOST_NAMED])
+        shown = ", ".join(sorted(str(paths[index]) for index in bad)[: decoded.MOST_NAMED])
         more = f" and {len(bad) - decoded.MOST_NAMED} more" if len(bad) > decoded.MOST_NAMED else ""
         print(f"{folder}: {len(bad)} images cannot be read and are left out: {shown}{more}", file=sys.stderr)
         empty = [name for label, name in enumerate(classes) if not (train.labels == label).any()]
