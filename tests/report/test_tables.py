@@ -40,10 +40,39 @@ def test_words_that_may_be_cut_take_a_line_and_nothing_else_is_cut(monkeypatch: 
     assert ("…" in lines[1]) == (width < 160)
 
 
-def test_where_numbers_do_not_stand_they_are_folded_and_never_cut(monkeypatch: pytest.MonkeyPatch) -> None:
-    lines = printed(monkeypatch, 40, "words")
-    digits = sorted(sign for line in lines for sign in line if sign.isdigit())
-    assert digits == sorted("2" + "55843464" + "13128954880" + "61706" + "416520")
+def test_what_does_not_stand_beside_each_other_stands_in_tables_below_with_the_names(monkeypatch: Any) -> None:
+    lines = printed(monkeypatch, 40, "words of ours", title="Networks")
+    assert max(map(len, lines)) <= 40
+    assert [line.split()[0] for line in lines if line.startswith(("arch", "Net"))] == [
+        "Networks",
+        *["architecture"] * 3,
+    ]
+    assert sum(line.startswith("lenet ") for line in lines) == 3
+    for whole in ("55,843,464", "13,128,954,880", "61,706", "416,520"):
+        assert any(whole in line.split() for line in lines)
+
+
+def test_a_number_that_has_no_line_to_stand_in_is_folded_and_never_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "".join(printed(monkeypatch, 11, "words"))
+    digits = sorted(sign for sign in text if sign.isdigit())
+    assert digits == sorted("222" + "55843464" + "13128954880" + "61706" + "416520")  # the name is there three times
+
+
+def test_a_title_of_several_words_and_words_are_folded_between_them_and_rows_are_told_apart(monkeypatch: Any) -> None:
+    out = io.StringIO()
+    monkeypatch.setattr(tables, "console", lambda: Console(file=out, width=46, markup=False, highlight=False))
+    columns = ("run", "backend", "published: test accuracy", "its settings", "start", "parameters")
+    settings = "kaiming_uniform everywhere, dense too"
+    rows = [("VGG", backend, "0.909", settings, "xavier_uniform", "123,456,789") for backend in ("torch", "jax")]
+    tables.print_table(columns, rows, right=(2, 5))
+    lines = out.getvalue().splitlines()
+    assert max(map(len, lines)) <= 46
+    assert [line.split() for line in lines if line.startswith("run")] == [
+        ["run", "backend", "accuracy", "its", "settings"],
+        ["run", "backend", "start", "parameters"],
+    ]
+    assert ["VGG", "jax", "xavier_uniform", "123,456,789"] in [line.split() for line in lines]
+    assert any("kaiming_uniform" in line for line in lines)
 
 
 def test_a_line_of_training_stands_in_80_columns(capsys: pytest.CaptureFixture[str]) -> None:

@@ -64,9 +64,7 @@ def _open(path: Path | Packed, use: Callable[[Image], Result]) -> Result:
             return use(image)
     except UnidentifiedImageError:
         known = ", ".join(FORMATS)
-        raise TriptychError(
-            f"{path} is no image that can be read ({known}), or is damaged{WAY_OUT}"
-        ) from None
+        raise TriptychError(f"{path} is no image that can be read ({known}), or is damaged{WAY_OUT}") from None
     except Exception as error:  # of a damaged file Pillow raises struct.error and TypeError, too
         raise TriptychError(f"{path} cannot be decoded ({error}){WAY_OUT}") from None
 
