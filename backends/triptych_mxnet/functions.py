@@ -173,13 +173,13 @@ class Bilinear(nn.HybridBlock):
         self.columns = constant(self, "columns", _interpolation(shape[2], layer.factor[1]))
 
     def hybrid_forward(self, F: ModuleType, x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-        across = F.swapaxes(F.dot(x, columns), 2, 3)
-        return F.swapaxes(F.dot(across, rows), 2, 3)
+        across = F.transpose(F.dot(x, columns), (0, 1, 3, 2))
+        return F.transpose(F.dot(across, rows), (0, 1, 3, 2))
 
 
 def channel_shuffle(F: ModuleType, x: Tensor, layer: spec.ChannelShuffle) -> Tensor:
     grouped = F.reshape(x, (0, -4, layer.groups, -1, -2))  # (N, groups, channels of a group, H, W)
-    return F.reshape(F.swapaxes(grouped, 1, 2), (0, -3, -2))
+    return F.reshape(F.transpose(grouped, (0, 2, 1, 3, 4)), (0, -3, -2))
 
 
 def reshape(F: ModuleType, x: Tensor, layer: spec.Reshape) -> Tensor:
@@ -198,6 +198,13 @@ class MaxPool(nn.MaxPool2D):
         if self._kwargs["pooling_convention"] == "valid":
             return y
         return F.slice(y, begin=(None, None, 0, 0), end=(None, None, *self.size))
+
+
+def few_averages(F: ModuleType, x: Tensor, layer: spec.AvgPool) -> Tensor:
+    """Sums divided by their count, for few channels: oneDNN, which has no sums, is three times slower there than
+    MXNet's own operator (LeNet's first pool: a seventh of its step)."""
+    sums = F.Pooling(x, kernel=layer.kernel, stride=layer.stride, pool_type="sum")
+    return sums / math.prod(layer.kernel)
 
 
 class OverhangingAvgPool(nn.HybridBlock):

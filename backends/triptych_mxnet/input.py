@@ -57,7 +57,7 @@ class Input:
         height, width = x.shape[2:]
         if height != self.transform.height:
             weights = self.matrix(resize_matrix, height, self.transform.height)
-            x = _product(x.swapaxes(2, 3), weights).swapaxes(2, 3)
+            x = _transposed(_product(_transposed(x), weights))
         if width != self.transform.width:
             x = _product(x, self.matrix(resize_matrix, width, self.transform.width))
         return x
@@ -70,3 +70,8 @@ class Input:
 def _product(x: mx.nd.NDArray, weights: mx.nd.NDArray) -> mx.nd.NDArray:
     """`weights (out, in)` on the last axis of `x`. Seven times faster than nd.dot, which does not use oneDNN."""
     return mx.nd.FullyConnected(x, weights, num_hidden=weights.shape[0], no_bias=True, flatten=False)
+
+
+def _transposed(x: mx.nd.NDArray) -> mx.nd.NDArray:
+    """Rows for columns. Three to five times faster than swapaxes, which does not use oneDNN."""
+    return x.transpose((0, 1, 3, 2))

@@ -178,9 +178,14 @@ def _conv_transpose(layer: spec.ConvTranspose, shape: Shape) -> gluon.HybridBloc
     return nn.Conv2DTranspose(**_transposed(layer, shape))
 
 
+FEW_CHANNELS = 8  # fewer than oneDNN's blocks have
+
+
 def _avg_pool(layer: spec.AvgPool, shape: Shape) -> gluon.HybridBlock:
     if overhang(layer, shape) != (0, 0):
         return functions.OverhangingAvgPool(layer, overhang(layer, shape))
+    if shape[0] < FEW_CHANNELS and layer.padding == (0, 0):
+        return Function(functions.few_averages, layer)
     return nn.AvgPool2D(layer.kernel, layer.stride, layer.padding, count_include_pad=layer.count_padding)
 
 
