@@ -44,6 +44,12 @@ class Textbook:
         losses = [_step(self.network, self.optimizer, *jax.device_put(batch, self.device)) for batch in loaded]
         return [float(loss) for loss in jax.device_get(losses)]
 
+    def predict(self, loaded: Iterable[tuple[NDArray[np.float32], Labels]]) -> NDArray[np.int64]:
+        """The likeliest class of every image."""
+        self.network.eval()
+        outputs = [_classes(self.network, jax.device_put(images, self.device)) for images, _ in loaded]
+        return np.concatenate(jax.device_get(outputs)).astype(np.int64)
+
 
 @nnx.jit
 def _step(network: nnx.Module, optimizer: nnx.Optimizer, x: jax.Array, y: jax.Array) -> jax.Array:
@@ -53,6 +59,11 @@ def _step(network: nnx.Module, optimizer: nnx.Optimizer, x: jax.Array, y: jax.Ar
     loss, gradients = nnx.value_and_grad(loss_of)(network)
     optimizer.update(network, gradients)
     return loss
+
+
+@nnx.jit
+def _classes(network: nnx.Module, x: jax.Array) -> jax.Array:
+    return network(x).argmax(1)
 
 
 def matrix_product(size: int, execution: Execution, device: str) -> Callable[[], None]:

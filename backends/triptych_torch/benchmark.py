@@ -67,6 +67,12 @@ class Textbook:
             right += (output.argmax(1) == y).sum().item()
         return losses
 
+    @torch.no_grad()
+    def predict(self, loaded: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> NDArray[np.int64]:
+        """The likeliest class of every image."""
+        self.network.eval()
+        return torch.cat([self.network(x.to(self.device)).argmax(1) for x, _ in loaded]).cpu().numpy()
+
 
 def matrix_product(size: int, execution: Execution, device: str) -> Callable[[], None]:
     """A product of two `size` x `size` matrices in the execution's type, done when the function returns."""

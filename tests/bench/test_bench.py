@@ -14,10 +14,13 @@ from triptych import data, zoo
 from triptych.__main__ import main
 from triptych.backend import registry
 from triptych.bench import flops, measure, report, tasks
+from triptych.bench.accuracy import Gate, trained
 from triptych.bench.tasks import Task
 from triptych.bench.worker import Worker
+from triptych.spec.layers import Architecture, Conv, Dense, Flatten, ReLU
 from triptych.training.recipe import build_architecture, vary
 from triptych.utils.errors import TriptychError
+from triptych.zoo import Options
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 FIRST = ("--backends", *registry.installed()[:1])
@@ -31,9 +34,13 @@ ARCHITECTURE = build_architecture(measure.RECIPE, data.load("synthetic"))
 
 
 class Clockwork:
-    """In place of a worker: an epoch takes a second, other kinds their own time; every second turn is twice as slow."""
+    """In place of a worker: an epoch takes a second, other kinds their own time; every second turn is twice as slow.
+    Its training reaches its part of `accuracies`, less a thousandth per seed."""
 
-    def __init__(self, task: Task, turns: list[str], losses: dict[str, float]) -> None:
+    def __init__(
+        self, task: Task, turns: list[str], losses: dict[str, float], accuracies: dict[str, float] | None = None
+    ) -> None:
+        self.accuracy = (accuracies or {}).get(task.name, 0.9)
         self.task, self.turns = task, turns
         self.loss = losses.get(task.name, 2.5)
         self.asked = 0
@@ -44,6 +51,9 @@ class Clockwork:
             return {"loss": self.loss, "seconds": 7.0, "cpu_seconds": 9.0}
         if command == "facts":
             return {"versions": {self.task.backend: "1.0"}, "device": "cpu: a processor", "peak_memory": 2**20}
+        if command == "accuracy":
+            assert (self.task.recipe.epochs, self.task.recipe.learning_rate) == (2, 0.1)
+            return {"accuracy": self.accuracy - 0.001 * self.task.recipe.seed}
         if command == "product":
             return {"flops": 0.0 if self.task.peer else 1e9}
         if self.task.peer and command == "inference":
@@ -63,12 +73,12 @@ class Clockwork:
 def time_of(monkeypatch):
     """`time_of("a", "b", against=...)`: a measurement of subjects of known speed, and whose turn it was."""
 
-    def time_of(*names: str, losses: dict[str, float] | None = None, **options):
+    def time_of(*names: str, losses: dict[str, float] | None = None, accuracies=None, **options):
         turns: list[str] = []
         workers: list[Clockwork] = []
 
         def start(task):
-            workers.append(Clockwork(task, turns, losses or {}))
+            workers.append(Clockwork(task, turns, losses or {}, accuracies))
             return workers[-1]
 
         monkeypatch.setattr(measure.os, "getloadavg", lambda: (3.5, 0.0, 0.0))
@@ -116,6 +126,50 @@ def test_no_ratio_counts_where_the_first_losses_differ(time_of):
     assert [row["training"]["ratio"] for row in facts["rows"]] == [1, 1, None]
     assert facts["against_textbook"] == {"a": {}}
     assert "the first losses differ (2.5000 and 2.6000)" in report.footnotes(found)[-1]
+
+
+def test_no_ratio_counts_where_the_accuracies_differ(time_of):
+    gate = Gate(seeds=3, epochs=2, learning_rate=0.1)
+    accuracies = {"a": 0.9, "b": 0.9031, "b textbook": 0.9029}
+    found, _ = time_of("a", "b", against=["b"], gate=gate, accuracies=accuracies)
+    facts = report.as_dict(found)
+    assert [row["differs"] for row in facts["rows"]] == ["", "other accuracy", ""]
+    assert facts["rows"][0]["accuracies"] == pytest.approx([0.9, 0.899, 0.898])
+    assert facts["gate"]["seeds"] == 3
+    columns, rows = report.table(found)
+    assert {row[0]: row[columns.index("ratio")] for row in rows if row[1] == "training"} == {
+        "a": "1.00",
+        "b": "other accuracy",
+        "b textbook": "0.25",
+    }
+    assert facts["against_textbook"]["b"]["training"] == 4
+    notes = report.footnotes(found)
+    assert (
+        "a: test accuracy 0.8990 (0.9000, 0.8990, 0.8980) after 2 epochs at 0.1, 3 seeds; the same are means within "
+        "0.003" in notes
+    )
+    found, _ = time_of("b", against=["b"], gate=gate, accuracies=accuracies | {"b textbook": 0.7})
+    assert "b against its textbook's loop: the accuracies differ, so no ratio counts" in report.footnotes(found)
+
+
+@every_backend
+def test_both_trainings_reach_the_same(name, monkeypatch):
+    monkeypatch.setattr(registry.load_benchmark(name), "WORKERS", 0, raising=False)  # no fork beside JAX's threads
+    layers = (Conv("conv", 8, (5, 5), stride=(2, 2)), ReLU("relu"), Flatten("flat"), Dense("dense", 10))
+    spec = Architecture("small", (1, 28, 28), 10, layers, source="")
+    recipe = replace(measure.RECIPE, network=Options(), spec=spec, data="fashion-mnist-mini")
+    gate = Gate(seeds=1, epochs=2, learning_rate=0.01)
+    dataset = data.load(recipe.data)
+    dataset = replace(dataset, train=part(dataset.train, 1920), test=part(dataset.test, 500))
+    (task,) = gate.tasks(Task(recipe, name))
+    ours, theirs = trained(task, dataset), trained(replace(task, peer=True), dataset)
+    assert ours == pytest.approx(theirs, abs=0.01)  # five images: float32 in another order
+    assert ours > 0.4
+
+
+def part(split: data.Split, count: int) -> data.Split:
+    """The first images."""
+    return data.Split(split.images[:count], split.labels[:count])
 
 
 def test_what_was_narrowed_is_said() -> None:
@@ -178,6 +232,9 @@ def test_on_every_backend(name, capsys):
         (("--device", "cuda:99"), "cuda:99"),
         (("--backends", "keras"), "unknown backend"),
         (("--vs", "caffe"), "unknown --vs 'caffe'"),
+        (("--epochs", "2"), "--epochs is of the trainings of --seeds; give both"),
+        (("--seeds", "2", "--learning-rate", "nan"), "--learning-rate nan must be above 0"),
+        (("--seeds", "2", "--scaling", "a.svg"), "--seeds and --scaling do not go together"),
     ],
 )
 def test_bad_use_is_one_line(arguments, message, capsys):

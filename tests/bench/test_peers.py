@@ -23,7 +23,8 @@ RATES = Rates(0.1, 0.9)
 
 
 @every_backend
-def test_the_textbooks_loop_does_the_same_steps(name):
+def test_the_textbooks_loop_does_the_same_steps(name, monkeypatch):
+    monkeypatch.setattr(registry.load_benchmark(name), "WORKERS", 0, raising=False)  # no fork beside JAX's threads
     network = Options(10, (1, 32, 32))
     recipe = replace(measure.RECIPE, architecture="lenet", network=network, batch_size=8, initializer="")
     dataset = data.load("synthetic")

@@ -345,6 +345,9 @@ class Textbook(Protocol):
     def train(self, loaded: Iterable[Any]) -> list[float]:
         """One pass; every step's loss. It has waited for the device."""
 
+    def predict(self, loaded: Iterable[Any]) -> NDArray[np.int64]:
+        """The likeliest class of every image, in their order."""
+
 
 class Benchmark(Protocol):
     """What a backend's `benchmark` module offers."""

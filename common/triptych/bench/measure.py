@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from triptych.bench import accuracy
+from triptych.bench.accuracy import NONE, Gate
 from triptych.bench.tasks import KINDS, Task
 from triptych.bench.worker import Worker
 from triptych.optim.optimizers import SGD
@@ -31,7 +33,7 @@ FP32_LOSS = 5e-3
 class Speeds:
     """One subject: by kind, images per second and the processor's seconds per image of every turn; `first` is its first
     step, with compilation: loss and seconds from nothing to the loss read, its warm-up included. `products` are FLOP/s
-    of the best matrix product of every turn."""
+    of the best matrix product of every turn; `accuracies` those of the gate's trainings."""
 
     task: Task
     first: dict[str, float] = field(default_factory=dict)
@@ -39,6 +41,7 @@ class Speeds:
     cpu_seconds_per_image: dict[str, list[float]] = field(default_factory=dict)
     products: list[float] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
+    accuracies: list[float] = field(default_factory=list)
 
     def add(self, kind: str, answer: dict[str, float]) -> None:
         """Note one turn."""
@@ -59,6 +62,7 @@ class Bench:
     rounds: int
     rows: list[Speeds]
     load: float
+    gate: Gate = NONE
 
 
 def measure(
@@ -72,11 +76,12 @@ def measure(
     steps: int = 5,
     rounds: int = 10,
     kinds: Sequence[str] = KINDS,
+    gate: Gate = NONE,
     tell: Callable[[str], None] = lambda line: None,
     start: Callable[[Task], Worker] = Worker,
 ) -> Bench:
     """Time `steps` training steps, as many batches of the other kinds, and an epoch of each backend, round by round;
-    then of the textbooks of the backends in `against`.
+    then of the textbooks of the backends in `against`. Afterwards the trainings of the `gate`, one after the other.
 
     In turns, and every second round in reverse order, so that what else the machine does falls on all alike. Raises
     TriptychError for numbers below 1, and where a subject fails or its loss is not finite.
@@ -105,10 +110,30 @@ def measure(
     finally:
         for worker in workers:
             worker.close()
-    return Bench(recipe, architecture, device, steps, rounds, rows, load)
+    for row in rows:
+        row.accuracies = [accuracy_of(each, start, tell) for each in gate.tasks(row.task)]
+    return Bench(recipe, architecture, device, steps, rounds, rows, load, gate)
+
+
+def accuracy_of(task: Task, start: Callable[[Task], Worker], tell: Callable[[str], None]) -> float:
+    """Of one training, in a process of its own."""
+    tell(f"{task.name}: training for the accuracy, seed {task.recipe.seed}")
+    worker = start(task)
+    try:
+        worker.ask("first")
+        return float(worker.ask("accuracy")["accuracy"])
+    finally:
+        worker.close()
+
+
+def differs(row: Speeds, other: Speeds) -> str:
+    """What of two subjects is not the same, so that no ratio of them is a speed-up; empty if nothing is."""
+    if not same_start(row, other):
+        return "other loss"
+    return "" if accuracy.same(row.accuracies, other.accuracies) else "other accuracy"
 
 
 def same_start(row: Speeds, other: Speeds) -> bool:
-    """Whether the first losses are one: the gate before which no ratio is a speed-up."""
+    """Whether the first losses are one."""
     allowed = max(SAME_LOSS.get(each.task.recipe.precision, FP32_LOSS) for each in (row, other))
     return abs(row.first["loss"] - other.first["loss"]) <= allowed * abs(other.first["loss"])

@@ -8,9 +8,10 @@ import numpy as np
 
 from triptych import zoo
 from triptych.bench import flops
-from triptych.bench.measure import Bench, Speeds, same_start
+from triptych.bench.accuracy import SAME_ACCURACY
+from triptych.bench.measure import Bench, Speeds, differs, same_start
 from triptych.bench.tasks import KINDS
-from triptych.spec import analysis
+from triptych.spec import analysis, records
 from triptych.utils.process import cores, vector_features
 
 COLUMNS = ("subject", "kind", "images/s", "p10 to p90", "ratio", "CPU ms/image", "of best product")
@@ -32,6 +33,7 @@ def as_dict(bench: Bench) -> dict[str, Any]:
         "vector_features": list(vector_features()),
         "processor": processor(),
         "load_before": bench.load,
+        "gate": records.encode(bench.gate),
         "rows": [_row(bench, row) for row in bench.rows],
         "against_textbook": {
             row.task.backend: speed_up(row, other) for row in bench.rows for other in bench.rows if is_pair(row, other)
@@ -52,6 +54,7 @@ def _row(bench: Bench, row: Speeds) -> dict[str, Any]:
     first = bench.rows[0]
     found: dict[str, Any] = {"backend": row.task.backend, "subject": row.task.name, "peer": row.task.peer}
     found |= {"precision": row.task.recipe.precision, "first_step": row.first, "same_start": same_start(row, first)}
+    found |= {"accuracies": row.accuracies, "differs": differs(row, first)}
     found |= row.facts
     cost = {"training": flops.of_training(bench.architecture), "inference": flops.of_inference(bench.architecture)}
     for kind in (kind for kind in KINDS if kind in row.images_per_second):
@@ -60,7 +63,7 @@ def _row(bench: Bench, row: Speeds) -> dict[str, Any]:
         per_image = float(np.median(row.cpu_seconds_per_image[kind]))
         facts = {"images_per_second": median, "p10": low, "p90": high, "rounds": speeds}
         facts |= {"cpu_seconds_per_image": per_image, "ratio": None}
-        if kind in first.images_per_second and same_start(row, first):
+        if kind in first.images_per_second and not found["differs"]:
             facts["ratio"] = median / float(np.median(first.images_per_second[kind]))
         if kind in cost and row.products:
             facts["of_best_product"] = cost[kind] * median / max(row.products)
@@ -69,13 +72,13 @@ def _row(bench: Bench, row: Speeds) -> dict[str, Any]:
 
 
 def table(bench: Bench) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """A row per subject and kind: medians over the rounds, and ratios to the first subject; a first loss that is not
-    the first subject's gives no ratio."""
+    """A row per subject and kind: medians over the rounds, and ratios to the first subject; a first loss, or an
+    accuracy, that is not the first subject's gives no ratio."""
     rows: list[tuple[str, ...]] = []
     for row in as_dict(bench)["rows"]:
         for kind in (kind for kind in KINDS if kind in row):
             facts = row[kind]
-            ratio = f"{facts['ratio']:.2f}" if facts["ratio"] is not None else "other loss"
+            ratio = f"{facts['ratio']:.2f}" if facts["ratio"] is not None else row["differs"]
             share = f"{facts['of_best_product']:.0%}" if "of_best_product" in facts else ""
             span, per_image = f"{facts['p10']:.0f} to {facts['p90']:.0f}", 1e3 * facts["cpu_seconds_per_image"]
             speed = f"{facts['images_per_second']:.0f}"
@@ -93,6 +96,7 @@ def footnotes(bench: Bench) -> list[str]:
         if row.get("peak_device_memory"):
             text += f", on the device {row['peak_device_memory'] / 2**20:.0f} MiB"
         lines.append(f"{text}; {row['precision']}{'; ' + versions if versions else ''}")
+    lines += [_accuracy(bench, row) for row in bench.rows if row.accuracies]
     return lines + [_speed_up(row, other) for row in bench.rows for other in bench.rows if is_pair(row, other)]
 
 
@@ -102,16 +106,24 @@ def is_pair(row: Speeds, other: Speeds) -> bool:
 
 
 def speed_up(row: Speeds, other: Speeds) -> dict[str, float]:
-    """By kind, how many times as fast the first is; nothing where the first losses are not one."""
-    if not same_start(row, other):
+    """By kind, how many times as fast the first is; nothing where first losses or accuracies are not one."""
+    if differs(row, other):
         return {}
     ours, theirs = row.images_per_second, other.images_per_second
     shared = [kind for kind in KINDS if kind in ours and kind in theirs]
     return {kind: float(np.median(ours[kind]) / np.median(theirs[kind])) for kind in shared}
 
 
+def _accuracy(bench: Bench, row: Speeds) -> str:
+    gate, single = bench.gate, ", ".join(f"{value:.4f}" for value in row.accuracies)
+    text = f"{row.task.name}: test accuracy {np.mean(row.accuracies):.4f} ({single}) after {gate.epochs} epochs"
+    return f"{text} at {gate.learning_rate:g}, {gate.seeds} seeds; the same are means within {SAME_ACCURACY:g}"
+
+
 def _speed_up(row: Speeds, other: Speeds) -> str:
     found = speed_up(row, other)
+    if not found and same_start(row, other):
+        return f"{row.task.name} against its textbook's loop: the accuracies differ, so no ratio counts"
     if not found:
         losses = f"{row.first['loss']:.4f} and {other.first['loss']:.4f}"
         return f"{row.task.name} against its textbook's loop: the first losses differ ({losses}), so no ratio counts"

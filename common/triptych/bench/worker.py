@@ -11,7 +11,9 @@ import time
 from typing import Any, TextIO
 
 from triptych import data
+from triptych.bench import accuracy
 from triptych.bench.tasks import Ours, Peer, Task, make
+from triptych.data import Dataset
 from triptych.spec import records
 from triptych.utils.errors import TriptychError
 from triptych.utils.process import prepare_process
@@ -33,7 +35,7 @@ class Worker:
         self._send(records.encode(task))
 
     def ask(self, command: str) -> dict[str, Any]:
-        """The answer to `first`, `facts`, `product`, or a kind of `triptych.bench.tasks`."""
+        """The answer to `first`, `facts`, `product`, `accuracy`, or a kind of `triptych.bench.tasks`."""
         if command != "first":
             self._send(command)
         assert self.process.stdout is not None
@@ -76,8 +78,10 @@ def memory() -> dict[str, int]:
     return {"peak_memory": 1024 * peak, "own_memory": 1024 * own, "peak_memory_of_a_child": 1024 * child}
 
 
-def answer(subject: Ours | Peer, command: str) -> dict[str, Any]:
+def answer(subject: Ours | Peer, command: str, dataset: Dataset) -> dict[str, Any]:
     """What a command gives."""
+    if command == "accuracy":
+        return {"accuracy": accuracy.trained(subject.task, dataset)}
     if command == "facts":
         return subject.facts() | memory()
     if command == "product":
@@ -95,12 +99,13 @@ def serve(commands: TextIO, answers: TextIO) -> None:
     began, cpu = used()
     try:
         task = records.decode(json.loads(commands.readline()), Task)
-        subject = make(task, data.load(task.recipe.data))
+        dataset = data.load(task.recipe.data)
+        subject = make(task, dataset)
         passed = used()
         first: dict[str, Any] = {"loss": subject.first, "seconds": passed[0] - began, "cpu_seconds": passed[1] - cpu}
         print(json.dumps(first), file=answers, flush=True)
         for line in commands:
-            print(json.dumps(answer(subject, json.loads(line))), file=answers, flush=True)
+            print(json.dumps(answer(subject, json.loads(line), dataset)), file=answers, flush=True)
     except Exception as error:  # whatever a framework raises: the asking process tells it
         print(json.dumps({"error": f"{type(error).__name__}: {error}"}), file=answers, flush=True)
 
