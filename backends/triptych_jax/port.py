@@ -305,6 +305,8 @@ class Port:
                 moves, state = optimizer.update(gradients.pop(name), state, value)
                 self.arrays[name] = optax.apply_updates(value, moves)
                 (states[name],) = map(np.array, jax.tree.leaves(state))
+        del compiled
+        _let_programs_go()
         return Shelf((name, self._canonical(name, value)) for name, value in self.arrays.items())
 
     @contextmanager
@@ -312,11 +314,16 @@ class Port:
         """The arrays are given away in here, so that gradients can take their place; afterwards they are there again,
         of which the large ones lay on the disk."""
         stored = Shelf((name, np.array(value)) for name, value in self.arrays.items())
-        self.arrays = {name: jnp.asarray(stored[name]) for name in stored}  # they may be the network's own
+        self._take(stored)  # they may be the network's own
         try:
             yield
         finally:
-            self.arrays = {name: jnp.asarray(stored[name]) for name in stored}
+            self._take(stored)
+
+    def _take(self, stored: Mapping[str, Array]) -> None:
+        """These in place of the arrays, one after the other: never are all there twice."""
+        for name in stored:
+            self.arrays[name] = jnp.asarray(stored[name])
 
     def optimize(self, optimizer: Any, gradients: Iterable[Mapping[str, Array]]) -> Iterator[dict[str, Array]]:
         """What each step of an optax.GradientTransformation makes of it."""

@@ -120,6 +120,7 @@ class Port:
         self.count = outputs
         self.block = candidate
         self.given: dict[str, mx.nd.NDArray] = {}  # by name, once it has run
+        self.loaded: dict[str, Array] = {}
         self.forgotten = False
 
     def parameters(self, images: Array) -> Sequence[PortParameter]:
@@ -214,9 +215,10 @@ class Port:
 
     def load(self, values: Mapping[str, Array]) -> None:
         """Set the parameters of these names."""
-        self.loaded = {**getattr(self, "loaded", {}), **values}
-        for name, value in self.loaded.items():
+        for name, value in values.items():
             self.named[name].set_data(mx.nd.array(value, dtype=self.dtype))
+            if self.named[name].grad_req == "null":  # what a pass in training mode moves
+                self.loaded[name] = value
 
     def values(self) -> dict[str, Array]:
         """As the network was given."""
@@ -228,7 +230,7 @@ class Port:
 
     def forget(self) -> None:
         """They stay what they are."""
-        self.forgotten = True
+        self.forgotten, self.given = True, {}
 
     def restore(self) -> None:
         """The values and types that the network had."""
@@ -266,7 +268,8 @@ class Port:
         mx.nd.waitall()
         kept = {name: p for name, p in self.named.items() if p.grad_req == "null"}
         run.statistics = {name: to_numpy(p.data()) for name, p in kept.items()} if train else {}
-        self.load({})  # a pass in training mode has changed the running statistics
+        if train:  # which has moved the running statistics
+            self.load(dict(self.loaded))
         return run
 
     def call(self, images: Array) -> tuple[Array, ...]:

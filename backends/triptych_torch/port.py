@@ -140,7 +140,7 @@ class Port:
 
     def forget(self) -> None:
         """They stay what they are."""
-        self.forgotten = True
+        self.forgotten, self.given = True, {}
 
     def restore(self) -> None:
         """The values, types and modes that the network had."""

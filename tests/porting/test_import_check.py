@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -122,6 +123,45 @@ def test_a_planted_fault_is_refused(name: str, fault: str, monkeypatch: pytest.M
     plant(name, FAULTS[fault], monkeypatch)
     with pytest.raises(TriptychError, match=FAULT):
         read(f"strangers_{name}:mixed")
+
+
+LARGE = (3, 101, 101)  # pixels, where half as many show the same
+IN_TRAINING = ("a momentum turned round", "a variance kept with the other divisor", "a norm frozen")
+
+
+def normed() -> Any:
+    torch: Any = pytest.importorskip("torch")
+    nn = torch.nn
+    head = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5)
+    return nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.BatchNorm2d(4), nn.ReLU(), *head)
+
+
+def test_training_is_compared_on_smaller_images_where_these_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[bool, int]] = []
+    original = ImportReference.__post_init__
+
+    def noted(reference: ImportReference) -> None:
+        seen.append((reference.train, reference.images.shape[2]))
+        original(reference)
+
+    monkeypatch.setattr(ImportReference, "__post_init__", noted)
+    sources.from_object(normed(), "m:normed", None, Request(input=LARGE))
+    assert seen == [(False, 101), (True, 49)]
+
+
+@pytest.mark.parametrize("fault", IN_TRAINING)
+def test_what_differs_on_smaller_images_is_judged_on_its_own(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    plant("torch", FAULTS[fault], monkeypatch)
+    with pytest.raises(TriptychError, match=FAULT.replace(".*this", "training.*this")):
+        sources.from_object(normed(), "m:normed", None, Request(input=LARGE))
+
+
+def test_a_network_that_takes_no_other_images_is_compared_on_its_own() -> None:
+    torch: Any = pytest.importorskip("torch")
+    net = normed()
+    net[3] = torch.nn.AvgPool2d(50)  # fails on a smaller map
+    imported = sources.from_object(net, "m:net", None, Request(input=LARGE))
+    assert [line for line in imported.remarks if "compared" in line] == []
 
 
 def test_the_first_layer_that_differs_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -324,6 +364,30 @@ class TestFiles:
                 main(["summary", str(onnx_file), *options])
             assert ended.value.code == 0
             assert ("not compared" in capsys.readouterr().err) == said
+
+    def test_its_networks_do_not_stand_beside_each_other(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        needs("mxnet")
+        mx: Any = importlib.import_module("mxnet")
+        net = mx.gluon.nn.HybridSequential()
+        net.add(mx.gluon.nn.Conv2D(4, 3, in_channels=3), mx.gluon.nn.BatchNorm(in_channels=4))
+        net.initialize()
+        net.hybridize()
+        net(mx.nd.zeros((1, *INPUT)))
+        net.export(str(tmp_path / "net"))
+        blocks: list[weakref.ref[Any]] = []
+        original = import_check._Comparison.started
+
+        def noted(comparison: Any, values: Any) -> Any:
+            assert not [block for block in blocks if block() is not None]
+            port = original(comparison, values)
+            blocks.append(weakref.ref(port.block))
+            return port
+
+        monkeypatch.setattr(import_check._Comparison, "started", noted)
+        imported = read(str(tmp_path / "net-symbol.json"))
+        assert [line for line in imported.remarks if "compared" in line] == []
+        assert len(blocks) == 2
+        assert not any(block() for block in blocks)
 
     def test_a_softmax_with_a_temperature_keeps_it(self, tmp_path: Path) -> None:
         needs("mxnet")

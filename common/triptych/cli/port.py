@@ -44,8 +44,10 @@ def port(
     """
     from triptych.conformance import signature
     from triptych.emitting import port as porting
-    from triptych.emitting.port_folder import CERTIFICATE, PAGE, PortSource
+    from triptych.emitting.port_folder import CERTIFICATE, PAGE, PortSource, on_the_disk
+    from triptych.utils.process import return_large_memory
 
+    return_large_memory()  # before the network is read, which is judged there for the first time
     if check_only:
         if out is not None or to is not None or sign is not None or network != DEFAULT_NETWORK:
             raise TriptychError("--check-only takes a folder, and nothing else")
@@ -54,7 +56,7 @@ def port(
         raise TriptychError("--out is missing; give the name of a new folder")
     check_place("--out", out, out.absolute())
     key = None if sign is None else signature.private_key(sign)
-    names, imported = backend_names(to), resolve(source, network)
+    names, imported = backend_names(to), on_the_disk(resolve(source, network))
     origin = PortSource(source, network.weights, imported.origin, network.output)
     done = porting.port(imported, origin, names, out)
     _write_page(out / PAGE, imported, done, names, source)

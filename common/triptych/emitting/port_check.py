@@ -1,6 +1,7 @@
 """Whether a network that runs is that of a spec, with its weights: the files of a port as they lie there, or the source
 that they come from, in its own framework."""
 
+import gc
 import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -142,6 +143,9 @@ def check(candidate: Candidate, expect: PortReference) -> Ported:
             raise
         place = _place(candidate.source, error.layer, error.__cause__ or error)
         raise TriptychError(f"{place}: {error}") from error
+    finally:
+        gc.collect()  # the network, which a framework's hooks and closures refer to in circles
+        return_large_memory()
 
 
 def _check(candidate: Candidate, expect: PortReference) -> Ported:

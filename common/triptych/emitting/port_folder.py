@@ -12,7 +12,7 @@ FOLDER/README.md                 how to load them, what was remarked, what was c
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import safetensors
@@ -56,6 +56,12 @@ class PortSource:
     weights: Path | None = None
     candidate: Any = None
     ends: str | None = None
+
+
+def on_the_disk(imported: Imported) -> Imported:
+    """The same with its large arrays in temporary files: it is kept until the last of the networks is judged."""
+    parameters = None if imported.parameters is None else cast(Any, Shelf(imported.parameters))
+    return replace(imported, parameters=parameters)
 
 
 def write(imported: Imported, backends: Sequence[str], folder: Path) -> None:

@@ -1,7 +1,6 @@
 """What the reference says of a network that is ported, computed once for all that are judged by it: the files of each
 framework, and the source."""
 
-import math
 from collections import ChainMap
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -11,7 +10,6 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from triptych.conformance import locate
 from triptych.conformance.case import Case, make_case
 from triptych.conformance.reference_run import ReferenceRun
 from triptych.conformance.tolerance import Budgets, growing, perturbations
@@ -20,22 +18,17 @@ from triptych.optim.optimizers import SGD, Rates, decay_of, reference_step
 from triptych.porting.import_reference import SHARES
 from triptych.porting.own_network import without_dropout
 from triptych.porting.reach import reaching
+from triptych.porting.search_size import images_needed, search_size
 from triptych.reference import network as reference
-from triptych.spec import analysis
 from triptych.spec.kinds.layer_pass import Rounding
 from triptych.spec.kinds.layer_pass import exact as unrounded
 from triptych.spec.layers import Architecture, BatchNorm, Layer, outputs, with_children
 from triptych.spec.shapes import output_shapes
 from triptych.utils.arrays import Array
-from triptych.utils.errors import TriptychError
 from triptych.utils.randomness import generator
 from triptych.utils.shelf import Shelf
 
 RATES = (Rates(2**-14, 0.875),) * 2  # small, as networks are stiff; numbers that float32 has, as MXNet reads its own
-# Of two values in training a batch norm makes 1 and -1, and what is left of their gradients is rounding, by the square
-# of that through two of them: more than float64's budgets, which are float32's shrunk, allow.
-VALUES = 8
-LEAST = 48  # pixels of an image that the search for a difference is given, where a smaller one does as well
 Parameters = Mapping[str, NDArray[Any]]
 
 
@@ -162,37 +155,6 @@ class PortReference:
                 velocity.update(state)
             moved.update({path: rounding(value, 1) for path, value in statistics.items()})
         return moved.joined(Shelf((path, case.exact[path]) for path in case.exact if path not in moved))
-
-
-def images_needed(architecture: Architecture) -> int:
-    """So many that every batch norm has `VALUES` values of a channel."""
-    maps = [
-        math.prod(info.output[1:]) for info in analysis.primitives(architecture) if isinstance(info.layer, BatchNorm)
-    ]
-    return max(locate.BATCH, -(-VALUES // min(maps, default=VALUES)))
-
-
-def search_size(architecture: Architecture) -> Architecture:
-    """The network on the smallest images on which every window ends as on its own, and no map shrinks to nothing: what
-    is true of all layers there is true of them at any such size, and costs a tenth."""
-    return next(_smaller(architecture), architecture)
-
-
-def _smaller(architecture: Architecture) -> Iterator[Architecture]:
-    infos = [info for info in analysis.primitives(architecture) if math.prod(info.output[1:]) > 1]  # no global pool
-    stride = max((max(info.stride) for info in infos), default=1)
-    channels, *size = architecture.input
-    shapes, arrays = output_shapes(architecture), analysis.parameters(architecture)
-    for least in range(LEAST, max(size), stride):
-        height, width = (pixels - max(pixels - least, 0) // stride * stride for pixels in size)
-        small = replace(architecture, input=(channels, height, width))
-        try:
-            found = output_shapes(small)
-        except TriptychError:
-            continue
-        flat = any(1 in shape[1:] and 1 not in shapes[path][1:] for path, shape in found.items())
-        if not flat and analysis.parameters(small) == arrays:
-            yield small
 
 
 def as_kept(architecture: Architecture, backend: str) -> Architecture:

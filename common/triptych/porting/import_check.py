@@ -9,12 +9,13 @@ file always.
 from __future__ import annotations
 
 import copy
+import gc
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from scipy.special import softmax
@@ -26,6 +27,7 @@ from triptych.importers.steps import EVALUATION_ALONE, FOR_TRAINING, Imported, I
 from triptych.porting import discover
 from triptych.porting.import_reference import ImportReference
 from triptych.porting.onnx_session import OnnxSession
+from triptych.porting.search_size import search_size
 from triptych.porting.source_network import adapter_of, opened
 from triptych.porting.strangers import is_rounding, softmax_at_the_end
 from triptych.porting.subject import LOW, RUNNING, SOFTMAX, are_shares
@@ -35,8 +37,9 @@ from triptych.spec.layers import Architecture, BatchNorm, outputs, walk
 from triptych.utils import stderr
 from triptych.utils.arrays import Array, Arrays, largest_difference
 from triptych.utils.errors import TriptychError
+from triptych.utils.process import memory_is_short, return_large_memory
 from triptych.utils.randomness import generator
-from triptych.utils.shelf import Computed
+from triptych.utils.shelf import Computed, Shelf
 
 IMAGES = 2  # one would be taken for another axis of one, and is too few for a batch norm in training
 LARGE = 5_000_000_000  # multiply-accumulates, where evaluation is of one image, and training of batch norms alone
@@ -129,6 +132,15 @@ def _unseen(imported: Imported, name: str, reason: str) -> Imported:
     return replace(imported, remarks=(*imported.remarks, f"the import was not compared with {name} itself: {reason}"))
 
 
+def _let_go(ports: list[Any]) -> None:
+    """Of networks that have run, which are as they were given again: two of them are twice the memory."""
+    while ports:
+        ports.pop().restore()
+    gc.collect()  # blocks and their scopes refer to each other
+    if memory_is_short():
+        return_large_memory()
+
+
 def _compared(imported: Imported, request: Request, origin: Origin) -> Imported:
     framework = registry.load(origin.framework) if origin.framework in registry.BACKENDS else None
     ports: list[Any] = []
@@ -140,8 +152,7 @@ def _compared(imported: Imported, request: Request, origin: Origin) -> Imported:
     except STRANGERS as error:
         return _unseen(imported, origin.name, str(error) if isinstance(error, TriptychError) else message(error))
     finally:
-        for port in reversed(ports):
-            port.restore()
+        _let_go(ports)
     return replace(imported, remarks=(*imported.remarks, *remarks))
 
 
@@ -191,10 +202,12 @@ class _Comparison:
         same = drawn is not None and drawn.imported.architecture.layers == self.imported.architecture.layers
         whole = self.imported.parameters is not None or not parameters(self.imported.architecture)
         if whole and (self.origin.is_file or not same):
-            for port in reversed(self.ports):  # of what could not be copied, the values are still the drawn ones
-                port.restore()
+            modes = self.modes if drawn is None else self.modes[:1]
+            drawn = None
+            _let_go(self.ports)  # of what could not be copied, the values are still the drawn ones
             own = _Subject(self.imported, self.started({}), {})
-            found += [self.judged(own, train) for train in (self.modes if drawn is None else self.modes[:1])]
+            self.forget(own.port)
+            found += [self.judged(own, train) for train in modes]
         return list(dict.fromkeys(filter(None, found)))
 
     def again(self) -> _Subject | None:
@@ -205,11 +218,18 @@ class _Comparison:
             self.precision = "fp32"  # a constant of its code may be of that type
             port = self.started({})
         try:
-            values = drawn_values(port.values())
+            values = Shelf(drawn_values(port.values()))
+            self.forget(port)
             port.load(values)
-            return _Subject(port.imported(self.request), port, values)
+            imported = port.imported(self.request)
+            return _Subject(replace(imported, parameters=cast(Any, Shelf(imported.parameters or {}))), port, values)
         except TriptychError:
             return None
+
+    def forget(self, port: Any) -> None:
+        """What it was given with, where nobody wants that back: a file's network is made anew."""
+        if self.origin.is_file and not isinstance(port, OnnxSession):
+            port.forget()
 
     def started(self, values: Arrays) -> Any:
         """The network with these values, where there are any, ready to run."""
@@ -227,6 +247,8 @@ class _Comparison:
 
     def judged(self, subject: _Subject, train: bool) -> str:
         """What could not be compared in one mode. Raises WrongImportError for a difference."""
+        if train and self.agrees_on_small_images(subject):
+            return ""
         images = self.images[train]
         if train and isinstance(subject.port, OnnxSession) and subject.port.batch:  # whose statistics are of so many
             images = np.resize(images, (subject.port.batch, *images.shape[1:]))
@@ -242,6 +264,18 @@ class _Comparison:
             f"the import does not compute what {self.origin.name} computes in {MODES[train]}: {differs}; this is a "
             "fault of triptych, please report it"
         )
+
+    def agrees_on_small_images(self, subject: _Subject) -> bool:
+        """Whether it is seen to agree in training on fewer pixels, where every window ends as on its own: a pass with
+        all its maps takes a tenth of the memory there. What does not, or does not run on them, is judged on its own."""
+        small = replace(subject.imported, architecture=search_size(subject.imported.architecture))
+        if small.architecture == subject.imported.architecture or self.precision != self.origin.precision:
+            return False
+        reference = ImportReference(small, drawn_images(small.architecture), True)
+        try:
+            return reference.nearest(self.observed(subject, reference), self.precision).passed
+        except STRANGERS:
+            return False
 
     def sharpest(self, subject: _Subject, reference: ImportReference) -> tuple[Check, str]:
         """The check in float64; in the precision that is seen where the network does not compute in that throughout."""
