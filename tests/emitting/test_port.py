@@ -21,9 +21,10 @@ from triptych.conformance.reference_run import ReferenceRun
 from triptych.conformance.tolerance import PAIRS, UNPERTURBED, budgets, perturbations, unperturbed
 from triptych.emitting import port_certificate, port_folder
 from triptych.emitting.port_check import OUTPUTS, Ported, _nearest
-from triptych.emitting.port_reference import VALUES, Expected, images_needed
+from triptych.emitting.port_reference import Expected
 from triptych.emitting.source_lines import line_of
 from triptych.porting import own_network
+from triptych.porting.search_size import VALUES, images_needed
 from triptych.spec import records
 from triptych.spec.kinds.layer_pass import Rounding
 from triptych.spec.layers import (

@@ -58,6 +58,13 @@ def train(
     return losses
 
 
+class AdaGrad(mx.optimizer.AdaGrad):
+    """MXNet's own remembers in float32 what a network of float64 is trained with, and fails at that."""
+
+    def create_state(self, index: int, weight: mx.nd.NDArray) -> mx.nd.NDArray:
+        return super().create_state(index, weight).astype(weight.dtype)
+
+
 MODULES = {
     "module": ("sgd", {"momentum": 0.875}),
     "adam-module": ("adam", {"epsilon": 1e-4}),  # so that eps can be seen
@@ -121,10 +128,10 @@ def main(optimizer: str, first: int, more: int, rate: float, later: float) -> No
         optimizer = "sgd"
     optimizer = multiply(net, optimizer)
     net.hybridize()
-    settings = {"learning_rate": rate, "wd": 0.0 if optimizer == "nag" else 2**-10} | (
-        {"epsilon": 1e-4} if optimizer == "adam" else {"momentum": 0.875}  # so that eps can be seen
-    )
-    trainer = gluon.Trainer(net.collect_params(), optimizer, settings)
+    own = {"adam": {"epsilon": 1e-4}, "adagrad": {"eps": EPS}}.get(optimizer, {"momentum": 0.875})  # eps can be seen
+    settings = {"learning_rate": rate, "wd": 0.0 if optimizer in ("nag", "adagrad") else 2**-10, **own}
+    made = AdaGrad(**settings) if optimizer == "adagrad" else mx.optimizer.create(optimizer, **settings)
+    trainer = gluon.Trainer(net.collect_params(), made)
     losses = train(net, trainer, images, labels, 0, first)
     net.export("before")
     trainer.save_states("before.states")

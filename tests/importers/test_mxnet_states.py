@@ -27,7 +27,7 @@ from triptych.importers.mxnet_back import Back
 from triptych.importers.steps import Imported, Request
 from triptych.importers.trainer_states import TrainerStates
 from triptych.optim import multipliers
-from triptych.optim.optimizers import SGD, Adam, Optimizer, Rates
+from triptych.optim.optimizers import SGD, Adagrad, Adam, Optimizer, Rates
 from triptych.porting import trainer_files
 from triptych.spec import analysis
 from triptych.utils.errors import TriptychError
@@ -95,6 +95,7 @@ def largest_share(found: dict[str, np.ndarray], expected: dict[str, np.ndarray])
     [
         ("sgd", SGD(momentum=MOMENTUM, weight_decay=DECAY)),
         ("nag", SGD(momentum=MOMENTUM, nesterov=True)),
+        ("adagrad", Adagrad(eps=1e-30)),
         ("module", SGD(momentum=MOMENTUM)),
         ("adam-module", replace(ADAM, weight_decay=0.0)),
         ("frozen", SGD(momentum=MOMENTUM, weight_decay=DECAY)),
@@ -342,6 +343,9 @@ def test_what_is_no_file_of_states_is_one_line(trained: Callable[[str], Path], h
     ):
         path.write_bytes(pickle.dumps(value))
         assert words in refused(path, folder)
+    made = Call(Name("mxnet.optimizer.optimizer", "RMSProp"), (), {"lr": 0.5})
+    path.write_bytes(dumps(({}, made)))
+    assert "'RMSProp', which adds eps under the root of a mean that decays" in refused(path, folder)
     for length in (0, 10, len(content) // 2, len(content) - 1):
         path.write_bytes(content[:length])
         refused(path, folder)
@@ -509,3 +513,15 @@ def test_what_is_not_repeated_here_is_said(
     )
     assert words in states.summary
     assert states.summary.endswith("after 3 steps") == (None in own.values())
+
+
+@needs_mxnet
+@pytest.mark.parametrize(("decay", "said"), [(0.5, True), (0.0, False)])
+def test_a_decay_beside_the_step_is_said(decay: float, said: bool, trained: Callable[[str], Path], here: Path) -> None:
+    folder, fields = trained("sgd"), {"lr": 0.5, "wd": decay, "float_stable_eps": 1e-7}
+    made = Call(Name("mxnet.optimizer.optimizer", "AdaGrad"), (), fields)
+    (here / "own.states").write_bytes(dumps(({0: None}, made)))
+    files = folder / "before-symbol.json", folder / "before-0000.params"
+    _, states = mxnet_states.load(here / "own.states", *files, REQUEST)
+    assert states.summary.startswith("adagrad (")
+    assert ("AdaGrad decays beside its step" in states.summary) == said

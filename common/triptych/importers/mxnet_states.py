@@ -32,20 +32,28 @@ from triptych.weights.formats.inert_pickle import Call, loads
 
 @dataclass(frozen=True)
 class _Kind:
-    """An optimiser of MXNet's: what it is here, what its arrays are, in their order, and what says its formula."""
+    """An optimiser of MXNet's: what it is here, what its arrays are, in their order, and what says its formula.
+    `in_root`: its field that is added to the arrays under a root; here it is in them from the start. `decays`: what is
+    to be known where it has weight decay."""
 
     optimizer: str
     slots: tuple[str, ...]
-    formula: Mapping[str, bool | str] = field(default_factory=dict)
+    formula: Mapping[str, bool | float | str] = field(default_factory=dict)
+    in_root: str = ""
+    decays: str = ""
 
 
 # With weight decay NAG is one of its own: nag_mom_update (1.9.1) has moved the weight before it decays by it.
 _NAG_DECAYS = "MXNet's NAG decays by the weight that it has moved already, which is not repeated here"
+_ADAGRAD_DECAYS = "MXNet's AdaGrad decays beside its step and not by the gradient, which is not repeated here"
+_NOTHING = 1e-30  # as eps, which has to be above 0: far below the root of what it is added to
 _KINDS = {
     "SGD": _Kind("sgd", ("velocity",)),
-    "NAG": _Kind("sgd", ("velocity",), {"nesterov": True}),
+    "NAG": _Kind("sgd", ("velocity",), {"nesterov": True}, decays=_NAG_DECAYS),
     "Adam": _Kind("adam", ("mean", "variance"), {"eps_added": "before"}),
+    "AdaGrad": _Kind("adagrad", ("sum",), {"eps": _NOTHING}, "float_stable_eps", _ADAGRAD_DECAYS),
 }
+_OTHER_FORMULAS = {"RMSProp": ", which adds eps under the root of a mean that decays, as nothing here does"}
 
 
 def load(states: Path, symbol: Path, params: Path, request: Request) -> tuple[Imported, TrainerStates]:
@@ -73,7 +81,7 @@ def load(states: Path, symbol: Path, params: Path, request: Request) -> tuple[Im
                     "before; here what is frozen does not move"
                 )
             if array is not None and names[index] not in still:
-                remembered[names[index]] = array
+                remembered[names[index]] = array + array.dtype.type(_in_root(states, kind, optimizer or {}))
         if remembered:
             slots[slot] = _canonical(states, imported, arrays, remembered, symbol, params, request)
     settings, rate, steps = _settings(kind, optimizer or {})
@@ -99,7 +107,7 @@ def load(states: Path, symbol: Path, params: Path, request: Request) -> tuple[Im
         rates={path: factor for path, factor in rates.items() if factor},
         decays=decays,
         frozen=frozenset(path for path, factor in rates.items() if not factor),
-        note="; ".join(_notes(settings, optimizer or {})),
+        note="; ".join(_notes(kind, settings, optimizer or {})),
     )
 
 
@@ -157,7 +165,8 @@ def _read(states: Path) -> tuple[_Kind, Mapping[str, Any] | None, Mapping[int, A
     by_index, made = value
     name = made.arguments[0].name if made.name in ("_reconstructor", "__newobj__") else made.name
     if name not in _KINDS or not isinstance(made.state, dict):
-        raise TriptychError(f"{states} is of MXNet's optimizer {name!r}; known: {', '.join(_KINDS)}")
+        why = _OTHER_FORMULAS.get(str(name), "")
+        raise TriptychError(f"{states} is of MXNet's optimizer {name!r}{why}; known: {', '.join(_KINDS)}")
     if not all(type(index) is int for index in by_index):
         raise TriptychError(f"{states} has states that are not numbered: {str(next(iter(by_index)))[:40]!r}")
     return _KINDS[name], made.state, by_index
@@ -184,10 +193,15 @@ def _settings(kind: _Kind, optimizer: Mapping[str, Any]) -> tuple[dict[str, floa
     )
 
 
-def _notes(settings: Mapping[str, Any], optimizer: Mapping[str, Any]) -> Iterator[str]:
+def _in_root(states: Path, kind: _Kind, optimizer: Mapping[str, Any]) -> float:
+    """What stands beside the squares under the root there."""
+    return _number(f"{states}: {kind.in_root}", optimizer.get(kind.in_root)) if kind.in_root else 0.0
+
+
+def _notes(kind: _Kind, settings: Mapping[str, Any], optimizer: Mapping[str, Any]) -> Iterator[str]:
     """What it did there and nothing does here, or only where it is asked for."""
-    if settings.get("nesterov") and settings.get("weight_decay"):
-        yield _NAG_DECAYS
+    if kind.decays and settings.get("weight_decay"):
+        yield kind.decays
     if optimizer.get("clip_gradient") is not None:
         yield "gradients were clipped there (clip_gradient), and are not here"
     if optimizer.get("lr_scheduler") is not None:
