@@ -1,8 +1,8 @@
 """How often `triptych locate --try` is right on ports written as people write them (`benchmarks/written/`): each is
 judged as it is, written otherwise as right (`written_right.py`), and with every fault of a table, one at a time:
-`written_faults.py`, `_second.py`, `_third.py` or `_fourth.py`.
+`written_faults.py`, `_second.py`, `_third.py`, `_fourth.py` or `_fifth.py`.
 
-nice -n 10 python benchmarks/locate_written.py [torch] [mxnet] [jax] [first ... fourth] [--misses] [--only PORT]
+nice -n 10 python benchmarks/locate_written.py [torch] [mxnet] [jax] [first ... fifth] [--misses] [--only PORT]
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from written_faults import FAULTS, PORTS, WrittenFault, decoder_network, shuffle_network
+from written_fifth import FIFTH, dense_network, mobile_network
 from written_fourth import FOURTH
 from written_right import RIGHT
 from written_second import SECOND
@@ -29,8 +30,13 @@ from triptych.__main__ import main as triptych
 from triptych.backend import registry
 from triptych.spec import records
 
-TABLES = {"first": FAULTS, "second": SECOND, "third": THIRD, "fourth": FOURTH}
-SMALL = {"shuffle.json": shuffle_network, "decoder.json": decoder_network}
+TABLES = {"first": FAULTS, "second": SECOND, "third": THIRD, "fourth": FOURTH, "fifth": FIFTH}
+SMALL = {
+    "shuffle.json": shuffle_network,
+    "decoder.json": decoder_network,
+    "mobile.json": mobile_network,
+    "dense.json": dense_network,
+}
 SOURCES = Path(__file__).parent / "written"
 # Causes that describe a difference, and blame nothing, or that say what they are told from.
 VAGUE = re.compile(

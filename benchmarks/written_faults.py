@@ -54,6 +54,8 @@ PORTS = {
     ("jax", "shuffle"): "shuffle.json",
     **{(name, "decoder"): "decoder.json" for name in ("torch", "jax")},
     ("mxnet", "decoder"): "decoder.json --precision fp32",  # as MXNet has PReLU and ELU, whatever they are given
+    **{(name, port): f"{port}.json" for name in ("torch", "mxnet", "jax") for port in ("mobile", "dense")},
+    ("mxnet", "dense"): "dense.json --precision fp32",  # LeakyReLU's slope
     **{(name, "trained"): f"lenet_relu {words}" for name, words in TRAINED.items()},
     ("torch", "converted"): "{name}:source --left-weights own --input 3x10x14",
     **{(name, "converted"): "{name}:source --left-weights own --input 3x10x12" for name in ("mxnet", "jax")},
