@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from triptych.conformance.diagnosis.causes import same
+from triptych.conformance.diagnosis.alone import same
 from triptych.conformance.diagnosis.explain import Difference, Finding
 from triptych.data.preprocess import InputTransform
 from triptych.porting.own_images import SAME, as_pillow, channels_first, stored

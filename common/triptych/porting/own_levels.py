@@ -9,12 +9,11 @@ import numpy as np
 from triptych.conformance import levels, tolerance
 from triptych.conformance.compare import Arrays, Check
 from triptych.conformance.diagnosis import pass_causes
-from triptych.conformance.diagnosis.causes import bound_of, same
 from triptych.conformance.diagnosis.explain import Difference, Finding
 from triptych.conformance.levels import Level
 from triptych.conformance.reference_run import INPUT, ReferenceRun, layer_of
 from triptych.conformance.tolerance import Budgets
-from triptych.porting import dropouts
+from triptych.porting import dropouts, gradient_causes
 from triptych.porting.subject import (
     AGAIN,
     ARRIVING,
@@ -28,7 +27,7 @@ from triptych.porting.subject import (
     calls_of,
 )
 from triptych.reference.rounding import FLOAT32_UNIT
-from triptych.spec.layers import BatchNorm, Residual
+from triptych.spec.layers import BatchNorm
 from triptych.utils.arrays import Array, largest
 
 FROZEN = "it takes no gradient: if that is meant (a frozen layer), --ignore '{}' leaves it out"
@@ -52,10 +51,10 @@ def _whose_gradient(finding: Finding) -> Difference:
     if not name.startswith(ARRIVING):
         if finding.check.problem:
             return _frozen(finding)
-        text, layer = _cut_off(finding, name)
+        text, layer = gradient_causes.cut_off(finding, name)
         return finding.at(layer, text)
     behind = nodes.index(name.removeprefix(ARRIVING)) + 1
-    text, layer = _what_arrives(finding, name.removeprefix(ARRIVING))
+    text, layer = gradient_causes.what_arrives(finding, name)
     return finding.at(layer or nodes[min(behind, len(nodes) - 1)], text)
 
 
@@ -67,48 +66,16 @@ def _frozen(finding: Finding) -> Difference:
     layer, name = layer_of(first.tensor), first.tensor.rpartition(".")[2]
     beta = isinstance(finding.run.layers.get(layer), BatchNorm) and name == "bias"
     cause = "beta is left out: it stays 0 (center, use_bias)" if beta and _alone(still, name) else ""
+    where, branch = gradient_causes.branch_of(finding.run, {layer_of(check.tensor) for check in still})
+    if where and not cause:
+        cause, layer = f"{gradient_causes.into(where, branch)}, or its layers are frozen", where
+        return replace(finding, failed=[first]).at(layer, cause, FROZEN.format(f"{where}.{branch}.*"))
     return replace(finding, failed=[first]).at(layer, cause, FROZEN.format(f"{layer}.*"))
 
 
 def _alone(still: Sequence[Check], name: str) -> bool:
     """Whether of the layers' parameters those of this name alone take no gradient."""
     return {check.tensor.rpartition(".")[2] for check in still} == {name}
-
-
-def _cut_off(finding: Finding, name: str) -> tuple[str, str]:
-    """Where the gradient of a parameter is zero, that none arrives at it, and from where; with the layer to blame. That
-    is the layer itself, but the next one with parameters where no layer before has a gradient either: it hands none
-    on."""
-    observed, right = finding.observed.get(name), finding.run.gradients
-    own = layer_of(name)
-    if observed is None or finding.check.problem or largest(observed):
-        return "", own
-    trained = [path for path, _ in finding.run.nodes(True) if any(layer_of(each) == path for each in right)]
-    place = trained.index(own) if own in trained else len(trained)
-    before = [each for each in right if layer_of(each) in trained[:place]]
-    source = next(iter(trained[place + 1 :]), "")
-    cut = bool(source and before) and not any(largest(finding.observed.get(each, observed)) for each in before)
-    text = f"no gradient comes back from '{source or 'the loss'}' (detach, stop_gradient, BlockGrad, no_grad)"
-    return text, source if cut else own
-
-
-def _what_arrives(finding: Finding, path: str) -> tuple[str, str]:
-    """Why another gradient arrives at the output of a layer: only that of one of several, or one that is cut off; with
-    the layer that is to blame, where that is known."""
-    run, observed, budget = finding.run, finding.observed.get(ARRIVING + path), finding.check.budget
-    if observed is None or finding.check.problem:
-        return "", ""
-    given, trace = run.outputs(True)[path], run.trace(True)
-    back = {name: trace.leaving[name] for name, _ in run.nodes(True) if trace.inputs[name] is given}
-    for name in back:
-        layer = run.layers[name]
-        if isinstance(layer, Residual) and layer.shortcut is None:  # what it hands on as it is
-            back[name] = trace.arriving[name]
-    for name, gradient in back.items():
-        if gradient.shape == given.shape and same(trace.arriving[path] - gradient, observed, budget):
-            return f"no gradient comes back from '{name}' (detach, stop_gradient, BlockGrad, no_grad)", name
-    bounded = bound_of(trace.arriving[path], observed, budget)
-    return bounded.replace("its output", "the gradient that comes back"), ""
 
 
 def _whose_statistic(finding: Finding) -> Difference:

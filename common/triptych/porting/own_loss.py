@@ -9,7 +9,7 @@ import numpy as np
 
 from triptych.backend.targets import Labels
 from triptych.conformance.diagnosis import explain as explained
-from triptych.conformance.diagnosis.causes import same
+from triptych.conformance.diagnosis.alone import same
 from triptych.conformance.diagnosis.explain import Difference, Finding
 from triptych.conformance.reference_run import ReferenceRun
 from triptych.reference.loss import cross_entropy

@@ -15,7 +15,7 @@ from triptych.conformance.tolerance import Budgets
 from triptych.porting.own_training import Plan, begin, budgets, drawn_gradient, moves_of, path_of, right_steps, sample
 from triptych.utils.arrays import Array, Arrays, largest
 
-NORMS = (0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 35.0, 40.0)  # that gradients are clipped to
+NORMS = (0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 35.0, 40.0)  # that gradients are clipped to
 NEAR = 1e-3  # of a budget
 
 

@@ -1,6 +1,6 @@
 """The likely cause of a difference: the one fault of the catalogue with which the reference reproduces it."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -10,12 +10,15 @@ import numpy as np
 
 from triptych.conformance import inputs
 from triptych.conformance.compare import Arrays, Check
+from triptych.conformance.diagnosis.alone import hypothesis_of, onward, parts_of, run_alone, same
 from triptych.conformance.diagnosis.faults import FAULTS, other_merges, other_sums
+from triptych.conformance.diagnosis.field_faults import other_fields
+from triptych.conformance.diagnosis.fits import of_output
 from triptych.conformance.diagnosis.hypothesis import Fault, Hypothesis
+from triptych.conformance.diagnosis.relations import by_channel
 from triptych.conformance.diagnosis.weight_faults import KEPT
-from triptych.conformance.reference_run import OUTPUT, ReferenceRun, layer_of, maps_before_flatten, named
+from triptych.conformance.reference_run import OUTPUT, ReferenceRun, layer_of
 from triptych.data.preprocess import apply_reference
-from triptych.reference import network as reference
 from triptych.spec.layers import ELU, BatchNorm, Branches, Dropout, LeakyReLU, Residual, Shape, join
 from triptych.spec.shapes import layer_output
 from triptych.utils.arrays import Array, largest
@@ -40,16 +43,11 @@ ROUNDINGS = 1e-3  # of the largest value: what rounding to 11 bits (TF32) makes 
 UNRELATED = 0.3  # of the cosine between a difference and the values
 ROUNDED = "it differs by no more than rounding of a lower precision"
 BOUNDED = "its output is bounded at"
+REORDERED = "the same values in another order"
+UNTOLD = (ROUNDED, REORDERED)  # what a fit may say more of
 BY_SHAPE = " (as its shape has it)"  # ends a cause that the values did not tell
 BY_VALUE = 1e-4  # of the largest value, in float32, too: shapes leave few faults to be told apart
 MOST = 3  # causes that are named where several explain a difference
-
-
-def same(value: Array, observed: Array, budget: float) -> bool:
-    """Equal within the budget of the right value, which grows with a larger wrong one."""
-    if value.shape != observed.shape or not np.isfinite(value).all():
-        return False
-    return largest(value - observed) <= budget * max(1.0, largest(value))
 
 
 def of_shape(
@@ -69,17 +67,17 @@ def of_shape(
                 made = run_alone(hypothesis, path, None)[OUTPUT]
                 if same(made, value, BY_VALUE * largest(made)):
                     told.append(text)
+    if not texts:
+        layer, size = run.layers[path], run.trace(train).inputs[path].shape[1:]
+        for text, record in other_fields(layer):
+            with suppress(TriptychError, ValueError, IndexError):
+                if layer_output(record, size, path) == observed:
+                    texts.append(text)
+                    made = run_alone(replace(hypothesis_of(run, path, train), layer=record), path, None)[OUTPUT]
+                    told += [text] * (value is not None and same(made, value, BY_VALUE * largest(made)))
     if told:
         return " or ".join(islice(dict.fromkeys(told), MOST))
     return f"{' or '.join(islice(dict.fromkeys(texts), MOST))}{BY_SHAPE}" if texts else ""
-
-
-def hypothesis_of(run: ReferenceRun, path: str, train: bool) -> Hypothesis:
-    """The layer at `path` as the reference is about to run it."""
-    values = {name.rpartition(".")[2]: v for name, v in run.parameters.items() if layer_of(name) == path}
-    mask = run.case.masks(0).get(path)
-    flattened = maps_before_flatten(run.case.architecture).get(path)
-    return Hypothesis(run.layers[path], values, run.trace(train).inputs[path], train, mask, flattened)
 
 
 def _hypotheses(
@@ -102,17 +100,6 @@ def _results(run: ReferenceRun, path: str, train: bool, backward: bool) -> Itera
             output = fault.result(hypothesis, arrays[OUTPUT]) if fault.result else arrays[OUTPUT]
             if output is not None:
                 yield text, {OUTPUT: output} if fault.result else arrays
-
-
-def run_alone(hypothesis: Hypothesis, path: str, gradient: Array | None) -> dict[str, Array]:
-    """The hypothesis's layer alone."""
-    values = {join(path, name): value for name, value in hypothesis.values.items()}
-    masks = {} if hypothesis.mask is None else {path: hypothesis.mask}
-    with np.errstate(all="ignore"):  # a fault may make a NaN, the root of a mean that was taken for a variance
-        made = reference.layer_pass(
-            hypothesis.layer, path, values, hypothesis.x, gradient, train=hypothesis.train, masks=masks
-        )
-    return named(made)
 
 
 def _shared_weights(parameters: Arrays, path: str, right: Hypothesis) -> Iterator[Fault]:
@@ -158,6 +145,27 @@ def of_layer(
         return Cause(first, others=tuple(text for text in others if text not in first))
     seen = {name: (right[name], observed[name], budgets[name]) for name in names if name in right}
     return Cause(looks_like(seen), vague=True)
+
+
+def by_fit(
+    run: ReferenceRun,
+    path: str,
+    observed: Array,
+    budget: float,
+    train: bool,
+    known: Cause,
+    made: Sequence[Array] | None = None,
+) -> Cause:
+    """What no fault of the catalogue explains, told by fit; `known`: what was found, which stays if it says as much;
+    `made`: see `fits.of_output`."""
+    right = run.outputs(train).get(path)
+    if right is None or (known and not (known.vague and known.text.startswith(UNTOLD))):
+        return known
+    fits = of_output(run, path, observed, budget, train, made)
+    if fits:
+        (_, text, layer), *others = sorted(fits, key=lambda fit: fit[0])
+        return Cause(text, layer, others=tuple(dict.fromkeys(fit[1] for fit in others[: MOST - 1])))
+    return known or Cause(by_channel(right, observed, budget), vague=True)
 
 
 def of_parameter(run: ReferenceRun, expected: Arrays, path: str, observed: Array) -> str:
@@ -206,21 +214,13 @@ def hidden_causes(run: ReferenceRun, paths: list[str], check: Check, observed: A
     if check.problem:
         return
     for number, path in enumerate(paths):
-        if not _is_chain(run, paths[number:], train):
-            continue
         for text, output in _wrong_outputs(run, path, train):
             y = output
             with suppress(ValueError, IndexError, TriptychError), np.errstate(all="ignore"):  # of a fault's NaN
-                for follower in paths[number + 1 :]:
-                    y = run.alone(follower, y, None, train)[OUTPUT]
+                for before, follower in pairwise(paths[number:]):
+                    y = onward(run, before, follower, y, train)
                 if same(y, observed[check.tensor], check.budget):
                     yield Cause(text, path)
-
-
-def _is_chain(run: ReferenceRun, paths: list[str], train: bool) -> bool:
-    """Whether each takes what the one before it puts out."""
-    outputs, inputs = run.outputs(train), run.trace(train).inputs
-    return all(np.array_equal(inputs[second], outputs[first]) for first, second in pairwise(paths))
 
 
 def _wrong_outputs(run: ReferenceRun, path: str, train: bool) -> Iterator[tuple[str, Array]]:
@@ -229,10 +229,9 @@ def _wrong_outputs(run: ReferenceRun, path: str, train: bool) -> Iterator[tuple[
     yield from ((text, arrays[OUTPUT]) for text, arrays in _results(run, path, train, backward=False))
     yield from _one_input(run, path, train)
     if isinstance(layer, Branches):
-        yield from other_merges(layer, [outputs[join(path, branch.name)] for branch in layer.branches])
+        yield from other_merges(layer, list(parts_of(run, path, train).values()))
     if isinstance(layer, Residual):
-        body, block = outputs[join(path, layer.body.name)], layer.shortcut
-        shortcut = run.trace(train).inputs[path] if block is None else outputs[join(path, block.name)]
+        body, shortcut = outputs[join(path, layer.body.name)], parts_of(run, path, train)["shortcut"]
         yield from other_sums(layer, body, shortcut, outputs[path])  # scales that are fitted are right here
 
 
@@ -354,5 +353,5 @@ def _pattern(right: Array, observed: Array, budget: float) -> str:
     if 0 < largest(observed - right) <= ROUNDINGS * largest(right) and _is_random(right, observed - right):
         return f"{ROUNDED} would (float32, TF32)"
     if right.ndim > 1 and same(np.sort(right, axis=None), np.sort(observed, axis=None), budget):
-        return "the same values in another order"
+        return REORDERED
     return ""

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from triptych.conformance.compare import STRANGERS, Arrays, Check, compare_shapes, failures, message, problem
-from triptych.conformance.diagnosis import causes, forward_causes, pass_causes
+from triptych.conformance.diagnosis import causes, fits, forward_causes, pass_causes
 from triptych.conformance.diagnosis.causes import BOUNDED
 from triptych.conformance.diagnosis.value_faults import MISSING
 from triptych.conformance.reference_run import INPUT, OUTPUT, ReferenceRun, layer_of
@@ -112,8 +112,10 @@ def data(finding: Finding) -> Difference:
 def layer(finding: Finding, path: str, train: bool, backward: bool) -> Difference:
     """What is wrong with one layer that ran alone."""
     budgets = {check.tensor: check.budget for check in finding.failed}
-    cause = causes.of_layer(finding.run, path, finding.observed, budgets, train, backward)
-    check = finding.check
+    cause, check = causes.of_layer(finding.run, path, finding.observed, budgets, train, backward), finding.check
+    if OUTPUT in budgets and OUTPUT in finding.observed and not check.problem:
+        output = finding.observed[OUTPUT], budgets[OUTPUT]
+        cause = causes.by_fit(finding.run, path, *output, train=train, known=cause)
     names = {OUTPUT: path, INPUT: f"gradient of the input of {path}"}
     shown = replace(check, tensor=names.get(check.tensor, check.tensor))
     return replace(finding, failed=[shown]).at(cause.layer or path, cause.text)
@@ -149,6 +151,7 @@ def forward(finding: Finding, train: bool) -> Difference:
             found += [early, *explained, forward_causes.of_source(*around)]
         part = forward_causes.of_part(run, check, finding.observed, train)
         cause = next(filter(None, found), cause or part)
+        cause = _by_fit(finding, [*hidden, check.tensor], train, cause)
     note = "; ".join(filter(None, (note, ALSO.format(", or ".join(cause.others)) if cause.others else "")))
     if check.problem.startswith("has the shape"):
         seen = finding.observed[check.tensor]
@@ -156,6 +159,22 @@ def forward(finding: Finding, train: bool) -> Difference:
         wrong = replace(finding, level="structure")
         return wrong.at(cause.layer or check.tensor, next(filter(None, texts), ""), note)
     return finding.at(cause.layer or [*hidden, check.tensor][0], cause.text, note)
+
+
+def _by_fit(finding: Finding, paths: list[str], train: bool, known: causes.Cause) -> causes.Cause:
+    """What no fault of the catalogue explains, of the last of `paths`, or of the first of which it is known what it
+    puts out."""
+    run, check = finding.run, finding.check
+    if known and not known.vague:
+        return known
+    made = finding.subject.made(train)
+    seen = fits.revealed(run, paths, finding.observed, check.budget, made, train)
+    path, value = seen or (paths[-1], finding.observed[check.tensor])
+    if seen:
+        known = causes.of_layer(run, path, {OUTPUT: value}, {OUTPUT: check.budget}, train, False)
+        known = replace(known, layer=known.layer or path)
+    cause = causes.by_fit(run, path, value, check.budget, train, known, made)
+    return replace(cause, layer=cause.layer or path) if seen or (cause and len(paths) > 1) else cause
 
 
 def unseen(run: ReferenceRun, path: str, seen: Arrays, train: bool) -> list[str]:

@@ -22,6 +22,8 @@ from triptych.conformance.diagnosis.layer_faults import (
     PADDING,
     SAME_PADDING,
     SHARES,
+    one_sided,
+    padded_with,
     same_padding,
 )
 from triptych.conformance.diagnosis.placement_faults import PAD, RESHAPE, SHUFFLE, SLICE, TRANSPOSED, UPSAMPLE
@@ -148,6 +150,8 @@ FAULTS: dict[type, tuple[Fault, ...]] = {
             "average for maximum pooling, padding not counted", lambda layer: spec.AvgPool(*_window(layer), False)
         ),
         Fault(SAME_PADDING, partial(same_padding, value=-np.inf)),
+        padded_with(0.0, "the padding is made of zeros, which win where all else is negative"),
+        *one_sided(-np.inf),
         *_POOL,
         *_ENDS,
         MISSING,
@@ -157,6 +161,7 @@ FAULTS: dict[type, tuple[Fault, ...]] = {
         other_field("padding does not count in the average", count_padding=False),
         other_field("padding counts in the average", count_padding=True),
         Fault(f"{SAME_PADDING}; it counts in the average", same_padding),
+        *one_sided(),
         *_POOL,
         *_ENDS,
         *map(_counting, (*PADDING, *_ENDS)),

@@ -8,16 +8,14 @@ from itertools import pairwise
 import numpy as np
 
 from triptych.conformance.compare import Arrays, Check
+from triptych.conformance.diagnosis.alone import hypothesis_of, run_alone, same
 from triptych.conformance.diagnosis.causes import (
     NONE,
     Cause,
     bound_of,
     hidden_causes,
-    hypothesis_of,
     of_hidden,
     of_layer,
-    run_alone,
-    same,
 )
 from triptych.conformance.diagnosis.faults import IMAGE_FAULTS
 from triptych.conformance.reference_run import OUTPUT, ReferenceRun

@@ -72,6 +72,36 @@ def _padded_by(mode: Literal["reflect", "edge", "wrap"], text: str) -> Fault:
     return Fault(text, change)
 
 
+def _sides(above: int, below: int, value: float, text: str) -> Fault:
+    """Other amounts above and left than below and right."""
+
+    def change(hypothesis: Hypothesis) -> Hypothesis | None:
+        x = np.pad(hypothesis.x, ((0, 0), (0, 0), *[(above, below)] * 2), constant_values=value)
+        return replace(hypothesis, layer=replace(hypothesis.layer, padding=(0, 0)), x=x)
+
+    return Fault(f"the padding is {text}: above and left {above}, below and right {below}", change)
+
+
+def one_sided(value: float = 0.0) -> tuple[Fault, ...]:
+    """Every padding that is not the same on both sides, up to 3."""
+    pairs = [(above, below) for above in range(4) for below in range(4) if above != below]
+    return tuple(_sides(above, below, value, "not {right.padding} on all sides") for above, below in pairs)
+
+
+def padded_with(value: float, text: str) -> Fault:
+    """The padding has a value of its own."""
+
+    def change(hypothesis: Hypothesis) -> Hypothesis | None:
+        layer = hypothesis.layer
+        if layer.padding == (0, 0):
+            return None
+        widths = [(size, size) for size in layer.padding]
+        x = np.pad(hypothesis.x, ((0, 0), (0, 0), *widths), constant_values=value)
+        return replace(hypothesis, layer=replace(layer, padding=(0, 0)), x=x)
+
+    return Fault(text, change)
+
+
 SAME_PADDING = "SAME padding, the odd pixel below and right: the padding is SAME, not {right.padding}"
 _PADDED = "the padding is {wrong.padding}, not {right.padding}"
 PADDING = (
@@ -105,6 +135,8 @@ CONV = (
     _padded_by("reflect", "the map is padded by reflection, not by zeros"),
     _padded_by("edge", "the map is padded by its edge values (replicate), not by zeros"),
     _padded_by("wrap", "the map is padded from its other side (circular), not by zeros"),
+    *one_sided(),
+    *(padded_with(value, f"the map is padded by {value:g}, not by zeros") for value in (1.0, -1.0, 0.5, 255.0)),
     *(other_field("the stride is {wrong.stride}, not {right.stride}", stride=(n, n)) for n in (1, 2)),
     other_field("the stride's rows and columns are swapped", stride=lambda layer: layer.stride[::-1]),
     *BIAS,

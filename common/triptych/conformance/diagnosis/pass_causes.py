@@ -10,12 +10,12 @@ from scipy.special import log_softmax, softmax
 
 from triptych.backend.targets import Labels
 from triptych.conformance.compare import Arrays, Check
+from triptych.conformance.diagnosis.alone import same
 from triptych.conformance.diagnosis.causes import (
     NONE,
     Cause,
     looks_like,
     of_layer,
-    same,
 )
 from triptych.conformance.diagnosis.faults import IMAGE_FAULTS
 from triptych.conformance.diagnosis.update_faults import take_steps, update_faults

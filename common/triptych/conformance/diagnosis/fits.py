@@ -1,0 +1,189 @@
+"""A difference that no fault of the catalogue explains, told by fit: the simplest step, or sum, that explains it."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any, get_args
+
+import numpy as np
+
+from triptych.conformance.compare import Arrays
+from triptych.conformance.diagnosis.activation_forms import with_number
+from triptych.conformance.diagnosis.alone import hypothesis_of, onward, parts_of, run_alone, same
+from triptych.conformance.diagnosis.field_faults import other_fields
+from triptych.conformance.diagnosis.junctions import formulas
+from triptych.conformance.diagnosis.norm_forms import forms
+from triptych.conformance.diagnosis.relations import fitted, line, relations
+from triptych.conformance.diagnosis.steps import OF_WEIGHTS
+from triptych.conformance.reference_run import OUTPUT, ReferenceRun
+from triptych.spec.layers import (
+    BatchNorm,
+    Branches,
+    Composite,
+    Conv,
+    ConvTranspose,
+    Dense,
+    Elementwise,
+    Residual,
+    Shape,
+)
+from triptych.spec.shapes import layer_output
+from triptych.utils.arrays import Array, largest
+from triptych.utils.errors import TriptychError
+
+FROM_FLOAT = 1e-12  # of the largest value: nearer, they are the right ones
+Fit = tuple[int, str, str]  # how simple, in words, and the layer to blame if it is another one
+LARGE = 1 << 28  # of inputs times weights: such a layer is not run some hundred times
+
+
+def of_output(
+    run: ReferenceRun, path: str, observed: Array, budget: float, train: bool, made: Sequence[Array] | None = None
+) -> list[Fit]:
+    """The simplest fits of what a layer put out, several where they are as simple. `made`: all that the network puts
+    out anywhere, among which may be what the layer was given; None where it was given the right input alone."""
+    right = run.outputs(train)[path]
+    if right.shape != observed.shape or not np.isfinite(observed).all():
+        return []
+    source = "" if made is None else _source(run, path, train)
+    if given := list(_of_given(run, path, observed, budget, made or (), source, train)):
+        return given
+    found: list[Fit] = [(cost, text, "") for cost, text in relations(right, observed, budget)]
+    found += [(0, text, "") for text in _of_kind(run, path, observed, budget, train)]
+    if not found or min(found)[0] > 0:
+        found += _of_arrays(run, path, observed, budget, train, source)
+    return [each for each in found if each[0] == min(found)[0]]
+
+
+def _of_given(
+    run: ReferenceRun, path: str, observed: Array, budget: float, made: Sequence[Array], source: str, train: bool
+) -> Iterator[Fit]:
+    """What was done to the output of the layer before, if what came of it is seen: the layer makes of it what it put
+    out, to rounding."""
+    x = run.trace(train).inputs.get(path)
+    if x is None or isinstance(run.layers[path], Branches | Residual):
+        return
+    for value in (value.reshape(x.shape) for value in made if value.size == x.size):
+        near = FROM_FLOAT * largest(x)
+        if largest(value - x) <= near:
+            continue
+        with suppress(ValueError, IndexError, TriptychError), np.errstate(all="ignore"):
+            if not same(run.alone(path, value, None, train)[OUTPUT], observed, budget):
+                continue
+            texts = list(relations(x, value, max(budget, near), with_factor=True))
+            what = _between(source, path)
+            yield from ((cost, what + text, source) for cost, text in texts if cost == min(texts)[0])
+            if texts:
+                return
+
+
+def _between(source: str, path: str) -> str:
+    return f"what comes from '{source}' is changed before '{path}' takes it: " if source else "of its input: "
+
+
+def _of_kind(run: ReferenceRun, path: str, observed: Array, budget: float, train: bool) -> Iterator[str]:
+    layer = run.layers[path]
+    if path in run.trace(train).inputs and not isinstance(layer, get_args(Composite)):
+        yield from _of_fields(run, path, observed, budget, train)
+    if isinstance(layer, get_args(Elementwise)):
+        yield from with_number(run.trace(train).inputs[path], run.outputs(train)[path], observed, budget)
+    if isinstance(layer, BatchNorm) and path in run.trace(train).inputs:
+        yield from forms(hypothesis_of(run, path, train), observed, budget)
+    if isinstance(layer, Residual) or (isinstance(layer, Branches) and layer.merge != "concatenate"):
+        parts = parts_of(run, path, train)
+        right = {"add": " + ", "multiply": " * "}["add" if isinstance(layer, Residual) else layer.merge].join(parts)
+        yield from (f"what comes out is {text}, not {right}" for text in formulas(parts, observed, budget))
+    elif isinstance(layer, Branches):
+        yield from _of_parts(parts_of(run, path, train), observed, budget)
+
+
+def _of_fields(run: ReferenceRun, path: str, observed: Array, budget: float, train: bool) -> Iterator[str]:
+    """Other values in the layer's record."""
+    right = hypothesis_of(run, path, train)
+    for text, record in other_fields(right.layer):
+        with suppress(ValueError, IndexError, TriptychError), np.errstate(all="ignore"):
+            if layer_output(record, right.x.shape[1:], path) == observed.shape[1:]:
+                made = run_alone(replace(right, layer=record), path, None)[OUTPUT]
+                if same(made, observed, budget):
+                    yield text
+
+
+def _of_parts(parts: dict[str, Array], observed: Array, budget: float) -> Iterator[str]:
+    """What is wrong with the parts of what is concatenated, each explained by itself or by another part."""
+    places = np.cumsum([part.shape[1] for part in parts.values()])[:-1]
+    texts = []
+    for (name, part), seen in zip(parts.items(), np.split(observed, places, axis=1), strict=True):
+        if same(part, seen, budget):
+            continue
+        others = [other for other, value in parts.items() if other != name and same(value, seen, budget)]
+        known = [f"'{others[0]}' is in its place"] if others else [text for _, text in relations(part, seen, budget)]
+        if not known:
+            return
+        texts.append(f"in the part of '{name}': {known[0]}")
+    yield "; ".join(texts)
+
+
+def _source(run: ReferenceRun, path: str, train: bool) -> str:
+    """The layer whose output this one takes; empty for the images."""
+    given = run.trace(train).inputs.get(path)
+    return next((name for name, _ in run.nodes(train) if run.outputs(train).get(name) is given), "")
+
+
+def _of_arrays(run: ReferenceRun, path: str, observed: Array, budget: float, train: bool, source: str) -> Iterator[Fit]:
+    """The steps that, done to a layer's input or to one of its arrays, give what was observed."""
+    if path not in run.trace(train).inputs or isinstance(run.layers[path], Branches | Residual):
+        return
+    hypothesis, right = hypothesis_of(run, path, train), run.outputs(train)[path]
+    arrays = {"": hypothesis.x, **{n: v for n, v in hypothesis.values.items() if n in ("weight", "bias")}}
+    if hypothesis.x.size * max(value.size for value in arrays.values()) > LARGE:
+        return
+    for name, value in arrays.items():
+        like = value if value.ndim > 1 else value[None]
+
+        def made_of(changed: Array, name: str = name, shape: Shape = value.shape) -> Array:
+            changed = np.asarray(changed).reshape(shape)
+            other = {"values": {**hypothesis.values, name: changed}} if name else {"x": changed}
+            return np.asarray(run_alone(replace(hypothesis, **other), path, None)[OUTPUT])
+
+        linear = isinstance(hypothesis.layer, Conv | ConvTranspose | Dense)
+        zero = made_of(np.zeros_like(value)) if linear else np.zeros(())
+        ones = made_of(np.ones_like(value)) - zero if linear else None
+
+        def made_by(step: Callable[[Array], Array], of: Any = made_of, like: Array = like, zero: Array = zero) -> Array:
+            return np.asarray(of(step(like)) - zero)
+
+        source_text = (
+            f"what comes from '{source}' is changed before '{path}' takes it: " if source else "of its input: "
+        )
+        what = f"of its {name}: " if name else source_text
+        plain = line(right - zero, observed - zero, budget, ones) if linear else None
+        if plain:
+            yield 0, what + plain, "" if name else source
+        for cost, text in fitted(like, right - zero, observed - zero, budget, made_by, what, ones):
+            yield cost, _of_weights(text) if name else text, "" if name else source
+
+
+def _of_weights(text: str) -> str:
+    for word, of_weight in OF_WEIGHTS.items():
+        text = text.replace(word, of_weight)
+    return text
+
+
+def revealed(
+    run: ReferenceRun, paths: Sequence[str], observed: Arrays, budget: float, made: Sequence[Array], train: bool
+) -> tuple[str, Array] | None:
+    """Of layers behind each other, only the last of which is seen, the first that departs and what it puts out: that
+    among all that was `made` of which the layers behind it make what was seen."""
+    last, outputs = paths[-1], run.outputs(train)
+    for number, path in enumerate(paths[:-1]):
+        right = outputs[path]
+        for value in (value for value in made if value.size == right.size):
+            y = value = value.reshape(right.shape)
+            if largest(value - right) <= budget:
+                continue
+            with suppress(ValueError, IndexError, TriptychError), np.errstate(all="ignore"):
+                for before, follower in pairwise(paths[number:]):
+                    y = onward(run, before, follower, y, train)
+                if same(y, observed[last], budget):
+                    return path, value
+    return None

@@ -1,0 +1,128 @@
+"""Why a gradient is another one where what goes forward is right: who hands none back, or another one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from triptych.conformance.diagnosis.alone import same
+from triptych.conformance.diagnosis.causes import bound_of
+from triptych.conformance.diagnosis.explain import Finding
+from triptych.conformance.diagnosis.relations import number
+from triptych.conformance.reference_run import ReferenceRun, layer_of
+from triptych.porting.subject import ARRIVING
+from triptych.spec.layers import Branches, Residual, children, join
+from triptych.utils.arrays import Array, largest
+
+MEANS = "(detach, stop_gradient, BlockGrad, no_grad)"
+FEW = 1e-9  # of a fitted factor: as good as 0, or 1
+
+
+def into(path: str, branch: str) -> str:
+    """In words, of a merge that hands nothing back to one of its branches."""
+    return f"no gradient comes back from '{path}' into its branch '{branch}' {MEANS}"
+
+
+def branch_of(run: ReferenceRun, still: set[str]) -> tuple[str, str]:
+    """The merge, and the name of its branch, whose layers with arrays are exactly these; empty for none."""
+    trained = {layer_of(name) for name in run.gradients}
+    for path, layer in reversed(list(run.layers.items())):
+        for branch in children(layer) if isinstance(layer, Branches | Residual) else ():
+            if still and still == {name for name in trained if name.startswith(join(path, branch.name) + ".")}:
+                return path, branch.name
+    return "", ""
+
+
+def cut_off(finding: Finding, name: str) -> tuple[str, str]:
+    """Where the gradient of a parameter is zero, that none arrives at it, and from where; with the layer to blame. That
+    is the merge that hands none back to a branch, or the layer itself, but the next one with parameters where no layer
+    before has a gradient either: it hands none on."""
+    run, observed, own = finding.run, finding.observed.get(name), layer_of(name)
+    if observed is None or finding.check.problem or largest(observed):
+        return "", own
+    right = run.gradients
+    known = [each for each in right if each in finding.observed and each not in ("loss", "input")]
+    zero = {layer_of(each) for each in known if not largest(finding.observed[each]) and largest(right[each])}
+    where, branch = branch_of(run, zero)
+    if where:
+        return into(where, branch), where
+    trained = [path for path, _ in run.nodes(True) if any(layer_of(each) == path for each in right)]
+    place = trained.index(own) if own in trained else len(trained)
+    before = [each for each in right if layer_of(each) in trained[:place]]
+    source = next(iter(trained[place + 1 :]), "")
+    cut = bool(source and before) and not any(largest(finding.observed.get(each, observed)) for each in before)
+    return f"no gradient comes back from '{source or 'the loss'}' {MEANS}", source if cut else own
+
+
+def what_arrives(finding: Finding, name: str) -> tuple[str, str]:
+    """Why another gradient arrives at the output of a layer: the sum of what comes back from those that take it, each
+    with a factor; with the layer that is to blame, where that is known."""
+    run, observed, budget = finding.run, finding.observed.get(name), finding.check.budget
+    path = name.removeprefix(ARRIVING)
+    if observed is None or finding.check.problem:
+        return "", ""
+    right = run.trace(True).arriving[path]
+    if not largest(observed) and largest(right):
+        return _none(run, path)
+    terms = [(text, layer, g) for text, layer, g in _terms(run, path) if g.shape == observed.shape and largest(g)]
+    if terms and (found := _sum(terms, observed, budget)):
+        return found
+    bounded = bound_of(right, observed, budget)
+    return bounded.replace("its output", "the gradient that comes back"), ""
+
+
+def _none(run: ReferenceRun, path: str) -> tuple[str, str]:
+    """Nothing arrives at all: the layer, or the merge at the end of whose branch this stands."""
+    given = run.outputs(True)[path]
+    for merge, layer in run.nodes(True):
+        for branch in children(layer) if isinstance(layer, Branches | Residual) else ():
+            if run.outputs(True).get(join(merge, branch.name)) is given:
+                return into(merge, branch.name), merge
+    behind = next((name for name, _ in run.nodes(True) if run.trace(True).inputs[name] is given), "")
+    return (f"no gradient comes back from '{behind}' {MEANS}", behind) if behind else ("", "")
+
+
+def _terms(run: ReferenceRun, path: str) -> Iterator[tuple[str, str, Array]]:
+    """What each that takes the output of a layer hands back, and what it would if it were not there; what a merge
+    hands back by itself is what its branches' first layers do not."""
+    given, trace = run.outputs(True)[path], run.trace(True)
+    takers = {name: layer for name, layer in run.nodes(True) if trace.inputs[name] is given}
+    for name, layer in takers.items():
+        back = trace.leaving[name]
+        if isinstance(layer, Branches | Residual):
+            inside = [trace.leaving[other] for other in takers if other.startswith(f"{name}.")]
+            yield "from", name, back - sum(inside, np.zeros_like(back))
+        else:
+            yield "from", name, back
+            if trace.arriving[name].shape == given.shape:
+                yield "through", name, trace.arriving[name]
+
+
+def _sum(terms: list[tuple[str, str, Array]], observed: Array, budget: float) -> tuple[str, str] | None:
+    """The factors with which these sum up to what arrived, in words, if they do; the fewest that are not 0 or 1."""
+    target = observed.ravel()
+    whole = [term for term in terms if term[0] == "from"]
+    for some in (whole, terms):
+        design = np.stack([gradient.ravel() for *_, gradient in some], axis=1)
+        factors, _, rank, _ = np.linalg.lstsq(design, target, rcond=1e-10)
+        if rank < len(some) or not same((design @ factors).reshape(observed.shape), observed, budget):
+            continue
+        said = [(_text(way, name, float(f)), name) for (way, name, _), f in zip(some, factors, strict=True)]
+        texts = {text: name for text, name in said if text}
+        if any("as it is" in text for text in texts):
+            texts = {text: name for text, name in texts.items() if "as it is" in text}
+        if texts:
+            return "; ".join(texts), next(iter(texts.values()))
+    return None
+
+
+def _text(way: str, name: str, factor: float) -> str:
+    if abs(factor - (way == "from")) <= FEW:
+        return ""
+    if way == "through":
+        times = "" if abs(factor - 1) <= FEW else f", multiplied by {number(factor)}"
+        return f"the gradient goes through '{name}' as it is, its own derivative is left out (straight-through){times}"
+    if abs(factor) <= FEW:
+        return f"no gradient comes back from '{name}' {MEANS}"
+    return f"the gradient that comes back from '{name}' is multiplied by {number(factor)}"

@@ -1,0 +1,204 @@
+"""What no fault of the catalogue explains is told by fit: the simplest step, sum or form; nothing where none fits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy.special import expit
+
+from triptych.conformance.case import make_case
+from triptych.conformance.diagnosis import fits
+from triptych.conformance.diagnosis.activation_forms import with_number
+from triptych.conformance.diagnosis.alone import hypothesis_of, onward, run_alone
+from triptych.conformance.diagnosis.causes import NONE, by_fit, of_shape
+from triptych.conformance.diagnosis.junctions import formulas
+from triptych.conformance.diagnosis.norm_forms import forms
+from triptych.conformance.diagnosis.relations import relations
+from triptych.conformance.reference_run import OUTPUT, ReferenceRun
+from triptych.spec.layers import (
+    Architecture,
+    BatchNorm,
+    Block,
+    Branches,
+    Conv,
+    Dense,
+    Flatten,
+    GlobalAvgPool,
+    MaxPool,
+    ReLU,
+    Sigmoid,
+)
+from triptych.utils.arrays import Array
+
+MAP = np.random.default_rng(0).standard_normal((2, 6, 5, 5))
+BUDGET = 1e-12
+SQUEEZE = Block("squeeze", (GlobalAvgPool("mean"), Conv("fc", 6, (1, 1)), Sigmoid("sigmoid")))
+NET = Architecture(
+    "fitted",
+    (3, 10, 12),
+    4,
+    (
+        *(Conv("conv", 6, (3, 3), padding=(1, 1)), BatchNorm("norm"), ReLU("relu")),
+        Branches("gate", (Block("same", ()), SQUEEZE), "multiply"),
+        *(MaxPool("pool", (2, 2), (2, 2)), Flatten("flatten"), Dense("dense", 4)),
+    ),
+)
+RUN = ReferenceRun(make_case(NET, 0, 2))
+
+
+def said(right: Array, observed: Array) -> list[str]:
+    found = sorted(relations(right, observed, BUDGET))
+    return [text for cost, text in found if cost == found[0][0]]
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda y: -y, "sign"),
+        (lambda y: y + 3, "3 is added"),
+        (lambda y: 2 * y - 1, "multiplied by 2, and -1 is added"),
+        (lambda y: y[..., ::-1], "mirrored"),
+        (lambda y: y[:, :, ::-1], "upside down"),
+        (lambda y: 2 * y[:, :, ::-1], "upside down (flipped rows), multiplied by 2"),
+        (lambda y: np.roll(y, 1, 2), "+1 along the rows, from the other end"),
+        (lambda y: np.roll(y, -1, 0), "-1 along the images"),
+        (lambda y: y[:, [1, 0, 2, 3, 4, 5]], "channels 0 and 1 are exchanged"),
+        (lambda y: y[:, [0, 3, 1, 4, 2, 5]], "shuffled, in 2 groups"),
+        (lambda y: y[:, [3, 4, 5, 0, 1, 2]], "rolled by 3"),
+        (lambda y: y[:, [2, 0, 4, 1, 5, 3]], "in another order: 2, 0, 4, 1, 5, 3"),
+        (lambda y: y[:, [0, 1, 2, 3, 4, 0]], "0 for 5"),
+        (np.tanh, "tanh is applied"),
+        (lambda y: np.round(y, 1), "rounded to 1 decimals"),
+        (lambda y: np.sign(y) * np.abs(y) ** 1.5, "raised to the power 1.5"),
+        (lambda y: y - y.mean((2, 3), keepdims=True), "its mean over rows and columns"),
+        (lambda y: y / y.std((1, 2, 3), keepdims=True), "divided by its deviation over each image"),
+    ],
+)
+def test_a_step_is_told(make: Callable[[Array], Array], words: str) -> None:
+    texts = said(MAP, make(MAP))
+    assert any(words in text for text in texts), texts
+    assert len(texts) == 1 or "images" in words  # of two images: in reverse order, too
+
+
+def test_of_values_that_have_nothing_to_do_with_each_other_nothing_is_told() -> None:
+    other = np.random.default_rng(1).standard_normal(MAP.shape)
+    assert list(relations(MAP, other, BUDGET)) == []
+    assert formulas({"a": MAP, "b": np.tanh(other)}, np.cosh(other), BUDGET) == []
+
+
+def test_what_fits_nearly_does_not_fit() -> None:
+    assert list(relations(MAP, np.tanh(MAP) + 1e-9 * np.random.default_rng(1).standard_normal(MAP.shape), BUDGET)) == []
+
+
+def test_steps_that_cannot_be_told_apart_are_all_told() -> None:
+    flat = np.random.default_rng(2).standard_normal((2, 3, 1, 5))
+    texts = said(flat, flat - flat.mean((2, 3), keepdims=True))
+    assert [any(words in text for text in texts) for words in ("rows and columns", "the columns is")] == [True, True]
+
+
+@pytest.mark.parametrize(
+    ("make", "formula"),
+    [
+        (lambda a, b: a + a * b, "a + a * b"),
+        (lambda a, b: a - a * b, "a - a * b"),
+        (lambda a, b: 0.5 * a + 0.5 * b, "0.5 a + 0.5 b"),
+        (np.maximum, "max(a, b)"),
+        (lambda a, b: np.maximum(a, 0) + b, "b + relu(a)"),
+        (lambda a, b: a * b + 1, "a * b + 1"),
+    ],
+)
+def test_a_merge_is_told_as_the_shortest_sum(make: Callable[[Array, Array], Array], formula: str) -> None:
+    other = np.random.default_rng(3).standard_normal(MAP.shape)
+    assert formulas({"a": MAP, "b": other}, make(MAP, other), BUDGET) == [formula]
+
+
+@pytest.mark.parametrize(
+    ("of", "text"),
+    [
+        (lambda x: x * expit(1.702 * x), "x * sigmoid(1.702 x)"),
+        (lambda x: np.where(x > 0, x, 0.07 * x), "below 0 is multiplied by 0.07"),
+        (lambda x: np.clip(x, 0, 1.25), "clipped to 0 .. 1.25"),
+        (lambda x: np.maximum(x - 0.3, 0), "ReLU of x + -0.3"),
+        (lambda x: np.tanh(0.5 * x), "tanh(0.5 x)"),
+        (lambda x: x * np.clip(0.2 * x + 0.5, 0, 1), "hard sigmoid of slope 0.2"),
+    ],
+)
+def test_a_number_in_an_activation_is_told(of: Callable[[Array], Array], text: str) -> None:
+    assert any(text in found for found in with_number(MAP, np.maximum(MAP, 0), of(MAP), BUDGET))
+    assert not list(with_number(MAP, np.maximum(MAP, 0), of(MAP) + 0.01 * MAP**2, BUDGET))
+
+
+@pytest.mark.parametrize("train", [True, False])
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda c, v, g, b: c / (np.sqrt(v) + 0.01) * g + b, "outside the root; eps is 0.01, not 1e-05"),
+        (lambda c, v, g, b: c / np.sqrt(v + 1e-5) * (1 + g) + b, "1 is added to it"),
+        (lambda c, v, g, b: c / np.sqrt(v + 1e-5) * g - b, "beta is subtracted"),
+        (lambda c, v, g, b: c / np.sqrt(v + 2e-3) * g + b, "eps is 0.002, not 1e-05"),
+    ],
+)
+def test_the_form_of_a_batch_norm_is_told(make: Callable[..., Array], words: str, train: bool) -> None:
+    right = hypothesis_of(RUN, "norm", train)
+    values = {name: value.reshape(1, -1, 1, 1) for name, value in right.values.items()}
+    mean, var = values["running_mean"], values["running_var"]
+    if train:
+        mean, var = right.x.mean((0, 2, 3), keepdims=True), right.x.var((0, 2, 3), keepdims=True)
+    observed = make(right.x - mean, var, values["weight"], values["bias"])
+    assert any(words in text for text in forms(right, observed, 1e-9)), list(forms(right, observed, 1e-9))
+    assert list(forms(right, RUN.outputs(train)["norm"] ** 2, 1e-9)) == []
+
+
+def test_a_change_of_an_input_is_told_of_the_layer_that_puts_it_out() -> None:
+    given = np.tanh(RUN.outputs(False)["relu"])
+    hypothesis = hypothesis_of(RUN, "pool", False)
+    observed = run_alone(replace(hypothesis, x=given), "pool", None)[OUTPUT]
+    assert fits.of_output(RUN, "conv", RUN.outputs(False)["conv"] + 1, 1e-12, False, ())[0][1] == "1 is added"
+    x = RUN.trace(False).inputs["pool"]
+    halved = run_alone(replace(hypothesis, x=0.5 * x + 1), "pool", None)[OUTPUT]
+    ((_, text, layer), *_) = fits.of_output(RUN, "pool", halved, 1e-12, False, (0.5 * x + 1,))
+    assert layer == "gate"
+    assert "multiplied by 0.5, and 1 is added" in text
+    assert fits.of_output(RUN, "pool", observed**3, 1e-12, False, (given,)) == []
+
+
+def test_a_change_of_a_weight_is_told() -> None:
+    hypothesis = hypothesis_of(RUN, "conv", False)
+    for make, words in ((np.abs, "absolute value"), (lambda w: w * w, "squared"), (lambda w: 2 * w, "multiplied by 2")):
+        values = {**hypothesis.values, "weight": make(hypothesis.values["weight"])}
+        observed = run_alone(replace(hypothesis, values=values), "conv", None)[OUTPUT]
+        texts = [text for _, text, _ in fits.of_output(RUN, "conv", observed, 1e-11, False)]
+        assert any(text.startswith("of its weight: ") and words in text for text in texts), texts
+
+
+def test_two_fields_that_are_others_are_told_by_shape_and_by_value() -> None:
+    right = hypothesis_of(RUN, "pool", False)
+    wrong = replace(right.layer, kernel=(3, 3), stride=(3, 3))
+    observed = run_alone(replace(right, layer=wrong), "pool", None)[OUTPUT]
+    text = of_shape(RUN, "pool", observed.shape[1:], observed, False)
+    assert "the kernel is (3, 3), not (2, 2)" in text
+    assert "the stride is (3, 3), not (2, 2)" in text
+
+
+def test_a_fault_in_a_gate_is_found_by_what_is_merged() -> None:
+    y = np.tanh(RUN.outputs(False)["gate.squeeze.fc"])
+    product = onward(RUN, "gate.squeeze.sigmoid", "gate", y, False)
+    assert np.array_equal(product, y * RUN.outputs(False)["relu"])
+    found = fits.revealed(
+        RUN, ["gate.squeeze.sigmoid", "gate"], {"gate": product}, 1e-12, (RUN.case.images, y, product), False
+    )
+    assert found is not None
+    assert found[0] == "gate.squeeze.sigmoid"
+    with pytest.raises(ValueError, match="does not take"):
+        onward(RUN, "conv", "pool", RUN.outputs(False)["conv"], False)
+
+
+def test_a_cause_that_is_known_stays() -> None:
+    known = replace(NONE, text="a fault of the catalogue")
+    assert by_fit(RUN, "conv", -RUN.outputs(False)["conv"], 1e-12, False, known) == known
+    vague = replace(NONE, text="the same values in another order", vague=True)
+    told = by_fit(RUN, "conv", RUN.outputs(False)["conv"][..., ::-1], 1e-12, False, vague)
+    assert "mirrored" in told.text
