@@ -1,8 +1,8 @@
 """How often `triptych locate --try` is right on ports written as people write them (`benchmarks/written/`): each is
 judged as it is, written otherwise as right (`written_right.py`), and with every fault of a table, one at a time:
-`written_faults.py`, `_second.py`, `_third.py`, `_fourth.py` or `_fifth.py`.
+`written_faults.py`, `_second.py`, `_third.py`, `_fourth.py`, `_fifth.py` or `_sixth.py`.
 
-nice -n 10 python benchmarks/locate_written.py [torch] [mxnet] [jax] [first ... fifth] [--misses] [--only PORT]
+nice -n 10 python benchmarks/locate_written.py [torch] [mxnet] [jax] [first ... sixth] [--misses] [--only PORT]
 """
 
 from __future__ import annotations
@@ -24,13 +24,14 @@ from written_fifth import FIFTH, dense_network, mobile_network
 from written_fourth import FOURTH
 from written_right import RIGHT
 from written_second import SECOND
+from written_sixth import SIXTH
 from written_third import THIRD
 
 from triptych.__main__ import main as triptych
 from triptych.backend import registry
 from triptych.spec import records
 
-TABLES = {"first": FAULTS, "second": SECOND, "third": THIRD, "fourth": FOURTH, "fifth": FIFTH}
+TABLES = {"first": FAULTS, "second": SECOND, "third": THIRD, "fourth": FOURTH, "fifth": FIFTH, "sixth": SIXTH}
 SMALL = {
     "shuffle.json": shuffle_network,
     "decoder.json": decoder_network,

@@ -110,7 +110,18 @@ def _fitted(pixels: NDArray[np.uint8], right: InputTransform, value: Array, budg
             return ""
         means.append(f"{-shift / factor:.4g}")
         deviations.append(f"{1 / factor:.4g}")
+    if scale := _before(means, deviations, right):
+        return f"the pixels are {scale:.4g} times as large: divided by {255 / scale:.4g}, not 255"
     return f"it is normalised by other numbers: mean={','.join(means)} std={','.join(deviations)}"
+
+
+def _before(means: Sequence[str], deviations: Sequence[str], right: InputTransform) -> float:
+    """The factor of the pixels with which the right mean and deviation are what was fitted; 0 if there is none."""
+    factors = [std / float(seen) for seen, std in zip(deviations, right.std, strict=False)]
+    shifts = [mean / float(seen) for seen, mean in zip(means, right.mean, strict=False) if float(seen)]
+    every = [*factors, *shifts]
+    together = len(factors) == len(shifts) == right.channels and np.allclose(every, factors[0], rtol=2e-3)
+    return factors[0] if together else 0.0
 
 
 def _wrong_sizes(pixels: NDArray[np.uint8], right: InputTransform) -> Iterator[tuple[str, Array]]:

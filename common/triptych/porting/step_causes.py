@@ -12,6 +12,7 @@ from triptych.conformance.diagnosis.explain import Difference, Finding
 from triptych.conformance.diagnosis.update_faults import Wrong, other_kinds, step_faults, walk_steps
 from triptych.conformance.reference_run import ReferenceRun, layer_of
 from triptych.conformance.tolerance import Budgets
+from triptych.optim.optimizers import SGD
 from triptych.porting.own_training import Plan, begin, budgets, drawn_gradient, moves_of, path_of, right_steps, sample
 from triptych.utils.arrays import Array, Arrays, largest
 
@@ -58,13 +59,28 @@ def _nearest(
     run, away = finding.run, partial(_away, finding, allowed, checked)
     with np.errstate(all="ignore"):  # a fault may divide by zero
         made = [(away(moves_of(run, wrong)), text) for text, wrong in faults]
-        for norm in NORMS:
+        for norm in dict.fromkeys((*NORMS, *_bound_that_fits(finding, right))):
             by_norm, by_value = partial(_clipped, run, norm), partial(_cut, norm)
             made.append((away(moves_of(run, right, by_norm)), f"gradients are clipped to a norm of {norm:g}"))
             made.append((away(moves_of(run, right, by_value)), f"gradients are clipped to {norm:g}, value by value"))
     nearest = min(distance for distance, _ in made)
     if nearest <= 1:
         yield next(text for distance, text in made if distance <= 10 * nearest + NEAR)
+
+
+def _bound_that_fits(finding: Finding, right: Wrong) -> Iterator[float]:
+    """The largest value that is left of the gradients in the first step, where that tells it: of plain SGD, whose first
+    move is the gradient, decayed, times the rate."""
+    if not isinstance(right.optimizer, SGD) or right.optimizer.nesterov or right.dampening:
+        return
+    rate, start = right.rates[0].learning_rate, begin(finding.run)
+    left = [
+        largest(finding.observed[name] / -rate - right.decay[path] * sample(start[path]))
+        for path in right.decay
+        if (name := f"{path} (step 1)") in finding.observed
+    ]
+    if left:
+        yield float(f"{max(left):.6g}")
 
 
 def _cut(most: float, arrays: dict[str, Array]) -> dict[str, Array]:

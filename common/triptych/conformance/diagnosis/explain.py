@@ -163,18 +163,25 @@ def forward(finding: Finding, train: bool) -> Difference:
 
 def _by_fit(finding: Finding, paths: list[str], train: bool, known: causes.Cause) -> causes.Cause:
     """What no fault of the catalogue explains, of the last of `paths`, or of the first of which it is known what it
-    puts out."""
-    run, check = finding.run, finding.check
+    puts out. What was taken for the last one's output may be a step of it: the layer behind it tells."""
+    run, check, observed = finding.run, finding.check, finding.observed
     if known and not known.vague:
         return known
     made = finding.subject.made(train)
-    seen = fits.revealed(run, paths, finding.observed, check.budget, made, train)
-    path, value = seen or (paths[-1], finding.observed[check.tensor])
+    seen = fits.revealed(run, paths, observed, check.budget, made, train)
+    if seen is None and (behind := fits.contradicted(run, paths[-1], observed, check.budget, train)):
+        seen = fits.revealed(run, [paths[-1], behind], observed, check.budget, made, train)
+        if seen is None:
+            return known
+    path, value = seen or (paths[-1], observed[check.tensor])
     if seen:
         known = causes.of_layer(run, path, {OUTPUT: value}, {OUTPUT: check.budget}, train, False)
-        known = replace(known, layer=known.layer or path)
+        known = replace(known, layer=known.layer or path) if known else known
     cause = causes.by_fit(run, path, value, check.budget, train, known, made)
-    return replace(cause, layer=cause.layer or path) if seen or (cause and len(paths) > 1) else cause
+    if not cause and not seen:
+        found = fits.through(run, paths, observed[check.tensor], check.budget, train)
+        cause = causes.Cause(found[0][0], found[0][1], others=tuple(text for text, _ in found[1:])) if found else cause
+    return replace(cause, layer=cause.layer or path) if cause and (seen or len(paths) > 1) else cause
 
 
 def unseen(run: ReferenceRun, path: str, seen: Arrays, train: bool) -> list[str]:

@@ -179,6 +179,12 @@ FAULTS: dict[type, tuple[Fault, ...]] = {
             result=lambda t, y: np.broadcast_to(y.mean(1, keepdims=True), y.shape),
         ),
         Fault("the first place is taken for the average", result=lambda t, y: t.x[..., :1, :1]),
+        Fault(
+            "the average is taken over the columns alone, row by row", result=lambda t, y: t.x.mean(3, keepdims=True)
+        ),
+        Fault(
+            "the average is taken over the rows alone, column by column", result=lambda t, y: t.x.mean(2, keepdims=True)
+        ),
         Fault("the median for the average", result=lambda t, y: np.median(t.x, (2, 3), keepdims=True)),
     ),
     spec.GlobalMaxPool: (Fault("average for maximum pooling", result=lambda t, y: t.x.mean((2, 3), keepdims=True)),),

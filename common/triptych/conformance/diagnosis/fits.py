@@ -15,7 +15,7 @@ from triptych.conformance.diagnosis.field_faults import other_fields
 from triptych.conformance.diagnosis.junctions import formulas
 from triptych.conformance.diagnosis.norm_forms import forms
 from triptych.conformance.diagnosis.relations import fitted, line, relations
-from triptych.conformance.diagnosis.steps import OF_WEIGHTS
+from triptych.conformance.diagnosis.steps import OF_WEIGHTS, steps
 from triptych.conformance.reference_run import OUTPUT, ReferenceRun
 from triptych.spec.layers import (
     BatchNorm,
@@ -32,6 +32,7 @@ from triptych.spec.shapes import layer_output
 from triptych.utils.arrays import Array, largest
 from triptych.utils.errors import TriptychError
 
+NEARLY = 1e-6  # of what a layer behind puts out: more is another computation, in float32, too
 FROM_FLOAT = 1e-12  # of the largest value: nearer, they are the right ones
 Fit = tuple[int, str, str]  # how simple, in words, and the layer to blame if it is another one
 LARGE = 1 << 28  # of inputs times weights: such a layer is not run some hundred times
@@ -187,3 +188,37 @@ def revealed(
                 if same(y, observed[last], budget):
                     return path, value
     return None
+
+
+def contradicted(run: ReferenceRun, path: str, observed: Arrays, budget: float, train: bool) -> str:
+    """The layer directly behind another one, if it is seen and does not make what it puts out of what was taken for the
+    other one's output; empty if it does, or if nothing can be said."""
+    nodes = [name for name, _ in run.nodes(train)]
+    behind = next(iter(nodes[nodes.index(path) + 1 :]), "") if path in nodes else ""
+    if behind not in observed or isinstance(run.layers[behind], Branches | Residual):
+        return ""
+    with suppress(ValueError, IndexError, TriptychError), np.errstate(all="ignore"):
+        y = onward(run, path, behind, observed[path], train)
+        return "" if same(y, observed[behind], NEARLY * max(budget, largest(y))) else behind
+    return ""
+
+
+def through(
+    run: ReferenceRun, paths: Sequence[str], observed: Array, budget: float, train: bool
+) -> list[tuple[str, str]]:
+    """The steps that, done to what a layer of `paths` puts out that cannot be seen, give what the last one does, and
+    that layer; those of the first layer of which there are any."""
+    for number, path in enumerate(paths[:-1]):
+        right, found = run.outputs(train)[path], []
+        for text, step in steps(right.ndim):
+            with suppress(ValueError, IndexError, TriptychError), np.errstate(all="ignore"):
+                y = step(right)
+                if y.shape != right.shape or same(y, right, budget):
+                    continue
+                for before, follower in pairwise(paths[number:]):
+                    y = onward(run, before, follower, y, train)
+                if same(y, observed, budget):
+                    found.append((text, path))
+        if found:
+            return found[:3]
+    return []

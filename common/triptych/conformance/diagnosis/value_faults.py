@@ -51,6 +51,7 @@ OTHER_ACTIVATIONS: tuple[tuple[str, spec.Elementwise], ...] = (
 ACTIVATIONS = (
     MISSING,
     *(_named(text, record) for text, record in OTHER_ACTIVATIONS),
+    Fault("softmax over the channels is applied", result=lambda t, y: softmax(t.x, axis=1)),
     Fault("the absolute value is taken", result=lambda t, y: np.abs(t.x)),
     Fault("the square is taken", result=lambda t, y: t.x**2),
     Fault("what it puts out is squared", result=lambda t, y: y**2),
