@@ -1,7 +1,7 @@
 """A sixth table, small and written after the diagnosis tells by fit what no fault of its catalogue explains: what is
 told of these says what is to be expected of the next."""
 
-# ruff: noqa: E501  # a fault is a row: what stands in the source, and what stands there in its place
+# a fault is a row: what stands in the source, and what stands there in its place
 
 from __future__ import annotations
 
