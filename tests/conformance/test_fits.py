@@ -16,7 +16,7 @@ from triptych.conformance.diagnosis.alone import hypothesis_of, onward, run_alon
 from triptych.conformance.diagnosis.causes import NONE, by_fit, of_shape
 from triptych.conformance.diagnosis.junctions import formulas
 from triptych.conformance.diagnosis.norm_forms import forms
-from triptych.conformance.diagnosis.relations import relations
+from triptych.conformance.diagnosis.relations import relations, simplest
 from triptych.conformance.reference_run import OUTPUT, ReferenceRun
 from triptych.spec.layers import (
     Architecture,
@@ -50,8 +50,7 @@ RUN = ReferenceRun(make_case(NET, 0, 2))
 
 
 def said(right: Array, observed: Array) -> list[str]:
-    found = sorted(relations(right, observed, BUDGET))
-    return [text for cost, text in found if cost == found[0][0]]
+    return simplest(relations(right, observed, BUDGET))
 
 
 @pytest.mark.parametrize(
@@ -172,6 +171,42 @@ def test_a_change_of_a_weight_is_told() -> None:
         observed = run_alone(replace(hypothesis, values=values), "conv", None)[OUTPUT]
         texts = [text for _, text, _ in fits.of_output(RUN, "conv", observed, 1e-11, False)]
         assert any(text.startswith("of its weight: ") and words in text for text in texts), texts
+
+
+def test_a_number_that_weights_are_clipped_to_is_searched_for() -> None:
+    hypothesis = hypothesis_of(RUN, "conv", False)
+    values = {**hypothesis.values, "weight": np.clip(hypothesis.values["weight"], -0.05, 0.05)}
+    observed = run_alone(replace(hypothesis, values=values), "conv", None)[OUTPUT]
+    texts = [text for _, text, _ in fits.of_output(RUN, "conv", observed, 1e-12, False)]
+    assert texts == ["of its weight: it is clipped to -0.05 .. 0.05"]
+
+
+def test_two_numbers_of_an_activation_are_told() -> None:
+    x = RUN.trace(False).inputs["gate.squeeze.sigmoid"]
+    observed = 1.7159 * expit(2 / 3 * x)
+    texts = [text for _, text, _ in fits.of_output(RUN, "gate.squeeze.sigmoid", observed, 1e-12, False)]
+    assert texts == ["of its input: it is multiplied by 0.666667, and what comes out is multiplied by 1.7159"]
+
+
+def test_what_another_layer_puts_out_is_told() -> None:
+    texts = [text for _, text, _ in fits.of_output(RUN, "relu", RUN.outputs(False)["conv"], 1e-12, False)]
+    assert texts == ["what 'conv' puts out is taken in its place"]
+
+
+def test_one_part_of_a_sum_is_told() -> None:
+    part, other = MAP, np.random.default_rng(4).standard_normal(MAP.shape)
+    observed = other + np.broadcast_to(part.mean(1, keepdims=True), part.shape)
+    parts = {"shortcut": part, "body": other}
+    (text,) = fits._of_one_part(parts, part + other, observed, BUDGET, True)
+    assert text == "of its part 'shortcut': its mean over the channels stands in its place"
+
+
+def test_a_step_that_a_line_does_as_well_is_not_told() -> None:
+    positive = np.abs(MAP)  # of which SELU is a factor
+    assert said(positive, 0.5 * positive) == []
+    parts = {"a": positive, "b": MAP}
+    (text,) = fits._of_parts(parts, np.concatenate([0.5 * positive, MAP], axis=1), BUDGET)
+    assert text == "in the part of 'a': it is multiplied by 0.5"
 
 
 def test_two_fields_that_are_others_are_told_by_shape_and_by_value() -> None:

@@ -70,6 +70,11 @@ class Subject:
         """What it was seen to put out anywhere in a whole pass; nothing where only its layers are seen."""
         return ()
 
+    def draws(self) -> bool:
+        """Whether it draws random numbers in training other than by a dropout of its framework; no, where that is not
+        known."""
+        return False
+
     def failed(self, error: BaseException) -> None:
         """Raises what a user should read in place of a difference when a framework raises `error`; nothing here."""
 

@@ -64,12 +64,34 @@ def what_arrives(finding: Finding, name: str) -> tuple[str, str]:
         return "", ""
     right = run.trace(True).arriving[path]
     if not largest(observed) and largest(right):
-        return _none(run, path)
+        return _around(finding, path) or _none(run, path)
     terms = [(text, layer, g) for text, layer, g in _terms(run, path) if g.shape == observed.shape and largest(g)]
     if terms and (found := _sum(terms, observed, budget)):
         return found
     bounded = bound_of(right, observed, budget)
     return bounded.replace("its output", "the gradient that comes back"), ""
+
+
+def _around(finding: Finding, path: str) -> tuple[str, str] | None:
+    """Nothing arrives at what was taken for a layer's output, but something does at what the layer takes: it goes
+    around the layer. None where nothing does."""
+    run, inputs = finding.run, finding.run.trace(True).inputs
+    before = next((name for name, _ in run.nodes(True) if run.outputs(True)[name] is inputs.get(path)), "")
+    takers = [name for name, _ in run.nodes(True) if inputs[name] is inputs.get(path)]
+    arrived = finding.observed.get(ARRIVING + before)
+    if not before or len(takers) > 1:
+        return None
+    if arrived is None:  # not seen: the gradients of what lies before tell
+        order = [name for name, _ in run.nodes(True)]
+        known = [name for name in run.gradients if name in finding.observed and layer_of(name) in order]
+        early = [name for name in known if order.index(layer_of(name)) < order.index(path)]
+        return ("", path) if any(largest(finding.observed[name]) for name in early) else None
+    if not largest(arrived):
+        return None
+    right = run.trace(True).arriving[path]
+    if right.shape == arrived.shape and same(right, arrived, finding.check.budget):
+        return _text("through", path, 1.0), path
+    return "", path
 
 
 def _none(run: ReferenceRun, path: str) -> tuple[str, str]:

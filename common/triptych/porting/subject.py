@@ -407,6 +407,11 @@ class OwnNetwork(Subject):
                 return {f"{place}{dropouts.SURPLUS}": dropouts.described(0.0, dropouts.BY_ITSELF)}
         return {}
 
+    def draws(self) -> bool:
+        """See `drawn_by_itself`."""
+        with self.exact():
+            return bool(self.drawn_by_itself())
+
     def draws_in_evaluation(self) -> bool:
         """Whether a second pass in evaluation, of the same values, puts out something else than the first."""
         if self.port.pure:

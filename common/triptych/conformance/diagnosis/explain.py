@@ -13,6 +13,7 @@ from triptych.conformance.subjects import Subject
 from triptych.spec.layers import Flatten, children
 
 T = TypeVar("T")
+DRAWS = "random numbers are drawn in training, by no dropout of the framework's: every call gives something else"
 ALSO = "as well explained by: {}"
 
 
@@ -152,6 +153,10 @@ def forward(finding: Finding, train: bool) -> Difference:
         part = forward_causes.of_part(run, check, finding.observed, train)
         cause = next(filter(None, found), cause or part)
         cause = _by_fit(finding, [*hidden, check.tensor], train, cause)
+    if (
+        train and not check.problem and finding.subject.draws()
+    ):  # what was seen is one draw's, and nothing fits any other
+        cause = causes.Cause(DRAWS, cause.layer)
     note = "; ".join(filter(None, (note, ALSO.format(", or ".join(cause.others)) if cause.others else "")))
     if check.problem.startswith("has the shape"):
         seen = finding.observed[check.tensor]

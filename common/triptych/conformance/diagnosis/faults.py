@@ -26,7 +26,7 @@ from triptych.conformance.diagnosis.layer_faults import (
     padded_with,
     same_padding,
 )
-from triptych.conformance.diagnosis.placement_faults import PAD, RESHAPE, SHUFFLE, SLICE, TRANSPOSED, UPSAMPLE
+from triptych.conformance.diagnosis.placement_faults import PAD, RESHAPE, SHUFFLE, SLICE, TRANSPOSED, UPSAMPLE, between
 from triptych.conformance.diagnosis.value_faults import (
     ACTIVATIONS,
     AFFINE,
@@ -94,6 +94,29 @@ def _ends(half: bool, ceil: bool) -> Fault:
     return Fault(f"the padding is {{wrong.padding}}, not {{right.padding}}, and {words}", change)
 
 
+def _sampled(row: int, column: int) -> Fault:
+    """One value of every stride, where a window should be looked at."""
+
+    def result(hypothesis: Hypothesis, y: Array) -> Array:
+        rows, columns = hypothesis.layer.stride
+        return hypothesis.x[:, :, row::rows, column::columns][:, :, : y.shape[2], : y.shape[3]]
+
+    place = "first" if (row, column) == (0, 0) else f"({row}, {column})th"
+    return Fault(f"one value is taken for the window: the {place} of every stride", result=result)
+
+
+def _resampled(hypothesis: Hypothesis, y: Array) -> Array:
+    """Linear between the values, the outermost of which stay."""
+    rows, columns = (
+        between(np.linspace(0, old - 1, new), old) for new, old in zip(y.shape[2:], hypothesis.x.shape[2:], strict=True)
+    )
+    return np.asarray(rows @ hypothesis.x @ columns.T)
+
+
+_SAMPLES = (
+    *(_sampled(row, column) for row in (0, 1) for column in (0, 1)),
+    Fault("the map is interpolated (bilinear, corners aligned), not pooled", result=_resampled),
+)
 _ENDS = tuple(_ends(half, ceil) for ceil in (True, False) for half in (False, True))
 
 
@@ -154,6 +177,7 @@ FAULTS: dict[type, tuple[Fault, ...]] = {
         *one_sided(-np.inf),
         *_POOL,
         *_ENDS,
+        *_SAMPLES,
         MISSING,
     ),
     spec.AvgPool: (
@@ -165,6 +189,7 @@ FAULTS: dict[type, tuple[Fault, ...]] = {
         *_POOL,
         *_ENDS,
         *map(_counting, (*PADDING, *_ENDS)),
+        *_SAMPLES,
         MISSING,
     ),
     spec.GlobalAvgPool: (

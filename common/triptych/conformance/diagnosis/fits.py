@@ -14,7 +14,8 @@ from triptych.conformance.diagnosis.alone import hypothesis_of, onward, parts_of
 from triptych.conformance.diagnosis.field_faults import other_fields
 from triptych.conformance.diagnosis.junctions import formulas
 from triptych.conformance.diagnosis.norm_forms import forms
-from triptych.conformance.diagnosis.relations import fitted, line, relations
+from triptych.conformance.diagnosis.one_number import searched
+from triptych.conformance.diagnosis.relations import fitted, line, relations, simplest
 from triptych.conformance.diagnosis.steps import OF_WEIGHTS, steps
 from triptych.conformance.reference_run import OUTPUT, ReferenceRun
 from triptych.spec.layers import (
@@ -35,6 +36,7 @@ from triptych.utils.errors import TriptychError
 NEARLY = 1e-6  # of what a layer behind puts out: more is another computation, in float32, too
 FROM_FLOAT = 1e-12  # of the largest value: nearer, they are the right ones
 Fit = tuple[int, str, str]  # how simple, in words, and the layer to blame if it is another one
+MOST = 3  # that are told of as simple ones
 LARGE = 1 << 28  # of inputs times weights: such a layer is not run some hundred times
 
 
@@ -71,9 +73,12 @@ def _of_given(
         with suppress(ValueError, IndexError, TriptychError), np.errstate(all="ignore"):
             if not same(run.alone(path, value, None, train)[OUTPUT], observed, budget):
                 continue
-            texts = list(relations(x, value, max(budget, near), with_factor=True))
             what = _between(source, path)
-            yield from ((cost, what + text, source) for cost, text in texts if cost == min(texts)[0])
+            allowed = max(budget, near)
+            texts = [(cost, what + text) for cost, text in relations(x, value, allowed, with_factor=True)]
+            if source and run.outputs(train)[source].shape == value.shape and value.ndim > 1:
+                texts += [(0, text) for text in _of_kind(run, source, value, allowed, train)]
+            yield from ((cost, text, source) for cost, text in texts if cost == min(texts)[0])
             if texts:
                 return
 
@@ -84,6 +89,9 @@ def _between(source: str, path: str) -> str:
 
 def _of_kind(run: ReferenceRun, path: str, observed: Array, budget: float, train: bool) -> Iterator[str]:
     layer = run.layers[path]
+    for other, value in run.outputs(train).items():
+        if other != path and largest(value) and same(value, observed, budget):
+            yield f"what '{other}' puts out is taken in its place"
     if path in run.trace(train).inputs and not isinstance(layer, get_args(Composite)):
         yield from _of_fields(run, path, observed, budget, train)
     if isinstance(layer, get_args(Elementwise)):
@@ -93,7 +101,9 @@ def _of_kind(run: ReferenceRun, path: str, observed: Array, budget: float, train
     if isinstance(layer, Residual) or (isinstance(layer, Branches) and layer.merge != "concatenate"):
         parts = parts_of(run, path, train)
         right = {"add": " + ", "multiply": " * "}["add" if isinstance(layer, Residual) else layer.merge].join(parts)
-        yield from (f"what comes out is {text}, not {right}" for text in formulas(parts, observed, budget))
+        sums = formulas(parts, observed, budget)
+        yield from (f"what comes out is {text}, not {right}" for text in sums)
+        yield from () if sums else _of_one_part(parts, run.outputs(train)[path], observed, budget, " + " in right)
     elif isinstance(layer, Branches):
         yield from _of_parts(parts_of(run, path, train), observed, budget)
 
@@ -109,6 +119,21 @@ def _of_fields(run: ReferenceRun, path: str, observed: Array, budget: float, tra
                     yield text
 
 
+def _of_one_part(parts: dict[str, Array], right: Array, observed: Array, budget: float, added: bool) -> Iterator[str]:
+    """What one of the parts of a sum, or of a product, would have to be, explained by what it should be."""
+    for name, part in parts.items():
+        if part.shape != observed.shape:
+            continue
+        if added:
+            needed = observed - (right - part)
+        else:
+            with np.errstate(all="ignore"):
+                needed = observed * part / right
+        if np.isfinite(needed).all():
+            for text in simplest(relations(part, needed, max(budget, FROM_FLOAT * largest(right)), True)):
+                yield f"of its part '{name}': {text}"
+
+
 def _of_parts(parts: dict[str, Array], observed: Array, budget: float) -> Iterator[str]:
     """What is wrong with the parts of what is concatenated, each explained by itself or by another part."""
     places = np.cumsum([part.shape[1] for part in parts.values()])[:-1]
@@ -117,10 +142,10 @@ def _of_parts(parts: dict[str, Array], observed: Array, budget: float) -> Iterat
         if same(part, seen, budget):
             continue
         others = [other for other, value in parts.items() if other != name and same(value, seen, budget)]
-        known = [f"'{others[0]}' is in its place"] if others else [text for _, text in relations(part, seen, budget)]
+        known = [f"'{others[0]}' is in its place"] if others else simplest(relations(part, seen, budget, True))
         if not known:
             return
-        texts.append(f"in the part of '{name}': {known[0]}")
+        texts.append(f"in the part of '{name}': {' or '.join(known[:MOST])}")
     yield "; ".join(texts)
 
 
@@ -162,6 +187,10 @@ def _of_arrays(run: ReferenceRun, path: str, observed: Array, budget: float, tra
             yield 0, what + plain, "" if name else source
         for cost, text in fitted(like, right - zero, observed - zero, budget, made_by, what, ones):
             yield cost, _of_weights(text) if name else text, "" if name else source
+        if name != "bias":
+            of_values = isinstance(hypothesis.layer, get_args(Elementwise))
+            for text in searched(value, right, observed, budget, made_of, of_values):
+                yield 2, what + text, "" if name else source
 
 
 def _of_weights(text: str) -> str:
@@ -220,5 +249,5 @@ def through(
                 if same(y, observed, budget):
                     found.append((text, path))
         if found:
-            return found[:3]
+            return found[:MOST]
     return []

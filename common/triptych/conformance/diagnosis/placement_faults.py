@@ -51,18 +51,21 @@ SLICE = (
 )
 
 
+def between(places: Array, size: int) -> Array:
+    """The matrix that takes values at these places of `size` ones, linear between them."""
+    lower = np.minimum(places.astype(int), size - 1)
+    weights = np.zeros((len(places), size))
+    np.add.at(weights, (np.arange(len(places)), lower), 1 - (places - lower))
+    np.add.at(weights, (np.arange(len(places)), np.minimum(lower + 1, size - 1)), places - lower)
+    return weights
+
+
 def _corners_aligned(hypothesis: Hypothesis, y: Array) -> Array:
     """Linear between the outermost values, which stay where they are."""
-
-    def matrix(size: int, factor: int) -> Array:
-        places = np.linspace(0, size - 1, size * factor)
-        lower = np.minimum(places.astype(int), size - 1)
-        weights = np.zeros((size * factor, size))
-        np.add.at(weights, (np.arange(len(places)), lower), 1 - (places - lower))
-        np.add.at(weights, (np.arange(len(places)), np.minimum(lower + 1, size - 1)), places - lower)
-        return weights
-
-    rows, columns = (matrix(n, f) for n, f in zip(hypothesis.x.shape[2:], hypothesis.layer.factor, strict=True))
+    rows, columns = (
+        between(np.linspace(0, n - 1, n * f), n)
+        for n, f in zip(hypothesis.x.shape[2:], hypothesis.layer.factor, strict=True)
+    )
     return np.asarray(rows @ hypothesis.x @ columns.T)
 
 

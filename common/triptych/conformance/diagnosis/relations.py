@@ -88,11 +88,17 @@ def fitted(
                 made = made_by(step)
         except (ValueError, IndexError, TriptychError):
             continue
-        if made.shape != observed.shape or same(made, right, budget):
-            continue  # it does nothing here
+        if made.shape != observed.shape or line(made, right, budget, ones) is not None:
+            continue  # it does nothing here, or what a line does as well: SELU where nothing is below 0
         behind = line(made, observed, budget, ones)
         if behind is not None:
             yield 1 + bool(behind), ", ".join(filter(None, (f"{what}{text}", behind)))
+
+
+def simplest(found: Iterator[tuple[int, str]]) -> list[str]:
+    """All that are as simple as the simplest."""
+    known = list(found)
+    return [text for cost, text in known if cost == min(known)[0]]
 
 
 def channel_order(right: Array, observed: Array, budget: float) -> str:
