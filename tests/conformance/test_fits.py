@@ -70,6 +70,7 @@ def said(right: Array, observed: Array) -> list[str]:
         (lambda y: y[:, [2, 0, 4, 1, 5, 3]], "in another order: 2, 0, 4, 1, 5, 3"),
         (lambda y: y[:, [0, 1, 2, 3, 4, 0]], "0 for 5"),
         (np.tanh, "tanh is applied"),
+        (lambda y: y.astype(np.float16).astype(np.float64), "rounded to float16"),
         (lambda y: np.round(y, 1), "rounded to 1 decimals"),
         (lambda y: np.sign(y) * np.abs(y) ** 1.5, "raised to the power 1.5"),
         (lambda y: y - y.mean((2, 3), keepdims=True), "its mean over rows and columns"),

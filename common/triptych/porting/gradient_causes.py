@@ -81,17 +81,29 @@ def _around(finding: Finding, path: str) -> tuple[str, str] | None:
     arrived = finding.observed.get(ARRIVING + before)
     if not before or len(takers) > 1:
         return None
-    if arrived is None:  # not seen: the gradients of what lies before tell
-        order = [name for name, _ in run.nodes(True)]
-        known = [name for name in run.gradients if name in finding.observed and layer_of(name) in order]
-        early = [name for name in known if order.index(layer_of(name)) < order.index(path)]
-        return ("", path) if any(largest(finding.observed[name]) for name in early) else None
+    if arrived is None:  # not seen: the gradients of what lies directly before tell
+        return ("", path) if _is_trained_before(finding, before) else None
     if not largest(arrived):
         return None
     right = run.trace(True).arriving[path]
     if right.shape == arrived.shape and same(right, arrived, finding.check.budget):
         return _text("through", path, 1.0), path
     return "", path
+
+
+def _is_trained_before(finding: Finding, path: str) -> bool:
+    """Whether the nearest layer with arrays before, all of whose output goes this way, takes a gradient."""
+    run = finding.run
+    inputs = run.trace(True).inputs
+    while path:
+        own = [name for name in run.gradients if layer_of(name) == path and name in finding.observed]
+        if own:
+            return any(largest(finding.observed[name]) for name in own)
+        given = inputs.get(path)
+        if sum(inputs[name] is given for name, _ in run.nodes(True)) > 1:
+            return False
+        path = next((name for name, _ in run.nodes(True) if run.outputs(True)[name] is given), "")
+    return False
 
 
 def _none(run: ReferenceRun, path: str) -> tuple[str, str]:

@@ -525,7 +525,8 @@ class OwnNetwork(Subject):
             self.permuted[dense] = shape
             self.load()
             better = again()
-            if better is None or order.index(better.layer) > place:
+            shown, before = (_shown(each, order) for each in (better, difference))
+            if shown > place or before < shown == place:
                 self.notes += (
                     f"flattens height-width-channels: the columns of '{dense}' were permuted for it (NCHW weights "
                     "do not fit this network as they are)",
@@ -547,6 +548,14 @@ class OwnNetwork(Subject):
                     break
                 layers[path] = shape
         return layers
+
+
+def _shown(difference: Difference | None, order: list[str]) -> int:
+    """The place of the layer that shows a difference, which may be behind the one to blame; past all for none."""
+    if difference is None:
+        return len(order)
+    path = difference.check.tensor
+    return order.index(path if path in order else difference.layer)
 
 
 class NetworkFailedError(TriptychError):

@@ -66,7 +66,7 @@ def _of_given(
     x = run.trace(train).inputs.get(path)
     if x is None or isinstance(run.layers[path], Branches | Residual):
         return
-    for value in (value.reshape(x.shape) for value in made if value.size == x.size):
+    for value in (np.asarray(value, np.float64).reshape(x.shape) for value in made if value.size == x.size):
         near = FROM_FLOAT * largest(x)
         if largest(value - x) <= near:
             continue
@@ -208,7 +208,8 @@ def revealed(
     for number, path in enumerate(paths[:-1]):
         right = outputs[path]
         for value in (value for value in made if value.size == right.size):
-            y = value = value.reshape(right.shape)
+            y: Array = np.asarray(value, np.float64).reshape(right.shape)
+            value = y
             if largest(value - right) <= budget:
                 continue
             with suppress(ValueError, IndexError, TriptychError), np.errstate(all="ignore"):

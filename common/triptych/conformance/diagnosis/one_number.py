@@ -1,6 +1,7 @@
 """Steps with one number in them, done to a layer's input or weight: the number is searched for, and has to be exact."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 from scipy.optimize import minimize_scalar
@@ -27,14 +28,13 @@ def searched(
     """The families of which a number gives what was observed, or something on a line with it, in words; `made_by`: what
     a layer makes of the value; `scaled`: a factor of the value is a family, too, where a layer is not linear."""
     start = largest(observed - right)
-    families = {**FAMILIES, "it is multiplied by {}": np.multiply} if scaled else FAMILIES
+    families: dict[str, Callable[[Array, float], Array]] = FAMILIES
+    if scaled:
+        families = {**FAMILIES, "it is multiplied by {}": np.multiply}
     for text, of in families.items():
-
-        def made(number: float, of: Callable[[Array, float], Array] = of) -> Array:
-            return made_by(np.asarray(of(value, number)))
-
+        made = partial(_made, value, of, made_by)
         with np.errstate(all="ignore"):
-            found = _nearest(lambda log: _away(made(float(np.exp(log))), observed), largest(value), start)
+            found = _nearest(partial(_away, made, observed), largest(value), start)
             for number in _short(found) if found else ():
                 behind = line(made(number), observed, budget)
                 if behind is not None and line(made(number), right, budget) is None:
@@ -42,8 +42,13 @@ def searched(
                     break
 
 
-def _away(made: Array, observed: Array) -> float:
+def _made(value: Array, of: Callable[[Array, float], Array], made_by: Callable[[Array], Array], number: float) -> Array:
+    return made_by(np.asarray(of(value, number)))
+
+
+def _away(make: Callable[[float], Array], observed: Array, logarithm: float) -> float:
     """The largest distance that is left with the best factor."""
+    made = make(float(np.exp(logarithm)))
     square = float((made * made).sum())
     factor = float((made * observed).sum()) / square if square else 0.0
     return largest(factor * made - observed)

@@ -17,6 +17,7 @@ from triptych.utils.randomness import generator
 
 PER_NUMBER = 4  # values for each number that is fitted: fewer would fit anything
 ROUND = 1e-9  # of a fitted number: nearer to a short one, it is that
+ANY_ORDER = "its channels are in another order: "
 SHOWN = 4  # of a list of numbers
 
 
@@ -65,7 +66,7 @@ def relations(right: Array, observed: Array, budget: float, with_factor: bool = 
     if plain and (with_factor or "added" in plain):
         yield 0, f"it is {plain}" if plain.startswith("multiplied") else plain
     if order := channel_order(right, observed, budget):
-        yield 1, order
+        yield (3 if ANY_ORDER in order else 1), order
     yield from fitted(right, right, observed, budget, lambda step: step(right), "")
     if power := _power(right, observed, budget):
         yield 2, power
@@ -140,7 +141,7 @@ def _order_text(order: list[int]) -> str:
         if order == blocks[:, ::-1].ravel().tolist():
             return f"its channels are in reverse order in each of {groups} groups"
     said = ", ".join(map(str, order[: 2 * SHOWN]))
-    return f"its channels are in another order: {said}{', ...' * (count > 2 * SHOWN)}"
+    return f"{ANY_ORDER}{said}{', ...' * (count > 2 * SHOWN)}"
 
 
 def _power(right: Array, observed: Array, budget: float) -> str:

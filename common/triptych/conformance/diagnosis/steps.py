@@ -63,6 +63,13 @@ def _cut(by: float, x: Array) -> Array:
     return np.asarray(np.trunc(x * by) / by)
 
 
+def _to_bfloat16(x: Array) -> Array:
+    """To the nearest that has float32's upper half, ties to even."""
+    bits = x.astype(np.float32).view(np.uint32)
+    rounded = (bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) & np.uint32(0xFFFF0000)
+    return np.asarray(rounded.view(np.float32), np.float64)
+
+
 def _in_steps(by: int, x: Array) -> Array:
     return np.asarray(np.rint(x * by) / by)
 
@@ -90,6 +97,8 @@ def _functions() -> Iterator[Step]:
         ("it is clipped to -1 .. 1", lambda x: np.clip(x, -1, 1)),
     )
     yield from plain
+    yield "it is rounded to float16", lambda x: x.astype(np.float16).astype(np.float64)
+    yield "it is rounded to bfloat16", _to_bfloat16
     for digits in (0, 1, 2, 3, 4):
         yield f"it is rounded to {digits} decimals", partial(_rounded, digits)
     for digits in (0, 1, 2):
@@ -123,6 +132,9 @@ OVER: dict[str, Callable[[Array, tuple[int, ...]], Array]] = {
         (x - x.mean(a, keepdims=True)) / x.std(a, keepdims=True)
     ),
     "it is divided by its norm {}": lambda x, a: x / np.sqrt((x * x).sum(a, keepdims=True)),
+    "it is divided by its norm {}, eps 1e-10": lambda x, a: x / np.sqrt((x * x).sum(a, keepdims=True) + 1e-10),
+    "it is divided by its norm {}, eps 1e-5": lambda x, a: x / np.sqrt((x * x).sum(a, keepdims=True) + 1e-5),
+    "it is divided by its root mean square {}": lambda x, a: x / np.sqrt((x * x).mean(a, keepdims=True) + 1e-5),
     "it is divided by its sum {}": lambda x, a: x / x.sum(a, keepdims=True),
     "softmax is applied {}": lambda x, a: _softmax(x, a),
 }
