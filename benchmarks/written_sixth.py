@@ -129,7 +129,7 @@ _JAX = (
         ("nnx.elu(self.bn(self.up(x)))", "nnx.celu(self.bn(self.up(x)), 0.5)", "elu", "CELU"),
     ),
     *rows("jax", "resnet", ("nnx.relu(x + y)", "nnx.relu(x) + nnx.relu(y)", "stage1.unit1.residual", "relu|ReLU")),
-    *rows("jax", "vgg", ("nn.relu(x)", "jnp.where(x > 0.1, x, 0.0)", "block1.relu1", "0.1")),
+    *rows("jax", "vgg", ("nn.relu(x)", "nn.relu(x - 0.1)", "block1.relu1", "0.1")),
     *rows("jax", "googlenet", ("x = x.mean(", "x = x[:, :-1].mean(", "pool5", "last row|row")),
     *rows("jax", "trained", ("/ 255", "/ 255 * 2 - 1", "input", "times as large|other numbers")),
     *rows("jax", "lenet_pure", ('+ params["fc1"]["b"]', '+ params["fc1"]["b"][::-1]', "dense1", "reverse")),

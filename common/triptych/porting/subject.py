@@ -520,7 +520,7 @@ class OwnNetwork(Subject):
             return difference
         for dense, shape in self.maps.items():
             place = order.index(dense)
-            if difference.layer not in order[max(0, place - 2) : place + 1]:
+            if not place - 2 <= _shown(difference, order) <= place:
                 continue
             self.permuted[dense] = shape
             self.load()

@@ -1,5 +1,6 @@
 """What differs between two subjects at one level, and its explanation: the layer it belongs to, the likely cause."""
 
+from collections import ChainMap
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -132,6 +133,7 @@ def forward(finding: Finding, train: bool) -> Difference:
     """Which layer of a whole forward pass departs first, or which of those that could not be seen before it."""
     run, check = finding.run, finding.check
     hidden = unseen(run, check.tensor, finding.expected, train)
+    finding = finding if hidden or check.problem else _with_whole_layer(finding, train)
     note = _note(finding)
     if hidden:
         cause = causes.of_hidden(run, [*hidden, check.tensor], check, finding.observed, train)
@@ -166,18 +168,26 @@ def forward(finding: Finding, train: bool) -> Difference:
     return finding.at(cause.layer or [*hidden, check.tensor][0], cause.text, note)
 
 
+def _with_whole_layer(finding: Finding, train: bool) -> Finding:
+    """What was taken for the output of the layer that departs may be a step of it, the maximum in a CELU: if the layer
+    behind it takes something else, which is seen, that is its output."""
+    run, path, observed = finding.run, finding.check.tensor, finding.observed
+    behind = fits.contradicted(run, path, observed, finding.check.budget, train)
+    made = finding.subject.made(train) if behind else ()
+    seen = fits.revealed(run, [path, behind], observed, finding.check.budget, made, train) if behind else None
+    return finding if seen is None else replace(finding, observed=ChainMap({path: seen[1]}, dict(observed)))
+
+
 def _by_fit(finding: Finding, paths: list[str], train: bool, known: causes.Cause) -> causes.Cause:
     """What no fault of the catalogue explains, of the last of `paths`, or of the first of which it is known what it
-    puts out. What was taken for the last one's output may be a step of it: the layer behind it tells."""
+    puts out."""
     run, check, observed = finding.run, finding.check, finding.observed
     if known and not known.vague:
         return known
     made = finding.subject.made(train)
     seen = fits.revealed(run, paths, observed, check.budget, made, train)
-    if seen is None and (behind := fits.contradicted(run, paths[-1], observed, check.budget, train)):
-        seen = fits.revealed(run, [paths[-1], behind], observed, check.budget, made, train)
-        if seen is None:
-            return known
+    if seen is None and fits.contradicted(run, paths[-1], observed, check.budget, train):
+        return known  # it is a step of the layer, of which nothing is known
     path, value = seen or (paths[-1], observed[check.tensor])
     if seen:
         known = causes.of_layer(run, path, {OUTPUT: value}, {OUTPUT: check.budget}, train, False)

@@ -97,8 +97,10 @@ def _ends(half: bool, ceil: bool) -> Fault:
 def _sampled(row: int, column: int) -> Fault:
     """One value of every stride, where a window should be looked at."""
 
-    def result(hypothesis: Hypothesis, y: Array) -> Array:
+    def result(hypothesis: Hypothesis, y: Array) -> Array | None:
         rows, columns = hypothesis.layer.stride
+        if (rows, columns) == (1, 1):
+            return None  # all values are taken: the layer is missing
         return hypothesis.x[:, :, row::rows, column::columns][:, :, : y.shape[2], : y.shape[3]]
 
     place = "first" if (row, column) == (0, 0) else f"({row}, {column})th"
