@@ -44,6 +44,7 @@ UNITS = {"float16": 2.0**-11, "bfloat16": 2.0**-8}
 LOW = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}  # by type, the precision that judges it
 HOST = dict.fromkeys(("fp16", "bf16"), "fp32")  # what the rest of a network with layers of 16 bits runs in
 SOFTMAX = "softmax"  # at a network's end, beside log_softmax, which hands a loss's gradient on as it is
+NOWHERE = -9  # no place of a layer
 ARRIVING = "gradient at the output of "
 COPIES, SAME_COPY = 8, 1e-4  # of the images in one batch; of the largest value, whatever the precision
 DROPOUT, STATISTICS, CALLED = "dropout", "statistics", "calls"
@@ -551,11 +552,12 @@ class OwnNetwork(Subject):
 
 
 def _shown(difference: Difference | None, order: list[str]) -> int:
-    """The place of the layer that shows a difference, which may be behind the one to blame; past all for none."""
+    """The place of the layer that shows a difference, which may be behind the one to blame; past all for none, before
+    all for one that is no layer's."""
     if difference is None:
         return len(order)
-    path = difference.check.tensor
-    return order.index(path if path in order else difference.layer)
+    path = difference.check.tensor if difference.check.tensor in order else difference.layer
+    return order.index(path) if path in order else NOWHERE
 
 
 class NetworkFailedError(TriptychError):
