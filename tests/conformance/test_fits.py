@@ -14,9 +14,11 @@ from triptych.conformance.diagnosis import fits
 from triptych.conformance.diagnosis.activation_forms import with_number
 from triptych.conformance.diagnosis.alone import hypothesis_of, onward, run_alone
 from triptych.conformance.diagnosis.causes import NONE, by_fit, of_shape
+from triptych.conformance.diagnosis.faults import _SAMPLES, FAULTS
 from triptych.conformance.diagnosis.junctions import formulas
 from triptych.conformance.diagnosis.norm_forms import forms
 from triptych.conformance.diagnosis.relations import relations, simplest
+from triptych.conformance.diagnosis.value_faults import MISSING
 from triptych.conformance.reference_run import OUTPUT, ReferenceRun
 from triptych.spec.layers import (
     Architecture,
@@ -217,6 +219,14 @@ def test_two_fields_that_are_others_are_told_by_shape_and_by_value() -> None:
     text = of_shape(RUN, "pool", observed.shape[1:], observed, False)
     assert "the kernel is (3, 3), not (2, 2)" in text
     assert "the stride is (3, 3), not (2, 2)" in text
+
+
+def test_a_pool_of_stride_1_that_is_missing_is_not_a_sampled_one() -> None:
+    pool = MaxPool("pool", (3, 3), (1, 1), (1, 1))
+    right = replace(hypothesis_of(RUN, "pool", False), layer=pool)
+    made = [fault.result(right, right.x) for fault in FAULTS[MaxPool] if fault.result and fault is not MISSING]
+    assert len(made) == len(_SAMPLES)
+    assert all(value is None for value in made)
 
 
 def test_a_fault_in_a_gate_is_found_by_what_is_merged() -> None:

@@ -82,6 +82,15 @@ def test_of_a_planted_fault_everything_is_told(written: Any, folder: Path, name:
     assert not any(result.wrong for result in results)
 
 
+@pytest.mark.parametrize("name", [pytest.param(name, marks=later) for name in ("torch", "mxnet", "jax")])
+def test_of_the_later_tables_no_wrong_cause_is_said_alone(written: Any, folder: Path, name: str) -> None:
+    if name not in installed():
+        pytest.skip(f"{name} is not installed")
+    faults = [fault for fault in (*written.FIFTH, *written.SIXTH) if fault.framework == name]
+    results = [written.judge(folder, number, fault) for number, fault in enumerate(faults)]
+    assert not [written.misses(result) for result in results if result.wrong]
+
+
 def test_a_gradient_that_is_cut_off_in_mxnet_is_told_by_the_layer_that_hands_none_on(
     written: Any, folder: Path
 ) -> None:

@@ -107,8 +107,10 @@ def _sampled(row: int, column: int) -> Fault:
     return Fault(f"one value is taken for the window: the {place} of every stride", result=result)
 
 
-def _resampled(hypothesis: Hypothesis, y: Array) -> Array:
+def _resampled(hypothesis: Hypothesis, y: Array) -> Array | None:
     """Linear between the values, the outermost of which stay."""
+    if y.shape == hypothesis.x.shape:
+        return None  # all values stay: the layer is missing
     rows, columns = (
         between(np.linspace(0, old - 1, new), old) for new, old in zip(y.shape[2:], hypothesis.x.shape[2:], strict=True)
     )

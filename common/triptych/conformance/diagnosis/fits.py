@@ -37,7 +37,7 @@ NEARLY = 1e-6  # of what a layer behind puts out: more is another computation, i
 FROM_FLOAT = 1e-12  # of the largest value: nearer, they are the right ones
 Fit = tuple[int, str, str]  # how simple, in words, and the layer to blame if it is another one
 MOST = 3  # that are told of as simple ones
-LARGE = 1 << 25  # of inputs times weights: such a layer is not run some hundred times
+LARGE = 1 << 27  # of inputs times weights: such a layer is not run some hundred times
 
 
 def of_output(
