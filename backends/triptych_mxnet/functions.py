@@ -24,7 +24,17 @@ from triptych.spec.shapes import layer_output
 Tensor: TypeAlias = mx.nd.NDArray | mx.sym.Symbol
 
 
-class Function(nn.HybridBlock):
+class _Recorded(nn.HybridBlock):
+    """A block without children, made of a spec's record, which it prints: Gluon has two empty brackets for it."""
+
+    layer: spec.Layer
+
+    def __repr__(self) -> str:
+        numbers = (f"{name}={value!r}" for name, value in vars(self.layer).items() if name != "name")
+        return f"{type(self.layer).__name__}({', '.join(numbers)})"
+
+
+class Function(_Recorded):
     """A function of the operators, the input and the spec's record as a block."""
 
     def __init__(self, function: Callable[[ModuleType, Tensor, Any], Tensor], layer: spec.Layer) -> None:
@@ -124,7 +134,7 @@ class Affine(nn.HybridBlock):
         return F.broadcast_add(scaled, F.reshape(beta, self.axes))
 
 
-class LocalResponseNorm(nn.HybridBlock):
+class LocalResponseNorm(_Recorded):
     """F.LRN refuses float64 and windows wider than the channels; here the window is a pool along the channels."""
 
     def __init__(self, layer: spec.LocalResponseNorm, shape: Shape) -> None:
@@ -207,7 +217,7 @@ def few_averages(F: ModuleType, x: Tensor, layer: spec.AvgPool) -> Tensor:
     return sums / math.prod(layer.kernel)
 
 
-class OverhangingAvgPool(nn.HybridBlock):
+class OverhangingAvgPool(_Recorded):
     """Sums divided by counts, padded by hand: oneDNN's own backward pass is wrong for windows that hang over."""
 
     def __init__(self, layer: spec.AvgPool, overhang: Pair) -> None:

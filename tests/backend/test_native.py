@@ -11,6 +11,7 @@ import pytest
 import triptych
 from triptych import zoo
 from triptych.backend import registry
+from triptych.spec import layers as spec
 from triptych.spec.analysis import primitives
 from triptych.spec.layers import Dropout
 
@@ -36,6 +37,23 @@ def test_what_is_printed_shows_every_layer(backend: str) -> None:
     layers = [info.path.rsplit(".", 1)[-1] for info in primitives(zoo.build("vgg11", **SMALL))]
     shown = re.findall(r"\b(\w+)[)=]", text)
     assert [name for name in layers if name not in shown and not (backend == "jax" and "relu" in name)] == []
+
+
+@pytest.mark.skipif("mxnet" not in BACKENDS, reason="mxnet is not installed")
+def test_gluon_prints_the_numbers_of_what_has_no_layer_in_it() -> None:
+    layers = (
+        spec.LeakyReLU("leaky", 0.3),
+        spec.LocalResponseNorm("lrn", 5, 0.1, 0.75, 2.0),
+        spec.AvgPool("pool", (3, 3), (2, 2), ceil=True),
+        spec.Flatten("flatten"),
+        spec.Dense("dense", 4),
+    )
+    initializer = spec.Initializer("kaiming_normal")
+    network = triptych.build(spec.Architecture("printed", (3, 12, 12), 4, layers, initializer), backend="mxnet")
+    lines = [line.strip() for line in str(network).splitlines()]
+    assert "(leaky): LeakyReLU(slope=0.3)" in lines
+    assert any(line.startswith("(lrn): LocalResponseNorm(size=5, alpha=0.1, beta=0.75, k=2.0") for line in lines)
+    assert not any(line.endswith("(") for line in lines[1:])
 
 
 @needs_jax
