@@ -27,7 +27,7 @@ Tensor: TypeAlias = mx.nd.NDArray | mx.sym.Symbol
 class _Recorded(nn.HybridBlock):
     """A block without children, made of a spec's record, which it prints: Gluon has two empty brackets for it."""
 
-    layer: spec.Layer
+    layer: Any  # which kind, its class says
 
     def __repr__(self) -> str:
         numbers = (f"{name}={value!r}" for name, value in vars(self.layer).items() if name != "name")
