@@ -35,8 +35,18 @@ SAVED = ("lenet", "resnet", "vgg", "squeezenet")  # of PyTorch, what becomes fil
 FORM_IMAGES = (3, 12, 12)
 FORMS = ("functional", "residual", "squeeze and excite", "channel shuffle", "inception's input", "conv_transpose")
 # Height and width.
-TIMM = {"resnet18": 64, "densenet121": 64, "mobilenetv2_100": 64, "inception_v4": 107}
-TORCHVISION = {"resnet18": 64, "mobilenet_v3_small": 64, "googlenet": 64, "densenet121": 64, "shufflenet_v2_x0_5": 64}
+_TIMM = "resnet18 resnetv2_50 seresnet18 densenet121 mobilenetv2_100 dpn68"
+TIMM = dict.fromkeys(_TIMM.split(), 64) | {"inception_v4": 107, "inception_resnet_v2": 107}
+_TORCHVISION = (
+    "resnet18 resnet50 resnext50_32x4d wide_resnet50_2 googlenet densenet121 squeezenet1_0 squeezenet1_1 mobilenet_v2"
+    " mobilenet_v3_small mobilenet_v3_large mnasnet1_0 shufflenet_v2_x1_0 regnet_y_400mf efficientnet_b0"
+)
+TORCHVISION = dict.fromkeys(_TORCHVISION.split(), 64) | {
+    "inception_v3": 107,
+    "alexnet": 224,
+    "vgg11": 224,
+    "vgg16": 224,
+}
 
 
 @dataclass(frozen=True)
@@ -97,30 +107,27 @@ def gluon_blocks() -> Iterator[Case]:
 
 
 def torch_modules() -> Iterator[Case]:
-    """As people write them; torchvision's and timm's."""
+    """As people write them."""
     yield from _ports("torch", TORCH_PORTS)
     for form in FORMS:
         yield Case(form, lambda folder, form=form: _form(form), FORM_IMAGES)
-    yield from _libraries()
 
 
-def _libraries() -> Iterator[Case]:
-    for library, table in (("torchvision", TORCHVISION), ("timm", TIMM)):
-        if find_spec(library) is None:
-            yield from _nothing(f"{library}'s", f"{library} is not installed")
-            continue
-        for name, size in table.items():
-            yield Case(f"{library} {name}", lambda folder, la=library, n=name: _of_library(la, n), (3, size, size))
+def of_torchvision() -> Iterator[Case]:
+    """Its networks for classification."""
+    from torchvision import models
+
+    for name, size in TORCHVISION.items():
+        options = {"init_weights": True, "aux_logits": False} if name in ("googlenet", "inception_v3") else {}
+        yield Case(name, lambda folder, n=name, o=options: getattr(models, n)(num_classes=10, **o), (3, size, size))
 
 
-def _of_library(library: str, name: str) -> Any:
-    if library == "timm":
-        import timm
+def of_timm() -> Iterator[Case]:
+    """Its convolutional networks."""
+    import timm
 
-        return timm.create_model(name, num_classes=10)
-    import torchvision
-
-    return getattr(torchvision.models, name)(num_classes=10)
+    for name, size in TIMM.items():
+        yield Case(name, lambda folder, n=name: timm.create_model(n, num_classes=10), (3, size, size))
 
 
 def _form(name: str) -> Any:
@@ -222,6 +229,8 @@ KINDS: dict[str, tuple[str, Callable[[], Iterator[Case]]]] = {
     "MXNet file of Gluon's zoo": ("mxnet", gluon_exports),
     "Gluon block": ("mxnet", gluon_blocks),
     "PyTorch module": ("torch", torch_modules),
+    "torchvision's": ("torch torchvision", of_torchvision),
+    "timm's": ("torch timm", of_timm),
     "TorchScript, scripted": ("torch", torch_scripts),
     "TorchScript, traced": ("torch", torch_traces),
     "PyTorch program": ("torch", torch_programs),

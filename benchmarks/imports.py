@@ -18,6 +18,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -44,10 +46,11 @@ RESULT = Path(__file__).parent / "results" / "imports.md"
 PRECISIONS = ("fp64", "fp32")
 IN_FLOAT32: dict[type, str] = {PReLU: "mxnet"}  # layers by whose framework computes so, whatever its arrays have
 PASSES = (FORWARD_EVAL, FORWARD_TRAIN, GRADIENT)
-HEADS = ("kind", "network", "layers", "images", "result", *(level.name for level in PASSES), "import, s", "day")
+HEADS = ("kind", "network", "layers", "images", "result", *(level.name for level in PASSES), "import, s", "with", "day")
 TEXT = """# Networks of every kind, imported
 
-By `nice -n 10 python benchmarks/imports.py` on two busy cores, every row on the day that it names. The largest
+By `nice -n 10 python benchmarks/imports.py` on two busy cores, every row on the day and `with` the versions that it
+names: torchvision's and timm's in an environment of their own, with a newer PyTorch than the others. The largest
 difference of a network from its own framework, as a share of its budget ([conformance](../../docs/conformance.md)): in
 evaluation, in training without dropout, and of all gradients, on two images with drawn weights, in every layer that can
 be seen. That is in float64, or, where an operator has float32 alone (MXNet's PReLU rounds its slopes to that), in
@@ -70,7 +73,7 @@ def main(kinds: Sequence[str]) -> None:
         for old in [key for key, row in rows.items() if key[0] == kind and "| skipped: " in row]:
             del rows[old]
         for case in cases(kind):
-            cells = (kind, case.name, *measured(case), datetime.now(UTC).date().isoformat())
+            cells = (kind, case.name, *measured(case), versions(kind), datetime.now(UTC).date().isoformat())
             rows[kind, case.name] = f"| {' | '.join(cells)} |"
             print(rows[kind, case.name], flush=True)
             write_rows(rows)
@@ -80,7 +83,7 @@ def read_rows() -> dict[tuple[str, str], str]:
     """The rows of the table as it is, by kind and network."""
     lines = RESULT.read_text().splitlines() if RESULT.exists() else []
     cells = {line: [cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line.startswith("| ")}
-    return {(found[0], found[1]): line for line, found in cells.items() if tuple(found) != HEADS}
+    return {(found[0], found[1]): line for line, found in cells.items() if found[0] in KINDS}
 
 
 def write_rows(rows: dict[tuple[str, str], str]) -> None:
@@ -90,9 +93,15 @@ def write_rows(rows: dict[tuple[str, str], str]) -> None:
     RESULT.write_text(TEXT + "\n".join([f"| {' | '.join(HEADS)} |", "|---" * len(HEADS) + "|", *lines]) + "\n")
 
 
+def versions(kind: str) -> str:
+    """Of what a kind needs, and of what its networks are from: what is installed."""
+    names = (name.partition(".")[0] for name in KINDS[kind][0].split())
+    return " ".join(f"{name} {version(name)}" for name in names if find_spec(name))
+
+
 def measured(case: Case) -> tuple[str, ...]:
     """Layers, images, result, shares and seconds of one network."""
-    nothing = ("",) * (len(HEADS) - 3)  # beside kind, network and day
+    nothing = ("",) * (len(HEADS) - 4)  # beside kind, network, versions and day
     if case.missing:
         return *nothing[:2], f"skipped: {case.missing}", *nothing[3:]
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings():

@@ -218,6 +218,41 @@ CASES = {
     "transpose and back": Case(
         lambda sym, data: conv(sym, sym.transpose(sym.transpose(data, axes=(0, 2, 3, 1)), axes=(0, 3, 1, 2)))
     ),
+    "transposed": Case(lambda sym, data: conv(sym, sym.transpose(data, axes=(0, 3, 1, 2)))),
+    "channels backwards": Case(lambda sym, data: conv(sym, sym.flip(data, axis=1))),
+    "channels backwards by a slice": Case(
+        lambda sym, data: conv(sym, sym.slice(data, begin=(None, None), end=(None, None), step=(None, -1)))
+    ),
+    "every other row": Case(
+        lambda sym, data: conv(sym, sym.slice(data, begin=(None, 0, 1), end=(None, 6, 9), step=(None, 1, 2)))
+    ),
+    "pixels to channels": Case(lambda sym, data: conv(sym, sym.space_to_depth(data, 2)), (6, 4, 8)),
+    "channels to pixels": Case(lambda sym, data: conv(sym, sym.depth_to_space(data, 2)), (8, 3, 4)),
+    "boxes": Case(
+        lambda sym, data: sym.Concat(
+            *[sym.Flatten(sym.transpose(each, axes=(0, 2, 3, 1))) for each in (data, conv(sym, data, num_filter=4))]
+        )
+    ),
+    "mean of shuffled": Case(lambda sym, data: sym.mean(shuffled(sym, data), axis=(2, 3))),
+    "over channels": Case(
+        lambda sym, data: sym.Concat(
+            sym.mean(data, axis=1, keepdims=True),
+            sym.max(conv(sym, data), axis=1, keepdims=True),
+            sym.sum(data, axis=1, keepdims=True),
+        )
+    ),
+    "larger of two": Case(lambda sym, data: sym.maximum(conv(sym, data), sym.minimum(data, sym.negative(data)))),
+    "dense at every place": Case(
+        lambda sym, data: sym.transpose(
+            dense(sym, sym.transpose(data, axes=(0, 2, 3, 1)), flatten=False), axes=(0, 3, 1, 2)
+        )
+    ),
+    "an array less": Case(
+        lambda sym, data: sym.broadcast_sub(data, sym.var("one_gamma", shape=(1, 6, 1, 1))), train=False
+    ),
+    "an array less it": Case(
+        lambda sym, data: sym.broadcast_sub(sym.var("one_gamma", shape=(1, 6, 1, 1)), data), train=False
+    ),
     "slices of channels": Case(sliced),
     "slices without their axis": Case(
         lambda sym, data: dense(sym, sym.SliceChannel(data, num_outputs=6, squeeze_axis=True, name="parts")[1])

@@ -323,5 +323,43 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "scale of frozen statistics": lambda: after_conv(
         lambda self, x: x * (self.var + 1e-5).rsqrt().view(1, -1, 1, 1), var=torch.linspace(0.5, 2, 6)
     ),
+    "channels by index": lambda: Function(lambda self, x: self.conv(x[:, [2, 1, 0]]), conv=nn.Conv2d(3, 4, 3)),
+    "channels flipped": lambda: after_conv(lambda self, x: x.flip(1).roll(2, 1)),
+    "channels repeated": lambda: after_conv(lambda self, x: x[:, 1:3].repeat(1, 2, 1, 1)),
+    "pixel shuffle": lambda: after_conv(lambda self, x: F.pixel_shuffle(F.pixel_unshuffle(x, 3), 2)),
+    "pixels by views": lambda: after_conv(
+        lambda self, x: x.view(-1, 6, 4, 3, 3, 4).permute(0, 3, 5, 1, 2, 4).reshape(-1, 72, 4, 3)
+    ),
+    "rows for columns": lambda: after_conv(lambda self, x: self.c(x.transpose(2, 3)), c=nn.Conv2d(6, 2, (3, 1))),
+    "boxes": lambda: after_conv(
+        lambda self, x: torch.cat(
+            [each.permute(0, 2, 3, 1).reshape(len(x), -1, 3) for each in (x, F.max_pool2d(self.c(x), 3))], 1
+        ).flatten(1),
+        c=nn.Conv2d(6, 6, 1),
+    ),
+    "spatial attention": lambda: after_conv(
+        lambda self, x: (
+            x * self.c(torch.cat([x.mean(1, keepdim=True), x.max(1, keepdim=True)[0], x.sum([1], True)], 1)).sigmoid()
+        ),
+        c=nn.Conv2d(3, 1, 3, padding=1),
+    ),
+    "larger and smaller": lambda: after_conv(
+        lambda self, x: torch.minimum(torch.max(*x.chunk(2, 1)), torch.maximum(x[:, 1:4], -x[:, 2:5]))
+    ),
+    "blocks with channels last": lambda: after_conv(
+        lambda self, x: self.block(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2),
+        block=Function(
+            lambda self, x: torch.cat([self.two(F.gelu(self.one(x)) * 2) + x * self.scale, x], -1),
+            one=nn.Linear(6, 9),
+            two=nn.Linear(9, 6),
+            scale=torch.linspace(0.5, 2, 6),
+        ),
+    ),
+    "trained scale alone": lambda: after_conv(lambda self, x: x * self.w, w=nn.Parameter(torch.ones(6, 1, 1))),
+    "one pixel, made larger": lambda: after_conv(
+        lambda self, x: (
+            x + F.interpolate(F.adaptive_avg_pool2d(x, 1), size=(12, 12), mode="bilinear", align_corners=True)
+        )
+    ),
     "in half": lambda: after_row(nn.BatchNorm2d(6), nn.ReLU()).half(),
 }

@@ -72,9 +72,9 @@ def test_rows_of_other_days_stay_and_what_was_skipped_does_not(
     imports: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(imports, "RESULT", tmp_path / "imports.md")
-    kind, rest = "PyTorch module", "|  |  |  |  |  |  |  | 2025-01-01 |"
+    kind, rest = "PyTorch module", "|  |  |  |  |  |  |  |  | 2025-01-01 |"
     rows = {(kind, name): f"| {kind} | {name} {rest}" for name in ("mine", "again")}
-    skipped = {(kind, "all"): f"| {kind} | all |  |  | skipped: it is not installed |  |  |  |  | 2025-01-01 |"}
+    skipped = {(kind, "all"): f"| {kind} | all |  |  | skipped: it is not installed |  |  |  |  |  | 2025-01-01 |"}
     imports.write_rows(rows | skipped)
     monkeypatch.setattr(imports, "cases", lambda kind: [imports.Case("again", lambda folder: None, missing="a disk")])
     imports.main([kind])

@@ -236,6 +236,15 @@ def test_a_logarithm_of_a_sigmoid_is_what_computes_it(tmp_path: Path) -> None:
     assert np.allclose(forward(imported.architecture, {}, x).logits, -np.logaddexp(0, -x), 1e-12, 0)
 
 
+def test_axes_are_exchanged_and_the_larger_of_two_is_taken(tmp_path: Path) -> None:
+    turn, most = layer("Permute", "turn", "x", dims=[2, 1, 3]), layer("Maximum", "most", "x", "turn")
+    arrays = {"x": {}, "turn": {}, "most": {}}
+    imported = loaded(tmp_path, functional(start(5, 5, 3), turn, most), arrays)
+    x = np.random.default_rng(0).standard_normal((2, 5, 5, 3))
+    found = forward(imported.architecture, {}, np.moveaxis(x, -1, 1)).logits
+    np.testing.assert_array_equal(np.moveaxis(found, 1, -1), np.maximum(x, x.transpose(0, 2, 1, 3)))
+
+
 def test_an_output_that_is_asked_for_and_one_that_is_not_there(tmp_path: Path) -> None:
     model = net()
     model["config"]["layers"].append(layer("Lambda", "code", "relu"))

@@ -97,7 +97,7 @@ BAD: dict[str, tuple[Callable[[], Model], str]] = {
         lambda: model(node("FusedConv", "x w", domain="com.microsoft"), w=WEIGHT),
         "(com.microsoft.FusedConv) is not",
     ),
-    "depth to space": (lambda: model(node("DepthToSpace", "x", blocksize=2)), "(DepthToSpace) is not supported"),
+    "depth to space": (lambda: model(node("DepthToSpace", "x", blocksize=2)), "has the blocksize 2 for (3, 8, 8)"),
     "control flow": (lambda: model(looped(), c=np.array(True)), "node 'if' (If) is not supported"),
     "recurrent": (lambda: model(node("LSTM", "x w", hidden_size=2), w=WEIGHT), "node 'lstm' (LSTM) is not supported"),
     "symbolic size": (
@@ -138,7 +138,15 @@ BAD: dict[str, tuple[Callable[[], Model], str]] = {
         "does not leave the images of a batch apart",
     ),
     "order that no layer makes": (
-        lambda: model(node("Transpose", "x", "a", perm=[0, 1, 3, 2]), node("Conv", "a w"), w=WEIGHT),
+        lambda: model(
+            node("Slice", "x s e a t", "b"),
+            node("Conv", "b w"),
+            s=np.array([9]),
+            e=np.array([-99]),
+            a=np.array([2]),
+            t=np.array([-1]),
+            w=WEIGHT,
+        ),
         "in an order that no layer of the spec makes",
     ),
     "constant of pixels": (
@@ -156,9 +164,9 @@ BAD: dict[str, tuple[Callable[[], Model], str]] = {
     ),
     "reversed": (
         lambda: model(
-            node("Slice", "x s e a t"), s=np.array([9]), e=np.array([-99]), a=np.array([2]), t=np.array([-1])
+            node("Slice", "x s e a t"), s=np.array([9]), e=np.array([-99]), a=np.array([0]), t=np.array([-1])
         ),
-        "expected steps of 1",
+        "takes the images of a batch in another order",
     ),
     "shrunk": (lambda: model(node("Resize", "x - s"), s=np.float32([1, 1, 0.5, 0.5])), "expected whole factors"),
     "aligned corners": (

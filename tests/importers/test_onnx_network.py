@@ -371,6 +371,51 @@ CASES: dict[str, Case] = {
         {"i": np.array(2, np.int64)},
         (7, 11),
     ),
+    "gather of channels": Case([("y", "Gather", "x i", {"axis": 1})], {"i": ints(2, -1, 0)}),
+    "channels backwards": Case(
+        [("a", "Slice", "x s e c t", {}), ("y", "Conv", "a w", {})],
+        {"s": ints(-1), "e": ints(-99), "c": ints(1), "t": ints(-1), "w": (5, 4, 3, 3)},
+        (13, NEWEST),
+    ),
+    "depth to space": one("DepthToSpace", (7, 13), blocksize=2),
+    "depth to space 11": one("DepthToSpace", (11, NEWEST), blocksize=2, mode="CRD"),
+    "space to depth": Case([("y", "SpaceToDepth", "x", {"blocksize": 2})], {}, shape=(4, 6, 8)),
+    "over channels": Case(
+        [
+            ("a", "ReduceMean", "x", {"axes": [1]}),
+            ("b", "ReduceMax", "x", {"axes": [1]}),
+            ("y", "Concat", "a b", {"axis": 1}),
+        ],
+        {},
+        (11, 13),
+    ),
+    "larger of two": Case(
+        [("a", "Tanh", "x", {}), ("b", "Max", "a x", {}), ("c", "Neg", "b", {}), ("y", "Min", "c a", {})],
+        {},
+        (8, 13, NEWEST),
+    ),
+    "boxes": Case(
+        [
+            ("a", "Transpose", "x", {"perm": [0, 2, 3, 1]}),
+            ("b", "Reshape", "a two", {}),
+            ("c", "Tanh", "b", {}),
+            ("d", "Concat", "b c", {"axis": 1}),
+            ("y", "Reshape", "d one", {}),
+        ],
+        {"two": ints(0, -1, 4), "one": ints(0, -1)},
+    ),
+    "rows for columns": Case(
+        [("a", "Transpose", "x", {"perm": [0, 1, 3, 2]}), ("y", "Conv", "a w", {})], {"w": (5, 4, 3, 1)}
+    ),
+    "one pixel, linear": Case(
+        [
+            ("a", "GlobalAveragePool", "x", {}),
+            ("b", "Resize", "a - s", {"mode": "linear", "coordinate_transformation_mode": "align_corners"}),
+            ("y", "Mul", "b x", {}),
+        ],
+        {"s": np.float32([1, 1, 9, 8])},
+        (13, NEWEST),
+    ),
     "upsample 7": one("Upsample", (7,), False, scales=[1.0, 1.0, 2.0, 3.0], mode="nearest"),
     "upsample 9": Case([("y", "Upsample", "x s", {})], {"s": np.float32([1, 1, 2, 3])}, (9,)),
     "resize 10": Case([("y", "Resize", "x s", {})], {"s": np.float32([1, 1, 2, 2])}, (10,), evaluator=False),

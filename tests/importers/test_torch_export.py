@@ -91,9 +91,9 @@ REFUSED: dict[str, tuple[Any, str]] = {
         lambda: after_row(nn.Threshold(0.1, 0.0)),
         r"has the threshold and the value \(0.1, 0.0\); expected 0",
     ),
-    "mean of channels": (
-        lambda: after_conv(lambda self, x: x.mean(1)),
-        r"is over the dimensions \[1\] of 4; expected h",
+    "mean of channels and rows": (
+        lambda: after_conv(lambda self, x: x.mean((1, 2))),
+        r"is over the dimensions \[1, 2\] of 4; expected r",
     ),
     "elu of three numbers": (
         lambda: after_conv(lambda self, x: torch.ops.aten.elu(x, 1.0, 2.0)),
@@ -126,14 +126,14 @@ REFUSED: dict[str, tuple[Any, str]] = {
     ),
     "images mixed": (lambda: after_conv(lambda self, x: x.view(-1, 6)), "no longer the first axis"),
     "images swapped": (lambda: after_conv(lambda self, x: x.flip(0).tanh()), r"\(operator flip\)"),
-    "a transposition": (
-        lambda: after_conv(lambda self, x: self.c(x.transpose(2, 3)), c=nn.Conv2d(6, 2, 1)),
+    "rows backwards": (
+        lambda: after_conv(lambda self, x: self.c(x.flip(2)), c=nn.Conv2d(6, 2, 1)),
         "rearranged",
     ),
     "a logarithm": (lambda: after_row(nn.LogSoftmax(1), nn.Conv2d(6, 2, 1)), "supported only at the end"),
     "one trained number": (
         lambda: after_conv(lambda self, x: x * self.w, w=nn.Parameter(torch.ones(1))),
-        "trained scale or shift alone",
+        "trained shift alone, or one number",
     ),
     "a constant map": (lambda: after_conv(lambda self, x: x + self.w, w=torch.ones(12, 12)), "for every channel"),
     "circular": (lambda: nn.Conv2d(3, 2, 3, padding=1, padding_mode="circular"), "mode circular; supported: constant"),

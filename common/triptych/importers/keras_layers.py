@@ -85,6 +85,23 @@ def _reshape(call: LayerCall) -> Tensor:
     return call.network.canonical(call.network.rearranged(call.name, x, order.transpose(2, 0, 1)), call.name)
 
 
+def _permute(call: LayerCall) -> Tensor:
+    """Keras's axes are height, width, channels, counted from 1."""
+    x, dims = call.x, call.get("dims")
+    places = x.places() if len(x.shape) == 1 else call.map.places().transpose(1, 2, 0)
+    if not isinstance(dims, list) or sorted(map(str, dims)) != [str(axis + 1) for axis in range(places.ndim)]:
+        raise ImportRefusedError(f"has dims {str(dims)[:60]} for {places.ndim} axes")
+    order = places.transpose([int(axis) - 1 for axis in dims])
+    return call.network.rearranged(call.name, x, order if order.ndim == 1 else order.transpose(2, 0, 1))
+
+
+def _larger(call: LayerCall, sign: float = 1.0) -> Tensor:
+    """`Maximum` of two maps; `Minimum` is that of both with the other sign, with the other sign."""
+    if len(call.inputs) != 2 or call.numbers:
+        raise ImportRefusedError(f"takes {len(call.inputs)} inputs, expected 2")
+    return call.network.larger(call.name, call.inputs, sign)
+
+
 def _dropout(call: LayerCall) -> Tensor:
     if call.get("noise_shape") is not None:
         raise ImportRefusedError("has a noise_shape, which is not supported: it drops values together")
@@ -178,6 +195,9 @@ LAYERS: Mapping[str, Build] = {
     "BatchNormalizationV1": _batch_norm,
     "Flatten": _flatten,
     "Reshape": _reshape,
+    "Permute": _permute,
+    "Maximum": _larger,
+    "Minimum": partial(_larger, sign=-1.0),
     "Dropout": _dropout,
     "Concatenate": partial(_merge, "concatenate"),
     "Add": partial(_merge, "add"),

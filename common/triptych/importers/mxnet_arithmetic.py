@@ -8,12 +8,14 @@ from collections.abc import Callable, Mapping
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from triptych.importers.activations import LARGEST
+from triptych.importers.moves import larger_of_two, over_channels
 from triptych.importers.mxnet_calls import Constant, SymbolCall
 from triptych.importers.mxnet_layers import Convert
 from triptych.importers.mxnet_tensors import SymbolTensor
-from triptych.importers.torch_maps import numbered, pooled_rows
+from triptych.importers.torch_maps import axes_along, numbered, pooled_channels, pooled_rows
 from triptych.spec.layers import (
     Affine,
     AvgPool,
@@ -50,26 +52,40 @@ def _joined(merge: Merge) -> Convert:
     return convert
 
 
-def _with_constant(call: SymbolCall, merge: Merge | Literal["divide"]) -> SymbolTensor:
+def _with_constant(call: SymbolCall, merge: Merge | Literal["divide", "subtract"]) -> SymbolTensor:
     """A scale or a shift whose numbers are an array of the file, one for each channel or one for all."""
     constants = [given for given in call.inputs if isinstance(given, Constant)]
     if len(constants) != 1 or len(call.inputs) != 2:
         raise call.refused("takes several arrays of the file")
-    name, array, fixed = constants[0].name, constants[0].array, constants[0].fixed
     given = call.tensor(0 if call.inputs[1] is constants[0] else 1)
-    places = (1,) * (len(given.shape) - 1)
+    values = _numbers(call, given, constants[0])
+    if merge == "divide" and not values.all():
+        raise call.refused(f"divides by the array {constants[0].name!r}, which holds 0")
+    if merge in ("add", "subtract"):
+        return call.add(Affine("", shift=tuple((values if merge == "add" else -values).tolist())), given)
+    return call.add(Affine("", tuple((1 / values if merge == "divide" else values).tolist())), given)
+
+
+def _shifted(call: SymbolCall, given: SymbolTensor, constant: Constant) -> SymbolTensor:
+    return call.add(Affine("", shift=tuple(_numbers(call, given, constant).tolist())), given)
+
+
+def _numbers(call: SymbolCall, given: SymbolTensor, constant: Constant) -> NDArray[np.float64]:
+    """An array of the file as one number for each channel of a tensor, or one for all."""
+    name, array, places = constant.name, constant.array, (1,) * (len(given.shape) - 1)
     if array.shape not in {shape for n in {1, given.shape[0]} for shape in ((1, n, *places), (n, *places))} | {(1,)}:
         raise call.refused(f"takes the array {name!r} of shape {array.shape}, not one number for each channel")
-    values = array.astype(np.float64).ravel()
-    if merge == "divide" and not values.all():
-        raise call.refused(f"divides by the array {name!r}, which holds 0")
-    numbers = tuple((1 / values if merge == "divide" else values).tolist())
-    if not fixed:
+    if not constant.fixed:
         call.building.remarks.append(f"the array {name!r} is a constant here; MXNet would train it")
-    return call.add(Affine("", shift=numbers) if merge == "add" else Affine("", numbers), given)
+    return array.astype(np.float64).ravel()
 
 
 def _difference(call: SymbolCall) -> SymbolTensor:
+    if isinstance(call.inputs[1], Constant):
+        return _with_constant(call, "subtract")
+    if isinstance(call.inputs[0], Constant):
+        minus = call.add(Affine("", (-1.0,)), call.tensor(1), part="minus")
+        return _shifted(call, minus, call.inputs[0])
     minus = call.add(Affine("", (-1.0,)), call.tensor(1), part="minus")
     return call.add(Block("", ()), call.tensor(0), minus, merge="add")
 
@@ -86,6 +102,20 @@ def _scalar(affine: Callable[[float], tuple[float, float]]) -> Convert:
     return convert
 
 
+def _larger(call: SymbolCall, sign: float = 1.0) -> SymbolTensor:
+    """The larger of two maps at every place; the smaller is that of both with the other sign, with the other sign."""
+    if any(isinstance(given, Constant) for given in call.inputs):
+        raise call.refused("is of a map and an array of the file")
+    pair = [call.tensor(number) for number in range(2)]
+    shape = pair[0].shape
+    if pair[1].shape != shape:
+        raise call.refused(f"takes {shape} and {pair[1].shape}, and only two maps of one shape are taken")
+    if sign < 0:
+        pair = [call.add(Affine("", (sign,)), each, part="minus") for each in pair]
+    joined = call.add(Block("", ()), *pair, part="pair")
+    return call.row((*larger_of_two(shape), *[Affine("", (sign,))] * (sign < 0)), joined)
+
+
 def _inverse(scalar: float) -> tuple[float, float]:
     return 1 / scalar if scalar else math.inf, 0.0
 
@@ -93,26 +123,43 @@ def _inverse(scalar: float) -> tuple[float, float]:
 def _reduction(
     whole: Callable[[str], Layer], pool: Callable[[str, Pair, Pair], Layer], *, summed: bool = False
 ) -> Convert:
-    """Over rows and columns, or one of them. A sum is the mean times the number of its terms."""
+    """Over rows and columns, one of them, or the channels. A sum is the mean times the number of its terms."""
 
     def convert(call: SymbolCall) -> SymbolTensor:
-        given, keep = call.any_tensor(), bool(call.integer("keepdims"))
+        given, keep = _straight(call), bool(call.integer("keepdims"))
         base, over = call.building.shapes[given.step], _reduced_axes(call, given)
         shape = tuple(1 if axis in over else size for axis, size in enumerate(given.shape) if keep or axis not in over)
         order = numbered(base).reshape(given.shape) if given.order is None else given.order.astype(np.intp)
+        if over and (channels := pooled_channels(order, base, over, shape)) is not None:
+            layers: list[Layer] = list(over_channels(AvgPool if whole is GlobalAvgPool else MaxPool, base))
+            layers += [Affine("sum", (float(base[0]),))] * summed
+            return _as_ordered(call.row(layers, SymbolTensor(given.step, base)), channels)
         found = pooled_rows(order, base, over, shape) if over else None
         if found is None:
             axes = call.integers("axis") or "all"
-            raise call.refused(f"reduces the axes {axes}, and only rows, columns (2, 3), or both are taken")
+            raise call.refused(f"reduces the axes {axes}, and only rows, columns (2, 3), both, or channels are taken")
         kernel, order = found
         layer = whole("") if kernel == base[1:] else pool("", kernel, kernel)
         made = call.add(layer, SymbolTensor(given.step, base), part="mean" if summed else "")
         if summed:
             made = call.add(Affine("", (float(math.prod(kernel)),)), made)
-        moved = not np.array_equal(order.ravel(), np.arange(order.size))
-        return SymbolTensor(made.step, shape, order.astype(np.int32) if moved else None)
+        return _as_ordered(made, order)
 
     return convert
+
+
+def _as_ordered(made: SymbolTensor, order: NDArray[np.intp]) -> SymbolTensor:
+    """The output of a step as MXNet has it."""
+    moved = not np.array_equal(order.ravel(), np.arange(order.size))
+    return SymbolTensor(made.step, order.shape, order.astype(np.int32) if moved else None)
+
+
+def _straight(call: SymbolCall) -> SymbolTensor:
+    """The input; one whose channels are mixed as the output of a step."""
+    given = call.any_tensor()
+    base = call.building.shapes[given.step]
+    mixed = given.order is not None and given.shape == base and axes_along(given.order.astype(np.intp), base) is None
+    return call.plain(given) if mixed else given
 
 
 def _reduced_axes(call: SymbolCall, given: SymbolTensor) -> set[int]:
@@ -175,7 +222,9 @@ ARITHMETIC: Mapping[str, Convert] = {
     **dict.fromkeys(("_mul_scalar", "_npi_multiply_scalar"), _TIMES),
     **dict.fromkeys(("_div_scalar", "_npi_true_divide_scalar"), _OVER),
     **dict.fromkeys(("negative", "_npi_negative"), lambda call: call.each_value(Affine("", (-1.0,)))),
-    "broadcast_div": _quotient,
+    **dict.fromkeys(("broadcast_div", "elemwise_div", "_npi_true_divide"), _quotient),
+    **dict.fromkeys(("broadcast_maximum", "_maximum"), _larger),
+    **dict.fromkeys(("broadcast_minimum", "_minimum"), lambda call: _larger(call, -1.0)),
     "_maximum_scalar": _bound(upper=False),
     "_minimum_scalar": _bound(upper=True),
     **dict.fromkeys(("mean", "_npi_mean"), _reduction(GlobalAvgPool, AvgPool)),

@@ -8,17 +8,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
+from triptych.importers.moves import channel_parts, transposed
 from triptych.importers.mxnet_json import VARIABLE
 from triptych.importers.mxnet_operators import OPERATORS
 from triptych.importers.mxnet_symbol import Symbol, SymbolNode
 from triptych.importers.mxnet_tensors import SymbolTensor
 from triptych.importers.steps import ImportRefusedError, Step
+from triptych.importers.torch_maps import Map, rearrangement
 from triptych.spec.kinds import kind_of
 from triptych.spec.kinds.composites import merged_shape
 from triptych.spec.kinds.kind import SpecError, TooSmallError, Wire
-from triptych.spec.layers import INPUT, Block, ChannelShuffle, Flatten, Layer, Merge, Pair, Reshape, Shape
+from triptych.spec.layers import INPUT, Block, ChannelShuffle, Flatten, Layer, Merge, Pair, Reshape, Shape, Slice
 
 _MOST_VALUES = 1 << 40  # of one layer's output for one image: more than any machine holds
 _MOST_STEPS = 100_000
@@ -172,30 +175,51 @@ class SymbolCall:
         key = (tensor.step, tensor.shape, id(tensor.order))
         if key in building.plain:
             return building.plain[key][1]
-        layer = self._rearranging(tensor, given)
-        suffix = type(layer).__name__.lower()
-        made = tensor.label in building.names and tensor.label not in building.shapes
-        name = tensor.label if made else building.unique(f"{tensor.label or self.node.name}_{suffix}")
-        result = self._added(name, layer, (SymbolTensor(tensor.step, given),), "concatenate", {})
+        result = self._rearranged(tensor, SymbolTensor(tensor.step, given), given)
         building.plain[key] = (tensor, result)  # the tensor stays, and with it the identity of its order
         return result
 
-    def _rearranging(self, tensor: SymbolTensor, given: Shape) -> Layer:
+    def _rearranged(self, tensor: SymbolTensor, plain: SymbolTensor, given: Shape) -> SymbolTensor:
+        if tensor.order is not None and (parts := channel_parts(given, tensor.order.astype(np.intp))):
+            return self._in_parts(tensor, plain, parts)
+        layers = self._rearranging(tensor, given)
+        for layer in layers[:-1]:
+            plain = self._added(self._label(tensor, layer), layer, (plain,), "concatenate", {})
+        return self._added(self._label(tensor, layers[-1], last=True), layers[-1], (plain,), "concatenate", {})
+
+    def _label(self, tensor: SymbolTensor, layer: Layer, *, last: bool = False) -> str:
+        """The name of a layer that puts shape and order into effect: of the node that gave them, for the last one."""
+        building = self.building
+        made = tensor.label in building.names and tensor.label not in building.shapes
+        suffix = type(layer).__name__.lower()
+        return tensor.label if made and last else building.unique(f"{tensor.label or self.node.name}_{suffix}")
+
+    def _in_parts(self, tensor: SymbolTensor, plain: SymbolTensor, parts: Sequence[tuple[int, int]]) -> SymbolTensor:
+        """Channels one behind the other."""
+        slices = [Slice("", "channels", start, stop) for start, stop in parts]
+        made = [self._added(self._label(tensor, each), each, (plain,), "concatenate", {}) for each in slices]
+        joined = Block("", ())
+        return self._added(self._label(tensor, joined, last=True), joined, made, "concatenate", {})
+
+    def _rearranging(self, tensor: SymbolTensor, given: Shape) -> Sequence[Layer]:
         if tensor.order is not None:
             groups = tensor.shuffled_groups(given[0]) if len(given) == 3 and given == tensor.shape else 0
-            if not groups:
+            order = tensor.order.astype(np.intp)
+            layers = [ChannelShuffle("", groups)] if groups else transposed(given, order)
+            layers = layers or rearrangement(Map(tensor.step, given, order))
+            if not layers:
                 raise self.refused(
-                    f"takes a transposed tensor ({tensor.label!r}), which only a dense layer behind it, or the pattern "
-                    f"of a channel shuffle, can take over"
+                    f"takes a tensor whose values were moved ({tensor.label!r}, of shape (batch, "
+                    f"{', '.join(map(str, tensor.shape))})) as no layers do"
                 )
-            return ChannelShuffle("", groups)
+            return layers
         if len(tensor.shape) == 1:
-            return Flatten("")
+            return [Flatten("")]
         if len(tensor.shape) != 3:
             raise self.refused(
                 f"takes a tensor of shape (batch, {', '.join(map(str, tensor.shape))}), no map of pixels"
             )
-        return Reshape("", tensor.shape)
+        return [Reshape("", tensor.shape)]
 
     def viewed(self, tensor: SymbolTensor, shape: Shape, label: str | None = None) -> SymbolTensor:
         """`tensor` in another shape of as many values. `label`: see `SymbolTensor`; the node's name, if not given."""
@@ -208,6 +232,19 @@ class SymbolCall:
         tensor = self.tensor(number)
         if len(tensor.shape) != 3:
             raise self.refused(f"takes {len(tensor.shape)} axes, expected (channels, height, width)")
+        return tensor
+
+    def image_shape(self) -> tuple[int, int, int]:
+        """The shape of the first input, a map in whatever order. Refuses another."""
+        shape = self.any_tensor().shape
+        if len(shape) != 3:
+            raise self.refused(f"takes {len(shape)} axes, expected (channels, height, width)")
+        return shape[0], shape[1], shape[2]
+
+    def row(self, layers: Sequence[Layer], tensor: SymbolTensor) -> SymbolTensor:
+        """Steps one behind the other on `tensor`, the last of which has the node's name."""
+        for layer in layers:
+            tensor = self.add(layer, tensor, part="" if layer is layers[-1] else layer.name)
         return tensor
 
     def add(

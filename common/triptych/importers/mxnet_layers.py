@@ -77,7 +77,7 @@ def _dense(call: SymbolCall) -> SymbolTensor:
     """On a map MXNet flattens by itself. What was transposed before stays as it is, and the weight's columns move."""
     given = call.any_tensor()
     if len(given.shape) > 1 and not call.integer("flatten"):
-        raise call.refused(f"has flatten=False on {len(given.shape)} axes, where it works at every place by itself")
+        return _dense_at_every_place(call, given)
     units, features, bias = call.integer("num_hidden"), math.prod(given.shape), not call.integer("no_bias")
     arrays = call.arrays(weight=("weight", (units, features)))
     arrays = {name: columns_in_order(array, given) for name, array in arrays.items()}
@@ -85,6 +85,19 @@ def _dense(call: SymbolCall) -> SymbolTensor:
     label = given.label if len(given.shape) == 1 else ""
     flat = call.plain(SymbolTensor(given.step, (features,), None, label))
     return call.add(Dense("", units, bias), flat, arrays=arrays)
+
+
+def _dense_at_every_place(call: SymbolCall, given: SymbolTensor) -> SymbolTensor:
+    """On (height, width, channels): a convolution of 1x1."""
+    last = (1, 2, 0)
+    plain = call.plain(given.transposed((2, 0, 1), "")) if len(given.shape) == 3 else None
+    if plain is None or plain.order is not None:
+        raise call.refused(f"has flatten=False on {len(given.shape)} axes, where it works at every place by itself")
+    units, bias = call.integer("num_hidden"), not call.integer("no_bias")
+    arrays = call.arrays(weight=("weight", (units, plain.shape[0])))
+    arrays = {name: array[:, :, None, None] for name, array in arrays.items()}
+    arrays |= call.arrays(bias=("bias", (units,))) if bias else {}
+    return call.add(Conv("", units, (1, 1), bias=bias), plain, arrays=arrays).transposed(last, call.node.name)
 
 
 def _batch_norm(call: SymbolCall) -> SymbolTensor:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from triptych.importers import mxnet_symbol
 from triptych.importers.assemble import assemble
+from triptych.importers.moves import as_map, output_remark
 from triptych.importers.mxnet_arithmetic import ARITHMETIC
 from triptych.importers.mxnet_calls import Building, Constant, DoesNotFitError, Source, SymbolCall, refusal
 from triptych.importers.mxnet_json import VARIABLE, Entry
@@ -234,7 +235,11 @@ def _output(part: SymbolPart, building: Building, head: Entry, results: Mapping[
         raise ImportRefusedError(
             f"{part.files[0]}: output {head[1]} of {node.name!r} ({node.operator}) is none that the spec has"
         )
-    step = SymbolCall(building, node, (results[head],)).tensor().step
+    call, tensor = SymbolCall(building, node, ()), results[head]
+    if (shape := as_map(tensor.shape)) != tensor.shape:
+        building.remarks.append(output_remark(node.name, tensor.shape))
+        tensor = tensor.viewed(shape, tensor.label)
+    step = call.plain(tensor).step
     if step == INPUT:
         raise ImportRefusedError(
             f"{part.files[0]}: the output {node.name!r} is the input itself, with no layer between"

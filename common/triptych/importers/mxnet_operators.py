@@ -242,6 +242,8 @@ OPERATORS: dict[str, Operator] = {
     "SwapAxis": Operator(("data",), {"dim1": _integer(0), "dim2": _integer(0)}),
     "expand_dims": Operator(("data",), {"axis": Attribute("integer")}),
     "squeeze": Operator(("data",), {"axis": _AXES}),
+    "reverse": Operator(("data",), {"axis": _SHAPE}),
+    **dict.fromkeys(("depth_to_space", "space_to_depth"), Operator(("data",), {"block_size": _POSITIVE})),
     "Concat": _CONCAT,
     "SliceChannel": Operator(
         ("data",), {"num_outputs": _POSITIVE, "axis": _integer(1), "squeeze_axis": _FALSE}, outputs="num_outputs"
@@ -294,6 +296,7 @@ OPERATORS: dict[str, Operator] = {
     **dict.fromkeys(
         ("relu", "sigmoid", "tanh", "negative", "_copy", "BlockGrad", "softsign", "exp", "sqrt", "square"), _UNARY
     ),
+    **dict.fromkeys(("_maximum", "_minimum"), _BINARY),
     **dict.fromkeys((f"elemwise_{name}" for name in ("add", "sub", "mul", "div")), _BINARY),
     **dict.fromkeys((f"broadcast_{name}" for name in ("add", "sub", "mul", "div", "maximum", "minimum")), _BINARY),
     **dict.fromkeys(
@@ -343,6 +346,9 @@ _ALIASES = {
     "Dropout": "_npx_dropout",
     "Flatten": "flatten _npx_batch_flatten",
     "Reshape": "reshape",
+    "reverse": "flip _npi_flip",
+    "_maximum": "_Maximum",
+    "_minimum": "_Minimum",
     "SwapAxis": "swapaxes _npi_swapaxes",
     "expand_dims": "_npi_expand_dims",
     "_npx_reshape": "_npi_reshape",

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from triptych.importers.mxnet_calls import SymbolCall
 from triptych.importers.mxnet_layers import Convert
@@ -18,6 +22,7 @@ from triptych.spec.layers import (
     Upsample,
 )
 
+Order = NDArray[np.int32]
 Axis = Literal["channels", "rows", "columns"]
 _PAD_MODES: Mapping[str, Literal["constant", "edge", "reflect"]] = {
     "constant": "constant",
@@ -75,6 +80,39 @@ def _moved(call: SymbolCall, axes: Sequence[int]) -> SymbolTensor:
         return given.transposed([axis - 1 for axis in axes[1:]], call.node.name)
     except ValueError as error:
         raise call.refused(str(error)) from None
+
+
+def _moved_by(call: SymbolCall, move: Callable[[Order], Order]) -> SymbolTensor:
+    try:
+        return call.any_tensor().moved(move, call.node.name)
+    except ValueError as error:
+        raise call.refused(str(error)) from None
+
+
+def _reverse(call: SymbolCall) -> SymbolTensor:
+    """Along axes, counted with the batch."""
+    axes = [call.axis(axis, call.any_tensor().shape) for axis in call.integers("axis")]
+    return _moved_by(call, lambda places: np.flip(places, tuple(axes)))
+
+
+def _depth_to_space(call: SymbolCall) -> SymbolTensor:
+    """Of (block, block, channels) as the channels: rows, then columns of a block (matrix_op-inl.h)."""
+    (channels, rows, columns), block = call.image_shape(), call.integer("block_size")
+    if channels % block**2:
+        raise call.refused(f"has the block_size {block} for {channels} channels")
+    split = (block, block, channels // block**2, rows, columns)
+    whole = (channels // block**2, rows * block, columns * block)
+    return _moved_by(call, lambda places: places.reshape(split).transpose(2, 3, 0, 4, 1).reshape(whole))
+
+
+def _space_to_depth(call: SymbolCall) -> SymbolTensor:
+    """The other way."""
+    (channels, rows, columns), block = call.image_shape(), call.integer("block_size")
+    if rows % block or columns % block:
+        raise call.refused(f"has the block_size {block} for {rows}x{columns}")
+    split = (channels, rows // block, block, columns // block, block)
+    whole = (channels * block**2, rows // block, columns // block)
+    return _moved_by(call, lambda places: places.reshape(split).transpose(2, 4, 0, 1, 3).reshape(whole))
 
 
 def _transpose(call: SymbolCall) -> SymbolTensor:
@@ -163,10 +201,15 @@ def _slice(call: SymbolCall) -> SymbolTensor:
     assert isinstance(begin, tuple)
     assert isinstance(end, tuple)
     assert isinstance(step, tuple)
-    if any(one not in (None, 1) for one in step) or len(begin) != len(end) or len(begin) > len(given.shape) + 1:
-        raise call.refused("has steps other than 1, or as many bounds as it has no axes")
-    if begin[:1] not in ((), (None,), (0,)) or end[:1] not in ((), (None,)):
+    if len(begin) != len(end) or len(begin) > len(given.shape) + 1 or len(step) not in (0, len(begin)):
+        raise call.refused("has as many bounds or steps as it has no axes")
+    if begin[:1] not in ((), (None,), (0,)) or end[:1] not in ((), (None,)) or step[:1] not in ((), (None,), (1,)):
         raise call.refused("takes a part of the batch")
+    if any(one not in (None, 1) for one in step):
+        if 0 in step:
+            raise call.refused("has the step 0")
+        parts = tuple(itertools.starmap(slice, zip(begin[1:], end[1:], step[1:], strict=True)))
+        return _moved_by(call, lambda places: places[parts])
     bounds = [(0, size) for size in given.shape]
     for axis, (first, last) in enumerate(zip(begin[1:], end[1:], strict=True)):
         bounds[axis] = _bounds(first, last, given.shape[axis])
@@ -238,6 +281,9 @@ PLACEMENT: Mapping[str, Convert] = {
     "SwapAxis": _swap_axes,
     "expand_dims": _expand_dims,
     **dict.fromkeys(("squeeze", "_np_squeeze", "_npi_squeeze"), _squeeze),
+    "reverse": _reverse,
+    "depth_to_space": _depth_to_space,
+    "space_to_depth": _space_to_depth,
     "SliceChannel": _slice_channel,
     "slice_axis": _slice_axis,
     "slice": _slice,

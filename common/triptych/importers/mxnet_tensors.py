@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -35,11 +35,16 @@ class SymbolTensor:
 
     def transposed(self, axes: Sequence[int], label: str) -> SymbolTensor:
         """With the axes, counted from 0 behind the batch, in another order. Raises ValueError for too many values."""
+        return self.moved(lambda places: places.transpose(axes), label)
+
+    def moved(self, move: Callable[[NDArray[np.int32]], NDArray[np.int32]], label: str) -> SymbolTensor:
+        """With the values where `move` takes them in an array of the tensor's shape, which it may change. Raises
+        ValueError for too many values."""
         number = math.prod(self.shape)
         if number > _MOST_VALUES:
             raise ValueError(f"moves {number} values, more than are followed here ({_MOST_VALUES})")
         places = np.arange(number, dtype=np.int32)
-        order = (places.reshape(self.shape) if self.order is None else self.order).transpose(axes)
+        order = move(places.reshape(self.shape) if self.order is None else self.order)
         same = bool(np.array_equal(order.ravel(), places))
         return SymbolTensor(self.step, order.shape, None if same else order, label)
 

@@ -8,6 +8,7 @@ refused; it never becomes a layer that moves data without need.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -15,11 +16,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from triptych.importers.moves import as_map, channel_parts, larger_of_two, output_remark, transposed
 from triptych.importers.steps import ImportRefusedError, Step, merge_only
 from triptych.spec.kinds import kind_of
 from triptych.spec.kinds.composites import merged_shape
 from triptych.spec.kinds.kind import Wire
-from triptych.spec.layers import INPUT, ChannelShuffle, Flatten, Layer, Merge, Reshape, Shape
+from triptych.spec.layers import INPUT, Affine, ChannelShuffle, Flatten, Layer, Merge, Reshape, Shape, Slice
 
 if TYPE_CHECKING:
     from triptych.importers.steps import Arrays
@@ -64,6 +66,7 @@ class NetworkBuilder:
         self.remarks: list[str] = []
         self._places: dict[str, int] = {}
         self._repeated: dict[str, int] = {}
+        self._moved: dict[tuple[str, Shape, bytes], Tensor] = {}
 
     def layer(self, name: str, layer: Layer, x: Tensor, arrays: Arrays | None = None) -> Tensor:
         """`layer` on a tensor in canonical order."""
@@ -87,6 +90,26 @@ class NetworkBuilder:
         wire = Wire(tuple(range(len(tensors))), merge)
         shape = merged_shape(wire, [x.shape for x in tensors], name)
         return Tensor(self._append(merge_only(name, [x.step for x in tensors], merge)), shape, order)
+
+    def row(self, name: str, layers: Sequence[Layer], x: Tensor) -> Tensor:
+        """Layers one behind the other, the last of which has the name."""
+        for layer in layers:
+            own = name if layer is layers[-1] else f"{name}_{layer.name}"
+            x = self.layer(own, replace(layer, name=own), x)
+        return x
+
+    def larger(self, name: str, pair: Sequence[Tensor], sign: float = 1.0) -> Tensor:
+        """The larger of two maps at every place; with the sign -1 the smaller, which is that of both with the other
+        sign, with the other sign."""
+        pair = [self.canonical(x, f"{name}_reshape") for x in pair]
+        shapes = [x.shape for x in pair]
+        if shapes[0] != shapes[1]:
+            raise ImportRefusedError(f"takes {shapes[0]} and {shapes[1]}, expected two maps of one shape")
+        turn = Affine(f"{name}_negative", (sign,))
+        if sign < 0:
+            pair = [self.layer(turn.name, turn, x) for x in pair]
+        joined = self.merge(f"{name}_pair", pair, "concatenate")
+        return self.row(name, (*larger_of_two(shapes[0]), *[turn] * (sign < 0)), joined)
 
     def rearranged(self, name: str, x: Tensor, order: Order) -> Tensor:
         """`x` with its values in this order and shape: as the layer that does it, else remembered."""
@@ -118,6 +141,9 @@ class NetworkBuilder:
                 f"the output {x.step!r} is channels, height, width here; the source has {x.order.shape}"
             )
             x = Tensor(x.step, x.shape)
+        if (shape := as_map(x.source_shape)) != x.source_shape:
+            self.remarks.append(output_remark(x.step, x.source_shape))
+            x = Tensor(x.step, x.shape, x.places().reshape(shape))
         x = self.canonical(x, "reshape")
         if x.step == INPUT:
             raise ImportRefusedError("an output of the network is its input; there is no layer between them")
@@ -130,14 +156,32 @@ class NetworkBuilder:
             return x
         if x.order.ndim in (1, 3) and _in_order(x.order):
             return self._add(Step(name, Reshape(name, x.order.shape), (x.step,)), x.shape)
+        key = (x.step, x.order.shape, x.order.tobytes())
+        if key not in self._moved:
+            self._moved[key] = self._moved_as(x, x.order, name)
+        return self._moved[key]
+
+    def _moved_as(self, x: Tensor, order: Order, name: str) -> Tensor:
+        """By layers that exchange axes, or put channels into another order."""
+        if layers := transposed(x.shape, order):
+            y = Tensor(x.step, x.shape)
+            for layer in layers:
+                y = self._add(Step(name, replace(layer, name=name), (y.step,)), y.shape)
+            return y
+        if parts := channel_parts(x.shape, order):
+            cut = [Slice(f"{name}_part", "channels", start, stop) for start, stop in parts]
+            made = [self._add(Step(layer.name, layer, (x.step,)), x.shape) for layer in cut]
+            return made[0] if len(made) == 1 else self.merge(name, made, "concatenate")
         raise ImportRefusedError(
-            f"takes values of shape {x.order.shape} in an order that no layer of the spec makes of {x.shape}; "
-            "supported: flattened, transposed there and back, in front of a dense layer, channels shuffled"
+            f"takes values of shape {order.shape} in an order that no layer of the spec makes of {x.shape}; supported: "
+            "flattened, axes exchanged, channels in another order"
         )
 
     def as_map(self, x: Tensor, name: str) -> Tensor:
-        """`x`, with features that the source has as a map, such as the gate of every channel, made one."""
-        return self.canonical(x, f"{name}_reshape") if len(x.shape) == 1 and len(x.source_shape) == 3 else x
+        """`x`, with features that the source has as a map, such as the gate of every channel, made one, and a map that
+        is in another order than its axes in one of the spec's."""
+        other = len(x.source_shape) == 3 and (len(x.shape) == 1 or _axes(x) is None)
+        return self.canonical(x, f"{name}_reshape") if other else x
 
     def _add(self, step: Step, shape: Shape) -> Tensor:
         kind = kind_of(step.layer)
@@ -191,6 +235,8 @@ def _in_order(order: Order) -> bool:
 def _axes(x: Tensor) -> tuple[int, ...] | None:
     if x.order is None:
         return tuple(range(len(x.shape)))
+    if x.order.size != math.prod(x.shape):
+        return None
     places = np.arange(x.order.size).reshape(x.shape)
     return next((axes for axes in _EXCHANGES if _is_exchange(x.order, places, axes)), None)
 

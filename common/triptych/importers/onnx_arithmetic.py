@@ -74,10 +74,12 @@ def negative(call: OnnxCall) -> Tensor:
 
 
 def bound(upper: bool, call: OnnxCall) -> Tensor:
-    """`Min` and `Max` of a map and a number; of 0 the latter is ReLU."""
+    """`Min` and `Max` of a map and a number, of which that of 0 is ReLU, and of two maps."""
     place, constant = _constant(call)
-    if constant is None or constant.size != 1:
-        raise ImportRefusedError("is of several maps, or of a constant that is no number; expected a map and a number")
+    if constant is None:
+        return call.network.larger(call.name, call.tensors, -1.0 if upper else 1.0)
+    if constant.size != 1:
+        raise ImportRefusedError("is of a map and a constant that is no number; expected one, or two maps")
     x, number = call.tensor(1 - place), as_number(constant)
     layer: Layer = Clip(call.name, -LARGEST, number) if upper else Clip(call.name, number, LARGEST)
     return call.network.pointwise(call.name, ReLU(call.name) if number == 0 and not upper else layer, x)

@@ -7,8 +7,9 @@ from typing import Literal
 
 import numpy as np
 
+from triptych.importers import onnx_resize
 from triptych.importers.network_builder import Order, Tensor, axes_of, with_axes
-from triptych.importers.onnx_call import Array, Convert, OnnxCall
+from triptych.importers.onnx_call import Convert, OnnxCall
 from triptych.importers.onnx_constants import full_shape
 from triptych.importers.same_padding import pads as padded_by
 from triptych.importers.steps import ImportRefusedError
@@ -16,7 +17,6 @@ from triptych.spec.layers import MaxPool, Pad, Slice, Upsample
 
 _MOST_REPEATED = 1 << 14  # rows or columns
 _AXES: tuple[Literal["channels", "rows", "columns"], ...] = ("channels", "rows", "columns")
-_SAME_AS_HALF_PIXEL = ("half_pixel", "pytorch_half_pixel", "half_pixel_symmetric")  # of sizes that are multiples
 
 
 def _placed(call: OnnxCall, order: Order) -> Tensor:
@@ -75,17 +75,14 @@ def transpose(call: OnnxCall) -> Tensor:
 
 
 def gather(call: OnnxCall) -> Tensor:
-    """`Gather` of one index, or of neighbours in order: a slice."""
+    """`Gather` of one index, of neighbours in order, which is a slice, or of channels in any order."""
     axis, indices = call.axis(call.count("axis", 0)), call.needed(1, "indices")
     size = call.x.source_shape[axis]
     numbers = [int(each) % size if -size <= each < size else -1 for each in indices.ravel()]
-    if (
-        not numbers
-        or indices.ndim > 1
-        or numbers != list(range(numbers[0], numbers[0] + len(numbers)))
-        or numbers[0] < 0
-    ):
-        raise ImportRefusedError(f"takes {indices.ravel()[:9].tolist()} of {size}, expected neighbours in order")
+    if not numbers or indices.ndim > 1 or min(numbers) < 0:
+        raise ImportRefusedError(f"takes {indices.ravel()[:9].tolist()} of {size}, expected places there, in a row")
+    if numbers != list(range(numbers[0], numbers[0] + len(numbers))):
+        return _placed(call, call.x.places().take(numbers, axis))
     y = _sliced(call, call.name, axis, numbers[0], numbers[-1] + 1)
     return y if indices.ndim else call.network.rearranged(call.name, y, np.squeeze(y.places(), axis))
 
@@ -96,13 +93,16 @@ def slice_(call: OnnxCall) -> Tensor:
     axes = call.axes(3, batch=True) if "axes" in call.node.attributes or len(call.values) > 3 else None
     steps = call.whole_numbers(4, "steps") or [1] * len(starts)
     axes = list(range(-1, len(starts) - 1)) if axes is None else axes  # by default from the batch on
-    if not len(starts) == len(ends) == len(axes) == len(steps) or min(steps, default=1) < 1:
+    if not len(starts) == len(ends) == len(axes) == len(steps) or 0 in steps:
         raise ImportRefusedError(
-            f"has starts {starts[:9]}, ends {ends[:9]} and steps {steps[:9]}, expected steps of 1 or more"
+            f"has starts {starts[:9]}, ends {ends[:9]} and steps {steps[:9]}, expected as many of each"
         )
     y, name = call.x, call.name
     for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
         size = call.batch if axis < 0 else call.x.source_shape[axis]
+        if step < 0:
+            y = _backwards(y, axis, slice(start, end, step))
+            continue
         first, last, _ = slice(start, end).indices(size)
         if (first, last) != (0, size):
             if axis < 0:
@@ -111,6 +111,42 @@ def slice_(call: OnnxCall) -> Tensor:
         if step != 1:
             y = _every(call, y, axis, step)
     return y
+
+
+def _backwards(x: Tensor, axis: int, part: slice) -> Tensor:
+    """Channels or features in the other order; rows and columns are refused where something takes them."""
+    if axis < 0:
+        raise ImportRefusedError("takes the images of a batch in another order")
+    backwards = part.indices(x.source_shape[axis])
+    return Tensor(x.step, x.shape, x.places().take(list(range(*backwards)), axis))
+
+
+def depth_to_space(call: OnnxCall) -> Tensor:
+    """`DepthToSpace`: of the channels, (rows, columns, others) of a block, or (others, rows, columns) in mode CRD."""
+    block, mode = call.count("blocksize", 0), call.text("mode", "DCR", ("DCR", "CRD"))
+    channels, rows, columns = _blocks(call, block, channels=True)
+    others = channels // block**2
+    split = (block, block, others, rows, columns) if mode == "DCR" else (others, block, block, rows, columns)
+    axes = (2, 3, 0, 4, 1) if mode == "DCR" else (0, 3, 1, 4, 2)
+    order = call.x.places().reshape(split).transpose(axes)
+    return _placed(call, order.reshape(others, rows * block, columns * block))
+
+
+def space_to_depth(call: OnnxCall) -> Tensor:
+    """`SpaceToDepth`."""
+    block = call.count("blocksize", 0)
+    channels, rows, columns = _blocks(call, block, channels=False)
+    split = (channels, rows // block, block, columns // block, block)
+    order = call.x.places().reshape(split).transpose(2, 4, 0, 1, 3)
+    return _placed(call, order.reshape(channels * block**2, rows // block, columns // block))
+
+
+def _blocks(call: OnnxCall, block: int, *, channels: bool) -> tuple[int, int, int]:
+    shape = call.x.source_shape
+    sizes = (shape[0],) if channels else shape[1:]
+    if len(shape) != 3 or block < 1 or any(size % (block**2 if channels else block) for size in sizes):
+        raise ImportRefusedError(f"has the blocksize {block} for {shape} (without the batch)")
+    return shape[0], shape[1], shape[2]
 
 
 def _every(call: OnnxCall, x: Tensor, axis: int, step: int) -> Tensor:
@@ -155,6 +191,8 @@ def concat(call: OnnxCall) -> Tensor:
     tensors = [call.network.as_map(x, call.name) for x in call.tensors]
     axis = call.axis(call.count("axis", 1))
     ranks = {len(x.source_shape) for x in tensors}
+    if ranks == {2} and axis == 0:
+        return _rows_joined(call, tensors)
     orders = {axes_of(x) for x in tensors} if ranks == {3} else {(0,)} if ranks == {1} else set()
     if len(orders) != 1 or next(iter(orders))[axis] != 0:
         raise ImportRefusedError(
@@ -166,6 +204,20 @@ def concat(call: OnnxCall) -> Tensor:
         return call.network.merge(call.name, tensors, "concatenate")
     plain = [Tensor(x.step, x.shape) for x in tensors]
     return with_axes(call.network.merge(call.name, plain, "concatenate"), orders.pop())
+
+
+def _rows_joined(call: OnnxCall, tensors: Sequence[Tensor]) -> Tensor:
+    """Rows of numbers, one set behind the other: boxes of all maps of a detector. Here they are flat."""
+    width = tensors[0].source_shape[1]
+    if any(x.source_shape[1] != width for x in tensors):
+        raise ImportRefusedError(f"puts rows of different lengths together: {[x.source_shape for x in tensors][:5]}")
+    name = f"{call.name}_flatten"
+    flat = [
+        call.network.canonical(Tensor(x.step, x.shape, x.places().ravel()), f"{name}_{number}")
+        for number, x in enumerate(tensors)
+    ]
+    y = call.network.merge(call.name, flat, "concatenate")
+    return Tensor(y.step, y.shape, y.places().reshape(-1, width))
 
 
 def pad(call: OnnxCall) -> Tensor:
@@ -213,74 +265,6 @@ def expand(call: OnnxCall) -> Tensor:
     return with_axes(call.network.layer(call.name, layer, Tensor(x.step, x.shape)), axes)
 
 
-def resize(call: OnnxCall) -> Tensor:
-    """`Resize` and `Upsample` by whole factors, where the result is the spec's: values repeated, or linear between
-    the pixels' centres."""
-    x, axes = call.x, axes_of(call.x)
-    modern = call.node.operator == "Resize" and call.opset >= 11
-    mode = call.text("mode", "nearest", ("nearest", "linear"))
-    coordinates = call.get("coordinate_transformation_mode", "half_pixel") if modern else "asymmetric"
-    rounding = call.get("nearest_mode", "round_prefer_floor") if modern else "floor"
-    for key in ("cubic_coeff_a", "exclude_outside", "extrapolation_value", "keep_aspect_ratio_policy"):
-        call.get(key, None)  # of other modes
-    if call.count("antialias", 0):
-        raise ImportRefusedError("has antialias, which makes no difference upwards; export it without")
-    factors = _factors(call, modern)
-    if len(x.shape) != 3 or factors.get(-1, 1) != 1 or factors.get(axes.index(0), 1) != 1:
-        raise ImportRefusedError(f"resizes images or channels of {x.source_shape}, expected rows and columns alone")
-    factor = (factors.get(axes.index(1), 1), factors.get(axes.index(2), 1))
-    if factor == (1, 1):
-        return x
-    for size, times in zip(x.shape[1:], factor, strict=True):
-        if not _as_the_spec(size, times, mode, coordinates, rounding):
-            raise ImportRefusedError(
-                f"is {mode} with coordinates {str(coordinates)[:30]!r} ({str(rounding)[:30]}), which is not what the "
-                "spec's Upsample does; supported: nearest where each value is repeated, linear with half_pixel"
-            )
-    layer = Upsample(call.name, factor, "nearest" if mode == "nearest" else "bilinear")
-    return with_axes(call.network.layer(call.name, layer, Tensor(x.step, x.shape)), axes)
-
-
-def _factors(call: OnnxCall, modern: bool) -> dict[int, int]:
-    """By the axis without the batch (-1 is the batch): how many times as large."""
-    shape = (call.batch, *call.x.source_shape)
-    axes = call.numbers("axes", None) or list(range(len(shape)))
-    scales = call.get("scales", None) or _floats(call.constant(2 if modern else 1, "scales"))
-    sizes = [] if scales else _floats(call.constant(3, "sizes"))
-    if len(scales or sizes) != len(axes) or not all(-len(shape) <= axis < len(shape) for axis in axes):
-        raise ImportRefusedError(f"has {len(scales or sizes)} scales or sizes for {len(axes)} axes")
-    wanted = scales or [new / shape[axis] for new, axis in zip(sizes, axes, strict=True)]
-    if any(factor != round(factor) or not 1 <= factor < 1 << 16 for factor in wanted):
-        raise ImportRefusedError(f"resizes by {wanted[:9]}, expected whole factors")
-    return {axis % len(shape) - 1: round(factor) for axis, factor in zip(axes, wanted, strict=True)}
-
-
-def _floats(array: Array | None) -> Sequence[float]:
-    return [] if array is None else array.ravel().astype(float).tolist()
-
-
-def _as_the_spec(size: int, times: int, mode: str, coordinates: object, rounding: object) -> bool:
-    """Whether the operator takes, for every place of the output, what the spec's `Upsample` takes."""
-    if times == 1:
-        return True
-    if mode == "linear":
-        return coordinates in _SAME_AS_HALF_PIXEL
-    places = np.arange(size * times)
-    at = {"asymmetric": places / times, "half_pixel": (places + 0.5) / times - 0.5}.get(
-        "half_pixel" if coordinates in _SAME_AS_HALF_PIXEL else str(coordinates)
-    )
-    if at is None:
-        return False
-    rounded = {
-        "floor": np.floor(at),
-        "ceil": np.ceil(at),
-        "round_prefer_floor": np.ceil(at - 0.5),
-        "round_prefer_ceil": np.floor(at + 0.5),
-    }.get(str(rounding), at)
-    taken = np.clip(rounded, 0, size - 1)
-    return np.array_equal(places // times, taken)
-
-
 CONVERTERS: Mapping[str, Convert] = {
     "Flatten": flatten,
     "Reshape": reshape,
@@ -288,11 +272,12 @@ CONVERTERS: Mapping[str, Convert] = {
     "Unsqueeze": unsqueeze,
     "Transpose": transpose,
     "Gather": gather,
+    "DepthToSpace": depth_to_space,
+    "SpaceToDepth": space_to_depth,
     "Slice": slice_,
     "Split": split,
     "Concat": concat,
     "Pad": pad,
     "Expand": expand,
-    "Resize": resize,
-    "Upsample": resize,
+    **onnx_resize.CONVERTERS,
 }

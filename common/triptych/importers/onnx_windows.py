@@ -6,11 +6,12 @@ import math
 from collections.abc import Mapping
 from functools import partial
 
+from triptych.importers.moves import over_channels
 from triptych.importers.network_builder import Tensor
 from triptych.importers.onnx_call import Array, Convert, OnnxCall
 from triptych.importers.same_padding import Sides, avg_pool, max_pool, padded, same, without_end
 from triptych.importers.steps import ImportRefusedError
-from triptych.importers.torch_maps import pooled_rows
+from triptych.importers.torch_maps import pooled_channels, pooled_rows
 from triptych.spec.layers import (
     Affine,
     AvgPool,
@@ -114,10 +115,14 @@ def reduction(
     call.count("noop_with_empty_axes", 0)
     kept = tuple(1 if axis in (axes or ()) else size for axis, size in enumerate(x.source_shape))
     shape = kept if keep else tuple(size for axis, size in enumerate(x.source_shape) if axis not in (axes or ()))
+    if axes and (channels := pooled_channels(x.places(), x.shape, axes, shape)) is not None:
+        layers = (*over_channels(pool, x.shape), *[Affine("sum", (float(x.shape[0]),))] * summed)
+        y = call.network.row(call.name, layers, Tensor(x.step, x.shape))
+        return call.network.rearranged(f"{call.name}_reshape", y, channels)
     found = pooled_rows(x.places(), x.shape, axes, shape) if axes else None
     if found is None:
         raise ImportRefusedError(
-            f"reduces axes {axes} of {x.source_shape} (without the batch), expected rows, columns, or both"
+            f"reduces axes {axes} of {x.source_shape} (without the batch), expected rows, columns, both, or channels"
         )
     kernel, order = found
     layer = whole(call.name) if kernel == x.shape[1:] else pool(call.name, kernel, kernel)

@@ -1,48 +1,45 @@
-"""Sums, products, concatenations, means and matrix products of a PyTorch program: merges, constant scales and shifts,
-global pools and dense layers."""
+"""Sums, products, concatenations and matrix products of a PyTorch program: merges, constant scales and shifts, dense
+layers."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from itertools import permutations
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from triptych.importers.torch_maps import (
     Map,
-    channels_of_rows,
     in_order,
     numbered,
-    pooled_rows,
-    rearrangement,
     unrepeated,
 )
 from triptych.importers.torch_program import Constant, TorchCall
 from triptych.spec.layers import (
     Affine,
-    AvgPool,
     Block,
     Conv,
     Dense,
-    GlobalAvgPool,
-    GlobalMaxPool,
-    Layer,
-    MaxPool,
     Merge,
-    Pair,
 )
 
 if TYPE_CHECKING:
     from triptych.importers.torch_walk import Walk
 
 Values = dict[str, Any]
+Operation: TypeAlias = "Callable[[Walk, TorchCall, Values], Any]"
+Order = NDArray[np.intp]
+Turn = tuple[int, ...]
+_TURNS: Sequence[Turn] = list(permutations(range(3)))[1:]
 
 
-def _numbers(call: TorchCall, value: Any, rank: int) -> tuple[float, ...]:
-    """A constant as one number or one for every channel of a tensor of that rank, the batch included."""
+def _numbers(call: TorchCall, value: Any, rank: int, channels: int = 1) -> tuple[float, ...]:
+    """A constant as one number or one for every channel of a tensor of that rank, the batch included, along whose axis
+    `channels` those are."""
     from triptych.importers.torch_walk import wide
 
     if isinstance(value, (int, float)):
@@ -51,12 +48,12 @@ def _numbers(call: TorchCall, value: Any, rank: int) -> tuple[float, ...]:
     if array.size == 1:
         return (float(array.reshape(())),)
     shape = (1,) * (rank - array.ndim) + array.shape
-    if len(shape) != rank or math.prod(shape) != shape[1]:
+    if len(shape) != rank or math.prod(shape) != shape[channels]:
         raise call.refused(f"has a constant of the shape {array.shape}; expected one number, or one for every channel")
     return tuple(float(number) for number in array.ravel())
 
 
-def _is_constant(value: Any) -> bool:
+def is_constant(value: Any) -> bool:
     return isinstance(value, (Constant, int, float))
 
 
@@ -66,17 +63,51 @@ def _trained(value: Any) -> bool:
 
 def _affine(walk: Walk, call: TorchCall, value: Any, scale: Any, shift: Any, sign: float = 1.0) -> Map:
     """scale * value + sign * shift, of numbers or constants."""
-    x = walk.settled(call, value)
-    if x.shape != call.shape[1:]:
-        raise call.refused(f"makes {call.shape[1:]} of {x.shape} with a constant")
-    rank = len(x.shape) + 1
-    numbers = _numbers(call, scale, rank), tuple(sign * number for number in _numbers(call, shift, rank))
-    if _trained(scale) or _trained(shift):
+    turn = _common_turn([value])
+    x = Map(value.step, value.base) if turn else walk.settled(call, value)
+    if value.shape != call.shape[1:]:
+        raise call.refused(f"makes {call.shape[1:]} of {value.shape} with a constant")
+    rank, channels = len(call.shape), turn.index(0) + 1 if turn else 1
+    factors = _numbers(call, scale, rank, channels)
+    numbers = factors, tuple(sign * number for number in _numbers(call, shift, rank, channels))
+    if _trained(scale) and shift == 0.0 and len(x.shape) == 3 and len(factors) == x.shape[0]:
+        made = _trained_scale(walk, call, x, scale)
+    elif _trained(scale) or _trained(shift):
         if not (_trained(scale) and _trained(shift) and len(numbers[0]) == len(numbers[1]) == x.shape[0]):
-            raise call.refused("has a trained scale or shift alone; supported are both of them, one for every channel")
+            raise call.refused(
+                "has a trained shift alone, or one number; supported are scales, or both, one for every channel"
+            )
         arrays = {name: _flat(constant) for name, constant in (("weight", scale), ("bias", shift))}
-        return walk.emit(call, Affine("", trained=True), [x], x.shape, arrays=arrays)
-    return walk.emit(call, Affine("", *numbers), [x], x.shape)
+        made = walk.emit(call, Affine("", trained=True), [x], x.shape, arrays=arrays)
+    else:
+        made = walk.emit(call, Affine("", *numbers), [x], x.shape)
+    return _as_turned(made, turn, call.place) if turn else made
+
+
+def _trained_scale(walk: Walk, call: TorchCall, x: Map, scale: Constant) -> Map:
+    """One for every channel, without a shift: a convolution of 1x1 of every channel by itself."""
+    channels = x.shape[0]
+    layer = Conv("", channels, (1, 1), groups=channels, bias=False)
+    arrays = {"weight": _flat(scale)}
+    return walk.emit(call, layer, [x], x.shape, arrays=arrays, change=lambda w: w.reshape(-1, 1, 1, 1))
+
+
+def _common_turn(values: Sequence[Any]) -> Turn | None:
+    """By which exchange of its axes each of these values is the whole output of a step, channels last perhaps: what is
+    done to each of their values needs no steps that exchange axes. None where they are not turned alike."""
+    return next((turn for turn in _TURNS if all(_is_turned(value, turn) for value in values)), None)
+
+
+def _is_turned(value: Any, turn: Turn) -> bool:
+    if not isinstance(value, Map) or value.order is None or len(value.base) != 3 or len(value.shape) != 3:
+        return False
+    turned = numbered(value.base).transpose(turn)
+    return turned.shape == value.shape and np.array_equal(turned, value.order)
+
+
+def _as_turned(made: Map, turn: Turn, name: str) -> Map:
+    """The output of a step as the source has it."""
+    return Map(made.step, made.base, numbered(made.base).transpose(turn), name)
 
 
 def _flat(constant: Constant) -> Constant:
@@ -84,12 +115,23 @@ def _flat(constant: Constant) -> Constant:
 
 
 def _merge(walk: Walk, call: TorchCall, values: list[Any], merge: Merge) -> Map:
+    turn = _common_turn(values)
+    if turn and merge != "concatenate":
+        return _merge_turned(walk, call, values, merge, turn)
     inputs = [walk.settled(call, unrepeated(value) if isinstance(value, Map) else value) for value in values]
     if merge != "concatenate" and any(not _spreads(x.shape, call.shape[1:]) for x in inputs):
         raise call.refused(
             f"joins {', '.join(str(x.shape) for x in inputs)} to {call.shape[1:]}, which is not supported"
         )
     return walk.emit(call, Block("", ()), inputs, call.shape[1:], merge=merge)
+
+
+def _merge_turned(walk: Walk, call: TorchCall, values: list[Any], merge: Merge, turn: Turn) -> Map:
+    base = tuple(call.shape[1 + turn.index(axis)] for axis in range(3))
+    inputs = [Map(value.step, value.base) for value in values]
+    if merge != "concatenate" and not all(_spreads(x.base, base) for x in inputs):
+        raise call.refused(f"joins {', '.join(str(value.shape) for value in values)}, which is not supported")
+    return _as_turned(walk.emit(call, Block("", ()), inputs, base, merge=merge), turn, call.place)
 
 
 def _spreads(shape: tuple[int, ...], whole: tuple[int, ...]) -> bool:
@@ -99,41 +141,41 @@ def _spreads(shape: tuple[int, ...], whole: tuple[int, ...]) -> bool:
 
 def _add(walk: Walk, call: TorchCall, values: Values) -> Map:
     left, right, alpha = values["self"], values["other"], float(values.get("alpha", 1))
-    if _is_constant(right):
+    if is_constant(right):
         return _affine(walk, call, left, 1.0, right, alpha)
-    if _is_constant(left) and alpha == 1:
+    if is_constant(left) and alpha == 1:
         return _affine(walk, call, right, 1.0, left)
-    return _merge(walk, call, [left, right if alpha == 1 else _scaled(walk, call, right, alpha)], "add")
+    return _merge(walk, call, [left, right if alpha == 1 else scaled(walk, call, right, alpha)], "add")
 
 
 def _sub(walk: Walk, call: TorchCall, values: Values) -> Map:
     left, right, alpha = values["self"], values["other"], float(values.get("alpha", 1))
     if call.operator == "rsub":
         left, right = right, left
-    if _is_constant(right):
+    if is_constant(right):
         return _affine(walk, call, left, 1.0, right, -alpha)
-    if _is_constant(left):
+    if is_constant(left):
         return _affine(walk, call, right, -alpha, left)
-    return _merge(walk, call, [left, _scaled(walk, call, right, -alpha)], "add")
+    return _merge(walk, call, [left, scaled(walk, call, right, -alpha)], "add")
 
 
-def _scaled(walk: Walk, call: TorchCall, value: Any, factor: float) -> Map:
+def scaled(walk: Walk, call: TorchCall, value: Any, factor: float) -> Map:
     x = walk.settled(call, value)
     return walk.emit(call, Affine("", (factor,)), [x], x.shape, name=walk.unique(f"{call.place}_scale"))
 
 
 def _mul(walk: Walk, call: TorchCall, values: Values) -> Map:
     left, right = values["self"], values["other"]
-    if _is_constant(right):
+    if is_constant(right):
         return _affine(walk, call, left, right, 0.0)
-    if _is_constant(left):
+    if is_constant(left):
         return _affine(walk, call, right, left, 0.0)
     return _merge(walk, call, [left, right], "multiply")
 
 
 def _div(walk: Walk, call: TorchCall, values: Values) -> Map:
     left, right = values["self"], values["other"]
-    if not _is_constant(right) or values.get("rounding_mode") is not None:
+    if not is_constant(right) or values.get("rounding_mode") is not None:
         raise call.refused("divides by a map, or rounds, which is not supported")
     if _trained(right):
         raise call.refused("divides by a trained parameter, which is not supported")
@@ -154,57 +196,23 @@ def _scale_and_shift(walk: Walk, call: TorchCall, values: Values) -> Map:
 
 def _concatenate(walk: Walk, call: TorchCall, values: Values) -> Map:
     parts, axis = values["tensors"], values["dim"] % len(call.shape)
-    if axis != 1:
-        raise call.refused(f"is along dimension {axis} of {len(call.shape)}; expected the channels, 1")
     if len(parts) == 1:
         return walk.settled(call, parts[0])
+    turn = _common_turn(parts)
+    if turn and turn.index(0) + 1 == axis:
+        return _merge_turned(walk, call, parts, "concatenate", turn)
+    if len(call.shape) == 3 and axis == 1:
+        return _rows_joined(walk, call, parts)
+    if axis != 1:
+        raise call.refused(f"is along dimension {axis} of {len(call.shape)}; expected the channels, 1")
     return _merge(walk, call, parts, "concatenate")
 
 
-def _reduce(
-    record: Callable[[str], Layer], pool: Callable[[str, Pair, Pair], Layer], *, summed: bool = False
-) -> Callable[[Walk, TorchCall, Values], Any]:
-    """A mean, a sum or a maximum over height and width, or over one of them."""
-
-    def operation(walk: Walk, call: TorchCall, values: Values) -> Any:
-        value, axes = values["self"], values.get("dim")
-        rank = len(value.shape) + 1
-        over = {
-            axis % rank for axis in (axes if isinstance(axes, list) else [axes] if axes is not None else range(rank))
-        }
-        left = [axis for axis in range(1, rank) if axis not in over]
-        if len(left) == 1 and not _whole_rows(value, left[0]) and rearrangement(value):
-            value = walk.settled(call, value)
-        if len(left) == 1 and _whole_rows(value, left[0]):
-            channels = value.base[0]
-            kernel, order = value.base[1:], np.arange(channels).reshape(call.shape[1:])
-            layer, base = record(""), (channels, 1, 1)
-        else:
-            found = pooled_rows(value.places(), value.base, [axis - 1 for axis in over], call.shape[1:])
-            if 0 in over or found is None:
-                raise call.refused(f"is over the dimensions {sorted(over)} of {rank}; expected height, width, or both")
-            kernel, order = found
-            base = (value.base[0], value.base[1] // kernel[0], value.base[2] // kernel[1])
-            layer = pool("", kernel, kernel)
-        name = walk.unique(f"{call.place}_mean") if summed else ""
-        made = walk.emit(call, layer, [Map(value.step, value.base)], base, name=name)
-        if summed:
-            made = walk.emit(call, Affine("", (float(math.prod(kernel)),)), [made], base)
-        return Map(made.step, made.base, order, f"{call.place}_flatten")
-
-    return operation
-
-
-def _whole_rows(value: Map, axis: int) -> bool:
-    """Whether a tensor has all places of a channel, and all channels in their order, along this axis of the batch."""
-    return channels_of_rows(Map(value.step, value.base, np.moveaxis(value.places(), axis - 1, 0))) is not None
-
-
-_maximum_over = _reduce(GlobalMaxPool, MaxPool)
-
-
-def _maximum(walk: Walk, call: TorchCall, values: Values) -> Any:
-    return [_maximum_over(walk, call, values), None]
+def _rows_joined(walk: Walk, call: TorchCall, parts: list[Any]) -> Map:
+    """Rows of numbers, one set behind the other: boxes of all maps of a detector. Here they are flat."""
+    flat = [walk.settled(call, replace(x, order=x.places().ravel()) if isinstance(x, Map) else x) for x in parts]
+    made = walk.emit(call, Block("", ()), flat, (math.prod(call.shape[1:]),))
+    return Map(made.step, made.base, np.arange(made.base[0]).reshape(call.shape[1:]), call.place)
 
 
 def _linear(walk: Walk, call: TorchCall, values: Values) -> Map:
@@ -267,7 +275,7 @@ def _dense_at_every_place(walk: Walk, call: TorchCall, value: Map, arrays: Mappi
     return Map(made.step, base, np.moveaxis(numbered(base), 0, -1), call.place)
 
 
-OPERATIONS: Mapping[str, Callable[[Walk, TorchCall, Values], Any]] = {
+ARITHMETIC: Mapping[str, Operation] = {
     "add": _add,
     "sub": _sub,
     "rsub": _sub,
@@ -277,10 +285,6 @@ OPERATIONS: Mapping[str, Callable[[Walk, TorchCall, Values], Any]] = {
     "scale_and_shift": _scale_and_shift,
     "cat": _concatenate,
     "concat": _concatenate,
-    "mean": _reduce(GlobalAvgPool, AvgPool),
-    "sum": _reduce(GlobalAvgPool, AvgPool, summed=True),
-    "amax": _maximum_over,
-    "max": _maximum,
     "linear": _linear,
     "addmm": _addmm,
     "matmul": _matrix_product,

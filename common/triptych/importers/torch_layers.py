@@ -182,7 +182,8 @@ def _pool_window(call: Arguments) -> tuple[Pair, Pair, Pair, bool]:
 
 def _max_pool(call: Arguments) -> tuple[Layer, ...]:
     window = _pool_window(call)
-    call.expect(call.pair("dilation") == (1, 1), "has a dilation, which is not supported")
+    spread = [d for d, k in zip(call.pair("dilation"), window[0], strict=True) if k > 1]
+    call.expect(set(spread) <= {1}, "has a dilation, which is not supported")
     return (MaxPool("", *window),)
 
 
@@ -240,16 +241,17 @@ def _pad(mode: str | None) -> Callable[[Arguments], tuple[Layer, ...]]:
 def _upsample(mode: Any) -> Callable[[Arguments], tuple[Layer, ...]]:
     def layers(call: Arguments) -> tuple[Layer, ...]:
         call.expect_map()
-        call.expect(not call.values.get("align_corners"), "aligns corners, which is not supported")
         (rows, columns), (height, width) = call.output[1:], call.input[1:]
         factor = (rows // height, columns // width)
+        one = all(1 in pair for pair in zip((height, width), factor, strict=True))  # a value that every way repeats
+        call.expect(one or not call.values.get("align_corners"), "aligns corners, which is not supported")
         call.expect(
             (factor[0] * height, factor[1] * width) == (rows, columns), f"makes {rows}x{columns} of {height}x{width}"
         )
         scales = call.values.get("scale_factors") or [call.values.get("scales_h"), call.values.get("scales_w")]
         asked = [scale for scale in scales if scale is not None]
         call.expect(not asked or tuple(asked) == factor, f"has the factors {asked}; expected whole ones")
-        return (Upsample("", factor, mode),)
+        return (Upsample("", factor, "nearest" if one else mode),) if factor != (1, 1) else ()
 
     return layers
 

@@ -181,6 +181,17 @@ def axes_along(order: Order, base: Shape) -> tuple[int | None, ...] | None:
     return tuple(found) if same_order else None
 
 
+def pooled_channels(order: Order, base: Shape, over: Iterable[int], shape: Shape) -> Order | None:
+    """Of a reduction over the channels alone: the order, in the value's new `shape`, of the map of one channel that it
+    gives. None where it is over others."""
+    axes = axes_along(order, base) if len(base) == 3 else None
+    if axes is None or {axes[axis] for axis in over} - {None} != {0}:
+        return None
+    kept = [axis for axis in axes if axis]
+    left = [axis for axis in range(3) if axis not in kept]
+    return numbered((1, *base[1:])).transpose([*kept, *left]).reshape(shape)
+
+
 def pooled_rows(order: Order, base: Shape, over: Iterable[int], shape: Shape) -> tuple[Pair, Order] | None:
     """Of a reduction over some axes of a value: the window of the pool that is the same, and the order of what it gives
     in the value's new `shape`. None where it is over more than rows and columns."""

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from triptych.importers.assemble import assemble
+from triptych.importers.moves import as_map, output_remark
 from triptych.importers.program_steps import ProgramSteps, renamed, with_training
 from triptych.importers.steps import Imported, ImportRefusedError, Request, needed
 from triptych.importers.torch_maps import Map
@@ -88,6 +89,9 @@ def _end(walk: Walk, program: Program, title: str, name: str) -> str:
     call = program.calls.get(name)
     if call is None or not isinstance(value, Map):
         raise ImportRefusedError(f"the output {title!r} is not computed from the images by a layer")
+    if (shape := as_map(value.shape)) != value.shape:
+        walk.remarks[output_remark(title, value.shape)] = None
+        value = replace(value, order=value.places().reshape(shape))
     step = walk.settled(replace(call, place=walk.unique(call.place)), value).step
     if step == INPUT:
         raise ImportRefusedError(f"the output {title!r} is the input itself")

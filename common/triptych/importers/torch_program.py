@@ -17,7 +17,9 @@ _VIEWS = (
     "view reshape _unsafe_view view_as reshape_as flatten unflatten squeeze unsqueeze permute transpose swapaxes"
     " swapdims movedim t numpy_T expand expand_as channel_shuffle native_channel_shuffle"
 )
+_COPIES = "pixel_shuffle pixel_unshuffle flip roll repeat tile repeat_interleave index index_select"
 SLICES = frozenset(_SLICES.split())
+COPIES = frozenset(_COPIES.split())  # which also only move values, into memory of their own
 VIEWS = SLICES | frozenset(_VIEWS.split())
 
 

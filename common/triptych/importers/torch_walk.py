@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from triptych.importers import torch_arithmetic
-from triptych.importers.steps import ImportRefusedError, Step
+from triptych.importers.moves import channel_parts, transposed
+from triptych.importers.steps import ImportRefusedError, Step, merge_only
+from triptych.importers.torch_arithmetic import ARITHMETIC
 from triptych.importers.torch_layers import LAYERS, Arguments, Operator
 from triptych.importers.torch_maps import Map, numbered, per_image, rearrangement
-from triptych.importers.torch_program import SAME, SLICES, VIEWS, Constant, Program, Ref, TorchCall, mapped
-from triptych.spec.layers import INPUT, ChannelShuffle, Layer, Merge, Shape
+from triptych.importers.torch_program import COPIES, SAME, SLICES, VIEWS, Constant, Program, Ref, TorchCall, mapped
+from triptych.importers.torch_reductions import REDUCTIONS
+from triptych.spec.layers import INPUT, ChannelShuffle, Layer, Merge, Shape, Slice
 
 Array = NDArray[Any]
 _MOST_COMPUTED = 50_000_000  # values of a constant that is computed of others
@@ -27,7 +29,9 @@ _OF_CONSTANTS = (
     " clamp clamp_min relu sigmoid tanh softmax cat stack matmul mm full ones zeros ones_like zeros_like full_like"
     " scalar_tensor eye repeat flip getitem _weight_norm"
 )
-COMPUTED = VIEWS | SAME | frozenset(_OF_NUMBERS.split()) | frozenset(_OF_CONSTANTS.split())  # of no image
+OPERATIONS = {**ARITHMETIC, **REDUCTIONS}
+MOVES = VIEWS | COPIES
+COMPUTED = MOVES | SAME | frozenset(_OF_NUMBERS.split()) | frozenset(_OF_CONSTANTS.split())  # of no image
 
 
 class Walk:
@@ -91,8 +95,9 @@ class Walk:
             self.remarks["half-precision weights were widened to float32"] = None
         return wide(constant.tensor)
 
-    def settled(self, call: TorchCall, value: Any) -> Map:
-        """The value as the output of a step in that step's own order; steps that bring it there are added."""
+    def settled(self, call: TorchCall, value: Any, *, moved: bool = True) -> Map:
+        """The value as the output of a step in that step's own order; steps that bring it there are added, but, unless
+        it may be `moved`, none that exchange axes or channels."""
         if not isinstance(value, Map):
             raise call.refused(f"takes {_told(value)} where the images' maps were expected")
         if value.order is None:
@@ -100,6 +105,11 @@ class Walk:
         key = (value.step, value.shape, value.order.tobytes())
         if key not in self._rearranged:
             layers = rearrangement(value)
+            if layers is None and moved:
+                layers = transposed(value.base, value.places())
+            if layers is None and moved and (parts := channel_parts(value.base, value.places())):
+                self._rearranged[key] = self._in_parts(call, parts, value)
+                return self._rearranged[key]
             if layers is None:
                 raise call.refused(
                     f"takes {value.base} without the batch, rearranged to {value.shape} by {value.name!r} as no layer "
@@ -113,6 +123,24 @@ class Walk:
             name = self.unique(wanted.name if layer is layers[-1] else f"{wanted.name}_{layer.name}")
             value = self.emit(call, layer, [value], wanted.shape, name=name)
         return value
+
+    def row(self, call: TorchCall, layers: Sequence[Layer], value: Map, shape: Shape, name: str = "") -> Map:
+        """Layers one behind the other, the last called `name`, or as the call is; `shape` is what it gives."""
+        for layer in layers[:-1]:
+            value = self.emit(call, layer, [value], (), name=self.unique(f"{call.place}_{layer.name}"))
+        return self.emit(call, layers[-1], [value], shape, name=self.unique(name) if name else "")
+
+    def _in_parts(self, call: TorchCall, parts: Sequence[tuple[int, int]], value: Map) -> Map:
+        """Channels of a step one behind the other."""
+        names = []
+        for start, stop in parts:
+            names.append(self.unique(f"{value.name}_part"))
+            self.emit(call, Slice("", "channels", start, stop), [Map(value.step, value.base)], (), name=names[-1])
+        if len(names) == 1:
+            return Map(names[0], value.shape)
+        name = self.unique(value.name)
+        self.steps[name] = merge_only(name, names, "concatenate")
+        return Map(name, value.shape)
 
     def _value(self, reference: Ref) -> Any:
         return self.values[reference.name]
@@ -130,9 +158,9 @@ class Walk:
             )
         if call.operator in SAME:
             return self._same(call, arguments["self"])
-        if call.operator in VIEWS:
+        if call.operator in MOVES:
             return self._view(call, arguments)
-        if operation := torch_arithmetic.OPERATIONS.get(call.operator):
+        if operation := OPERATIONS.get(call.operator):
             return operation(self, call, arguments)
         if operator := LAYERS.get(call.operator):
             return self._layer(call, operator, arguments)
@@ -142,7 +170,7 @@ class Walk:
         value: Any = arguments.get("self", arguments.get("input"))
         order = None
         try:
-            settled = self.settled(call, value)
+            settled = self.settled(call, value, moved=not operator.pointwise)
         except ImportRefusedError:
             if not operator.pointwise:
                 raise
@@ -194,7 +222,7 @@ class Walk:
         except ValueError as error:
             raise call.refused(str(error)) from None
         tensors = [
-            torch.from_numpy(np.ascontiguousarray(places)) if argument is value else argument
+            torch.from_numpy(np.ascontiguousarray(places)) if argument is value else mapped_constants(argument)
             for argument in arguments.values()
         ]
         tensors = [torch.empty((self.batch, *t.shape), device="meta") if isinstance(t, Map) else t for t in tensors]
@@ -214,7 +242,7 @@ class Walk:
         if not isinstance(result, torch.Tensor):
             return result
         sources = frozenset[str]().union(*(constant.sources for constant in constants))
-        kept = call.operator in VIEWS | SAME and not any(constant.computed for constant in constants)
+        kept = call.operator in MOVES | SAME and not any(constant.computed for constant in constants)
         exact = None if kept or not result.is_floating_point() else self._called(call, arguments, doubled)
         return Constant(result, sources, computed=not kept, exact=exact)
 
@@ -262,7 +290,7 @@ def _is_shuffle(value: Map) -> bool:
 
 def supported() -> list[str]:
     """The operators of ATen that can be taken over."""
-    return sorted(n for n in {*LAYERS, *torch_arithmetic.OPERATIONS, *VIEWS, *SAME} - PATTERN_NAMES if n[0] != "_")
+    return sorted(n for n in {*LAYERS, *OPERATIONS, *MOVES, *SAME} - PATTERN_NAMES if n[0] != "_")
 
 
 def _flat(value: Any) -> list[Any]:

@@ -65,6 +65,7 @@ class ImportReference:
     def nearest(self, observed: Arrays, precision: str) -> Check:
         """The check nearest to its budget. Perturbed executions run where a share of the scale is exceeded, and only
         until they explain what was observed: a budget grows with each."""
+        observed = {name: _as_spec(value, self.exact.get(name)) for name, value in observed.items()}
         expected = self.shown(self.exact, observed)
         allowed = {name: UNPERTURBED[precision] * largest(value) for name, value in expected.items()}
         check, perturbed = _nearest(expected, observed, allowed), []
@@ -91,6 +92,12 @@ class ImportReference:
         turn_to_channels_first(places, captured)
         path = first_unseen(places, captured) if captured else ""
         return f"; the first layer whose output it does not have is '{path}'" if path else ""
+
+
+def _as_spec(value: Array, expected: Array | None) -> Array:
+    """An output of more or fewer axes than a map or features have, as the spec has it."""
+    same = expected is not None and value.ndim not in (2, 4) and value.size == expected.size
+    return value.reshape(expected.shape) if expected is not None and same else value
 
 
 def _nearest(expected: Arrays, observed: Arrays, allowed: Mapping[str, float]) -> Check:
