@@ -100,6 +100,10 @@ BAD: dict[str, tuple[Callable[[], Model], str]] = {
     "depth to space": (lambda: model(node("DepthToSpace", "x", blocksize=2)), "has the blocksize 2 for (3, 8, 8)"),
     "control flow": (lambda: model(looped(), c=np.array(True)), "node 'if' (If) is not supported"),
     "recurrent": (lambda: model(node("LSTM", "x w", hidden_size=2), w=WEIGHT), "node 'lstm' (LSTM) is not supported"),
+    "one channel very often": (
+        lambda: model(node("Gather", "x i", axis=1), i=np.zeros(1_000_000, np.int64)),
+        "takes 1000000 of 3 places, which are no neighbours",
+    ),
     "symbolic size": (
         lambda: model(node("Relu", "x"), shape=("n", 3, "h", 8)),
         "say it: --input CHANNELSxHEIGHTxWIDTH",

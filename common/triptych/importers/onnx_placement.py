@@ -16,6 +16,7 @@ from triptych.importers.steps import ImportRefusedError
 from triptych.spec.layers import MaxPool, Pad, Slice, Upsample
 
 _MOST_REPEATED = 1 << 14  # rows or columns
+_MOST_TAKEN = 1 << 25  # values of one image in another order: 256 MB
 _AXES: tuple[Literal["channels", "rows", "columns"], ...] = ("channels", "rows", "columns")
 
 
@@ -82,6 +83,8 @@ def gather(call: OnnxCall) -> Tensor:
     if not numbers or indices.ndim > 1 or min(numbers) < 0:
         raise ImportRefusedError(f"takes {indices.ravel()[:9].tolist()} of {size}, expected places there, in a row")
     if numbers != list(range(numbers[0], numbers[0] + len(numbers))):
+        if len(numbers) * np.prod(call.x.source_shape, dtype=float) > _MOST_TAKEN * size:
+            raise ImportRefusedError(f"takes {len(numbers)} of {size} places, which are no neighbours")
         return _placed(call, call.x.places().take(numbers, axis))
     y = _sliced(call, call.name, axis, numbers[0], numbers[-1] + 1)
     return y if indices.ndim else call.network.rearranged(call.name, y, np.squeeze(y.places(), axis))

@@ -54,6 +54,7 @@ def _numbers(call: TorchCall, value: Any, rank: int, channels: int = 1) -> tuple
 
 
 def is_constant(value: Any) -> bool:
+    """Whether a value depends on no image."""
     return isinstance(value, (Constant, int, float))
 
 
@@ -160,6 +161,7 @@ def _sub(walk: Walk, call: TorchCall, values: Values) -> Map:
 
 
 def scaled(walk: Walk, call: TorchCall, value: Any, factor: float) -> Map:
+    """A step that multiplies a value by a number."""
     x = walk.settled(call, value)
     return walk.emit(call, Affine("", (factor,)), [x], x.shape, name=walk.unique(f"{call.place}_scale"))
 

@@ -205,6 +205,8 @@ class Walk:
             settled = self.settled(call, value)
             arguments = {name: settled if each is value else each for name, each in arguments.items()}
             value = settled
+        if call.operator in COPIES and np.prod(call.shape, dtype=float) > _MOST_COMPUTED:
+            raise call.refused(f"makes {call.shape}, too many values to follow")
         results = self._rearrange(call, value, arguments)
         maps = []
         for result in results if isinstance(results, (list, tuple)) else [results]:
