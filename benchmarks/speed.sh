@@ -1,23 +1,30 @@
 #!/usr/bin/env bash
 # The speeds that the documents quote, on an otherwise idle machine: bash benchmarks/speed.sh OUT
-# About forty minutes on two cores. Each line is one run with its own JSON; every subject has a process of its own.
+# Then: python benchmarks/speed_page.py OUT > benchmarks/results/speed.md
+# Each line is one run with its own JSON; every subject has a process of its own. A run that is there is not made again.
 set -eu
 out=${1:?a folder for the JSON files}
 mkdir -p "$out"
 bench() { # NAME OPTIONS...
     local name=$1
     shift
+    [ -e "$out/$name.json" ] && return
     echo "-- triptych bench $*"
     python -m triptych bench "$@" --json "$out/$name.json" --csv "$out/$name.csv"
 }
-vgg=(--arch vgg11 --width-ratio 4 --dense-width 1024 --batch-size 128 --data fashion-mnist-mini --steps 2 --rounds 10)
-bench vgg11-32 "${vgg[@]}" --resolution 32 --vs textbook
-bench vgg11-32-tuned "${vgg[@]}" --resolution 32 --vs textbook --tuned
-bench vgg11-96 "${vgg[@]}" --resolution 96 --vs textbook
-bench vgg11-96-tuned "${vgg[@]}" --resolution 96 --vs textbook --tuned
-bench vgg11-32-bf16 "${vgg[@]}" --resolution 32 --vs textbook --backends torch --precision bf16
-bench vgg11-96-bf16 "${vgg[@]}" --resolution 96 --vs textbook --backends torch --precision bf16
+vgg=(--arch vgg11 --width-ratio 4 --dense-width 1024 --batch-size 128 --data fashion-mnist-mini --steps 2 --vs textbook)
 bench lenet --arch lenet --resolution 28 --batch-size 256 --data fashion-mnist-mini --vs textbook
+bench vgg11-32 "${vgg[@]}" --resolution 32 --rounds 10
+bench vgg11-96 "${vgg[@]}" --resolution 96 --rounds 10
+if grep -q avx512_bf16 /proc/cpuinfo; then # elsewhere products of bfloat16 are emulated
+    bench vgg11-32-bf16 "${vgg[@]}" --resolution 32 --rounds 10 --backends torch --precision bf16
+    bench vgg11-96-bf16 "${vgg[@]}" --resolution 96 --rounds 10 --backends torch --precision bf16
+fi
+for arch in vgg11 inception_v3; do # what is compiled is kept in a cache, which is empty at the first start
+    for start in cold warm; do
+        XDG_CACHE_HOME="$out/cache-$arch" bench "first-$arch-$start" --arch "$arch" --backends jax --vs nnx --steps 1 --rounds 1
+    done
+done
 echo "-- locate in 6 GB and 3 minutes"
 /usr/bin/time -v python -m triptych locate --arch vgg16 --input 3x224x224 2>&1 | tee "$out/locate.txt" |
     grep -E "difference|Maximum resident|Elapsed"

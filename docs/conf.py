@@ -38,6 +38,7 @@ ELSEWHERE = {
     "results-equivalence": "benchmarks/results/equivalence.md",
     "results-studies": "benchmarks/results/studies.md",
     "results-import": "benchmarks/results/imports.md",
+    "results-speed": "benchmarks/results/speed.md",
     "data-licence": "common/triptych/data/LICENSE-fashion-mnist.md",
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -50,7 +51,8 @@ class Clockwork:
         if command == "first":
             return {"loss": self.loss, "seconds": 7.0, "cpu_seconds": 9.0}
         if command == "facts":
-            return {"versions": {self.task.backend: "1.0"}, "device": "cpu: a processor", "peak_memory": 2**20}
+            facts = {"versions": {self.task.backend: "1.0"}, "device": "cpu: a processor", "peak_memory": 2**20}
+            return facts | {"peak_memory_of_a_child": 2**19}
         if command == "accuracy":
             assert (self.task.recipe.epochs, self.task.recipe.learning_rate) == (2, 0.1)
             return {"accuracy": self.accuracy - 0.001 * self.task.recipe.seed}
@@ -242,6 +244,23 @@ def test_bad_use_is_one_line(arguments, message, capsys):
         main(["bench", *(() if "--backends" in arguments else FIRST), *arguments])
     (line,) = capsys.readouterr().err.splitlines()
     assert message in line
+
+
+def test_the_page_of_speeds(time_of, monkeypatch, here, capsys):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    import speed_page
+
+    names = {target.run for target in speed_page.TARGETS}
+    assert all(re.search(rf"bench .?{name.split('-')[0]}", (BENCHMARKS / "speed.sh").read_text()) for name in names)
+    found, _ = time_of("torch", "jax", against=["torch", "jax"], losses={"jax textbook": 3.5})
+    Path("vgg11-96.json").write_text(json.dumps(report.as_dict(found)))
+    speed_page.main(".")
+    lines = capsys.readouterr().out.splitlines()
+    assert "| VGG-11/4, dense 1024, batch 128, 96x96, epoch | torch | 1.7x | 4.00x | met |" in lines
+    assert "| preparing at 96x96, processor time | torch | 8x | 1.00x | not met |" in lines
+    assert "| memory, VGG-11/4 at 96x96 (at most) | torch | 1.1x | 0.67x | met |" in lines
+    assert "| VGG-11/4, dense 1024, batch 128, 96x96, step | jax | 1.6x | not run | |" in lines  # another loss
+    assert "| torch textbook | epoch | 25 | 25 to 25 | 10.000 |  |" in lines
 
 
 @needs_backend
