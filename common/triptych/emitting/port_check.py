@@ -177,13 +177,21 @@ def _check(candidate: Candidate, expect: PortReference) -> Ported:
 
 def check_source(candidate: Candidate, expect: PortReference) -> Ported:
     """The same of a source. Frameworks have layers that compute in float32 whatever they are given: where a difference
-    is as small as that, all is judged in float32."""
+    is as small as that, all is judged in float32. An adaptive pool has the spec's kernel on images of the network's own
+    size alone: what differs on small ones is judged on those."""
     ported = check(candidate, expect)
-    found = [] if ported.located.difference is None else [ported.located.difference.check]
-    wrong = failures([*found, *ported.checks])
+    wrong = _failures(ported)
     if wrong and all(is_rounding(one) for one in wrong):
-        return check(replace(candidate, precision="fp32"), expect)
-    return ported
+        ported = check(replace(candidate, precision="fp32"), expect)
+    if expect.small == expect.architecture or not _failures(ported):
+        return ported
+    whole = check_source(candidate, expect.whole)
+    return ported if _failures(whole) else whole
+
+
+def _failures(ported: Ported) -> list[Check]:
+    found = [] if ported.located.difference is None else [ported.located.difference.check]
+    return failures([*found, *ported.checks])
 
 
 def _load(source: Path, weights: Path) -> Any:
