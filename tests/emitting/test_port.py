@@ -467,6 +467,18 @@ def test_what_runs_on_its_own_size_only_is_judged_on_that(tmp_path: Path, capsys
     assert "DIFFERS" in capsys.readouterr().out
 
 
+def test_a_source_whose_pool_adapts_is_judged_on_its_own_size(tmp_path: Path) -> None:
+    """Of maps of another size it makes the same size, where the spec's kernel does not."""
+    torch = pytest.importorskip("torch")
+    import triptych
+
+    layers = torch.nn.Conv2d(3, 4, 3, 2), torch.nn.AdaptiveAvgPool2d((17, 16)), torch.nn.AdaptiveAvgPool2d(1)
+    module = torch.nn.Sequential(*layers, torch.nn.Flatten(), torch.nn.Linear(4, 3))
+    made = triptych.port(module, tmp_path / "ported", to=["torch"], input=(3, 70, 66))
+    assert made.passed
+    assert [one.searched for one in made.ported.values()] == [(3, 50, 50), (3, 70, 66)]
+
+
 def test_norms_over_maps_of_one_place_are_given_images_enough(tmp_path: Path) -> None:
     """Over two values a batch norm's gradient is the rest of a cancellation, and through several of them no float64
     tells it: a right port of a ResNet at 32x32 was refused."""
