@@ -59,8 +59,9 @@ in perturbed executions, and only until it explains the difference: such shares 
 in float32), Keras files (by the formulas of their layers in NumPy), PyTorch's programs, and what keeps its dropout or
 whose parameters cannot be told apart, have only their outputs in evaluation compared, with their own weights; what was
 traced has evaluation alone. `layers` are those of the spec; `import, s` is the import without any comparison. The port
-of AlexNet to MXNet differs by MXNet's own LRN, which is off in float32 where values are large
-([upstream](../../docs/upstream.md)).
+of AlexNet to MXNet differs by MXNet's own LRN, which is off in float32 where values are large; torchvision's
+MobileNet v3 by PyTorch's derivative of hardsigmoid, whose 1/6 is float32's
+([upstream](../../docs/upstream.md) has both).
 
 """
 Shares = dict[str, float]
