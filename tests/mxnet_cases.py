@@ -242,6 +242,9 @@ CASES = {
         )
     ),
     "larger of two": Case(lambda sym, data: sym.maximum(conv(sym, data), sym.minimum(data, sym.negative(data)))),
+    "larger of two, broadcast": Case(
+        lambda sym, data: sym.broadcast_maximum(conv(sym, data), sym.broadcast_minimum(data, sym.negative(data)))
+    ),
     "dense at every place": Case(
         lambda sym, data: sym.transpose(
             dense(sym, sym.transpose(data, axes=(0, 2, 3, 1)), flatten=False), axes=(0, 3, 1, 2)

@@ -326,7 +326,7 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "channels by index": lambda: Function(lambda self, x: self.conv(x[:, [2, 1, 0]]), conv=nn.Conv2d(3, 4, 3)),
     "channels flipped": lambda: after_conv(lambda self, x: x.flip(1).roll(2, 1)),
     "channels repeated": lambda: after_conv(lambda self, x: x[:, 1:3].repeat(1, 2, 1, 1)),
-    "pixel shuffle": lambda: after_conv(lambda self, x: F.pixel_unshuffle(F.pixel_shuffle(x[:, :4], 2), 3)),
+    "pixel shuffle": lambda: after_conv(lambda self, x: F.pixel_unshuffle(F.pixel_shuffle(x[:, :4], 2), 2)),
     "pixels by views": lambda: after_conv(
         lambda self, x: x.view(-1, 6, 4, 3, 3, 4).permute(0, 3, 5, 1, 2, 4).reshape(-1, 72, 4, 3)
     ),

@@ -78,7 +78,7 @@ def test_batches_of_a_mapped_set_are_trained_on() -> None:
     assert len(train) == 1000
     assert storage.is_mapped(train.images)
     assert (train.images[512:1000] == load("synthetic").train.images[:488]).all()
-    assert worker.answer(subject, "fed")["images"] == task.steps * 64
+    assert worker.answer(subject, "fed", load("synthetic"))["images"] == task.steps * 64
     assert worker.memory()["own_memory"] <= worker.memory()["peak_memory"]
 
 

@@ -167,7 +167,12 @@ def test_the_search_for_a_cause_warns_of_nothing() -> None:
     [
         ("own_torch:relu", "sigmoid2", "forward eval", "a ReLU is applied, not a sigmoid"),
         ("own_torch:no_bias", "conv2", "structure", "the bias is left out"),
-        ("own_torch:WrongGradient", "flatten", "gradient", ""),
+        (
+            "own_torch:WrongGradient",
+            "flatten",
+            "gradient",
+            "the gradient that comes back from 'flatten' is multiplied by 2",
+        ),
         ("own_torch:CutOff", "conv1", "gradient", ""),
         ("own_torch:scripted", "sigmoid1", "forward eval", "a ReLU is applied, not a sigmoid"),
         ("own_mxnet:relu", "sigmoid2", "forward eval", "a ReLU is applied, not a sigmoid"),

@@ -222,7 +222,7 @@ ARITHMETIC: Mapping[str, Convert] = {
     **dict.fromkeys(("_mul_scalar", "_npi_multiply_scalar"), _TIMES),
     **dict.fromkeys(("_div_scalar", "_npi_true_divide_scalar"), _OVER),
     **dict.fromkeys(("negative", "_npi_negative"), lambda call: call.each_value(Affine("", (-1.0,)))),
-    **dict.fromkeys(("broadcast_div", "elemwise_div", "_npi_true_divide"), _quotient),
+    **dict.fromkeys(("broadcast_div", "elemwise_div"), _quotient),
     **dict.fromkeys(("broadcast_maximum", "_maximum"), _larger),
     **dict.fromkeys(("broadcast_minimum", "_minimum"), lambda call: _larger(call, -1.0)),
     "_maximum_scalar": _bound(upper=False),

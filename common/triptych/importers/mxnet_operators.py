@@ -346,7 +346,7 @@ _ALIASES = {
     "Dropout": "_npx_dropout",
     "Flatten": "flatten _npx_batch_flatten",
     "Reshape": "reshape",
-    "reverse": "flip _npi_flip",
+    "reverse": "flip",
     "_maximum": "_Maximum",
     "_minimum": "_Minimum",
     "SwapAxis": "swapaxes _npi_swapaxes",

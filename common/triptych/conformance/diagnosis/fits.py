@@ -45,7 +45,7 @@ def of_output(
 ) -> list[Fit]:
     """The simplest fits of what a layer put out, several where they are as simple. `made`: all that the network puts
     out anywhere, among which may be what the layer was given; None where it was given the right input alone."""
-    right = run.outputs(train)[path]
+    right, observed = run.outputs(train)[path], np.asarray(observed, np.float64)
     if right.shape != observed.shape or not np.isfinite(observed).all():
         return []
     source = "" if made is None else _source(run, path, train)
@@ -228,8 +228,9 @@ def contradicted(run: ReferenceRun, path: str, observed: Arrays, budget: float, 
     if behind not in observed or isinstance(run.layers[behind], Branches | Residual):
         return ""
     with suppress(ValueError, IndexError, TriptychError), np.errstate(all="ignore"):
-        y = onward(run, path, behind, observed[path], train)
-        return "" if same(y, observed[behind], NEARLY * max(budget, largest(y))) else behind
+        # In any order: of a port with the channels last, where a value is wrong its order is not known either.
+        y, seen = (np.sort(x, None) for x in (onward(run, path, behind, observed[path], train), observed[behind]))
+        return "" if same(y, seen, NEARLY * max(budget, largest(y))) else behind
     return ""
 
 
