@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from port_faults import FAULTS, NAMES, SOURCES, PortFault, network
+from written_faults import UNBIASED
 
 from triptych.backend import registry
 from triptych.porting.own_network import locate_port
@@ -52,7 +53,7 @@ def judge(fault: PortFault) -> Result:
         raise ValueError(f"{fault.old!r} is not in the port of {fault.framework}")
     try:
         net = build(fault.framework, source.replace(fault.old, fault.new, 1))
-        difference = locate_port(net, network(unbiased=fault.framework == "torch")).difference
+        difference = locate_port(net, network(unbiased=fault.framework in UNBIASED)).difference
     except TriptychError as error:
         return Result(fault, False, False, False, f"refused: {error}")
     if difference is None:

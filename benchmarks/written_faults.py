@@ -76,9 +76,12 @@ class WrittenFault:
     argument: bool = False
 
 
+UNBIASED = ("torch",)  # frameworks whose running variance divides by one less than the number of values
+
+
 def shuffle_network(framework: str) -> spec.Architecture:
     """What the ports `shuffle.py` are ports of, with running variances and the L2 norm as the framework has them."""
-    unbiased = framework == "torch"
+    unbiased = framework in UNBIASED
 
     def conv(name: str, kernel: int, groups: int) -> spec.Conv:
         pad = kernel // 2
@@ -108,7 +111,7 @@ def decoder_network(framework: str) -> spec.Architecture:
 
     coarse = (
         spec.AvgPool("pool", (3, 3), (2, 2), ceil=True, count_padding=False),
-        *(conv("dwconv", 8, 5, groups=8, bias=False), spec.BatchNorm("norm", unbiased=framework == "torch")),
+        *(conv("dwconv", 8, 5, groups=8, bias=False), spec.BatchNorm("norm", unbiased=framework in UNBIASED)),
         *(spec.PReLU("prelu", shared=True), spec.ConvTranspose("up", 6, (4, 4), (2, 2), (1, 1))),
     )
     squeeze = (

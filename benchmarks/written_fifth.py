@@ -6,7 +6,7 @@ it told the same in other words, or by the layer before, the row has its words n
 
 from __future__ import annotations
 
-from written_faults import WrittenFault, rows
+from written_faults import UNBIASED, WrittenFault, rows
 
 from triptych.spec import layers as spec
 
@@ -15,7 +15,7 @@ def mobile_network(framework: str) -> spec.Architecture:
     """What the ports `mobile.py` are ports of, with running variances as the framework has them."""
 
     def norm(name: str) -> spec.BatchNorm:
-        return spec.BatchNorm(name, unbiased=framework == "torch")
+        return spec.BatchNorm(name, unbiased=framework in UNBIASED)
 
     squeeze = (
         *(spec.GlobalAvgPool("pool"), spec.Conv("reduce", 6, (1, 1)), spec.ReLU("relu")),
@@ -42,7 +42,7 @@ def dense_network(framework: str) -> spec.Architecture:
     """What the ports `dense.py` are ports of, with running variances as the framework has them."""
 
     def norm(name: str) -> spec.BatchNorm:
-        return spec.BatchNorm(name, unbiased=framework == "torch")
+        return spec.BatchNorm(name, unbiased=framework in UNBIASED)
 
     def dense(name: str) -> spec.Branches:
         new = (norm("norm"), spec.ReLU("relu"), spec.Conv("conv", 4, (3, 3), padding=(1, 1)))

@@ -155,9 +155,7 @@ def forward(finding: Finding, train: bool) -> Difference:
         part = forward_causes.of_part(run, check, finding.observed, train)
         cause = next(filter(None, found), cause or part)
         cause = _by_fit(finding, [*hidden, check.tensor], train, cause)
-    if (
-        train and not check.problem and finding.subject.draws()
-    ):  # what was seen is one draw's, and nothing fits any other
+    if train and not check.problem and finding.subject.draws():  # what was seen is one draw's: nothing fits any other
         cause = causes.Cause(DRAWS, cause.layer)
     note = "; ".join(filter(None, (note, ALSO.format(", or ".join(cause.others)) if cause.others else "")))
     if check.problem.startswith("has the shape"):

@@ -178,10 +178,7 @@ def _of_arrays(run: ReferenceRun, path: str, observed: Array, budget: float, tra
         def made_by(step: Callable[[Array], Array], of: Any = made_of, like: Array = like, zero: Array = zero) -> Array:
             return np.asarray(of(step(like)) - zero)
 
-        source_text = (
-            f"what comes from '{source}' is changed before '{path}' takes it: " if source else "of its input: "
-        )
-        what = f"of its {name}: " if name else source_text
+        what = f"of its {name}: " if name else _between(source, path)
         plain = line(right - zero, observed - zero, budget, ones) if linear else None
         if plain:
             yield 0, what + plain, "" if name else source
