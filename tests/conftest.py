@@ -1,6 +1,7 @@
 """Isolates the tests and settles the process (threads, allocator) before any of them imports a framework; prints the
 matrix of planted faults."""
 
+import os
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from triptych.backend import registry
 from triptych.backend.contract import Backend
 from triptych.utils.process import prepare_process
 
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # several run at once
 prepare_process()
 for number in (signal.SIGINT, signal.SIGHUP):  # what runs the tests may ignore them, and their processes would, too
     signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
