@@ -14,8 +14,10 @@ bench() { # NAME OPTIONS...
 }
 vgg=(--arch vgg11 --width-ratio 4 --dense-width 1024 --batch-size 128 --data fashion-mnist-mini --steps 2 --vs textbook)
 bench lenet --arch lenet --resolution 28 --batch-size 256 --data fashion-mnist-mini --vs textbook
-bench vgg11-32 "${vgg[@]}" --resolution 32 --rounds 10
-bench vgg11-96 "${vgg[@]}" --resolution 96 --rounds 10
+for size in 32 96; do
+    bench vgg11-$size "${vgg[@]}" --resolution $size --rounds 10 --backends torch
+    bench vgg11-$size-step "${vgg[@]}" --resolution $size --rounds 10 --backends mxnet,jax --kinds training
+done
 if grep -q avx512_bf16 /proc/cpuinfo; then # elsewhere products of bfloat16 are emulated
     bench vgg11-32-bf16 "${vgg[@]}" --resolution 32 --rounds 10 --backends torch --precision bf16
     bench vgg11-96-bf16 "${vgg[@]}" --resolution 96 --rounds 10 --backends torch --precision bf16

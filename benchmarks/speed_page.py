@@ -51,10 +51,10 @@ TARGETS = (
     Target(VGG + "96x96, step", "vgg11-96", "torch", _speed("training"), 1.7),
     Target(VGG + "32x32, bf16, epoch", "vgg11-32-bf16", "torch", _speed("epoch"), 2.3),
     Target(VGG + "96x96, bf16, epoch", "vgg11-96-bf16", "torch", _speed("epoch"), 3),
-    Target(VGG + "32x32, step", "vgg11-32", "jax", _speed("training"), 1.6),
-    Target(VGG + "96x96, step", "vgg11-96", "jax", _speed("training"), 1.6),
-    Target(VGG + "32x32, step", "vgg11-32", "mxnet", _speed("training"), 1.15),
-    Target(VGG + "96x96, step", "vgg11-96", "mxnet", _speed("training"), 1.15),
+    Target(VGG + "32x32, step", "vgg11-32-step", "jax", _speed("training"), 1.6),
+    Target(VGG + "96x96, step", "vgg11-96-step", "jax", _speed("training"), 1.6),
+    Target(VGG + "32x32, step", "vgg11-32-step", "mxnet", _speed("training"), 1.15),
+    Target(VGG + "96x96, step", "vgg11-96-step", "mxnet", _speed("training"), 1.15),
     Target("LeNet, 28x28, batch 256, epoch", "lenet", "torch", _speed("epoch"), 3),
     Target("LeNet, 28x28, batch 256, step", "lenet", "jax", _speed("training"), 3),
     Target("LeNet, 28x28, batch 256, step", "lenet", "mxnet", _speed("training"), 3),
@@ -67,15 +67,12 @@ TARGETS = (
 ABOUT = """# Speed beside the textbooks' loops
 
 Made by `bash benchmarks/speed.sh OUT` and `python benchmarks/speed_page.py OUT`. Each subject runs in a process of its
-own, in turns; medians of the rounds. A ratio counts only where the first losses are one. "epoch" has the preparation of
-PyTorch's images in it, as its users prepare them in four worker processes; the images of the JAX and MXNet loops were
-resized beforehand, and ours are resized at every step.
+own, in turns; medians of the rounds. A ratio counts only where the first losses, without dropout, are one. "epoch" has
+the preparation of PyTorch's images in it, as its users prepare them in four worker processes; the images of the JAX and
+MXNet loops were resized beforehand, and ours are resized at every step.
 
-MXNet loses LeNet by how OpenMP's threads wait: triptych has them sleep (`OMP_WAIT_POLICY=PASSIVE`), a user's script has
-them spin for a while. By `OMP_WAIT_POLICY=... triptych bench --backends mxnet --arch lenet --resolution 28 --batch-size
-256 --data fashion-mnist-mini --vs textbook --rounds 4` a step makes 3,041 images/s with PASSIVE (0.78x) and 5,035 with
-ACTIVE (1.22x); with GOMP_SPINCOUNT 10000 and 100000 it makes 3,366 and 3,545. Two such benches at once make 320 and 300
-images/s asleep, 310 and 280 at 10000."""
+Nothing else works on the cores: OpenMP's threads stay awake while they wait, as a user's script has them. They sleep
+where something does; `triptych.utils.process` has what both cost."""
 
 
 def pair(run: Row, backend: str) -> tuple[Row, Row] | None:

@@ -19,7 +19,7 @@ from triptych.bench.accuracy import Gate, trained
 from triptych.bench.tasks import Task
 from triptych.bench.worker import Worker
 from triptych.spec.layers import Architecture, Conv, Dense, Flatten, ReLU
-from triptych.training.recipe import build_architecture, vary
+from triptych.training.recipe import vary
 from triptych.utils.errors import TriptychError
 from triptych.zoo import Options
 
@@ -31,7 +31,7 @@ TINY = ("--arch", "lenet", "--batch-size", "8", "--steps", "1", "--rounds", "3")
 pytestmark = pytest.mark.usefixtures("here")
 
 
-ARCHITECTURE = build_architecture(measure.RECIPE, data.load("synthetic"))
+ARCHITECTURE = zoo.build("lenet")
 
 
 class Clockwork:
@@ -49,7 +49,8 @@ class Clockwork:
 
     def ask(self, command):
         if command == "first":
-            return {"loss": self.loss, "seconds": 7.0, "cpu_seconds": 9.0}
+            loss = 2.25 if self.task.recipe.dropout == 0 else self.loss
+            return {"loss": loss, "seconds": 7.0, "cpu_seconds": 9.0}
         if command == "facts":
             facts = {"versions": {self.task.backend: "1.0"}, "device": "cpu: a processor", "peak_memory": 2**20}
             return facts | {"peak_memory_of_a_child": 2**19}
@@ -75,7 +76,7 @@ class Clockwork:
 def time_of(monkeypatch):
     """`time_of("a", "b", against=...)`: a measurement of subjects of known speed, and whose turn it was."""
 
-    def time_of(*names: str, losses: dict[str, float] | None = None, accuracies=None, **options):
+    def time_of(*names: str, losses: dict[str, float] | None = None, accuracies=None, network=None, **options):
         turns: list[str] = []
         workers: list[Clockwork] = []
 
@@ -84,7 +85,8 @@ def time_of(monkeypatch):
             return workers[-1]
 
         monkeypatch.setattr(measure.os, "getloadavg", lambda: (3.5, 0.0, 0.0))
-        found = measure.measure(measure.RECIPE, ARCHITECTURE, names, rounds=3, start=start, **options)
+        architecture = zoo.build(network) if network else ARCHITECTURE
+        found = measure.measure(measure.RECIPE, architecture, names, rounds=3, start=start, **options)
         assert all(worker.closed for worker in workers)
         return found, turns
 
@@ -128,6 +130,22 @@ def test_no_ratio_counts_where_the_first_losses_differ(time_of):
     assert [row["training"]["ratio"] for row in facts["rows"]] == [1, 1, None]
     assert facts["against_textbook"] == {"a": {}}
     assert "the first losses differ (2.5000 and 2.6000)" in report.footnotes(found)[-1]
+
+
+def test_the_losses_that_are_compared_are_without_dropout(time_of):
+    """Every framework draws its own masks."""
+    found, _ = time_of("a", against=["a"], losses={"a": 2.0}, network="vgg11")
+    assert [row.first["loss"] for row in found.rows] == [2.25, 2.25]
+    assert "loss 2.2500 without dropout" in report.footnotes(found)[0]
+    assert report.as_dict(found)["against_textbook"]["a"]["training"] == 4
+    alone, _ = time_of("a", losses={"a": 2.0}, network="vgg11")
+    assert alone.rows[0].first == {"loss": 2.0, "seconds": 7.0, "cpu_seconds": 9.0}
+
+
+def test_what_is_timed_may_be_chosen(time_of):
+    found, _ = time_of("a", against=["a"], kinds=("training",))
+    assert [list(row.images_per_second) for row in found.rows] == [["training"], ["training"]]
+    assert report.as_dict(found)["against_textbook"] == {"a": {"training": 4}}
 
 
 def test_no_ratio_counts_where_the_accuracies_differ(time_of):
@@ -234,6 +252,9 @@ def test_on_every_backend(name, capsys):
         (("--device", "cuda:99"), "cuda:99"),
         (("--backends", "keras"), "unknown backend"),
         (("--vs", "caffe"), "unknown --vs 'caffe'"),
+        (("--kinds", "training,sleep"), "unknown --kinds 'sleep'"),
+        (("--kinds", ","), "unknown --kinds ''"),
+        (("--kinds", "epoch", "--scaling", "a.svg"), "--kinds and --scaling do not go together"),
         (("--epochs", "2"), "--epochs is of the trainings of --seeds; give both"),
         (("--seeds", "2", "--learning-rate", "nan"), "--learning-rate nan must be above 0"),
         (("--seeds", "2", "--scaling", "a.svg"), "--seeds and --scaling do not go together"),
@@ -253,7 +274,8 @@ def test_the_page_of_speeds(time_of, monkeypatch, here, capsys):
     names = {target.run for target in speed_page.TARGETS}
     assert all(re.search(rf"bench .?{name.split('-')[0]}", (BENCHMARKS / "speed.sh").read_text()) for name in names)
     found, _ = time_of("torch", "jax", against=["torch", "jax"], losses={"jax textbook": 3.5})
-    Path("vgg11-96.json").write_text(json.dumps(report.as_dict(found)))
+    for run in ("vgg11-96", "vgg11-96-step"):
+        Path(f"{run}.json").write_text(json.dumps(report.as_dict(found)))
     speed_page.main(".")
     lines = capsys.readouterr().out.splitlines()
     assert "| VGG-11/4, dense 1024, batch 128, 96x96, epoch | torch | 1.7x | 4.00x | met |" in lines

@@ -323,7 +323,9 @@ def test_weights_that_give_no_numbers(value, run, here, refuse):
 
 def test_options_that_a_run_does_not_take(run, refuse):
     refuse(("evaluate", run, "--classes", "12"), "knows its recipe")
-    refuse(("evaluate", run, "--seed", "1"), "knows its recipe")
+    refuse(("evaluate", run, "--mean", "0.5"), "knows its recipe")
+    refuse(("evaluate", run, "--seed", "1"), 'Unknown option: "--seed"')  # what is used is not trained
+    refuse(("predict", run, "--first", "2", "--epochs", "3"), 'Unknown option: "--epochs"')
     refuse(("evaluate", run, "--batch-size", "0"), "--batch-size 0 must be at least 1")
     refuse(("train", "--resume", run, "--seed", "1"), "with --resume only --epochs")
     refuse(("train", "--resume", run, "--classes", "11"), "with --resume only --epochs")

@@ -11,7 +11,7 @@ from triptych.bench.accuracy import NONE, Gate
 from triptych.bench.tasks import KINDS, Task
 from triptych.bench.worker import Worker
 from triptych.optim.optimizers import SGD
-from triptych.spec.layers import Architecture
+from triptych.spec.layers import Architecture, Dropout, walk
 from triptych.training.recipe import Recipe
 from triptych.zoo import Options, check_count
 
@@ -32,11 +32,12 @@ FP32_LOSS = 5e-3
 @dataclass
 class Speeds:
     """One subject: by kind, images per second and the processor's seconds per image of every turn; `first` is its first
-    step, with compilation: loss and seconds from nothing to the loss read, its warm-up included. `products` are FLOP/s
-    of the best matrix product of every turn; `accuracies` those of the gate's trainings."""
+    step, with compilation: loss (of a step without dropout if it says so) and seconds from nothing to the loss read,
+    its warm-up included. `products` are FLOP/s of the best matrix product of every turn; `accuracies` those of the
+    gate's trainings."""
 
     task: Task
-    first: dict[str, float] = field(default_factory=dict)
+    first: dict[str, Any] = field(default_factory=dict)
     images_per_second: dict[str, list[float]] = field(default_factory=dict)
     cpu_seconds_per_image: dict[str, list[float]] = field(default_factory=dict)
     products: list[float] = field(default_factory=list)
@@ -81,7 +82,8 @@ def measure(
     start: Callable[[Task], Worker] = Worker,
 ) -> Bench:
     """Time `steps` training steps, as many batches of the other kinds, and an epoch of each backend, round by round;
-    then of the textbooks of the backends in `against`. Afterwards the trainings of the `gate`, one after the other.
+    then of the textbooks of the backends in `against`. Afterwards, one after the other, a first step without dropout
+    where there is one, whose loss is then the one that is compared, and the trainings of the `gate`.
 
     In turns, and every second round in reverse order, so that what else the machine does falls on all alike. Raises
     TriptychError for numbers below 1, and where a subject fails or its loss is not finite.
@@ -110,9 +112,22 @@ def measure(
     finally:
         for worker in workers:
             worker.close()
+    if len(rows) > 1 and any(isinstance(layer, Dropout) for _, layer in walk(architecture.layers)):
+        for row in rows:  # each draws its own masks
+            row.first |= {"loss": loss_without_dropout(row.task, start, tell), "without_dropout": True}
     for row in rows:
         row.accuracies = [accuracy_of(each, start, tell) for each in gate.tasks(row.task)]
     return Bench(recipe, architecture, device, steps, rounds, rows, load, gate)
+
+
+def loss_without_dropout(task: Task, start: Callable[[Task], Worker], tell: Callable[[str], None]) -> float:
+    """Of the first step, in a process of its own."""
+    tell(f"{task.name}: first loss without dropout")
+    worker = start(replace(task, recipe=replace(task.recipe, dropout=0.0)))
+    try:
+        return float(worker.ask("first")["loss"])
+    finally:
+        worker.close()
 
 
 def accuracy_of(task: Task, start: Callable[[Task], Worker], tell: Callable[[str], None]) -> float:
@@ -136,4 +151,5 @@ def differs(row: Speeds, other: Speeds) -> str:
 def same_start(row: Speeds, other: Speeds) -> bool:
     """Whether the first losses are one."""
     allowed = max(SAME_LOSS.get(each.task.recipe.precision, FP32_LOSS) for each in (row, other))
-    return abs(row.first["loss"] - other.first["loss"]) <= allowed * abs(other.first["loss"])
+    one, two = float(row.first["loss"]), float(other.first["loss"])
+    return abs(one - two) <= allowed * abs(two)

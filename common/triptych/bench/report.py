@@ -92,7 +92,8 @@ def footnotes(bench: Bench) -> list[str]:
     for row in as_dict(bench)["rows"]:
         versions = ", ".join(f"{name} {version}" for name, version in row["versions"].items())
         text = f"{row['subject']}: first step and warm-up {row['first_step']['seconds']:.1f} s, loss "
-        text += f"{row['first_step']['loss']:.4f}; peak memory {row['peak_memory'] / 2**20:.0f} MiB"
+        without = " without dropout" if row["first_step"].get("without_dropout") else ""
+        text += f"{row['first_step']['loss']:.4f}{without}; peak memory {row['peak_memory'] / 2**20:.0f} MiB"
         if row.get("peak_device_memory"):
             text += f", on the device {row['peak_device_memory'] / 2**20:.0f} MiB"
         lines.append(f"{text}; {row['precision']}{'; ' + versions if versions else ''}")

@@ -66,6 +66,9 @@ def bench(
     batch_size: Annotated[options.Whole, Parameter(help="Images per step; 64 if left out.")] = None,
     steps: Annotated[options.Positive, Parameter(help="Steps, and batches of each kind, per round; 5.")] = None,
     rounds: Annotated[options.Positive, Parameter(help="How often each subject has its turn; 10.")] = None,
+    kinds: Annotated[
+        str | None, Parameter(help="What is timed, comma-separated: preparation, training, epoch, inference; all.")
+    ] = None,
     precision: Annotated[str | None, Parameter(help="fp32, bf16, fp16 or fp64.")] = None,
     device: options.DeviceName = "cpu",
     vs: Annotated[
@@ -86,7 +89,7 @@ def bench(
     """Time preparation, training, epoch and inference of one network on each backend, in turns; ratios to the first.
 
     Each backend, and with --vs each textbook's loop, runs in a process of its own. First steps, which compile, are told
-    apart; ratios only where the first losses are one, and with --seeds the accuracies within 0.3 points.
+    apart; ratios only where the first losses, without dropout, are one, and with --seeds accuracies within 0.3 points.
     Example: triptych bench --arch vgg11 --resolution 64 --width-ratio 8 --backends torch,mxnet --vs textbook
     """
     from triptych.backend import registry
@@ -96,7 +99,7 @@ def bench(
     from triptych.training.recipe import build_architecture
 
     names = options.backend_names(backends)
-    peers, gate = against(vs, names), training.gate()
+    peers, timed, gate = against(vs, names), asked(kinds), training.gate()
     run = RunOptions(arch=arch, data=data, batch_size=batch_size, precision=precision)
     recipe = run.choose(measure.RECIPE, network)
     capacity.check_training(recipe, device)
@@ -105,7 +108,7 @@ def bench(
     tell = silent if quiet or not sys.stderr.isatty() else told_on_stderr
     amount: Amount = {"device": device, "steps": steps or 5, "rounds": rounds or 10, "tell": tell}
     if scaling is not None:
-        refuse_with_scaling(vs=vs, csv=csv, tuned=tuned or None, seeds=training.seeds)
+        refuse_with_scaling(vs=vs, kinds=kinds, csv=csv, tuned=tuned or None, seeds=training.seeds)
         grow(scaling, recipe, names, amount, json)
         return
     measured = measure.measure(
@@ -114,6 +117,7 @@ def bench(
         names,
         against=peers,
         tuned=tuned,
+        kinds=timed,
         gate=gate,
         **amount,
     )
@@ -154,6 +158,15 @@ def silent(line: str) -> None:
 def told_on_stderr(line: str) -> None:
     """For a person who waits."""
     print(line, file=sys.stderr)
+
+
+def asked(kinds: str | None) -> tuple[str, ...]:
+    """The kinds of work that are timed, in their order. Raises TriptychError for a word that is none."""
+    from triptych.bench.tasks import KINDS
+
+    named = KINDS if kinds is None else tuple(filter(None, kinds.split(",")))
+    check_known("--kinds", named or [""], KINDS)
+    return tuple(kind for kind in KINDS if kind in named)
 
 
 def against(vs: str | None, backends: list[str]) -> list[str]:

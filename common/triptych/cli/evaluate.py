@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from triptych.cli import options
-from triptych.cli.run_options import DEFAULT_RUN, ModelOptions, RunOptions, parse_dense_size
+from triptych.cli.run_options import DEFAULT_USE, ModelOptions, UseOptions, parse_dense_size
 from triptych.report.tables import print_table
 from triptych.utils.errors import TriptychError
 
@@ -27,7 +27,7 @@ def evaluate(
     model: options.TrainedModel,
     *,
     backend: options.BackendName = None,
-    run: RunOptions = DEFAULT_RUN,
+    use: UseOptions = DEFAULT_USE,
     network: options.NetworkOptions = options.DEFAULT_NETWORK,
     dense: options.Dense = False,
     dense_size: options.DenseSize = None,
@@ -47,8 +47,8 @@ def evaluate(
     from triptych.training import evaluation
 
     size = parse_dense_size(dense, dense_size)
-    loaded, trained = opened(model, backend, run, network, device)
-    dataset = trained.load_data(run.data, run.data_dir)
+    loaded, trained = opened(model, backend, use, network, device)
+    dataset = trained.load_data(use.data, use.data_dir)
     if dense:
         trained = trained.dense_for(dataset.test.images.shape[2:], size)
     measured = evaluation.evaluate(trained, dataset, loaded, device)
@@ -66,7 +66,7 @@ def predict(
         options.Positive, Parameter(help="N test images instead, a fixed mix of all classes, with the true ones.")
     ] = None,
     backend: options.BackendName = None,
-    run: RunOptions = DEFAULT_RUN,
+    use: UseOptions = DEFAULT_USE,
     network: options.NetworkOptions = options.DEFAULT_NETWORK,
     dense: options.Dense = False,
     dense_size: options.DenseSize = None,
@@ -90,11 +90,11 @@ def predict(
     if score_map is not None and (not dense or len(images or ()) != 1):
         raise TriptychError("--score-map needs --dense and one image file")
     size = parse_dense_size(dense, dense_size)
-    loaded, trained = opened(model, backend, run, network, device, images or ())
+    loaded, trained = opened(model, backend, use, network, device, images or ())
     if first is None:
         predictions = evaluation.predict_files(trained, images or (), loaded, device, dense=dense, size=size)
     else:
-        dataset = trained.load_data(run.data, run.data_dir)
+        dataset = trained.load_data(use.data, use.data_dir)
         if dense:
             trained = trained.dense_for(dataset.test.images.shape[2:], size)
         predictions = evaluation.predict_test(trained, dataset, first, loaded, device)
@@ -109,7 +109,7 @@ def predict(
 def opened(
     model: Path,
     backend: str | None,
-    run: RunOptions,
+    use: UseOptions,
     network: options.NetworkOptions,
     device: str,
     images: Sequence[Path] = (),
@@ -120,8 +120,8 @@ def opened(
     from triptych.training import capacity, sessions
     from triptych.training.recipe import build_network
 
-    name, checked = options.backend_name(backend), ModelOptions(run, network)
-    if run.arch is not None:
+    name, checked = options.backend_name(backend), ModelOptions(use, network)
+    if use.arch is not None:
         capacity.check_use(checked.recipe, build_network(checked.recipe, checked.recipe.network), device)
     loaded = registry.load(name)
     sessions.check_execution([loaded], device, checked.recipe.precision)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from triptych.cli import options
-from triptych.cli.run_options import DEFAULT_RUN, ModelOptions, RunOptions
+from triptych.cli.run_options import DEFAULT_START, ModelOptions, RunOptions, StartOptions
 from triptych.report.tables import print_table
 from triptych.utils.errors import TriptychError
 
@@ -24,7 +24,7 @@ def feature_maps(
     /,
     *,
     run: Annotated[Path | None, Parameter(name="--run", help="A trained run; without it a fresh --arch.")] = None,
-    changes: RunOptions = DEFAULT_RUN,
+    changes: StartOptions = DEFAULT_START,
     network: options.NetworkOptions = options.DEFAULT_NETWORK,
     blocks: Annotated[int, Parameter(converter=options.positive, help="How many of the first blocks.")] = 3,
     layers: Annotated[str | None, Parameter(help="These layers instead, e.g. 'block1.*,block2.conv1'.")] = None,
@@ -74,7 +74,7 @@ def show(statistics: Sequence[MapStatistics], title: str) -> None:
     print_table(columns, cells, title=title, right=(2, 3, 4))
 
 
-def loader(run: Path | None, changes: RunOptions, network: options.NetworkOptions) -> Callable[[], tuple[Model, str]]:
+def loader(run: Path | None, changes: StartOptions, network: options.NetworkOptions) -> Callable[[], tuple[Model, str]]:
     """What gives the model, and in words what its parameters are; the options are checked before."""
     from triptych.training import models
     from triptych.training.recipe import Recipe, start_name
@@ -82,9 +82,9 @@ def loader(run: Path | None, changes: RunOptions, network: options.NetworkOption
     if run is not None:
         checked = ModelOptions(changes, network)
         return lambda: (checked.load(run), f"trained ({run})")
-    if replace(changes, arch=None, init=None, seed=None) != DEFAULT_RUN:
+    if replace(changes, arch=None, init=None, seed=None) != DEFAULT_START:
         raise TriptychError("without --run nothing is trained: only --arch, its size, --init and --seed can be given")
     name = "vgg11" if changes.arch is None else changes.arch
     base = Recipe("feature-maps", architecture=name, network=network.options(name))
-    model = models.draw_model(changes.apply(base, options.DEFAULT_NETWORK))
+    model = models.draw_model(RunOptions(**vars(changes)).apply(base, options.DEFAULT_NETWORK))
     return lambda: (model, f"untrained ({start_name(model.recipe, model.architecture)}, seed {model.recipe.seed})")

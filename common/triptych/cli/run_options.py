@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 @Parameter(name="*")
 @dataclass
-class RunOptions:
-    """What may be changed about a recipe."""
+class UseOptions:
+    """What may be said of a model that is used: its network, the images, and what the network is to see of them."""
 
     arch: Annotated[str | None, Parameter(help="Architecture (`triptych archs` lists them), file, or module:name.")] = (
         None
@@ -37,8 +37,39 @@ class RunOptions:
         str | None, Parameter(help="Data set, or a folder of class folders; 'SET@classes=5-9,train=500': a part of it.")
     ] = None
     data_dir: Annotated[Path | None, Parameter(help="Where the data set's files lie.")] = None
-    epochs: Annotated[Whole, Parameter(help="Passes over the training images.")] = None
     batch_size: Annotated[Whole, Parameter(help="Images per step.")] = None
+    mean: Annotated[str | None, Parameter(help="Subtracted from each channel, e.g. 0.485,0.456,0.406.")] = None
+    std: Annotated[str | None, Parameter(help="Each channel is divided by it, e.g. 0.229,0.224,0.225.")] = None
+    pixel_range: Annotated[
+        float | None, Parameter(help="The network sees pixels of 0 to this: 1, or 255; so are --mean and --std.")
+    ] = None
+    channel_order: Annotated[str | None, Parameter(help="rgb, or bgr for weights from Caffe or OpenCV.")] = None
+    skip_bad_images: Annotated[
+        bool | None, Parameter(help="Leave out image files that cannot be read.", negative="")
+    ] = None
+    scale_16_bit: Annotated[
+        bool | None, Parameter(help="Bring images of 16 bits to 8 instead of refusing them.", negative="")
+    ] = None
+    precision: Annotated[str | None, Parameter(help="fp32, bf16, fp16 or fp64.")] = None
+
+
+@Parameter(name="*")
+@dataclass
+class StartOptions(UseOptions):
+    """The same, where there may be no model yet, and what its start would be."""
+
+    init: Annotated[
+        str | None, Parameter(help="xavier_uniform, normal:0.01, ... or native; else as recipe or spec say.")
+    ] = None
+    seed: Annotated[Whole, Parameter(help="Seed of everything random.")] = None
+
+
+@Parameter(name="*")
+@dataclass
+class RunOptions(StartOptions):
+    """What may be changed about a recipe."""
+
+    epochs: Annotated[Whole, Parameter(help="Passes over the training images.")] = None
     learning_rate: Annotated[float | None, Parameter(help="Learning rate.")] = None
     schedule: Annotated[
         str | None,
@@ -54,24 +85,9 @@ class RunOptions:
     multipliers: Annotated[
         str | None, Parameter(help="Rate and decay of single ones, times: 'conv*:rate=0.1 *.bias:rate=2,decay=0'.")
     ] = None
-    mean: Annotated[str | None, Parameter(help="Subtracted from each channel, e.g. 0.485,0.456,0.406.")] = None
-    std: Annotated[str | None, Parameter(help="Each channel is divided by it, e.g. 0.229,0.224,0.225.")] = None
-    pixel_range: Annotated[
-        float | None, Parameter(help="The network sees pixels of 0 to this: 1, or 255; so are --mean and --std.")
-    ] = None
-    channel_order: Annotated[str | None, Parameter(help="rgb, or bgr for weights from Caffe or OpenCV.")] = None
-    skip_bad_images: Annotated[
-        bool | None, Parameter(help="Leave out image files that cannot be read.", negative="")
-    ] = None
-    scale_16_bit: Annotated[
-        bool | None, Parameter(help="Bring images of 16 bits to 8 instead of refusing them.", negative="")
-    ] = None
     dropout: Annotated[float | None, Parameter(help="The rate of all the network's dropout layers.")] = None
     label_smoothing: Annotated[
         float | None, Parameter(help="What the true class gives to all, 0.1 for example; the test's loss is without.")
-    ] = None
-    init: Annotated[
-        str | None, Parameter(help="xavier_uniform, normal:0.01, ... or native; else as recipe or spec say.")
     ] = None
     init_from: Annotated[
         str | None,
@@ -81,11 +97,9 @@ class RunOptions:
         bool | None, Parameter(help="Leave the last layer out of --init-from, also where it would fit.", negative="")
     ] = None
     freeze: Annotated[str | None, Parameter(help="What does not move, e.g. 'block1.*,block2.*'.")] = None
-    precision: Annotated[str | None, Parameter(help="fp32, bf16, fp16 or fp64.")] = None
     masks: Annotated[
         str | None, Parameter(help="Dropout's: own (each framework draws its own) or shared (all backends the same).")
     ] = None
-    seed: Annotated[Whole, Parameter(help="Seed of everything random.")] = None
     accumulate: Annotated[Whole, Parameter(help="Micro-batches of a batch, whose gradients are added.")] = None
     batch_norm: Annotated[
         str | None, Parameter(help="With several devices: synchronised, or local to each one's images.")
@@ -204,7 +218,7 @@ PLAIN = (
     *("accumulate", "batch_norm"),
 )
 OWNERS = {"momentum": "sgd and rmsprop", "nesterov": "sgd"}
-DEFAULT_RUN = RunOptions()
+DEFAULT_RUN, DEFAULT_START, DEFAULT_USE = RunOptions(), StartOptions(), UseOptions()
 
 
 def numbers(option: str, text: str) -> tuple[float, ...]:
@@ -234,12 +248,13 @@ def parse_dense_size(dense: bool, text: str | None) -> Pair | None:
 class ModelOptions:
     """The options of a trained model, checked: a bare file needs them all, a run folder knows its own recipe."""
 
-    run: RunOptions
+    use: UseOptions
     network: NetworkOptions
 
     def __post_init__(self) -> None:
         from triptych.training.recipe import Recipe
 
+        self.run = RunOptions(**vars(self.use))
         chosen = self.run.apply if self.run.arch is None else self.run.choose
         self.recipe = chosen(Recipe("file"), self.network)
 
@@ -252,7 +267,7 @@ class ModelOptions:
         if path.is_dir():
             # A model that was trained in bf16 can be used where there is none, and in batches that fit another device.
             kept = ("precision", "batch_size", "skip_bad_images", "scale_16_bit")
-            changes = RunOptions(**{name: getattr(self.run, name) for name in kept})
+            changes = RunOptions(**{name: getattr(self.use, name) for name in kept})
             if self.network != DEFAULT_NETWORK or replace(self.run, data=None, data_dir=None) != changes:
                 raise TriptychError(
                     f"{path} is a run and knows its recipe; only --backend, --device, --data, --data-dir, --precision, "
