@@ -26,26 +26,35 @@ LOOKS = {
     "triptych.backend.registry": ("load",),
 }
 # Wrong options of a recipe or its network, which every command that has them refuses with the same words.
-RECIPE = {
-    "--epochs 0": "--epochs 0 must be at least 1",
+# Of what a model is used on; of a start, which may be drawn; of a training.
+USE = {
     "--batch-size -1": "--batch-size -1 must be at least 1",
-    "--learning-rate nan": "--learning-rate nan",
-    "--schedule cosin": "did you mean 'cosine'",
-    "--optimizer adma": "did you mean 'adam'",
-    "--optimizer adam --momentum 0.9": "--momentum belongs to sgd and rmsprop",
-    "--nesterov": "--nesterov needs a momentum",
-    "--init xavier": "unknown initializer 'xavier'",
-    "--init xavier_uniform:2.24,fan": "unknown factor 'fan'",
-    "--label-smoothing 1": "--label-smoothing 1.0 must be at least 0 and below 1",
-    "--schedule multistep:milestones=5,3": "milestones '5,3' must rise",
-    "--schedule warmup:then=one-cycle": "'one-cycle' cannot stand behind a warm-up",
     "--mean 0.5,x": "--mean '0.5,x' is not numbers",
     "--channel-order brg": "unknown channel order",
     "--pixel-range 0": "--pixel-range 0.0 must be a number above 0",
-    "--new-head": "--new-head needs --init-from",
-    "--freeze ,": "--freeze ',' names nothing",
     "--precision fp23": "did you mean 'fp32'",
 }
+DRAWN = {
+    "--init xavier": "unknown initializer 'xavier'",
+    "--init xavier_uniform:2.24,fan": "unknown factor 'fan'",
+}
+RECIPE = (
+    USE
+    | DRAWN
+    | {
+        "--epochs 0": "--epochs 0 must be at least 1",
+        "--learning-rate nan": "--learning-rate nan",
+        "--schedule cosin": "did you mean 'cosine'",
+        "--optimizer adma": "did you mean 'adam'",
+        "--optimizer adam --momentum 0.9": "--momentum belongs to sgd and rmsprop",
+        "--nesterov": "--nesterov needs a momentum",
+        "--label-smoothing 1": "--label-smoothing 1.0 must be at least 0 and below 1",
+        "--schedule multistep:milestones=5,3": "milestones '5,3' must rise",
+        "--schedule warmup:then=one-cycle": "'one-cycle' cannot stand behind a warm-up",
+        "--new-head": "--new-head needs --init-from",
+        "--freeze ,": "--freeze ',' names nothing",
+    }
+)
 NETWORK = {
     "--arch lenett": "did you mean 'lenet'",
     "--arch lenet --head small": "'lenet' has one head only",
@@ -72,14 +81,16 @@ ABSENT = {
     # The base recipes of these two have a momentum, so that --nesterov is right.
     "compare --data nothing": without(RECIPE, "--nesterov") | NETWORK | SEVERAL | {"--seeds 2": "must be 1, or at"},
     "study depth --data nothing": without(RECIPE, "--nesterov") | {"--backend ,": "names no backend"},
-    "evaluate nothing": RECIPE | NETWORK | ONE | DENSE,
-    "predict nothing nothing.png": RECIPE | NETWORK | ONE | DENSE | {"--first 2": "or --first N"},
+    "evaluate nothing": USE | without(NETWORK, "--freeze") | ONE | DENSE | {"--epochs 2": "Unknown option"},
+    "predict nothing nothing.png": USE | without(NETWORK, "--freeze") | ONE | DENSE | {"--first 2": "or --first N"},
     "predict nothing": {
         "--first 0": "--first 0 must be at least 1",
         "--first 1 --top 0": "--top 0 must be at least 1",
     },
-    "feature-maps nothing.png --run nothing": RECIPE
+    "feature-maps nothing.png --run nothing": USE
+    | DRAWN
     | ONE
+    | {"--freeze block1": "Unknown option"}
     | {f"--{name} 0": f"--{name} 0 must be at least 1" for name in ("channels", "blocks")},
     "feature-maps nothing.png": without(NETWORK, "--freeze")
     | ONE
