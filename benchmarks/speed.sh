@@ -24,7 +24,8 @@ if grep -q avx512_bf16 /proc/cpuinfo; then # elsewhere products of bfloat16 are 
 fi
 for arch in vgg11 inception_v3; do # what is compiled is kept in a cache, which is empty at the first start
     for start in cold warm; do
-        XDG_CACHE_HOME="$out/cache-$arch" bench "first-$arch-$start" --arch "$arch" --backends jax --vs nnx --steps 1 --rounds 1
+        XDG_CACHE_HOME="$out/cache-$arch" bench "first-$arch-$start" --arch "$arch" --resolution 96 --batch-size 16 \
+            --backends jax --vs nnx --steps 1 --rounds 1 --kinds training
     done
 done
 echo "-- locate in 6 GB and 3 minutes"

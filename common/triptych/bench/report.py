@@ -2,6 +2,7 @@
 
 import csv
 import io
+import os
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,7 @@ def as_dict(bench: Bench) -> dict[str, Any]:
         "cores": cores(),
         "vector_features": list(vector_features()),
         "processor": processor(),
+        "wait_policy": os.environ.get("OMP_WAIT_POLICY", ""),
         "load_before": bench.load,
         "gate": records.encode(bench.gate),
         "rows": [_row(bench, row) for row in bench.rows],

@@ -193,7 +193,8 @@ def show(measured: Bench) -> None:
     print(
         f"{facts['arch']}, input {shape}, {facts['parameters']:,} parameters, {facts['data']}, batch "
         f"{facts['batch_size']}, {facts['precision']}; medians of {facts['rounds']} rounds of {facts['steps']} steps; "
-        f"{facts['cores']} cores, load {facts['load_before']:.1f} before"
+        f"{facts['cores']} cores, OMP_WAIT_POLICY {facts['wait_policy'] or 'not set'}, "
+        f"load {facts['load_before']:.1f} before"
     )
     if narrowed := report.narrowed(measured):
         print(f"narrowed from its source: {narrowed}; the ratios are of this network")
