@@ -12,9 +12,11 @@ import pytest
 import isolation
 from triptych.backend import registry
 from triptych.backend.contract import Backend
-from triptych.utils.process import prepare_process
+from triptych.utils.process import cores, prepare_process
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # several run at once
+# Several run at once, on a share of the cores each.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores() // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))))
 prepare_process()
 for number in (signal.SIGINT, signal.SIGHUP):  # what runs the tests may ignore them, and their processes would, too
     signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
