@@ -12,9 +12,11 @@ import pytest
 from PIL import Image
 
 from triptych import data
+from triptych.__main__ import main
 from triptych.backend import registry
 from triptych.data import recordio
 from triptych.data.dataset import Dataset, Split
+from triptych.data.decoded import Reading
 from triptych.utils.errors import TriptychError
 
 MAGIC = struct.pack("<I", 0xCED7230A)
@@ -218,8 +220,30 @@ def test_images_labels_and_indices_that_do_not_fit(tmp_path: Path) -> None:
         data.load(str(tmp_path / "nothing.rec"))
 
 
-def test_the_command_packs_and_training_reads(tmp_path: Path, call: Callable[..., str], here: Path) -> None:
+def test_images_that_cannot_be_read_are_named_in_order_and_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "a.rec"
+    recordio.write(path, [one(n % 2, b"no image" if n in (2, 11) else png()) for n in range(20)])
+    with pytest.raises(TriptychError, match=r"record 2, .*record 11; remove .* --skip-bad-images"):
+        data.load(str(path))
+    read = data.load(str(path), reading=Reading(skip_bad=True))
+    assert f"{path}: 2 images cannot be read and are left out: {path}, record 2, {path}, record 11" in (
+        capsys.readouterr().err
+    )
+    assert [len(read.train), len(read.test)] == [14, 4]
+    recordio.write(path, [one(n % 2, b"no image" if n % 2 else png()) for n in range(20)])
+    with pytest.raises(TriptychError, match="nothing is left of class '1'"):
+        data.load(str(path), reading=Reading(skip_bad=True))
+
+
+def test_the_command_packs_and_training_reads(
+    tmp_path: Path, call: Callable[..., str], here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     said = call("data", "pack", "synthetic", "s.rec", "--format", "jpeg")
     assert "s.rec, s.idx, s-test.rec, s-test.idx" in said
     read = data.load("s.rec")
     assert (len(read.train), len(read.test), len(read.class_names)) == (512, 256, 10)
+    with pytest.raises(SystemExit) as stopped:
+        main(["data", "pack", "synthetic", "s.rec"])
+    assert (stopped.value.code, "s.rec is there already" in capsys.readouterr().err) == (2, True)

@@ -70,7 +70,7 @@ def pack(
 
     if file.suffix != recordio.SUFFIX:
         raise TriptychError(f"FILE {file} must end in {recordio.SUFFIX}")
-    check_place("FILE", file, file.absolute())
+    check_place("FILE", file, file.absolute().parent)
     written = recordio.pack(load(name, data_dir=data_dir), file, form)
     print(f"{name} is in {', '.join(map(str, written))}")
 

@@ -83,13 +83,10 @@ def load(
     cached = _read_cache(file, key)
     if cached is not None:
         return cached
-    images, bad = decoded.decode_all(paths, size, reading)
-    if bad and not reading.skip_bad:
-        raise TriptychError(f"{decoded.listed(paths, bad)}; or leave them out with --skip-bad-images")
-    images = storage.without(images, list(bad))
+    images, bad = decoded.decode_kept(paths, size, reading)
     if _key(paths, folder) != key:  # a file was replaced while it was read
-        return images, list(bad)
-    _write_cache(file, key, images, list(bad))
+        return images, bad
+    _write_cache(file, key, images, bad)
     if storage.is_mapped(images):  # its own file takes as much of the disk
-        return _read_cache(file, key) or (images, list(bad))
-    return images, list(bad)
+        return _read_cache(file, key) or (images, bad)
+    return images, bad

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from io import BytesIO
@@ -13,9 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from triptych.data import storage
-from triptych.data.dataset import Images
+from triptych.data.dataset import Images, Split
 from triptych.utils.errors import TriptychError
 from triptych.utils.reading import open_file
 
@@ -79,7 +81,7 @@ def _check_netpbm(begin: bytes) -> None:
 
 @dataclass(frozen=True)
 class Reading:
-    """How image files are read. `skip_bad`: those of a folder that cannot be read are left out, and named. `scale_16`:
+    """How image files are read. `skip_bad`: those of a data set that cannot be read are left out and named. `scale_16`:
     grey images of 16 bits are divided by 257; without it they are refused, because their range need not be that."""
 
     skip_bad: bool = False
@@ -140,13 +142,47 @@ def listed(paths: Sequence[Path | Packed], bad: Mapping[int, str]) -> str:
     if len(bad) == 1:
         return next(iter(bad.values()))
     by_fault: dict[str, list[str]] = {}
-    named = sorted(bad, key=lambda index: str(paths[index]))[:MOST_NAMED]
+    named = _by_name(paths, bad)[:MOST_NAMED]
     for index in named:
         fault = bad[index].removeprefix(f"{paths[index]} ").removesuffix(WAY_OUT)
         by_fault.setdefault(fault, []).append(str(paths[index]))
     faults = "; ".join(f"{fault}: {', '.join(files)}" for fault, files in by_fault.items())
     more = f"; and {len(bad) - len(named)} more" if len(bad) > len(named) else ""
     return f"{len(bad)} images cannot be read: {faults}{more}; remove or replace them"
+
+
+def decode_kept(paths: Sequence[Path | Packed], size: Size | None, reading: Reading) -> tuple[Images, list[int]]:
+    """The images that can be read, and the numbers of the others. Raises TriptychError, with all of those in one line,
+    unless `reading` leaves them out."""
+    images, bad = decode_all(paths, size, reading)
+    if bad and not reading.skip_bad:
+        raise TriptychError(f"{listed(paths, bad)}; or leave them out with --skip-bad-images")
+    return storage.without(images, list(bad)), list(bad)
+
+
+def _by_name(paths: Sequence[Path | Packed], bad: Iterable[int]) -> list[int]:
+    """Their numbers by name as a person orders them: record 2 before record 10."""
+    return sorted(bad, key=lambda index: [(part.zfill(20), part) for part in re.split(r"(\d+)", str(paths[index]))])
+
+
+def left_out(paths: Sequence[Path | Packed], bad: Iterable[int], source: Path) -> npt.NDArray[np.bool_]:
+    """Which are kept, (N,), of images that cannot be read and are left out; a line on standard error names those."""
+    named = [str(paths[index]) for index in _by_name(paths, bad)]
+    kept = np.ones(len(paths), bool)
+    if named:
+        more = f" and {len(named) - MOST_NAMED} more" if len(named) > MOST_NAMED else ""
+        shown = ", ".join(named[:MOST_NAMED])
+        print(f"{source}: {len(named)} images cannot be read and are left out: {shown}{more}", file=sys.stderr)
+        kept[list(bad)] = False
+    return kept
+
+
+def check_left(source: Path, train: Split, test: Split, classes: Mapping[int, str]) -> None:
+    """Raises TriptychError where nothing is left of a class, of those by label, or of the test images."""
+    empty = [name for label, name in classes.items() if not (train.labels == label).any()]
+    if empty or not len(test):
+        what = f"class '{empty[0]}'" if empty else "the test images"
+        raise TriptychError(f"{source}: nothing is left of {what}")
 
 
 def decode_all(paths: Sequence[Path | Packed], size: Size | None, reading: Reading) -> tuple[Images, dict[int, str]]:

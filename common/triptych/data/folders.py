@@ -5,7 +5,6 @@ class is then the test set. A class has the images in folders below it, too. Fol
 are not looked at."""
 
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeVar
@@ -98,18 +97,11 @@ def load(
     paths = [path for files in listed for each in files.values() for path in each]
     images, bad = cached.load(paths, folder, size, reading)
     counts = [sum(map(len, files.values())) for files in listed]
-    left_out = frozenset(bad)
     labels = np.array([classes.index(name) for files in listed for name, each in files.items() for _ in each], np.int64)
-    kept = np.array([index not in left_out for index in range(len(paths))], bool)
+    kept = decoded.left_out(paths, bad, folder)
     border = int(kept[: counts[0]].sum())
     train = Split(images[:border], labels[: counts[0]][kept[: counts[0]]])
     test = Split(images[border:], labels[counts[0] :][kept[counts[0] :]])
     if bad:
-        shown = ", ".join(sorted(str(paths[index]) for index in bad)[: decoded.MOST_NAMED])
-        more = f" and {len(bad) - decoded.MOST_NAMED} more" if len(bad) > decoded.MOST_NAMED else ""
-        print(f"{folder}: {len(bad)} images cannot be read and are left out: {shown}{more}", file=sys.stderr)
-        empty = [name for label, name in enumerate(classes) if not (train.labels == label).any()]
-        if empty or not len(test):
-            what = f"class '{empty[0]}'" if empty else "the test images"
-            raise TriptychError(f"{folder}: nothing is left of {what}")
+        decoded.check_left(folder, train, test, dict(enumerate(classes)))
     return Dataset(name or folder.resolve().name, train, test, classes)

@@ -133,10 +133,14 @@ def load(path: Path, reading: Reading = decoded.PLAIN, test: Path | None = None)
         records = read(beside)
         parts = [(train, classes), (records, _classes(beside, records))]
     every = [record for records, _ in parts for record in records]
-    images = decoded.decode(every, reading=reading)
+    images, bad = decoded.decode_kept(every, None, reading)
+    kept, labels = decoded.left_out(every, bad, path), np.concatenate([part for _, part in parts])
     first = len(parts[0][0])
-    splits = Split(images[:first], parts[0][1]), Split(images[first:], parts[1][1])
-    highest = max(int(labels.max(initial=0)) for _, labels in parts)
+    border = int(kept[:first].sum())
+    splits = Split(images[:border], labels[:first][kept[:first]]), Split(images[border:], labels[first:][kept[first:]])
+    if bad:
+        decoded.check_left(path, *splits, {int(label): str(label) for label in np.unique(parts[0][1])})
+    highest = int(labels.max(initial=0))
     return Dataset(path.stem, *splits, tuple(map(str, range(highest + 1))))
 
 

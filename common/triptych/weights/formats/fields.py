@@ -35,7 +35,7 @@ def map_file(path: Path, access: int = mmap.ACCESS_READ) -> Bytes:
     try:
         with open_file(path) as file:
             if not os.fstat(file.fileno()).st_size:
-                raise TriptychError(f"{path} is empty; name a file that holds arrays")
+                raise TriptychError(f"{path} is empty; copy or save it again")
             return np.frombuffer(mmap.mmap(file.fileno(), 0, access=access), np.uint8)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path, or a file that became empty meanwhile
         raise TriptychError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
