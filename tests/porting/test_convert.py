@@ -38,8 +38,10 @@ from triptych.spec.layers import (
     Residual,
 )
 from triptych.spec.records import encode
+from triptych.training.recipe import Recipe
 from triptych.utils.errors import TriptychError
 from triptych.weights import initializers, store
+from triptych.weights.formats import torch_file
 from triptych.weights.formats.endings import ENDINGS, ending_of
 from triptych.weights.naming import NAMINGS, NamedArrays
 
@@ -575,6 +577,20 @@ def test_the_command_converts_there_and_back(tmp_path: Path, call: Callable[...,
     call("convert", tmp_path / "net.params", tmp_path / "net.pt", "--arch", spec)
     call("convert", tmp_path / "net.pt", tmp_path / "back.safetensors", "--arch", spec)
     assert_same(store.load(tmp_path / "back.safetensors"), values)
+
+
+def test_a_run_is_written_in_the_names_of_the_symbol_that_it_began_from(
+    drawn_run: Callable[..., Path], tmp_path: Path, call: Callable[..., str]
+) -> None:
+    run = drawn_run("run", Recipe("test", "", "lenet"))
+    call("convert", run, tmp_path / "one.pt", "--bits-only")
+    call("convert", run, tmp_path / "other.pt", "--arch", "lenet", "--bits-only")
+    one, other = (torch_file.read(tmp_path / f"{name}.pt") for name in ("one", "other"))
+    assert_same(one, other)
+    with pytest.raises(TriptychError, match=r"run: .* fit 'vgg11': .* is missing; .* leave out --arch"):
+        convert.from_file(run, zoo.build("vgg11"), tmp_path / "no.pt")
+    with pytest.raises(TriptychError, match=r"are for files of weights; .*run is a run"):
+        convert.from_file(run, zoo.build("lenet"), tmp_path / "no.pt", mapping={"a": "b"})
 
 
 @pytest.mark.parametrize("ending", [".pt", ".params", ".npz"])

@@ -26,7 +26,9 @@ def convert(
         ),
     ],
     *,
-    arch: Annotated[str | None, Parameter(help="The network of a file of weights.")] = None,
+    arch: Annotated[
+        str | None, Parameter(help="The network of a file of weights, or the one that a run began from.")
+    ] = None,
     network: options.NetworkOptions = options.DEFAULT_NETWORK,
     to: Annotated[
         str | None,

@@ -134,10 +134,13 @@ def load(path: Path, reading: Reading = decoded.PLAIN, test: Path | None = None)
         parts = [(train, classes), (records, _classes(beside, records))]
     every = [record for records, _ in parts for record in records]
     images, bad = decoded.decode_kept(every, None, reading)
-    kept, labels = decoded.left_out(every, bad, path), np.concatenate([part for _, part in parts])
+    whole, labels = decoded.left_out(every, bad, path), np.concatenate([part for _, part in parts])
     first = len(parts[0][0])
-    border = int(kept[:first].sum())
-    splits = Split(images[:border], labels[:first][kept[:first]]), Split(images[border:], labels[first:][kept[first:]])
+    border = int(whole[:first].sum())
+    splits = (
+        Split(images[:border], labels[:first][whole[:first]]),
+        Split(images[border:], labels[first:][whole[first:]]),
+    )
     if bad:
         decoded.check_left(path, *splits, {int(label): str(label) for label in np.unique(parts[0][1])})
     highest = int(labels.max(initial=0))

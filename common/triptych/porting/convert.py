@@ -17,7 +17,9 @@ from triptych.porting import loaded_outputs, sources, weight_files
 from triptych.porting.loaded_outputs import OutputDifference
 from triptych.porting.weight_files import Read, on_custom, on_order, some
 from triptych.spec.layers import Architecture
+from triptych.training import checkpoint, run_folder
 from triptych.utils.errors import TriptychError, check_known
+from triptych.weights import store
 from triptych.weights.formats.endings import Ending, ending_of, is_imported, is_known, naming_for
 from triptych.weights.naming import FLATTEN_ORDERS, NAMINGS, NamedArrays
 
@@ -85,11 +87,16 @@ def from_file(
     compare: bool = False,
     symbol: Back | None = None,
 ) -> Conversion:
-    """Write the weights in a file, those of `architecture`, into `target`; `mapping`: names in `source` to the spec's
-    paths; `propose`: a file for a mapping to edit; `compare` and `symbol` as in `from_network`. Raises TriptychError as
-    `weight_files.read` does, and for formats that do not fit."""
+    """Write the weights in a file or a run, those of `architecture`, into `target`; `mapping`: names in `source` to the
+    spec's paths; `propose`: a file for a mapping to edit; `compare` and `symbol` as in `from_network`. Raises
+    TriptychError as `weight_files.read` does, and for formats that do not fit."""
     check_target(target, to, flatten)
     by_name = bool(mapping) or allow_unmatched or propose is not None
+    if checkpoint.places(source):
+        if by_name:
+            raise TriptychError(f"mappings and --allow-unmatched are for files of weights; {source} is a run")
+        learned, remarks = _of_run(source, architecture)
+        return _write(architecture, learned, target, to, {}, flatten, compare, remarks, symbol)
     if is_imported(source) and not (by_name and is_known(source)):
         if by_name:
             raise TriptychError(f"mappings and --allow-unmatched are for arrays with names; {source} is read by layers")
@@ -101,6 +108,17 @@ def from_file(
         source, architecture, mapping=mapping, flatten=flatten, allow_unmatched=allow_unmatched, propose=propose
     )
     return _write(architecture, read, target, to, {}, flatten, compare, symbol=symbol)
+
+
+def _of_run(folder: Path, architecture: Architecture) -> tuple[Read, tuple[str, ...]]:
+    """What a run has learned, in the network that it began from, whose file has names of its own. Raises TriptychError
+    where it is of another network."""
+    parameters, remark = run_folder.read_model(folder)
+    try:
+        store.check_fit(architecture, parameters)
+    except TriptychError as error:
+        raise TriptychError(f"{folder}: {error}; a run knows its network: leave out --arch") from None
+    return Read(parameters, (), (), "canonical", {}, {}), (remark,) if remark else ()
 
 
 def symbol_of(
