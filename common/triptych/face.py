@@ -206,12 +206,12 @@ def convert(
 
     `source` is a network with weights, as `load` takes it, or, with `arch`, a file of that network's weights, or a run.
     The ending of `target` says the format: `.safetensors`, `.pt` (PyTorch), `.params` (MXNet), `.npz`, `.msgpack`
-    (Flax), `.weights.h5` (Keras), `.orbax` (a folder of Orbax); `to` the names: canonical, torch, gluon, gluon-
-    exported, flax, linen, keras. `mapping`: names in the file to the spec's paths, or a JSON file of them. `flatten`:
-    how a Flax or Keras network flattens a map, "hwc" (their own way) or "chw". `options` are those of `load`.
-    `compare`: run a network with the written weights, too, if its framework is installed (`outputs` of the result).
-    Raises TriptychError for what does not fit or is ambiguous, and, unless `allow_unmatched`, for arrays without a
-    partner.
+    (Flax), `.weights.h5` (Keras), `.orbax` (a folder of Orbax); `to` the names: canonical, torch, gluon,
+    gluon-exported, flax, linen, keras. `mapping`: names in the file to the spec's paths, or a JSON file of them.
+    `flatten`: how a Flax or Keras network flattens a map, "hwc" (their own way) or "chw". `options` are those of
+    `load`. `compare`: run a network with the written weights, too, if its framework is installed (`outputs` of the
+    result). Raises TriptychError for what does not fit or is ambiguous, and, unless `allow_unmatched`, for arrays
+    without a partner.
     """
     from triptych.porting import convert as conversion
     from triptych.porting.matching import read_mapping
