@@ -135,6 +135,50 @@ def test_transposed_convolutions_of_every_padding(kernel: int, stride: int, padd
     check_same(module, made)
 
 
+@jax.jit
+def bounded(x: Any) -> Any:
+    return jnp.maximum(x, 0.1)
+
+
+class Written(nnx.Module):
+    """What somebody writes between two convolutions, the second of which comes to other maps."""
+
+    def __init__(self, between: Any, rngs: nnx.Rngs) -> None:
+        self.first = nnx.Conv(3, 4, (3, 3), param_dtype=jnp.float64, rngs=rngs)
+        self.between = between
+        self.second = nnx.Conv(
+            between(jnp.zeros((2, 6, 8, 4))).shape[-1], 2, (3, 3), param_dtype=jnp.float64, rngs=rngs
+        )
+
+    def __call__(self, x: Any) -> Any:
+        return self.second(self.between(self.first(x))).mean((1, 2))
+
+
+def pixels_to_rows(x: Any) -> Any:
+    n, rows, columns, channels = x.shape
+    pairs = x.reshape(n, rows, columns, 2, 2, channels // 4).transpose(0, 1, 3, 2, 4, 5)
+    return pairs.reshape(n, 2 * rows, 2 * columns, channels // 4)
+
+
+@pytest.mark.parametrize(
+    "between",
+    [
+        lambda x: x[..., ::-1],
+        lambda x: x[..., jnp.array([2, 0, 3])],
+        lambda x: x.swapaxes(1, 2),
+        pixels_to_rows,
+        lambda x: jnp.maximum(x, x[..., ::-1] * -2),
+        lambda x: jnp.minimum(x, 0.3 * x + 0.1),
+        lambda x: jnp.minimum(x, 0.1),
+        lambda x: bounded(x),
+        lambda x: jnp.clip(x, -0.1, 0.1),
+    ],
+)
+def test_moved_channels_and_pixels_and_bounds_are_layers(between: Any) -> None:
+    module = Written(between, nnx.Rngs(0))
+    check_same(module, imported(module, (3, 6, 8)))
+
+
 class Rows(nnx.Module):
     """Means, sums and maxima over one axis after the other."""
 
@@ -389,11 +433,6 @@ class Function(nnx.Module):
         return self.function(self.conv(x), self)
 
 
-@jax.jit
-def relu(x: Any) -> Any:
-    return jnp.maximum(x, 0.1)
-
-
 def softmax(x: Any, less: tuple[int, ...] = (3,), divided: tuple[int, ...] = (3,)) -> Any:
     """Over the channels of square maps of as many channels, with each reduced value put back at another axis."""
     powers = jnp.exp(x - jnp.expand_dims(x.max(3), less))
@@ -425,9 +464,9 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "cumsum": (lambda x, _: jnp.cumsum(x, 1), r"primitive cumsum"),
     "images mixed": (lambda x, _: x - x.mean(0), "is over the axes"),
     "turned over": (lambda x, _: x[:, ::-1], "in an order that no layer|primitive rev"),
-    "another relu": (lambda x, _: relu(x), r"\(primitive max in relu\): is no maximum with 0"),
     "random": (lambda x, _: x + jax.random.normal(jax.random.key(0), x.shape), "is random"),
-    "a bound that is a map": (lambda x, _: jnp.maximum(x, x[..., :1]), "is no maximum with 0"),
+    "a bound of another shape": (lambda x, _: jnp.maximum(x, x[..., :1]), "expected one shape"),
+    "a bound for each channel": (lambda x, _: jnp.maximum(x, jnp.arange(4.0)), "has other values than numbers"),
     "a norm along another axis": (lambda x, _: x / jnp.sqrt((x * x).sum(3))[:, None], ALONG),
     "a norm's inverse along another axis": (lambda x, _: x * jax.lax.rsqrt((x * x).sum(3) + 1e-3)[:, None], ALONG),
     "a softmax along another axis": (lambda x, _: softmax(x, divided=(1,)), ALONG),

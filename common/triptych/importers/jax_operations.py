@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from triptych.importers.activations import ACTIVATIONS, named
+from triptych.importers.activations import ACTIVATIONS, LARGEST, named
 from triptych.importers.jax_arithmetic import (
     add,
     concatenate,
@@ -180,32 +180,36 @@ def _leaky(walk: JaxWalk, call: JaxCall, values: list[Any]) -> Tensor:
     return _each(walk, call, LeakyReLU("", as_written(numbers.value[0])), x)
 
 
-def _bounded(walk: JaxWalk, call: JaxCall, low: Any, x: Any, high: Any) -> Tensor:
-    bounds = [
-        np.unique(np.asarray(bound.value)) for bound in (low, high) if isinstance(bound, Constant) and not bound.sources
-    ]
-    if len(bounds) != 2 or any(bound.size != 1 for bound in bounds):
-        raise walk.refused(call, "has bounds that are no numbers")
-    return _each(walk, call, Clip("", float(bounds[0][0]), float(bounds[1][0])), x)
-
-
 def _clamp(walk: JaxWalk, call: JaxCall, values: list[Any]) -> Tensor:
-    return _bounded(walk, call, *values)
+    low, x, high = values
+    return _each(walk, call, Clip("", *_numbers(walk, call, [low, high])), x)
 
 
-def _max(walk: JaxWalk, call: JaxCall, values: list[Any]) -> Tensor:
-    x, bound = values if isinstance(values[1], Constant) else values[::-1]
-    if not isinstance(bound, Constant) or bound.sources or (np.asarray(bound.value) != 0).any():
-        raise walk.refused(call, "is no maximum with 0 (a ReLU), nor bounded on both sides by numbers")
-    return _each(walk, call, ReLU(""), x)
+def _bound(upper: bool) -> Operation:
+    """The larger, or the smaller, of each value and a number, or of two maps. Of 0 the larger is ReLU."""
+
+    def operation(walk: JaxWalk, call: JaxCall, values: list[Any]) -> Tensor:
+        x, bound = values if isinstance(values[1], Constant) else values[::-1]
+        if not isinstance(bound, Constant):
+            return _of_two(walk, call, values, -1.0 if upper else 1.0)
+        (number,) = _numbers(walk, call, [bound])
+        if not upper:
+            return _each(walk, call, Clip("", number, LARGEST) if number else ReLU(""), x)
+        step = walk.network.last(x) if isinstance(x, Tensor) else None
+        low = 0.0 if step is not None and isinstance(step.layer, ReLU) else -LARGEST
+        return _each(walk, call, Clip("", low, number), x)
+
+    return operation
 
 
-def _min(walk: JaxWalk, call: JaxCall, values: list[Any]) -> Tensor:
-    x, bound = values if isinstance(values[1], Constant) else values[::-1]
-    step = walk.network.last(x) if isinstance(x, Tensor) else None
-    if step is None or not isinstance(step.layer, ReLU):
-        raise walk.refused(call, "is a minimum of what has no lower bound")
-    return _bounded(walk, call, Constant(0.0), x, bound)
+def _of_two(walk: JaxWalk, call: JaxCall, values: list[Any], sign: float) -> Tensor:
+    """The larger of two maps at every place, or, of the sign -1, the smaller."""
+    first, second = (walk.tensor(call, value) for value in values)
+    if first.source_shape != second.source_shape:
+        raise walk.refused(call, f"takes {first.source_shape} and {second.source_shape}; expected one shape")
+    axes = walk.axes(first)
+    made = walk.network.larger(walk.name(call), [walk.settled(call, each, axes) for each in (first, second)], sign)
+    return with_axes(made, tuple(int(axis) for axis in np.argsort(axes)))
 
 
 def _pad(walk: JaxWalk, call: JaxCall, values: list[Any]) -> Tensor:
@@ -276,8 +280,8 @@ OPERATIONS: Mapping[str, Operation] = {
     "mul": mul,
     "div": div,
     "neg": negative,
-    "max": _max,
-    "min": _min,
+    "max": _bound(upper=False),
+    "min": _bound(upper=True),
     "clamp": _clamp,
     "concatenate": concatenate,
     "pad": _pad,

@@ -158,14 +158,10 @@ class JaxWalk:
         key = (x.step, order.shape, order.tobytes())
         if key not in self._settled:
             layers = rearrangement(Map(x.step, x.shape, order))
-            if layers is None:
-                raise self.refused(
-                    call,
-                    f"takes values of shape {x.source_shape} in an order that no layer of the spec makes of {x.shape}; "
-                    "supported: flattened, transposed and back, in front of a dense layer, sliced, channels shuffled",
-                )
             made = Tensor(x.step, x.shape)
-            for layer in layers:
+            if layers is None:
+                made = self.network.canonical(replace(made, order=order), self.place(call))
+            for layer in layers or ():
                 own = call.primitive in VIEWS
                 name = self.place(call, layer.name) if own else f"{self.place(call)}_{layer.name}"
                 made = self.network.layer(name, layer, made)
