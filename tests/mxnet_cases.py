@@ -50,6 +50,12 @@ def squeeze_and_excite(sym: Any, data: Any) -> Any:
     return sym.broadcast_mul(data, sym.reshape(gate, shape=(-1, 6, 1, 1)))
 
 
+def boxes(sym: Any, data: Any) -> Any:
+    """A detector's head: the classes of each of two boxes at every place, (images, classes, boxes)."""
+    turned = sym.Flatten(sym.transpose(conv(sym, data, "head"), axes=(0, 2, 3, 1)))
+    return sym.transpose(sym.Reshape(turned, shape=(0, -1, 3)), axes=(0, 2, 1))
+
+
 def hard_swish(sym: Any, data: Any) -> Any:
     return data * sym.clip(data + 3, 0, 6) / 6
 
@@ -226,6 +232,39 @@ CASES = {
     "every other row": Case(
         lambda sym, data: conv(sym, sym.slice(data, begin=(None, 0, 1), end=(None, 6, 9), step=(None, 1, 2)))
     ),
+    "tiled": Case(lambda sym, data: conv(sym, sym.tile(data, reps=(1, 2, 1, 1)))),
+    "tiled features": Case(lambda sym, data: dense(sym, sym.tile(dense(sym, data, "first"), reps=(3,)))),
+    "each channel twice": Case(lambda sym, data: conv(sym, sym.repeat(data, repeats=2, axis=1))),
+    "each column three times": Case(lambda sym, data: conv(sym, sym.repeat(data, repeats=3, axis=-1))),
+    "a broadcast value": Case(
+        lambda sym, data: data * sym.broadcast_to(sym.mean(data, axis=(2, 3), keepdims=True), shape=(0, 0, 9, 8))
+    ),
+    "broadcast like another": Case(
+        lambda sym, data: data * sym.broadcast_like(sym.max(data, axis=(2, 3), keepdims=True), data)
+    ),
+    "broadcast like an axis of another": Case(
+        lambda sym, data: (
+            data + sym.broadcast_like(sym.mean(data, axis=2, keepdims=True), data, lhs_axes=(2,), rhs_axes=(2,))
+        )
+    ),
+    "broadcast along the channels": Case(
+        lambda sym, data: data + sym.broadcast_axis(sym.mean(data, axis=1, keepdims=True), axis=1, size=6)
+    ),
+    "softmax of boxes": Case(
+        lambda sym, data: conv(sym, sym.reshape(sym.softmax(boxes(sym, data), axis=1), shape=(0, 3, 18, 8)))
+    ),
+    "softmax along the last axis": Case(
+        lambda sym, data: dense(sym, sym.softmax(sym.transpose(boxes(sym, data), axes=(0, 2, 1))))
+    ),
+    "dense behind every other row": Case(
+        lambda sym, data: dense(
+            sym, sym.slice(data, begin=(None, None, 0), end=(None, None, None), step=(None, None, 2))
+        )
+    ),
+    "parts from place to place": Case(
+        lambda sym, data: sym.Concat(*reversed(list(sym.split_v2(data, (1, 3), axis=1)))),
+    ),
+    "equal parts of rows": Case(lambda sym, data: sym.add_n(*sym.split_v2(data, 3, axis=2))),
     "pixels to channels": Case(lambda sym, data: conv(sym, sym.space_to_depth(data, 2)), (6, 4, 8)),
     "channels to pixels": Case(lambda sym, data: conv(sym, sym.depth_to_space(data, 2)), (8, 3, 4)),
     "boxes": Case(

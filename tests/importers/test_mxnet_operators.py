@@ -25,7 +25,7 @@ from triptych.importers.mxnet_values import (
 needs_mxnet = pytest.mark.skipif("mxnet" not in registry.installed(), reason="MXNet is not installed")
 
 # What MXNet 1.9.1 on a CPU does not have: names of 2.0 and of builds with cuDNN.
-ELSEWHERE = {"_npi_copy", "_npi_transpose", "_npi_squeeze", "_npx_pad", "CuDNNBatchNorm"}
+ELSEWHERE = {"_npi_copy", "_npi_transpose", "_npi_squeeze", "_npi_sum", "_npi_max", "_npx_pad", "CuDNNBatchNorm"}
 NEWER_ATTRIBUTES = {("Pooling", "output_size"), ("_npi_concatenate", "axis")}  # the second it does not tell of
 NEWER_OPTIONAL = {("Concat", "dim"), ("_npi_concatenate", "dim")}
 # MXNet lists these inputs as one, or not at all.

@@ -59,7 +59,13 @@ def of_numpy(net: Any) -> Any:
         y = F.np.concatenate([3 - F.np.tanh(y) * 2 - 0.5 + y, y / 3 - F.npx.sigmoid(y)], axis=1)
         scale = F.np.mean(y, axis=(2, 3), keepdims=True)
         groups = F.np.transpose(F.npx.reshape(y, (-2, -6, 4, 4, -4)), (0, 2, 1, 3, 4))
-        y = F.npx.reshape(groups, (-2, -5, -4)) * scale + F.np.squeeze(F.np.expand_dims(F.np.negative(y) + 0.25, 2), 2)
+        y = y + F.np.flip(F.np.sum(y, axis=2, keepdims=True) - F.np.max(y, axis=(2, 3), keepdims=True), 1)
+        y = y * F.np.broadcast_to(F.np.max(y, axis=3, keepdims=True), (2, 16, 8, 8))
+        y = (
+            y
+            + F.npx.reshape(groups, (-2, -5, -4)) * scale
+            + F.np.squeeze(F.np.expand_dims(F.np.negative(y) + 0.25, 2), 2)
+        )
         return F.np.reshape(F.np.copy(y), (-1, 16, 16, 4))
 
     return type("OfNumPy", (net,), {"hybrid_forward": forward})

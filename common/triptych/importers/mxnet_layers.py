@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from triptych.importers.activations import named
+from triptych.importers.moves import as_map
 from triptych.importers.mxnet_calls import SymbolCall
 from triptych.importers.mxnet_operators import OPERATORS
 from triptych.importers.mxnet_tensors import SymbolTensor, columns_in_order
@@ -78,6 +79,8 @@ def _dense(call: SymbolCall) -> SymbolTensor:
     given = call.any_tensor()
     if len(given.shape) > 1 and not call.integer("flatten"):
         return _dense_at_every_place(call, given)
+    if not given.has_all_of(call.building.shapes[given.step]):
+        given = call.plain(given.viewed(as_map(given.shape), given.label))
     units, features, bias = call.integer("num_hidden"), math.prod(given.shape), not call.integer("no_bias")
     arrays = call.arrays(weight=("weight", (units, features)))
     arrays = {name: columns_in_order(array, given) for name, array in arrays.items()}
@@ -202,34 +205,43 @@ def _dropout(call: SymbolCall) -> SymbolTensor:
 
 def _softmax(call: SymbolCall) -> SymbolTensor:
     """Of a map along its channels, of features over all of them."""
-    values, given = call.node.values, call.any_tensor()
-    if values["use_length"] or len(given.shape) not in (1, 3):
-        raise call.refused("has use_length=True or is of no map and no features")
-    if call.integer("axis") % (len(given.shape) + 1) != 1:
-        raise call.refused(f"has axis {values['axis']}, and only 1, the channels, is taken")
-    plain = call.tensor()
+    values = call.node.values
+    if values["use_length"]:
+        raise call.refused("has use_length=True")
+    layers: list[Layer] = [Softmax("")]
     if values["temperature"] is not None:
         scale = 1 / (call.number("temperature") or math.nan)
         if not math.isfinite(scale):
             raise call.refused(f"has the temperature {values['temperature']}")
-        plain = call.add(Affine("", (scale,)), plain, part="temperature")
-    return call.add(Softmax(""), plain)
+        layers.insert(0, Affine("temperature", (scale,)))
+    return _along(call, layers, call.axis(call.integer("axis"), call.any_tensor().shape))
+
+
+def _along(call: SymbolCall, layers: Sequence[Layer], axis: int = 0) -> SymbolTensor:
+    """Layers that work over the channels, on an axis, counted from 0 behind the batch, of however many."""
+    given = call.any_tensor()
+    axes = [axis, *(other for other in range(len(given.shape)) if other != axis)]
+    try:
+        first = given.transposed(axes, given.label) if axis else given
+    except ValueError as error:
+        raise call.refused(str(error)) from None
+    made = call.row(layers, call.plain(first.viewed(as_map(first.shape), first.label)))
+    made = SymbolTensor(made.step, first.shape)
+    return made.transposed([axes.index(place) for place in range(len(axes))], call.node.name) if axis else made
 
 
 def _softmax_activation(call: SymbolCall) -> SymbolTensor:
-    given = call.tensor()
-    if call.text("mode") == "channel" or len(given.shape) == 1:
-        return call.add(Softmax(""), given)
+    if call.text("mode") == "channel" or len(call.any_tensor().shape) == 1:
+        return _along(call, [Softmax("")])
     raise call.refused("has the mode instance on a map: it is over all its values, not its channels")
 
 
 def _softmax_output(call: SymbolCall) -> SymbolTensor:
-    given = call.tensor()
     call.building.remarks.append(
         f"{call.node.name!r} (SoftmaxOutput) is a softmax; its gradient in MXNet is the loss's"
     )
-    if len(given.shape) == 1 or call.integer("multi_output"):
-        return call.add(Softmax(""), given)
+    if len(call.any_tensor().shape) == 1 or call.integer("multi_output"):
+        return _along(call, [Softmax("")])
     raise call.refused("has multi_output=False on a map: it is over all its values, not its channels")
 
 

@@ -20,7 +20,8 @@ class Operator:
 
     An input named in `present` is there only where an attribute has that value. Where `counted` is the name of an
     attribute, that says how many inputs there are, unless an attribute says by `instead` that they are others.
-    `outputs` counts those that do not show (batch norm's mean and variance), or names the attribute that says it.
+    `outputs` counts those that do not show (batch norm's mean and variance), or names the attributes of which the first
+    that is not 0 says it, by itself or by its length.
     """
 
     inputs: tuple[str, ...]
@@ -29,7 +30,7 @@ class Operator:
     present: Mapping[str, tuple[str, Value]] = field(default_factory=dict)
     counted: str = ""
     instead: tuple[str, Value, tuple[str, ...]] | None = None
-    outputs: int | str = 1
+    outputs: int | tuple[str, ...] = 1
 
     def input_names(self, values: Mapping[str, Value]) -> tuple[str, ...]:
         """The inputs that there are for these attribute values, which are complete."""
@@ -44,9 +45,11 @@ class Operator:
 
     def num_outputs(self, values: Mapping[str, Value]) -> int:
         """The number of outputs for these attribute values."""
-        number = self.outputs if isinstance(self.outputs, int) else values[self.outputs]
-        assert isinstance(number, int)
-        return number
+        if isinstance(self.outputs, int):
+            return self.outputs
+        number = next((values[name] for name in self.outputs if values[name]), 0)
+        assert isinstance(number, int | tuple)
+        return number if isinstance(number, int) else len(number)
 
 
 def _choice(*choices: str, default: str | None = None, optional: bool = False) -> Attribute:
@@ -242,11 +245,27 @@ OPERATORS: dict[str, Operator] = {
     "SwapAxis": Operator(("data",), {"dim1": _integer(0), "dim2": _integer(0)}),
     "expand_dims": Operator(("data",), {"axis": Attribute("integer")}),
     "squeeze": Operator(("data",), {"axis": _AXES}),
-    "reverse": Operator(("data",), {"axis": _SHAPE}),
+    **dict.fromkeys(("reverse", "_npi_flip"), Operator(("data",), {"axis": _SHAPE})),
+    "tile": Operator(("data",), {"reps": _SHAPE}),
+    "repeat": Operator(("data",), {"repeats": _POSITIVE, "axis": Attribute("integer", None, optional=True)}),
+    "broadcast_to": Operator(("data",), {"shape": _EMPTY}),
+    "_npi_broadcast_to": Operator(("array",), {"shape": _EMPTY}),
+    "broadcast_like": Operator(("lhs", "rhs"), {"lhs_axes": _AXES, "rhs_axes": _AXES}),
+    "broadcast_axis": Operator(("data",), {"axis": _EMPTY, "size": _EMPTY}),
     **dict.fromkeys(("depth_to_space", "space_to_depth"), Operator(("data",), {"block_size": _POSITIVE})),
     "Concat": _CONCAT,
     "SliceChannel": Operator(
-        ("data",), {"num_outputs": _POSITIVE, "axis": _integer(1), "squeeze_axis": _FALSE}, outputs="num_outputs"
+        ("data",), {"num_outputs": _POSITIVE, "axis": _integer(1), "squeeze_axis": _FALSE}, outputs=("num_outputs",)
+    ),
+    "_split_v2": Operator(
+        ("data",),
+        {
+            "indices": _SHAPE,
+            "axis": _integer(1),
+            "squeeze_axis": _FALSE,
+            "sections": Attribute("integer", 0, minimum=0),
+        },
+        outputs=("sections", "indices"),
     ),
     "slice": Operator(("data",), {"begin": _SHAPE, "end": _SHAPE, "step": _EMPTY}),
     "slice_axis": Operator(
@@ -325,6 +344,8 @@ OPERATORS: dict[str, Operator] = {
     "_npx_reshape": Operator(("a",), {"newshape": _SHAPE, "reverse": _FALSE, "order": _choice("C", default="C")}),
     "_np_reshape": Operator(("a",), {"newshape": _SHAPE, "order": _choice("C", default="C")}),
     "_npi_mean": Operator(("a",), _NUMPY_MEAN),
+    "_np_sum": Operator(("a",), _NUMPY_MEAN),
+    "_np_max": Operator(("a",), {key: _NUMPY_MEAN[key] for key in ("axis", "keepdims", "initial")}),
     # Named _np_ by 1.x and _npi_ by 2.0.
     **dict.fromkeys(("_np_copy", "_npi_copy"), _NUMPY_UNARY_A),
     **dict.fromkeys(("_np_transpose", "_npi_transpose"), Operator(("a",), {"axes": _AXES})),
@@ -354,6 +375,13 @@ _ALIASES = {
     "_npx_reshape": "_npi_reshape",
     "Concat": "concat",
     "SliceChannel": "split",
+    "_split_v2": "_npi_split",
+    "_np_sum": "_npi_sum",
+    "_np_max": "_npi_max",
+    "broadcast_axis": "broadcast_axes",
+    "tile": "_npi_tile",
+    "broadcast_maximum": "_npi_maximum",
+    "broadcast_minimum": "_npi_minimum",
     "slice": "crop _npx_slice _npi_slice",
     "Pad": "pad _npx_pad",
     "clip": "_npi_clip",

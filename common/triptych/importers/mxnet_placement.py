@@ -18,6 +18,7 @@ from triptych.spec.layers import (
     ConvTranspose,
     Merge,
     Pad,
+    Shape,
     Slice,
     Upsample,
 )
@@ -29,6 +30,8 @@ _PAD_MODES: Mapping[str, Literal["constant", "edge", "reflect"]] = {
     "edge": "edge",
     "reflect": "reflect",
 }
+_MOST_PARTS = 4096
+_MOST_REPEATED = 1 << 22  # values of a tensor in which some are several times
 _AXES: tuple[Axis, ...] = ("channels", "rows", "columns")
 
 
@@ -93,6 +96,72 @@ def _reverse(call: SymbolCall) -> SymbolTensor:
     """Along axes, counted with the batch."""
     axes = [call.axis(axis, call.any_tensor().shape) for axis in call.integers("axis")]
     return _moved_by(call, lambda places: np.flip(places, tuple(axes)))
+
+
+def _repeated(call: SymbolCall, shape: Shape, move: Callable[[Order], Order]) -> SymbolTensor:
+    """With values several times, by which it gets this shape."""
+    if math.prod(shape) > _MOST_REPEATED:
+        raise call.refused(f"makes {shape}, more values than are followed here ({_MOST_REPEATED})")
+    return _moved_by(call, move)
+
+
+def _tile(call: SymbolCall) -> SymbolTensor:
+    """The whole of it several times, along each axis; of `reps` the last are the last axes'."""
+    given, reps = call.any_tensor(), call.integers("reps")
+    reps = (1,) * (len(given.shape) + 1 - len(reps)) + reps
+    if len(reps) > len(given.shape) + 1 or reps[0] != 1 or min(reps) < 1:
+        raise call.refused(f"has the reps {reps}, which repeat the batch or nothing")
+    shape = tuple(size * times for size, times in zip(given.shape, reps[1:], strict=True))
+    return _repeated(call, shape, lambda places: np.tile(places, reps[1:]))
+
+
+def _repeat(call: SymbolCall) -> SymbolTensor:
+    """Each value several times along an axis."""
+    given, times, axis = call.any_tensor(), call.integer("repeats"), call.node.values["axis"]
+    if not isinstance(axis, int):
+        raise call.refused("has no axis, and repeats the batch with the rest")
+    along = call.axis(axis, given.shape)
+    shape = (*given.shape[:along], given.shape[along] * times, *given.shape[along + 1 :])
+    return _repeated(call, shape, lambda places: places.repeat(times, along))
+
+
+def _broadcast(call: SymbolCall, sizes: Sequence[int]) -> SymbolTensor:
+    """To these sizes behind the batch, each of which is the axis's own or, where that is 1, another."""
+    given, shape = call.any_tensor(), tuple(sizes)
+    if len(shape) != len(given.shape) or any(old not in (1, new) for old, new in zip(given.shape, shape, strict=True)):
+        raise call.refused(f"makes {shape} of {given.shape}, and only axes of 1 are repeated")
+    return _repeated(call, shape, lambda places: np.broadcast_to(places, shape))
+
+
+def _broadcast_to(call: SymbolCall) -> SymbolTensor:
+    """0 (and, of NumPy's, -1 or the batch) is the axis as it is."""
+    sizes, given = call.integers("shape"), call.any_tensor()
+    if len(sizes) != len(given.shape) + 1 or (call.node.operator == "broadcast_to" and sizes[0]):
+        raise call.refused(f"has the shape {sizes}, and only a 0 for the batch, and as many axes, are taken")
+    return _broadcast(call, [new if new > 0 else old for new, old in zip(sizes[1:], given.shape, strict=True)])
+
+
+def _broadcast_like(call: SymbolCall) -> SymbolTensor:
+    """All axes, or those that are named, as a second input has them."""
+    sizes, like = [*call.any_tensor().shape], call.any_tensor(1).shape
+    ours, theirs = (
+        [call.axis(axis, shape) for axis in call.integers(key)] or list(range(len(shape)))
+        for key, shape in (("lhs_axes", tuple(sizes)), ("rhs_axes", like))
+    )
+    if len(ours) != len(theirs):
+        raise call.refused(f"takes {len(theirs)} axes for {len(ours)}")
+    for our, their in zip(ours, theirs, strict=True):
+        sizes[our] = like[their]
+    return _broadcast(call, sizes)
+
+
+def _broadcast_axis(call: SymbolCall) -> SymbolTensor:
+    sizes, axes, new = [*call.any_tensor().shape], call.integers("axis"), call.integers("size")
+    if len(axes) != len(new):
+        raise call.refused(f"has {len(new)} sizes for {len(axes)} axes")
+    for axis, size in zip(axes, new, strict=True):
+        sizes[call.axis(axis, call.any_tensor().shape)] = size
+    return _broadcast(call, sizes)
 
 
 def _depth_to_space(call: SymbolCall) -> SymbolTensor:
@@ -170,7 +239,7 @@ def _slice_channel(call: SymbolCall) -> Sequence[SymbolTensor]:
     given, number = call.tensor(), call.integer("num_outputs")
     axis = call.axis(call.integer("axis"), given.shape)
     size = given.shape[axis] // number
-    if size * number != given.shape[axis] or number > 4096:
+    if size * number != given.shape[axis] or number > _MOST_PARTS:
         raise call.refused(f"makes {number} parts of an axis of {given.shape[axis]}")
     if number == 1:
         parts = [given]
@@ -180,6 +249,25 @@ def _slice_channel(call: SymbolCall) -> Sequence[SymbolTensor]:
         return parts
     shape = given.shape[:axis] + given.shape[axis + 1 :]
     return [call.viewed(part, shape, "") for part in parts]
+
+
+def _split(call: SymbolCall) -> Sequence[SymbolTensor]:
+    """Into equal `sections`, or from each of `indices` up to the next."""
+    given, number = call.tensor(), call.integer("sections")
+    axis = call.axis(call.integer("axis"), given.shape)
+    size = given.shape[axis]
+    starts = list(call.integers("indices"))
+    if number:
+        starts = [] if size % number or number > size else list(range(0, size, size // number))
+    if not starts or len(starts) > _MOST_PARTS:
+        raise call.refused(f"makes {number or len(starts)} parts of an axis of {size}")
+    ends = [*starts[1:], size]
+    parts = [_cut(call, given, axis, a, z, str(i)) for i, (a, z) in enumerate(zip(starts, ends, strict=True))]
+    if not call.integer("squeeze_axis"):
+        return parts
+    if any(part.shape[axis] != 1 for part in parts):
+        raise call.refused("takes away an axis that is not 1")
+    return [call.viewed(part, part.shape[:axis] + part.shape[axis + 1 :], "") for part in parts]
 
 
 def _bounds(begin: int | None, end: int | None, size: int) -> tuple[int, int]:
@@ -281,10 +369,16 @@ PLACEMENT: Mapping[str, Convert] = {
     "SwapAxis": _swap_axes,
     "expand_dims": _expand_dims,
     **dict.fromkeys(("squeeze", "_np_squeeze", "_npi_squeeze"), _squeeze),
-    "reverse": _reverse,
+    **dict.fromkeys(("reverse", "_npi_flip"), _reverse),
+    "tile": _tile,
+    "repeat": _repeat,
+    **dict.fromkeys(("broadcast_to", "_npi_broadcast_to"), _broadcast_to),
+    "broadcast_like": _broadcast_like,
+    "broadcast_axis": _broadcast_axis,
     "depth_to_space": _depth_to_space,
     "space_to_depth": _space_to_depth,
     "SliceChannel": _slice_channel,
+    "_split_v2": _split,
     "slice_axis": _slice_axis,
     "slice": _slice,
     "slice_like": _slice_like,

@@ -48,6 +48,11 @@ class SymbolTensor:
         same = bool(np.array_equal(order.ravel(), places))
         return SymbolTensor(self.step, order.shape, None if same else order, label)
 
+    def has_all_of(self, shape: Shape) -> bool:
+        """Whether it has every value of an output of this shape, each once: none is left out or repeated."""
+        number = math.prod(shape)
+        return self.order is None or (self.order.size == number and np.unique(self.order).size == number)
+
     def shuffled_groups(self, channels: int) -> int:
         """The groups of the channel shuffle that this order is, of an output of so many channels; else 0."""
         if self.order is None or len(self.shape) != 3 or self.shape[0] != channels:
