@@ -134,7 +134,6 @@ BAD: dict[str, tuple[Callable[[], Model], str]] = {
         lambda: model(node("Conv", "x w", strides=2), w=WEIGHT),
         "has strides that are no whole numbers",
     ),
-    "softmax of rows": (lambda: model(node("Softmax", "x", axis=2)), "expected the channels"),
     "log softmax": (lambda: model(node("LogSoftmax", "x", axis=1)), "(LogSoftmax) is a logarithm of a softmax"),
     "transposed batch": (lambda: model(node("Transpose", "x", perm=[1, 0, 2, 3])), "that leaves the batch in front"),
     "batch in the shape": (

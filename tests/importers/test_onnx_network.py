@@ -162,6 +162,31 @@ CASES: dict[str, Case] = {
     "prelu flat": Case([("y", "PRelu", "x s", {})], {"s": (4,)}, (7, 9, 16), shape=(4,)),
     "softmax flat": Case([("y", "Softmax", "x", {})], {}, (7, 11, 13, NEWEST), shape=(4,)),
     "softmax": one("Softmax", opsets=(13, NEWEST), axis=1),
+    "softmax of boxes": Case(
+        [("a", "Reshape", "x three", {}), ("b", "Softmax", "a", {"axis": 1}), ("y", "Reshape", "b four", {})],
+        {"three": ints(0, 3, -1), "four": ints(0, 4, 9, 8)},
+        (13, NEWEST),
+    ),
+    "softmax of boxes, the last axis": Case(
+        [
+            ("a", "Transpose", "x", {"perm": [0, 2, 3, 1]}),
+            ("b", "Reshape", "a three", {}),
+            ("c", "Softmax", "b", {}),
+            ("y", "Reshape", "c flat", {}),
+        ],
+        {"three": ints(0, -1, 2), "flat": ints(0, -1)},
+        (13, NEWEST),
+    ),
+    "softmax of rows": Case(
+        [("a", "Softmax", "x", {"axis": 2}), ("y", "Conv", "a w b", {})], {"w": (6, 4, 3, 3), "b": (6,)}, (13, NEWEST)
+    ),
+    "softmax of all of a map": Case([("y", "Softmax", "x", {})], {}, (7, 11), evaluator=False),
+    "softmax of some features": Case(
+        [("a", "Slice", "x starts ends axes", {}), ("y", "Softmax", "a", {})],
+        {"starts": ints(1), "ends": ints(9), "axes": ints(1)},
+        (13, NEWEST),
+        shape=(12,),
+    ),
     "softmax of a pixel": Case([("y", "Softmax", "x", {})], {}, (7, 11), (4, 1, 1), False),
     "softmax written out": Case(
         [("e", "Exp", "x", {}), ("s", "ReduceSum", "e", {"axes": [1]}), ("y", "Div", "e s", {})], {}, (7, 11)

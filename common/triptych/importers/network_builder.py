@@ -205,6 +205,11 @@ class NetworkBuilder:
         return unique
 
 
+def is_exchanged(x: Tensor) -> bool:
+    """Whether it is all of the step's output, with its axes in any order, or features in any order."""
+    return len(x.shape) == 1 or _axes(x) is not None
+
+
 def axes_of(x: Tensor) -> tuple[int, ...]:
     """Which axis of the canonical map each axis of the source is: (1, 2, 0) of height-width-channels. Raises
     ImportRefusedError where it is no exchange of axes."""

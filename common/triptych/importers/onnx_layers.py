@@ -3,6 +3,7 @@ placement. Source of defaults and of what changed when: onnx/docs/Operators.md, 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -11,7 +12,8 @@ import numpy as np
 
 from triptych.importers import onnx_arithmetic, onnx_placement, onnx_windows
 from triptych.importers.activations import LARGEST, celu, named, swish
-from triptych.importers.network_builder import Tensor, axes_of, permuted, with_axes
+from triptych.importers.moves import as_map
+from triptych.importers.network_builder import Tensor, axes_of, is_exchanged, permuted, with_axes
 from triptych.importers.onnx_call import Array, Convert, OnnxCall, vector
 from triptych.importers.onnx_constants import FLOATS
 from triptych.importers.onnx_file import decimal
@@ -116,13 +118,29 @@ def _softmax(call: OnnxCall) -> Tensor:
 
 def _softmax_over(call: OnnxCall, axes: Sequence[int]) -> Tensor:
     x = call.x
-    rank = len(x.source_shape)
-    larger = {each for each in axes if x.source_shape[each] > 1}
-    channels = axes_of(x).index(0) if rank == 3 else 0
-    if larger - {channels} or (channels not in axes and x.shape[0] > 1):
-        raise ImportRefusedError(f"is over axes {axes} of {x.source_shape} (without the batch), expected the channels")
-    y = call.network.layer(call.name, Softmax(call.name), Tensor(x.step, x.shape))
-    return Tensor(y.step, y.shape, x.order)
+    if _is_over_channels(x, axes):
+        y = call.network.layer(call.name, Softmax(call.name), Tensor(x.step, x.shape))
+        return Tensor(y.step, y.shape, x.order)
+    turned = [*axes, *(axis for axis in range(len(x.source_shape)) if axis not in axes)]
+    sizes = [x.source_shape[axis] for axis in turned]
+    shape = as_map((math.prod(sizes[: len(axes)]), *sizes[len(axes) :]))
+    first = Tensor(x.step, x.shape, x.places().transpose(turned).reshape(shape))
+    y = call.network.layer(call.name, Softmax(call.name), first)
+    order = y.places().reshape(sizes).transpose([turned.index(axis) for axis in range(len(turned))])
+    return Tensor(y.step, y.shape, order)
+
+
+def _is_over_channels(x: Tensor, axes: Sequence[int]) -> bool:
+    """Whether the axes of the source are the channels of the step's own output, all of it."""
+    if x.order is not None and (x.order.size != math.prod(x.shape) or np.unique(x.order).size != x.order.size):
+        return False
+    if len(x.source_shape) != len(x.shape):
+        return False
+    if not is_exchanged(x):
+        return False
+    channels = axes_of(x).index(0) if len(x.shape) == 3 else 0
+    larger = {axis for axis in axes if x.source_shape[axis] > 1}
+    return not larger - {channels} and (channels in axes or x.shape[0] == 1)
 
 
 def _log_softmax(call: OnnxCall) -> Tensor:
