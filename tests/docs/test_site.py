@@ -100,12 +100,14 @@ def test_the_reference_has_every_verb(site: Path) -> None:
 
 
 @needs_backend
-@pytest.mark.parametrize("name", ["lenet", "densenet201"])
-def test_a_networks_page_is_small_and_names_what_waits(name: str) -> None:
+@pytest.mark.parametrize(("name", "parameters"), [("lenet", 61_706), ("densenet201", 20_013_928)])
+def test_a_networks_page_is_small_and_has_the_published_count_of_parameters(name: str, parameters: int) -> None:
     text = network_pages.page(name)
     assert len(text.encode()) < 900_000  # the site's frame has 100 kB
     assert text.count('class="tc-column tc-source') == len(registry.installed())
     assert f"# {name}\n" in text
+    assert f" {parameters:,} parameters, " in text
+    assert f"| {parameters:,} |" in network_pages.index([name])
 
 
 @needs_backend
