@@ -168,7 +168,12 @@ _JAX = (
         *("jax", "mobile"),
         ("return x * nn.hard_sigmoid(s)", "return x * nn.softmax(s)", f"{_GATE}.squeeze.sigmoid", "softmax"),
         ("        x = x + y\n", "        x = x + jax.lax.stop_gradient(y)\n", "unit", "gradient"),
-        ("        x = x + y\n", "        x = x + y + y\n", "unit", "multiplied by 2|twice|scale is 2|factor 2"),
+        (
+            "        x = x + y\n",
+            "        x = x + y + y\n",
+            "unit",
+            "multiplied by 2|twice|scale is 2|factor 2|shortcut + 2 body",
+        ),
         (
             "x = nn.silu(norm()(x))",
             "x = norm()(x)\n        x = x + jax.lax.stop_gradient(nn.silu(x) - x)",

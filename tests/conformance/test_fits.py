@@ -12,8 +12,9 @@ from scipy.special import expit
 from triptych.conformance.case import make_case
 from triptych.conformance.diagnosis import fits
 from triptych.conformance.diagnosis.activation_forms import with_number
-from triptych.conformance.diagnosis.alone import hypothesis_of, onward, run_alone
-from triptych.conformance.diagnosis.causes import NONE, by_fit, of_shape
+from triptych.conformance.diagnosis.alone import hypothesis_of, onward, run_alone, same
+from triptych.conformance.diagnosis.causes import NONE, by_fit, is_told, of_shape
+from triptych.conformance.diagnosis.explain import unseen
 from triptych.conformance.diagnosis.faults import _SAMPLES, FAULTS
 from triptych.conformance.diagnosis.junctions import formulas
 from triptych.conformance.diagnosis.norm_forms import forms
@@ -189,6 +190,8 @@ def test_two_numbers_of_an_activation_are_told() -> None:
     observed = 1.7159 * expit(2 / 3 * x)
     texts = [text for _, text, _ in fits.of_output(RUN, "gate.squeeze.sigmoid", observed, 1e-12, False)]
     assert texts == ["of its input: it is multiplied by 0.666667, and what comes out is multiplied by 1.7159"]
+    both = fits.of_output(RUN, "gate.squeeze.sigmoid", observed, 1e-12, False, ())
+    assert [layer for _, _, layer in both] == [""]  # what comes out is changed as well: no layer before it does that
 
 
 def test_what_another_layer_puts_out_is_told() -> None:
@@ -219,6 +222,50 @@ def test_two_fields_that_are_others_are_told_by_shape_and_by_value() -> None:
     text = of_shape(RUN, "pool", observed.shape[1:], observed, False)
     assert "the kernel is (3, 3), not (2, 2)" in text
     assert "the stride is (3, 3), not (2, 2)" in text
+
+
+def test_a_pool_over_some_axes_is_told_by_shape_and_by_value() -> None:
+    path = "gate.squeeze.mean"
+    observed = RUN.trace(False).inputs[path].mean(3, keepdims=True)
+    assert "over the columns alone" in of_shape(RUN, path, observed.shape[1:], observed, False)
+    assert of_shape(RUN, path, observed.shape[1:], observed**2, False) == ""
+
+
+def test_the_average_of_a_map_that_was_cut_off_is_told() -> None:
+    right = hypothesis_of(RUN, "gate.squeeze.mean", False)
+    y = right.x[:, :, :-1].mean((2, 3), keepdims=True)
+    made = {fault.text: fault.result(right, y) for fault in FAULTS[GlobalAvgPool] if fault.result}
+    told = [text for text, value in made.items() if same(value, y, BUDGET)]
+    assert told == ["the last row is left out of the average"]
+
+
+def test_a_flatten_of_single_values_is_not_blamed() -> None:
+    layers = (Conv("conv", 6, (3, 3)), GlobalAvgPool("pool"), Flatten("flatten"), Dense("dense", 4))
+    run = ReferenceRun(make_case(replace(NET, layers=layers), 0, 2))
+    assert unseen(run, "dense", {"pool": MAP}, False) == []
+    assert unseen(run, "dense", {"conv": MAP}, False) == ["pool", "flatten"]
+    halved = 0.5 * run.outputs(False)["pool"]
+    observed = run.alone("dense", halved.reshape(2, 6), None, False)[OUTPUT]
+    ((_, text, layer), *_) = fits.of_output(run, "dense", observed, 1e-12, False, (halved,))
+    assert (layer, "multiplied by 0.5" in text) == ("pool", True)
+
+
+def test_an_order_is_no_more_than_a_description() -> None:
+    assert is_told("it is upside down (flipped rows)")
+    for text in (
+        "",
+        "its channels are in another order: 2, 0, 1",
+        "constant factor 0.25",
+        "the same values in another order",
+    ):
+        assert not is_told(text)
+
+
+def test_a_layer_behind_of_which_a_step_is_seen_contradicts_nothing() -> None:
+    wrong = RUN.outputs(False)["norm"] ** 3
+    seen = {"norm": wrong, "relu": np.tanh(wrong)}  # that of the layer behind is what a step of it puts out
+    for made, told in (((wrong, np.maximum(wrong, 0)), ""), ((wrong, seen["relu"]), "relu")):
+        assert fits.contradicted(RUN, "norm", seen, 1e-12, False, lambda made=made: made) == told
 
 
 def test_a_pool_of_stride_1_that_is_missing_is_not_a_sampled_one() -> None:

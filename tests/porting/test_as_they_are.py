@@ -122,6 +122,16 @@ def test_a_right_port_in_an_unusual_form_passes(name: str, note: str) -> None:
     assert note in "; ".join(located.notes)
 
 
+def test_what_the_number_of_images_changes_is_told_in_the_layer() -> None:
+    difference = locate_port(find("watched_torch:by_count"), SHORTCUT).difference
+    assert difference is not None
+    assert difference.layer == "relu"  # a factor goes through it
+    assert "depends on the others of its batch, or on how many they are: " in difference.cause
+    other = locate_port(find("watched_torch:halved"), SHORTCUT).difference
+    assert other is not None
+    assert "batch" not in other.cause
+
+
 @pytest.mark.parametrize(
     ("name", "layer", "cause"), [("corrupted", "unit", ""), ("bounded", "unit.body.relu", "ReLU6 is applied")]
 )

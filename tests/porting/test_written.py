@@ -22,8 +22,7 @@ KNOWN = {
     # A single edit does not mend them: the padding, or the kernel, and another argument of the call are wrong.
     ("torch", "decoder", "nn.AvgPool2d(3, 2, padding=1)"),
     ("mxnet", "decoder", "nn.Conv2DTranspose(6, 3, strides=2, padding=1, output_padding=1)"),
-    # Of six layers of a gate none is seen in Flax; and no edit takes an argument away.
-    ("jax", "decoder", "mean(axis=(0, 1, 2), keepdims"),
+    # No edit takes an argument away.
     ("jax", "mobilenet", 'use_bias=False, dtype="bfloat16")'),
 }
 DIFFER = "mxnet/alexnet.py"

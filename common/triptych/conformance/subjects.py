@@ -75,6 +75,11 @@ class Subject:
         known."""
         return False
 
+    def depends_on_batch(self, path: str) -> bool:
+        """Whether what a layer puts out of an image in evaluation is something else where the image is alone; no, where
+        that is not known."""
+        return False
+
     def failed(self, error: BaseException) -> None:
         """Raises what a user should read in place of a difference when a framework raises `error`; nothing here."""
 

@@ -413,6 +413,20 @@ class OwnNetwork(Subject):
         with self.exact():
             return bool(self.drawn_by_itself())
 
+    def depends_on_batch(self, path: str) -> bool:
+        """See `Subject.depends_on_batch`: of a layer that can be seen."""
+        if path not in self.seen(False) or self.run.case.large:
+            return False
+        try:
+            with self.exact():
+                alone = self.port.run(self.images[:1], train=False).captured
+        except STRANGERS:  # told by the calls in evaluation
+            return False
+        # In any order: the layout was found for the whole batch only.
+        first = np.sort(self.ran(False).captured[self.seen(False)[path]].value[:1], None)
+        others = (np.sort(each.value, None) for each in alone if each.value.size == first.size)
+        return not any(largest(other - first) <= SAME_COPY * largest(first) for other in others)
+
     def draws_in_evaluation(self) -> bool:
         """Whether a second pass in evaluation, of the same values, puts out something else than the first."""
         if self.port.pure:
@@ -527,7 +541,10 @@ class OwnNetwork(Subject):
             self.load()
             better = again()
             shown, before = (_shown(each, order) for each in (better, difference))
-            if shown > place or before < shown == place:
+            # Where something else is wrong before it, what is told of the other order is an order and no more.
+            told = [each is not None and causes.is_told(each.cause) for each in (difference, better)]
+            explained = before == shown and told == [False, True]
+            if shown > place or before < shown == place or explained:
                 self.notes += (
                     f"flattens height-width-channels: the columns of '{dense}' were permuted for it (NCHW weights "
                     "do not fit this network as they are)",

@@ -8,7 +8,7 @@ from triptych.reference import network as reference
 from triptych.spec.kinds.composites import merge
 from triptych.spec.kinds.kind import Wire
 from triptych.spec.kinds.layer_pass import exact
-from triptych.spec.layers import Branches, Residual, join
+from triptych.spec.layers import Branches, Flatten, Residual, join
 from triptych.utils.arrays import Array, largest
 
 
@@ -25,6 +25,11 @@ def hypothesis_of(run: ReferenceRun, path: str, train: bool) -> Hypothesis:
     mask = run.case.masks(0).get(path)
     flattened = maps_before_flatten(run.case.architecture).get(path)
     return Hypothesis(run.layers[path], values, run.trace(train).inputs[path], train, mask, flattened)
+
+
+def moves_nothing(run: ReferenceRun, path: str, train: bool) -> bool:
+    """Whether a layer flattens maps of one value: its values stay in their order however it is written, or left out."""
+    return isinstance(run.layers[path], Flatten) and run.trace(train).inputs[path].shape[2:] == (1, 1)
 
 
 def run_alone(hypothesis: Hypothesis, path: str, gradient: Array | None) -> dict[str, Array]:

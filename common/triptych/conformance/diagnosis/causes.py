@@ -15,7 +15,7 @@ from triptych.conformance.diagnosis.faults import FAULTS, other_merges, other_su
 from triptych.conformance.diagnosis.field_faults import other_fields
 from triptych.conformance.diagnosis.fits import of_output
 from triptych.conformance.diagnosis.hypothesis import Fault, Hypothesis
-from triptych.conformance.diagnosis.relations import by_channel
+from triptych.conformance.diagnosis.relations import ANY_ORDER, by_channel
 from triptych.conformance.diagnosis.weight_faults import KEPT
 from triptych.conformance.reference_run import OUTPUT, ReferenceRun, layer_of
 from triptych.data.preprocess import apply_reference
@@ -44,10 +44,16 @@ UNRELATED = 0.3  # of the cosine between a difference and the values
 ROUNDED = "it differs by no more than rounding of a lower precision"
 BOUNDED = "its output is bounded at"
 REORDERED = "the same values in another order"
+FACTOR = "constant factor"
 UNTOLD = (ROUNDED, REORDERED)  # what a fit may say more of
 BY_SHAPE = " (as its shape has it)"  # ends a cause that the values did not tell
 BY_VALUE = 1e-4  # of the largest value, in float32, too: shapes leave few faults to be told apart
 MOST = 3  # causes that are named where several explain a difference
+
+
+def is_told(text: str) -> bool:
+    """Whether a cause says more than that the values stand in some other order."""
+    return bool(text) and not text.startswith((*UNTOLD, ANY_ORDER, FACTOR))
 
 
 def of_shape(
@@ -60,6 +66,9 @@ def of_shape(
     texts, told = [], []
     for text, fault, hypothesis in _hypotheses(hypothesis_of(run, path, train), path):
         with suppress(TriptychError, ValueError, IndexError):
+            if fault.result and value is not None:
+                made = fault.result(hypothesis, run_alone(hypothesis, path, None)[OUTPUT])
+                told += [text] * (made is not None and same(made, value, BY_VALUE * largest(made)))
             if not fault.result and layer_output(hypothesis.layer, hypothesis.x.shape[1:], path) == observed:
                 texts.append(text)
                 if value is None:
@@ -67,7 +76,7 @@ def of_shape(
                 made = run_alone(hypothesis, path, None)[OUTPUT]
                 if same(made, value, BY_VALUE * largest(made)):
                     told.append(text)
-    if not texts:
+    if not texts and not told:
         layer, size = run.layers[path], run.trace(train).inputs[path].shape[1:]
         for text, record in other_fields(layer):
             with suppress(TriptychError, ValueError, IndexError):
@@ -349,7 +358,7 @@ def _pattern(right: Array, observed: Array, budget: float) -> str:
     if not largest(observed):
         return "it is zero everywhere"
     if same(factor * right, observed, budget):
-        return f"constant factor {factor:.6g}"
+        return f"{FACTOR} {factor:.6g}"
     if 0 < largest(observed - right) <= ROUNDINGS * largest(right) and _is_random(right, observed - right):
         return f"{ROUNDED} would (float32, TF32)"
     if right.ndim > 1 and same(np.sort(right, axis=None), np.sort(observed, axis=None), budget):

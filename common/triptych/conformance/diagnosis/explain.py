@@ -3,10 +3,12 @@
 from collections import ChainMap
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TypeVar
 
 from triptych.conformance.compare import STRANGERS, Arrays, Check, compare_shapes, failures, message, problem
 from triptych.conformance.diagnosis import causes, fits, forward_causes, pass_causes
+from triptych.conformance.diagnosis.alone import moves_nothing
 from triptych.conformance.diagnosis.causes import BOUNDED
 from triptych.conformance.diagnosis.value_faults import MISSING
 from triptych.conformance.reference_run import INPUT, OUTPUT, ReferenceRun, layer_of
@@ -15,6 +17,7 @@ from triptych.spec.layers import Flatten, children
 
 T = TypeVar("T")
 DRAWS = "random numbers are drawn in training, by no dropout of the framework's: every call gives something else"
+BY_BATCH = "what it makes of an image depends on the others of its batch, or on how many they are"
 ALSO = "as well explained by: {}"
 
 
@@ -155,6 +158,8 @@ def forward(finding: Finding, train: bool) -> Difference:
         part = forward_causes.of_part(run, check, finding.observed, train)
         cause = next(filter(None, found), cause or part)
         cause = _by_fit(finding, [*hidden, check.tensor], train, cause)
+        if not train and finding.subject.depends_on_batch(check.tensor):
+            cause = replace(cause, text=BY_BATCH + f": {cause.text}" * bool(cause), vague=False)
     if train and not check.problem and finding.subject.draws():  # what was seen is one draw's: nothing fits any other
         cause = causes.Cause(DRAWS, cause.layer)
     note = "; ".join(filter(None, (note, ALSO.format(", or ".join(cause.others)) if cause.others else "")))
@@ -170,9 +175,9 @@ def _with_whole_layer(finding: Finding, train: bool) -> Finding:
     """What was taken for the output of the layer that departs may be a step of it, the maximum in a CELU: if the layer
     behind it takes something else, which is seen, that is its output."""
     run, path, observed = finding.run, finding.check.tensor, finding.observed
-    behind = fits.contradicted(run, path, observed, finding.check.budget, train)
-    made = finding.subject.made(train) if behind else ()
-    seen = fits.revealed(run, [path, behind], observed, finding.check.budget, made, train) if behind else None
+    made = partial(finding.subject.made, train)
+    behind = fits.contradicted(run, path, observed, finding.check.budget, train, made)
+    seen = fits.revealed(run, [path, behind], observed, finding.check.budget, made(), train) if behind else None
     return finding if seen is None else replace(finding, observed=ChainMap({path: seen[1]}, dict(observed)))
 
 
@@ -184,7 +189,7 @@ def _by_fit(finding: Finding, paths: list[str], train: bool, known: causes.Cause
         return known
     made = finding.subject.made(train)
     seen = fits.revealed(run, paths, observed, check.budget, made, train)
-    if seen is None and fits.contradicted(run, paths[-1], observed, check.budget, train):
+    if seen is None and fits.contradicted(run, paths[-1], observed, check.budget, train, lambda: made):
         return known  # it is a step of the layer, of which nothing is known
     path, value = seen or (paths[-1], observed[check.tensor])
     if seen:
@@ -205,6 +210,8 @@ def unseen(run: ReferenceRun, path: str, seen: Arrays, train: bool) -> list[str]
         if name in seen:
             break
         before.insert(0, name)
+    while before and moves_nothing(run, before[0], train):
+        del before[0]  # what it puts out is what the seen layer before it does
     return before
 
 

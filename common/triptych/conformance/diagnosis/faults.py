@@ -134,6 +134,19 @@ def _counting(fault: Fault) -> Fault:
     return Fault(f"{fault.text}; it counts in the average", change)
 
 
+def _without_an_edge() -> Iterator[Fault]:
+    """The average of a map that was cut off on one side."""
+    for axis, word in ((2, "row"), (3, "column")):
+        for place, which in ((-1, "last"), (0, "first")):
+
+            def result(hypothesis: Hypothesis, y: Array, place: int = place, axis: int = axis) -> Array | None:
+                x = hypothesis.x
+                edge = x.shape[axis] - 1 if place else 0
+                return None if x.shape[axis] == 1 else np.delete(x, edge, axis).mean((2, 3), keepdims=True)
+
+            yield Fault(f"the {which} {word} is left out of the average", result=result)
+
+
 def _in_training(text: str, make: Callable[[Any], Array]) -> Fault:
     """Another output of a dropout layer, which always has a mask, in training mode."""
     return Fault(text, result=lambda hypothesis, y: make(hypothesis) if hypothesis.train else None)
@@ -214,6 +227,7 @@ FAULTS: dict[type, tuple[Fault, ...]] = {
         Fault(
             "the average is taken over the rows alone, column by column", result=lambda t, y: t.x.mean(2, keepdims=True)
         ),
+        *_without_an_edge(),
         Fault("the median for the average", result=lambda t, y: np.median(t.x, (2, 3), keepdims=True)),
     ),
     spec.GlobalMaxPool: (Fault("average for maximum pooling", result=lambda t, y: t.x.mean((2, 3), keepdims=True)),),

@@ -10,11 +10,11 @@ import numpy as np
 
 from triptych.conformance.compare import Arrays
 from triptych.conformance.diagnosis.activation_forms import with_number
-from triptych.conformance.diagnosis.alone import hypothesis_of, onward, parts_of, run_alone, same
+from triptych.conformance.diagnosis.alone import hypothesis_of, moves_nothing, onward, parts_of, run_alone, same
 from triptych.conformance.diagnosis.field_faults import other_fields
 from triptych.conformance.diagnosis.junctions import formulas
 from triptych.conformance.diagnosis.norm_forms import forms
-from triptych.conformance.diagnosis.one_number import searched
+from triptych.conformance.diagnosis.one_number import OUT, searched
 from triptych.conformance.diagnosis.relations import fitted, line, relations, simplest
 from triptych.conformance.diagnosis.steps import OF_WEIGHTS, steps
 from triptych.conformance.reference_run import OUTPUT, ReferenceRun
@@ -150,9 +150,11 @@ def _of_parts(parts: dict[str, Array], observed: Array, budget: float) -> Iterat
 
 
 def _source(run: ReferenceRun, path: str, train: bool) -> str:
-    """The layer whose output this one takes; empty for the images."""
+    """The layer whose output this one takes, of one value for each channel before it was flattened; empty for the
+    images."""
     given = run.trace(train).inputs.get(path)
-    return next((name for name, _ in run.nodes(train) if run.outputs(train).get(name) is given), "")
+    name = next((name for name, _ in run.nodes(train) if run.outputs(train).get(name) is given), "")
+    return _source(run, name, train) if name and moves_nothing(run, name, train) else name
 
 
 def _of_arrays(run: ReferenceRun, path: str, observed: Array, budget: float, train: bool, source: str) -> Iterator[Fit]:
@@ -178,16 +180,23 @@ def _of_arrays(run: ReferenceRun, path: str, observed: Array, budget: float, tra
         def made_by(step: Callable[[Array], Array], of: Any = made_of, like: Array = like, zero: Array = zero) -> Array:
             return np.asarray(of(step(like)) - zero)
 
-        what = f"of its {name}: " if name else _between(source, path)
         plain = line(right - zero, observed - zero, budget, ones) if linear else None
         if plain:
-            yield 0, what + plain, "" if name else source
-        for cost, text in fitted(like, right - zero, observed - zero, budget, made_by, what, ones):
-            yield cost, _of_weights(text) if name else text, "" if name else source
+            yield 0, *_blamed(name, source, path, plain, False)
+        for cost, text in fitted(like, right - zero, observed - zero, budget, made_by, "", ones):
+            yield cost, *_blamed(name, source, path, _of_weights(text) if name else text, cost > 1 and not linear)
         if name != "bias":
             of_values = isinstance(hypothesis.layer, get_args(Elementwise))
             for text in searched(value, right, observed, budget, made_of, of_values):
-                yield 2, what + text, "" if name else source
+                yield 2, *_blamed(name, source, path, text, OUT in text)
+
+
+def _blamed(name: str, source: str, path: str, text: str, out: bool) -> tuple[str, str]:
+    """In words, and the layer that puts out what was changed, if it is the input; the layer itself where what comes
+    `out` of it is changed as well."""
+    if name:
+        return f"of its {name}: {text}", ""
+    return (f"of its input: {text}", "") if out else (_between(source, path) + text, source)
 
 
 def _of_weights(text: str) -> str:
@@ -217,17 +226,24 @@ def revealed(
     return None
 
 
-def contradicted(run: ReferenceRun, path: str, observed: Arrays, budget: float, train: bool) -> str:
-    """The layer directly behind another one, if it is seen and does not make what it puts out of what was taken for the
-    other one's output; empty if it does, or if nothing can be said."""
+def contradicted(
+    run: ReferenceRun, path: str, observed: Arrays, budget: float, train: bool, made: Callable[[], Sequence[Array]]
+) -> str:
+    """The layer directly behind another one, if it is seen and neither it nor anything else that is `made` is what it
+    makes of what was taken for the other one's output; empty if one is, or if nothing can be said."""
     nodes = [name for name, _ in run.nodes(train)]
     behind = next(iter(nodes[nodes.index(path) + 1 :]), "") if path in nodes else ""
     if behind not in observed or isinstance(run.layers[behind], Branches | Residual):
         return ""
     with suppress(ValueError, IndexError, TriptychError), np.errstate(all="ignore"):
         # In any order: of a port with the channels last, where a value is wrong its order is not known either.
-        y, seen = (np.sort(x, None) for x in (onward(run, path, behind, observed[path], train), observed[behind]))
-        return "" if same(y, seen, NEARLY * max(budget, largest(y))) else behind
+        y = np.sort(onward(run, path, behind, observed[path], train), None)
+
+        def agrees(value: Array) -> bool:
+            return value.size == y.size and same(y, np.sort(value, None), NEARLY * max(budget, largest(y)))
+
+        # What was taken for the layer behind may be a step of it as well: the sigmoid of x * sigmoid(x).
+        return "" if agrees(observed[behind]) or any(map(agrees, made())) else behind
     return ""
 
 

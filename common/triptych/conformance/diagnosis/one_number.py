@@ -18,6 +18,7 @@ FAMILIES: dict[str, Callable[[Array, float], Array]] = {
     "it is shrunk by {} towards 0": lambda v, c: np.sign(v) * np.maximum(np.abs(v) - c, 0),
     "tanh of {} times it is taken": lambda v, c: np.tanh(c * v),
 }
+OUT = ", and what comes out is "
 GRID = 40  # numbers at first, between a thousandth of the largest value and all of it
 NEAR = 1e-3  # of what was to be explained: the search is worth going on
 
@@ -38,7 +39,7 @@ def searched(
             for number in _short(found) if found else ():
                 behind = line(made(number), observed, budget)
                 if behind is not None and line(made(number), right, budget) is None:
-                    yield ", and what comes out is ".join(filter(None, (text.format(f"{number:.6g}"), behind)))
+                    yield OUT.join(filter(None, (text.format(f"{number:.6g}"), behind)))
                     break
 
 
