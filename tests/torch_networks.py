@@ -196,6 +196,9 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "clips": lambda: after_row(nn.ReLU6(), nn.Conv2d(6, 2, 1), nn.Hardtanh(-0.5, 0.25, inplace=True)),
     "clamp": lambda: after_conv(lambda self, x: x.clamp(-0.1, 0.3)),
     "clamp below": lambda: after_conv(lambda self, x: x.clamp(min=0)),
+    "clamp on one side": lambda: after_conv(
+        lambda self, x: torch.clamp_max(x.clamp(min=-0.1), 0.5) + x.clamp_min(0.05) * x.clamp(max=0.2)
+    ),
     "leaky_relu": lambda: after_row(nn.LeakyReLU(0.2), nn.Conv2d(6, 2, 1), nn.LeakyReLU(inplace=True)),
     "prelu": lambda: after_row(
         nn.PReLU(), nn.Conv2d(6, 2, 1), nn.PReLU(2), nn.Flatten(), nn.Linear(288, 4), nn.PReLU(4)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from triptych.backend import registry
@@ -320,6 +321,19 @@ REMARKED = {
         "its weights are computed of",
     ),
 }
+SPECTRAL = (nn.utils.spectral_norm, nn.utils.parametrizations.spectral_norm)
+
+
+@pytest.mark.parametrize("norm", SPECTRAL)
+def test_a_spectral_norm_is_taken_as_computed_in_evaluation(norm: Any) -> None:
+    module = nn.Sequential(norm(nn.Conv2d(3, 2, 3)), nn.Flatten(), norm(nn.Linear(200, 4))).eval()
+    module(torch.zeros(1, *SHAPE))  # the older one computes its weight where it runs
+    imported = load(module, Request(input=SHAPE))
+    weights = [array for name, array in (imported.parameters or {}).items() if name.endswith("weight")]
+    for mine, part in zip(weights, (module[0], module[2]), strict=True):
+        theirs = part.weight.detach().numpy()
+        assert np.abs(mine - theirs).max() < 1e-6 * np.abs(theirs).max()
+    assert any("its weights are computed of" in remark for remark in imported.remarks)
 
 
 @pytest.mark.parametrize("name", REMARKED)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NoReturn
 
-from triptych.importers.activations import LOG_SIGMOID, celu, named
+from triptych.importers.activations import LARGEST, LOG_SIGMOID, celu, named
 from triptych.importers.same_padding import pads
 from triptych.importers.torch_program import Constant, TorchCall
 from triptych.spec.layers import (
@@ -157,9 +157,10 @@ def _clip(low: str, high: str) -> Callable[[Arguments], tuple[Layer, ...]]:
         bounds: tuple[Any, Any] = call.values.get(low), call.values.get(high)
         if bounds[0] == 0 and bounds[1] is None:
             return (ReLU(""),)
-        if not all(isinstance(bound, (int, float)) and math.isfinite(bound) for bound in bounds):
-            call.refuse(f"has the bounds {bounds}; expected two numbers, or 0 alone (a ReLU)")
-        return (Clip("", *map(float, bounds)),)
+        ends = [none if bound is None else bound for bound, none in zip(bounds, (-LARGEST, LARGEST), strict=True)]
+        if bounds == (None, None) or not all(isinstance(end, (int, float)) and math.isfinite(end) for end in ends):
+            call.refuse(f"has the bounds {bounds}; expected numbers, one at least")
+        return (Clip("", *map(float, ends)),)
 
     return layers
 
@@ -314,6 +315,7 @@ LAYERS: Mapping[str, Operator] = {
     "clamp": Operator(_clip("min", "max"), pointwise=True),
     "clip": Operator(_clip("min", "max"), pointwise=True),
     "clamp_min": Operator(_clip("min", "max"), pointwise=True),
+    "clamp_max": Operator(_clip("min", "max"), pointwise=True),
     "leaky_relu": Operator(lambda call: (LeakyReLU("", float(call["negative_slope"])),), pointwise=True),
     "prelu": Operator(_prelu, {"weight": "weight"}),
     "softmax": Operator(_softmax),

@@ -26,8 +26,8 @@ PATTERN_NAMES = frozenset(("scale_and_shift", "local_response_norm", "normalize"
 _OF_NUMBERS = "add sub mul floordiv truediv mod neg sym_int sym_float"
 _OF_CONSTANTS = (
     "add sub rsub mul div neg pow sqrt rsqrt reciprocal exp log abs square sum mean std var norm linalg_vector_norm"
-    " clamp clamp_min relu sigmoid tanh softmax cat stack matmul mm full ones zeros ones_like zeros_like full_like"
-    " scalar_tensor eye repeat flip getitem _weight_norm"
+    " clamp clamp_min relu sigmoid tanh softmax cat stack matmul mm mv dot vdot full ones zeros ones_like zeros_like"
+    " full_like scalar_tensor eye repeat flip getitem _weight_norm"
 )
 OPERATIONS = {**ARITHMETIC, **REDUCTIONS}
 MOVES = VIEWS | COPIES
