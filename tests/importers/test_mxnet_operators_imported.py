@@ -79,16 +79,17 @@ def test_the_operators_of_mxnets_numpy_compute_as_in_mxnet(mx: Any, tmp_path: Pa
         net.weight = net.params.get("weight", shape=(8, 3, 3, 3))
         net.bias = net.params.get("bias", shape=(8,))
         net.initialize(mx.init.Normal(0.3))
+        net.cast("float64")
         net.hybridize()
-        x = np.random.default_rng(0).normal(size=(2, 3, 8, 8)).astype(np.float32)
-        expected = net(mx.np.array(x)).asnumpy()
+        x = np.random.default_rng(0).normal(size=(2, 3, 8, 8))
+        expected = net(mx.np.array(x, dtype="float64")).asnumpy()
         net.export(str(tmp_path / "net"))
     finally:
         mx.npx.reset_np()
     symbol = tmp_path / "net-symbol.json"
     imported = load(symbol, tmp_path / "net-0000.params", Request(input=(3, 8, 8)))
     difference = distance(expected, run_reference(imported, x, False).outputs[0])
-    assert difference < 1e-6  # MXNet computes in 32 bits
+    assert difference < 1e-12
     covered = {node.operator for node in mxnet_symbol.read(symbol).nodes}
     assert {name for name in CONVERTERS if name.startswith("_np")} - covered == ONLY_IN_MXNET_2
 

@@ -424,8 +424,8 @@ class OwnNetwork(Subject):
             return False
         # In any order: the layout was found for the whole batch only.
         first = np.sort(self.ran(False).captured[self.seen(False)[path]].value[:1], None)
-        others = (np.sort(each.value, None) for each in alone if each.value.size == first.size)
-        return not any(largest(other - first) <= SAME_COPY * largest(first) for other in others)
+        others = [np.sort(each.value, None) for each in alone if each.value.size == first.size]
+        return bool(others) and not any(largest(other - first) <= SAME_COPY * largest(first) for other in others)
 
     def draws_in_evaluation(self) -> bool:
         """Whether a second pass in evaluation, of the same values, puts out something else than the first."""
