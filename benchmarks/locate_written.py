@@ -69,9 +69,7 @@ def located(folder: Path, framework: str, port: str, source: str, name: str) -> 
     answer = folder / f"{name}.json"
     words = ["locate", "--left", f"{name}:network", "--right", right, *options, "--try", "--json", str(answer)]
     noise = io.StringIO()
-    sys.modules.pop(
-        name, None
-    )  # of an earlier table, in another folder: its fault would be judged in place of this one
+    sys.modules.pop(name, None)  # of an earlier table, in another folder: it would be judged in place of this one
     with contextlib.redirect_stdout(noise), contextlib.redirect_stderr(noise), contextlib.suppress(SystemExit):
         triptych(words)
     if not answer.exists():

@@ -33,17 +33,29 @@ def test_no_process_of_a_pool_stays_awake(monkeypatch: pytest.MonkeyPatch) -> No
 def test_threads_stay_awake_where_nobody_else_works(
     others: float | None, policy: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`others` of a core, over the second since the start; None where the system does not tell."""
+    """`others` of a core, over the second since the import; None where the system does not tell."""
     for name in POLICIES:  # and what is set here is gone afterwards
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
-    monkeypatch.setattr(process.time, "monotonic", lambda: 1.0)
+    monkeypatch.setattr(process.time, "monotonic", lambda: 0.99)
     monkeypatch.setattr(process.time, "process_time", lambda: 7.0)
     monkeypatch.setattr(process, "_first", (0.0, 6.5, 100.0))
     monkeypatch.setattr(process, "_busy", lambda: None if others is None else 100.5 + others)
     process.prepare_process.__wrapped__()
     assert os.environ["OMP_WAIT_POLICY"] == policy
     assert os.environ.get("GOMP_SPINCOUNT") == ("300000" if policy == "ACTIVE" else None)
+
+
+def test_what_was_seen_long_ago_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A session that imported the package an hour ago, on a machine that was idle until now."""
+    looks = iter([(3600.0, 6.5, 100.0)])
+    monkeypatch.setattr(process, "_first", (0.0, 0.5, 50.0))
+    monkeypatch.setattr(process, "_look", lambda: next(looks))
+    monkeypatch.setattr(process, "_busy", lambda: 100.19)  # in a tenth of a second, which was not this process
+    times = iter([3600.0, 3600.1])
+    monkeypatch.setattr(process.time, "monotonic", lambda: next(times, 3600.1))
+    monkeypatch.setattr(process.time, "process_time", lambda: 6.51)
+    assert not process._alone()
 
 
 def test_what_the_user_has_set_stays(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,6 +67,7 @@ def test_what_the_user_has_set_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     assert os.environ["GOMP_SPINCOUNT"] == "5"
 
 
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="the system does not tell who uses its cores")
 def test_of_two_that_start_at_once_none_takes_the_machine_for_idle() -> None:
     """Where they share two cores; with more of them, each sees the other's as well."""
     cores = set(list(os.sched_getaffinity(0))[:2])

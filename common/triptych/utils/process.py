@@ -20,7 +20,7 @@ _MALLOC = {_M_TRIM_THRESHOLD: -1, _M_MMAP_THRESHOLD: _KEEP, _M_TOP_PAD: 268_435_
 _AWAKE = {"OMP_WAIT_POLICY": "ACTIVE", "GOMP_SPINCOUNT": "300000", "KMP_BLOCKTIME": "3"}
 _ASLEEP = {"OMP_WAIT_POLICY": "PASSIVE"}
 _IDLE = 0.3  # of a core, at most, that others use
-_SEEN = 0.1  # seconds, at least, that the machine is looked at
+_SEEN, _STALE = 0.1, 1.0  # seconds that the machine is looked at: at least, and at most before it is looked at anew
 _VECTOR_FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "asimd", "sve")
 
 
@@ -75,12 +75,17 @@ def _busy() -> float | None:
     return None
 
 
-_first = (time.monotonic(), time.process_time(), _busy())
+def _look() -> tuple[float, float, float | None]:
+    """The time, what this process has used of its cores, and what all have."""
+    return time.monotonic(), time.process_time(), _busy()
+
+
+_first = _look()
 
 
 def _alone() -> bool:
-    """Whether nothing else works on this process' cores since this module was imported."""
-    began, own, busy = _first
+    """Whether nothing else works on this process' cores, since this module was imported, or lately."""
+    began, own, busy = _first if time.monotonic() < _first[0] + _STALE else _look()
     while time.monotonic() < began + _SEEN:
         pass  # and no sleep: of two that start at once each must see the other
     now = _busy()
