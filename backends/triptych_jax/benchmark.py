@@ -1,6 +1,6 @@
 """What speed is held against: the training loop of Flax's own examples, and the best matrix product."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 import jax
@@ -23,11 +23,13 @@ class Textbook:
 
     beforehand = True
 
-    def __init__(self, network: Native, size: Pair, batch_size: int, rates: Rates, device: str) -> None:
+    def __init__(
+        self, network: Native, size: Pair, batch_size: int, rates: Rates, device: str, weights: Sequence[float]
+    ) -> None:
         self.device = get_device(device)
         self.network = network
         nnx.update(network, jax.device_put(nnx.state(network), self.device))
-        self.size, self.batch_size = size, batch_size
+        self.size, self.batch_size, self.weights = size, batch_size, tuple(weights)
         momentum = rates.momentum or None
         self.optimizer = nnx.Optimizer(network, optax.sgd(rates.learning_rate, momentum), wrt=nnx.Param)
 
@@ -41,7 +43,8 @@ class Textbook:
     def train(self, loaded: Iterable[tuple[NDArray[np.float32], Labels]]) -> list[float]:
         """Every step's loss, read at the end."""
         self.network.train()
-        losses = [_step(self.network, self.optimizer, *jax.device_put(batch, self.device)) for batch in loaded]
+        step = partial(_step, self.network, self.optimizer, self.weights)
+        losses = [step(*jax.device_put(batch, self.device)) for batch in loaded]
         return [float(loss) for loss in jax.device_get(losses)]
 
     def predict(self, loaded: Iterable[tuple[NDArray[np.float32], Labels]]) -> NDArray[np.int64]:
@@ -51,10 +54,17 @@ class Textbook:
         return np.concatenate(jax.device_get(outputs)).astype(np.int64)
 
 
-@nnx.jit
-def _step(network: nnx.Module, optimizer: nnx.Optimizer, x: jax.Array, y: jax.Array) -> jax.Array:
+@partial(nnx.jit, static_argnums=2)
+def _step(
+    network: nnx.Module, optimizer: nnx.Optimizer, weights: tuple[float, ...], x: jax.Array, y: jax.Array
+) -> jax.Array:
     def loss_of(network: nnx.Module) -> jax.Array:
-        return optax.softmax_cross_entropy_with_integer_labels(network(x), y).mean()
+        output = network(x)
+        logits, *auxiliary = output if weights else (output,)
+        loss = optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
+        for weight, each in zip(weights, auxiliary, strict=True):
+            loss = loss + weight * optax.softmax_cross_entropy_with_integer_labels(each, y).mean()
+        return loss
 
     loss, gradients = nnx.value_and_grad(loss_of)(network)
     optimizer.update(network, gradients)

@@ -1,6 +1,6 @@
 """What speed is held against: the training loop of Gluon's own tutorials, and the best matrix product."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 import mxnet as mx
@@ -22,12 +22,14 @@ class Textbook:
 
     beforehand = True
 
-    def __init__(self, network: Native, size: Pair, batch_size: int, rates: Rates, device: str) -> None:
+    def __init__(
+        self, network: Native, size: Pair, batch_size: int, rates: Rates, device: str, weights: Sequence[float]
+    ) -> None:
         self.device = get_device(device)
         self.network = network
         network.collect_params().reset_ctx(self.device)
         network.hybridize()
-        self.size, self.batch_size = size, batch_size
+        self.size, self.batch_size, self.weights = size, batch_size, tuple(weights)
         options = {"learning_rate": rates.learning_rate, "momentum": rates.momentum}
         self.trainer = gluon.Trainer(network.collect_params(), "sgd", options)
 
@@ -43,7 +45,11 @@ class Textbook:
         for images, labels in loaded:
             x, y = mx.nd.array(images, self.device), mx.nd.array(labels, self.device)
             with autograd.record():
-                loss = loss_of(self.network(x), y)
+                output = self.network(x)
+                output, *auxiliary = output if self.weights else (output,)
+                loss = loss_of(output, y)
+                for weight, logits in zip(self.weights, auxiliary, strict=True):
+                    loss = loss + weight * loss_of(logits, y)
             loss.backward()
             self.trainer.step(len(images))
             losses.append(float(loss.mean().asscalar()))

@@ -1,6 +1,6 @@
 """What speed is held against: the training loop of a PyTorch textbook, and the best matrix product."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 import numpy as np
@@ -42,10 +42,12 @@ class Textbook:
 
     beforehand = False
 
-    def __init__(self, network: Native, size: Pair, batch_size: int, rates: Rates, device: str) -> None:
+    def __init__(
+        self, network: Native, size: Pair, batch_size: int, rates: Rates, device: str, weights: Sequence[float]
+    ) -> None:
         self.device = get_device(device)
         self.network = network.to(self.device)
-        self.size, self.batch_size = size, batch_size
+        self.size, self.batch_size, self.weights = size, batch_size, tuple(weights)
         self.optimizer = torch.optim.SGD(network.parameters(), lr=rates.learning_rate, momentum=rates.momentum)
 
     def load(self, images: Images, labels: Labels) -> Iterable[tuple[torch.Tensor, torch.Tensor]]:
@@ -60,7 +62,10 @@ class Textbook:
             x, y = x.to(self.device), y.to(self.device)
             self.optimizer.zero_grad()
             output = self.network(x)
+            output, *auxiliary = output if self.weights else (output,)
             loss = loss_of(output, y)
+            for weight, logits in zip(self.weights, auxiliary, strict=True):
+                loss = loss + weight * loss_of(logits, y)
             loss.backward()
             self.optimizer.step()
             losses.append(loss.item())

@@ -14,7 +14,7 @@ from triptych.backend.execution import Execution
 from triptych.bench import flops, measure
 from triptych.bench.peers import textbook
 from triptych.optim.optimizers import Rates
-from triptych.spec.layers import Architecture, Conv, Dense, Flatten
+from triptych.spec.layers import Architecture, Auxiliary, Conv, Dense, Flatten, GlobalAvgPool
 from triptych.training import sessions
 from triptych.training.recipe import draw
 from triptych.zoo import Options
@@ -22,11 +22,20 @@ from triptych.zoo import Options
 RATES = Rates(0.1, 0.9)
 
 
+def with_auxiliary() -> Architecture:
+    """Of which the loss has two terms."""
+    side = Auxiliary("side", (GlobalAvgPool("pool"), Flatten("flat"), Dense("dense", 10)), 0.4)
+    layers = (Conv("conv", 4, (3, 3), stride=(2, 2)), side, Flatten("flat"), Dense("dense", 10))
+    return Architecture("small", (1, 32, 32), 10, layers, source="")
+
+
 @every_backend
-def test_the_textbooks_loop_does_the_same_steps(name, monkeypatch):
+@pytest.mark.parametrize("spec", [None, with_auxiliary()], ids=["lenet", "auxiliary classifier"])
+def test_the_textbooks_loop_does_the_same_steps(name, spec, monkeypatch):
     monkeypatch.setattr(registry.load_benchmark(name), "WORKERS", 0, raising=False)  # no fork beside JAX's threads
     network = Options(10, (1, 32, 32))
     recipe = replace(measure.RECIPE, architecture="lenet", network=network, batch_size=8, initializer="")
+    recipe = recipe if spec is None else replace(recipe, spec=spec)
     dataset = data.load("synthetic")
     session = sessions.start(registry.load(name), recipe, dataset)
     plain = textbook(session.architecture, name, draw(recipe, session.architecture), 8, RATES)

@@ -332,12 +332,14 @@ class PortAdapter(Protocol):
 
 class Textbook(Protocol):
     """The training loop that users of the framework know from its textbooks, with SGD, on a network in the framework's
-    own idiom (as `triptych.emitting` writes it): what speed is held against. `beforehand`: its users resize all images
-    before they train, so that an epoch's time is without that."""
+    own idiom (as `triptych.emitting` writes it); `weights` are those of its auxiliary classifiers' losses. Speed is held
+    against it. `beforehand`: its users resize all images before they train, so that an epoch's time is without that."""
 
     beforehand: bool
 
-    def __init__(self, network: Native, size: Pair, batch_size: int, rates: Rates, device: str) -> None: ...
+    def __init__(
+        self, network: Native, size: Pair, batch_size: int, rates: Rates, device: str, weights: Sequence[float]
+    ) -> None: ...
 
     def load(self, images: Images, labels: NDArray[np.int64]) -> Iterable[Any]:
         """Batches of stored images `(N, C, h, w)` resized to `size`, in their order, for `train`."""

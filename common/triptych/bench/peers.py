@@ -10,6 +10,7 @@ from triptych.backend import registry
 from triptych.backend.contract import Native, Textbook
 from triptych.emitting.emit import emit
 from triptych.optim.optimizers import Rates
+from triptych.spec.analysis import auxiliary_weights
 from triptych.spec.layers import Architecture
 from triptych.weights.initializers import Parameters
 
@@ -40,4 +41,4 @@ def textbook(
     made = registry.load_benchmark(backend, prepared=prepared)
     network = plain_network(architecture, backend, parameters)
     _, height, width = architecture.input
-    return made.Textbook(network, (height, width), batch_size, rates, device)
+    return made.Textbook(network, (height, width), batch_size, rates, device, auxiliary_weights(architecture))
