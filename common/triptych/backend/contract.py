@@ -332,8 +332,9 @@ class PortAdapter(Protocol):
 
 class Textbook(Protocol):
     """The training loop that users of the framework know from its textbooks, with SGD, on a network in the framework's
-    own idiom (as `triptych.emitting` writes it); `weights` are those of its auxiliary classifiers' losses. Speed is held
-    against it. `beforehand`: its users resize all images before they train, so that an epoch's time is without that."""
+    own idiom (as `triptych.emitting` writes it); `weights` are those of its auxiliary classifiers' losses. Speed is
+    held against it. `beforehand`: its users resize all images before they train, so that an epoch's time is without
+    that."""
 
     beforehand: bool
 
