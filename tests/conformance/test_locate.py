@@ -206,6 +206,25 @@ def test_without_a_fault_there_is_no_difference(name: str, mode: str) -> None:
 
 
 @needs_backend
+def test_subjects_that_agree_need_no_perturbed_pass_and_none_twice(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of a whole network a pass in each mode; at 224x224 one of VGG-16 takes 10 s."""
+    passes = []
+    forward = ReferenceRun._forward
+
+    def counted(self: ReferenceRun, *given: Any, train: bool, **mode: Any) -> reference.ReferencePass:
+        passes.append((self.origin is self, train))
+        return forward(self, *given, train=train, **mode)
+
+    monkeypatch.setattr(ReferenceRun, "_forward", counted)
+    run = ReferenceRun(make_case(NET, 0, BATCH))
+    subject = planted(None, registry.load(registry.installed()[0]), run)
+    assert locate(subject, ReferenceSubject(run), updates=("momentum",)).difference is None
+    assert passes == [(True, False), (True, True)]
+
+
+@needs_backend
 def test_a_later_layer_is_not_blamed_for_an_earlier_one() -> None:
     """Two faults: resynchronised, the second layer alone is right where only the first is wrong, and both are seen."""
     framework, run = registry.load(registry.installed()[0]), run_of(NET)

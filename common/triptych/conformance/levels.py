@@ -23,9 +23,10 @@ EXACT, LOW = ("fp64", "fp32"), tuple(low_precision.EXECUTIONS)
 @dataclass(frozen=True, eq=False)
 class Level:
     """One row. `expected` is asked of the exact reference run and of perturbed ones, which give the budget unless
-    there is a rule of its own (`budgets`). Several rows may have one name. `layer` or
-    `optimizer`: what is run by itself; both are empty for a whole pass. `rounded`: rounding may explain a difference;
-    without, the budget is 0. `needed`: where it fails, nothing further can be compared."""
+    there is a rule of its own (`budgets`, and `least`, which is never more and asks for no whole perturbed execution).
+    Several rows may have one name. `layer` or `optimizer`: what is run by itself; both are empty for a whole pass.
+    `rounded`: rounding may explain a difference; without, the budget is 0. `needed`: where it fails, nothing further
+    can be compared."""
 
     name: str
     expected: Callable[[ReferenceRun], Arrays]
@@ -37,6 +38,7 @@ class Level:
     needed: bool = False
     compare: Compare | None = None  # `compare.compare`
     budgets: Callable[[ReferenceRun, str, Arrays], Budgets] | None = None  # of a run, in a precision: a rule of its own
+    least: Callable[[ReferenceRun, str, Arrays], Budgets] | None = None
     wanted: Callable[[ReferenceRun, str], bool] = lambda run, precision: True  # whether this run needs it
     precisions: tuple[str, ...] = EXACT  # in which it is judged
 
@@ -82,7 +84,9 @@ def _update(name: str) -> Level:
 
 
 TRAINING = Level(
-    trained.LEVEL, trained.expected, lambda subject: subject.training(), explain.training, budgets=trained.budgets
+    *(trained.LEVEL, trained.expected, lambda subject: subject.training(), explain.training),
+    budgets=trained.budgets,
+    least=trained.least,
 )
 LOW_PRECISION = Level(
     *(low_precision.LEVEL, lambda run: run.low_precision.arrays, lambda subject: subject.low_precision()),

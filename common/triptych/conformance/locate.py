@@ -164,8 +164,14 @@ class _Search:
         """What differs between the subjects, in the order of the computation."""
         target = select(right, [name for name in dict.fromkeys((*expected, *right)) if name in right])
         if level.budgets is not None:
-            allowed = level.budgets(self.left.run, self.left.precision, expected)
-            return failures(level.checks(target, left, {name: self.factor * most for name, most in allowed.items()}))
+            failed: list[Check] = []
+            for rule in filter(None, (level.least, level.budgets)):
+                allowed = rule(self.left.run, self.left.precision, expected)
+                scaled = {name: self.factor * most for name, most in allowed.items()}
+                failed = failures(level.checks(target, left, scaled))
+                if not failed:
+                    break
+            return failed
         sums = self.left.run.sum_errors if level.name == GRADIENT.name else {}
         allowed = tolerance.unperturbed(self.left.precision, target, sums)
         failed = failures(level.checks(target, left, allowed))

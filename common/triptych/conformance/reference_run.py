@@ -25,6 +25,7 @@ from triptych.spec.kinds import composite_of
 from triptych.spec.kinds.layer_pass import Rounding, exact
 from triptych.spec.layers import (
     Architecture,
+    Auxiliary,
     Dense,
     Flatten,
     Graph,
@@ -70,9 +71,11 @@ class ReferenceRun:
                         run.__dict__.pop(name).let_go()
 
     def release(self, *, training: bool) -> None:
-        """Let go of the pass in evaluation mode, and of the one in `training` mode too, but for its gradients and
-        statistics. What is asked of them afterwards is computed again."""
-        self.__dict__.pop("_evaluated", None)
+        """Let go of the pass in evaluation mode but for its logits, and of the one in `training` mode too, but for its
+        gradients and statistics. What is asked of them afterwards is computed again."""
+        if "_evaluated" in self.__dict__:
+            self.logits  # noqa: B018 (kept)
+            del self._evaluated
         if training and "_trained" in self.__dict__:
             self.batch_statistics  # noqa: B018 (kept, with the gradients)
             del self._trained
@@ -146,6 +149,11 @@ class ReferenceRun:
     def inputs(self) -> dict[str, Array]:
         """What reaches the network of stored images (`triptych.conformance.inputs`)."""
         return reference_inputs(self.case, self.rounding)
+
+    @cached_property
+    def logits(self) -> Array:
+        """The output that the loss takes (first), in evaluation mode."""
+        return self.outputs(train=False)[self.last].copy()
 
     @cached_property
     def _evaluated(self) -> reference.ReferencePass:
@@ -289,6 +297,12 @@ class ReferenceRun:
         """By path of the layer that puts them out, auxiliary classifiers last, the training pass's outputs (logits)
         after what their loss counts."""
         return {**{path: (1.0, self.ran(True).outputs[path]) for path in self.ends}, **self.ran(True).auxiliary}
+
+    @cached_property
+    def head_weights(self) -> dict[str, float]:
+        """What the loss of each of `heads` counts, by path; no pass is run for it."""
+        auxiliary = {path: layer.weight for path, layer in self.layers.items() if isinstance(layer, Auxiliary)}
+        return {**dict.fromkeys(self.ends, 1.0), **auxiliary}
 
     def loss(self) -> dict[str, Array]:
         """The loss of the exact run's outputs (logits), and its gradients by them."""

@@ -110,7 +110,8 @@ def expected(run: ReferenceRun) -> dict[str, Array]:
     if not run.case.architecture.classes:
         return arrays
     total = 0.0
-    for (path, (weight, _)), head in zip(run.heads.items(), logits(run.case, len(run.heads)), strict=True):
+    weights = run.head_weights
+    for (path, weight), head in zip(weights.items(), logits(run.case, len(weights)), strict=True):
         loss, by_head = cross_entropy(head, np.asarray(run.case.targets))
         total += weight * loss
         arrays[f"{PREFIX}gradient of the loss by {path}"] = weight * by_head
@@ -136,8 +137,9 @@ def observed(backend: Backend, network: Native, run: ReferenceRun) -> dict[str, 
         arrays |= {f"{PREFIX}output of {path}": y} | ({} if dx is None else {f"{PREFIX}input of {path}": dx})
     if not run.case.architecture.classes:
         return arrays
-    loss, gradients = backend.loss_pass(network, logits(run.case, len(run.heads)), run.case.targets)
-    named = dict(zip((f"{PREFIX}gradient of the loss by {path}" for path in run.heads), gradients, strict=True))
+    heads = run.head_weights
+    loss, gradients = backend.loss_pass(network, logits(run.case, len(heads)), run.case.targets)
+    named = dict(zip((f"{PREFIX}gradient of the loss by {path}" for path in heads), gradients, strict=True))
     return arrays | named | {f"{PREFIX}loss": np.asarray(loss)}
 
 
@@ -159,6 +161,6 @@ def _cancelling(run: ReferenceRun) -> dict[str, float]:
     of 1 and little else, and its gradient the difference of two numbers next to 1, over the images."""
     if not run.case.architecture.classes:
         return {}
-    weights = {path: weight for path, (weight, _) in run.heads.items()}
+    weights = run.head_weights
     gradients = {f"{PREFIX}gradient of the loss by {path}": w / len(run.case.stored) for path, w in weights.items()}
     return {**gradients, f"{PREFIX}loss": sum(weights.values())}

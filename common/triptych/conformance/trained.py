@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from triptych.backend.contract import Backend, Native
-from triptych.conformance import dropped, life, short_lives, tails
+from triptych.conformance import dropped, life, short_lives, tails, tolerance
 from triptych.conformance.tolerance import Budgets
 from triptych.reference.rounding import FLOAT32_UNIT
 from triptych.utils.arrays import Array, largest
@@ -22,8 +22,7 @@ LIFE = "life: "
 
 def expected(run: ReferenceRun) -> dict[str, Array]:
     """The reference's life, the network's predictions, and no deviation of the dropout, where there is any."""
-    logits = run.origin.outputs(False)[run.last]
-    arrays = {name: logits[part] for name, part in life.sizes(len(run.case.stored))}
+    arrays = {name: run.origin.logits[part] for name, part in life.sizes(len(run.case.stored))}
     arrays |= tails.expected(run.origin)
     rate = dropped.rate_of(run.case.architecture)
     arrays |= {LIFE + name: value for name, value in life.expected(run.case.seed).items()}
@@ -52,13 +51,21 @@ def observed(backend: Backend, network: Native, run: ReferenceRun, device: str, 
 def budgets(run: ReferenceRun, precision: str, arrays: Arrays) -> Budgets:
     """A life's are `life.budgets`; counts of dropout have theirs. A prediction may be off by what the forward pass may
     be, twice in float32, because its images are rounded too, and by one rounding to float32."""
+    return _budgets(run, precision, arrays, run.forward_budgets[precision][run.last])
+
+
+def least(run: ReferenceRun, precision: str, arrays: Arrays) -> Budgets:
+    """Never more than `budgets`, and no execution of the whole network is perturbed for it."""
+    return _budgets(run, precision, arrays, tolerance.unperturbed(precision, {run.last: run.logits}, {})[run.last])
+
+
+def _budgets(run: ReferenceRun, precision: str, arrays: Arrays, forward: float) -> Budgets:
     lived = life.budgets({name.removeprefix(LIFE): v for name, v in arrays.items() if name.startswith(LIFE)})
     allowed = {LIFE + name: budget for name, budget in lived.items()}
     allowed |= tails.budgets(run, precision, arrays) | short_lives.budgets(run.case.seed, precision)
-    passes = 2 * run.forward_budgets[precision][run.last]
     for name, value in arrays.items():
         if name.startswith(life.PREDICTED):
-            allowed[name] = passes + 2 * FLOAT32_UNIT * largest(value)
+            allowed[name] = 2 * forward + 2 * FLOAT32_UNIT * largest(value)
         elif name not in allowed:
             allowed[name] = dropped.SIGMAS
     return allowed
