@@ -14,7 +14,7 @@ import pytest
 
 from faulty_processes import FAULTS
 from group_member import NETWORK
-from marks import every_backend, later, needs_backend
+from marks import later, needs_backend
 from triptych.backend import registry
 from triptych.conformance import processes, recorded, rerun, suite
 from triptych.conformance.case import Case, make_case
@@ -76,7 +76,7 @@ def test_every_planted_fault_is_seen_in_the_losses(monkeypatch):
 
 
 @needs_backend
-@every_backend
+@pytest.mark.parametrize("name", [pytest.param(n, marks=later if n == "jax" else ()) for n in registry.installed()])
 def test_conform_has_it_as_a_level(name, here):
     """Float64, but where the backend's several processes have none."""
     Path("small.json").write_text(json.dumps(records.encode(NETWORK)))

@@ -81,9 +81,8 @@ def test_what_a_loose_budget_hides_is_found(name: str, fault: str, plant: Any, r
     assert any(steady.judged_again(check.tensor) for check in failed)
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if place == 0 else later) for place, name in enumerate(registry.installed())]
-)
+@later
+@every_backend
 def test_without_it_a_stem_that_learns_too_slowly_would_pass(name: str) -> None:
     run = ReferenceRun(make_case(conformance_architecture("inception_v3")))
     stem = {name for name in run.gradients if name.split(".")[0].startswith(("conv1", "norm1"))}

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from fuzz import seeds
 from fuzz.limits import forked_trial
+from marks import ALL
 from triptych.importers.keras_network import load
 from triptych.importers.steps import Imported, Request
 from triptych.reference.network import forward
@@ -522,6 +523,9 @@ def test_a_json_that_is_none(tmp_path: Path) -> None:
         assert "model_config is no JSON object" in refused(written(tmp_path / "net.h5", text, WEIGHTS))
 
 
+EXAMPLES = 200 if ALL else 50  # each is read in a process
+
+
 def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     return [path, *(place for key, inner in items for place in places(inner, (*path, key)))]
@@ -541,7 +545,7 @@ anything = st.recursive(
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(changes=st.lists(st.tuples(st.sampled_from(places(net())[1:]), anything), min_size=1, max_size=3))
 def test_altered_fields_give_a_network_or_the_one_error(
     changes: list[tuple[tuple[Any, ...], Any]], tmp_path: Path
@@ -561,7 +565,7 @@ def test_altered_fields_give_a_network_or_the_one_error(
 CONTENT = weights_file()
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(at=st.integers(0, len(CONTENT) - 1), inserted=st.binary(min_size=1, max_size=8))
 def test_altered_bytes_give_a_network_or_the_one_error(at: int, inserted: bytes, tmp_path: Path) -> None:
     content = CONTENT[:at] + inserted + CONTENT[at + len(inserted) :]

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 import awkward_networks
+from marks import ALL
 from triptych import zoo
 from triptych.backend import registry
 from triptych.importers.steps import Imported
@@ -513,7 +514,7 @@ def test_a_damaged_file_is_one_line(ending: str, tmp_path: Path) -> None:
     for length in (0, 1, 40, len(content) // 2, len(content) - 1):
         path.write_bytes(content[:length])
         refused(path, ROW)
-    for _ in range(200):
+    for _ in range(200 if ALL or not ending.endswith(".h5") else 50):  # read in a process
         spoiled = bytearray(content)
         for place in random.integers(0, len(content), 3):
             spoiled[place] = random.integers(0, 256)
