@@ -13,7 +13,19 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from triptych.optim.optimizers import SGD, Adagrad, Adam, AdamW, Rates, RMSprop, decay_of, get_kind, reference_step
+from triptych.optim import optimizers
+from triptych.optim.optimizers import (
+    SGD,
+    Adagrad,
+    Adam,
+    AdamW,
+    Optimizer,
+    Rates,
+    RMSprop,
+    decay_of,
+    get_kind,
+    reference_step,
+)
 from triptych.reference import network as reference
 from triptych.reference import rounding
 from triptych.reference.loss import cross_entropy, linear
@@ -376,6 +388,24 @@ def test_steps_equal_a_hand_written_recurrence() -> None:
     values, state = reference_step(values, gradients, state, Rates(0.5), optimizer, decay)
     assert values["dense.bias"][0] == bias - 0.5 * 3 * slope
     assert state == {}
+
+
+@pytest.mark.parametrize("optimizer", [SGD(momentum=0.9, nesterov=True), Adam(), AdamW(), RMSprop(), Adagrad()])
+def test_a_large_array_moves_in_parts_as_it_does_at_once(optimizer: Optimizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    def moved() -> list[np.ndarray]:
+        random = np.random.default_rng(0)
+        values = {"rows": random.random((7, 5, 3)), "row": random.random(25), "one": np.array(1.5)}
+        state: dict[str, np.ndarray] = {}
+        for _ in range(3):
+            gradients = {name: random.random(value.shape) for name, value in values.items()}
+            rates, decay = optimizer.rates(0.1, 0.9), {"rows": 0.01, "row": 0.0, "one": 0.1}
+            values, state = reference_step(values, gradients, state, rates, optimizer, decay)
+        return [*values.values(), *state.values()]
+
+    whole = moved()
+    monkeypatch.setattr(optimizers, "PART", 20)
+    for left, right in zip(whole, moved(), strict=True):
+        np.testing.assert_array_equal(left, right, strict=True)
 
 
 def test_label_smoothing_is_pytorchs() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, TypeAlias, get_args
 
@@ -21,6 +21,7 @@ from triptych.weights.initializers import Parameters
 Decayed: TypeAlias = Literal["all", "weights"]
 EpsAdded: TypeAlias = Literal["after", "before"]
 COUNT = "count"  # the name, in an optimiser's state, of how many steps it has made
+PART = 2**22  # numbers that move at a time
 SQUARES = ("variance", "square", "sum")  # the slots that hold squares of gradients: never below 0
 
 
@@ -337,6 +338,16 @@ def rates_of(
     return {path: own.rate for path, own in factors.items() if path not in frozen}
 
 
+def _parts(shape: tuple[int, ...]) -> Iterator[Any]:
+    """Indices of all of an array, a few rows of a large one at a time: of a dense layer of 100 million weights every
+    temporary is 0.8 GB. Every number moves alone."""
+    if math.prod(shape) <= PART:
+        yield ...
+        return
+    rows = max(1, PART // math.prod(shape[1:]))
+    yield from (slice(first, first + rows) for first in range(0, shape[0], rows))
+
+
 def reference_step(
     values: Mapping[str, Array],
     gradients: Mapping[str, Array],
@@ -353,13 +364,19 @@ def reference_step(
     moved: Parameters = {}
     after: Parameters = {}
     for path, strength in decay.items():
-        w: Array = np.asarray(values[path], np.float64)
-        before = (state.get(f"{slot}.{path}", np.zeros_like(w)) for slot in optimizer.slots)
-        slots: list[Array] = [np.asarray(slot, np.float64) for slot in before]
+        names = [f"{slot}.{path}" for slot in optimizer.slots]
+        before, gradient, kept = values[path], gradients[path], [state.get(name) for name in names]
         own = rates if factors is None else rates.times(factors[path])
-        w, g = optimizer.decay(w, gradients[path], own.learning_rate, strength)
-        moved[path], slots = optimizer.move(w, g, slots, own, count)
-        after |= {f"{slot}.{path}": value for slot, value in zip(optimizer.slots, slots, strict=True)}
+        arrays: list[Array] = [np.empty(np.shape(values[path])) for _ in range(1 + len(names))]
+        for part in _parts(np.shape(values[path])):
+            w: Array = np.asarray(before[part], np.float64)
+            slots = [np.zeros_like(w) if slot is None else np.asarray(slot[part], np.float64) for slot in kept]
+            w, g = optimizer.decay(w, gradient[part], own.learning_rate, strength)
+            w, slots = optimizer.move(w, g, slots, own, count)
+            for array, value in zip(arrays, (w, *slots), strict=True):
+                array[part] = value
+        moved[path] = arrays[0]
+        after |= dict(zip(names, arrays[1:], strict=True))
     if not optimizer.remembers(rates):
         return moved, {}
     return moved, after | ({COUNT: np.asarray(count, np.float64)} if optimizer.counts else {})
