@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from marks import later
 from triptych.backend import registry
 from triptych.conformance import low_precision
 from triptych.conformance.case import conformance_architecture, make_case
@@ -53,7 +54,7 @@ FAULTS: dict[str, tuple[str, type[Layer], Any]] = {
 
 
 @able
-@pytest.mark.parametrize("name", ["lenet", "vgg11_bn", "googlenet"])
+@pytest.mark.parametrize("name", ["lenet", "vgg11_bn", pytest.param("googlenet", marks=later)])
 def test_clean_backends_pass(backend: str, precision: str, name: str) -> None:
     report = conform(registry.load(backend), judged(name, seed=3), precision)
     assert report.failures == []

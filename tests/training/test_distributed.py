@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from group_member import PLAIN
-from marks import ALL, NO_FRAMEWORK
+from marks import ALL, NO_FRAMEWORK, later
 from triptych.backend import joining, registry
 from triptych.backend.group import Group, entire
 from triptych.backend.joining import Member, Membership
@@ -405,7 +405,7 @@ def is_worker(pid: int) -> bool:
     return said.get("RANK") == "1" or said.get("JAX_PROCESS_ID") == "1" or said.get("DMLC_ROLE") == "worker"
 
 
-@every_backend
+@pytest.mark.parametrize("name", [pytest.param(n, marks=later if n == "jax" else ()) for n in BACKENDS])
 def test_a_run_is_killed_in_mid_epoch_and_goes_on_as_one_process(name, here):
     """Within 15 s nothing is left of it but a run, which one process, then two, take up as if nothing had been."""
     train = ("train", "--backend", name, *SMALL)
