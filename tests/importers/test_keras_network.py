@@ -246,6 +246,150 @@ def test_axes_are_exchanged_and_the_larger_of_two_is_taken(tmp_path: Path) -> No
     np.testing.assert_array_equal(np.moveaxis(found, 1, -1), np.maximum(x, x.transpose(0, 2, 1, 3)))
 
 
+def nested(*outer: Config, calls: int = 1, **keywords: Any) -> Config:
+    """Keras 2 numbers the calls of a model in the model from 1, and says in which mode it is called."""
+    inner = functional(start(), layer("Conv2D", "conv", "x", **CONV), layer("BatchNormalization", "bn", "conv"))
+    calls_of = [[["x", 0, 0, keywords]]] * calls
+    base = {"class_name": "Functional", "name": "base", "config": inner["config"], "inbound_nodes": calls_of}
+    return functional(start(), base, *outer)
+
+
+INNER = {
+    "conv/kernel": KERNEL,
+    **{f"bn/{key}": np.ones(4, np.float32) for key in ("gamma", "beta", "mean", "variance")},
+}
+
+
+def test_a_model_in_a_model_of_keras_2_is_called_from_number_1_on(tmp_path: Path) -> None:
+    last = {**layer("Add", "sum"), "inbound_nodes": [[["base", 1, 0, {}], ["base", 2, 0, {}]]]}
+    imported = loaded(tmp_path, nested(last, calls=2), {"base": INNER})
+    assert "layer 'base/conv' is called 2 times: 2 layers of the same weights" in imported.remarks
+    wrong = {**layer("Activation", "relu", activation="relu"), "inbound_nodes": [[["base", 2, 0, {}]]]}
+    path = written(tmp_path / "net.h5", nested(wrong), {"base": INNER})
+    assert "takes call 2 of layer 'base', which is not in the file" in refused(path)
+
+
+@pytest.mark.parametrize(("keywords", "frozen"), [({}, False), ({"training": False}, True)])
+def test_keras_2_goes_by_the_mode_that_a_model_in_the_model_is_called_in(
+    keywords: Config, frozen: bool, tmp_path: Path
+) -> None:
+    last = {**layer("Activation", "relu", activation="relu"), "inbound_nodes": [[["base", 1, 0, {}]]]}
+    imported = loaded(tmp_path, nested(last, **keywords), {"base": INNER})
+    (norm,) = (each for _, each in walk(imported.architecture.layers) if isinstance(each, BatchNorm))
+    assert norm.frozen is frozen
+
+
+@pytest.mark.parametrize(("class_name", "config"), [("Dropout", {"rate": 0.5}), ("SpatialDropout2D", {"rate": 0.5})])
+def test_keras_2_goes_by_the_mode_that_a_dropout_is_called_in(class_name: str, config: Config, tmp_path: Path) -> None:
+    conv, drop = layer("Conv2D", "conv", "x", **CONV), layer(class_name, "drop", **config)
+    drop["inbound_nodes"] = [[["conv", 0, 0, {"training": False}]]]
+    assert len(loaded(tmp_path, functional(start(), conv, drop)).architecture.layers) == 1
+    drop["inbound_nodes"] = [[["conv", 0, 0, {"training": True}]]]
+    assert "is called with training=True" in refused(
+        written(tmp_path / "it.h5", functional(start(), conv, drop), WEIGHTS)
+    )
+
+
+def test_dropout_of_values_together_is_left_out_and_said(tmp_path: Path) -> None:
+    drop = layer("Dropout", "drop", "conv", rate=0.2, noise_shape=[None, 1, 1, 1])
+    imported = loaded(tmp_path, functional(start(), layer("Conv2D", "conv", "x", **CONV), drop))
+    assert any("'drop' changes its input in training alone" in line for line in imported.remarks)
+
+
+def test_the_groups_that_tensorflow_writes_everywhere(tmp_path: Path) -> None:
+    kernel = np.random.default_rng(2).standard_normal((3, 3, 3, 2)).astype(np.float32)
+    config = {"kernel_size": [3, 3], "depth_multiplier": 2, "use_bias": False}
+
+    def of(groups: int) -> Config:
+        return functional(start(), layer("DepthwiseConv2D", "conv", "x", groups=groups, **config))
+
+    assert loaded(tmp_path, of(1), {"conv": {"kernel": kernel}}).parameters
+    assert "has groups 2, expected 1" in refused(written(tmp_path / "it.h5", of(2), {"conv": {"kernel": kernel}}))
+
+
+def images_of(*shape: int) -> Any:
+    return np.random.default_rng(3).standard_normal((2, *shape))
+
+
+def turned(x: Any) -> Any:
+    return x.transpose(0, 3, 1, 2)
+
+
+STATISTICS = {name: np.float32([2, 3, 4, 5, 6, 7]) for name in ("gamma", "beta", "moving_mean", "moving_variance")}
+SLOPES = np.random.default_rng(4).random((6, 5, 3)).astype(np.float32)
+DENSE = np.random.default_rng(5).standard_normal((6, 2)).astype(np.float32)
+# What stands behind the input of (6, 5, 3) channels last, its arrays, and what that computes.
+COMPUTED: dict[str, tuple[list[Config], dict[str, Any], Callable[[Any], Any]]] = {
+    "softmax behind other axes": (
+        [layer("Permute", "turn", "x", dims=[3, 2, 1]), layer("Softmax", "it", "turn", axis=-1)],
+        {},
+        lambda x: softmax(x.transpose(0, 3, 2, 1)),
+    ),
+    "batch norm behind other axes": (
+        [layer("Permute", "turn", "x", dims=[3, 2, 1]), layer("BatchNormalization", "it", "turn", epsilon=0)],
+        {"it": STATISTICS},
+        lambda x: (x.transpose(0, 3, 2, 1) - [2, 3, 4, 5, 6, 7]) * np.sqrt([2, 3, 4, 5, 6, 7]) + [2, 3, 4, 5, 6, 7],
+    ),
+    "dense behind other axes": (
+        [layer("Permute", "turn", "x", dims=[3, 2, 1]), layer("Dense", "it", "turn", units=2, use_bias=False)],
+        {"it": {"kernel": DENSE}},
+        lambda x: x.transpose(0, 3, 2, 1) @ np.float64(DENSE),
+    ),
+    "a slope for every value": (
+        [layer("PReLU", "it", "x")],
+        {"it": {"alpha": SLOPES}},
+        lambda x: np.where(x > 0, x, x * np.float64(SLOPES)),
+    ),
+    "the largest of three": (
+        [
+            layer("ReLU", "up", "x"),
+            layer("Rescaling", "down", "x", scale=-0.5),
+            layer("Maximum", "it", "x", "up", "down"),
+        ],
+        {},
+        lambda x: np.maximum(np.maximum(x, 0), -0.5 * x),
+    ),
+    "a gate of features": (
+        [layer("GlobalAveragePooling2D", "gate", "x"), layer("Multiply", "it", "x", "gate")],
+        {},
+        lambda x: x * x.mean((1, 2), keepdims=True),
+    ),
+    "one mean for all": (
+        [layer("Normalization", "it", "x", axis=[])],
+        {"it": {"mean": np.float32(2), "variance": np.float32(4), "count": np.int64(1)}},
+        lambda x: (x - 2) / 2,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", COMPUTED)
+def test_layers_that_strangers_have_compute_what_keras_says(name: str, tmp_path: Path) -> None:
+    layers, arrays, expected = COMPUTED[name]
+    model = functional(start(), *layers)
+    imported = loaded(
+        tmp_path, model, {each["name"]: arrays.get(each["name"], {}) for each in layers}, Request(keep_softmax=True)
+    )
+    x = images_of(6, 5, 3)
+    found = forward(imported.architecture, imported.parameters or {}, turned(x)).logits
+    np.testing.assert_allclose(found, turned(expected(x)), 1e-7, 1e-9)
+
+
+def test_images_without_channels_are_maps_of_one(tmp_path: Path) -> None:
+    kernel = np.random.default_rng(5).standard_normal((30, 2)).astype(np.float32)
+    layers = layer("Flatten", "flat", "x"), layer("Dense", "it", "flat", units=2, use_bias=False)
+    imported = loaded(tmp_path, functional(start(6, 5), *layers), {"flat": {}, "it": {"kernel": kernel}})
+    assert imported.architecture.input == (1, 6, 5)
+    x = images_of(6, 5)
+    found = forward(imported.architecture, imported.parameters or {}, x[:, None]).logits
+    np.testing.assert_allclose(found, x.reshape(2, 30) @ np.float64(kernel), 1e-12)
+
+
+def test_rows_that_are_no_maps_are_not_put_together_as_features(tmp_path: Path) -> None:
+    rows = [layer("Reshape", name, "x", target_shape=[3, 30]) for name in ("a", "b")]
+    model = functional(start(), *rows, layer("Concatenate", "it", "a", "b", axis=-1))
+    assert "puts [(3, 30), (3, 30)] together, expected maps" in refused(written(tmp_path / "it.h5", model, {}))
+
+
 def test_an_output_that_is_asked_for_and_one_that_is_not_there(tmp_path: Path) -> None:
     model = net()
     model["config"]["layers"].append(layer("Lambda", "code", "relu"))

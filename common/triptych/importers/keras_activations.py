@@ -13,11 +13,13 @@ from triptych.spec.layers import (
     ELU,
     GELU,
     Clip,
+    Flatten,
     HardSigmoid,
     Layer,
     LeakyReLU,
     PReLU,
     ReLU,
+    Reshape,
     Softmax,
 )
 
@@ -75,6 +77,8 @@ def _apply(call: LayerCall, given: Any, name: str, y: Tensor) -> Tensor:
         shown = repr(given)[:40] if isinstance(given, str) else type(given).__name__
         raise ImportRefusedError(f"has the activation {shown}, supported: {', '.join(FUNCTIONS)}")
     build = FUNCTIONS[given]
+    if given == "softmax" and not len(y.source_shape) == 1 == len(y.shape):  # which is over the source's last axis
+        y = call.network.canonical(y, f"{name}_reshape")
     if given == "log_sigmoid":
         for layer in LOG_SIGMOID:
             part = f"{name}_{layer.name}" if layer.name else name
@@ -129,17 +133,24 @@ def _gelu(call: LayerCall) -> Tensor:
 
 
 def _prelu(call: LayerCall) -> Tensor:
-    """Slopes (rows, columns, channels), of which `shared_axes` have one for all."""
-    slopes = call.weights("alpha")["alpha"]
-    axes = call.get("shared_axes", [])
-    shared = slopes.size == 1 and call.x.shape[0] > 1
-    if slopes.size not in (1, call.x.shape[0]) or not isinstance(axes, list):
-        shape = call.x.source_shape
-        raise ImportRefusedError(f"has slopes {slopes.shape} for {shape}, expected one for all or for every channel")
-    weight = slopes.ravel() if shared else permuted(slopes.ravel(), call.x)
-    x = Tensor(call.x.step, call.x.shape)
-    y = call.network.layer(call.name, PReLU(call.name, shared), x, {"weight": weight})
-    return Tensor(y.step, y.shape, call.x.order)
+    """Slopes (rows, columns, channels), of which `shared_axes` have one for all. Where every value has its own, as
+    Keras has it if nothing is said, they are all channels."""
+    slopes, x = call.weights("alpha")["alpha"], call.settled
+    call.get("shared_axes", [])
+    channels, *pixels = x.shape
+    if pixels and slopes.shape == (*pixels, channels) and slopes.size > channels:
+        weight = slopes.transpose(2, 0, 1).ravel()
+        flat = call.network.layer(f"{call.name}_flatten", Flatten("flatten"), x)
+        y = call.network.layer(call.name, PReLU(call.name), flat, {"weight": weight})
+        return call.network.layer(f"{call.name}_reshape", Reshape("reshape", x.shape), y)
+    if slopes.size not in (1, channels):
+        raise ImportRefusedError(
+            f"has slopes {slopes.shape} for {x.source_shape}, expected one for all, for every channel or every value"
+        )
+    shared = slopes.size == 1 and channels > 1
+    weight = slopes.ravel() if shared or pixels else permuted(slopes.ravel(), x)
+    y = call.network.layer(call.name, PReLU(call.name, shared), Tensor(x.step, x.shape), {"weight": weight})
+    return Tensor(y.step, y.shape, x.order)
 
 
 def _softmax(call: LayerCall) -> Tensor:

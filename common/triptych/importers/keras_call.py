@@ -42,7 +42,8 @@ _STARTS = ("_initializer", "_regularizer", "_constraint")
 
 @dataclass
 class LayerCall:
-    """What a layer of the table gets. `read` collects the configuration's keys that it asked for: one that it did not
+    """What a layer of the table gets. `training`: in which mode the file says that it is called, whatever the network's
+    own is. `read` collects the configuration's keys that it asked for: one that it did not
     ask for, and that may change a number, is refused by `check_all_read`."""
 
     name: str
@@ -53,6 +54,7 @@ class LayerCall:
     network: NetworkBuilder
     numbers: tuple[float, ...] = ()
     number_first: bool = False
+    training: bool | None = None
     read: set[str] = field(default_factory=set)
 
     @property
@@ -61,6 +63,12 @@ class LayerCall:
         if len(self.inputs) != 1:
             raise ImportRefusedError(f"takes {len(self.inputs)} inputs, expected 1")
         return self.inputs[0]
+
+    @property
+    def settled(self) -> Tensor:
+        """The one input; of features any order is left, a map is in the order of the spec."""
+        flat = len(self.x.source_shape) == 1 == len(self.x.shape)
+        return self.x if flat else self.network.canonical(self.x, f"{self.name}_reshape")
 
     @property
     def map(self) -> Tensor:
@@ -115,6 +123,8 @@ class LayerCall:
         """Raises ImportRefusedError unless `axis` is the last one, which holds the channels."""
         axis = self.get("axis", default)
         axis = axis[0] if isinstance(axis, list) and len(axis) == 1 else axis
+        if axis == []:  # of a normalization: one number for all
+            return
         rank = len(self.inputs[0].source_shape)
         if axis not in (-1, rank):
             raise ImportRefusedError(f"has axis {_short(axis)}, expected -1 or {rank}, the channels")

@@ -6,7 +6,7 @@ A layer's `inbound_nodes` has one entry for every call of it: Keras 2 writes `[[
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from graphlib import CycleError, TopologicalSorter
 from typing import Any, TypeAlias
 
@@ -25,8 +25,8 @@ NETWORK_INPUT: Value = -1
 @dataclass(frozen=True)
 class KerasCall:
     """One call of one layer. `arguments` are values (an int index into the calls) or numbers, told apart by
-    `values`; `path` is the layer's name behind those of the models around it, `file_path` the same as Keras 3 numbers
-    them by class."""
+    `values`; `training` is what Keras 2 calls it with, or the model around it; `path` is the layer's name behind those
+    of the models around it, `file_path` the same as Keras 3 numbers them by class."""
 
     path: tuple[str, ...]
     file_path: tuple[str, ...]
@@ -35,6 +35,7 @@ class KerasCall:
     values: tuple[Value, ...]
     numbers: tuple[float, ...] = ()
     number_first: bool = False
+    training: bool | None = None
 
     @property
     def name(self) -> str:
@@ -57,6 +58,19 @@ class _Layer:
     config: Mapping[str, Any]
     inbound: Sequence[Any]
     file_name: str
+
+
+@dataclass(frozen=True)
+class _Arguments:
+    """What one call takes: tensors, numbers, whether a number comes first, and the mode."""
+
+    references: tuple[Reference, ...] = ()
+    numbers: tuple[float, ...] = ()
+    number_first: bool = False
+    training: bool | None = None
+
+
+_Calls: TypeAlias = Mapping[tuple[str, int], tuple[_Layer, _Arguments]]
 
 
 def flatten(model: Mapping[str, Any], source: str) -> KerasGraph:
@@ -84,7 +98,12 @@ class _Expansion:
         self.input_shape: tuple[object, ...] | None = None
 
     def model(
-        self, model: Mapping[str, Any], path: tuple[str, ...], file_path: tuple[str, ...], inputs: Sequence[Value]
+        self,
+        model: Mapping[str, Any],
+        path: tuple[str, ...],
+        file_path: tuple[str, ...],
+        inputs: Sequence[Value],
+        training: bool | None = None,
     ) -> list[Value]:
         """The values that a model gives of these."""
         if len(path) > _DEEPEST:
@@ -99,9 +118,9 @@ class _Expansion:
             shapes = (layer.config.get("batch_input_shape", layer.config.get("batch_shape")) for layer in layers)
             self.input_shape = next((tuple(shape) for shape in shapes if isinstance(shape, list)), None)
         if model.get("class_name") == "Sequential":
-            return self._row(layers, path, file_path, inputs, where)
+            return self._row(layers, path, file_path, inputs, where, training)
         assert isinstance(config, dict)
-        return self._network(config, layers, path, file_path, inputs, where)
+        return self._network(config, layers, path, file_path, inputs, where, training)
 
     def _row(
         self,
@@ -110,13 +129,14 @@ class _Expansion:
         file_path: tuple[str, ...],
         inputs: Sequence[Value],
         where: str,
+        training: bool | None,
     ) -> list[Value]:
         if len(inputs) != 1:
             raise ImportRefusedError(f"{where} is a row of layers, but takes {len(inputs)} inputs")
         values = list(inputs)
         for layer in layers:
             if layer.class_name != "InputLayer":
-                values = self._call(layer, path, file_path, values, (), False)
+                values = self._call(layer, path, file_path, values, _Arguments(training=training))
         return values
 
     def _network(
@@ -127,6 +147,7 @@ class _Expansion:
         file_path: tuple[str, ...],
         inputs: Sequence[Value],
         where: str,
+        training: bool | None,
     ) -> list[Value]:
         entries = _references(config.get("input_layers"), where)
         outputs = _references(config.get("output_layers"), where)
@@ -137,16 +158,19 @@ class _Expansion:
         given: dict[tuple[str, int], list[Value]] = {}
         for (name, call, _), value in zip(entries, inputs, strict=True):
             given[name, call] = [value]
-        calls = {
-            (layer.name, number): (layer, *_arguments(node, f"{where}: layer {layer.name!r}"))
+        found = {
+            (layer.name, number): (layer, _arguments(node, f"{where}: layer {layer.name!r}"))
             for layer in layers
             for number, node in enumerate(layer.inbound)
             if (layer.name, number) not in given
         }
+        calls = _numbered(found, outputs)
         for key in _sorted(calls, outputs, given, where):
-            layer, references, numbers, first = calls[key]
-            values = [_output(given, reference, where) for reference in references]
-            given[key] = self._call(layer, path, file_path, values, numbers, first)
+            layer, arguments = calls[key]
+            values = [_output(given, reference, where) for reference in arguments.references]
+            if arguments.training is None:
+                arguments = replace(arguments, training=training)
+            given[key] = self._call(layer, path, file_path, values, arguments)
         return [_output(given, reference, where) for reference in outputs]
 
     def _call(
@@ -155,15 +179,23 @@ class _Expansion:
         path: tuple[str, ...],
         file_path: tuple[str, ...],
         values: Sequence[Value],
-        numbers: tuple[float, ...],
-        number_first: bool,
+        arguments: "_Arguments",
     ) -> list[Value]:
         path, file_path = (*path, layer.name), (*file_path, layer.file_name)
         if layer.class_name in _MODELS:
             inner = {"class_name": layer.class_name, "config": layer.config, "name": layer.name}
-            return self.model(inner, path, file_path, values)
+            return self.model(inner, path, file_path, values, arguments.training)
         self.graph.calls.append(
-            KerasCall(path, file_path, layer.class_name, layer.config, tuple(values), numbers, number_first)
+            KerasCall(
+                path,
+                file_path,
+                layer.class_name,
+                layer.config,
+                tuple(values),
+                arguments.numbers,
+                arguments.number_first,
+                arguments.training,
+            )
         )
         return [len(self.graph.calls) - 1]
 
@@ -212,8 +244,21 @@ def _references(value: object, where: str, depth: int = 0) -> list[Reference]:
     return [reference for each in inner for reference in _references(each, where, depth + 1)]
 
 
-def _arguments(node: object, where: str) -> tuple[list[Reference], tuple[float, ...], bool]:
-    """What one call takes: tensors, numbers, and whether a number comes first."""
+def _numbered(calls: _Calls, outputs: Sequence[Reference]) -> _Calls:
+    """In Keras 2 the first call of a model in the model is number 1, for 0 was the model's own making."""
+    taken = {(name, call) for _, arguments in calls.values() for name, call, _ in arguments.references}
+    taken |= {(name, call) for name, call, _ in outputs}
+    later = {
+        layer.name
+        for layer, _ in calls.values()
+        if layer.class_name in _MODELS and (layer.name, len(layer.inbound)) in taken
+    }
+    return {(name, number + (name in later)): call for (name, number), call in calls.items()}
+
+
+def _arguments(node: object, where: str) -> _Arguments:
+    """Keras 3 records `training`, too, but goes by the mode of the network around; Keras 2 goes by it."""
+    training = None
     if isinstance(node, dict):
         given = [*_list(node.get("args", [])), *_list(list(_dict(node.get("kwargs", {})).values()))]
         found = _tensors(given, where)
@@ -222,9 +267,15 @@ def _arguments(node: object, where: str) -> tuple[list[Reference], tuple[float, 
         listed = node if isinstance(node, list) and not _is_reference(node) else [node]
         if any(len(each) == 4 and _numeric(each[3]) for each in listed if isinstance(each, list)):
             raise ImportRefusedError(f"{where} is called with numbers of its own, which cannot be imported")
-    tensors: list[Reference] = [each for each in found if isinstance(each, tuple)]
+        modes = [_dict(each[3]).get("training") for each in listed if isinstance(each, list) and len(each) == 4]
+        training = next((mode for mode in map(_mode, modes) if mode is not None), None)
+    tensors = tuple(each for each in found if isinstance(each, tuple))
     numbers = tuple(float(each) for each in found if not isinstance(each, tuple))
-    return tensors, numbers, bool(found) and not isinstance(found[0], tuple)
+    return _Arguments(tensors, numbers, bool(found) and not isinstance(found[0], tuple), training)
+
+
+def _mode(training: object) -> bool | None:
+    return None if training is None else bool(training)
 
 
 def _list(value: object) -> list[Any]:
@@ -254,15 +305,15 @@ def _tensors(values: Sequence[Any], where: str, depth: int = 0) -> list[Referenc
 
 
 def _sorted(
-    calls: Mapping[tuple[str, int], tuple[_Layer, list[Reference], tuple[float, ...], bool]],
+    calls: _Calls,
     outputs: Sequence[Reference],
     given: Mapping[tuple[str, int], object],
     where: str,
 ) -> list[tuple[str, int]]:
     """The calls, each behind what it takes. Raises ImportRefusedError for a cycle and for a call that is not there."""
     takes: dict[tuple[str, int], list[tuple[str, int]]] = {}
-    for key, (_, references, _, _) in calls.items():
-        takes[key] = [(name, call) for name, call, _ in references if (name, call) not in given]
+    for key, (_, arguments) in calls.items():
+        takes[key] = [(name, call) for name, call, _ in arguments.references if (name, call) not in given]
     for key in (*(each for taken in takes.values() for each in taken), *((r[0], r[1]) for r in outputs)):
         if key not in calls and key not in given:
             raise ImportRefusedError(f"{where} takes call {key[1]} of layer {key[0][:60]!r}, which is not in the file")

@@ -53,16 +53,21 @@ def load(path: Path, request: Request) -> Imported:
 
 
 def _input(graph: KerasGraph, request: Request, source: str) -> tuple[tuple[int, int, int], Tensor]:
-    """The input `(channels, height, width)`, and what the first layers get of it: a flat one is a map of one pixel."""
+    """The input `(channels, height, width)`, and what the first layers get of it: a flat one is a map of one pixel, one
+    of rows and columns a map of one channel."""
     sizes = (graph.input_shape or (None,))[1:]
     if request.input is not None:
-        sizes = (*request.input[1:], request.input[0]) if len(sizes) != 1 else request.input[:1]
-    if len(sizes) not in (1, 3) or not all(type(size) is int and 0 < size < 1 << 31 for size in sizes):
+        channels, *pixels = request.input
+        sizes = {1: (channels,), 2: tuple(pixels)}.get(len(sizes), (*pixels, channels))
+    if len(sizes) not in (1, 2, 3) or not all(type(size) is int and 0 < size < 1 << 31 for size in sizes):
         raise ImportRefusedError(
-            f"{source} takes an input of shape {sizes}, expected (height, width, channels) or (features,); where a "
-            "size is open, say it: --input CHANNELSxHEIGHTxWIDTH"
+            f"{source} takes an input of shape {sizes}, expected (height, width, channels), (height, width) or "
+            "(features,); where a size is open, say it: --input CHANNELSxHEIGHTxWIDTH"
         )
     numbers = [size for size in sizes if isinstance(size, int)]
+    if len(numbers) == 2:
+        shape = (1, numbers[0], numbers[1])
+        return shape, Tensor(INPUT, shape, Tensor(INPUT, shape).places().reshape(numbers))
     shape = (numbers[2], numbers[0], numbers[1]) if len(numbers) == 3 else (numbers[0], 1, 1)
     return shape, Tensor(INPUT, shape)
 
@@ -98,7 +103,17 @@ def _converted(call: KerasCall, file: KerasFile, network: NetworkBuilder, tensor
         raise ImportRefusedError(f"{place} is not supported; supported: {', '.join(LAYERS)}")
     inputs = [tensors[value] for value in call.values]
     arrays = _arrays(call, file)
-    layer = LayerCall(call.name, call.config, inputs, arrays, file.version, network, call.numbers, call.number_first)
+    layer = LayerCall(
+        call.name,
+        call.config,
+        inputs,
+        arrays,
+        file.version,
+        network,
+        call.numbers,
+        call.number_first,
+        call.training,
+    )
     try:
         y = LAYERS[call.class_name](layer)
         layer.check_all_read()

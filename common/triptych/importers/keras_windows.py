@@ -51,6 +51,7 @@ def _depthwise_conv(call: LayerCall) -> Tensor:
 def _depthwise(call: LayerCall, name: str, kernel_array: Any, arrays: Mapping[str, Any]) -> Tensor:
     """Keras's kernel is (rows, columns, inputs, multiplier), and output `input * multiplier + m` is input's m-th."""
     kernel = call.pair("kernel_size")
+    _check_groups(call)
     stride, dilation, sides = _window(call, kernel)
     inputs = call.map.shape[0]
     channels = inputs * call.count("depth_multiplier", 1)
@@ -74,6 +75,7 @@ def _separable_conv(call: LayerCall) -> Tensor:
 def _conv_transpose(call: LayerCall) -> Tensor:
     """SAME gives `size * stride` rows: what is beyond is cut off, the odd row at the end."""
     kernel, stride = call.pair("kernel_size"), call.pair("strides", (1, 1))
+    _check_groups(call)
     if call.get("output_padding") is not None or call.pair("dilation_rate", (1, 1)) != (1, 1):
         raise ImportRefusedError(
             "has output_padding or dilation_rate, which is not supported in a transposed convolution"
@@ -88,6 +90,12 @@ def _conv_transpose(call: LayerCall) -> Tensor:
     y = call.network.layer(call.name, layer, call.map, {"weight": weight, **arrays})
     cut = (0, beyond[0] % 2, 0, beyond[1] % 2)
     return activated(call, _cut(call, f"{call.name}_crop", y, cut))
+
+
+def _check_groups(call: LayerCall) -> None:
+    """TensorFlow's Keras 2 writes `groups` for every class that is derived from a convolution; it computes with 1."""
+    if call.count("groups", 1) != 1:
+        raise ImportRefusedError(f"has groups {call.count('groups')}, expected 1")
 
 
 def _cut(call: LayerCall, name: str, x: Tensor, sides: Sides) -> Tensor:
