@@ -1,8 +1,8 @@
 """How often `triptych locate --try` is right on ports written as people write them (`benchmarks/written/`): each is
 judged as it is, written otherwise as right (`written_right.py`), and with every fault of a table, one at a time:
-`written_faults.py`, `_second.py`, `_third.py`, `_fourth.py`, `_fifth.py` or `_sixth.py`.
+`written_faults.py`, `_second.py`, `_third.py`, `_fourth.py`, `_fifth.py`, `_sixth.py` or `_seventh.py`.
 
-nice -n 10 python benchmarks/locate_written.py [torch] [mxnet] [jax] [first ... sixth] [--misses] [--only PORT]
+nice -n 10 python benchmarks/locate_written.py [torch] [mxnet] [jax] [first ... seventh] [--misses] [--only PORT]
 """
 
 from __future__ import annotations
@@ -24,6 +24,15 @@ from written_fifth import FIFTH, dense_network, mobile_network
 from written_fourth import FOURTH
 from written_right import RIGHT
 from written_second import SECOND
+from written_seventh import (
+    SEVENTH,
+    darknet_network,
+    ghost_network,
+    mixer_network,
+    resnext_network,
+    wide_network,
+    xception_network,
+)
 from written_sixth import SIXTH
 from written_third import THIRD
 
@@ -31,12 +40,26 @@ from triptych.__main__ import main as triptych
 from triptych.backend import registry
 from triptych.spec import records
 
-TABLES = {"first": FAULTS, "second": SECOND, "third": THIRD, "fourth": FOURTH, "fifth": FIFTH, "sixth": SIXTH}
+TABLES = {
+    "first": FAULTS,
+    "second": SECOND,
+    "third": THIRD,
+    "fourth": FOURTH,
+    "fifth": FIFTH,
+    "sixth": SIXTH,
+    "seventh": SEVENTH,
+}
 SMALL = {
     "shuffle.json": shuffle_network,
     "decoder.json": decoder_network,
     "mobile.json": mobile_network,
     "dense.json": dense_network,
+    "wide.json": wide_network,
+    "mixer.json": mixer_network,
+    "darknet.json": darknet_network,
+    "resnext.json": resnext_network,
+    "ghost.json": ghost_network,
+    "xception.json": xception_network,
 }
 SOURCES = Path(__file__).parent / "written"
 # Causes that describe a difference, and blame nothing, or that say what they are told from.

@@ -55,6 +55,10 @@ PORTS = {
     **{(name, "decoder"): "decoder.json" for name in ("torch", "jax")},
     ("mxnet", "decoder"): "decoder.json --precision fp32",  # as MXNet has PReLU and ELU, whatever they are given
     **{(name, port): f"{port}.json" for name in ("torch", "mxnet", "jax") for port in ("mobile", "dense")},
+    **{("torch", port): f"{port}.json" for port in ("wide", "mixer")},
+    ("mxnet", "darknet"): "darknet.json --precision fp32",  # LeakyReLU's slope
+    ("mxnet", "resnext"): "resnext.json",
+    **{("jax", port): f"{port}.json" for port in ("ghost", "xception")},
     ("mxnet", "dense"): "dense.json --precision fp32",  # LeakyReLU's slope
     **{(name, "trained"): f"lenet_relu {words}" for name, words in TRAINED.items()},
     ("torch", "converted"): "{name}:source --left-weights own --input 3x10x14",

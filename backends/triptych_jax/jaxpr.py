@@ -217,9 +217,10 @@ def find_axes(
     return flipped
 
 
-def needed_by(jaxpr: Jaxpr, count: int) -> set[Any]:
-    """The variables that the first `count` outputs depend on."""
-    needed = {var for var in jaxpr.outvars[:count] if not isinstance(var, Literal)}
+def needed_by(jaxpr: Jaxpr, places: Sequence[int]) -> set[Any]:
+    """The variables that the outputs at these places depend on."""
+    chosen = [var for place, var in enumerate(jaxpr.outvars) if place in places]
+    needed = {var for var in chosen if not isinstance(var, Literal)}
     for eqn in reversed(jaxpr.eqns):
         if not needed.isdisjoint(eqn.outvars):
             needed |= {var for var in eqn.invars if not isinstance(var, Literal)}

@@ -133,7 +133,7 @@ class Port:
 
     def __init__(self, candidate: Any, layout: str | None, execution: Execution, outputs: int = 1) -> None:
         self.layout = layout or "NHWC"
-        self.count = outputs
+        self.places: Sequence[int] = range(outputs)
         apply_execution(execution, "cpu")
         self.dtype = dtype_of("jax", execution.precision, DTYPES)
         self.candidate = candidate
@@ -147,9 +147,9 @@ class Port:
         if self.forgotten:
             self._let_go()
         inner = jax.make_jaxpr(partial(self._all_outputs, train=False))(self.arrays, self._native(images)).jaxpr
-        self.returned = len(inner.outvars)
+        self.shapes = [self._canonical_shape(var.aval.shape) for var in inner.outvars]
         variables = dict(zip(sorted(self.arrays), inner.invars, strict=False))  # as JAX flattens a dictionary
-        used, needed = uses(inner), needed_by(inner, self.count)
+        used, needed = uses(inner), needed_by(inner, self.places)
         self.axes: dict[str, tuple[int, ...]] = {}
         known = {var: (name, in_place(self.arrays[name])) for name, var in variables.items()}
         self.flipped = find_axes(inner, known, self.axes)
@@ -179,7 +179,23 @@ class Port:
     def _watched(self, arrays: Arrays, x: jax.Array, train: bool) -> tuple[Outputs, dict[str, jax.Array]]:
         """Those of them that are compared, and in training the running statistics."""
         output, statistics = self.started.function(arrays, x, train=train)
-        return tuple(jax.tree.leaves(_in_order(output)))[: self.count], dict(statistics) if train else {}
+        return self._compared(output), dict(statistics) if train else {}
+
+    def _compared(self, output: Any) -> Outputs:
+        """The outputs that were chosen."""
+        return tuple(self._chosen(jax.tree.leaves(_in_order(output))))
+
+    def choose(self, places: Sequence[int]) -> None:
+        """Of its outputs."""
+        self.places = places
+
+    def _chosen(self, outputs: Sequence[Any]) -> list[Any]:
+        """Those of all outputs that are compared."""
+        return [outputs[place] for place in self.places if place < len(outputs)]
+
+    def _canonical_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
+        n, *rest = shape or (0,)
+        return (n, rest[2], *rest[:2]) if self.layout == "NHWC" and len(rest) == 3 else (n, *rest)
 
     def _canonical(self, name: str, value: Any) -> Array:
         """A copy on the host in canonical axes: those by which the network uses it, else Flax's."""
@@ -218,7 +234,7 @@ class Port:
     def call(self, images: Array) -> tuple[Array, ...]:
         """As a user calls it in evaluation."""
         output = _compiled(self._called, self.arrays)(self.arrays, self._native(images))
-        return tuple(map(self._channels_first, output[: self.count]))
+        return tuple(map(self._channels_first, self._chosen(output)))
 
     def raised_in(self, error: BaseException) -> str:
         """The path of the module that the error went through last. What runs is a copy of the network, which the frames
@@ -285,8 +301,8 @@ class Port:
 
         def loss(trained: Any, arrays: Any) -> tuple[jax.Array, Any]:
             y, moved = self.started.function({**arrays, **trained}, x, train=True)
-            outputs = jax.tree.leaves(_in_order(y))[: self.count]
-            return sum((y * self._native(dy)).sum() for y, dy in zip(outputs, cotangents, strict=False)), moved
+            pairs = zip(self._compared(y), cotangents, strict=False)
+            return sum((y * self._native(dy)).sum() for y, dy in pairs), moved
 
         def backward(arrays: Any) -> Any:
             trained = {name: value for name, value in arrays.items() if name not in kept}

@@ -117,7 +117,7 @@ class Port:
         self.layout = layout or "NCHW"
         apply_execution(execution, "cpu")
         self.dtype = dtype_of("mxnet", execution.precision, DTYPES)
-        self.count = outputs
+        self.places: Sequence[int] = range(outputs)
         self.block = candidate
         self.given: dict[str, mx.nd.NDArray] = {}  # by name, once it has run
         self.loaded: dict[str, Array] = {}
@@ -139,10 +139,12 @@ class Port:
         self.given = {name: p.data() for name, p in self.named.items() if p._data is not None}
         self.block.cast(self.dtype)  # before it runs: what has 16 bits takes no image of 32
         outputs = self._symbols()
-        self.returned = len(outputs)
-        compared = mx.sym.Group(outputs[: self.count])
+        chosen = self._chosen(outputs)
+        compared = mx.sym.Group(chosen)
         (data,) = [name for name in compared.list_inputs() if name not in every and not name.endswith(LABEL)]
         self._infer(compared, data, images)
+        _, shapes, _ = mx.sym.Group(outputs).infer_shape(**{data: self._native(images).shape})
+        self.shapes = [self._canonical_shape(shape) for shape in shapes]
         nodes = json.loads(mx.sym.Group(outputs).tojson())["nodes"]
         roles = dict(roles_in(nodes))
         fixed = {inputs_of(nodes, node)[1] for node in nodes if node["op"] == "BatchNorm" and is_fixed(node)}
@@ -155,7 +157,7 @@ class Port:
         steps = (node for node in nodes if not WHOLE.items() <= node.get("attrs", {}).items())
         self.kinds = [(node["name"], kind_of(node)) for node in steps if node["name"] in known]
         self.whole = gluon.SymbolBlock(
-            mx.sym.Group([*(internals[numbers[f"{name}_output"]] for name, _ in self.kinds), *outputs[: self.count]]),
+            mx.sym.Group([*(internals[numbers[f"{name}_output"]] for name, _ in self.kinds), *chosen]),
             mx.sym.var(data, dtype=self.dtype),
             params=self.block.collect_params(),
         )
@@ -212,6 +214,18 @@ class Port:
             nodes[head[0]]["inputs"][0] if nodes[head[0]]["op"] in SOFTMAX_LOSS else head for head in graph["heads"]
         ]
         return list(mx.sym.load_json(json.dumps({**graph, "heads": heads})))
+
+    def choose(self, places: Sequence[int]) -> None:
+        """Of its outputs."""
+        self.places = places
+
+    def _chosen(self, outputs: Sequence[Any]) -> list[Any]:
+        """Those of all outputs that are compared."""
+        return [outputs[place] for place in self.places if place < len(outputs)]
+
+    def _canonical_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
+        n, *rest = shape or (0,)
+        return (n, rest[2], *rest[:2]) if self.layout == "NHWC" and len(rest) == 3 else (n, *rest)
 
     def load(self, values: Mapping[str, Array]) -> None:
         """Set the parameters of these names."""
@@ -277,7 +291,7 @@ class Port:
         if not self.bare:
             return self.run(images, train=False).outputs
         made = self.block(mx.nd.array(self._native(images), dtype=self.dtype))
-        return tuple(map(self._to_canonical, list(_arrays_in(made))[: self.count]))
+        return tuple(map(self._to_canonical, self._chosen(list(_arrays_in(made)))))
 
     def raised_in(self, error: BaseException) -> str:
         """The path of the block that the error went through last; where shapes are found before anything runs, it only

@@ -64,7 +64,7 @@ class Port:
         self.layout = layout or "NCHW"
         apply_execution(execution, "cpu")
         self.dtype = dtype_of("torch", execution.precision, DTYPES)
-        self.count = outputs
+        self.places: Sequence[int] = range(outputs)
         self.module = torch_export.unwrapped(candidate)
         self.given: dict[str, torch.Tensor] = {}  # by name, once it has run
         self.forgotten = False
@@ -258,7 +258,7 @@ class Port:
         with torch.no_grad():
             x = self._images(images)
             y = self.module(x if self.layout == "NCHW" else x.permute(0, 2, 3, 1))
-        return tuple(map(self._to_canonical, list(tensors_in(y))[: self.count]))
+        return tuple(map(self._to_canonical, self._chosen(list(tensors_in(y)))))
 
     def raised_in(self, error: BaseException) -> str:
         """The path of the module that the error went through last."""
@@ -338,8 +338,20 @@ class Port:
             y = self.module(given if self.layout == "NCHW" else given.permute(0, 2, 3, 1))
         self.identities = {name: id(tensor) for name, tensor in self._tensors().items()}
         outputs = list(tensors_in(y))
-        self.returned = len(outputs)
-        return x, outputs[: self.count]
+        self.shapes = [self._canonical_shape(y.shape) for y in outputs]
+        return x, self._chosen(outputs)
+
+    def choose(self, places: Sequence[int]) -> None:
+        """Of its outputs."""
+        self.places = places
+
+    def _chosen(self, outputs: Sequence[Any]) -> list[Any]:
+        """Those of all outputs that are compared."""
+        return [outputs[place] for place in self.places if place < len(outputs)]
+
+    def _canonical_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
+        n, *rest = shape or (0,)
+        return (n, rest[2], *rest[:2]) if self.layout == "NHWC" and len(rest) == 3 else (n, *rest)
 
     def _native(self, value: Array) -> torch.Tensor:
         """A map or vector as the network puts it out."""

@@ -25,7 +25,7 @@ from triptych.data import batches
 from triptych.data.preprocess import InputTransform
 from triptych.importers.steps import Imported, Request
 from triptych.optim.optimizers import Optimizer, Rates
-from triptych.spec.layers import Architecture, Pair
+from triptych.spec.layers import Architecture, Pair, Shape
 from triptych.utils.arrays import Array
 from triptych.weights.initializers import Parameters
 
@@ -250,18 +250,21 @@ class PortRun:
 
 class Port(Protocol):
     """Somebody's own network in one framework. `layout` is that of the images it takes, NCHW or NHWC; parameters are
-    canonical whatever it is. `outputs`: how many of its outputs are compared, the first ones; those of tuples, lists
-    and dictionaries in their order. The network stays as it was given, in-place operations and all, but for its values
-    and their type, until they are restored."""
+    canonical whatever it is. `outputs`: how many of its outputs are compared, the first ones if none are chosen; those
+    of tuples, lists and dictionaries in their order. The network stays as it was given, in-place operations and all,
+    but for its values and their type, until they are restored."""
 
     pure: bool  # a pass depends on images and arrays alone: nothing is drawn beside them
     layout: str
-    returned: int  # outputs that it has, known once `parameters` has run it
+    shapes: Sequence[Shape]  # of all its outputs, those of maps canonical; known once `parameters` has run it
 
     def __init__(self, candidate: Any, layout: str | None, execution: Execution, outputs: int = 1) -> None: ...
 
     def parameters(self, images: Array) -> Sequence[PortParameter]:
         """Every parameter and running statistic, in the order in which a pass on `images` uses them."""
+
+    def choose(self, places: Sequence[int]) -> None:
+        """Compare the outputs at these places, not the first ones; `parameters` is called again then."""
 
     def load(self, values: Mapping[str, Array]) -> None:
         """Set the parameters of these names."""

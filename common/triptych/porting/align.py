@@ -38,6 +38,18 @@ class Place:
         return _mark(self.value)
 
 
+def places_of(wanted: Sequence[spec.Shape], shapes: Sequence[spec.Shape]) -> list[int]:
+    """Which of a network's outputs, of these shapes (with the batch), are the wanted ones: of each the first that has
+    its shape and is not another one's; the first ones where some is not there."""
+    places: list[int] = []
+    for shape in wanted:
+        alike = [p for p, own in enumerate(shapes) if tuple(own[1:]) == shape and p not in places]
+        if not alike:
+            return list(range(len(wanted)))
+        places.append(alike[0])
+    return places
+
+
 def role_of(layer: spec.Layer) -> str:
     """What a layer does, as `backend.contract.Captured` has it: the name of its record, or how it merges."""
     match layer:

@@ -10,13 +10,14 @@ from triptych.conformance.diagnosis.alone import same
 from triptych.conformance.diagnosis.causes import bound_of
 from triptych.conformance.diagnosis.explain import Finding
 from triptych.conformance.diagnosis.relations import number
-from triptych.conformance.reference_run import ReferenceRun, layer_of
+from triptych.conformance.reference_run import INPUT, ReferenceRun, layer_of
 from triptych.porting.subject import ARRIVING
 from triptych.spec.layers import Branches, Residual, children, join
 from triptych.utils.arrays import Array, largest
 
 MEANS = "(detach, stop_gradient, BlockGrad, no_grad)"
 FEW = 1e-9  # of a fitted factor: as good as 0, or 1
+NEARLY = 1e-4  # of a whole number, which a fitted factor is taken for if it explains what is observed as well
 
 
 def into(path: str, branch: str) -> str:
@@ -39,8 +40,10 @@ def cut_off(finding: Finding, name: str) -> tuple[str, str]:
     is the merge that hands none back to a branch, or the layer itself, but the next one with parameters where no layer
     before has a gradient either: it hands none on."""
     run, observed, own = finding.run, finding.observed.get(name), layer_of(name)
-    if observed is None or finding.check.problem or largest(observed):
+    if observed is None or finding.check.problem:
         return "", own
+    if largest(observed):
+        return _by_parameters(finding, own)
     right = run.gradients
     known = [each for each in right if each in finding.observed and each not in ("loss", "input")]
     zero = {layer_of(each) for each in known if not largest(finding.observed[each]) and largest(right[each])}
@@ -53,6 +56,30 @@ def cut_off(finding: Finding, name: str) -> tuple[str, str]:
     source = next(iter(trained[place + 1 :]), "")
     cut = bool(source and before) and not any(largest(finding.observed.get(each, observed)) for each in before)
     return f"no gradient comes back from '{source or 'the loss'}' {MEANS}", source if cut else own
+
+
+def _by_parameters(finding: Finding, own: str) -> tuple[str, str]:
+    """Why the gradients of a layer's parameters are others where what arrives at its output is not seen: the first
+    output behind it that several layers take is handed something else back by these, each with a factor."""
+    run, path = finding.run, own
+    trace, nodes = run.trace(True), dict(run.nodes(True))
+    chain = [own]
+    while path in trace.inputs:
+        takers = [name for name in nodes if trace.inputs[name] is run.outputs(True)[path]]
+        if len(takers) != 1 or isinstance(nodes[takers[0]], Branches | Residual):
+            break
+        path = takers[0]
+        chain.append(path)
+    names = [name for name in run.gradients if layer_of(name) == own and name in finding.observed]
+    terms = []
+    for way, name, gradient in _terms(run, path):
+        if way == "from" and largest(gradient):
+            for each in reversed(chain):
+                made = run.alone(each, trace.inputs[each], gradient, True)
+                gradient = made[INPUT]
+            terms.append((way, name, np.concatenate([made[name].ravel() for name in names])))
+    observed = np.concatenate([finding.observed[name].ravel() for name in names])
+    return (len(terms) > 1 and _sum(terms, observed, finding.check.budget)) or ("", own)
 
 
 def what_arrives(finding: Finding, name: str) -> tuple[str, str]:
@@ -142,6 +169,9 @@ def _sum(terms: list[tuple[str, str, Array]], observed: Array, budget: float) ->
         factors, _, rank, _ = np.linalg.lstsq(design, target, rcond=1e-10)
         if rank < len(some) or not same((design @ factors).reshape(observed.shape), observed, budget):
             continue
+        whole_numbers = np.where(np.abs(factors - factors.round()) < NEARLY, factors.round(), factors)
+        if same((design @ whole_numbers).reshape(observed.shape), observed, budget):
+            factors = whole_numbers  # in float32 a fit gives them to its roundings only
         said = [(_text(way, name, float(f)), name) for (way, name, _), f in zip(some, factors, strict=True)]
         texts = {text: name for text, name in said if text}
         if any("as it is" in text for text in texts):

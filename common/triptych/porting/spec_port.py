@@ -9,7 +9,7 @@ from triptych.porting.align import role_of
 from triptych.reference import network as reference
 from triptych.spec import analysis
 from triptych.spec.kinds import composite_of
-from triptych.spec.layers import Architecture, Dropout, Layer, Primitive, outputs, walk
+from triptych.spec.layers import Architecture, Dropout, Layer, Primitive, Shape, outputs, walk
 from triptych.utils.arrays import Array
 
 
@@ -21,7 +21,7 @@ class SpecPort:
 
     def __init__(self, architecture: Architecture, count: int) -> None:
         self.architecture = architecture
-        self.returned = len(outputs(architecture))
+        self.shapes: Sequence[Shape] = [()] * len(outputs(architecture))
         self.count = count
         self.loaded: dict[str, Array] = {}
 
@@ -30,6 +30,9 @@ class SpecPort:
         infos = analysis.parameters(self.architecture)
         roles = {info.path: "slope" if info.role == "slope" else info.path.rpartition(".")[2] for info in infos}
         return [PortParameter(info.path, info.shape, roles[info.path]) for info in infos]
+
+    def choose(self, places: Sequence[int]) -> None:
+        """It has no others than the compared ones."""
 
     def load(self, values: Mapping[str, Array]) -> None:
         """Set the parameters of these paths."""

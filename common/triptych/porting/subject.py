@@ -14,7 +14,7 @@ from typing import Any, cast
 import numpy as np
 from scipy.special import log_softmax, softmax
 
-from triptych.backend.contract import Backend, Port, PortRun, TrainablePort
+from triptych.backend.contract import Backend, Port, PortParameter, PortRun, TrainablePort
 from triptych.conformance import levels, locate
 from triptych.conformance.case import Case
 from triptych.conformance.compare import STRANGERS, Arrays, message, problem
@@ -29,7 +29,7 @@ from triptych.conformance.subjects import ReferenceSubject, Subject
 from triptych.conformance.tolerance import UNPERTURBED
 from triptych.importers import layer_order
 from triptych.porting import dropouts, own_images, own_loss, own_training, reach
-from triptych.porting.align import Place, align, first_other_shape, role_of, turn_to_channels_first
+from triptych.porting.align import Place, align, first_other_shape, places_of, role_of, turn_to_channels_first
 from triptych.porting.dropouts import Described
 from triptych.porting.pairing import matches, pair_network
 from triptych.spec.kinds import kind_of
@@ -131,7 +131,7 @@ class OwnNetwork(Subject):
         self.layout = self.port.layout
         parameters = self.port.parameters(self.images)
         self.notes = (f"images given as {self.layout}; {len(parameters)} parameters",)
-        self._check_outputs()
+        parameters = self._with_outputs(parameters)
         infos, *others = layer_order.orders(self.run.case.architecture)
         made = pair_network(parameters, infos, self.mapping, self.ignored, self.propose, others)
         if made.wrong is not None:
@@ -187,17 +187,25 @@ class OwnNetwork(Subject):
             return False
         return are_shares(self.ran(False).outputs[0], self.softmax)
 
-    def _check_outputs(self) -> None:
-        """Say how many outputs are left out. Raises SubjectFailedError where the network has too few."""
-        returned, ends = self.port.returned, self.run.ends
+    def _with_outputs(self, parameters: Sequence[PortParameter]) -> Sequence[PortParameter]:
+        """Choose the outputs that are compared, where there are more, and say which; with the parameters that these
+        need. Raises SubjectFailedError where the network has too few."""
+        returned, ends = len(self.port.shapes), self.run.ends
         if returned > len(ends):
-            self.notes += (f"of its {returned} outputs only the first {len(ends)} can be compared",)
+            places = places_of([self.run.outputs(False)[end].shape[1:] for end in ends], self.port.shapes)
+            first = places == list(range(len(ends)))
+            which = f"the first {len(ends)}" if first else f"those at {places}, counted from 0, that have its shapes,"
+            self.notes += (f"of its {returned} outputs only {which} can be compared",)
+            if not first:
+                self.port.choose(places)
+                parameters = self.port.parameters(self.images)
         if returned < len(ends):
             text = (
                 f"your network has {returned} output(s), the spec {len(ends)}: {', '.join(ends)}; --output names some"
             )
             wrong = problem("structure", ends[returned], text)
             raise SubjectFailedError(Difference(ends[returned], "structure", wrong, (self.name,)))
+        return parameters
 
     def load(self) -> None:
         """Give the network the case's parameters."""

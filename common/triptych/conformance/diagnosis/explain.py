@@ -160,12 +160,22 @@ def forward(finding: Finding, train: bool) -> Difference:
         cause = _by_fit(finding, [*hidden, check.tensor], train, cause)
         if not train and finding.subject.depends_on_batch(check.tensor):
             cause = replace(cause, text=BY_BATCH + f": {cause.text}" * bool(cause), vague=False)
+    if not check.problem:
+        places = [each for each in dict.fromkeys([cause.layer, *hidden, check.tensor]) if each]
+        taken = (
+            forward_causes.of_another_source(run, each, check.budget, finding.subject.made(train), train)
+            for each in places
+        )
+        cause = next(filter(None, taken), cause)
     if train and not check.problem and finding.subject.draws():  # what was seen is one draw's: nothing fits any other
         cause = causes.Cause(DRAWS, cause.layer)
     note = "; ".join(filter(None, (note, ALSO.format(", or ".join(cause.others)) if cause.others else "")))
     if check.problem.startswith("has the shape"):
         seen = finding.observed[check.tensor]
+        cut = forward_causes.of_cut(run, check.tensor, finding.subject.made(train), train)
         texts = (causes.of_shape(run, path, seen.shape[1:], seen, train) for path in (*hidden, check.tensor))
+        if cut:
+            return finding.at(cut.layer or check.tensor, cut.text, note)
         wrong = replace(finding, level="structure")
         return wrong.at(cause.layer or check.tensor, next(filter(None, texts), ""), note)
     return finding.at(cause.layer or [*hidden, check.tensor][0], cause.text, note)
@@ -189,7 +199,11 @@ def _by_fit(finding: Finding, paths: list[str], train: bool, known: causes.Cause
         return known
     made = finding.subject.made(train)
     seen = fits.revealed(run, paths, observed, check.budget, made, train)
-    if seen is None and fits.contradicted(run, paths[-1], observed, check.budget, train, lambda: made):
+    if (
+        seen is None
+        and known.text != causes.REORDERED
+        and fits.contradicted(run, paths[-1], observed, check.budget, train, lambda: made)
+    ):
         return known  # it is a step of the layer, of which nothing is known
     path, value = seen or (paths[-1], observed[check.tensor])
     if seen:

@@ -15,10 +15,12 @@ from triptych.conformance.diagnosis.field_faults import other_fields
 from triptych.conformance.diagnosis.junctions import formulas
 from triptych.conformance.diagnosis.norm_forms import forms
 from triptych.conformance.diagnosis.one_number import OUT, searched
+from triptych.conformance.diagnosis.pool_forms import pooled_otherwise
 from triptych.conformance.diagnosis.relations import fitted, line, relations, simplest
 from triptych.conformance.diagnosis.steps import OF_WEIGHTS, steps
 from triptych.conformance.reference_run import OUTPUT, ReferenceRun
 from triptych.spec.layers import (
+    AvgPool,
     BatchNorm,
     Branches,
     Composite,
@@ -26,6 +28,8 @@ from triptych.spec.layers import (
     ConvTranspose,
     Dense,
     Elementwise,
+    GlobalAvgPool,
+    MaxPool,
     Residual,
     Shape,
 )
@@ -53,6 +57,8 @@ def of_output(
         return given
     found: list[Fit] = [(cost, text, "") for cost, text in relations(right, observed, budget)]
     found += [(0, text, "") for text in _of_kind(run, path, observed, budget, train)]
+    if not found:
+        found += [(2, text, "") for text in searched(right, right, observed, budget, np.asarray)]
     if not found or min(found)[0] > 0:
         found += _of_arrays(run, path, observed, budget, train, source)
     return [each for each in found if each[0] == min(found)[0]]
@@ -98,6 +104,8 @@ def _of_kind(run: ReferenceRun, path: str, observed: Array, budget: float, train
         yield from with_number(run.trace(train).inputs[path], run.outputs(train)[path], observed, budget)
     if isinstance(layer, BatchNorm) and path in run.trace(train).inputs:
         yield from forms(hypothesis_of(run, path, train), observed, budget)
+    if isinstance(layer, AvgPool | GlobalAvgPool | MaxPool) and path in run.trace(train).inputs:
+        yield from pooled_otherwise(layer, run.trace(train).inputs[path], observed, budget)
     if isinstance(layer, Residual) or (isinstance(layer, Branches) and layer.merge != "concatenate"):
         parts = parts_of(run, path, train)
         right = {"add": " + ", "multiply": " * "}["add" if isinstance(layer, Residual) else layer.merge].join(parts)

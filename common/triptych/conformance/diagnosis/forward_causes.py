@@ -23,6 +23,7 @@ from triptych.spec.layers import BatchNorm, Branches, Conv, Dense, Dropout, Resi
 from triptych.utils.arrays import Array, largest
 from triptych.utils.errors import TriptychError
 
+SHAPED = 1e-9  # of the largest value: what is compared where a shape is wrong, and no budget known
 MOST_CHANNELS, MOST_EQUATIONS = 4, 20_000  # of images whose change is fitted
 
 
@@ -83,6 +84,44 @@ def of_bound_before(run: ReferenceRun, check: Check, observed: Arrays, made: Seq
         with suppress(ValueError, IndexError, TriptychError):
             if text and same(run.alone(path, value, None, train)[OUTPUT], observed[path], check.budget):
                 return Cause(text, source)
+    return NONE
+
+
+def of_another_source(run: ReferenceRun, path: str, budget: float, made: Sequence[Array], train: bool) -> Cause:
+    """What is put out at `path` is there as it should be, among all that is `made`, and one of several layers that are
+    to take it takes another layer's output, or what that layer is given."""
+    outputs, inputs = run.outputs(train), run.trace(train).inputs
+    right = outputs[path]
+
+    def is_made(value: Array) -> bool:
+        return any(each.size == value.size and same(value, each.reshape(value.shape), budget) for each in made)
+
+    takers = [name for name, layer in run.nodes(train) if inputs.get(name) is right]
+    plain = [name for name in takers if not isinstance(run.layers[name], Branches | Residual)]
+    if len(takers) < 2 or not is_made(right):
+        return NONE
+    others = {name: value for name, value in outputs.items() if value.shape == right.shape and value is not right}
+    for taker in plain:
+        if is_made(outputs[taker]):
+            continue
+        for name, value in others.items():
+            with suppress(ValueError, IndexError, TriptychError):
+                y = run.alone(taker, value, None, train)[OUTPUT]
+                if not same(y, outputs[taker], budget) and is_made(y):
+                    return Cause(f"it takes what '{name}' puts out, not what '{path}' does", taker)
+    return NONE
+
+
+def of_cut(run: ReferenceRun, path: str, made: Sequence[Array], train: bool) -> Cause:
+    """Of a layer whose output has another shape, and is cut to the right one behind it: the fault that explains what is
+    left; `made`: what the network puts out anywhere."""
+    right = run.outputs(train)[path]
+    for value in (value for value in made if value.shape == right.shape):
+        budget = SHAPED * largest(right)
+        if largest(value - right) > budget:
+            cause = of_layer(run, path, {OUTPUT: value}, {OUTPUT: budget}, train, False)
+            if cause.text and not cause.vague and not cause.layer:
+                return cause
     return NONE
 
 

@@ -210,6 +210,41 @@ def _fixed_gamma(eps: float) -> Fault:
     return Fault(f"gamma is fixed at 1, and eps is {eps:g}, not {{right.eps:g}}", change)
 
 
+def _other_norm(text: str, shape_of: Callable[[Shape], tuple[int, ...] | None], axes: tuple[int, ...]) -> Fault:
+    """Mean and deviation over other `axes` of the input in another shape, with the layer's own eps, gamma and beta."""
+
+    def result(hypothesis: Hypothesis, y: Array) -> Array | None:
+        x, values = hypothesis.x, hypothesis.values
+        shape = shape_of(x.shape) if x.ndim == 4 else None
+        if shape is None:
+            return None
+        parts = x.reshape(shape)
+        variance = parts.var(axes, keepdims=True) + hypothesis.layer.eps
+        made = ((parts - parts.mean(axes, keepdims=True)) / np.sqrt(variance)).reshape(x.shape)
+        gamma, beta = values.get("weight", np.ones(x.shape[1])), values.get("bias", np.zeros(x.shape[1]))
+        return np.asarray(made * gamma[:, None, None] + beta[:, None, None])
+
+    return Fault(f"it is {text}, not a batch norm", result=result)
+
+
+def _in_groups(groups: int) -> Fault:
+    """A group norm; a layer norm of an image where it is one group."""
+
+    def shape_of(shape: Shape) -> tuple[int, ...] | None:
+        n, channels, *rest = shape
+        return (n, groups, channels // groups, *rest) if groups < channels and channels % groups == 0 else None
+
+    what = (
+        f"a group norm of {groups} groups" if groups > 1 else "a layer norm over each image (a group norm of 1 group)"
+    )
+    return _other_norm(what, shape_of, (2, 3, 4))
+
+
+OTHER_NORMS = (
+    _other_norm("an instance norm (each image and channel by itself)", lambda shape: shape, (2, 3)),
+    _other_norm("a layer norm over the channels, place by place", lambda shape: shape, (1,)),
+    *map(_in_groups, (1, 2, 3, 4, 6, 8, 16, 32)),
+)
 EPS = (1e-3, 1e-5, 1e-6, 2e-5, 1e-4, 1e-2, 1e-7, 1e-8, 1e-12, 0.0)
 NORM = (
     *(other_field("eps is {wrong.eps:g}, not {right.eps:g}", eps=eps) for eps in EPS),
@@ -225,6 +260,7 @@ NORM = (
     other_value("gamma is one for all: the mean", "weight", lambda t, gamma: np.full_like(gamma, gamma.mean())),
     other_value("the mean is not subtracted", "running_mean", lambda t, mean: np.zeros_like(mean)),
     other_value("the variance is used as a deviation", "running_var", lambda t, var: var**2),
+    *OTHER_NORMS,
 )
 LRN = (
     other_field("constant factor {right.size} in the LRN term: alpha divided by n", divide_alpha=True),

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import permutations
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from triptych.utils.arrays import Array
 
 Step = tuple[str, Callable[[Array], Array]]
 AXES = {0: "image", 1: "channel", 2: "row", 3: "column"}
+READ = {1: "channels", 2: "height", 3: "width"}
 
 
 def _shifted(axis: int, by: int) -> Callable[[Array], Array]:
@@ -49,10 +51,15 @@ def _moves(ndim: int) -> Iterator[Step]:
         yield "its rows and columns are swapped", lambda x: x.transpose(0, 1, 3, 2)
         yield "it is turned by 90 degrees", lambda x: np.rot90(x, 1, (2, 3))
         yield "it is turned by -90 degrees", lambda x: np.rot90(x, -1, (2, 3))
-        yield (
-            "it is read in height-width-channels order",
-            lambda x: np.ascontiguousarray(x.transpose(0, 2, 3, 1)).reshape(x.shape),
-        )
+        for order in permutations((1, 2, 3)):
+            if order != (1, 2, 3):
+                words = "-".join(READ[axis] for axis in order)
+                yield f"it is read in {words} order", partial(_read, (0, *order))
+
+
+def _read(order: tuple[int, ...], x: Array) -> Array:
+    """In the shape that it had, whatever the new order of the axes is."""
+    return np.ascontiguousarray(x.transpose(order)).reshape(x.shape)
 
 
 def _rounded(digits: int, x: Array) -> Array:
