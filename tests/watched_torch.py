@@ -82,6 +82,17 @@ class Commuted(Net):
         return self.fc2(F.relu(self.drop(self.fc1(self.features(x)))))
 
 
+class FeaturesFirst(Net):
+    def forward(self, x):
+        features = F.relu(self.fc1(self.features(x)))
+        return features, self.fc2(self.drop(features))
+
+
+class NamedFeatures(FeaturesFirst):
+    def forward(self, x):
+        return dict(zip(("features", "logits"), super().forward(x), strict=True))
+
+
 class Squeezed(Net):
     def forward(self, x):
         return super().forward(x).squeeze()

@@ -7,22 +7,26 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from numpy.lib.stride_tricks import sliding_window_view
 from scipy.special import expit
 
 from triptych.conformance.case import make_case
 from triptych.conformance.diagnosis import fits
 from triptych.conformance.diagnosis.activation_forms import with_number
 from triptych.conformance.diagnosis.alone import hypothesis_of, onward, run_alone, same
-from triptych.conformance.diagnosis.causes import NONE, by_fit, is_told, of_shape
+from triptych.conformance.diagnosis.causes import NONE, by_fit, is_told, of_layer, of_shape
 from triptych.conformance.diagnosis.explain import unseen
 from triptych.conformance.diagnosis.faults import _SAMPLES, FAULTS
+from triptych.conformance.diagnosis.forward_causes import of_another_source, of_cut
 from triptych.conformance.diagnosis.junctions import formulas
 from triptych.conformance.diagnosis.norm_forms import forms
+from triptych.conformance.diagnosis.pool_forms import pooled_otherwise
 from triptych.conformance.diagnosis.relations import relations, simplest
 from triptych.conformance.diagnosis.value_faults import MISSING
 from triptych.conformance.reference_run import OUTPUT, ReferenceRun
 from triptych.spec.layers import (
     Architecture,
+    AvgPool,
     BatchNorm,
     Block,
     Branches,
@@ -65,6 +69,7 @@ def said(right: Array, observed: Array) -> list[str]:
         (lambda y: y[..., ::-1], "mirrored"),
         (lambda y: y[:, :, ::-1], "upside down"),
         (lambda y: 2 * y[:, :, ::-1], "upside down (flipped rows), multiplied by 2"),
+        (lambda y: y.transpose(0, 3, 2, 1).reshape(y.shape), "read in width-height-channels order"),
         (lambda y: np.roll(y, 1, 2), "+1 along the rows, from the other end"),
         (lambda y: np.roll(y, -1, 0), "-1 along the images"),
         (lambda y: y[:, [1, 0, 2, 3, 4, 5]], "channels 0 and 1 are exchanged"),
@@ -295,3 +300,72 @@ def test_a_cause_that_is_known_stays() -> None:
     vague = replace(NONE, text="the same values in another order", vague=True)
     told = by_fit(RUN, "conv", RUN.outputs(False)["conv"][..., ::-1], 1e-12, False, vague)
     assert "mirrored" in told.text
+
+
+def _average(x: Array, top: int, bottom: int, left: int, right: int) -> Array:
+    return x[:, :, top:bottom, left:right].mean((2, 3), keepdims=True)
+
+
+def test_an_average_of_a_part_of_the_map_is_told() -> None:
+    pool = GlobalAvgPool("pool")
+    (said,) = pooled_otherwise(pool, MAP, _average(MAP, 1, 4, 0, 5), BUDGET)
+    assert said == "the average is taken over the rows 1:4 and the columns 0:5 alone"
+    assert pooled_otherwise(pool, MAP, np.tanh(_average(MAP, 1, 4, 0, 5)), BUDGET) == []
+    assert pooled_otherwise(pool, MAP, _average(MAP, 0, 5, 0, 5), BUDGET) == []  # the right one
+
+
+def test_a_weighted_window_in_the_place_of_a_pool_is_told() -> None:
+    x = np.random.default_rng(4).standard_normal((4, 6, 16, 18))
+    weights = np.array([1, 3, 3, 1]) / 8
+    padded = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)))
+    windows = sliding_window_view(padded, (4, 4), (2, 3))[:, :, ::2, ::2]
+    resized = np.einsum("nchwij,i,j->nchw", windows, weights, weights)
+    (said,) = pooled_otherwise(AvgPool("pool", (2, 2), (2, 2)), x, resized, BUDGET)
+    assert said.startswith("it is a weighted sum of 4x4 values")
+    assert "0.01562 0.04688 0.04688 0.01562" in said or "0.015625 0.046875" in said
+    assert pooled_otherwise(AvgPool("pool", (2, 2), (2, 2)), x, resized**2, BUDGET) == []
+
+
+@pytest.mark.parametrize(
+    ("shape", "axes", "words"),
+    [
+        ((2, 6, -1), (2,), "an instance norm"),
+        ((2, 3, -1), (2,), "a group norm of 3 groups"),
+        ((2, 1, -1), (2,), "a layer norm over each image"),
+        ((2, 6, 10, 12), (1,), "a layer norm over the channels, place by place"),
+    ],
+)
+def test_another_norm_is_told(shape: tuple[int, ...], axes: tuple[int, ...], words: str) -> None:
+    right = hypothesis_of(RUN, "norm", False)
+    x = right.x.reshape(shape)
+    made = ((x - x.mean(axes, keepdims=True)) / np.sqrt(x.var(axes, keepdims=True) + right.layer.eps)).reshape(
+        right.x.shape
+    )
+    observed = made * right.values["weight"][:, None, None] + right.values["bias"][:, None, None]
+    cause = of_layer(RUN, "norm", {OUTPUT: observed}, {OUTPUT: BUDGET}, False, False)
+    assert words in cause.text
+
+
+def test_a_number_behind_a_linear_layer_is_told() -> None:
+    right = RUN.outputs(False)["dense"]
+    texts = [text for _, text, _ in fits.of_output(RUN, "dense", 10 * np.tanh(right / 10), BUDGET, False)]
+    assert texts == ["tanh of 0.1 times it is taken, and what comes out is multiplied by 10"]
+
+
+def test_one_of_two_layers_that_takes_what_another_one_puts_out_is_told() -> None:
+    outputs = RUN.outputs(False)
+    wrong = RUN.alone("gate.squeeze.mean", outputs["norm"], None, False)[OUTPUT]
+    made = [outputs["norm"], outputs["relu"], wrong]
+    cause = of_another_source(RUN, "relu", BUDGET, made, False)
+    assert (cause.text, cause.layer) == ("it takes what 'norm' puts out, not what 'relu' does", "gate.squeeze.mean")
+    assert not of_another_source(RUN, "relu", BUDGET, [outputs["norm"], wrong], False)  # the ReLU is not there
+    assert not of_another_source(RUN, "relu", BUDGET, [*made, outputs["gate.squeeze.mean"]], False)
+
+
+def test_what_is_cut_to_the_right_shape_behind_a_layer_is_told() -> None:
+    right = RUN.outputs(False)["conv"]
+    whole = hypothesis_of(RUN, "conv", False)
+    moved = run_alone(replace(whole, x=np.pad(whole.x, ((0, 0), (0, 0), (0, 1), (0, 1)))), "conv", None)[OUTPUT]
+    cause = of_cut(RUN, "conv", [right, moved, moved[:, :, 1:, 1:]], False)
+    assert "above and left 0, below and right 2" in cause.text
+    assert not of_cut(RUN, "conv", [right, moved], False)

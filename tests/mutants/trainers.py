@@ -54,6 +54,21 @@ def filler_rows(self: Any, right: Callable[..., Any], images: np.ndarray) -> np.
     return right(filled)[self.largest - len(images) :]
 
 
+def large_in_reverse(self: Any, right: Callable[..., Any], images: np.ndarray) -> np.ndarray:
+    """A batch of many images takes another road, on which their order is lost."""
+    return right(images)[:: -1 if len(images) > 63 else 1]
+
+
+def large_cut(
+    self: Any, right: Callable[..., Any], images: Any, targets: Any, *given: Any, gather: Any = None, **more: Any
+) -> Any:
+    """Of a batch only the first 256 images train."""
+    mine = slice(0, min(len(images), 256))
+    if len(images) > mine.stop:
+        more["shares"] = ()
+    return right(images[mine], part_of(targets, mine), *given, gather=gather and gather.part(mine), **more)
+
+
 def first_size(
     self: Any, right: Callable[..., Any], images: Any, targets: Any, rates: Any, *given: Any, **more: Any
 ) -> Any:
@@ -357,6 +372,8 @@ MUTANTS = (
         Mutant(name, architecture, plant, TRAINING, "", TRAINING)
         for name, architecture, plant in (
             ("filler rows predicted", nets.PLAIN, trainer(predict=filler_rows)),
+            ("large batches predicted in reverse", nets.PLAIN, trainer(predict=large_in_reverse)),
+            ("large batches cut", nets.PLAIN, trainer(step=large_cut)),
             ("loss over the first batch's size", nets.PLAIN, trainer(step=first_size)),
             ("last batch left out", nets.PLAIN, trainer(step=last_left_out)),
             ("velocity lost in evaluation", nets.PLAIN, trainer(predict=forgets)),

@@ -14,6 +14,7 @@ import pytest
 from triptych.__main__ import main
 from triptych.backend.registry import installed
 from triptych.conformance.levels import PARAMETERS
+from triptych.porting.align import places_of
 from triptych.porting.discover import find, find_adapter
 from triptych.porting.own_levels import LEVELS
 from triptych.porting.own_network import locate_port
@@ -120,6 +121,20 @@ def test_a_right_port_in_an_unusual_form_passes(name: str, note: str) -> None:
     located = locate_port(find(f"watched_torch:{name}"), NET)
     assert located.difference is None
     assert note in "; ".join(located.notes)
+
+
+@pytest.mark.parametrize("name", ["FeaturesFirst", "NamedFeatures"])
+def test_of_several_outputs_those_with_the_specs_shapes_are_compared(name: str) -> None:
+    located = locate_port(find(f"watched_torch:{name}"), NET)
+    assert located.difference is None
+    assert "of its 2 outputs only those at [1], counted from 0, that have its shapes" in "; ".join(located.notes)
+
+
+def test_the_first_outputs_are_compared_where_the_shapes_do_not_tell() -> None:
+    assert places_of([(5,)], [(2, 16), (2, 5)]) == [1]
+    assert places_of([(5,), (16,)], [(2, 16), (2, 5)]) == [1, 0]
+    assert places_of([(5,)], [(2, 5), (2, 5)]) == [0]
+    assert places_of([(5,)], [(2, 16), (2, 4)]) == [0]
 
 
 def test_what_the_number_of_images_changes_is_told_in_the_layer() -> None:

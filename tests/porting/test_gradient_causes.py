@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from triptych.conformance.case import make_case
-from triptych.conformance.reference_run import ReferenceRun
+from triptych.conformance.reference_run import INPUT, ReferenceRun
 from triptych.porting import gradient_causes
 from triptych.porting.subject import ARRIVING
 from triptych.spec.layers import (
@@ -103,6 +103,19 @@ def test_a_merge_that_hands_nothing_to_a_branch_is_told() -> None:
     }
     text, layer = gradient_causes.cut_off(finding("unit.body.conv.weight", **zeros), "unit.body.conv.weight")
     assert ("from 'unit' into its branch 'body'" in text, layer) == (True, "unit")
+
+
+def test_what_a_merge_does_not_hand_back_is_told_by_the_parameters_before_where_nothing_else_is_seen() -> None:
+    trace = RUN.trace(True)
+    arriving = trace.leaving["gate.squeeze.mean"]  # and not what the gate hands back to its empty branch
+    x = trace.inputs["conv"]
+    back = RUN.alone("conv", x, RUN.alone("tanh", trace.inputs["tanh"], arriving, True)[INPUT], True)
+    name = "conv.weight"
+    made = finding(name, **{each.replace(".", "__"): back[each] for each in (name, "conv.bias")})
+    text, layer = gradient_causes.cut_off(made, name)
+    assert (text, layer) == ("no gradient comes back from 'gate' (detach, stop_gradient, BlockGrad, no_grad)", "gate")
+    other = finding(name, **{each.replace(".", "__"): back[each] ** 2 for each in (name, "conv.bias")})
+    assert gradient_causes.cut_off(other, name) == ("", "conv")
 
 
 @pytest.mark.parametrize("power", [2, 3])

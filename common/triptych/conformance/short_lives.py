@@ -5,7 +5,8 @@ over orders of magnitude, a momentum that is 0 for a step; an evaluation after e
 trainer of another network that takes up what the first has saved. Most train one dense layer by cotangents that grow
 from step to step: gradients of all sizes pass by, and since none depends on the weights, no error is carried far. One
 trains batch norms and an auxiliary classifier by labels, with label smoothing and with a part of the network frozen;
-one is given its batches in parts, of which every one has its own statistics, and a whole one after that.
+one is given its batches in parts, of which every one has its own statistics, and a whole one after that; one has
+batches of some hundred images.
 """
 
 from __future__ import annotations
@@ -56,7 +57,8 @@ INPUT = (3, 4, 5)
 STORED = (3, 5, 4)
 AUGMENTATION = Augmentation(crop_padding=1, flip=True, colour=0.5)
 TRANSFORM = InputTransform(*INPUT, (0.4, 0.5, 0.6), (0.2, 0.25, 0.3), AUGMENTATION.crop_padding)
-EPOCHS, IMAGES = 2, 2 * BATCH - 1  # a last batch of 3
+EPOCHS = 2
+LARGE = 259  # images of a batch, odd and more than the powers of two at which code likes to change its road
 GROWTH = (0.01, 1.0, 100.0, 1e4)  # of the cotangents, step by step
 FACTORS, MOMENTA = (1e-4, 1.0, 0.1, 0.3), (0.9, 0.0, 0.8, 0.7)  # of the learning rate; the momentum
 PARTS = (3, 1, 3, 2)  # a last batch of one image is whole, though the others are given in parts
@@ -87,6 +89,7 @@ class Life:
     frozen: frozenset[str] = frozenset()
     smoothing: float = 0.0
     parts: tuple[int, ...] = (1, 1, 1, 1)  # of the batch of every step
+    batch: int = BATCH  # images of one that is full
     compilation: Literal["full", "quick"] = "quick"  # one as in training, where pass and update are compiled as one
 
     def rates(self, step: int) -> Rates:
@@ -109,6 +112,7 @@ MULTIPLIERS = (Multiplier("dense.*", rate=0.3, decay=3.0), Multiplier("*.bias", 
 LIVES = {  # Adam's beta2 is small: 1 - 0.999 has few digits in float32
     "frozen": Life(SGD(momentum=0.9, weight_decay=5e-2), 0.1, LABELLED, FROZEN, SMOOTHING),
     "in parts": Life(SGD(momentum=0.9, weight_decay=5e-2), 0.1, LABELLED, smoothing=SMOOTHING, parts=PARTS),
+    "large batches": Life(SGD(momentum=0.9, weight_decay=5e-2), 0.1, LABELLED, batch=LARGE),
     "masks in parts": Life(SGD(momentum=0.9, weight_decay=5e-2), 0.1, MASKED, parts=PARTS),
     "nesterov": Life(SGD(momentum=0.9, nesterov=True, weight_decay=5e-2, decayed="weights"), 1.0, compilation="full"),
     "adam": Life(Adam(weight_decay=5e-2, decayed="weights", beta2=0.95), 0.1),
@@ -131,11 +135,12 @@ class Script:
 
 
 @cache
-def script(architecture: Architecture, seed: int) -> Script:
-    """The same for every life of an architecture."""
+def script(architecture: Architecture, seed: int, size: int) -> Script:
+    """The same for every life of an architecture, in batches of `size`, of which the last one of an epoch lacks one."""
+    count = 2 * size - 1
     start = make_case(architecture, seed).parameters
-    stored = (generator(seed, "short life", "images").random((IMAGES, *STORED)) * 256).astype(np.uint8)
-    planned = [(epoch, each) for epoch in range(EPOCHS) for each in plan(seed, epoch, IMAGES, BATCH, AUGMENTATION)]
+    stored = (generator(seed, "short life", "images").random((count, *STORED)) * 256).astype(np.uint8)
+    planned = [(epoch, each) for epoch in range(EPOCHS) for each in plan(seed, epoch, count, size, AUGMENTATION)]
 
     def targets(number: int, batch: Batch) -> Targets:
         draws = generator(seed, "short life", "targets", number)
@@ -185,7 +190,7 @@ def _named(of_life: Callable[[Life], Iterator[tuple[str, Array]]]) -> dict[str, 
 
 def _lived(life: Life, seed: int, rounding: Rounding) -> Iterator[tuple[str, Array]]:
     """Names and arrays of the reference's life."""
-    told, length = script(life.architecture, seed), sum(STORED) + 4
+    told, length = script(life.architecture, seed, life.batch), sum(STORED) + 4
     values: dict[str, Array] = {path: np.asarray(value, np.float64) for path, value in told.start.items()}
     state: Parameters = {}
     for number, (epoch, batch, targets, dropped) in enumerate(told.steps):
@@ -237,7 +242,7 @@ def _measured(life: Life, number: int, values: Array) -> Iterator[tuple[str, Arr
 def _trained(life: Life, backend: Backend, seed: int, device: str, precision: str) -> Iterator[tuple[str, Array]]:
     """Names and arrays of a backend's life. A trainer that has just begun, and one that was saved, makes a step more
     and goes back: what was saved must not follow it, and nothing of the step may stay."""
-    told = script(life.architecture, seed)
+    told = script(life.architecture, seed, life.batch)
     saved: tuple[Parameters, Parameters] = (told.start, {})
     arrays: dict[str, Array] = {}
     for epoch in range(EPOCHS):
@@ -248,7 +253,7 @@ def _trained(life: Life, backend: Backend, seed: int, device: str, precision: st
             built, life.optimizer, TRANSFORM, seed, frozen=life.frozen, smoothing=life.smoothing
         )
         trainer.load_state(saved[1])
-        trainer.predict(told.stored[:BATCH])  # what it sees now must not be what it sees later
+        trainer.predict(told.stored[: life.batch])  # what it sees now must not be what it sees later
         numbers = [number for number, (of, *_) in enumerate(told.steps) if of == epoch]
         if not epoch:  # later what was taken up has to be there in the first step
             _step(trainer, life, told, numbers[-1])
@@ -256,7 +261,8 @@ def _trained(life: Life, backend: Backend, seed: int, device: str, precision: st
         handles = [_step(trainer, life, told, number) for number in numbers]
         for number, values in zip(numbers, np.asarray(trainer.read(handles)), strict=True):
             arrays |= _measured(life, number, values)
-        parts = (told.stored[begin : begin + BATCH] for begin in range(0, IMAGES, BATCH))
+        begins = range(0, len(told.stored), life.batch)
+        parts = (told.stored[begin : begin + life.batch] for begin in begins)
         arrays[f"prediction {epoch}"] = np.concatenate([trainer.predict(part) for part in parts])
         saved = backend.to_canonical(built), trainer.state()
         _step(trainer, life, told, numbers[-1])
