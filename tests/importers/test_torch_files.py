@@ -71,7 +71,7 @@ NAMES = ("functional", "residual", "squeeze and excite", "channel shuffle", "dro
 UNSCRIPTABLE = ("squeeze and excite", "channel shuffle", "split")  # for a lambda in them
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:(Converting|Iterating)")
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", NAMES)
 def test_a_file_becomes_the_network_that_was_saved(name: str, way: str, tmp_path: Path) -> None:

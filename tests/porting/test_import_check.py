@@ -261,7 +261,7 @@ def test_a_block_that_waits_for_its_shapes_keeps_a_scale_of_its_own(constant: bo
         assert imported.remarks == ("the array 'net_scale' is a constant here; MXNet would train it",)
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:(Converting|Iterating)")
 @pytest.mark.parametrize(
     ("form", "said"),
     [
