@@ -27,6 +27,7 @@ NUMBERS: dict[type, tuple[str, ...]] = {
     spec.GlobalAvgPool: ("flattened",),
 }
 AXES = {"channels": -1, "rows": 1, "columns": 2}  # of (N, H, W, C); flat values have channels alone
+EXACT = "rounded up at other sizes, and this rounds down"  # of a pool whose windows fit at this size
 UNSAID: Any = object()  # no value is this default
 RNGS = ("rngs", UNSAID)
 
@@ -57,9 +58,17 @@ def _conv_transpose(layer: spec.ConvTranspose, v: Values) -> Piece:
 
 
 def _max_pool(layer: spec.MaxPool, v: Values) -> Piece:
+    """Rounded up by padding below and at the right: one less than the stride is right for every size, as long as no
+    window begins in it."""
     (below, right), trap = _over(v), ""
-    if below or right:
+    sides = list(zip(layer.kernel, layer.stride, layer.padding, strict=True))
+    if layer.ceil and layer.stride != (1, 1) and all(p <= k - s for k, s, p in sides):
+        below, right = (s - 1 for _, s, _ in sides)
+        trap = "rounded up by the padding, as Caffe does"
+    elif below or right:
         trap = "JAX rounds down: what the last windows hang over at this size is padding"
+    elif layer.ceil and layer.stride != (1, 1):
+        trap = EXACT
     return Piece(f"partial(nnx.max_pool, {_window(layer)}{_sides(layer, below, right)})", trap, True)
 
 
@@ -71,6 +80,8 @@ def _avg_pool(layer: spec.AvgPool, v: Values) -> Piece:
         return Piece(text, "JAX rounds down, and would count what hangs over", True)
     counted = ", count_include_pad=False" if padded and not layer.count_padding else ""
     trap = "the default would count the padded zeros" if counted else ""
+    if layer.ceil and layer.stride != (1, 1):
+        trap = "; ".join(filter(None, (trap, EXACT)))
     return Piece(f"partial(nnx.avg_pool, {_window(layer)}{_sides(layer, 0, 0)}{counted})", trap, True)
 
 

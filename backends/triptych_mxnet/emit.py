@@ -31,6 +31,7 @@ NUMBERS: dict[type, tuple[str, ...]] = {
     spec.ChannelShuffle: ("groups",),
     spec.Dropout: ("rate",),
 }
+EXACT = "rounded up at other sizes, and this rounds down"  # of a pool whose windows fit at this size
 UNSAID: Any = object()  # no value is this default
 
 
@@ -73,12 +74,12 @@ def _side(pair: spec.Pair) -> str:
 
 
 def _max_pool(layer: spec.MaxPool, v: Values) -> Piece:
-    """Rounded up only where something hangs over."""
-    if not layer.ceil or v["overhang"].equals(0):
-        trap = "rounded up, as Caffe does, makes no difference here" if layer.ceil else ""
-        return Piece(f"nn.MaxPool2D({_window(layer)})", trap)
-    if v["crop"].equals(()):
+    """Rounded up as MXNet does it, where that is how the spec does."""
+    rounds = layer.ceil and layer.stride != (1, 1)
+    if rounds and v["crop"].equals(()):
         return Piece(f"nn.MaxPool2D({_window(layer)}, ceil_mode=True)", "rounded up, as Caffe does")
+    if not rounds or v["overhang"].equals(0):
+        return Piece(f"nn.MaxPool2D({_window(layer)})", EXACT if rounds else "")
     size = _pair_text(v["crop"].literal)
     return Piece(f"CroppedMaxPool({_window(layer)}, size={size})", "MXNet keeps windows wholly in the padding")
 
@@ -91,6 +92,8 @@ def _avg_pool(layer: spec.AvgPool, v: Values) -> Piece:
     if v["overhang"].equals(0):
         counted = "" if layer.count_padding or layer.padding == (0, 0) else ", count_include_pad=False"
         trap = "the default would count the padded zeros" if counted else ""
+        if layer.ceil and layer.stride != (1, 1):
+            trap = "; ".join(filter(None, (trap, EXACT)))
         return Piece(f"nn.AvgPool2D({_window(layer)}{counted})", trap)
     fields = {"kernel": layer.kernel, "strides": layer.stride, "padding": layer.padding}
     named: Named = {name: (repr(value), UNSAID) for name, value in fields.items()}

@@ -20,7 +20,7 @@ from triptych.emitting.emit import Emitted, emit
 from triptych.reference import network as reference
 from triptych.reference.loss import cross_entropy, linear
 from triptych.spec.kinds.layer_pass import Rounding, exact
-from triptych.spec.layers import Architecture, BatchNorm, Dropout, Layer, with_children
+from triptych.spec.layers import Architecture, BatchNorm, Conv, Dropout, Layer, MaxPool, with_children
 from triptych.utils.arrays import Array, largest
 
 BACKENDS = registry.installed()
@@ -138,6 +138,25 @@ def test_several_outputs(backend: str, tmp_path: Path) -> None:
     architecture = several_outputs()
     check(emit(architecture, backend), architecture, tmp_path, train=False)
     check(emit(architecture, backend), architecture, tmp_path, train=True)
+
+
+POOLS = {
+    "caffe": MaxPool("pool", (2, 2), (2, 2), ceil=True),
+    "wider": MaxPool("pool", (3, 3), (2, 2), ceil=True),
+    "padded": MaxPool("pool", (3, 4), (2, 3), (1, 1), ceil=True),
+}
+
+
+@pytest.mark.parametrize("pool", POOLS)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_pool_that_rounds_up_does_so_at_every_size(backend: str, pool: str, tmp_path: Path) -> None:
+    """Also where nothing hangs over at the size that the file was emitted for: detectors see images of any size."""
+    architecture = Architecture("net", (3, 9, 9), 0, (Conv("conv", 4, (1, 1)), POOLS[pool], Conv("last", 2, (1, 1))))
+    for size in ((8, 11), (9, 9)):
+        emitted = emit(replace(architecture, input=(3, *size)), backend)
+        assert "rounded up" in emitted.source
+        for height, width in ((8, 8), (9, 9), (10, 11)):
+            check(emitted, replace(architecture, input=(3, height, width)), tmp_path, train=True)
 
 
 RATE, STEPS = 0.125, 2

@@ -108,6 +108,24 @@ def test_code_lines_leaves_out_what_is_no_code() -> None:
     assert code_lines('"""One\n\ntwo."""\n\n# three\nx = 1  # four\n\n\ndef f():\n    """Five."""\n    return x\n') == 3
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_dense_layer_that_flattens_begins_the_classifier(backend: str) -> None:
+    """MXNet's symbols have it so: one node `fc`, imported as a block of two."""
+    fc = Block("fc", (Flatten("flatten"), Dense("dense", 5)))
+    layers = (Conv("conv", 4, (3, 3)), fc, ReLU("relu"), Dense("last", 3))
+    emitted = emit(Architecture("net", (1, 6, 6), 3, layers), backend)
+    assert "fc: 5" in emitted.source
+    assert emitted.names["fc.dense.weight"].startswith("classifier.")
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_outputs_of_branches_are_all_told(backend: str) -> None:
+    graph = Graph("heads", (Node(Conv("box", 4, (1, 1))), Node(Conv("score", 2, (1, 1)))), ("box", "score"))
+    source = emit(Architecture("net", (3, 6, 5), 0, (Conv("conv", 4, (3, 3)), graph)), backend).source
+    assert "2 branches on the same input, each with an output." in source
+    assert ("heads: 4x3x4, 4x3x2" if backend == "jax" else "heads: 4x4x3, 2x4x3") in source
+
+
 def hostile() -> Architecture:
     """Names that are words of Python, of the frameworks, and of the file itself; a source that would end a string."""
     names = ("class", "forward", "self", "x", "x_", "torch", "jnp", "F", "lambda", "train", "in_channels", "rngs")

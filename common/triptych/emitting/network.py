@@ -18,6 +18,7 @@ from triptych.spec.layers import (
     Flatten,
     GlobalAvgPool,
     GlobalMaxPool,
+    Graph,
     Shape,
     outputs,
 )
@@ -129,9 +130,18 @@ def _noted(node: TreeNode, made: Expression, writer: Writer) -> Expression:
 
 
 def _said(node: TreeNode, writer: Writer) -> str:
-    last = node.children[-1] if node.is_unit else node
     names = node.name if not node.is_unit else node.children[0].name
-    return names if last.output == node.input else f"{names}: {_size(last.output, writer.dialect.channels_last)}"
+    shapes = _shapes(node.children[-1] if node.is_unit else node)
+    told = ", ".join(_size(shape, writer.dialect.channels_last) for shape in shapes)
+    return names if shapes == [node.input] else f"{names}: {told}"
+
+
+def _shapes(node: TreeNode) -> list[Shape]:
+    """Of what comes out of a node: several where it is a graph with so many outputs."""
+    if not isinstance(node.layer, Graph):
+        return [node.output]
+    known = {child.name: child.output for child in node.children}
+    return [known[name] for name in node.layer.outputs]
 
 
 def _plain(part: KeptLayers, writer: Writer) -> bool:

@@ -16,6 +16,7 @@ from triptych.spec.layers import (
     AvgPool,
     Block,
     Branches,
+    Dense,
     Flatten,
     Graph,
     Layer,
@@ -126,9 +127,18 @@ def _node(
         node.children.append(_node(child, below, into, out, infos, numbers, units))
         node.children[-1].branch = node.is_flow
     if node.is_row:
+        node.children = [one for child in node.children for one in _dense_apart(child)]
         node.children = _with_units(node, units)
         node.children = _fused(node.children)
     return node
+
+
+def _dense_apart(node: TreeNode) -> list[TreeNode]:
+    """MXNet's dense layer, which flattens what it is given, is two layers of the row, as elsewhere; else the node."""
+    if not isinstance(node.layer, Block) or [type(layer) for layer in node.layer.layers] != [Flatten, Dense]:
+        return [node]
+    node.children[-1].name = node.name
+    return node.children
 
 
 def _fused(row: list[TreeNode]) -> list[TreeNode]:

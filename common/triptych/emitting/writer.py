@@ -365,4 +365,6 @@ def _about(flow: TreeNode) -> str:
         case Residual():
             projected = ", or its projection," if any(child.name == "shortcut" for child in flow.children) else ""
             return f"A residual unit: the input{projected} plus the body's output."
+        case Graph() if all(wire.inputs == (INPUT,) for wire in flow.layer.nodes):
+            return f"{len(flow.children)} branches on the same input, each with an output."
     return "Layers that take the outputs of others by name."
