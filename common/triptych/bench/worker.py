@@ -99,7 +99,7 @@ def serve(commands: TextIO, answers: TextIO) -> None:
     began, cpu = used()
     try:
         task = records.decode(json.loads(commands.readline()), Task)
-        dataset = data.load(task.recipe.data)
+        dataset = data.load(task.recipe.data, reading=task.recipe.reading)
         subject = make(task, dataset)
         passed = used()
         first: dict[str, Any] = {"loss": subject.first, "seconds": passed[0] - began, "cpu_seconds": passed[1] - cpu}

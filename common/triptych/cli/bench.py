@@ -63,6 +63,8 @@ def bench(
     arch: Annotated[str | None, Parameter(help="Architecture; vgg11 if left out.")] = None,
     network: options.NetworkOptions = options.DEFAULT_NETWORK,
     data: Annotated[str | None, Parameter(help="Data set; synthetic if left out.")] = None,
+    skip_bad_images: options.SkipBadImages = None,
+    scale_16_bit: options.Scale16Bit = None,
     batch_size: Annotated[options.Whole, Parameter(help="Images per step; 64 if left out.")] = None,
     steps: Annotated[options.Positive, Parameter(help="Steps, and batches of each kind, per round; 5.")] = None,
     rounds: Annotated[options.Positive, Parameter(help="How often each subject has its turn; 10.")] = None,
@@ -100,7 +102,8 @@ def bench(
 
     names = options.backend_names(backends)
     peers, timed, gate = against(vs, names), asked(kinds), training.gate()
-    run = RunOptions(arch=arch, data=data, batch_size=batch_size, precision=precision)
+    reading = {"skip_bad_images": skip_bad_images, "scale_16_bit": scale_16_bit}
+    run = RunOptions(arch=arch, data=data, batch_size=batch_size, precision=precision, **reading)
     recipe = run.choose(measure.RECIPE, network)
     capacity.check_training(recipe, device)
     sessions.check_execution([registry.load(name) for name in names], device, recipe.precision)
@@ -113,7 +116,7 @@ def bench(
         return
     measured = measure.measure(
         recipe,
-        build_architecture(recipe, load(recipe.data)),
+        build_architecture(recipe, load(recipe.data, reading=recipe.reading)),
         names,
         against=peers,
         tuned=tuned,

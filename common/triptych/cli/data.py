@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
 
-from triptych.cli.options import JsonFile, check_place, write_json
+from triptych.cli.options import JsonFile, Scale16Bit, SkipBadImages, check_place, write_json
 from triptych.report.tables import print_table
 from triptych.utils.errors import TriptychError, check_known
 
@@ -61,17 +61,21 @@ def pack(
     *,
     form: Annotated[Literal["png", "jpeg"], Parameter(name="--format", help="PNG keeps every bit.")] = "png",
     data_dir: DataDir = None,
+    skip_bad_images: SkipBadImages = None,
+    scale_16_bit: Scale16Bit = None,
 ) -> None:
     """Write a data set as MXNet's RecordIO, an index beside it; `--data FILE.rec` and MXNet's own readers read it.
 
     The test images become NAME-test.rec. Example: triptych data pack fashion-mnist-mini mini.rec
     """
     from triptych.data import load, recordio
+    from triptych.data.decoded import Reading
 
     if file.suffix != recordio.SUFFIX:
         raise TriptychError(f"FILE {file} must end in {recordio.SUFFIX}")
     check_place("FILE", file, file.absolute().parent)
-    written = recordio.pack(load(name, data_dir=data_dir), file, form)
+    reading = Reading(bool(skip_bad_images), bool(scale_16_bit))
+    written = recordio.pack(load(name, data_dir=data_dir, reading=reading), file, form)
     print(f"{name} is in {', '.join(map(str, written))}")
 
 

@@ -122,6 +122,10 @@ Dense = Annotated[
     Flag, Parameter(help="Dense layers as convolutions over images of their own size; scores are averaged.")
 ]
 DenseSize = Annotated[str | None, Parameter(help="The size that --dense is run at: N or HxW, not below training's.")]
+SkipBadImages = Annotated[bool | None, Parameter(help="Leave out image files that cannot be read.", negative="")]
+Scale16Bit = Annotated[
+    bool | None, Parameter(help="Bring images of 16 bits to 8 instead of refusing them.", negative="")
+]
 Backends = Annotated[str | None, Parameter(help="Comma-separated; all that are installed if left out.")]
 
 

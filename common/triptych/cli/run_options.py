@@ -13,7 +13,7 @@ from cyclopts import Parameter
 
 from triptych import zoo
 from triptych.cli.arch import is_zoo, resolve
-from triptych.cli.options import DEFAULT_NETWORK, NetworkOptions, Whole
+from triptych.cli.options import DEFAULT_NETWORK, NetworkOptions, Scale16Bit, SkipBadImages, Whole
 from triptych.utils.errors import TriptychError
 
 if TYPE_CHECKING:
@@ -44,12 +44,8 @@ class UseOptions:
         float | None, Parameter(help="The network sees pixels of 0 to this: 1, or 255; so are --mean and --std.")
     ] = None
     channel_order: Annotated[str | None, Parameter(help="rgb, or bgr for weights from Caffe or OpenCV.")] = None
-    skip_bad_images: Annotated[
-        bool | None, Parameter(help="Leave out image files that cannot be read.", negative="")
-    ] = None
-    scale_16_bit: Annotated[
-        bool | None, Parameter(help="Bring images of 16 bits to 8 instead of refusing them.", negative="")
-    ] = None
+    skip_bad_images: SkipBadImages = None
+    scale_16_bit: Scale16Bit = None
     precision: Annotated[str | None, Parameter(help="fp32, bf16, fp16 or fp64.")] = None
 
 

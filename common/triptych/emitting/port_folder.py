@@ -194,7 +194,9 @@ def _images(architecture: Architecture, source: str, names: Sequence[str]) -> li
     """Their size, how each framework has them laid out, and how they are normalised."""
     channels, height, width = architecture.input
     last = [name for name in names if name in registry.BACKENDS and dialect_of(name).channels_last]
-    lines = [f"- {channels} channels, {height} high, {width} wide: (N, {channels}, {height}, {width})"]
+    lines = [
+        f"- {channels} channel{'s' * (channels > 1)}, {height} high, {width} wide: (N, {channels}, {height}, {width})"
+    ]
     lines += [f"- {name}: (N, {height}, {width}, {channels})" for name in last]
     if not Path(source).is_dir():
         return [*lines, "- what their values are normalised by, the source does not say; ask whoever trained it"]

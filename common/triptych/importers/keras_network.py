@@ -30,7 +30,7 @@ def load(path: Path, request: Request) -> Imported:
     file = read(path)
     if file.model is None:
         raise ImportRefusedError(
-            f"{path} holds weights and no network; name the network too (--arch NETWORK --weights {path.name}), or "
+            f"{path} holds weights and no network; name the network, and this file as --weights, or "
             "save the whole model: model.save('net.keras')"
         )
     if file.version[0] < 2:

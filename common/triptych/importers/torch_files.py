@@ -13,7 +13,7 @@ from triptych.importers.torch_script import replayed
 from triptych.utils.errors import TriptychError
 from triptych.utils.reading import is_archive
 
-_WAY_OUT = "give the network as --arch MODULE:NAME"
+_WAY_OUT = "name the network as MODULE:NAME"  # as --arch in some commands, at its own place in others
 
 
 def load(path: Path, request: Request) -> Imported:
@@ -111,7 +111,9 @@ def _held(path: Path) -> str:
         return f"{path} holds {what}, and only running it would read them; {_WAY_OUT}, and weights as a state dict"
     if isinstance(held, dict) and held and all(isinstance(value, torch.Tensor) for value in held.values()):
         total = sum(value.numel() for value in held.values())
-        return f"{path} holds weights alone ({len(held)} arrays, {total} values); {_WAY_OUT} and the file as --weights"
+        return (
+            f"{path} holds weights alone ({len(held)} arrays, {total} values); {_WAY_OUT}, and this file as --weights"
+        )
     keys = f" with {', '.join(map(str, list(held)[:8]))}" if isinstance(held, dict) else ""
     return f"{path} holds a {type(held).__name__}{keys}, which is no network; {_WAY_OUT}"
 

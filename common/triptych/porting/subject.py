@@ -101,7 +101,7 @@ class OwnNetwork(Subject):
             raise error
         shape, said = self.run.case.images.shape, message(error)
         of_types = self.precision == "fp64" and re.search(r"dtype|float|double|half|precision", said, re.IGNORECASE)
-        way_out = "; if it computes in less than float64 whatever it is given: --precision fp32, fp16 or bf16"
+        way_out = "; if it computes in less than float64 whatever it is given: locate's --precision fp32, fp16 or bf16"
         layer = self.port.raised_in(error)
         at = f" in its layer '{layer}'" if layer else ""
         text = f"'{self.name}' failed{at} on images {shape} as {self.layout}: {said}{way_out if of_types else ''}"
