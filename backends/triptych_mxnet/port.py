@@ -135,7 +135,9 @@ class Port:
         if loaded:  # values that wait for the shapes: a first pass puts them in, and a new start would lose them
             self.block(mx.nd.array(self._native(images), dtype=loaded[0].dtype))
         if any(parameter._data is None for parameter in self.named.values()):
-            self.block.initialize(mx.init.Uniform(0.07), force_reinit=False)
+            for parameter in every.values():  # those alone: MXNet warns of every one that has its values already
+                if parameter._data is None:
+                    parameter.initialize(None, mx.cpu(), mx.init.Uniform(0.07))
         self.given = {name: p.data() for name, p in self.named.items() if p._data is not None}
         self.block.cast(self.dtype)  # before it runs: what has 16 bits takes no image of 32
         outputs = self._symbols()

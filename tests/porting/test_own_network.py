@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import sys
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
@@ -16,6 +17,7 @@ from mutants import networks as nets
 from triptych import zoo
 from triptych.__main__ import main
 from triptych.backend.registry import installed
+from triptych.backend.registry import load as load_backend
 from triptych.conformance.locate import Located
 from triptych.porting.discover import find
 from triptych.porting.own_network import locate_port, without_dropout
@@ -207,6 +209,23 @@ def test_the_textbooks_alexnet_parts_at_its_first_convolution() -> None:
 )
 def test_gluons_own_model_zoo(name: str, architecture: Architecture) -> None:
     assert check(f"own_mxnet:{name}", architecture).difference is None
+
+
+def test_a_block_that_has_values_for_some_layers_gets_the_others_without_a_word() -> None:
+    """As a file that `load` fills has, after a layer was added to it."""
+    if "mxnet" not in installed():
+        pytest.skip("MXNet is not installed")
+    load_backend("mxnet")
+    from mxnet import gluon
+
+    net = gluon.nn.HybridSequential()
+    net.add(gluon.nn.Conv2D(4, 3, in_channels=3), gluon.nn.Dense(5))
+    net[0].initialize()
+    layers = (Conv("conv", 4, (3, 3)), Flatten("flatten"), Dense("dense", 5))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        located = locate_port(net, Architecture("net", (3, 8, 8), 5, layers))
+    assert located.difference is None
 
 
 @later
