@@ -50,6 +50,23 @@ def test_a_training_does_not_learn_at_the_loss_or_the_answers_of_chance(loss: fl
     assert watched([loss] * 20, right).stuck is stuck
 
 
+@pytest.mark.parametrize(
+    ("fall", "right", "stuck"),
+    [
+        (0.03, 16, False),  # LeNet's sigmoids, when they begin: it is said of no run that is learning by now
+        (0.03, 10, True),  # from above chance down to it
+        (0.0, 16, True),
+        (-0.03, 16, True),
+    ],
+)
+def test_one_that_has_just_begun_to_learn_is_near_chance_and_falls(fall: float, right: int, stuck: bool) -> None:
+    scatter = 0.005 * np.random.default_rng(0).standard_normal(40)
+    losses = LN10 - 0.005 - fall * (np.arange(40) / 40 - 0.5) + scatter
+    watching = watched(losses.tolist(), right)
+    assert EVEN.near(watching.loss)
+    assert watching.stuck is stuck
+
+
 def test_nothing_is_said_before_there_are_steps_enough() -> None:
     watching = Watch(EVEN, window=10)
     watching.add(np.array([[LN10, 1.0]] * 9), [10] * 9)
@@ -104,10 +121,24 @@ def symptoms(**changes: object) -> Symptoms:
         ({"first_loss": 205.0}, "start is too large"),
         ({"moved": (1e-6, 1e-5)}, "hardly move"),
         ({}, "none of these stands out"),
+        ({"sigmoids": ("a", "b")}, "--optimizer adam"),
+        ({"sigmoids": ("a", "b"), "start_spread": 1e-4}, "a quarter of a gradient"),
+        ({"sigmoids": ("a", "b"), "moved": (0.1, 50.0)}, "rate is too large"),
     ],
 )
 def test_the_cause_follows_from_the_measurements(changes: dict[str, object], words: str) -> None:
     assert words in symptoms(**changes).cause(EVEN)
+
+
+def test_sigmoids_are_told_where_there_is_no_relu() -> None:
+    images = synthetic.load().train.images
+    for name, count in (("lenet", 4), ("lenet_relu", 0)):
+        architecture = zoo.build(name)
+        start = initializers.draw(architecture, 0)
+        transform = loop.build_transform(Recipe("x", architecture=name), architecture)
+        seen = examine(architecture, start, None, images, transform, LN10)
+        assert len(seen.sigmoids) == count
+        assert any("no ReLU, and 4 sigmoids" in text for text in seen.texts()) is bool(count)
 
 
 def test_a_start_too_small_and_a_dead_layer_are_seen_in_a_real_network() -> None:

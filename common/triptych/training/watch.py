@@ -3,7 +3,8 @@
 An answer that ignores its image reaches a loss of the entropy of the labels at best (ln(classes) where all are as
 frequent), and is right as often as the most frequent class comes. A training does not learn when the loss of its last
 steps is within `NEAR` of that entropy, or above it with no more right answers than that (one-sided binomial test at
-`LEVEL`).
+`LEVEL`). One that has just begun to learn is near that entropy too: it has more right answers than that, and a loss
+that falls from the first half of these steps to the second (one-sided test of the means at `LEVEL`).
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from triptych.data import preprocess
 from triptych.data.preprocess import InputTransform
 from triptych.reference import network as reference
 from triptych.spec.analysis import auxiliary_weights, totals
-from triptych.spec.layers import Architecture, Clip, ReLU, walk
+from triptych.spec.layers import Architecture, Clip, ReLU, Sigmoid, walk
 from triptych.training.run_folder import Epoch
 from triptych.utils.arrays import Array
 from triptych.weights.initializers import Parameters
@@ -106,8 +107,20 @@ class Watch:
         if len(self.seen) < self.window:
             return False
         right, count = (sum(column) for column in list(zip(*self.seen, strict=True))[1:])
-        above = self.loss > self.chance.loss and not self.chance.beaten_by(right, int(count))
-        return self.chance.near(self.loss) or above
+        beaten = self.chance.beaten_by(right, int(count))
+        if self.chance.near(self.loss):
+            return not (beaten and self.falling)
+        return self.loss > self.chance.loss and not beaten
+
+    @property
+    def falling(self) -> bool:
+        """Whether the loss is lower in the second half of the steps than in the first, by more than its scatter."""
+        from scipy.special import ndtri
+
+        losses = np.array([loss for loss, _, _ in self.seen])
+        before, after = np.array_split(losses, 2)
+        scatter = math.sqrt(before.var() / len(before) + after.var() / len(after))
+        return bool(before.mean() - after.mean() > -ndtri(LEVEL) * scatter)
 
     def verdict(self, steps: int) -> str:
         """What the steps show, in words."""
@@ -124,18 +137,20 @@ class Symptoms:
     """What a run that does not learn shows, measured on some of its images. `dead`: the share of each ReLU's channels
     that are 0 everywhere; `spread`: how much the logits differ from image to image (standard deviation, mean over the
     classes), now and at the start; `moved`: how far the weights have gone, against their size at the start, the least
-    and the most of any layer. What needs a start that is not known any more is None."""
+    and the most of any layer. What needs a start that is not known any more is None. `sigmoids` are the paths of these
+    layers where it has no ReLU."""
 
     dead: Mapping[str, float]
     spread: float
     start_spread: float | None
     first_loss: float | None
     moved: tuple[float, float] | None
+    sigmoids: tuple[str, ...] = ()
 
     def texts(self) -> list[str]:
         """Each measurement in words."""
         worst = max(self.dead, key=lambda path: self.dead[path], default=None)
-        said = ["it has no ReLU"]
+        said = [f"it has no ReLU, and {len(self.sigmoids)} sigmoids" if self.sigmoids else "it has no ReLU"]
         if worst is not None:
             few = [f"{path} {share:.0%}" for path, share in self.dead.items() if share >= DEAD][:3]
             said = [f"dead channels: {', '.join(few) or f'at most {self.dead[worst]:.0%} of any ReLU ({worst})'}"]
@@ -150,8 +165,16 @@ class Symptoms:
     def cause(self, chance: Chance) -> str:
         """The likely cause and a way out, from the measurements alone."""
         dead = [path for path, share in self.dead.items() if share >= DEAD]
+        late = (
+            "a sigmoid hands down a quarter of a gradient at most, so the first layers begin late: ReLU instead, "
+            "--optimizer adam, or more steps"
+        )
         if self.start_spread is not None and self.start_spread < SMALL_SPREAD:
-            return "the start is too small for this depth: --init kaiming_uniform, or a network with batch norm"
+            return (
+                late
+                if self.sigmoids
+                else "the start is too small for this depth: --init kaiming_uniform, or a network with batch norm"
+            )
         if self.moved is not None and self.moved[1] > FAR:
             return "the rate is too large: a smaller --learning-rate, or --schedule warmup"
         if dead and (self.first_loss or 0) <= 3 * chance.loss:
@@ -160,7 +183,7 @@ class Symptoms:
             return "the start is too large: another --init, or --mean and --std for the images"
         if self.moved is not None and self.moved[1] < STILL:
             return "the weights hardly move: a larger --learning-rate"
-        return "none of these stands out; the rate and the start are the first to vary"
+        return late if self.sigmoids else "none of these stands out; the rate and the start are the first to vary"
 
 
 def examine(
@@ -181,7 +204,8 @@ def examine(
     dead = {path: dead_share(now.outputs[path]) for path in gates(architecture) if path in now.outputs}
     start_spread = None if begun is None else spread(begun.logits)
     moved = None if start is None else movements(start, parameters)
-    return Symptoms(dead, spread(now.logits), start_spread, first_loss, moved)
+    sigmoids = [path for path, layer in walk(architecture.layers) if isinstance(layer, Sigmoid)]
+    return Symptoms(dead, spread(now.logits), start_spread, first_loss, moved, () if dead else tuple(sigmoids))
 
 
 def gates(architecture: Architecture) -> list[str]:
