@@ -33,7 +33,7 @@ def compare(
     """Conformance of one architecture on all backends, then a short real training on each from the same start.
 
     Prints one table and writes report.html. Exit status 1 if a check fails.
-    Example: triptych compare --arch lenet --epochs 2
+    Example: triptych compare --arch lenet_relu --epochs 2
     """
     from triptych import data
     from triptych.backend import registry
@@ -58,7 +58,7 @@ def compare(
     with run_folder.claim(out or run_folder.new_folder(f"compare-{chosen.architecture}")) as folder:
         if not quiet:
             print(f"conformance of {chosen.architecture} on {', '.join(names)} ...", flush=True)
-        with Reporter(chosen.epochs, quiet=quiet) as reporter:
+        with Reporter(chosen.epochs, quiet=quiet, before="conformance") as reporter:
             comparison = compare_backends.compare(plan, loaded, folder, reporter)
         compare_backends.write_report(comparison, folder / "report.html", options.command_line())
     options.write_json(json, compare_backends.as_dict(comparison))

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 class Reporter(Listener):
     """Tells a person how training goes; a context manager, so that the bar is always taken down. `quiet` prints nothing
     at all, for `--json` to stdout. `log_every` prints the mean loss of every so many iterations of an epoch (0: of
-    none), as soon as they are read from the device."""
+    none), as soon as they are read from the device. `before` is what the bar says until the first epoch begins."""
 
-    def __init__(self, epochs: int, *, quiet: bool = False, log_every: int = 0) -> None:
+    def __init__(self, epochs: int, *, quiet: bool = False, log_every: int = 0, before: str = "starting") -> None:
         self.epochs, self.quiet, self.log_every = epochs, quiet, log_every
         self.logged = (0, 0)  # the epoch, and how many of its iterations have been seen
         what, figures = TextColumn("{task.description}"), TextColumn("{task.fields[figures]}")
@@ -37,7 +37,7 @@ class Reporter(Listener):
             transient=True,
             redirect_stdout=self.terminal,
         )
-        self.task = self.bar.add_task("starting", total=None, figures="")
+        self.task = self.bar.add_task(before, total=None, figures="")
 
     def __enter__(self) -> Reporter:
         self.bar.start()
