@@ -102,8 +102,8 @@ def bench(
 
     names = options.backend_names(backends)
     peers, timed, gate = against(vs, names), asked(kinds), training.gate()
-    reading = {"skip_bad_images": skip_bad_images, "scale_16_bit": scale_16_bit}
-    run = RunOptions(arch=arch, data=data, batch_size=batch_size, precision=precision, **reading)
+    run = RunOptions(arch=arch, data=data, batch_size=batch_size, precision=precision)
+    run.skip_bad_images, run.scale_16_bit = skip_bad_images, scale_16_bit
     recipe = run.choose(measure.RECIPE, network)
     capacity.check_training(recipe, device)
     sessions.check_execution([registry.load(name) for name in names], device, recipe.precision)
