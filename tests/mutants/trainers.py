@@ -16,9 +16,11 @@ from mutants import networks as nets
 from mutants.plants import Plant, everywhere, layer, native, other_spec, part, patched, replaced
 from mutants.record import Mutant
 from triptych.backend.targets import part_of
+from triptych.data import batches
 from triptych.optim.optimizers import Adam, decay_of, rates_of
 from triptych.spec.analysis import parameters
 from triptych.spec.layers import Architecture, BatchNorm, Clip, Dropout, ReLU, Softmax
+from triptych.training.recipe import Recipe
 
 
 def trainer(**overrides: Callable[..., Any]) -> Plant:
@@ -67,6 +69,40 @@ def large_cut(
     if len(images) > mine.stop:
         more["shares"] = ()
     return right(images[mine], part_of(targets, mine), *given, gather=gather and gather.part(mine), **more)
+
+
+def planned(change: Callable[..., Any]) -> Plant:
+    """The loop follows another plan; `change` is given the right one first."""
+
+    @contextmanager
+    def plant(framework: Any, precision: str) -> Iterator[Any]:
+        with patch.object(batches, "plan", partial(change, batches.plan)):
+            yield framework, None
+
+    return plant
+
+
+def one_order(right: Callable[..., Any], seed: int, epoch: int, *given: Any, **more: Any) -> Any:
+    """Every epoch has the first one's order."""
+    both = zip(right(seed, epoch, *given, **more), right(seed, 0, *given, **more), strict=True)
+    return [replace(batch, index=first.index) for batch, first in both]
+
+
+def one_tint(right: Callable[..., Any], *given: Any, **more: Any) -> Any:
+    """The colours of all images of a batch are shifted alike."""
+    return [replace(each, shifts=np.repeat(each.shifts[:1], len(each), 0)) for each in right(*given, **more)]
+
+
+def no_smaller_batch(right: Callable[..., Any], *given: Any, **more: Any) -> Any:
+    return right(*given, **more, drop_last=True)
+
+
+@contextmanager
+def late_rates(framework: Any, precision: str) -> Iterator[Any]:
+    """The loop asks for the rates of the step before."""
+    right = Recipe.rates
+    with patch.object(Recipe, "rates", lambda self, step, *given: right(self, max(step - 1, 0), *given)):
+        yield framework, None
 
 
 def first_size(
@@ -372,6 +408,10 @@ MUTANTS = (
         Mutant(name, architecture, plant, TRAINING, "", TRAINING)
         for name, architecture, plant in (
             ("filler rows predicted", nets.PLAIN, trainer(predict=filler_rows)),
+            ("one order for every epoch", nets.PLAIN, planned(one_order)),
+            ("one tint for a batch", nets.PLAIN, planned(one_tint)),
+            ("smaller batch left out by the loop", nets.PLAIN, planned(no_smaller_batch)),
+            ("rates of the step before", nets.PLAIN, late_rates),
             ("large batches predicted in reverse", nets.PLAIN, trainer(predict=large_in_reverse)),
             ("large batches cut", nets.PLAIN, trainer(step=large_cut)),
             ("loss over the first batch's size", nets.PLAIN, trainer(step=first_size)),

@@ -1,13 +1,13 @@
 """What the training level compares: a life of the trainer, a short one with every optimiser, the dropout that it
-draws, the network's own predictions of several sizes, and its activations, its normalisations and its loss where
-no tame case takes them."""
+draws, the loop around it, the network's own predictions of several sizes, and its activations, its normalisations and
+its loss where no tame case takes them."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from triptych.backend.contract import Backend, Native
-from triptych.conformance import dropped, life, short_lives, tails, tolerance
+from triptych.conformance import dropped, life, looped, short_lives, tails, tolerance
 from triptych.conformance.tolerance import Budgets
 from triptych.reference.rounding import FLOAT32_UNIT
 from triptych.utils.arrays import Array, largest
@@ -26,7 +26,7 @@ def expected(run: ReferenceRun) -> dict[str, Array]:
     arrays |= tails.expected(run.origin)
     rate = dropped.rate_of(run.case.architecture)
     arrays |= {LIFE + name: value for name, value in life.expected(run.case.seed).items()}
-    arrays |= short_lives.expected(run.case.seed)
+    arrays |= short_lives.expected(run.case.seed) | looped.expected(run.case.seed)
     return arrays if rate is None else {**arrays, **dropped.expected(rate)}
 
 
@@ -39,7 +39,7 @@ def observed(backend: Backend, network: Native, run: ReferenceRun, device: str, 
     """The same of a backend; `network` is the architecture's, and gets the case's parameters."""
     case = run.case
     arrays = dict(life.predictions(backend, network, case)) | tails.observed(backend, network, run)
-    arrays |= short_lives.observed(backend, case.seed, device, precision)
+    arrays |= short_lives.observed(backend, case.seed, device, precision) | looped.observed(backend, case.seed)
     if precision == "fp64":
         arrays |= {LIFE + name: value for name, value in life.observed(backend, case.seed, device).items()}
     rate = dropped.rate_of(case.architecture)
@@ -66,6 +66,8 @@ def _budgets(run: ReferenceRun, precision: str, arrays: Arrays, forward: float) 
     for name, value in arrays.items():
         if name.startswith(life.PREDICTED):
             allowed[name] = 2 * forward + 2 * FLOAT32_UNIT * largest(value)
+        elif name.startswith(looped.PREFIX):
+            allowed[name] = looped.BUDGET * max(1.0, largest(value))
         elif name not in allowed:
             allowed[name] = dropped.SIGMAS
     return allowed
