@@ -55,6 +55,15 @@ def aligned_corners(right: Any) -> Any:
     return Aligned
 
 
+def both_sides(right: Any) -> Any:
+    class BothSides(right):  # type: ignore[misc]
+        def resize(self, x: Any) -> Any:
+            same = x.shape[2] == self.transform.height or x.shape[3] == self.transform.width
+            return x if same else super().resize(x)
+
+    return BothSides
+
+
 def plain_matrix(size_in: int, size_out: int) -> np.ndarray:
     """Two pixels for each, however much it shrinks: the default of PyTorch and MXNet."""
     centres = np.clip((np.arange(size_out) + 0.5) * (size_in / size_out), 0.5, size_in - 0.5)
@@ -166,6 +175,7 @@ MUTANTS = (
             ("normalisation swapped", nets.COLOUR, patched("Input", normalisation_swapped)),
             ("constants for bytes", nets.COLOUR, patched("Input", constants_for_bytes)),
             ("aligned corners", nets.PLAIN, patched("Input", aligned_corners)),
+            ("resized where both sides differ", nets.PLAIN, patched("Input", both_sides)),
             ("no antialias", nets.PLAIN, patched("Input", no_antialias)),
             ("no antialias of rows", nets.PLAIN, patched("Input", rows_plain)),
             ("blue first ignored", nets.COLOUR, patched("Input", red_first)),

@@ -2,9 +2,9 @@
 
 Images of another size than the input, in a few batches of one planned epoch with crop, flip and (where there are
 colours) their jitter, handed over by the training loop's own feed; then without, as in evaluation; then with other
-channels than the network's, higher and narrower, of which a mean is subtracted and nothing divided; and where there are
-colours, blue first, of which nothing is subtracted. Every channel has its own mean and deviation: constants or channels
-in another order show.
+channels than the network's, higher and narrower, of which a mean is subtracted and nothing divided; both cut, so that
+one side is the input's; and where there are colours, blue first, of which nothing is subtracted. Every channel has its
+own mean and deviation: constants or channels in another order show.
 """
 
 from dataclasses import replace
@@ -51,6 +51,8 @@ def unplanned(case: Case) -> dict[str, tuple[Images, InputTransform]]:
     transform, stored = transform_of(case), stored_images(case)
     others = stored_images(case, other_channels(case))
     sets = {"evaluation": (stored, transform), "other channels": (others, replace(transform, std=()))}
+    sets["as wide"] = np.ascontiguousarray(stored[..., : transform.width]), transform
+    sets["as high"] = np.ascontiguousarray(others[:, :, : transform.height]), transform
     return sets | ({"blue first": (stored, replace(transform, mean=(), reverse=True))} if colours(case) else {})
 
 

@@ -4,8 +4,9 @@ tolerance with that precision's own rounding unit.
 Weights, optimiser and sums stay in float32 there; factors and results of the layers are rounded to the unit. So a
 perturbed execution rounds the weights and the images once, and every result number by number. What the trainer itself
 does is judged, since that is where the precision is applied: a prediction, and one step from given weights: its loss,
-gradients (as the velocity after it) and running statistics. Both on the case of the other levels and, where there are
-batch norms, with their statistics fixed (`triptych.conformance.steady`): over few values they magnify rounding.
+gradients (as the velocity after it) and running statistics; and that both are rounded to it at all. Both on the case of
+the other levels and, where there are batch norms, with their statistics fixed (`triptych.conformance.steady`): over few
+values they magnify rounding.
 """
 
 from __future__ import annotations
@@ -25,11 +26,11 @@ from triptych.conformance.tolerance import Budgets
 from triptych.optim.optimizers import Rates
 from triptych.reference import network as reference
 from triptych.reference.decay import decay_by_path
-from triptych.reference.rounding import Shortened
+from triptych.reference.rounding import FLOAT32_UNIT, Shortened
 from triptych.spec.analysis import parameters
 from triptych.spec.kinds.layer_pass import Rounding, exact
 from triptych.spec.layers import BatchNorm
-from triptych.utils.arrays import Array
+from triptych.utils.arrays import Array, largest
 from triptych.utils.errors import TriptychError
 
 if TYPE_CHECKING:
@@ -45,6 +46,9 @@ EXECUTIONS = {
 }
 UNITS = {"bf16": 2.0**-8, "fp16": 2.0**-11, "tf32": 2.0**-11}  # half the distance from 1 to the next number
 FIXED = " (fixed statistics)"
+# Whether the prediction, and the step, are rounded to the precision at all: 1 if so, 0 if they are as float32's are.
+ROUNDED = {"prediction is rounded": "prediction", "gradients are rounded": VELOCITY}
+FREE = ("tf32",)  # a product may be computed without it, where it is small
 RATES = Rates(2.0**-10, STEP.momentum)  # the rate does not reach the velocity
 PAIRS = 8  # of perturbed executions: at such units more numbers lie on the edge of a ReLU than float32's three find
 TRIES = 16  # a loss in float16 is scaled, and a step in which that overflows is taken again with half the scale
@@ -100,7 +104,8 @@ class Expected:
     @cached_property
     def arrays(self) -> dict[str, Array]:
         """By name, of all passes."""
-        return {name: value for one in self.passes for name, value in one.arrays().items()}
+        arrays = {name: value for one in self.passes for name, value in one.arrays().items()}
+        return arrays | {name: np.ones(()) for name in ROUNDED}
 
     def budgets(self, precision: str) -> Budgets:
         """By name, the largest allowed difference."""
@@ -109,8 +114,9 @@ class Expected:
             allowed: Budgets = {}
             for one in self.passes:
                 mine = {name: value for name, value in self.arrays.items() if name.endswith(FIXED) == bool(one.mark)}
+                mine = {name: value for name, value in mine.items() if name not in ROUNDED}
                 allowed |= tolerance.budgets_of(unit, mine, one.perturbed(unit))
-            self._budgets[precision] = allowed
+            self._budgets[precision] = allowed | dict.fromkeys(ROUNDED, 1.0 if precision in FREE else 0.5)
         return self._budgets[precision]
 
 
@@ -121,10 +127,25 @@ def budgets(run: ReferenceRun, precision: str, arrays: Arrays) -> Budgets:
 
 def observed(subject: BackendSubject) -> dict[str, Array]:
     """The same of a backend, in networks that `subject.build` makes."""
-    return {
+    arrays = {
         name: value
         for one in subject.run.low_precision.passes
         for name, value in one.marked(_step(subject, one.case)).items()
+    }
+    return arrays | _rounded(subject.run.low_precision.arrays, arrays, UNITS[subject.precision])
+
+
+def _rounded(expected: Arrays, arrays: Arrays, unit: float) -> dict[str, Array]:
+    """`ROUNDED` of a step: off by more than the mean of float32's unit and this one, in powers, of its scale."""
+    least = (unit * FLOAT32_UNIT) ** 0.5
+    off = {
+        name: largest(value - expected[name]) / max(largest(expected[name]), 1e-300)
+        for name, value in arrays.items()
+        if name in expected and value.shape == expected[name].shape and largest(expected[name])
+    }
+    return {
+        said: np.asarray(float(any(far > least for name, far in off.items() if name.startswith(start))))
+        for said, start in ROUNDED.items()
     }
 
 
