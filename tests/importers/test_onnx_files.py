@@ -80,6 +80,13 @@ def refused(made: Model, folder: Path, request: Request = PLAIN) -> str:
     return line
 
 
+@pytest.mark.parametrize("training", [False, True])
+def test_a_dropout_that_is_exported_for_training_is_said(training: bool, tmp_path: Path) -> None:
+    made = model(node("Dropout", "x r t"), r=np.float32(0.3), t=np.array(training))
+    remarks = load(saved(made, tmp_path), PLAIN).remarks
+    assert any("dropout 'dropout' is exported for training" in line for line in remarks) is training
+
+
 def branch(name: str) -> Any:
     return helper.make_graph([node("Relu", "x", name)], name, [], [info(name, None)])
 
@@ -88,7 +95,12 @@ def looped() -> Any:
     return node("If", "c", then_branch=branch("p"), else_branch=branch("q"))
 
 
+BACKWARDS = {"s": np.array([-1]), "e": np.array([-(1 << 31)]), "a": np.array([2]), "t": np.array([-1])}
 BAD: dict[str, tuple[Callable[[], Model], str]] = {
+    "rows backwards": (
+        lambda: model(node("Relu", "x", "r"), node("Slice", "r s e a t"), **BACKWARDS),
+        "the output (of 'relu') takes values of shape (3, 8, 8) in an order that no layer of the spec makes",
+    ),
     "unknown": (
         lambda: model(node("Shrink", "x")),
         "node 'shrink' (Shrink) is not supported; supported: Conv, ConvTranspose",

@@ -20,7 +20,7 @@ from marks import ALL
 from triptych import zoo
 from triptych.backend import registry
 from triptych.importers.steps import Imported
-from triptych.porting import convert, loaded_outputs, weight_files
+from triptych.porting import convert, loaded_outputs, sources, weight_files
 from triptych.reference import network as reference
 from triptych.spec import analysis
 from triptych.spec.layers import (
@@ -208,6 +208,25 @@ def test_a_state_dict_of_somebody_elses_network_is_matched_by_order(tmp_path: Pa
     torch.save(net, tmp_path / "whole.pt")
     with pytest.raises(TriptychError, match=r"no state dict.*a Sequential.*save net.state_dict\(\)"):
         weight_files.read(tmp_path / "whole.pt", architecture)
+
+
+@pytest.mark.parametrize("prefix", ["", "module.", "module._orig_mod."])
+@pytest.mark.parametrize("ending", ["safetensors", "pt"])
+def test_names_that_say_more_than_order_count(ending: str, prefix: str, tmp_path: Path) -> None:
+    """Two layers of one shape: safetensors sorts names, so that `second` comes before `start`."""
+    body = Block("body", (Conv("second", 4, (3, 3), padding=(1, 1)),))
+    row = (Conv("net_start", 4, (3, 3), padding=(1, 1)), Residual("net", body), Flatten("f"), Dense("d", 3))
+    architecture = Architecture("row", (4, 8, 8), 3, row)
+    values = drawn(architecture)
+    theirs = {"net_start": "net.start", "net.body.second": "net.second", "d": "d"}
+    names = {path: f"{prefix}{theirs[path.rpartition('.')[0]]}.{path.rpartition('.')[2]}" for path in values}
+    path = tmp_path / f"it.{ending}"
+    ending_of(path).write(path, {names[key]: values[key] for key in sorted(values, reverse=True)})
+    assert_same(dict(sources.load_weights(path, architecture).parameters or {}), values)
+    ending_of(path).write(path, {names[key].replace("second", "third"): value for key, value in values.items()})
+    if ending == "safetensors":
+        with pytest.raises(TriptychError):
+            sources.load_weights(path, architecture)
 
 
 @needs["mxnet"]

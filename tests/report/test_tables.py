@@ -29,6 +29,15 @@ def test_numbers_and_names_are_whole_and_words_are_folded(monkeypatch: pytest.Mo
     assert len(lines) > 3 or width == 160
 
 
+@pytest.mark.parametrize("title", [None, "networks"])
+def test_a_long_table_is_what_rich_would_print(monkeypatch: pytest.MonkeyPatch, title: str | None) -> None:
+    by_rich = printed(monkeypatch, 160, "a few words", title=title)
+    monkeypatch.setattr(tables, "LONG", 1)
+    assert printed(monkeypatch, 160, "a few words", title=title) == by_rich
+    narrow = printed(monkeypatch, 60, "words that do not stand in a line of so few columns", title=title)
+    assert max(map(len, narrow)) <= 60
+
+
 @pytest.mark.parametrize("width", [160, 80, 65])
 def test_words_that_may_be_cut_take_a_line_and_nothing_else_is_cut(monkeypatch: pytest.MonkeyPatch, width: int) -> None:
     words = "Szegedy et al. 2016, as in Keras, and more words than stand in a line"

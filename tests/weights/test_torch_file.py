@@ -36,6 +36,21 @@ def test_copies_of_one_storage(tmp_path: Path, read) -> None:
         read(tmp_path / "copies.pt")
 
 
+@pytest.mark.parametrize("key", ["net", "generator", "state_dict"])
+def test_a_state_dict_is_found_in_a_checkpoint_whatever_it_is_called(key: str, tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    net = torch.nn.Linear(3, 2)
+    saved = {key: net.state_dict(), "acc": 93.0, "optimizer": torch.optim.Adam(net.parameters()).state_dict()}
+    torch.save(saved, tmp_path / "ckpt.pth")
+    assert torch_file.read(tmp_path / "ckpt.pth").keys() == net.state_dict().keys()
+    torch.save({**saved, "other": {"weight": torch.ones(2)}}, tmp_path / "two.pth")
+    if key == "state_dict":
+        assert torch_file.read(tmp_path / "two.pth").keys() == net.state_dict().keys()
+    else:
+        with pytest.raises(TriptychError, match="is no plain tensor"):
+            torch_file.read(tmp_path / "two.pth")
+
+
 def test_the_form_of_before_pytorch_1_6(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
     square, path = torch.arange(40, dtype=torch.float64).reshape(5, 8), tmp_path / "old.pt"

@@ -144,7 +144,10 @@ class NetworkBuilder:
         if (shape := as_map(x.source_shape)) != x.source_shape:
             self.remarks.append(output_remark(x.step, x.source_shape))
             x = Tensor(x.step, x.shape, x.places().reshape(shape))
-        x = self.canonical(x, "reshape")
+        try:
+            x = self.canonical(x, "reshape")
+        except ImportRefusedError as error:
+            raise ImportRefusedError(f"the output (of {x.step!r}) {error}") from None
         if x.step == INPUT:
             raise ImportRefusedError("an output of the network is its input; there is no layer between them")
         return x.step

@@ -234,10 +234,12 @@ def _dense(call: OnnxCall, x: Tensor, weight: Array, bias: Array | None) -> Tens
 
 
 def _dropout(call: OnnxCall) -> Tensor:
-    """The ratio is an attribute before operator set 12, then an input; `training_mode` says nothing of the network."""
+    """The ratio is an attribute before operator set 12, then an input; what `training_mode` says is said."""
     call.get("seed", 0)
     rate = call.scalar(1, "ratio", 0.5)
-    call.constant(2, "training_mode")
+    training = call.constant(2, "training_mode")
+    if training is not None and training.any():
+        call.network.remarks.append(f"dropout {call.name!r} {FOR_TRAINING}; here it has both modes")
     return call.network.pointwise(call.name, Dropout(call.name, rate), call.x) if rate else call.x
 
 

@@ -11,7 +11,7 @@ from triptych.importers.torch_network import network
 from triptych.importers.torch_program import read
 from triptych.importers.torch_script import replayed
 from triptych.utils.errors import TriptychError
-from triptych.utils.reading import is_archive
+from triptych.utils.reading import is_archive, open_file
 
 _WAY_OUT = "name the network as MODULE:NAME"  # as --arch in some commands, at its own place in others
 
@@ -100,6 +100,8 @@ def _held(path: Path) -> str:
     """What a file holds that is no network, read without running anything of it."""
     import torch  # noqa: TID251
 
+    if not _is_of_torch(path):
+        return f"{path} is no file of PyTorch (of torch.save, torch.jit.save or torch.export.save), or is damaged"
     try:
         with quiet():
             held = torch.load(path, map_location="cpu", weights_only=True, mmap=is_archive(path) or None)
@@ -116,6 +118,14 @@ def _held(path: Path) -> str:
         )
     keys = f" with {', '.join(map(str, list(held)[:8]))}" if isinstance(held, dict) else ""
     return f"{path} holds a {type(held).__name__}{keys}, which is no network; {_WAY_OUT}"
+
+
+def _is_of_torch(path: Path) -> bool:
+    """Whether it is a whole archive, or begins as a pickle."""
+    if is_archive(path):
+        return True
+    with open_file(path) as file:
+        return file.read(1) == b"\x80"
 
 
 def _classes(path: Path) -> list[str]:

@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +123,8 @@ def _names(
         raise TriptychError("the mapping gives one parameter of the spec to two of the file")
     rest = {path: name for path, name in named.names.items() if path not in said and name not in mapping}
     there = said | {canonical: name for canonical, name in rest.items() if name in arrays}
+    if len(there) < len(named.names) and not mapping and (alike := _alike(arrays, named)):
+        return alike
     enough = len(named.names) if mapping else (len(named.names) + 1) // 2
     if len(there) >= enough or (there and allow_unmatched):
         return there
@@ -131,6 +134,43 @@ def _names(
         _, found = match_in_order(in_order, named.architecture, named.naming.layout, str(path), _WAY_OUT)
         return {canonical: plain[short] for canonical, short in found.items()}
     return _paired(path, ending, arrays, named, mapping)
+
+
+def _alike(arrays: Arrays, named: NamedArrays) -> dict[str, str]:
+    """By names whose words are all in one of the spec's, in their order (`backbone.conv1.weight` in
+    `backbone_body.conv1.weight`), but for words that stand before all of them (`module.`); none, unless that gives
+    every array its one partner, of its shape."""
+    if len(arrays) != len(named.infos):
+        return {}
+    words = {name: _words(name) for name in arrays}
+    by_end: dict[tuple[str, ...], list[str]] = {}
+    for path, name in named.names.items():
+        by_end.setdefault(_words(name)[-2:], []).append(path)
+    columns = zip(*(each[:-2] for each in words.values()), strict=False)
+    common = len(list(takewhile(lambda column: len(set(column)) == 1, columns)))
+    for before in range(common + 1):
+        pairs: dict[str, str] = {}
+        for name, each in words.items():
+            found = [path for path in by_end.get(each[-2:], ()) if _within(each[before:], _words(named.names[path]))]
+            if len(found) == 1:
+                pairs[found[0]] = name
+        if len(pairs) == len(arrays):
+            layout = named.naming.layout
+            fit = (layout.canonical_shape(arrays[name].shape) == named.infos[p].shape for p, name in pairs.items())
+            return pairs if all(fit) else {}
+    return {}
+
+
+def _words(name: str) -> tuple[str, ...]:
+    """The name in words; what the array is, such as `running_mean`, is one."""
+    layer, _, own = name.replace("/", ".").rpartition(".")
+    return (*re.findall("[a-z0-9]+", layer.lower()), own)
+
+
+def _within(part: tuple[str, ...], whole: tuple[str, ...]) -> bool:
+    """Whether all words of `part` are in `whole`, in their order."""
+    rest = iter(whole)
+    return all(word in rest for word in part)
 
 
 def _paired(

@@ -1,12 +1,14 @@
 """Tables on the terminal, by rich, which is imported when one is printed."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from textwrap import wrap
 from typing import Literal
 
 from triptych.utils.terminal import cell, console, harmless
 
 NAME = 24  # characters of the longest name that is kept whole
+LONG = 500  # rows from which on a table that needs no folding is written without rich, which takes 1 ms for each
 FOLDED = 10  # columns of the terminal that a column of words takes at least
 
 Line = tuple[str, ...]
@@ -84,6 +86,8 @@ def _print(lines: Sequence[Line], aligned: set[int], short: set[int], *, title: 
     from rich.table import Table
 
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    if len(lines) > LONG and sum(widths) + 2 * (len(widths) - 1) <= width and all(map(str.isascii, chain(*lines))):
+        return _print_long(lines, aligned, widths, title)
     least = _leasts(lines, aligned, short)
     if sum(widths) + 2 * (len(widths) - 1) > width:  # titles of several words fold between them
         lines = [tuple("\n".join(wrap(text, each)) for text, each in zip(lines[0], least, strict=True)), *lines[1:]]
@@ -107,3 +111,18 @@ def _print(lines: Sequence[Line], aligned: set[int], short: set[int], *, title: 
     for row in lines[1:]:
         table.add_row(*row)
     console().print(table)
+
+
+def _print_long(lines: Sequence[Line], aligned: set[int], widths: Sequence[int], title: str | None) -> None:
+    """A table of many rows, each on one line, as rich would print it."""
+    padded = [
+        "  ".join(
+            text.rjust(n) if i in aligned else text.ljust(n)
+            for i, (text, n) in enumerate(zip(line, widths, strict=True))
+        )
+        for line in lines
+    ]
+    if title is not None:
+        console().print(title.ljust(len(padded[0])), style="italic", soft_wrap=True)
+    console().print(padded[0], style="bold", soft_wrap=True)
+    console().print("\n".join(padded[1:]), soft_wrap=True)

@@ -78,8 +78,8 @@ class Storages:
 
 def read(path: Path) -> Arrays:
     """The tensors of a state dict by name; one that stands in a checkpoint under `state_dict`, `model` or
-    `model_state_dict` is found there. Raises TriptychError for a whole module, for what is no file of torch.save, and
-    for tensors that NumPy cannot hold."""
+    `model_state_dict`, or that is the only dict of tensors in it, is found there. Raises TriptychError for a whole
+    module, for what is no file of torch.save, and for tensors that NumPy cannot hold."""
 
     def arrays(value: Any, storages: Storages) -> Arrays:
         return {name: _named_tensor(path, name, one, storages) for name, one in _state_dict(path, value).items()}
@@ -174,13 +174,25 @@ def _named_tensor(path: Path, name: str, value: Any, storages: Storages) -> NDAr
 
 def _state_dict(path: Path, value: Any) -> dict[str, Any]:
     entries = _entries(value)
-    for key in _WRAPPERS:
-        if entries is not None and isinstance(inner := _entries(entries.get(key)), dict):
-            entries = inner
-            break
+    if entries is not None and (inner := _wrapped(entries)) is not None:
+        entries = inner
     if entries is None or not all(isinstance(name, str) for name in entries):
         raise TriptychError(f"{path} is no state dict: it holds {_called(value)}; save net.state_dict()")
     return {name: tensor for name, tensor in entries.items() if name != "_metadata"}
+
+
+def _wrapped(checkpoint: Mapping[Any, Any]) -> dict[Any, Any] | None:
+    """The state dict in a checkpoint: under a usual name, else the one dict in it that holds tensors alone."""
+    for key in _WRAPPERS:
+        if (usual := _entries(checkpoint.get(key))) is not None:
+            return usual
+    inside = [entries for value in checkpoint.values() if (entries := _entries(value))]
+    dicts = [entries for entries in inside if all(map(_is_tensor, entries.values()))]
+    return dicts[0] if len(dicts) == 1 and not any(map(_is_tensor, checkpoint.values())) else None
+
+
+def _is_tensor(value: Any) -> bool:
+    return isinstance(value, Call) and value.name in (*_REBUILD, *_PARAMETER)
 
 
 def _entries(value: Any) -> dict[Any, Any] | None:
