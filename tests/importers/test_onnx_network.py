@@ -91,6 +91,13 @@ CASES: dict[str, Case] = {
     "conv transpose groups": conv_transpose((4, 3, 3, 2), False, strides=[2, 3], group=2, dilations=[2, 1]),
     "conv transpose unequal": conv_transpose((4, 3, 3, 3), strides=[2, 2], pads=[1, 0, 0, 2]),
     "conv transpose shape": conv_transpose((4, 3, 4, 4), False, strides=[2, 2], output_shape=[18, 16]),
+    "conv transpose odd": conv_transpose((4, 3, 4, 3), False, strides=[2, 2], output_shape=[17, 16]),
+    "conv transpose large": conv_transpose((4, 3, 4, 3), False, strides=[2, 2], output_shape=[19, 18]),
+    **{
+        f"conv transpose {auto_pad} {k}": conv_transpose((4, 3, k, 3), False, strides=[s, 2], auto_pad=auto_pad)
+        for auto_pad in ("SAME_UPPER", "SAME_LOWER")
+        for k, s in ((3, 2), (4, 2), (2, 2), (5, 1))
+    },
     "gemm": Case([("y", "Gemm", "x w b", {"transB": 1})], {"w": (5, 4), "b": (5,)}, shape=(4,)),
     "gemm scaled": Case(
         [("y", "Gemm", "x w b", {"alpha": 0.5, "beta": 2.0})], {"w": (4, 5), "b": (1,)}, (7, 11), shape=(4,)
@@ -340,6 +347,12 @@ CASES: dict[str, Case] = {
     "silu": Case([("s", "Sigmoid", "x", {}), ("y", "Mul", "x s", {})], {}),
     "pad 2": one("Pad", opsets=(7, 10), pads=[0, 0, 1, 2, 0, 0, 0, 3], value=1.5),
     "pad": Case([("y", "Pad", "x p v", {})], {"p": ints(0, 0, 1, 2, 0, 0, 0, 3), "v": np.array(1.5)}, (11, 13, NEWEST)),
+    "pad by less than nothing": Case(
+        [("y", "Pad", "x p v", {})],
+        {"p": ints(0, -1, 1, -2, 0, 0, -1, 3), "v": np.array(1.5)},
+        (11, 13, NEWEST),
+        evaluator=False,
+    ),
     "pad reflect": Case([("y", "Pad", "x p", {"mode": "reflect"})], {"p": ints(0, 0, 1, 2, 0, 0, 2, 3)}, (11, NEWEST)),
     "pad edge": Case(
         [("y", "Pad", "x p - a", {"mode": "edge"})], {"p": ints(1, 2, 0, 3), "a": ints(2, -1)}, (18, NEWEST)

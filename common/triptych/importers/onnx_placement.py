@@ -13,7 +13,7 @@ from triptych.importers.onnx_call import Convert, OnnxCall
 from triptych.importers.onnx_constants import full_shape
 from triptych.importers.same_padding import pads as padded_by
 from triptych.importers.steps import ImportRefusedError
-from triptych.spec.layers import MaxPool, Pad, Slice, Upsample
+from triptych.spec.layers import MaxPool, Pad, Pair, Slice, Upsample
 
 _MOST_REPEATED = 1 << 14  # rows or columns
 _MOST_TAKEN = 1 << 25  # values of one image in another order: 256 MB
@@ -224,17 +224,20 @@ def _rows_joined(call: OnnxCall, tensors: Sequence[Tensor]) -> Tensor:
 
 
 def pad(call: OnnxCall) -> Tensor:
-    """`Pad` of rows, columns and, by a constant, channels."""
+    """`Pad` of rows, columns and, by a constant, channels. Less than nothing, by a constant, is cut off."""
     x, axes = call.x, axes_of(call.x)
     mode = call.text("mode", "constant", ("constant", "edge", "reflect"))
     pads = call.whole_numbers(1, "pads") or []
     value = call.scalar(2, "value", 0.0)
     listed = call.axes(3, batch=True) if len(call.values) > 3 else None
     listed = list(range(-1, len(x.shape))) if listed is None else listed
-    if len(pads) != 2 * len(listed) or min(pads, default=0) < 0 or max(pads, default=0) >= 1 << 31 or len(x.shape) != 3:
+    least = -(1 << 31) if mode == "constant" else 0
+    if len(pads) != 2 * len(listed) or not all(least <= each < 1 << 31 for each in pads) or len(x.shape) != 3:
         raise ImportRefusedError(f"has pads {pads[:9]} for a map {x.source_shape}, expected two from 0 for every axis")
     sides = {axis: (pads[place], pads[place + len(listed)]) for place, axis in enumerate(listed)}
     by_axis = {axes[axis] if axis >= 0 else -1: pair for axis, pair in sides.items()}
+    if min(pads) < 0 and min(by_axis.get(-1, (0, 0))) == 0:
+        x, by_axis = _cut(call, x, by_axis)
     channels = by_axis.get(0, (0, 0))
     if by_axis.get(-1, (0, 0)) != (0, 0) or (any(channels) and mode != "constant"):
         raise ImportRefusedError(f"pads images or channels ({pads[:9]}), channels by a constant")
@@ -248,6 +251,16 @@ def pad(call: OnnxCall) -> Tensor:
         return x
     layer = Pad(call.name, padding, value, "edge" if mode == "edge" else "reflect" if mode == "reflect" else "constant")
     return with_axes(call.network.layer(call.name, layer, Tensor(x.step, x.shape)), axes)
+
+
+def _cut(call: OnnxCall, x: Tensor, by_axis: Mapping[int, Pair]) -> tuple[Tensor, dict[int, Pair]]:
+    """Without what is padded by less than nothing, and what is left to pad."""
+    axes, y = axes_of(x), Tensor(x.step, x.shape)
+    for axis, (first, last) in by_axis.items():
+        if min(first, last) < 0:
+            part = Slice(f"{call.name}_crop", _AXES[axis], max(-first, 0), x.shape[axis] - max(-last, 0))
+            y = call.network.layer(part.name, part, y)
+    return with_axes(y, axes), {axis: (max(first, 0), max(last, 0)) for axis, (first, last) in by_axis.items()}
 
 
 def expand(call: OnnxCall) -> Tensor:

@@ -62,9 +62,11 @@ def conv_transpose(call: OnnxCall) -> Tensor:
 
 
 def _transposed_sides(call: OnnxCall, kernel: Pair, stride: Pair, dilation: Pair, extra: Pair) -> Sides:
-    """What is cut off each side. Where an output size is asked for, an odd row may go at either end: refused."""
+    """What is cut off each side. Where an output size is asked for, the odd row is cut off at the start, with
+    SAME_UPPER at the end; rows that are missing are added there."""
     wanted = call.numbers("output_shape", None)
-    if call.get("auto_pad", "NOTSET") in ("SAME_UPPER", "SAME_LOWER"):
+    same_size = call.get("auto_pad", "NOTSET") in ("SAME_UPPER", "SAME_LOWER")
+    if same_size:
         wanted = [size * s for size, s in zip(_map(call).shape[1:], stride, strict=True)]
     if wanted is None:
         return _sides(call, kernel, stride, dilation)
@@ -73,9 +75,10 @@ def _transposed_sides(call: OnnxCall, kernel: Pair, stride: Pair, dilation: Pair
         _map(call).shape[1:], kernel, stride, dilation, extra, wanted[-2:], strict=True
     ):
         total = (size - 1) * s + (k - 1) * d + 1 + e - target
-        if total < 0 or total % 2:
-            raise ImportRefusedError(f"asks for {target} rows or columns by itself; export it with pads")
-        sides += [total // 2, total // 2]
+        if same_size and total < 0:  # onnxruntime gives fewer rows than ONNX says
+            raise ImportRefusedError(f"asks for {target} rows or columns, of which {-total} see no kernel; use pads")
+        start = max(total // 2 if call.get("auto_pad", "NOTSET") == "SAME_UPPER" else -(-total // 2), 0)
+        sides += [start, total - start]
     call.get("pads", None)
     return sides[0], sides[1], sides[2], sides[3]
 
