@@ -307,6 +307,44 @@ def test_the_groups_that_tensorflow_writes_everywhere(tmp_path: Path) -> None:
     assert "has groups 2, expected 1" in refused(written(tmp_path / "it.h5", of(2), {"conv": {"kernel": kernel}}))
 
 
+def of_tensorflow(function: str, name: str, *node: Any) -> Config:
+    config = {"name": name, "trainable": True, "dtype": "float32", "function": function}
+    return {"class_name": "TFOpLambda", "name": name, "config": config, "inbound_nodes": [list(node)]}
+
+
+def test_preprocessing_by_operations_of_tensorflow(tmp_path: Path) -> None:
+    """As `preprocess_input` in a network, and what a hard swish was written as."""
+    layers = [
+        of_tensorflow("math.truediv", "a", "x", 0, 0, {"y": 127.5, "name": None}),
+        of_tensorflow("math.subtract", "b", "a", 0, 0, {"y": 1.0, "name": None}),
+        of_tensorflow("math.subtract", "c", "_CONSTANT_VALUE", -1, 2.0, {"y": ["b", 0, 0], "name": None}),
+        of_tensorflow("__operators__.add", "d", "c", 0, 0, {"y": 3.0, "name": None}),
+        of_tensorflow("nn.relu6", "e", "d", 0, 0, {}),
+        of_tensorflow("math.multiply", "f", "e", 0, 0, {"y": ["c", 0, 0], "name": None}),
+    ]
+    imported = loaded(tmp_path, functional(start(), *layers), {each["name"]: {} for each in layers})
+    x = 300 * images_of(6, 5, 3)
+    c = 2 - (x / 127.5 - 1)
+    found = forward(imported.architecture, {}, turned(x)).logits
+    np.testing.assert_allclose(found, turned(np.clip(c + 3, 0, 6) * c), 1e-12)
+
+
+@pytest.mark.parametrize(
+    ("function", "node", "complaint"),
+    [
+        ("math.add", ("x", 0, 0, {"y": [1.0, 2.0, 3.0]}), "is called with list, expected tensors and numbers"),
+        ("nn.relu", ("x", 0, 0, {"axis": 1}), "is called with axis, which is not supported"),
+        ("math.truediv", ("_CONSTANT_VALUE", -1, 2.0, {"y": ["x", 0, 0]}), "divides by something that is no number"),
+        ("image.resize", ("x", 0, 0, {}), "(TFOpLambda) is not supported"),
+    ],
+)
+def test_other_operations_of_tensorflow_are_refused(
+    function: str, node: tuple[Any, ...], complaint: str, tmp_path: Path
+) -> None:
+    model = functional(start(), of_tensorflow(function, "it", *node))
+    assert complaint in refused(written(tmp_path / "it.h5", model, {"it": {}}))
+
+
 def images_of(*shape: int) -> Any:
     return np.random.default_rng(3).standard_normal((2, *shape))
 

@@ -10,6 +10,16 @@ from dataclasses import dataclass, field, replace
 from graphlib import CycleError, TopologicalSorter
 from typing import Any, TypeAlias
 
+from triptych.importers.keras_arguments import (
+    OPERATIONS,
+    TENSORFLOW,
+    Arguments,
+    Reference,
+    arguments_of,
+    of_tensorflow,
+    references,
+    short,
+)
 from triptych.importers.steps import ImportRefusedError
 from triptych.weights.formats.keras_file import class_name_in_file
 
@@ -18,7 +28,6 @@ _DEEPEST = 20
 _OPERATIONS = "keras.src.ops"  # of Keras 3: calls without arrays, which its files do not number
 
 Value: TypeAlias = int  # the number of the call that gives it; -1 is the network's input
-Reference: TypeAlias = tuple[str, int, int]
 NETWORK_INPUT: Value = -1
 
 
@@ -58,19 +67,10 @@ class _Layer:
     config: Mapping[str, Any]
     inbound: Sequence[Any]
     file_name: str
+    of_tensorflow: bool = False
 
 
-@dataclass(frozen=True)
-class _Arguments:
-    """What one call takes: tensors, numbers, whether a number comes first, and the mode."""
-
-    references: tuple[Reference, ...] = ()
-    numbers: tuple[float, ...] = ()
-    number_first: bool = False
-    training: bool | None = None
-
-
-_Calls: TypeAlias = Mapping[tuple[str, int], tuple[_Layer, _Arguments]]
+_Calls: TypeAlias = Mapping[tuple[str, int], tuple[_Layer, Arguments]]
 
 
 def flatten(model: Mapping[str, Any], source: str) -> KerasGraph:
@@ -78,16 +78,12 @@ def flatten(model: Mapping[str, Any], source: str) -> KerasGraph:
     graph = KerasGraph()
     if model.get("class_name") not in _MODELS:
         raise ImportRefusedError(
-            f"{source} holds a {_short(model.get('class_name'))}, expected one of {', '.join(_MODELS)}"
+            f"{source} holds a {short(model.get('class_name'))}, expected one of {', '.join(_MODELS)}"
         )
     expansion = _Expansion(graph, source)
     graph.outputs = tuple(expansion.model(model, (), (), (NETWORK_INPUT,)))
     graph.input_shape = expansion.input_shape
     return graph
-
-
-def _short(value: object) -> str:
-    return repr(value)[:60] if isinstance(value, str | int | float) else type(value).__name__
 
 
 class _Expansion:
@@ -108,7 +104,7 @@ class _Expansion:
         """The values that a model gives of these."""
         if len(path) > _DEEPEST:
             raise ImportRefusedError(f"{self.source}: {'/'.join(path)[:60]} nests more than {_DEEPEST} models")
-        where = f"{self.source}: model {'/'.join(path) or _short(model.get('name', ''))}"
+        where = f"{self.source}: model {'/'.join(path) or short(model.get('name', ''))}"
         config = model.get("config")
         listed = config.get("layers") if isinstance(config, dict) else config
         if not isinstance(listed, list) or not listed:
@@ -136,7 +132,7 @@ class _Expansion:
         values = list(inputs)
         for layer in layers:
             if layer.class_name != "InputLayer":
-                values = self._call(layer, path, file_path, values, _Arguments(training=training))
+                values = self._call(layer, path, file_path, values, Arguments(training=training))
         return values
 
     def _network(
@@ -149,8 +145,8 @@ class _Expansion:
         where: str,
         training: bool | None,
     ) -> list[Value]:
-        entries = _references(config.get("input_layers"), where)
-        outputs = _references(config.get("output_layers"), where)
+        entries = references(config.get("input_layers"), where)
+        outputs = references(config.get("output_layers"), where)
         if len(entries) != len(inputs) or not outputs:
             raise ImportRefusedError(
                 f"{where} has {len(entries)} inputs and {len(outputs)} outputs, expected {len(inputs)} inputs"
@@ -159,7 +155,10 @@ class _Expansion:
         for (name, call, _), value in zip(entries, inputs, strict=True):
             given[name, call] = [value]
         found = {
-            (layer.name, number): (layer, _arguments(node, f"{where}: layer {layer.name!r}"))
+            (layer.name, number): (
+                layer,
+                (of_tensorflow if layer.of_tensorflow else arguments_of)(node, f"{where}: layer {layer.name!r}"),
+            )
             for layer in layers
             for number, node in enumerate(layer.inbound)
             if (layer.name, number) not in given
@@ -179,7 +178,7 @@ class _Expansion:
         path: tuple[str, ...],
         file_path: tuple[str, ...],
         values: Sequence[Value],
-        arguments: "_Arguments",
+        arguments: Arguments,
     ) -> list[Value]:
         path, file_path = (*path, layer.name), (*file_path, layer.file_name)
         if layer.class_name in _MODELS:
@@ -213,35 +212,19 @@ def _layers(listed: Sequence[Any], where: str) -> list[_Layer]:
         inbound = entry.get("inbound_nodes", [])
         if not isinstance(name, str) or not isinstance(inbound, list):
             raise ImportRefusedError(
-                f"{where}: layer {number} has the name {_short(name)} and inbound_nodes that are no list"
+                f"{where}: layer {number} has the name {short(name)} and inbound_nodes that are no list"
             )
         counted = not str(entry.get("module") or "").startswith(_OPERATIONS)
         file_name = class_name_in_file(class_name, used) if counted else ""
         config = config if isinstance(config, dict) else {"layers": config}  # Sequential before Keras 2.2.3
-        layers.append(_Layer(name, class_name, config, inbound, file_name))
+        operation = OPERATIONS.get(str(config.get("function"))) if class_name == TENSORFLOW else None
+        if operation is not None:
+            layers.append(_Layer(name, operation, {"name": name}, inbound, file_name, of_tensorflow=True))
+        else:
+            layers.append(_Layer(name, class_name, config, inbound, file_name))
     if len({layer.name for layer in layers}) < len(layers):
         raise ImportRefusedError(f"{where} has two layers of one name")
     return layers
-
-
-def _is_reference(value: object) -> bool:
-    return (
-        isinstance(value, list)
-        and len(value) in (3, 4)
-        and isinstance(value[0], str)
-        and all(isinstance(part, int) and not isinstance(part, bool) and 0 <= part < 1 << 31 for part in value[1:3])
-    )
-
-
-def _references(value: object, where: str, depth: int = 0) -> list[Reference]:
-    """`["a", 0, 0]`, a list of these, or an object of them by name."""
-    if _is_reference(value):
-        assert isinstance(value, list)
-        return [(value[0], value[1], value[2])]
-    inner = list(value.values()) if isinstance(value, dict) else value
-    if not isinstance(inner, list) or depth > 2:
-        raise ImportRefusedError(f"{where} names a tensor by {_short(value)}, expected [layer, call, output]")
-    return [reference for each in inner for reference in _references(each, where, depth + 1)]
 
 
 def _numbered(calls: _Calls, outputs: Sequence[Reference]) -> _Calls:
@@ -254,54 +237,6 @@ def _numbered(calls: _Calls, outputs: Sequence[Reference]) -> _Calls:
         if layer.class_name in _MODELS and (layer.name, len(layer.inbound)) in taken
     }
     return {(name, number + (name in later)): call for (name, number), call in calls.items()}
-
-
-def _arguments(node: object, where: str) -> _Arguments:
-    """Keras 3 records `training`, too, but goes by the mode of the network around; Keras 2 goes by it."""
-    training = None
-    if isinstance(node, dict):
-        given = [*_list(node.get("args", [])), *_list(list(_dict(node.get("kwargs", {})).values()))]
-        found = _tensors(given, where)
-    else:
-        found = list(_references(node, where))
-        listed = node if isinstance(node, list) and not _is_reference(node) else [node]
-        if any(len(each) == 4 and _numeric(each[3]) for each in listed if isinstance(each, list)):
-            raise ImportRefusedError(f"{where} is called with numbers of its own, which cannot be imported")
-        modes = [_dict(each[3]).get("training") for each in listed if isinstance(each, list) and len(each) == 4]
-        training = next((mode for mode in map(_mode, modes) if mode is not None), None)
-    tensors = tuple(each for each in found if isinstance(each, tuple))
-    numbers = tuple(float(each) for each in found if not isinstance(each, tuple))
-    return _Arguments(tensors, numbers, bool(found) and not isinstance(found[0], tuple), training)
-
-
-def _mode(training: object) -> bool | None:
-    return None if training is None else bool(training)
-
-
-def _list(value: object) -> list[Any]:
-    return value if isinstance(value, list) else [value]
-
-
-def _dict(value: object) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def _numeric(keywords: object) -> bool:
-    return any(type(value) in (int, float) for value in _dict(keywords).values())
-
-
-def _tensors(values: Sequence[Any], where: str, depth: int = 0) -> list[Reference | float]:
-    found: list[Reference | float] = []
-    for value in values:
-        if isinstance(value, dict) and value.get("class_name") == "__keras_tensor__":
-            found.extend(_references(_dict(value.get("config")).get("keras_history"), where))
-        elif isinstance(value, list) and depth < 3:
-            found.extend(_tensors(value, where, depth + 1))
-        elif type(value) in (int, float):
-            found.append(value)
-        elif value is not None and not isinstance(value, bool | str):
-            raise ImportRefusedError(f"{where} is called with {_short(value)}, expected tensors and numbers")
-    return found
 
 
 def _sorted(
