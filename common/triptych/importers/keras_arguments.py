@@ -39,6 +39,7 @@ class Arguments:
 
 
 def short(value: object) -> str:
+    """What a message shows of a value of the file."""
     return repr(value)[:60] if isinstance(value, str | int | float) else type(value).__name__
 
 
