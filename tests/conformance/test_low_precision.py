@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from marks import later
+from marks import later, needs_backend
 from triptych.backend import registry
 from triptych.conformance import low_precision
 from triptych.conformance.case import conformance_architecture, make_case
@@ -119,6 +119,7 @@ def test_shortened_numbers_are_off_by_units_of_themselves() -> None:
     assert 3 < off <= 4.001
 
 
+@needs_backend
 def test_a_backend_without_the_precision_is_not_run() -> None:
     backends = [registry.load(name) for name in registry.installed()]
     architecture = conformance_architecture("lenet")

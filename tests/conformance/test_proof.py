@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from helpers import signed
+from marks import NO_FRAMEWORK, needs_backend
 from mutants.optimizers import trainer
 from triptych import zoo
 from triptych.__main__ import main
@@ -25,7 +26,6 @@ from triptych.spec import records
 from triptych.spec.layers import Architecture, AvgPool, Conv, Dense, Flatten, MaxPool, ReLU, walk
 
 FIRST = registry.installed()[:1]
-needs_backend = pytest.mark.skipif(not FIRST, reason="no framework is installed")
 needs_torch = pytest.mark.skipif("torch" not in registry.installed(), reason="torch is not installed")
 
 
@@ -111,6 +111,8 @@ def test_a_network_twice_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.fixture(scope="module")
 def made() -> Certificate:
     """LeNet on the first backend in float64, over a trajectory too."""
+    if not FIRST:
+        pytest.skip(NO_FRAMEWORK)
     framework, options = registry.load(FIRST[0]), conformance_options("lenet")
     verdict = suite.run(zoo.build_with("lenet", options), [framework], precisions=["fp64"], steps=4)
     return certificates.make([verdict], [options], [framework], precisions=["fp64"], seed=0, device="cpu")

@@ -181,6 +181,7 @@ def test_two_steps_of_training_are_those_of_the_reference(backend: str, tmp_path
         assert path.endswith("running_var") or largest(value - case.exact[path]) > 0, path
 
 
+@pytest.mark.skipif("torch" not in registry.installed(), reason="PyTorch is not installed")
 @pytest.mark.parametrize(("old", "new"), [("padding=1", "padding=0"), ("nn.ReLU()", "nn.Tanh()"), ("0.3", "0.4")])
 def test_a_wrong_number_is_seen(old: str, new: str, tmp_path: Path) -> None:
     architecture = awkward_networks.CASES["norm"] if old != "padding=1" else awkward_networks.CASES["depthwise"]

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from marks import needs_backend
 from triptych import zoo
 from triptych.__main__ import main
 from triptych.backend import registry
@@ -96,6 +97,7 @@ def test_what_is_written_is_the_network_and_an_edit_is_found(
     assert f"{name}: DIFFERS at layer 'relu', level forward eval" in capsys.readouterr().out
 
 
+@needs_backend
 def test_other_weights_than_the_canonical_ones_are_found(
     spec: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -116,6 +118,7 @@ def test_other_weights_than_the_canonical_ones_are_found(
     assert f"{name}: DIFFERS in its weights: {bias} is not as it was written" in lines
 
 
+@needs_backend
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -139,6 +142,7 @@ def test_bad_usage_is_one_line(
     assert not (tmp_path / "new").exists()
 
 
+@needs_backend
 def test_a_file_that_does_not_run_is_one_line(spec: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     name, folder = registry.installed()[0], tmp_path / "ported"
     assert run("port", spec, "--to", name, "--out", folder) == 0
@@ -280,6 +284,7 @@ def test_how_running_statistics_are_kept_shows_in_training_only(
     assert "at layer" not in said
 
 
+@needs_backend
 def test_files_beside_a_certificate_that_are_not_those_that_were_judged(
     spec: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -306,6 +311,7 @@ def test_files_beside_a_certificate_that_are_not_those_that_were_judged(
     assert "is damaged" in capsys.readouterr().err
 
 
+@needs_backend
 def test_code_that_is_not_the_one_that_was_signed_is_not_run(spec: Path, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     name, folder = registry.installed()[0], tmp_path / "ported"
@@ -372,6 +378,7 @@ def test_the_source_is_compared_in_its_own_framework(
     assert "source: DIFFERS in its outputs with its own weights: dense" in capsys.readouterr().out
 
 
+@needs_backend
 def test_all_are_judged_by_one_reference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One pass of the full size, nothing of it kept but the outputs; one training per way to keep statistics."""
     from triptych.emitting import port_reference
@@ -541,6 +548,7 @@ def test_no_more_executions_run_than_somebody_needs() -> None:
     assert wrong.budget == budgets(expected.exact, map(compute, perturbations(0)))["fp32"]["a"]
 
 
+@needs_backend
 def test_no_maps_of_training_lie_beside_those_of_evaluation(
     spec: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -46,6 +46,7 @@ def test_no_line_stands_three_times_in_a_row(sources: dict[tuple[str, str], str]
 
 
 def test_ruff_has_nothing_to_say(sources: dict[tuple[str, str], str], tmp_path: Path) -> None:
+    pytest.importorskip("ruff")
     for (name, backend), source in sources.items():
         (tmp_path / f"{backend}_{name}.py").write_text(source, encoding="utf-8")
     options = ["--isolated", "--line-length", "120", "--no-cache", str(tmp_path)]

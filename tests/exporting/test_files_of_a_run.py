@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from marks import NO_FRAMEWORK
 from triptych.__main__ import main
 from triptych.backend import registry
 from triptych.optim import schedules
@@ -18,6 +19,8 @@ from triptych.training.recipe import Recipe
 
 @pytest.fixture
 def run(call: Callable[..., str], here: Path) -> Path:
+    if not registry.installed():
+        pytest.skip(NO_FRAMEWORK)
     line = ("train", "--backend", registry.installed()[0], "--arch", "lenet", "--data", "synthetic", "--epochs", "1")
     call(*line, "--out", "run", "--momentum", "0.5")
     return here / "run"
@@ -72,6 +75,7 @@ def test_states_of_a_run(run: Path, file: str, words: str, call: Callable[..., s
 def test_the_rate_of_a_run_that_was_stopped_within_an_epoch(
     done: int, steps: int, words: str, drawn_run: Callable[..., Path], call: Callable[..., str], here: Path
 ) -> None:
+    pytest.importorskip("msgpack")
     schedule, optimizer = schedules.parse("step:every=1,factor=0.1"), SGD(momentum=0.5)
     run = drawn_run("run", Recipe("test", "", "lenet", learning_rate=0.5, optimizer=optimizer, schedule=schedule))
     stopped_after(run, done, steps)
