@@ -81,6 +81,8 @@ def _imported(candidate: Any, request: Request, arrays: Arrays | None) -> Import
     for layout, shape in product(jax_network.LAYOUTS, shapes):
         try:
             evaluation, training = (_program(candidate, shape, layout, train, arrays) for train in (False, True))
+        except ImportRefusedError:  # of no input would it be another
+            raise
         except Exception as error:  # whatever somebody's own code raises
             problems.append(f"{shape}: {next(iter(str(error).splitlines()), '')[:300]} ({type(error).__name__})")
             continue

@@ -483,6 +483,22 @@ REFUSED: dict[str, tuple[Any, str]] = {
 }
 
 
+class Checkpointed(linen.Module):
+    @linen.compact
+    def __call__(self, x: Any) -> Any:
+        conv = linen.Conv(4, (3, 3))
+        return linen.Dense(3)(jax.checkpoint(lambda value: conv(value))(x).mean((1, 2)))
+
+
+def test_a_module_whose_parameters_another_transformation_holds_is_refused() -> None:
+    """It ended in JAX's TracerArrayConversionError."""
+    module = Checkpointed()
+    variables = module.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
+    with pytest.raises(ImportRefusedError, match=r"^a function that JAX transforms by itself .* nn.remat") as refused:
+        imported((module, variables), (3, 8, 8))
+    assert "\n" not in str(refused.value)
+
+
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_is_no_layer_is_refused_with_its_primitive(name: str) -> None:
     function, words = REFUSED[name]

@@ -77,7 +77,7 @@ def read(traced: Any, arrays: Mapping[str, Any], keys: Sequence[str], statistics
     opened = _Opened()
     jaxpr, names = traced.jaxpr, sorted(arrays)
     for name, var in zip(names, jaxpr.invars, strict=False):
-        opened.constants[opened.new(var)] = Constant(arrays[name], frozenset((name,)))
+        opened.constants[opened.new(var)] = _constant(arrays[name], frozenset((name,)))
     image = opened.new(jaxpr.invars[len(names)])
     opened.take_over(jaxpr, traced.consts)
     made = [opened.name(var) for var in jaxpr.outvars]
@@ -104,12 +104,12 @@ class _Opened:
         if not hasattr(var, "val"):
             return self.names[var]
         self.count += 1
-        self.constants[f"v{self.count}"] = Constant(var.val)
+        self.constants[f"v{self.count}"] = _constant(var.val)
         return f"v{self.count}"
 
     def take_over(self, jaxpr: Any, consts: Iterable[Any], scope: str = "") -> None:
         for var, value in zip(jaxpr.constvars, consts, strict=True):
-            self.constants[self.new(var)] = Constant(value)
+            self.constants[self.new(var)] = _constant(value)
         for eqn in jaxpr.eqns:
             self._equation(eqn, f"{scope}/{eqn.source_info.name_stack}".strip("/"))
 
@@ -131,6 +131,18 @@ class _Opened:
         outputs = tuple(map(self.name, jaxpr.outvars))
         self.names, self.function = outer, around
         self.names.update(zip(eqn.outvars, outputs, strict=True))
+
+
+def _constant(value: Any, sources: frozenset[str] = frozenset()) -> Constant:
+    """Raises ImportRefusedError for a value that another transformation traces."""
+    import jax  # noqa: TID251
+
+    if isinstance(value, jax.core.Tracer):
+        raise ImportRefusedError(
+            f"a function that JAX transforms by itself takes a {value.aval.str_short()} of its module that it is not "
+            "given; of jax.checkpoint in a Flax module nn.remat or nnx.remat is the right form"
+        )
+    return Constant(value, sources)
 
 
 def _known(function: str) -> str:

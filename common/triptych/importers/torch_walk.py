@@ -238,8 +238,12 @@ class Walk:
         constants = [value for value in _flat(arguments) if isinstance(value, Constant)]
         if is_random(call):
             raise call.refused("is random, which is not supported but as a dropout")
-        if call.function is None or call.operator not in COMPUTED or np.prod(call.shape, dtype=float) > _MOST_COMPUTED:
-            raise call.refused("this operator is not supported")
+        if call.function is None or call.operator not in COMPUTED:
+            raise call.refused(
+                f"this operator is not supported; supported without the images are {', '.join(sorted(COMPUTED))}"
+            )
+        if np.prod(call.shape, dtype=float) > _MOST_COMPUTED:
+            raise call.refused(f"makes {call.shape}, too many values to follow")
         result = self._called(call, arguments, lambda constant: constant.tensor)
         if not isinstance(result, torch.Tensor):
             return result
