@@ -6,6 +6,7 @@ What is asked for stands in TARGETS: a run's file, the backend, what is divided 
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -119,6 +120,17 @@ def turns(runs: dict[str, Row]) -> Iterator[str]:
             yield f"- {row['subject']}: first step {row['first_step']['seconds']:.1f} s, {memory:.0f} MiB{gate}"
 
 
+def located(folder: Path) -> Iterator[str]:
+    """What GNU time says of `locate` on VGG-16 at 224x224, where 6 GB and 3 minutes are asked."""
+    file = folder / "locate.txt"
+    said = file.read_text() if file.exists() else ""
+    kilobytes = re.search(r"Maximum resident set size \(kbytes\): (\d+)", said)
+    elapsed = re.search(r"Elapsed .*?: ([0-9:.]+)$", said, re.MULTILINE)
+    if kilobytes and elapsed and "no difference" in said:
+        yield f"\n`locate --arch vgg16 --input 3x224x224`: {elapsed[1]} (3 minutes asked), "
+        yield f"{int(kilobytes[1]) * 1024 / 1e9:.2f} GB (6 asked)."
+
+
 def main(folder: str) -> None:
     """Print the page."""
     runs = {path.stem: json.loads(path.read_text()) for path in sorted(Path(folder).glob("*.json"))}
@@ -127,7 +139,7 @@ def main(folder: str) -> None:
     told = ", ".join(f"{name} {version}" for name, version in versions.items())
     machine = f"{run['processor']}, {run['cores']} cores, {', '.join(run['vector_features']) or 'no vector features'}"
     print(f"{ABOUT}\n\n{machine}; {told}.\n")
-    print("\n".join((*targets(runs), *turns(runs))))
+    print("\n".join((*targets(runs), *located(Path(folder)), *turns(runs))))
 
 
 if __name__ == "__main__":

@@ -276,12 +276,16 @@ def test_the_page_of_speeds(time_of, monkeypatch, here, capsys):
     found, _ = time_of("torch", "jax", against=["torch", "jax"], losses={"jax textbook": 3.5})
     for run in ("vgg11-96", "vgg11-96-step"):
         Path(f"{run}.json").write_text(json.dumps(report.as_dict(found)))
+    timed = "\tElapsed (wall clock) time (h:mm:ss or m:ss): 2:35.00\n\tMaximum resident set size (kbytes): 5000000\n"
+    Path("locate.txt").write_text(f"torch - reference, vgg16, fp64\n  no difference: structure\n{timed}")
     speed_page.main(".")
     lines = capsys.readouterr().out.splitlines()
     assert "| VGG-11/4, dense 1024, batch 128, 96x96, epoch | torch | 1.7x | 4.00x | met |" in lines
     assert "| preparing at 96x96, processor time | torch | 8x | 1.00x | not met |" in lines
     assert "| memory, VGG-11/4 at 96x96 (at most) | torch | 1.1x | 0.67x | met |" in lines
     assert "| VGG-11/4, dense 1024, batch 128, 96x96, step | jax | 1.6x | not run | |" in lines  # another loss
+    assert "5.12 GB (6 asked)." in lines
+    assert "`locate --arch vgg16 --input 3x224x224`: 2:35.00 (3 minutes asked), " in lines
     assert "| torch textbook | epoch | 25 | 25 to 25 | 10.000 |  |" in lines
 
 
