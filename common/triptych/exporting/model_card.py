@@ -32,7 +32,7 @@ def _network(architecture: Architecture) -> Iterator[str]:
     totals, shapes = analysis.totals(architecture), output_shapes(architecture)
     channels, height, width = architecture.input
     yield f"- source: {architecture.source or 'not said'}"
-    yield f"- images: {channels} channels, {height} high, {width} wide"
+    yield f"- images: {channels} channel{'s' * (channels > 1)}, {height} high, {width} wide"
     if architecture.classes:
         yield f"- classes: {architecture.classes}"
     else:
