@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +31,8 @@ FOREIGN = re.compile(r"\w+'s (--[a-z0-9-]+)")  # "convert's --mapping": said to 
 
 def options_of(command: list[str]) -> set[str]:
     """All that a command takes, by its own help."""
-    told = subprocess.run(["triptych", *command, "--help"], capture_output=True, text=True, check=True).stdout
+    line = [sys.executable, "-m", "triptych", *command, "--help"]
+    told = subprocess.run(line, capture_output=True, text=True, check=True).stdout
     return set(re.findall(r"--[a-z][a-z0-9-]*", told))
 
 

@@ -552,7 +552,7 @@ def test_weights_alone_need_a_network(tmp_path: Path) -> None:
     assert "holds weights and no network" in refused(written(tmp_path / "weights.h5", None, WEIGHTS))
     with h5py.File(tmp_path / "net.weights.h5", "w") as file:
         file["layers/conv2d/vars/0"] = KERNEL
-    assert "--weights net.weights.h5" in refused(tmp_path / "net.weights.h5")
+    assert "this file as --weights" in refused(tmp_path / "net.weights.h5")
 
 
 def with_link(path: Path, link: Any) -> Path:

@@ -264,7 +264,10 @@ def saved(value: Any) -> Callable[[Path], None]:
 
 
 HELD: dict[str, tuple[Callable[[Path], Any], str]] = {
-    "state dict": (saved(Functional().state_dict()), r"holds weights alone \(8 arrays, 831 values\); give the network"),
+    "state dict": (
+        saved(Functional().state_dict()),
+        r"holds weights alone \(8 arrays, 831 values\); name the network as",
+    ),
     "module": (saved(Functional()), "holds objects that need torch_networks.Functional, and only running it"),
     "checkpoint": (
         saved({"epoch": 1, "model": Functional().state_dict()}),
