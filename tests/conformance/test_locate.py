@@ -18,9 +18,11 @@ from triptych.__main__ import main
 from triptych.backend import registry
 from triptych.backend.contract import Backend
 from triptych.backend.execution import exact
+from triptych.conformance import trained
 from triptych.conformance.case import make_case
+from triptych.conformance.conform import PRECISIONS
 from triptych.conformance.diagnosis.explain import Difference
-from triptych.conformance.levels import ALL_LEVELS
+from triptych.conformance.levels import ALL_LEVELS, TRAINING
 from triptych.conformance.locate import BATCH, MODES, locate
 from triptych.conformance.reference_run import ReferenceRun
 from triptych.conformance.subjects import BackendSubject, ReferenceSubject
@@ -222,6 +224,22 @@ def test_subjects_that_agree_need_no_perturbed_pass_and_none_twice(
     subject = planted(None, registry.load(registry.installed()[0]), run)
     assert locate(subject, ReferenceSubject(run), updates=("momentum",)).difference is None
     assert passes == [(True, False), (True, True)]
+
+
+@needs_backend
+def test_what_is_above_the_least_budget_alone_is_within_the_whole_one() -> None:
+    """Perturbed executions have the last word: here nothing at all is allowed without them."""
+    run = ReferenceRun(make_case(NET, 0, BATCH))
+    subject = planted(None, registry.load(registry.installed()[0]), run)
+    subject.loaded()
+    strict = replace(TRAINING, least=lambda run, precision, arrays: dict.fromkeys(arrays, 0.0))
+    assert locate(subject, ReferenceSubject(run), levels=[strict]).difference is None
+    arrays = trained.expected(run)
+    for precision in PRECISIONS:
+        seen = trained.visible(arrays, precision)
+        least, most = trained.least(run, precision, seen), trained.budgets(run, precision, seen)
+        assert least.keys() == most.keys() == seen.keys()
+        assert [name for name in seen if least[name] > most[name]] == []
 
 
 @needs_backend

@@ -11,7 +11,7 @@ import pytest
 
 from marks import later, needs_backend
 from triptych.backend import registry
-from triptych.conformance import low_precision
+from triptych.conformance import low_precision, trained
 from triptych.conformance.case import conformance_architecture, make_case
 from triptych.conformance.conform import conform, execution_of
 from triptych.conformance.low_precision import ROUNDED, UNITS
@@ -171,3 +171,10 @@ def test_flax_sums_gradients_in_float32(kind: str) -> None:
     gradients = jax.jit(jax.grad(loss))(state, x, factor)
     expected = np.asarray(factor, np.float64).sum() * (-0.5 if kind == "prelu" else 1)
     assert np.abs(np.asarray(gradients[name][...], np.float64) / expected - 1).max() < UNITS["bf16"]
+
+
+def test_of_tf32_it_is_not_asked_whether_anything_is_rounded() -> None:
+    """A check that no outcome fails is none."""
+    arrays = {name: np.ones(()) for name in (*ROUNDED, "prediction")}
+    assert trained.visible(arrays, "bf16").keys() == arrays.keys()
+    assert trained.visible(arrays, "tf32").keys() == {"prediction"}

@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from triptych.backend.contract import Backend, Native
-from triptych.conformance import dropped, life, looped, short_lives, tails, tolerance
+from triptych.conformance import dropped, life, looped, low_precision, short_lives, tails, tolerance
 from triptych.conformance.tolerance import Budgets
 from triptych.reference.rounding import FLOAT32_UNIT
 from triptych.utils.arrays import Array, largest
@@ -31,8 +31,14 @@ def expected(run: ReferenceRun) -> dict[str, Array]:
 
 
 def visible(arrays: Arrays, precision: str) -> Arrays:
-    """Without the life in float32: it is lived in float64, which not every device has."""
-    return {name: value for name, value in arrays.items() if precision == "fp64" or not name.startswith(LIFE)}
+    """Without the life in float32: it is lived in float64, which not every device has; and without what is not asked
+    of a precision that a product need not have."""
+    hidden = low_precision.ROUNDED if precision in low_precision.FREE else ()
+    return {
+        name: value
+        for name, value in arrays.items()
+        if (precision == "fp64" or not name.startswith(LIFE)) and name not in hidden
+    }
 
 
 def observed(backend: Backend, network: Native, run: ReferenceRun, device: str, precision: str) -> dict[str, Array]:
