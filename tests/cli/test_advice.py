@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +12,7 @@ from PIL import Image
 from marks import needs_backend
 from triptych.__main__ import main
 from triptych.backend import registry
+from triptych.cli import app
 
 BACKEND = next(iter(registry.installed()), "")
 # By what is given, commands that are refused, and the words in which they are.
@@ -30,10 +29,9 @@ FOREIGN = re.compile(r"\w+'s (--[a-z0-9-]+)")  # "convert's --mapping": said to 
 
 
 def options_of(command: list[str]) -> set[str]:
-    """All that a command takes, by its own help."""
-    line = [sys.executable, "-m", "triptych", *command, "--help"]
-    told = subprocess.run(line, capture_output=True, text=True, check=True).stdout
-    return set(re.findall(r"--[a-z][a-z0-9-]*", told))
+    """All that a command takes; its help may speak of other commands' options."""
+    _, apps, _ = app.parse_commands(command)
+    return {name for argument in apps[-1].assemble_argument_collection() for name in argument.names}
 
 
 def write(name: str) -> None:
